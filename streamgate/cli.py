@@ -1,0 +1,201 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from streamgate import __version__
+from streamgate.errors import StreamgateError, UsageError, scrub
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="streamgate")
+def cli() -> None:
+    """The best frontal, sharp face of every person-track in your footage, with the scores that explain it."""
+
+
+def _device_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where networks run."
+    )(command)
+
+
+def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option(
+            "--set", "settings", multiple=True, metavar="KEY=VALUE",
+            help="Any key of the preset, for example gate.max_yaw=20. Repeatable.",
+        ),
+        click.option(
+            "--models", default="standard", show_default=True, metavar="embedded|standard|DIR",
+            help="Weights to use.",
+        ),
+        click.option(
+            "--preset", default="studio", show_default=True, metavar="NAME|FILE",
+            help="studio, live, archive, or a TOML file of your own.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return _device_option(command)
+
+
+@cli.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("-o", "--out", default="streamgate-out", show_default=True, help="Folder for the results.")
+@click.option("--top-k", type=int, metavar="N", help="Best faces kept per track.")
+@click.option("--min-size", type=float, metavar="PX", help="Smallest face: shorter side of its box in source pixels.")
+@click.option("--max-yaw", type=float, metavar="DEG", help="How far a kept face may be turned to a side.")
+@click.option("--sink", "sinks", multiple=True, metavar="URL", help="Also send events to redis://HOST:PORT/DB.")
+@click.option("--sequence", type=float, metavar="FPS", help="A folder's images are frames of a sequence.")
+@click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Sources read at once.")
+@click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run in the folder.")
+@click.option("--json", "as_json", is_flag=True, help="Records of kept faces on stdout, all else on stderr.")
+@click.option("--quiet", is_flag=True, help="Errors only.")
+@_gate_options
+def run(
+    inputs: tuple[str, ...],
+    out: str,
+    top_k: int | None,
+    min_size: float | None,
+    max_yaw: float | None,
+    sinks: tuple[str, ...],
+    sequence: float | None,
+    jobs: int,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+    device: str,
+    preset: str,
+    models: str,
+    settings: tuple[str, ...],
+) -> None:
+    """Pick the best face of every track in INPUT: video files, folders, images."""
+    from streamgate.commands.run import RunRequest, run_command
+
+    if min_size is not None and min_size < 1:
+        raise UsageError(f"--min-size {min_size:g}: give source pixels, 1 or more")
+    request = RunRequest(
+        inputs=inputs,
+        out=Path(out),
+        flags={"keep.top_k": top_k, "gate.min_size": min_size, "gate.max_yaw": max_yaw},
+        sinks=sinks,
+        sequence_fps=sequence,
+        jobs=jobs,
+        overwrite=overwrite,
+        as_json=as_json,
+        quiet=quiet,
+        device=device,
+        preset=preset,
+        models=models,
+        settings=settings,
+    )
+    raise SystemExit(run_command(request))
+
+
+@cli.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--aligned", type=click.Choice(["arcface", "ffhq"]), help="The images are ready crops; do not detect.")
+@click.option("--embedding", is_flag=True, help="Include the embedding (biometric data).")
+@click.option("--heatmap", metavar="DIR", help="Write IFQA's map over each face into this folder.")
+@_gate_options
+def score(
+    images: tuple[str, ...],
+    aligned: str | None,
+    embedding: bool,
+    heatmap: str | None,
+    device: str,
+    preset: str,
+    models: str,
+    settings: tuple[str, ...],
+) -> None:
+    """Score the faces of single images; a JSON line an image on stdout."""
+    from streamgate.commands.score import score_command
+
+    raise SystemExit(
+        score_command(
+            images,
+            aligned=aligned,
+            embedding=embedding,
+            heatmap=None if heatmap is None else Path(heatmap),
+            device=device,
+            preset=preset,
+            models=models,
+            settings=settings,
+        )
+    )
+
+
+@cli.group()
+def models() -> None:
+    """Weights: list, pull, verify."""
+
+
+@models.command("list")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def models_list(as_json: bool) -> None:
+    """Show the weights there are, their licences and training data."""
+    from streamgate.commands.models import list_command
+
+    raise SystemExit(list_command(as_json))
+
+
+@models.command("pull")
+@click.argument("tier", default="standard")
+@click.option("--mirror", metavar="URL|DIR", help="Take files from here, by file name. [env: STREAMGATE_MIRROR]")
+@click.option("--quiet", is_flag=True, help="Errors only.")
+def models_pull(tier: str, mirror: str | None, quiet: bool) -> None:
+    """Download, check and convert the weights of TIER."""
+    from streamgate.commands.models import pull_command
+
+    raise SystemExit(pull_command(tier, mirror, quiet))
+
+
+@models.command("verify")
+def models_verify() -> None:
+    """Hash all weights against what they should be."""
+    from streamgate.commands.models import verify_command
+
+    raise SystemExit(verify_command())
+
+
+def main() -> None:
+    """Entry point: turns every error into one line and its exit code."""
+    try:
+        cli.main(prog_name="streamgate", standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        code = leave.exit_code
+    except click.Abort:
+        code = 130
+    except click.ClickException as error:
+        click.echo(f"streamgate: {scrub(error.format_message(), *sys.argv[1:])}", err=True)
+        if isinstance(error, click.UsageError):
+            where = error.ctx.command_path if error.ctx else "streamgate"
+            click.echo(f"Try '{where} --help'.", err=True)
+        code = 2
+    except StreamgateError as error:
+        click.echo(f"streamgate: {scrub(str(error), *sys.argv[1:])}", err=True)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        click.echo("streamgate: interrupted", err=True)
+        code = 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing more can be told there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 5
+    except Exception as error:
+        if os.environ.get("STREAMGATE_DEBUG"):
+            raise
+        what = scrub(f"{type(error).__name__}: {error}", *sys.argv[1:])
+        click.echo(f"streamgate: internal error ({what}); please report it. STREAMGATE_DEBUG=1 shows more.", err=True)
+        code = 1
+    else:
+        code = 0
+    sys.exit(code)

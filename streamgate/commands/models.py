@@ -1,0 +1,73 @@
+"""`streamgate models`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import click
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress, TextColumn
+from rich.table import Table
+
+from streamgate.errors import WeightsError
+from streamgate.zoo import list_models, models_folder, pull, verify
+from streamgate.zoo import Progress as PullStep
+
+
+def list_command(as_json: bool) -> int:
+    """Print all known weights; exit code 0."""
+    states = list_models()
+    if as_json:
+        rows = [dataclasses.asdict(state) | {"path": state.path and str(state.path)} for state in states]
+        click.echo(json.dumps(rows, indent=2))
+        return 0
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("weights", "role", "tier", "state", "MB", "licence", "trained on"):
+        table.add_column(name, justify="right" if name == "MB" else "left", overflow="fold")
+    for state in states:
+        table.add_row(
+            state.name,
+            ", ".join(state.roles),
+            state.tier,
+            state.state,
+            f"{state.size / 1e6:.1f}",
+            state.licence,
+            state.training_data,
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"models folder: {models_folder()}", soft_wrap=True)
+    return 0
+
+
+def pull_command(tier: str, mirror: str | None, quiet: bool) -> int:
+    """Make a tier's weights ready; exit code 0. Raises WeightsError."""
+    console = Console(stderr=True, quiet=quiet)
+    with Progress(
+        TextColumn("{task.description}"), DownloadColumn(), console=console, transient=True, disable=quiet
+    ) as bar:
+        tasks: dict[str, int] = {}
+
+        def show(step: PullStep) -> None:
+            if step.phase == "convert":
+                console.print(f"converting {step.name} to ONNX")
+                return
+            if step.file not in tasks:
+                tasks[step.file] = bar.add_task(step.file, total=step.total)
+            bar.update(tasks[step.file], completed=step.done)  # type: ignore[arg-type]
+
+        done = pull(tier, mirror, show)
+    for one in done:
+        console.print(f"{one.name}: {one.action}")
+    return 0
+
+
+def verify_command() -> int:
+    """Hash all weights; exit code 0, or 4 when something is wrong or nothing is there."""
+    results = verify()
+    for one in results:
+        click.echo(f"{'ok    ' if one.ok else 'WRONG '} {one.tier:9} {one.name}: {one.path if one.ok else one.detail}")
+    if not results:
+        click.echo("no weights here; run `streamgate models pull`", err=True)
+    return 0 if results and all(one.ok for one in results) else WeightsError.exit_code

@@ -1,0 +1,98 @@
+"""`streamgate score`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import cv2
+import numpy as np
+
+from streamgate.config import load_config
+from streamgate.errors import SinkError, SourceError, UsageError
+from streamgate.frames import Array, ScoredFace
+from streamgate.gate import Gate
+from streamgate.records import dumps, score_record
+from streamgate.sinks.files import sink_errors, write_bytes
+from streamgate.sources import discover
+from streamgate.sources.images import read_rgb
+
+
+def score_command(
+    images: Sequence[str],
+    *,
+    aligned: str | None,
+    embedding: bool,
+    heatmap: Path | None,
+    device: str,
+    preset: str,
+    models: str,
+    settings: Sequence[str],
+) -> int:
+    """Print a JSON line an image; returns the exit code (1 some unreadable, 3 all)."""
+    config = load_config(preset, settings)
+    found = discover(images)
+    failed = [str(error) for error in found.errors]
+    for text in [*found.warnings, *failed]:
+        click.echo(f"streamgate: {text}", err=True)
+    done = 0
+    with Gate(models=models, device=device, config=config) as gate:
+        if heatmap is not None:
+            if "ifqa" not in gate.run_info().measure_set:
+                raise UsageError("--heatmap needs IFQA weights, and there are none: see `streamgate models list`")
+            with sink_errors(heatmap):
+                heatmap.mkdir(parents=True, exist_ok=True)
+        for spec in found.sources:
+            for path in spec.paths:
+                try:
+                    if spec.root is None:
+                        raise SourceError(f"{path}: score takes images; use `streamgate run` for video")
+                    image = _read_image(path)
+                    faces = gate.score(image, aligned=aligned)
+                except (SourceError, UsageError) as error:
+                    failed.append(str(error))
+                    click.echo(f"streamgate: {error}", err=True)
+                    continue
+                done += 1
+                if heatmap is not None:
+                    _write_heatmaps(heatmap, path, image, faces, aligned)
+                click.echo(dumps(score_record(str(path), faces, embedding=embedding)))
+    if not failed:
+        return 0
+    return 1 if done else SourceError.exit_code
+
+
+def _read_image(path: Path) -> Array:
+    """RGB uint8 (H, W, 3), upright. Raises SourceError."""
+    image = read_rgb(path)
+    if image is None:
+        raise SourceError(f"{path}: not a picture that can be decoded; check the file")
+    return image
+
+
+def _write_heatmaps(
+    folder: Path, path: Path, image: Array, faces: Sequence[ScoredFace], aligned: str | None
+) -> None:
+    """One PNG a face: the aligned face, and beside it IFQA's map over it (red: not like a clean face)."""
+    for number, face in enumerate(faces, 1):
+        crop = image if aligned == "ffhq" else face.crop
+        if face.ifqa_map is None or crop is None:
+            continue
+        target = folder / f"{path.stem}_{number}.png"
+        done, data = cv2.imencode(".png", cv2.cvtColor(overlay(crop, face.ifqa_map), cv2.COLOR_RGB2BGR))
+        if not done:
+            raise SinkError(f"{target}: the picture cannot be encoded")
+        write_bytes(target, data.tobytes())
+
+
+def overlay(crop: Array, ifqa_map: Array) -> Array:
+    """The crop and the crop under its map, side by side: RGB uint8 (256, 512, 3).
+
+    Green is 1 (clean and real), red 0; what is in between goes through yellow.
+    """
+    face = cv2.resize(crop, (256, 256), interpolation=cv2.INTER_AREA)
+    level = np.clip(cv2.resize(ifqa_map, (256, 256)), 0.0, 1.0)[..., None]
+    colour = np.concatenate([np.minimum(1, 2 * (1 - level)), np.minimum(1, 2 * level), 0 * level], axis=2) * 255
+    grey = cv2.cvtColor(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return np.hstack([face, np.clip(0.55 * grey + 0.45 * colour, 0, 255).astype(np.uint8)])

@@ -1,0 +1,348 @@
+"""One typed configuration: preset < `--set key=value` < named flag.
+
+The values live in `pipelines/*.toml`, complete in `studio.toml`; the code holds none, so what a user
+reads there is what runs. A key that does not exist is an error naming the nearest one that does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from streamgate.errors import UsageError
+from streamgate.frames import MEASURE_NAMES
+
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Scalar = Annotated[float, Field(ge=0, le=100)]
+Degrees = Annotated[float, Field(gt=0, le=90)]
+Weight = Annotated[float, Field(ge=0, le=100)]
+MeasureName = Literal[
+    "serfiq", "ifqa", "yaw", "pitch", "roll", "size", "edge", "sharpness", "exposure", "occlusion", "eyes"
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DetectionConfig(_Section):
+    """How often and how finely faces are looked for."""
+
+    interval_s: Seconds
+    dense_interval_s: Seconds
+    empty_interval_s: Seconds
+    face_px: Annotated[int, Field(ge=16, le=128)]
+    min_long_side: Annotated[int, Field(ge=64, le=4096)]
+    max_long_side: Annotated[int, Field(ge=64, le=4096)]
+    nms_iou: Share
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DetectionConfig:
+        if self.min_long_side > self.max_long_side:
+            raise ValueError(f"min_long_side ({self.min_long_side}) must be <= max_long_side ({self.max_long_side})")
+        if self.dense_interval_s > self.interval_s:
+            raise ValueError(f"dense_interval_s ({self.dense_interval_s}) must be <= interval_s ({self.interval_s})")
+        return self
+
+
+class TrackingConfig(_Section):
+    """How detections become tracks, and where a track must end."""
+
+    high_score: Share
+    low_score: Share
+    new_score: Share
+    min_iou: Share
+    min_iou_low: Share
+    max_gap_s: Seconds
+    min_detections: Annotated[int, Field(ge=1, le=100)]
+    cut_difference: Share
+    cut_ratio: Annotated[float, Field(ge=1, le=100)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TrackingConfig:
+        if not self.low_score <= self.high_score <= self.new_score:
+            raise ValueError(
+                "scores must satisfy low_score <= high_score <= new_score, "
+                f"got {self.low_score}, {self.high_score}, {self.new_score}"
+            )
+        return self
+
+
+class CandidatesConfig(_Section):
+    """Which faces of a track are worth the networks."""
+
+    bucket_s: Seconds
+    per_bucket: Annotated[int, Field(ge=1, le=100)]
+    min_gain: Annotated[float, Field(ge=0, le=100)]
+    short_list: Share
+    region_margin: Annotated[float, Field(ge=0, le=2)]
+    lookback_s: Seconds
+    refine: bool
+
+
+class Sigmoid(_Section):
+    """scalar = 100 / (1 + exp(-(raw - x0) / w)); DESIGN 4."""
+
+    x0: float
+    w: Annotated[float, Field(gt=0)]
+
+
+class MeasuresConfig(_Section):
+    """The run's measures, and the mappings of those that no network's card maps."""
+
+    set: tuple[MeasureName, ...]
+    size: Sigmoid
+    edge: Sigmoid
+    sharpness: Sigmoid
+    exposure: Sigmoid
+
+    @model_validator(mode="after")
+    def _distinct(self) -> MeasuresConfig:
+        if len(set(self.set)) != len(self.set):
+            raise ValueError("a measure is named twice in measures.set")
+        return self
+
+
+class GateConfig(_Section):
+    """Limits a kept face has to meet."""
+
+    min_serfiq: Scalar
+    min_ifqa: Scalar
+    max_yaw: Degrees
+    max_pitch: Degrees
+    min_size: Annotated[float, Field(gt=0, le=10000)]
+    min_edge: Share
+    min_sharpness: Scalar
+    min_exposure: Scalar
+    min_occlusion: Scalar
+    min_eyes: Scalar
+
+    def min_size_px(self, width: int, height: int) -> float:
+        """The limit in source pixels for an upright frame of `width` x `height`."""
+        return self.min_size * min(width, height) if self.min_size < 1 else self.min_size
+
+
+class FusionConfig(_Section):
+    """Weights of the weighted geometric mean."""
+
+    serfiq: Weight
+    ifqa: Weight
+    yaw: Weight
+    pitch: Weight
+    roll: Weight
+    size: Weight
+    edge: Weight
+    sharpness: Weight
+    exposure: Weight
+    occlusion: Weight
+    eyes: Weight
+
+    @model_validator(mode="after")
+    def _some(self) -> FusionConfig:
+        if not any(getattr(self, name) > 0 for name in MEASURE_NAMES):
+            raise ValueError("at least one weight must be above 0")
+        return self
+
+
+class SmoothingConfig(_Section):
+    """Windows of DESIGN 4.5."""
+
+    short_s: Seconds
+    long_s: Seconds
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SmoothingConfig:
+        if self.short_s > self.long_s:
+            raise ValueError(f"short_s ({self.short_s}) must be <= long_s ({self.long_s})")
+        return self
+
+
+class KeepConfig(_Section):
+    """How many faces of a track are kept."""
+
+    top_k: Annotated[int, Field(ge=1, le=1000)]
+    min_gap_seconds: Annotated[float, Field(ge=0, le=3600)]
+    fallback: Literal["none", "best"]
+
+
+class SerfiqConfig(_Section):
+    """Form of SER-FIQ (DESIGN 4.1)."""
+
+    method: Literal["closed", "sampled"]
+    samples: Annotated[int, Field(ge=2, le=10000)]
+    seed: Annotated[int, Field(ge=0)]
+
+
+class OutputConfig(_Section):
+    """What is written."""
+
+    size: Annotated[int, Field(ge=64, le=4096)]
+    upscale: bool
+    candidates: bool
+
+
+class IdentityConfig(_Section):
+    """What happens with embeddings."""
+
+    store: Literal["none", "session", "disk"]
+
+
+class Config(_Section):
+    """The whole configuration of a run."""
+
+    exhaustive: bool
+    detection: DetectionConfig
+    tracking: TrackingConfig
+    candidates: CandidatesConfig
+    measures: MeasuresConfig
+    gate: GateConfig
+    fusion: FusionConfig
+    smoothing: SmoothingConfig
+    keep: KeepConfig
+    serfiq: SerfiqConfig
+    output: OutputConfig
+    identity: IdentityConfig
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> Config:
+        if self.candidates.lookback_s < self.candidates.bucket_s:
+            raise ValueError(
+                f"candidates.lookback_s ({self.candidates.lookback_s}) must be >= candidates.bucket_s "
+                f"({self.candidates.bucket_s}): a bucket is judged when it is full"
+            )
+        if not any(getattr(self.fusion, name) > 0 for name in self.measures.set):
+            raise ValueError("no measure of measures.set has a fusion weight above 0")
+        return self
+
+
+def presets_folder() -> Path:
+    """Where the presets lie: inside an installed wheel, or beside the package in a checkout."""
+    inside = Path(__file__).parent / "pipelines"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "pipelines"
+
+
+def preset_names() -> list[str]:
+    """Names that `--preset` takes besides a path."""
+    return sorted(path.stem for path in presets_folder().glob("*.toml"))
+
+
+def load_config(
+    preset: str = "studio",
+    settings: Iterable[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> Config:
+    """Build the configuration.
+
+    Args:
+        preset: a name of `preset_names()` or the path of a TOML file (which may be partial: what it leaves
+            out comes from its `extends`, "studio" unless it says otherwise).
+        settings: `key=value` texts, keys dotted, values as in TOML (`keep.fallback=best` needs no quotes).
+        flags: dotted key -> value of named flags, which win; None values are ignored.
+
+    Raises:
+        UsageError: unknown preset or key, value outside its range, contradicting values.
+    """
+    tree = _read_preset(preset)
+    for setting in settings:
+        key, value = _parse_setting(setting)
+        _assign(tree, key, value, f"--set {setting}")
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _assign(tree, key, value, key)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UsageError(_explain(error, preset)) from None
+
+
+def _read_preset(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    path = Path(preset) if preset.endswith(".toml") or "/" in preset else presets_folder() / f"{preset}.toml"
+    if str(path) in seen:
+        raise UsageError(f"preset {preset}: it extends itself")
+    try:
+        own = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = difflib.get_close_matches(preset, preset_names(), 1, 0.4)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(preset_names())}, or a .toml file"
+        raise UsageError(f"there is no preset {preset!r}: {hint}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"preset {path}: not valid TOML: {error}") from None
+    except OSError as error:
+        raise UsageError(f"preset {path} cannot be read: {error.strerror}") from None
+    base_name = own.pop("extends", None if path == presets_folder() / "studio.toml" else "studio")
+    if base_name is None:
+        return own
+    if not isinstance(base_name, str):
+        raise UsageError(f"preset {path}: extends must be a preset's name")
+    tree = _read_preset(base_name, (*seen, str(path)))
+    for key, value in _leaves(own):
+        _assign(tree, key, value, f"preset {path}: {key}")
+    return tree
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _parse_setting(setting: str) -> tuple[str, Any]:
+    key, equals, text = setting.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set {setting}: write it as key=value, for example --set gate.max_yaw=20")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    return key.strip(), value
+
+
+def _assign(tree: dict[str, Any], key: str, value: Any, what: str) -> None:
+    known = [name for name, _ in _leaves(tree)]
+    if key not in known:
+        near = difflib.get_close_matches(key, known, 1, 0.5) or difflib.get_close_matches(
+            key.rpartition(".")[2], [name.rpartition(".")[2] for name in known], 1, 0.5
+        )
+        full = next((name for name in known if near and name.endswith(near[0])), None)
+        hint = f"did you mean {full}?" if full else f"sections are {', '.join(tree)}"
+        raise UsageError(f"{what}: there is no key {key!r}; {hint}")
+    node = tree
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        node = node[parent]
+    node[leaf] = value
+
+
+def _explain(error: ValidationError, preset: str) -> str:
+    """One line for each wrong value: the key, what is allowed and what was given."""
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        given = item.get("input")
+        shown = f", got {given!r}" if not isinstance(given, dict) else ""
+        lines.append(f"{key + ': ' if key else ''}{message}{shown}{_allowed(key)}")
+    return f"configuration (preset {preset}): " + "; ".join(lines)
+
+
+def _allowed(key: str) -> str:
+    """The range of a number's key as text, from the model itself."""
+    section, _, name = key.rpartition(".")
+    model = Config.model_fields[section].annotation if section in Config.model_fields else None
+    if not (isinstance(model, type) and issubclass(model, BaseModel) and name in model.model_fields):
+        return ""
+    limits = {}
+    for constraint in model.model_fields[name].metadata:
+        for side in ("ge", "gt", "le", "lt"):
+            if getattr(constraint, side, None) is not None:
+                limits[side] = getattr(constraint, side)
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    return f" (allowed: {' and '.join(f'{signs[s]} {v}' for s, v in limits.items())})" if limits else ""

@@ -1,0 +1,119 @@
+"""One exception family; each member knows the exit code of the command that meets it.
+
+Messages are written for the person at the terminal: what happened, to which input, what to do.
+Addresses in them must have passed through `redact_url` first.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+from urllib.parse import urlsplit, urlunsplit
+
+
+class StreamgateError(Exception):
+    """Base of every error that streamgate raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(StreamgateError):
+    """A wrong option, key or value (exit 2)."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class SourceError(StreamgateError):
+    """One input could not be read (exit 1, or 3 when no input could be)."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class WeightsError(StreamgateError):
+    """Weights are missing, wrong or do not fit their role (exit 4)."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class SinkError(StreamgateError):
+    """An output is not writable, full, locked or not reachable (exit 5)."""
+
+    exit_code: ClassVar[int] = 5
+
+
+class DeviceError(StreamgateError):
+    """The device asked for is not available (exit 6)."""
+
+    exit_code: ClassVar[int] = 6
+
+
+SECRET_PARAMETERS = frozenset(
+    {"password", "passwd", "pwd", "pass", "passphrase", "token", "access_token", "auth", "key", "api_key",
+     "apikey", "secret", "sig", "signature", "user", "username", "usr", "login"}
+)  # fmt: skip
+
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>]+")
+
+
+def redact_url(url: str) -> str:
+    """Return `url` without user, password or secret query values; text that is no URL comes back as it is.
+
+    The user part goes too: cameras are often addressed with a token in its place.
+    """
+    if "://" not in url:
+        return url
+    scheme, _, rest = url.partition("://")
+    # Everything up to the last "@" of the authority is user information, also when the password holds
+    # an unescaped "@", "/" or "#": an "@" behind the first slash counts when no host can stand before it.
+    head, separator, tail = rest.partition("/")
+    authority, query_mark, query = head.partition("?")
+    if "@" in authority:
+        authority = "***@" + authority.rpartition("@")[2]
+    elif "@" in tail.partition("?")[0] and ":" in authority and not _is_port(authority.rpartition(":")[2]):
+        authority, separator, tail = "***@" + tail.rpartition("@")[2], "", ""
+    text = f"{scheme}://{authority}{query_mark}{query}{separator}{tail}"
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return f"{scheme}://***"
+    if not parts.query and not parts.fragment:
+        return text
+    return urlunsplit(parts._replace(query=_redact_pairs(parts.query), fragment=""))
+
+
+def _is_port(text: str) -> bool:
+    return text.isdigit() or text.endswith("]")
+
+
+def _redact_pairs(query: str) -> str:
+    pairs = []
+    for pair in re.split(r"[&;]", query):
+        name, equals, _ = pair.partition("=")
+        pairs.append(f"{name}=***" if equals and name.lower() in SECRET_PARAMETERS else pair)
+    return "&".join(pairs)
+
+
+def scrub(text: str, *urls: str) -> str:
+    """Redact every URL inside `text`, and every literal occurrence of the secrets of `urls` besides.
+
+    Libraries repeat an address they were given in their own words, so the parts are removed one by one too.
+    """
+    for url in urls:
+        text = text.replace(url, redact_url(url))
+        for secret in _secrets_of(url):
+            text = text.replace(secret, "***")
+    return _URL.sub(lambda match: redact_url(match.group()), text)
+
+
+def _secrets_of(url: str) -> list[str]:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return []
+    found = [parts.netloc.rpartition("@")[0], parts.password or "", parts.username or ""]
+    for pair in re.split(r"[&;]", parts.query):
+        name, _, value = pair.partition("=")
+        if name.lower() in SECRET_PARAMETERS:
+            found.append(value)
+    # Very short secrets would tear innocent words apart; they are caught by the whole-URL replacement.
+    return sorted({secret for secret in found if len(secret) >= 3}, key=len, reverse=True)

@@ -1,0 +1,306 @@
+"""The values that flow through the gate, from the decoded picture to the best shot.
+
+Everywhere: boxes are [x1, y1, x2, y2] and landmarks (5, 2) in pixels of the upright source picture, x to
+the right and y down; landmarks are viewer's left eye, right eye, nose, left mouth corner, right mouth
+corner; pictures are RGB uint8 (height, width, 3); angles are degrees; times are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+MEASURE_NAMES = (
+    "serfiq", "ifqa", "yaw", "pitch", "roll", "size", "edge", "sharpness", "exposure", "occlusion", "eyes",
+)  # fmt: skip
+"""The measures by their public names, in the order in which records list them."""
+
+
+class Picture(Protocol):
+    """Pixels of a source frame, or of a copied region of one, addressed in upright source coordinates."""
+
+    @property
+    def width(self) -> int:
+        """Width of the whole upright source frame in pixels (also for a region)."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """Height of the whole upright source frame in pixels (also for a region)."""
+        ...
+
+    def luma(self, box: Array | None = None) -> Array:
+        """Luma of `box` (whole picture when None), uint8 (h, w), 0..255 full range, upright.
+
+        The box is rounded outward to whole pixels and clipped to what is there; the result may be empty.
+        """
+        ...
+
+    def thumbnail(self, long_side: int) -> Array:
+        """The picture scaled (anti-aliased) so that its longer side is `long_side`, RGB uint8; never enlarged."""
+        ...
+
+    def warp(self, matrix: Array, size: int | tuple[int, int]) -> Array:
+        """Resample with `matrix` (2, 3), which maps source pixels to result pixels; RGB uint8 (h, w, 3).
+
+        `size` is the side of a square or (width, height). Outside the picture the edge is repeated.
+        Minification is anti-aliased.
+        """
+        ...
+
+    def region(self, box: Array) -> Picture:
+        """An owned copy of the pixels in `box` (clipped); it answers in the same source coordinates."""
+        ...
+
+
+@dataclass(slots=True)
+class Frame:
+    """One decoded picture with its time.
+
+    Attributes:
+        picture: the pixels; borrowed from the decoder, so valid only until the next frame is asked for.
+        pts_seconds: presentation time, strictly increasing within a source (live: from the epoch's first frame).
+        duration_seconds: how long it is shown, 0.0 when unknown.
+        frame_index: rank among the demuxed video packets by corrected time; None after a seek.
+        pts_estimated: the container's time was missing or stepped backwards and was replaced.
+        captured_at: wall-clock time (UTC) of arrival, live sources only.
+        unrelated: nothing connects this picture with the one before it (a folder of single images).
+    """
+
+    picture: Picture
+    pts_seconds: float
+    duration_seconds: float = 0.0
+    frame_index: int | None = None
+    pts_estimated: bool = False
+    captured_at: datetime | None = None
+    unrelated: bool = False
+    name: str | None = None
+    """File name of an image source's picture."""
+
+    @property
+    def width(self) -> int:
+        return self.picture.width
+
+    @property
+    def height(self) -> int:
+        return self.picture.height
+
+    def luma(self, box: Array | None = None) -> Array:
+        return self.picture.luma(box)
+
+    def thumbnail(self, long_side: int) -> Array:
+        return self.picture.thumbnail(long_side)
+
+    def warp(self, matrix: Array, size: int | tuple[int, int]) -> Array:
+        return self.picture.warp(matrix, size)
+
+    def region(self, box: Array) -> Picture:
+        return self.picture.region(box)
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One detection: `box` float32 (4,), `landmarks` float32 (5, 2), `score` 0..1."""
+
+    box: Array
+    landmarks: Array
+    score: float
+
+    @property
+    def inter_eye(self) -> float:
+        """Distance between the eyes in source pixels."""
+        return float(np.hypot(*(self.landmarks[1] - self.landmarks[0])))
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """Head pose in degrees: yaw > 0 nose to larger x, pitch > 0 nose to smaller y, roll > 0 clockwise on screen."""
+
+    yaw: float
+    pitch: float
+    roll: float
+
+
+class Status(StrEnum):
+    """What became of a measure; every status but OK leaves `raw` and `scalar` None."""
+
+    OK = "ok"
+    NOT_SCORED = "not_scored"
+    NO_WEIGHTS = "no_weights"
+    UNCALIBRATED = "uncalibrated"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One figure: `raw` in its own unit, `scalar` 0..100 (higher is better), `status`."""
+
+    raw: float | None
+    scalar: float | None
+    status: Status
+
+    @classmethod
+    def ok(cls, raw: float, scalar: float) -> Measure:
+        """A good value; anything not finite becomes an error, so that no NaN can reach a record."""
+        if np.isfinite(raw) and np.isfinite(scalar):
+            return cls(float(raw), float(scalar), Status.OK)
+        return cls(None, None, Status.ERROR)
+
+    @classmethod
+    def missing(cls, status: Status) -> Measure:
+        return cls(None, None, status)
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What networks and pixels said about one face; a field is None until (or unless) it was computed.
+
+    Attributes:
+        embedding: float32 (D,), not normalised.
+        spread: SER-FIQ's d, the mean pairwise distance of stochastic embeddings (DESIGN 4.1).
+        pose: head pose from the pose role.
+        ifqa: realness score 0..1.
+        ifqa_map: realness map, float32 (256, 256), over the FFHQ crop.
+        inter_eye: source pixels.
+        inside: share of the box inside the picture, 0..1.
+        sharpness: variance of the Laplacian over luma variance at 60 px between the eyes.
+        exposure: share of face luma in 40..220.
+        mean_luma: mean face luma 0..255; tells dark from bright when the exposure is bad.
+        visible: visible share of the face 0..1 (occlusion).
+        eyes_open: 0..1.
+        failed: names of measures whose computation failed.
+    """
+
+    embedding: Array | None = None
+    spread: float | None = None
+    pose: Pose | None = None
+    ifqa: float | None = None
+    ifqa_map: Array | None = None
+    inter_eye: float | None = None
+    inside: float | None = None
+    sharpness: float | None = None
+    exposure: float | None = None
+    mean_luma: float | None = None
+    visible: float | None = None
+    eyes_open: float | None = None
+    failed: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """Pass or fail, with the reasons in the order of DESIGN 4.4."""
+
+    passed: bool
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A face of a track, with its evidence and what was concluded from it.
+
+    `quality` is None unless every measure of the run's set is ok. `interpolated` says that box and
+    landmarks lie between two detections; `refined` that landmarks come from a second look at the region.
+    """
+
+    track_id: int
+    pts_seconds: float
+    face: Face
+    frame_index: int | None = None
+    pts_estimated: bool = False
+    captured_at: datetime | None = None
+    name: str | None = None
+    interpolated: bool = False
+    refined: bool = False
+    evidence: Evidence = field(default_factory=Evidence)
+    measures: dict[str, Measure] = field(default_factory=dict)
+    quality: float | None = None
+    gate: GateResult = field(default_factory=lambda: GateResult(False))
+    crop: Array | None = None
+    """RGB uint8 (S, S, 3), FFHQ-aligned, lossless; only while the candidate may still be kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackInfo:
+    """One face followed inside one shot; times are pts seconds of its first and last frame."""
+
+    track_id: int
+    first_pts: float
+    last_pts: float
+    frames_seen: int
+    frames_scored: int
+
+
+@dataclass(frozen=True, slots=True)
+class BestShot:
+    """A kept face: what `faces.jsonl` records, with its pixels.
+
+    Attributes:
+        image: RGB uint8 (H, W, 3), FFHQ-aligned crop.
+        rank: from 1 within its track.
+        quality, quality_smoothed, quality_context: 0..100 (DESIGN 4.5); None for a fallback shot without quality.
+        calibration_id: qualities compare only under the same one.
+    """
+
+    image: Array
+    source: str
+    source_id: str
+    track: TrackInfo
+    rank: int
+    pts_seconds: float
+    face: Face
+    pose: Pose | None
+    measures: Mapping[str, Measure]
+    quality: float | None
+    quality_smoothed: float | None
+    quality_context: float | None
+    calibration_id: str
+    gate: GateResult
+    frame_index: int | None = None
+    pts_estimated: bool = False
+    captured_at: datetime | None = None
+    epoch: str = "0"
+    name: str | None = None
+    embedding: Array | None = None
+
+    @property
+    def id(self) -> str:
+        """The id of this shot's `final` event, `source_id/epoch/track_id/final/rank/0` (DESIGN 6)."""
+        return f"{self.source_id}/{self.epoch}/{self.track.track_id}/final/{self.rank}/0"
+
+
+@dataclass(frozen=True, slots=True)
+class TrackEnd:
+    """A track has ended: its kept shots (possibly none) and why candidates were turned away.
+
+    `rejected` counts evaluated faces by gate reason; `reasons` are those of the best near miss, for a
+    track that keeps nothing.
+    """
+
+    track: TrackInfo
+    shots: tuple[BestShot, ...]
+    rejected: Mapping[str, int]
+    reasons: tuple[str, ...]
+    source_id: str
+    epoch: str = "0"
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredFace:
+    """One face of a still picture, as `Gate.score` returns it."""
+
+    face: Face
+    pose: Pose | None
+    measures: Mapping[str, Measure]
+    quality: float | None
+    gate: GateResult
+    embedding: Array | None = None
+    ifqa_map: Array | None = None
+    crop: Array | None = None

@@ -1,0 +1,185 @@
+"""`Gate`: the Python API, which the command line uses too."""
+
+from __future__ import annotations
+
+import platform
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from os import PathLike
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from streamgate import __version__
+from streamgate.config import Config, load_config
+from streamgate.errors import SourceError, UsageError
+from streamgate.frames import Array, BestShot, ScoredFace, TrackEnd
+from streamgate.networks import Networks
+from streamgate.quality.calibration import calibration_id, measure_set
+from streamgate.runtime.inference import Inference, calibration_of, sampled_head
+from streamgate.runtime.pipeline import Pipeline, Progress
+from streamgate.runtime.scoring import FaceScorer
+from streamgate.runtime.stills import score_aligned, score_picture
+from streamgate.selection.steps import run_together
+from streamgate.sinks.base import RunInfo, Sink, SourceInfo, SourceResult
+from streamgate.sources import Source, discover
+
+Location = str | PathLike[str]
+
+
+class Gate:
+    """Finds the best faces of videos and scores faces of pictures.
+
+    Opening loads the networks once; every call after that shares them. Use it as a context manager.
+
+    Args:
+        preset: "studio", "live", "archive" or the path of a TOML file.
+        models: "embedded", "standard" or a folder with weights.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        settings: `key=value` texts as `--set` takes them, for example "gate.max_yaw=20".
+        config: a whole configuration instead of `preset` and `settings`.
+        threads: CPU threads inside one network run.
+
+    Raises:
+        UsageError: a wrong preset, key or value.
+        WeightsError: weights are missing or not what they should be.
+        DeviceError: the device is not available.
+    """
+
+    def __init__(
+        self,
+        preset: str = "studio",
+        *,
+        models: str = "standard",
+        device: str = "auto",
+        settings: Iterable[str] = (),
+        config: Config | None = None,
+        threads: int = 1,
+    ) -> None:
+        self.config = config or load_config(preset, settings)
+        networks = Networks.open(models, device, threads)
+        calibration = calibration_of(networks, self.config)
+        self._weights = networks.weights
+        self._fallbacks = networks.fallbacks
+        self._absent = {name: str(status) for name, status in calibration.absent.items()}
+        self._names = measure_set(self.config, calibration)
+        if not any(getattr(self.config.fusion, name) > 0 for name in self._names):
+            networks.close()
+            raise UsageError(
+                "no measure that counts can be had with these weights; see measures.set and `streamgate models list`"
+            )
+        self._calibration_id = calibration_id(self.config, calibration)
+        self._scorer = FaceScorer(self.config, calibration, sampled_head(networks, self.config))
+        self._inference = Inference(networks, self.config.tracking.low_score)
+        self._pipeline = Pipeline(self.config, self._scorer, self._inference, self._calibration_id)
+
+    def run(self, source: Location | Sequence[Location]) -> Iterator[BestShot]:
+        """Yield the kept faces of a file, a folder or several of them, each as soon as its track ends.
+
+        Raises SourceError for an input that cannot be read (when there are several: the first such, after the
+        others).
+        """
+        for ended in self.tracks(source):
+            yield from ended.shots
+
+    def tracks(self, source: Location | Sequence[Location]) -> Iterator[TrackEnd]:
+        """Like `run`, but a whole ended track at a time, those that keep nothing included."""
+        inputs = [source] if isinstance(source, str | PathLike) else list(source)
+        found = discover([str(one) for one in inputs])
+        failed: SourceError | None = None
+        for item in found.sources:
+            try:
+                with item.open() as opened:
+                    result = SourceResult(SourceInfo(opened.location, opened.source_id))
+                    yield from self._pipeline.tracks(opened, result)
+            except SourceError as error:
+                failed = failed or error
+        for error in found.errors:
+            failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def process(
+        self,
+        sources: Sequence[Callable[[], Source]],
+        sink: Sink,
+        *,
+        jobs: int = 1,
+        stop: threading.Event | None = None,
+        progress: Progress | None = None,
+        labels: Sequence[str] = (),
+    ) -> list[SourceResult]:
+        """Run many sources into an entered sink; see `Pipeline.run`."""
+        return self._pipeline.run(sources, sink, jobs=jobs, stop=stop, progress=progress, labels=labels)
+
+    def score(self, image: Array, *, aligned: str | None = None, full: bool = True) -> list[ScoredFace]:
+        """Score the faces of one picture, largest first.
+
+        Args:
+            image: RGB uint8 (H, W, 3).
+            aligned: "arcface" or "ffhq" when the picture is a ready crop; then nothing is detected, and
+                measures that its pixels cannot give are `not_scored`.
+            full: score also what already failed the gate.
+
+        Raises UsageError for another shape or type, or an unknown `aligned`.
+        """
+        picture = np.asarray(image)
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise UsageError(
+                f"Gate.score takes an RGB picture, uint8 (H, W, 3); got {picture.dtype} {picture.shape}"
+            )
+        if aligned is None:
+            return score_picture(picture, self._scorer, self._inference, self.config, full=full)
+        if aligned not in ("arcface", "ffhq"):
+            raise UsageError(f'aligned must be "arcface" or "ffhq", got {aligned!r}')
+        faces: list[ScoredFace] = []
+        run_together([score_aligned(picture, aligned, self._scorer, faces)], self._inference)
+        return faces
+
+    def run_info(self) -> RunInfo:
+        """What stays the same over a run of this gate, for sinks."""
+        return RunInfo(
+            config=self.config.model_dump(mode="json"),
+            measure_set=self._names,
+            absent_measures={name: self._absent[name] for name in self.config.measures.set if name in self._absent},
+            calibration_id=self._calibration_id,
+            weights=tuple(_as_mapping(record) for record in self._weights),
+            versions=_versions(),
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know about the weights in use, a line each."""
+        return [
+            f"{one.role}: no {one.wanted} weights, using the {one.used} ones" for one in self._fallbacks
+        ]
+
+    def close(self) -> None:
+        """Let go of networks and threads."""
+        self._inference.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _as_mapping(record: Any) -> Mapping[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(record)
+
+
+def _versions() -> dict[str, str]:
+    found = {"streamgate": __version__, "python": platform.python_version()}
+    for name in ("av", "numpy", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,13 @@
+"""eyes: open or closed."""
+
+from __future__ import annotations
+
+from streamgate.frames import Evidence, Measure, Status
+from streamgate.quality.calibration import SigmoidMapping
+
+
+def measure_eyes(evidence: Evidence, mapping: SigmoidMapping) -> Measure:
+    """Raw: 0 closed .. 1 open."""
+    if evidence.eyes_open is None:
+        return Measure.missing(Status.NOT_SCORED)
+    return Measure.ok(evidence.eyes_open, mapping.scalar(evidence.eyes_open))

@@ -1,0 +1,103 @@
+"""SER-FIQ: is it a robust, recognisable face? (Terhorst et al., CVPR 2020; DESIGN 4.1)
+
+Stochastic embeddings under dropout before the last affine layer lie close together for a good face. d is
+their mean pairwise distance after L2 normalisation; here both the sampled form and its closed-form estimate.
+The recognizer's graph computes the closed form itself; `closed_form_spread` is its reference.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from streamgate.frames import Array, Evidence, Measure, Status
+from streamgate.quality.calibration import SigmoidMapping
+
+_BLOCK = 256
+_NOISE = 1e-14
+
+
+def measure_serfiq(evidence: Evidence, mapping: SigmoidMapping) -> Measure:
+    """Raw: 0..1, 1 for a face whose embedding dropout cannot move; mapped with x0 = r, w = 1 / alpha."""
+    if evidence.spread is None:
+        return Measure.missing(Status.NOT_SCORED)
+    raw = raw_from_spread(evidence.spread)
+    return Measure.ok(raw, mapping.scalar(raw))
+
+
+def raw_from_spread(d: float) -> float:
+    """The measure's raw value, 1 for d = 0 and falling towards 0: 2 / (1 + exp(d)); NaN stays NaN."""
+    return 2.0 / (1.0 + math.exp(d))
+
+
+def official(raw: float, alpha: float = 130.0, r: float = 0.88) -> float:
+    """The authors' quality in 0..1: 1 / (1 + exp(-alpha (raw - r))); defaults are for ArcFace-R100."""
+    return _sigmoid(alpha * (raw - r))
+
+
+def closed_form_spread(weight: Array, features: Array, bias: Array, drop_rate: float) -> float:
+    """d without sampling, for the last layer `weight` (D, K) x + `bias` (D,) and x = `features` (K,).
+
+    Dropping unit k adds variance x_k^2 p/(1-p) along the k-th column; its part along the embedding itself
+    vanishes under normalisation. Not defined (NaN) when the embedding is zero.
+    """
+    weight, features = np.asarray(weight, np.float64), np.asarray(features, np.float64)
+    embedding = weight @ features + np.asarray(bias, np.float64)
+    power = float(embedding @ embedding)
+    if power == 0.0:
+        return math.nan
+    across = (weight * weight).sum(axis=0) - (weight.T @ embedding) ** 2 / power
+    trace = drop_rate / (1.0 - drop_rate) * float(np.sum(features**2 * across))
+    # Rounding can push a trace that is zero in exact arithmetic just below it.
+    trace = max(trace, 0.0)
+    return math.sqrt(2.0 * trace / (power + trace))
+
+
+def sampled_spread(embeddings: Array) -> float:
+    """d of stochastic embeddings (T, D), T >= 2: the mean over the T(T-1)/2 pairs of different rows.
+
+    In float64: distances of near neighbours are lost in float32 products. NaN when a row is zero.
+
+    Raises:
+        ValueError: fewer than two rows.
+    """
+    embeddings = np.asarray(embeddings, np.float64)
+    count = len(embeddings)
+    if count < 2:
+        raise ValueError("the spread needs at least two stochastic embeddings")
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    if not np.all(lengths > 0):
+        return math.nan
+    unit = embeddings / lengths
+    total = 0.0
+    # Only pairs above the diagonal, a block of rows at a time: T = 2000 needs no T x T array.
+    for start in range(0, count, _BLOCK):
+        rows = unit[start : start + _BLOCK]
+        squares = 2.0 - 2.0 * (rows @ unit[start:].T)
+        squares[np.tril_indices(len(rows))] = 0.0
+        # What lies this close to zero is rounding (cancellation leaves about 1e-16 a term): same vectors.
+        squares[squares < _NOISE] = 0.0
+        total += float(np.sqrt(squares, out=squares).sum())
+    return total / (count * (count - 1) / 2)
+
+
+def sample_embeddings(
+    weight: Array, features: Array, bias: Array, drop_rate: float, count: int = 100, seed: int = 0
+) -> Array:
+    """`count` stochastic embeddings (count, D), float32, by inverted dropout on `features` (K,).
+
+    Masks depend on `seed` and shapes alone, so a face's figure depends neither on its batch nor on what
+    was scored before it.
+    """
+    features = np.asarray(features, np.float32)
+    keep = np.random.default_rng(seed).random((count, len(features)), dtype=np.float32) >= drop_rate
+    dropped = np.where(keep, features / np.float32(1.0 - drop_rate), np.float32(0.0))
+    return np.asarray(dropped @ np.asarray(weight, np.float32).T + np.asarray(bias, np.float32))
+
+
+def _sigmoid(z: float) -> float:
+    """Without overflow for any z."""
+    if z >= 0:
+        return 1.0 / (1.0 + math.exp(-z))
+    return math.exp(z) / (1.0 + math.exp(z))

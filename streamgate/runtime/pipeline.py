@@ -1,0 +1,193 @@
+"""Many sources through one set of networks into the sinks."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import closing
+from typing import Protocol
+
+from streamgate.config import Config
+from streamgate.errors import SinkError, SourceError, StreamgateError, scrub
+from streamgate.frames import Candidate, TrackEnd
+from streamgate.runtime.analysis import Analysis
+from streamgate.runtime.prefetch import prefetch
+from streamgate.runtime.scoring import FaceScorer
+from streamgate.selection.steps import Infer
+from streamgate.sinks.base import Sink, SourceInfo, SourceResult
+from streamgate.sources import Source
+
+AHEAD = 4
+"""Decoded frames that may wait for analysis."""
+
+
+class Progress(Protocol):
+    """Told how a run goes; called from worker threads."""
+
+    def started(self, source: Source) -> None: ...
+
+    def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None: ...
+
+    def finished(self, result: SourceResult) -> None: ...
+
+
+class NoProgress:
+    """Says nothing."""
+
+    def started(self, source: Source) -> None:
+        pass
+
+    def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None:
+        pass
+
+    def finished(self, result: SourceResult) -> None:
+        pass
+
+
+class Pipeline:
+    """What all sources of a run share."""
+
+    def __init__(self, config: Config, scorer: FaceScorer, infer: Infer, calibration_id: str) -> None:
+        self._config = config
+        self._scorer = scorer
+        self._infer = infer
+        self._calibration_id = calibration_id
+
+    def tracks(
+        self,
+        source: Source,
+        result: SourceResult,
+        *,
+        stop: threading.Event | None = None,
+        emit_candidate: Callable[[Candidate], None] = lambda candidate: None,
+        progress: Progress | None = None,
+    ) -> Iterator[TrackEnd]:
+        """Yield the tracks of an opened source as they end, filling in `result` on the way.
+
+        When `stop` is set the tracks so far are ended and yielded. Raises SourceError when the source breaks
+        before its first frame; a later break ends it early and is noted in `result.error`.
+        """
+        progress = progress or NoProgress()
+        analysis = Analysis(
+            self._config,
+            self._scorer,
+            self._infer,
+            location=source.location,
+            source_id=source.source_id,
+            calibration_id=self._calibration_id,
+            emit_candidate=emit_candidate,
+        )
+        began = time.perf_counter()
+        last_pts = 0.0
+        try:
+            with closing(prefetch(source.frames(), AHEAD)) as frames:
+                for frame in frames:
+                    last_pts = frame.pts_seconds + frame.duration_seconds
+                    result.width, result.height = frame.width, frame.height
+                    yield from analysis.feed(frame)
+                    progress.advanced(source, analysis.counts.frames, frame.pts_seconds, analysis.counts.kept)
+                    if stop is not None and stop.is_set():
+                        result.status = "interrupted"
+                        break
+        except SourceError as error:
+            if analysis.counts.frames == 0:
+                raise
+            result.error = str(error)
+        yield from analysis.flush()
+        counts = analysis.counts
+        result.frames = counts.frames
+        result.decode_errors = source.stats.decode_errors
+        result.pts_estimated = source.stats.pts_estimated
+        result.duration_seconds = round(last_pts, 6)
+        result.faces_detected = counts.faces_detected
+        result.faces_scored = counts.faces_scored
+        result.tracks = counts.tracks
+        result.kept = counts.kept
+        result.rejected = dict(sorted(counts.rejected.items()))
+        result.timing["seconds"] = time.perf_counter() - began
+
+    def run(
+        self,
+        sources: Sequence[Callable[[], Source]],
+        sink: Sink,
+        *,
+        jobs: int = 1,
+        stop: threading.Event | None = None,
+        progress: Progress | None = None,
+        labels: Sequence[str] = (),
+    ) -> list[SourceResult]:
+        """Run every source into the (entered) sink; results in the order of `sources`.
+
+        A source that cannot be read is a failed result. Sources that `stop` kept from starting have no result.
+        Raises SinkError as soon as a sink fails: going on would only lose more.
+        """
+        stop = stop or threading.Event()
+        progress = progress or NoProgress()
+
+        def work(place: int) -> SourceResult | None:
+            if stop.is_set():
+                return None
+            label = labels[place] if place < len(labels) else ""
+            return self._run_one(sources[place], label, sink, stop, progress)
+
+        pool = ThreadPoolExecutor(max_workers=max(1, jobs), thread_name_prefix="streamgate-source")
+        futures: list[Future[SourceResult | None]] = [pool.submit(work, place) for place in range(len(sources))]
+        try:
+            _wait(futures)
+        except BaseException:
+            stop.set()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        return [result for future in futures if (result := future.result()) is not None]
+
+    def _run_one(
+        self, open_it: Callable[[], Source], label: str, sink: Sink, stop: threading.Event, progress: Progress
+    ) -> SourceResult:
+        result = SourceResult(SourceInfo(label, ""))
+        try:
+            with open_it() as source:
+                result.source = SourceInfo(source.location, source.source_id)
+                progress.started(source)
+                self._into(sink, source, result, stop, progress)
+        except SinkError:
+            raise
+        except StreamgateError as error:
+            result.status, result.error = "failed", str(error)
+        except Exception as error:
+            # A defect of ours must cost one source, not the batch.
+            if os.environ.get("STREAMGATE_DEBUG"):
+                traceback.print_exc()
+            what = scrub(f"{type(error).__name__}: {error}", label)
+            result.status = "failed"
+            result.error = f"{result.source.location}: internal error ({what}); please report it"
+        progress.finished(result)
+        return result
+
+    def _into(
+        self, sink: Sink, source: Source, result: SourceResult, stop: threading.Event, progress: Progress
+    ) -> None:
+        writer = sink.open_source(result.source)
+        try:
+            for ended in self.tracks(
+                source, result, stop=stop, emit_candidate=writer.evaluated, progress=progress
+            ):
+                writer.track(ended)
+            writer.commit(result)
+        except BaseException:
+            writer.discard()
+            raise
+
+
+def _wait(futures: Sequence[Future[SourceResult | None]]) -> None:
+    """Wait for all, or until one raises; in short turns, so that a signal is seen at once."""
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_EXCEPTION)
+        for future in done:
+            if (error := future.exception()) is not None:
+                raise error

@@ -1,0 +1,66 @@
+"""Decoding ahead in a thread of its own, by a bounded number of frames."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+class _Failure:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class _End:
+    pass
+
+
+def prefetch(items: Iterator[Item], depth: int) -> Iterator[Item]:
+    """Yield from `items`, which runs up to `depth` items ahead in another thread.
+
+    An exception of `items` comes out here, in its place. When the caller stops early the thread stops too and
+    `items` is closed before this returns.
+    """
+    ahead: queue.Queue[Item | _Failure | _End] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def put(value: Item | _Failure | _End) -> bool:
+        while not stop.is_set():
+            try:
+                ahead.put(value, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put(item):
+                    break
+            else:
+                put(_End())
+        except BaseException as error:  # handed over: the consumer's thread raises it
+            put(_Failure(error))
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+
+    thread = threading.Thread(target=work, name="streamgate-decode", daemon=True)
+    thread.start()
+    try:
+        while True:
+            value = ahead.get()
+            if isinstance(value, _End):
+                return
+            if isinstance(value, _Failure):
+                raise value.error
+            yield value
+    finally:
+        stop.set()
+        thread.join(timeout=10.0)

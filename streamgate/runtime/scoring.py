@@ -1,0 +1,170 @@
+"""From a face in a picture to evidence, measures, gate and quality, by way of the networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import numpy as np
+
+from streamgate.config import Config
+from streamgate.frames import Array, Candidate, Evidence, Face, Picture, Pose
+from streamgate.networks.alignment import arcface_matrix, box_matrix, ffhq_matrix, ffhq_side
+from streamgate.networks.pose import CROP_SIDE as POSE_SIDE
+from streamgate.networks.pose import crop_box
+from streamgate.quality.calibration import Calibration, measure_set
+from streamgate.quality.gate import GateRules
+from streamgate.quality.measures import Fusion, measure_all
+from streamgate.quality.pixels import look_at
+from streamgate.quality.pose import angle_scalar
+from streamgate.quality.proxy import yaw_proxy
+from streamgate.selection.steps import Ask, Steps
+from streamgate.tracking.overlap import iou
+
+REFINE_SIDE = 160
+"""Side of the region on which landmarks are refined, pixels; a face fills a little over half of it."""
+REFINE_GROWTH = 0.4
+REFINE_SCORE = 0.5
+REFINE_IOU = 0.3
+
+
+class FaceScorer:
+    """Scores faces; holds nothing but settings, so one serves all tracks and threads of a run."""
+
+    def __init__(
+        self, config: Config, calibration: Calibration, sampled_head: Callable[[Array], float] | None = None
+    ) -> None:
+        self.names = measure_set(config, calibration)
+        self._config = config
+        self._calibration = calibration
+        self._rules = GateRules(config.gate, self.names)
+        self._fusion = Fusion.of(config.fusion, self.names)
+        self._wants_ifqa = "ifqa" in self.names
+        self._sampled_head = sampled_head
+
+    def glance(self, candidate: Candidate, picture: Picture) -> float:
+        """Cheap evidence; returns the quality at best with the head's turn guessed, 0 where the gate is shut."""
+        look_at(picture, candidate.face, candidate.evidence)
+        self._conclude(candidate, picture)
+        if candidate.gate.reasons:
+            return 0.0
+        guessed = dict(candidate.measures)
+        if "yaw" in self.names:
+            turn = yaw_proxy(candidate.face)
+            guessed["yaw"] = type(guessed["yaw"]).ok(turn, angle_scalar(turn))
+        return self._fusion.bound(guessed)
+
+    def score(self, candidate: Candidate, picture: Picture, floor: float, *, full: bool) -> Steps:
+        """Refine, look, turn, recognise, rank: dear steps come last and only when the cheap ones let through.
+
+        Without `full` it stops when the gate fails or when quality cannot exceed `floor` any more.
+        """
+        if self._config.candidates.refine and not candidate.refined:
+            found = yield from self.refine(picture, candidate.face)
+            if found is None and candidate.interpolated and not full:
+                return
+            if found is not None:
+                candidate.face = found
+                candidate.refined = True
+                candidate.evidence = Evidence()
+        look_at(picture, candidate.face, candidate.evidence)
+        if self._hopeless(candidate, picture, floor, full):
+            return
+        if candidate.evidence.pose is None:
+            yield from self._run_pose(candidate, picture)
+        if self._hopeless(candidate, picture, floor, full):
+            return
+        if candidate.evidence.embedding is None:
+            yield from self._run_recognizer(candidate, picture)
+        if self._hopeless(candidate, picture, floor, full):
+            return
+        if self._wants_ifqa:
+            yield from self._run_ifqa(candidate, picture)
+            self._conclude(candidate, picture)
+
+    def refine(self, picture: Picture, face: Face) -> Generator[list[Ask], list[Any], Face | None]:
+        """Find the face again on its enlarged (or reduced) region; returns it, or None when it is not there."""
+        centre = (face.box[:2] + face.box[2:]) / 2
+        side = (1 + REFINE_GROWTH) * float(max(face.box[2] - face.box[0], face.box[3] - face.box[1], 1.0))
+        scale = REFINE_SIDE / side
+        corner = centre - side / 2
+        matrix = np.array([[scale, 0, -corner[0] * scale], [0, scale, -corner[1] * scale]])
+        (faces,) = yield [Ask("detector", picture.warp(matrix, REFINE_SIDE))]
+        faces = [one for one in faces if one.score >= REFINE_SCORE]
+        if not faces:
+            return None
+        back = [
+            Face(
+                (one.box / scale + np.tile(corner, 2)).astype(np.float32),
+                (one.landmarks / scale + corner).astype(np.float32),
+                one.score,
+            )
+            for one in faces
+        ]
+        overlaps = iou(face.box[None], np.stack([one.box for one in back]))[0]
+        best = int(np.argmax(overlaps))
+        return back[best] if overlaps[best] >= REFINE_IOU else None
+
+    def crop(self, candidate: Candidate, picture: Picture) -> Array:
+        """The FFHQ-aligned picture to be kept, RGB uint8; its side is `output.size`, less for a small face
+        when `output.upscale` is off."""
+        side = self.crop_side(candidate.face)
+        return picture.warp(ffhq_matrix(candidate.face.landmarks, side), side)
+
+    def crop_side(self, face: Face) -> int:
+        """Side of the kept picture in pixels."""
+        size = self._config.output.size
+        return size if self._config.output.upscale else max(64, min(size, round(ffhq_side(face.landmarks))))
+
+    def _hopeless(self, candidate: Candidate, picture: Picture, floor: float, full: bool) -> bool:
+        self._conclude(candidate, picture)
+        if full:
+            return False
+        return bool(candidate.gate.reasons) or self._fusion.bound(candidate.measures) <= floor
+
+    def _conclude(self, candidate: Candidate, picture: Picture) -> None:
+        candidate.measures = measure_all(candidate.evidence, self._calibration)
+        candidate.quality = self._fusion.quality(candidate.measures)
+        candidate.gate = self._rules.judge(
+            candidate.face, candidate.evidence, candidate.measures, picture.width, picture.height
+        )
+
+    def _run_pose(self, candidate: Candidate, picture: Picture) -> Steps:
+        crop = picture.warp(box_matrix(crop_box(candidate.face.box), POSE_SIDE), POSE_SIDE)
+        (angles,) = yield [Ask("pose", crop)]
+        if np.isfinite(angles).all():
+            candidate.evidence.pose = Pose(*(float(angle) for angle in angles))
+        else:
+            candidate.evidence.failed.update(("yaw", "pitch", "roll"))
+
+    def score_ready(self, candidate: Candidate, picture: Picture, *, ffhq: bool) -> Steps:
+        """Score a ready crop by what its pixels hold: the recognizer always, IFQA and pose on an FFHQ crop.
+
+        Size and edge speak of the source, which is not at hand: they stay `not_scored`, as does the quality.
+        """
+        look_at(picture, candidate.face, candidate.evidence)
+        candidate.evidence.inter_eye = candidate.evidence.inside = None
+        if ffhq:
+            yield from self._run_pose(candidate, picture)
+        yield from self._run_recognizer(candidate, picture)
+        if ffhq and self._wants_ifqa:
+            yield from self._run_ifqa(candidate, picture)
+        self._conclude(candidate, picture)
+
+    def _run_recognizer(self, candidate: Candidate, picture: Picture) -> Steps:
+        crop = picture.warp(arcface_matrix(candidate.face.landmarks, 112), 112)
+        (output,) = yield [Ask("recognizer", crop)]
+        candidate.evidence.embedding = output.embedding
+        spread = float(output.spread)
+        if self._sampled_head is not None:
+            spread = self._sampled_head(output.features)
+        if np.isfinite(spread):
+            candidate.evidence.spread = spread
+        else:
+            candidate.evidence.failed.add("serfiq")
+
+    def _run_ifqa(self, candidate: Candidate, picture: Picture) -> Steps:
+        crop = picture.warp(ffhq_matrix(candidate.face.landmarks, 256), 256)
+        (output,) = yield [Ask("ifqa", crop)]
+        candidate.evidence.ifqa = float(output.score)
+        candidate.evidence.ifqa_map = output.map

@@ -1,0 +1,77 @@
+"""Single pictures: `Gate.score` and `streamgate score`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streamgate.config import Config
+from streamgate.frames import Array, Candidate, Face, ScoredFace
+from streamgate.networks.alignment import ARCFACE_TEMPLATE, ffhq_matrix
+from streamgate.runtime.scoring import FaceScorer
+from streamgate.selection.steps import Ask, Infer, Steps, run_together
+from streamgate.sources.picture import picture_of_rgb
+
+
+def score_picture(
+    image: Array, scorer: FaceScorer, infer: Infer, config: Config, *, full: bool
+) -> list[ScoredFace]:
+    """Detect and score every face of an RGB uint8 (H, W, 3) picture, largest first."""
+    picture = picture_of_rgb(image)
+    long_side = min(max(image.shape[:2]), config.detection.max_long_side)
+    thumbnail = picture.thumbnail(long_side)
+    across, down = image.shape[1] / thumbnail.shape[1], image.shape[0] / thumbnail.shape[0]
+    (found,) = infer([Ask("detector", thumbnail)])
+    faces = [
+        Face(
+            (face.box * np.array([across, down, across, down])).astype(np.float32),
+            (face.landmarks * np.array([across, down])).astype(np.float32),
+            face.score,
+        )
+        for face in found
+        if face.score >= config.tracking.high_score
+    ]
+    faces.sort(key=lambda face: -float((face.box[2] - face.box[0]) * (face.box[3] - face.box[1])))
+    candidates = [Candidate(0, 0.0, face) for face in faces]
+    run_together([scorer.score(one, picture, 0.0, full=full) for one in candidates], infer)
+    return [_scored(one, scorer.crop(one, picture)) for one in candidates]
+
+
+def score_aligned(image: Array, aligned: str, scorer: FaceScorer, into: list[ScoredFace]) -> Steps:
+    """Score a ready crop as the face it is taken to hold, without detecting.
+
+    Landmarks are where the alignment puts them. An ArcFace crop has no pixels for IFQA, pose or the picture's
+    edge; an FFHQ crop gives the ArcFace one as well. Size would be that of the crop, not of the source.
+    """
+    side = float(max(image.shape[:2]))
+    picture = picture_of_rgb(image)
+    if aligned == "arcface":
+        landmarks = ARCFACE_TEMPLATE * (side / 112.0)
+    else:
+        # The FFHQ corners of the template's points, turned round: where they lie in a crop of this side.
+        matrix = ffhq_matrix(ARCFACE_TEMPLATE, int(side))
+        landmarks = ARCFACE_TEMPLATE @ matrix[:, :2].T + matrix[:, 2]
+    face = Face(_box_around(landmarks), landmarks.astype(np.float32), 1.0)
+    candidate = Candidate(0, 0.0, face)
+    yield from scorer.score_ready(candidate, picture, ffhq=aligned == "ffhq")
+    into.append(_scored(candidate, None))
+
+
+def _box_around(landmarks: Array) -> Array:
+    """About the box a detector would give: 2.2 by 2.9 eye distances around the landmarks."""
+    eye = float(np.hypot(*(landmarks[1] - landmarks[0])))
+    centre = landmarks.mean(axis=0)
+    half = np.array([1.1 * eye, 1.45 * eye])
+    return np.concatenate([centre - half, centre + half]).astype(np.float32)
+
+
+def _scored(candidate: Candidate, crop: Array | None) -> ScoredFace:
+    return ScoredFace(
+        face=candidate.face,
+        pose=candidate.evidence.pose,
+        measures=candidate.measures,
+        quality=candidate.quality,
+        gate=candidate.gate,
+        embedding=candidate.evidence.embedding,
+        ifqa_map=candidate.evidence.ifqa_map,
+        crop=crop,
+    )

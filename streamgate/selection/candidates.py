@@ -1,0 +1,289 @@
+"""Which faces of a track are scored: the cascade (DESIGN 3).
+
+Cost follows useful candidates, not frames. A track's frames are collected as small copied regions; once a
+stretch of time (a bucket) is full, cheap evidence orders its faces, and only the most promising one that could
+still beat what is kept goes to the networks. A face that would be kept has its neighbours in time scored too,
+since a lucky frame must survive its neighbours (DESIGN 4.5), and when a neighbour is better the search moves
+there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from streamgate.config import Config
+from streamgate.frames import Array, Candidate, Face, Frame, Picture
+from streamgate.selection.keeper import Keeper
+from streamgate.selection.steps import Steps
+
+TRIES = 3
+"""Faces of a bucket that may fail early (a bad pose, say) before the bucket is given up."""
+CLIMB = 3
+"""Neighbours the search moves on to at most."""
+
+
+class CandidateScorer(Protocol):
+    """Turns pixels into measures; the runtime's scoring does it with the networks."""
+
+    def glance(self, candidate: Candidate, picture: Picture) -> float:
+        """Fill in what needs no network; returns the promise: the quality at best, head turns guessed."""
+        ...
+
+    def score(self, candidate: Candidate, picture: Picture, floor: float, *, full: bool) -> Steps:
+        """Score step by step. Stops early when the gate fails or quality cannot exceed `floor`, unless `full`."""
+        ...
+
+    def crop(self, candidate: Candidate, picture: Picture) -> Array:
+        """The picture to be kept."""
+        ...
+
+
+@dataclass(slots=True)
+class Glimpse:
+    """A track's face in one frame: a copied region, and (once two detections enclose it) a candidate."""
+
+    frame: Frame
+    """Time and index of the frame; its picture is the copied region."""
+    candidate: Candidate | None = None
+    promise: float = 0.0
+    glanced: bool = False
+    scored: bool = False
+
+
+class TrackSelector:
+    """Chooses and scores the faces of one track, and keeps its best."""
+
+    def __init__(self, track_id: int, config: Config, scorer: CandidateScorer) -> None:
+        self.track_id = track_id
+        self.keeper = Keeper(config.keep, config.smoothing)
+        self.frames_seen = 0
+        self.frames_scored = 0
+        self._config = config
+        self._scorer = scorer
+        self._glimpses: deque[Glimpse] = deque()
+        self._pending: list[Glimpse] = []
+        self._detected: Candidate | None = None
+        self._bucket_start: float | None = None
+        self._fallback: Glimpse | None = None
+        self._done: list[Candidate] = []
+
+    def between(self, frame: Frame, predicted: Array) -> None:
+        """A frame without detection: keep the region around the `predicted` box until the next one."""
+        self._pending.append(Glimpse(self._region(frame, predicted)))
+        oldest = frame.pts_seconds - self._config.candidates.lookback_s
+        while self._pending[0].frame.pts_seconds < oldest:
+            self._pending.pop(0)
+
+    def detected(self, frame: Frame, face: Face) -> list[Candidate]:
+        """A detection of this track: frames since the one before get their faces by interpolation.
+
+        Returns the candidates that came into being, in order of time.
+        """
+        here = self._candidate(frame, face)
+        made: list[Candidate] = []
+        for glimpse in self._pending if self._detected is not None else ():
+            assert self._detected is not None
+            between = interpolate(self._detected, here, glimpse.frame.pts_seconds)
+            glimpse.candidate = self._candidate(glimpse.frame, between)
+            glimpse.candidate.interpolated = True
+            made.append(glimpse.candidate)
+            self._glimpses.append(glimpse)
+        self._pending = []
+        self._glimpses.append(Glimpse(self._region(frame, face.box), here))
+        made.append(here)
+        self._detected = here
+        self.frames_seen += len(made)
+        if self._bucket_start is None:
+            self._bucket_start = made[0].pts_seconds
+        return made
+
+    def unseen(self) -> None:
+        """A detection round found nothing here: what lies between is not to be trusted."""
+        self._pending = []
+        self._detected = None
+
+    def ready(self) -> bool:
+        """Whether a bucket is full."""
+        if self._bucket_start is None or not self._glimpses:
+            return False
+        if self._config.exhaustive:
+            return len(self._glimpses) > 1
+        # One face beyond the bucket's end must be known, so that its last face has a neighbour.
+        return self._glimpses[-1].frame.pts_seconds - self._bucket_start > self._config.candidates.bucket_s
+
+    def judge(self, *, final: bool = False) -> Steps:
+        """Score what the filled bucket (with `final`: all that is left) has to offer."""
+        if self._bucket_start is None or not self._glimpses:
+            return
+        newest = self._glimpses[-1].frame.pts_seconds
+        if self._config.exhaustive:
+            yield from self._judge_all(final)
+        else:
+            end = newest if final else self._bucket_start + self._config.candidates.bucket_s
+            start = self._bucket_start
+            yield from self._judge_best([g for g in self._glimpses if start <= g.frame.pts_seconds <= end])
+            # The next bucket starts behind this one; a few of its last faces stay as neighbours.
+            self._bucket_start = float(np.nextafter(end, np.inf))
+        self.keeper.prune(newest)
+        if final and self._fallback is not None and not self.keeper.finish():
+            yield from self._score(self._fallback, 0.0, full=True)
+            self._offer(self._fallback)
+        self._let_go(np.inf if final else newest)
+
+    def drain(self) -> list[Candidate]:
+        """Evaluated faces that will not change any more, in order of time, each handed out once."""
+        done, self._done = self._done, []
+        return done
+
+    def _judge_all(self, final: bool) -> Steps:
+        """Exhaustive: every face, fully; one is offered when its following neighbour has been scored."""
+        glimpses = list(self._glimpses)
+        for glimpse in glimpses:
+            if not glimpse.scored:
+                yield from self._score(glimpse, 0.0, full=True)
+        half = self._config.smoothing.short_s / 2
+        newest = glimpses[-1].frame.pts_seconds
+        for glimpse in glimpses:
+            if final or newest - glimpse.frame.pts_seconds > half:
+                self._offer(glimpse)
+
+    def _judge_best(self, bucket: list[Glimpse]) -> Steps:
+        for glimpse in bucket:
+            self._glance(glimpse)
+        finished = tries = 0
+        wanted = self._config.candidates.per_bucket
+        for glimpse in sorted(bucket, key=lambda one: (-one.promise, one.frame.pts_seconds)):
+            floor = self.keeper.bar() + (self._config.candidates.min_gain if self.keeper.bar() else 0.0)
+            if finished == wanted or tries == wanted + TRIES or glimpse.promise <= floor:
+                break
+            if glimpse.scored:
+                continue
+            tries += 1
+            yield from self._score(glimpse, floor, full=False)
+            if glimpse.candidate is not None and glimpse.candidate.quality is not None:
+                finished += 1
+                if glimpse.candidate.gate.passed and glimpse.candidate.quality > floor:
+                    yield from self._confirm(glimpse)
+                    continue
+            self._offer(glimpse)
+        if self._config.keep.fallback == "best" and finished == 0 and bucket:
+            self._remember_fallback(max(bucket, key=lambda one: one.promise))
+
+    def _confirm(self, glimpse: Glimpse) -> Steps:
+        """Score the neighbours of a face that would be kept; where one is better, go on there."""
+        for _ in range(CLIMB):
+            near = self._neighbours(glimpse)
+            for neighbour in near:
+                self._glance(neighbour)
+                if not neighbour.scored:
+                    yield from self._score(neighbour, 0.0, full=True)
+            self._offer(glimpse)
+            better = [one for one in near if _quality(one) > _quality(glimpse) and _passed(one)]
+            if not better:
+                return
+            glimpse = max(better, key=_quality)
+        near = self._neighbours(glimpse)
+        for neighbour in near:
+            if not neighbour.scored:
+                yield from self._score(neighbour, 0.0, full=True)
+        self._offer(glimpse)
+
+    def _neighbours(self, glimpse: Glimpse) -> list[Glimpse]:
+        """The faces right before and after it in time, as far as they lie inside the smoothing window."""
+        place = next(i for i, one in enumerate(self._glimpses) if one is glimpse)
+        found = []
+        for beside in (place - 1, place + 1):
+            if 0 <= beside < len(self._glimpses):
+                distance = abs(self._glimpses[beside].frame.pts_seconds - glimpse.frame.pts_seconds)
+                if distance <= self._config.smoothing.short_s / 2 + 1e-9:
+                    found.append(self._glimpses[beside])
+        return found
+
+    def _glance(self, glimpse: Glimpse) -> None:
+        if not glimpse.glanced and glimpse.candidate is not None:
+            glimpse.promise = self._scorer.glance(glimpse.candidate, glimpse.frame.picture)
+            glimpse.glanced = True
+
+    def _score(self, glimpse: Glimpse, floor: float, *, full: bool) -> Steps:
+        assert glimpse.candidate is not None
+        yield from self._scorer.score(glimpse.candidate, glimpse.frame.picture, floor, full=full)
+        glimpse.glanced = True
+        if glimpse.candidate.quality is not None or full:
+            glimpse.scored = True
+        if glimpse.candidate.quality is not None:
+            self.frames_scored += 1
+            self.keeper.note(glimpse.candidate)
+
+    def _offer(self, glimpse: Glimpse) -> None:
+        candidate = glimpse.candidate
+        if candidate is None or candidate.quality is None:
+            return
+        if candidate.crop is None and (candidate.gate.passed or self._config.keep.fallback == "best"):
+            candidate.crop = self._scorer.crop(candidate, glimpse.frame.picture)
+        self.keeper.offer(candidate)
+
+    def _remember_fallback(self, glimpse: Glimpse) -> None:
+        if self._fallback is None or glimpse.promise > self._fallback.promise:
+            self._fallback = glimpse
+
+    def _let_go(self, newest: float) -> None:
+        """Drop judged faces, but for the last few, which may be neighbours of the next bucket's."""
+        since = newest
+        if not (self._config.exhaustive or np.isinf(newest)) and self._bucket_start is not None:
+            since = self._bucket_start
+        while self._glimpses and self._glimpses[0].frame.pts_seconds < since - self._config.smoothing.short_s:
+            glimpse = self._glimpses.popleft()
+            if glimpse.candidate is not None and glimpse.glanced:
+                self._done.append(glimpse.candidate)
+
+    def _candidate(self, frame: Frame, face: Face) -> Candidate:
+        return Candidate(
+            self.track_id,
+            frame.pts_seconds,
+            face,
+            frame_index=frame.frame_index,
+            pts_estimated=frame.pts_estimated,
+            captured_at=frame.captured_at,
+            name=frame.name,
+        )
+
+    def _region(self, frame: Frame, box: Array) -> Frame:
+        """The frame's time with a copy of the pixels around `box`: a square, since crops are turned squares."""
+        centre = (box[:2] + box[2:]) / 2
+        half = (0.5 + self._config.candidates.region_margin) * float(max(box[2] - box[0], box[3] - box[1]))
+        around = np.concatenate([centre - half, centre + half])
+        return Frame(
+            frame.region(around),
+            frame.pts_seconds,
+            duration_seconds=frame.duration_seconds,
+            frame_index=frame.frame_index,
+            pts_estimated=frame.pts_estimated,
+            captured_at=frame.captured_at,
+            unrelated=frame.unrelated,
+            name=frame.name,
+        )
+
+
+def interpolate(before: Candidate, after: Candidate, pts_seconds: float) -> Face:
+    """The face at a time between two detections, linear in time."""
+    span = after.pts_seconds - before.pts_seconds
+    share = (pts_seconds - before.pts_seconds) / span if span > 0 else 0.0
+    first, second = before.face, after.face
+    return Face(
+        (first.box + (second.box - first.box) * share).astype(np.float32),
+        (first.landmarks + (second.landmarks - first.landmarks) * share).astype(np.float32),
+        min(first.score, second.score),
+    )
+
+
+def _quality(glimpse: Glimpse) -> float:
+    quality = glimpse.candidate.quality if glimpse.candidate else None
+    return -1.0 if quality is None else quality
+
+
+def _passed(glimpse: Glimpse) -> bool:
+    return glimpse.candidate is not None and glimpse.candidate.gate.passed

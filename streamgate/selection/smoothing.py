@@ -1,0 +1,52 @@
+"""Quality over time: a lucky frame has to survive its neighbours (DESIGN 4.5)."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from statistics import fmean, median
+
+
+class QualityHistory:
+    """Qualities of a track's scored candidates over time, bounded by `forget`."""
+
+    def __init__(self, short_s: float, long_s: float) -> None:
+        self._half_short = short_s / 2
+        self._half_long = long_s / 2
+        self._times: list[float] = []
+        self._values: list[float] = []
+
+    def add(self, pts_seconds: float, quality: float) -> None:
+        """Note one scored candidate; a second one at the same time replaces the first."""
+        place = bisect.bisect_left(self._times, pts_seconds)
+        if place < len(self._times) and self._times[place] == pts_seconds:
+            self._values[place] = quality
+            return
+        self._times.insert(place, pts_seconds)
+        self._values.insert(place, quality)
+
+    def smoothed(self, pts_seconds: float, quality: float) -> float:
+        """min(own, median of those within short_s / 2, itself included)."""
+        return min(quality, median(self._near(pts_seconds, self._half_short) or [quality]))
+
+    def context(self, pts_seconds: float, quality: float) -> float:
+        """Mean of those within long_s / 2, itself included."""
+        return fmean(self._near(pts_seconds, self._half_long) or [quality])
+
+    def forget(self, before: float, watched: Sequence[float], reach: float) -> None:
+        """Drop what lies earlier than `before` and further than `reach` from every time in `watched`."""
+        if not self._times or self._times[0] >= before:
+            return
+        keep = [
+            place
+            for place, time in enumerate(self._times)
+            if time >= before or any(abs(time - one) <= reach for one in watched)
+        ]
+        self._times = [self._times[place] for place in keep]
+        self._values = [self._values[place] for place in keep]
+
+    def _near(self, pts_seconds: float, half: float) -> list[float]:
+        # A hair of tolerance: |dt| = half exactly must count whatever binary fractions make of it.
+        first = bisect.bisect_left(self._times, pts_seconds - half - 1e-9)
+        last = bisect.bisect_right(self._times, pts_seconds + half + 1e-9)
+        return self._values[first:last]

@@ -1,0 +1,62 @@
+"""Cuts: where one shot ends and another begins. A track never crosses one."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import cv2
+import numpy as np
+
+from streamgate.config import TrackingConfig
+from streamgate.frames import Array, Frame
+
+GRID = (32, 18)
+
+
+class CutDetector:
+    """Compares each frame with the one before it on a grid of luma samples.
+
+    The difference is counted in the pictures' own contrast, so a cut in a dark hall weighs as much as one in
+    daylight, and after a common change of brightness was taken out, so a flash or a fade is none. A cut has to
+    stand out from the motion of the last second too: a shaking camera is none either.
+    """
+
+    def __init__(self, config: TrackingConfig) -> None:
+        self._config = config
+        self._before: Array | None = None
+        self._recent: deque[tuple[float, float]] = deque()
+
+    def is_cut(self, frame: Frame) -> bool:
+        """True when `frame` begins a new shot. To be asked once for every frame, in order."""
+        now = grid_of(frame.luma())
+        before, self._before = self._before, now
+        if before is None:
+            return False
+        difference = grid_difference(before, now)
+        while self._recent and frame.pts_seconds - self._recent[0][0] > 1.0:
+            self._recent.popleft()
+        usual = float(np.median([value for _, value in self._recent])) if self._recent else 0.0
+        cut = difference >= self._config.cut_difference and difference >= self._config.cut_ratio * usual
+        if cut:
+            self._recent.clear()
+        else:
+            self._recent.append((frame.pts_seconds, difference))
+        return cut
+
+
+def grid_of(luma: Array) -> Array:
+    """Luma uint8 (h, w) -> float32 (18, 32) block samples, 0..1. Reads only a fraction of the pixels."""
+    step_y, step_x = max(1, luma.shape[0] // 72), max(1, luma.shape[1] // 128)
+    coarse = np.ascontiguousarray(luma[step_y // 2 :: step_y, step_x // 2 :: step_x])
+    return cv2.resize(coarse, GRID, interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
+
+
+def grid_difference(before: Array, now: Array) -> float:
+    """Mean absolute difference of two grids over their mean contrast; about 1 for unrelated pictures.
+
+    On the marked clips cuts reach 0.69 and more; a passer-by who fills half the picture within a frame 0.55.
+    """
+    change = now - before
+    contrast = (float(before.std()) + float(now.std())) / 2
+    # The constant keeps the noise of an almost empty picture (black, a wall) from looking like a change.
+    return float(np.abs(change - np.median(change)).mean()) / (contrast + 0.02)

@@ -1,0 +1,26 @@
+"""Overlap of boxes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streamgate.frames import Array
+
+
+def iou(first: Array, second: Array) -> Array:
+    """Intersection over union of every pair: (N, 4) and (M, 4) boxes -> (N, M), 0..1."""
+    top_left = np.maximum(first[:, None, :2], second[None, :, :2])
+    bottom_right = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    shared = np.prod(np.clip(bottom_right - top_left, 0, None), axis=2)
+    union = _area(first)[:, None] + _area(second)[None, :] - shared
+    return np.where(union > 0, shared / np.maximum(union, 1e-9), 0.0)
+
+
+def grown(boxes: Array, share: float) -> Array:
+    """Boxes (N, 4) with `share` of their width and height added on every side."""
+    margin = (boxes[:, 2:] - boxes[:, :2]) * share
+    return np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1)
+
+
+def _area(boxes: Array) -> Array:
+    return np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1)

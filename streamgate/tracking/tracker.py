@@ -1,0 +1,129 @@
+"""From detections to tracks: two-stage association with a motion model (after ByteTrack, Zhang et al. 2022).
+
+Strong detections are matched to all tracks first; weak ones may then only continue a track that was seen
+lately, so a face that turns away or blurs keeps its identity without noise starting new ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from streamgate.config import TrackingConfig
+from streamgate.frames import Array, Face
+from streamgate.tracking.assignment import assign
+from streamgate.tracking.motion import BoxMotion
+from streamgate.tracking.overlap import grown, iou
+
+GROWTH = 0.25
+"""Share by which boxes are grown before the first stage, so that a fast small face still overlaps itself."""
+LOST_WEAK_S = 0.45
+"""After this long unseen a track no longer takes weak detections."""
+SIZE_RATIO = 1.7
+"""A face does not change its size by more than this between two sightings."""
+
+
+@dataclass(slots=True)
+class Track:
+    """One face followed inside one shot."""
+
+    track_id: int
+    motion: BoxMotion
+    first_pts: float
+    last_pts: float
+    face: Face
+    """The latest detection."""
+    detections: int = 1
+    confident: bool = field(default=False)
+    """It has been seen often enough to be a person and not noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerUpdate:
+    """What one round of detections meant: who was seen where, who is new, who is gone for good."""
+
+    seen: list[tuple[Track, Face]]
+    born: list[Track]
+    lost: list[Track]
+
+
+class Tracker:
+    """Follows faces within one source; ids count births from 1 over the whole source."""
+
+    def __init__(self, config: TrackingConfig) -> None:
+        self._config = config
+        self._tracks: list[Track] = []
+        self._next_id = 1
+
+    @property
+    def tracks(self) -> Sequence[Track]:
+        """Tracks alive, those unseen for less than `max_gap_s` among them, by birth."""
+        return self._tracks
+
+    def update(self, pts_seconds: float, faces: Sequence[Face]) -> TrackerUpdate:
+        """Take in all detections (score >= low_score) of the frame at `pts_seconds`."""
+        config = self._config
+        lost = [track for track in self._tracks if pts_seconds - track.last_pts > config.max_gap_s]
+        self._tracks = [track for track in self._tracks if track not in lost]
+        strong = [face for face in faces if face.score >= config.high_score]
+        weak = [face for face in faces if config.low_score <= face.score < config.high_score]
+
+        seen, tracks, strong = self._match(pts_seconds, self._tracks, strong, config.min_iou, GROWTH)
+        fresh = [track for track in tracks if pts_seconds - track.last_pts <= LOST_WEAK_S]
+        more, _, _ = self._match(pts_seconds, fresh, weak, config.min_iou_low, 0.0)
+        seen += more
+        for track, face in seen:
+            track.motion.update(face.box, pts_seconds)
+            track.face = face
+            track.last_pts = pts_seconds
+            track.detections += 1
+            track.confident = track.confident or track.detections >= config.min_detections
+        born = [self._start(pts_seconds, face) for face in strong if face.score >= config.new_score]
+        self._tracks += born
+        return TrackerUpdate(sorted(seen, key=lambda pair: pair[0].track_id), born, lost)
+
+    def flush(self) -> list[Track]:
+        """End all tracks, at a cut or at the end; returns them by birth."""
+        ended, self._tracks = self._tracks, []
+        return ended
+
+    def _start(self, pts_seconds: float, face: Face) -> Track:
+        track = Track(
+            self._next_id,
+            BoxMotion(face.box, pts_seconds),
+            pts_seconds,
+            pts_seconds,
+            face,
+            confident=self._config.min_detections <= 1,
+        )
+        self._next_id += 1
+        return track
+
+    def _match(
+        self, pts_seconds: float, tracks: list[Track], faces: list[Face], min_iou: float, growth: float
+    ) -> tuple[list[tuple[Track, Face]], list[Track], list[Face]]:
+        """Pairs, tracks left over, faces left over."""
+        if not tracks or not faces:
+            return [], list(tracks), list(faces)
+        predicted = np.stack([track.motion.predict(pts_seconds) for track in tracks])
+        boxes = np.stack([face.box for face in faces]).astype(np.float64)
+        overlap = iou(grown(predicted, growth), grown(boxes, growth))
+        allowed = (overlap >= min_iou) & _similar_size(predicted, boxes)
+        # A pair that is not allowed must never be worth more than leaving both alone.
+        cost = np.where(allowed, 1.0 - overlap, 10.0)
+        pairs = [(row, column) for row, column in assign(cost) if allowed[row, column]]
+        taken_tracks = {row for row, _ in pairs}
+        taken_faces = {column for _, column in pairs}
+        return (
+            [(tracks[row], faces[column]) for row, column in pairs],
+            [track for row, track in enumerate(tracks) if row not in taken_tracks],
+            [face for column, face in enumerate(faces) if column not in taken_faces],
+        )
+
+
+def _similar_size(first: Array, second: Array) -> Array:
+    """(N, 4), (M, 4) -> (N, M) bool: heights within SIZE_RATIO (width changes when a head turns)."""
+    ratio = (first[:, 3] - first[:, 1])[:, None] / np.maximum((second[:, 3] - second[:, 1])[None, :], 1e-6)
+    return (ratio <= SIZE_RATIO) & (ratio >= 1 / SIZE_RATIO)
