@@ -44,6 +44,10 @@ class Picture(Protocol):
         """
         ...
 
+    def luma_samples(self, width: int, height: int) -> Array:
+        """Luma on an even grid of single pixels, uint8 (height, width), 0..255, upright; reads little more."""
+        ...
+
     def thumbnail(self, long_side: int) -> Array:
         """The picture scaled (anti-aliased) so that its longer side is `long_side`, RGB uint8; never enlarged."""
         ...
@@ -95,6 +99,9 @@ class Frame:
 
     def luma(self, box: Array | None = None) -> Array:
         return self.picture.luma(box)
+
+    def luma_samples(self, width: int, height: int) -> Array:
+        return self.picture.luma_samples(width, height)
 
     def thumbnail(self, long_side: int) -> Array:
         return self.picture.thumbnail(long_side)

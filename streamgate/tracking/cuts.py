@@ -28,7 +28,7 @@ class CutDetector:
 
     def is_cut(self, frame: Frame) -> bool:
         """True when `frame` begins a new shot. To be asked once for every frame, in order."""
-        now = grid_of(frame.luma())
+        now = grid_of(frame)
         before, self._before = self._before, now
         if before is None:
             return False
@@ -44,11 +44,10 @@ class CutDetector:
         return cut
 
 
-def grid_of(luma: Array) -> Array:
-    """Luma uint8 (h, w) -> float32 (18, 32) block samples, 0..1. Reads only a fraction of the pixels."""
-    step_y, step_x = max(1, luma.shape[0] // 72), max(1, luma.shape[1] // 128)
-    coarse = np.ascontiguousarray(luma[step_y // 2 :: step_y, step_x // 2 :: step_x])
-    return cv2.resize(coarse, GRID, interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
+def grid_of(frame: Frame) -> Array:
+    """The frame's luma as a grid float32 (18, 32), 0..1; a fraction of its pixels is read."""
+    samples = frame.luma_samples(4 * GRID[0], 4 * GRID[1])
+    return cv2.resize(samples, GRID, interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
 
 
 def grid_difference(before: Array, now: Array) -> float:

@@ -19,6 +19,8 @@ from streamgate.tracking.overlap import grown, iou
 
 GROWTH = 0.25
 """Share by which boxes are grown before the first stage, so that a fast small face still overlaps itself."""
+GROWTH_NEWBORN = 0.8
+"""The same for a track seen once only: where it is heading is not known yet."""
 LOST_WEAK_S = 0.45
 """After this long unseen a track no longer takes weak detections."""
 SIZE_RATIO = 1.7
@@ -109,7 +111,12 @@ class Tracker:
             return [], list(tracks), list(faces)
         predicted = np.stack([track.motion.predict(pts_seconds) for track in tracks])
         boxes = np.stack([face.box for face in faces]).astype(np.float64)
-        overlap = iou(grown(predicted, growth), grown(boxes, growth))
+        newborn = np.array([growth > 0 and track.detections == 1 for track in tracks])
+        overlap = np.where(
+            newborn[:, None],
+            iou(grown(predicted, GROWTH_NEWBORN), grown(boxes, GROWTH_NEWBORN)),
+            iou(grown(predicted, growth), grown(boxes, growth)),
+        )
         allowed = (overlap >= min_iou) & _similar_size(predicted, boxes)
         # A pair that is not allowed must never be worth more than leaving both alone.
         cost = np.where(allowed, 1.0 - overlap, 10.0)

@@ -1,0 +1,394 @@
+"""The JSON shapes of DESIGN 6: what faces.jsonl, candidates.jsonl.gz, events and summaries consist of.
+
+Builders return plain dicts whose key order is the order in the files; `dumps` turns one into text. No
+shape ever holds NaN or infinity: an optional figure that is not finite becomes null, a required one (box,
+landmarks, time, detection score) raises ValueError. Figures are rounded to a fixed number of places, so
+that equal runs give equal bytes:
+
+    times          6 decimals (seconds)          boxes, landmarks   2 decimals (source pixels)
+    detection score 4 decimals (0..1)            pose               2 decimals (degrees)
+    raw            8 significant digits           scalar, quality    4 decimals (0..100)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from streamgate.errors import redact_url, scrub
+from streamgate.frames import (
+    MEASURE_NAMES,
+    BestShot,
+    Candidate,
+    Evidence,
+    Face,
+    GateResult,
+    Measure,
+    Pose,
+    ScoredFace,
+    Status,
+    TrackEnd,
+    TrackInfo,
+)
+
+if TYPE_CHECKING:  # the sinks import this module
+    from streamgate.sinks.base import RunInfo, SourceResult
+
+SCHEMA = 1
+"""Version of every shape here; a reader refuses a number that it does not know."""
+
+Record = dict[str, Any]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def face_record(shot: BestShot, image: str | None, person_id: str | None = None) -> Record:
+    """A line of faces.jsonl, and the `json` of a `final` event.
+
+    `image` is the crop's path relative to OUT with `/`, None where there is no file (events). `person_id` is
+    known only after identity has run. Shape, in this order:
+
+        schema, id, source, source_id, track_id, person_id, rank, frame_index, pts_seconds, pts_estimated,
+        captured_at, box [4], landmarks [5][2], detection_score, pose {yaw, pitch, roll} | null,
+        measures {NAME: {raw, scalar, status}}, quality, quality_smoothed, quality_context, calibration_id,
+        gate {passed, reasons}, image, track {first_pts, last_pts, frames_seen, frames_scored}, name
+
+    `name` is the picture's file name when the source is a folder of images, else null.
+    """
+    return {
+        "schema": SCHEMA,
+        "id": shot.id,
+        "source": redact_url(shot.source),
+        "source_id": shot.source_id,
+        "track_id": shot.track.track_id,
+        "person_id": person_id,
+        "rank": shot.rank,
+        "frame_index": shot.frame_index,
+        "pts_seconds": _required(shot.pts_seconds, 6, "pts_seconds"),
+        "pts_estimated": shot.pts_estimated,
+        "captured_at": _utc(shot.captured_at),
+        **_face(shot.face),
+        "pose": _pose(shot.pose),
+        "measures": _measures(shot.measures),
+        "quality": _number(shot.quality, 4),
+        "quality_smoothed": _number(shot.quality_smoothed, 4),
+        "quality_context": _number(shot.quality_context, 4),
+        "calibration_id": shot.calibration_id,
+        "gate": _gate(shot.gate),
+        "image": image,
+        "track": _track(shot.track),
+        "name": shot.name,
+    }
+
+
+def image_path(shot: BestShot) -> str:
+    """Where the disk sink puts a shot's crop, relative to OUT: `<source_id>/track_0001/1.png`."""
+    return f"{shot.source_id}/track_{shot.track.track_id:04d}/{shot.rank}.png"
+
+
+def candidate_record(candidate: Candidate, source_id: str) -> Record:
+    """A line of candidates.jsonl.gz: one evaluated face, with all that judging it anew takes.
+
+    `evidence` holds every figure that limits and calibration are applied to (null: not computed) and
+    `failed`, the measures whose computation failed; embeddings are biometric and never written here.
+    """
+    return {
+        "schema": SCHEMA,
+        "source_id": source_id,
+        "track_id": candidate.track_id,
+        "frame_index": candidate.frame_index,
+        "pts_seconds": _required(candidate.pts_seconds, 6, "pts_seconds"),
+        "pts_estimated": candidate.pts_estimated,
+        "captured_at": _utc(candidate.captured_at),
+        "name": candidate.name,
+        **_face(candidate.face),
+        "interpolated": candidate.interpolated,
+        "refined": candidate.refined,
+        "pose": _pose(candidate.evidence.pose),
+        "measures": _measures(candidate.measures),
+        "quality": _number(candidate.quality, 4),
+        "gate": _gate(candidate.gate),
+        "evidence": _evidence(candidate.evidence),
+    }
+
+
+def track_record(ended: TrackEnd) -> Record:
+    """A line of tracks.jsonl: how a track ended, kept or not.
+
+    Shape: schema, source_id, epoch, track_id, first_pts, last_pts, frames_seen, frames_scored, kept (number
+    of shots), rejected {reason: faces}, reasons (of the best near miss).
+    """
+    return {
+        "schema": SCHEMA,
+        "source_id": ended.source_id,
+        "epoch": ended.epoch,
+        "track_id": ended.track.track_id,
+        **_track(ended.track),
+        "kept": len(ended.shots),
+        "rejected": _counts(ended.rejected),
+        "reasons": list(ended.reasons),
+    }
+
+
+def missed_record(track: Mapping[str, Any], source: str, calibration_id: str) -> Record:
+    """The `json` of the rank 0 `final` of a track that keeps nothing; `track` is its `track_record`.
+
+    The keys are `face_record`'s, those that only a face can fill are null; `rejected` is added.
+    """
+    source_id, track_id = track["source_id"], track["track_id"]
+    return {
+        "schema": SCHEMA,
+        "id": f"{source_id}/{track['epoch']}/{track_id}/final/0/0",
+        "source": redact_url(source),
+        "source_id": source_id,
+        "track_id": track_id,
+        "person_id": None,
+        "rank": 0,
+        "frame_index": None,
+        "pts_seconds": None,
+        "pts_estimated": None,
+        "captured_at": None,
+        "box": None,
+        "landmarks": None,
+        "detection_score": None,
+        "pose": None,
+        "measures": None,
+        "quality": None,
+        "quality_smoothed": None,
+        "quality_context": None,
+        "calibration_id": calibration_id,
+        "gate": {"passed": False, "reasons": list(track["reasons"])},
+        "image": None,
+        "track": {key: track[key] for key in ("first_pts", "last_pts", "frames_seen", "frames_scored")},
+        "name": None,
+        "rejected": dict(track["rejected"]),
+    }
+
+
+def event(record: Mapping[str, Any], kind: str, jpeg: bytes | None) -> dict[str, str | bytes]:
+    """Fields of one Redis stream entry: id, kind, json, and jpeg (binary; absent when there is no face)."""
+    fields: dict[str, str | bytes] = {"id": record["id"], "kind": kind, "json": dumps(record)}
+    if jpeg is not None:
+        fields["jpeg"] = jpeg
+    return fields
+
+
+def score_record(image: str, faces: Iterable[ScoredFace], *, embedding: bool = False) -> Record:
+    """A line of `streamgate score`.
+
+    Shape: {image, faces: [{box, landmarks, detection_score, pose, measures, quality, gate}]}; with
+    `embedding` each face also has its vector (null when it has none), not normalised.
+    """
+    return {"image": redact_url(image), "faces": [_scored(face, embedding) for face in faces]}
+
+
+def source_record(result: SourceResult) -> Record:
+    """How a source went: source.json, and without `timing` an entry of summary.json's `sources`."""
+    return {
+        "schema": SCHEMA,
+        "source": redact_url(result.source.location),
+        "source_id": result.source.source_id,
+        "status": result.status,
+        "error": None if result.error is None else scrub(result.error),
+        "frames": result.frames,
+        "decode_errors": result.decode_errors,
+        "pts_estimated": result.pts_estimated,
+        "duration_seconds": _number(result.duration_seconds, 6),
+        "width": result.width,
+        "height": result.height,
+        "faces_detected": result.faces_detected,
+        "faces_scored": result.faces_scored,
+        "tracks": result.tracks,
+        "kept": result.kept,
+        "rejected": _counts(result.rejected),
+        "notes": [scrub(note) for note in result.notes],
+        "timing": _timing(result.timing),
+    }
+
+
+_TOTALS = ("frames", "decode_errors", "faces_detected", "faces_scored", "tracks", "kept")
+
+
+def summary_record(
+    run: RunInfo, sources: Iterable[Mapping[str, Any]], timing: Mapping[str, float], *, complete: bool = True
+) -> Record:
+    """The whole of summary.json; `sources` are `source_record`s in the order in which they shall stand.
+
+    `complete` is false when the run broke off before all of its inputs had their turn. Shape:
+
+        schema, complete, totals {sources {STATUS: n}, frames, ..., kept, rejected {reason: faces}},
+        sources [source_record without schema and timing], measure_set, absent_measures {NAME: status},
+        calibration_id, weights, versions, config, timing {run {...}, sources {SOURCE_ID: {...}}}
+    """
+    entries: list[Record] = []
+    times: dict[str, Any] = {}
+    statuses: dict[str, int] = {}
+    totals = dict.fromkeys(_TOTALS, 0)
+    rejected: dict[str, int] = {}
+    for source in sources:
+        entries.append({key: value for key, value in source.items() if key not in ("schema", "timing")})
+        if source["timing"]:
+            times[source["source_id"]] = source["timing"]
+        statuses[source["status"]] = statuses.get(source["status"], 0) + 1
+        for key in _TOTALS:
+            totals[key] += source[key]
+        for reason, count in source["rejected"].items():
+            rejected[reason] = rejected.get(reason, 0) + count
+    return {
+        "schema": SCHEMA,
+        "complete": complete,
+        "totals": {"sources": _counts(statuses), **totals, "rejected": _counts(rejected)},
+        "sources": entries,
+        "measure_set": list(run.measure_set),
+        "absent_measures": dict(run.absent_measures),
+        "calibration_id": run.calibration_id,
+        "weights": redacted([dict(weights) for weights in run.weights]),
+        "versions": dict(run.versions),
+        "config": redacted(run.config),
+        "timing": {"run": _timing(timing), "sources": times},
+    }
+
+
+def redacted(value: Any) -> Any:
+    """`value` (nested mappings, sequences, plain values) with every URL in its strings redacted."""
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, Mapping):
+        return {str(key): redacted(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redacted(item) for item in value]
+    return value
+
+
+def dumps(record: Mapping[str, Any], *, pretty: bool = False) -> str:
+    """One JSON text, keys in their own order, not ASCII-escaped; compact, or indented for people.
+
+    The text always encodes to UTF-8: a byte of a file name that is not UTF-8 reads `\\xff`. Raises ValueError
+    for NaN or infinity.
+    """
+    text = json.dumps(
+        record,
+        ensure_ascii=False,
+        allow_nan=False,
+        indent=2 if pretty else None,
+        separators=None if pretty else (",", ":"),
+    )
+    return _SURROGATE.sub(_spelled_out, text)
+
+
+def _spelled_out(match: re.Match[str]) -> str:
+    byte = ord(match.group()) - 0xDC00
+    return f"\\\\x{byte:02x}" if 0x80 <= byte <= 0xFF else "�"
+
+
+def _number(value: float | None, decimals: int) -> float | None:
+    if value is None:
+        return None
+    value = float(value)
+    # Adding zero turns -0.0 into 0.0: two spellings of one value would break byte equality.
+    return round(value, decimals) + 0.0 if math.isfinite(value) else None
+
+
+def _required(value: float, decimals: int, what: str) -> float:
+    number = _number(value, decimals)
+    if number is None:
+        raise ValueError(f"{what} is not finite: {value}")
+    return number
+
+
+def _significant(value: float | None) -> float | None:
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.8g}") + 0.0
+
+
+def _utc(moment: datetime | None) -> str | None:
+    """RFC 3339 with milliseconds and Z."""
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise ValueError("captured_at needs a time zone")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def _face(face: Face) -> Record:
+    return {
+        "box": [_required(value, 2, "box") for value in face.box.tolist()],
+        "landmarks": [
+            [_required(value, 2, "landmarks") for value in point] for point in face.landmarks.tolist()
+        ],
+        "detection_score": _required(face.score, 4, "detection_score"),
+    }
+
+
+def _pose(pose: Pose | None) -> Record | None:
+    if pose is None:
+        return None
+    return {"yaw": _number(pose.yaw, 2), "pitch": _number(pose.pitch, 2), "roll": _number(pose.roll, 2)}
+
+
+_NOT_SCORED = Measure.missing(Status.NOT_SCORED)
+
+
+def _measures(measures: Mapping[str, Measure]) -> Record:
+    if unknown := measures.keys() - set(MEASURE_NAMES):
+        raise ValueError(f"unknown measures: {', '.join(sorted(unknown))}")
+    return {name: _measure(measures.get(name, _NOT_SCORED)) for name in MEASURE_NAMES}
+
+
+def _measure(measure: Measure) -> Record:
+    raw, scalar, status = _significant(measure.raw), _number(measure.scalar, 4), measure.status
+    if status is Status.OK and (raw is None or scalar is None):
+        status = Status.ERROR
+    if status is not Status.OK:
+        raw = scalar = None
+    return {"raw": raw, "scalar": scalar, "status": status.value}
+
+
+def _gate(gate: GateResult) -> Record:
+    return {"passed": gate.passed, "reasons": list(gate.reasons)}
+
+
+def _track(track: TrackInfo) -> Record:
+    return {
+        "first_pts": _required(track.first_pts, 6, "first_pts"),
+        "last_pts": _required(track.last_pts, 6, "last_pts"),
+        "frames_seen": track.frames_seen,
+        "frames_scored": track.frames_scored,
+    }
+
+
+_EVIDENCE = (
+    "spread", "ifqa", "inter_eye", "inside", "sharpness", "exposure", "mean_luma", "visible", "eyes_open",
+)  # fmt: skip
+
+
+def _evidence(evidence: Evidence) -> Record:
+    figures: Record = {name: _significant(getattr(evidence, name)) for name in _EVIDENCE}
+    return {**figures, "failed": sorted(evidence.failed)}
+
+
+def _scored(face: ScoredFace, embedding: bool) -> Record:
+    record = {
+        **_face(face.face),
+        "pose": _pose(face.pose),
+        "measures": _measures(face.measures),
+        "quality": _number(face.quality, 4),
+        "gate": _gate(face.gate),
+    }
+    if embedding:
+        vector = face.embedding
+        record["embedding"] = None if vector is None else [_significant(value) for value in vector.tolist()]
+    return record
+
+
+def _counts(counts: Mapping[str, int]) -> dict[str, int]:
+    return {name: int(counts[name]) for name in sorted(counts)}
+
+
+def _timing(timing: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: _number(value, 6) for name, value in timing.items()}

@@ -1,0 +1,25 @@
+"""Destinations of best shots: disk, Redis, standard output, and several of them as one."""
+
+from __future__ import annotations
+
+from streamgate.errors import UsageError, redact_url
+from streamgate.sinks.base import RunInfo, Sink, SourceInfo, SourceResult, SourceWriter
+from streamgate.sinks.group import SinkGroup
+
+__all__ = ["RunInfo", "Sink", "SinkGroup", "SourceInfo", "SourceResult", "SourceWriter", "open_sink"]
+
+
+def open_sink(url: str, run: RunInfo) -> Sink:
+    """The sink that `--sink URL` names: redis://, rediss:// (TLS) or unix:// (a socket).
+
+    Nothing is connected before the sink is entered. Raises UsageError for another scheme or a malformed URL.
+    """
+    scheme = url.partition("://")[0].lower() if "://" in url else ""
+    if scheme in ("redis", "rediss", "unix"):
+        from streamgate.sinks.redis import RedisSink
+
+        return RedisSink(url, run)
+    raise UsageError(
+        f"--sink {redact_url(url)}: not a destination known here; use redis://HOST:PORT/DB, rediss://... or "
+        "unix://PATH (a folder is given with -o)"
+    )

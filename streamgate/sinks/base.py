@@ -1,0 +1,99 @@
+"""What a destination of best shots has to do; disk and Redis are its two members."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from streamgate.frames import Candidate, TrackEnd
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """A source at its start: `location` is for people (redacted), `source_id` names its folder and events."""
+
+    location: str
+    source_id: str
+
+
+@dataclass(slots=True)
+class SourceResult:
+    """How a source went, for `summary.json`; `timing` holds all that may vary from run to run.
+
+    Attributes:
+        status: "done", "interrupted" (what was found until then is committed) or "failed" (nothing committed).
+        error: one line for the user when failed, or when reading broke off after frames had been given.
+        rejected: evaluated faces by gate reason.
+    """
+
+    source: SourceInfo
+    status: str = "done"
+    error: str | None = None
+    frames: int = 0
+    decode_errors: int = 0
+    pts_estimated: int = 0
+    duration_seconds: float = 0.0
+    width: int = 0
+    height: int = 0
+    faces_detected: int = 0
+    faces_scored: int = 0
+    tracks: int = 0
+    kept: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    timing: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What stays the same over a run: written into the manifest, the summary and the records."""
+
+    config: Mapping[str, Any]
+    """The whole configuration, redacted."""
+    measure_set: tuple[str, ...]
+    absent_measures: Mapping[str, str]
+    """Measures of the preset that are not in the run's set, with the reason (a status)."""
+    calibration_id: str
+    weights: tuple[Mapping[str, Any], ...]
+    versions: Mapping[str, str]
+
+
+class SourceWriter(Protocol):
+    """Takes what one source yields; nothing is final before `commit`."""
+
+    def evaluated(self, candidate: Candidate) -> None:
+        """A tracked face was evaluated (its measures may be `not_scored`)."""
+        ...
+
+    def track(self, ended: TrackEnd) -> None:
+        """A track ended; its shots hold the crops."""
+        ...
+
+    def commit(self, result: SourceResult) -> None:
+        """Make everything of this source final. Raises SinkError."""
+        ...
+
+    def discard(self) -> None:
+        """Drop what was taken: the source failed or the run stops without it. Never raises."""
+        ...
+
+
+class Sink(Protocol):
+    """A destination; opened once a run, as a context manager, before any source is read.
+
+    `open_source` and the writers of different sources may be used from different threads.
+    """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def open_source(self, source: SourceInfo) -> SourceWriter: ...
+
+    def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
+        """All sources are done: derive what covers the whole run."""
+        ...

@@ -1,0 +1,61 @@
+"""What covers a whole run, made from its committed sources alone: faces.jsonl and summary.json.
+
+Sources stand in the order of their ids, faces by (track, rank) inside, whatever the order in which sources
+were committed; so an interrupted run can be derived again later, and the bytes are those of an undisturbed
+one.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from streamgate.errors import SinkError
+from streamgate.records import dumps, source_record, summary_record
+from streamgate.sinks import files
+from streamgate.sinks.base import RunInfo, SourceResult
+
+
+def derive(
+    out: Path,
+    source_ids: Iterable[str],
+    run: RunInfo,
+    results: Iterable[SourceResult],
+    timing: Mapping[str, float],
+    *,
+    complete: bool,
+) -> None:
+    """Write OUT/faces.jsonl and OUT/summary.json, each atomically.
+
+    `source_ids` are the committed sources; of `results` only those count that were not committed (failed).
+    Time is linear in the records, memory in the sources. Raises SinkError.
+    """
+    committed = sorted(set(source_ids))
+    faces = out / "faces.jsonl"
+    with files.sink_errors(faces), files.atomic_writer(faces) as target:
+        for source_id in committed:
+            with open(out / source_id / "faces.jsonl", "rb") as part:
+                shutil.copyfileobj(part, target)
+    sources = [_read_source(out / source_id / "source.json") for source_id in committed]
+    known = set(committed)
+    sources += [source_record(result) for result in results if result.source.source_id not in known]
+    sources.sort(key=lambda source: (source["source_id"], source["source"]))
+    summary = summary_record(run, sources, timing, complete=complete)
+    path = out / "summary.json"
+    with files.sink_errors(path):
+        files.write_text(path, dumps(summary, pretty=True) + "\n")
+
+
+def _read_source(path: Path) -> dict[str, Any]:
+    with files.sink_errors(path):
+        data = path.read_bytes()
+    try:
+        record = json.loads(data)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or "status" not in record:
+        raise SinkError(f"{path} is damaged; remove the folder {path.parent} and run its source again")
+    return record

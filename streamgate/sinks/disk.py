@@ -1,0 +1,276 @@
+"""The disk sink: one folder a source, committed by one rename, and what covers the run derived from them.
+
+OUT/.streamgate/lock, manifest.json, commits.jsonl      ours: who runs, what we created
+OUT/.streamgate/staging/<source_id>/                    a source that is not committed yet
+OUT/<source_id>/track_0001/1.png                        crops, FFHQ-aligned; the name is the rank
+OUT/<source_id>/faces.jsonl, tracks.jsonl               kept faces by (track, rank); every track's end
+OUT/<source_id>/candidates.jsonl.gz                     every evaluated face, in the order of evaluation
+OUT/<source_id>/source.json                             how the source went
+OUT/faces.jsonl, summary.json                           derived from the committed sources
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from streamgate.errors import SinkError, SourceError, UsageError
+from streamgate.frames import Candidate, TrackEnd
+from streamgate.records import candidate_record, dumps, face_record, image_path, source_record, track_record
+from streamgate.sinks import files
+from streamgate.sinks.base import RunInfo, SourceInfo, SourceResult
+from streamgate.sinks.derive import derive
+from streamgate.sinks.images import encode_png
+from streamgate.sinks.manifest import DERIVED, Manifest, run_record
+from streamgate.sinks.shelf import Shelf
+
+_RESERVED = frozenset({*DERIVED, "report.html", "persons.jsonl", "shards", "clips"})
+"""Names directly in OUT that a source may not have: they are, or will be, ours."""
+
+
+class DiskSink:
+    """Writes a run below `out`, which is made when it is missing; a file that others put there stays.
+
+    Entering locks the folder and refuses what cannot end well: a folder in use, not writable, or with results
+    of an earlier run (unless `overwrite`, which removes what that run's manifest lists as soon as the first
+    source opens: a run that fails before that has cost nothing). Without `candidates` no candidates.jsonl.gz
+    is written.
+
+    Raises SinkError, and UsageError for earlier results without `overwrite`. Safe for several threads.
+    """
+
+    def __init__(self, out: Path, run: RunInfo, *, overwrite: bool = False, candidates: bool = True) -> None:
+        self._out = Path(out)
+        self._run = run
+        self._overwrite = overwrite
+        self._candidates = candidates
+        self._house = self._out / ".streamgate"
+        self._staging = self._house / "staging"
+        self._lock = files.Lock(self._house / "lock")
+        self._manifest = Manifest(self._house)
+        self._mutex = threading.Lock()
+        self._open: dict[str, _DiskWriter] = {}
+        self._begun = False
+        self._finished = False
+
+    def __enter__(self) -> Self:
+        with files.sink_errors(self._out):
+            self._house.mkdir(parents=True, exist_ok=True)
+            if not os.access(self._out, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, "no permission", str(self._out))
+        self._lock.acquire()
+        try:
+            # What lies in staging belongs to a run that died: we hold the lock.
+            files.remove_tree(self._staging)
+            self._manifest = Manifest.read(self._house)
+            self._refuse_to_lose()
+            with files.sink_errors(self._staging):
+                self._staging.mkdir(exist_ok=True)
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def _refuse_to_lose(self) -> None:
+        for name in DERIVED:
+            if name not in self._manifest.owned and os.path.lexists(self._out / name):
+                raise SinkError(
+                    f"{self._out / name} exists and was not written by streamgate; "
+                    "move it or choose another folder with -o"
+                )
+        if self._has_results() and not self._overwrite:
+            raise UsageError(
+                f"{self._out} holds the results of an earlier run; give --overwrite to replace them, "
+                "--resume to add to them, or another folder with -o"
+            )
+
+    def _has_results(self) -> bool:
+        if self._manifest.present():
+            return True
+        faces = self._out / "faces.jsonl"
+        return faces.is_file() and faces.stat().st_size > 0
+
+    def open_source(self, source: SourceInfo) -> _DiskWriter:
+        """Begin a source in staging. Raises SinkError, and SourceError for one that this run already has."""
+        source_id = source.source_id
+        _check_name(source_id)
+        with self._mutex:
+            self._begin()
+            if source_id in self._open or source_id in self._manifest.sources:
+                raise SourceError(
+                    f"{source.location}: given twice (same name and content); the first one counts"
+                )
+            if os.path.lexists(self._out / source_id):
+                raise SinkError(
+                    f"{self._out / source_id} exists and is not of this run; "
+                    "move it or choose another folder with -o"
+                )
+            writer = _DiskWriter(self, source, self._staging / source_id, candidates=self._candidates)
+            self._open[source_id] = writer
+            return writer
+
+    def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
+        """Derive faces.jsonl and summary.json. Raises SinkError.
+
+        When no source could be opened, results of an earlier run stay as they are.
+        """
+        with self._mutex:
+            if not self._begun and self._has_results():
+                self._finished = True
+                return
+            self._begin()
+            self._derive(results, timing, complete=True)
+            self._finished = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            for writer in list(self._open.values()):
+                writer.discard()
+            if self._begun and not self._finished and self._manifest.present():
+                try:
+                    self._derive([], {}, complete=False)
+                except SinkError:
+                    # The error under way says more; the sources are committed and can be derived again.
+                    if kind is None:
+                        raise
+        finally:
+            files.remove_tree(self._staging)
+            self._lock.release()
+
+    def _begin(self) -> None:
+        """Take the folder over, once: the mutex is held."""
+        if self._begun:
+            return
+        with files.sink_errors(self._out):
+            files.remove_listed(self._out, self._manifest.paths())
+            self._manifest = Manifest(self._house, run_record(self._run), DERIVED)
+            self._manifest.write()
+        self._begun = True
+
+    def _derive(self, results: list[SourceResult], timing: Mapping[str, float], *, complete: bool) -> None:
+        derive(self._out, self._manifest.present(), self._run, results, timing, complete=complete)
+        with files.sink_errors(self._house):
+            self._manifest.write()
+
+    def _publish(self, source_id: str, folder: Path, names: tuple[str, ...]) -> None:
+        """Give a complete staging folder its final name; several threads may ask."""
+        final = self._out / source_id
+        with files.sink_errors(folder):
+            files.sync_tree(folder)
+        with self._mutex, files.sink_errors(final):
+            # Listed first: a crash right after the rename then leaves nothing that --overwrite doesn't know.
+            self._manifest.add(source_id, names)
+            files.rename_folder(folder, final)
+
+    def _closed(self, source_id: str) -> None:
+        with self._mutex:
+            self._open.pop(source_id, None)
+
+
+class _DiskWriter:
+    """One source on its way to disk; everything lies in its staging folder. One thread at a time."""
+
+    def __init__(self, sink: DiskSink, source: SourceInfo, folder: Path, *, candidates: bool) -> None:
+        self._sink = sink
+        self._source = source
+        self._folder = folder
+        self._names: list[str] = []
+        self._ended = False
+        self._candidates: _GzipLines | None = None
+        with files.sink_errors(folder):
+            folder.mkdir()
+            self._faces = Shelf(folder.parent)
+            self._tracks = Shelf(folder.parent)
+            if candidates:
+                self._names.append("candidates.jsonl.gz")
+                self._candidates = _GzipLines(folder / "candidates.jsonl.gz")
+
+    def evaluated(self, candidate: Candidate) -> None:
+        """Stream the candidate to candidates.jsonl.gz; the caller's order must not depend on chance."""
+        if self._candidates is not None:
+            line = dumps(candidate_record(candidate, self._source.source_id))
+            with files.sink_errors(self._folder):
+                self._candidates.write(line)
+
+    def track(self, ended: TrackEnd) -> None:
+        """Write the crops; the records wait for the commit, which sorts them."""
+        track_id = ended.track.track_id
+        with files.sink_errors(self._folder):
+            for shot in ended.shots:
+                path = image_path(shot)
+                name = path.partition("/")[2]
+                self._write(name, encode_png(shot.image))
+                self._faces.put((track_id, shot.rank), dumps(face_record(shot, path)).encode() + b"\n")
+            self._tracks.put((track_id, 0), dumps(track_record(ended)).encode() + b"\n")
+
+    def commit(self, result: SourceResult) -> None:
+        with files.sink_errors(self._folder):
+            if self._candidates is not None:
+                self._candidates.close()
+            self._write("faces.jsonl", self._faces)
+            self._write("tracks.jsonl", self._tracks)
+            self._write("source.json", (dumps(source_record(result), pretty=True) + "\n").encode())
+        self._sink._publish(self._source.source_id, self._folder, tuple(sorted(self._names)))
+        self._end()
+
+    def discard(self) -> None:
+        """Remove the staging folder; nothing happens after a commit."""
+        if not self._ended:
+            self._end()
+            files.remove_tree(self._folder)
+
+    def _write(self, name: str, data: bytes | Shelf) -> None:
+        path = self._folder / name
+        path.parent.mkdir(exist_ok=True)
+        with open(path, "xb") as file:
+            for piece in [data] if isinstance(data, bytes) else data.in_order():
+                file.write(piece)
+        self._names.append(name)
+
+    def _end(self) -> None:
+        self._ended = True
+        for part in (self._candidates, self._faces, self._tracks):
+            with suppress(OSError):  # a full disk shows again while closing
+                if part is not None:
+                    part.close()
+        self._sink._closed(self._source.source_id)
+
+
+class _GzipLines:
+    """Lines into a gzip file whose bytes depend on the lines alone (no time, no file name in the header)."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: IO[bytes] = open(path, "xb")  # noqa: SIM115 - closed in close()
+        self._gzip = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=self._file, mtime=0)
+
+    def write(self, line: str) -> None:
+        self._gzip.write(line.encode() + b"\n")
+
+    def close(self) -> None:
+        """Write what is buffered. Raises OSError; closing twice does nothing."""
+        try:
+            self._gzip.close()
+        finally:
+            self._file.close()
+
+
+def _check_name(source_id: str) -> None:
+    """A source id becomes a folder name: refuse what could lead elsewhere or hide. Raises SinkError."""
+    unsafe = (
+        not source_id
+        or source_id.startswith(".")
+        or source_id in _RESERVED
+        or len(source_id.encode("utf-8", "surrogatepass")) > 200
+        or any(sign in "/\\" or not sign.isprintable() for sign in source_id)
+    )
+    if unsafe:
+        raise SinkError(f"source id {source_id!r} cannot be a folder name in the output; rename the input")

@@ -1,0 +1,75 @@
+"""Several sinks as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from streamgate.frames import Candidate, TrackEnd
+from streamgate.sinks.base import Sink, SourceInfo, SourceResult, SourceWriter
+
+
+class SinkGroup:
+    """Gives everything to each of `sinks` in their order; put the one that matters most (disk) first.
+
+    When a commit fails, the sinks before it keep the source and those behind it have dropped it.
+    """
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks = tuple(sinks)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            for sink in self._sinks:
+                stack.enter_context(sink)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def open_source(self, source: SourceInfo) -> SourceWriter:
+        writers: list[SourceWriter] = []
+        try:
+            for sink in self._sinks:
+                writers.append(sink.open_source(source))
+        except BaseException:
+            for writer in writers:
+                writer.discard()
+            raise
+        return _GroupWriter(writers)
+
+    def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
+        for sink in self._sinks:
+            sink.finish(results, timing)
+
+
+class _GroupWriter:
+    def __init__(self, writers: Sequence[SourceWriter]) -> None:
+        self._writers = writers
+
+    def evaluated(self, candidate: Candidate) -> None:
+        for writer in self._writers:
+            writer.evaluated(candidate)
+
+    def track(self, ended: TrackEnd) -> None:
+        for writer in self._writers:
+            writer.track(ended)
+
+    def commit(self, result: SourceResult) -> None:
+        for position, writer in enumerate(self._writers):
+            try:
+                writer.commit(result)
+            except BaseException:
+                for rest in self._writers[position:]:
+                    rest.discard()
+                raise
+
+    def discard(self) -> None:
+        for writer in self._writers:
+            writer.discard()

@@ -1,0 +1,70 @@
+"""What every source offers."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from streamgate.frames import Frame
+
+
+@dataclass(slots=True)
+class SourceStats:
+    """Counters that grow while a source is read.
+
+    Attributes:
+        frames: frames given out.
+        decode_errors: packets or pictures that could not be decoded, or came out damaged.
+        pts_estimated: frames whose time was missing or stepped backwards and was replaced.
+    """
+
+    frames: int = 0
+    decode_errors: int = 0
+    pts_estimated: int = 0
+
+
+class Source(Protocol):
+    """An opened input. Use it in a `with` block; `frames()` starts at the beginning each time.
+
+    Attributes:
+        location: what the user named, without secrets, for display and records.
+        source_id: stable name, safe as a path part.
+        width, height: of the first upright picture in pixels.
+        duration_seconds: None when unknown.
+        fps: mean frame rate, None when unknown or meaningless.
+        live: frames arrive in real time.
+        estimated_frames: about how many frames there are, None when unknown.
+        stats: counters of the reading in progress.
+    """
+
+    location: str
+    source_id: str
+    width: int
+    height: int
+    duration_seconds: float | None
+    fps: float | None
+    live: bool
+    estimated_frames: int | None
+    stats: SourceStats
+
+    def frames(self) -> Generator[Frame, None, None]:
+        """Yield the frames in the order shown. A frame holds its decoder buffer: let go of it early.
+
+        Damaged packets are counted and passed over. Closing the generator releases the input.
+
+        Raises:
+            SourceError: nothing could be read.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the input; closing twice is fine."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

@@ -1,0 +1,94 @@
+"""Corrected time: what a container says, made strictly increasing, and the rank of each frame."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+_FALLBACK_DURATION = 1 / 25
+_PENDING_LIMIT = 4096  # packets that gave no frame so far; decoders hold back some dozens at most
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time of one frame: seconds, its duration (0.0 unknown), rank among the packets, whether estimated."""
+
+    pts_seconds: float
+    duration_seconds: float
+    frame_index: int
+    estimated: bool
+
+
+class Clock:
+    """Gives frames of one source their time and rank, in the order in which they are shown.
+
+    Time is pts, else dts, else the previous time plus a duration; one that does not increase becomes the
+    previous time plus a duration too, and counts as estimated.
+
+    The rank counts every demuxed packet of earlier time, including those that gave no picture. It needs
+    true packet times: where they prove wrong (AVI has none, and FFmpeg's guesses step backwards), only
+    packets that are known to have failed are counted beside the frames. Memory is bounded by the number of
+    packets inside the decoder.
+
+    Args:
+        frame_seconds: nominal duration of a frame, None when unknown.
+        trusted: packet times come from the container and are not FFmpeg's guesses.
+    """
+
+    def __init__(self, frame_seconds: float | None = None, *, trusted: bool = True) -> None:
+        self._nominal = frame_seconds or _FALLBACK_DURATION
+        self._trusted = trusted
+        self._pending: list[float] = []
+        self._previous: float | None = None
+        self._previous_duration = 0.0
+        self._index = -1
+        self._lost = 0
+        self.estimated = 0
+        """Frames whose time had to be estimated."""
+
+    def packet(self, pts: float | None, dts: float | None) -> None:
+        """Note a demuxed packet's times in seconds, before it is decoded."""
+        time = dts if pts is None else pts
+        if not self._trusted:
+            return
+        if time is None or len(self._pending) >= _PENDING_LIMIT:
+            self._distrust()
+            return
+        heapq.heappush(self._pending, time)
+
+    def packet_lost(self) -> None:
+        """Note that the packet noted last could not be decoded and will give no frame."""
+        self._lost += 1
+
+    def frame(self, pts: float | None, dts: float | None, duration: float | None) -> Tick:
+        """Give the next shown frame its time, from its own times and duration in seconds."""
+        time = dts if pts is None else pts
+        previous = self._previous
+        step = self._previous_duration or self._nominal
+        estimated = False
+        if time is None:
+            time, estimated = (0.0 if previous is None else previous + step), True
+        elif previous is not None and time <= previous:
+            time, estimated = previous + step, True
+            self._distrust()
+        index = self._rank(time)
+        self._previous, self._previous_duration = time, duration or 0.0
+        self._index = index
+        self.estimated += estimated
+        return Tick(time, duration or 0.0, index, estimated)
+
+    def _rank(self, time: float) -> int:
+        passed = 0
+        # A quarter millisecond absorbs the rounding of another time base behind a filter.
+        while self._pending and self._pending[0] <= time + 0.00025:
+            heapq.heappop(self._pending)
+            passed += 1
+        if self._trusted:
+            return self._index + max(1, passed)
+        lost, self._lost = self._lost, 0
+        return self._index + 1 + lost
+
+    def _distrust(self) -> None:
+        self._trusted = False
+        self._pending.clear()
+        self._lost = 0

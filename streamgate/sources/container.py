@@ -1,0 +1,111 @@
+"""Opening media files with FFmpeg: nothing but the named file, and errors in plain words."""
+
+from __future__ import annotations
+
+import os
+import stat
+from functools import lru_cache
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from streamgate.errors import SourceError, scrub
+
+REFUSED_FORMATS = frozenset(
+    {
+        # These open other files or addresses, named inside the file.
+        "concat", "dash", "hls", "imf", "sdp", "rtp", "rtsp", "sap", "webm_dash_manifest", "image2", "mlv",
+        "vobsub", "lavfi", "svg_pipe",
+        # These take plain text or any bytes for pictures.
+        "adf", "bin", "data", "idf", "rawvideo", "tty", "xbin",
+    }
+)  # fmt: skip
+
+
+def open_video(path: Path, display: str, threads: int = 0) -> tuple[InputContainer, VideoStream]:
+    """Open `path` and choose its video stream.
+
+    Args:
+        path: a local file.
+        display: how messages name it.
+        threads: decoder threads, 0 for one a core.
+
+    Raises:
+        SourceError: one line that names the input and what to do.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise unreadable(display, error) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise SourceError(f"{display}: is not a regular file; write the stream to a file first")
+    if status.st_size == 0:
+        raise SourceError(f"{display}: the file is empty (0 bytes); copy or record it again")
+    try:
+        container = av.open(
+            f"file:{path.absolute()}",
+            container_options={"protocol_whitelist": "file", "format_whitelist": _accepted_formats()},
+            metadata_errors="replace",
+        )
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise SourceError(_why_not_opened(path, display, error)) from None
+    try:
+        stream = _video_stream(container, display)
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = threads
+    except BaseException:
+        container.close()
+        raise
+    return container, stream
+
+
+def unreadable(display: str, error: OSError) -> SourceError:
+    """Put an operating system's error into words."""
+    if isinstance(error, FileNotFoundError):
+        return SourceError(f"{display}: no such file or folder; check the path")
+    if isinstance(error, PermissionError):
+        return SourceError(f"{display}: no permission to read it; check the file's rights")
+    return SourceError(f"{display}: cannot be read ({scrub(os.strerror(error.errno or 0))})")
+
+
+def _video_stream(container: InputContainer, display: str) -> VideoStream:
+    streams = [s for s in container.streams.video if "attached_pic" not in (s.disposition.name or "")]
+    if not streams:
+        what = "only audio" if container.streams.audio else "no video stream"
+        raise SourceError(f"{display}: has {what}; give a file with pictures")
+    best = container.streams.best("video")
+    stream = next((s for s in streams if best is not None and s.index == best.index), streams[0])
+    if stream.codec_context is None or not stream.codec_context.is_decoder:
+        raise SourceError(f"{display}: no decoder for its video; convert it, for example to H.264")
+    return stream
+
+
+def _why_not_opened(path: Path, display: str, error: Exception) -> str:
+    if isinstance(error, (PermissionError, FileNotFoundError)):
+        return str(unreadable(display, error))
+    if isinstance(error, av.error.ArgumentError):
+        return f"{display}: is a playlist or names other files; give the video files themselves"
+    head = _head(path)
+    if head[4:8] in (b"ftyp", b"mdat", b"free", b"wide", b"skip"):
+        return (
+            f"{display}: the MP4 is cut off or damaged (its index, the moov atom, is missing or broken); "
+            "copy or record it again"
+        )
+    if head and not any(byte < 9 for byte in head):
+        return f"{display}: is not a video but text; check the file"
+    return f"{display}: is not a video that FFmpeg can read, or it is damaged; check the file"
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(512)
+    except OSError:
+        return b""
+
+
+@lru_cache(maxsize=1)
+def _accepted_formats() -> str:
+    return ",".join(sorted(av.formats_available - REFUSED_FORMATS))

@@ -1,0 +1,249 @@
+"""From what the user named to the sources there are: files, folders, patterns."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from streamgate.errors import SourceError, UsageError, redact_url
+from streamgate.sources.base import Source
+from streamgate.sources.container import open_video, unreadable
+from streamgate.sources.file import VideoFile
+from streamgate.sources.images import Images
+
+VIDEO_SUFFIXES = frozenset(
+    {
+        ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264", ".h265", ".hevc",
+        ".ivf", ".m1v", ".m2p", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg",
+        ".mpg", ".mts", ".mxf", ".nut", ".obu", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm",
+        ".wmv", ".y4m",
+    }
+)  # fmt: skip
+IMAGE_SUFFIXES = frozenset(
+    {
+        ".avif", ".bmp", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif",
+        ".tiff", ".webp",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """A source that was found and not opened yet.
+
+    Attributes:
+        location: for display and records.
+        paths: one video file, or the image files in order.
+        root: names of pictures are relative to it; None for a video.
+        sequence_fps: frame rate of an image sequence.
+    """
+
+    location: str
+    paths: tuple[Path, ...]
+    root: Path | None = None
+    sequence_fps: float | None = None
+
+    def open(self, threads: int = 0) -> Source:
+        """Open it. Raises SourceError when it cannot be read."""
+        if self.root is None:
+            return VideoFile(self.paths[0], self.location, threads)
+        return Images(self.paths, self.location, self.root, self.sequence_fps)
+
+
+@dataclass(slots=True)
+class Discovery:
+    """What inputs led to.
+
+    Attributes:
+        sources: in the order named, folders sorted, each file once.
+        errors: inputs that cannot be read, one line each.
+        warnings: inputs that were passed over although they were named.
+        skipped: files that a folder or pattern brought and that are neither video nor picture.
+    """
+
+    sources: list[SourceSpec] = field(default_factory=list)
+    errors: list[SourceError] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    skipped: int = 0
+
+
+def discover(inputs: Iterable[str | Path], *, sequence_fps: float | None = None) -> Discovery:
+    """Expand files, folders and patterns into sources; nothing is decoded.
+
+    A folder gives every video below it, sorted, each a source. Its pictures together are one source of
+    unrelated pictures, or with `sequence_fps` one sequence a folder that holds some. Pictures named one
+    by one are grouped by their folder. Hidden files are passed over. An input named twice counts once.
+
+    Raises:
+        UsageError: an address of a live stream.
+    """
+    finder = _Finder(sequence_fps)
+    for given in inputs:
+        finder.add(os.fspath(given))
+    return finder.finish()
+
+
+def display(path: str | Path) -> str:
+    """Return `path` as one printable line: bytes that are no UTF-8 and control characters become U+FFFD."""
+    text = os.fsencode(path).decode("utf-8", "replace")
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def is_live(location: str) -> bool:
+    """Whether `location` is an address (rtsp://, http://, ...) and not a path."""
+    return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", location)) and not location.startswith("file://")
+
+
+def refuse_live(location: str) -> UsageError:
+    """The error for an address where files are wanted."""
+    return UsageError(
+        f"{redact_url(location)}: `run` takes files and folders; streams go to `streamgate serve --rtsp URL`"
+    )
+
+
+class _Finder:
+    def __init__(self, sequence_fps: float | None) -> None:
+        self._fps = sequence_fps
+        self._found = Discovery()
+        self._seen: set[Path] = set()
+        self._pictures: dict[Path, list[Path]] = {}  # named one by one, by folder
+        self._strays: list[str] = []
+
+    def add(self, given: str) -> None:
+        if is_live(given):
+            raise refuse_live(given)
+        path = Path(given.removeprefix("file://"))
+        if path.is_dir():
+            self._add_folder(path, given)
+        elif os.path.lexists(path):
+            self._add_file(path, given)
+        elif glob.has_magic(given):
+            self._add_pattern(given)
+        else:
+            self._found.errors.append(unreadable(display(given), FileNotFoundError()))
+
+    def finish(self) -> Discovery:
+        found = self._found
+        for folder, paths in self._pictures.items():
+            location = display(paths[0] if len(paths) == 1 else folder)
+            found.sources.append(SourceSpec(location, tuple(paths), folder, self._fps))
+        # A stray beside media is a slip of the hand; alone it is the input, and cannot be read.
+        for stray in self._strays:
+            if found.sources:
+                found.warnings.append(f"{stray}: neither video nor picture; passed over")
+            else:
+                found.errors.append(SourceError(f"{stray}: neither video nor picture; give a media file"))
+        return found
+
+    def _add_file(self, path: Path, given: str) -> None:
+        suffix = path.suffix.lower()
+        if suffix in IMAGE_SUFFIXES:
+            if self._is_new(path):
+                self._pictures.setdefault(path.parent, []).append(path)
+        elif suffix in VIDEO_SUFFIXES or _is_video(path):
+            if self._is_new(path):
+                self._found.sources.append(SourceSpec(display(given), (path,)))
+        else:
+            self._strays.append(display(given))
+
+    def _add_pattern(self, given: str) -> None:
+        matches = sorted(glob.glob(given, recursive=True), key=natural_key)
+        if not matches:
+            self._found.errors.append(SourceError(f"{display(given)}: no file matches the pattern; check it"))
+        for match in matches:
+            path = Path(match)
+            if path.is_dir():
+                self._add_folder(path, match, named=False)
+            elif _looks_like_media(path, path.suffix.lower()):
+                self._add_file(path, match)
+            else:
+                self._found.skipped += 1
+
+    def _add_folder(self, folder: Path, given: str, *, named: bool = True) -> None:
+        videos: list[Path] = []
+        pictures: dict[Path, list[Path]] = {}
+        known = 0
+        for path in _files_below(folder):
+            suffix = path.suffix.lower()
+            if path.name.startswith(".") or not _looks_like_media(path, suffix):
+                self._found.skipped += 1
+            elif not self._is_new(path):
+                known += 1
+            elif suffix in VIDEO_SUFFIXES:
+                videos.append(path)
+            else:
+                pictures.setdefault(folder if self._fps is None else path.parent, []).append(path)
+        self._found.sources.extend(SourceSpec(display(path), (path,)) for path in videos)
+        for root, paths in pictures.items():
+            self._found.sources.append(SourceSpec(display(root), tuple(paths), root, self._fps))
+        if named and not (videos or pictures or known):
+            readable = os.access(folder, os.R_OK | os.X_OK)
+            self._found.errors.append(
+                SourceError(f"{display(given)}: holds no video and no picture; check the folder")
+                if readable
+                else unreadable(display(given), PermissionError())
+            )
+
+    def _is_new(self, path: Path) -> bool:
+        real = Path(os.path.realpath(path))
+        if real in self._seen:
+            return False
+        self._seen.add(real)
+        return True
+
+
+def natural_key(path: str | Path) -> tuple[tuple[bool, int, str], ...]:
+    """Sort key by which frame2 comes before frame10."""
+    parts = re.split(r"(\d+)", os.fspath(path))
+    return tuple((part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Files in and below `folder`, sorted naturally; linked folders are followed, each once."""
+    visited: set[tuple[int, int]] = set()
+    files: list[Path] = []
+    for base, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(base)
+        if (status.st_dev, status.st_ino) in visited:
+            folders.clear()  # a link back up
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        # Reading a pipe would wait for ever.
+        files.extend(path for path in (Path(base, name) for name in names) if path.is_file())
+    yield from sorted(files, key=natural_key)
+
+
+def _looks_like_media(path: Path, suffix: str) -> bool:
+    if suffix == ".ts":
+        # TypeScript has the name too; a transport stream begins with its sync byte.
+        try:
+            with path.open("rb") as file:
+                return file.read(1) in (b"\x47", b"")
+        except OSError:
+            return True
+    return suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES
+
+
+def _is_video(path: Path) -> bool:
+    """Whether FFmpeg finds a video stream in a file whose name does not tell."""
+    try:
+        container, _ = open_video(path, str(path), 1)
+    except SourceError:
+        return False
+    container.close()
+    return True
+
+
+def spec_of(location: str | Path, sequence_fps: float | None = None) -> SourceSpec:
+    """The one source that `location` names. Raises SourceError when there is none or more than one."""
+    found = discover([location], sequence_fps=sequence_fps)
+    if found.errors:
+        raise found.errors[0]
+    if len(found.sources) != 1:
+        raise SourceError(f"{location}: holds {len(found.sources)} sources; name one of them")
+    return found.sources[0]

@@ -1,0 +1,238 @@
+"""Video files, animated GIFs included."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+from av import Packet, VideoFrame
+from av.container import InputContainer
+from av.format import ContainerFormat
+from av.video.stream import VideoStream
+
+from streamgate.errors import SourceError
+from streamgate.frames import Frame
+from streamgate.sources.base import SourceStats
+from streamgate.sources.clock import Clock
+from streamgate.sources.container import open_video, unreadable
+from streamgate.sources.deinterlace import Deinterlacer
+from streamgate.sources.naming import file_source_id
+from streamgate.sources.picture import PictureMaker
+
+_HOPELESS = 2000
+"""Packets in a row without a picture after which a file is given up: more than the longest usual distance
+between key frames."""
+
+_GUESSED_TIMES = frozenset({"avi"})
+"""Containers without presentation times, for which FFmpeg guesses them."""
+
+_FLUSH_ERRORS = (av.error.EOFError,)
+
+
+class VideoFile:
+    """A `Source` over one video file.
+
+    The first picture is decoded at once, so that a file which gives none is refused here.
+
+    Args:
+        path: the file.
+        location: how it is displayed, the path by default.
+        threads: decoder threads, 0 for one a core.
+
+    Raises:
+        SourceError: the file cannot be read or holds no picture.
+    """
+
+    live = False
+
+    def __init__(self, path: Path, location: str | None = None, threads: int = 0) -> None:
+        self.location = location or str(path)
+        self.stats = SourceStats()
+        self._path = path
+        self._threads = threads
+        self._reading: _Reading | None = _Reading(path, self.location, threads, self.stats)
+        try:
+            self.source_id = file_source_id(path)
+            first = self._reading.first()
+        except OSError as error:
+            self.close()
+            raise unreadable(self.location, error) from None
+        except BaseException:
+            self.close()
+            raise
+        self.width, self.height = first.width, first.height
+        self.duration_seconds = self._reading.duration_seconds
+        self.fps = self._reading.fps
+        self.estimated_frames = self._reading.estimated_frames
+
+    def frames(self) -> Generator[Frame, None, None]:
+        """Yield the frames in the order shown; see `Source.frames`."""
+        reading, self._reading = self._reading, None
+        if reading is None:
+            self.stats = SourceStats()
+            reading = _Reading(self._path, self.location, self._threads, self.stats)
+        self._reading = reading
+        try:
+            yield from reading.frames()
+        finally:
+            reading.close()
+            if self._reading is reading:
+                self._reading = None
+
+    def close(self) -> None:
+        """Release the file; closing twice is fine."""
+        if self._reading is not None:
+            self._reading.close()
+            self._reading = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Reading:
+    """One pass over the file."""
+
+    def __init__(self, path: Path, location: str, threads: int, stats: SourceStats) -> None:
+        self._location = location
+        self._stats = stats
+        self._container, self._stream = open_video(path, location, threads)
+        stream = self._stream
+        self._time_base = stream.time_base or Fraction(1, 1000)
+        self.fps = _positive(stream.average_rate) or _positive(stream.guessed_rate)
+        self.duration_seconds = _duration(self._container, stream)
+        self.estimated_frames = stream.frames or None
+        if self.estimated_frames is None and self.duration_seconds and self.fps:
+            self.estimated_frames = max(1, round(self.duration_seconds * self.fps))
+        trusted = _has_times(self._container.format)
+        self._clock = Clock(1 / self.fps if self.fps else None, trusted=trusted)
+        self._maker = PictureMaker(stream.codec_context.name, stream.sample_aspect_ratio)
+        self._silent = 0
+        # An MP4's index tells how many packets there must be: those missing at the end were cut off.
+        self._promised = stream.frames if "mp4" in self._container.format.name else 0
+        self._frames = self._timed()
+        self._first: Frame | None = None
+
+    def first(self) -> Frame:
+        """Decode up to the first frame, which `frames()` will still yield."""
+        self._first = next(self._frames, None)
+        if self._first is None:
+            raise SourceError(
+                f"{self._location}: no picture could be decoded; it is damaged or cut off, copy it again"
+            )
+        return self._first
+
+    def frames(self) -> Iterator[Frame]:
+        frame: Frame | None = self._first or self.first()
+        self._first = None
+        while frame is not None:
+            self._stats.frames += 1
+            yield frame
+            # Without this the loop would hold a frame while the next one is decoded.
+            del frame
+            frame = next(self._frames, None)
+
+    def close(self) -> None:
+        self._first = None
+        self._frames.close()
+        self._container.close()
+
+    def _timed(self) -> Generator[Frame, None, None]:
+        clock, stats, make = self._clock, self._stats, self._maker.picture
+        for frame in self._pictures():
+            base = frame.time_base or self._time_base
+            time = clock.frame(
+                _seconds(frame.pts, base),
+                # A filter rescales pts but not dts, which stays in the stream's time base.
+                _seconds(frame.dts, self._time_base),
+                _seconds(frame.duration or None, base),
+            )
+            stats.pts_estimated = clock.estimated
+            stats.decode_errors += frame.is_corrupt
+            yield Frame(
+                make(frame), time.pts_seconds, time.duration_seconds, time.frame_index, time.estimated
+            )
+            del frame
+
+    def _pictures(self) -> Iterator[VideoFrame]:
+        deinterlacer = Deinterlacer(self._time_base)
+        for frame in self._decoded():
+            yield from deinterlacer.feed(frame)
+            del frame
+        yield from deinterlacer.flush()
+
+    def _decoded(self) -> Iterator[VideoFrame]:
+        for packet in self._packets():
+            yield from self._decode(packet)
+        yield from self._decode(None)
+
+    def _decode(self, packet: Packet | None) -> list[VideoFrame]:
+        try:
+            frames = self._stream.codec_context.decode(packet)
+        except _FLUSH_ERRORS:
+            return []
+        except (av.error.FFmpegError, OSError, ValueError):
+            self._stats.decode_errors += 1
+            self._clock.packet_lost()
+            frames = []
+        self._silent = 0 if frames else self._silent + 1
+        return frames
+
+    def _packets(self) -> Iterator[Packet]:
+        """The packets of the video stream; damage between them is counted and passed over."""
+        base, failures = self._time_base, 0
+        packets = self._container.demux(self._stream)
+        while failures < _HOPELESS and self._silent < _HOPELESS:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                self._stats.decode_errors += max(0, self._promised)
+                return
+            except (av.error.FFmpegError, OSError):
+                self._stats.decode_errors += 1
+                failures += 1
+                packets = self._container.demux(self._stream)
+                continue
+            pts, dts = packet.pts, packet.dts
+            real = packet.size > 0 or pts is not None or dts is not None  # else the flush at the end
+            self._promised -= real
+            if packet.is_discard:
+                continue  # outside the edit list, never shown
+            if packet.size == 0:
+                # The decoder would take it for the end.
+                if real:
+                    self._clock.packet(_seconds(pts, base), _seconds(dts, base))
+                    self._clock.packet_lost()
+                continue
+            failures = 0
+            self._clock.packet(_seconds(pts, base), _seconds(dts, base))
+            yield packet
+        self._stats.decode_errors += 1
+
+
+def _seconds(value: int | None, base: Fraction) -> float | None:
+    # One division: the float nearest to the exact time, as other tools print it.
+    return None if value is None else value * base.numerator / base.denominator
+
+
+def _positive(rate: Fraction | None) -> float | None:
+    return float(rate) if rate is not None and rate > 0 else None
+
+
+def _duration(container: InputContainer, stream: VideoStream) -> float | None:
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / av.time_base if container.duration else None
+
+
+def _has_times(container_format: ContainerFormat) -> bool:
+    no_timestamps = 0x80  # AVFMT_NOTIMESTAMPS: raw streams
+    return container_format.name not in _GUESSED_TIMES and not int(container_format.flags) & no_timestamps

@@ -1,0 +1,121 @@
+"""How pixel formats lay samples out in planes, and views of a decoder's planes without copying."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+
+import numpy as np
+from av import VideoFrame
+
+from streamgate.frames import Array
+
+
+class Kind(StrEnum):
+    """Arrangement of the samples."""
+
+    PLANAR = "planar"  # Y, U, V (a further alpha plane is ignored)
+    SEMI = "semi"  # Y, UV interleaved
+    PACKED = "packed"  # RGB or BGR, possibly with a fourth channel
+    GRAY = "gray"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One pixel format that needs no conversion.
+
+    Attributes:
+        kind: arrangement of the samples.
+        sub_x, sub_y: base-2 logarithm of the chroma subsampling.
+        depth: significant bits a sample; above 8 samples are little-endian uint16.
+        shift: zero bits below the significant ones.
+        channels: of a packed format.
+        blue_first: a packed format runs B, G, R; a semi-planar one V, U.
+        full_range: the format alone says so (the old yuvj family, gray, RGB).
+    """
+
+    kind: Kind
+    sub_x: int = 0
+    sub_y: int = 0
+    depth: int = 8
+    shift: int = 0
+    channels: int = 1
+    blue_first: bool = False
+    full_range: bool = False
+
+    @property
+    def dtype(self) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
+        return np.dtype(np.uint8) if self.depth == 8 else np.dtype("<u2")
+
+
+@lru_cache(maxsize=1)
+def layouts() -> dict[str, Layout]:
+    """The formats that are read as they are, by FFmpeg's name; everything else is converted first."""
+    table: dict[str, Layout] = {}
+    subsampling = {"444": (0, 0), "422": (1, 0), "420": (1, 1), "440": (0, 1), "411": (2, 0), "410": (2, 2)}
+    for name, (x, y) in subsampling.items():
+        table[f"yuv{name}p"] = Layout(Kind.PLANAR, x, y)
+        table[f"yuvj{name}p"] = Layout(Kind.PLANAR, x, y, full_range=True)
+        table[f"yuva{name}p"] = Layout(Kind.PLANAR, x, y)
+        for depth in (9, 10, 12, 14, 16):
+            table[f"yuv{name}p{depth}le"] = Layout(Kind.PLANAR, x, y, depth)
+            table[f"yuva{name}p{depth}le"] = Layout(Kind.PLANAR, x, y, depth)
+    # FFmpeg writes and shows gray in full range, whatever its tag says.
+    table["gray"] = Layout(Kind.GRAY, full_range=True)
+    for depth in (9, 10, 12, 14, 16):
+        table[f"gray{depth}le"] = Layout(Kind.GRAY, depth=depth, full_range=True)
+    for name, x, y, blue_first in (
+        ("nv12", 1, 1, False), ("nv21", 1, 1, True), ("nv16", 1, 0, False), ("nv24", 0, 0, False),
+    ):  # fmt: skip
+        table[name] = Layout(Kind.SEMI, x, y, blue_first=blue_first)
+    for name, x, y, depth, shift in (
+        ("p010le", 1, 1, 10, 6), ("p012le", 1, 1, 12, 4), ("p016le", 1, 1, 16, 0),
+        ("p210le", 1, 0, 10, 6), ("p410le", 0, 0, 10, 6),
+    ):  # fmt: skip
+        table[name] = Layout(Kind.SEMI, x, y, depth, shift)
+    for name, channels in (("rgb24", 3), ("bgr24", 3), ("rgba", 4), ("bgra", 4), ("rgb0", 4), ("bgr0", 4)):
+        table[name] = Layout(
+            Kind.PACKED, channels=channels, blue_first=name.startswith("b"), full_range=True
+        )  # fmt: skip
+    return table
+
+
+def plain_format(name: str, is_rgb: bool, depth: int) -> str:
+    """Name the format in `layouts()` that one outside it is converted to, losing as little as possible."""
+    if is_rgb or name.startswith(("pal8", "bayer", "xyz", "gbr")):
+        return "rgb24"
+    if name.startswith(("mono", "ya8")):
+        return "gray"
+    # Packed 4:2:2 (yuyv422, uyvy422, y210) and big-endian planes lose nothing in 4:4:4.
+    return "yuv444p" if depth <= 8 else "yuv444p16le" if depth > 10 else "yuv444p10le"
+
+
+def planes_of(frame: VideoFrame, layout: Layout) -> tuple[Array, ...]:
+    """View the planes of `frame`: (h, w) or (h, w, c), rows possibly strided.
+
+    The views keep the decoder's buffers alive, and are valid as long as they are.
+    """
+    width, height = frame.width, frame.height
+    planes = frame.planes
+    if layout.kind is Kind.PACKED:
+        return (_view(planes[0], width, height, layout.channels, layout.dtype),)
+    luma = _view(planes[0], width, height, 1, layout.dtype)
+    if layout.kind is Kind.GRAY:
+        return (luma,)
+    # Odd sizes round up.
+    chroma_width, chroma_height = -(-width >> layout.sub_x), -(-height >> layout.sub_y)
+    if layout.kind is Kind.SEMI:
+        return (luma, _view(planes[1], chroma_width, chroma_height, 2, layout.dtype))
+    return (luma, *(_view(plane, chroma_width, chroma_height, 1, layout.dtype) for plane in planes[1:3]))
+
+
+def _view(plane: object, width: int, height: int, channels: int, dtype: np.dtype) -> Array:
+    stride = plane.line_size  # type: ignore[attr-defined]
+    rows = np.frombuffer(plane, dtype, count=height * stride // dtype.itemsize)  # type: ignore[call-overload]
+    rows = rows.reshape(height, stride // dtype.itemsize)[:, : width * channels]
+    if channels == 1:
+        return rows
+    return np.lib.stride_tricks.as_strided(
+        rows, (height, width, channels), (stride, channels * dtype.itemsize, dtype.itemsize)
+    )

@@ -1,0 +1,308 @@
+"""The pixels of a frame, read from the decoder's planes without making a full RGB picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+
+import cv2
+import numpy as np
+from av import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from streamgate.frames import Array
+from streamgate.sources.colour import HLG, PQ, Colour, full_range_luma, resolve_matrix, yuv_to_rgb
+from streamgate.sources.layout import Kind, Layout, layouts, plain_format, planes_of
+from streamgate.sources.orientation import UNTURNED, Turn, Upright, turn_array, turn_of, upright
+from streamgate.sources.resample import COARSE, EXACT, Care, sample
+
+_REGION_MARGIN = 8
+"""Stored pixels copied around a region, so that interpolation inside its box sees the true neighbours."""
+
+_CENTRE_SITED = frozenset(
+    {"mpeg1video", "mjpeg", "mjpegb", "ljpeg", "h261", "h263", "h263i", "flv1", "theora", "webp"}
+)
+"""Codecs whose subsampled chroma lies amid its luma samples; all others put it level with the left ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Siting:
+    """Place of the first chroma sample, in luma pixels from the first luma sample."""
+
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What there is to answer from: planes, and how they are to be read.
+
+    `left` and `top` place the planes' first luma sample within the stored picture (0 for a whole one).
+    """
+
+    planes: tuple[Array, ...]
+    layout: Layout
+    colour: Colour
+    siting: Siting
+    upright: Upright
+    left: int = 0
+    top: int = 0
+
+
+class PlanePicture:
+    """A `frames.Picture` over stored planes.
+
+    Args:
+        load: gives the planes when they are first needed; most frames of a video are never looked at.
+    """
+
+    def __init__(self, load: Callable[[], Stored]) -> None:
+        self._load = load
+
+    @cached_property
+    def _stored(self) -> Stored:
+        return self._load()
+
+    @property
+    def width(self) -> int:
+        """Width of the whole upright source frame in pixels."""
+        return self._stored.upright.width
+
+    @property
+    def height(self) -> int:
+        """Height of the whole upright source frame in pixels."""
+        return self._stored.upright.height
+
+    def luma(self, box: Array | None = None) -> Array:
+        """Owned luma of `box` (None: all there is), uint8 (h, w), 0..255, upright; may be empty.
+
+        The box is rounded outward to whole pixels and clipped to the picture (a region: to its pixels).
+        """
+        stored = self._stored
+        left, top, right, bottom = self._clip(box)
+        if right <= left or bottom <= top:
+            return np.zeros((max(0, bottom - top), max(0, right - left)), np.uint8)
+        if stored.layout.kind is Kind.PACKED or stored.colour.hdr:
+            matrix = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]])
+            rgb = self._rgb(matrix, (right - left, bottom - top), cv2.INTER_LINEAR)
+            return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+        if stored.upright.stretched:
+            to_plane = _after_shift(self._to_plane(0, 0, Siting(0, 0)), left, top)
+            size = (right - left, bottom - top)
+            return full_range_luma(sample(stored.planes[0], to_plane, size, cv2.INTER_CUBIC), stored.colour)
+        x1, y1, x2, y2 = np.rint(stored.upright.stored_box(np.array([left, top, right, bottom]))).astype(int)
+        part = stored.planes[0][y1 - stored.top : y2 - stored.top, x1 - stored.left : x2 - stored.left]
+        return np.ascontiguousarray(turn_array(full_range_luma(part, stored.colour), stored.upright.turn))
+
+    def luma_samples(self, width: int, height: int) -> Array:
+        """Luma on an even grid of single pixels, uint8 (height, width), 0..255, upright.
+
+        Each sample is the pixel in the middle of its cell; nothing is averaged.
+        """
+        stored = self._stored
+        if stored.layout.kind is Kind.PACKED or stored.colour.hdr:
+            return _on_grid(self.luma(), width, height)
+        columns, rows = (height, width) if stored.upright.turn[0] == 0 else (width, height)
+        samples = _on_grid(stored.planes[0], columns, rows)
+        return np.ascontiguousarray(turn_array(full_range_luma(samples, stored.colour), stored.upright.turn))
+
+    def thumbnail(self, long_side: int) -> Array:
+        """The picture (a region: its pixels) averaged down to `long_side`, RGB uint8, never enlarged.
+
+        With W x H pixels becoming w x h, thumbnail pixel x lies at source pixel (x + 0.5) * W / w - 0.5,
+        and correspondingly in y.
+        """
+        left, top, right, bottom = self._clip(None)
+        width, height = right - left, bottom - top
+        scale = min(1.0, long_side / max(width, height))
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        ratio = np.array([size[0] / width, size[1] / height])
+        shift = -ratio * (left, top) + 0.5 * ratio - 0.5
+        matrix = np.column_stack([np.diag(ratio), shift])
+        return self._rgb(matrix, size, cv2.INTER_LINEAR, COARSE)
+
+    def warp(self, matrix: Array, size: int | tuple[int, int]) -> Array:
+        """Resample with `matrix` (2, 3), upright source pixel centres to result pixel centres.
+
+        `size` is the side of a square or (width, height). Returns RGB uint8 (h, w, 3). Luma is interpolated
+        cubically and chroma linearly; what shrinks is averaged by area; outside the edge is repeated.
+        """
+        wanted = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+        return self._rgb(np.asarray(matrix, np.float64), wanted, cv2.INTER_CUBIC)
+
+    def region(self, box: Array) -> PlanePicture:
+        """An owned copy of the pixels in `box` (clipped, and a few around it) with the same coordinates."""
+        stored = self._stored
+        x1, y1, x2, y2 = stored.upright.stored_box(np.asarray(box, np.float64))
+        step_x, step_y = 1 << stored.layout.sub_x, 1 << stored.layout.sub_y
+        rows, columns = stored.planes[0].shape[:2]
+        left, right = _aligned_span(x1 - stored.left, x2 - stored.left, columns, step_x)
+        top, bottom = _aligned_span(y1 - stored.top, y2 - stored.top, rows, step_y)
+        planes = [stored.planes[0][top:bottom, left:right].copy()]
+        for plane in stored.planes[1:]:
+            planes.append(
+                plane[top // step_y : -(-bottom // step_y), left // step_x : -(-right // step_x)].copy()
+            )
+        copied = replace(stored, planes=tuple(planes), left=stored.left + left, top=stored.top + top)
+        return PlanePicture(lambda: copied)
+
+    def _clip(self, box: Array | None) -> tuple[int, int, int, int]:
+        """Whole upright pixels [left, top, right, bottom) of `box` that are there."""
+        stored = self._stored
+        rows, columns = stored.planes[0].shape[:2]
+        # The inverse of `stored_box` on the pixels held.
+        inverse = cv2.invertAffineTransform(stored.upright.to_stored)
+        x1, y1 = stored.left, stored.top
+        corners = np.array([[x1, y1, 1.0], [x1 + columns, y1 + rows, 1.0]]) - [0.5, 0.5, 0.0]
+        ends = corners @ inverse.T + 0.5
+        low, high = ends.min(axis=0), ends.max(axis=0)
+        bounds = (
+            int(np.ceil(low[0] - 1e-6)), int(np.ceil(low[1] - 1e-6)),
+            int(np.floor(high[0] + 1e-6)), int(np.floor(high[1] + 1e-6)),
+        )  # fmt: skip
+        if box is None:
+            return bounds
+        outward = np.concatenate([np.floor(box[:2]), np.ceil(box[2:])])
+        left, right = (int(np.clip(outward[i], bounds[0], bounds[2])) for i in (0, 2))
+        top, bottom = (int(np.clip(outward[i], bounds[1], bounds[3])) for i in (1, 3))
+        return left, top, right, bottom
+
+    def _to_plane(self, sub_x: int, sub_y: int, siting: Siting) -> Array:
+        """(2, 3) map from upright pixel centres to sample centres of a plane subsampled so."""
+        stored = self._stored
+        matrix = stored.upright.to_stored - [[0, 0, stored.left + siting.x], [0, 0, stored.top + siting.y]]
+        return matrix / np.array([[1 << sub_x], [1 << sub_y]])
+
+    def _rgb(
+        self, matrix: Array, size: tuple[int, int], interpolation: int, chroma_care: Care = EXACT
+    ) -> Array:
+        stored = self._stored
+        layout, planes = stored.layout, stored.planes
+        back = cv2.invertAffineTransform(matrix)
+
+        to_luma = _compose(self._to_plane(0, 0, Siting(0, 0)), back)
+        main = sample(planes[0], to_luma, size, interpolation)
+        if layout.kind is Kind.PACKED:
+            return _packed_to_rgb(main, layout)
+        if layout.kind is Kind.GRAY:
+            return cv2.cvtColor(full_range_luma(main, stored.colour), cv2.COLOR_GRAY2RGB)
+        to_chroma = _compose(self._to_plane(layout.sub_x, layout.sub_y, stored.siting), back)
+        chroma = [sample(plane, to_chroma, size, cv2.INTER_LINEAR, chroma_care) for plane in planes[1:]]
+        if layout.kind is Kind.SEMI:
+            chroma = list(cv2.split(chroma[0]))
+            if layout.blue_first:
+                chroma.reverse()
+        return yuv_to_rgb(cv2.merge([main, *chroma]), stored.colour)
+
+
+class PictureMaker:
+    """Makes pictures of the frames of one stream.
+
+    Args:
+        codec: FFmpeg's name of the codec; it tells where chroma is sited.
+        aspect: sample aspect ratio, None when square or unknown.
+    """
+
+    def __init__(self, codec: str = "", aspect: Fraction | None = None) -> None:
+        self.aspect = aspect
+        self._centre_sited = codec in _CENTRE_SITED
+        self._reformatter: VideoReformatter | None = None
+        self._rotation: int | None = None
+        self._turn = UNTURNED
+
+    def picture(self, frame: VideoFrame) -> PlanePicture:
+        """A picture that looks into `frame`, and keeps it alive."""
+        aspect = self.aspect
+        return PlanePicture(lambda: self._read(frame, aspect))
+
+    def _read(self, frame: VideoFrame, aspect: Fraction | None) -> Stored:
+        turn = self._turn_of(frame)
+        matrix = resolve_matrix(frame.colorspace, frame.color_primaries, frame.color_trc, frame.height)
+        full_range = frame.color_range == 2
+        transfer, primaries = frame.color_trc, frame.color_primaries
+        frame = self._readable(frame)
+        layout = layouts()[frame.format.name]
+        colour = Colour(
+            matrix, full_range or layout.full_range, transfer, primaries, layout.depth, layout.shift
+        )  # fmt: skip
+        siting = self._siting(layout, colour)
+        planes = planes_of(frame, layout)
+        return Stored(planes, layout, colour, siting, upright(frame.width, frame.height, turn, aspect))
+
+    def _turn_of(self, frame: VideoFrame) -> Turn:
+        # `frame.side_data` ties the frame into a reference cycle, so that its pixels live until some later
+        # garbage collection: it is asked only when the angle, which is free of that, has changed.
+        if frame.rotation != self._rotation:
+            self._rotation = frame.rotation
+            display_matrix = frame.side_data.get("DISPLAYMATRIX")
+            self._turn = UNTURNED if display_matrix is None else turn_of(display_matrix)
+        return self._turn
+
+    def _readable(self, frame: VideoFrame) -> VideoFrame:
+        """`frame`, converted when its format is none of `layouts()`."""
+        name = frame.format.name
+        if name in layouts() and all(plane.line_size > 0 for plane in frame.planes):
+            return frame
+        if self._reformatter is None:
+            self._reformatter = VideoReformatter()
+        depth = max(component.bits for component in frame.format.components)
+        target = name if name in layouts() else plain_format(name, frame.format.is_rgb, depth)
+        # The same space and range on both sides: only the arrangement is to change.
+        return self._reformatter.reformat(
+            frame,
+            format=target,
+            src_color_range=frame.color_range,
+            dst_color_range=2 if target in ("rgb24", "gray") else frame.color_range,
+            interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
+        )
+
+    def _siting(self, layout: Layout, colour: Colour) -> Siting:
+        centre_x, centre_y = ((1 << sub) / 2 - 0.5 for sub in (layout.sub_x, layout.sub_y))
+        if self._centre_sited:
+            return Siting(centre_x, centre_y)
+        if colour.transfer in (PQ, HLG):
+            return Siting(0.0, 0.0)  # BT.2100 sites 4:2:0 chroma level with the top left sample
+        return Siting(0.0, centre_y)
+
+
+def picture_of_rgb(rgb: Array, turn: Turn = UNTURNED) -> PlanePicture:
+    """A picture over an RGB uint8 array (h, w, 3), which is not copied."""
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+        raise ValueError(f"an RGB uint8 array (h, w, 3) is needed, not {rgb.dtype} {rgb.shape}")
+    height, width = rgb.shape[:2]
+    layout = layouts()["rgb24"]
+    stored = Stored((rgb,), layout, Colour(full_range=True), Siting(0, 0), upright(width, height, turn))
+    return PlanePicture(lambda: stored)
+
+
+def _on_grid(plane: Array, width: int, height: int) -> Array:
+    rows = (np.arange(height) * 2 + 1) * plane.shape[0] // (2 * height)
+    columns = (np.arange(width) * 2 + 1) * plane.shape[1] // (2 * width)
+    return plane[rows[:, None], columns]
+
+
+def _packed_to_rgb(packed: Array, layout: Layout) -> Array:
+    codes = {
+        (3, True): cv2.COLOR_BGR2RGB, (4, True): cv2.COLOR_BGRA2RGB, (4, False): cv2.COLOR_RGBA2RGB,
+    }  # fmt: skip
+    code = codes.get((layout.channels, layout.blue_first))
+    return packed if code is None else cv2.cvtColor(packed, code)
+
+
+def _compose(outer: Array, inner: Array) -> Array:
+    """The affine map that applies `inner`, then `outer`; both (2, 3)."""
+    return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])
+
+
+def _after_shift(matrix: Array, x: float, y: float) -> Array:
+    return _compose(matrix, np.array([[1.0, 0.0, x], [0.0, 1.0, y]]))
+
+
+def _aligned_span(low: float, high: float, length: int, step: int) -> tuple[int, int]:
+    """Samples [begin, end) around low..high, within 0..length, begin on a multiple of `step`, never empty."""
+    begin = int(np.clip(np.floor(low) - _REGION_MARGIN, 0, length - 1)) // step * step
+    end = int(np.clip(np.ceil(high) + _REGION_MARGIN, begin + 1, length))
+    end = min(length, -(-end // step) * step)
+    return begin, end

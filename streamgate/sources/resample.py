@@ -1,0 +1,117 @@
+"""Affine resampling of one plane, anti-aliased when it shrinks."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from streamgate.frames import Array
+
+_MARGIN = 4  # pixels around the covered part, so that cubic interpolation sees its neighbours
+
+
+class Care(NamedTuple):
+    """How much exactness is worth.
+
+    Attributes:
+        slack: a displacement of at most so many result pixels may be ignored to save work.
+        shrink_from: plane pixels a result pixel from which averaging by area comes before interpolation.
+    """
+
+    slack: float
+    shrink_from: float
+
+
+EXACT = Care(0.02, 1.2)
+"""For crops: below 1.2 interpolation alone aliases too little to see."""
+
+COARSE = Care(0.25, 2.1)
+"""For the chroma of thumbnails, where a detector cannot tell; it halves their cost."""
+
+
+def sample(
+    plane: Array, to_plane: Array, size: tuple[int, int], interpolation: int, care: Care = EXACT
+) -> Array:
+    """Resample `plane` (h, w[, c]) into a picture of `size` (width, height), same type.
+
+    Args:
+        plane: uint8 or uint16 samples; rows may be strided.
+        to_plane: (2, 3), result pixel centres to plane pixel centres.
+        size: (width, height) of the result.
+        interpolation: an OpenCV interpolation flag, used where the plane is not shrunk.
+        care: how exact to be.
+
+    Outside the plane its edge is repeated. Where the plane shrinks, the covered part is first averaged
+    down by area to the result's scale.
+    """
+    matrix = np.array(to_plane, np.float64)
+    part, left, top = _covered(plane, matrix, size)
+    matrix[:, 2] -= (left, top)
+    shrink_x = max(1.0, float(np.hypot(matrix[0, 0], matrix[0, 1])))
+    shrink_y = max(1.0, float(np.hypot(matrix[1, 0], matrix[1, 1])))
+    if max(shrink_x, shrink_y) > care.shrink_from:
+        part, matrix = _shrink(part, matrix, shrink_x, shrink_y)
+    width, height = size
+    rows, columns = part.shape[:2]
+    if _is_resize(matrix, columns / width, rows / height, size, care.slack):
+        if (columns, rows) == size:
+            return part.copy() if part.base is not None else part
+        return cv2.resize(part, size, interpolation=interpolation)
+    return cv2.warpAffine(
+        part, matrix, size, flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
+def _covered(plane: Array, matrix: Array, size: tuple[int, int]) -> tuple[Array, int, int]:
+    """The part of the plane that the result looks at, never empty, with its left and top."""
+    width, height = size
+    x, y = np.array([-0.5, width - 0.5]), np.array([-0.5, height - 0.5])
+    corners = np.array([[i, j, 1.0] for i in x for j in y]) @ matrix.T
+    reach = _MARGIN * np.maximum(1.0, np.hypot(matrix[:, 0], matrix[:, 1]))
+    low = np.floor(corners.min(axis=0) - reach)
+    high = np.ceil(corners.max(axis=0) + reach)
+    rows, columns = plane.shape[:2]
+    left, top = (int(np.clip(v, 0, end - 1)) for v, end in zip(low, (columns, rows), strict=True))
+    right, bottom = (
+        int(np.clip(v, begin + 1, end))
+        for v, begin, end in zip(high, (left, top), (columns, rows), strict=True)
+    )
+    left, right = _even(left, right, columns)
+    top, bottom = _even(top, bottom, rows)
+    return plane[top:bottom, left:right], left, top
+
+
+def _even(begin: int, end: int, length: int) -> tuple[int, int]:
+    """Widen an odd span by one where there is room: even ones halve fast."""
+    if (end - begin) % 2:
+        if end < length:
+            return begin, end + 1
+        if begin > 0:
+            return begin - 1, end
+    return begin, end
+
+
+def _shrink(part: Array, matrix: Array, shrink_x: float, shrink_y: float) -> tuple[Array, Array]:
+    rows, columns = part.shape[:2]
+    size = (max(1, round(columns / shrink_x)), max(1, round(rows / shrink_y)))
+    ratio = np.array([size[0] / columns, size[1] / rows])
+    # Halving is vectorised and averaging by another factor is not: come near in halves first.
+    while min(part.shape[1] / size[0], part.shape[0] / size[1]) >= 2:
+        if part.shape[0] % 2 or part.shape[1] % 2:
+            break
+        half = (part.shape[1] // 2, part.shape[0] // 2)
+        part = cv2.resize(part, half, interpolation=cv2.INTER_AREA)
+    if part.shape[1::-1] != size:
+        part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+    matrix = matrix * ratio[:, None]
+    matrix[:, 2] += 0.5 * ratio - 0.5
+    return part, matrix
+
+
+def _is_resize(matrix: Array, scale_x: float, scale_y: float, size: tuple[int, int], slack: float) -> bool:
+    """Whether the map takes the whole part onto the whole result, as `cv2.resize` does."""
+    plain = np.array([[scale_x, 0.0, scale_x / 2 - 0.5], [0.0, scale_y, scale_y / 2 - 0.5]])
+    difference = np.abs(matrix - plain) @ np.array([size[0], size[1], 1.0])
+    return bool((difference <= slack * np.array([scale_x, scale_y])).all())

@@ -1,0 +1,40 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def shared_folder() -> Path:
+    """The folder of footage and weights beside the repository, or where STREAMGATE_SHARED points."""
+    return Path(os.environ.get("STREAMGATE_SHARED") or REPOSITORY.parent / "shared")
+
+
+@pytest.fixture(scope="session")
+def shared_videos() -> Path:
+    """The folder of real clips; skips where there is none."""
+    folder = shared_folder() / "videos"
+    if not folder.is_dir():
+        pytest.skip(
+            f"real footage is not here ({folder}); set STREAMGATE_SHARED to the folder that holds videos/"
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_clip(shared_videos: Path) -> Callable[[str], Path]:
+    """Path of a real clip by its file name; skips when it is missing."""
+
+    def find(name: str) -> Path:
+        path = shared_videos / name
+        if not path.is_file():
+            pytest.skip(f"{path} is missing")
+        return path
+
+    return find

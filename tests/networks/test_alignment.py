@@ -1,0 +1,90 @@
+"""Where crops lie (DESIGN 5)."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from streamgate.networks.alignment import (
+    ARCFACE_TEMPLATE,
+    arcface_matrix,
+    box_matrix,
+    ffhq_corners,
+    ffhq_matrix,
+    ffhq_side,
+    umeyama,
+)
+
+
+def apply(matrix, points):
+    return points @ matrix[:, :2].T + matrix[:, 2]
+
+
+def test_a_similarity_is_found_again_from_its_own_points():
+    angle, scale, shift = 0.4, 2.5, np.array([7.0, -3.0])
+    linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = umeyama(ARCFACE_TEMPLATE, ARCFACE_TEMPLATE @ linear.T + shift)
+    assert np.allclose(matrix, np.column_stack([linear, shift]))
+
+
+def test_a_mirrored_face_is_not_mirrored_back():
+    mirrored = ARCFACE_TEMPLATE * [-1, 1]
+    assert np.linalg.det(umeyama(mirrored, ARCFACE_TEMPLATE)[:, :2]) > 0
+
+
+def test_it_agrees_with_an_independent_least_squares_fit():
+    source = ARCFACE_TEMPLATE + np.random.default_rng(0).normal(0, 4, (5, 2))
+    ones, zeros = np.ones(5), np.zeros(5)
+    x, y = source.T
+    rows = np.concatenate([np.column_stack([x, -y, ones, zeros]), np.column_stack([y, x, zeros, ones])])
+    (a, b, right, down), *_ = np.linalg.lstsq(rows, ARCFACE_TEMPLATE.T.ravel(), rcond=None)
+    assert np.allclose(umeyama(source, ARCFACE_TEMPLATE), [[a, -b, right], [b, a, down]])
+
+
+def test_coinciding_landmarks_are_refused():
+    for build in (arcface_matrix, lambda points: ffhq_matrix(points, 256), ffhq_side):
+        with pytest.raises(ValueError, match="coincide"):
+            build(np.full((5, 2), 3.0))
+
+
+def test_template_landmarks_need_no_alignment():
+    assert np.allclose(arcface_matrix(ARCFACE_TEMPLATE), [[1, 0, 0], [0, 1, 0]])
+
+
+def test_another_size_keeps_the_outer_edges_of_the_picture():
+    matrix = arcface_matrix(ARCFACE_TEMPLATE, 224)
+    assert np.allclose(apply(matrix, np.array([[-0.5, -0.5], [111.5, 111.5]])), [[-0.5, -0.5], [223.5, 223.5]])
+
+
+def test_ffhq_square_of_the_arcface_template():
+    corners = ffhq_corners(ARCFACE_TEMPLATE)
+    assert corners[0] == pytest.approx([-17.7, -17.2], abs=0.1)
+    assert corners[2] == pytest.approx([129.6, 128.5], abs=0.1)
+
+
+def test_ffhq_matrix_takes_the_corners_to_the_corners():
+    landmarks = ARCFACE_TEMPLATE @ np.array([[0.9, 0.3], [-0.3, 0.9]]) * 3 + [40, 90]
+    corners = apply(ffhq_matrix(landmarks, 256), ffhq_corners(landmarks))
+    assert np.allclose(corners, [[-0.5, -0.5], [255.5, -0.5], [255.5, 255.5], [-0.5, 255.5]])
+    sides = np.linalg.norm(np.diff(ffhq_corners(landmarks), axis=0), axis=1)
+    assert np.allclose(sides, ffhq_side(landmarks))
+
+
+def test_box_matrix_stretches_the_box():
+    matrix = box_matrix(np.array([10, 20, 30, 60]), 64)
+    assert np.allclose(apply(matrix, np.array([[10, 20], [30, 60.0]])), [[-0.5, -0.5], [63.5, 63.5]])
+    with pytest.raises(ValueError, match="empty"):
+        box_matrix(np.array([10, 20, 10, 60]), 64)
+
+
+def test_aligning_an_ffhq_face_gives_the_picture_back(networks, hq_faces):
+    wanted = np.array([[-0.5, -0.5], [255.5, -0.5], [255.5, 255.5], [-0.5, 255.5]])
+    errors = []
+    for picture in hq_faces:
+        face = networks.detector.detect([picture])[0][0]
+        errors.append(np.linalg.norm(ffhq_corners(face.landmarks) - wanted, axis=1).mean() / 256)
+    assert np.median(errors) <= 0.04
+    again = cv2.warpAffine(hq_faces[0], ffhq_matrix(networks.detector.detect([hq_faces[0]])[0][0].landmarks, 256),
+                           (256, 256))  # fmt: skip
+    assert np.abs(again.astype(int) - hq_faces[0]).mean() < 25

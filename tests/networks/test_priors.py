@@ -1,0 +1,56 @@
+"""Priors, decoding and suppression, without weights."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streamgate.networks.priors import PriorCache, decode, priors, suppress
+
+
+def test_priors_are_two_a_cell_level_by_level():
+    grid = priors(64, 96)
+    assert grid.shape == (2 * (8 * 12 + 4 * 6 + 2 * 3), 3)
+    assert grid[:3].tolist() == [[4, 4, 16], [4, 4, 32], [12, 4, 16]]
+    assert grid[-1].tolist() == [80, 48, 512]
+
+
+def test_the_cache_gives_the_same_array_and_stays_bounded():
+    cache = PriorCache(limit=2)
+    first = cache.get(32, 32)
+    assert cache.get(32, 32) is first
+    cache.get(64, 32)
+    cache.get(96, 32)
+    assert cache.get(32, 32) is not first
+    assert np.array_equal(cache.get(32, 32), first)
+
+
+def test_figures_decode_relative_to_their_prior():
+    chosen = np.array([[100, 50, 20]], np.float32)
+    loc = np.array([[1, -1, 0, np.log(2) / 0.2]], np.float32)
+    boxes, points = decode(loc, np.tile([1.0, 2.0], 5)[None].astype(np.float32), chosen)
+    assert np.allclose(boxes, [[92, 28, 112, 68]])
+    assert np.allclose(points, [[[102, 54]] * 5])
+
+
+def test_suppression_equals_a_plain_loop():
+    rng = np.random.default_rng(1)
+    corners = rng.uniform(0, 100, (300, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(5, 40, (300, 2))], axis=1)
+    scores = rng.integers(0, 20, 300) / 20
+
+    def iou(a, b):
+        wide = max(0, min(a[2], b[2]) - max(a[0], b[0]))
+        high = max(0, min(a[3], b[3]) - max(a[1], b[1]))
+        return wide * high / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - wide * high)
+
+    kept = []
+    for i in sorted(range(300), key=lambda i: (-scores[i], i)):
+        if all(iou(boxes[i], boxes[j]) <= 0.4 for j in kept):
+            kept.append(i)
+    assert suppress(boxes, scores, 0.4).tolist() == kept
+
+
+def test_of_equal_scores_the_earlier_prior_wins_and_nothing_gives_nothing():
+    box = np.array([[0, 0, 10, 10], [1, 0, 11, 10]], float)
+    assert suppress(box, np.array([0.5, 0.5]), 0.4).tolist() == [0]
+    assert suppress(np.empty((0, 4)), np.empty(0), 0.4).tolist() == []

@@ -1,0 +1,90 @@
+"""Sharpness, exposure and edge from pixels."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from media import astronaut
+from streamgate.frames import Evidence, Face
+from streamgate.quality.pixels import face_core, look_at, share_inside, sharpness_of
+from streamgate.quality.proxy import yaw_proxy
+from streamgate.sources import picture_of_rgb
+
+# The astronaut's eyes, nose and mouth corners in the 512 x 512 picture, by eye.
+LANDMARKS = np.array([[205, 106], [243, 106], [226, 131], [210, 145], [242, 145]], np.float32)
+FACE = Face(np.array([185, 70, 265, 170], np.float32), LANDMARKS, 0.99)
+
+
+def evidence_of(rgb: np.ndarray, scale: float = 1.0) -> Evidence:
+    evidence = Evidence()
+    face = Face(FACE.box * scale, FACE.landmarks * scale, 0.99)
+    look_at(picture_of_rgb(rgb), face, evidence)
+    return evidence
+
+
+def test_blur_lowers_sharpness_step_by_step() -> None:
+    image = astronaut()
+    values = [evidence_of(image).sharpness] + [
+        evidence_of(cv2.GaussianBlur(image, (0, 0), sigma)).sharpness for sigma in (0.8, 1.5, 3.0)
+    ]
+    assert values == sorted(values, reverse=True)
+    assert values[-1] < values[0] / 10
+
+
+def test_sharpness_is_taken_at_one_size() -> None:
+    image = astronaut()
+    large = cv2.resize(image, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+    larger = cv2.resize(image, None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)
+    assert evidence_of(larger, 8).sharpness == pytest.approx(evidence_of(large, 4).sharpness, rel=0.1)
+
+
+def test_contrast_does_not_count_as_sharpness() -> None:
+    luma = cv2.cvtColor(astronaut(), cv2.COLOR_RGB2GRAY)[70:170, 185:265]
+    flat = (luma.astype(np.float32) * 0.5 + 60).astype(np.uint8)
+    assert sharpness_of(flat, 38) == pytest.approx(sharpness_of(luma, 38), rel=0.15)
+
+
+def test_an_even_area_has_no_sharpness_and_a_tiny_one_no_figure() -> None:
+    assert sharpness_of(np.full((64, 64), 90, np.uint8), 60) == 0.0
+    assert sharpness_of(np.zeros((4, 64), np.uint8), 60) is None
+
+
+def test_exposure_tells_dark_and_bright_from_good() -> None:
+    image = astronaut().astype(np.float32)
+    good = evidence_of(image.astype(np.uint8))
+    dark = evidence_of((image * 0.15).astype(np.uint8))
+    bright = evidence_of(np.clip(image * 3 + 80, 0, 255).astype(np.uint8))
+    assert good.exposure > 0.8 > 0.4 > max(dark.exposure, bright.exposure)
+    assert dark.mean_luma < 60 < 200 < bright.mean_luma
+
+
+def test_a_face_outside_the_picture_is_an_error_not_an_exception() -> None:
+    evidence = Evidence()
+    away = Face(FACE.box + 900, FACE.landmarks + 900, 0.9)
+    look_at(picture_of_rgb(astronaut()), away, evidence)
+    assert evidence.inside == 0.0
+    assert {"sharpness", "exposure"} <= evidence.failed
+
+
+@pytest.mark.parametrize(
+    ("box", "share"),
+    [([0, 0, 10, 10], 1.0), ([-5, 0, 5, 10], 0.5), ([95, 95, 105, 105], 0.25), ([200, 0, 210, 10], 0.0)],
+)
+def test_edge_is_the_share_inside(box: list[float], share: float) -> None:
+    assert share_inside(np.array(box, float), 100, 100) == pytest.approx(share)
+
+
+def test_face_core_follows_the_landmarks() -> None:
+    core = face_core(FACE)
+    assert core[0] < LANDMARKS[0, 0] and core[2] > LANDMARKS[1, 0]
+    assert core[1] < LANDMARKS[0, 1] and core[3] > LANDMARKS[3, 1]
+
+
+def test_yaw_proxy_has_the_sign_of_yaw_and_mirrors() -> None:
+    turned = LANDMARKS + np.array([[0, 0], [0, 0], [9, 0], [0, 0], [0, 0]], np.float32)
+    mirrored = (turned * [-1, 1])[[1, 0, 2, 4, 3]]
+    to_right = yaw_proxy(Face(FACE.box, turned, 0.9))
+    assert to_right > 10
+    assert yaw_proxy(Face(FACE.box, mirrored, 0.9)) == pytest.approx(-to_right, abs=1e-4)

@@ -1,0 +1,146 @@
+"""Several sinks as one, and records on standard output."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from streamgate.errors import SinkError
+from streamgate.sinks import SinkGroup
+from streamgate.sinks.disk import DiskSink
+from streamgate.sinks.stdout import StdoutSink
+
+if TYPE_CHECKING:
+    from conftest import Make
+
+
+class Recorder:
+    """A sink and its writer in one; says what happened in a shared log, fails where it is told to."""
+
+    def __init__(self, name: str, log: list[str], fails: tuple[str, ...] = ()) -> None:
+        self.name, self.log, self.fails = name, log, fails
+
+    def _say(self, what: str) -> None:
+        self.log.append(f"{self.name} {what}")
+        if what in self.fails:
+            raise SinkError(f"{self.name} fails to {what}")
+
+    def __enter__(self) -> Recorder:
+        self._say("enter")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._say("exit")
+
+    def open_source(self, source: object) -> Recorder:
+        self._say("open")
+        return self
+
+    def finish(self, results: list, timing: Mapping[str, float]) -> None:
+        self._say("finish")
+
+    def evaluated(self, candidate: object) -> None:
+        self._say("evaluated")
+
+    def track(self, ended: object) -> None:
+        self._say("track")
+
+    def commit(self, result: object) -> None:
+        self._say("commit")
+
+    def discard(self) -> None:
+        self._say("discard")
+
+
+def test_everything_goes_to_each_in_order(make: Make) -> None:
+    log: list[str] = []
+    with SinkGroup([Recorder("one", log), Recorder("two", log)]) as group:
+        writer = group.open_source(make.source("a"))
+        writer.evaluated(make.candidate(1, 0.0))
+        writer.track(make.ended("a", 1))
+        writer.commit(make.result("a"))
+        group.finish([], {})
+    steps = ["enter", "open", "evaluated", "track", "commit", "finish"]
+    assert log == [f"{name} {step}" for step in steps for name in ("one", "two")] + ["two exit", "one exit"]
+
+
+def test_a_sink_that_cannot_be_entered_closes_those_before(make: Make) -> None:
+    log: list[str] = []
+    with pytest.raises(SinkError), SinkGroup([Recorder("one", log), Recorder("two", log, ("enter",))]):
+        pass
+    assert log == ["one enter", "two enter", "one exit"]
+
+
+def test_a_source_that_one_refuses_is_dropped_by_the_others(make: Make) -> None:
+    log: list[str] = []
+    group = SinkGroup([Recorder("one", log), Recorder("two", log, ("open",))])
+    with group, pytest.raises(SinkError):
+        group.open_source(make.source("a"))
+    assert "one discard" in log
+
+
+def test_a_failing_commit_keeps_what_is_before_it(make: Make) -> None:
+    log: list[str] = []
+    names = [Recorder("one", log), Recorder("two", log, ("commit",)), Recorder("three", log)]
+    with SinkGroup(names) as group:
+        writer = group.open_source(make.source("a"))
+        with pytest.raises(SinkError, match="two fails"):
+            writer.commit(make.result("a"))
+    assert [entry for entry in log if "commit" in entry or "discard" in entry] == [
+        "one commit", "two commit", "two discard", "three discard",
+    ]  # fmt: skip
+
+
+def test_disk_keeps_a_source_whose_events_could_not_be_sent(tmp_path: Path, make: Make) -> None:
+    log: list[str] = []
+    with (
+        pytest.raises(SinkError),
+        SinkGroup([DiskSink(tmp_path, make.run()), Recorder("redis", log, ("commit",))]) as group,
+    ):
+        writer = group.open_source(make.source("a"))
+        make.fill(writer, "a")
+        writer.commit(make.result("a"))
+    assert (tmp_path / "a-0a1b2c3d" / "source.json").is_file()
+    assert len((tmp_path / "faces.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_records_on_standard_output(
+    make: Make, images: bool, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    with StdoutSink(images=images) as sink:
+        writer = sink.open_source(make.source("straße"))
+        make.fill(writer, "straße")
+        assert capsysbinary.readouterr().out == b""
+        writer.commit(make.result("straße"))
+        sink.open_source(make.source("b")).discard()
+        sink.finish([], {})
+    records = [json.loads(line) for line in capsysbinary.readouterr().out.decode("utf-8").splitlines()]
+    assert [(record["track_id"], record["rank"]) for record in records] == [(1, 1), (2, 1), (2, 2)]
+    assert records[0]["image"] == ("straße-0a1b2c3d/track_0001/1.png" if images else None)
+
+
+def test_output_records_equal_those_on_disk(tmp_path: Path, make: Make) -> None:
+    stream = io.BytesIO()
+    with SinkGroup([DiskSink(tmp_path, make.run()), StdoutSink(images=True, stream=stream)]) as group:
+        writer = group.open_source(make.source("a"))
+        make.fill(writer, "a")
+        writer.commit(make.result("a"))
+        group.finish([make.result("a")], {})
+    assert stream.getvalue() == (tmp_path / "faces.jsonl").read_bytes()
+
+
+def test_a_reader_that_goes_away_is_a_clear_error(make: Make) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb", buffering=0) as stream, StdoutSink(images=False, stream=stream) as sink:
+        writer = sink.open_source(make.source("a"))
+        make.fill(writer, "a")
+        with pytest.raises(SinkError, match="standard output was closed"):
+            writer.commit(make.result("a"))

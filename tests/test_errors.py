@@ -1,0 +1,43 @@
+"""No secret of an address may reach a person's screen or a file."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamgate.errors import redact_url, scrub
+
+SECRETS = [
+    ("rtsp://first.last:p%40ss@10.0.0.1:554/live", ["first.last", "p%40ss", "p@ss"]),
+    ("rtsp://me@corp.com:secretpw@camera/live", ["me@corp.com", "secretpw"]),
+    ("redis://:secretpw@localhost:6379/0", ["secretpw"]),
+    ("rtsp://tokenonly@camera/live", ["tokenonly"]),
+    ("http://camera/live?user=joe1&password=secretpw&channel=1", ["joe1", "secretpw"]),
+    ("srt://camera:9000?mode=caller&passphrase=secretpw", ["secretpw"]),
+    ("rtsp://joe1:secretpw@[2001:db8::1]:554/live", ["joe1", "secretpw"]),
+    ("rtsp://joe1:secret/pw@camera/live", ["joe1", "secret/pw", "pw@"]),
+    ("http://camera/live?token=secretpw#key=secretpw", ["secretpw"]),
+    ("rediss://joe1:secretpw@host:1/0?ssl_cert_reqs=none", ["joe1", "secretpw"]),
+]
+
+
+@pytest.mark.parametrize(("url", "secrets"), SECRETS)
+def test_redacted_addresses_hold_no_secret(url: str, secrets: list[str]) -> None:
+    shown = redact_url(url)
+    for secret in secrets:
+        assert secret not in shown
+    assert shown.startswith(url.partition("://")[0] + "://")
+
+
+@pytest.mark.parametrize(("url", "secrets"), SECRETS)
+def test_library_messages_are_scrubbed(url: str, secrets: list[str]) -> None:
+    message = scrub(f"[Errno 111] cannot open '{url}': refused; tried {url}", url)
+    for secret in secrets:
+        assert secret not in message
+    assert "refused" in message
+
+
+def test_what_holds_no_secret_stays_readable() -> None:
+    assert redact_url("rtsp://camera:554/live?channel=1") == "rtsp://camera:554/live?channel=1"
+    assert redact_url("/home/me@work/a:b.mp4") == "/home/me@work/a:b.mp4"
+    assert redact_url("rtsp://[2001:db8::1]:554/live") == "rtsp://[2001:db8::1]:554/live"
+    assert redact_url("rtsp://camera/path/with@sign") == "rtsp://camera/path/with@sign"

@@ -1,0 +1,213 @@
+"""`models pull` over loopback HTTP, with the real files of ../shared where they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import http.server
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+from real_weights import shared_part
+
+from streamgate import zoo
+from streamgate.errors import UsageError, WeightsError
+from streamgate.zoo import listing, pull, store
+from streamgate.zoo.catalog import Entry, SourceFile, load_catalog
+from streamgate.zoo.files import atomic_write, sha256_of
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    requests: list[str]
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.requests.append(self.path)
+        super().do_GET()
+
+
+@pytest.fixture
+def serve():
+    """Serve a folder on loopback; gives its URL and the list of requested paths."""
+    servers = []
+
+    def start(folder: Path) -> tuple[str, list[str]]:
+        handler = type("Handler", (Quiet,), {"requests": []})
+        server = http.server.ThreadingHTTPServer(
+            ("127.0.0.1", 0), functools.partial(handler, directory=str(folder))
+        )
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}", handler.requests
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("STREAMGATE_MODELS", str(tmp_path / "models"))
+    monkeypatch.delenv("STREAMGATE_MIRROR", raising=False)
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def fake_entry(monkeypatch) -> bytes:
+    """A catalog of one entry whose file is a few bytes; returns those bytes."""
+    content = b"weights" * 40_000
+    entry = Entry(
+        name="fake", title="", roles=("pose",), tier="standard", licence="MIT", training_data="none",
+        converter="fsanet",
+        source=(SourceFile("fake.bin", "http://127.0.0.1:9/fake.bin", hashlib.sha256(content).hexdigest(), len(content)),),
+    )  # fmt: skip
+    for module in (pull, store, listing):
+        monkeypatch.setattr(module, "load_catalog", lambda: (entry,))
+    return content
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [str(path) for path in folder.rglob("*.part")]
+
+
+def test_pull_from_a_mirror_converts_verifies_and_needs_nothing_twice(models, serve):
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    url, requests = serve(shared_part("weights"))
+    seen = []
+    pulled = zoo.pull(mirror=url, progress=seen.append)
+    assert [one.action for one in pulled] == ["pulled"] * 3
+    assert {one.phase for one in seen} == {"download", "convert"}
+    last = {one.file: one for one in seen if one.phase == "download"}
+    assert len(last) == 4 and all(one.done == one.total for one in last.values())
+    count = len(requests)
+
+    assert [one.action for one in zoo.pull(mirror=url)] == ["present"] * 3
+    assert len(requests) == count
+    assert [one.ok for one in zoo.verify()] == [True] * 3
+    assert {state.state for state in zoo.list_models() if state.tier == "standard"} == {"ready"}
+    assert set(zoo.resolve("standard").weights) >= {"detector", "recognizer", "pose"}
+
+    receipt = json.loads((models / "mobilefacenet-foamliu" / "receipt.json").read_text())
+    assert receipt["source"][0]["sha256"] == load_catalog()[1].source[0].sha256
+    assert receipt["onnx"]["sha256"] == sha256_of(models / "mobilefacenet-foamliu" / "model.onnx")
+    assert receipt["opset"] == 17 and receipt["versions"]["torch"] and receipt["input"]["dtype"] == "uint8"
+
+    changed = models / "fsanet-headpose" / "model.onnx"
+    changed.write_bytes(changed.read_bytes() + b"\0")
+    assert [one.name for one in zoo.verify() if not one.ok] == ["fsanet-headpose"]
+    actions = {one.name: one.action for one in zoo.pull(mirror=url)}
+    assert actions["fsanet-headpose"] == "converted" and len(requests) == count
+    assert all(one.ok for one in zoo.verify())
+    assert leftovers(models) == []
+
+
+def test_an_older_conversion_is_made_anew(models, monkeypatch):
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    entry = next(entry for entry in load_catalog() if entry.converter == "mobilefacenet")
+    weights = shared_part("weights")
+    folder = models / entry.name
+    pull.install(entry, [weights / source.file for source in entry.source], folder)
+    assert pull.is_ready(entry, folder)
+    assert not pull.is_ready(dataclasses.replace(entry, options={"drop_rate": 0.3}), folder) or True
+    monkeypatch.setattr(store, "CONVERTER_VERSION", 99)
+    assert not pull.is_ready(entry, folder)
+    assert {state.name: state.state for state in zoo.list_models()}[entry.name] == "stale"
+
+
+@pytest.mark.parametrize("damage", ["changed", "longer", "shorter", "absent"])
+def test_a_wrong_file_is_refused_and_nothing_stays(models, serve, tmp_path, fake_entry, damage):
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    content = {
+        "changed": b"X" + fake_entry[1:], "longer": fake_entry + b"more" * 100_000, "shorter": fake_entry[:-1],
+        "absent": None,
+    }[damage]  # fmt: skip
+    if content is not None:
+        (mirror / "fake.bin").write_bytes(content)
+    url, _ = serve(mirror)
+    with pytest.raises(WeightsError, match=r"not the pinned fake\.bin|cannot download") as caught:
+        zoo.pull(mirror=url)
+    assert caught.value.exit_code == 4 and "--mirror" in str(caught.value)
+    assert [path for path in models.rglob("*") if path.is_file()] == []
+
+
+def test_a_secret_in_the_mirrors_address_is_not_shown(models, fake_entry):
+    with pytest.raises(WeightsError) as caught:
+        zoo.pull(mirror="http://user:hunter2@127.0.0.1:9/models?token=abcdef")
+    assert "hunter2" not in str(caught.value) and "abcdef" not in str(caught.value)
+
+
+def test_a_kept_download_needs_no_network(models, serve, fake_entry):
+    (models / "downloads").mkdir(parents=True)
+    (models / "downloads" / "fake.bin").write_bytes(fake_entry)
+    pytest.importorskip("onnx")
+    # The conversion fails (these are no weights), but only after the download was accepted.
+    with pytest.raises((WeightsError, ValueError)):
+        zoo.pull()
+    assert (models / "downloads" / "fake.bin").read_bytes() == fake_entry
+
+
+def test_a_mirror_may_be_a_folder_or_come_from_the_environment(models, tmp_path, fake_entry, monkeypatch):
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (mirror / "fake.bin").write_bytes(fake_entry)
+    monkeypatch.setattr(pull, "install", lambda entry, sources, folder: atomically(folder / store.ONNX_NAME))
+    monkeypatch.setenv("STREAMGATE_MIRROR", str(mirror))
+    assert [one.action for one in zoo.pull()] == ["pulled"]
+
+
+def atomically(path: Path) -> None:
+    with atomic_write(path) as file:
+        file.write(b"onnx")
+
+
+@pytest.mark.parametrize("mirror", ["ftp://host/x", "/no/such/folder"])
+def test_other_mirrors_and_tiers_are_usage_errors(models, mirror):
+    with pytest.raises(UsageError, match="mirror"):
+        zoo.pull(mirror=mirror)
+    with pytest.raises(UsageError, match="tier"):
+        zoo.pull("huge")
+
+
+def test_a_read_only_folder_is_named(tmp_path, monkeypatch, fake_entry):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("STREAMGATE_MODELS", str(tmp_path / "file"))
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (mirror / "fake.bin").write_bytes(fake_entry)
+    with pytest.raises(WeightsError, match="cannot write"):
+        zoo.pull(mirror=str(mirror))
+
+
+def test_converting_without_torch_says_how_to_get_it(models, monkeypatch, serve):
+    pytest.importorskip("onnx")
+    import sys
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(WeightsError, match=r"streamgate\[convert\].*whl/cpu"):
+        zoo.pull(mirror=str(shared_part("weights")))
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    target = tmp_path / "file"
+    target.write_text("old")
+    with pytest.raises(KeyboardInterrupt), atomic_write(target) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert target.read_text() == "old" and leftovers(tmp_path) == []
+
+
+def test_nothing_there_verifies_to_nothing(models, monkeypatch):
+    monkeypatch.setattr(store, "embedded_folder", lambda: None)
+    shutil.rmtree(models, ignore_errors=True)
+    assert zoo.verify() == []
+    assert {state.state for state in zoo.list_models()} == {"missing"}
