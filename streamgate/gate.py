@@ -96,8 +96,7 @@ class Gate:
                     yield from self._pipeline.tracks(opened, result)
             except SourceError as error:
                 failed = failed or error
-        for error in found.errors:
-            failed = failed or error
+        failed = failed or next(iter(found.errors), None)
         if failed is not None:
             raise failed
 

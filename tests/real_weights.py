@@ -1,10 +1,9 @@
-"""Fixtures over the standard weights and the real faces of ../shared; they skip with a reason without them."""
+"""Fixtures over the standard weights and the real faces of ../shared; without these they skip, saying so."""
 
 from __future__ import annotations
 
 import atexit
 import functools
-import io
 import os
 import shutil
 import tarfile
@@ -17,10 +16,10 @@ import cv2
 import numpy as np
 import pytest
 
+from streamgate.errors import WeightsError
 from streamgate.networks import Networks
 from streamgate.networks.alignment import arcface_matrix
-from streamgate.zoo import resolve
-from streamgate.zoo.pull import pull
+from streamgate.zoo import pull, resolve
 
 Picture = np.ndarray
 
@@ -49,7 +48,7 @@ def _converted() -> Path:
 def standard_models() -> Path:
     """A models folder with the standard weights: $STREAMGATE_MODELS, else converted once from ../shared."""
     given = os.environ.get("STREAMGATE_MODELS")
-    if given and Path(given).is_dir() and not resolve_misses(given):
+    if given and Path(given).is_dir() and _resolves(given):
         return Path(given)
     shared_part("weights")
     pytest.importorskip("torch", reason="converting the standard weights needs torch")
@@ -57,14 +56,12 @@ def standard_models() -> Path:
     return _converted()
 
 
-def resolve_misses(folder: str) -> bool:
-    from streamgate.errors import WeightsError
-
+def _resolves(folder: str) -> bool:
     try:
         resolve(folder)
     except WeightsError:
-        return True
-    return False
+        return False
+    return True
 
 
 @pytest.fixture(scope="session")
@@ -86,17 +83,18 @@ def hq_faces() -> list[Picture]:
 
 
 @pytest.fixture(scope="session")
-def lfw() -> Callable[[str], Picture]:
+def lfw() -> Iterator[Callable[[str], Picture]]:
     """An LFW picture by its file name, RGB 250 x 250."""
-    archive = tarfile.open(shared_part("faces/lfw_folds1-5/images.tar"))
+    archive = tarfile.open(shared_part("faces/lfw_folds1-5/images.tar"))  # noqa: SIM115 (closed below)
 
     def read(name: str) -> Picture:
         member = archive.extractfile(name)
         assert member is not None, name
-        coded = np.frombuffer(io.BytesIO(member.read()).getbuffer(), np.uint8)
+        coded = np.frombuffer(member.read(), np.uint8)
         return np.ascontiguousarray(cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1])
 
-    return read
+    yield read
+    archive.close()
 
 
 def lfw_pairs(fold: int, each: int) -> list[tuple[str, str, bool]]:

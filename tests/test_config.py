@@ -63,7 +63,7 @@ def test_own_preset_may_be_partial(tmp_path) -> None:
     ],
 )
 def test_wrong_settings_name_the_remedy(setting: str, expected: str) -> None:
-    with pytest.raises(UsageError, match=".") as caught:
+    with pytest.raises(UsageError) as caught:
         load_config("studio", [setting])
     assert expected in str(caught.value)
     assert caught.value.exit_code == 2

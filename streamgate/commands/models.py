@@ -11,8 +11,8 @@ from rich.progress import DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
 from streamgate.errors import WeightsError
-from streamgate.zoo import list_models, models_folder, pull, verify
 from streamgate.zoo import Progress as PullStep
+from streamgate.zoo import list_models, models_folder, pull, verify
 
 
 def list_command(as_json: bool) -> int:

@@ -88,6 +88,8 @@ def run_command(request: RunRequest) -> int:
                 SourceResult(SourceInfo(_input_of(error), ""), status="failed", error=str(error))
                 for error in found.errors
             ]
+            if stop.is_set():
+                display.note("interrupted: what was found until now is written")
             sink.finish([*results, *lost], {"seconds": time.perf_counter() - began})
         display.table([*results, *lost], request.out, time.perf_counter() - began)
     return _exit_code([*results, *lost], interrupted=stop.is_set())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -19,7 +19,7 @@ class _End:
     pass
 
 
-def prefetch(items: Iterator[Item], depth: int) -> Iterator[Item]:
+def prefetch(items: Iterator[Item], depth: int) -> Generator[Item, None, None]:
     """Yield from `items`, which runs up to `depth` items ahead in another thread.
 
     An exception of `items` comes out here, in its place. When the caller stops early the thread stops too and

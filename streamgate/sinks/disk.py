@@ -88,7 +88,7 @@ class DiskSink:
         if self._has_results() and not self._overwrite:
             raise UsageError(
                 f"{self._out} holds the results of an earlier run; give --overwrite to replace them, "
-                "--resume to add to them, or another folder with -o"
+                "or another folder with -o"
             )
 
     def _has_results(self) -> bool:

@@ -85,6 +85,6 @@ def test_aligning_an_ffhq_face_gives_the_picture_back(networks, hq_faces):
         face = networks.detector.detect([picture])[0][0]
         errors.append(np.linalg.norm(ffhq_corners(face.landmarks) - wanted, axis=1).mean() / 256)
     assert np.median(errors) <= 0.04
-    again = cv2.warpAffine(hq_faces[0], ffhq_matrix(networks.detector.detect([hq_faces[0]])[0][0].landmarks, 256),
-                           (256, 256))  # fmt: skip
+    matrix = ffhq_matrix(networks.detector.detect([hq_faces[0]])[0][0].landmarks, 256)
+    again = cv2.warpAffine(hq_faces[0], matrix, (256, 256))
     assert np.abs(again.astype(int) - hq_faces[0]).mean() < 25

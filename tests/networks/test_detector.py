@@ -7,6 +7,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+
 from real_weights import lfw_pairs, overlap, read_rgb, shared_part
 
 

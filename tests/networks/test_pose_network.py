@@ -6,8 +6,8 @@ import json
 
 import cv2
 import numpy as np
-from real_weights import overlap, read_rgb, shared_part
 
+from real_weights import overlap, read_rgb, shared_part
 from streamgate.networks.alignment import box_matrix
 from streamgate.networks.pose import crop_box
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from real_weights import aligned, lfw_pairs
 
+from real_weights import aligned, lfw_pairs
 from streamgate.quality.serfiq import closed_form_spread
 
 THRESHOLD = 0.33
@@ -44,7 +44,6 @@ def test_company_does_not_change_a_face(networks, hq_faces, count):
 
 def test_threads_inside_a_run_do_not_change_a_face(networks, hq_faces):
     from real_weights import standard_models
-
     from streamgate.networks import Networks
 
     crops = np.stack([aligned(networks, face) for face in hq_faces[:3]])

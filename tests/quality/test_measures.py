@@ -16,7 +16,7 @@ from streamgate.quality.measures import Fusion, measure_all
 from streamgate.quality.pose import angle_scalar
 
 MAPPING = SigmoidMapping(0.5, 0.1)
-CALIBRATION = Calibration({name: MAPPING for name in MEASURE_NAMES} | {"size": SigmoidMapping(70.0, 20.0)})
+CALIBRATION = Calibration(dict.fromkeys(MEASURE_NAMES, MAPPING) | {"size": SigmoidMapping(70.0, 20.0)})
 
 
 def good_evidence() -> Evidence:

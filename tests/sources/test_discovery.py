@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
+from media import astronaut, astronaut_frames, write_clip
 from streamgate.errors import SourceError, UsageError
 from streamgate.sources import discover, open_source
 from streamgate.sources.naming import slug
-from media import astronaut, astronaut_frames, write_clip
 
 
 @pytest.fixture()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import cv2
@@ -11,8 +12,9 @@ import pytest
 from av import VideoFrame
 from av.filter import Graph
 
+from media import MATRIX_CODES, astronaut, make_frame, write_clip
+from streamgate.sources import open_source
 from streamgate.sources.picture import PictureMaker, PlanePicture, picture_of_rgb
-from media import MATRIX_CODES, astronaut, make_frame
 
 LEFT, CENTRE = "h264", "mjpeg"
 LIMIT = 2.0  # mean levels
@@ -292,3 +294,12 @@ def test_luma_samples_are_single_pixels_of_the_upright_luma(turn: tuple[int, int
 def test_luma_samples_of_planar_video_match_its_luma() -> None:
     picture = PictureMaker().picture(make_frame(astronaut(120, 90)))
     assert np.array_equal(picture.luma_samples(40, 30), picture.luma()[1::3, 1::3])
+
+
+def test_luma_samples_of_turned_planar_video_are_upright(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "turned.mp4", [astronaut(120, 90)] * 3, rotation=90)
+    with open_source(clip) as source:
+        picture = next(source.frames()).picture
+        luma = picture.luma()
+        assert luma.shape == (120, 90)
+        assert np.array_equal(picture.luma_samples(30, 40), luma[1::3, 1::3])

@@ -1,0 +1,27 @@
+"""Inference: pictures in, figures out, for the roles detector, recognizer, pose and ifqa (DESIGN 2).
+
+`Networks.open` finds the weights and gives one adapter a role; `Batcher` lets many tracks and sources share
+them; `alignment` says where crops lie.
+"""
+
+from __future__ import annotations
+
+from streamgate.networks.batcher import Batcher
+from streamgate.networks.detector import Detector
+from streamgate.networks.facade import Networks, WeightsRecord
+from streamgate.networks.ifqa import IfqaNetwork, IfqaOutput
+from streamgate.networks.pose import PoseNetwork
+from streamgate.networks.recognizer import LastAffine, Recognizer, RecognizerOutput
+
+__all__ = [
+    "Batcher",
+    "Detector",
+    "IfqaNetwork",
+    "IfqaOutput",
+    "LastAffine",
+    "Networks",
+    "PoseNetwork",
+    "Recognizer",
+    "RecognizerOutput",
+    "WeightsRecord",
+]

@@ -1,0 +1,95 @@
+"""Where a face lies: similarity to the ArcFace template, the FFHQ square, boxes as matrices (DESIGN 5).
+
+Every matrix is float64 (2, 3) and maps source pixels to result pixels, pixel centres at whole numbers, as
+`Picture.warp` and `cv2.warpAffine` take it. Landmarks are (5, 2) in the order of DESIGN 5.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streamgate.frames import Array
+
+ARCFACE_TEMPLATE = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+"""ArcFace's five landmarks in its 112 x 112 picture."""
+ARCFACE_TEMPLATE.flags.writeable = False
+
+ARCFACE_SIDE = 112
+
+
+def umeyama(source: Array, target: Array) -> Array:
+    """The similarity (rotation, one scale, shift; no mirroring) that takes `source` closest to `target`.
+
+    Least squares over points (K, 2), K >= 2 (Umeyama 1991). In the plane it has a closed form: with points as
+    complex numbers about their means, the factor is sum(conj(s) t) / sum(|s|^2).
+
+    Raises:
+        ValueError: all source points are the same.
+    """
+    source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
+    (sx, sy), (tx, ty) = (source - source_mean).T, (target - target_mean).T
+    power = float(np.sum(sx * sx + sy * sy))
+    if not power > 0.0:
+        raise ValueError("landmarks coincide; no similarity is defined")
+    cosine = float(np.sum(sx * tx + sy * ty)) / power
+    sine = float(np.sum(sx * ty - sy * tx)) / power
+    linear = np.array([[cosine, -sine], [sine, cosine]])
+    return np.column_stack([linear, target_mean - linear @ source_mean])
+
+
+def arcface_matrix(landmarks: Array, size: int = ARCFACE_SIDE) -> Array:
+    """Landmarks to the ArcFace picture of `size` pixels a side."""
+    scale = size / ARCFACE_SIDE
+    # Pixel centres: the centre of the first pixel moves from 0 to scale/2 - 1/2.
+    return umeyama(landmarks, (ARCFACE_TEMPLATE + 0.5) * scale - 0.5)
+
+
+def ffhq_side(landmarks: Array) -> float:
+    """Side of the FFHQ square in source pixels; a crop larger than this is upscaled."""
+    _, x = _ffhq_axes(landmarks)
+    return 2.0 * float(np.hypot(*x))
+
+
+def ffhq_corners(landmarks: Array) -> Array:
+    """Corners of the FFHQ square in source pixels, (4, 2): top left, top right, bottom right, bottom left."""
+    centre, x = _ffhq_axes(landmarks)
+    y = _rot90(x)
+    return np.array([centre - x - y, centre + x - y, centre + x + y, centre - x + y])
+
+
+def ffhq_matrix(landmarks: Array, size: int) -> Array:
+    """The FFHQ square to a picture of `size` pixels a side."""
+    centre, x = _ffhq_axes(landmarks)
+    gain = size / (2.0 * float(x @ x))
+    linear = gain * np.array([x, _rot90(x)])
+    # Corners are the outer edges of the corner pixels, hence the half pixel.
+    return np.column_stack([linear, np.full(2, size / 2.0 - 0.5) - linear @ centre])
+
+
+def box_matrix(box: Array, size: int) -> Array:
+    """A box [x1, y1, x2, y2] stretched to a picture of `size` pixels a side (its aspect is not kept)."""
+    x1, y1, x2, y2 = (float(value) for value in box)
+    if not (x2 > x1 and y2 > y1):
+        raise ValueError(f"box {[x1, y1, x2, y2]} is empty")
+    horizontal, vertical = size / (x2 - x1), size / (y2 - y1)
+    return np.array([[horizontal, 0.0, -horizontal * x1 - 0.5], [0.0, vertical, -vertical * y1 - 0.5]])
+
+
+def _ffhq_axes(landmarks: Array) -> tuple[Array, Array]:
+    """Centre of the FFHQ square and the vector from it to the middle of its right side (DESIGN 5)."""
+    points = np.asarray(landmarks, np.float64)
+    eyes, mouth = points[:2].mean(axis=0), points[3:].mean(axis=0)
+    across, down = points[1] - points[0], mouth - eyes
+    x = across - _rot90(down)
+    length = float(np.hypot(*x))
+    if not length > 0.0:
+        raise ValueError("landmarks coincide; no FFHQ square is defined")
+    x = x / length * max(2.0 * float(np.hypot(*across)), 1.8 * float(np.hypot(*down)))
+    return eyes + 0.1 * down, x
+
+
+def _rot90(vector: Array) -> Array:
+    return np.array([-vector[1], vector[0]])

@@ -1,0 +1,155 @@
+"""One queue a role, shared by all tracks and sources, so that a GPU sees full batches.
+
+Who shares a batch never changes a result: `Session.run_rows` sees to that on the CPU, and to within 1e-3 on
+CUDA. Queues are bounded: `submit` waits while its role's queue is full.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from threading import Condition, Thread
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from streamgate.frames import Array
+from streamgate.networks.facade import Networks
+from streamgate.networks.ifqa import IfqaOutput
+from streamgate.networks.recognizer import RecognizerOutput
+
+Runner = Callable[[Sequence[Array]], Sequence[Any]]
+"""Results in the order of the arrays, one each."""
+
+
+class Batcher:
+    """Runs submitted pictures on worker threads and answers through futures.
+
+    Results: "detector" list[Face]; "recognizer" RecognizerOutput and "ifqa" IfqaOutput of one face, without
+    the N axis; "pose" float32 (3,) degrees. Use as a context manager.
+    """
+
+    def __init__(self, runners: Mapping[str, Runner], max_batch: int = 16, limit: int = 64, workers: int = 1):
+        """Start `workers` threads a role; at most `max_batch` items a run and `limit` waiting a role."""
+        self._lanes = {role: _Lane(role, run, max_batch, limit, workers) for role, run in runners.items()}
+
+    @classmethod
+    def over(cls, networks: Networks, threshold: float = 0.5, workers: int | None = None, limit: int = 64) -> Batcher:
+        """A batcher over open networks; `threshold` is the detector's.
+
+        On the CPU each item is a run of its own and `workers` runs of a role go on at once (default: one a
+        core, at most 8, for each holds its own activations); on CUDA one worker fills batches of up to 16.
+        """
+        if workers is None:
+            workers = 1 if networks.on_cuda else min(8, os.cpu_count() or 1)
+        return cls(runners(networks, threshold), 16 if networks.on_cuda else 1, limit, workers)
+
+    def submit(self, role: str, picture: Array) -> Future[Any]:
+        """Queue one picture; the future gives its result or the exception of the run it was in.
+
+        Raises:
+            KeyError: no such role (ifqa without weights).
+            RuntimeError: the batcher is closed.
+        """
+        return self._lanes[role].submit(picture)
+
+    def close(self) -> None:
+        """Finish what is queued, then stop the threads; a second call does nothing."""
+        for lane in self._lanes.values():
+            lane.close()
+        for lane in self._lanes.values():
+            lane.join()
+
+    def __enter__(self) -> Batcher:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def runners(networks: Networks, threshold: float) -> dict[str, Runner]:
+    """What the batcher runs for each role that has weights."""
+
+    def recognize(crops: Sequence[Array]) -> list[RecognizerOutput]:
+        out = networks.recognizer.run(np.stack(crops))
+        return [out.row(i) for i in range(len(crops))]
+
+    found: dict[str, Runner] = {
+        "detector": lambda pictures: networks.detector.detect(pictures, threshold),
+        "recognizer": recognize,
+        "pose": lambda crops: list(networks.pose.run(np.stack(crops))),
+    }
+    ifqa = networks.ifqa
+    if ifqa is not None:
+
+        def rate(crops: Sequence[Array]) -> list[IfqaOutput]:
+            out = ifqa.run(np.stack(crops))
+            return [out.row(i) for i in range(len(crops))]
+
+        found["ifqa"] = rate
+    return found
+
+
+class _Lane:
+    """The queue and the threads of one role."""
+
+    def __init__(self, role: str, run: Runner, max_batch: int, limit: int, workers: int) -> None:
+        self._run = run
+        self._max_batch = max_batch
+        self._limit = limit
+        self._waiting: deque[tuple[Array, Future[Any]]] = deque()
+        self._changed = Condition()
+        self._closed = False
+        self._threads = [
+            Thread(target=self._work, name=f"streamgate-{role}-{index}", daemon=True) for index in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, picture: Array) -> Future[Any]:
+        future: Future[Any] = Future()
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or len(self._waiting) < self._limit)
+            if self._closed:
+                raise RuntimeError("the batcher is closed")
+            self._waiting.append((picture, future))
+            self._changed.notify_all()
+        return future
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or bool(self._waiting))
+                if not self._waiting:
+                    return
+                count = min(self._max_batch, len(self._waiting))
+                taken = [self._waiting.popleft() for _ in range(count)]
+                self._changed.notify_all()
+            # A future cancelled while it waited is dropped here; from now on it can no longer be cancelled.
+            taken = [(picture, future) for picture, future in taken if future.set_running_or_notify_cancel()]
+            if taken:
+                self._answer(taken)
+
+    def _answer(self, taken: list[tuple[Array, Future[Any]]]) -> None:
+        try:
+            results = self._run([picture for picture, _ in taken])
+        except BaseException as error:  # whatever it was belongs to those who wait, not to this thread
+            for _, future in taken:
+                future.set_exception(error)
+            return
+        for (_, future), result in zip(taken, results, strict=True):
+            future.set_result(result)

@@ -1,0 +1,73 @@
+"""Finding faces: RetinaFace graphs of either layout behind one decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from streamgate.frames import Array, Face
+from streamgate.networks.priors import PriorCache, decode, suppress
+from streamgate.networks.runtime import Session, as_input
+
+STRIDE = 32
+"""Input sides are multiples of the coarsest stride; a picture is padded to it at its right and bottom."""
+
+NMS_OVERLAP = 0.4
+MAX_CANDIDATES = 2000
+"""Priors above the threshold that are looked at, best first; a crowd of 300 faces raises about that many."""
+
+_PAD = (123, 117, 104)
+"""The networks' mean colour: padding looks like the zeros that their convolutions pad with."""
+
+
+class Detector:
+    """Faces in pictures, each found independently of what else is in the batch. Thread-safe."""
+
+    def __init__(self, session: Session) -> None:
+        session.need_outputs("loc", "conf", "landm")
+        self._session = session
+        self._priors = PriorCache()
+
+    def detect(self, pictures: Sequence[Array], threshold: float = 0.5) -> list[list[Face]]:
+        """Faces of each picture, best score first, in its own pixels.
+
+        Pictures are RGB uint8 (h, w, 3) of any size and are not scaled: faces from about 10 to 500 pixels
+        are found, so give a thumbnail at the scale where the smallest face you want has 16 pixels. Boxes
+        may reach past the picture's edge. Pictures of one padded size share a run on a GPU.
+        """
+        shapes = [_padded_shape(picture) for picture in pictures]
+        found: list[list[Face]] = [[] for _ in pictures]
+        for shape in dict.fromkeys(shapes):
+            indices = [index for index, other in enumerate(shapes) if other == shape]
+            batch = np.stack([_pad(pictures[index], shape) for index in indices])
+            outputs = self._session.run_rows(as_input(batch, self._session.weights.input))
+            grid = self._priors.get(*shape)
+            for row, index in enumerate(indices):
+                found[index] = _faces(outputs["loc"][row], outputs["conf"][row], outputs["landm"][row], grid, threshold)
+        return found
+
+
+def _padded_shape(picture: Array) -> tuple[int, int]:
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
+        raise ValueError(f"expected RGB uint8 (h, w, 3), got {picture.dtype} {picture.shape}")
+    height, width = picture.shape[:2]
+    return -(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE
+
+
+def _pad(picture: Array, shape: tuple[int, int]) -> Array:
+    bottom, right = shape[0] - picture.shape[0], shape[1] - picture.shape[1]
+    if bottom == 0 and right == 0:
+        return picture
+    return np.asarray(cv2.copyMakeBorder(picture, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=_PAD))
+
+
+def _faces(loc: Array, scores: Array, landmarks: Array, grid: Array, threshold: float) -> list[Face]:
+    """Decode one picture's figures: (P, 4), (P,), (P, 10) with priors (P, 3)."""
+    above = np.flatnonzero(scores >= threshold)
+    if len(above) > MAX_CANDIDATES:
+        above = above[np.argsort(-scores[above], kind="stable")[:MAX_CANDIDATES]]
+    boxes, points = decode(loc[above], landmarks[above], grid[above])
+    kept = suppress(boxes, scores[above], NMS_OVERLAP)
+    return [Face(boxes[i], points[i], float(scores[above[i]])) for i in kept]

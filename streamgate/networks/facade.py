@@ -1,0 +1,95 @@
+"""All networks of a run, opened together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from streamgate.networks.detector import Detector
+from streamgate.networks.ifqa import IfqaNetwork
+from streamgate.networks.pose import PoseNetwork
+from streamgate.networks.recognizer import Recognizer
+from streamgate.networks.runtime import Session
+from streamgate.zoo.catalog import Calibration
+from streamgate.zoo.store import Fallback, Weights, resolve
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsRecord:
+    """What a run's summary says about the weights of one role."""
+
+    role: str
+    name: str
+    tier: str
+    file: str
+    sha256: str
+    licence: str
+
+
+class Networks:
+    """The adapters of a run: `detector`, `recognizer`, `pose`, and `ifqa`, which is None without weights.
+
+    Adapters are thread-safe and may be shared by any number of sources. Use as a context manager.
+    """
+
+    def __init__(self, weights: dict[str, Weights], fallbacks: tuple[Fallback, ...], device: str, threads: int):
+        """Open sessions; prefer `Networks.open`, which finds the weights."""
+        # One session may fill several roles (DESIGN 2).
+        sessions: dict[Path, Session] = {}
+        for found in weights.values():
+            if found.path not in sessions:
+                sessions[found.path] = Session(found, device, threads)
+        by_role = {role: sessions[found.path] for role, found in weights.items()}
+        self.detector = Detector(by_role["detector"])
+        self.recognizer = Recognizer(by_role["recognizer"])
+        self.pose = PoseNetwork(by_role["pose"])
+        self.ifqa = IfqaNetwork(by_role["ifqa"]) if "ifqa" in by_role else None
+        self.fallbacks = fallbacks
+        self.on_cuda = any(session.on_cuda for session in sessions.values())
+        self._weights = weights
+
+    @classmethod
+    def open(cls, models: str = "standard", device: str = "auto", threads: int = 1) -> Networks:
+        """Find weights ("embedded", "standard" or a folder) and open them.
+
+        `threads` is the number inside one run on the CPU; 1 costs the fewest core-ms, use 2 for latency.
+
+        Raises:
+            WeightsError: a required role has no weights, or a file is not what its receipt says (exit 4).
+            DeviceError: CUDA was asked for and is not there (exit 6).
+        """
+        found = resolve(models)
+        return cls(dict(found.weights), found.fallbacks, device, threads)
+
+    @property
+    def weights(self) -> list[WeightsRecord]:
+        """One record a filled role, for `summary.json`."""
+        return [
+            WeightsRecord(
+                role,
+                found.name,
+                found.tier,
+                f"{found.path.parent.name}/{found.path.name}",
+                found.sha256,
+                found.licence,
+            )
+            for role, found in self._weights.items()
+        ]
+
+    def calibration(self, role: str) -> Calibration | None:
+        """How the role's raw figure becomes a scalar; None: no weights, or `uncalibrated`."""
+        found = self._weights.get(role)
+        return found.calibration if found else None
+
+    def close(self) -> None:
+        """Let go of the sessions; adapters held elsewhere keep working until they are dropped."""
+        self._weights = {}
+
+    def __enter__(self) -> Networks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,39 @@
+"""How clean and real a face looks: IFQA's score and map (DESIGN 4.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from streamgate.frames import Array
+from streamgate.networks.runtime import Session, as_input, check_pictures
+
+CROP_SIDE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class IfqaOutput:
+    """Rows for N faces: `score` float32 (N,) and `map` float32 (N, 256, 256), both 0..1, higher is better.
+
+    From the batcher one face, without the N axis.
+    """
+
+    score: Array
+    map: Array
+
+    def row(self, index: int) -> IfqaOutput:
+        """One face's figures, without the N axis."""
+        return IfqaOutput(self.score[index], self.map[index])
+
+
+class IfqaNetwork:
+    """Realness of FFHQ-aligned crops. Thread-safe."""
+
+    def __init__(self, session: Session) -> None:
+        session.need_outputs("score", "map")
+        self._session = session
+
+    def run(self, crops: Array) -> IfqaOutput:
+        """Run crops RGB uint8 (N, 256, 256, 3), aligned with `ffhq_matrix`; never an upscaled 112 crop."""
+        crops = check_pictures(crops, CROP_SIDE)
+        outputs = self._session.run_rows(as_input(crops, self._session.weights.input))
+        return IfqaOutput(outputs["score"], outputs["map"])

@@ -1,0 +1,34 @@
+"""Where a head looks: yaw, pitch and roll in the signs of DESIGN 5."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streamgate.frames import Array
+from streamgate.networks.runtime import Session, as_input, check_pictures
+
+CROP_SIDE = 64
+MARGIN = 0.1
+"""What the crop adds to the face box on each side, as a share of the box's side."""
+
+
+def crop_box(box: Array) -> Array:
+    """The region the network wants for a face box [x1, y1, x2, y2]; warp it with `alignment.box_matrix`."""
+    x1, y1, x2, y2 = (float(value) for value in box)
+    dx, dy = MARGIN * (x2 - x1), MARGIN * (y2 - y1)
+    return np.array([x1 - dx, y1 - dy, x2 + dx, y2 + dy])
+
+
+class PoseNetwork:
+    """Head pose of face crops. Thread-safe."""
+
+    def __init__(self, session: Session) -> None:
+        session.need_outputs("pose")
+        self._session = session
+        self._signs = np.asarray(session.weights.output.get("signs", (1.0, 1.0, 1.0)), np.float32)
+
+    def run(self, crops: Array) -> Array:
+        """Degrees, float32 (N, 3): yaw, pitch, roll; crops RGB uint8 (N, 64, 64, 3) of `crop_box`."""
+        crops = check_pictures(crops, CROP_SIDE)
+        outputs = self._session.run_rows(as_input(crops, self._session.weights.input))
+        return np.asarray(outputs["pose"] * self._signs)

@@ -1,0 +1,72 @@
+"""Who a face is, and how surely the network says so: embedding and SER-FIQ's spread in one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamgate.errors import WeightsError
+from streamgate.frames import Array
+from streamgate.networks.runtime import Session, as_input, check_pictures
+from streamgate.zoo.files import sha256_of
+
+CROP_SIDE = 112
+
+
+@dataclass(frozen=True, slots=True)
+class RecognizerOutput:
+    """Rows for N faces; from the batcher one face, without the N axis.
+
+    Attributes:
+        embedding: float32 (N, D), not normalised.
+        spread: float32 (N,), SER-FIQ's d by the closed form of DESIGN 4.1; NaN where it is not defined
+            (the embedding is zero, or a figure overflowed): the measure's status is then `error`.
+        features: float32 (N, K), what enters the last affine layer; for the sampled form.
+    """
+
+    embedding: Array
+    spread: Array
+    features: Array
+
+    def row(self, index: int) -> RecognizerOutput:
+        """One face's figures, without the N axis."""
+        return RecognizerOutput(self.embedding[index], self.spread[index], self.features[index])
+
+
+@dataclass(frozen=True, slots=True)
+class LastAffine:
+    """The last layer A x + c with its batch norm folded in: `weight` (D, K), `bias` (D,), float32."""
+
+    weight: Array
+    bias: Array
+
+
+class Recognizer:
+    """Embeddings of ArcFace-aligned crops. Thread-safe."""
+
+    def __init__(self, session: Session) -> None:
+        session.need_outputs("embedding", "spread", "features")
+        self._session = session
+
+    def run(self, crops: Array) -> RecognizerOutput:
+        """Run crops RGB uint8 (N, 112, 112, 3), aligned with `arcface_matrix`."""
+        crops = check_pictures(crops, CROP_SIDE)
+        outputs = self._session.run_rows(as_input(crops, self._session.weights.input))
+        embedding, spread = outputs["embedding"], outputs["spread"]
+        defined = np.isfinite(spread) & np.isfinite(embedding).all(axis=1) & embedding.any(axis=1)
+        return RecognizerOutput(embedding, np.where(defined, spread, np.float32(np.nan)), outputs["features"])
+
+    def last_affine(self) -> LastAffine:
+        """A and c, read from beside the ONNX file.
+
+        Raises:
+            WeightsError: these weights came without them, or the file changed.
+        """
+        weights = self._session.weights
+        if weights.affine is None:
+            raise WeightsError(f"{weights.name}: has no stored last layer; use serfiq.method = 'closed'")
+        if not weights.affine.is_file() or sha256_of(weights.affine) != weights.affine_sha256:
+            raise WeightsError(f"{weights.name}: {weights.affine} is missing or changed; run `streamgate models pull`")
+        with np.load(weights.affine, allow_pickle=False) as arrays:
+            return LastAffine(arrays["weight"], arrays["bias"])

@@ -1,0 +1,150 @@
+"""Inference sessions: the only place that touches ONNX Runtime, imported when the first network opens."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from streamgate.errors import DeviceError, StreamgateError, UsageError, WeightsError
+from streamgate.frames import Array
+from streamgate.zoo.catalog import InputSpec
+from streamgate.zoo.store import Weights
+
+BATCH_SIZES = (1, 2, 4, 8, 16)
+"""Batches on a GPU are padded to one of these, so that shapes, and with them kernels, stay few."""
+
+
+class Session:
+    """One ONNX file on one device, verified against the hash of its receipt or card.
+
+    `run_rows` gives the same bits for a row whatever rows come with it: on the CPU each row is run by
+    itself (measured: batches of 2 to 8 are no faster for detector and recognizer, and change the last bits of
+    spread and pose); on CUDA rows are padded to fixed batch sizes. Safe to call from several threads.
+    """
+
+    def __init__(self, weights: Weights, device: str = "auto", threads: int = 1) -> None:
+        """Open `weights` on "auto", "cpu", "cuda" or "cuda:N", with `threads` threads inside one run (CPU).
+
+        Raises:
+            WeightsError: the file is missing, changed, or not a model that runs.
+            DeviceError: CUDA was asked for and is not what the session runs on.
+            StreamgateError: ONNX Runtime is not installed.
+        """
+        ort = _onnxruntime()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        # Waiting threads sleep instead of burning a core that decoding could use.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Pictures of many sizes pass through the detector; a memory plan for each would add up.
+        options.enable_mem_pattern = False
+        self.weights = weights
+        try:
+            self._session = ort.InferenceSession(
+                _verified_bytes(weights), options, providers=_providers(device, ort.get_available_providers())
+            )
+        except StreamgateError:
+            raise
+        except Exception as error:  # onnxruntime raises its own, unrelated exception types
+            reason = (str(error).splitlines() or [""])[0]
+            raise WeightsError(f"{weights.name}: {weights.path} cannot be run ({reason})") from error
+        self.on_cuda = self._session.get_providers()[0] == "CUDAExecutionProvider"
+        # Asking for CUDA never raises: it silently runs on the CPU (DESIGN 7).
+        if device.startswith("cuda") and not self.on_cuda:
+            raise DeviceError(
+                f"device {device!r} is not available to ONNX Runtime (it offers "
+                f"{', '.join(ort.get_available_providers())}); for GPUs: pip uninstall onnxruntime, then "
+                "pip install 'streamgate[gpu]'; or use --device cpu"
+            )
+        self._input = self._session.get_inputs()[0].name
+        self.outputs = tuple(output.name for output in self._session.get_outputs())
+
+    def run(self, batch: Array) -> dict[str, Array]:
+        """All outputs by name for one ready-made batch."""
+        return dict(zip(self.outputs, self._session.run(None, {self._input: batch}), strict=True))
+
+    def run_rows(self, rows: Array) -> dict[str, Array]:
+        """All outputs by name for rows (N, ...), N >= 1, each row's figures independent of the others."""
+        if not self.on_cuda:
+            parts = [self.run(rows[i : i + 1]) for i in range(len(rows))]
+        else:
+            largest = BATCH_SIZES[-1]
+            parts = [self._run_padded(rows[i : i + largest]) for i in range(0, len(rows), largest)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
+
+    def _run_padded(self, rows: Array) -> dict[str, Array]:
+        size = next(size for size in BATCH_SIZES if size >= len(rows))
+        padding = np.repeat(rows[-1:], size - len(rows), axis=0)
+        outputs = self.run(np.concatenate([rows, padding]))
+        return {name: output[: len(rows)] for name, output in outputs.items()}
+
+    def need_outputs(self, *names: str) -> None:
+        """Refuse a graph that lacks one of the outputs its role is read from.
+
+        Raises:
+            WeightsError: it does.
+        """
+        missing = [name for name in names if name not in self.outputs]
+        if missing:
+            raise WeightsError(f"{self.weights.name}: its graph has no output {', '.join(missing)}")
+
+
+def check_pictures(pictures: Array, size: int) -> Array:
+    """Contiguous uint8 (N, size, size, 3), or a ValueError that says what came instead."""
+    pictures = np.asarray(pictures)
+    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[1:] != (size, size, 3):
+        raise ValueError(f"expected RGB uint8 (N, {size}, {size}, 3), got {pictures.dtype} {pictures.shape}")
+    return np.ascontiguousarray(pictures)
+
+
+def as_input(pictures: Array, spec: InputSpec) -> Array:
+    """RGB uint8 (N, H, W, 3) as the graph wants it (see InputSpec)."""
+    if spec.dtype == "uint8":
+        return pictures
+    if spec.colour == "BGR":
+        pictures = pictures[..., ::-1]
+    planes = pictures.transpose(0, 3, 1, 2).astype(np.float32)
+    mean = np.asarray(spec.mean, np.float32).reshape(1, 3, 1, 1)
+    scale = np.asarray(spec.scale, np.float32).reshape(1, 3, 1, 1)
+    return np.ascontiguousarray((planes - mean) * scale)
+
+
+def _verified_bytes(weights: Weights) -> bytes:
+    """The file's content, which must hash to what its receipt or card says."""
+    try:
+        content = weights.path.read_bytes()
+    except OSError as error:
+        raise WeightsError(
+            f"{weights.name}: {weights.path} cannot be read ({error.strerror}); run `streamgate models pull`"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != weights.sha256:
+        raise WeightsError(
+            f"{weights.name}: {weights.path} is not what its receipt describes; run `streamgate models pull`"
+        )
+    return content
+
+
+def _providers(device: str, available: list[str]) -> list[Any]:
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    kind, _, number = device.partition(":")
+    if kind not in ("auto", "cuda") or (number and (kind == "auto" or not number.isdigit())):
+        raise UsageError(f"device {device!r} is not one of auto, cpu, cuda, cuda:N")
+    if "CUDAExecutionProvider" not in available:
+        return ["CPUExecutionProvider"]
+    # TF32 moves figures by 1e-2; the heuristic search picks the same kernel for a shape every time.
+    settings = {"device_id": int(number or 0), "use_tf32": 0, "cudnn_conv_algo_search": "HEURISTIC"}
+    return [("CUDAExecutionProvider", settings), "CPUExecutionProvider"]
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise StreamgateError(
+            "ONNX Runtime is not installed: pip install 'streamgate[cpu]' (or 'streamgate[gpu]' with CUDA)"
+        ) from error
+    return onnxruntime

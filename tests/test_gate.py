@@ -1,0 +1,99 @@
+"""The Python API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from media import astronaut, astronaut_frames, plain_frames, write_clip
+from real_weights import standard_models
+from streamgate import Gate
+from streamgate.errors import SourceError, UsageError, WeightsError
+
+
+@pytest.fixture(scope="module")
+def gate():
+    with Gate(models=str(standard_models()), device="cpu") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    frames = astronaut_frames(30, (640, 480), step=1.0, zoom=1.6)
+    return write_clip(
+        tmp_path_factory.mktemp("clips") / "twice.mp4", [*frames, *plain_frames(50, (640, 480)), *frames]
+    )
+
+
+def test_run_yields_a_shot_a_track(gate: Gate, clip: Path) -> None:
+    shots = list(gate.run(clip))
+    assert [shot.track.track_id for shot in shots] == [1, 2]
+    for shot in shots:
+        assert shot.image.dtype == np.uint8 and shot.image.shape == (512, 512, 3)
+        assert shot.gate.passed and shot.quality is not None
+        assert shot.track.first_pts <= shot.pts_seconds <= shot.track.last_pts
+
+
+def test_run_yields_a_track_as_soon_as_it_ends(gate: Gate, clip: Path) -> None:
+    shots = gate.run(clip)
+    assert next(shots).track.track_id == 1
+    shots.close()
+
+
+def test_run_takes_several_and_reports_what_failed_after_the_others(gate: Gate, clip: Path) -> None:
+    found = []
+    with pytest.raises(SourceError, match=r"missing\.mp4"):
+        for shot in gate.run([clip.with_name("missing.mp4"), clip]):
+            found.append(shot)
+    assert len(found) == 2
+
+
+def test_score_gives_the_faces_of_a_picture(gate: Gate) -> None:
+    (face,) = gate.score(astronaut())
+    assert face.quality is not None and face.embedding is not None and face.embedding.shape == (128,)
+    assert abs(face.face.landmarks[2] - [226, 131]).max() < 12
+
+
+def test_score_finds_a_face_that_fills_the_picture_and_several(gate: Gate) -> None:
+    close = astronaut()[40:190, 150:290]
+    assert len(gate.score(np.ascontiguousarray(close))) == 1
+    image = astronaut()
+    assert len(gate.score(np.hstack([image, image[:, ::-1]]))) == 2
+
+
+def test_mirroring_negates_yaw_and_roll(gate: Gate) -> None:
+    image = astronaut()
+    (face,) = gate.score(image)
+    (mirrored,) = gate.score(np.ascontiguousarray(image[:, ::-1]))
+    assert face.pose.yaw == pytest.approx(-mirrored.pose.yaw, abs=6)
+    assert face.pose.roll == pytest.approx(-mirrored.pose.roll, abs=4)
+    assert face.pose.pitch == pytest.approx(mirrored.pose.pitch, abs=6)
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((10, 10), np.uint8), np.zeros((10, 10, 3), np.float32), np.zeros((10, 10, 4), np.uint8)]
+)
+def test_score_refuses_what_is_no_rgb_picture(gate: Gate, wrong: np.ndarray) -> None:
+    with pytest.raises(UsageError, match="RGB"):
+        gate.score(wrong)
+
+
+def test_opening_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="studio"):
+        Gate("stduio")
+    monkeypatch.setenv("STREAMGATE_MODELS", str(tmp_path))
+    with pytest.raises(WeightsError, match="models pull"):
+        Gate()
+
+
+def test_sampled_serfiq_agrees_with_the_closed_form() -> None:
+    with Gate(
+        models=str(standard_models()), settings=["serfiq.method=sampled", "serfiq.samples=500"]
+    ) as sampled:
+        (one,) = sampled.score(astronaut())
+    with Gate(models=str(standard_models())) as closed:
+        (other,) = closed.score(astronaut())
+    assert one.measures["serfiq"].raw != other.measures["serfiq"].raw
+    assert one.measures["serfiq"].raw == pytest.approx(other.measures["serfiq"].raw, abs=0.006)
