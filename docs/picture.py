@@ -38,7 +38,9 @@ def frames() -> list[np.ndarray]:
     return made
 
 
-def label(image: np.ndarray, text: str, place: tuple[int, int], colour: tuple[int, int, int], size: float = 0.5) -> None:
+def label(
+    image: np.ndarray, text: str, place: tuple[int, int], colour: tuple[int, int, int], size: float = 0.5
+) -> None:
     cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
 
 
@@ -55,7 +57,8 @@ def main() -> None:
             for face in faces[:1]:
                 x1, y1, x2, y2 = face.face.box.astype(int)
                 cv2.rectangle(frame, (x1, y1), (x2, y2), GREEN if kept else (200, 80, 70), 3)
-                text = f"quality {face.quality:.0f}" if face.gate.passed and face.quality else ", ".join(face.gate.reasons)
+                reasons = ", ".join(face.gate.reasons)
+                text = f"quality {face.quality:.0f}" if face.gate.passed else reasons
                 label(frame, text, (x1, y1 - 10), WHITE, 0.7)
             strip.append(cv2.resize(frame, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA))
     panel = np.full((HEIGHT, 300, 3), 250, np.uint8)

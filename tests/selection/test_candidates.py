@@ -1,0 +1,134 @@
+"""The cascade: what is scored, and what may be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from streamgate.config import Config, load_config
+from streamgate.frames import Array, Candidate, Face, Frame, GateResult, Picture
+from streamgate.selection.candidates import TrackSelector
+from streamgate.selection.steps import Ask, Steps, run_together
+from streamgate.sources import picture_of_rgb
+
+PICTURE = picture_of_rgb(np.zeros((64, 64, 3), np.uint8))
+FACE = Face(np.array([10, 10, 50, 50], np.float32), np.full((5, 2), 30, np.float32), 0.99)
+
+
+class KnownQuality:
+    """Scores by a function of time; counts what was asked of it."""
+
+    def __init__(self, quality: Callable[[float], float], promise: Callable[[float], float] | None = None) -> None:
+        self._quality = quality
+        self._promise = promise or (lambda pts: 100.0)
+        self.scored: list[float] = []
+
+    def glance(self, candidate: Candidate, picture: Picture) -> float:
+        return self._promise(candidate.pts_seconds)
+
+    def score(self, candidate: Candidate, picture: Picture, floor: float, *, full: bool) -> Steps:
+        (answer,) = yield [Ask("recognizer", np.zeros((1, 1, 3), np.uint8))]
+        assert answer == "recognizer"
+        self.scored.append(candidate.pts_seconds)
+        candidate.quality = self._quality(candidate.pts_seconds)
+        candidate.gate = GateResult(candidate.quality >= 20, () if candidate.quality >= 20 else ("serfiq_low",))
+
+    def crop(self, candidate: Candidate, picture: Picture) -> Array:
+        return np.zeros((4, 4, 3), np.uint8)
+
+
+def drive(config: Config, scorer: KnownQuality, seconds: float, *, fps: float = 25, stride: int = 5) -> TrackSelector:
+    """A track of `seconds`, detected every `stride` frames."""
+    selector = TrackSelector(1, config, scorer)
+
+    def judge(*, final: bool = False) -> None:
+        run_together([selector.judge(final=final)], lambda asks: [ask.role for ask in asks])
+
+    for place in range(round(seconds * fps)):
+        frame = Frame(PICTURE, place / fps, frame_index=place)
+        if place % stride:
+            selector.between(frame, FACE.box)
+            continue
+        selector.detected(frame, FACE)
+        if selector.ready():
+            judge()
+    judge(final=True)
+    return selector
+
+
+def best(selector: TrackSelector) -> Candidate:
+    (ranked,) = selector.keeper.finish()
+    return ranked.candidate
+
+
+def test_what_is_kept_had_its_neighbours_scored() -> None:
+    scorer = KnownQuality(lambda pts: 50 + 5 * np.sin(3 * pts))
+    kept = best(drive(load_config(), scorer, 8.0))
+    for beside in (-1, 1):
+        assert any(abs(kept.pts_seconds + beside / 25 - pts) < 1e-6 for pts in scorer.scored)
+
+
+def test_a_lucky_frame_between_bad_ones_is_not_kept() -> None:
+    def quality(pts: float) -> float:
+        return 99.0 if abs(pts - 2.2) < 1e-6 else 60.0 if 4 < pts < 6 else 30.0
+
+    scorer = KnownQuality(quality, promise=lambda pts: quality(pts) + 0.5)
+    kept = best(drive(load_config(), scorer, 8.0))
+    assert 2.2 in [pytest.approx(pts) for pts in scorer.scored]
+    assert 4 < kept.pts_seconds < 6
+
+
+def test_the_search_climbs_to_a_better_neighbour() -> None:
+    # Promise is blind inside a bucket; quality peaks two frames after each bucket's first detection.
+    scorer = KnownQuality(lambda pts: 80 - 200 * abs(pts - 4.08), promise=lambda pts: 100.0)
+    kept = best(drive(load_config(), scorer, 8.0))
+    assert abs(kept.pts_seconds - 4.08) < 0.05
+
+
+def test_cost_follows_useful_candidates_not_frames() -> None:
+    steady = KnownQuality(lambda pts: 80.0, promise=lambda pts: 80.2)
+    drive(load_config(), steady, 60.0)
+    assert len(steady.scored) <= 5
+    hopeless = KnownQuality(lambda pts: 80.0, promise=lambda pts: 0.0)
+    drive(load_config(), hopeless, 60.0)
+    assert hopeless.scored == []
+
+
+def test_exhaustive_scores_every_frame_once_and_finds_the_best() -> None:
+    scorer = KnownQuality(lambda pts: 40 + 10 * np.sin(pts) + (25 if abs(pts - 5.0) < 0.13 else 0))
+    selector = drive(load_config("studio", ["exhaustive=true"]), scorer, 8.0, stride=1)
+    assert sorted(scorer.scored) == [pytest.approx(place / 25) for place in range(200)]
+    assert best(selector).pts_seconds == pytest.approx(5.0, abs=0.13)
+    assert selector.frames_scored == selector.frames_seen == 200
+
+
+def test_every_face_is_handed_out_once_in_order_and_memory_stays_small() -> None:
+    scorer = KnownQuality(lambda pts: 50.0)
+    selector = drive(load_config(), scorer, 30.0)
+    times = [candidate.pts_seconds for candidate in selector.drain()]
+    assert times == sorted(set(times)) and len(times) == selector.frames_seen == 746
+    assert selector.drain() == []
+    assert len(selector._glimpses) == 0
+
+
+def test_faces_between_two_detections_are_interpolated_and_a_gap_is_not() -> None:
+    selector = TrackSelector(1, load_config(), KnownQuality(lambda pts: 50.0))
+    selector.detected(Frame(PICTURE, 0.0), FACE)
+    selector.between(Frame(PICTURE, 0.1), FACE.box)
+    moved = Face(FACE.box + 20, FACE.landmarks + 20, 0.8)
+    between, here = selector.detected(Frame(PICTURE, 0.2), moved)
+    assert between.interpolated and not here.interpolated
+    assert between.face.box == pytest.approx(FACE.box + 10) and between.face.score == 0.8
+    selector.between(Frame(PICTURE, 0.3), FACE.box)
+    selector.unseen()
+    selector.between(Frame(PICTURE, 0.5), FACE.box)
+    assert [one.pts_seconds for one in selector.detected(Frame(PICTURE, 0.6), FACE)] == [0.6]
+
+
+def test_fallback_scores_the_most_promising_face_when_none_passes() -> None:
+    config = load_config("studio", ["keep.fallback=best"])
+    scorer = KnownQuality(lambda pts: 10.0, promise=lambda pts: 0.0 if pts < 3 else 0.5)
+    (ranked,) = drive(config, scorer, 5.0).keeper.finish()
+    assert not ranked.candidate.gate.passed and ranked.candidate.crop is not None
