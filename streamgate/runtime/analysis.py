@@ -14,7 +14,7 @@ import numpy as np
 
 from streamgate.config import Config
 from streamgate.frames import BestShot, Candidate, Face, Frame, Pose, TrackEnd, TrackInfo
-from streamgate.runtime.scoring import FaceScorer
+from streamgate.runtime.scoring import FaceScorer, enlarged
 from streamgate.selection.candidates import TrackSelector
 from streamgate.selection.keeper import Ranked
 from streamgate.selection.steps import Ask, Infer, run_together
@@ -74,6 +74,7 @@ class Analysis:
         self._cuts = CutDetector(config.tracking)
         self._selectors: dict[int, TrackSelector] = {}
         self._rejected: dict[int, Counter[str]] = {}
+        self._near_misses: dict[int, Candidate] = {}
         self._next_detection = -np.inf
 
     def feed(self, frame: Frame) -> Iterator[TrackEnd]:
@@ -130,15 +131,7 @@ class Analysis:
         (found,) = self._infer([Ask("detector", thumbnail)])
         self.counts.detections_run += 1
         self.counts.faces_detected += sum(face.score >= self._config.tracking.high_score for face in found)
-        across, down = frame.width / thumbnail.shape[1], frame.height / thumbnail.shape[0]
-        return [
-            Face(
-                (face.box * np.array([across, down, across, down])).astype(np.float32),
-                (face.landmarks * np.array([across, down])).astype(np.float32),
-                face.score,
-            )
-            for face in found
-        ]
+        return enlarged(found, thumbnail, frame.picture)
 
     def _detector_side(self, frame: Frame) -> int:
         """The longer side of the detector's input: the smallest face asked for must stay findable."""
@@ -182,7 +175,8 @@ class Analysis:
         self.counts.tracks += 1
         self.counts.kept += len(shots)
         self.counts.faces_scored += selector.frames_scored
-        reasons = () if shots else tuple(reason for reason, _ in rejected.most_common())
+        nearest = self._near_misses.pop(track.track_id, None)
+        reasons = nearest.gate.reasons if nearest is not None and not shots else ()
         return TrackEnd(info, shots, dict(rejected), reasons, self._source_id, self._epoch)
 
     def _shot(self, track: TrackInfo, ranked: Ranked) -> BestShot:
@@ -216,5 +210,14 @@ class Analysis:
     def _drain(self, selector: TrackSelector) -> None:
         for candidate in selector.drain():
             self._rejected[selector.track_id].update(candidate.gate.reasons)
+            if candidate.gate.reasons:
+                before = self._near_misses.get(selector.track_id)
+                if before is None or _distance_from_passing(candidate) < _distance_from_passing(before):
+                    self._near_misses[selector.track_id] = candidate
             self.counts.rejected.update(candidate.gate.reasons)
             self._emit_candidate(candidate)
+
+
+def _distance_from_passing(candidate: Candidate) -> tuple[int, float]:
+    """Orders candidates that did not pass: fewest reasons first, then the better looking ones."""
+    return (len(candidate.gate.reasons), -(candidate.quality or 0.0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -168,3 +168,16 @@ class FaceScorer:
         (output,) = yield [Ask("ifqa", crop)]
         candidate.evidence.ifqa = float(output.score)
         candidate.evidence.ifqa_map = output.map
+
+
+def enlarged(faces: Sequence[Face], thumbnail: Array, picture: Picture) -> list[Face]:
+    """Faces found on a picture's thumbnail, in the picture's own pixels; pixel centres are whole numbers."""
+    ratio = np.array([picture.width / thumbnail.shape[1], picture.height / thumbnail.shape[0]])
+    return [
+        Face(
+            ((face.box + 0.5) * np.tile(ratio, 2) - 0.5).astype(np.float32),
+            ((face.landmarks + 0.5) * ratio - 0.5).astype(np.float32),
+            face.score,
+        )
+        for face in faces
+    ]

@@ -7,7 +7,7 @@ import numpy as np
 from streamgate.config import Config
 from streamgate.frames import Array, Candidate, Face, ScoredFace
 from streamgate.networks.alignment import ARCFACE_TEMPLATE, ffhq_matrix
-from streamgate.runtime.scoring import FaceScorer
+from streamgate.runtime.scoring import FaceScorer, enlarged
 from streamgate.selection.steps import Ask, Infer, Steps, run_together
 from streamgate.sources.picture import picture_of_rgb
 
@@ -19,17 +19,9 @@ def score_picture(
     picture = picture_of_rgb(image)
     long_side = min(max(image.shape[:2]), config.detection.max_long_side)
     thumbnail = picture.thumbnail(long_side)
-    across, down = image.shape[1] / thumbnail.shape[1], image.shape[0] / thumbnail.shape[0]
     (found,) = infer([Ask("detector", thumbnail)])
-    faces = [
-        Face(
-            (face.box * np.array([across, down, across, down])).astype(np.float32),
-            (face.landmarks * np.array([across, down])).astype(np.float32),
-            face.score,
-        )
-        for face in found
-        if face.score >= config.tracking.high_score
-    ]
+    strong = [face for face in found if face.score >= config.tracking.high_score]
+    faces = enlarged(strong, thumbnail, picture)
     faces.sort(key=lambda face: -float((face.box[2] - face.box[0]) * (face.box[3] - face.box[1])))
     candidates = [Candidate(0, 0.0, face) for face in faces]
     run_together([scorer.score(one, picture, 0.0, full=full) for one in candidates], infer)

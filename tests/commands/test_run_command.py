@@ -15,10 +15,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import redis
 
 from command import lines, streamgate
 from media import astronaut, astronaut_frames, plain_frames, write_audio, write_clip
 from real_weights import standard_models
+from redis_server import RedisServer
 from streamgate.frames import MEASURE_NAMES
 
 
@@ -243,3 +245,31 @@ def test_one_person_is_one_track_a_shot(
     assert done.code == 0, done.err
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["sources"][0]["tracks"], summary["sources"][0]["kept"]) == (shots, shots)
+
+
+def test_events_go_to_redis_after_the_source_is_committed(
+    clip: Path, models: Path, tmp_path: Path, start_redis: Callable[..., RedisServer]
+) -> None:
+    server = start_redis("--requirepass", "s3cret-pw")
+    sink = server.url(":s3cret-pw@", database=2)
+    done = streamgate("run", clip, "-o", tmp_path / "out", "--sink", sink, models=models)
+    assert done.code == 0, done.err
+    ((_, event),) = redis.Redis.from_url(sink).xrange("streamgate:faces")
+    (record,) = lines(tmp_path / "out" / "faces.jsonl")
+    sent = json.loads(event[b"json"])
+    assert event[b"id"].decode() == sent["id"] == record["id"] and event[b"kind"] == b"final"
+    assert sent["quality"] == record["quality"] and sent["person_id"] is None
+    assert cv2.imdecode(np.frombuffer(event[b"jpeg"], np.uint8), cv2.IMREAD_COLOR).shape == (512, 512, 3)
+    for path in (tmp_path / "out").rglob("*"):
+        assert path.is_dir() or b"s3cret-pw" not in path.read_bytes()
+
+
+def test_a_redis_that_cannot_be_used_is_known_before_any_work(
+    clip: Path, models: Path, tmp_path: Path, start_redis: Callable[..., RedisServer]
+) -> None:
+    server = start_redis("--requirepass", "s3cret-pw")
+    for url in (server.url(":wr0ng-pw@"), "redis://joe:wr0ng-pw@127.0.0.1:9/0"):
+        done = streamgate("run", clip, "-o", tmp_path / "out", "--sink", url, models=models)
+        assert done.code == 5 and "wr0ng-pw" not in done.err + done.out
+        assert not (tmp_path / "out" / "summary.json").exists() or not lines(tmp_path / "out" / "faces.jsonl")
+    assert streamgate("run", clip, "-o", tmp_path / "x", "--sink", "kafka://host", models=models).code == 2

@@ -1,18 +1,11 @@
-"""Values to put into sinks, and a real redis-server."""
+"""Values to put into sinks."""
 
 from __future__ import annotations
-
-import shutil
-import socket
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from redis_server import start_redis  # noqa: F401
 from streamgate.frames import (
     BestShot,
     Candidate,
@@ -103,47 +96,3 @@ class Make:
 @pytest.fixture
 def make() -> Make:
     return Make()
-
-
-@dataclass
-class RedisServer:
-    port: int
-    process: subprocess.Popen[bytes]
-
-    def url(self, credentials: str = "", database: int = 0) -> str:
-        return f"redis://{credentials}127.0.0.1:{self.port}/{database}"
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait(10)
-
-
-@pytest.fixture
-def start_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
-    """Starts a redis-server on a spare port of the loopback, with more options if given."""
-    binary = shutil.which("redis-server")
-    if binary is None:
-        pytest.skip("redis-server is not installed (apt install redis-server)")
-    running: list[RedisServer] = []
-
-    def start(*options: str) -> RedisServer:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        folder = tmp_path / f"redis{port}"
-        folder.mkdir()
-        command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-                   "--dir", str(folder), *options]  # fmt: skip
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        running.append(RedisServer(port, process))
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                return running[-1]
-            except OSError:
-                time.sleep(0.02)
-        raise RuntimeError("redis-server did not come up")
-
-    yield start
-    for server in running:
-        server.stop()

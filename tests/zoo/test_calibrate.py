@@ -7,8 +7,8 @@ import math
 import cv2
 import numpy as np
 import pytest
-from real_weights import lfw_pairs
 
+from real_weights import lfw_pairs
 from streamgate.errors import WeightsError
 from streamgate.zoo.calibrate import DEGRADATIONS, aligned_faces, calibrate_serfiq, fit
 

@@ -33,7 +33,8 @@ def test_every_entry_can_be_fetched_and_converted():
         assert entry.licence and entry.training_data
         for source in entry.source:
             assert re.fullmatch(r"[0-9a-f]{64}", source.sha256) and source.size > 0
-            assert re.fullmatch(r"https://raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/.+", source.url)
+            pinned = r"https://raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/.+"
+            assert re.fullmatch(pinned, source.url)
 
 
 def test_the_recognizers_calibration_is_for_the_drop_rate_in_its_graph():
@@ -44,7 +45,8 @@ def test_the_recognizers_calibration_is_for_the_drop_rate_in_its_graph():
 
 def test_calibrations_are_read_and_checked():
     assert parse_calibration(None, "x") is None
-    assert parse_calibration({"calibration_id": "a/1", "x0": 0.5, "w": 0.1}, "x") == LogisticCalibration("a/1", 0.5, 0.1)
+    card = {"calibration_id": "a/1", "x0": 0.5, "w": 0.1}
+    assert parse_calibration(card, "x") == LogisticCalibration("a/1", 0.5, 0.1)
     for wrong in ({"x0": 0.5, "w": 0.1}, {"id": "a", "x0": 0.5, "w": 0}, {"id": "a", "x0": "high", "w": 1},
                   {"id": "a", "drop_rate": 1.0, "alpha": 3, "r": 0.5}):  # fmt: skip
         with pytest.raises(WeightsError, match="calibration is not readable"):

@@ -19,7 +19,8 @@ def model(*nodes, initializers=(), domains=("",)):
         [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])],
         list(initializers),
     )
-    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(domain, 17) for domain in domains])
+    opsets = [onnx.helper.make_opsetid(domain, 17) for domain in domains]
+    return onnx.helper.make_model(graph, opset_imports=opsets)
 
 
 def outside_tensor(name="w"):

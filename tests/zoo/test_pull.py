@@ -12,11 +12,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from real_weights import shared_part
 
+from real_weights import shared_part
 from streamgate import zoo
 from streamgate.errors import UsageError, WeightsError
-from streamgate.zoo import listing, pull, store
+from streamgate.zoo import listing, pulling, store
 from streamgate.zoo.catalog import Entry, SourceFile, load_catalog
 from streamgate.zoo.files import atomic_write, sha256_of
 
@@ -39,9 +39,7 @@ def serve():
 
     def start(folder: Path) -> tuple[str, list[str]]:
         handler = type("Handler", (Quiet,), {"requests": []})
-        server = http.server.ThreadingHTTPServer(
-            ("127.0.0.1", 0), functools.partial(handler, directory=str(folder))
-        )
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(folder)))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
         return f"http://127.0.0.1:{server.server_port}", handler.requests
@@ -63,12 +61,18 @@ def models(tmp_path, monkeypatch) -> Path:
 def fake_entry(monkeypatch) -> bytes:
     """A catalog of one entry whose file is a few bytes; returns those bytes."""
     content = b"weights" * 40_000
+    digest = hashlib.sha256(content).hexdigest()
     entry = Entry(
-        name="fake", title="", roles=("pose",), tier="standard", licence="MIT", training_data="none",
+        name="fake",
+        title="",
+        roles=("pose",),
+        tier="standard",
+        licence="MIT",
+        training_data="none",
         converter="fsanet",
-        source=(SourceFile("fake.bin", "http://127.0.0.1:9/fake.bin", hashlib.sha256(content).hexdigest(), len(content)),),
-    )  # fmt: skip
-    for module in (pull, store, listing):
+        source=(SourceFile("fake.bin", "http://127.0.0.1:9/fake.bin", digest, len(content)),),
+    )
+    for module in (pulling, store, listing):
         monkeypatch.setattr(module, "load_catalog", lambda: (entry,))
     return content
 
@@ -115,12 +119,24 @@ def test_an_older_conversion_is_made_anew(models, monkeypatch):
     entry = next(entry for entry in load_catalog() if entry.converter == "mobilefacenet")
     weights = shared_part("weights")
     folder = models / entry.name
-    pull.install(entry, [weights / source.file for source in entry.source], folder)
-    assert pull.is_ready(entry, folder)
-    assert not pull.is_ready(dataclasses.replace(entry, options={"drop_rate": 0.3}), folder) or True
+    pulling.install(entry, [weights / source.file for source in entry.source], folder)
+    assert pulling.is_ready(entry, folder)
+    changed = dataclasses.replace(entry, options={"drop_rate": 0.3})
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "load_catalog", lambda: (changed,))
+        assert not pulling.is_ready(changed, folder)
     monkeypatch.setattr(store, "CONVERTER_VERSION", 99)
-    assert not pull.is_ready(entry, folder)
+    assert not pulling.is_ready(entry, folder)
     assert {state.name: state.state for state in zoo.list_models()}[entry.name] == "stale"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"name": "fake", "source": [1]}', "\xff"])
+def test_a_damaged_receipt_never_counts_as_ready(models, fake_entry, content):
+    folder = models / "fake"
+    folder.mkdir(parents=True)
+    (folder / store.RECEIPT_NAME).write_text(content, encoding="latin-1")
+    (folder / store.ONNX_NAME).write_bytes(b"onnx")
+    assert not pulling.is_ready(pulling.load_catalog()[0], folder)
 
 
 @pytest.mark.parametrize("damage", ["changed", "longer", "shorter", "absent"])
@@ -128,9 +144,11 @@ def test_a_wrong_file_is_refused_and_nothing_stays(models, serve, tmp_path, fake
     mirror = tmp_path / "mirror"
     mirror.mkdir()
     content = {
-        "changed": b"X" + fake_entry[1:], "longer": fake_entry + b"more" * 100_000, "shorter": fake_entry[:-1],
+        "changed": b"X" + fake_entry[1:],
+        "longer": fake_entry + b"more" * 100_000,
+        "shorter": fake_entry[:-1],
         "absent": None,
-    }[damage]  # fmt: skip
+    }[damage]
     if content is not None:
         (mirror / "fake.bin").write_bytes(content)
     url, _ = serve(mirror)
@@ -160,7 +178,7 @@ def test_a_mirror_may_be_a_folder_or_come_from_the_environment(models, tmp_path,
     mirror = tmp_path / "mirror"
     mirror.mkdir()
     (mirror / "fake.bin").write_bytes(fake_entry)
-    monkeypatch.setattr(pull, "install", lambda entry, sources, folder: atomically(folder / store.ONNX_NAME))
+    monkeypatch.setattr(pulling, "install", lambda entry, sources, folder: atomically(folder / store.ONNX_NAME))
     monkeypatch.setenv("STREAMGATE_MIRROR", str(mirror))
     assert [one.action for one in zoo.pull()] == ["pulled"]
 

@@ -6,8 +6,8 @@ import hashlib
 import json
 
 import pytest
-from real_weights import standard_models
 
+from real_weights import standard_models
 from streamgate.errors import WeightsError
 from streamgate.zoo import store
 from streamgate.zoo.catalog import InputSpec, LogisticCalibration
@@ -53,11 +53,12 @@ def test_missing_roles_name_the_remedy(embedded, models):
 def test_shipped_ifqa_serves_beside_pulled_weights(embedded, monkeypatch):
     monkeypatch.setenv("STREAMGATE_MODELS", str(standard_models()))
     assert store.resolve("standard").missing == ("ifqa",)
-    add_card(embedded, "ifqa")
+    add_card(embedded, "ifqa", training_data=["faces A", "faces B"])
     found = store.resolve("standard")
     assert found.missing == ()
     assert [(one.role, one.wanted, one.used) for one in found.fallbacks] == [("ifqa", "standard", "embedded")]
     ifqa = found.weights["ifqa"]
+    assert ifqa.training_data == "faces A, faces B"
     assert ifqa.calibration == LogisticCalibration("ifqa/1", 0.4, 0.1)
     assert ifqa.input == InputSpec("float32", "RGB", (127.5,) * 3, (1 / 127.5,) * 3)
 

@@ -1,0 +1,150 @@
+"""Fitting a measure's mapping to 0..100 on a folder of training-side faces (DESIGN 4).
+
+The median of clean faces maps to 90, that of the worst of the degradations below to 10. Used to fill the
+catalog, by the recipes in `models/`, and by `models import --calibrate`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from streamgate.errors import WeightsError
+from streamgate.frames import Array
+from streamgate.networks.alignment import arcface_matrix
+from streamgate.networks.detector import Detector
+from streamgate.networks.recognizer import Recognizer
+from streamgate.quality.serfiq import raw_from_spread
+from streamgate.zoo.catalog import SerfiqCalibration
+
+MIN_FACES = 100
+"""Fewer faces than this give no median worth shipping."""
+
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_LOGIT_90 = math.log(9.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """scalar = 100 sigmoid((raw - x0) / w), with the medians that it was drawn through."""
+
+    x0: float
+    w: float
+    clean_median: float
+    worst: str
+    worst_median: float
+
+
+def blur(face: Array) -> Array:
+    """Gaussian, sigma 3 % of the side."""
+    sigma = 0.03 * len(face)
+    return np.asarray(cv2.GaussianBlur(face, (0, 0), sigma))
+
+
+def low_resolution(face: Array) -> Array:
+    """Scaled down to an eighth of the side and up again."""
+    side = len(face)
+    small = cv2.resize(face, (side // 8, side // 8), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC))
+
+
+def noise(face: Array) -> Array:
+    """Gaussian, sigma 40 of 255, the same for every face."""
+    pattern = np.random.default_rng(0).normal(0.0, 40.0, face.shape)
+    return np.clip(face + pattern, 0, 255).round().astype(np.uint8)
+
+
+def half_covered(face: Array) -> Array:
+    """The lower half grey: mouth and the tip of the nose gone."""
+    covered = face.copy()
+    covered[len(face) // 2 :] = 128
+    return covered
+
+
+def jpeg(face: Array) -> Array:
+    """JPEG of quality 5."""
+    _, coded = cv2.imencode(".jpg", face[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 5])
+    return np.ascontiguousarray(np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))[..., ::-1])
+
+
+DEGRADATIONS: Mapping[str, Callable[[Array], Array]] = {
+    "blur": blur,
+    "low_resolution": low_resolution,
+    "noise": noise,
+    "half_covered": half_covered,
+    "jpeg": jpeg,
+}
+"""By name; each takes and gives an aligned face RGB uint8 (S, S, 3)."""
+
+
+def fit(clean: Sequence[float], degraded: Mapping[str, Sequence[float]]) -> Fit:
+    """Draw the mapping through the clean median (90) and the lowest degraded median (10).
+
+    Raises:
+        WeightsError: too few faces, or no degradation lowers the figure: there is nothing to calibrate.
+    """
+    if len(clean) < MIN_FACES:
+        raise WeightsError(f"calibration needs at least {MIN_FACES} faces, got {len(clean)}")
+    medians = {name: float(np.median(values)) for name, values in degraded.items()}
+    worst = min(medians, key=lambda name: medians[name])
+    top, bottom = float(np.median(clean)), medians[worst]
+    if not top > bottom:
+        raise WeightsError(
+            f"no degradation scores below clean faces (clean {top:.4f}, {worst} {bottom:.4f}): these weights "
+            "do not measure quality"
+        )
+    return Fit((top + bottom) / 2, (top - bottom) / (2 * _LOGIT_90), top, worst, bottom)
+
+
+def calibrate_serfiq(
+    recognizer: Recognizer, faces: Sequence[Array], drop_rate: float, calibration_id: str
+) -> tuple[SerfiqCalibration, Fit]:
+    """Fit alpha and r on aligned faces RGB uint8 (112, 112, 3); `drop_rate` is the one in the graph.
+
+    Raises:
+        WeightsError: as `fit`, or a spread is not defined.
+    """
+
+    def raws(pictures: list[Array]) -> list[float]:
+        spreads = recognizer.run(np.stack(pictures)).spread
+        if not np.isfinite(spreads).all():
+            raise WeightsError("a face of the calibration set has a zero embedding; the weights are damaged")
+        return [raw_from_spread(float(d)) for d in spreads]
+
+    found = fit(
+        raws(list(faces)),
+        {name: raws([degrade(face) for face in faces]) for name, degrade in DEGRADATIONS.items()},
+    )
+    return SerfiqCalibration(calibration_id, drop_rate, 1.0 / found.w, found.x0), found
+
+
+def aligned_faces(folder: Path, detector: Detector, limit: int = 600) -> Iterator[Array]:
+    """ArcFace-aligned faces RGB uint8 (112, 112, 3), up to `limit`, of images below `folder` by sorted path.
+
+    Of several faces the one nearest to the picture's middle is taken; pictures without a face are skipped.
+    """
+    count = 0
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES):
+        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if picture is None:
+            continue
+        picture = np.ascontiguousarray(picture[..., ::-1])
+        scale = min(1.0, 640 / max(picture.shape[:2]))
+        size = (round(picture.shape[1] * scale), round(picture.shape[0] * scale))
+        faces = detector.detect([cv2.resize(picture, size, interpolation=cv2.INTER_AREA)])[0]
+        if not faces:
+            continue
+        middle = np.array(size) / 2
+        face = min(faces, key=lambda face: float(np.linalg.norm(face.landmarks.mean(axis=0) - middle)))
+        landmarks = (face.landmarks + 0.5) / scale - 0.5
+        yield np.asarray(
+            cv2.warpAffine(picture, arcface_matrix(landmarks), (112, 112), borderMode=cv2.BORDER_REPLICATE)
+        )
+        count += 1
+        if count == limit:
+            return

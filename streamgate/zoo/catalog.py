@@ -1,0 +1,153 @@
+"""What weights there are, as data: `catalog.toml` beside this file, read into typed values."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+from streamgate.errors import WeightsError
+
+ROLES = ("detector", "recognizer", "pose", "ifqa")
+"""What a network can be used for."""
+
+REQUIRED_ROLES = ("detector", "recognizer", "pose")
+"""Roles without which nothing runs; `ifqa` may be absent."""
+
+TIERS = ("embedded", "standard")
+"""Where weights come from: shipped in the package, or fetched by `streamgate models pull`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One upstream file: its name in a mirror, where it lies, its sha256 and size in bytes."""
+
+    file: str
+    url: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SerfiqCalibration:
+    """How d of these weights becomes a scalar (DESIGN 4.1): scalar = 100 / (1 + exp(-alpha (raw - r)))."""
+
+    calibration_id: str
+    drop_rate: float
+    alpha: float
+    r: float
+
+
+@dataclass(frozen=True, slots=True)
+class LogisticCalibration:
+    """scalar = 100 * sigmoid((raw - x0) / w) (DESIGN 4)."""
+
+    calibration_id: str
+    x0: float
+    w: float
+
+
+Calibration = SerfiqCalibration | LogisticCalibration
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """How a graph wants its pictures.
+
+    `uint8` graphs take NHWC RGB bytes and normalise inside. `float32` graphs take NCHW, each channel
+    (value - mean) * scale with value in 0..255, in the order `colour`.
+    """
+
+    dtype: str = "uint8"
+    colour: str = "RGB"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One set of weights that can be pulled.
+
+    `options` go to the converter; a change of them (or of the converter) makes a converted file stale.
+    `output` tells the adapter what the graph's figures mean where graphs of one role may differ.
+    """
+
+    name: str
+    title: str
+    roles: tuple[str, ...]
+    tier: str
+    licence: str
+    training_data: str
+    converter: str
+    source: tuple[SourceFile, ...]
+    input: InputSpec = field(default_factory=InputSpec)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    output: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
+
+
+def load_catalog() -> tuple[Entry, ...]:
+    """The packaged catalog, in the order of the file."""
+    text = resources.files("streamgate.zoo").joinpath("catalog.toml").read_text(encoding="utf-8")
+    return tuple(_entry(table) for table in tomllib.loads(text)["entry"])
+
+
+def _entry(table: dict[str, Any]) -> Entry:
+    table = dict(table)
+    table["roles"] = tuple(table["roles"])
+    table["source"] = tuple(SourceFile(**source) for source in table["source"])
+    table["input"] = parse_input(table.get("input", {}), table["name"])
+    table["calibration"] = parse_calibration(table.get("calibration"), table["name"])
+    return Entry(**table)
+
+
+def parse_input(table: Mapping[str, Any], name: str) -> InputSpec:
+    """An InputSpec from a catalog, receipt or card table.
+
+    Raises:
+        WeightsError: a key or value that no adapter could follow.
+    """
+    try:
+        spec = InputSpec(
+            dtype=str(table.get("dtype", "uint8")),
+            colour=str(table.get("colour", "RGB")),
+            mean=_triple(table.get("mean", (0.0, 0.0, 0.0))),
+            scale=_triple(table.get("scale", (1.0, 1.0, 1.0))),
+        )
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{name}: its `input` description is not readable ({error})") from error
+    if spec.dtype not in ("uint8", "float32") or spec.colour not in ("RGB", "BGR"):
+        raise WeightsError(f"{name}: input {spec.dtype} {spec.colour} is not one of uint8|float32, RGB|BGR")
+    if spec.dtype == "uint8" and spec != InputSpec():
+        raise WeightsError(f"{name}: a uint8 input is RGB and is normalised inside the graph")
+    return spec
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    first, second, third = (float(value) for value in values)
+    return first, second, third
+
+
+def parse_calibration(table: Mapping[str, Any] | None, name: str) -> Calibration | None:
+    """A calibration from a catalog or card table (`id` or `calibration_id`); None when there is none.
+
+    Raises:
+        WeightsError: neither {drop_rate, alpha, r} nor {x0, w}, or a slope that is not positive.
+    """
+    if not table:
+        return None
+    try:
+        identity = str(table.get("id") or table["calibration_id"])
+        if "alpha" in table:
+            serfiq = SerfiqCalibration(identity, float(table["drop_rate"]), float(table["alpha"]), float(table["r"]))
+            if serfiq.alpha <= 0 or not 0 < serfiq.drop_rate < 1:
+                raise ValueError("alpha must be positive and drop_rate between 0 and 1")
+            return serfiq
+        logistic = LogisticCalibration(identity, float(table["x0"]), float(table["w"]))
+        if logistic.w <= 0:
+            raise ValueError("w must be positive")
+        return logistic
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{name}: its calibration is not readable ({error})") from error

@@ -1,0 +1,94 @@
+"""`models list` and `models verify`: what is there, and whether it still is what it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamgate.zoo import store
+from streamgate.zoo.catalog import Calibration, Entry, load_catalog
+from streamgate.zoo.files import sha256_of
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """One set of weights for a table: `state` is "ready", "stale" (pull makes it anew) or "missing"."""
+
+    name: str
+    title: str
+    roles: tuple[str, ...]
+    tier: str
+    state: str
+    licence: str
+    training_data: str
+    calibration: Calibration | None
+    size: int
+    """Bytes to download (standard) or on the disk (embedded)."""
+    path: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """One hashed set of weights: `ok`, or what is wrong and what to do in `detail`."""
+
+    name: str
+    tier: str
+    path: Path
+    ok: bool
+    detail: str
+
+
+def list_models() -> list[ModelState]:
+    """Embedded weights, then every entry of the catalog, with what is there of it (nothing is hashed)."""
+    states = [
+        ModelState(
+            name=weights.name,
+            title=weights.name,
+            roles=weights.roles,
+            tier="embedded",
+            state="ready",
+            licence=weights.licence,
+            training_data=weights.training_data,
+            calibration=weights.calibration,
+            size=weights.path.stat().st_size,
+            path=weights.path,
+        )
+        for weights in store.scan("embedded")
+    ]
+    return states + [_catalogued(entry) for entry in load_catalog()]
+
+
+def _catalogued(entry: Entry) -> ModelState:
+    folder = store.models_folder() / entry.name
+    has_receipt = (folder / store.RECEIPT_NAME).is_file()
+    weights = store.from_receipt(folder, entry.tier) if has_receipt else None
+    return ModelState(
+        name=entry.name,
+        title=entry.title,
+        roles=entry.roles,
+        tier=entry.tier,
+        state="ready" if weights else "stale" if has_receipt else "missing",
+        licence=entry.licence,
+        training_data=entry.training_data,
+        calibration=entry.calibration,
+        size=sum(source.size for source in entry.source),
+        path=weights.path if weights else None,
+    )
+
+
+def verify() -> list[Verified]:
+    """Hash everything that is there against its card or receipt; empty when no weights are there."""
+    return [_verified(weights) for tier in ("embedded", "standard") for weights in store.scan(tier)]
+
+
+def _verified(weights: store.Weights) -> Verified:
+    remedy = "run `streamgate models pull`" if weights.tier == "standard" else "reinstall streamgate"
+    pairs = [(weights.path, weights.sha256)]
+    if weights.affine is not None:
+        pairs.append((weights.affine, weights.affine_sha256))
+    for path, expected in pairs:
+        if not path.is_file():
+            return Verified(weights.name, weights.tier, path, False, f"{path.name} is missing; {remedy}")
+        if sha256_of(path) != expected:
+            return Verified(weights.name, weights.tier, path, False, f"{path.name} has changed; {remedy}")
+    return Verified(weights.name, weights.tier, weights.path, True, "ok")

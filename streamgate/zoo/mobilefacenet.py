@@ -1,0 +1,142 @@
+"""MobileFaceNet in torch, with the keys of the foamliu checkpoint, and the exported graph's SER-FIQ head.
+
+Chen et al. 2018 (arXiv 1804.07573). Graph: `face` uint8 (N, 112, 112, 3) RGB, ArcFace-aligned, in;
+`embedding` (N, 128) not normalised, `spread` (N,), `features` (N, 512) out. `features` is x of DESIGN 4.1,
+what inverted dropout would feed into the last affine layer A x + c.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+_BLOCKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
+"""Expansion, output channels, repetitions and first stride of the inverted residual stages."""
+
+
+def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU6())
+
+
+class InvertedResidual(nn.Module):
+    """Expand 1x1, depthwise 3x3, project 1x1 without activation; a shortcut where the shape allows."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.shortcut = stride == 1 and inputs == outputs
+        self.conv = nn.Sequential(
+            _unit(inputs, hidden, 1),
+            _unit(hidden, hidden, 3, stride, groups=hidden),
+            nn.Conv2d(hidden, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x) if self.shortcut else self.conv(x)
+
+
+class SeparableConvolution(nn.Module):
+    """Depthwise 3x3 and pointwise 1x1, a plain ReLU after each."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.bn2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.bn2(self.pointwise(torch.relu(self.bn1(self.depthwise(x))))))
+
+
+class GlobalDepthwise(nn.Module):
+    """A depthwise 7x7 over the whole 7x7 map: a learned weighted average for each channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 7, groups=channels, bias=False)
+        self.bn = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.depthwise(x))
+
+
+class MobileFaceNet(nn.Module):
+    """Normalised face (N, 3, 112, 112) to the 512 features before the last affine layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = _unit(3, 64, 3, 2)
+        self.dw_conv = SeparableConvolution(64)
+        blocks: list[nn.Module] = []
+        channels = 64
+        for expansion, outputs, count, first_stride in _BLOCKS:
+            for index in range(count):
+                blocks.append(InvertedResidual(channels, outputs, first_stride if index == 0 else 1, expansion))
+                channels = outputs
+        self.features = nn.Sequential(*blocks)
+        self.conv2 = _unit(channels, 512, 1)
+        self.gdconv = GlobalDepthwise(512)
+        self.conv3 = nn.Conv2d(512, 128, 1)
+        self.bn = nn.BatchNorm2d(128)
+
+    def forward(self, face: Tensor) -> Tensor:
+        x = self.features(self.dw_conv(self.conv1(face)))
+        return self.gdconv(self.conv2(x)).flatten(1)
+
+    def last_affine(self) -> tuple[Tensor, Tensor]:
+        """The last convolution with its eval-mode batch norm folded in: A (128, 512) and c (128,)."""
+        mean, variance = self.bn.running_mean, self.bn.running_var
+        assert mean is not None and variance is not None and self.conv3.bias is not None
+        gain = (self.bn.weight.double() / torch.sqrt(variance.double() + self.bn.eps)).detach()
+        weight = gain[:, None] * self.conv3.weight.detach().double().flatten(1)
+        bias = gain * (self.conv3.bias.detach().double() - mean.double()) + self.bn.bias.detach().double()
+        return weight.float(), bias.float()
+
+
+class RecognizerGraph(nn.Module):
+    """What is exported: bytes in; embedding, closed-form spread (DESIGN 4.1) and features out."""
+
+    mean: Tensor
+    scale: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, backbone: nn.Module, weight: Tensor, bias: Tensor, drop_rate: float,
+                 mean: list[float], deviation: list[float]) -> None:  # fmt: skip
+        super().__init__()
+        if not 0.0 <= drop_rate < 1.0:
+            raise ValueError(f"drop rate {drop_rate} is not in [0, 1)")
+        self.backbone = backbone
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
+        self.odds = drop_rate / (1.0 - drop_rate)
+        self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", 1.0 / torch.tensor(deviation).reshape(1, 3, 1, 1), persistent=False)
+
+    def forward(self, face: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        planes = face.permute(0, 3, 1, 2).to(torch.float32)
+        features = self.backbone((planes - self.mean) * self.scale)
+        # A @ x with x as a column: each face is its own product, so that the batch cannot change its bits.
+        column = features.unsqueeze(2)
+        embedding = torch.matmul(self.weight, column) + self.bias[:, None]
+        along = torch.matmul(self.weight.t(), embedding)
+        power = (embedding * embedding).sum(dim=1)
+        lengths = (self.weight * self.weight).sum(dim=0)[None, :, None]
+        across = column * column * (lengths - along * along / power[:, None])
+        trace = self.odds * across.sum(dim=1)
+        spread = torch.sqrt(2.0 * trace / (power + trace))
+        return embedding.squeeze(2), spread.squeeze(1), features
+
+
+def foamliu(state: dict[str, Tensor], drop_rate: float) -> RecognizerGraph:
+    """The foamliu layout: RGB, ImageNet mean and deviation."""
+    network = MobileFaceNet()
+    network.load_state_dict(state)
+    network.eval()
+    weight, bias = network.last_affine()
+    mean = [255.0 * value for value in (0.485, 0.456, 0.406)]
+    deviation = [255.0 * value for value in (0.229, 0.224, 0.225)]
+    return RecognizerGraph(network, weight, bias, drop_rate, mean, deviation).eval()

@@ -1,0 +1,56 @@
+"""What an ONNX file must be before streamgate runs it: one file, standard operators, nothing outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from streamgate.errors import WeightsError
+
+OPSET = 17
+"""Operator set of every converted file."""
+
+_STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
+
+
+def check_self_contained(model: Any, name: str) -> None:
+    """Refuse a ModelProto with external data or operators outside the ONNX standard.
+
+    External data is a path that the runtime would open beside the model; a custom operator needs code
+    that streamgate does not load. `name` is what the message calls the file.
+
+    Raises:
+        WeightsError: with the first offending tensor or operator.
+    """
+    for imported in model.opset_import:
+        if imported.domain not in _STANDARD_DOMAINS:
+            raise WeightsError(f"{name}: uses the operator domain {imported.domain!r}; only plain ONNX is run")
+    if model.functions:
+        raise WeightsError(f"{name}: defines functions of its own; only plain ONNX operators are run")
+    for graph in _graphs(model.graph):
+        for tensor in _tensors(graph):
+            if tensor.data_location or tensor.external_data:
+                raise WeightsError(f"{name}: tensor {tensor.name!r} lies outside the file; export it as a single file")
+        for node in graph.node:
+            if node.domain not in _STANDARD_DOMAINS:
+                raise WeightsError(f"{name}: operator {node.domain}.{node.op_type} is not part of ONNX")
+
+
+def _graphs(graph: Any) -> Iterator[Any]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in [attribute.g, *attribute.graphs]:
+                if inner.node or inner.initializer or inner.sparse_initializer:
+                    yield from _graphs(inner)
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)

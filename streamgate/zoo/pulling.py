@@ -1,0 +1,207 @@
+"""`models pull`: download, check, convert, and leave a receipt; each step whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from http.client import HTTPException
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+
+from streamgate.errors import UsageError, WeightsError, redact_url, scrub
+from streamgate.zoo import store
+from streamgate.zoo.catalog import Entry, SourceFile, load_catalog
+from streamgate.zoo.convert import CONVERTER_VERSION, convert
+from streamgate.zoo.files import atomic_write, sha256_of
+from streamgate.zoo.onnx_check import OPSET
+
+DOWNLOADS = "downloads"
+"""Folder inside the models folder that keeps upstream files, so that a new converter needs no network."""
+
+_CHUNK = 1 << 16
+_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One step of a pull: `phase` is "download" or "convert"; `done` and `total` are bytes of `file`."""
+
+    name: str
+    phase: str
+    file: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What became of one entry: `action` is "present", "converted" (from kept downloads) or "pulled"."""
+
+    name: str
+    action: str
+    path: Path
+    sha256: str
+    licence: str
+    training_data: str
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+def pull(tier: str = "standard", mirror: str | None = None, progress: ProgressCallback | None = None) -> list[Pulled]:
+    """Make every entry of `tier` ready in the models folder; what is there and verified is left alone.
+
+    Args:
+        tier: only "standard" has anything to fetch.
+        mirror: http(s) or file URL, or a folder, under which files lie by their catalog file name;
+            default $STREAMGATE_MIRROR, else the pinned upstream addresses.
+        progress: called as bytes arrive and before each conversion.
+
+    Raises:
+        UsageError: unknown tier or mirror scheme.
+        WeightsError: not reachable, wrong size or hash, not convertible, folder not writable.
+    """
+    entries = [entry for entry in load_catalog() if entry.tier == tier]
+    if not entries:
+        raise UsageError(f"nothing to pull for tier {tier!r}; the tier that is fetched is 'standard'")
+    base = _mirror_base(mirror or os.environ.get("STREAMGATE_MIRROR"))
+    report = progress or (lambda _: None)
+    return [_pull_entry(entry, base, report) for entry in entries]
+
+
+def is_ready(entry: Entry, folder: Path) -> bool:
+    """Whether the entry's converted files are there, not stale, and hash to what the receipt says."""
+    if not (folder / store.RECEIPT_NAME).is_file():
+        return False
+    try:
+        weights = store.from_receipt(folder, entry.tier)
+    except WeightsError:
+        return False
+    if weights is None or sha256_of(weights.path) != weights.sha256:
+        return False
+    if weights.affine is None:
+        return True
+    return weights.affine.is_file() and sha256_of(weights.affine) == weights.affine_sha256
+
+
+def _pull_entry(entry: Entry, base: str | None, report: ProgressCallback) -> Pulled:
+    root = store.models_folder()
+    folder = root / entry.name
+    action = "present"
+    try:
+        if not is_ready(entry, folder):
+            action = "converted"
+            for source in entry.source:
+                target = root / DOWNLOADS / source.file
+                if not (target.is_file() and sha256_of(target) == source.sha256):
+                    _download(entry, source, base, target, report)
+                    action = "pulled"
+            report(Progress(entry.name, "convert", store.ONNX_NAME, 0, 0))
+            install(entry, [root / DOWNLOADS / source.file for source in entry.source], folder)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WeightsError(
+            f"{entry.name}: cannot write to {root} ({reason}); free space there or set STREAMGATE_MODELS"
+        ) from error
+    path = folder / store.ONNX_NAME
+    return Pulled(entry.name, action, path, sha256_of(path), entry.licence, entry.training_data)
+
+
+def install(entry: Entry, sources: list[Path], folder: Path) -> None:
+    """Convert verified upstream files into `folder`: ONNX, arrays, and last of all the receipt.
+
+    Raises:
+        WeightsError: the conversion failed or is refused.
+        OSError: the folder is not writable.
+    """
+    converted = convert(entry.converter, sources, entry.options)
+    # Without its receipt a half-replaced conversion does not count as there.
+    (folder / store.RECEIPT_NAME).unlink(missing_ok=True)
+    receipt: dict[str, Any] = {
+        "name": entry.name,
+        "roles": list(entry.roles),
+        "source": [{"file": source.file, "sha256": source.sha256, "url": source.url} for source in entry.source],
+        "converter": entry.converter,
+        "converter_version": CONVERTER_VERSION,
+        "options": dict(entry.options),
+        "opset": OPSET,
+        "versions": converted.versions,
+        "onnx": _written(folder / store.ONNX_NAME, converted.onnx),
+        "input": asdict(entry.input),
+        "converted_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    if converted.arrays:
+        buffer = BytesIO()
+        np.savez(buffer, **converted.arrays)  # type: ignore[arg-type]
+        receipt["arrays"] = _written(folder / store.ARRAYS_NAME, buffer.getvalue())
+    _written(folder / store.RECEIPT_NAME, (json.dumps(receipt, indent=2) + "\n").encode())
+
+
+def _written(path: Path, content: bytes) -> dict[str, Any]:
+    with atomic_write(path) as file:
+        file.write(content)
+    return {"file": path.name, "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+
+
+def _mirror_base(mirror: str | None) -> str | None:
+    if not mirror:
+        return None
+    if "://" not in mirror:
+        folder = Path(mirror).expanduser()
+        if not folder.is_dir():
+            raise UsageError(f"mirror {mirror!r} is neither a URL nor a folder")
+        return folder.resolve().as_uri()
+    if urlsplit(mirror).scheme not in ("http", "https", "file"):
+        raise UsageError(f"mirror {redact_url(mirror)} must be an http, https or file URL, or a folder")
+    return mirror.rstrip("/")
+
+
+def _download(entry: Entry, source: SourceFile, base: str | None, target: Path, report: ProgressCallback) -> None:
+    """Fetch one file, hashing as it streams; it appears under its name only when size and hash are right."""
+    url = source.url if base is None else f"{base}/{quote(source.file)}"
+    with atomic_write(target) as file:
+        digest = hashlib.sha256()
+        done = 0
+        for chunk in _chunks(entry, url):
+            done += len(chunk)
+            if done > source.size:
+                break
+            digest.update(chunk)
+            file.write(chunk)
+            report(Progress(entry.name, "download", source.file, done, source.size))
+        if done != source.size or digest.hexdigest() != source.sha256:
+            what = f"more than {source.size}" if done > source.size else f"{done} of {source.size}"
+            found = f"{what} bytes" if done != source.size else f"sha256 {digest.hexdigest()}"
+            raise WeightsError(
+                f"{entry.name}: {redact_url(url)} is not the pinned {source.file} ({found}); nothing was "
+                "installed. Try again, or another --mirror"
+            )
+
+
+def _chunks(entry: Entry, url: str) -> Any:
+    """The bytes at `url` in pieces; whatever goes wrong on the way is a WeightsError with the remedy."""
+    try:
+        # urllib honours HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
+        request = urllib.request.Request(url, headers={"User-Agent": "streamgate"})
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
+            while True:
+                chunk = response.read(_CHUNK)
+                if not chunk:
+                    return
+                yield chunk
+    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, ValueError) as error:
+        reason = scrub(str(getattr(error, "reason", "") or error), url)
+        raise WeightsError(
+            f"{entry.name}: cannot download {redact_url(url)} ({reason}); check the network or proxy, "
+            "or give a --mirror"
+        ) from error

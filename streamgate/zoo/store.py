@@ -1,0 +1,246 @@
+"""Where weights lie on this machine, and which of them serve which role.
+
+A models folder has one subfolder for each set of weights: `model.onnx` with a `receipt.json` (converted by
+`pull`), or any ONNX file with a `card.json` (shipped in the package, written by the recipes in `models/`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streamgate.errors import WeightsError
+from streamgate.zoo.catalog import (
+    REQUIRED_ROLES,
+    ROLES,
+    Calibration,
+    Entry,
+    InputSpec,
+    load_catalog,
+    parse_calibration,
+    parse_input,
+)
+from streamgate.zoo.convert import CONVERTER_VERSION
+
+ONNX_NAME = "model.onnx"
+ARRAYS_NAME = "affine.npz"
+RECEIPT_NAME = "receipt.json"
+CARD_NAME = "card.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """One ONNX file that is there, and what its receipt or card says about it.
+
+    `affine` holds A and c of the last affine layer (recognizers only); `licence` and `training_data` are
+    words for people.
+    """
+
+    name: str
+    roles: tuple[str, ...]
+    tier: str
+    path: Path
+    sha256: str
+    licence: str
+    training_data: str
+    input: InputSpec
+    output: Mapping[str, Any]
+    calibration: Calibration | None
+    affine: Path | None = None
+    affine_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """A role that the tier asked for could not fill and another tier did."""
+
+    role: str
+    wanted: str
+    used: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """Weights by role, roles filled from another tier than asked for, and roles nothing fills."""
+
+    weights: Mapping[str, Weights]
+    fallbacks: tuple[Fallback, ...]
+    missing: tuple[str, ...]
+
+
+def models_folder() -> Path:
+    """Where pulled weights lie: $STREAMGATE_MODELS, else streamgate/models in the user's cache folder."""
+    chosen = os.environ.get("STREAMGATE_MODELS")
+    if chosen:
+        return Path(chosen).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "streamgate" / "models"
+
+
+def embedded_folder() -> Path | None:
+    """Where shipped weights lie: inside the installed package, else beside it in a checkout, else None."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "models", package.parent / "models"):
+        if any(folder.glob(f"*/{CARD_NAME}")):
+            return folder
+    return None
+
+
+def resolve(models: str = "standard") -> Resolution:
+    """Find weights for every role: "embedded", "standard", or a folder laid out like either.
+
+    A role that the tier asked for lacks is taken from the other tier and listed in `fallbacks`.
+
+    Raises:
+        WeightsError: the folder does not exist, or a role that nothing runs without is missing.
+    """
+    order = ["embedded", "standard"] if models == "embedded" else ["standard", "embedded"]
+    if models not in order:
+        if not Path(models).expanduser().is_dir():
+            raise WeightsError(f"models {models!r} is neither 'embedded', 'standard' nor a folder")
+        order = [models, "embedded", "standard"]
+    found: dict[str, Weights] = {}
+    for tier in order:
+        for weights in scan(tier):
+            for role in weights.roles:
+                found.setdefault(role, weights)
+    missing = tuple(role for role in ROLES if role not in found)
+    needed = [role for role in missing if role in REQUIRED_ROLES]
+    if needed:
+        raise WeightsError(
+            f"no weights for {', '.join(needed)}; run `streamgate models pull` (about 8 MB, into "
+            f"{models_folder()}) or point STREAMGATE_MODELS to a folder that has them"
+        )
+    fallbacks = tuple(
+        Fallback(role, order[0], found[role].tier) for role in ROLES if role in found and found[role].tier != order[0]
+    )
+    return Resolution({role: found[role] for role in ROLES if role in found}, fallbacks, missing)
+
+
+def scan(tier: str) -> list[Weights]:
+    """The usable weights of a tier or folder, by folder name; a stale conversion does not count."""
+    folder = {"embedded": embedded_folder(), "standard": models_folder()}.get(tier, Path(tier).expanduser())
+    if folder is None or not folder.is_dir():
+        return []
+    found = []
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if (inner / RECEIPT_NAME).is_file():
+            weights = from_receipt(inner, tier)
+        elif (inner / CARD_NAME).is_file():
+            weights = from_card(inner, tier)
+        else:
+            continue
+        if weights is not None:
+            found.append(weights)
+    return found
+
+
+def from_receipt(folder: Path, tier: str) -> Weights | None:
+    """Weights that `pull` converted; None when the catalog's recipe has moved on and they must be made anew.
+
+    Raises:
+        WeightsError: the receipt is not readable.
+    """
+    receipt = _read_json(folder / RECEIPT_NAME)
+    entry = next((entry for entry in load_catalog() if entry.name == receipt.get("name")), None)
+    try:
+        if entry is None or is_stale(receipt, entry) or not (folder / ONNX_NAME).is_file():
+            return None
+        arrays = receipt.get("arrays")
+        return Weights(
+            name=entry.name,
+            roles=entry.roles,
+            tier=tier,
+            path=folder / ONNX_NAME,
+            sha256=str(receipt["onnx"]["sha256"]),
+            licence=entry.licence,
+            training_data=entry.training_data,
+            input=parse_input(receipt["input"], entry.name),
+            output=entry.output,
+            calibration=entry.calibration,
+            affine=folder / ARRAYS_NAME if arrays else None,
+            affine_sha256=str(arrays["sha256"]) if arrays else "",
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{folder / RECEIPT_NAME}: not a receipt of this version; run `streamgate models pull`"
+        ) from error
+
+
+def is_stale(receipt: Mapping[str, Any], entry: Entry) -> bool:
+    """Whether a conversion was made from other files, by an older converter or with other options."""
+    sources = [source.sha256 for source in entry.source]
+    return (
+        receipt.get("converter") != entry.converter
+        or receipt.get("converter_version") != CONVERTER_VERSION
+        or receipt.get("options") != dict(entry.options)
+        or [source.get("sha256") for source in receipt.get("source", [])] != sources
+    )
+
+
+def from_card(folder: Path, tier: str) -> Weights | None:
+    """Weights with a `card.json`; None while the card's ONNX file is not there (a recipe not yet run).
+
+    The card gives `sha256`, and where they differ from the plain case `file`, `name`, `roles`, `input`,
+    `output`, `affine` {file, sha256} and `calibration`.
+
+    Raises:
+        WeightsError: the card is not readable or names no sha256.
+    """
+    card = _read_json(folder / CARD_NAME)
+    path = _card_file(folder, card)
+    if path is None:
+        return None
+    name = str(card.get("name", folder.name))
+    if not isinstance(card.get("sha256"), str):
+        raise WeightsError(f"{folder / CARD_NAME}: gives no sha256 for {path.name}")
+    roles = tuple(str(role) for role in card.get("roles", [folder.name]))
+    affine = card.get("affine") or {}
+    return Weights(
+        name=name,
+        roles=tuple(role for role in roles if role in ROLES),
+        tier=tier,
+        path=path,
+        sha256=str(card["sha256"]),
+        licence=str(card.get("licence", card.get("license", "unknown"))),
+        training_data=_words(card.get("training_data", "")),
+        input=parse_input(card.get("input") or _default_input(roles), name),
+        output=card.get("output") or {},
+        calibration=parse_calibration(card.get("calibration"), name),
+        affine=folder / str(affine["file"]) if affine else None,
+        affine_sha256=str(affine.get("sha256", "")),
+    )
+
+
+def _card_file(folder: Path, card: Mapping[str, Any]) -> Path | None:
+    if "file" in card:
+        path = folder / Path(str(card["file"])).name
+        return path if path.is_file() else None
+    files = sorted(folder.glob("*.onnx"))
+    return files[0] if len(files) == 1 else None
+
+
+def _default_input(roles: tuple[str, ...]) -> Mapping[str, Any]:
+    """DESIGN 4.2's IFQA input where the card does not say; bytes for everything else."""
+    if "ifqa" in roles:
+        return {"dtype": "float32", "mean": [127.5] * 3, "scale": [1 / 127.5] * 3}
+    return {}
+
+
+def _words(value: Any) -> str:
+    """A text, or a list of them as one."""
+    return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: not readable ({error}); remove its folder and install it again") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: not a JSON object")
+    return content

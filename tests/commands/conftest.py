@@ -1,0 +1,3 @@
+"""A real redis-server for this folder's tests."""
+
+from redis_server import start_redis  # noqa: F401
