@@ -59,7 +59,7 @@ class Gate:
         threads: int = 1,
     ) -> None:
         self.config = config or load_config(preset, settings)
-        networks = Networks.open(models, device, threads)
+        networks = Networks.open(models, device, threads, self.config.detection.nms_iou)
         calibration = calibration_of(networks, self.config)
         self._weights = networks.weights
         self._fallbacks = networks.fallbacks

@@ -25,9 +25,10 @@ _PAD = (123, 117, 104)
 class Detector:
     """Faces in pictures, each found independently of what else is in the batch. Thread-safe."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, nms_iou: float = NMS_OVERLAP) -> None:
         session.need_outputs("loc", "conf", "landm")
         self._session = session
+        self._nms_iou = nms_iou
         self._priors = PriorCache()
 
     def detect(self, pictures: Sequence[Array], threshold: float = 0.5) -> list[list[Face]]:
@@ -45,8 +46,19 @@ class Detector:
             outputs = self._session.run_rows(as_input(batch, self._session.weights.input))
             grid = self._priors.get(*shape)
             for row, index in enumerate(indices):
-                found[index] = _faces(outputs["loc"][row], outputs["conf"][row], outputs["landm"][row], grid, threshold)
+                found[index] = self._faces(
+                    outputs["loc"][row], outputs["conf"][row], outputs["landm"][row], grid, threshold
+                )
         return found
+
+    def _faces(self, loc: Array, scores: Array, landmarks: Array, grid: Array, threshold: float) -> list[Face]:
+        """Decode one picture's figures: (P, 4), (P,), (P, 10) with priors (P, 3)."""
+        above = np.flatnonzero(scores >= threshold)
+        if len(above) > MAX_CANDIDATES:
+            above = above[np.argsort(-scores[above], kind="stable")[:MAX_CANDIDATES]]
+        boxes, points = decode(loc[above], landmarks[above], grid[above])
+        kept = suppress(boxes, scores[above], self._nms_iou)
+        return [Face(boxes[i], points[i], float(scores[above[i]])) for i in kept]
 
 
 def _padded_shape(picture: Array) -> tuple[int, int]:
@@ -61,13 +73,3 @@ def _pad(picture: Array, shape: tuple[int, int]) -> Array:
     if bottom == 0 and right == 0:
         return picture
     return np.asarray(cv2.copyMakeBorder(picture, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=_PAD))
-
-
-def _faces(loc: Array, scores: Array, landmarks: Array, grid: Array, threshold: float) -> list[Face]:
-    """Decode one picture's figures: (P, 4), (P,), (P, 10) with priors (P, 3)."""
-    above = np.flatnonzero(scores >= threshold)
-    if len(above) > MAX_CANDIDATES:
-        above = above[np.argsort(-scores[above], kind="stable")[:MAX_CANDIDATES]]
-    boxes, points = decode(loc[above], landmarks[above], grid[above])
-    kept = suppress(boxes, scores[above], NMS_OVERLAP)
-    return [Face(boxes[i], points[i], float(scores[above[i]])) for i in kept]

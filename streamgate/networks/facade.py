@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from streamgate.networks.detector import Detector
+from streamgate.networks.detector import NMS_OVERLAP, Detector
 from streamgate.networks.ifqa import IfqaNetwork
 from streamgate.networks.pose import PoseNetwork
 from streamgate.networks.recognizer import Recognizer
@@ -33,7 +33,14 @@ class Networks:
     Adapters are thread-safe and may be shared by any number of sources. Use as a context manager.
     """
 
-    def __init__(self, weights: dict[str, Weights], fallbacks: tuple[Fallback, ...], device: str, threads: int):
+    def __init__(
+        self,
+        weights: dict[str, Weights],
+        fallbacks: tuple[Fallback, ...],
+        device: str,
+        threads: int,
+        nms_iou: float = NMS_OVERLAP,
+    ):
         """Open sessions; prefer `Networks.open`, which finds the weights."""
         # One session may fill several roles (DESIGN 2).
         sessions: dict[Path, Session] = {}
@@ -41,7 +48,7 @@ class Networks:
             if found.path not in sessions:
                 sessions[found.path] = Session(found, device, threads)
         by_role = {role: sessions[found.path] for role, found in weights.items()}
-        self.detector = Detector(by_role["detector"])
+        self.detector = Detector(by_role["detector"], nms_iou)
         self.recognizer = Recognizer(by_role["recognizer"])
         self.pose = PoseNetwork(by_role["pose"])
         self.ifqa = IfqaNetwork(by_role["ifqa"]) if "ifqa" in by_role else None
@@ -50,7 +57,9 @@ class Networks:
         self._weights = weights
 
     @classmethod
-    def open(cls, models: str = "standard", device: str = "auto", threads: int = 1) -> Networks:
+    def open(
+        cls, models: str = "standard", device: str = "auto", threads: int = 1, nms_iou: float = NMS_OVERLAP
+    ) -> Networks:
         """Find weights ("embedded", "standard" or a folder) and open them.
 
         `threads` is the number inside one run on the CPU; 1 costs the fewest core-ms, use 2 for latency.
@@ -60,7 +69,7 @@ class Networks:
             DeviceError: CUDA was asked for and is not there (exit 6).
         """
         found = resolve(models)
-        return cls(dict(found.weights), found.fallbacks, device, threads)
+        return cls(dict(found.weights), found.fallbacks, device, threads, nms_iou)
 
     @property
     def weights(self) -> list[WeightsRecord]:
