@@ -1,0 +1,160 @@
+"""What `throughput.py` compares. Each contestant runs in a process of its own, which is this file:
+
+    python benchmarks/contestants.py NAME CLIP [--models standard]
+
+It prints one JSON object, a `Measured`. A new contestant is a function (models) -> (clip -> Outcome) in
+`CONTESTANTS`; whatever it imports and loads before it returns counts as start-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+STARTED = "STREAMGATE_BENCHMARK_STARTED"
+"""Environment variable with the monotonic time at which the parent started this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one pass over a clip gave. `video_seconds` is 0 where the contestant does not look at time."""
+
+    frames: int = 0
+    video_seconds: float = 0.0
+    height: int = 0
+    width: int = 0
+    tracks: int = 0
+    kept: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One pass with its cost: seconds of wall and of CPU (user + system, all threads), peak memory in MiB."""
+
+    outcome: Outcome
+    startup_wall: float
+    startup_cpu: float
+    wall: float
+    cpu: float
+    peak_mib: float
+
+
+Run = Callable[[Path], Outcome]
+
+
+def open_decoder(models: str) -> Run:
+    """Decoding alone: PyAV with automatic threads, every frame dropped."""
+    import av
+
+    def run(clip: Path) -> Outcome:
+        frames, end = 0, 0.0
+        with av.open(str(clip)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            for frame in container.decode(stream):
+                frames += 1
+                if frame.pts is not None and frame.time_base is not None:
+                    end = max(end, float((frame.pts + (frame.duration or 0)) * frame.time_base))
+            start = float((stream.start_time or 0) * stream.time_base)
+            return Outcome(frames, end - start, stream.height, stream.width)
+
+    return run
+
+
+def open_gate(models: str) -> Run:
+    """This pipeline with its defaults, through `Gate`."""
+    return _gate(models, [])
+
+
+def open_exhaustive(models: str) -> Run:
+    """This pipeline scoring every face of every frame."""
+    return _gate(models, ["exhaustive=true"])
+
+
+def _gate(models: str, settings: list[str]) -> Run:
+    from streamgate import Gate
+
+    # The process ends with the run, so the gate is never closed.
+    gate = Gate("studio", models=models, device="cpu", settings=settings)
+
+    def run(clip: Path) -> Outcome:
+        tracks = kept = 0
+        for ended in gate.tracks(clip):
+            tracks += 1
+            kept += len(ended.shots)
+        return Outcome(tracks=tracks, kept=kept)
+
+    return run
+
+
+CONTESTANTS: dict[str, Callable[[str], Run]] = {
+    "decode": open_decoder,
+    "streamgate": open_gate,
+    "exhaustive": open_exhaustive,
+}
+
+
+def describe(models: str) -> dict[str, object]:
+    """Versions and weights that a gate here runs with."""
+    from streamgate import Gate
+
+    with Gate("studio", models=models, device="cpu") as gate:
+        info = gate.run_info()
+        return {"versions": dict(info.versions), "weights": [dict(one) for one in info.weights]}
+
+
+def measure(name: str, clip: Path, models: str) -> Measured:
+    """Open a contestant, run it once over the clip and say what each part cost."""
+    began = float(os.environ.get(STARTED) or time.monotonic())
+    run = CONTESTANTS[name](models)
+    ready, ready_cpu = time.monotonic(), _cpu_seconds()
+    outcome = run(clip)
+    done, done_cpu = time.monotonic(), _cpu_seconds()
+    return Measured(outcome, ready - began, ready_cpu, done - ready, done_cpu - ready_cpu, _peak_mib())
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _peak_mib() -> float:
+    # On Linux ru_maxrss starts at what the parent held when it forked; VmHWM is this program's own.
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    except (OSError, IndexError, ValueError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("name", choices=[*CONTESTANTS, "describe"])
+    parser.add_argument("clip", type=Path, nargs="?")
+    parser.add_argument("--models", default="standard")
+    given = parser.parse_args()
+    if given.name == "describe":
+        result: object = describe(given.models)
+    elif given.clip is None:
+        parser.error(f"{given.name} needs a CLIP")
+    else:
+        result = asdict(measure(given.name, given.clip, given.models))
+    print(json.dumps(result))
+    sys.stdout.flush()
+    # Nothing that is left open may delay or fail a finished measurement.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Exception as error:
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -1,0 +1,67 @@
+"""The throughput benchmark as a user runs it, on a clip of a second."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from media import astronaut_frames, write_clip
+from real_weights import standard_models
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+def _run(videos: Path, results: Path, *arguments: str, models: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable, str(BENCHMARKS / "throughput.py"), str(videos), "--seconds", "2", "--rounds", "1",
+        "--results", str(results), *arguments,
+    ]  # fmt: skip
+    environment = {**os.environ, "STREAMGATE_MODELS": str(models)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    write_clip(folder / "drift.mp4", astronaut_frames(25))
+    return folder
+
+
+def test_section_is_written_between_what_else_stands_in_the_file(videos: Path, tmp_path: Path) -> None:
+    results = tmp_path / "RESULTS.md"
+    results.write_text(
+        "# Results\n\n<!-- throughput:begin -->\nold\n<!-- throughput:end -->\n\n"
+        "<!-- other:begin -->\nkept\n<!-- other:end -->\n"
+    )
+    ran = _run(videos, results, "--exhaustive", "--clips", "drift", "absent", models=standard_models())
+    assert ran.returncode == 0, ran.stderr
+    text = results.read_text()
+    section = text.partition("<!-- throughput:begin -->")[2].partition("<!-- throughput:end -->")[0]
+    (row,) = [line for line in section.splitlines() if line.startswith("| drift |")]
+    columns = [column.strip() for column in row.strip("|").split("|")]
+    assert columns[1:4] == ["320x240", "2.0", "copy"]
+    assert float(columns[6]) > 0 and int(columns[-2]) > 0, row
+    assert "absent: not in videos" in section
+    assert "### exhaustive" in section and "budget at most 40: **" in section
+    assert "old" not in text and "<!-- other:begin -->\nkept\n<!-- other:end -->" in text
+    assert str(tmp_path) not in text
+
+
+def test_without_weights_decoding_is_measured_and_the_reason_named(videos: Path, tmp_path: Path) -> None:
+    results = tmp_path / "RESULTS.md"
+    ran = _run(videos, results, "--models", str(tmp_path / "nothing"), models=tmp_path / "nothing")
+    assert ran.returncode == 0, ran.stderr
+    text = results.read_text()
+    assert "only decoding was measured" in text
+    assert "| drift |" in text
+
+
+def test_a_folder_without_clips_fails_and_says_so(tmp_path: Path) -> None:
+    results = tmp_path / "RESULTS.md"
+    ran = _run(tmp_path / "none", results, models=tmp_path)
+    assert ran.returncode == 1
+    assert "no clips: none is missing" in results.read_text()
