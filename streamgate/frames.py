@@ -45,7 +45,7 @@ class Picture(Protocol):
         ...
 
     def luma_samples(self, width: int, height: int) -> Array:
-        """Luma on an even grid of single pixels, uint8 (height, width), 0..255, upright; reads little more."""
+        """Luma on an even grid of at least that many single pixels, uint8 (h, w), 0..255, upright."""
         ...
 
     def thumbnail(self, long_side: int) -> Array:
@@ -209,7 +209,7 @@ class GateResult:
     reasons: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Candidate:
     """A face of a track, with its evidence and what was concluded from it.
 

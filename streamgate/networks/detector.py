@@ -57,6 +57,9 @@ class Detector:
         if len(above) > MAX_CANDIDATES:
             above = above[np.argsort(-scores[above], kind="stable")[:MAX_CANDIDATES]]
         boxes, points = decode(loc[above], landmarks[above], grid[above])
+        # A side is an exponential: on strange input it can overflow, and no face is that large.
+        sane = np.isfinite(boxes).all(axis=1) & np.isfinite(points).all(axis=(1, 2))
+        above, boxes, points = above[sane], boxes[sane], points[sane]
         kept = suppress(boxes, scores[above], self._nms_iou)
         return [Face(boxes[i], points[i], float(scores[above[i]])) for i in kept]
 

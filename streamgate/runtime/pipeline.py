@@ -21,8 +21,10 @@ from streamgate.selection.steps import Infer
 from streamgate.sinks.base import Sink, SourceInfo, SourceResult
 from streamgate.sources import Source
 
-AHEAD = 4
-"""Decoded frames that may wait for analysis."""
+AHEAD = 12
+"""Decoded frames that may wait for analysis: enough to decode on while a few faces are scored."""
+AHEAD_BYTES = 48 << 20
+"""... unless they are very large."""
 
 
 class Progress(Protocol):
@@ -84,7 +86,8 @@ class Pipeline:
         began = time.perf_counter()
         last_pts = 0.0
         try:
-            with closing(prefetch(source.frames(), AHEAD)) as frames:
+            waiting = int(min(AHEAD, max(3, AHEAD_BYTES // max(1, source.width * source.height * 3 // 2))))
+            with closing(prefetch(source.frames(), waiting)) as frames:
                 for frame in frames:
                     last_pts = frame.pts_seconds + frame.duration_seconds
                     result.width, result.height = frame.width, frame.height

@@ -59,7 +59,7 @@ class TrackSelector:
 
     def __init__(self, track_id: int, config: Config, scorer: CandidateScorer) -> None:
         self.track_id = track_id
-        self.keeper = Keeper(config.keep, config.smoothing)
+        self.keeper = Keeper(config.keep, config.smoothing, scorer.crop)
         self.frames_seen = 0
         self.frames_scored = 0
         self._config = config
@@ -219,12 +219,8 @@ class TrackSelector:
             self.keeper.note(glimpse.candidate)
 
     def _offer(self, glimpse: Glimpse) -> None:
-        candidate = glimpse.candidate
-        if candidate is None or candidate.quality is None:
-            return
-        if candidate.crop is None and (candidate.gate.passed or self._config.keep.fallback == "best"):
-            candidate.crop = self._scorer.crop(candidate, glimpse.frame.picture)
-        self.keeper.offer(candidate)
+        if glimpse.candidate is not None and glimpse.candidate.quality is not None:
+            self.keeper.offer(glimpse.candidate, glimpse.frame.picture)
 
     def _remember_fallback(self, glimpse: Glimpse) -> None:
         if self._fallback is None or glimpse.promise > self._fallback.promise:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from streamgate.config import KeepConfig, SmoothingConfig
-from streamgate.frames import Candidate
+from streamgate.frames import Array, Candidate, Picture
 from streamgate.selection.smoothing import QualityHistory
 
 SPARE = 2
@@ -23,15 +23,21 @@ class Ranked:
     quality_context: float | None
 
 
+MakeCrop = Callable[[Candidate, Picture], Array]
+
+
 class Keeper:
     """Takes the scored candidates of one track and remembers the ones that can still win.
 
     Memory does not grow with the track: a candidate leaves as soon as enough better ones, apart in time, are
-    known, and the history forgets what no remembered candidate can see.
+    known, and the history forgets what no remembered candidate can see. The picture to be kept is cut out of
+    the region with `make_crop` only once a candidate has outlived its smoothing window: most never do.
     """
 
-    def __init__(self, keep: KeepConfig, smoothing: SmoothingConfig) -> None:
+    def __init__(self, keep: KeepConfig, smoothing: SmoothingConfig, make_crop: MakeCrop) -> None:
         self._keep = keep
+        self._make_crop = make_crop
+        self._regions: dict[int, Picture] = {}
         self._reach = smoothing.long_s / 2
         self._history = QualityHistory(smoothing.short_s, smoothing.long_s)
         self._pool: list[Candidate] = []
@@ -42,13 +48,14 @@ class Keeper:
         if candidate.quality is not None:
             self._history.add(candidate.pts_seconds, candidate.quality)
 
-    def offer(self, candidate: Candidate) -> None:
-        """Consider a noted candidate whose neighbours have been noted too."""
+    def offer(self, candidate: Candidate, region: Picture) -> None:
+        """Consider a noted candidate whose neighbours have been noted too; `region` holds its pixels."""
         if candidate.gate.passed and candidate.quality is not None:
-            if all(known.pts_seconds != candidate.pts_seconds for known in self._pool):
+            if candidate not in self._pool:
                 self._pool.append(candidate)
+                self._regions[id(candidate)] = region
         elif self._keep.fallback == "best" and not self._pool:
-            self._consider_runner_up(candidate)
+            self._consider_runner_up(candidate, region)
 
     def bar(self) -> float:
         """The smoothed quality that a further candidate has to beat to be kept; 0 while a rank is free."""
@@ -65,8 +72,11 @@ class Keeper:
             floor = self._order(chosen[-1])
             for candidate in settled:
                 if self._order(candidate) > floor:
-                    candidate.crop = None
+                    self._forget(candidate)
                     self._pool.remove(candidate)
+        for candidate in settled:
+            if id(candidate) in self._regions:
+                self._cut(candidate)
         watched = [candidate.pts_seconds for candidate in self._pool]
         self._history.forget(now - 2 * self._reach, watched, self._reach)
 
@@ -75,6 +85,8 @@ class Keeper:
         chosen = self._picks(self._pool, self._keep.top_k)
         if not chosen and self._runner_up is not None:
             chosen = [self._runner_up]
+        for candidate in chosen:
+            self._cut(candidate)
         return [
             Ranked(
                 candidate,
@@ -106,7 +118,7 @@ class Keeper:
         assert candidate.quality is not None
         return self._history.smoothed(candidate.pts_seconds, candidate.quality)
 
-    def _consider_runner_up(self, candidate: Candidate) -> None:
+    def _consider_runner_up(self, candidate: Candidate, region: Picture) -> None:
         """Fewest reasons against it first, then quality: what a person would call the least bad face."""
 
         def badness(one: Candidate) -> tuple[int, float, float]:
@@ -114,5 +126,15 @@ class Keeper:
 
         if self._runner_up is None or badness(candidate) < badness(self._runner_up):
             if self._runner_up is not None:
-                self._runner_up.crop = None
+                self._forget(self._runner_up)
             self._runner_up = candidate
+            self._regions[id(candidate)] = region
+
+    def _cut(self, candidate: Candidate) -> None:
+        region = self._regions.pop(id(candidate), None)
+        if region is not None:
+            candidate.crop = self._make_crop(candidate, region)
+
+    def _forget(self, candidate: Candidate) -> None:
+        self._regions.pop(id(candidate), None)
+        candidate.crop = None

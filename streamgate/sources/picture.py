@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -97,9 +98,10 @@ class PlanePicture:
         return np.ascontiguousarray(turn_array(full_range_luma(part, stored.colour), stored.upright.turn))
 
     def luma_samples(self, width: int, height: int) -> Array:
-        """Luma on an even grid of single pixels, uint8 (height, width), 0..255, upright.
+        """Luma on an even grid of single pixels, uint8 (h, w), 0..255, upright; nothing is averaged.
 
-        Each sample is the pixel in the middle of its cell; nothing is averaged.
+        The grid is the coarsest by whole steps that has at least `width` x `height` samples (all pixels when
+        the picture has fewer).
         """
         stored = self._stored
         if stored.layout.kind is Kind.PACKED or stored.colour.hdr:
@@ -164,9 +166,9 @@ class PlanePicture:
         )  # fmt: skip
         if box is None:
             return bounds
-        outward = np.concatenate([np.floor(box[:2]), np.ceil(box[2:])])
-        left, right = (int(np.clip(outward[i], bounds[0], bounds[2])) for i in (0, 2))
-        top, bottom = (int(np.clip(outward[i], bounds[1], bounds[3])) for i in (1, 3))
+        first_x, first_y, last_x, last_y = (float(value) for value in box)
+        left, right = (min(max(x, bounds[0]), bounds[2]) for x in (math.floor(first_x), math.ceil(last_x)))
+        top, bottom = (min(max(y, bounds[1]), bounds[3]) for y in (math.floor(first_y), math.ceil(last_y)))
         return left, top, right, bottom
 
     def _to_plane(self, sub_x: int, sub_y: int, siting: Siting) -> Array:
@@ -176,20 +178,20 @@ class PlanePicture:
         return matrix / np.array([[1 << sub_x], [1 << sub_y]])
 
     def _rgb(
-        self, matrix: Array, size: tuple[int, int], interpolation: int, chroma_care: Care = EXACT
+        self, matrix: Array, size: tuple[int, int], interpolation: int, care: Care = EXACT
     ) -> Array:
         stored = self._stored
         layout, planes = stored.layout, stored.planes
         back = cv2.invertAffineTransform(matrix)
 
         to_luma = _compose(self._to_plane(0, 0, Siting(0, 0)), back)
-        main = sample(planes[0], to_luma, size, interpolation)
+        main = sample(planes[0], to_luma, size, interpolation, care)
         if layout.kind is Kind.PACKED:
             return _packed_to_rgb(main, layout)
         if layout.kind is Kind.GRAY:
             return cv2.cvtColor(full_range_luma(main, stored.colour), cv2.COLOR_GRAY2RGB)
         to_chroma = _compose(self._to_plane(layout.sub_x, layout.sub_y, stored.siting), back)
-        chroma = [sample(plane, to_chroma, size, cv2.INTER_LINEAR, chroma_care) for plane in planes[1:]]
+        chroma = [sample(plane, to_chroma, size, cv2.INTER_LINEAR, care) for plane in planes[1:]]
         if layout.kind is Kind.SEMI:
             chroma = list(cv2.split(chroma[0]))
             if layout.blue_first:
@@ -278,9 +280,9 @@ def picture_of_rgb(rgb: Array, turn: Turn = UNTURNED) -> PlanePicture:
 
 
 def _on_grid(plane: Array, width: int, height: int) -> Array:
-    rows = (np.arange(height) * 2 + 1) * plane.shape[0] // (2 * height)
-    columns = (np.arange(width) * 2 + 1) * plane.shape[1] // (2 * width)
-    return plane[rows[:, None], columns]
+    """Every n-th pixel of every m-th row, a view: indexing by arrays would cost several times as much."""
+    down, across = max(1, plane.shape[0] // height), max(1, plane.shape[1] // width)
+    return plane[down // 2 :: down, across // 2 :: across]
 
 
 def _packed_to_rgb(packed: Array, layout: Layout) -> Array:
@@ -302,7 +304,8 @@ def _after_shift(matrix: Array, x: float, y: float) -> Array:
 
 def _aligned_span(low: float, high: float, length: int, step: int) -> tuple[int, int]:
     """Samples [begin, end) around low..high, within 0..length, begin on a multiple of `step`, never empty."""
-    begin = int(np.clip(np.floor(low) - _REGION_MARGIN, 0, length - 1)) // step * step
-    end = int(np.clip(np.ceil(high) + _REGION_MARGIN, begin + 1, length))
+    # Plain numbers: numpy's scalars would cost more than copying the pixels.
+    begin = min(max(math.floor(low) - _REGION_MARGIN, 0), length - 1) // step * step
+    end = min(max(math.ceil(high) + _REGION_MARGIN, begin + 1), length)
     end = min(length, -(-end // step) * step)
     return begin, end

@@ -27,8 +27,8 @@ class Care(NamedTuple):
 EXACT = Care(0.02, 1.2)
 """For crops: below 1.2 interpolation alone aliases too little to see."""
 
-COARSE = Care(0.25, 2.1)
-"""For the chroma of thumbnails, where a detector cannot tell; it halves their cost."""
+COARSE = Care(0.6, 2.0)
+"""For thumbnails, where a detector cannot tell: halves by area, what is left by interpolation."""
 
 
 def sample(
@@ -52,7 +52,7 @@ def sample(
     shrink_x = max(1.0, float(np.hypot(matrix[0, 0], matrix[0, 1])))
     shrink_y = max(1.0, float(np.hypot(matrix[1, 0], matrix[1, 1])))
     if max(shrink_x, shrink_y) > care.shrink_from:
-        part, matrix = _shrink(part, matrix, shrink_x, shrink_y)
+        part, matrix = _shrink(part, matrix, shrink_x, shrink_y, care.shrink_from)
     width, height = size
     rows, columns = part.shape[:2]
     if _is_resize(matrix, columns / width, rows / height, size, care.slack):
@@ -93,18 +93,21 @@ def _even(begin: int, end: int, length: int) -> tuple[int, int]:
     return begin, end
 
 
-def _shrink(part: Array, matrix: Array, shrink_x: float, shrink_y: float) -> tuple[Array, Array]:
+def _shrink(
+    part: Array, matrix: Array, shrink_x: float, shrink_y: float, shrink_from: float
+) -> tuple[Array, Array]:
+    """Average down by area until at most `shrink_from` is left; returns the part and its map."""
     rows, columns = part.shape[:2]
     size = (max(1, round(columns / shrink_x)), max(1, round(rows / shrink_y)))
-    ratio = np.array([size[0] / columns, size[1] / rows])
     # Halving is vectorised and averaging by another factor is not: come near in halves first.
     while min(part.shape[1] / size[0], part.shape[0] / size[1]) >= 2:
         if part.shape[0] % 2 or part.shape[1] % 2:
             break
         half = (part.shape[1] // 2, part.shape[0] // 2)
         part = cv2.resize(part, half, interpolation=cv2.INTER_AREA)
-    if part.shape[1::-1] != size:
+    if max(part.shape[1] / size[0], part.shape[0] / size[1]) > shrink_from:
         part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+    ratio = np.array([part.shape[1] / columns, part.shape[0] / rows])
     matrix = matrix * ratio[:, None]
     matrix[:, 2] += 0.5 * ratio - 0.5
     return part, matrix

@@ -46,7 +46,7 @@ class CutDetector:
 
 def grid_of(frame: Frame) -> Array:
     """The frame's luma as a grid float32 (18, 32), 0..1; a fraction of its pixels is read."""
-    samples = frame.luma_samples(4 * GRID[0], 4 * GRID[1])
+    samples = frame.luma_samples(3 * GRID[0], 2 * GRID[1])
     return cv2.resize(samples, GRID, interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
 
 

@@ -6,27 +6,35 @@ import numpy as np
 import pytest
 
 from streamgate.config import KeepConfig, SmoothingConfig
-from streamgate.frames import Candidate, Face, GateResult
+from streamgate.frames import Candidate, Face, GateResult, Picture
 from streamgate.selection.keeper import Keeper
+from streamgate.sources import picture_of_rgb
 
 FACE = Face(np.array([0, 0, 10, 10], np.float32), np.zeros((5, 2), np.float32), 0.9)
 
 
 def candidate(pts: float, quality: float | None, *reasons: str) -> Candidate:
     return Candidate(
-        1, pts, FACE, quality=quality, gate=GateResult(not reasons and quality is not None, reasons),
-        crop=np.zeros((2, 2, 3), np.uint8),
+        1, pts, FACE, quality=quality, gate=GateResult(not reasons and quality is not None, reasons)
     )  # fmt: skip
+
+
+PICTURE = picture_of_rgb(np.zeros((8, 8, 3), np.uint8))
+
+
+def crop(candidate: Candidate, region: Picture) -> np.ndarray:
+    assert region is PICTURE
+    return np.zeros((2, 2, 3), np.uint8)
 
 
 def keep(candidates: list[Candidate], top_k: int = 1, gap: float = 1.0, fallback: str = "none") -> Keeper:
     keeper = Keeper(
-        KeepConfig(top_k=top_k, min_gap_seconds=gap, fallback=fallback), SmoothingConfig(short_s=0.2, long_s=2.0)
+        KeepConfig(top_k=top_k, min_gap_seconds=gap, fallback=fallback), SmoothingConfig(short_s=0.2, long_s=2.0), crop
     )
     for one in candidates:
         keeper.note(one)
     for one in candidates:
-        keeper.offer(one)
+        keeper.offer(one, PICTURE)
         keeper.prune(one.pts_seconds)
     return keeper
 
@@ -72,11 +80,13 @@ def test_pruning_changes_no_result_and_bounds_memory(top_k: int) -> None:
     candidates = [candidate(place * 0.1, float(random.uniform(10, 95))) for place in range(3000)]
     pruned = keep(candidates, top_k=top_k)
     whole = Keeper(
-        KeepConfig(top_k=top_k, min_gap_seconds=1.0, fallback="none"), SmoothingConfig(short_s=0.2, long_s=2.0)
+        KeepConfig(top_k=top_k, min_gap_seconds=1.0, fallback="none"), SmoothingConfig(short_s=0.2, long_s=2.0), crop
     )
     fresh = [candidate(one.pts_seconds, one.quality) for one in candidates]
     for one in fresh:
         whole.note(one)
-        whole.offer(one)
+        whole.offer(one, PICTURE)
     assert kept(pruned) == kept(whole)
-    assert sum(one.crop is not None for one in candidates) < 80
+    assert len(pruned._pool) < 40
+    assert sum(one.crop is not None for one in candidates) <= 40
+    assert all(one.candidate.crop is not None for one in pruned.finish())
