@@ -1,0 +1,313 @@
+"""IFQA (Jo et al., WACV 2023, arXiv 2211.07077): a U-Net discriminator whose per-pixel realness is the score.
+
+One definition serves two shapes. `OFFICIAL` is the published network (105,172,833 parameters in 122
+tensors, checkpoint key "D"); `SLIM` is the one this project trains: the same residual blocks behind a
+pixel-unshuffle stem, so that noise and JPEG evidence reaches the network whole at a sixteenth of the
+positions. Input is always float [N, 3, 256, 256] RGB, FFHQ-aligned, (x / 255 - 0.5) / 0.5.
+
+This module needs torch and is imported only when a network is trained, imported or exported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+INPUT_SIDE = 256
+OPSET = 17
+OFFICIAL_KEY = "D"
+# Centre and half axes (x, y) as shares of the side: brow to chin of an FFHQ-aligned face, no background.
+FACE_ELLIPSE = (0.5, 0.575, 0.27, 0.345)
+
+
+@dataclass(frozen=True)
+class IfqaSpec:
+    """The shape of one IFQA network.
+
+    widths: channels after the stem and after each halving encoder; unshuffle: side of the pixel blocks that
+    the stem folds into channels (1: no stem, widths[0] is the 3 input channels); bottleneck: residual blocks
+    at the lowest resolution; norm: "instance" or "batch"; light_decoder: decoders convolve to the new width
+    before they double the resolution (a quarter of the cost) and the map stays at the stem's resolution;
+    temperature: what logits are divided by before the sigmoid of score and map.
+    """
+
+    widths: tuple[int, ...]
+    unshuffle: int
+    bottleneck: int
+    norm: str
+    light_decoder: bool
+    temperature: float = 1.0
+
+
+OFFICIAL = IfqaSpec((3, 64, 128, 256, 512, 1024), unshuffle=1, bottleneck=4, norm="instance", light_decoder=False)
+# LSGAN drives everything degraded to zero; the temperature keeps apart what is bad from what is worse.
+SLIM = IfqaSpec((64, 96, 128, 192), unshuffle=4, bottleneck=2, norm="batch", light_decoder=True, temperature=3.0)
+
+
+def _norm(kind: str, channels: int) -> nn.Module:
+    if kind == "instance":
+        return nn.InstanceNorm2d(channels, affine=True)
+    return nn.BatchNorm2d(channels)
+
+
+def block_transform(side: int) -> np.ndarray:
+    """[3 side^2, 3 side^2] orthonormal: luma and two colour differences of a block, each by 2-D DCT.
+
+    Rows: colour, then vertical, then horizontal frequency; columns as pixel_unshuffle orders them.
+    """
+    n = np.arange(side)
+    dct = np.cos(np.pi * (2 * n[None, :] + 1) * n[:, None] / (2 * side)) * np.sqrt(2 / side)
+    dct[0] /= np.sqrt(2)
+    colour = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
+    return np.kron(colour, np.kron(dct, dct)).astype(np.float32)
+
+
+class BlockStem(nn.Module):
+    """Folds side x side pixels into channels and brings every frequency to unit variance before convolving.
+
+    Noise of a few levels and JPEG's losses are a hundredth of the brightness that shares their pixels:
+    without this the first convolution needs thousands of steps to find them.
+    """
+
+    basis: Tensor
+
+    def __init__(self, side: int, channels: int) -> None:
+        super().__init__()
+        self.side = side
+        basis = torch.from_numpy(block_transform(side))[:, :, None, None]
+        self.register_buffer("basis", basis, persistent=False)
+        self.whiten = nn.BatchNorm2d(len(basis), affine=False, eps=1e-6)
+        self.conv = nn.Conv2d(len(basis), channels, 3, padding=1)
+
+    def forward(self, face: Tensor) -> Tensor:
+        """[N, 3, H, W] -> [N, channels, H / side, W / side]."""
+        # In float32 also under autocast: bfloat16 would round away exactly what the stem is there to keep.
+        with torch.autocast(face.device.type, enabled=False):
+            blocks = self.whiten(F.conv2d(F.pixel_unshuffle(face.float(), self.side), self.basis))
+        return self.conv(blocks.clamp(-8, 8))
+
+
+class ResBlock(nn.Module):
+    """Pre-activation residual block, sum / sqrt(2); halves the resolution when `down`."""
+
+    def __init__(self, channels_in: int, channels_out: int, norm: str, down: bool = False) -> None:
+        super().__init__()
+        self.down = down
+        self.conv1 = nn.Conv2d(channels_in, channels_in, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.norm1 = _norm(norm, channels_in)
+        self.norm2 = _norm(norm, channels_in)
+        self.conv1x1 = nn.Conv2d(channels_in, channels_out, 1, bias=False) if channels_in != channels_out else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, channels_in, H, W] -> [N, channels_out, H, W], H and W halved when `down`."""
+        # A 1x1 convolution and average pooling commute, so the shortcut pools first: four times cheaper.
+        shortcut = F.avg_pool2d(x, 2) if self.down else x
+        if self.conv1x1 is not None:
+            shortcut = self.conv1x1(shortcut)
+        y = self.conv1(F.leaky_relu(self.norm1(x), 0.2))
+        if self.down:
+            y = F.avg_pool2d(y, 2)
+        y = self.conv2(F.leaky_relu(self.norm2(y), 0.2))
+        return (shortcut + y) / math.sqrt(2)
+
+
+class UpBlock(nn.Module):
+    """Residual block that doubles the resolution (nearest), sum / sqrt(2)."""
+
+    def __init__(self, channels_in: int, channels_out: int, norm: str, light: bool) -> None:
+        super().__init__()
+        inner = channels_out if light else channels_in
+        self.light = light
+        self.conv1 = nn.Conv2d(channels_in, inner, 3, padding=1)
+        self.conv2 = nn.Conv2d(inner, channels_out, 3, padding=1)
+        self.norm1 = _norm(norm, channels_in)
+        self.norm2 = _norm(norm, inner)
+        self.conv1x1 = nn.Conv2d(channels_in, channels_out, 1, bias=False) if channels_in != channels_out else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, channels_in, H, W] -> [N, channels_out, 2 H, 2 W]."""
+        # Nearest upsampling and a 1x1 convolution commute: convolve the small picture.
+        shortcut = x if self.conv1x1 is None else self.conv1x1(x)
+        shortcut = F.interpolate(shortcut, scale_factor=2, mode="nearest")
+        y = F.leaky_relu(self.norm1(x), 0.2)
+        if self.light:
+            y = F.interpolate(self.conv1(y), scale_factor=2, mode="nearest")
+        else:
+            y = self.conv1(F.interpolate(y, scale_factor=2, mode="nearest"))
+        y = self.conv2(F.leaky_relu(self.norm2(y), 0.2))
+        return (shortcut + y) / math.sqrt(2)
+
+
+class Ifqa(nn.Module):
+    """The discriminator: face -> realness map. Attribute names follow the official checkpoint."""
+
+    def __init__(self, spec: IfqaSpec = SLIM) -> None:
+        super().__init__()
+        self.spec = spec
+        side = INPUT_SIDE // spec.unshuffle
+        if spec.unshuffle > 1:
+            self.stem = BlockStem(spec.unshuffle, spec.widths[0])
+        self._encoders: list[str] = []
+        self._decoders: list[str] = []
+        for wide, wider in pairwise(spec.widths):
+            side //= 2
+            self._encoders.append(f"encoder{side}")
+            self.add_module(self._encoders[-1], ResBlock(wide, wider, spec.norm, down=True))
+        self.btn = nn.Sequential(
+            *(ResBlock(spec.widths[-1], spec.widths[-1], spec.norm) for _ in range(spec.bottleneck))
+        )
+        backwards = spec.widths[::-1]
+        for wider, wide in pairwise(backwards):
+            side *= 2
+            self._decoders.append(f"decoder{side}")
+            last = side * spec.unshuffle == INPUT_SIDE
+            up = UpBlock(wider, 1 if last and not spec.light_decoder else wide, spec.norm, spec.light_decoder)
+            # The official checkpoint numbers its last decoder as the first element of a sequence.
+            self.add_module(self._decoders[-1], nn.Sequential(up) if last and not spec.light_decoder else up)
+        if spec.light_decoder:
+            self.head = nn.Conv2d(spec.widths[0], 1, 1)
+
+    def encode(self, face: Tensor) -> list[Tensor]:
+        """Stem and encoder activations, fine to coarse; also the features of the generator's feature loss."""
+        levels = [self.stem(face) if self.spec.unshuffle > 1 else face]
+        for name in self._encoders:
+            levels.append(getattr(self, name)(levels[-1]))
+        return levels
+
+    def decode(self, levels: list[Tensor]) -> Tensor:
+        """Realness logits [N, 1, S, S]; S is 256 for the official shape, 256 / unshuffle for a light one."""
+        x = self.btn(levels[-1])
+        skips = levels[-2::-1]
+        for i, name in enumerate(self._decoders):
+            x = getattr(self, name)(x)
+            if i < len(self._decoders) - 1 or self.spec.light_decoder:
+                x = x * skips[i] + skips[i]
+        return self.head(F.leaky_relu(x, 0.2)) if self.spec.light_decoder else x
+
+    def forward(self, face: Tensor) -> Tensor:
+        """face [N, 3, 256, 256] in -1..1 -> realness logits [N, 1, S, S] (sigmoid of logits / temperature: the map)."""
+        return self.decode(self.encode(face))
+
+
+def face_ellipse(side: int, ellipse: tuple[float, float, float, float] = FACE_ELLIPSE) -> np.ndarray:
+    """[side, side] float32, 1 inside the fixed face ellipse, 0 outside, fractions on its edge."""
+    fine = side * 8
+    axis = (np.arange(fine, dtype=np.float64) + 0.5) / fine
+    cx, cy, rx, ry = ellipse
+    inside = ((axis[None, :] - cx) / rx) ** 2 + ((axis[:, None] - cy) / ry) ** 2 <= 1.0
+    return inside.reshape(side, 8, side, 8).mean(axis=(1, 3)).astype(np.float32)
+
+
+class IfqaScorer(nn.Module):
+    """What is exported: face -> (score [N] in 0..1, map [N, 256, 256] in 0..1)."""
+
+    pool_weights: Tensor
+
+    def __init__(self, network: Ifqa, pool: str = "ellipse") -> None:
+        """pool: "ellipse" (mean over the fixed face ellipse, own weights) or "full" (official weights)."""
+        super().__init__()
+        if pool not in ("ellipse", "full"):
+            raise ValueError(f"pool must be 'ellipse' or 'full', not {pool!r}")
+        self.network = network
+        self.map_side = INPUT_SIDE // network.spec.unshuffle
+        weights = (
+            face_ellipse(self.map_side) if pool == "ellipse" else np.ones((self.map_side, self.map_side), np.float32)
+        )
+        self.register_buffer("pool_weights", torch.from_numpy(weights / weights.sum())[None, None], persistent=False)
+
+    def forward(self, face: Tensor) -> tuple[Tensor, Tensor]:
+        realness = torch.sigmoid(self.network(face) / self.network.spec.temperature)
+        score = (realness * self.pool_weights).sum(dim=(1, 2, 3))
+        if self.map_side != INPUT_SIDE:
+            realness = F.interpolate(realness, size=(INPUT_SIDE, INPUT_SIDE), mode="bilinear", align_corners=False)
+        return score, realness[:, 0]
+
+
+def load_checkpoint(path: Path | str, spec: IfqaSpec = OFFICIAL) -> Ifqa:
+    """The network of a checkpoint file: official {"D": state}, or a bare state dict (any float type)."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if OFFICIAL_KEY in state and isinstance(state[OFFICIAL_KEY], Mapping):
+        state = state[OFFICIAL_KEY]
+    # A checkpoint saved from DataParallel carries this prefix on every key.
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    network = Ifqa(spec)
+    network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    return network.eval()
+
+
+def export_onnx(network: Ifqa, path: Path | str, pool: str = "ellipse", half_storage: bool = True) -> None:
+    """Write one ONNX file: `face` -> `score`, `map`; batch dynamic, opset pinned, no external data.
+
+    half_storage keeps large initialisers as float16 behind a Cast: half the file, float32 arithmetic.
+    """
+    import onnx
+
+    path = Path(path)
+    scorer = IfqaScorer(network, pool).eval().float()
+    part = path.with_name(path.name + ".part")
+    torch.onnx.export(
+        scorer,
+        (torch.zeros(2, 3, INPUT_SIDE, INPUT_SIDE),),
+        str(part),
+        input_names=["face"],
+        output_names=["score", "map"],
+        dynamic_axes={"face": {0: "N"}, "score": {0: "N"}, "map": {0: "N"}},
+        opset_version=OPSET,
+        dynamo=False,
+    )
+    model = onnx.load(str(part))
+    if half_storage:
+        _store_half(model)
+    onnx.checker.check_model(model)
+    onnx.save_model(model, str(part), save_as_external_data=False)
+    part.replace(path)
+
+
+def _store_half(model: Any) -> None:  # onnx.ModelProto; onnx is imported lazily
+    """Replace float32 initialisers of 64 values or more by float16 ones, each behind a Cast to float32."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for initializer in model.graph.initializer:
+        values = numpy_helper.to_array(initializer)
+        if values.dtype != np.float32 or values.size < 64:
+            continue
+        name = initializer.name
+        initializer.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name + "_fp16"))
+        casts.append(helper.make_node("Cast", [name + "_fp16"], [name], to=TensorProto.FLOAT))
+    nodes = casts + list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def count_gmac(network: nn.Module) -> float:
+    """Multiply-accumulates of one 256x256 face through the convolutions, in 10^9."""
+    total = 0
+    handles = []
+
+    def count(module: nn.Conv2d, _: object, output: Tensor) -> None:
+        nonlocal total
+        kernel = module.kernel_size[0] * module.kernel_size[1] * module.in_channels // module.groups
+        total += output.shape[1] * output.shape[2] * output.shape[3] * kernel
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            handles.append(module.register_forward_hook(count))
+    training = network.training
+    network.eval()
+    with torch.no_grad():
+        network(torch.zeros(1, 3, INPUT_SIDE, INPUT_SIDE))
+    network.train(training)
+    for handle in handles:
+        handle.remove()
+    return total / 1e9
