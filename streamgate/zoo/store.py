@@ -103,7 +103,7 @@ def resolve(models: str = "standard") -> Resolution:
         if not Path(models).expanduser().is_dir():
             raise WeightsError(f"models {models!r} is neither 'embedded', 'standard' nor a folder")
         if not scan(models):
-            raise WeightsError(f"models {models!r}: no weights in this folder (a subfolder each, with a card or a receipt)")
+            raise WeightsError(f"models {models!r}: no weights in this folder (each in a subfolder with its card)")
         order = [models, "embedded", "standard"]
     found: dict[str, Weights] = {}
     for tier in order:
