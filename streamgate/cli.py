@@ -56,6 +56,10 @@ def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--sink", "sinks", multiple=True, metavar="URL", help="Also send events to redis://HOST:PORT/DB.")
 @click.option("--sequence", type=float, metavar="FPS", help="A folder's images are frames of a sequence.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Sources read at once.")
+@click.option(
+    "--decode", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+    help="Where video is decoded; auto is the CPU.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run in the folder.")
 @click.option("--json", "as_json", is_flag=True, help="Records of kept faces on stdout, all else on stderr.")
 @click.option("--quiet", is_flag=True, help="Errors only.")
@@ -69,6 +73,7 @@ def run(
     sinks: tuple[str, ...],
     sequence: float | None,
     jobs: int,
+    decode: str,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -89,6 +94,7 @@ def run(
         sinks=sinks,
         sequence_fps=sequence,
         jobs=jobs,
+        decode=decode,
         overwrite=overwrite,
         as_json=as_json,
         quiet=quiet,

@@ -36,6 +36,8 @@ def list_command(as_json: bool) -> int:
             state.training_data,
         )
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
     console.print(table)
     console.print(f"models folder: {models_folder()}", soft_wrap=True)
     return 0

@@ -22,6 +22,9 @@ class RunDisplay:
 
     def __init__(self, *, quiet: bool, total: int) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        if not self._console.is_terminal:
+            # A log file has no width to fit into.
+            self._console = Console(stderr=True, highlight=False, soft_wrap=True, width=160)
         self._quiet = quiet
         self._total = total
         self._done = 0

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,6 +39,7 @@ class RunRequest:
     as_json: bool = False
     quiet: bool = False
     device: str = "auto"
+    decode: str = "auto"
     preset: str = "studio"
     models: str = "standard"
     settings: tuple[str, ...] = ()
@@ -62,6 +64,8 @@ def run_command(request: RunRequest) -> int:
             )
         return SourceError.exit_code
 
+    # Both decode alike, but not to the bit: "auto" stays where results are the same on every machine.
+    decode = "cuda" if request.decode == "cuda" else "cpu"
     with _stopping() as stop, Gate(models=request.models, device=request.device, config=config) as gate:
         for note in gate.notes:
             display.note(note)
@@ -77,7 +81,7 @@ def run_command(request: RunRequest) -> int:
             sinks.append(StdoutSink(images=True))
         with SinkGroup(sinks) as sink, display:
             results = gate.process(
-                [spec.open for spec in found.sources],
+                [partial(spec.open, decode=decode) for spec in found.sources],
                 sink,
                 jobs=request.jobs,
                 stop=stop,

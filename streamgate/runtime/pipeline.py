@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import Protocol
 
 from streamgate.config import Config
-from streamgate.errors import SinkError, SourceError, StreamgateError, scrub
+from streamgate.errors import DeviceError, SinkError, SourceError, StreamgateError, scrub
 from streamgate.frames import Candidate, TrackEnd
 from streamgate.runtime.analysis import Analysis
 from streamgate.runtime.prefetch import prefetch
@@ -157,7 +157,7 @@ class Pipeline:
                 result.source = SourceInfo(source.location, source.source_id)
                 progress.started(source)
                 self._into(sink, source, result, stop, progress)
-        except SinkError:
+        except (SinkError, DeviceError):
             raise
         except StreamgateError as error:
             result.status, result.error = "failed", str(error)

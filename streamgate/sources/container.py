@@ -8,10 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from streamgate.errors import SourceError, scrub
+from streamgate.errors import DeviceError, SourceError, scrub
 
 REFUSED_FORMATS = frozenset(
     {
@@ -24,16 +25,20 @@ REFUSED_FORMATS = frozenset(
 )  # fmt: skip
 
 
-def open_video(path: Path, display: str, threads: int = 0) -> tuple[InputContainer, VideoStream]:
+def open_video(
+    path: Path, display: str, threads: int = 0, decode: str = "cpu"
+) -> tuple[InputContainer, VideoStream]:
     """Open `path` and choose its video stream.
 
     Args:
         path: a local file.
         display: how messages name it.
         threads: decoder threads, 0 for one a core.
+        decode: "cpu", or "cuda" to decode on the GPU; codecs it does not know are decoded on the CPU.
 
     Raises:
         SourceError: one line that names the input and what to do.
+        DeviceError: there is no GPU to decode on.
     """
     try:
         status = path.stat()
@@ -44,11 +49,7 @@ def open_video(path: Path, display: str, threads: int = 0) -> tuple[InputContain
     if status.st_size == 0:
         raise SourceError(f"{display}: the file is empty (0 bytes); copy or record it again")
     try:
-        container = av.open(
-            f"file:{path.absolute()}",
-            container_options={"protocol_whitelist": "file", "format_whitelist": _accepted_formats()},
-            metadata_errors="replace",
-        )
+        container = _open(path, decode)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise SourceError(_why_not_opened(path, display, error)) from None
     try:
@@ -59,6 +60,27 @@ def open_video(path: Path, display: str, threads: int = 0) -> tuple[InputContain
         container.close()
         raise
     return container, stream
+
+
+def _open(path: Path, decode: str) -> InputContainer:
+    def open_with(hardware: HWAccel | None) -> InputContainer:
+        return av.open(
+            f"file:{path.absolute()}",
+            container_options={"protocol_whitelist": "file", "format_whitelist": _accepted_formats()},
+            metadata_errors="replace",
+            hwaccel=hardware,
+        )
+
+    if decode != "cuda":
+        return open_with(None)
+    try:
+        return open_with(HWAccel("cuda", allow_software_fallback=True))
+    except (av.error.FFmpegError, OSError, ValueError):
+        # Is it the file or the device? The file alone tells.
+        open_with(None).close()
+        raise DeviceError(
+            "--decode cuda: no GPU to decode on (FFmpeg cannot open a CUDA device); use --decode cpu"
+        ) from None
 
 
 def unreadable(display: str, error: OSError) -> SourceError:

@@ -47,10 +47,10 @@ class SourceSpec:
     root: Path | None = None
     sequence_fps: float | None = None
 
-    def open(self, threads: int = 0) -> Source:
-        """Open it. Raises SourceError when it cannot be read."""
+    def open(self, threads: int = 0, decode: str = "cpu") -> Source:
+        """Open it. Raises SourceError when it cannot be read, DeviceError without a GPU for decode="cuda"."""
         if self.root is None:
-            return VideoFile(self.paths[0], self.location, threads)
+            return VideoFile(self.paths[0], self.location, threads, decode)
         return Images(self.paths, self.location, self.root, self.sequence_fps)
 
 

@@ -42,19 +42,24 @@ class VideoFile:
         path: the file.
         location: how it is displayed, the path by default.
         threads: decoder threads, 0 for one a core.
+        decode: "cpu" or "cuda".
 
     Raises:
+        DeviceError: there is no GPU to decode on.
         SourceError: the file cannot be read or holds no picture.
     """
 
     live = False
 
-    def __init__(self, path: Path, location: str | None = None, threads: int = 0) -> None:
+    def __init__(
+        self, path: Path, location: str | None = None, threads: int = 0, decode: str = "cpu"
+    ) -> None:
         self.location = location or str(path)
         self.stats = SourceStats()
         self._path = path
         self._threads = threads
-        self._reading: _Reading | None = _Reading(path, self.location, threads, self.stats)
+        self._decode = decode
+        self._reading: _Reading | None = _Reading(path, self.location, threads, decode, self.stats)
         try:
             self.source_id = file_source_id(path)
             first = self._reading.first()
@@ -74,7 +79,7 @@ class VideoFile:
         reading, self._reading = self._reading, None
         if reading is None:
             self.stats = SourceStats()
-            reading = _Reading(self._path, self.location, self._threads, self.stats)
+            reading = _Reading(self._path, self.location, self._threads, self._decode, self.stats)
         self._reading = reading
         try:
             yield from reading.frames()
@@ -101,10 +106,10 @@ class VideoFile:
 class _Reading:
     """One pass over the file."""
 
-    def __init__(self, path: Path, location: str, threads: int, stats: SourceStats) -> None:
+    def __init__(self, path: Path, location: str, threads: int, decode: str, stats: SourceStats) -> None:
         self._location = location
         self._stats = stats
-        self._container, self._stream = open_video(path, location, threads)
+        self._container, self._stream = open_video(path, location, threads, decode)
         stream = self._stream
         self._time_base = stream.time_base or Fraction(1, 1000)
         self.fps = _positive(stream.average_rate) or _positive(stream.guessed_rate)

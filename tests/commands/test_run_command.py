@@ -168,6 +168,12 @@ def test_exit_codes_of_a_run_that_cannot_be(clip: Path, models: Path, tmp_path: 
     assert cuda.code == 6 and "cuda" in cuda.err
 
 
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has a GPU to decode on")
+def test_decoding_on_a_gpu_that_is_not_there_fails_loudly(clip: Path, models: Path, tmp_path: Path) -> None:
+    done = streamgate("run", clip, "-o", tmp_path / "a", "--decode", "cuda", models=models)
+    assert done.code == 6 and "--decode cpu" in done.err
+
+
 def test_earlier_results_are_not_lost_by_accident(clip: Path, result: Path, models: Path) -> None:
     before = tree(result)
     done = streamgate("run", clip, "-o", result, models=models)
