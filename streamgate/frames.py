@@ -37,6 +37,11 @@ class Picture(Protocol):
         """Height of the whole upright source frame in pixels (also for a region)."""
         ...
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the pixels held."""
+        ...
+
     def luma(self, box: Array | None = None) -> Array:
         """Luma of `box` (whole picture when None), uint8 (h, w), 0..255 full range, upright.
 

@@ -24,6 +24,9 @@ TRIES = 3
 """Faces of a bucket that may fail early (a bad pose, say) before the bucket is given up."""
 CLIMB = 3
 """Neighbours the search moves on to at most."""
+REGION_BYTES = 48 << 20
+"""Regions of one track that may wait for their bucket to fill; beyond it the bucket is judged early. Only a
+face that fills much of a 2160p picture gets there."""
 
 
 class CandidateScorer(Protocol):
@@ -113,7 +116,12 @@ class TrackSelector:
         if self._config.exhaustive:
             return len(self._glimpses) > 1
         # One face beyond the bucket's end must be known, so that its last face has a neighbour.
-        return self._glimpses[-1].frame.pts_seconds - self._bucket_start > self._config.candidates.bucket_s
+        full = self._glimpses[-1].frame.pts_seconds - self._bucket_start > self._config.candidates.bucket_s
+        return full or self._too_large()
+
+    def _too_large(self) -> bool:
+        waiting = sum(glimpse.frame.picture.nbytes for glimpse in self._glimpses)
+        return waiting > REGION_BYTES and self._glimpses[0].frame.pts_seconds < self._glimpses[-1].frame.pts_seconds
 
     def judge(self, *, final: bool = False) -> Steps:
         """Score what the filled bucket (with `final`: all that is left) has to offer."""
@@ -123,7 +131,11 @@ class TrackSelector:
         if self._config.exhaustive:
             yield from self._judge_all(final)
         else:
-            end = newest if final else self._bucket_start + self._config.candidates.bucket_s
+            end = self._bucket_start + self._config.candidates.bucket_s
+            if final:
+                end = newest
+            elif newest <= end:
+                end = float(np.nextafter(newest, -np.inf))
             start = self._bucket_start
             yield from self._judge_best([g for g in self._glimpses if start <= g.frame.pts_seconds <= end])
             # The next bucket starts behind this one; a few of its last faces stay as neighbours.

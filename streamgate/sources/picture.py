@@ -76,6 +76,11 @@ class PlanePicture:
         """Height of the whole upright source frame in pixels."""
         return self._stored.upright.height
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the pixels held (a region's own copy; a whole frame's belong to the decoder)."""
+        return sum(plane.nbytes for plane in self._stored.planes)
+
     def luma(self, box: Array | None = None) -> Array:
         """Owned luma of `box` (None: all there is), uint8 (h, w), 0..255, upright; may be empty.
 

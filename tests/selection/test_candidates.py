@@ -132,3 +132,36 @@ def test_fallback_scores_the_most_promising_face_when_none_passes() -> None:
     scorer = KnownQuality(lambda pts: 10.0, promise=lambda pts: 0.0 if pts < 3 else 0.5)
     (ranked,) = drive(config, scorer, 5.0).keeper.finish()
     assert not ranked.candidate.gate.passed and ranked.candidate.crop is not None
+
+
+def test_very_large_regions_are_judged_early_with_their_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def most_held(limit: int) -> tuple[int, Candidate]:
+        monkeypatch.setattr("streamgate.selection.candidates.REGION_BYTES", limit)
+        held = 0
+
+        class Watching(KnownQuality):
+            def glance(self, candidate: Candidate, picture: Picture) -> float:
+                nonlocal held
+                held = max(held, len(selectors[-1]._glimpses))
+                return super().glance(candidate, picture)
+
+        scorer = Watching(lambda pts: 50 + 5 * np.sin(3 * pts))
+        selectors: list[TrackSelector] = []
+        monkeypatch.setattr(TrackSelector, "ready", watched(TrackSelector.ready, selectors))
+        kept = best(drive(load_config(), scorer, 8.0))
+        for beside in (-1, 1):
+            assert any(abs(kept.pts_seconds + beside / 25 - pts) < 1e-6 for pts in scorer.scored)
+        monkeypatch.undo()
+        return held, kept
+
+    roomy, tight = most_held(1 << 40), most_held(1)
+    assert tight[0] < roomy[0] * 0.7
+    assert tight[1].quality == pytest.approx(roomy[1].quality, abs=0.5)
+
+
+def watched(method: Callable[[TrackSelector], bool], seen: list[TrackSelector]) -> Callable[[TrackSelector], bool]:
+    def ready(selector: TrackSelector) -> bool:
+        seen.append(selector)
+        return method(selector)
+
+    return ready
