@@ -55,6 +55,8 @@ class Glimpse:
     promise: float = 0.0
     glanced: bool = False
     scored: bool = False
+    """The networks have said all they were asked; its quality stands."""
+    offered: bool = False
 
 
 class TrackSelector:
@@ -73,6 +75,7 @@ class TrackSelector:
         self._bucket_start: float | None = None
         self._fallback: Glimpse | None = None
         self._done: list[Candidate] = []
+        self._dropped_pts = -np.inf
 
     def between(self, frame: Frame, predicted: Array) -> None:
         """A frame without detection: keep the region around the `predicted` box until the next one."""
@@ -137,7 +140,8 @@ class TrackSelector:
             elif newest <= end:
                 end = float(np.nextafter(newest, -np.inf))
             start = self._bucket_start
-            yield from self._judge_best([g for g in self._glimpses if start <= g.frame.pts_seconds <= end])
+            bucket = [one for one in self._glimpses if start <= one.frame.pts_seconds <= end]
+            yield from self._judge_best(bucket, final)
             # The next bucket starts behind this one; a few of its last faces stay as neighbours.
             self._bucket_start = float(np.nextafter(end, np.inf))
         self.keeper.prune(newest)
@@ -163,7 +167,7 @@ class TrackSelector:
             if final or newest - glimpse.frame.pts_seconds > half:
                 self._offer(glimpse)
 
-    def _judge_best(self, bucket: list[Glimpse]) -> Steps:
+    def _judge_best(self, bucket: list[Glimpse], final: bool) -> Steps:
         for glimpse in bucket:
             self._glance(glimpse)
         finished = tries = 0
@@ -172,37 +176,40 @@ class TrackSelector:
             floor = self.keeper.bar() + (self._config.candidates.min_gain if self.keeper.bar() else 0.0)
             if finished == wanted or tries == wanted + TRIES or glimpse.promise <= floor:
                 break
-            if glimpse.scored:
+            if glimpse.offered:
                 continue
-            tries += 1
-            yield from self._score(glimpse, floor, full=False)
-            if glimpse.candidate is not None and glimpse.candidate.quality is not None:
-                finished += 1
-                if glimpse.candidate.gate.passed and glimpse.candidate.quality > floor:
-                    yield from self._confirm(glimpse)
-                    continue
-            self._offer(glimpse)
+            if not glimpse.scored:
+                tries += 1
+                yield from self._score(glimpse, floor, full=False)
+            if _quality(glimpse) < 0:
+                continue
+            finished += 1
+            if not _passed(glimpse):
+                self._offer(glimpse)
+            elif _quality(glimpse) > floor:
+                yield from self._confirm(glimpse, final)
         if self._config.keep.fallback == "best" and finished == 0 and bucket:
             self._remember_fallback(max(bucket, key=lambda one: one.promise))
 
-    def _confirm(self, glimpse: Glimpse) -> Steps:
+    def _confirm(self, glimpse: Glimpse, final: bool) -> Steps:
         """Score the neighbours of a face that would be kept; where one is better, go on there."""
-        for _ in range(CLIMB):
+        for _ in range(1 + CLIMB):
+            if glimpse is self._glimpses[-1] and not final:
+                # The frame after it is still to come: the next bucket takes it up again.
+                return
+            if glimpse is self._glimpses[0] and self._is_near(glimpse.frame.pts_seconds - self._dropped_pts):
+                # The frame before it has been let go, so nobody can vouch for this one.
+                return
             near = self._neighbours(glimpse)
             for neighbour in near:
                 self._glance(neighbour)
                 if not neighbour.scored:
                     yield from self._score(neighbour, 0.0, full=True)
             self._offer(glimpse)
-            better = [one for one in near if _quality(one) > _quality(glimpse) and _passed(one)]
+            better = [one for one in near if _quality(one) > _quality(glimpse) and _passed(one) and not one.offered]
             if not better:
                 return
             glimpse = max(better, key=_quality)
-        near = self._neighbours(glimpse)
-        for neighbour in near:
-            if not neighbour.scored:
-                yield from self._score(neighbour, 0.0, full=True)
-        self._offer(glimpse)
 
     def _neighbours(self, glimpse: Glimpse) -> list[Glimpse]:
         """The faces right before and after it in time, as far as they lie inside the smoothing window."""
@@ -210,10 +217,12 @@ class TrackSelector:
         found = []
         for beside in (place - 1, place + 1):
             if 0 <= beside < len(self._glimpses):
-                distance = abs(self._glimpses[beside].frame.pts_seconds - glimpse.frame.pts_seconds)
-                if distance <= self._config.smoothing.short_s / 2 + 1e-9:
+                if self._is_near(self._glimpses[beside].frame.pts_seconds - glimpse.frame.pts_seconds):
                     found.append(self._glimpses[beside])
         return found
+
+    def _is_near(self, dt: float) -> bool:
+        return abs(dt) <= self._config.smoothing.short_s / 2 + 1e-9
 
     def _glance(self, glimpse: Glimpse) -> None:
         if not glimpse.glanced and glimpse.candidate is not None:
@@ -226,11 +235,14 @@ class TrackSelector:
         glimpse.glanced = True
         if glimpse.candidate.quality is not None or full:
             glimpse.scored = True
+            # From here on its own figure orders it.
+            glimpse.promise = _quality(glimpse)
         if glimpse.candidate.quality is not None:
             self.frames_scored += 1
             self.keeper.note(glimpse.candidate)
 
     def _offer(self, glimpse: Glimpse) -> None:
+        glimpse.offered = True
         if glimpse.candidate is not None and glimpse.candidate.quality is not None:
             self.keeper.offer(glimpse.candidate, glimpse.frame.picture)
 
@@ -245,6 +257,7 @@ class TrackSelector:
             since = self._bucket_start
         while self._glimpses and self._glimpses[0].frame.pts_seconds < since - self._config.smoothing.short_s:
             glimpse = self._glimpses.popleft()
+            self._dropped_pts = glimpse.frame.pts_seconds
             if glimpse.candidate is not None and glimpse.glanced:
                 self._done.append(glimpse.candidate)
 
