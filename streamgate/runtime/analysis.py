@@ -1,7 +1,7 @@
-"""One source from its first frame to its last: cuts, detection, tracks, candidates, best shots.
+"""The second half of the way of a frame: candidates, scoring, best shots.
 
-A state machine fed with frames in order. It decides by time and pixels alone, never by how fast anything ran,
-so its results are the same run to run and whatever runs beside it.
+Fed with moments in order. Like the first half it decides by time and pixels alone, never by how fast anything
+ran, so its results are the same run to run and whatever runs beside it.
 """
 
 from __future__ import annotations
@@ -10,21 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from streamgate.config import Config
-from streamgate.frames import BestShot, Candidate, Face, Frame, Pose, TrackEnd, TrackInfo
-from streamgate.runtime.scoring import FaceScorer, enlarged
+from streamgate.frames import BestShot, Candidate, TrackEnd, TrackInfo
+from streamgate.runtime.following import Moment
+from streamgate.runtime.scoring import FaceScorer
 from streamgate.selection.candidates import TrackSelector
 from streamgate.selection.keeper import Ranked
-from streamgate.selection.steps import Ask, Infer, run_together
-from streamgate.tracking.cuts import CutDetector
-from streamgate.tracking.tracker import Track, Tracker
-
-YOUNG_S = 0.5
-"""A track is watched closely for this long after its birth."""
-FAST = 1.0
-"""Face widths per second from which a track is watched closely."""
+from streamgate.selection.steps import Infer, run_together
 
 
 @dataclass(slots=True)
@@ -33,7 +25,6 @@ class AnalysisCounts:
 
     frames: int = 0
     cuts: int = 0
-    detections_run: int = 0
     faces_detected: int = 0
     faces_scored: int = 0
     tracks: int = 0
@@ -42,7 +33,7 @@ class AnalysisCounts:
 
 
 class Analysis:
-    """Turns the frames of one source into ended tracks.
+    """Turns the moments of one source into ended tracks.
 
     Args:
         emit_candidate: called with every evaluated face, in order of time within its track.
@@ -70,119 +61,68 @@ class Analysis:
         self._calibration_id = calibration_id
         self._emit_candidate = emit_candidate
         self._epoch = epoch
-        self._tracker = Tracker(config.tracking)
-        self._cuts = CutDetector(config.tracking)
         self._selectors: dict[int, TrackSelector] = {}
         self._rejected: dict[int, Counter[str]] = {}
         self._near_misses: dict[int, Candidate] = {}
-        self._next_detection = -np.inf
+        self._people: set[int] = set()
 
-    def feed(self, frame: Frame) -> Iterator[TrackEnd]:
-        """Take the next frame; yields the tracks that end with it."""
+    def take(self, moment: Moment) -> Iterator[TrackEnd]:
+        """Take the next moment; yields the tracks that end with it."""
         self.counts.frames += 1
-        if frame.unrelated or self._cuts.is_cut(frame):
-            self.counts.cuts += 1
-            yield from self.flush()
-        if self._config.exhaustive or frame.unrelated or frame.pts_seconds >= self._next_detection:
-            yield from self._detect(frame)
-        else:
-            self._between(frame)
-
-    def flush(self) -> Iterator[TrackEnd]:
-        """End every track: at a cut, at the end of the source, when the run stops."""
-        self._next_detection = -np.inf
-        yield from self._end(self._tracker.flush())
-
-    def _detect(self, frame: Frame) -> Iterator[TrackEnd]:
-        faces = self._find_faces(frame)
-        update = self._tracker.update(frame.pts_seconds, faces)
-        yield from self._end(update.lost)
-        for track in update.born:
-            self._selectors[track.track_id] = TrackSelector(track.track_id, self._config, self._scorer)
-            self._rejected[track.track_id] = Counter()
-            # A still picture shows each face once, so once must be enough there.
-            track.confident = track.confident or frame.unrelated
-        seen = {track.track_id for track, _ in update.seen} | {track.track_id for track in update.born}
-        for track, face in [*update.seen, *((track, track.face) for track in update.born)]:
-            self._selectors[track.track_id].detected(frame, face)
-        for track in self._tracker.tracks:
-            if track.track_id not in seen:
-                self._selectors[track.track_id].unseen()
-        ready = [
-            self._selectors[track.track_id]
-            for track in self._tracker.tracks
-            if track.confident and self._selectors[track.track_id].ready()
-        ]
+        self.counts.cuts += moment.cut
+        self.counts.faces_detected += moment.faces_detected
+        yield from self.end(moment.ended)
+        for track_id, region in moment.between:
+            self._selectors[track_id].between(region)
+        for track_id, region, face in moment.seen:
+            self._selector(track_id).detected(region, face)
+        for track_id in moment.unseen:
+            self._selectors[track_id].unseen()
+        self._people.update(moment.people)
+        ready = [self._selectors[track_id] for track_id in moment.people if self._selectors[track_id].ready()]
         run_together([selector.judge() for selector in ready], self._infer)
         for selector in ready:
             self._drain(selector)
-        self._next_detection = frame.pts_seconds + self._interval(seen) - 1e-6
 
-    def _between(self, frame: Frame) -> None:
-        """Keep the regions of faces worth it until the next detection tells where exactly they were."""
-        smallest = 0.8 * self._config.gate.min_size_px(frame.width, frame.height)
-        for track in self._tracker.tracks:
-            box = track.motion.predict(frame.pts_seconds)
-            if min(box[2] - box[0], box[3] - box[1]) >= smallest:
-                self._selectors[track.track_id].between(frame, box)
+    def finish(self) -> Iterator[TrackEnd]:
+        """End every track: the source is over, or the run stops."""
+        yield from self.end(sorted(self._selectors))
 
-    def _find_faces(self, frame: Frame) -> list[Face]:
-        thumbnail = frame.thumbnail(self._detector_side(frame))
-        (found,) = self._infer([Ask("detector", thumbnail)])
-        self.counts.detections_run += 1
-        self.counts.faces_detected += sum(face.score >= self._config.tracking.high_score for face in found)
-        return enlarged(found, thumbnail, frame.picture)
-
-    def _detector_side(self, frame: Frame) -> int:
-        """The longer side of the detector's input: the smallest face asked for must stay findable."""
-        config = self._config.detection
-        longer = max(frame.width, frame.height)
-        needed = longer * config.face_px / self._config.gate.min_size_px(frame.width, frame.height)
-        return int(min(max(needed, config.min_long_side), config.max_long_side, longer))
-
-    def _interval(self, seen: set[int]) -> float:
-        """Seconds until the next detection."""
-        config = self._config.detection
-        tracks = self._tracker.tracks
-        if not tracks:
-            return config.empty_interval_s
-        lively = any(
-            track.track_id not in seen
-            or track.last_pts - track.first_pts < YOUNG_S
-            or track.motion.speed > FAST
-            for track in tracks
-        )
-        return config.dense_interval_s if lively else config.interval_s
-
-    def _end(self, tracks: list[Track]) -> Iterator[TrackEnd]:
-        """Score what is left of the given tracks together, then hand them out by birth."""
-        selectors = [(track, self._selectors.pop(track.track_id)) for track in tracks]
-        people = [(track, selector) for track, selector in selectors if track.confident]
-        run_together([selector.judge(final=True) for _, selector in people], self._infer)
-        for track, selector in people:
+    def end(self, track_ids: list[int]) -> Iterator[TrackEnd]:
+        """Score what is left of the given tracks together, then hand them out; noise is dropped."""
+        selectors = [self._selectors.pop(track_id) for track_id in track_ids]
+        people = [selector for selector in selectors if selector.track_id in self._people]
+        run_together([selector.judge(final=True) for selector in people], self._infer)
+        for selector in people:
             self._drain(selector)
-            yield self._ended(track, selector)
-        for track, _ in selectors:
-            self._rejected.pop(track.track_id)
+            yield self._ended(selector)
+        for track_id in track_ids:
+            self._rejected.pop(track_id)
+            self._near_misses.pop(track_id, None)
+            self._people.discard(track_id)
 
-    def _ended(self, track: Track, selector: TrackSelector) -> TrackEnd:
-        info = TrackInfo(
-            track.track_id, track.first_pts, track.last_pts, selector.frames_seen, selector.frames_scored
+    def _selector(self, track_id: int) -> TrackSelector:
+        if track_id not in self._selectors:
+            self._selectors[track_id] = TrackSelector(track_id, self._config, self._scorer)
+            self._rejected[track_id] = Counter()
+        return self._selectors[track_id]
+
+    def _ended(self, selector: TrackSelector) -> TrackEnd:
+        track = TrackInfo(
+            selector.track_id, selector.first_pts, selector.last_pts, selector.frames_seen, selector.frames_scored
         )
-        ranked = selector.keeper.finish()
-        shots = tuple(self._shot(info, one) for one in ranked)
-        rejected = self._rejected[track.track_id]
+        shots = tuple(self._shot(track, ranked) for ranked in selector.keeper.finish())
         self.counts.tracks += 1
         self.counts.kept += len(shots)
         self.counts.faces_scored += selector.frames_scored
-        nearest = self._near_misses.pop(track.track_id, None)
+        nearest = self._near_misses.get(selector.track_id)
         reasons = nearest.gate.reasons if nearest is not None and not shots else ()
-        return TrackEnd(info, shots, dict(rejected), reasons, self._source_id, self._epoch)
+        rejected = dict(self._rejected[selector.track_id])
+        return TrackEnd(track, shots, rejected, reasons, self._source_id, self._epoch)
 
     def _shot(self, track: TrackInfo, ranked: Ranked) -> BestShot:
         candidate = ranked.candidate
         assert candidate.crop is not None
-        pose: Pose | None = candidate.evidence.pose
         keeps_identity = self._config.identity.store != "none"
         return BestShot(
             image=candidate.crop,
@@ -192,7 +132,7 @@ class Analysis:
             rank=ranked.rank,
             pts_seconds=candidate.pts_seconds,
             face=candidate.face,
-            pose=pose,
+            pose=candidate.evidence.pose,
             measures=candidate.measures,
             quality=candidate.quality,
             quality_smoothed=ranked.quality_smoothed,

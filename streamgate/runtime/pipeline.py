@@ -15,6 +15,7 @@ from streamgate.config import Config
 from streamgate.errors import DeviceError, SinkError, SourceError, StreamgateError, scrub
 from streamgate.frames import Candidate, TrackEnd
 from streamgate.runtime.analysis import Analysis
+from streamgate.runtime.following import Follower
 from streamgate.runtime.prefetch import prefetch
 from streamgate.runtime.scoring import FaceScorer
 from streamgate.selection.steps import Infer
@@ -25,6 +26,8 @@ AHEAD = 12
 """Decoded frames that may wait for analysis: enough to decode on while a few faces are scored."""
 AHEAD_BYTES = 48 << 20
 """... unless they are very large."""
+MOMENTS_AHEAD = 8
+"""Frames that following may be ahead of choosing; of them only the faces' regions are held."""
 
 
 class Progress(Protocol):
@@ -83,16 +86,20 @@ class Pipeline:
             calibration_id=self._calibration_id,
             emit_candidate=emit_candidate,
         )
+        follower = Follower(self._config, self._infer)
         began = time.perf_counter()
-        last_pts = 0.0
+        # Decoding, following and choosing are three threads in a row; none looks back at one before it.
+        waiting = int(min(AHEAD, max(3, AHEAD_BYTES // max(1, source.width * source.height * 3 // 2))))
         try:
-            waiting = int(min(AHEAD, max(3, AHEAD_BYTES // max(1, source.width * source.height * 3 // 2))))
-            with closing(prefetch(source.frames(), waiting)) as frames:
-                for frame in frames:
-                    last_pts = frame.pts_seconds + frame.duration_seconds
-                    result.width, result.height = frame.width, frame.height
-                    yield from analysis.feed(frame)
-                    progress.advanced(source, analysis.counts.frames, frame.pts_seconds, analysis.counts.kept)
+            with (
+                closing(prefetch(source.frames(), waiting)) as frames,
+                closing(prefetch(follower.moments(frames), MOMENTS_AHEAD)) as moments,
+            ):
+                for moment in moments:
+                    result.width, result.height = moment.width, moment.height
+                    result.duration_seconds = round(moment.until, 6)
+                    yield from analysis.take(moment)
+                    progress.advanced(source, analysis.counts.frames, moment.pts_seconds, analysis.counts.kept)
                     if stop is not None and stop.is_set():
                         result.status = "interrupted"
                         break
@@ -100,12 +107,11 @@ class Pipeline:
             if analysis.counts.frames == 0:
                 raise
             result.error = str(error)
-        yield from analysis.flush()
+        yield from analysis.finish()
         counts = analysis.counts
         result.frames = counts.frames
         result.decode_errors = source.stats.decode_errors
         result.pts_estimated = source.stats.pts_estimated
-        result.duration_seconds = round(last_pts, 6)
         result.faces_detected = counts.faces_detected
         result.faces_scored = counts.faces_scored
         result.tracks = counts.tracks

@@ -65,6 +65,8 @@ class TrackSelector:
     def __init__(self, track_id: int, config: Config, scorer: CandidateScorer) -> None:
         self.track_id = track_id
         self.keeper = Keeper(config.keep, config.smoothing, scorer.crop)
+        self.first_pts = 0.0
+        self.last_pts = 0.0
         self.frames_seen = 0
         self.frames_scored = 0
         self._config = config
@@ -77,9 +79,9 @@ class TrackSelector:
         self._done: list[Candidate] = []
         self._dropped_pts = -np.inf
 
-    def between(self, frame: Frame, predicted: Array) -> None:
-        """A frame without detection: keep the region around the `predicted` box until the next one."""
-        self._pending.append(Glimpse(self._region(frame, predicted)))
+    def between(self, frame: Frame) -> None:
+        """A frame without detection, its picture a region of this face: it waits for the next detection."""
+        self._pending.append(Glimpse(frame))
         oldest = frame.pts_seconds - self._config.candidates.lookback_s
         while self._pending[0].frame.pts_seconds < oldest:
             self._pending.pop(0)
@@ -87,7 +89,7 @@ class TrackSelector:
     def detected(self, frame: Frame, face: Face) -> list[Candidate]:
         """A detection of this track: frames since the one before get their faces by interpolation.
 
-        Returns the candidates that came into being, in order of time.
+        The frame's picture is a region of this face. Returns the candidates that came into being, in order of time.
         """
         here = self._candidate(frame, face)
         made: list[Candidate] = []
@@ -99,9 +101,12 @@ class TrackSelector:
             made.append(glimpse.candidate)
             self._glimpses.append(glimpse)
         self._pending = []
-        self._glimpses.append(Glimpse(self._region(frame, face.box), here))
+        self._glimpses.append(Glimpse(frame, here))
         made.append(here)
         self._detected = here
+        if self.frames_seen == 0:
+            self.first_pts = frame.pts_seconds
+        self.last_pts = frame.pts_seconds
         self.frames_seen += len(made)
         if self._bucket_start is None:
             self._bucket_start = made[0].pts_seconds
@@ -216,9 +221,10 @@ class TrackSelector:
         place = next(i for i, one in enumerate(self._glimpses) if one is glimpse)
         found = []
         for beside in (place - 1, place + 1):
-            if 0 <= beside < len(self._glimpses):
-                if self._is_near(self._glimpses[beside].frame.pts_seconds - glimpse.frame.pts_seconds):
-                    found.append(self._glimpses[beside])
+            if not 0 <= beside < len(self._glimpses):
+                continue
+            if self._is_near(self._glimpses[beside].frame.pts_seconds - glimpse.frame.pts_seconds):
+                found.append(self._glimpses[beside])
         return found
 
     def _is_near(self, dt: float) -> bool:
@@ -269,22 +275,6 @@ class TrackSelector:
             frame_index=frame.frame_index,
             pts_estimated=frame.pts_estimated,
             captured_at=frame.captured_at,
-            name=frame.name,
-        )
-
-    def _region(self, frame: Frame, box: Array) -> Frame:
-        """The frame's time with a copy of the pixels around `box`: a square, since crops are turned squares."""
-        centre = (box[:2] + box[2:]) / 2
-        half = (0.5 + self._config.candidates.region_margin) * float(max(box[2] - box[0], box[3] - box[1]))
-        around = np.concatenate([centre - half, centre + half])
-        return Frame(
-            frame.region(around),
-            frame.pts_seconds,
-            duration_seconds=frame.duration_seconds,
-            frame_index=frame.frame_index,
-            pts_estimated=frame.pts_estimated,
-            captured_at=frame.captured_at,
-            unrelated=frame.unrelated,
             name=frame.name,
         )
 

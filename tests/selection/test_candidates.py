@@ -49,7 +49,7 @@ def drive(config: Config, scorer: KnownQuality, seconds: float, *, fps: float = 
     for place in range(round(seconds * fps)):
         frame = Frame(PICTURE, place / fps, frame_index=place)
         if place % stride:
-            selector.between(frame, FACE.box)
+            selector.between(frame)
             continue
         selector.detected(frame, FACE)
         if selector.ready():
@@ -116,14 +116,14 @@ def test_every_face_is_handed_out_once_in_order_and_memory_stays_small() -> None
 def test_faces_between_two_detections_are_interpolated_and_a_gap_is_not() -> None:
     selector = TrackSelector(1, load_config(), KnownQuality(lambda pts: 50.0))
     selector.detected(Frame(PICTURE, 0.0), FACE)
-    selector.between(Frame(PICTURE, 0.1), FACE.box)
+    selector.between(Frame(PICTURE, 0.1))
     moved = Face(FACE.box + 20, FACE.landmarks + 20, 0.8)
     between, here = selector.detected(Frame(PICTURE, 0.2), moved)
     assert between.interpolated and not here.interpolated
     assert between.face.box == pytest.approx(FACE.box + 10) and between.face.score == 0.8
-    selector.between(Frame(PICTURE, 0.3), FACE.box)
+    selector.between(Frame(PICTURE, 0.3))
     selector.unseen()
-    selector.between(Frame(PICTURE, 0.5), FACE.box)
+    selector.between(Frame(PICTURE, 0.5))
     assert [one.pts_seconds for one in selector.detected(Frame(PICTURE, 0.6), FACE)] == [0.6]
 
 

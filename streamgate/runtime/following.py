@@ -1,0 +1,131 @@
+"""The first half of the way of a frame: cuts, detection, tracking; out come moments.
+
+It decides by time and pixels alone and never learns what the second half (choosing and scoring) made of its
+moments, so both can run side by side without a result depending on how fast either was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from streamgate.config import Config
+from streamgate.frames import Array, Face, Frame
+from streamgate.runtime.scoring import enlarged
+from streamgate.selection.steps import Ask, Infer
+from streamgate.tracking.cuts import CutDetector
+from streamgate.tracking.tracker import Tracker
+
+YOUNG_S = 0.5
+"""A track is watched closely for this long after its birth."""
+FAST = 1.0
+"""Face widths per second from which a track is watched closely."""
+
+
+@dataclass(slots=True)
+class Moment:
+    """What one frame means for the tracks.
+
+    Tracks are named by their ids. Frames in it carry the frame's time and a copied region around one face,
+    never the whole picture. What has `ended` ended before the rest happened. `people` are the tracks that have
+    proved to be more than noise; empty when no detection ran. `until` is the end of the frame's time.
+    """
+
+    pts_seconds: float
+    until: float
+    width: int
+    height: int
+    ended: list[int] = field(default_factory=list)
+    between: list[tuple[int, Frame]] = field(default_factory=list)
+    seen: list[tuple[int, Frame, Face]] = field(default_factory=list)
+    unseen: list[int] = field(default_factory=list)
+    people: list[int] = field(default_factory=list)
+    faces_detected: int = 0
+    cut: bool = False
+
+
+class Follower:
+    """Follows the faces of one source."""
+
+    def __init__(self, config: Config, infer: Infer) -> None:
+        self._config = config
+        self._infer = infer
+        self._tracker = Tracker(config.tracking)
+        self._cuts = CutDetector(config.tracking)
+        self._next_detection = -np.inf
+
+    def moments(self, frames: Iterable[Frame]) -> Iterator[Moment]:
+        """One moment a frame, in order; tracks open at the end are not ended by a moment of their own."""
+        for frame in frames:
+            until = frame.pts_seconds + frame.duration_seconds
+            moment = Moment(frame.pts_seconds, until, frame.width, frame.height)
+            if frame.unrelated or self._cuts.is_cut(frame):
+                moment.cut = True
+                moment.ended += [track.track_id for track in self._tracker.flush()]
+                self._next_detection = -np.inf
+            if self._config.exhaustive or frame.unrelated or frame.pts_seconds >= self._next_detection:
+                self._detect(frame, moment)
+            else:
+                self._between(frame, moment)
+            yield moment
+
+    def _detect(self, frame: Frame, moment: Moment) -> None:
+        thumbnail = frame.thumbnail(self._detector_side(frame))
+        (found,) = self._infer([Ask("detector", thumbnail)])
+        faces = enlarged(found, thumbnail, frame.picture)
+        moment.faces_detected = sum(face.score >= self._config.tracking.high_score for face in faces)
+        update = self._tracker.update(frame.pts_seconds, faces)
+        moment.ended += [track.track_id for track in update.lost]
+        for track in update.born:
+            # A still picture shows each face once, so once must be enough there.
+            track.confident = track.confident or frame.unrelated
+        for track, face in [*update.seen, *((track, track.face) for track in update.born)]:
+            moment.seen.append((track.track_id, self._region(frame, face.box), face))
+        seen = {track_id for track_id, _, _ in moment.seen}
+        moment.unseen = [track.track_id for track in self._tracker.tracks if track.track_id not in seen]
+        moment.people = [track.track_id for track in self._tracker.tracks if track.confident]
+        self._next_detection = frame.pts_seconds + self._interval(seen) - 1e-6
+
+    def _between(self, frame: Frame, moment: Moment) -> None:
+        """Keep the regions of faces worth it until the next detection tells where exactly they were."""
+        smallest = 0.8 * self._config.gate.min_size_px(frame.width, frame.height)
+        for track in self._tracker.tracks:
+            box = track.motion.predict(frame.pts_seconds)
+            if min(box[2] - box[0], box[3] - box[1]) >= smallest:
+                moment.between.append((track.track_id, self._region(frame, box)))
+
+    def _region(self, frame: Frame, box: Array) -> Frame:
+        """The frame's time with a copy of the pixels around `box`: a square, since crops are turned squares."""
+        centre = (box[:2] + box[2:]) / 2
+        half = (0.5 + self._config.candidates.region_margin) * float(max(box[2] - box[0], box[3] - box[1]))
+        return Frame(
+            frame.region(np.concatenate([centre - half, centre + half])),
+            frame.pts_seconds,
+            duration_seconds=frame.duration_seconds,
+            frame_index=frame.frame_index,
+            pts_estimated=frame.pts_estimated,
+            captured_at=frame.captured_at,
+            unrelated=frame.unrelated,
+            name=frame.name,
+        )
+
+    def _detector_side(self, frame: Frame) -> int:
+        """The longer side of the detector's input: the smallest face asked for must stay findable."""
+        config = self._config.detection
+        longer = max(frame.width, frame.height)
+        needed = longer * config.face_px / self._config.gate.min_size_px(frame.width, frame.height)
+        return int(min(max(needed, config.min_long_side), config.max_long_side, longer))
+
+    def _interval(self, seen: set[int]) -> float:
+        """Seconds until the next detection."""
+        config = self._config.detection
+        tracks = self._tracker.tracks
+        if not tracks:
+            return config.empty_interval_s
+        lively = any(
+            track.track_id not in seen or track.last_pts - track.first_pts < YOUNG_S or track.motion.speed > FAST
+            for track in tracks
+        )
+        return config.dense_interval_s if lively else config.interval_s
