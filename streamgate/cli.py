@@ -85,8 +85,10 @@ def run(
     """Pick the best face of every track in INPUT: video files, folders, images."""
     from streamgate.commands.run import RunRequest, run_command
 
-    if min_size is not None and min_size < 1:
-        raise UsageError(f"--min-size {min_size:g}: give source pixels, 1 or more")
+    if min_size is not None and not 1 <= min_size <= 10000:
+        raise UsageError(f"--min-size {min_size:g}: give source pixels, 1 to 10000")
+    if sequence is not None and not 0 < sequence <= 1000:
+        raise UsageError(f"--sequence {sequence:g}: give frames a second, above 0 and up to 1000")
     request = RunRequest(
         inputs=inputs,
         out=Path(out),
@@ -175,7 +177,11 @@ def models_verify() -> None:
 def main() -> None:
     """Entry point: turns every error into one line and its exit code."""
     try:
-        cli.main(prog_name="streamgate", standalone_mode=False)
+        # Not cli.main(): it would turn an interrupt and a closed pipe into endings of its own.
+        with cli.make_context("streamgate", sys.argv[1:]) as context:
+            cli.invoke(context)
+    except SystemExit as leave:
+        code = leave.code if isinstance(leave.code, int) else 0
     except click.exceptions.Exit as leave:
         code = leave.exit_code
     except click.Abort:

@@ -80,7 +80,6 @@ class CandidatesConfig(_Section):
     bucket_s: Seconds
     per_bucket: Annotated[int, Field(ge=1, le=100)]
     min_gain: Annotated[float, Field(ge=0, le=100)]
-    short_list: Share
     region_margin: Annotated[float, Field(ge=0, le=2)]
     lookback_s: Seconds
     refine: bool
@@ -211,10 +210,10 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _windows_fit(self) -> Config:
-        if self.candidates.lookback_s < self.candidates.bucket_s:
+        if self.candidates.lookback_s < self.detection.interval_s:
             raise ValueError(
-                f"candidates.lookback_s ({self.candidates.lookback_s}) must be >= candidates.bucket_s "
-                f"({self.candidates.bucket_s}): a bucket is judged when it is full"
+                f"candidates.lookback_s ({self.candidates.lookback_s}) must be >= detection.interval_s "
+                f"({self.detection.interval_s}): frames wait for the next detection"
             )
         if not any(getattr(self.fusion, name) > 0 for name in self.measures.set):
             raise ValueError("no measure of measures.set has a fusion weight above 0")
@@ -314,6 +313,8 @@ def _assign(tree: dict[str, Any], key: str, value: Any, what: str) -> None:
         full = next((name for name in known if near and name.endswith(near[0])), None)
         hint = f"did you mean {full}?" if full else f"sections are {', '.join(tree)}"
         raise UsageError(f"{what}: there is no key {key!r}; {hint}")
+    if isinstance(value, bool) and not isinstance(dict(_leaves(tree))[key], bool):
+        raise UsageError(f"{what}: {key} takes no true or false")
     node = tree
     *parents, leaf = key.split(".")
     for parent in parents:

@@ -24,9 +24,16 @@ class UsageError(StreamgateError):
 
 
 class SourceError(StreamgateError):
-    """One input could not be read (exit 1, or 3 when no input could be)."""
+    """One input could not be read (exit 1, or 3 when no input could be).
+
+    `location` is the input as displayed, where the one who raised it knew.
+    """
 
     exit_code: ClassVar[int] = 3
+
+    def __init__(self, message: str, location: str | None = None) -> None:
+        super().__init__(message)
+        self.location = location
 
 
 class WeightsError(StreamgateError):

@@ -234,6 +234,8 @@ class Candidate:
     evidence: Evidence = field(default_factory=Evidence)
     measures: dict[str, Measure] = field(default_factory=dict)
     quality: float | None = None
+    bound: float = 0.0
+    """The most that `quality` could become when the face was first looked at, whatever the gate said."""
     gate: GateResult = field(default_factory=lambda: GateResult(False))
     crop: Array | None = None
     """RGB uint8 (S, S, 3), FFHQ-aligned, lossless; only while the candidate may still be kept."""
@@ -281,6 +283,8 @@ class BestShot:
     epoch: str = "0"
     name: str | None = None
     embedding: Array | None = None
+    upscaled: float = 1.0
+    """How many times larger the image is than the face in the source; 1.0 where nothing was enlarged."""
 
     @property
     def id(self) -> str:

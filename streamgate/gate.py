@@ -50,7 +50,7 @@ class Gate:
 
     def __init__(
         self,
-        preset: str = "studio",
+        preset: Location = "studio",
         *,
         models: str = "standard",
         device: str = "auto",
@@ -58,7 +58,9 @@ class Gate:
         config: Config | None = None,
         threads: int = 1,
     ) -> None:
-        self.config = config or load_config(preset, settings)
+        if isinstance(settings, str):
+            raise UsageError(f'settings takes a list of texts: write settings=["{settings}"]')
+        self.config = config or load_config(str(preset), settings)
         networks = Networks.open(models, device, threads, self.config.detection.nms_iou)
         calibration = calibration_of(networks, self.config)
         self._weights = networks.weights
@@ -75,19 +77,23 @@ class Gate:
         self._inference = Inference(networks, self.config.tracking.low_score)
         self._pipeline = Pipeline(self.config, self._scorer, self._inference, self._calibration_id)
 
-    def run(self, source: Location | Sequence[Location]) -> Iterator[BestShot]:
+    def run(
+        self, source: Location | Sequence[Location], *, sequence_fps: float | None = None
+    ) -> Iterator[BestShot]:
         """Yield the kept faces of a file, a folder or several of them, each as soon as its track ends.
 
-        Raises SourceError for an input that cannot be read (when there are several: the first such, after the
+        With `sequence_fps` the images of a folder are frames at that rate instead of unrelated pictures. Raises SourceError for an input that cannot be read (when there are several: the first such, after the
         others).
         """
-        for ended in self.tracks(source):
+        for ended in self.tracks(source, sequence_fps=sequence_fps):
             yield from ended.shots
 
-    def tracks(self, source: Location | Sequence[Location]) -> Iterator[TrackEnd]:
+    def tracks(
+        self, source: Location | Sequence[Location], *, sequence_fps: float | None = None
+    ) -> Iterator[TrackEnd]:
         """Like `run`, but a whole ended track at a time, those that keep nothing included."""
         inputs = [source] if isinstance(source, str | PathLike) else list(source)
-        found = discover([str(one) for one in inputs])
+        found = discover([str(one) for one in inputs], sequence_fps=sequence_fps)
         failed: SourceError | None = None
         for item in found.sources:
             try:
@@ -125,7 +131,7 @@ class Gate:
         Raises UsageError for another shape or type, or an unknown `aligned`.
         """
         picture = np.asarray(image)
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
             raise UsageError(
                 f"Gate.score takes an RGB picture, uint8 (H, W, 3); got {picture.dtype} {picture.shape}"
             )

@@ -55,8 +55,9 @@ def face_record(shot: BestShot, image: str | None, person_id: str | None = None)
         schema, id, source, source_id, track_id, person_id, rank, frame_index, pts_seconds, pts_estimated,
         captured_at, box [4], landmarks [5][2], detection_score, pose {yaw, pitch, roll} | null,
         measures {NAME: {raw, scalar, status}}, quality, quality_smoothed, quality_context, calibration_id,
-        gate {passed, reasons}, image, track {first_pts, last_pts, frames_seen, frames_scored}, name
+        gate {passed, reasons}, image, track {first_pts, last_pts, frames_seen, frames_scored}, upscaled, name
 
+    `upscaled` says how many times the picture was enlarged where the source was smaller, else null.
     `name` is the picture's file name when the source is a folder of images, else null.
     """
     return {
@@ -81,6 +82,7 @@ def face_record(shot: BestShot, image: str | None, person_id: str | None = None)
         "gate": _gate(shot.gate),
         "image": image,
         "track": _track(shot.track),
+        "upscaled": round(shot.upscaled, 2) if shot.upscaled > 1.005 else None,
         "name": shot.name,
     }
 
@@ -164,6 +166,7 @@ def missed_record(track: Mapping[str, Any], source: str, calibration_id: str) ->
         "gate": {"passed": False, "reasons": list(track["reasons"])},
         "image": None,
         "track": {key: track[key] for key in ("first_pts", "last_pts", "frames_seen", "frames_scored")},
+        "upscaled": None,
         "name": None,
         "rejected": dict(track["rejected"]),
     }

@@ -30,7 +30,7 @@ class RunDisplay:
         self._done = 0
         self._mutex = threading.Lock()
         self._bar: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
+        self._tasks: dict[int, TaskID] = {}
 
     def __enter__(self) -> Self:
         if not self._quiet and self._console.is_terminal:
@@ -59,7 +59,8 @@ class RunDisplay:
             self._console.print(f"[dim]{escape(text)}[/dim]")
 
     def warn(self, text: str) -> None:
-        self._console.print(f"[yellow]streamgate: warning:[/yellow] {escape(text)}")
+        if not self._quiet:
+            self._console.print(f"[yellow]streamgate: warning:[/yellow] {escape(text)}")
 
     def error(self, text: str) -> None:
         self._console.print(f"[red]streamgate:[/red] {escape(text)}")
@@ -68,7 +69,7 @@ class RunDisplay:
         if self._bar is not None:
             name = Path(source.location).name
             with self._mutex:
-                self._tasks[source.location] = self._bar.add_task(
+                self._tasks[id(source)] = self._bar.add_task(
                     escape(name if len(name) <= 40 else name[:37] + "..."),
                     total=source.estimated_frames,
                     rate="",
@@ -78,9 +79,9 @@ class RunDisplay:
     def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None:
         if self._bar is None or frames % 8:
             return
-        task = self._tasks.get(source.location)
+        task = self._tasks.get(id(source))
         if task is not None:
-            speed = self._bar.tasks[self._bar.task_ids.index(task)].speed
+            speed = next((one.speed for one in self._bar.tasks if one.id == task), None)
             self._bar.update(
                 task,
                 completed=frames,
@@ -88,12 +89,17 @@ class RunDisplay:
                 faces=f"{kept} face{'' if kept == 1 else 's'}",
             )
 
-    def finished(self, result: SourceResult) -> None:
+    def closed(self, source: Source) -> None:
         with self._mutex:
-            self._done += 1
-            task = self._tasks.pop(result.source.location, None)
+            task = self._tasks.pop(id(source), None)
             if self._bar is not None and task is not None:
                 self._bar.remove_task(task)
+
+    def finished(self, result: SourceResult) -> None:
+        if result.status == "not_started":
+            return
+        with self._mutex:
+            self._done += 1
         if result.status == "failed":
             self.error(result.error or f"{result.source.location}: failed")
             return
@@ -125,11 +131,20 @@ class RunDisplay:
                 str(result.frames),
                 str(result.tracks),
                 str(result.kept),
-                "failed" if result.status == "failed" else str(result.decode_errors or ""),
+                result.status.replace("_", " ") if result.status != "done" else str(result.decode_errors or ""),
                 reasons,
             )
         self._console.print(table, soft_wrap=False)
         kept = sum(result.kept for result in results)
+        small = [result for result in results if not result.kept and _mostly_small(result)]
+        if small:
+            self._console.print(
+                f"{len(small)} source(s) keep nothing because faces are small: --min-size PX takes smaller ones",
+            )
         self._console.print(
             f"{kept} face{'' if kept == 1 else 's'} kept in {escape(str(out))} ({seconds:.1f} s)"
         )
+
+
+def _mostly_small(result: SourceResult) -> bool:
+    return bool(result.rejected) and max(result.rejected, key=lambda reason: result.rejected[reason]) == "small"

@@ -49,12 +49,14 @@ def run_command(request: RunRequest) -> int:
     """Run the gate over the inputs; returns the exit code. Raises StreamgateError for what stops the whole run."""
     began = time.perf_counter()
     config = load_config(request.preset, request.settings, request.flags)
-    found = discover(request.inputs, sequence_fps=request.sequence_fps)
+    found = discover(request.inputs, sequence_fps=request.sequence_fps, output=request.out)
     display = RunDisplay(quiet=request.quiet, total=len(found.sources))
     for warning in found.warnings:
         display.warn(warning)
     if found.skipped:
         display.note(f"{found.skipped} file(s) in the given folders are neither video nor picture: skipped")
+    for copy, first in found.duplicates:
+        display.warn(f"{copy}: same name and content as {first}; the first one counts")
     for error in found.errors:
         display.error(str(error))
     if not found.sources:
@@ -88,15 +90,19 @@ def run_command(request: RunRequest) -> int:
                 progress=display,
                 labels=[spec.location for spec in found.sources],
             )
-            lost = [
-                SourceResult(SourceInfo(_input_of(error), ""), status="failed", error=str(error))
+            results += [
+                SourceResult(SourceInfo(error.location or "", ""), status="failed", error=str(error))
                 for error in found.errors
             ]
             if stop.is_set():
                 display.note("interrupted: what was found until now is written")
-            sink.finish([*results, *lost], {"seconds": time.perf_counter() - began})
-        display.table([*results, *lost], request.out, time.perf_counter() - began)
-    return _exit_code([*results, *lost], interrupted=stop.is_set())
+            copies = [
+                SourceResult(SourceInfo(copy, ""), status="duplicate", error=f"same name and content as {first}")
+                for copy, first in found.duplicates
+            ]
+            sink.finish([*results, *copies], {"seconds": time.perf_counter() - began})
+        display.table(results, request.out, time.perf_counter() - began)
+    return _exit_code(results, interrupted=stop.is_set())
 
 
 def _exit_code(results: Sequence[SourceResult], *, interrupted: bool) -> int:
@@ -106,11 +112,6 @@ def _exit_code(results: Sequence[SourceResult], *, interrupted: bool) -> int:
     if not failed:
         return 0
     return SourceError.exit_code if failed == len(results) else 1
-
-
-def _input_of(error: SourceError) -> str:
-    """Which input an error of discovery speaks of: its messages begin with it."""
-    return str(error).partition(": ")[0]
 
 
 @contextmanager

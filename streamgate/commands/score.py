@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import glob
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ from streamgate.gate import Gate
 from streamgate.records import dumps, score_record
 from streamgate.sinks.files import sink_errors, write_bytes
 from streamgate.sources import discover
+from streamgate.sources.discovery import display
 from streamgate.sources.images import read_rgb
 
 
@@ -32,42 +34,49 @@ def score_command(
 ) -> int:
     """Print a JSON line an image; returns the exit code (1 some unreadable, 3 all)."""
     config = load_config(preset, settings)
-    found = discover(images)
-    failed = [str(error) for error in found.errors]
-    for text in [*found.warnings, *failed]:
-        click.echo(f"streamgate: {text}", err=True)
-    done = 0
+    failed = done = 0
     with Gate(models=models, device=device, config=config) as gate:
         if heatmap is not None:
             if "ifqa" not in gate.run_info().measure_set:
                 raise UsageError("--heatmap needs IFQA weights, and there are none: see `streamgate models list`")
             with sink_errors(heatmap):
                 heatmap.mkdir(parents=True, exist_ok=True)
-        for spec in found.sources:
-            for path in spec.paths:
-                try:
-                    if spec.root is None:
-                        raise SourceError(f"{path}: score takes images; use `streamgate run` for video")
-                    image = _read_image(path)
-                    faces = gate.score(image, aligned=aligned)
-                except (SourceError, UsageError) as error:
-                    failed.append(str(error))
-                    click.echo(f"streamgate: {error}", err=True)
-                    continue
-                done += 1
-                if heatmap is not None:
-                    _write_heatmaps(heatmap, path, image, faces, aligned)
-                click.echo(dumps(score_record(str(path), faces, embedding=embedding)))
+        for path in _paths(images):
+            try:
+                image = _read_image(path)
+                faces = gate.score(image, aligned=aligned)
+            except (SourceError, UsageError) as error:
+                failed += 1
+                click.echo(f"streamgate: {error}", err=True)
+                continue
+            done += 1
+            if heatmap is not None:
+                _write_heatmaps(heatmap, path, image, faces, aligned)
+            click.echo(dumps(score_record(str(path), faces, embedding=embedding)))
     if not failed:
         return 0
     return 1 if done else SourceError.exit_code
 
 
+def _paths(images: Sequence[str]) -> Iterator[Path]:
+    """The image files of the arguments, in their order: files as they are, folders and patterns expanded."""
+    for given in images:
+        if not Path(given).is_dir() and not glob.has_magic(given):
+            yield Path(given)
+            continue
+        found = discover([given])
+        paths = [path for spec in found.sources if spec.root is not None for path in spec.paths]
+        # What holds no image fails like a file that is none.
+        yield from paths or [Path(given)]
+
+
 def _read_image(path: Path) -> Array:
     """RGB uint8 (H, W, 3), upright. Raises SourceError."""
-    image = read_rgb(path)
+    if not path.exists():
+        raise SourceError(f"{display(path)}: no such file; check the path")
+    image = read_rgb(path) if path.is_file() else None
     if image is None:
-        raise SourceError(f"{path}: not a picture that can be decoded; check the file")
+        raise SourceError(f"{display(path)}: not a picture that can be decoded; for video use `streamgate run`")
     return image
 
 

@@ -116,7 +116,7 @@ class _Lane:
         with self._changed:
             self._changed.wait_for(lambda: self._closed or len(self._waiting) < self._limit)
             if self._closed:
-                raise RuntimeError("the batcher is closed")
+                raise RuntimeError("the networks are closed: a Gate cannot be used after close() or its with block")
             self._waiting.append((picture, future))
             self._changed.notify_all()
         return future

@@ -144,6 +144,7 @@ class Analysis:
             captured_at=candidate.captured_at,
             epoch=self._epoch,
             name=candidate.name,
+            upscaled=self._scorer.upscaled(candidate),
             embedding=candidate.evidence.embedding if keeps_identity else None,
         )
 

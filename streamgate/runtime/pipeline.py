@@ -37,6 +37,8 @@ class Progress(Protocol):
 
     def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None: ...
 
+    def closed(self, source: Source) -> None: ...
+
     def finished(self, result: SourceResult) -> None: ...
 
 
@@ -47,6 +49,9 @@ class NoProgress:
         pass
 
     def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None:
+        pass
+
+    def closed(self, source: Source) -> None:
         pass
 
     def finished(self, result: SourceResult) -> None:
@@ -68,12 +73,14 @@ class Pipeline:
         result: SourceResult,
         *,
         stop: threading.Event | None = None,
+        broken: threading.Event | None = None,
         emit_candidate: Callable[[Candidate], None] = lambda candidate: None,
         progress: Progress | None = None,
     ) -> Iterator[TrackEnd]:
         """Yield the tracks of an opened source as they end, filling in `result` on the way.
 
-        When `stop` is set the tracks so far are ended and yielded. Raises SourceError when the source breaks
+        When `stop` is set the tracks so far are ended and yielded; when `broken` is, nobody wants them any more.
+        Raises SourceError when the source breaks
         before its first frame; a later break ends it early and is noted in `result.error`.
         """
         progress = progress or NoProgress()
@@ -100,6 +107,8 @@ class Pipeline:
                     result.duration_seconds = round(moment.until, 6)
                     yield from analysis.take(moment)
                     progress.advanced(source, analysis.counts.frames, moment.pts_seconds, analysis.counts.kept)
+                    if broken is not None and broken.is_set():
+                        break
                     if stop is not None and stop.is_set():
                         result.status = "interrupted"
                         break
@@ -131,38 +140,53 @@ class Pipeline:
     ) -> list[SourceResult]:
         """Run every source into the (entered) sink; results in the order of `sources`.
 
-        A source that cannot be read is a failed result. Sources that `stop` kept from starting have no result.
-        Raises SinkError as soon as a sink fails: going on would only lose more.
+        A source that cannot be read is a failed result, one that `stop` kept from starting "not_started".
+        Raises SinkError as soon as a sink fails: going on would only lose more, so what is under way is dropped.
         """
         stop = stop or threading.Event()
         progress = progress or NoProgress()
 
-        def work(place: int) -> SourceResult | None:
-            if stop.is_set():
-                return None
+        broken = threading.Event()
+
+        def work(place: int) -> SourceResult:
             label = labels[place] if place < len(labels) else ""
-            return self._run_one(sources[place], label, sink, stop, progress)
+            if stop.is_set() or broken.is_set():
+                return SourceResult(SourceInfo(label, ""), status="not_started")
+            try:
+                return self._run_one(sources[place], label, sink, stop, broken, progress)
+            except BaseException:
+                broken.set()
+                raise
 
         pool = ThreadPoolExecutor(max_workers=max(1, jobs), thread_name_prefix="streamgate-source")
-        futures: list[Future[SourceResult | None]] = [pool.submit(work, place) for place in range(len(sources))]
+        futures: list[Future[SourceResult]] = [pool.submit(work, place) for place in range(len(sources))]
         try:
             _wait(futures)
         except BaseException:
-            stop.set()
+            broken.set()
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-        return [result for future in futures if (result := future.result()) is not None]
+        return [future.result() for future in futures]
 
     def _run_one(
-        self, open_it: Callable[[], Source], label: str, sink: Sink, stop: threading.Event, progress: Progress
+        self,
+        open_it: Callable[[], Source],
+        label: str,
+        sink: Sink,
+        stop: threading.Event,
+        broken: threading.Event,
+        progress: Progress,
     ) -> SourceResult:
         result = SourceResult(SourceInfo(label, ""))
         try:
             with open_it() as source:
                 result.source = SourceInfo(source.location, source.source_id)
                 progress.started(source)
-                self._into(sink, source, result, stop, progress)
+                try:
+                    self._into(sink, source, result, stop, broken, progress)
+                finally:
+                    progress.closed(source)
         except (SinkError, DeviceError):
             raise
         except StreamgateError as error:
@@ -178,21 +202,31 @@ class Pipeline:
         return result
 
     def _into(
-        self, sink: Sink, source: Source, result: SourceResult, stop: threading.Event, progress: Progress
+        self,
+        sink: Sink,
+        source: Source,
+        result: SourceResult,
+        stop: threading.Event,
+        broken: threading.Event,
+        progress: Progress,
     ) -> None:
         writer = sink.open_source(result.source)
         try:
             for ended in self.tracks(
-                source, result, stop=stop, emit_candidate=writer.evaluated, progress=progress
+                source, result, stop=stop, broken=broken, emit_candidate=writer.evaluated, progress=progress
             ):
                 writer.track(ended)
-            writer.commit(result)
+            if broken.is_set():
+                result.status = "not_started"
+                writer.discard()
+            else:
+                writer.commit(result)
         except BaseException:
             writer.discard()
             raise
 
 
-def _wait(futures: Sequence[Future[SourceResult | None]]) -> None:
+def _wait(futures: Sequence[Future[SourceResult]]) -> None:
     """Wait for all, or until one raises; in short turns, so that a signal is seen at once."""
     waiting = set(futures)
     while waiting:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from streamgate.config import Config
-from streamgate.frames import Array, Candidate, Evidence, Face, Picture, Pose
+from streamgate.frames import Array, Candidate, Evidence, Face, Measure, Picture, Pose
 from streamgate.networks.alignment import arcface_matrix, box_matrix, ffhq_matrix, ffhq_side
 from streamgate.networks.pose import CROP_SIDE as POSE_SIDE
 from streamgate.networks.pose import crop_box
@@ -46,13 +46,12 @@ class FaceScorer:
         """Cheap evidence; returns the quality at best with the head's turn guessed, 0 where the gate is shut."""
         look_at(picture, candidate.face, candidate.evidence)
         self._conclude(candidate, picture)
-        if candidate.gate.reasons:
-            return 0.0
         guessed = dict(candidate.measures)
         if "yaw" in self.names:
             turn = yaw_proxy(candidate.face)
-            guessed["yaw"] = type(guessed["yaw"]).ok(turn, angle_scalar(turn))
-        return self._fusion.bound(guessed)
+            guessed["yaw"] = Measure.ok(turn, angle_scalar(turn))
+        candidate.bound = self._fusion.bound(guessed)
+        return 0.0 if candidate.gate.reasons else candidate.bound
 
     def score(self, candidate: Candidate, picture: Picture, floor: float, *, full: bool) -> Steps:
         """Refine, look, turn, recognise, rank: dear steps come last and only when the cheap ones let through.
@@ -61,7 +60,8 @@ class FaceScorer:
         """
         if self._config.candidates.refine and not candidate.refined:
             found = yield from self.refine(picture, candidate.face)
-            if found is None and candidate.interpolated and not full:
+            if found is None and candidate.interpolated:
+                # Landmarks guessed between two detections, and no face to see there: nothing to score.
                 return
             if found is not None:
                 candidate.face = found
@@ -115,6 +115,10 @@ class FaceScorer:
         """Side of the kept picture in pixels."""
         size = self._config.output.size
         return size if self._config.output.upscale else max(64, min(size, round(ffhq_side(face.landmarks))))
+
+    def upscaled(self, candidate: Candidate) -> float:
+        """How many times larger the kept picture is than the face's square in the source, at least 1.0."""
+        return max(1.0, self.crop_side(candidate.face) / max(ffhq_side(candidate.face.landmarks), 1.0))
 
     def _hopeless(self, candidate: Candidate, picture: Picture, floor: float, full: bool) -> bool:
         self._conclude(candidate, picture)

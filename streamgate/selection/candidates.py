@@ -45,7 +45,7 @@ class CandidateScorer(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Glimpse:
     """A track's face in one frame: a copied region, and (once two detections enclose it) a candidate."""
 
@@ -138,25 +138,41 @@ class TrackSelector:
         newest = self._glimpses[-1].frame.pts_seconds
         if self._config.exhaustive:
             yield from self._judge_all(final)
+            judged = newest - self._config.smoothing.short_s
         else:
-            end = self._bucket_start + self._config.candidates.bucket_s
-            if final:
-                end = newest
-            elif newest <= end:
-                end = float(np.nextafter(newest, -np.inf))
-            start = self._bucket_start
-            bucket = [one for one in self._glimpses if start <= one.frame.pts_seconds <= end]
-            yield from self._judge_best(bucket, final)
-            # The next bucket starts behind this one; a few of its last faces stay as neighbours.
-            self._bucket_start = float(np.nextafter(end, np.inf))
-        self.keeper.prune(newest)
+            yield from self._judge_buckets(newest, final)
+            judged = self._bucket_start
+        self.keeper.prune(judged)
         if final and self._fallback is not None and not self.keeper.finish():
             yield from self._score(self._fallback, 0.0, full=True)
             self._offer(self._fallback)
-        self._let_go(np.inf if final else newest)
+        self._let_go(np.inf if final else judged - self._config.smoothing.short_s)
+
+    def _judge_buckets(self, newest: float, final: bool) -> Steps:
+        """Every bucket that is full, one after the other: rare frames may have filled several at once."""
+        assert self._bucket_start is not None
+        while True:
+            start, end = self._bucket_start, self._bucket_start + self._config.candidates.bucket_s
+            if final:
+                end = min(end, newest)
+            elif newest <= end:
+                if not self._too_large():
+                    return
+                end = float(np.nextafter(newest, -np.inf))
+            bucket = [one for one in self._glimpses if start <= one.frame.pts_seconds <= end]
+            if bucket:
+                yield from self._judge_best(bucket, final and end == newest)
+            later = [one.frame.pts_seconds for one in self._glimpses if one.frame.pts_seconds > end]
+            # The next bucket starts with the next face; a few of this one's last stay as neighbours.
+            self._bucket_start = later[0] if later else float(np.nextafter(end, np.inf))
+            if not later or not bucket:
+                return
 
     def drain(self) -> list[Candidate]:
-        """Evaluated faces that will not change any more, in order of time, each handed out once."""
+        """Evaluated faces that will not change any more, each handed out once.
+
+        They come in order of time; only with a fallback may single ones come late.
+        """
         done, self._done = self._done, []
         return done
 
@@ -194,7 +210,7 @@ class TrackSelector:
             elif _quality(glimpse) > floor:
                 yield from self._confirm(glimpse, final)
         if self._config.keep.fallback == "best" and finished == 0 and bucket:
-            self._remember_fallback(max(bucket, key=lambda one: one.promise))
+            self._remember_fallback([one for one in bucket if one.candidate is not None])
 
     def _confirm(self, glimpse: Glimpse, final: bool) -> Steps:
         """Score the neighbours of a face that would be kept; where one is better, go on there."""
@@ -252,20 +268,30 @@ class TrackSelector:
         if glimpse.candidate is not None and glimpse.candidate.quality is not None:
             self.keeper.offer(glimpse.candidate, glimpse.frame.picture)
 
-    def _remember_fallback(self, glimpse: Glimpse) -> None:
-        if self._fallback is None or glimpse.promise > self._fallback.promise:
-            self._fallback = glimpse
+    def _remember_fallback(self, bucket: list[Glimpse]) -> None:
+        """Of faces that the cheap gate turned away keep the least bad one, should none do better."""
 
-    def _let_go(self, newest: float) -> None:
-        """Drop judged faces, but for the last few, which may be neighbours of the next bucket's."""
-        since = newest
-        if not (self._config.exhaustive or np.isinf(newest)) and self._bucket_start is not None:
-            since = self._bucket_start
-        while self._glimpses and self._glimpses[0].frame.pts_seconds < since - self._config.smoothing.short_s:
+        def badness(glimpse: Glimpse) -> tuple[int, float, float]:
+            assert glimpse.candidate is not None
+            return (len(glimpse.candidate.gate.reasons), -glimpse.candidate.bound, glimpse.frame.pts_seconds)
+
+        best = min(bucket, key=badness)
+        if self._fallback is None or badness(best) < badness(self._fallback):
+            before, self._fallback = self._fallback, best
+            if before is not None and before not in self._glimpses and before.candidate is not None:
+                self._done.append(before.candidate)
+
+    def _let_go(self, before: float) -> None:
+        """Drop judged faces earlier than `before`; the later ones may be neighbours of the next bucket's."""
+        while self._glimpses and self._glimpses[0].frame.pts_seconds < before:
             glimpse = self._glimpses.popleft()
             self._dropped_pts = glimpse.frame.pts_seconds
-            if glimpse.candidate is not None and glimpse.glanced:
+            # The fallback's figures are not final before the track is.
+            if glimpse.candidate is not None and glimpse.glanced and glimpse is not self._fallback:
                 self._done.append(glimpse.candidate)
+        if before == np.inf and self._fallback is not None and self._fallback.candidate is not None:
+            self._done.append(self._fallback.candidate)
+            self._fallback = None
 
     def _candidate(self, frame: Frame, face: Face) -> Candidate:
         return Candidate(

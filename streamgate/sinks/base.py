@@ -23,7 +23,8 @@ class SourceResult:
     """How a source went, for `summary.json`; `timing` holds all that may vary from run to run.
 
     Attributes:
-        status: "done", "interrupted" (what was found until then is committed) or "failed" (nothing committed).
+        status: "done", "interrupted" (what was found until then is committed), "failed" (nothing committed),
+            "not_started" (the run ended before it) or "duplicate" (same name and content as an earlier input).
         error: one line for the user when failed, or when reading broke off after frames had been given.
         rejected: evaluated faces by gate reason.
     """

@@ -126,7 +126,8 @@ class DiskSink:
                 self._finished = True
                 return
             self._begin()
-            self._derive(results, timing, complete=True)
+            whole = not any(result.status in ("interrupted", "not_started") for result in results)
+            self._derive(results, timing, complete=whole)
             self._finished = True
 
     def __exit__(

@@ -6,6 +6,7 @@ import heapq
 from dataclasses import dataclass
 
 _FALLBACK_DURATION = 1 / 25
+_SAME_TIME = 1e-5  # what records, in microseconds, could not tell apart
 _PENDING_LIMIT = 4096  # packets that gave no frame so far; decoders hold back some dozens at most
 
 
@@ -68,7 +69,7 @@ class Clock:
         estimated = False
         if time is None:
             time, estimated = (0.0 if previous is None else previous + step), True
-        elif previous is not None and time <= previous:
+        elif previous is not None and time <= previous + _SAME_TIME:
             time, estimated = previous + step, True
             self._distrust()
         index = self._rank(time)

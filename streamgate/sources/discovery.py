@@ -6,14 +6,16 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from streamgate.errors import SourceError, UsageError, redact_url
 from streamgate.sources.base import Source
-from streamgate.sources.container import open_video, unreadable
+from streamgate.sources.container import open_video
 from streamgate.sources.file import VideoFile
 from streamgate.sources.images import Images
+from streamgate.sources.naming import file_source_id, slug
 
 VIDEO_SUFFIXES = frozenset(
     {
@@ -62,26 +64,31 @@ class Discovery:
         sources: in the order named, folders sorted, each file once.
         errors: inputs that cannot be read, one line each.
         warnings: inputs that were passed over although they were named.
+        duplicates: location of a video and of the one before it with the same name and content.
         skipped: files that a folder or pattern brought and that are neither video nor picture.
     """
 
     sources: list[SourceSpec] = field(default_factory=list)
     errors: list[SourceError] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    duplicates: list[tuple[str, str]] = field(default_factory=list)
     skipped: int = 0
 
 
-def discover(inputs: Iterable[str | Path], *, sequence_fps: float | None = None) -> Discovery:
+def discover(
+    inputs: Iterable[str | Path], *, sequence_fps: float | None = None, output: Path | None = None
+) -> Discovery:
     """Expand files, folders and patterns into sources; nothing is decoded.
 
     A folder gives every video below it, sorted, each a source. Its pictures together are one source of
     unrelated pictures, or with `sequence_fps` one sequence a folder that holds some. Pictures named one
-    by one are grouped by their folder. Hidden files are passed over. An input named twice counts once.
+    by one are grouped by their folder. Hidden files are passed over. An input named twice counts once, and so
+    do copies of a file under one name. `output` and other folders that streamgate wrote are not footage.
 
     Raises:
         UsageError: an address of a live stream.
     """
-    finder = _Finder(sequence_fps)
+    finder = _Finder(sequence_fps, output)
     for given in inputs:
         finder.add(os.fspath(given))
     return finder.finish()
@@ -106,8 +113,9 @@ def refuse_live(location: str) -> UsageError:
 
 
 class _Finder:
-    def __init__(self, sequence_fps: float | None) -> None:
+    def __init__(self, sequence_fps: float | None, output: Path | None) -> None:
         self._fps = sequence_fps
+        self._output = None if output is None else os.path.realpath(output)
         self._found = Discovery()
         self._seen: set[Path] = set()
         self._pictures: dict[Path, list[Path]] = {}  # named one by one, by folder
@@ -124,20 +132,37 @@ class _Finder:
         elif glob.has_magic(given):
             self._add_pattern(given)
         else:
-            self._found.errors.append(unreadable(display(given), FileNotFoundError()))
+            self._fail(display(given), "no such file or folder; check the path")
 
     def finish(self) -> Discovery:
         found = self._found
         for folder, paths in self._pictures.items():
             location = display(paths[0] if len(paths) == 1 else folder)
             found.sources.append(SourceSpec(location, tuple(paths), folder, self._fps))
+        self._drop_copies()
         # A stray beside media is a slip of the hand; alone it is the input, and cannot be read.
         for stray in self._strays:
             if found.sources:
                 found.warnings.append(f"{stray}: neither video nor picture; passed over")
             else:
-                found.errors.append(SourceError(f"{stray}: neither video nor picture; give a media file"))
+                self._fail(stray, "neither video nor picture; give a media file")
         return found
+
+    def _drop_copies(self) -> None:
+        """Of videos with the same name and content the first counts: they would share a source id."""
+        alike: dict[tuple[str, int], list[SourceSpec]] = {}
+        for spec in self._found.sources:
+            if spec.root is None:
+                with suppress(OSError):
+                    alike.setdefault((slug(spec.paths[0].stem), spec.paths[0].stat().st_size), []).append(spec)
+        for specs in alike.values():
+            first: dict[str, SourceSpec] = {}
+            for spec in specs if len(specs) > 1 else ():
+                with suppress(OSError):
+                    known = first.setdefault(file_source_id(spec.paths[0]), spec)
+                    if known is not spec:
+                        self._found.duplicates.append((spec.location, known.location))
+                        self._found.sources.remove(spec)
 
     def _add_file(self, path: Path, given: str) -> None:
         suffix = path.suffix.lower()
@@ -153,7 +178,7 @@ class _Finder:
     def _add_pattern(self, given: str) -> None:
         matches = sorted(glob.glob(given, recursive=True), key=natural_key)
         if not matches:
-            self._found.errors.append(SourceError(f"{display(given)}: no file matches the pattern; check it"))
+            self._fail(display(given), "no file matches the pattern; check it")
         for match in matches:
             path = Path(match)
             if path.is_dir():
@@ -167,7 +192,7 @@ class _Finder:
         videos: list[Path] = []
         pictures: dict[Path, list[Path]] = {}
         known = 0
-        for path in _files_below(folder):
+        for path in _files_below(folder, self._output, self._found.warnings):
             suffix = path.suffix.lower()
             if path.name.startswith(".") or not _looks_like_media(path, suffix):
                 self._found.skipped += 1
@@ -182,11 +207,11 @@ class _Finder:
             self._found.sources.append(SourceSpec(display(root), tuple(paths), root, self._fps))
         if named and not (videos or pictures or known):
             readable = os.access(folder, os.R_OK | os.X_OK)
-            self._found.errors.append(
-                SourceError(f"{display(given)}: holds no video and no picture; check the folder")
-                if readable
-                else unreadable(display(given), PermissionError())
-            )
+            what = "holds no video and no picture; check the folder"
+            self._fail(display(given), what if readable else "no permission to read it; check the folder's rights")
+
+    def _fail(self, location: str, what: str) -> None:
+        self._found.errors.append(SourceError(f"{location}: {what}", location))
 
     def _is_new(self, path: Path) -> bool:
         real = Path(os.path.realpath(path))
@@ -202,16 +227,26 @@ def natural_key(path: str | Path) -> tuple[tuple[bool, int, str], ...]:
     return tuple((part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts)
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    """Files in and below `folder`, sorted naturally; linked folders are followed, each once."""
+def _files_below(folder: Path, output: str | None, warnings: list[str]) -> Iterator[Path]:
+    """Files in and below `folder`, sorted naturally; linked folders are followed, each once.
+
+    Results of streamgate are left out, those in `output` and any other folder with its manifest.
+    """
+
+    def unreadable_folder(error: OSError) -> None:
+        warnings.append(f"{display(error.filename or folder)}: this folder cannot be read; passed over")
+
     visited: set[tuple[int, int]] = set()
     files: list[Path] = []
-    for base, folders, names in os.walk(folder, followlinks=True):
+    for base, folders, names in os.walk(folder, followlinks=True, onerror=unreadable_folder):
         status = os.stat(base)
         if (status.st_dev, status.st_ino) in visited:
             folders.clear()  # a link back up
             continue
         visited.add((status.st_dev, status.st_ino))
+        if os.path.realpath(base) == output or Path(base, ".streamgate", "manifest.json").is_file():
+            folders.clear()
+            continue
         folders[:] = [name for name in folders if not name.startswith(".")]
         # Reading a pipe would wait for ever.
         files.extend(path for path in (Path(base, name) for name in names) if path.is_file())

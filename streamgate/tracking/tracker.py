@@ -38,6 +38,8 @@ class Track:
     face: Face
     """The latest detection."""
     detections: int = 1
+    missed: int = 0
+    """Rounds of detection in a row that did not see it."""
     confident: bool = field(default=False)
     """It has been seen often enough to be a person and not noise."""
 
@@ -67,7 +69,8 @@ class Tracker:
     def update(self, pts_seconds: float, faces: Sequence[Face]) -> TrackerUpdate:
         """Take in all detections (score >= low_score) of the frame at `pts_seconds`."""
         config = self._config
-        lost = [track for track in self._tracks if pts_seconds - track.last_pts > config.max_gap_s]
+        # Where frames are rarer than the longest gap, one round must still be allowed to find it again.
+        lost = [track for track in self._tracks if track.missed and pts_seconds - track.last_pts > config.max_gap_s]
         self._tracks = [track for track in self._tracks if track not in lost]
         strong = [face for face in faces if face.score >= config.high_score]
         weak = [face for face in faces if config.low_score <= face.score < config.high_score]
@@ -81,7 +84,11 @@ class Tracker:
             track.face = face
             track.last_pts = pts_seconds
             track.detections += 1
+            track.missed = 0
             track.confident = track.confident or track.detections >= config.min_detections
+        found = {track.track_id for track, _ in seen}
+        for track in self._tracks:
+            track.missed += track.track_id not in found
         born = [self._start(pts_seconds, face) for face in strong if face.score >= config.new_score]
         self._tracks += born
         return TrackerUpdate(sorted(seen, key=lambda pair: pair[0].track_id), born, lost)

@@ -184,8 +184,10 @@ def test_earlier_results_are_not_lost_by_accident(clip: Path, result: Path, mode
 def test_an_interrupt_commits_what_was_found(models: Path, tmp_path: Path) -> None:
     frames = astronaut_frames(100, (640, 480), step=0.5, zoom=1.6)
     long = write_clip(tmp_path / "long.mp4", frames * 12)
+    following = write_clip(tmp_path / "next.mp4", frames[:10])
     process = subprocess.Popen(
-        [sys.executable, "-m", "streamgate", "run", long, "-o", tmp_path / "out", "--set", "exhaustive=true"],
+        [sys.executable, "-m", "streamgate", "run", long, following, "-o", tmp_path / "out",
+         "--set", "exhaustive=true"],
         stderr=subprocess.PIPE, text=True, env=os.environ | {"STREAMGATE_MODELS": str(models)},
     )  # fmt: skip
     deadline = time.monotonic() + 60
@@ -199,8 +201,10 @@ def test_an_interrupt_commits_what_was_found(models: Path, tmp_path: Path) -> No
     (record,) = lines(tmp_path / "out" / "faces.jsonl")
     assert (tmp_path / "out" / record["image"]).is_file()
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert summary["sources"][0]["status"] == "interrupted"
-    assert 0 < summary["sources"][0]["frames"] < 1200
+    assert summary["complete"] is False
+    status = {Path(source["source"]).name: source["status"] for source in summary["sources"]}
+    assert status == {"long.mp4": "interrupted", "next.mp4": "not_started"}
+    assert 0 < max(source["frames"] for source in summary["sources"]) < 1200
 
 
 def test_a_folder_of_pictures_is_one_source_of_unrelated_ones(models: Path, tmp_path: Path) -> None:
@@ -279,3 +283,71 @@ def test_a_redis_that_cannot_be_used_is_known_before_any_work(
         assert done.code == 5 and "wr0ng-pw" not in done.err + done.out
         assert not (tmp_path / "out" / "summary.json").exists() or not lines(tmp_path / "out" / "faces.jsonl")
     assert streamgate("run", clip, "-o", tmp_path / "x", "--sink", "kafka://host", models=models).code == 2
+
+
+def test_copies_of_a_file_count_once_and_are_no_failure(clip: Path, models: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "clip.mp4").write_bytes(clip.read_bytes())
+    done = streamgate("run", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "out", "--jobs", 2, models=models)
+    assert done.code == 0, done.err
+    (record,) = lines(tmp_path / "out" / "faces.jsonl")
+    assert record["source"] == str(tmp_path / "a" / "clip.mp4")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert sorted(source["status"] for source in summary["sources"]) == ["done", "duplicate"]
+
+
+def test_a_second_run_over_the_same_folder_does_not_read_its_own_results(
+    clip: Path, models: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "clip.mp4").write_bytes(clip.read_bytes())
+    for extra in ((), ("--overwrite",)):
+        done = streamgate("run", tmp_path, "-o", tmp_path / "streamgate-out", *extra, models=models)
+        assert done.code == 0, done.err
+        assert len(lines(tmp_path / "streamgate-out" / "faces.jsonl")) == 1
+
+
+def test_a_closed_pipe_ends_the_run_and_commits_nothing_half(clip: Path, models: Path, tmp_path: Path) -> None:
+    other = write_clip(tmp_path / "other.mp4", astronaut_frames(60, (480, 360), step=-1.5, zoom=1.5))
+    third = write_clip(tmp_path / "third.mp4", astronaut_frames(60, (480, 360), step=1.0, zoom=1.4))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamgate", "run", clip, other, third, "-o", tmp_path / "out", "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"STREAMGATE_MODELS": str(models)},
+    )  # fmt: skip
+    process.stdout.close()
+    assert process.wait(120) == 5
+    assert b"Traceback" not in process.stderr.read()
+    for path in (tmp_path / "out").glob("*/source.json"):
+        assert json.loads(path.read_text())["status"] == "done"
+
+
+def test_an_enlarged_picture_says_by_how_much(clip: Path, models: Path, tmp_path: Path) -> None:
+    done = streamgate("run", clip, "-o", tmp_path / "a", models=models)
+    (record,) = lines(tmp_path / "a" / "faces.jsonl")
+    assert done.code == 0 and 1.5 < record["upscaled"] < 3
+    done = streamgate("run", clip, "-o", tmp_path / "b", "--set", "output.upscale=false", models=models)
+    (record,) = lines(tmp_path / "b" / "faces.jsonl")
+    side = cv2.imread(str(tmp_path / "b" / record["image"])).shape[0]
+    assert done.code == 0 and record["upscaled"] is None and 170 < side < 340
+
+
+def test_every_kept_face_had_its_neighbours_scored(
+    shared_videos: Path, models: Path, tmp_path: Path
+) -> None:
+    clips = [shared_videos / name for name in ("ghost_nggyup.mp4", "dawoon_faces1.mp4", "vretalk_1.mp4")]
+    done = streamgate("run", *clips, "-o", tmp_path / "out", "--top-k", 3, models=models)
+    assert done.code == 0, done.err
+    records = lines(tmp_path / "out" / "faces.jsonl")
+    assert len(records) >= 8
+    for record in records:
+        with gzip.open(tmp_path / "out" / record["source_id"] / "candidates.jsonl.gz", "rt") as file:
+            track = [one for one in map(json.loads, file) if one["track_id"] == record["track_id"]]
+        times = [one["pts_seconds"] for one in track]
+        assert times == sorted(times)
+        place = times.index(record["pts_seconds"])
+        near = [one for one in track if abs(one["pts_seconds"] - record["pts_seconds"]) <= 0.1 + 1e-6]
+        for beside in (place - 1, place + 1):
+            if 0 <= beside < len(track) and track[beside] in near:
+                assert track[beside]["quality"] is not None or track[beside]["interpolated"]
+        scored = [one["quality"] for one in near if one["quality"] is not None]
+        assert record["quality_smoothed"] == pytest.approx(min(record["quality"], np.median(scored)), abs=2e-4)

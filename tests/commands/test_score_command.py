@@ -74,3 +74,11 @@ def test_unreadable_images_are_named(portrait: Path, models: Path, tmp_path: Pat
     assert done.code == 1 and "broken.png" in done.err and len(done.out.splitlines()) == 1
     assert streamgate("score", tmp_path / "broken.png", models=models).code == 3
     assert streamgate("score", tmp_path / "missing.png", models=models).code == 3
+
+
+def test_lines_come_in_the_order_of_the_arguments(portrait: Path, models: Path, tmp_path: Path) -> None:
+    named = tmp_path / "without-suffix"
+    named.write_bytes(portrait.read_bytes())
+    done = streamgate("score", portrait, named, portrait, models=models)
+    assert done.code == 0, done.err
+    assert [json.loads(line)["image"] for line in done.out.splitlines()] == [str(portrait), str(named), str(portrait)]

@@ -165,3 +165,38 @@ def watched(method: Callable[[TrackSelector], bool], seen: list[TrackSelector]) 
         return method(selector)
 
     return ready
+
+
+def test_the_fallback_is_the_least_bad_face_and_not_the_first() -> None:
+    config = load_config("studio", ["keep.fallback=best"])
+
+    class Dark(KnownQuality):
+        """Every face is turned away when first looked at; the one at 3 s for the least."""
+
+        def glance(self, candidate: Candidate, picture: Picture) -> float:
+            good = abs(candidate.pts_seconds - 3.0) < 1e-6
+            candidate.gate = GateResult(False, ("dark",) if good else ("dark", "small"))
+            candidate.bound = 50.0
+            return 0.0
+
+    selector = drive(config, Dark(lambda pts: 10.0), 6.0)
+    (ranked,) = selector.keeper.finish()
+    assert ranked.candidate.pts_seconds == pytest.approx(3.0)
+    # Its line is written with what was found out in the end, and once.
+    lines = [one for one in selector.drain() if abs(one.pts_seconds - 3.0) < 1e-6]
+    assert len(lines) == 1 and lines[0].quality == 10.0
+
+
+@pytest.mark.parametrize(("fps", "stride"), [(1.0, 1), (25.0, 50)])
+def test_rare_detections_do_not_let_buckets_fall_behind(fps: float, stride: int) -> None:
+    scorer = KnownQuality(lambda pts: 50 + pts / 10, promise=lambda pts: 50.2 + pts / 10)
+    selector = TrackSelector(1, load_config("studio", ["candidates.lookback_s=3"]), scorer)
+    for place in range(round(120 * fps)):
+        frame = Frame(PICTURE, place / fps)
+        if place % stride:
+            selector.between(frame)
+            continue
+        selector.detected(frame, FACE)
+        if selector.ready():
+            run_together([selector.judge()], lambda asks: [ask.role for ask in asks])
+        assert len(selector._glimpses) <= 2 + stride * 1.5

@@ -161,3 +161,26 @@ def test_a_wrong_sequence_rate_is_refused(tree: Path, rate: float) -> None:
 def test_slugs_are_safe_path_parts(text: str, wanted: str) -> None:
     assert slug(text) == wanted
     assert os.path.basename(slug(text)) == slug(text)
+
+
+def test_results_of_a_run_are_not_footage(tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mp4", astronaut_frames(3))
+    for name in ("out", "earlier"):
+        (tmp_path / name / "clip-01234567").mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / name / "clip-01234567" / "1.png"), astronaut(64, 64))
+    (tmp_path / "earlier" / ".streamgate").mkdir()
+    (tmp_path / "earlier" / ".streamgate" / "manifest.json").write_text("{}")
+    found = discover([tmp_path], output=tmp_path / "out")
+    assert [spec.paths[0].name for spec in found.sources] == ["clip.mp4"]
+
+
+def test_copies_under_one_name_count_once_in_input_order(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+    write_clip(tmp_path / "b" / "clip.mp4", astronaut_frames(3))
+    data = (tmp_path / "b" / "clip.mp4").read_bytes()
+    (tmp_path / "a" / "clip.mp4").write_bytes(data)
+    (tmp_path / "a" / "other.mp4").write_bytes(data)
+    found = discover([tmp_path])
+    assert [str(spec.paths[0].relative_to(tmp_path)) for spec in found.sources] == ["a/clip.mp4", "a/other.mp4"]
+    assert found.duplicates == [(str(tmp_path / "b" / "clip.mp4"), str(tmp_path / "a" / "clip.mp4"))]

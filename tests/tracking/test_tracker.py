@@ -50,7 +50,12 @@ def test_a_gap_is_bridged_and_a_longer_one_ends_the_track() -> None:
     before = [(i * 0.2, [face(100)]) for i in range(5)]
     hidden = [(1.0, []), (1.2, []), (1.4, [])]
     assert follow([*before, *hidden, (1.6, [face(102)])])[-1] == {1: pytest.approx(102)}
-    assert list(follow([*before, (2.5, [face(102)])])[-1]) == [2]
+    assert list(follow([*before, *hidden, (2.5, [face(102)])])[-1]) == [2]
+
+
+def test_frames_rarer_than_the_longest_gap_still_make_a_track() -> None:
+    seen = follow([(i * 1.25, [face(100 + 3 * i)]) for i in range(5)])
+    assert all(list(one) == [1] for one in seen)
 
 
 def test_a_weak_detection_continues_a_track_and_starts_none() -> None:
