@@ -82,7 +82,8 @@ class Gate:
     ) -> Iterator[BestShot]:
         """Yield the kept faces of a file, a folder or several of them, each as soon as its track ends.
 
-        With `sequence_fps` the images of a folder are frames at that rate instead of unrelated pictures. Raises SourceError for an input that cannot be read (when there are several: the first such, after the
+        With `sequence_fps` the images of a folder are frames at that rate instead of unrelated pictures.
+        Raises SourceError for an input that cannot be read (when there are several: the first such, after the
         others).
         """
         for ended in self.tracks(source, sequence_fps=sequence_fps):
