@@ -82,3 +82,31 @@ def test_lines_come_in_the_order_of_the_arguments(portrait: Path, models: Path, 
     done = streamgate("score", portrait, named, portrait, models=models)
     assert done.code == 0, done.err
     assert [json.loads(line)["image"] for line in done.out.splitlines()] == [str(portrait), str(named), str(portrait)]
+
+
+def test_heatmaps_show_each_face_beside_its_map(portrait: Path, models: Path, tmp_path: Path) -> None:
+    done = streamgate("score", portrait, "--heatmap", tmp_path / "maps", models=models)
+    assert done.code == 0, done.err
+    (face,) = json.loads(done.out)["faces"]
+    assert face["measures"]["ifqa"]["status"] == "ok"
+    sheet = cv2.imread(str(tmp_path / "maps" / "portrait_1.png"))
+    assert sheet.shape == (256, 512, 3)
+    # The left half is the face in its colours, the right one its grey picture under green and red.
+    assert sheet[:, :256].mean(axis=(0, 1)).std() > 5
+    assert sheet[:, 256:, 0].mean() < sheet[:, 256:, 1:].mean()
+
+
+def test_ifqa_ranks_a_face_above_its_blurred_and_noisy_copies(portrait: Path, models: Path, tmp_path: Path) -> None:
+    image = cv2.imread(str(portrait))
+    noise = np.random.default_rng(0).normal(0, 18, image.shape)
+    for name, changed in {
+        "blurred": cv2.GaussianBlur(image, (0, 0), 2.0),
+        "noisy": np.clip(image + noise, 0, 255).astype(np.uint8),
+        "blocky": cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 12])[1], cv2.IMREAD_COLOR),
+    }.items():
+        cv2.imwrite(str(tmp_path / f"{name}.png"), changed)
+    names = ["blurred", "noisy", "blocky"]
+    done = streamgate("score", portrait, *(tmp_path / f"{name}.png" for name in names), models=models)
+    assert done.code == 0, done.err
+    clean, *worse = [json.loads(line)["faces"][0]["measures"]["ifqa"]["raw"] for line in done.out.splitlines()]
+    assert all(value < clean - 0.1 for value in worse), (clean, dict(zip(names, worse, strict=True)))

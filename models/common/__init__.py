@@ -1,0 +1,1 @@
+"""Shared by the training recipes: reading pictures, aligning faces, degrading them.."""

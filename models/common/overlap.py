@@ -1,0 +1,83 @@
+"""Which training pictures are also evaluation pictures: same bytes, or the same picture re-encoded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from models.common.images import DataError, FaceCache, average_hash, decode_rgb, list_sources
+
+# Hash bits that may differ between two encodings of one picture; candidates are then compared as thumbnails.
+NEAR_BITS = 10
+SAME_CORRELATION = 0.985
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """One training picture (`index` into the cache) that matches an evaluation picture."""
+
+    index: int
+    training: str
+    evaluation: str
+    exact: bool
+    correlation: float
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Names, file digests, perceptual hashes and [n, 32, 32] luma thumbnails of evaluation pictures."""
+
+    names: list[str]
+    sha256: list[str]
+    hashes: list[int]
+    thumbnails: np.ndarray
+
+    @classmethod
+    def read(cls, paths: Sequence[Path | str]) -> EvaluationSet:
+        """Read the pictures of folders and tar files."""
+        names, digests, hashes, thumbnails = [], [], [], []
+        for source in list_sources(paths):
+            picture = decode_rgb(source.data)
+            if picture is None:
+                continue
+            names.append(source.name)
+            digests.append(hashlib.sha256(source.data).hexdigest())
+            hashes.append(average_hash(picture))
+            thumbnails.append(thumbnail(picture))
+        if not names:
+            raise DataError(f"no evaluation pictures in {', '.join(map(str, paths))}")
+        return cls(names, digests, hashes, np.stack(thumbnails))
+
+
+def thumbnail(picture: np.ndarray) -> np.ndarray:
+    """[32, 32] float32 luma, zero mean, unit norm: correlation is then a dot product."""
+    luma = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(luma, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small -= small.mean()
+    return small / max(float(np.linalg.norm(small)), 1e-6)
+
+
+def find_overlaps(cache: FaceCache, evaluation: EvaluationSet) -> list[Overlap]:
+    """Training pictures that equal an evaluation picture byte for byte or look the same."""
+    bits = np.array(evaluation.hashes, np.uint64)
+    by_digest = dict(zip(evaluation.sha256, evaluation.names, strict=True))
+    found = []
+    for index, (digest, code) in enumerate(zip(cache.sha256, cache.dhash, strict=True)):
+        if digest in by_digest:
+            found.append(Overlap(index, cache.names[index], by_digest[digest], True, 1.0))
+            continue
+        near = np.nonzero(np.bitwise_count(bits ^ np.uint64(code)) <= NEAR_BITS)[0]
+        if not len(near):
+            continue
+        face = thumbnail(np.asarray(cache.faces[index]))
+        correlation = np.array([float((face * evaluation.thumbnails[i]).sum()) for i in near])
+        best = int(correlation.argmax())
+        if correlation[best] >= SAME_CORRELATION:
+            name = evaluation.names[int(near[best])]
+            found.append(Overlap(index, cache.names[index], name, False, float(correlation[best])))
+    return found

@@ -1,0 +1,113 @@
+"""What a run leaves for users: the ONNX file, its machine-readable card, and weights for the next run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.common.images import DataError, FaceCache, shrink_square
+from models.ifqa.batches import SIDE
+from models.ifqa.monitor import CHAINS, series
+from models.ifqa.trainer import Trainer
+from streamgate.zoo.ifqa import FACE_ELLIPSE, OPSET, count_gmac, export_onnx
+
+ONNX_NAME, CARD_NAME, WARM_NAME = "ifqa.onnx", "card.json", "ifqa_warm.pth"
+VERSION = "1"
+WORST = 0.92
+
+
+def calibrate(trainer: Trainer, faces: np.ndarray, indexes: np.ndarray) -> dict[str, Any]:
+    """x0 and w of scalar = 100 * sigmoid((raw - x0) / w): clean median -> 90, the worst degradation's -> 10.
+
+    faces, indexes: training-side faces that no training step saw. The worst degradation is the one whose
+    median is the lowest, each at severity 0.92.
+    """
+    clean_faces = np.stack([shrink_square(np.asarray(faces[i]), SIDE) for i in indexes])
+    clean = float(np.median(trainer.scores(clean_faces)))
+    medians = {}
+    for kind in CHAINS:
+        degraded = np.stack([series(kind, 11 * i).apply(f, WORST) for i, f in enumerate(clean_faces)])
+        medians[kind] = float(np.median(trainer.scores(degraded)))
+    worst = min(medians, key=medians.__getitem__)
+    if clean - medians[worst] < 0.05 and trainer.steps_done > 100:
+        raise DataError(
+            f"clean faces score {clean:.3f}, {worst} ones {medians[worst]:.3f}: nothing was learned or written"
+        )
+    reach = math.log(9.0)  # sigmoid(log 9) = 0.9
+    return {
+        "x0": round((clean + medians[worst]) / 2, 5),
+        "w": round(max(clean - medians[worst], 1e-3) / (2 * reach), 5),
+        "clean_median": round(clean, 5),
+        "worst": worst,
+        "medians": {k: round(v, 5) for k, v in medians.items()},
+        "faces": len(indexes),
+    }
+
+
+def deploy(
+    trainer: Trainer, cache: FaceCache, calibration_indexes: np.ndarray, data_names: list[str], target: Path
+) -> dict[str, Any]:
+    """Write ifqa.onnx, card.json and ifqa_warm.pth into `target`, each by one rename; returns the card."""
+    target.mkdir(parents=True, exist_ok=True)
+    figures = calibrate(trainer, cache.faces, calibration_indexes)
+    network = trainer.average.to("cpu").eval()
+    export_onnx(network, target / ONNX_NAME, pool="ellipse")
+    digest = hashlib.sha256((target / ONNX_NAME).read_bytes()).hexdigest()
+    names = hashlib.sha256("\n".join(cache.names[i] for i in calibration_indexes).encode()).hexdigest()[:8]
+    card = {
+        "role": "ifqa",
+        "roles": ["ifqa"],
+        "name": "ifqa-slim",
+        "version": VERSION,
+        "file": ONNX_NAME,
+        "sha256": digest,
+        "licence": "research and non-commercial use only (terms of the training faces)",
+        "training_data": data_names,
+        "training_steps": trainer.steps_done,
+        "training_faces": len(cache.names),
+        "research_only": True,
+        "input": {
+            "name": "face",
+            "size": [SIDE, SIDE],
+            "alignment": "ffhq",
+            "dtype": "float32",
+            "colour": "RGB",
+            "mean": [127.5] * 3,
+            "scale": [1 / 127.5] * 3,
+        },
+        "outputs": {"score": "[N] 0..1", "map": "[N, 256, 256] 0..1"},
+        "opset": OPSET,
+        "calibration": {
+            "x0": figures["x0"],
+            "w": figures["w"],
+            "calibration_id": f"ifqa-{digest[:8]}-{names}",
+            "set": f"{figures['faces']} training-side faces, kept out of every training step",
+            "clean_median": figures["clean_median"],
+            "worst": figures["worst"],
+            "medians": figures["medians"],
+        },
+        "pool": "ellipse",
+        "temperature": network.spec.temperature,
+        "ellipse": list(FACE_ELLIPSE),
+        "gmac": round(count_gmac(network), 3),
+        "parameters": sum(p.numel() for p in network.parameters()),
+    }
+    _write(target / CARD_NAME, (json.dumps(card, indent=2) + "\n").encode())
+    warm = target / (WARM_NAME + ".part")
+    torch.save(trainer.warm_state(), warm)
+    os.replace(warm, target / WARM_NAME)
+    trainer.average.to(trainer.device)
+    return card
+
+
+def _write(path: Path, data: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    part.replace(path)

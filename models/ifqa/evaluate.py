@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""Measure the shipped IFQA on faces it never saw and write the tables into card.md.
+
+    python models/ifqa/evaluate.py FACES... --work DIR --train-faces FACES... [--peers DIR]
+        [--labelled UTKFACE --detector YUNET.onnx] [--glasses NAMES.txt]
+
+FACES: clean FFHQ-aligned faces of 256 px, for evaluation only. --train-faces: training faces, on which the
+restorer that IFQA never met is trained once. Peers whose weights are missing are named and skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+import numpy as np  # noqa: E402
+
+from models.common.images import DataError, build_cache, decode_rgb, list_sources, shrink_square  # noqa: E402
+from models.ifqa import groups, sections  # noqa: E402
+from models.ifqa.peers import load_peers  # noqa: E402
+from models.ifqa.scoring import Scorers, Shipped, one_thread_milliseconds  # noqa: E402
+from models.ifqa.unseen import restore, train_unseen  # noqa: E402
+
+BEGIN, END = "<!-- evaluation: begin (written by evaluate.py) -->", "<!-- evaluation: end -->"
+SIDE = 256
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 written, 2 bad data (one line on stderr)."""
+    args = parse(arguments)
+    try:
+        evaluate(args)
+    except DataError as error:
+        print(f"evaluate.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Command line."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("faces", nargs="+", type=Path)
+    p.add_argument("--work", type=Path, required=True, help="peers' scores and the unseen restorer are kept here")
+    p.add_argument("--train-faces", type=Path, nargs="+", required=True)
+    p.add_argument("--peers", type=Path, help="folder with the peers' weights")
+    p.add_argument("--labelled", type=Path, nargs="*", default=[], help="faces named AGE_SEX_RACE_* (UTKFace)")
+    p.add_argument("--detector", type=Path, help="YuNet ONNX, for the landmarks of --labelled")
+    p.add_argument("--glasses", type=Path, help="names of those FACES that wear glasses, one a line")
+    p.add_argument("--limit", type=int, help="only the first N faces: a quick look, nothing is written")
+    p.add_argument("--unseen-steps", type=int, default=900)
+    p.add_argument("--model", type=Path, default=HERE, help="folder of ifqa.onnx, card.json and card.md")
+    return p.parse_args(arguments)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Run every section, write card.md and evaluation.json."""
+    names, faces = read_faces(args.faces, args.limit)
+    shipped = Shipped(args.model)
+    peers, absent = load_peers(args.peers)
+    for line in absent:
+        say(f"skipped {line}")
+    scorers = Scorers(shipped, peers, args.work / "peer-scores")
+    cache = build_cache(args.train_faces, args.work / "cache", 512)
+    say("training the unseen restorer, or loading it")
+    unseen = train_unseen(cache.faces, args.work / "unseen.pth", args.unseen_steps)
+
+    order, graded = sections.severities(faces, scorers)
+    done = [order]
+    report(order)
+    clean = shipped.scores(faces)
+    low, high = np.quantile(np.concatenate([clean, graded.ravel()]), (0.1, 0.9))
+    for section in (
+        lambda: sections.local_order(faces, scorers),
+        lambda: sections.local_maps(faces, scorers),
+        lambda: sections.retouched(faces, scorers, lambda pictures: restore(unseen, pictures)),
+        lambda: sections.footage(faces, scorers),
+        lambda: sections.mirror(faces, scorers, graded),
+        lambda: groups.by_picture(faces, scorers, read_glasses(args.glasses, names), high - low),
+        *([lambda: labelled(args, scorers, high - low)] if args.labelled and args.detector else []),
+    ):
+        done.append(section())
+        report(done[-1])
+    if not args.limit:
+        write_card(args.model, done, absent, names, clean, one_thread_milliseconds(args.model / shipped.card["file"]))
+
+
+def labelled(args: argparse.Namespace, scorers: Scorers, spread: float) -> sections.Section:
+    """The section by UTKFace labels."""
+    faces, labels = groups.read_labelled(args.labelled, args.detector, per_race=250)
+    return groups.by_label(faces, labels, scorers, spread)
+
+
+def read_faces(paths: list[Path], limit: int | None) -> tuple[list[str], list[np.ndarray]]:
+    """Names and uint8 [256, 256, 3] RGB pictures; larger ones are scaled down, smaller ones refused."""
+    names, faces = [], []
+    for source in list_sources(paths):
+        picture = decode_rgb(source.data)
+        if picture is None or min(picture.shape[:2]) < SIDE:
+            raise DataError(f"{source.name}: unreadable or smaller than {SIDE} px")
+        names.append(Path(source.name).name)
+        faces.append(shrink_square(picture, SIDE))
+        if limit and len(faces) == limit:
+            break
+    if len(faces) < 8:
+        raise DataError(f"{len(faces)} faces in {', '.join(map(str, paths))}: at least 8 are needed")
+    return names, faces
+
+
+def read_glasses(path: Path | None, names: list[str]) -> np.ndarray | None:
+    """Boolean per face, from a list of names."""
+    if path is None:
+        return None
+    wearing = set(path.read_text().split())
+    return np.array([n in wearing for n in names])
+
+
+def report(section: sections.Section) -> None:
+    """Print a section as soon as it is there."""
+    say(section.title)
+    print(section.markdown(), flush=True)
+    for line in section.missed:
+        print(f"  misses {line}", flush=True)
+
+
+def write_card(
+    model: Path,
+    done: list[sections.Section],
+    absent: list[str],
+    names: list[str],
+    clean: np.ndarray,
+    milliseconds: float,
+) -> None:
+    """Put the tables between card.md's markers; the same goals as evaluation.json."""
+    card = json.loads((model / "card.json").read_text())
+    met, missed = ([g for s in done for g in s.met], [g for s in done for g in s.missed])
+    lines = [
+        BEGIN,
+        f"Weights sha256 `{card['sha256'][:16]}`, {card['training_steps']} training steps, {len(names)} "
+        f"evaluation faces, 95 % bootstrap intervals. One face takes {milliseconds:.1f} ms on one CPU thread "
+        f"({card['gmac']} GMAC, {card['parameters'] / 1e6:.2f} M parameters). Clean faces score "
+        f"{np.median(clean):.3f} in the median (p10 {np.quantile(clean, 0.1):.3f}).",
+        "",
+        *(f"Not measured: {line}" for line in absent),
+        f"**Goals met: {len(met)} of {len(met) + len(missed)}.** Missed:",
+        "",
+        *([f"* {g}" for g in missed] or ["* none"]),
+        "",
+        *(s.markdown() for s in done),
+        END,
+    ]
+    path = model / "card.md"
+    text = path.read_text() if path.is_file() else f"# ifqa\n\n{BEGIN}\n{END}\n"
+    start, stop = text.index(BEGIN), text.index(END) + len(END)
+    path.write_text(text[:start] + "\n".join(lines) + text[stop:])
+    (model / "evaluation.json").write_text(
+        json.dumps({"sha256": card["sha256"], "met": met, "missed": missed}, indent=2) + "\n"
+    )
+    say(f"wrote {path}: {len(met)} goals met, {len(missed)} missed")
+
+
+def say(line: str) -> None:
+    """A timestamped line on stdout, at once."""
+    print(time.strftime("%H:%M:%S"), line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

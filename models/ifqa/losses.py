@@ -1,0 +1,46 @@
+"""Losses of the IFQA recipe."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def lsgan(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+    """Least-squares realness: mean over weighted positions of (sigmoid - label)^2.
+
+    logits, label: [N, S, S]; weight: broadcastable to them (face mask times a weight a picture).
+    """
+    weight = weight.expand_as(logits)
+    return (weight * (torch.sigmoid(logits) - label) ** 2).sum() / weight.sum().clamp_min(1e-6)
+
+
+def score_logit(logits: Tensor, pool: Tensor, temperature: float) -> Tensor:
+    """Logit of the exported score: logits [N, S, S], pool [S, S] summing to 1 -> [N]."""
+    score = (torch.sigmoid(logits / temperature) * pool).sum(dim=(1, 2)).clamp(1e-20, 1 - 1e-6)
+    return torch.log(score) - torch.log1p(-score)
+
+
+def rank_loss(better: Tensor, worse: Tensor, margin: Tensor | float) -> Tensor:
+    """Mean of softplus(margin - (better - worse)) over pairs of score logits; 0 where there are none."""
+    if better.numel() == 0:
+        return better.sum()
+    return F.softplus(margin - (better - worse)).mean()
+
+
+def anchor_loss(score: Tensor, severity: Tensor, start: float, fall: float) -> Tensor:
+    """Huber distance of score logits to a straight line: `start` at severity 0, `fall` lower at severity 1.
+
+    Ranking alone leaves every face a scale of its own; the line makes one severity mean one score on all faces,
+    and keeps bad apart from worse where LSGAN would press both to zero.
+    """
+    return F.smooth_l1_loss(score, start - fall * severity)
+
+
+def graded_pairs(group: Tensor, severity: Tensor, face: Tensor) -> tuple[Tensor, Tensor]:
+    """Index pairs (milder, stronger) within groups: 0.05 apart on one face, 0.12 apart on two."""
+    gap = severity[None, :] - severity[:, None]
+    needed = torch.where(face[None, :] == face[:, None], 0.05, 0.12)
+    milder, stronger = torch.nonzero((group[None, :] == group[:, None]) & (gap > needed), as_tuple=True)
+    return milder, stronger

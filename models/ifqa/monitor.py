@@ -1,0 +1,96 @@
+"""Rank correlations on held-out training faces: what the log says about every kind of degradation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.common.degrade import Degradation, Step
+from models.common.images import shrink_square
+from models.common.regions import REGIONS, blend, region_mask
+from models.common.stats import auc, spearman_across, spearman_rows
+from models.ifqa.batches import SIDE
+from models.ifqa.trainer import Trainer
+from streamgate.zoo.ifqa import face_ellipse
+
+SEVERITIES = (0.12, 0.28, 0.44, 0.6, 0.76, 0.92)
+CHAINS: dict[str, tuple[str, ...]] = {
+    "blur": ("blur",),
+    "noise": ("noise",),
+    "lowres": ("lowres",),
+    "jpeg": ("jpeg",),
+    "mixture": ("blur", "lowres", "noise", "jpeg"),
+    "footage": ("footage",),
+    "denoise": ("denoise",),
+    "sharpen": ("sharpen",),
+}
+
+
+def series(kind: str, seed: int) -> Degradation:
+    """The plain variant of a kind (Gaussian, area + cubic, white, 4:2:0); a mixture has all four at 60 %."""
+    share = 0.6 if kind == "mixture" else 1.0
+    return Degradation(kind, tuple(Step(k, 0.25, seed, share) for k in CHAINS[kind]))
+
+
+class Monitor:
+    """Holds the degraded pictures, so that each look costs only the network's time."""
+
+    def __init__(self, faces: np.ndarray, indexes: np.ndarray) -> None:
+        """faces: the cache, uint8 [n, side, side, 3]; indexes: held out of training."""
+        self.clean = np.stack([shrink_square(np.asarray(faces[i]), SIDE) for i in indexes])
+        few = self.clean[:40]
+        self.graded = {
+            kind: np.stack([series(kind, 7 * i).apply(f, t) for i, f in enumerate(few) for t in SEVERITIES])
+            for kind in CHAINS
+        }
+        ruined = [series("mixture", 7 * i).apply(f, 0.7) for i, f in enumerate(few)]
+        self.low = np.stack(ruined)
+        self.masks = {n: region_mask(n, SIDE) for n in REGIONS}
+        noisy = [series("noise", 7 * i).apply(f, 0.6) for i, f in enumerate(few)]
+        self.local = {
+            n: np.stack([blend(f, r, m) for f, r in zip(few, ruined, strict=True)]) for n, m in self.masks.items()
+        } | {
+            f"{n}-noise": np.stack([blend(f, r, m) for f, r in zip(few, noisy, strict=True)])
+            for n, m in self.masks.items()
+        }
+
+    def look(self, trainer: Trainer) -> dict[str, float]:
+        """within.KIND and across.KIND (Spearman), shares of pairs in order, pixel AUC of degraded regions."""
+        clean = trainer.scores(self.clean)
+        few = clean[:40]
+        figures: dict[str, float] = {
+            "clean": float(np.median(clean)),
+            "clean_p10": float(np.quantile(clean, 0.1)),
+        }
+        severities = np.array(SEVERITIES)
+        for kind, pictures in self.graded.items():
+            scores = trainer.scores(pictures).reshape(len(few), -1)
+            figures[f"within.{kind}"] = float(spearman_rows(scores, severities).mean())
+            figures[f"across.{kind}"] = spearman_across(scores, severities)
+            figures[f"median.{kind}"] = float(np.median(scores[:, -1]))
+            figures[f"mild.{kind}"] = float((few > scores[:, 0]).mean())
+        inside = face_ellipse(64) > 0.5
+        for name, pictures in self.local.items():
+            maps = trainer.maps(pictures)
+            order = (maps * trainer.pool.cpu().numpy()).sum(axis=(1, 2))
+            hit = (self.masks[name.split("-")[0]].reshape(64, 4, 64, 4).mean(axis=(1, 3)) > 0.5) & inside
+            figures[f"local.{name}"] = float((few > order).mean())
+            figures[f"map.{name}"] = float(np.mean([auc(1 - m[hit], 1 - m[inside & ~hit]) for m in maps]))
+        for name, plain in (("restored", False), ("plain", True)):
+            figures[f"order.{name}"] = float((few > trainer.scores(trainer.restore(self.low, plain))).mean())
+        mirrored = trainer.scores(np.ascontiguousarray(self.clean[:, :, ::-1]))
+        figures["mirror"] = float(np.median(np.abs(mirrored - clean)))
+        return figures
+
+
+def table(figures: dict[str, float]) -> str:
+    """The figures in two lines for the log."""
+    kinds = [k.split(".")[1] for k in figures if k.startswith("within.")]
+    first = " ".join(
+        f"{k} {figures[f'within.{k}']:.3f}/{figures[f'across.{k}']:.3f}"
+        f"(m{figures[f'mild.{k}']:.2f},{figures[f'median.{k}']:.2f})"
+        for k in kinds
+    )
+    rest = " ".join(
+        f"{k} {v:.3f}" for k, v in figures.items() if k.split(".")[0] not in ("within", "across", "median", "mild")
+    )
+    return f"{first}\n    {rest}"

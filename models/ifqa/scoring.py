@@ -1,0 +1,93 @@
+"""Scores of pictures by the shipped IFQA and its peers, remembered on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from models.common.images import DataError
+from models.ifqa.peers import Measure
+
+CHUNK = 16
+
+
+def to_blob(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """uint8 [256, 256, 3] RGB pictures -> float32 [N, 3, 256, 256], (x / 255 - 0.5) / 0.5."""
+    stacked = np.stack(pictures).astype(np.float32)
+    return np.ascontiguousarray(((stacked / 255 - 0.5) / 0.5).transpose(0, 3, 1, 2))
+
+
+class Shipped:
+    """The ONNX file that users get, checked against its card."""
+
+    def __init__(self, folder: Path, threads: int = 0) -> None:
+        card_path = folder / "card.json"
+        if not card_path.is_file():
+            raise DataError(f"{card_path} is missing: run train.py first")
+        self.card: dict[str, Any] = json.loads(card_path.read_text())
+        data = (folder / self.card["file"]).read_bytes()
+        if hashlib.sha256(data).hexdigest() != self.card["sha256"]:
+            raise DataError(f"{folder / self.card['file']} is not the file its card describes: export again")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+    def scores(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """[N] in 0..1."""
+        parts = [pictures[i : i + CHUNK] for i in range(0, len(pictures), CHUNK)]
+        return np.concatenate([self.session.run(["score"], {"face": to_blob(p)})[0] for p in parts])
+
+    def maps(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """[N, 256, 256] in 0..1."""
+        parts = [pictures[i : i + CHUNK] for i in range(0, len(pictures), CHUNK)]
+        return np.concatenate([self.session.run(["map"], {"face": to_blob(p)})[0] for p in parts])
+
+
+def one_thread_milliseconds(model: Path, repeats: int = 40) -> float:
+    """Median milliseconds of one 256x256 face on one CPU thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    blob = np.random.default_rng(0).uniform(-1, 1, (1, 3, 256, 256)).astype(np.float32)
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        session.run(None, {"face": blob})
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[4:]) * 1000)
+
+
+class Scorers:
+    """All measures: IFQA first, then the peers, whose scores are kept in `cache` between runs."""
+
+    def __init__(self, shipped: Shipped, peers: dict[str, Measure], cache: Path) -> None:
+        self.shipped, self.peers, self.cache = shipped, peers, cache
+        cache.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def names(self) -> list[str]:
+        """IFQA and the peers that could be loaded."""
+        return ["IFQA", *self.peers]
+
+    def score(self, pictures: Sequence[np.ndarray], peers: bool = True) -> dict[str, np.ndarray]:
+        """Scores [N] by measure name."""
+        out = {"IFQA": self.shipped.scores(pictures)}
+        if not peers:
+            return out
+        digest = hashlib.sha256()
+        for picture in pictures:
+            digest.update(picture.tobytes())
+        for name, measure in self.peers.items():
+            path = self.cache / f"{name}-{digest.hexdigest()[:20]}.npy"
+            if not path.is_file():
+                np.save(path, np.array([measure(p) for p in pictures]))
+            out[name] = np.load(path)
+        return out

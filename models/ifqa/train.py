@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""Train the slim IFQA on folders or tar files of clean, FFHQ-aligned faces (at least 512 px by default).
+
+    python models/ifqa/train.py FACES... --work DIR            # train, or continue a run that stopped
+    python models/ifqa/train.py FACES... --work DIR --export   # only write ifqa.onnx, card.json, ...
+    python models/ifqa/train.py --smoke                        # a minute on synthetic faces: does it all run?
+
+A run is seeded and resumes from its newest intact checkpoint in DIR (default: $STREAMGATE_WORK/ifqa). The
+first start takes over the committed weights beside this file unless --fresh is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+# Threads that wait by spinning starve each other where the machine is shared; must be set before torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from models.common.checkpoint import load_latest, save_checkpoint  # noqa: E402
+from models.common.images import DataError, FaceCache, build_cache  # noqa: E402
+from models.common.overlap import EvaluationSet, find_overlaps  # noqa: E402
+from models.common.smoke import synthetic_faces  # noqa: E402
+from models.ifqa.batches import Batches, BatchSizes  # noqa: E402
+from models.ifqa.deploy import WARM_NAME, deploy  # noqa: E402
+from models.ifqa.monitor import Monitor, table  # noqa: E402
+from models.ifqa.trainer import Settings, Trainer, bf16_is_faster  # noqa: E402
+
+SMOKE = {
+    "data": {"cache_px": 256, "minimum_faces": 8, "held_out": 4, "calibration": 4},
+    "batch": {
+        "pairs": 3,
+        "swaps": 2,
+        "restored": 2,
+        "restored_swaps": 1,
+        "graded_groups": 1,
+        "graded_faces": 2,
+        "graded_severities": 2,
+    },
+    "optimiser": {"steps": 12, "warmup": 2, "decay": 4, "ema": 0.8},
+    "log": {"every": 4, "monitor": 12, "checkpoint": 6},
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad data or arguments (one line on stderr)."""
+    args = parse(arguments)
+    try:
+        return train(args)
+    except DataError as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 2
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Command line."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("data", nargs="*", type=Path, help="folders or tar files of clean FFHQ-aligned faces")
+    p.add_argument("--work", type=Path, help="checkpoints and decoded faces (default: $STREAMGATE_WORK/ifqa)")
+    p.add_argument("--config", type=Path, default=HERE / "config.toml")
+    p.add_argument("--leave-out", type=Path, nargs="*", default=[], help="evaluation pictures that must not be seen")
+    p.add_argument("--name", nargs="*", help="how the data sets are called on the card (default: the paths' names)")
+    p.add_argument("--steps", type=int, help="total steps, instead of the config's")
+    p.add_argument("--seed", type=int)
+    p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    p.add_argument(
+        "--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: whichever measures faster"
+    )
+    p.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    p.add_argument("--fresh", action="store_true", help="ignore the committed weights")
+    p.add_argument("--export", action="store_true", help="no training: write the deliverables of the newest checkpoint")
+    p.add_argument("--target", type=Path, default=HERE, help="where the deliverables go")
+    p.add_argument("--smoke", action="store_true", help="a minute on synthetic faces, deliverables into DIR/smoke")
+    args = p.parse_args(arguments)
+    if not args.data and not args.smoke:
+        p.error("give folders or tar files of aligned faces (or --smoke)")
+    return args
+
+
+def load_config(args: argparse.Namespace) -> dict[str, Any]:
+    """config.toml with the smoke run's sizes and the command line over it."""
+    config = tomllib.loads(args.config.read_text())
+    if args.smoke:
+        for section, values in SMOKE.items():
+            config[section].update(values)
+    if args.steps is not None:
+        config["optimiser"]["steps"] = args.steps
+    if args.seed is not None:
+        config["seed"] = args.seed
+    return config
+
+
+def choose_device(name: str) -> torch.device:
+    """auto takes CUDA where there is one; asking for an absent CUDA is an error, never a silent CPU."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DataError("--device cuda: torch sees no CUDA device")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Indexes into the cache: three disjoint sets of faces."""
+
+    train: np.ndarray
+    held_out: np.ndarray
+    calibration: np.ndarray
+
+
+def split_faces(cache: FaceCache, data: dict[str, Any], dropped: set[int]) -> Split:
+    """Held-out and calibration faces are chosen by content, so they stay the same when data is added."""
+    order = np.array(sorted((i for i in range(len(cache.names)) if i not in dropped), key=lambda i: cache.sha256[i]))
+    if len(order) < data["minimum_faces"]:
+        raise DataError(f"only {len(order)} faces remain after leaving out evaluation pictures")
+    held, calibration = data["held_out"], data["calibration"]
+    return Split(order[held + calibration :], order[:held], order[held : held + calibration])
+
+
+def train(args: argparse.Namespace) -> int:
+    """Prepare the data, then run to the configured number of steps."""
+    config = load_config(args)
+    work = work_folder(args)
+    device = choose_device(args.device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    data, names = args.data, args.name or [p.name for p in args.data]
+    if args.smoke:
+        data, names = [synthetic_faces(work / "faces")], ["synthetic"]
+    say(f"reading {', '.join(map(str, data))}")
+    cache = build_cache(data, work / "cache", config["data"]["cache_px"], config["data"]["minimum_faces"])
+    overlaps = find_overlaps(cache, EvaluationSet.read(args.leave_out)) if args.leave_out else []
+    (work / "overlaps.json").write_text(json.dumps([dataclasses.asdict(o) for o in overlaps], indent=1))
+    split = split_faces(cache, config["data"], {o.index for o in overlaps})
+    say(
+        f"{len(split.train)} faces to train on, {len(split.held_out)} held out, "
+        f"{len(split.calibration)} for calibration, {len(overlaps)} left out for overlap, "
+        f"{cache.skipped_small} too small, {cache.skipped_unreadable} unreadable"
+    )
+    half = bf16_is_faster(device) if args.precision == "auto" else args.precision == "bf16"
+    sizes = BatchSizes(**config["batch"])
+    settings = Settings(**config["loss"], **config["optimiser"])
+    trainer = Trainer(settings, sizes.restored, config["seed"], device, half)
+    resume(trainer, work / "checkpoints", None if args.fresh or args.smoke else HERE / WARM_NAME)
+    precision = "bfloat16 autocast" if half else "float32"
+    say(f"device {device}, {precision}, at step {trainer.steps_done} of {settings.steps}")
+    if not args.export:
+        batches = Batches(cache.faces, split.train, sizes, config["seed"])
+        run(trainer, batches, Monitor(cache.faces, split.held_out), config["log"], work / "checkpoints")
+    target = work / "smoke" if args.smoke else args.target
+    card = deploy(trainer, cache, split.calibration, names, target)
+    figures = card["calibration"]
+    say(f"wrote {target}: sha256 {card['sha256'][:12]}, x0 {figures['x0']}, w {figures['w']}")
+    return 0
+
+
+def work_folder(args: argparse.Namespace) -> Path:
+    """Where checkpoints and the decoded faces go; never inside the work tree."""
+    if args.work is None and "STREAMGATE_WORK" not in os.environ:
+        if not args.smoke:
+            raise DataError("give --work DIR or set STREAMGATE_WORK: checkpoints never go into the work tree")
+        return Path(tempfile.mkdtemp(prefix="ifqa-smoke-"))
+    work = (args.work or Path(os.environ["STREAMGATE_WORK"]) / "ifqa").resolve()
+    if HERE.parents[1] in (work, *work.parents):
+        raise DataError(f"{work} lies inside the work tree: give a folder outside it")
+    work.mkdir(parents=True, exist_ok=True)
+    return work
+
+
+def resume(trainer: Trainer, checkpoints: Path, warm: Path | None) -> None:
+    """The newest intact checkpoint, else the committed weights, else the initialisation."""
+    state, refused = load_latest(checkpoints)
+    for name in refused:
+        say(f"refused {name}: damaged (its content does not match its name); using the one before it")
+    if state is not None:
+        trainer.load_state(state)
+    elif warm is not None and warm.is_file():
+        trainer.load_warm(torch.load(warm, map_location="cpu", weights_only=True))
+        say(f"started from {warm.name}")
+
+
+def run(trainer: Trainer, batches: Batches, monitor: Monitor, log: dict[str, int], checkpoints: Path) -> None:
+    """Train to the last step; log, look at held-out faces and save at the configured intervals."""
+    last = trainer.settings.steps
+    count = 0 if last < 100 else workers(trainer.device)
+    loader = torch.utils.data.DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(trainer.steps_done, last),
+        num_workers=count,
+        prefetch_factor=4 if count else None,
+        # A fork would inherit the locks of thread pools whose threads it does not have, and wait for ever.
+        multiprocessing_context="spawn" if count else None,
+        worker_init_fn=quiet_worker,
+    )
+    sums: dict[str, list[float]] = {}
+    start, first = time.monotonic(), trainer.steps_done
+    for batch in loader:
+        for name, value in trainer.step(batch).items():
+            sums.setdefault(name, []).append(value)
+        step = trainer.steps_done
+        if step % log["every"] == 0 or step == last:
+            speed = (time.monotonic() - start) / (step - first)
+            terms = " ".join(f"{k} {np.mean(v):.4f}" for k, v in sums.items())
+            say(f"step {step}/{last} {speed:.2f} s/step, {speed * (last - step) / 60:.0f} min left: {terms}")
+            sums.clear()
+        if step % log["monitor"] == 0 or step == last:
+            say(f"held out at {step}: {table(monitor.look(trainer))}")
+        if step % log["checkpoint"] == 0 or step == last:
+            save_checkpoint(checkpoints, step, trainer.state())
+
+
+def quiet_worker(_: int) -> None:
+    """A loader process keeps to one thread."""
+    cv2.setNumThreads(1)
+
+
+def workers(device: torch.device) -> int:
+    """Loader processes: one beside a CPU run that needs the cores itself, most of the cores beside a GPU."""
+    return 1 if device.type == "cpu" else max(1, (os.cpu_count() or 2) - 2)
+
+
+def say(line: str) -> None:
+    """A timestamped line on stdout, at once."""
+    print(time.strftime("%H:%M:%S"), line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,305 @@
+"""One IFQA training run: discriminator, two restorers, their optimisers, and what a checkpoint holds."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.ifqa.batches import MAP_SIDE
+from models.ifqa.generator import Restorer, as_stored
+from models.ifqa.losses import anchor_loss, graded_pairs, lsgan, rank_loss, score_logit
+from streamgate.zoo.ifqa import SLIM, Ifqa, face_ellipse
+
+# Losses look at a little more than the pooled face: hairline, ears, jaw; never at the background.
+LOSS_ELLIPSE = (0.5, 0.56, 0.35, 0.42)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Loss weights and optimiser settings of config.toml, [loss] and [optimiser]."""
+
+    pixel: float
+    feature: float
+    rank: float
+    rank_margin: float
+    mirror: float
+    anchor: float
+    anchor_start: float
+    anchor_fall: float
+    graded_fake_from: float
+    steps: int
+    warmup: int
+    decay: int
+    rate: float
+    generator_rate: float
+    generator_every: int
+    ema: float
+
+
+def bf16_is_faster(device: torch.device) -> bool:
+    """Time one typical convolution forward and backward in float32 and under bfloat16 autocast."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    conv = torch.nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)
+    x = torch.randn(8, 64, 64, 64).to(memory_format=torch.channels_last).requires_grad_()
+    best = {False: float("inf"), True: float("inf")}
+    # Interleaved and by the best of several: other processes share the machine.
+    for _ in range(20):
+        for enabled in best:
+            start = time.perf_counter()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+                y = conv(x)
+            y.float().square().mean().backward()
+            best[enabled] = min(best[enabled], time.perf_counter() - start)
+    return best[True] < 0.9 * best[False]
+
+
+def to_input(pictures: Any, device: torch.device) -> Tensor:
+    """uint8 [N, 256, 256, 3] RGB -> float32 [N, 3, 256, 256] in -1..1, channels last."""
+    tensor = torch.as_tensor(np.asarray(pictures)).to(device).permute(0, 3, 1, 2)
+    return (tensor.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+class Trainer:
+    """State of a run; `step(batch)` advances it by one step and returns figures for the log."""
+
+    def __init__(self, settings: Settings, restored: int, seed: int, device: torch.device, half: bool) -> None:
+        """restored: degraded twins a step that the restorers see whole; half: bfloat16 autocast."""
+        torch.manual_seed(seed)
+        self.settings, self.restored, self.device, self.half = settings, restored, device, half
+        self.steps_done = 0
+        last = torch.channels_last
+        self.network = Ifqa(SLIM).to(device, memory_format=last)
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.restorer = Restorer(64).to(device, memory_format=last)
+        # A second, smaller one trained on squared error alone: restored faces come in more than one hand.
+        self.plain = Restorer(32).to(device, memory_format=last)
+        self.optimiser = torch.optim.Adam(self.network.parameters(), settings.rate, betas=(0.9, 0.99))
+        both = [*self.restorer.parameters(), *self.plain.parameters()]
+        self.generator_optimiser = torch.optim.Adam(both, settings.generator_rate, betas=(0.5, 0.99))
+        self.face = torch.from_numpy(face_ellipse(MAP_SIDE, LOSS_ELLIPSE)).to(device)
+        pool = torch.from_numpy(face_ellipse(MAP_SIDE)).to(device)
+        self.pool = pool / pool.sum()
+
+    # --- one step -------------------------------------------------------------------------------------------
+
+    def step(self, batch: Mapping[str, Any]) -> dict[str, float]:
+        """Discriminator update, and every few steps one of the restorers; returns the step's loss terms."""
+        hq, lq = to_input(batch["hq"], self.device), to_input(batch["lq"], self.device)
+        self._set_rates()
+        figures = self._discriminator_step(batch, hq, lq)
+        if self.steps_done % self.settings.generator_every == 0:
+            figures |= self._generator_step(hq, lq)
+        self.steps_done += 1
+        self._update_average()
+        return figures
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half)
+
+    def _discriminator_step(self, batch: Mapping[str, Any], hq: Tensor, lq: Tensor) -> dict[str, float]:
+        restored, restored_swap, masks = self._restored(batch, hq, lq)
+        swap, graded = to_input(batch["swap"], self.device), to_input(batch["graded"], self.device)
+        mirrored = torch.cat([hq[:3], graded[::4]]).flip(-1)
+        parts = [hq, lq, swap, restored, restored_swap, graded, mirrored]
+        sizes = [len(p) for p in parts]
+        self.network.train()
+        with self._autocast():
+            logits = self.network(torch.cat(parts).contiguous(memory_format=torch.channels_last))[:, 0]
+        (on_hq, on_lq, on_swap, on_restored, on_restored_swap, on_graded, on_mirrored) = logits.float().split(sizes)
+
+        zero = torch.zeros((), device=self.device)
+        severity = torch.as_tensor(batch["graded_t"]).to(self.device)
+        counted = (severity >= self.settings.graded_fake_from).float()[:, None, None]
+        small = F.interpolate(masks[:, None], size=(MAP_SIDE, MAP_SIDE), mode="area")[:, 0]
+        swap_label = torch.as_tensor(batch["swap_label"]).to(self.device)
+        terms = {
+            "real": lsgan(on_hq, zero + 1, self.face),
+            "low": 0.7 * lsgan(on_lq, zero, self.face),
+            "swap": lsgan(on_swap, swap_label, self.face),
+            "restored": lsgan(on_restored, zero, self.face),
+            "restored_swap": 0.5 * lsgan(on_restored_swap, 1 - small, self.face),
+            "graded": 0.5 * lsgan(on_graded, zero, self.face * counted),
+            "rank": self.settings.rank
+            * self._ranking(batch, on_hq, on_lq, on_swap, on_restored, on_restored_swap, on_graded, severity),
+        }
+        on_line = score_logit(on_graded, self.pool, self.network.spec.temperature)
+        strength = torch.as_tensor(batch["graded_strength"]).to(self.device).clamp_max(1.2)
+        line = anchor_loss(on_line, strength, self.settings.anchor_start, self.settings.anchor_fall)
+        terms["anchor"] = self.settings.anchor * line
+        terms["mirror"] = self.settings.mirror * self._mirror(torch.cat([on_hq[:3], on_graded[::4]]), on_mirrored)
+        loss = torch.stack([t.reshape(()) for t in terms.values()]).sum()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimiser.step()
+        return {k: float(v.detach()) for k, v in terms.items()}
+
+    def _mirror(self, logits: Tensor, mirrored: Tensor) -> Tensor:
+        """Mean difference between the scores of pictures and of their mirror images."""
+        heat = self.network.spec.temperature
+        scores = [(torch.sigmoid(x / heat) * self.pool).sum(dim=(1, 2)) for x in (logits, mirrored)]
+        return (scores[0] - scores[1]).abs().mean()
+
+    def _restored(self, batch: Mapping[str, Any], hq: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Restored twins, clean faces with restored regions, and the masks of those regions."""
+        masks = torch.as_tensor(batch["restored_mask"]).to(self.device).float()
+        swaps, whole = len(masks), self.restored
+        with torch.no_grad(), self._autocast():
+            source = torch.cat([lq[:whole], lq[len(lq) - swaps :]])
+            half = len(source) // 2
+            # Alternating which restorer gets which half, each sees every kind of twin.
+            first, second = (self.restorer, self.plain) if self.steps_done % 2 else (self.plain, self.restorer)
+            out = as_stored(torch.cat([first(source[:half]), second(source[half:])]))
+        region = masks[:, None]
+        mixed = as_stored(hq[len(hq) - swaps :] * (1 - region) + out[whole:] * region)
+        return out[:whole], mixed, masks
+
+    def _ranking(
+        self,
+        batch: Mapping[str, Any],
+        on_hq: Tensor,
+        on_lq: Tensor,
+        on_swap: Tensor,
+        on_restored: Tensor,
+        on_restored_swap: Tensor,
+        on_graded: Tensor,
+        severity: Tensor,
+    ) -> Tensor:
+        """Order that must hold between scores: clean over swapped over degraded, and along graded series."""
+        margin, heat = self.settings.rank_margin, self.network.spec.temperature
+        hq, lq, swap, graded = (score_logit(x, self.pool, heat) for x in (on_hq, on_lq, on_swap, on_graded))
+        restored, restored_swap = (
+            score_logit(on_restored, self.pool, heat),
+            score_logit(on_restored_swap, self.pool, heat),
+        )
+        face = torch.as_tensor(batch["swap_face"]).to(self.device)
+        clean = torch.as_tensor(batch["swap_clean"]).to(self.device)
+        graded_face = torch.as_tensor(batch["graded_face"]).to(self.device)
+        group = torch.as_tensor(batch["graded_group"]).to(self.device)
+        milder, stronger = graded_pairs(group, severity, graded_face)
+        return (
+            rank_loss(hq, lq, 1.0)
+            + rank_loss(hq[face[clean]], swap[clean], 0.5)
+            + rank_loss(swap[clean], lq[face[clean]], 0.25)
+            + rank_loss(hq[: len(restored)], restored, 0.5)
+            + rank_loss(hq[len(hq) - len(restored_swap) :], restored_swap, 0.25)
+            + rank_loss(hq[graded_face], graded, 0.3 + margin * severity)
+            + 3 * rank_loss(graded[milder], graded[stronger], margin * (severity[stronger] - severity[milder]))
+        ) / 9
+
+    def _generator_step(self, hq: Tensor, lq: Tensor) -> dict[str, float]:
+        self.average.eval()
+        with self._autocast():
+            restored, plain = self.restorer(lq), self.plain(lq)
+            with torch.no_grad():
+                wanted = self.average.encode(hq)
+            levels = self.average.encode(restored)
+            logits = self.average.decode(levels)[:, 0].float()
+        pixel = torch.sqrt((restored.float() - hq) ** 2 + 1e-6).mean()
+        # In the place of VGG: activations of the averaged discriminator's encoder, each scaled by its size.
+        feature = sum(
+            (a.float() - b.float()).abs().mean() / b.float().abs().mean().clamp_min(1e-3)
+            for a, b in zip(levels, wanted, strict=True)
+        ) / len(levels)
+        fool = lsgan(logits, torch.ones((), device=self.device), self.face)
+        squared = F.mse_loss(plain.float(), hq)
+        loss = self.settings.pixel * (pixel + squared) + self.settings.feature * feature + fool
+        self.generator_optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.generator_optimiser.param_groups[0]["params"], 20.0)
+        self.generator_optimiser.step()
+        return {
+            "pixel": float(pixel.detach()),
+            "feature": float(feature.detach()),
+            "fool": float(fool.detach()),
+        }
+
+    def _set_rates(self) -> None:
+        s = self.settings
+        factor = min(1.0, (self.steps_done + 1) / s.warmup)
+        factor *= max(0.05, min(1.0, (s.steps - self.steps_done) / s.decay))
+        self.optimiser.param_groups[0]["lr"] = s.rate * factor
+        self.generator_optimiser.param_groups[0]["lr"] = s.generator_rate * factor
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # Early on a long average would still be the initialisation.
+        keep = min(self.settings.ema, (1 + self.steps_done) / (10 + self.steps_done))
+        for mean, value in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - keep)
+            else:
+                mean.copy_(value)
+
+    # --- scoring, saving ------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def maps(self, pictures: np.ndarray, chunk: int = 64) -> np.ndarray:
+        """Realness maps of the averaged network: uint8 [N, 256, 256, 3] -> float32 [N, 64, 64]."""
+        out = []
+        for start in range(0, len(pictures), chunk):
+            with self._autocast():
+                logits = self.average(to_input(pictures[start : start + chunk], self.device))[:, 0]
+            out.append(torch.sigmoid(logits.float() / self.average.spec.temperature).cpu().numpy())
+        return np.concatenate(out)
+
+    def scores(self, pictures: np.ndarray) -> np.ndarray:
+        """Scores of the averaged network, float32 [N] in 0..1."""
+        return (self.maps(pictures) * self.pool.cpu().numpy()).sum(axis=(1, 2))
+
+    @torch.no_grad()
+    def restore(self, pictures: np.ndarray, plain: bool = False, chunk: int = 32) -> np.ndarray:
+        """uint8 [N, 256, 256, 3] put through a restorer, as uint8."""
+        network = self.plain if plain else self.restorer
+        out = []
+        for start in range(0, len(pictures), chunk):
+            with self._autocast():
+                y = as_stored(network(to_input(pictures[start : start + chunk], self.device)))
+            out.append(((y + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
+        return np.concatenate(out)
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed run needs."""
+        return {
+            "step": self.steps_done,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "restorer": self.restorer.state_dict(),
+            "plain": self.plain.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "generator_optimiser": self.generator_optimiser.state_dict(),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state()` of an earlier run."""
+        for name in ("network", "average", "restorer", "plain", "optimiser", "generator_optimiser"):
+            getattr(self, name).load_state_dict(state[name])
+        self.steps_done = int(state["step"])
+
+    def warm_state(self) -> dict[str, dict[str, Tensor]]:
+        """Half-precision weights of all three networks: what is committed for the next run to start from."""
+        nets = {"D": self.average, "restorer": self.restorer, "plain": self.plain}
+        return {
+            name: {k: v.detach().cpu().half() if v.is_floating_point() else v.cpu() for k, v in n.state_dict().items()}
+            for name, n in nets.items()
+        }
+
+    def load_warm(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Start from `warm_state()` of an earlier run, with fresh optimisers."""
+        for name, nets in (
+            ("D", (self.network, self.average)),
+            ("restorer", (self.restorer,)),
+            ("plain", (self.plain,)),
+        ):
+            state = {k: v.float() if v.is_floating_point() else v for k, v in weights[name].items()}
+            for net in nets:
+                net.load_state_dict(state)

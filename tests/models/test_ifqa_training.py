@@ -1,0 +1,119 @@
+"""The IFQA recipe: it runs, resumes, refuses what is damaged, and says what it cannot use."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnx")
+pytest.importorskip("skimage")
+pytest.importorskip("av")
+
+from models.common.checkpoint import load_latest, save_checkpoint  # noqa: E402
+from models.ifqa.batches import Batches, BatchSizes  # noqa: E402
+from models.ifqa.losses import graded_pairs, lsgan, rank_loss, score_logit  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZES = BatchSizes(pairs=3, swaps=3, restored=1, restored_swaps=1, graded_groups=1, graded_faces=2, graded_severities=3)
+
+
+def train(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "STREAMGATE_WORK"}
+    command = [sys.executable, "-W", "ignore", str(ROOT / "models/ifqa/train.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def test_smoke_run_leaves_every_deliverable_and_resumes(tmp_path: Path) -> None:
+    first = train("--smoke", "--work", tmp_path, "--threads", "1")
+    assert first.returncode == 0, first.stderr
+    assert {p.name for p in (tmp_path / "smoke").iterdir()} == {"ifqa.onnx", "card.json", "ifqa_warm.pth"}
+    card = json.loads((tmp_path / "smoke/card.json").read_text())
+    assert card["role"] == "ifqa" and card["gmac"] <= 1.7
+    newest = sorted((tmp_path / "checkpoints").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    again = train("--smoke", "--work", tmp_path, "--threads", "1")
+    assert again.returncode == 0, again.stderr
+    assert f"refused {newest.name}" in again.stdout
+    assert "at step 6 of 12" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("EMPTY", "--work", "WORK"), "no pictures in"),
+        (("BROKEN", "--work", "WORK"), "usable faces (300 unreadable"),
+        (("EMPTY",), "give --work DIR or set STREAMGATE_WORK"),
+        (("EMPTY", "--work", str(ROOT / "models")), "inside the work tree"),
+    ],
+)
+def test_bad_input_is_one_line_before_training(tmp_path: Path, arguments: tuple[str, ...], line: str) -> None:
+    for name in ("EMPTY", "BROKEN", "WORK"):
+        (tmp_path / name).mkdir()
+    for i in range(300):
+        (tmp_path / "BROKEN" / f"{i}.png").write_bytes(b"broken")
+    places = {name: tmp_path / name for name in ("EMPTY", "BROKEN", "WORK")}
+    result = train(*(places.get(a, a) for a in arguments))
+    assert result.returncode == 2
+    assert line in result.stderr and len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_truncated_checkpoint_is_refused_and_the_one_before_used(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 1, {"step": 1})
+    newest = save_checkpoint(tmp_path, 2, {"step": 2, "weights": torch.zeros(1000)})
+    newest.write_bytes(newest.read_bytes()[:-100])
+    state, refused = load_latest(tmp_path)
+    assert state == {"step": 1} and refused == [newest.name]
+
+
+def test_only_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    for step in range(4):
+        save_checkpoint(tmp_path, step, {"step": step})
+    assert [p.name[:13] for p in sorted(tmp_path.iterdir())] == ["step-00000002", "step-00000003"]
+
+
+@pytest.fixture(scope="module")
+def batches() -> Batches:
+    rng = np.random.default_rng(0)
+    return Batches(rng.integers(0, 256, (5, 256, 256, 3), np.uint8), np.arange(5), SIZES, seed=9)
+
+
+def test_a_batch_depends_on_seed_and_step_alone(batches: Batches) -> None:
+    first, second, other = batches[3], batches[3], batches[4]
+    assert all(np.array_equal(first[k], second[k]) for k in first)
+    assert not np.array_equal(first["hq"], other["hq"])
+
+
+def test_batch_shapes_and_label_maps(batches: Batches) -> None:
+    batch = batches[0]
+    assert batch["hq"].shape == batch["lq"].shape == (3, 256, 256, 3)
+    assert batch["graded"].shape == (6, 256, 256, 3)
+    assert batch["swap_label"].shape == (3, 64, 64)
+    # A clean face with degraded regions is mostly labelled real, a degraded one with clean regions mostly fake.
+    for label, clean in zip(batch["swap_label"], batch["swap_clean"], strict=True):
+        assert (label.mean() > 0.5) == clean
+
+
+def test_graded_pairs_stay_within_a_group_and_need_a_gap() -> None:
+    group, face = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 2])
+    severity = torch.tensor([0.1, 0.2, 0.28, 0.9])
+    milder, stronger = graded_pairs(group, severity, face)
+    # 0.2 and 0.28 are two faces less than 0.12 apart; the second group has nothing to pair with.
+    assert sorted(zip(milder.tolist(), stronger.tolist(), strict=True)) == [(0, 1), (0, 2)]
+
+
+def test_losses_fall_where_they_should() -> None:
+    pool = torch.full((4, 4), 1 / 16)
+    real, fake = torch.full((1, 4, 4), 3.0), torch.full((1, 4, 4), -3.0)
+    ones = torch.ones(4, 4)
+    assert lsgan(real, torch.tensor(1.0), ones) < lsgan(fake, torch.tensor(1.0), ones)
+    better, worse = score_logit(real, pool, 2.0), score_logit(fake, pool, 2.0)
+    assert better.item() == pytest.approx(1.5, abs=1e-4)
+    assert rank_loss(better, worse, 1.0) < rank_loss(worse, better, 1.0)
+    assert rank_loss(better[:0], worse[:0], 1.0) == 0
