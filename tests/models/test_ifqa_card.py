@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from pathlib import Path
@@ -65,7 +66,8 @@ def test_batch_mates_do_not_matter(session: Any, face: np.ndarray) -> None:
 @pytest.mark.parametrize("kind", protocol.KINDS)
 def test_the_score_falls_with_severity(session: Any, face: np.ndarray, kind: str) -> None:
     scores = score(session, face, *(protocol.grade(kind, face, level, 0) for level in (0, 2, 4)))
-    assert scores == sorted(scores, reverse=True)
+    # Of two destroyed faces (scores within 0.02 of nothing) neither has to be the worse one.
+    assert all(better > worse or max(better, worse) < 0.02 for better, worse in itertools.pairwise(scores))
 
 
 def test_the_map_is_lower_where_the_face_is_bad(session: Any, face: np.ndarray) -> None:

@@ -95,7 +95,7 @@ def test_pull_from_a_mirror_converts_verifies_and_needs_nothing_twice(models, se
 
     assert [one.action for one in zoo.pull(mirror=url)] == ["present"] * 3
     assert len(requests) == count
-    assert [one.ok for one in zoo.verify()] == [True] * 3
+    assert [one.ok for one in zoo.verify() if one.tier == "standard"] == [True] * 3
     assert {state.state for state in zoo.list_models() if state.tier == "standard"} == {"ready"}
     assert set(zoo.resolve("standard").weights) >= {"detector", "recognizer", "pose"}
 
