@@ -55,10 +55,10 @@ def lowres(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Pic
 
 
 def shrink(picture: Picture, t: float, shape: float, seed: int) -> Picture:
-    """Scaled down by 1.2..10, every third variant by a round factor near that, as footage often is."""
+    """Scaled down by 1.2..10, half of the variants by a round factor near that, as footage is."""
     height, width = picture.shape[:2]
     factor = geometric(1.2, 10.0, t)
-    if seed % 3 == 1:
+    if seed % 2:
         factor = min((1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10), key=lambda round_: abs(round_ - factor))
     small = (max(8, round(width / factor)), max(8, round(height / factor)))
     down = cv2.INTER_AREA if shape < 0.7 else cv2.INTER_LINEAR

@@ -15,13 +15,13 @@ from models.common.regions import blend, draw_swap
 SIDE = 256
 MAP_SIDE = 64
 GRADED_KINDS = {
-    "jpeg": 0.12,
-    "noise": 0.12,
-    "mixture": 0.42,
-    "blur": 0.07,
-    "lowres": 0.15,
-    "footage": 0.04,
-    "denoise": 0.04,
+    "jpeg": 0.20,
+    "noise": 0.14,
+    "mixture": 0.30,
+    "blur": 0.08,
+    "lowres": 0.14,
+    "footage": 0.05,
+    "denoise": 0.05,
     "sharpen": 0.04,
 }
 SWAP_KINDS = {"noise": 0.4, "jpeg": 0.25, "blur": 0.2, "sharpen": 0.15}
