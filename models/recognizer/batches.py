@@ -1,0 +1,93 @@
+"""Training batches: a pure function of (seed, step), so that a run resumes where it stopped.
+
+The teacher looks at the very crop that the student sees, degraded or covered as it is: what blurs the teacher's
+judgement is to blur the student's, because SER-FIQ reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from models.common.degrade import draw_mixture, tone
+from models.recognizer.covers import REAL_MASK_VISIBLE, draw_cover
+from models.recognizer.faces import CANVAS, SIDE, FaceSet, centre
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Shares of crops changed in each way (config.toml, [augment]), 0..1, and how far."""
+
+    degraded: float
+    covered: float
+    grey: float
+    toned: float
+    turn_degrees: float
+    shift_px: float
+    scale: float
+
+
+class Batches:
+    """Map-style data set: `batches[step]` is a dict of arrays.
+
+    face: uint8 [N, 112, 112, 3] RGB; pose: float32 [N, 3] degrees, in the aligned picture; visible: float32 [N], share
+    of the face that nothing covers.
+    """
+
+    def __init__(self, faces: FaceSet, indexes: np.ndarray, size: int, augmentation: Augmentation, seed: int) -> None:
+        """indexes: faces to train on; size: N."""
+        self._canvases, self._pose, self._masked = faces.faces, faces.pose, faces.masked
+        self._indexes, self._size, self._how, self._seed = np.asarray(indexes), size, augmentation, seed
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng((self._seed, 1, step))
+        crops, poses, shares = [], [], []
+        chosen = self._chosen(step)
+        for index, other in zip(chosen, np.roll(chosen, 1), strict=True):
+            crop, pose = self._placed(int(index), rng)
+            visible = REAL_MASK_VISIBLE if self._masked[index] else 1.0
+            if rng.random() < self._how.covered:
+                crop, left = draw_cover(crop, rng, centre(self._canvases[int(other)]))
+                visible = min(visible, left)
+            crops.append(self._coloured(crop, rng))
+            poses.append(pose)
+            shares.append(visible)
+        return {
+            "face": np.stack(crops),
+            "pose": np.stack(poses).astype(np.float32),
+            "visible": np.array(shares, np.float32),
+        }
+
+    def _chosen(self, step: int) -> np.ndarray:
+        """Every face once an epoch, in an order drawn for that epoch."""
+        places = np.arange(step * self._size, (step + 1) * self._size)
+        epochs = places // len(self._indexes)
+        orders = {e: np.random.default_rng((self._seed, 0, int(e))).permutation(self._indexes) for e in set(epochs)}
+        return np.array([orders[e][place % len(self._indexes)] for e, place in zip(epochs, places, strict=True)])
+
+    def _placed(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """The face cut from its canvas a little off its place, mirrored half of the time, and its pose."""
+        canvas, pose = self._canvases[index], self._pose[index].copy()
+        if rng.random() < 0.5:
+            canvas = canvas[:, ::-1]
+            pose[[0, 2]] *= -1
+        angle = float(np.clip(rng.normal(0, self._how.turn_degrees), -15, 15))
+        gain = float(np.exp(np.clip(rng.normal(0, self._how.scale), -0.12, 0.12)))
+        # OpenCV counts angles against the clock, DESIGN 5's roll with it.
+        matrix = cv2.getRotationMatrix2D(((CANVAS - 1) / 2, (CANVAS - 1) / 2), -angle, gain)
+        matrix[:, 2] += np.clip(rng.normal(0, self._how.shift_px, 2), -8, 8) - (CANVAS - SIDE) / 2
+        pose[2] += angle
+        crop = cv2.warpAffine(canvas, matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return crop, pose
+
+    def _coloured(self, crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Tone, degradation and grey, each for its share of the crops."""
+        if rng.random() < self._how.toned:
+            crop = tone(crop, rng)
+        if rng.random() < self._how.degraded:
+            crop = draw_mixture(rng).apply(crop, float(rng.uniform(0, 1)))
+        if rng.random() < self._how.grey:
+            crop = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        return np.ascontiguousarray(crop)

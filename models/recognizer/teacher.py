@@ -1,0 +1,78 @@
+"""The standard recognizer as teacher: its maps at every boundary between blocks, and its embedding."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from models.common.images import DataError
+from streamgate.errors import WeightsError
+from streamgate.zoo.catalog import load_catalog
+from streamgate.zoo.convert import load_state
+from streamgate.zoo.files import sha256_of
+from streamgate.zoo.mobilefacenet import MobileFaceNet
+from streamgate.zoo.recognizer import FaceNetwork
+from streamgate.zoo.store import models_folder
+
+NAME = "mobilefacenet-foamliu"
+
+
+def load_teacher(path: Path | None) -> FaceNetwork:
+    """The teacher's checkpoint (default: where `streamgate models pull` keeps it) in eval mode, without gradients.
+
+    Only the backbone of the result means anything; its heads are untrained.
+    """
+    source = next(entry for entry in load_catalog() if entry.name == NAME).source[0]
+    path = path or models_folder() / "downloads" / source.file
+    if not path.is_file():
+        raise DataError(f"{path}: the teacher is missing; run `streamgate models pull` or give --teacher FILE")
+    if sha256_of(path) != source.sha256:
+        raise DataError(f"{path}: is not the teacher that the catalog names ({source.file})")
+    teacher = FaceNetwork(0.0)
+    try:
+        teacher.backbone.load_state_dict(load_state(path))
+    except WeightsError as error:
+        raise DataError(str(error)) from error
+    return teacher.eval().requires_grad_(False)
+
+
+class Teacher:
+    """Maps of the teacher at every unit's end. Batch norms are folded into convolutions: a third less time."""
+
+    def __init__(self, network: FaceNetwork, device: torch.device) -> None:
+        folded = copy.deepcopy(network)
+        fold(folded.backbone)
+        self.network = folded.to(device, memory_format=torch.channels_last)
+        self._units = self.network.units()
+
+    @torch.no_grad()
+    def maps(self, planes: Tensor) -> list[Tensor]:
+        """Output of each unit (`FaceNetwork.units`) on normalised planes (N, 3, 112, 112); the last are features."""
+        found, x = [], planes
+        for unit in self._units:
+            x = unit(x)
+            found.append(x)
+        return found
+
+    @torch.no_grad()
+    def embed(self, features: Tensor) -> Tensor:
+        """Embedding (N, 128) of features (N, 512)."""
+        return self.network.embed(features)
+
+
+def fold(backbone: MobileFaceNet) -> None:
+    """Fold every eval-mode batch norm into the convolution before it, in place."""
+    for module in backbone.modules():
+        if isinstance(module, nn.Sequential):
+            for i in range(len(module) - 1):
+                first, second = module[i], module[i + 1]
+                if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                    module[i], module[i + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
+    d, g = backbone.dw_conv, backbone.gdconv
+    d.depthwise, d.bn1 = fuse_conv_bn_eval(d.depthwise, d.bn1), nn.Identity()
+    d.pointwise, d.bn2 = fuse_conv_bn_eval(d.pointwise, d.bn2), nn.Identity()
+    g.depthwise, g.bn = fuse_conv_bn_eval(g.depthwise, g.bn), nn.Identity()

@@ -1,0 +1,274 @@
+#!/usr/bin/env python3
+"""Train the recognizer on folders or tar files of pictures with a face each; no identity labels are needed.
+
+    python models/recognizer/train.py PICTURES... --masked MASKS... --work DIR   # train, or continue a stopped run
+    python models/recognizer/train.py PICTURES... --work DIR --export            # only write the deliverables
+    python models/recognizer/train.py --smoke                                    # under a minute: does it all run?
+
+--leave-out names evaluation pictures (whoever looks like a face there is left out), --leave-out-people LFW pair lists,
+--leave-out-digests folders whose files are called after the first digits of the sha256 of what must not be seen.
+Faces are found and labelled by the standard weights (`streamgate models pull`). A run is seeded and resumes from its
+newest intact checkpoint in DIR (default: $STREAMGATE_WORK/recognizer); the first start takes over the committed weights
+beside this file unless --fresh is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+# Threads that wait by spinning starve each other where the machine is shared; must be set before torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from models.common.checkpoint import load_latest, save_checkpoint  # noqa: E402
+from models.common.images import DataError  # noqa: E402
+from models.common.smoke import synthetic_faces  # noqa: E402
+from models.recognizer.batches import Augmentation, Batches  # noqa: E402
+from models.recognizer.deploy import WARM_NAME, deploy  # noqa: E402
+from models.recognizer.faces import FaceSet, LeaveOut, evaluation_embeddings, people_in, prepare  # noqa: E402
+from models.recognizer.monitor import Monitor, table  # noqa: E402
+from models.recognizer.teacher import Teacher, load_teacher  # noqa: E402
+from models.recognizer.trainer import Settings, Trainer  # noqa: E402
+from streamgate.errors import StreamgateError  # noqa: E402
+from streamgate.networks import Networks  # noqa: E402
+
+SMOKE = {
+    "data": {"minimum_faces": 8, "held_out": 4, "calibration": 4},
+    "batch": {"size": 4},
+    "optimiser": {"steps": 12, "chain_from": 2, "chain_full": 6, "join": 8, "warmup": 2, "decay": 4, "ema": 0.8},
+    "log": {"every": 4, "monitor": 12, "checkpoint": 6},
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad data, weights or arguments (one line on stderr)."""
+    args = parse(arguments)
+    try:
+        return train(args)
+    except (DataError, StreamgateError) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 2
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Command line."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("data", nargs="*", type=Path, help="folders or tar files of pictures with a face each")
+    p.add_argument("--masked", type=Path, nargs="*", default=[], help="further ones, whose people wear masks")
+    p.add_argument("--work", type=Path, help="checkpoints and aligned faces (default: $STREAMGATE_WORK/recognizer)")
+    p.add_argument("--config", type=Path, default=HERE / "config.toml")
+    p.add_argument("--leave-out", type=Path, nargs="*", default=[], help="evaluation pictures")
+    p.add_argument("--leave-out-people", type=Path, nargs="*", default=[], help="LFW pair lists")
+    p.add_argument("--leave-out-digests", type=Path, nargs="*", default=[], help="folders of files named by digest")
+    p.add_argument("--name", nargs="*", help="how the data sets are called on the card (default: the paths' names)")
+    p.add_argument("--teacher", type=Path, help="the standard recognizer's checkpoint (default: the pulled one)")
+    p.add_argument("--steps", type=int, help="total steps, instead of the config's")
+    p.add_argument("--seed", type=int)
+    p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    p.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
+    p.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    p.add_argument("--fresh", action="store_true", help="ignore the committed weights")
+    p.add_argument("--export", action="store_true", help="no training: write the deliverables of the newest checkpoint")
+    p.add_argument("--target", type=Path, default=HERE, help="where the deliverables go")
+    p.add_argument("--warm-only", action="store_true", help="of the deliverables write only the next run's weights")
+    p.add_argument("--smoke", action="store_true", help="a minute on synthetic faces, deliverables into DIR/smoke")
+    args = p.parse_args(arguments)
+    if not args.data and not args.masked and not args.smoke:
+        p.error("give folders or tar files of pictures (or --smoke)")
+    return args
+
+
+def load_config(args: argparse.Namespace) -> dict[str, Any]:
+    """config.toml with the smoke run's sizes and the command line over it."""
+    config = tomllib.loads(args.config.read_text())
+    if args.smoke:
+        for section, values in SMOKE.items():
+            config[section].update(values)
+    if args.steps is not None:
+        config["optimiser"]["steps"] = args.steps
+    if args.seed is not None:
+        config["seed"] = args.seed
+    return config
+
+
+def choose_device(name: str) -> torch.device:
+    """auto takes CUDA where there is one; asking for an absent CUDA is an error, never a silent CPU."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DataError("--device cuda: torch sees no CUDA device")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indexes into the faces: three disjoint sets."""
+
+    train: np.ndarray
+    held_out: np.ndarray
+    calibration: np.ndarray
+
+
+def split_faces(faces: FaceSet, data: dict[str, Any]) -> Split:
+    """Chosen by content, so that the sets stay the same when data is added.
+
+    Calibration takes one face each of LFW people, and none of their other pictures is trained on; where there are too
+    few of them (a smoke run, other data) it takes any faces.
+    """
+    order = sorted(range(len(faces.names)), key=lambda i: faces.sha256[i])
+    people = faces.people()
+    one_each: dict[str, int] = {}
+    for index in order:
+        person = people[index]
+        if person is not None and faces.names[index].startswith("lfw"):
+            one_each.setdefault(person, index)
+    count = data["calibration"]
+    calibration = list(one_each.values())[:count] if len(one_each) >= 2 * count else order[-count:]
+    apart = {people[i] for i in calibration} - {None}
+    taken = set(calibration)
+    rest = [i for i in order if i not in taken and people[i] not in apart]
+    held = data["held_out"]
+    return Split(np.array(rest[held:]), np.array(rest[:held]), np.array(calibration))
+
+
+def read_faces(args: argparse.Namespace, config: dict[str, Any], work: Path) -> FaceSet:
+    """The training faces, aligned now or by an earlier run."""
+    data = args.data
+    if args.smoke:
+        data = [synthetic_faces(work / "faces")]
+    with Networks.open("standard", "cpu") as networks:
+        seen = evaluation_embeddings(args.leave_out, networks, work / "cache") if args.leave_out else None
+        digests = frozenset(
+            file.stem for folder in args.leave_out_digests for file in folder.rglob("*") if file.is_file()
+        )
+        leave_out = LeaveOut(people_in(args.leave_out_people), digests, seen, config["data"]["similarity"])
+        say(
+            f"leaving out {len(leave_out.people)} people, {len(digests)} digests, "
+            f"whoever looks like one of {0 if seen is None else len(seen)} faces"
+        )
+        paths = [*data, *args.masked]
+        return prepare(paths, args.masked, leave_out, work / "cache", networks, config["data"]["minimum_faces"])
+
+
+def train(args: argparse.Namespace) -> int:
+    """Prepare the data, then run to the configured number of steps."""
+    config = load_config(args)
+    work = work_folder(args)
+    device = choose_device(args.device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    cv2.setNumThreads(1)
+    teacher = Teacher(load_teacher(args.teacher), device)
+    faces = read_faces(args, config, work)
+    split = split_faces(faces, config["data"])
+    told = ", ".join(f"{count} {reason}" for reason, count in faces.counts.items())
+    say(
+        f"{len(split.train)} faces to train on, {len(split.held_out)} held out, "
+        f"{len(split.calibration)} for calibration"
+    )
+    say(f"not used: {told}")
+    augmentation = Augmentation(**config["augment"])
+    monitor = Monitor(faces, split.held_out, augmentation, teacher)
+    trainer = Trainer(
+        Settings(**config["loss"], **config["optimiser"]), teacher, config["seed"], device, args.precision == "bf16"
+    )
+    resume(trainer, work / "checkpoints", None if args.fresh or args.smoke else HERE / WARM_NAME)
+    say(f"device {device}, {args.precision}, at step {trainer.steps_done} of {trainer.settings.steps}")
+    if not args.export:
+        batches = Batches(faces, split.train, config["batch"]["size"], augmentation, config["seed"])
+        run(trainer, batches, monitor, config["log"], work / "checkpoints")
+    target = work / "smoke" if args.smoke else args.target
+    names = args.name or (["synthetic"] if args.smoke else [p.name for p in (*args.data, *args.masked)])
+    wrote = deploy(trainer, faces, split.calibration, names, target, args.warm_only)
+    say(f"wrote {target}: {wrote}")
+    return 0
+
+
+def work_folder(args: argparse.Namespace) -> Path:
+    """Where checkpoints and aligned faces go; never inside the work tree."""
+    if args.work is None and "STREAMGATE_WORK" not in os.environ:
+        if not args.smoke:
+            raise DataError("give --work DIR or set STREAMGATE_WORK: checkpoints never go into the work tree")
+        return Path(tempfile.mkdtemp(prefix="recognizer-smoke-"))
+    work = (args.work or Path(os.environ["STREAMGATE_WORK"]) / "recognizer").resolve()
+    if HERE.parents[1] in (work, *work.parents):
+        raise DataError(f"{work} lies inside the work tree: give a folder outside it")
+    work.mkdir(parents=True, exist_ok=True)
+    return work
+
+
+def resume(trainer: Trainer, checkpoints: Path, warm: Path | None) -> None:
+    """The newest intact checkpoint, else the committed weights, else the initialisation."""
+    state, refused = load_latest(checkpoints)
+    for name in refused:
+        say(f"refused {name}: damaged (its content does not match its name); using the one before it")
+    if state is not None:
+        trainer.load_state(state)
+    elif warm is not None and warm.is_file():
+        trainer.load_warm(torch.load(warm, map_location="cpu", weights_only=True))
+        say(f"started from {warm.name}")
+
+
+def run(trainer: Trainer, batches: Batches, monitor: Monitor, log: dict[str, int], checkpoints: Path) -> None:
+    """Train to the last step; log, look at held-out faces and save at the configured intervals."""
+    last = trainer.settings.steps
+    count = 0 if last < 100 else workers(trainer.device)
+    loader = torch.utils.data.DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(trainer.steps_done, last),
+        num_workers=count,
+        prefetch_factor=4 if count else None,
+        # A fork would inherit the locks of thread pools whose threads it does not have, and wait for ever.
+        multiprocessing_context="spawn" if count else None,
+        worker_init_fn=quiet_worker,
+    )
+    sums: dict[str, list[float]] = {}
+    start, first = time.monotonic(), trainer.steps_done
+    for batch in loader:
+        for name, value in trainer.step(batch).items():
+            sums.setdefault(name, []).append(value)
+        step = trainer.steps_done
+        if step % log["every"] == 0 or step == last:
+            speed = (time.monotonic() - start) / (step - first)
+            maps = " ".join(f"{np.mean(v):.2f}" for k, v in sums.items() if k.startswith("map"))
+            terms = " ".join(f"{k} {np.mean(v):.4f}" for k, v in sums.items() if not k.startswith("map"))
+            say(
+                f"step {step}/{last} {speed:.3f} s/step, {speed * (last - step) / 60:.0f} min left: {terms} maps {maps}"
+            )
+            sums.clear()
+        if step % log["monitor"] == 0 or step == last:
+            say(f"held out at {step}: {table(monitor.look(trainer))}")
+        if step % log["checkpoint"] == 0 or step == last:
+            save_checkpoint(checkpoints, step, trainer.state())
+
+
+def quiet_worker(_: int) -> None:
+    """A loader process keeps to one thread."""
+    cv2.setNumThreads(1)
+
+
+def workers(device: torch.device) -> int:
+    """Loader processes: one beside a CPU run that needs the cores itself, most of the cores beside a GPU."""
+    return 1 if device.type == "cpu" else max(1, (os.cpu_count() or 2) - 2)
+
+
+def say(line: str) -> None:
+    """A timestamped line on stdout, at once."""
+    print(time.strftime("%H:%M:%S"), line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""The project's own face network in torch: one backbone, identity and what else an aligned crop tells.
+
+Graph: `face` uint8 (N, 112, 112, 3) RGB, ArcFace-aligned, in; out come
+
+    embedding  (N, 128)  not normalised
+    spread     (N,)      SER-FIQ's d by the closed form of DESIGN 4.1, in float32
+    features   (N, 512)  x of DESIGN 4.1, what inverted dropout feeds into the last affine layer
+    pose       (N, 3)    yaw, pitch, roll in degrees, signs of DESIGN 5; roll as the aligned picture shows it
+    visible    (N,)      share of the face that nothing covers, 0..1
+
+Backbone: MobileFaceNet (Chen et al. 2018, arXiv 1804.07573). The heads read two of its maps and cost less than 1 %.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from streamgate.zoo.convert import export
+from streamgate.zoo.mobilefacenet import MobileFaceNet
+
+INPUT_SIDE = 112
+OUTPUTS = ("embedding", "spread", "features", "pose", "visible")
+MEAN = tuple(255.0 * value for value in (0.485, 0.456, 0.406))
+DEVIATION = tuple(255.0 * value for value in (0.229, 0.224, 0.225))
+"""The backbone's input is (RGB - MEAN) / DEVIATION, ImageNet's figures in levels of 0..255."""
+
+MIDDLE_BLOCK = 11
+"""The heads' first tap is the last map of 14 x 14: behind this inverted residual block. The second is of 7 x 7."""
+
+_POSE_UNIT = 45.0
+"""Degrees that the pose layer's 1 stands for: keeps its weights of the size of everybody else's."""
+_SMALLEST_STORED_HALF = 64
+
+
+class Taps(NamedTuple):
+    """Maps of one run of the backbone."""
+
+    middle: Tensor
+    """(N, 128, 14, 14)"""
+    last: Tensor
+    """(N, 128, 7, 7)"""
+    features: Tensor
+    """(N, 512)"""
+
+    @classmethod
+    def of(cls, maps: list[Tensor]) -> Taps:
+        """From the output of every unit (`FaceNetwork.units`)."""
+        return cls(maps[1 + MIDDLE_BLOCK], maps[-3], maps[-1])
+
+
+class FaceHeads(nn.Module):
+    """Pose and visible share from two maps of the backbone; 1.7 million multiply-accumulates."""
+
+    def __init__(self, channels: int = 48) -> None:
+        super().__init__()
+        self.middle = nn.Sequential(nn.Conv2d(128, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
+        self.last = nn.Sequential(nn.Conv2d(128, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
+        self.mix = nn.Sequential(nn.Conv2d(2 * channels, 32, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
+        self.hidden = nn.Sequential(nn.Linear(32 * 49, 64), nn.ReLU())
+        self.pose = nn.Linear(64, 3)
+        self.visible = nn.Linear(64, 1)
+
+    def forward(self, taps: Taps) -> tuple[Tensor, Tensor]:
+        """Pose (N, 3) in degrees; logit of the visible share (N,)."""
+        middle = nn.functional.avg_pool2d(self.middle(taps.middle), 2)
+        hidden = self.hidden(self.mix(torch.cat([middle, self.last(taps.last)], dim=1)).flatten(1))
+        return self.pose(hidden) * _POSE_UNIT, self.visible(hidden).squeeze(1)
+
+
+class FaceNetwork(nn.Module):
+    """Backbone and heads, as trained; `drop` is SER-FIQ's dropout before the last affine layer."""
+
+    def __init__(self, drop_rate: float) -> None:
+        super().__init__()
+        if not 0.0 <= drop_rate < 1.0:
+            raise ValueError(f"drop rate {drop_rate} is not in [0, 1)")
+        self.backbone = MobileFaceNet()
+        self.heads = FaceHeads()
+        self.drop_rate = drop_rate
+        self.drop = nn.Dropout(drop_rate)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Small residual branches and small features: the first steps need not undo the initialisation."""
+        for block in self.backbone.features:
+            last = list(block.modules())[-1]
+            assert isinstance(last, nn.BatchNorm2d)
+            nn.init.constant_(last.weight, 0.3)
+        nn.init.constant_(self.backbone.gdconv.bn.weight, 0.1)
+
+    def units(self) -> list[nn.Module]:
+        """The backbone up to its features as a chain of modules, each taking the map of the one before."""
+        b = self.backbone
+        return [nn.Sequential(b.conv1, b.dw_conv), *b.features, b.conv2, nn.Sequential(b.gdconv, nn.Flatten(1))]
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Embedding (N, 128) of features (N, 512), with dropout while training."""
+        b = self.backbone
+        return b.bn(b.conv3(self.drop(features)[:, :, None, None])).flatten(1)
+
+    def taps(self, planes: Tensor) -> Taps:
+        """Maps of normalised planes (N, 3, 112, 112)."""
+        units = self.units()
+        maps = [planes]
+        for unit in units:
+            maps.append(unit(maps[-1]))
+        return Taps.of(maps[1:])
+
+
+class FaceGraph(nn.Module):
+    """What is exported: bytes in, every output of this module's head line out."""
+
+    mean: Tensor
+    scale: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, network: FaceNetwork) -> None:
+        super().__init__()
+        self.network = network.eval()
+        weight, bias = network.backbone.last_affine()
+        self.odds = network.drop_rate / (1.0 - network.drop_rate)
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
+        self.register_buffer("mean", torch.tensor(MEAN).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", 1.0 / torch.tensor(DEVIATION).reshape(1, 3, 1, 1), persistent=False)
+
+    def forward(self, face: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        planes = face.permute(0, 3, 1, 2).to(torch.float32)
+        taps = self.network.taps((planes - self.mean) * self.scale)
+        pose, logit = self.network.heads(taps)
+        embedding, spread = closed_form(self.weight, self.bias, taps.features, self.odds)
+        return embedding, spread, taps.features, pose, torch.sigmoid(logit)
+
+
+def closed_form(weight: Tensor, bias: Tensor, features: Tensor, odds: float) -> tuple[Tensor, Tensor]:
+    """Embedding (N, D) and spread (N,) of features (N, K) for the last layer `weight` (D, K) x + `bias` (D,).
+
+    DESIGN 4.1 with odds = p / (1 - p). Float32 throughout.
+    """
+    # A @ x with x as a column: each face is its own product, so that the batch cannot change its bits.
+    column = features.unsqueeze(2)
+    embedding = torch.matmul(weight, column) + bias[:, None]
+    along = torch.matmul(weight.t(), embedding)
+    power = (embedding * embedding).sum(dim=1)
+    lengths = (weight * weight).sum(dim=0)[None, :, None]
+    trace = odds * (column * column * (lengths - along * along / power[:, None])).sum(dim=1)
+    spread = torch.sqrt(2.0 * trace / (power + trace))
+    return embedding.squeeze(2), spread.squeeze(1)
+
+
+def normalise(faces: Tensor) -> Tensor:
+    """uint8 (N, 112, 112, 3) RGB to the backbone's planes, float32 (N, 3, 112, 112), channels last."""
+    mean, scale = torch.tensor(MEAN, device=faces.device), 1.0 / torch.tensor(DEVIATION, device=faces.device)
+    # A permuted view of channels-last bytes is channels-last already.
+    return ((faces.float() - mean) * scale).permute(0, 3, 1, 2)
+
+
+def export_onnx(network: FaceNetwork, path: Path | str) -> None:
+    """Write one ONNX file: opset pinned, batch open, checked against torch, large weights stored as float16."""
+    import onnx
+
+    path = Path(path)
+    model = export(FaceGraph(network), "face", (INPUT_SIDE, INPUT_SIDE), OUTPUTS, free_size=False)
+    _store_half(model)
+    onnx.checker.check_model(model)
+    part = path.with_name(path.name + ".part")
+    onnx.save_model(model, str(part), save_as_external_data=False)
+    part.replace(path)
+
+
+def _store_half(model: Any) -> None:
+    """Convolutions' weights as float16 behind a Cast; the last affine layer stays float32 (DESIGN 4.1's head)."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    head = {name for node in model.graph.node if node.op_type in ("MatMul", "Add", "Mul", "Sub") for name in node.input}
+    casts = []
+    for initializer in model.graph.initializer:
+        values = numpy_helper.to_array(initializer)
+        name = initializer.name
+        if name in head or values.dtype != np.float32 or values.size < _SMALLEST_STORED_HALF:
+            continue
+        initializer.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name + "_fp16"))
+        casts.append(helper.make_node("Cast", [name + "_fp16"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
