@@ -16,8 +16,6 @@ import dataclasses
 import json
 import os
 import sys
-import tempfile
-import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -28,14 +26,13 @@ sys.path.insert(0, str(HERE.parents[1]))
 # Threads that wait by spinning starve each other where the machine is shared; must be set before torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from models.common.checkpoint import load_latest, save_checkpoint  # noqa: E402
 from models.common.images import DataError, FaceCache, build_cache  # noqa: E402
 from models.common.overlap import EvaluationSet, find_overlaps  # noqa: E402
 from models.common.smoke import synthetic_faces  # noqa: E402
+from models.common.training import resume, run, say, work_folder  # noqa: E402
 from models.ifqa.batches import Batches, BatchSizes  # noqa: E402
 from models.ifqa.deploy import WARM_NAME, deploy  # noqa: E402
 from models.ifqa.monitor import Monitor, table  # noqa: E402
@@ -133,7 +130,7 @@ def split_faces(cache: FaceCache, data: dict[str, Any], dropped: set[int]) -> Sp
 def train(args: argparse.Namespace) -> int:
     """Prepare the data, then run to the configured number of steps."""
     config = load_config(args)
-    work = work_folder(args)
+    work = work_folder(args.work, args.smoke, "ifqa")
     device = choose_device(args.device)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -159,83 +156,13 @@ def train(args: argparse.Namespace) -> int:
     say(f"device {device}, {precision}, at step {trainer.steps_done} of {settings.steps}")
     if not args.export:
         batches = Batches(cache.faces, split.train, sizes, config["seed"])
-        run(trainer, batches, Monitor(cache.faces, split.held_out), config["log"], work / "checkpoints")
+        monitor = Monitor(cache.faces, split.held_out)
+        run(trainer, batches, lambda: table(monitor.look(trainer)), config["log"], work / "checkpoints")
     target = work / "smoke" if args.smoke else args.target
     card = deploy(trainer, cache, split.calibration, names, target)
     figures = card["calibration"]
     say(f"wrote {target}: sha256 {card['sha256'][:12]}, x0 {figures['x0']}, w {figures['w']}")
     return 0
-
-
-def work_folder(args: argparse.Namespace) -> Path:
-    """Where checkpoints and the decoded faces go; never inside the work tree."""
-    if args.work is None and "STREAMGATE_WORK" not in os.environ:
-        if not args.smoke:
-            raise DataError("give --work DIR or set STREAMGATE_WORK: checkpoints never go into the work tree")
-        return Path(tempfile.mkdtemp(prefix="ifqa-smoke-"))
-    work = (args.work or Path(os.environ["STREAMGATE_WORK"]) / "ifqa").resolve()
-    if HERE.parents[1] in (work, *work.parents):
-        raise DataError(f"{work} lies inside the work tree: give a folder outside it")
-    work.mkdir(parents=True, exist_ok=True)
-    return work
-
-
-def resume(trainer: Trainer, checkpoints: Path, warm: Path | None) -> None:
-    """The newest intact checkpoint, else the committed weights, else the initialisation."""
-    state, refused = load_latest(checkpoints)
-    for name in refused:
-        say(f"refused {name}: damaged (its content does not match its name); using the one before it")
-    if state is not None:
-        trainer.load_state(state)
-    elif warm is not None and warm.is_file():
-        trainer.load_warm(torch.load(warm, map_location="cpu", weights_only=True))
-        say(f"started from {warm.name}")
-
-
-def run(trainer: Trainer, batches: Batches, monitor: Monitor, log: dict[str, int], checkpoints: Path) -> None:
-    """Train to the last step; log, look at held-out faces and save at the configured intervals."""
-    last = trainer.settings.steps
-    count = 0 if last < 100 else workers(trainer.device)
-    loader = torch.utils.data.DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(trainer.steps_done, last),
-        num_workers=count,
-        prefetch_factor=4 if count else None,
-        # A fork would inherit the locks of thread pools whose threads it does not have, and wait for ever.
-        multiprocessing_context="spawn" if count else None,
-        worker_init_fn=quiet_worker,
-    )
-    sums: dict[str, list[float]] = {}
-    start, first = time.monotonic(), trainer.steps_done
-    for batch in loader:
-        for name, value in trainer.step(batch).items():
-            sums.setdefault(name, []).append(value)
-        step = trainer.steps_done
-        if step % log["every"] == 0 or step == last:
-            speed = (time.monotonic() - start) / (step - first)
-            terms = " ".join(f"{k} {np.mean(v):.4f}" for k, v in sums.items())
-            say(f"step {step}/{last} {speed:.2f} s/step, {speed * (last - step) / 60:.0f} min left: {terms}")
-            sums.clear()
-        if step % log["monitor"] == 0 or step == last:
-            say(f"held out at {step}: {table(monitor.look(trainer))}")
-        if step % log["checkpoint"] == 0 or step == last:
-            save_checkpoint(checkpoints, step, trainer.state())
-
-
-def quiet_worker(_: int) -> None:
-    """A loader process keeps to one thread."""
-    cv2.setNumThreads(1)
-
-
-def workers(device: torch.device) -> int:
-    """Loader processes: one beside a CPU run that needs the cores itself, most of the cores beside a GPU."""
-    return 1 if device.type == "cpu" else max(1, (os.cpu_count() or 2) - 2)
-
-
-def say(line: str) -> None:
-    """A timestamped line on stdout, at once."""
-    print(time.strftime("%H:%M:%S"), line, flush=True)
 
 
 if __name__ == "__main__":

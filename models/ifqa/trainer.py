@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.common.training import update_average
 from models.ifqa.batches import MAP_SIDE
 from models.ifqa.generator import Restorer, as_stored
 from models.ifqa.losses import anchor_loss, graded_pairs, lsgan, rank_loss, score_logit
@@ -99,7 +100,7 @@ class Trainer:
         if self.steps_done % self.settings.generator_every == 0:
             figures |= self._generator_step(hq, lq)
         self.steps_done += 1
-        self._update_average()
+        update_average(self.average, self.network, self.settings.ema, self.steps_done)
         return figures
 
     def _autocast(self) -> torch.autocast:
@@ -229,16 +230,6 @@ class Trainer:
         factor *= max(0.05, min(1.0, (s.steps - self.steps_done) / s.decay))
         self.optimiser.param_groups[0]["lr"] = s.rate * factor
         self.generator_optimiser.param_groups[0]["lr"] = s.generator_rate * factor
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        # Early on a long average would still be the initialisation.
-        keep = min(self.settings.ema, (1 + self.steps_done) / (10 + self.steps_done))
-        for mean, value in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(value, 1 - keep)
-            else:
-                mean.copy_(value)
 
     # --- scoring, saving ------------------------------------------------------------------------------------
 

@@ -17,8 +17,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
-import time
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +32,9 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from models.common.checkpoint import load_latest, save_checkpoint  # noqa: E402
 from models.common.images import DataError  # noqa: E402
 from models.common.smoke import synthetic_faces  # noqa: E402
+from models.common.training import Sums, resume, run, say, terms, work_folder  # noqa: E402
 from models.recognizer.batches import Augmentation, Batches  # noqa: E402
 from models.recognizer.deploy import WARM_NAME, deploy  # noqa: E402
 from models.recognizer.faces import FaceSet, LeaveOut, evaluation_embeddings, people_in, prepare  # noqa: E402
@@ -165,7 +163,7 @@ def read_faces(args: argparse.Namespace, config: dict[str, Any], work: Path) -> 
 def train(args: argparse.Namespace) -> int:
     """Prepare the data, then run to the configured number of steps."""
     config = load_config(args)
-    work = work_folder(args)
+    work = work_folder(args.work, args.smoke, "recognizer")
     device = choose_device(args.device)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -188,7 +186,7 @@ def train(args: argparse.Namespace) -> int:
     say(f"device {device}, {args.precision}, at step {trainer.steps_done} of {trainer.settings.steps}")
     if not args.export:
         batches = Batches(faces, split.train, config["batch"]["size"], augmentation, config["seed"])
-        run(trainer, batches, monitor, config["log"], work / "checkpoints")
+        run(trainer, batches, lambda: table(monitor.look(trainer)), config["log"], work / "checkpoints", tell)
     target = work / "smoke" if args.smoke else args.target
     names = args.name or (["synthetic"] if args.smoke else [p.name for p in (*args.data, *args.masked)])
     wrote = deploy(trainer, faces, split.calibration, names, target, args.warm_only)
@@ -196,78 +194,10 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
-def work_folder(args: argparse.Namespace) -> Path:
-    """Where checkpoints and aligned faces go; never inside the work tree."""
-    if args.work is None and "STREAMGATE_WORK" not in os.environ:
-        if not args.smoke:
-            raise DataError("give --work DIR or set STREAMGATE_WORK: checkpoints never go into the work tree")
-        return Path(tempfile.mkdtemp(prefix="recognizer-smoke-"))
-    work = (args.work or Path(os.environ["STREAMGATE_WORK"]) / "recognizer").resolve()
-    if HERE.parents[1] in (work, *work.parents):
-        raise DataError(f"{work} lies inside the work tree: give a folder outside it")
-    work.mkdir(parents=True, exist_ok=True)
-    return work
-
-
-def resume(trainer: Trainer, checkpoints: Path, warm: Path | None) -> None:
-    """The newest intact checkpoint, else the committed weights, else the initialisation."""
-    state, refused = load_latest(checkpoints)
-    for name in refused:
-        say(f"refused {name}: damaged (its content does not match its name); using the one before it")
-    if state is not None:
-        trainer.load_state(state)
-    elif warm is not None and warm.is_file():
-        trainer.load_warm(torch.load(warm, map_location="cpu", weights_only=True))
-        say(f"started from {warm.name}")
-
-
-def run(trainer: Trainer, batches: Batches, monitor: Monitor, log: dict[str, int], checkpoints: Path) -> None:
-    """Train to the last step; log, look at held-out faces and save at the configured intervals."""
-    last = trainer.settings.steps
-    count = 0 if last < 100 else workers(trainer.device)
-    loader = torch.utils.data.DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(trainer.steps_done, last),
-        num_workers=count,
-        prefetch_factor=4 if count else None,
-        # A fork would inherit the locks of thread pools whose threads it does not have, and wait for ever.
-        multiprocessing_context="spawn" if count else None,
-        worker_init_fn=quiet_worker,
-    )
-    sums: dict[str, list[float]] = {}
-    start, first = time.monotonic(), trainer.steps_done
-    for batch in loader:
-        for name, value in trainer.step(batch).items():
-            sums.setdefault(name, []).append(value)
-        step = trainer.steps_done
-        if step % log["every"] == 0 or step == last:
-            speed = (time.monotonic() - start) / (step - first)
-            maps = " ".join(f"{np.mean(v):.2f}" for k, v in sums.items() if k.startswith("map"))
-            terms = " ".join(f"{k} {np.mean(v):.4f}" for k, v in sums.items() if not k.startswith("map"))
-            say(
-                f"step {step}/{last} {speed:.3f} s/step, {speed * (last - step) / 60:.0f} min left: {terms} maps {maps}"
-            )
-            sums.clear()
-        if step % log["monitor"] == 0 or step == last:
-            say(f"held out at {step}: {table(monitor.look(trainer))}")
-        if step % log["checkpoint"] == 0 or step == last:
-            save_checkpoint(checkpoints, step, trainer.state())
-
-
-def quiet_worker(_: int) -> None:
-    """A loader process keeps to one thread."""
-    cv2.setNumThreads(1)
-
-
-def workers(device: torch.device) -> int:
-    """Loader processes: one beside a CPU run that needs the cores itself, most of the cores beside a GPU."""
-    return 1 if device.type == "cpu" else max(1, (os.cpu_count() or 2) - 2)
-
-
-def say(line: str) -> None:
-    """A timestamped line on stdout, at once."""
-    print(time.strftime("%H:%M:%S"), line, flush=True)
+def tell(sums: Sums) -> str:
+    """Loss terms, and the distances of the maps behind one another."""
+    maps = " ".join(f"{np.mean(v):.2f}" for k, v in sums.items() if k.startswith("map"))
+    return f"{terms({k: v for k, v in sums.items() if not k.startswith('map')})} maps {maps}"
 
 
 if __name__ == "__main__":

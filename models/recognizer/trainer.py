@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.common.training import update_average
 from models.recognizer.precision import autocast, halve_pointwise
 from models.recognizer.teacher import Teacher
 from streamgate.zoo.recognizer import MIDDLE_BLOCK, FaceNetwork, Taps, normalise
@@ -110,7 +111,7 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimiser.step()
         self.steps_done += 1
-        self._update_average()
+        update_average(self.average, self.network, self.settings.ema, self.steps_done)
         figures = {"cosine": cosine, "alike": alike, "pose": turn, "visible": share}
         figures |= {f"map{i}": error for i, error in enumerate(errors)}
         return {name: float(value.detach()) for name, value in figures.items()}
@@ -160,16 +161,6 @@ class Trainer:
         factor *= max(0.02, min(1.0, (s.steps - self.steps_done) / s.decay))
         for group in self.optimiser.param_groups:
             group["lr"] = s.rate * factor
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        # Early on a long average would still be the initialisation.
-        keep = min(self.settings.ema, (1 + self.steps_done) / (10 + self.steps_done))
-        for mean, value in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(value, 1 - keep)
-            else:
-                mean.copy_(value)
 
     # --- looking, saving ------------------------------------------------------------------------------------
 

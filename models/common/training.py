@@ -1,0 +1,139 @@
+"""What every recipe's training run does alike: where it works, how it resumes, the loop, the running average."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+
+from models.common.checkpoint import load_latest, save_checkpoint
+from models.common.images import DataError
+
+WORK_TREE = Path(__file__).resolve().parents[2]
+Sums = Mapping[str, list[float]]
+"""Loss terms by name, one figure a step since they were told last."""
+
+
+class Trains(Protocol):
+    """A recipe's trainer."""
+
+    device: torch.device
+    steps_done: int
+    settings: Any
+    """Its `steps` is where the run ends."""
+
+    def step(self, batch: Any) -> dict[str, float]: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None: ...
+
+    def load_warm(self, weights: Mapping[str, Any]) -> None: ...
+
+
+def work_folder(given: Path | None, smoke: bool, name: str) -> Path:
+    """Where checkpoints and prepared faces of recipe `name` go; never inside the work tree.
+
+    Raises DataError when no place was given, or one inside the work tree.
+    """
+    if given is None and "STREAMGATE_WORK" not in os.environ:
+        if not smoke:
+            raise DataError("give --work DIR or set STREAMGATE_WORK: checkpoints never go into the work tree")
+        return Path(tempfile.mkdtemp(prefix=f"{name}-smoke-"))
+    work = (given or Path(os.environ["STREAMGATE_WORK"]) / name).resolve()
+    if WORK_TREE in (work, *work.parents):
+        raise DataError(f"{work} lies inside the work tree: give a folder outside it")
+    work.mkdir(parents=True, exist_ok=True)
+    return work
+
+
+def resume(trainer: Trains, checkpoints: Path, warm: Path | None) -> None:
+    """The newest intact checkpoint, else the committed weights, else the initialisation."""
+    state, refused = load_latest(checkpoints)
+    for name in refused:
+        say(f"refused {name}: damaged (its content does not match its name); using the one before it")
+    if state is not None:
+        trainer.load_state(state)
+    elif warm is not None and warm.is_file():
+        trainer.load_warm(torch.load(warm, map_location="cpu", weights_only=True))
+        say(f"started from {warm.name}")
+
+
+def terms(sums: Sums) -> str:
+    """The mean of each loss term since the last line."""
+    return " ".join(f"{name} {np.mean(values):.4f}" for name, values in sums.items())
+
+
+def run(
+    trainer: Trains,
+    batches: torch.utils.data.Dataset[Any],
+    look: Callable[[], str],
+    log: Mapping[str, int],
+    checkpoints: Path,
+    tell: Callable[[Sums], str] = terms,
+) -> None:
+    """Train to the last step; log, look at held-out faces and save at the configured intervals.
+
+    `look` puts held-out figures into words, `tell` the loss terms.
+    """
+    last = trainer.settings.steps
+    count = 0 if last < 100 else workers(trainer.device)
+    loader = torch.utils.data.DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(trainer.steps_done, last),
+        num_workers=count,
+        prefetch_factor=4 if count else None,
+        # A fork would inherit the locks of thread pools whose threads it does not have, and wait for ever.
+        multiprocessing_context="spawn" if count else None,
+        worker_init_fn=quiet_worker,
+    )
+    sums: dict[str, list[float]] = {}
+    start, first = time.monotonic(), trainer.steps_done
+    for batch in loader:
+        for name, value in trainer.step(batch).items():
+            sums.setdefault(name, []).append(value)
+        step = trainer.steps_done
+        if step % log["every"] == 0 or step == last:
+            speed = (time.monotonic() - start) / (step - first)
+            left = speed * (last - step) / 60
+            say(f"step {step}/{last} {speed:.3f} s/step, {left:.0f} min left: {tell(sums)}")
+            sums.clear()
+        if step % log["monitor"] == 0 or step == last:
+            say(f"held out at {step}: {look()}")
+        if step % log["checkpoint"] == 0 or step == last:
+            save_checkpoint(checkpoints, step, trainer.state())
+
+
+@torch.no_grad()
+def update_average(average: torch.nn.Module, network: torch.nn.Module, ema: float, steps_done: int) -> None:
+    """Move the running average of a network's weights by one step; its other buffers are copied."""
+    # Early on a long average would still be the initialisation.
+    keep = min(ema, (1 + steps_done) / (10 + steps_done))
+    for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - keep)
+        else:
+            mean.copy_(value)
+
+
+def quiet_worker(_: int) -> None:
+    """A loader process keeps to one thread."""
+    cv2.setNumThreads(1)
+
+
+def workers(device: torch.device) -> int:
+    """Loader processes: one beside a CPU run that needs the cores itself, most of the cores beside a GPU."""
+    return 1 if device.type == "cpu" else max(1, (os.cpu_count() or 2) - 2)
+
+
+def say(line: str) -> None:
+    """A timestamped line on stdout, at once."""
+    print(time.strftime("%H:%M:%S"), line, flush=True)
