@@ -24,7 +24,6 @@ class AnalysisCounts:
     """Running figures of one source."""
 
     frames: int = 0
-    cuts: int = 0
     faces_detected: int = 0
     faces_scored: int = 0
     tracks: int = 0
@@ -69,7 +68,6 @@ class Analysis:
     def take(self, moment: Moment) -> Iterator[TrackEnd]:
         """Take the next moment; yields the tracks that end with it."""
         self.counts.frames += 1
-        self.counts.cuts += moment.cut
         self.counts.faces_detected += moment.faces_detected
         yield from self.end(moment.ended)
         for track_id, region in moment.between:

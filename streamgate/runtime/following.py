@@ -43,7 +43,6 @@ class Moment:
     unseen: list[int] = field(default_factory=list)
     people: list[int] = field(default_factory=list)
     faces_detected: int = 0
-    cut: bool = False
 
 
 class Follower:
@@ -62,7 +61,6 @@ class Follower:
             until = frame.pts_seconds + frame.duration_seconds
             moment = Moment(frame.pts_seconds, until, frame.width, frame.height)
             if frame.unrelated or self._cuts.is_cut(frame):
-                moment.cut = True
                 moment.ended += [track.track_id for track in self._tracker.flush()]
                 self._next_detection = -np.inf
             if self._config.exhaustive or frame.unrelated or frame.pts_seconds >= self._next_detection:
