@@ -49,6 +49,12 @@ def blur(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Pictu
     return cv2.filter2D(picture, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT_101)
 
 
+ROUND_FACTORS = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+_LEAST_FACTOR, _MOST_FACTOR = 1.2, 10.0
+_SMALL_SHARE = 0.8
+"""A chain that goes on at the small size shrinks this much less: its noise and blocks are enlarged with it."""
+
+
 def lowres(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Picture:
     """Scaled down by 1.2..10 and back up to its size, with the filters that cameras and players use."""
     return enlarge(shrink(picture, t, shape, seed), picture.shape, seed)
@@ -57,12 +63,17 @@ def lowres(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Pic
 def shrink(picture: Picture, t: float, shape: float, seed: int) -> Picture:
     """Scaled down by 1.2..10, half of the variants by a round factor near that, as footage is."""
     height, width = picture.shape[:2]
-    factor = geometric(1.2, 10.0, t)
-    if seed % 2:
-        factor = min((1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10), key=lambda round_: abs(round_ - factor))
+    factor = geometric(_LEAST_FACTOR, _MOST_FACTOR, t)
+    if _is_round(seed):
+        factor = min(ROUND_FACTORS, key=lambda round_: abs(round_ - factor))
     small = (max(8, round(width / factor)), max(8, round(height / factor)))
     down = cv2.INTER_AREA if shape < 0.7 else cv2.INTER_LINEAR
     return cv2.resize(picture, small, interpolation=down)
+
+
+def _is_round(seed: int) -> bool:
+    """Whether the variant `seed` of low resolution keeps to round factors."""
+    return bool(seed % 2)
 
 
 def enlarge(picture: Picture, shape: tuple[int, ...], seed: int) -> Picture:
@@ -166,14 +177,27 @@ class Degradation:
         """How severe the whole chain is at t = 1: 1 for one full step, more for several that add up."""
         return math.sqrt(sum(step.share**2 for step in self.steps))
 
+    def round_severities(self) -> list[float]:
+        """Ascending severities at which the picture is scaled by a round factor; empty where it never is.
+
+        Scaling by exactly 2 or 4 leaves a pattern that repeats with the pixels, so a network can come to fear it more
+        than scaling by 3: series must hold several such factors to teach it their order.
+        """
+        step = next((s for s in self.steps if s.kind == "lowres"), None)
+        if step is None or not _is_round(step.seed):
+            return []
+        share = step.share * (_SMALL_SHARE if self.at_small_size else 1.0)
+        span = math.log(_MOST_FACTOR / _LEAST_FACTOR)
+        severities = [math.log(factor / _LEAST_FACTOR) / span / share for factor in ROUND_FACTORS]
+        return [t for t in severities if t <= 1]
+
     def apply(self, picture: Picture, t: float) -> Picture:
         """The picture at severity t (0..1); t also scales every step by that step's share."""
         shape, shrunk = picture.shape, None
         for step in self.steps:
             own = min(1.0, t * step.share)
             if self.at_small_size and step.kind == "lowres" and shrunk is None:
-                # Noise and blocks of the small picture are enlarged with it, so it is shrunk half as far.
-                picture, shrunk = shrink(picture, 0.6 * own, step.shape, step.seed), step
+                picture, shrunk = shrink(picture, _SMALL_SHARE * own, step.shape, step.seed), step
             else:
                 picture = KINDS[step.kind](picture, own, step.shape, step.seed)
         return picture if shrunk is None else enlarge(picture, shape, shrunk.seed)
@@ -206,6 +230,12 @@ def draw_mixture(rng: np.random.Generator, probability: float = 0.4, minimum: in
     ceiling = 1.0 if len(kinds) == 1 else 0.85
     steps = tuple(draw_step(rng, k, ceiling * float(rng.uniform(0.55, 1.0))) for k in kinds)
     return Degradation("mixture" if len(steps) > 1 else steps[0].kind, steps, bool(rng.random() < 0.5))
+
+
+def draw_chain(rng: np.random.Generator) -> Degradation:
+    """The whole chain of the paper: blur, scaling down, then noise and JPEG of the small picture."""
+    steps = tuple(draw_step(rng, k, float(rng.uniform(0.4, 0.85))) for k in ("blur", "lowres", "noise", "jpeg"))
+    return Degradation("mixture", steps, at_small_size=True)
 
 
 def tone(picture: Picture, rng: np.random.Generator, strength: float = 1.0) -> Picture:

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 
-from models.common.degrade import Degradation, draw_mixture, draw_single, tone
+from models.common.degrade import Degradation, draw_chain, draw_mixture, draw_single, tone
 from models.common.images import decode_rgb, encode_jpeg
 from models.common.regions import blend, draw_swap
 
 SIDE = 256
 MAP_SIDE = 64
 GRADED_KINDS = {
-    "jpeg": 0.20,
-    "noise": 0.14,
-    "mixture": 0.30,
-    "blur": 0.08,
-    "lowres": 0.14,
+    "jpeg": 0.15,
+    "noise": 0.10,
+    "mixture": 0.38,
+    "blur": 0.07,
+    "lowres": 0.17,
     "footage": 0.05,
-    "denoise": 0.05,
+    "denoise": 0.04,
     "sharpen": 0.04,
 }
-SWAP_KINDS = {"noise": 0.4, "jpeg": 0.25, "blur": 0.2, "sharpen": 0.15}
+SWAP_KINDS = {"noise": 0.33, "jpeg": 0.35, "blur": 0.18, "sharpen": 0.14}
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,10 @@ class Batches:
         pictures, face, group, severity, strength = [], [], [], [], []
         for g in range(sizes.graded_groups):
             kind = str(rng.choice(list(GRADED_KINDS), p=list(GRADED_KINDS.values())))
-            degradation = draw_mixture(rng, 0.5, minimum=2) if kind == "mixture" else draw_single(rng, kind)
+            degradation = draw_graded(kind, rng)
             for f in range(sizes.graded_faces):
                 k = g * sizes.graded_faces + f
-                for t in draw_severities(rng, sizes.graded_severities):
+                for t in draw_severities(rng, sizes.graded_severities, degradation.round_severities()):
                     pictures.append(degradation.apply(base[k], t))
                     face.append(k)
                     group.append(g)
@@ -141,8 +142,17 @@ class Batches:
         }
 
 
-def draw_severities(rng: np.random.Generator, count: int) -> list[float]:
-    """Ascending severities in 0..1, spread over the whole range or close together."""
+def draw_graded(kind: str, rng: np.random.Generator) -> Degradation:
+    """A degradation of that kind; of mixtures two in five are the paper's chain, the others any two or more kinds."""
+    if kind != "mixture":
+        return draw_single(rng, kind)
+    return draw_chain(rng) if rng.random() < 0.4 else draw_mixture(rng, 0.5, minimum=2)
+
+
+def draw_severities(rng: np.random.Generator, count: int, marked: Sequence[float] = ()) -> list[float]:
+    """Ascending severities in 0..1: mostly of `marked` if there are enough of them, else spread widely or close."""
+    if len(marked) >= count and rng.random() < 0.8:
+        return sorted(float(t) for t in rng.choice(marked, count, replace=False))
     if rng.random() < 0.6:
         return [float((i + rng.random()) / count) for i in range(count)]
     gaps = rng.uniform(0.08, 0.2, count)
