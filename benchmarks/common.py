@@ -1,20 +1,30 @@
-"""What the benchmarks share: facts about the machine, and sections of RESULTS.md."""
+"""What the benchmarks share: clips, children, facts about the machine, sections of RESULTS.md."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
 import statistics
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "RESULTS.md"
 SHARED = Path(os.environ.get("STREAMGATE_SHARED") or REPOSITORY.parent / "shared")
+
+SUFFIXES = frozenset({".mp4", ".gif", ".mpg", ".avi", ".webm", ".mkv", ".mov"})
+STARTED = "STREAMGATE_BENCHMARK_STARTED"
+"""Environment variable with the monotonic time at which the parent started a child."""
+CHILD_LIMIT_S = 3600.0
 
 BUSY = 0.5
 """Load average a core from which figures are called noisy."""
@@ -57,6 +67,53 @@ class Machine:
 def usable_cores() -> int:
     """Cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def find_clips(videos: Path, wanted: Sequence[str] | None) -> tuple[list[Path], list[str]]:
+    """The clips of a folder, or those of them that are wanted by name (the suffix is optional), sorted.
+
+    With them a note for each that is missing.
+    """
+    files = sorted(videos.iterdir()) if videos.is_dir() else []
+    clips = [path for path in files if path.suffix.lower() in SUFFIXES]
+    if not clips:
+        return [], [f"no clips: {videos.name} is missing or holds no video"]
+    if not wanted:
+        return clips, []
+    known = {name for path in clips for name in (path.stem, path.name)}
+    missing = [f"{name}: not in {videos.name}" for name in wanted if name not in known]
+    return [path for path in clips if path.stem in wanted or path.name in wanted], missing
+
+
+def child(script: str, *arguments: str, limit_s: float = CHILD_LIMIT_S) -> tuple[Any, str]:
+    """What a script of this folder prints as JSON on its last line, or None and why there is nothing."""
+    environment = {**os.environ, STARTED: repr(time.monotonic())}
+    command = [sys.executable, str(Path(__file__).resolve().parent / script), *arguments]
+    try:
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        return None, f"no result within {limit_s:.0f} s"
+    if ran.returncode != 0:
+        reason = ran.stderr.strip().splitlines()[-1:] or [f"ended with {ran.returncode}"]
+        return None, reason[0]
+    return json.loads(ran.stdout.splitlines()[-1]), ""
+
+
+def weights_facts(facts: dict[str, Any]) -> list[str]:
+    """Versions and weights, as `contestants.py describe` prints them, as items of a Markdown list."""
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    weights = ", ".join(f"{one['role']} {one['name']} {one['sha256'][:8]}" for one in facts["weights"])
+    return [f"- versions: {versions}", f"- weights: {weights}"]
+
+
+def target(what: str, figure: str, limit: str, met: bool) -> str:
+    """One target as an item of a Markdown list, and plainly whether it is met."""
+    return f"- {what}: {figure}; target {limit}: **{'met' if met else 'not met'}**"
+
+
+def say(line: str) -> None:
+    """A line of progress."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def write_section(path: Path, name: str, body: str) -> None:

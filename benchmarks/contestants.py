@@ -18,8 +18,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-STARTED = "STREAMGATE_BENCHMARK_STARTED"
-"""Environment variable with the monotonic time at which the parent started this process."""
+from common import STARTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,18 +113,20 @@ def measure(name: str, clip: Path, models: str) -> Measured:
     """Open a contestant, run it once over the clip and say what each part cost."""
     began = float(os.environ.get(STARTED) or time.monotonic())
     run = CONTESTANTS[name](models)
-    ready, ready_cpu = time.monotonic(), _cpu_seconds()
+    ready, ready_cpu = time.monotonic(), cpu_seconds()
     outcome = run(clip)
-    done, done_cpu = time.monotonic(), _cpu_seconds()
-    return Measured(outcome, ready - began, ready_cpu, done - ready, done_cpu - ready_cpu, _peak_mib())
+    done, done_cpu = time.monotonic(), cpu_seconds()
+    return Measured(outcome, ready - began, ready_cpu, done - ready, done_cpu - ready_cpu, peak_mib())
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
+    """User and system time of this process so far, all threads."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
+    """The most memory this process has held."""
     # On Linux ru_maxrss starts at what the parent held when it forked; VmHWM is this program's own.
     try:
         status = Path("/proc/self/status").read_text()

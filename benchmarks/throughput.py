@@ -9,23 +9,29 @@ missing (a clip, the weights) is named, and the rest runs.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, SHARED, Machine, command_line, spread, table, write_section
-from contestants import STARTED, Measured, Outcome
+from common import (
+    RESULTS,
+    SHARED,
+    Machine,
+    child,
+    command_line,
+    find_clips,
+    say,
+    spread,
+    table,
+    weights_facts,
+    write_section,
+)
+from contestants import Measured, Outcome
 
-HERE = Path(__file__).resolve().parent
-SUFFIXES = frozenset({".mp4", ".gif", ".mpg", ".avi", ".webm", ".mkv", ".mov"})
 FACELESS = frozenset({"intel_bottle", "moviepy_bbb"})
 """Clips without a human face, by eye (the footage's index)."""
 HD_LINES = 720
@@ -35,7 +41,6 @@ BEYOND_LIMIT = 40.0
 """DESIGN 9: core-ms a second of video beyond decoding, smaller and faceless clips."""
 STARTUP_LIMIT = 1.0
 MEMORY_LIMIT = 700.0
-PASS_LIMIT_S = 3600.0
 
 
 @dataclass(slots=True)
@@ -78,9 +83,10 @@ def main() -> int:
     given = _arguments()
     machine = Machine.here()
     if machine.busy:
-        _say(f"warning: load average {machine.load:.2f}; these figures will be noisy")
-    clips, notes = _find_clips(given.videos, given.clips)
-    facts, problem = _child("describe", "--models", given.models)
+        say(f"warning: load average {machine.load:.2f}; these figures will be noisy")
+    paths, notes = find_clips(given.videos, given.clips)
+    clips = [Clip(path.stem, path) for path in paths]
+    facts, problem = child("contestants.py", "describe", "--models", given.models)
     names = ["decode", "streamgate", *(["exhaustive"] if given.exhaustive else [])]
     if facts is None:
         notes.append(f"only decoding was measured, the gate does not open here: {problem}")
@@ -93,7 +99,7 @@ def main() -> int:
     body = _report(machine, facts, names, measured, notes, given)
     write_section(given.results, "throughput", body)
     print(body)
-    _say(f"written to {given.results}")
+    say(f"written to {given.results}")
     return 0 if measured else 1
 
 
@@ -112,22 +118,9 @@ def _arguments() -> argparse.Namespace:
     return given
 
 
-def _find_clips(videos: Path, wanted: Sequence[str] | None) -> tuple[list[Clip], list[str]]:
-    """The clips to measure by name, and a note for each that is missing."""
-    files = sorted(videos.iterdir()) if videos.is_dir() else []
-    clips = [Clip(path.stem, path) for path in files if path.suffix.lower() in SUFFIXES]
-    if not clips:
-        return [], [f"no clips: {videos.name} is missing or holds no video"]
-    if not wanted:
-        return clips, []
-    known = {name for clip in clips for name in (clip.name, clip.path.name)}
-    missing = [f"{name}: not in {videos.name}" for name in wanted if name not in known]
-    return [clip for clip in clips if clip.name in wanted or clip.path.name in wanted], missing
-
-
 def _measure_clip(clip: Clip, names: Sequence[str], given: argparse.Namespace, folder: Path) -> None:
     """Loop the clip, then give each contestant its passes, in an order that alternates from round to round."""
-    looped, problem = _child(str(clip.path), str(given.seconds), str(folder), script="looping.py")
+    looped, problem = child("looping.py", str(clip.path), str(given.seconds), str(folder))
     if looped is None:
         clip.problem = problem
         return
@@ -137,30 +130,16 @@ def _measure_clip(clip: Clip, names: Sequence[str], given: argparse.Namespace, f
         path.read_bytes()  # into the page cache: the first pass must not pay for the disk
         for turn in range(given.rounds):
             for name in names if turn % 2 == 0 else reversed(names):
-                found, problem = _child(name, str(path), "--models", given.models)
+                found, problem = child("contestants.py", name, str(path), "--models", given.models)
                 if found is None:
                     clip.problem = f"{name}: {problem}"
                     return
                 one = Measured(**{**found, "outcome": Outcome(**found["outcome"])})
                 passes[name].append(one)
-                _say(f"{clip.name} round {turn + 1} {name}: {one.wall:.2f} s, CPU {one.cpu:.2f} s")
+                say(f"{clip.name} round {turn + 1} {name}: {one.wall:.2f} s, CPU {one.cpu:.2f} s")
     finally:
         path.unlink(missing_ok=True)
     clip.passes = passes
-
-
-def _child(*arguments: str, script: str = "contestants.py") -> tuple[dict[str, Any] | None, str]:
-    """What a script of this folder prints as JSON, or None and why there is nothing."""
-    environment = {**os.environ, STARTED: repr(time.monotonic())}
-    command = [sys.executable, str(HERE / script), *arguments]
-    try:
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PASS_LIMIT_S)
-    except subprocess.TimeoutExpired:
-        return None, f"no result within {PASS_LIMIT_S:.0f} s"
-    if ran.returncode != 0:
-        reason = ran.stderr.strip().splitlines()[-1:] or [f"ended with {ran.returncode}"]
-        return None, reason[0]
-    return json.loads(ran.stdout.splitlines()[-1]), ""
 
 
 def _report(
@@ -173,7 +152,7 @@ def _report(
 ) -> str:
     lines = ["## Throughput", "", f"`{command_line('throughput.py', sys.argv[1:])}`", "", *machine.lines()]
     if facts is not None:
-        lines += _facts(facts)
+        lines += weights_facts(facts)
     lines.append(
         f"- clips looped to at least {given.seconds:g} s, rounds: {given.rounds}; median (range); "
         'start-up is not in the walls; "beyond" is CPU time above decoding alone, in core-ms a second of video'
@@ -185,12 +164,6 @@ def _report(
         if clips:
             lines += ["", f"### {name}", "", *_summary(clips, name)]
     return "\n".join(lines)
-
-
-def _facts(facts: dict[str, Any]) -> list[str]:
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    weights = ", ".join(f"{one['role']} {one['name']} {one['sha256'][:8]}" for one in facts["weights"])
-    return [f"- versions: {versions}", f"- weights: {weights}"]
 
 
 def _clip_table(clips: Sequence[Clip], names: Sequence[str]) -> str:
@@ -265,10 +238,6 @@ def _verdict(what: str, values: Sequence[float], budget: str, met: Callable[[Seq
     if not values:
         return f"- {what}: no such clip here"
     return f"- {what}: {spread(values)}; budget {budget}: **{'met' if met(values) else 'not met'}**"
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
