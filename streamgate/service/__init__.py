@@ -1,0 +1,1 @@
+"""`streamgate serve`: cameras for months."""
