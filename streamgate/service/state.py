@@ -134,8 +134,7 @@ class LatestFace:
         stream: its name.
         record: as in records.face_record with `ended_at` added (null while the track lives); JSON-ready.
         jpeg: the FFHQ-aligned crop as JPEG.
-        heatmap: JPEG (256, 512): the crop and IFQA's map over it side by side (red: not like a clean face);
-            None without IFQA.
+        heatmap: IFQA's map as a transparent PNG to lay over the crop, from `heatmap.heatmap_png`; None without IFQA.
         image: path of the crop relative to OUT with `/`, None without `--out`. It may have been removed since
             (max_days, max_gb): show `jpeg`.
         series: the evaluated faces of the track by time, at most 300 evenly thinned.

@@ -1,0 +1,177 @@
+"""Who may look: token, sessions, a brake on guessing, and which Host names a loopback server answers to.
+
+Pure values and decisions; nothing here knows a web framework.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import re
+import secrets
+import socket
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+
+from streamgate.errors import UsageError
+
+TOKEN_VARIABLE = "STREAMGATE_TOKEN"
+SESSION_COOKIE = "streamgate_session"
+SESSION_SECONDS = 7 * 24 * 3600
+
+_HOST = re.compile(r"(?:\[(?P<six>[0-9a-f:.]+)\]|(?P<name>[a-z0-9.-]+))(?::[0-9]{1,5})?")
+_SALT = b"streamgate session key, version 1"
+_CLIENTS_REMEMBERED = 1024
+
+
+class Access:
+    """The token of a service and what is derived from it. Thread-safe.
+
+    A session value is `expires.nonce.signature`: it can be checked without remembering it, outlives a restart of
+    the service, and dies with its token. The signing key is scrypt of the token, so that a stolen cookie does
+    not invite to guess a weak token quickly. Every comparison takes constant time.
+
+    Args:
+        token: the secret that users and Prometheus present.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, token: str, clock: Callable[[], float] = time.time) -> None:
+        if not token:
+            raise ValueError("an empty token protects nothing")
+        self._clock = clock
+        self._digest = _digest(token)
+        self._key = hashlib.scrypt(token.encode("utf-8", "surrogateescape"), salt=_SALT, n=1 << 14, r=8, p=1)
+
+    def token_fits(self, presented: str) -> bool:
+        """Whether `presented` is the token."""
+        return hmac.compare_digest(_digest(presented), self._digest)
+
+    def new_session(self) -> str:
+        """A session value for the cookie, good for SESSION_SECONDS."""
+        stem = f"{int(self._clock()) + SESSION_SECONDS}.{secrets.token_hex(16)}"
+        return f"{stem}.{self._sign(stem)}"
+
+    def session_fits(self, value: str) -> bool:
+        """Whether `value` is a session of this token that has not run out."""
+        stem, _, signature = value.rpartition(".")
+        if not hmac.compare_digest(signature.encode("utf-8", "replace"), self._sign(stem).encode()):
+            return False
+        expires = stem.partition(".")[0]
+        return expires.isdigit() and self._clock() < int(expires)
+
+    def _sign(self, stem: str) -> str:
+        return hmac.new(self._key, stem.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+
+
+class Throttle:
+    """A brake on guessing: each client may fail `burst` times, then once every `refill_seconds`. Thread-safe.
+
+    A client is an address, for IPv6 its /64 network, since one household owns all of that. All clients together
+    have a budget too, twenty times as large, against guessing from many addresses at once. At most 1024 clients
+    are remembered; the longest silent one is forgotten first.
+    """
+
+    def __init__(
+        self, burst: int = 5, refill_seconds: float = 10.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._burst = burst
+        self._refill = refill_seconds
+        self._clock = clock
+        self._mutex = threading.Lock()
+        self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._everybody = (0.0, clock())
+
+    def wait_seconds(self, client: str) -> float:
+        """How long `client` has to wait before its next attempt is looked at; 0 when it may try now."""
+        now = self._clock()
+        with self._mutex:
+            own, since = self._failures.get(_network(client), (0.0, now))
+            own_wait = (own - (now - since) / self._refill - self._burst + 1) * self._refill
+            shared, since = self._everybody
+            pace = self._refill / 20
+            shared_wait = (shared - (now - since) / pace - 20 * self._burst + 1) * pace
+        return max(0.0, own_wait, shared_wait)
+
+    def failed(self, client: str) -> None:
+        """An attempt of `client` was wrong."""
+        now = self._clock()
+        key = _network(client)
+        with self._mutex:
+            count, since = self._failures.pop(key, (0.0, now))
+            self._failures[key] = (max(0.0, count - (now - since) / self._refill) + 1, now)
+            while len(self._failures) > _CLIENTS_REMEMBERED:
+                self._failures.popitem(last=False)
+            count, since = self._everybody
+            self._everybody = (max(0.0, count - (now - since) / (self._refill / 20)) + 1, now)
+
+
+def bearer_of(headers: Mapping[str, str]) -> str | None:
+    """The token of an `Authorization: Bearer TOKEN` header, None without one."""
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    return value.strip() if scheme.lower() == "bearer" and value.strip() else None
+
+
+def checked_token(host: str, token: str | None) -> str | None:
+    """The token to use when listening on `host`: None (nobody is asked) only on loopback.
+
+    Raises UsageError when another host would be served without a token.
+    """
+    token = (token or "").strip() or None
+    if token is None and not is_loopback(host):
+        raise UsageError(
+            f"--http {host}: faces would be open to the network; set {TOKEN_VARIABLE} "
+            "(for example to the output of `openssl rand -hex 24`) or listen on 127.0.0.1"
+        )
+    return token
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on `host` (a name or an address)."""
+    name = host.strip("[]")
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        pass
+    if not name:
+        return False
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError):
+        return False
+    return bool(found) and all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)
+
+
+def host_allowed(header: str) -> bool:
+    """Whether a Host header names this machine's loopback, with any port (it may be forwarded, by ssh -L).
+
+    A page of another site whose name was re-bound to 127.0.0.1 still sends its own name here.
+    """
+    match = _HOST.fullmatch(header.strip().lower())
+    if match is None:
+        return False
+    name = match["six"] or match["name"]
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _digest(token: str) -> bytes:
+    # Equal lengths: comparing digests does not tell how long the token is.
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def _network(client: str) -> str:
+    try:
+        address = ipaddress.ip_address(client.partition("%")[0])
+    except ValueError:
+        return client
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)

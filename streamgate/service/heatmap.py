@@ -1,0 +1,34 @@
+"""IFQA's map as a picture to lay over a face."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from streamgate.frames import Array
+
+SIDE = 128
+"""Side of the picture in pixels; the network computes its map at 64 x 64."""
+
+# Level 0 (not like a clean photograph) to 1 (like one), RGBA. Lightness rises with the level, so that the order
+# shows without colour vision too; good parts are nearly transparent. detail.css has the same colours.
+_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_COLOURS = np.array(
+    [(200, 30, 60, 190), (240, 106, 58, 175), (248, 193, 92, 150), (223, 233, 216, 110), (191, 224, 230, 80)],
+    np.float64,
+)
+
+
+def heatmap_png(ifqa_map: Array) -> bytes:
+    """A map (H, W) of 0..1 as a PNG with alpha, SIDE x SIDE, to be laid over the grey FFHQ-aligned crop.
+
+    Red is 0 (unlike a clean photograph), through orange and yellow to a hint of pale blue, 1.
+    """
+    level = cv2.resize(np.asarray(ifqa_map, np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    level = np.clip(np.nan_to_num(level), 0.0, 1.0)
+    red, green, blue, alpha = (np.interp(level, _LEVELS, channel) for channel in _COLOURS.T)
+    picture = np.round(np.stack([blue, green, red, alpha], axis=-1)).astype(np.uint8)
+    done, data = cv2.imencode(".png", picture)
+    if not done:
+        raise ValueError(f"OpenCV could not encode a map of {ifqa_map.shape} as PNG")
+    return data.tobytes()
