@@ -22,12 +22,12 @@ sys.path.insert(0, str(HERE.parents[1]))
 import numpy as np  # noqa: E402
 
 from models.common.images import DataError, build_cache, decode_rgb, list_sources, shrink_square  # noqa: E402
+from models.common.report import Section, write_card  # noqa: E402
 from models.ifqa import groups, sections  # noqa: E402
 from models.ifqa.peers import load_peers  # noqa: E402
 from models.ifqa.scoring import Scorers, Shipped, one_thread_milliseconds  # noqa: E402
 from models.ifqa.unseen import restore, train_unseen  # noqa: E402
 
-BEGIN, END = "<!-- evaluation: begin (written by evaluate.py) -->", "<!-- evaluation: end -->"
 SIDE = 256
 
 
@@ -87,10 +87,10 @@ def evaluate(args: argparse.Namespace) -> None:
         done.append(section())
         report(done[-1])
     if not args.limit:
-        write_card(args.model, done, absent, names, clean, one_thread_milliseconds(args.model / shipped.card["file"]))
+        tell(args.model, done, absent, names, clean, one_thread_milliseconds(args.model / shipped.card["file"]))
 
 
-def labelled(args: argparse.Namespace, scorers: Scorers, spread: float) -> sections.Section:
+def labelled(args: argparse.Namespace, scorers: Scorers, spread: float) -> Section:
     """The section by UTKFace labels."""
     faces, labels = groups.read_labelled(args.labelled, args.detector, per_race=250)
     return groups.by_label(faces, labels, scorers, spread)
@@ -120,7 +120,7 @@ def read_glasses(path: Path | None, names: list[str]) -> np.ndarray | None:
     return np.array([n in wearing for n in names])
 
 
-def report(section: sections.Section) -> None:
+def report(section: Section) -> None:
     """Print a section as soon as it is there."""
     say(section.title)
     print(section.markdown(), flush=True)
@@ -128,40 +128,20 @@ def report(section: sections.Section) -> None:
         print(f"  misses {line}", flush=True)
 
 
-def write_card(
-    model: Path,
-    done: list[sections.Section],
-    absent: list[str],
-    names: list[str],
-    clean: np.ndarray,
-    milliseconds: float,
+def tell(
+    model: Path, done: list[Section], absent: list[str], names: list[str], clean: np.ndarray, milliseconds: float
 ) -> None:
-    """Put the tables between card.md's markers; the same goals as evaluation.json."""
+    """Put the tables into card.md and the goals into evaluation.json."""
     card = json.loads((model / "card.json").read_text())
-    met, missed = ([g for s in done for g in s.met], [g for s in done for g in s.missed])
-    lines = [
-        BEGIN,
+    intro = (
         f"Weights sha256 `{card['sha256'][:16]}`, {card['training_steps']} training steps, {len(names)} "
         f"evaluation faces, 95 % bootstrap intervals. One face takes {milliseconds:.1f} ms on one CPU thread "
         f"({card['gmac']} GMAC, {card['parameters'] / 1e6:.2f} M parameters). Clean faces score "
-        f"{np.median(clean):.3f} in the median (p10 {np.quantile(clean, 0.1):.3f}).",
-        "",
-        *(f"Not measured: {line}" for line in absent),
-        f"**Goals met: {len(met)} of {len(met) + len(missed)}.** Missed:",
-        "",
-        *([f"* {g}" for g in missed] or ["* none"]),
-        "",
-        *(s.markdown() for s in done),
-        END,
-    ]
-    path = model / "card.md"
-    text = path.read_text() if path.is_file() else f"# ifqa\n\n{BEGIN}\n{END}\n"
-    start, stop = text.index(BEGIN), text.index(END) + len(END)
-    path.write_text(text[:start] + "\n".join(lines) + text[stop:])
-    (model / "evaluation.json").write_text(
-        json.dumps({"sha256": card["sha256"], "met": met, "missed": missed}, indent=2) + "\n"
+        f"{np.median(clean):.3f} in the median (p10 {np.quantile(clean, 0.1):.3f})."
     )
-    say(f"wrote {path}: {len(met)} goals met, {len(missed)} missed")
+    page = model / "card.md"
+    met, missed = write_card(page, model / "evaluation.json", intro, done, absent, card["sha256"])
+    say(f"wrote {page}: {met} goals met, {missed} missed")
 
 
 def say(line: str) -> None:

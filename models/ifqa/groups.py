@@ -12,9 +12,9 @@ import onnxruntime
 
 from models.common.align import align_ffhq
 from models.common.images import DataError, decode_rgb, list_sources
+from models.common.report import Section
 from models.common.stats import bootstrap, spearman
 from models.ifqa.scoring import Scorers
-from models.ifqa.sections import Section
 
 RACES = ("White", "Black", "Asian", "Indian", "others")
 AGES = ((0, 12), (13, 29), (30, 49), (50, 69), (70, 120))

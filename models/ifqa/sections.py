@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 
 import numpy as np
 
 from models.common.regions import region_mask
+from models.common.report import Section
 from models.common.stats import (
     auc,
     bootstrap,
@@ -27,33 +27,6 @@ from streamgate.zoo.ifqa import face_ellipse
 Faces = Sequence[np.ndarray]
 GOALS_WITHIN = {"blur": 0.98, "noise": 0.98, "low resolution": 0.98, "JPEG": 0.95, "mixture": 0.95}
 GOAL_ACROSS = 0.90
-
-
-@dataclass
-class Section:
-    """One table of the card, and the goals it meets or misses."""
-
-    title: str
-    header: list[str]
-    rows: list[list[str]] = field(default_factory=list)
-    note: str = ""
-    met: list[str] = field(default_factory=list)
-    missed: list[str] = field(default_factory=list)
-
-    def goal(self, name: str, value: float, wanted: float, percent: bool = False) -> None:
-        """Book a goal by the figure itself; how sure it is shows in the table's interval."""
-        scale, unit = (100, " %") if percent else (1, "")
-        line = f"{name}: {value * scale:.4g}{unit} (goal {wanted * scale:g}{unit})"
-        (self.met if value >= wanted else self.missed).append(line)
-
-    def markdown(self) -> str:
-        """Heading, note, table."""
-        lines = [f"### {self.title}", ""]
-        if self.note:
-            lines += [self.note, ""]
-        lines += ["| " + " | ".join(self.header) + " |", "|" + " --- |" * len(self.header)]
-        lines += ["| " + " | ".join(row) + " |" for row in self.rows]
-        return "\n".join(lines) + "\n"
 
 
 def severities(faces: Faces, scorers: Scorers) -> tuple[Section, np.ndarray]:
@@ -93,7 +66,7 @@ def _order_rows(
         changed = scorers.score([change(f, i) for i, f in enumerate(faces)])
         shares = {n: mean_estimate(in_order(clean[n], changed[n]).astype(float)) for n in scorers.names}
         section.rows.append([title, *(shares[n].text(1, percent=True) for n in scorers.names)])
-        section.goal(title, shares["IFQA"].value, wanted, percent=True)
+        section.goal(title, shares["IFQA"].value, wanted, unit=" %")
 
 
 def local_order(faces: Faces, scorers: Scorers) -> Section:
@@ -172,7 +145,7 @@ def footage(faces: Faces, scorers: Scorers) -> Section:
             right = np.mean([in_order(scores[a][name], scores[b][name]) for a, b in name_pairs], axis=0)
             shares.append(mean_estimate(right))
         section.rows.append([title, *(s.text(1, percent=True) for s in shares)])
-    section.goal("footage, all pairs", shares[0].value, 0.95, percent=True)
+    section.goal("footage, all pairs", shares[0].value, 0.95, unit=" %")
     chain = []
     for name in scorers.names:
         steps = [scores[a][name] > scores[b][name] for a, b in pairwise(heights)]
@@ -205,5 +178,5 @@ def mirror(faces: Faces, scorers: Scorers, graded: np.ndarray) -> Section:
         section.rows.append([title, *(f"{p * 100:.1f} %" for p in parts)])
     share = mean_estimate((difference <= 0.05 * (high - low)).astype(float))
     section.rows.append(["faces within 5 %", share.text(1, percent=True), "-"])
-    section.goal("mirror, faces within 5 % of the range of all scores", share.value, 0.95, percent=True)
+    section.goal("mirror, faces within 5 % of the range of all scores", share.value, 0.95, unit=" %")
     return section

@@ -23,9 +23,9 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
 from models.common.images import DataError  # noqa: E402
+from models.common.report import Section, write_card  # noqa: E402
 from models.recognizer import sections, views  # noqa: E402
 from models.recognizer.network import OwnNetwork  # noqa: E402
-from models.recognizer.report import Section, write_card  # noqa: E402
 from streamgate.errors import StreamgateError  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
 
@@ -76,10 +76,12 @@ def evaluate(args: argparse.Namespace) -> None:
         say(f"not measured: {line}")
     if not args.only_lfw:
         page = args.page or args.model / "card.md"
-        write_card(
-            page, page.with_name("evaluation.json"), done, absent, own.card["sha256"], own.card["training_steps"]
+        sha256 = own.card["sha256"]
+        intro = (
+            f"Weights sha256 `{sha256[:16]}`, {own.card['training_steps']} training steps; 95 % bootstrap intervals."
         )
-        say(f"wrote {page}")
+        met, missed = write_card(page, page.with_name("evaluation.json"), intro, done, absent, sha256)
+        say(f"wrote {page}: {met} goals met, {missed} missed")
 
 
 def questions(

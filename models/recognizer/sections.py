@@ -12,10 +12,10 @@ import numpy as np
 
 from models.common.degrade import draw_mixture
 from models.common.images import DataError, decode_rgb, list_sources
+from models.common.report import Section
 from models.common.stats import auc, bootstrap, mean_estimate
 from models.recognizer.covers import draw_cover
 from models.recognizer.network import Face, OwnNetwork, find_face, sharpness
-from models.recognizer.report import Section
 from streamgate.networks import Networks
 
 FMR = 1e-3
@@ -61,7 +61,7 @@ def verification(embeddings: Mapping[str, np.ndarray], pairs: Pairs) -> Section:
         estimate = mean_estimate(right.astype(float))
         section.rows.append([name, estimate.text(2, percent=True), f"{100 * worst:.2f} %"])
         if name == "this":
-            section.goal("LFW accuracy", 100 * estimate.value, 97, unit=" %")
+            section.goal("LFW accuracy", estimate.value, 0.97, unit=" %")
     return section
 
 
@@ -107,7 +107,7 @@ def discard(names: list[str], faces: list[Face], pairs: Pairs, own: OwnNetwork, 
         after = mean_estimate(missed[kept].astype(float)).text(1, percent=True)
         before = mean_estimate(missed.astype(float)).text(1, percent=True)
         section.rows.append([name, before, after, cuts[name].text(1, percent=True)])
-    section.goal("cut of FNMR by SER-FIQ", 100 * cuts["SER-FIQ"].value, 40, unit=" %")
+    section.goal("cut of FNMR by SER-FIQ", cuts["SER-FIQ"].value, 0.4, unit=" %")
     for name in [name for name in cuts if name != "SER-FIQ"]:
         section.goal(f"cut by SER-FIQ over {name}", 100 * (cuts["SER-FIQ"].value - cuts[name].value), 0, unit=" points")
     return section

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 
 from models.common.images import DataError, read_rgb
+from models.common.report import Section
 from models.common.stats import mean_estimate
 from models.recognizer.covers import mask, texture
 from models.recognizer.network import Face, OwnNetwork, detect
-from models.recognizer.report import Section
 from streamgate.networks import Networks
 from streamgate.networks.alignment import arcface_matrix
 from streamgate.zoo.store import models_folder
@@ -105,8 +105,8 @@ def speed(own: OwnNetwork, runs: int = 60) -> Section:
             times[name].append(1000 * (time.process_time() - start))
     medians = {name: float(np.median(values)) for name, values in times.items()}
     section = Section("Speed, one thread", ["graph", "ms a face"], [[n, f"{m:.2f}"] for n, m in medians.items()])
-    extra = 100 * (medians["this"] / medians["this without heads"] - 1)
-    section.goal("what the heads add", extra, 5, at_most=True, unit=" %")
+    extra = medians["this"] / medians["this without heads"] - 1
+    section.goal("what the heads add", extra, 0.05, at_most=True, unit=" %")
     if "standard recognizer" in medians:
         ratio = medians["this"] / medians["standard recognizer"]
         section.goal("time over the standard recognizer's", ratio, 1.0, at_most=True)
@@ -117,9 +117,7 @@ def _frames(video: Path, every: int) -> list[np.ndarray]:
     import av
 
     with av.open(str(video)) as container:
-        return [
-            frame.to_ndarray(format="rgb24") for i, frame in enumerate(container.decode(video=0)) if i % every == 0
-        ]
+        return [frame.to_ndarray(format="rgb24") for i, frame in enumerate(container.decode(video=0)) if i % every == 0]
 
 
 def _largest(frames: Sequence[np.ndarray], networks: Networks) -> Face:

@@ -1,8 +1,9 @@
-"""Tables of the card: titles, rows, goals met and missed."""
+"""What an evaluation writes: tables with the goals they meet or miss, put between a card's markers."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,8 +22,13 @@ class Section:
     missed: list[str] = field(default_factory=list)
 
     def goal(self, name: str, value: float, wanted: float, at_most: bool = False, unit: str = "") -> None:
-        """Book a goal by the figure itself; how sure it is shows in the table's interval."""
-        line = f"{name}: {value:.4g}{unit} (goal {'at most' if at_most else 'at least'} {wanted:g}{unit})"
+        """Book a goal by the figure itself; how sure it is shows in the table's interval.
+
+        unit: goes behind both figures; of " %" both are shares 0..1, shown times 100.
+        """
+        scale = 100 if unit == " %" else 1
+        bound = "at most" if at_most else "at least"
+        line = f"{name}: {value * scale:.4g}{unit} (goal {bound} {wanted * scale:g}{unit})"
         reached = value <= wanted if at_most else value >= wanted
         (self.met if reached else self.missed).append(line)
 
@@ -36,22 +42,34 @@ class Section:
         return "\n".join(lines) + "\n"
 
 
-def write_card(page: Path, figures: Path, sections: list[Section], absent: list[str], sha256: str, steps: int) -> None:
-    """Put the tables between the page's markers, and the goals into a JSON file."""
+def write_card(
+    page: Path, figures: Path, intro: str, sections: Sequence[Section], absent: Sequence[str], sha256: str
+) -> tuple[int, int]:
+    """Put intro, goals and tables between the page's markers, and the goals into the JSON file `figures`.
+
+    Returns how many goals are met and missed.
+    """
     met, missed = ([g for s in sections for g in s.met], [g for s in sections for g in s.missed])
     lines = [
         BEGIN,
-        f"Weights sha256 `{sha256[:16]}`, {steps} training steps; 95 % bootstrap intervals.",
+        intro,
         "",
+        *(f"Not measured: {line}\n" for line in absent),
         f"**Goals met: {len(met)} of {len(met) + len(missed)}.** Missed:",
         "",
         *([f"* {goal}" for goal in missed] or ["* none"]),
         "",
-        *[f"Not measured: {line}\n" for line in absent],
         *(section.markdown() for section in sections),
         END,
     ]
-    text = page.read_text() if page.is_file() else f"# recognizer\n\n{BEGIN}\n{END}\n"
+    text = page.read_text() if page.is_file() else f"# {page.parent.name}\n\n{BEGIN}\n{END}\n"
     start, stop = text.index(BEGIN), text.index(END) + len(END)
-    page.write_text(text[:start] + "\n".join(lines) + text[stop:])
-    figures.write_text(json.dumps({"sha256": sha256, "met": met, "missed": missed}, indent=2) + "\n")
+    _replace(page, text[:start] + "\n".join(lines) + text[stop:])
+    _replace(figures, json.dumps({"sha256": sha256, "met": met, "missed": missed}, indent=2) + "\n")
+    return len(met), len(missed)
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    part.replace(path)
