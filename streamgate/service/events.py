@@ -1,0 +1,105 @@
+"""`/api/events`: what happens, to any number of browsers as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from streamgate.service.hub import EventHub, HubEvent
+from streamgate.service.state import ServiceState
+
+MAX_LISTENERS = 512
+"""Browsers that may listen at once; one more is told to come back later."""
+
+_WAITING_EVENTS = 256
+_HEARTBEAT_S = 15.0
+_WRITE_LIMIT_S = 30.0
+_LIFETIME_S = 3600.0
+_GREETING = b"retry: 2000\n: streamgate\n\n"
+
+
+class EventStreams:
+    """The open event streams of one server; lives in its event loop."""
+
+    def __init__(self, state: ServiceState) -> None:
+        self._hub: EventHub = state.hub
+        self._flags: set[asyncio.Event] = set()
+        self._stopping = False
+
+    @property
+    def full(self) -> bool:
+        """Whether nobody else may listen for now."""
+        return len(self._flags) >= MAX_LISTENERS
+
+    def stop(self) -> None:
+        """End all streams; from the event loop."""
+        self._stopping = True
+        for flag in self._flags:
+            flag.set()
+
+    async def serve(self, after: int | None, receive: Any, send: Any) -> None:
+        """Send events until the browser leaves, stops reading for 30 s, an hour is over or the server stops.
+
+        A browser that is slow loses its oldest events once 256 wait, and is told by a `gap` event with their
+        number (null when it comes back to a server that was restarted). The hour bounds how long a session
+        that has run out still listens; browsers come back by themselves.
+
+        Args:
+            after: number of the last event that this browser saw, None when it is new.
+            receive, send: the ASGI channels.
+        """
+        loop = asyncio.get_running_loop()
+        flag = asyncio.Event()
+        self._flags.add(flag)
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(flag.set)
+
+        gone = asyncio.create_task(_until_gone(receive, flag))
+        ends_at = loop.time() + _LIFETIME_S
+        try:
+            with self._hub.subscribe(limit=_WAITING_EVENTS, after=after, wake=wake) as subscription:
+                headers = [
+                    (b"content-type", b"text/event-stream; charset=utf-8"),
+                    (b"cache-control", b"no-store"),
+                    (b"x-accel-buffering", b"no"),
+                ]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                body = _GREETING
+                last = after
+                while not self._stopping and not gone.done() and loop.time() < ends_at:
+                    waiting = subscription.take()
+                    body += b"".join(_with_gap(waiting, last))
+                    last = waiting[-1].number if waiting else last
+                    if body:
+                        message = {"type": "http.response.body", "body": body, "more_body": True}
+                        await asyncio.wait_for(send(message), _WRITE_LIMIT_S)
+                        body = b""
+                    try:
+                        await asyncio.wait_for(flag.wait(), _HEARTBEAT_S)
+                    except TimeoutError:
+                        body = b": still here\n\n"
+                    flag.clear()
+                await asyncio.wait_for(send({"type": "http.response.body", "body": b""}), _WRITE_LIMIT_S)
+        except TimeoutError:
+            pass  # it does not read any more; the server closes the connection
+        finally:
+            self._flags.discard(flag)
+            gone.cancel()
+
+
+async def _until_gone(receive: Any, flag: asyncio.Event) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    flag.set()
+
+
+def _with_gap(events: list[HubEvent], last: int | None) -> list[bytes]:
+    lines = []
+    for event in events:
+        if last is not None and event.number != last + 1:
+            missed = event.number - last - 1 if event.number > last else None
+            lines.append(f'event: gap\ndata: {{"missed":{"null" if missed is None else missed}}}\n\n'.encode())
+        lines.append(f"id: {event.number}\nevent: {event.kind}\ndata: {event.data}\n\n".encode())
+        last = event.number
+    return lines

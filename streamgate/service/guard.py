@@ -1,0 +1,141 @@
+"""What every request passes before it reaches an answer: Host, origin, token; and what every answer carries."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import urlsplit
+
+from streamgate.service.auth import SESSION_COOKIE, Access, Throttle, bearer_of, host_allowed
+
+_LOG = logging.getLogger("streamgate.http")
+
+_OPEN_PATHS = frozenset({"/healthz", "/readyz", "/login", "/favicon.ico"})
+_OPEN_FOLDER = "/static/"
+"""Probes, the log-in and the package's own style sheets and scripts, which hold nothing of anybody."""
+
+SECURITY_HEADERS = {
+    "content-security-policy": (
+        "default-src 'self'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+        "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    # Not no-referrer: with that, browsers hide the origin of our own log-in form from us too.
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+}
+_HEADER_LINES = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+
+
+class Guard:
+    """ASGI middleware around the application.
+
+    Args:
+        app: the application.
+        access: the token; None when nobody is asked (loopback only).
+        throttle: shared with the log-in, so that guessing by header and by form count together.
+        loopback: only Host headers that name this machine are answered.
+        fault: called when an answer broke.
+    """
+
+    def __init__(
+        self, app: Any, *, access: Access | None, throttle: Throttle, loopback: bool, fault: Callable[[], None]
+    ) -> None:
+        self._app = app
+        self._access = access
+        self._throttle = throttle
+        self._loopback = loopback
+        self._fault = fault
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+            else:
+                await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def send_guarded(message: Any) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message = {**message, "headers": [*message.get("headers", []), *_HEADER_LINES]}
+            await send(message)
+
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await _answer(send_guarded, *refusal)
+            return
+        try:
+            await self._app(scope, receive, send_guarded)
+        except Exception as error:
+            # One line: the trace of a broken answer is of no use to whoever runs the service.
+            _LOG.error("%s %s failed: %s", scope["method"], scope["path"], type(error).__name__)
+            self._fault()
+            if not started:
+                await _answer(send_guarded, 500, "the answer broke; the service goes on", {})
+
+    def _refusal(self, scope: Any) -> tuple[int, str, dict[str, str]] | None:
+        """Status, reason and headers of the answer to a request that goes no further; None when it may."""
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        path = scope["path"]
+        host = headers.get("host", "")
+        if self._loopback and not host_allowed(host):
+            return 421, "this server answers to localhost only; behind a proxy, let it send `Host: localhost`", {}
+        if _from_another_site(headers, host, reading=scope["method"] in ("GET", "HEAD")):
+            return 403, "requests from another site are refused", {}
+        if self._access is None or path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER):
+            return None
+        if self._access.session_fits(_session_of(headers)):
+            return None
+        bearer = bearer_of(headers)
+        if bearer is not None:
+            client = client_of(scope)
+            wait = self._throttle.wait_seconds(client)
+            if wait > 0:
+                return 429, "too many wrong tokens; try again later", {"retry-after": str(int(wait) + 1)}
+            if self._access.token_fits(bearer):
+                return None
+            self._throttle.failed(client)
+        if path == "/" and bearer is None:
+            return 303, "", {"location": "/login"}
+        return 401, "log in, or send `Authorization: Bearer TOKEN`", {"www-authenticate": "Bearer"}
+
+
+def client_of(scope: Any) -> str:
+    """The address that a request comes from."""
+    return scope["client"][0] if scope.get("client") else "unknown"
+
+
+def _session_of(headers: dict[str, str]) -> str:
+    try:
+        morsel = SimpleCookie(headers.get("cookie", "")).get(SESSION_COOKIE)
+    except CookieError:
+        return ""
+    return morsel.value if morsel is not None else ""
+
+
+def _from_another_site(headers: dict[str, str], host: str, *, reading: bool) -> bool:
+    """Whether a browser says that a page of another site makes this request; following a link from one is fine."""
+    site = headers.get("sec-fetch-site")
+    if site == "same-origin":
+        return False  # also where a proxy changed the Host, so that it and the Origin differ
+    if site in ("cross-site", "same-site") and headers.get("sec-fetch-mode") != "navigate":
+        return True
+    origin = headers.get("origin")
+    return not reading and origin is not None and urlsplit(origin).netloc.lower() != host.strip().lower()
+
+
+async def _answer(send: Any, status: int, reason: str, headers: dict[str, str]) -> None:
+    body = json.dumps({"error": reason}).encode() if reason else b""
+    lines = {"content-type": "application/json", "content-length": str(len(body)), "cache-control": "no-store"}
+    pairs = [(name.encode(), value.encode()) for name, value in {**lines, **headers}.items()]
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,46 @@
+// What the server says: answers to questions, and events as they happen.
+
+export class Missing extends Error {}
+
+export async function ask(address) {
+  const answer = await fetch(address, { headers: { accept: "application/json" } });
+  if (answer.status === 401) {
+    location.assign("/login");
+    return new Promise(() => {}); // the page is about to go
+  }
+  if (answer.status === 404) throw new Missing(address);
+  if (!answer.ok) throw new Error(`${address}: ${answer.status}`);
+  return answer.json();
+}
+
+// The address of a face; a key holds slashes, which stay.
+export function addressOf(face, part = "") {
+  const key = face.key.split("/").map(encodeURIComponent).join("/");
+  // The number makes the address of a better picture a new one.
+  return `/api/faces/${key}${part && `/${part}?v=${face.number}`}`;
+}
+
+// Listens for ever. `on` holds a function an event kind, and `open` (listening: fetch what was missed) and `lost`.
+export function listen(on) {
+  let source;
+  let again;
+  const connect = () => {
+    clearTimeout(again);
+    source?.close();
+    source = new EventSource("/api/events");
+    source.onopen = () => on.open();
+    source.onerror = () => {
+      on.lost();
+      // The browser tries again by itself, except after an answer that was no stream: then find out why.
+      if (source.readyState === EventSource.CLOSED) {
+        ask("/api/streams").catch(() => {});
+        again = setTimeout(connect, 4000);
+      }
+    };
+    source.addEventListener("gap", () => on.open());
+    for (const kind of ["face", "stream", "removed", "config"]) {
+      source.addEventListener(kind, (event) => on[kind]?.(JSON.parse(event.data)));
+    }
+  };
+  connect();
+}

@@ -1,0 +1,160 @@
+// A track's quality over time: a curve, a point an evaluated face, below it where the gate was open and shut.
+
+import { draw, make, say } from "./dom.js";
+
+const HEIGHT = 190;
+const LEFT = 30;
+const RIGHT = 10;
+const TOP = 12;
+const BAND = 10; // height of the gate's band
+const AXIS = 22; // room for the times
+
+export class Chart {
+  constructor(holder, readout) {
+    this.holder = holder;
+    this.readout = readout;
+    this.points = [];
+    this.place = null;
+    new ResizeObserver(() => this.render()).observe(holder);
+    holder.addEventListener("pointermove", (event) => this.point(event));
+    holder.addEventListener("pointerdown", (event) => this.point(event));
+    holder.addEventListener("pointerleave", () => this.show(null));
+    holder.addEventListener("blur", () => this.show(null), true);
+    holder.addEventListener("keydown", (event) => this.step(event));
+  }
+
+  // `points`: {pts_seconds, quality or null, passed}; `chosen`: pts_seconds of the face, `start`: of its track.
+  set(points, chosen, start, end) {
+    this.points = points;
+    this.chosen = chosen;
+    this.start = Math.min(start, points[0]?.pts_seconds ?? start);
+    this.end = Math.max(end, points.at(-1)?.pts_seconds ?? end, this.start + 0.001);
+    this.place = null;
+    this.width = 0;
+    this.render();
+    this.show(null);
+  }
+
+  x(pts) {
+    return LEFT + ((pts - this.start) / (this.end - this.start)) * (this.width - LEFT - RIGHT);
+  }
+
+  y(quality) {
+    const floor = HEIGHT - AXIS - BAND - 8;
+    return floor - (quality / 100) * (floor - TOP);
+  }
+
+  render() {
+    const width = Math.round(this.holder.clientWidth);
+    if (!width || width === this.width) return;
+    this.width = width;
+    const passed = this.points.filter((point) => point.passed).length;
+    const svg = draw("svg", {
+      viewBox: `0 0 ${width} ${HEIGHT}`,
+      preserveAspectRatio: "none",
+      role: "img",
+      tabindex: this.points.length ? "0" : null,
+      "aria-label":
+        `Quality of ${this.points.length} evaluated faces over ${(this.end - this.start).toFixed(1)} seconds; ` +
+        `${passed} passed the gate. Arrow keys read single points.`,
+    });
+    svg.append(
+      draw("defs", {}, draw("pattern", { id: "shut", width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(25)" }, draw("line", { class: "hatch", x1: 1, y1: 0, x2: 1, y2: 5 }))),
+    );
+    for (const level of [0, 50, 100]) {
+      const y = Math.round(this.y(level)) + 0.5;
+      svg.append(
+        draw("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y, y2: y }),
+        draw("text", { x: LEFT - 7, y: y + 4, "text-anchor": "end" }, String(level)),
+      );
+    }
+    for (const seconds of ticks(this.end - this.start, Math.max(2, Math.floor(width / 110)))) {
+      const x = this.x(this.start + seconds);
+      svg.append(draw("text", { x, y: HEIGHT - 4, "text-anchor": x > width - 30 ? "end" : "middle" }, `${trimmed(seconds)} s`));
+    }
+    svg.append(...this.band());
+    const scored = this.points.filter((point) => point.quality !== null);
+    svg.append(
+      draw("polyline", {
+        class: "curve",
+        points: scored.map((point) => `${this.x(point.pts_seconds).toFixed(1)},${this.y(point.quality).toFixed(1)}`).join(" "),
+      }),
+    );
+    if (scored.length <= width / 9) {
+      for (const point of scored) {
+        svg.append(draw("circle", { class: point.passed ? "point passed" : "point", cx: this.x(point.pts_seconds), cy: this.y(point.quality), r: 2.75 }));
+      }
+    }
+    this.cursor = draw("line", { class: "cursor", y1: TOP, y2: HEIGHT - AXIS, visibility: "hidden" });
+    svg.append(this.cursor);
+    const own = nearest(this.points, this.chosen);
+    const x = this.x(this.chosen);
+    svg.append(draw("line", { class: "chosen-line", x1: x, x2: x, y1: TOP, y2: HEIGHT - AXIS }));
+    if (own && own.quality !== null) svg.append(draw("circle", { class: "chosen", cx: x, cy: this.y(own.quality), r: 6 }));
+    this.holder.replaceChildren(this.points.length ? svg : make("p", { class: "note" }, "Nothing is known about this track yet."));
+  }
+
+  // Each evaluated face stands for the time half way to its neighbours.
+  band() {
+    const top = HEIGHT - AXIS - BAND;
+    return runs(this.points, this.start, this.end).map(({ from, to, passed }) => {
+      const x = this.x(from);
+      const place = { x, y: top, width: Math.max(1, this.x(to) - x), height: BAND, rx: 1.5 };
+      return draw("rect", { ...place, ...(passed ? { class: "band-passed" } : { fill: "url(#shut)" }) });
+    });
+  }
+
+  point(event) {
+    if (!this.points.length) return;
+    const share = (event.clientX - this.holder.getBoundingClientRect().left - LEFT) / (this.width - LEFT - RIGHT);
+    const pts = this.start + Math.min(1, Math.max(0, share)) * (this.end - this.start);
+    this.show(this.points.indexOf(nearest(this.points, pts)));
+  }
+
+  step(event) {
+    const steps = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
+    if (!(event.key in steps) || !this.points.length) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const from = this.place ?? this.points.indexOf(nearest(this.points, this.chosen));
+    this.show(Math.min(this.points.length - 1, Math.max(0, from + steps[event.key])));
+  }
+
+  show(place) {
+    this.place = place;
+    const point = this.points[place];
+    if (this.cursor) {
+      this.cursor.setAttribute("visibility", point ? "visible" : "hidden");
+      if (point) for (const end of ["x1", "x2"]) this.cursor.setAttribute(end, this.x(point.pts_seconds));
+    }
+    if (!point) return say(this.readout, "");
+    const quality = point.quality === null ? "not fully scored" : `quality ${point.quality.toFixed(0)}`;
+    say(this.readout, `${(point.pts_seconds - this.start).toFixed(1)} s: ${quality}, ${point.passed ? "passed" : "turned away"}`);
+  }
+}
+
+function nearest(points, pts) {
+  return points.reduce((best, point) => (best && Math.abs(best.pts_seconds - pts) <= Math.abs(point.pts_seconds - pts) ? best : point), null);
+}
+
+function runs(points, start, end) {
+  const found = [];
+  points.forEach((point, place) => {
+    const from = place ? (points[place - 1].pts_seconds + point.pts_seconds) / 2 : start;
+    const to = place + 1 < points.length ? (point.pts_seconds + points[place + 1].pts_seconds) / 2 : end;
+    const last = found.at(-1);
+    if (last && last.passed === point.passed) last.to = to;
+    else found.push({ from, to, passed: point.passed });
+  });
+  return found;
+}
+
+function ticks(span, most) {
+  const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600];
+  const step = steps.find((one) => span / one <= most) ?? 7200;
+  return Array.from({ length: Math.floor(span / step + 1e-9) + 1 }, (_, place) => place * step);
+}
+
+function trimmed(seconds) {
+  return String(Math.round(seconds * 10) / 10);
+}

@@ -1,0 +1,98 @@
+// The row of streams: state and rate each; a click shows the faces of that one only.
+
+import { make, one, say } from "./dom.js";
+import * as words from "./words.js";
+
+export class Streams {
+  constructor(onChosen) {
+    this.chosen = null;
+    this.known = new Map();
+    this.onChosen = onChosen;
+    this.list = one("streams");
+  }
+
+  // Everything anew, in the order of the configuration.
+  set({ overview, streams, login }) {
+    const names = new Set(streams.map((stream) => stream.name));
+    for (const name of [...this.known.keys()]) if (!names.has(name)) this.remove({ name });
+    streams.forEach((stream, place) => {
+      const item = this.update(stream);
+      if (this.list.children[place] !== item) this.list.insertBefore(item, this.list.children[place] ?? null);
+    });
+    one("streams-empty").hidden = streams.length > 0;
+    one("logout").hidden = !login;
+    this.note(overview);
+  }
+
+  update(stream) {
+    let entry = this.known.get(stream.name);
+    if (!entry) {
+      entry = this.build(stream.name);
+      this.known.set(stream.name, entry);
+      this.list.append(entry.item);
+    }
+    const running = stream.state === "running";
+    entry.button.dataset.state = stream.state;
+    say(entry.state, words.STATES[stream.state] ?? stream.state);
+    say(entry.rate, running ? stream.fps.toFixed(stream.fps < 9.95 ? 1 : 0) : "–");
+    say(entry.count, stream.faces === 1 ? "1 face" : `${words.grouped(stream.faces)} faces`);
+    const trouble = running ? "" : troubleOf(stream);
+    say(entry.trouble, trouble);
+    entry.trouble.hidden = !trouble;
+    entry.button.title = `${stream.url}${stream.width ? `, ${stream.width} × ${stream.height}` : ""}`;
+    return entry.item;
+  }
+
+  remove({ name }) {
+    this.known.get(name)?.item.remove();
+    this.known.delete(name);
+    if (this.chosen === name) this.choose(null);
+  }
+
+  choose(name) {
+    this.chosen = name;
+    for (const [other, { button }] of this.known) button.setAttribute("aria-pressed", String(other === name));
+    this.onChosen(name);
+  }
+
+  note(overview) {
+    const parts = [];
+    if (overview.stopping) parts.push("stopping");
+    else if (!overview.models_loaded) parts.push("loading the networks");
+    else if (overview.streams) parts.push(`${overview.streams_running} of ${overview.streams} running`);
+    if (overview.config_error) parts.push(`configuration not in force: ${overview.config_error}`);
+    for (const [kind, one] of Object.entries(overview.destinations)) {
+      if (!one.ok) parts.push(`${kind}: ${one.error ?? "not reachable"}`);
+      if (one.spool_events) parts.push(`${words.grouped(one.spool_events)} events wait for ${kind}`);
+    }
+    say(this.noteLine ??= one("streams-note"), parts.join(" · "));
+  }
+
+  build(name) {
+    const state = make("span");
+    const rate = make("span");
+    const count = make("span", { class: "count" });
+    const trouble = make("span", { class: "trouble", hidden: true });
+    const button = make(
+      "button",
+      { type: "button", class: "stream", "aria-pressed": "false" },
+      make("span", { class: "name" }, name),
+      make("span", { class: "rate" }, rate, make("small", {}, "fps")),
+      make("span", { class: "state" }, make("span", { class: "dot", "aria-hidden": "true" }), state),
+      count,
+      trouble,
+    );
+    button.addEventListener("click", () => this.choose(this.chosen === name ? null : name));
+    return { item: make("li", {}, button), button, state, rate, count, trouble };
+  }
+}
+
+function troubleOf(stream) {
+  const parts = [];
+  if (stream.error) parts.push(stream.error);
+  if (stream.retry_at) {
+    const seconds = Math.ceil((new Date(stream.retry_at) - Date.now()) / 1000);
+    if (seconds > 0) parts.push(`next try in ${seconds < 90 ? `${seconds} s` : `${Math.round(seconds / 60)} min`}`);
+  }
+  return parts.join("; ");
+}

@@ -1,0 +1,195 @@
+// The wall: the latest best faces, newest first. It holds still while somebody points at it, moves through it by
+// keyboard or reads further down; what came meanwhile waits behind a button.
+
+import { addressOf } from "./api.js";
+import { make, meter, one, say } from "./dom.js";
+import * as words from "./words.js";
+
+const SHOWN = 60;
+const KEPT = 240;
+
+export class Wall {
+  constructor() {
+    this.faces = new Map(); // key -> face, all that is known
+    this.tiles = new Map(); // key -> {item, face}
+    this.list = one("wall");
+    this.newer = one("newer");
+    this.stream = null;
+    this.passedOnly = false;
+    this.paused = false;
+    this.loaded = false;
+    this.newer.addEventListener("click", () => {
+      this.render();
+      scrollTo({ top: 0, behavior: "smooth" });
+      this.list.querySelector("a")?.focus({ preventScroll: true });
+    });
+    this.list.addEventListener("keydown", (event) => this.move(event));
+    this.list.addEventListener("pointerleave", () => this.offer());
+    this.list.addEventListener("focusout", () => setTimeout(() => this.offer()));
+    addEventListener("scroll", () => this.offer(), { passive: true });
+    setInterval(() => this.tick(), 5000);
+  }
+
+  set(faces) {
+    this.loaded = true;
+    const known = new Set(faces.map((face) => face.key));
+    // After a restart of the service its numbers begin anew: what it does not know any more is forgotten.
+    for (const key of this.faces.keys()) if (!known.has(key)) this.faces.delete(key);
+    for (const face of faces) this.faces.set(face.key, face);
+    this.offer();
+  }
+
+  add(face) {
+    const before = this.faces.get(face.key);
+    if (before && before.number > face.number) return;
+    this.faces.set(face.key, face);
+    if (this.faces.size > KEPT) this.faces.delete(this.sorted()[KEPT].key);
+    const tile = this.tiles.get(face.key);
+    if (tile && !this.paused) this.refresh(tile, face); // better pictures of those shown appear in place
+    this.offer();
+  }
+
+  filter({ stream = this.stream, passedOnly = this.passedOnly }) {
+    this.stream = stream;
+    this.passedOnly = passedOnly;
+    this.render();
+  }
+
+  pause(paused) {
+    this.paused = paused;
+    this.offer();
+  }
+
+  // Faces as shown, in their order; the detail walks through them.
+  shown() {
+    return [...this.list.children].map((item) => this.faces.get(item.dataset.key)).filter(Boolean);
+  }
+
+  wanted() {
+    return this.sorted()
+      .filter((face) => (!this.stream || face.stream === this.stream) && (!this.passedOnly || face.record.gate.passed))
+      .slice(0, SHOWN);
+  }
+
+  sorted() {
+    return [...this.faces.values()].sort((a, b) => b.number - a.number);
+  }
+
+  held() {
+    return (
+      this.paused ||
+      document.querySelector("dialog[open]") !== null ||
+      this.list.matches(":hover") ||
+      this.list.contains(document.activeElement) ||
+      this.list.getBoundingClientRect().top < 0
+    );
+  }
+
+  offer() {
+    if (this.tiles.size && this.held()) {
+      const fresh = this.wanted().filter((face) => !this.tiles.has(face.key)).length;
+      this.newer.hidden = fresh === 0;
+      if (fresh) say(this.newer, fresh === 1 ? "1 newer face" : `${fresh} newer faces`);
+    } else {
+      this.render();
+    }
+  }
+
+  render() {
+    this.newer.hidden = true;
+    const wanted = this.wanted();
+    const keys = new Set(wanted.map((face) => face.key));
+    const first = this.tiles.size === 0;
+    for (const [key, tile] of this.tiles) {
+      if (!keys.has(key)) {
+        tile.item.remove();
+        this.tiles.delete(key);
+      }
+    }
+    // An improved face keeps its place as long as it is shown: only what is new comes to the front.
+    const fresh = wanted.filter((face) => !this.tiles.has(face.key));
+    for (const face of wanted) if (this.tiles.has(face.key)) this.refresh(this.tiles.get(face.key), face);
+    for (const face of fresh.reverse()) {
+      const item = make("li", { "data-key": face.key, class: first ? null : "fresh" });
+      const tile = { item, face: null };
+      this.tiles.set(face.key, tile);
+      this.refresh(tile, face);
+      this.list.prepend(item);
+    }
+    const empty = this.loaded && wanted.length === 0;
+    one("wall-empty").hidden = !empty;
+    if (empty) say(one("wall-empty-text"), this.emptyText());
+    this.tick();
+  }
+
+  emptyText() {
+    if (this.faces.size === 0) return "No face yet. The best face of each person appears here while they are in view.";
+    if (this.stream && this.passedOnly) return `No face of ${this.stream} has passed yet.`;
+    return this.stream ? `No face of ${this.stream} yet.` : "No face has passed yet.";
+  }
+
+  refresh(tile, face) {
+    if (tile.face?.number === face.number) return;
+    const { record } = face;
+    const shut = !record.gate.passed;
+    const when = momentOf(face);
+    if (!tile.link) {
+      tile.photo = make("img", { alt: "", width: 256, height: 256, decoding: "async" });
+      tile.frame = make("div", { class: "frame" }, tile.photo);
+      tile.body = make("div");
+      tile.link = make("a", {}, tile.frame, tile.body);
+      tile.item.append(tile.link);
+    }
+    tile.face = face;
+    tile.link.className = shut ? "tile shut" : "tile";
+    tile.link.href = `#face=${encodeURIComponent(face.key)}`;
+    tile.link.setAttribute("aria-label", labelOf(face, when));
+    tile.photo.src = addressOf(face, "photo");
+    tile.frame.querySelector(".inview")?.remove();
+    if (face.kind === "improved") tile.frame.append(make("span", { class: "inview" }, "in view"));
+    tile.time = make("time", { datetime: when?.toISOString(), title: when?.toLocaleString() });
+    tile.body.replaceChildren(
+      make("div", { class: "score" }, make("b", {}, words.whole(record.quality)), meter((record.quality ?? 0) / 100)),
+      make("div", { class: "where" }, make("span", {}, face.stream), tile.time),
+      ...(shut ? [make("div", { class: "reasons" }, words.reasons(record.gate))] : []),
+    );
+  }
+
+  tick() {
+    const now = Date.now();
+    for (const { face, time } of this.tiles.values()) {
+      const when = momentOf(face);
+      if (when) say(time, words.age(when, now));
+    }
+    const held = this.paused ? "paused" : "";
+    const passing = this.stream ? `of ${this.stream}` : "";
+    say(one("wall-note"), [passing, held].filter(Boolean).join(" · "));
+  }
+
+  // Arrow keys go through the grid as it is laid out.
+  move(event) {
+    const links = [...this.list.querySelectorAll("a")];
+    const place = links.indexOf(document.activeElement);
+    if (place < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
+    const columns = getComputedStyle(this.list).gridTemplateColumns.split(" ").length;
+    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
+    const target = { Home: 0, End: links.length - 1 }[event.key] ?? place + (steps[event.key] ?? 0);
+    if (target === place && !(event.key in steps)) return;
+    event.preventDefault();
+    links[target]?.focus();
+  }
+}
+
+export function momentOf(face) {
+  const text = face.record.captured_at;
+  return text ? new Date(text) : null;
+}
+
+function labelOf(face, when) {
+  const { quality, gate } = face.record;
+  const parts = [`Face from ${face.stream}`];
+  parts.push(quality === null ? "quality not known" : `quality ${Math.round(quality)} of 100`);
+  if (!gate.passed) parts.push(`turned away: ${words.reasons(gate)}`);
+  if (when) parts.push(words.clock(when));
+  return parts.join(", ");
+}

@@ -1,0 +1,100 @@
+// How figures and names read on the page.
+
+export const MEASURES = [
+  ["serfiq", "SER-FIQ", "how surely a recognizer knows this face"],
+  ["ifqa", "IFQA", "how much it looks like a clean photograph"],
+  ["yaw", "Yaw", "turned to a side"],
+  ["pitch", "Pitch", "turned up or down"],
+  ["roll", "Roll", "tilted"],
+  ["size", "Size", "distance between the eyes in the picture"],
+  ["edge", "In frame", "share of the face inside the picture"],
+  ["sharpness", "Sharpness", "fine detail against contrast"],
+  ["exposure", "Exposure", "share that is neither dark nor burnt out"],
+  ["occlusion", "Uncovered", "share that nothing covers"],
+  ["eyes", "Eyes", "open"],
+];
+
+const REASONS = {
+  serfiq_low: "not recognisable",
+  ifqa_low: "not clean",
+  yaw: "turned aside",
+  pitch: "up or down",
+  small: "small",
+  edge: "cut off",
+  blurred: "blurred",
+  dark: "dark",
+  bright: "too bright",
+  occluded: "covered",
+  eyes_closed: "eyes closed",
+};
+
+const STATUSES = {
+  not_scored: "not scored",
+  no_weights: "no network for it",
+  uncalibrated: "not calibrated",
+  error: "failed",
+};
+
+export const STATES = {
+  connecting: "Connecting",
+  running: "Running",
+  stalled: "Stalled",
+  waiting: "Waiting",
+  failed: "Refused",
+};
+
+export function reasons(gate) {
+  return gate.reasons.map((name) => REASONS[name] ?? name).join(", ");
+}
+
+export function raw(name, measure) {
+  const value = measure.raw;
+  switch (name) {
+    case "yaw":
+    case "pitch":
+    case "roll":
+      return `${signed(value)}°`;
+    case "size":
+      return `${value.toFixed(0)} px`;
+    case "edge":
+    case "exposure":
+    case "occlusion":
+      return `${Math.round(value * 100)} %`;
+    default:
+      return value.toFixed(3);
+  }
+}
+
+export function status(measure) {
+  return STATUSES[measure.status] ?? measure.status;
+}
+
+export function whole(value) {
+  return value === null || value === undefined ? "–" : String(Math.round(value));
+}
+
+export function grouped(value) {
+  return value.toLocaleString("en-GB").replaceAll(",", "\u202f");
+}
+
+export function age(moment, now) {
+  const seconds = Math.max(0, (now - moment) / 1000);
+  if (seconds < 5) return "now";
+  if (seconds < 60) return `${Math.floor(seconds)} s ago`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
+  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ago`;
+  return `${Math.floor(seconds / 86400)} d ago`;
+}
+
+export function clock(moment) {
+  return moment.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+}
+
+export function day(moment) {
+  return moment.toLocaleDateString([], { weekday: "short", day: "numeric", month: "short", year: "numeric" });
+}
+
+function signed(value) {
+  const rounded = Math.round(value * 10) / 10;
+  return (rounded < 0 ? "−" : rounded > 0 ? "+" : "") + Math.abs(rounded).toFixed(1);
+}
