@@ -10,6 +10,13 @@ from streamgate.frames import Array
 SIDE = 128
 """Side of the picture in pixels; the network computes its map at 64 x 64."""
 
+# Where the embedded network's map counts (centre and half axes as shares of the side, as in zoo/ifqa.py); outside
+# it the colour fades but stays, since other weights may count the whole picture.
+_CENTRE = (0.5, 0.575)
+_HALF_AXES = (0.27, 0.345)
+_FADE = 0.18
+_OUTSIDE = 0.22
+
 # Level 0 (not like a clean photograph) to 1 (like one), RGBA. Lightness rises with the level, so that the order
 # shows without colour vision too; good parts are nearly transparent. detail.css has the same colours.
 _LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -27,8 +34,18 @@ def heatmap_png(ifqa_map: Array) -> bytes:
     level = cv2.resize(np.asarray(ifqa_map, np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     level = np.clip(np.nan_to_num(level), 0.0, 1.0)
     red, green, blue, alpha = (np.interp(level, _LEVELS, channel) for channel in _COLOURS.T)
+    alpha = alpha * _weight()
     picture = np.round(np.stack([blue, green, red, alpha], axis=-1)).astype(np.uint8)
     done, data = cv2.imencode(".png", picture)
     if not done:
         raise ValueError(f"OpenCV could not encode a map of {ifqa_map.shape} as PNG")
     return data.tobytes()
+
+
+def _weight() -> Array:
+    """How strongly the map shows, (SIDE, SIDE) in 0..1."""
+    axis = (np.arange(SIDE) + 0.5) / SIDE
+    across, down = (axis - _CENTRE[0]) / _HALF_AXES[0], (axis - _CENTRE[1]) / _HALF_AXES[1]
+    radius = np.hypot(across[None, :], down[:, None])
+    inside = np.clip((1 + _FADE - radius) / (2 * _FADE), 0.0, 1.0)
+    return _OUTSIDE + (1 - _OUTSIDE) * inside * inside * (3 - 2 * inside)

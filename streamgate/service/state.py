@@ -28,6 +28,7 @@ from enum import StrEnum
 from typing import Any
 
 from streamgate import __version__
+from streamgate.frames import Candidate
 from streamgate.service.hub import EventHub, HubEvent, Subscription
 from streamgate.service.meters import SIZES, Counts, Distribution, Histogram, Histograms, Metric, Sample
 
@@ -115,11 +116,19 @@ class StreamSnapshot:
 @dataclass(frozen=True, slots=True)
 class QualityPoint:
     """One evaluated face of a track: seconds since the epoch's first frame, quality 0..100 (None: not all
-    measures are ok) and whether the gate let it pass."""
+    measures are ok) and whether the gate let it pass (None: no verdict, since scoring stopped when the face could
+    no longer become the best)."""
 
     pts_seconds: float
     quality: float | None
-    passed: bool
+    passed: bool | None
+
+    @classmethod
+    def of(cls, candidate: Candidate) -> QualityPoint:
+        """The point of an evaluated candidate."""
+        gate = candidate.gate
+        verdict = gate.passed if gate.passed or gate.reasons else None
+        return cls(candidate.pts_seconds, candidate.quality, verdict)
 
 
 @dataclass(frozen=True, slots=True)
