@@ -192,6 +192,29 @@ class IdentityConfig(_Section):
     store: Literal["none", "session", "disk"]
 
 
+class LiveConfig(_Section):
+    """How `serve` treats a stream."""
+
+    transport: Literal["tcp", "udp"]
+    connect_timeout_s: Seconds
+    read_timeout_s: Seconds
+    stall_s: Seconds
+    backoff_min_s: Seconds
+    backoff_max_s: Seconds
+    refused_retry_s: Annotated[float, Field(gt=0, le=86400)]
+    queue_frames: Annotated[int, Field(ge=1, le=1000)]
+    queue_moments: Annotated[int, Field(ge=1, le=1000)]
+    max_track_s: Seconds
+    improved_interval_s: Seconds
+    improved_gain: Annotated[float, Field(ge=0, le=100)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> LiveConfig:
+        if self.backoff_min_s > self.backoff_max_s:
+            raise ValueError(f"backoff_min_s ({self.backoff_min_s}) must be <= backoff_max_s ({self.backoff_max_s})")
+        return self
+
+
 class Config(_Section):
     """The whole configuration of a run."""
 
@@ -207,6 +230,7 @@ class Config(_Section):
     serfiq: SerfiqConfig
     output: OutputConfig
     identity: IdentityConfig
+    live: LiveConfig
 
     @model_validator(mode="after")
     def _windows_fit(self) -> Config:

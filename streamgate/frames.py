@@ -187,7 +187,7 @@ class Evidence:
         exposure: share of face luma in 40..220.
         mean_luma: mean face luma 0..255; tells dark from bright when the exposure is bad.
         visible: visible share of the face 0..1 (occlusion).
-        eyes_open: 0..1.
+        eyes_open: probability that both eyes are open, 0..1.
         failed: names of measures whose computation failed.
     """
 
@@ -285,6 +285,8 @@ class BestShot:
     embedding: Array | None = None
     upscaled: float = 1.0
     """How many times larger the image is than the face in the source; 1.0 where nothing was enlarged."""
+    ifqa_map: Array | None = None
+    """Realness map, float32 (256, 256), over the image; None without IFQA."""
 
     @property
     def id(self) -> str:

@@ -7,10 +7,11 @@ CUDA. Queues are bounded: `submit` waits while its role's queue is full.
 from __future__ import annotations
 
 import os
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from threading import Condition, Thread
+from time import perf_counter
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +24,8 @@ from streamgate.networks.recognizer import RecognizerOutput
 
 Runner = Callable[[Sequence[Array]], Sequence[Any]]
 """Results in the order of the arrays, one each."""
+Observer = Callable[[str, int, float], None]
+"""Told of each run: role, number of items, seconds."""
 
 
 class Batcher:
@@ -32,12 +35,28 @@ class Batcher:
     the N axis; "pose" float32 (3,) degrees. Use as a context manager.
     """
 
-    def __init__(self, runners: Mapping[str, Runner], max_batch: int = 16, limit: int = 64, workers: int = 1):
-        """Start `workers` threads a role; at most `max_batch` items a run and `limit` waiting a role."""
-        self._lanes = {role: _Lane(role, run, max_batch, limit, workers) for role, run in runners.items()}
+    def __init__(
+        self,
+        runners: Mapping[str, Runner],
+        max_batch: int = 16,
+        limit: int = 64,
+        workers: int = 1,
+        observe: Observer | None = None,
+    ):
+        """Start `workers` threads a role; at most `max_batch` items a run, `limit` waiting a role and party."""
+        self._lanes = {
+            role: _Lane(role, _observed(role, run, observe), max_batch, limit, workers) for role, run in runners.items()
+        }
 
     @classmethod
-    def over(cls, networks: Networks, threshold: float = 0.5, workers: int | None = None, limit: int = 64) -> Batcher:
+    def over(
+        cls,
+        networks: Networks,
+        threshold: float = 0.5,
+        workers: int | None = None,
+        limit: int = 64,
+        observe: Observer | None = None,
+    ) -> Batcher:
         """A batcher over open networks; `threshold` is the detector's.
 
         On the CPU each item is a run of its own and `workers` runs of a role go on at once (default: one a
@@ -45,16 +64,18 @@ class Batcher:
         """
         if workers is None:
             workers = 1 if networks.on_cuda else min(8, os.cpu_count() or 1)
-        return cls(runners(networks, threshold), 16 if networks.on_cuda else 1, limit, workers)
+        return cls(runners(networks, threshold), 16 if networks.on_cuda else 1, limit, workers, observe)
 
-    def submit(self, role: str, picture: Array) -> Future[Any]:
+    def submit(self, role: str, picture: Array, party: str = "") -> Future[Any]:
         """Queue one picture; the future gives its result or the exception of the run it was in.
+
+        Parties take turns: one that asks for much (a crowd) makes no other wait for more than its own turn.
 
         Raises:
             KeyError: no such role (ifqa without weights).
             RuntimeError: the batcher is closed.
         """
-        return self._lanes[role].submit(picture)
+        return self._lanes[role].submit(picture, party)
 
     def close(self) -> None:
         """Finish what is queued, then stop the threads; a second call does nothing."""
@@ -95,6 +116,19 @@ def runners(networks: Networks, threshold: float) -> dict[str, Runner]:
     return found
 
 
+def _observed(role: str, run: Runner, observe: Observer | None) -> Runner:
+    if observe is None:
+        return run
+
+    def timed(pictures: Sequence[Array]) -> Sequence[Any]:
+        began = perf_counter()
+        results = run(pictures)
+        observe(role, len(pictures), perf_counter() - began)
+        return results
+
+    return timed
+
+
 class _Lane:
     """The queue and the threads of one role."""
 
@@ -102,7 +136,8 @@ class _Lane:
         self._run = run
         self._max_batch = max_batch
         self._limit = limit
-        self._waiting: deque[tuple[Array, Future[Any]]] = deque()
+        # By party; the one that was served last stands last.
+        self._waiting: OrderedDict[str, deque[tuple[Array, Future[Any]]]] = OrderedDict()
         self._changed = Condition()
         self._closed = False
         self._threads = [
@@ -111,13 +146,13 @@ class _Lane:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, picture: Array) -> Future[Any]:
+    def submit(self, picture: Array, party: str) -> Future[Any]:
         future: Future[Any] = Future()
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._waiting) < self._limit)
+            self._changed.wait_for(lambda: self._closed or len(self._waiting.get(party, ())) < self._limit)
             if self._closed:
                 raise RuntimeError("the networks are closed: a Gate cannot be used after close() or its with block")
-            self._waiting.append((picture, future))
+            self._waiting.setdefault(party, deque()).append((picture, future))
             self._changed.notify_all()
         return future
 
@@ -136,13 +171,21 @@ class _Lane:
                 self._changed.wait_for(lambda: self._closed or bool(self._waiting))
                 if not self._waiting:
                     return
-                count = min(self._max_batch, len(self._waiting))
-                taken = [self._waiting.popleft() for _ in range(count)]
+                taken = []
+                while self._waiting and len(taken) < self._max_batch:
+                    taken.append(self._next())
                 self._changed.notify_all()
             # A future cancelled while it waited is dropped here; from now on it can no longer be cancelled.
             taken = [(picture, future) for picture, future in taken if future.set_running_or_notify_cancel()]
             if taken:
                 self._answer(taken)
+
+    def _next(self) -> tuple[Array, Future[Any]]:
+        party, queue = self._waiting.popitem(last=False)
+        item = queue.popleft()
+        if queue:
+            self._waiting[party] = queue
+        return item
 
     def _answer(self, taken: list[tuple[Array, Future[Any]]]) -> None:
         try:

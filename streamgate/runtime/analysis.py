@@ -82,6 +82,19 @@ class Analysis:
         for selector in ready:
             self._drain(selector)
 
+    @property
+    def open_tracks(self) -> list[int]:
+        """Ids of the tracks that go on, those that may still prove to be noise left out."""
+        return sorted(self._people & self._selectors.keys())
+
+    def standing(self, track_id: int) -> BestShot | None:
+        """The best shot of an open track so far, when there is one that passed the gate."""
+        selector = self._selectors[track_id]
+        best = next(iter(selector.keeper.finish()), None)
+        if best is None or not best.candidate.gate.passed:
+            return None
+        return self._shot(_info(selector), best)
+
     def finish(self) -> Iterator[TrackEnd]:
         """End every track: the source is over, or the run stops."""
         yield from self.end(sorted(self._selectors))
@@ -106,9 +119,7 @@ class Analysis:
         return self._selectors[track_id]
 
     def _ended(self, selector: TrackSelector) -> TrackEnd:
-        track = TrackInfo(
-            selector.track_id, selector.first_pts, selector.last_pts, selector.frames_seen, selector.frames_scored
-        )
+        track = _info(selector)
         shots = tuple(self._shot(track, ranked) for ranked in selector.keeper.finish())
         self.counts.tracks += 1
         self.counts.kept += len(shots)
@@ -144,6 +155,7 @@ class Analysis:
             name=candidate.name,
             upscaled=self._scorer.upscaled(candidate),
             embedding=candidate.evidence.embedding if keeps_identity else None,
+            ifqa_map=candidate.evidence.ifqa_map,
         )
 
     def _drain(self, selector: TrackSelector) -> None:
@@ -155,6 +167,12 @@ class Analysis:
                     self._near_misses[selector.track_id] = candidate
             self.counts.rejected.update(candidate.gate.reasons)
             self._emit_candidate(candidate)
+
+
+def _info(selector: TrackSelector) -> TrackInfo:
+    return TrackInfo(
+        selector.track_id, selector.first_pts, selector.last_pts, selector.frames_seen, selector.frames_scored
+    )
 
 
 def _distance_from_passing(candidate: Candidate) -> tuple[int, float]:

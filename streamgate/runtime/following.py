@@ -46,21 +46,30 @@ class Moment:
 
 
 class Follower:
-    """Follows the faces of one source."""
+    """Follows the faces of one source.
 
-    def __init__(self, config: Config, infer: Infer) -> None:
+    With `max_track_s` a track that lasts longer is ended and its face becomes a new one: on a live stream nobody
+    wants to wait for its end for ever.
+    """
+
+    def __init__(self, config: Config, infer: Infer, *, max_track_s: float | None = None) -> None:
         self._config = config
         self._infer = infer
         self._tracker = Tracker(config.tracking)
         self._cuts = CutDetector(config.tracking)
         self._next_detection = -np.inf
+        self._max_track_s = max_track_s
+        self._size: tuple[int, int] | None = None
 
     def moments(self, frames: Iterable[Frame]) -> Iterator[Moment]:
         """One moment a frame, in order; tracks open at the end are not ended by a moment of their own."""
         for frame in frames:
             until = frame.pts_seconds + frame.duration_seconds
             moment = Moment(frame.pts_seconds, until, frame.width, frame.height)
-            if frame.unrelated or self._cuts.is_cut(frame):
+            # Boxes of another picture size mean nothing in this one.
+            resized = self._size not in (None, (frame.width, frame.height))
+            self._size = frame.width, frame.height
+            if frame.unrelated or self._cuts.is_cut(frame) or resized:
                 moment.ended += [track.track_id for track in self._tracker.flush()]
                 self._next_detection = -np.inf
             if self._config.exhaustive or frame.unrelated or frame.pts_seconds >= self._next_detection:
@@ -74,6 +83,9 @@ class Follower:
         (found,) = self._infer([Ask("detector", thumbnail)])
         faces = enlarged(found, thumbnail, frame.picture)
         moment.faces_detected = sum(face.score >= self._config.tracking.high_score for face in faces)
+        if self._max_track_s is not None:
+            expired = self._tracker.expire(frame.pts_seconds - self._max_track_s)
+            moment.ended += [track.track_id for track in expired]
         update = self._tracker.update(frame.pts_seconds, faces)
         moment.ended += [track.track_id for track in update.lost]
         for track in update.born:

@@ -93,6 +93,12 @@ class Tracker:
         self._tracks += born
         return TrackerUpdate(sorted(seen, key=lambda pair: pair[0].track_id), born, lost)
 
+    def expire(self, born_before: float) -> list[Track]:
+        """End the tracks first seen before `born_before` (pts seconds); returns them by birth."""
+        ended = [track for track in self._tracks if track.first_pts < born_before]
+        self._tracks = [track for track in self._tracks if track.first_pts >= born_before]
+        return ended
+
     def flush(self) -> list[Track]:
         """End all tracks, at a cut or at the end; returns them by birth."""
         ended, self._tracks = self._tracks, []

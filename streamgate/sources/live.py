@@ -1,0 +1,285 @@
+"""Live streams: one connection to a camera, a playlist, or a file that plays at its own pace.
+
+A connection ends in a `LiveError` that says what kind of trouble it was; whoever holds the stream decides when to
+come back. FFmpeg's own words about RTSP are few: a dead server looks like the end of a file, a silent one hangs
+until the time-out of `av.open` (its options `stimeout` and `rw_timeout` do nothing).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import unquote, urlsplit
+
+import av
+from av import Packet, VideoFrame
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from streamgate.config import LiveConfig
+from streamgate.errors import SourceError, UsageError, redact_url, scrub
+from streamgate.frames import Frame
+from streamgate.sources.base import SourceStats
+from streamgate.sources.container import open_video
+from streamgate.sources.deinterlace import Deinterlacer
+from streamgate.sources.liveclock import LiveClock, Pace
+from streamgate.sources.picture import PictureMaker
+
+SCHEMES = ("rtsp", "rtsps", "http", "https", "file")
+_WHITELIST = {
+    "rtsp": "rtsp,rtp,tcp,udp,http,https,tls,crypto",
+    "rtsps": "rtsp,rtsps,rtp,srtp,tcp,udp,tls,crypto",
+    # No `file`: a playlist from the network must not read what lies on this machine.
+    "http": "http,https,httpproxy,tcp,tls,crypto,hls,data",
+    "https": "https,http,httpproxy,tcp,tls,crypto,hls,data",
+}
+_DAMAGED_IN_A_ROW = 500
+"""Packets without a picture after which a connection is given up: some twenty seconds."""
+
+
+class Trouble(StrEnum):
+    """Why a stream gives no pictures."""
+
+    REFUSED = "refused"
+    """Wrong user or password, or not allowed: trying on may lock the account."""
+    MISSING = "missing"
+    """The server is there, the stream is not."""
+    UNREACHABLE = "unreachable"
+    SILENT = "silent"
+    """Connected, and then nothing came."""
+    UNREADABLE = "unreadable"
+    """What came is no video that can be decoded."""
+    ENDED = "ended"
+    """The other side closed; on a live stream that is a disconnect."""
+
+
+class LiveError(SourceError):
+    """A stream could not be opened, or stopped; one line without secrets."""
+
+    def __init__(self, trouble: Trouble, message: str, location: str) -> None:
+        super().__init__(message, location)
+        self.trouble = trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A decoded frame with the moment (`time.monotonic()`) at which its last packet came in."""
+
+    frame: Frame
+    monotonic: float
+
+
+def check_address(url: str) -> str:
+    """Return `url` in its full form (a path becomes file://). Raises UsageError for what cannot be a stream."""
+    if "://" not in url:
+        if not url.strip():
+            raise UsageError("the address of a stream is empty; give rtsp://HOST/PATH")
+        return f"file://{Path(url).absolute()}"
+    scheme = url.partition("://")[0].lower()
+    if scheme not in SCHEMES:
+        raise UsageError(f"{redact_url(url)}: not a stream known here; use {', '.join(SCHEMES)}, or a file's path")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        # Not with the reason: a parser's words may quote the password.
+        raise UsageError(f"{redact_url(url)}: host or port is malformed; special characters of a password "
+                         "must be percent-encoded") from None  # fmt: skip
+    if scheme != "file" and not parts.hostname:
+        raise UsageError(f"{redact_url(url)}: the host is missing")
+    return url
+
+
+class LiveConnection:
+    """One connection, from the handshake to its end; `frames()` is read once. A context manager.
+
+    Args:
+        url: as `check_address` returns it, secrets included; they reach no message.
+        options: time-outs and transport.
+
+    Raises:
+        LiveError: it cannot be opened.
+    """
+
+    def __init__(self, url: str, options: LiveConfig) -> None:
+        self.location = redact_url(url)
+        self.stats = SourceStats()
+        self.decode_seconds = 0.0
+        """Time spent in the decoder since this was last set to zero."""
+        self._url = url
+        self._options = options
+        scheme = url.partition("://")[0].lower()
+        self._container, self._stream = self._open(scheme)
+        codec = self._stream.codec_context
+        # One thread: others would hold frames back, and with many streams all cores are busy anyway.
+        codec.thread_count = 1
+        self._time_base = self._stream.time_base or Fraction(1, 90_000)
+        self._maker = PictureMaker(codec.name, self._stream.sample_aspect_ratio)
+        self._clock = LiveClock()
+        # A camera paces itself; a file or a playlist would come as fast as it can be read.
+        self._pace = None if scheme in ("rtsp", "rtsps") else Pace()
+        self._damaged = 0
+
+    def frames(self) -> Iterator[Arrived]:
+        """Yield frames as they come. Never ends by itself but with a LiveError.
+
+        `pts_seconds` counts from the first frame, `captured_at` is the wall clock's time of arrival.
+        """
+        deinterlacer = Deinterlacer(self._time_base)
+        index = 0
+        last_picture = time.monotonic()
+        for packet, arrived in self._packets():
+            for decoded in self._decode(packet):
+                for picture in deinterlacer.feed(decoded):
+                    last_picture = time.monotonic()
+                    yield self._timed(picture, index, arrived)
+                    index += 1
+                    del picture
+                del decoded
+            if time.monotonic() - last_picture > self._options.read_timeout_s:
+                raise self._error(Trouble.UNREADABLE, "data comes in but no picture can be decoded from it")
+
+    def close(self) -> None:
+        """Release the connection; closing twice is fine."""
+        self._container.close()
+
+    def _open(self, scheme: str) -> tuple[InputContainer, VideoStream]:
+        if scheme == "file":
+            try:
+                path = Path(unquote(self._url.partition("://")[2]))
+                return open_video(path, self.location, 1)
+            except SourceError as error:
+                trouble = Trouble.UNREADABLE if path.exists() else Trouble.MISSING
+                raise LiveError(trouble, str(error), self.location) from None
+        options: dict[str, str] = {"protocol_whitelist": _WHITELIST[scheme]}
+        if scheme in ("rtsp", "rtsps"):
+            # Size and codec stand in the session description: looking long would only delay the first picture.
+            options |= {"rtsp_transport": self._options.transport, "allowed_media_types": "video",
+                        "probesize": "32768", "analyzeduration": "500000"}  # fmt: skip
+        try:
+            container = av.open(
+                self._url,
+                options=options,
+                timeout=(self._options.connect_timeout_s, self._options.read_timeout_s),
+                metadata_errors="replace",
+            )
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise self._explain(error, opening=True) from None
+        stream = container.streams.best("video")
+        if not isinstance(stream, VideoStream) or stream.codec_context is None:
+            container.close()
+            raise self._error(Trouble.UNREADABLE, "has no video that can be decoded here; check the stream's codec")
+        return container, stream
+
+    def _packets(self) -> Iterator[tuple[Packet, float]]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                break
+            except (av.error.FFmpegError, OSError, ValueError) as error:
+                raise self._explain(error, opening=False) from None
+            if packet.size:
+                yield packet, time.monotonic()
+        raise self._error(Trouble.ENDED, "the other side closed the connection")
+
+    def _decode(self, packet: Packet) -> list[VideoFrame]:
+        began = time.perf_counter()
+        frames: list[VideoFrame] = []
+        try:
+            frames = self._stream.codec_context.decode(packet)
+        except (av.error.FFmpegError, OSError, ValueError):
+            self.stats.decode_errors += 1
+            self._damaged += 1
+            if self._damaged >= _DAMAGED_IN_A_ROW:
+                raise self._error(Trouble.UNREADABLE, "its pictures cannot be decoded") from None
+        self.decode_seconds += time.perf_counter() - began
+        if frames:
+            self._damaged = 0
+            self.stats.decode_errors += sum(frame.is_corrupt for frame in frames)
+        return frames
+
+    def _timed(self, decoded: VideoFrame, index: int, arrived: float) -> Arrived:
+        base = decoded.time_base or self._time_base
+        pts = None if decoded.pts is None else float(decoded.pts * base)
+        if self._pace is not None:
+            arrived = self._pace.wait(pts)
+        seconds, estimated = self._clock.stamp(pts, arrived)
+        self.stats.frames += 1
+        self.stats.pts_estimated += estimated
+        duration = float(decoded.duration * base) if decoded.duration else 0.0
+        frame = Frame(
+            self._maker.picture(decoded),
+            seconds,
+            duration,
+            index,
+            estimated,
+            # What lies between arrival and now was spent here, in decoding.
+            datetime.fromtimestamp(time.time() - (time.monotonic() - arrived), UTC),
+        )
+        return Arrived(frame, arrived)
+
+    def _explain(self, error: Exception, *, opening: bool) -> LiveError:
+        """FFmpeg's error as trouble in plain words."""
+        for kinds, trouble, text in _TROUBLES:
+            if isinstance(error, kinds):
+                return self._error(trouble, text)
+        if isinstance(error, (av.error.ExitError, TimeoutError)):
+            if opening:
+                limit = self._options.connect_timeout_s
+                return self._error(Trouble.UNREACHABLE, f"no answer within {limit:g} s; check address and network")
+            return self._error(Trouble.SILENT, f"nothing came for {self._options.read_timeout_s:g} s")
+        if isinstance(error, av.error.InvalidDataError):
+            return self._error(Trouble.UNREADABLE, "what comes from there is no video stream; check the address")
+        said = scrub(str(getattr(error, "strerror", None) or error), self._url, unquote(self._url))
+        what = "cannot be reached" if opening else "the connection broke"
+        return self._error(Trouble.UNREACHABLE, f"{what} ({said}); check address and network")
+
+    def _error(self, trouble: Trouble, text: str) -> LiveError:
+        return LiveError(trouble, f"{self.location}: {text}", self.location)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+_TROUBLES: tuple[tuple[Any, Trouble, str], ...] = (
+    (
+        av.error.HTTPUnauthorizedError,
+        Trouble.REFUSED,
+        "the camera refuses user or password (401); correct them in its address",
+    ),
+    (
+        av.error.HTTPForbiddenError,
+        Trouble.REFUSED,
+        "this user may not see the stream (403); allow it in the camera",
+    ),
+    (
+        av.error.HTTPNotFoundError,
+        Trouble.MISSING,
+        "there is no such stream (404); check the path of the address",
+    ),
+    (
+        (av.error.HTTPError,),
+        Trouble.UNREACHABLE,
+        "the server answers with an error; check it",
+    ),
+    (
+        av.error.ConnectionRefusedError,
+        Trouble.UNREACHABLE,
+        "connection refused; check that the camera is on, and the port",
+    ),
+)
+"""Most special first."""

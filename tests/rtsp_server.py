@@ -1,0 +1,285 @@
+"""An RTSP camera on the loopback that loops real clips, and misbehaves when asked to.
+
+    python tests/rtsp_server.py PORT CLIP [CLIP2...] [--fps 25] [--user NAME --password SECRET]
+
+H.264 over RTP, interleaved in the RTSP connection (TCP), paced as a camera paces. What a path answers:
+
+    /stream     CLIP, round and round           /streamN    the Nth clip (from 0)
+    /once       CLIP, then the connection ends  /change     CLIP, then CLIP2 (another resolution), in turn
+    /mute       all well, but no media comes    /jump       time stamps leap by an hour every 2 s
+    /missing    404                             /closed     401 whatever one says
+    /forbidden  403                             /garbage    bytes that are no RTSP
+
+With --user, every other path wants them (Basic). The process can be stopped (SIGSTOP) or killed: `start_camera`
+gives tests one of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import itertools
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import pytest
+from av.bitstream import BitStreamFilterContext
+
+PAYLOAD = 1400
+CLOCK = 90_000
+
+
+@dataclass
+class Clip:
+    """Access units in decoding order: seconds since the clip's start as shown, and their NAL units."""
+
+    units: list[tuple[float, list[bytes]]]
+    seconds: float
+
+    @property
+    def parameter_sets(self) -> list[bytes]:
+        return [nal for nal in self.units[0][1] if nal[0] & 31 in (7, 8)]
+
+
+def load(path: str, fps: float | None = None) -> Clip:
+    """Read an H.264 clip; with `fps` it is played at that rate instead of its own."""
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        annex_b = BitStreamFilterContext("h264_mp4toannexb", stream)
+        packets = []
+        for packet in container.demux(stream):
+            packets += [(one.pts, bytes(one)) for one in annex_b.filter(packet if packet.size else None)]
+        base = float(stream.time_base)
+        rate = float(stream.average_rate)
+    pace = rate / fps if fps else 1.0
+    first = min(pts for pts, _ in packets)
+    units = [((pts - first) * base * pace, list(_nals(data))) for pts, data in packets]
+    return Clip(units, len(units) / rate * pace)
+
+
+def _nals(data: bytes) -> Iterator[bytes]:
+    marks = [(found.start(), found.end()) for found in re.finditer(b"\x00\x00\x00?\x01", data)]
+    for (_, start), (end, _) in itertools.zip_longest(marks, marks[1:], fillvalue=(len(data), 0)):
+        if nal := data[start:end]:
+            yield nal
+
+
+class Packets:
+    """RTP packets of one connection, framed for the interleaved channel 0 (RFC 2326, RFC 6184)."""
+
+    def __init__(self) -> None:
+        self._sequence = 0
+
+    def unit(self, seconds: float, nals: list[bytes]) -> bytes:
+        stamp = int(seconds * CLOCK) & 0xFFFFFFFF
+        parts = [part for nal in nals for part in self._parts(nal)]
+        out = bytearray()
+        for place, part in enumerate(parts):
+            marker = 0x80 if place == len(parts) - 1 else 0
+            out += struct.pack(">BBH", 36, 0, 12 + len(part))
+            out += struct.pack(">BBHII", 0x80, 96 | marker, self._sequence & 0xFFFF, stamp, 0xC0FFEE)
+            out += part
+            self._sequence += 1
+        return bytes(out)
+
+    @staticmethod
+    def _parts(nal: bytes) -> Iterator[bytes]:
+        if len(nal) <= PAYLOAD:
+            yield nal
+            return
+        indicator, kind, body = nal[0] & 0xE0 | 28, nal[0] & 31, nal[1:]
+        for start in range(0, len(body), PAYLOAD - 2):
+            edge = (0x80 if start == 0 else 0) | (0x40 if start + PAYLOAD - 2 >= len(body) else 0)
+            yield bytes((indicator, edge | kind)) + body[start : start + PAYLOAD - 2]
+
+
+class Camera:
+    def __init__(self, clips: list[Clip], credentials: str = "") -> None:
+        self._clips = clips
+        self._wanted = "Basic " + base64.b64encode(credentials.encode()).decode() if credentials else None
+
+    async def client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        playing: asyncio.Task[None] | None = None
+        try:
+            while True:
+                first = await reader.readexactly(1)
+                if first == b"$":  # RTCP from the client
+                    _, length = struct.unpack(">BH", await reader.readexactly(3))
+                    await reader.readexactly(length)
+                    continue
+                lines = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                method, url, _ = lines[0].split(" ", 2)
+                headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
+                path = "/" + re.sub(r"^rtsp://[^/]*/?", "", url).split("/")[0].split("?")[0]
+                answer = self._answer(method, path, url, headers)
+                writer.write(answer)
+                await writer.drain()
+                if path == "/garbage" or method == "TEARDOWN":
+                    return
+                if method == "PLAY" and path != "/mute":
+                    playing = asyncio.create_task(self._play(path, writer))
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, ValueError):
+            pass
+        finally:
+            if playing is not None:
+                playing.cancel()
+            writer.close()
+
+    def _answer(self, method: str, path: str, url: str, headers: dict[str, str]) -> bytes:
+        def reply(status: str = "200 OK", body: str = "", **fields: str) -> bytes:
+            head = [f"RTSP/1.0 {status}", f"CSeq: {headers.get('cseq', '0')}"]
+            head += [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
+            if body:
+                head.append(f"Content-Length: {len(body)}")
+            return ("\r\n".join(head) + "\r\n\r\n" + body).encode()
+
+        if path == "/garbage":
+            return os.urandom(4096)
+        if method == "OPTIONS":
+            return reply(Public="OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER")
+        refused = self._wanted is not None and headers.get("authorization") != self._wanted
+        if path == "/closed" or (refused and path not in ("/missing", "/forbidden")):
+            return reply("401 Unauthorized", WWW_Authenticate='Basic realm="camera"')
+        if path == "/forbidden":
+            return reply("403 Forbidden")
+        clip = self._clip(path)
+        if clip is None:
+            return reply("404 Not Found")
+        if method == "DESCRIBE":
+            sets = ",".join(base64.b64encode(nal).decode() for nal in clip.parameter_sets)
+            body = (
+                "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\na=control:*\r\n"
+                "m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
+                f"a=fmtp:96 packetization-mode=1;sprop-parameter-sets={sets}\r\na=control:track0\r\n"
+            )
+            return reply(body=body, Content_Type="application/sdp", Content_Base=url + "/")
+        if method == "SETUP":
+            if "TCP" not in headers.get("transport", ""):
+                return reply("461 Unsupported Transport")
+            return reply(Transport="RTP/AVP/TCP;unicast;interleaved=0-1", Session="1;timeout=60")
+        if method == "PLAY":
+            return reply(Session="1", Range="npt=0.000-")
+        return reply(Session="1")
+
+    def _clip(self, path: str) -> Clip | None:
+        if path in ("/stream", "/once", "/change", "/mute", "/jump"):
+            return self._clips[0]
+        found = re.fullmatch(r"/stream(\d+)", path)
+        return self._clips[int(found[1])] if found and int(found[1]) < len(self._clips) else None
+
+    async def _play(self, path: str, writer: asyncio.StreamWriter) -> None:
+        clip = self._clip(path)
+        assert clip is not None
+        turns = itertools.cycle(self._clips[:2]) if path == "/change" else itertools.repeat(clip)
+        packets = Packets()
+        began, offset = time.monotonic(), 0.0
+        with suppress(ConnectionError):
+            for clip in turns:
+                spacing = clip.seconds / len(clip.units)
+                for place, (shown, nals) in enumerate(clip.units):
+                    due = began + offset + place * spacing
+                    if (wait := due - time.monotonic()) > 0:
+                        await asyncio.sleep(wait)
+                    seconds = offset + shown
+                    if path == "/jump":
+                        seconds += 3600 * int(seconds / 2)
+                    writer.write(packets.unit(seconds, nals))
+                    await writer.drain()
+                offset += clip.seconds
+                if path == "/once":
+                    break
+            writer.close()
+
+
+async def serve(port: int, clips: list[Clip], credentials: str = "") -> None:
+    server = await asyncio.start_server(Camera(clips, credentials).client, "127.0.0.1", port)
+    print("ready", flush=True)
+    async with server:
+        await server.serve_forever()
+
+
+@dataclass
+class CameraProcess:
+    """A camera in a process of its own, which can be killed, stopped and started again on its port."""
+
+    clips: list[Path]
+    port: int
+    options: tuple[str, ...] = ()
+    process: subprocess.Popen[bytes] | None = field(default=None)
+
+    def url(self, path: str = "stream", credentials: str = "") -> str:
+        return f"rtsp://{credentials}127.0.0.1:{self.port}/{path}"
+
+    def start(self) -> None:
+        command = [sys.executable, __file__, str(self.port), *map(str, self.clips), *self.options]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        if self.process.stdout.readline().strip() != b"ready":
+            raise RuntimeError("the camera did not come up")
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+            self.process = None
+
+    def freeze(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def start_camera() -> Iterator[Callable[..., CameraProcess]]:
+    """Starts a camera over the given clips on a spare port of the loopback."""
+    running: list[CameraProcess] = []
+
+    def start(*clips: Path, options: tuple[str, ...] = ()) -> CameraProcess:
+        camera = CameraProcess(list(clips), free_port(), options)
+        camera.start()
+        running.append(camera)
+        return camera
+
+    yield start
+    for camera in running:
+        camera.kill()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    parser.add_argument("clips", nargs="+")
+    parser.add_argument("--fps", type=float)
+    parser.add_argument("--user", default="")
+    parser.add_argument("--password", default="")
+    arguments = parser.parse_args()
+    clips = [load(path, arguments.fps) for path in arguments.clips]
+    credentials = f"{arguments.user}:{arguments.password}" if arguments.user else ""
+    asyncio.run(serve(arguments.port, clips, credentials))
+
+
+if __name__ == "__main__":
+    main()
