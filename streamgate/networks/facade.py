@@ -11,7 +11,7 @@ from streamgate.networks.ifqa import IfqaNetwork
 from streamgate.networks.pose import PoseNetwork
 from streamgate.networks.recognizer import Recognizer
 from streamgate.networks.runtime import Session
-from streamgate.zoo.catalog import Calibration
+from streamgate.zoo.catalog import Calibration, LogisticCalibration
 from streamgate.zoo.store import Fallback, Weights, resolve
 
 
@@ -30,7 +30,8 @@ class WeightsRecord:
 class Networks:
     """The adapters of a run: `detector`, `recognizer`, `pose`, and `ifqa`, which is None without weights.
 
-    Adapters are thread-safe and may be shared by any number of sources. Use as a context manager.
+    `shared_pose`: recognizer and pose are one graph, so a run of the recognizer gives the pose as well. Adapters are
+    thread-safe and may be shared by any number of sources. Use as a context manager.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Networks:
         self.detector = Detector(by_role["detector"], nms_iou)
         self.recognizer = Recognizer(by_role["recognizer"])
         self.pose = PoseNetwork(by_role["pose"])
+        self.shared_pose = by_role["pose"] is by_role["recognizer"]
         self.ifqa = IfqaNetwork(by_role["ifqa"]) if "ifqa" in by_role else None
         self.fallbacks = fallbacks
         self.on_cuda = any(session.on_cuda for session in sessions.values())
@@ -90,6 +92,11 @@ class Networks:
         """How the role's raw figure becomes a scalar; None: no weights, or `uncalibrated`."""
         found = self._weights.get(role)
         return found.calibration if found else None
+
+    def measure_calibration(self, measure: str) -> LogisticCalibration | None:
+        """How a further figure of the recognizer's graph (occlusion, eyes) becomes a scalar; None: `uncalibrated`."""
+        found = self._weights.get("recognizer")
+        return found.measures.get(measure) if found else None
 
     def close(self) -> None:
         """Let go of the sessions; adapters held elsewhere keep working until they are dropped."""

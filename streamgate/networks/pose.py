@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from streamgate.frames import Array
+from streamgate.networks.recognizer import CROP_SIDE as ALIGNED_SIDE
 from streamgate.networks.runtime import Session, as_input, check_pictures
 
 CROP_SIDE = 64
@@ -19,16 +22,31 @@ def crop_box(box: Array) -> Array:
     return np.array([x1 - dx, y1 - dy, x2 + dx, y2 + dy])
 
 
+def upright(angles: Array, matrix: Array) -> Array:
+    """Angles (3,) that a crop shows, in the source picture that `matrix` (2, 3) made the crop of.
+
+    Alignment turned the picture, and the head's roll with it, by atan2(b, a) of its linear part [[a, -b], [b, a]].
+    """
+    turned = math.degrees(math.atan2(float(matrix[1, 0]), float(matrix[0, 0])))
+    return np.asarray(angles, np.float64) - np.array([0.0, 0.0, turned])
+
+
 class PoseNetwork:
-    """Head pose of face crops. Thread-safe."""
+    """Head pose of face crops. Thread-safe.
+
+    Attributes:
+        aligned: it takes ArcFace-aligned crops of 112 px, as a recognizer's graph does, and gives angles as the crop
+            shows them (`upright`); otherwise `crop_box` regions of 64 px.
+    """
 
     def __init__(self, session: Session) -> None:
         session.need_outputs("pose")
         self._session = session
         self._signs = np.asarray(session.weights.output.get("signs", (1.0, 1.0, 1.0)), np.float32)
+        self.aligned = "recognizer" in session.weights.roles
 
     def run(self, crops: Array) -> Array:
-        """Degrees, float32 (N, 3): yaw, pitch, roll; crops RGB uint8 (N, 64, 64, 3) of `crop_box`."""
-        crops = check_pictures(crops, CROP_SIDE)
+        """Degrees, float32 (N, 3): yaw, pitch, roll; crops RGB uint8 (N, S, S, 3), S by `aligned`."""
+        crops = check_pictures(crops, ALIGNED_SIDE if self.aligned else CROP_SIDE)
         outputs = self._session.run_rows(as_input(crops, self._session.weights.input))
         return np.asarray(outputs["pose"] * self._signs)

@@ -1,4 +1,7 @@
-"""Who a face is, and how surely the network says so: embedding and SER-FIQ's spread in one run."""
+"""Who a face is, and how surely the network says so: embedding and SER-FIQ's spread in one run.
+
+Graphs of our own give more in the same run: head pose, the visible share of the face, whether the eyes are open.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from streamgate.networks.runtime import Session, as_input, check_pictures
 from streamgate.zoo.files import sha256_of
 
 CROP_SIDE = 112
+EXTRAS = ("pose", "visible", "eyes")
+"""Outputs that a recognizer's graph may have beside embedding, spread and features."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +28,24 @@ class RecognizerOutput:
         spread: float32 (N,), SER-FIQ's d by the closed form of DESIGN 4.1; NaN where it is not defined
             (the embedding is zero, or a figure overflowed): the measure's status is then `error`.
         features: float32 (N, K), what enters the last affine layer; for the sampled form.
+        pose: float32 (N, 3), yaw, pitch and roll in degrees as the aligned crop shows them (`networks.pose`).
+        visible: float32 (N,), share of the face that nothing covers, 0..1.
+        eyes: float32 (N,), probability that both eyes are open.
+
+    The last three are None where the graph has no such output.
     """
 
     embedding: Array
     spread: Array
     features: Array
+    pose: Array | None = None
+    visible: Array | None = None
+    eyes: Array | None = None
 
     def row(self, index: int) -> RecognizerOutput:
         """One face's figures, without the N axis."""
-        return RecognizerOutput(self.embedding[index], self.spread[index], self.features[index])
+        extras = (None if rows is None else rows[index] for rows in (self.pose, self.visible, self.eyes))
+        return RecognizerOutput(self.embedding[index], self.spread[index], self.features[index], *extras)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +63,19 @@ class Recognizer:
         session.need_outputs("embedding", "spread", "features")
         self._session = session
 
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Which of `EXTRAS` this graph gives."""
+        return tuple(name for name in EXTRAS if name in self._session.outputs)
+
     def run(self, crops: Array) -> RecognizerOutput:
         """Run crops RGB uint8 (N, 112, 112, 3), aligned with `arcface_matrix`."""
         crops = check_pictures(crops, CROP_SIDE)
         outputs = self._session.run_rows(as_input(crops, self._session.weights.input))
         embedding, spread = outputs["embedding"], outputs["spread"]
         defined = np.isfinite(spread) & np.isfinite(embedding).all(axis=1) & embedding.any(axis=1)
-        return RecognizerOutput(embedding, np.where(defined, spread, np.float32(np.nan)), outputs["features"])
+        spread = np.where(defined, spread, np.float32(np.nan))
+        return RecognizerOutput(embedding, spread, outputs["features"], *(outputs.get(name) for name in EXTRAS))
 
     def last_affine(self) -> LastAffine:
         """A and c, read from beside the ONNX file.

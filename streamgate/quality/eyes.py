@@ -7,7 +7,7 @@ from streamgate.quality.calibration import SigmoidMapping
 
 
 def measure_eyes(evidence: Evidence, mapping: SigmoidMapping) -> Measure:
-    """Raw: 0 closed .. 1 open."""
+    """Raw: probability that both eyes are open, 0..1."""
     if evidence.eyes_open is None:
         return Measure.missing(Status.NOT_SCORED)
     return Measure.ok(evidence.eyes_open, mapping.scalar(evidence.eyes_open))

@@ -11,7 +11,8 @@ from streamgate.config import Config
 from streamgate.frames import Array, Candidate, Evidence, Face, Measure, Picture, Pose
 from streamgate.networks.alignment import arcface_matrix, box_matrix, ffhq_matrix, ffhq_side
 from streamgate.networks.pose import CROP_SIDE as POSE_SIDE
-from streamgate.networks.pose import crop_box
+from streamgate.networks.pose import crop_box, upright
+from streamgate.networks.recognizer import CROP_SIDE as ALIGNED_SIDE
 from streamgate.quality.calibration import Calibration, measure_set
 from streamgate.quality.gate import GateRules
 from streamgate.quality.measures import Fusion, measure_all
@@ -32,8 +33,15 @@ class FaceScorer:
     """Scores faces; holds nothing but settings, so one serves all tracks and threads of a run."""
 
     def __init__(
-        self, config: Config, calibration: Calibration, sampled_head: Callable[[Array], float] | None = None
+        self,
+        config: Config,
+        calibration: Calibration,
+        sampled_head: Callable[[Array], float] | None = None,
+        *,
+        aligned_pose: bool = False,
+        shared_pose: bool = False,
     ) -> None:
+        """aligned_pose: the pose role takes the recognizer's crop; shared_pose: the recognizer's run gives the pose."""
         self.names = measure_set(config, calibration)
         self._config = config
         self._calibration = calibration
@@ -41,6 +49,7 @@ class FaceScorer:
         self._fusion = Fusion.of(config.fusion, self.names)
         self._wants_ifqa = "ifqa" in self.names
         self._sampled_head = sampled_head
+        self._aligned_pose, self._shared_pose = aligned_pose, shared_pose
 
     def glance(self, candidate: Candidate, picture: Picture) -> float:
         """Cheap evidence; returns the quality at best with the head's turn guessed, 0 where the gate is shut."""
@@ -70,10 +79,10 @@ class FaceScorer:
         look_at(picture, candidate.face, candidate.evidence)
         if self._hopeless(candidate, picture, floor, full):
             return
-        if candidate.evidence.pose is None:
+        if candidate.evidence.pose is None and not self._shared_pose:
             yield from self._run_pose(candidate, picture)
-        if self._hopeless(candidate, picture, floor, full):
-            return
+            if self._hopeless(candidate, picture, floor, full):
+                return
         if candidate.evidence.embedding is None:
             yield from self._run_recognizer(candidate, picture)
         if self._hopeless(candidate, picture, floor, full):
@@ -134,21 +143,30 @@ class FaceScorer:
         )
 
     def _run_pose(self, candidate: Candidate, picture: Picture) -> Steps:
-        crop = picture.warp(box_matrix(crop_box(candidate.face.box), POSE_SIDE), POSE_SIDE)
-        (angles,) = yield [Ask("pose", crop)]
+        if self._aligned_pose:
+            matrix = arcface_matrix(candidate.face.landmarks, ALIGNED_SIDE)
+            (angles,) = yield [Ask("pose", picture.warp(matrix, ALIGNED_SIDE))]
+            angles = upright(angles, matrix)
+        else:
+            matrix = box_matrix(crop_box(candidate.face.box), POSE_SIDE)
+            (angles,) = yield [Ask("pose", picture.warp(matrix, POSE_SIDE))]
+        self._note_pose(candidate, angles)
+
+    def _note_pose(self, candidate: Candidate, angles: Array) -> None:
         if np.isfinite(angles).all():
             candidate.evidence.pose = Pose(*(float(angle) for angle in angles))
         else:
             candidate.evidence.failed.update(("yaw", "pitch", "roll"))
 
     def score_ready(self, candidate: Candidate, picture: Picture, *, ffhq: bool) -> Steps:
-        """Score a ready crop by what its pixels hold: the recognizer always, IFQA and pose on an FFHQ crop.
+        """Score a ready crop by what its pixels hold: the recognizer always, IFQA on an FFHQ crop, pose where the
+        crop shows what its network looks at.
 
         Size and edge speak of the source, which is not at hand: they stay `not_scored`, as does the quality.
         """
         look_at(picture, candidate.face, candidate.evidence)
         candidate.evidence.inter_eye = candidate.evidence.inside = None
-        if ffhq:
+        if not self._shared_pose and (ffhq or self._aligned_pose):
             yield from self._run_pose(candidate, picture)
         yield from self._run_recognizer(candidate, picture)
         if ffhq and self._wants_ifqa:
@@ -156,9 +174,13 @@ class FaceScorer:
         self._conclude(candidate, picture)
 
     def _run_recognizer(self, candidate: Candidate, picture: Picture) -> Steps:
-        crop = picture.warp(arcface_matrix(candidate.face.landmarks, 112), 112)
-        (output,) = yield [Ask("recognizer", crop)]
+        matrix = arcface_matrix(candidate.face.landmarks, ALIGNED_SIDE)
+        (output,) = yield [Ask("recognizer", picture.warp(matrix, ALIGNED_SIDE))]
         candidate.evidence.embedding = output.embedding
+        if self._shared_pose:
+            self._note_pose(candidate, upright(output.pose, matrix))
+        candidate.evidence.visible = None if output.visible is None else float(output.visible)
+        candidate.evidence.eyes_open = None if output.eyes is None else float(output.eyes)
         spread = float(output.spread)
         if self._sampled_head is not None:
             spread = self._sampled_head(output.features)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from streamgate.zoo.catalog import (
     Calibration,
     Entry,
     InputSpec,
+    LogisticCalibration,
     load_catalog,
     parse_calibration,
     parse_input,
@@ -37,7 +38,8 @@ class Weights:
     """One ONNX file that is there, and what its receipt or card says about it.
 
     `affine` holds A and c of the last affine layer (recognizers only); `licence` and `training_data` are
-    words for people.
+    words for people; `measures` are the calibrations of what a graph gives beside its roles' main figure (occlusion,
+    eyes), by measure.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Weights:
     calibration: Calibration | None
     affine: Path | None = None
     affine_sha256: str = ""
+    measures: Mapping[str, LogisticCalibration] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +191,7 @@ def from_card(folder: Path, tier: str) -> Weights | None:
     """Weights with a `card.json`; None while the card's ONNX file is not there (a recipe not yet run).
 
     The card gives `sha256`, and where they differ from the plain case `file`, `name`, `roles`, `input`,
-    `output`, `affine` {file, sha256} and `calibration`.
+    `output`, `affine` {file, sha256}, `calibration`, and `measures` {NAME: calibration}.
 
     Raises:
         WeightsError: the card is not readable or names no sha256.
@@ -215,7 +218,18 @@ def from_card(folder: Path, tier: str) -> Weights | None:
         calibration=parse_calibration(card.get("calibration"), name),
         affine=folder / str(affine["file"]) if affine else None,
         affine_sha256=str(affine.get("sha256", "")),
+        measures=_measures(card.get("measures"), name),
     )
+
+
+def _measures(table: Any, name: str) -> dict[str, LogisticCalibration]:
+    found = {}
+    for measure, words in (table or {}).items():
+        calibration = parse_calibration(words, f"{name}, {measure}")
+        if not isinstance(calibration, LogisticCalibration):
+            raise WeightsError(f"{name}: the calibration of {measure} must give x0 and w")
+        found[str(measure)] = calibration
+    return found
 
 
 def _card_file(folder: Path, card: Mapping[str, Any]) -> Path | None:

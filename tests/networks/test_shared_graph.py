@@ -1,0 +1,106 @@
+"""One graph that fills two roles and gives further figures (DESIGN 2), made from untrained weights of our own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from real_weights import read_rgb, shared_part, standard_models  # noqa: E402
+
+from streamgate import Gate  # noqa: E402
+from streamgate.errors import WeightsError  # noqa: E402
+from streamgate.frames import Status  # noqa: E402
+from streamgate.networks import Networks  # noqa: E402
+from streamgate.networks.alignment import arcface_matrix  # noqa: E402
+from streamgate.networks.pose import upright  # noqa: E402
+from streamgate.zoo.recognizer import EyesHead, FaceNetwork, export_onnx  # noqa: E402
+from streamgate.zoo.store import from_card  # noqa: E402
+
+CARD = {
+    "roles": ["recognizer", "pose"],
+    "licence": "none",
+    "calibration": {"calibration_id": "s", "drop_rate": 0.5, "alpha": 50, "r": 0.6},
+    "measures": {
+        "occlusion": {"calibration_id": "o", "x0": 0.5, "w": 0.1},
+        "eyes": {"calibration_id": "e", "x0": 0.5, "w": 0.1},
+    },
+}
+
+
+def put_weights(folder: Path, eyes: EyesHead | None, **changes: object) -> Path:
+    """A models folder with an untrained graph; roles it lacks come from the standard tier."""
+    torch.manual_seed(0)
+    inner = folder / "untrained"
+    inner.mkdir()
+    export_onnx(FaceNetwork(0.5), inner / "a.onnx", eyes)
+    digest = hashlib.sha256((inner / "a.onnx").read_bytes()).hexdigest()
+    (inner / "card.json").write_text(json.dumps(CARD | {"sha256": digest} | changes))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STREAMGATE_MODELS", str(standard_models()))
+        yield put_weights(tmp_path_factory.mktemp("models"), EyesHead())
+
+
+@pytest.fixture(scope="module")
+def face() -> np.ndarray:
+    return read_rgb(sorted(shared_part("faces/hq_val").iterdir())[0])
+
+
+def test_one_run_fills_both_roles_and_every_measure(folder: Path, face: np.ndarray) -> None:
+    with Networks.open(str(folder), "cpu") as networks:
+        assert networks.shared_pose and networks.pose.aligned
+        crop = np.ascontiguousarray(face[72:184, 72:184])[None]
+        row = networks.recognizer.run(crop).row(0)
+        assert row.pose is not None and networks.pose.run(crop)[0] == pytest.approx(row.pose)
+    with Gate(models=str(folder), device="cpu") as gate:
+        assert gate.run_info().absent_measures == {}
+        (scored,) = gate.score(face)
+    assert {name for name, one in scored.measures.items() if one.status is Status.OK} == set(scored.measures)
+    assert scored.pose is not None and scored.measures["yaw"].raw == scored.pose.yaw
+    assert 0 < scored.measures["eyes"].raw < 1 and 0 < scored.measures["occlusion"].raw < 1
+
+
+def test_an_arcface_crop_has_a_pose_where_its_network_takes_one(folder: Path, face: np.ndarray) -> None:
+    crop = np.ascontiguousarray(face[72:184, 72:184])
+    with Gate(models=str(folder), device="cpu") as gate:
+        (own,) = gate.score(crop, aligned="arcface")
+    with Gate(models="standard", device="cpu") as gate:
+        (standard,) = gate.score(crop, aligned="arcface")
+    assert own.pose is not None and own.measures["eyes"].status is Status.OK
+    assert standard.pose is None and standard.measures["eyes"].status is Status.NO_WEIGHTS
+
+
+def test_what_a_graph_lacks_or_a_card_does_not_calibrate_is_absent(folder: Path, tmp_path: Path) -> None:
+    models = put_weights(tmp_path, None, measures={})
+    with Gate(models=str(models), device="cpu") as gate:
+        assert gate.run_info().absent_measures == {"occlusion": Status.UNCALIBRATED, "eyes": Status.NO_WEIGHTS}
+
+
+def test_a_measure_calibrated_like_serfiq_is_refused(tmp_path: Path) -> None:
+    put_weights(tmp_path, None, measures={"eyes": CARD["calibration"]})
+    with pytest.raises(WeightsError, match="calibration of eyes must give x0 and w"):
+        from_card(tmp_path / "untrained", "embedded")
+
+
+@pytest.mark.parametrize("roll", [-40.0, 0.0, 25.0])
+def test_the_angle_of_alignment_is_taken_out_of_the_roll(roll: float) -> None:
+    """A head that tilts by `roll` is turned back by alignment: its aligned picture shows none of it."""
+    angle = math.radians(roll)
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    upright_face = np.array([[38.3, 51.6], [73.5, 51.6], [56, 71.7], [41.5, 92.3], [70.7, 92.3]])
+    matrix = arcface_matrix(upright_face @ turn.T * 2.5 + 40)
+    assert upright(np.array([3.0, 4.0, 0.0]), matrix) == pytest.approx([3, 4, roll], abs=0.5)
