@@ -73,7 +73,13 @@ class Gate:
                 "no measure that counts can be had with these weights; see measures.set and `streamgate models list`"
             )
         self._calibration_id = calibration_id(self.config, calibration)
-        self._scorer = FaceScorer(self.config, calibration, sampled_head(networks, self.config))
+        self._scorer = FaceScorer(
+            self.config,
+            calibration,
+            sampled_head(networks, self.config),
+            aligned_pose=networks.pose.aligned,
+            shared_pose=networks.shared_pose,
+        )
         self._inference = Inference(networks, self.config.tracking.low_score)
         self._pipeline = Pipeline(self.config, self._scorer, self._inference, self._calibration_id)
 

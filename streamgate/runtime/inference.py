@@ -51,8 +51,18 @@ def calibration_of(networks: Networks, config: Config) -> Calibration:
         for name in ("size", "edge", "sharpness", "exposure")
         for section in [getattr(config.measures, name)]
     }
-    absent = {"occlusion": Status.NO_WEIGHTS, "eyes": Status.NO_WEIGHTS}
+    absent: dict[str, Status] = {}
     learned: dict[str, str] = {}
+
+    for name, output in (("occlusion", "visible"), ("eyes", "eyes")):
+        further = networks.measure_calibration(name)
+        if output not in networks.recognizer.extras:
+            absent[name] = Status.NO_WEIGHTS
+        elif further is None:
+            absent[name] = Status.UNCALIBRATED
+        else:
+            mappings[name] = SigmoidMapping(further.x0, further.w)
+            learned[name] = further.calibration_id
 
     card = networks.calibration("recognizer")
     if isinstance(card, SerfiqCalibration):
