@@ -1,0 +1,155 @@
+"""The spool: in order, bounded, and whole after a kill."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from streamgate.errors import SinkError
+from streamgate.sinks.spool import Spool
+
+LIMIT = 1 << 20
+
+
+def contents(spool: Spool) -> list[bytes]:
+    return [item.data for item in spool.peek(10_000, 1 << 30)]
+
+
+def test_items_leave_in_the_order_in_which_they_came(tmp_path: Path):
+    with Spool(tmp_path / "spool", LIMIT) as spool:
+        spool.append([b"one", b"two"])
+        numbers, problem = spool.append([b"three"])
+        assert problem is None
+        assert contents(spool) == [b"one", b"two", b"three"]
+        spool.done(numbers[0] - 1)
+        assert contents(spool) == [b"three"]
+        assert (len(spool), spool.size) == (1, 5)
+
+
+def test_what_was_not_done_with_is_there_after_a_restart_and_numbers_go_on(tmp_path: Path):
+    with Spool(tmp_path / "spool", LIMIT) as spool:
+        first, _ = spool.append([b"one", b"two", b"three"])
+        spool.done(first[0])
+    with Spool(tmp_path / "spool", LIMIT) as spool:
+        assert contents(spool) == [b"two", b"three"]
+        later, _ = spool.append([b"four"])
+        assert later[0] > first[-1]
+        assert contents(spool) == [b"two", b"three", b"four"]
+
+
+def test_a_killed_process_loses_nothing_that_append_returned_for(tmp_path: Path):
+    script = (
+        "import sys, os, signal; from pathlib import Path; from streamgate.sinks.spool import Spool\n"
+        f"spool = Spool(Path({str(tmp_path / 'spool')!r}), 1 << 20).__enter__()\n"
+        "for n in range(200):\n    spool.append([b'%d' % n])\n    n == 99 and spool.done(50)\n"
+        "print('in', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "in\n" and done.returncode == -signal.SIGKILL
+    with Spool(tmp_path / "spool", LIMIT) as spool:
+        assert contents(spool) == [b"%d" % n for n in range(50, 200)]
+
+
+def test_a_torn_end_costs_only_the_torn_item(tmp_path: Path):
+    with Spool(tmp_path / "spool", LIMIT) as spool:
+        spool.append([b"whole"])
+        spool.append([b"torn" * 100])
+    (segment,) = (tmp_path / "spool").glob("*.spool")
+    with open(segment, "r+b") as file:
+        file.truncate(segment.stat().st_size - 7)
+    with Spool(tmp_path / "spool", LIMIT) as spool:
+        assert contents(spool) == [b"whole"] and spool.damaged == 1
+        spool.append([b"next"])
+        assert contents(spool) == [b"whole", b"next"]
+
+
+@pytest.mark.parametrize("place", ["mark", "number", "data"])
+def test_a_flipped_bit_is_noticed(tmp_path: Path, place: str):
+    with Spool(tmp_path / "spool", LIMIT) as spool:
+        spool.append([b"payload"])
+    (segment,) = (tmp_path / "spool").glob("*.spool")
+    data = bytearray(segment.read_bytes())
+    data[{"mark": 0, "number": 19, "data": -1}[place]] ^= 1
+    segment.write_bytes(data)
+    with Spool(tmp_path / "spool", LIMIT) as spool:
+        assert contents(spool) == [] and spool.damaged == 1
+
+
+def test_past_the_bound_the_oldest_are_dropped_and_counted(tmp_path: Path):
+    with Spool(tmp_path / "spool", 1000) as spool:
+        for number in range(30):
+            spool.append([b"%02d" % number + b"x" * 98])
+        assert len(spool) == 10 and spool.dropped == 20
+        assert contents(spool)[0].startswith(b"20")
+        on_disk = sum(path.stat().st_size for path in (tmp_path / "spool").glob("*.spool"))
+        assert on_disk < 2000
+    with Spool(tmp_path / "spool", 1000) as spool:
+        assert contents(spool)[0].startswith(b"20"), "what was dropped came back"
+
+
+def test_done_segments_are_removed(tmp_path: Path):
+    with Spool(tmp_path / "spool", LIMIT, segment_bytes=500) as spool:
+        for _ in range(20):
+            numbers, _ = spool.append([b"x" * 200])
+            spool.done(numbers[0])
+        assert len(list((tmp_path / "spool").glob("*.spool"))) <= 2
+
+
+def test_two_processes_cannot_share_a_spool(tmp_path: Path):
+    with Spool(tmp_path / "spool", LIMIT), pytest.raises(SinkError, match="in use"):
+        Spool(tmp_path / "spool", LIMIT).__enter__()
+
+
+def test_a_disk_that_refuses_costs_nothing_while_the_process_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    full = True
+    fsync = os.fsync
+
+    def failing(descriptor: int) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    with Spool(tmp_path / "spool", LIMIT) as spool:
+        full = False
+        monkeypatch.setattr(os, "fsync", failing)
+        spool.append([b"one"])
+        full = True
+        _, problem = spool.append([b"two"])
+        assert problem is not None and "no space left" in str(problem)
+        spool.append([b"three"])
+        assert contents(spool) == [b"one", b"two", b"three"]
+        full = False
+        _, problem = spool.append([b"four"])
+        assert problem is None
+    with Spool(tmp_path / "spool", LIMIT) as spool:
+        assert contents(spool) == [b"one", b"two", b"three", b"four"], "held items were not written afterwards"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A file system of 256 KiB."""
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if mount is None or umount is None:
+        pytest.skip("mount is not here")
+    done = subprocess.run([mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], capture_output=True)
+    if done.returncode:
+        pytest.skip("a tmpfs cannot be mounted here (needs root)")
+    yield folder
+    subprocess.run([umount, "-l", str(folder)], check=False)
+
+
+def test_a_full_disk_keeps_order_and_counts(small_disk: Path):
+    with Spool(small_disk / "spool", LIMIT) as spool:
+        problems = [spool.append([b"%03d" % number + b"x" * 16_000])[1] for number in range(24)]
+        assert any(problems) and problems[0] is None
+        assert [data[:3] for data in contents(spool)] == [b"%03d" % number for number in range(24)]
+        assert spool.dropped == 0
