@@ -141,6 +141,42 @@ def score(
     )
 
 
+@cli.command()
+@click.option(
+    "--rtsp", multiple=True, metavar="[NAME=]URL",
+    help="A stream to watch: rtsp(s), http(s), or a file played as a camera. Repeatable.",
+)
+@click.option("--config", "config_file", metavar="FILE", help="streams.toml; read again on SIGHUP.")
+@click.option("--redis", metavar="URL", help="Send events to redis://HOST:PORT/DB.")
+@click.option("-o", "--out", metavar="DIR", help="Write faces here. [default without --redis: streamgate-live]")
+@click.option("--http", metavar="HOST:PORT|off", help="The page, its APIs and metrics. [default: 127.0.0.1:8080]")
+@click.option("--max-days", type=float, metavar="N", help="Remove faces from DIR after so many days.")
+@click.option("--max-gb", type=float, metavar="N", help="Remove the oldest faces from DIR beyond this size.")
+@click.option("--spool", metavar="DIR", help="Where events wait for Redis. [default: in --out, or streamgate-spool]")
+@click.option("--spool-mb", type=int, metavar="N", help="Size of the spool; beyond it the oldest go. [default: 1024]")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE",
+    help="Any key of the preset, for all streams. Repeatable.",
+)
+@click.option("--models", metavar="embedded|standard|DIR", help="Weights to use. [default: standard]")
+@click.option("--preset", metavar="NAME|FILE", help="[default: live]")
+@click.option("--device", metavar="auto|cpu|cuda[:N]", help="Where networks run. [default: auto]")
+def serve(
+    rtsp: tuple[str, ...], config_file: str | None, settings: tuple[str, ...], **flags: Any
+) -> None:
+    """Watch cameras for months: the best face of every track to Redis and disk, seen in a browser."""
+    from streamgate.commands.serve import serve_command
+    from streamgate.service.settings import ServeRequest, service_flags
+
+    request = ServeRequest(
+        rtsp=rtsp,
+        config_file=None if config_file is None else Path(config_file),
+        table=service_flags(flags),
+        settings=settings,
+    )
+    raise SystemExit(serve_command(request))
+
+
 @cli.group()
 def models() -> None:
     """Weights: list, pull, verify."""

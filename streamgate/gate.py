@@ -17,12 +17,13 @@ from streamgate.config import Config, load_config
 from streamgate.errors import SourceError, UsageError
 from streamgate.frames import Array, BestShot, ScoredFace, TrackEnd
 from streamgate.networks import Networks
-from streamgate.quality.calibration import calibration_id, measure_set
+from streamgate.networks.batcher import Observer
+from streamgate.quality.calibration import Calibration, calibration_id, measure_set
 from streamgate.runtime.inference import Inference, calibration_of, sampled_head
 from streamgate.runtime.pipeline import Pipeline, Progress
 from streamgate.runtime.scoring import FaceScorer
 from streamgate.runtime.stills import score_aligned, score_picture
-from streamgate.selection.steps import run_together
+from streamgate.selection.steps import Infer, run_together
 from streamgate.sinks.base import RunInfo, Sink, SourceInfo, SourceResult
 from streamgate.sources import Source, discover
 
@@ -41,6 +42,7 @@ class Gate:
         settings: `key=value` texts as `--set` takes them, for example "gate.max_yaw=20".
         config: a whole configuration instead of `preset` and `settings`.
         threads: CPU threads inside one network run.
+        observe: told of each network run: role, number of items, seconds; from several threads.
 
     Raises:
         UsageError: a wrong preset, key or value.
@@ -57,6 +59,7 @@ class Gate:
         settings: Iterable[str] = (),
         config: Config | None = None,
         threads: int = 1,
+        observe: Observer | None = None,
     ) -> None:
         if isinstance(settings, str):
             raise UsageError(f'settings takes a list of texts: write settings=["{settings}"]')
@@ -73,14 +76,8 @@ class Gate:
                 "no measure that counts can be had with these weights; see measures.set and `streamgate models list`"
             )
         self._calibration_id = calibration_id(self.config, calibration)
-        self._scorer = FaceScorer(
-            self.config,
-            calibration,
-            sampled_head(networks, self.config),
-            aligned_pose=networks.pose.aligned,
-            shared_pose=networks.shared_pose,
-        )
-        self._inference = Inference(networks, self.config.tracking.low_score)
+        self._inference = Inference(networks, self.config.tracking.low_score, observe)
+        self._scorer = self._scorer_of(self.config, calibration)
         self._pipeline = Pipeline(self.config, self._scorer, self._inference, self._calibration_id)
 
     def run(
@@ -150,6 +147,22 @@ class Gate:
         run_together([score_aligned(picture, aligned, self._scorer, faces)], self._inference)
         return faces
 
+    def follow(self, config: Config, name: str) -> tuple[FaceScorer, Infer, str]:
+        """What a live stream with its own configuration needs of this gate's networks.
+
+        Returns the scorer, a way to the networks on which streams of different `name` take turns, and the
+        calibration id. Raises UsageError when `config` cannot be had with these weights.
+        """
+        networks = self._inference.networks
+        for key in ("detection.nms_iou", "tracking.low_score"):
+            section, _, leaf = key.partition(".")
+            if getattr(getattr(config, section), leaf) != getattr(getattr(self.config, section), leaf):
+                raise UsageError(f"stream {name}: {key} is one for all streams; set it for the whole service")
+        calibration = calibration_of(networks, config)
+        if not any(getattr(config.fusion, one) > 0 for one in measure_set(config, calibration)):
+            raise UsageError(f"stream {name}: no measure that counts can be had with these weights; see measures.set")
+        return self._scorer_of(config, calibration), self._inference.party(name), calibration_id(config, calibration)
+
     def run_info(self) -> RunInfo:
         """What stays the same over a run of this gate, for sinks."""
         return RunInfo(
@@ -159,6 +172,16 @@ class Gate:
             calibration_id=self._calibration_id,
             weights=tuple(_as_mapping(record) for record in self._weights),
             versions=_versions(),
+        )
+
+    def _scorer_of(self, config: Config, calibration: Calibration) -> FaceScorer:
+        networks = self._inference.networks
+        return FaceScorer(
+            config,
+            calibration,
+            sampled_head(networks, config),
+            aligned_pose=networks.pose.aligned,
+            shared_pose=networks.shared_pose,
         )
 
     @property

@@ -10,23 +10,32 @@ from streamgate.config import Config
 from streamgate.errors import WeightsError
 from streamgate.frames import Status
 from streamgate.networks import Networks
-from streamgate.networks.batcher import Batcher
+from streamgate.networks.batcher import Batcher, Observer
 from streamgate.quality.calibration import Calibration, SigmoidMapping
-from streamgate.selection.steps import Ask
+from streamgate.selection.steps import Ask, Infer
 from streamgate.zoo import LogisticCalibration, SerfiqCalibration
 
 
 class Inference:
     """Runs the asks of all tracks and sources through one batcher. Thread-safe; a context manager."""
 
-    def __init__(self, networks: Networks, threshold: float) -> None:
+    def __init__(self, networks: Networks, threshold: float, observe: Observer | None = None) -> None:
         self.networks = networks
-        self._batcher = Batcher.over(networks, threshold)
+        self._batcher = Batcher.over(networks, threshold, observe=observe)
 
     def __call__(self, asks: Sequence[Ask]) -> list[Any]:
         """Results in the order of `asks`; all are queued before the first is waited for."""
         futures = [self._batcher.submit(ask.role, ask.crop) for ask in asks]
         return [future.result() for future in futures]
+
+    def party(self, name: str) -> Infer:
+        """The same for one of several parties that take turns at the networks (the streams of a service)."""
+
+        def infer(asks: Sequence[Ask]) -> list[Any]:
+            futures = [self._batcher.submit(ask.role, ask.crop, name) for ask in asks]
+            return [future.result() for future in futures]
+
+        return infer
 
     def close(self) -> None:
         self._batcher.close()

@@ -30,7 +30,7 @@ from typing import Any
 from streamgate import __version__
 from streamgate.frames import Candidate
 from streamgate.service.hub import EventHub, HubEvent, Subscription
-from streamgate.service.meters import SIZES, Counts, Distribution, Histogram, Histograms, Metric, Sample
+from streamgate.service.meters import SECONDS, SIZES, Counts, Distribution, Histogram, Histograms, Metric, Sample
 
 __all__ = [
     "Distribution", "EventHub", "HubEvent", "LatestFace", "Metric", "Overview", "QualityPoint", "Sample",
@@ -258,7 +258,7 @@ class ServiceState:
         self.stages = Histograms("stage")
         self.batches = Histograms("role", SIZES)
         self.final_latency = Histogram()
-        self.capture_latency = Histograms("kind")
+        self.capture_latency = Histograms("kind", (*SECONDS, 30.0, 60.0, 120.0, 300.0))
         self.events = Counts("kind", ("improved", "final"))
         self.faults = Counts("what")
         self._mutex = threading.Lock()

@@ -44,6 +44,7 @@ class LiveFolder:
     def __init__(self, out: Path, *, max_days: float | None = None, max_bytes: int | None = None) -> None:
         self.removed = 0
         """Crops removed because of age or size."""
+        self.display = str(out)
         self._out = Path(out)
         self._max_age = None if max_days is None else max_days * 86400
         self._max_bytes = max_bytes

@@ -1,0 +1,248 @@
+"""One stream for as long as it is configured: connecting, reading, coming back."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from streamgate.errors import scrub
+from streamgate.service.delivery import LiveEvent
+from streamgate.service.framequeue import FrameQueue, Moment
+from streamgate.service.settings import StreamSpec
+from streamgate.service.state import ServiceState, StreamState
+from streamgate.service.watching import Judging, Watch, new_epoch
+from streamgate.sources.live import Arrived, LiveConnection, LiveError, Trouble
+
+_STEADY_S = 10.0
+"""A connection that gave pictures for so long starts the pauses anew."""
+_FPS_WINDOW_S = 10.0
+_FLUSH_S = 30.0
+"""Time for the last faces of a lost connection before the next one is opened."""
+
+
+@dataclass(slots=True)
+class StreamCounts:
+    """Figures that one thread each writes; `Stream.tick` brings them to the state."""
+
+    frames_in: int = 0
+    dropped: int = 0
+    errors: int = 0
+    frames: int = 0
+    """Analysed."""
+    tracks: int = 0
+    tracks_open: int = 0
+    faces: int = 0
+
+
+class Stream:
+    """Watches one camera in threads of its own and never gives up.
+
+    Args:
+        emit: takes events; called from the stream's threads.
+        log: takes a line about what happens.
+        written: finals are written to disk as well.
+    """
+
+    def __init__(
+        self,
+        spec: StreamSpec,
+        judging: Judging,
+        state: ServiceState,
+        emit: Callable[[LiveEvent], None],
+        log: Callable[[str], None],
+        *,
+        written: bool,
+    ) -> None:
+        self.spec = spec
+        self._judging = judging
+        self._state = state
+        self._meter = state.add_stream(spec.name, spec.location)
+        self._emit = emit
+        self._log = log
+        self._written = written
+        self._live = spec.config.live
+        self._counts = StreamCounts()
+        self._shown = StreamCounts()
+        self._rate: deque[tuple[float, int]] = deque()
+        self._stop = threading.Event()
+        self._queue: FrameQueue | None = None
+        self._watcher: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        self._last_frame: Moment | None = None
+        self._thread = threading.Thread(target=self._work, name=f"streamgate-read-{spec.name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask it to end: its tracks end now, whatever the camera does. Returns at once."""
+        self._stop.set()
+        queue = self._queue
+        if queue is not None:
+            queue.close()
+
+    def join(self, seconds: float) -> bool:
+        """Wait until the last events are out; False when it took longer. A reader that hangs is left behind."""
+        watcher = self._watcher
+        if watcher is not None:
+            watcher.join(max(0.0, seconds))
+        self.tick()
+        return watcher is None or not watcher.is_alive()
+
+    def tick(self) -> None:
+        """Bring figures and state up to date; called every half second or so."""
+        now, counts, shown = time.monotonic(), self._counts, self._shown
+        for name, figure in (
+            ("frames_in", "frames_in"),
+            ("frames_dropped", "dropped"),
+            ("frames_in_error", "errors"),
+            ("tracks", "tracks"),
+            ("faces", "faces"),
+        ):
+            value = getattr(counts, figure)
+            if value != getattr(shown, figure):
+                self._meter.count(**{name: value - getattr(shown, figure)})
+                setattr(shown, figure, value)
+        if self._stop.is_set():
+            # Its name may belong to a successor by now.
+            return
+        self._rate.append((now, counts.frames))
+        while now - self._rate[0][0] > _FPS_WINDOW_S:
+            self._rate.popleft()
+        span = now - self._rate[0][0]
+        last, queue = self._last_frame, self._queue
+        self._meter.update(
+            fps=(counts.frames - self._rate[0][1]) / span if span > 0 else 0.0,
+            queue_depth=0 if queue is None else len(queue),
+            tracks_open=counts.tracks_open,
+        )
+        if last is None:
+            return
+        self._meter.update(last_frame_at=last.wall)
+        if self._meter.snapshot().state is StreamState.RUNNING and now - last.monotonic > self._live.stall_s:
+            self._meter.update(state=StreamState.STALLED, error=f"no picture for {self._live.stall_s:g} s")
+            self._say("stalled: no picture comes")
+
+    def _work(self) -> None:
+        failures = 0
+        while not self._stop.is_set():
+            began = time.monotonic()
+            trouble, error = self._connect()
+            if self._stop.is_set():
+                break
+            last = self._last_frame
+            if last is not None and last.monotonic - began >= _STEADY_S:
+                failures = 0
+            pause = self._pause(trouble, failures)
+            failures += 1
+            refused = trouble is Trouble.REFUSED
+            self._state.faults.add(str(trouble) if trouble else "internal")
+            self._meter.update(
+                state=StreamState.FAILED if refused else StreamState.WAITING,
+                error=error,
+                retry_at=datetime.now(UTC) + timedelta(seconds=pause),
+            )
+            if failures <= 3 or failures % 20 == 0 or refused:
+                self._say(f"{error}; next attempt in {pause:.0f} s")
+            self._stop.wait(pause)
+
+    def _connect(self) -> tuple[Trouble | None, str]:
+        """One connection from its beginning to its end; returns what ended it."""
+        self._meter.update(state=StreamState.CONNECTING, retry_at=None)
+        reached = False
+        try:
+            with LiveConnection(self.spec.url, self._live) as connection:
+                reached = True
+                self._read(connection)
+            return None, ""
+        except LiveError as error:
+            if not reached:
+                self._meter.count(attempts_failed=1)
+            # The location stands beside the name everywhere already.
+            return error.trouble, str(error).removeprefix(f"{error.location}: ")
+        except Exception as error:
+            # A defect of ours must cost a pause, not the stream.
+            if os.environ.get("STREAMGATE_DEBUG"):
+                traceback.print_exc()
+            return (
+                None,
+                f"internal error ({scrub(f'{type(error).__name__}: {error}', self.spec.url)}); please report it",
+            )
+
+    def _read(self, connection: LiveConnection) -> None:
+        queue = FrameQueue(self._live.queue_frames)
+        counts, errors = self._counts, self._counts.errors
+        self._queue, self._failure = queue, None
+        try:
+            for arrived in connection.frames():
+                if self._stop.is_set():
+                    return
+                if self._failure is not None:
+                    raise self._failure
+                counts.frames_in += 1
+                counts.errors = errors + connection.stats.decode_errors
+                self._state.stages.observe("decode", connection.decode_seconds)
+                connection.decode_seconds = 0.0
+                if self._watcher is None:
+                    self._begin(queue, arrived)
+                counts.dropped += queue.put(arrived)
+                self._last_frame = Moment(arrived.monotonic, arrived.frame.captured_at or datetime.now(UTC))
+                if self._meter.snapshot().state is not StreamState.RUNNING:
+                    self._meter.update(state=StreamState.RUNNING, error=None)
+                del arrived
+        finally:
+            counts.errors = errors + connection.stats.decode_errors
+            queue.close()
+            watcher = self._watcher
+            if watcher is not None:
+                watcher.join(_FLUSH_S)
+            self._watcher = None
+
+    def _begin(self, queue: FrameQueue, first: Arrived) -> None:
+        """The first picture is here: from now on this is an epoch."""
+        epoch = new_epoch()
+        known = self._meter.snapshot()
+        self._meter.count(connects=1, reconnects=int(known.connects > 0))
+        width, height = first.frame.width, first.frame.height
+        self._meter.update(state=StreamState.RUNNING, error=None, epoch=epoch, width=width, height=height)
+        self._say(f"running, {width}x{height}")
+        watch = Watch(
+            self.spec.name,
+            self.spec.location,
+            epoch,
+            self._judging,
+            self._state,
+            self._counts,
+            self._emit,
+            written=self._written,
+        )
+        self._watcher = threading.Thread(
+            target=self._run_watch, args=(watch, queue), name=f"streamgate-watch-{self.spec.name}", daemon=True
+        )
+        self._watcher.start()
+
+    def _run_watch(self, watch: Watch, queue: FrameQueue) -> None:
+        try:
+            watch.run(queue)
+        except BaseException as error:  # the reader raises it
+            self._failure = error
+            if os.environ.get("STREAMGATE_DEBUG"):
+                traceback.print_exc()
+            queue.close()
+
+    def _pause(self, trouble: Trouble | None, failures: int) -> float:
+        """Seconds until the next attempt: doubling, with chance in it, so that cameras do not return all at once."""
+        if trouble is Trouble.REFUSED:
+            return self._live.refused_retry_s
+        longest = min(self._live.backoff_max_s, self._live.backoff_min_s * 2 ** min(failures, 30))
+        return longest * random.uniform(0.5, 1.0)
+
+    def _say(self, text: str) -> None:
+        self._log(f"{self.spec.name}: {text}")

@@ -1,0 +1,159 @@
+"""The service: streams by the configuration, one set of networks, one way out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from streamgate.config import Config
+from streamgate.errors import StreamgateError
+from streamgate.gate import Gate
+from streamgate.service.delivery import Delivery
+from streamgate.service.settings import Settings, StreamSpec
+from streamgate.service.state import ServiceState
+from streamgate.service.streams import Stream
+from streamgate.service.watching import Judging
+from streamgate.sinks.livefolder import LiveFolder
+from streamgate.sinks.redisstream import RedisStream
+from streamgate.sinks.spool import Spool
+
+TICK_S = 0.5
+STOP_S = 4.5
+"""Within this a stop is over."""
+
+
+class Service:
+    """Runs until it is told to stop. A context manager: entering loads the networks and opens the destinations.
+
+    Raises SinkError, WeightsError, DeviceError or UsageError on entering; later troubles are survived.
+    """
+
+    def __init__(self, settings: Settings, state: ServiceState, log: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._state = state
+        self._log = log
+        self._streams: dict[str, Stream] = {}
+        self._judgings: dict[str, Judging] = {}
+        self._leaving: list[Stream] = []
+        self._stack = ExitStack()
+        self._until = 0.0
+
+    def __enter__(self) -> Self:
+        settings, state = self._settings, self._state
+        # The destinations first: a wrong one is known before networks are loaded.
+        redis = None if settings.redis is None else RedisStream(settings.redis, option="--redis")
+        spool = None if redis is None else Spool(settings.spool, settings.spool_bytes)
+        folder = None
+        if settings.out is not None:
+            folder = LiveFolder(settings.out, max_days=settings.max_days, max_bytes=settings.max_bytes)
+        with ExitStack() as stack:
+            self._delivery = stack.enter_context(
+                Delivery(state, redis=redis, spool=spool, folder=folder, log=self._log)
+            )
+
+            def observe(role: str, items: int, seconds: float) -> None:
+                state.batches.observe(role, items)
+                state.stages.observe(role, seconds)
+
+            self._gate = stack.enter_context(
+                Gate(models=settings.models, device=settings.device, config=settings.config, observe=observe)
+            )
+            for note in self._gate.notes:
+                self._log(note)
+            state.note(models_loaded=True, notes=tuple(self._gate.notes))
+            self._check(settings)
+            for spec in settings.streams:
+                self._add(spec)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop_all()
+        self._stack.close()
+
+    def run(self, stop: threading.Event, reload: threading.Event, read: Callable[[], Settings]) -> None:
+        """Watch over the streams until `stop` is set; whenever `reload` is, take what `read` returns."""
+        while not stop.wait(TICK_S):
+            self._state.beat()
+            if reload.is_set():
+                reload.clear()
+                self.reload(read)
+            for stream in [*self._streams.values(), *self._leaving]:
+                stream.tick()
+            self._leaving = [stream for stream in self._leaving if not stream.join(0.0)]
+            self._delivery.figures()
+
+    def reload(self, read: Callable[[], Settings]) -> None:
+        """Add, remove and change streams; the others are not touched. What is wrong keeps all as it is."""
+        try:
+            settings = read()
+            self._check(settings)
+        except StreamgateError as error:
+            self._state.note(config_error=str(error))
+            self._log(f"configuration not taken, the old one goes on: {error}")
+            return
+        wanted = {spec.name: spec for spec in settings.streams}
+        gone = [name for name in self._streams if name not in wanted]
+        changed = [name for name, spec in wanted.items() if name in self._streams and self._streams[name].spec != spec]
+        added = [name for name in wanted if name not in self._streams]
+        for name in (*gone, *changed):
+            stream = self._streams.pop(name)
+            stream.stop()
+            self._leaving.append(stream)
+        for name in gone:
+            self._state.remove_stream(name)
+        for name in (*changed, *added):
+            self._add(wanted[name])
+        if _fixed(settings) != _fixed(self._settings):
+            self._log("destinations, networks and addresses of the service change only with a restart")
+        self._settings = settings
+        self._state.note(config_error=None, config_read_at=datetime.now(UTC))
+        told = [f"{len(names)} {what}" for names, what in ((added, "new"), (changed, "changed"), (gone, "gone"))]
+        self._log(f"configuration read: {', '.join(told)}")
+
+    def _check(self, settings: Settings) -> None:
+        """Refuse what a stream cannot have with these networks, before anything is touched. Raises UsageError."""
+        found = {}
+        for spec in settings.streams:
+            scorer, infer, calibration = self._gate.follow(spec.config, spec.name)
+            found[spec.name] = Judging(spec.config, scorer, infer, calibration)
+        self._judgings = found
+
+    def _add(self, spec: StreamSpec) -> None:
+        stream = Stream(
+            spec,
+            self._judgings[spec.name],
+            self._state,
+            self._delivery.put,
+            self._log,
+            written=self._settings.out is not None,
+        )
+        self._streams[spec.name] = stream
+        stream.start()
+
+    def _stop_all(self) -> None:
+        until = time.monotonic() + STOP_S
+        self._state.note(stopping=True)
+        streams = [*self._streams.values(), *self._leaving]
+        for stream in streams:
+            stream.stop()
+        # Half a second is kept for the destinations.
+        late = [stream for stream in streams if not stream.join(until - 0.5 - time.monotonic())]
+        for stream in late:
+            self._log(f"{stream.spec.name}: its last faces were not ready in time")
+        self._delivery.stop(max(0.5, until - time.monotonic()))
+
+
+def _fixed(settings: Settings) -> tuple[object, ...]:
+    config: Config = settings.config
+    return (
+        settings.redis, settings.out, settings.http, settings.spool, settings.spool_bytes, settings.max_days,
+        settings.max_bytes, settings.models, settings.device, config.detection.nms_iou, config.tracking.low_score,
+    )  # fmt: skip

@@ -1,0 +1,209 @@
+"""One connection's frames into events: `improved` while a track lives, `final` when it ends (DESIGN 6)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from streamgate.config import Config
+from streamgate.frames import BestShot, Candidate, TrackEnd
+from streamgate.records import Record, face_record, missed_record, track_record
+from streamgate.runtime.analysis import Analysis
+from streamgate.runtime.following import Follower
+from streamgate.runtime.following import Moment as FrameMoment
+from streamgate.runtime.prefetch import prefetch
+from streamgate.runtime.scoring import FaceScorer
+from streamgate.selection.steps import Infer
+from streamgate.service.delivery import LiveEvent
+from streamgate.service.framequeue import Arrivals, FrameQueue, Moment
+from streamgate.service.heatmap import heatmap_png
+from streamgate.service.state import LatestFace, QualityPoint, ServiceState, utc_text
+from streamgate.sinks.images import encode_jpeg
+from streamgate.sinks.livefolder import LiveFolder
+
+if TYPE_CHECKING:
+    from streamgate.service.streams import StreamCounts
+
+JPEG_QUALITY = 92
+_SERIES = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """What a stream's faces are judged with."""
+
+    config: Config
+    scorer: FaceScorer
+    infer: Infer
+    calibration_id: str
+
+
+@dataclass(slots=True)
+class _Told:
+    """What has been said about a track so far."""
+
+    seq: int = 0
+    quality: float = 0.0
+    pts_seconds: float = float("-inf")
+
+
+class Watch:
+    """Runs one epoch of one stream.
+
+    Args:
+        name: the stream's; its `source_id`.
+        location: its address without secrets.
+        emit: takes events.
+        written: finals go to disk as well; then the wall knows the path.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        location: str,
+        epoch: str,
+        judging: Judging,
+        state: ServiceState,
+        counts: StreamCounts,
+        emit: Callable[[LiveEvent], None],
+        *,
+        written: bool,
+    ) -> None:
+        self._name = name
+        self._location = location
+        self._epoch = epoch
+        self._judging = judging
+        self._state = state
+        self._counts = counts
+        self._emit = emit
+        self._written = written
+        live, tracking = judging.config.live, judging.config.tracking
+        self._arrivals = Arrivals(live.max_track_s + tracking.max_gap_s + 10.0)
+        self._told: defaultdict[int, _Told] = defaultdict(_Told)
+        self._series: defaultdict[int, list[QualityPoint]] = defaultdict(list)
+        self._analysis = Analysis(
+            judging.config,
+            judging.scorer,
+            judging.infer,
+            location=location,
+            source_id=name,
+            calibration_id=judging.calibration_id,
+            emit_candidate=self._evaluated,
+            epoch=epoch,
+        )
+
+    def run(self, queue: FrameQueue) -> None:
+        """Take frames until the queue is closed and empty; then every track ends."""
+        config = self._judging.config
+        follower = Follower(config, self._judging.infer, max_track_s=config.live.max_track_s)
+        moments = self._timed(follower.moments(queue.frames(self._arrivals)), queue)
+        with closing(prefetch(moments, config.live.queue_moments)) as ahead:
+            for moment in ahead:
+                began = time.perf_counter()
+                for ended in self._analysis.take(moment):
+                    self._final(ended, self._end_of(ended, moment))
+                for track_id in moment.people:
+                    self._improved(track_id, moment.pts_seconds)
+                self._counts.frames += 1
+                self._counts.tracks_open = len(self._analysis.open_tracks)
+                self._state.stages.observe("choose", time.perf_counter() - began)
+        lost = queue.closed_at or Moment.now()
+        for ended in self._analysis.finish():
+            self._final(ended, lost)
+        self._counts.tracks_open = 0
+
+    def _timed(self, moments: Iterator[FrameMoment], queue: FrameQueue) -> Iterator[FrameMoment]:
+        """Measures following, without the wait for frames."""
+        while True:
+            began, waited = time.perf_counter(), queue.waited
+            moment = next(moments, None)
+            if moment is None:
+                return
+            self._state.stages.observe("follow", time.perf_counter() - began - (queue.waited - waited))
+            yield moment
+
+    def _end_of(self, ended: TrackEnd, moment: FrameMoment) -> Moment:
+        """When a track ended: the first frame at which its gap was too long, else (a cut, old age) this frame."""
+        here = self._arrivals.at(moment.pts_seconds) or Moment.now()
+        gap = self._arrivals.after(ended.track.last_pts + self._judging.config.tracking.max_gap_s)
+        return gap if gap is not None and gap.monotonic < here.monotonic else here
+
+    def _evaluated(self, candidate: Candidate) -> None:
+        self._series[candidate.track_id].append(QualityPoint.of(candidate))
+
+    def _improved(self, track_id: int, now: float) -> None:
+        """Tell of a better face, at most once in a while and only when it is clearly better."""
+        live = self._judging.config.live
+        told = self._told[track_id]
+        if now - told.pts_seconds < live.improved_interval_s:
+            return
+        shot = self._analysis.standing(track_id)
+        if shot is None or shot.quality_smoothed is None:
+            return
+        if told.seq and shot.quality_smoothed < told.quality + live.improved_gain:
+            return
+        told.seq += 1
+        told.quality, told.pts_seconds = shot.quality_smoothed, now
+        record = self._record(shot, None)
+        record["id"] = f"{self._name}/{self._epoch}/{track_id}/improved/{shot.rank}/{told.seq}"
+        self._send("improved", shot, record, None)
+
+    def _final(self, ended: TrackEnd, when: Moment) -> None:
+        self._counts.tracks += 1
+        for shot in ended.shots:
+            self._counts.faces += 1
+            self._send("final", shot, self._record(shot, when), when)
+        if not ended.shots:
+            record = missed_record(track_record(ended), self._location, self._judging.calibration_id)
+            record["ended_at"] = utc_text(when.wall)
+            self._emit(LiveEvent("final", record, None, None, None, when))
+        self._told.pop(ended.track.track_id, None)
+        self._series.pop(ended.track.track_id, None)
+
+    def _record(self, shot: BestShot, ended: Moment | None) -> Record:
+        return {**face_record(shot, None), "ended_at": None if ended is None else utc_text(ended.wall)}
+
+    def _send(self, kind: str, shot: BestShot, record: Record, ended: Moment | None) -> None:
+        began = time.perf_counter()
+        jpeg = encode_jpeg(shot.image, JPEG_QUALITY)
+        track_key = f"{self._name}/{self._epoch}/{shot.track.track_id}"
+        self._emit(LiveEvent(kind, record, jpeg, shot, self._arrivals.at(shot.pts_seconds), ended))
+        image = LiveFolder.place(shot) if self._written and kind == "final" else None
+        self._state.show(
+            LatestFace(
+                key=f"{track_key}/{shot.rank}",
+                id=record["id"],
+                kind=kind,
+                track_key=track_key,
+                stream=self._name,
+                record={**record, "image": image},
+                jpeg=jpeg,
+                heatmap=None if shot.ifqa_map is None else heatmap_png(shot.ifqa_map),
+                image=image,
+                series=_thinned(sorted(self._series[shot.track.track_id], key=lambda point: point.pts_seconds)),
+            )
+        )
+        self._state.stages.observe("encode", time.perf_counter() - began)
+
+
+def new_epoch() -> str:
+    """A UUIDv7 (RFC 9562): ordered by the time at which it was made."""
+    now = int(datetime.now(UTC).timestamp() * 1000) & ((1 << 48) - 1)
+    value = now << 80 | int.from_bytes(os.urandom(10))
+    value = value & ~(0xF << 76) | 7 << 76
+    value = value & ~(0x3 << 62) | 2 << 62
+    text = f"{value:032x}"
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+def _thinned(points: list[QualityPoint]) -> tuple[QualityPoint, ...]:
+    """Evenly thinned to what a chart can show."""
+    if len(points) <= _SERIES:
+        return tuple(points)
+    return tuple(points[place * len(points) // _SERIES] for place in range(_SERIES))
