@@ -171,7 +171,7 @@ class _Lane:
                 self._changed.wait_for(lambda: self._closed or bool(self._waiting))
                 if not self._waiting:
                     return
-                taken = []
+                taken: list[tuple[Array, Future[Any]]] = []
                 while self._waiting and len(taken) < self._max_batch:
                     taken.append(self._next())
                 self._changed.notify_all()
