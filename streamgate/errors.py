@@ -59,6 +59,7 @@ SECRET_PARAMETERS = frozenset(
      "apikey", "secret", "sig", "signature", "user", "username", "usr", "login"}
 )  # fmt: skip
 
+_PAIR = re.compile(r"([A-Za-z_]+)=([^&;/]*)")
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>]+")
 
 
@@ -83,9 +84,15 @@ def redact_url(url: str) -> str:
         parts = urlsplit(text)
     except ValueError:
         return f"{scheme}://***"
-    if not parts.query and not parts.fragment:
+    # Some cameras take user and password as pairs in the path.
+    path = _PAIR.sub(_redacted_pair, parts.path)
+    if path == parts.path and not parts.query and not parts.fragment:
         return text
-    return urlunsplit(parts._replace(query=_redact_pairs(parts.query), fragment=""))
+    return urlunsplit(parts._replace(path=path, query=_redact_pairs(parts.query), fragment=""))
+
+
+def _redacted_pair(match: re.Match[str]) -> str:
+    return f"{match[1]}=***" if match[1].lower() in SECRET_PARAMETERS else match[0]
 
 
 def _is_port(text: str) -> bool:
@@ -122,5 +129,7 @@ def _secrets_of(url: str) -> list[str]:
         name, _, value = pair.partition("=")
         if name.lower() in SECRET_PARAMETERS:
             found.append(value)
+    for path in (parts.path, parts.path.replace("_", "&")):
+        found += [match[2] for match in _PAIR.finditer(path) if match[1].lower() in SECRET_PARAMETERS]
     # Very short secrets would tear innocent words apart; they are caught by the whole-URL replacement.
     return sorted({secret for secret in found if len(secret) >= 3}, key=len, reverse=True)

@@ -17,6 +17,8 @@ SECRETS = [
     ("rtsp://joe1:secret/pw@camera/live", ["joe1", "secret/pw", "pw@"]),
     ("http://camera/live?token=secretpw#key=secretpw", ["secretpw"]),
     ("rediss://joe1:secretpw@host:1/0?ssl_cert_reqs=none", ["joe1", "secretpw"]),
+    ("rtsp://camera/user=admin&password=secretpw&channel=1&stream=0.sdp", ["admin", "secretpw"]),
+    ("rtsp://camera/user=admin_password=secretpw_channel=1_stream=0.sdp", ["admin", "secretpw"]),
 ]
 
 
