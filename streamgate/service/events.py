@@ -52,8 +52,14 @@ class EventStreams:
         flag = asyncio.Event()
         self._flags.add(flag)
 
+        awake = False
+
         def wake() -> None:
-            loop.call_soon_threadsafe(flag.set)
+            # Once for everything that is published before it is taken: 200 listeners make calls add up.
+            nonlocal awake
+            if not awake:
+                awake = True
+                loop.call_soon_threadsafe(flag.set)
 
         gone = asyncio.create_task(_until_gone(receive, flag))
         ends_at = loop.time() + _LIFETIME_S
@@ -68,6 +74,7 @@ class EventStreams:
                 body = _GREETING
                 last = after
                 while not self._stopping and not gone.done() and loop.time() < ends_at:
+                    awake = False
                     waiting = subscription.take()
                     body += b"".join(_with_gap(waiting, last))
                     last = waiting[-1].number if waiting else last

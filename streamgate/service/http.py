@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _BACKLOG = 512
 _START_SECONDS = 20.0
 _STOP_SECONDS = 1
+_SEND_BUFFER = 128 << 10
+"""Bytes in the kernel for one peer (which doubles them): one that does not read holds little memory and is soon found
+slow; left alone, the kernel would take megabytes for each."""
 _STALLED_MS = 60_000
 """A peer that has not taken what was sent to it for so long is disconnected by the kernel."""
 
@@ -147,6 +150,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALLED_MS)
         listener.bind(address)

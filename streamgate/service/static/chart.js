@@ -1,6 +1,6 @@
 // A track's quality over time: a curve, a point an evaluated face, below it where the gate was open and shut.
 
-import { draw, make, say } from "./dom.js";
+import { draw, make, one, say } from "./dom.js";
 
 const HEIGHT = 190;
 const LEFT = 30;
@@ -23,7 +23,7 @@ export class Chart {
     holder.addEventListener("keydown", (event) => this.step(event));
   }
 
-  // `points`: {pts_seconds, quality or null, passed}; `chosen`: pts_seconds of the face, `start`: of its track.
+  // `points`: {pts_seconds, quality or null, passed (null: no verdict)}; `chosen`: pts_seconds of the face, `start`: of its track.
   set(points, chosen, start, end) {
     this.points = points;
     this.chosen = chosen;
@@ -97,10 +97,13 @@ export class Chart {
   // Each evaluated face stands for the time half way to its neighbours.
   band() {
     const top = HEIGHT - AXIS - BAND;
-    return runs(this.points, this.start, this.end).map(({ from, to, passed }) => {
+    const all = runs(this.points, this.start, this.end);
+    one("key-open").hidden = all.every((run) => run.passed !== null);
+    return all.map(({ from, to, passed }) => {
       const x = this.x(from);
-      const place = { x, y: top, width: Math.max(1, this.x(to) - x), height: BAND, rx: 1.5 };
-      return draw("rect", { ...place, ...(passed ? { class: "band-passed" } : { fill: "url(#shut)" }) });
+      const width = Math.max(passed === null ? 0 : 2, this.x(to) - x);
+      if (passed === null) return draw("rect", { class: "band-open", x, y: top + BAND / 2 - 1, width, height: 2 });
+      return draw("rect", { x, y: top, width, height: BAND, rx: 1.5, ...(passed ? { class: "band-passed" } : { fill: "url(#shut)" }) });
     });
   }
 
@@ -129,7 +132,7 @@ export class Chart {
     }
     if (!point) return say(this.readout, "");
     const quality = point.quality === null ? "not fully scored" : `quality ${point.quality.toFixed(0)}`;
-    say(this.readout, `${(point.pts_seconds - this.start).toFixed(1)} s: ${quality}, ${point.passed ? "passed" : "turned away"}`);
+    say(this.readout, `${(point.pts_seconds - this.start).toFixed(1)} s: ${quality}, ${point.passed === null ? "no verdict" : point.passed ? "passed" : "turned away"}`);
   }
 }
 
@@ -151,7 +154,7 @@ function runs(points, start, end) {
 
 function ticks(span, most) {
   const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600];
-  const step = steps.find((one) => span / one <= most) ?? 7200;
+  const step = steps.find((length) => span / length <= most) ?? 7200;
   return Array.from({ length: Math.floor(span / step + 1e-9) + 1 }, (_, place) => place * step);
 }
 

@@ -122,7 +122,7 @@ export class Detail {
     this.face = null;
     this.wantedKey = null;
     this.leave();
-    const item = [...this.wall.list.children].find((one) => one.dataset.key === key);
+    const item = [...this.wall.list.children].find((each) => each.dataset.key === key);
     item?.querySelector("a").focus();
   }
 

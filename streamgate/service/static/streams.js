@@ -34,12 +34,12 @@ export class Streams {
     const running = stream.state === "running";
     entry.button.dataset.state = stream.state;
     say(entry.state, words.STATES[stream.state] ?? stream.state);
-    say(entry.rate, running ? stream.fps.toFixed(stream.fps < 9.95 ? 1 : 0) : "–");
+    say(entry.rate, running ? stream.fps.toFixed(stream.fps < 9.95 ? 1 : 0) : "");
+    entry.unit.hidden = !running;
     say(entry.count, stream.faces === 1 ? "1 face" : `${words.grouped(stream.faces)} faces`);
-    const trouble = running ? "" : troubleOf(stream);
-    say(entry.trouble, trouble);
-    entry.trouble.hidden = !trouble;
-    entry.button.title = `${stream.url}${stream.width ? `, ${stream.width} × ${stream.height}` : ""}`;
+    const more = running ? factsOf(stream) : troubleOf(stream);
+    say(entry.more, more || "\u00a0");
+    entry.button.title = `${stream.url}\n${more}`;
     return entry.item;
   }
 
@@ -71,20 +71,30 @@ export class Streams {
   build(name) {
     const state = make("span");
     const rate = make("span");
+    const unit = make("small", {}, " fps");
     const count = make("span", { class: "count" });
-    const trouble = make("span", { class: "trouble", hidden: true });
+    const more = make("span", { class: "more" });
     const button = make(
       "button",
       { type: "button", class: "stream", "aria-pressed": "false" },
       make("span", { class: "name" }, name),
-      make("span", { class: "rate" }, rate, make("small", {}, "fps")),
+      make("span", { class: "rate" }, rate, unit),
       make("span", { class: "state" }, make("span", { class: "dot", "aria-hidden": "true" }), state),
       count,
-      trouble,
+      more,
     );
     button.addEventListener("click", () => this.choose(this.chosen === name ? null : name));
-    return { item: make("li", {}, button), button, state, rate, count, trouble };
+    return { item: make("li", {}, button), button, state, rate, unit, count, more };
   }
+}
+
+function factsOf(stream) {
+  const parts = [];
+  if (stream.width) parts.push(`${stream.width} × ${stream.height}`);
+  if (stream.tracks_open) parts.push(`${stream.tracks_open} in view`);
+  const dropped = stream.frames_in ? (100 * stream.frames_dropped) / stream.frames_in : 0;
+  if (dropped >= 0.1) parts.push(`${dropped.toFixed(1)} % dropped`);
+  return parts.join(" · ");
 }
 
 function troubleOf(stream) {

@@ -1,0 +1,107 @@
+"""A headless Chromium."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+_WIDTHS = {"wide": (1280, 900), "phone": (390, 844)}
+
+
+@contextmanager
+def chromium(screen: str = "wide", scheme: str = "light", *, calm: bool = True) -> Iterator[Browser]:
+    """A browser of its own; skips where there is none.
+
+    Args:
+        screen: "wide" (1280 x 900) or "phone" (390 x 844, touch).
+        scheme: "light" or "dark".
+        calm: the user prefers reduced motion.
+    """
+    pytest.importorskip("selenium", reason="the browser tests need selenium (pip install '.[dev]')")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("Chromium is not installed (apt install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    running = webdriver.Chrome(options=options, service=Service(driver))
+    try:
+        width, height = _WIDTHS[screen]
+        phone = screen == "phone"
+        running.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 2 if phone else 1, "mobile": phone},
+        )
+        features = [
+            {"name": "prefers-color-scheme", "value": scheme},
+            {"name": "prefers-reduced-motion", "value": "reduce" if calm else "no-preference"},
+        ]
+        running.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        yield Browser(running)
+    finally:
+        running.quit()
+
+
+class Browser:
+    """What tests do with a page."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def open(self, url: str) -> None:
+        self.driver.get(url)
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """The value that a body of JavaScript returns."""
+        return self.driver.execute_script(script, *arguments)
+
+    def text(self, selector: str) -> str:
+        return self.run("return document.querySelector(arguments[0])?.innerText ?? ''", selector)
+
+    def count(self, selector: str) -> int:
+        return self.run("return document.querySelectorAll(arguments[0]).length", selector)
+
+    def press(self, *keys: str) -> None:
+        """Press keys one after the other, wherever the focus is."""
+        from selenium.webdriver import ActionChains
+        from selenium.webdriver.common.keys import Keys
+
+        for key in keys:
+            ActionChains(self.driver).send_keys(getattr(Keys, key, key)).perform()
+
+    def click(self, selector: str) -> None:
+        from selenium.webdriver.common.by import By
+
+        self.driver.find_element(By.CSS_SELECTOR, selector).click()
+
+    def wait(self, met: Callable[[], Any], seconds: float = 60) -> Any:
+        """Wait until `met` gives something true, and return that."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if found := met():
+                return found
+            time.sleep(0.05)
+        raise AssertionError(f"it did not come about within {seconds:.0f} s; the page says:\n{self.text('body')[:800]}")
+
+    def wait_for_faces(self, count: int = 1) -> None:
+        """Wait until so many faces are on the wall and their pictures are there."""
+        script = (
+            "const all = [...document.querySelectorAll('.tile img')];"
+            "return all.length >= arguments[0] && all.every((one) => one.complete && one.naturalWidth > 0)"
+        )
+        self.wait(lambda: self.run(script, count))
+
+    def complaints(self) -> list[str]:
+        """What the console says at the level of warnings and errors."""
+        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] in ("WARNING", "SEVERE")]

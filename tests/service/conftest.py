@@ -1,0 +1,64 @@
+"""A state with real faces on its wall, and a server over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from client import Client
+from media import astronaut_frames, plain_frames, write_clip
+from real_weights import standard_models
+from showing import show_clips
+from streamgate import Gate
+from streamgate.service.http import serve_http
+from streamgate.service.state import LatestFace, ServiceState, StreamState
+
+Serve = Callable[..., Client]
+
+
+@pytest.fixture(scope="session")
+def real_faces(tmp_path_factory: pytest.TempPathFactory) -> tuple[LatestFace, ...]:
+    """Faces as the gate keeps them from two clips, oldest first: a face each shot, a still camera and a moving one."""
+    folder = tmp_path_factory.mktemp("wall")
+    near = astronaut_frames(30, (640, 480), step=1.0, zoom=1.6)
+    entrance = write_clip(folder / "entrance.mp4", [*near, *plain_frames(50, (640, 480)), *near[::-1]])
+    hall = write_clip(folder / "hall.mp4", astronaut_frames(40, (640, 480), step=3.0, zoom=1.3))
+    state = ServiceState()
+    with Gate("live", models=str(standard_models()), device="cpu") as gate:
+        show_clips(state, [entrance, hall], gate)
+    faces = tuple(reversed(state.faces()))
+    assert len(faces) == 3 and all(face.heatmap and face.series for face in faces)
+    return faces
+
+
+@pytest.fixture
+def state(real_faces: tuple[LatestFace, ...]) -> ServiceState:
+    """Two cameras that run, one that is refused, and real faces."""
+    state = ServiceState()
+    state.note(models_loaded=True)
+    for name in ("entrance", "hall"):
+        state.add_stream(name, f"rtsp://***@10.0.0.7/{name}").update(
+            state=StreamState.RUNNING, fps=24.96, frames_in=1000, connects=1, width=640, height=480
+        )
+    state.add_stream("dock", "rtsp://***@10.0.0.8/main").update(
+        state=StreamState.FAILED, error="401: the camera refuses user or password"
+    )
+    for face in real_faces:
+        state.show(face)
+    return state
+
+
+@pytest.fixture
+def serve(state: ServiceState) -> Iterator[Serve]:
+    """Starts a server over the state (`host`, `token`); gives a client of it."""
+    pytest.importorskip("fastapi", reason="the HTTP side needs the serve extra")
+    with ExitStack() as running:
+
+        def start(host: str = "127.0.0.1", token: str | None = None) -> Client:
+            service = serve_http(state, host, 0, token)
+            running.callback(service.stop)
+            return Client(service.url, token)
+
+        yield start
