@@ -29,7 +29,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -252,9 +252,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture
-def start_camera() -> Iterator[Callable[..., CameraProcess]]:
-    """Starts a camera over the given clips on a spare port of the loopback."""
+@contextmanager
+def cameras() -> Iterator[Callable[..., CameraProcess]]:
+    """Gives a function that starts a camera over clips on a spare port of the loopback; ends them all."""
     running: list[CameraProcess] = []
 
     def start(*clips: Path, options: tuple[str, ...] = ()) -> CameraProcess:
@@ -263,9 +263,18 @@ def start_camera() -> Iterator[Callable[..., CameraProcess]]:
         running.append(camera)
         return camera
 
-    yield start
-    for camera in running:
-        camera.kill()
+    try:
+        yield start
+    finally:
+        for camera in running:
+            camera.kill()
+
+
+@pytest.fixture
+def start_camera() -> Iterator[Callable[..., CameraProcess]]:
+    """Starts cameras that end with the test."""
+    with cameras() as start:
+        yield start
 
 
 def main() -> None:

@@ -19,7 +19,6 @@ class LiveClock:
 
     def __init__(self) -> None:
         self._base: float | None = None
-        self._pts: float | None = None
         self._seconds = 0.0
         self._arrived: float | None = None
         self._step = _NOMINAL_S
@@ -35,21 +34,18 @@ class LiveClock:
             Seconds since the first frame, and whether they had to be estimated.
         """
         if self._arrived is None:
-            self._arrived, self._pts, self._base = arrived, pts, pts
+            self._arrived, self._base = arrived, pts
             return 0.0, pts is None
         passed = max(0.0, arrived - self._arrived)
         here = self._seconds + max(passed, self._step)
-        estimated = True
-        if pts is None:
-            seconds = here
-        else:
-            step = None if self._pts is None else pts - self._pts
-            if self._base is None or step is None or step <= _SAME_TIME or step > passed + LEAP_S:
-                seconds, self._base = here, pts - here
-            else:
-                seconds, estimated = pts - self._base, False
+        seconds, estimated = here, True
+        if pts is not None:
+            step = 0.0 if self._base is None else pts - self._base - self._seconds
+            if _SAME_TIME < step <= passed + LEAP_S:
+                seconds, estimated = self._seconds + step, False
                 self._step = min(step, 1.0)
-            self._pts = pts
+            else:
+                self._base = pts - here
         self._arrived, self._seconds = arrived, seconds
         return seconds, estimated
 

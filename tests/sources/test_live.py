@@ -1,0 +1,130 @@
+"""One connection to a real RTSP server on the loopback, or to a file played as a camera."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from media import astronaut_frames, write_clip
+from rtsp_server import CameraProcess, cameras, free_port
+from streamgate.config import LiveConfig, load_config
+from streamgate.errors import UsageError
+from streamgate.sources.file import VideoFile
+from streamgate.sources.live import LiveConnection, LiveError, Trouble, check_address
+
+SECRETS = ("ann", "pw12345")
+
+
+def options(**changes: object) -> LiveConfig:
+    quick = {"connect_timeout_s": 10.0, "read_timeout_s": 2.0}
+    return load_config("live").live.model_copy(update={**quick, **changes})
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("clips")
+    small = write_clip(folder / "small.mp4", astronaut_frames(30, (320, 240)), options={"g": "15"})
+    large = write_clip(folder / "large.mp4", astronaut_frames(30, (640, 360)), options={"g": "15"})
+    return [small, large]
+
+
+@pytest.fixture(scope="module")
+def camera(clips: list[Path]) -> Iterator[CameraProcess]:
+    with cameras() as start:
+        yield start(*clips)
+
+
+def test_frames_come_with_times_from_zero_and_the_moment_of_arrival(camera: CameraProcess):
+    with LiveConnection(camera.url(), options()) as connection:
+        got = []
+        for arrived in islice(connection.frames(), 12):
+            frame = arrived.frame
+            got.append((frame.pts_seconds, arrived.monotonic, frame.captured_at, frame.frame_index))
+            size = frame.width, frame.height
+    times = [one[0] for one in got]
+    assert times[0] == 0.0 and size == (320, 240)
+    assert all(after - before == pytest.approx(0.04, abs=0.002) for before, after in pairwise(times))
+    assert [one[3] for one in got] == list(range(12))
+    assert all(before[1] <= after[1] and before[2] <= after[2] for before, after in pairwise(got))
+
+
+@pytest.mark.parametrize(
+    ("path", "trouble", "text"),
+    [
+        ("closed", Trouble.REFUSED, "refuses user or password"),
+        ("forbidden", Trouble.REFUSED, "may not see"),
+        ("missing", Trouble.MISSING, "no such stream"),
+        ("garbage", Trouble.UNREADABLE, "no video stream"),
+        ("mute", Trouble.SILENT, "nothing came"),
+        ("once", Trouble.ENDED, "closed the connection"),
+    ],
+)
+def test_troubles_are_told_apart_without_secrets(camera: CameraProcess, path: str, trouble: Trouble, text: str):
+    with pytest.raises(LiveError, match=text) as caught:  # noqa: SIM117
+        with LiveConnection(camera.url(path, "ann:pw12345@"), options()) as connection:
+            for _ in connection.frames():
+                pass
+    assert caught.value.trouble is trouble
+    assert not any(secret in str(caught.value) for secret in SECRETS)
+
+
+def test_user_and_password_open_the_camera(start_camera: Callable[..., CameraProcess], clips: list[Path]):
+    camera = start_camera(*clips, options=("--user", "ann", "--password", "pw12345"))
+    with LiveConnection(camera.url(credentials="ann:pw12345@"), options()) as connection:
+        assert next(iter(connection.frames())).frame.width == 320
+    with pytest.raises(LiveError) as caught:
+        LiveConnection(camera.url(credentials="ann:wrongpw@"), options())
+    assert caught.value.trouble is Trouble.REFUSED and "wrongpw" not in str(caught.value)
+
+
+def test_nobody_there_is_unreachable():
+    with pytest.raises(LiveError, match="connection refused") as caught:
+        LiveConnection(f"rtsp://127.0.0.1:{free_port()}/stream", options())
+    assert caught.value.trouble is Trouble.UNREACHABLE
+
+
+def test_another_resolution_goes_on_in_the_same_connection(camera: CameraProcess):
+    sizes, times = [], []
+    with LiveConnection(camera.url("change"), options()) as connection:
+        for arrived in islice(connection.frames(), 70):
+            sizes.append((arrived.frame.width, arrived.frame.height))
+            times.append(arrived.frame.pts_seconds)
+            pixels = arrived.frame.luma()
+            assert pixels.shape == sizes[-1][::-1]
+    assert {(320, 240), (640, 360)} <= set(sizes)
+    assert times == sorted(set(times))
+
+
+def test_a_jumping_clock_does_not_reach_the_frames(camera: CameraProcess):
+    with LiveConnection(camera.url("jump"), options()) as connection:
+        times = [arrived.frame.pts_seconds for arrived in islice(connection.frames(), 75)]
+    assert times == sorted(set(times))
+    assert times[-1] < 600, "the camera's leap of an hour came through"
+
+
+def test_a_file_plays_at_its_own_pace_and_its_end_is_a_disconnect(clips: list[Path]):
+    url = check_address(str(clips[0]))
+    began = time.monotonic()
+    pixels = []
+    with pytest.raises(LiveError) as caught, LiveConnection(url, options()) as connection:
+        for arrived in connection.frames():
+            pixels.append(arrived.frame.luma(np.array([0, 0, 16, 16])).copy())
+    assert caught.value.trouble is Trouble.ENDED
+    assert time.monotonic() - began >= 29 * 0.04 * 0.95
+    with VideoFile(clips[0]) as file:
+        expected = [frame.luma(np.array([0, 0, 16, 16])).copy() for frame in file.frames()]
+    # The last ones may still be inside the decoder when the file ends.
+    assert len(expected) - len(pixels) <= 4
+    assert all(np.array_equal(a, b) for a, b in zip(pixels, expected, strict=False))
+
+
+@pytest.mark.parametrize("url", ["ftp://host/x", "rtsp://", "", "rtsp://ann:pw12345@host:port/x"])
+def test_what_cannot_be_a_stream_is_refused_without_secrets(url: str):
+    with pytest.raises(UsageError) as caught:
+        check_address(url)
+    assert not any(secret in str(caught.value) for secret in SECRETS)
