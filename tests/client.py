@@ -71,8 +71,11 @@ class Listener:
         while self._file.readline().strip():
             pass
 
-    def events(self) -> Iterator[dict[str, str]]:
-        """Events as they come: {"id", "event", "data"}; ends when the server ends the stream."""
+    def events(self, *kinds: str) -> Iterator[dict[str, str]]:
+        """Events as they come: {"id", "event", "data"}; ends when the server ends the stream.
+
+        Those of `kinds` alone if given; else all but `streams`, which come all the time.
+        """
         text = b""
         while size := int(self._file.readline().strip() or b"0", 16):
             text += self._file.read(size)
@@ -80,8 +83,10 @@ class Listener:
             while b"\n\n" in text:
                 block, _, text = text.partition(b"\n\n")
                 fields = [line.partition(": ") for line in block.decode().split("\n") if not line.startswith(":")]
-                if any(name == "event" for name, _, _ in fields):
-                    yield {name: value for name, _, value in fields}
+                event = {name: value for name, _, value in fields}
+                kind = event.get("event")
+                if kind is not None and (kind in kinds if kinds else kind != "streams"):
+                    yield event
 
     def close(self) -> None:
         self._file.close()

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, RedirectResponse
 
 from streamgate.records import dumps
 from streamgate.service.auth import SESSION_COOKIE, SESSION_SECONDS, Access, Throttle
-from streamgate.service.events import EventStreams
+from streamgate.service.events import EventStreams, streams_record
 from streamgate.service.guard import client_of
 from streamgate.service.metrics import Exposition
 from streamgate.service.state import LATEST_FACES, LatestFace, ServiceState
@@ -75,13 +75,7 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
 
     @app.get("/api/streams")
     def streams() -> Response:
-        return Record(
-            {
-                "overview": state.overview().summary(),
-                "streams": [one.summary() for one in state.streams()],
-                "login": access is not None,
-            }
-        )
+        return Record(streams_record(state, access is not None))
 
     @app.get("/api/faces")
     def faces(limit: int = Query(60, ge=1, le=LATEST_FACES), stream: str | None = None) -> Response:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
+from streamgate.records import dumps
 from streamgate.service.hub import EventHub, HubEvent
 from streamgate.service.state import ServiceState
 
@@ -12,16 +14,29 @@ MAX_LISTENERS = 512
 """Browsers that may listen at once; one more is told to come back later."""
 
 _WAITING_EVENTS = 256
-_HEARTBEAT_S = 15.0
+_STREAMS_EVERY_S = 3.0
 _WRITE_LIMIT_S = 30.0
 _LIFETIME_S = 3600.0
 _GREETING = b"retry: 2000\n: streamgate\n\n"
 
 
+def streams_record(state: ServiceState, login: bool) -> dict[str, Any]:
+    """What `/api/streams` answers: the service as a whole, its streams, and whether one has to log in."""
+    return {
+        "overview": state.overview().summary(),
+        "streams": [one.summary() for one in state.streams()],
+        "login": login,
+    }
+
+
 class EventStreams:
     """The open event streams of one server; lives in its event loop."""
 
-    def __init__(self, state: ServiceState) -> None:
+    def __init__(self, state: ServiceState, login: bool) -> None:
+        self._state = state
+        self._login = login
+        self._streams_text = b""
+        self._streams_made_at = 0.0
         self._hub: EventHub = state.hub
         self._flags: set[asyncio.Event] = set()
         self._stopping = False
@@ -39,6 +54,9 @@ class EventStreams:
 
     async def serve(self, after: int | None, receive: Any, send: Any) -> None:
         """Send events until the browser leaves, stops reading for 30 s, an hour is over or the server stops.
+
+        Besides what happens, every three seconds a `streams` event says how all streams are, as `/api/streams`
+        does: one text for all browsers costs less than their questions.
 
         A browser that is slow loses its oldest events once 256 wait, and is told by a `gap` event with their
         number (null when it comes back to a server that was restarted). The hour bounds how long a session
@@ -63,6 +81,7 @@ class EventStreams:
 
         gone = asyncio.create_task(_until_gone(receive, flag))
         ends_at = loop.time() + _LIFETIME_S
+        due = loop.time()
         try:
             with self._hub.subscribe(limit=_WAITING_EVENTS, after=after, wake=wake) as subscription:
                 headers = [
@@ -78,14 +97,15 @@ class EventStreams:
                     waiting = subscription.take()
                     body += b"".join(_with_gap(waiting, last))
                     last = waiting[-1].number if waiting else last
+                    if loop.time() >= due:
+                        body += self._streams_now(loop.time())
+                        due = loop.time() + _STREAMS_EVERY_S
                     if body:
                         message = {"type": "http.response.body", "body": body, "more_body": True}
                         await asyncio.wait_for(send(message), _WRITE_LIMIT_S)
                         body = b""
-                    try:
-                        await asyncio.wait_for(flag.wait(), _HEARTBEAT_S)
-                    except TimeoutError:
-                        body = b": still here\n\n"
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(flag.wait(), max(0.0, due - loop.time()))
                     flag.clear()
                 await asyncio.wait_for(send({"type": "http.response.body", "body": b""}), _WRITE_LIMIT_S)
         except TimeoutError:
@@ -93,6 +113,13 @@ class EventStreams:
         finally:
             self._flags.discard(flag)
             gone.cancel()
+
+    def _streams_now(self, now: float) -> bytes:
+        """The `streams` event, not more than a second old."""
+        if now - self._streams_made_at > 1.0:
+            self._streams_made_at = now
+            self._streams_text = f"event: streams\ndata: {dumps(streams_record(self._state, self._login))}\n\n".encode()
+        return self._streams_text
 
 
 async def _until_gone(receive: Any, flag: asyncio.Event) -> None:

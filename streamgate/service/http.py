@@ -124,7 +124,7 @@ def _build(state: ServiceState, access: Access | None, loopback: bool) -> tuple[
     from streamgate.service.events import EventStreams
     from streamgate.service.guard import Guard
 
-    throttle, events = Throttle(), EventStreams(state)
+    throttle, events = Throttle(), EventStreams(state, login=access is not None)
     app = Guard(
         build_application(state, access, throttle, events),
         access=access,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import struct
@@ -144,6 +145,14 @@ def test_events_come_as_they_happen_and_after_a_reconnect_from_where_one_was(ser
     with closing(client.listen(last_id=int(first["id"]))) as listener:
         events = listener.events()
         assert [next(events)["event"] for _ in range(2)] == ["stream", "removed"]
+
+
+def test_a_listener_is_told_how_the_streams_are_without_asking(serve: Serve, state: ServiceState) -> None:
+    client = serve()
+    with closing(client.listen()) as listener:
+        events = listener.events("streams")
+        first, second = json.loads(next(events)["data"]), json.loads(next(events)["data"])
+    assert first["streams"] == client.get("/api/streams").json["streams"] == second["streams"]
 
 
 def test_a_browser_that_comes_back_too_late_is_told_what_it_missed(serve: Serve, state: ServiceState) -> None:

@@ -38,8 +38,8 @@ export function listen(on) {
       }
     };
     source.addEventListener("gap", () => on.open());
-    for (const kind of ["face", "stream", "removed", "config"]) {
-      source.addEventListener(kind, (event) => on[kind]?.(JSON.parse(event.data)));
+    for (const kind of ["face", "streams", "stream", "removed"]) {
+      source.addEventListener(kind, (event) => on[kind](JSON.parse(event.data)));
     }
   };
   connect();

@@ -1,12 +1,10 @@
-// Puts the page together: asks for everything once, listens, and asks anew after each gap.
+// Puts the page together: listens, and asks for the faces at the start and after each gap.
 
 import { ask, listen } from "./api.js";
 import { Detail } from "./detail.js";
 import { one, say } from "./dom.js";
 import { Streams } from "./streams.js";
 import { Wall } from "./wall.js";
-
-const RATES_EVERY_MS = 3000;
 
 const wall = new Wall();
 const detail = new Detail(wall);
@@ -17,19 +15,13 @@ function link(state, text) {
   say(one("link-text"), text);
 }
 
-async function refreshStreams() {
-  streams.set(await ask("/api/streams"));
-}
-
-async function refreshAll() {
-  const [{ faces }] = await Promise.all([ask("/api/faces?limit=240"), refreshStreams()]);
-  wall.set(faces);
-}
-
 listen({
   open() {
     link("live", "Live");
-    refreshAll().catch(() => link("lost", "No answer, trying again"));
+    ask("/api/faces?limit=240").then(
+      ({ faces }) => wall.set(faces),
+      () => link("lost", "No answer, trying again"),
+    );
   },
   lost() {
     link("lost", "Connection lost, trying again");
@@ -38,16 +30,10 @@ listen({
     wall.add(face);
     detail.renew(face);
   },
-  stream(stream) {
-    streams.update(stream);
-  },
+  streams: (told) => streams.set(told),
+  stream: (stream) => streams.update(stream),
   removed: (stream) => streams.remove(stream),
-  config: () => refreshStreams().catch(() => {}),
 });
-
-setInterval(() => {
-  if (!document.hidden) refreshStreams().catch(() => {});
-}, RATES_EVERY_MS);
 
 function toggle(button, act) {
   button.addEventListener("click", () => {
