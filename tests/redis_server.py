@@ -16,6 +16,7 @@ import pytest
 @dataclass
 class RedisServer:
     port: int
+    command: list[str]
     process: subprocess.Popen[bytes]
 
     def url(self, credentials: str = "", database: int = 0) -> str:
@@ -24,6 +25,20 @@ class RedisServer:
     def stop(self) -> None:
         self.process.kill()
         self.process.wait(10)
+
+    def start_again(self) -> None:
+        """Come back on the same port, with the data that was saved."""
+        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.wait()
+
+    def wait(self) -> None:
+        for _ in range(500):
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except OSError:
+                time.sleep(0.02)
+        raise RuntimeError("redis-server did not come up")
 
 
 @pytest.fixture
@@ -43,14 +58,9 @@ def start_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
         command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
                    "--dir", str(folder), *options]  # fmt: skip
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        running.append(RedisServer(port, process))
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                return running[-1]
-            except OSError:
-                time.sleep(0.02)
-        raise RuntimeError("redis-server did not come up")
+        running.append(RedisServer(port, command, process))
+        running[-1].wait()
+        return running[-1]
 
     yield start
     for server in running:

@@ -166,7 +166,18 @@ class Delivery:
             self._state.destination("disk", bytes=self._folder.size, files_removed=self._folder.removed)
 
     def _start(self, name: str, work: Callable[[], None]) -> None:
-        thread = threading.Thread(target=work, name=f"streamgate-{name}", daemon=True)
+        def guarded() -> None:
+            # A defect of ours must not end delivery for the months that follow.
+            while True:
+                try:
+                    return work()
+                except Exception as error:
+                    if self._hurry.wait(1.0):
+                        return
+                    self._state.faults.add("internal")
+                    self._log(f"{name}: internal error ({type(error).__name__}: {error}); please report it")
+
+        thread = threading.Thread(target=guarded, name=f"streamgate-{name}", daemon=True)
         self._threads.append(thread)
         thread.start()
 

@@ -10,6 +10,8 @@ import pytest
 from client import Client
 from media import astronaut_frames, plain_frames, write_clip
 from real_weights import standard_models
+from redis_server import start_redis  # noqa: F401
+from rtsp_server import start_camera  # noqa: F401
 from showing import show_clips
 from streamgate import Gate
 from streamgate.service.http import serve_http
