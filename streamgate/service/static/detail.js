@@ -76,7 +76,10 @@ export class Detail {
     const gate = one("gate");
     gate.className = record.gate.passed ? "gate" : "gate shut";
     say(gate, record.gate.passed ? "Passed the gate" : `Turned away: ${words.reasons(record.gate)}`);
-    one("measures").replaceChildren(...words.MEASURES.map(([name, label, hint]) => row(name, label, hint, record.measures[name])));
+    const failing = words.failing(record.gate);
+    one("measures").replaceChildren(
+      ...words.MEASURES.map(([name, label, hint]) => row(name, label, hint, record.measures[name], failing.has(name))),
+    );
 
     this.chart.set(face.series, record.pts_seconds, record.track.first_pts, record.track.last_pts);
     one("meta").replaceChildren(...facts(face).map(([term, text]) => make("div", {}, make("dt", {}, term), make("dd", {}, text))));
@@ -131,16 +134,16 @@ export class Detail {
   }
 }
 
-function row(name, label, hint, measure) {
+function row(name, label, hint, measure, failing) {
   const title = make("span", { title: hint }, label);
   if (measure.status !== "ok") {
     return make("li", { class: "measure absent" }, title, make("span", { class: "why" }, words.status(measure)));
   }
   return make(
     "li",
-    { class: "measure" },
+    { class: failing ? "measure failing" : "measure" },
     title,
-    meter(measure.scalar / 100),
+    meter(measure.scalar / 100, failing),
     make("span", { class: "scalar" }, words.whole(measure.scalar)),
     make("span", { class: "raw" }, words.raw(name, measure)),
   );

@@ -89,11 +89,10 @@ export class Streams {
 }
 
 function factsOf(stream) {
-  const parts = [];
-  if (stream.width) parts.push(`${stream.width} × ${stream.height}`);
-  if (stream.tracks_open) parts.push(`${stream.tracks_open} in view`);
+  const parts = [`${stream.tracks_open} in view`];
   const dropped = stream.frames_in ? (100 * stream.frames_dropped) / stream.frames_in : 0;
-  if (dropped >= 0.1) parts.push(`${dropped.toFixed(1)} % dropped`);
+  if (dropped >= 0.1) parts.push(`${dropped.toFixed(dropped < 10 ? 1 : 0)} % dropped`);
+  if (stream.width) parts.push(`${stream.width} × ${stream.height}`);
   return parts.join(" · ");
 }
 

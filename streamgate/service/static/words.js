@@ -14,18 +14,19 @@ export const MEASURES = [
   ["eyes", "Eyes", "open"],
 ];
 
+// A gate's reason: the measure that gave it, and how it reads.
 const REASONS = {
-  serfiq_low: "not recognisable",
-  ifqa_low: "not clean",
-  yaw: "turned aside",
-  pitch: "up or down",
-  small: "small",
-  edge: "cut off",
-  blurred: "blurred",
-  dark: "dark",
-  bright: "too bright",
-  occluded: "covered",
-  eyes_closed: "eyes closed",
+  serfiq_low: ["serfiq", "not recognisable"],
+  ifqa_low: ["ifqa", "not clean"],
+  yaw: ["yaw", "turned aside"],
+  pitch: ["pitch", "up or down"],
+  small: ["size", "small"],
+  edge: ["edge", "cut off"],
+  blurred: ["sharpness", "blurred"],
+  dark: ["exposure", "dark"],
+  bright: ["exposure", "too bright"],
+  occluded: ["occlusion", "covered"],
+  eyes_closed: ["eyes", "eyes closed"],
 };
 
 const STATUSES = {
@@ -44,7 +45,12 @@ export const STATES = {
 };
 
 export function reasons(gate) {
-  return gate.reasons.map((name) => REASONS[name] ?? name).join(", ");
+  return gate.reasons.map((name) => REASONS[name]?.[1] ?? name).join(", ");
+}
+
+// The measures for which a gate stayed shut.
+export function failing(gate) {
+  return new Set(gate.reasons.map((name) => REASONS[name]?.[0]));
 }
 
 export function raw(name, measure) {
@@ -91,7 +97,7 @@ export function clock(moment) {
 }
 
 export function day(moment) {
-  return moment.toLocaleDateString([], { weekday: "short", day: "numeric", month: "short", year: "numeric" });
+  return moment.toLocaleDateString([], { weekday: "short", day: "numeric", month: "short" });
 }
 
 function signed(value) {
