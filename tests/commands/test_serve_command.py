@@ -1,0 +1,265 @@
+"""`streamgate serve` as a process of its own: killed, stopped, reloaded, and searched for secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from command import streamgate
+from conftest import REPOSITORY
+from live_service import QUICK, records
+from real_weights import standard_models
+from redis_server import RedisServer
+from rtsp_server import CameraProcess
+
+SECRETS = ("ann", "pw12345", "rd98765")
+STREAM = "streamgate:faces"
+
+
+@dataclass
+class Serving:
+    process: subprocess.Popen[str]
+    stderr: Path
+
+    def said(self) -> str:
+        return self.stderr.read_text()
+
+    def until(self, condition: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (found := condition()):
+            assert self.process.poll() is None, f"it ended: {self.said()}"
+            assert time.monotonic() < deadline, f"waited in vain for {what}: {self.said()}"
+            time.sleep(0.05)
+        return found
+
+    @property
+    def address(self) -> str:
+        return str(self.until(lambda: re.search(r"seen at (http://\S+)", self.said()), "the address")[1])
+
+    def get(self, path: str) -> str:
+        with urllib.request.urlopen(self.address + path, timeout=60) as answer:
+            return answer.read().decode()
+
+    def stream(self, name: str) -> dict[str, Any] | None:
+        listed = json.loads(self.get("/api/streams"))
+        listed = listed["streams"] if isinstance(listed, dict) else listed
+        return next((one for one in listed if one["name"] == name), None)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+@contextmanager
+def serving(folder: Path, *arguments: object, settings: tuple[str, ...] = QUICK) -> Iterator[Serving]:
+    """Run the command in `folder` until the block ends."""
+    log = folder / f"stderr-{time.monotonic_ns()}.txt"
+    command = [sys.executable, "-m", "streamgate", "serve", *map(str, arguments)]
+    command += [part for setting in settings for part in ("--set", setting)]
+    env = os.environ | {"STREAMGATE_MODELS": str(standard_models())}
+    with open(log, "w") as errors:
+        process = subprocess.Popen(command, cwd=folder, env=env, stderr=errors, stdout=errors, text=True)
+    try:
+        yield Serving(process, log)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(10)
+        assert "Traceback" not in log.read_text(), log.read_text()
+
+
+class Consumer:
+    """examples/consume.py at work."""
+
+    def __init__(self, url: str, folder: Path, *options: str) -> None:
+        command = [sys.executable, str(REPOSITORY / "examples" / "consume.py"), url, str(folder)]
+        self._process = subprocess.Popen(
+            [*command, "--claim-after-ms", "100", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def taken(self, *, stop: bool) -> list[str]:
+        """Ids it has taken until it was stopped, or until nothing more came (with --until-idle)."""
+        if stop:
+            self._process.terminate()
+        out, errors = self._process.communicate(timeout=120)
+        assert self._process.returncode == 0, errors
+        return [json.loads(line)["id"] for line in out.splitlines()]
+
+
+def sent(server: RedisServer) -> list[dict[bytes, bytes]]:
+    with redis.Redis.from_url(server.url("default:rd98765@")) as client:
+        return [fields for _, fields in client.xrange(STREAM)]
+
+
+def test_each_final_comes_exactly_once_across_a_killed_camera_a_killed_service_and_a_killed_redis(
+    start_camera: Callable[..., CameraProcess],
+    start_redis: Callable[..., RedisServer],
+    shared_clip: Callable[[str], Path],
+    tmp_path: Path,
+):
+    camera = start_camera(shared_clip("liveportrait_d20.mp4"), options=("--user", "ann", "--password", "pw12345"))
+    server = start_redis("--requirepass", "rd98765", "--appendonly", "yes", "--appendfsync", "always")
+    url, out, took = server.url("default:rd98765@"), tmp_path / "out", tmp_path / "took"
+    arguments = (
+        "--rtsp", f"door={camera.url(credentials='ann:pw12345@')}", "--redis", url, "--out", out, "--http", "off",
+    )  # fmt: skip
+    settings = (*QUICK, "live.max_track_s=2")
+
+    with serving(tmp_path, *arguments, settings=settings) as service:
+        service.until(lambda: len(records(out, "door")) >= 2, "faces")
+        consumer = Consumer(url, took)
+        # The camera dies and comes back, which is another epoch; then Redis dies.
+        camera.kill()
+        service.until(lambda: "closed the connection" in service.said(), "the loss of the camera")
+        camera.start()
+        service.until(lambda: service.said().count("running,") == 2, "the camera's return")
+        server.stop()
+        service.until(lambda: "wait in the spool" in service.said(), "the loss of Redis")
+        before = len(records(out, "door"))
+        service.until(lambda: len(records(out, "door")) >= before + 2, "faces while Redis is away")
+        spooled = sum(path.stat().st_size for path in (out / ".streamgate" / "spool").glob("*.spool"))
+        assert spooled > 0
+        # The consumer has met a Redis that went away; it stops in the middle of things.
+        first = consumer.taken(stop=True)
+        service.process.kill()
+        service.process.wait(10)
+    found_in_spool = leaks(out / ".streamgate")
+    assert not found_in_spool, f"secrets in the spool: {found_in_spool}"
+
+    server.start_again()
+    consumer = Consumer(url, took)
+    with serving(tmp_path, *arguments, settings=settings) as service:
+        before = len(records(out, "door"))
+        service.until(lambda: len(records(out, "door")) >= before + 1, "faces after the restart")
+        assert "of an earlier run wait in the spool" in service.said()
+        assert service.end() == 0
+        assert "not ready in time" not in service.said()
+
+    events = sent(server)
+    finals = [one[b"id"].decode() for one in events if one[b"kind"] == b"final"]
+    taken = [*first, *consumer.taken(stop=True)]
+    taken += Consumer(url, took, "--until-idle", "2").taken(stop=False)
+    assert len(taken) == len(set(taken)), "the consumer took a final twice"
+    assert set(taken) == set(finals)
+    # What was killed may have lost the face in its hands, between spool and disk or before both; nothing else.
+    written = [record["id"] for record in records(out, "door")]
+    assert len(set(written)) == len(written)
+    assert set(written) <= set(finals)
+    assert len(set(finals) - set(written)) <= 1 + sum(json.loads(one[b"json"])["rank"] == 0 for one in events)
+    assert len({name.split("/")[1] for name in finals}) == 3, "a connection is an epoch"
+    for one in events:
+        assert not any(secret.encode() in one[b"json"] for secret in SECRETS)
+    assert not leaks(tmp_path)
+
+
+def leaks(folder: Path) -> list[str]:
+    """Files below a folder that hold a secret, pictures left out (their bytes may spell anything)."""
+    found = []
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix not in (".png", ".jpg", ".mp4", ".aof", ".rdb", ".toml"):
+            data = path.read_bytes()
+            # Short ones come about in pictures by chance.
+            secrets = [secret for secret in SECRETS if len(secret) > 3 or path.suffix != ".spool"]
+            found += [f"{path.name}: {secret}" for secret in secrets if _holds(data, secret)]
+    return found
+
+
+def _holds(data: bytes, secret: str) -> bool:
+    return re.search(rb"(?<![A-Za-z])" + secret.encode() + rb"(?![A-Za-z])", data) is not None
+
+
+def test_reloading_changes_what_changed_and_a_broken_file_nothing(
+    start_camera: Callable[..., CameraProcess], shared_clip: Callable[[str], Path], tmp_path: Path
+):
+    camera = start_camera(shared_clip("liveportrait_d20.mp4"))
+    url = camera.url("stream", "ann:pw12345@")
+    config = tmp_path / "streams.toml"
+
+    def write(*streams: str, **changes: str) -> None:
+        tables = [f'[streams.{name}]\nurl = "{url}"\n{changes.get(name, "")}' for name in streams]
+        config.write_text('[service]\nout = "out"\nhttp = "127.0.0.1:0"\n' + "\n".join(tables))
+
+    write("stays", "goes", "changes")
+    with serving(tmp_path, "--config", config) as service:
+        service.until(lambda: service.said().count("running,") == 3, "three streams")
+        epoch = service.until(lambda: (service.stream("stays") or {}).get("epoch"), "an epoch")
+        changed = service.stream("changes")
+
+        config.write_text(f'[streams.stays]\nurl = "{url}"\nset = {{ "gate.max_yow" = 3 }}\n')
+        service.process.send_signal(signal.SIGHUP)
+        service.until(lambda: "configuration not taken" in service.said(), "the refusal")
+        assert "gate.max_yaw" in service.said(), "no hint at the key that was meant"
+        overview = service.get("/api/streams") + service.get("/metrics")
+        assert "streamgate_config_error 1.0" in overview
+        assert {one for one in ("stays", "goes", "changes") if service.stream(one)} == {"stays", "goes", "changes"}
+
+        write("stays", "changes", "comes", changes='set = { "gate.max_yaw" = 20 }')
+        service.process.send_signal(signal.SIGHUP)
+        service.until(lambda: "1 new, 1 changed, 1 gone" in service.said(), "the reload")
+        service.until(lambda: service.stream("comes") and service.stream("comes")["state"] == "running", "the new one")
+        service.until(
+            lambda: (
+                service.stream("changes")["state"] == "running"
+                and service.stream("changes")["epoch"] != changed["epoch"]
+            ),
+            "the changed one",
+        )
+        assert service.stream("goes") is None
+        assert service.stream("stays")["epoch"] == epoch, "an unchanged stream was touched"
+        shown = "".join(service.get(path) for path in ("/api/streams", "/api/faces", "/metrics", "/"))
+        assert not any(_holds(shown.encode(), secret) for secret in SECRETS)
+        assert service.end() == 0
+    assert not leaks(tmp_path)
+
+
+def test_a_file_plays_as_a_camera_and_ctrl_c_flushes_its_faces(shared_clip: Callable[[str], Path], tmp_path: Path):
+    clip = shared_clip("liveportrait_d6.mp4")  # one face for 34 seconds
+    with serving(tmp_path, "--rtsp", clip, "--http", "off") as service:
+        service.until(lambda: "running, 480x480" in service.said(), "the file")
+        out = tmp_path / "streamgate-live"
+        name = "liveportrait_d6"
+        time.sleep(3.0)  # into the track, which would go on for long
+        assert not records(out, name)
+        assert service.end(signal.SIGINT) == 130
+    (record,) = records(out, name)
+    assert record["source"].startswith("file://") and record["ended_at"] > record["captured_at"]
+    assert (out / record["image"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        ((), 2, "no stream"),
+        (("--rtsp", "ftp://ann:pw12345@host/x"), 2, "not a stream"),
+        (("--rtsp", "door=rtsp://h/1", "--rtsp", "door=rtsp://h/2"), 2, "two streams of this name"),
+        (("--rtsp", "rtsp://h/1", "--max-gb", "-1"), 2, "max_gb"),
+        (("--rtsp", "rtsp://h/1", "--redis", "redis://ann:pw12345@host:port/0"), 2, "malformed"),
+        (("--rtsp", "rtsp://h/1", "--set", "identity.store=disk"), 2, "no embeddings"),
+        (("--rtsp", "rtsp://h/1", "--preset", "liev"), 2, "did you mean live"),
+        (("--rtsp", "rtsp://h/1", "--http", "0.0.0.0:0"), 2, "STREAMGATE_TOKEN"),
+        (("--rtsp", "rtsp://h/1", "--http", "off", "--out", "/proc/nowhere"), 5, "cannot write"),
+        (("--config", "missing.toml"), 2, "no such file"),
+    ],
+)
+def test_what_keeps_it_from_starting_is_one_line(
+    arguments: tuple[str, ...], code: int, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STREAMGATE_TOKEN", raising=False)
+    done = streamgate("serve", *arguments, models=standard_models())
+    assert (done.code, text in done.err) == (code, True), done.err
+    assert "pw12345" not in done.err and "ann" not in done.err.replace("channel", "").replace("cannot", "")
