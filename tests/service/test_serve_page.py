@@ -107,11 +107,17 @@ def test_no_secret_of_an_address_is_told_to_anybody(camera: CameraProcess, tmp_p
         for name in ("/", "/login", "/healthz", "/readyz", "/metrics", "/api/streams", "/api/faces", path, f"{path}x"):
             answer = client.get(name)
             texts += [answer.body.decode(), str(answer.headers)]
+        metrics = client.get("/metrics").body.decode()
         for name in (f"{path}/photo", f"{path}/heatmap"):
             texts.append(client.get(name).body.decode("latin-1"))
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
         texts.append(process.stderr.read())
+    told_of = (Path(__file__).resolve().parents[2] / "docs" / "http.md").read_text()
+    families = pytest.importorskip("prometheus_client.parser").text_string_to_metric_families(metrics)
+    names = {family.name for family in families if family.name.startswith("streamgate_")}
+    assert {"streamgate_output_bytes", "streamgate_frames"} <= names
+    assert [name for name in sorted(names) if f"`{name}" not in told_of] == []
     assert "door" in texts[-1] and any("401" in text for text in texts)
     for secret in (PASSWORD, USER, "s3cret-of-the-url", TOKEN):
         assert not any(secret in text for text in texts), secret
