@@ -66,7 +66,7 @@ def test_frames_come_with_times_from_zero_and_the_moment_of_arrival(camera: Came
     ],
 )
 def test_troubles_are_told_apart_without_secrets(camera: CameraProcess, path: str, trouble: Trouble, text: str):
-    with pytest.raises(LiveError, match=text) as caught:  # noqa: SIM117
+    with pytest.raises(LiveError, match=text) as caught:
         quick = options(connect_timeout_s=2.0 if path == "mute" else 10.0)
         with LiveConnection(camera.url(path, "ann:pw12345@"), quick) as connection:
             for _ in connection.frames():
