@@ -202,6 +202,7 @@ class LiveConfig(_Section):
     backoff_min_s: Seconds
     backoff_max_s: Seconds
     refused_retry_s: Annotated[float, Field(gt=0, le=86400)]
+    max_fps: Annotated[float, Field(ge=0, le=1000)]
     queue_frames: Annotated[int, Field(ge=1, le=1000)]
     queue_moments: Annotated[int, Field(ge=1, le=1000)]
     max_track_s: Seconds

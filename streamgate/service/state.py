@@ -71,6 +71,7 @@ class StreamSnapshot:
         fps: frames analysed a second, over the last ten seconds.
         frames_in: pictures that the camera delivered, decoded or counted as dropped.
         frames_dropped: of them, the oldest ones thrown away because analysis was behind.
+        frames_skipped: of them, those left out on purpose (live.max_fps).
         frames_in_error: packets or pictures that could not be decoded.
         connects, reconnects: successful ones; `reconnects` is all but the first.
         attempts_failed: connections that did not come about.
@@ -93,6 +94,7 @@ class StreamSnapshot:
     fps: float = 0.0
     frames_in: int = 0
     frames_dropped: int = 0
+    frames_skipped: int = 0
     frames_in_error: int = 0
     connects: int = 0
     reconnects: int = 0
@@ -419,6 +421,7 @@ def utc_text(moment: datetime | None) -> str | None:
 _STREAM_COUNTERS = (
     ("streamgate_frames", "Frames that a camera delivered.", "frames_in"),
     ("streamgate_frames_dropped", "Frames thrown away because analysis was behind.", "frames_dropped"),
+    ("streamgate_frames_skipped", "Frames left out on purpose (live.max_fps).", "frames_skipped"),
     ("streamgate_frames_in_error", "Packets or pictures that could not be decoded.", "frames_in_error"),
     ("streamgate_connects", "Connections made.", "connects"),
     ("streamgate_reconnects", "Connections made after the first.", "reconnects"),

@@ -33,6 +33,7 @@ class StreamCounts:
 
     frames_in: int = 0
     dropped: int = 0
+    skipped: int = 0
     errors: int = 0
     frames: int = 0
     """Analysed."""
@@ -76,6 +77,8 @@ class Stream:
         self._watcher: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._last_frame: Moment | None = None
+        self._due = 0.0
+        """Time stamp from which the next frame is wanted."""
         self._thread = threading.Thread(target=self._work, name=f"streamgate-read-{spec.name}", daemon=True)
 
     def start(self) -> None:
@@ -102,6 +105,7 @@ class Stream:
         for name, figure in (
             ("frames_in", "frames_in"),
             ("frames_dropped", "dropped"),
+            ("frames_skipped", "skipped"),
             ("frames_in_error", "errors"),
             ("tracks", "tracks"),
             ("faces", "faces"),
@@ -179,6 +183,7 @@ class Stream:
     def _read(self, connection: LiveConnection) -> None:
         queue = FrameQueue(self._live.queue_frames)
         counts, errors = self._counts, self._counts.errors
+        self._due = 0.0
         self._queue, self._failure = queue, None
         try:
             for arrived in connection.frames():
@@ -192,7 +197,10 @@ class Stream:
                 connection.decode_seconds = 0.0
                 if self._watcher is None:
                     self._begin(queue, arrived)
-                counts.dropped += queue.put(arrived)
+                if self._is_wanted(arrived.frame.pts_seconds):
+                    counts.dropped += queue.put(arrived)
+                else:
+                    counts.skipped += 1
                 self._last_frame = Moment(arrived.monotonic, arrived.frame.captured_at or datetime.now(UTC))
                 if self._meter.snapshot().state is not StreamState.RUNNING:
                     self._meter.update(state=StreamState.RUNNING, error=None)
@@ -204,6 +212,17 @@ class Stream:
             if watcher is not None:
                 watcher.join(_FLUSH_S)
             self._watcher = None
+
+    def _is_wanted(self, pts_seconds: float) -> bool:
+        """Whether a frame is among the `live.max_fps` of its second."""
+        if not self._live.max_fps:
+            return True
+        if pts_seconds < self._due:
+            return False
+        spacing = 1 / self._live.max_fps
+        # Counting on from the due time keeps the mean rate; after a pause it starts anew.
+        self._due = max(self._due, pts_seconds - spacing) + spacing
+        return True
 
     def _begin(self, queue: FrameQueue, first: Arrived) -> None:
         """The first picture is here: from now on this is an epoch."""
