@@ -18,7 +18,7 @@ from streamgate.records import dumps, score_record
 from streamgate.sinks.files import sink_errors, write_bytes
 from streamgate.sources import discover
 from streamgate.sources.discovery import display
-from streamgate.sources.images import read_rgb
+from streamgate.sources.images import PictureError, read_rgb
 
 
 def score_command(
@@ -74,10 +74,10 @@ def _read_image(path: Path) -> Array:
     """RGB uint8 (H, W, 3), upright. Raises SourceError."""
     if not path.exists():
         raise SourceError(f"{display(path)}: no such file; check the path")
-    image = read_rgb(path) if path.is_file() else None
-    if image is None:
-        raise SourceError(f"{display(path)}: not a picture that can be decoded; for video use `streamgate run`")
-    return image
+    try:
+        return read_rgb(path)
+    except PictureError as error:
+        raise SourceError(f"{display(path)}: {error}; for video use `streamgate run`") from None
 
 
 def _write_heatmaps(

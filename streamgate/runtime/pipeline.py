@@ -18,9 +18,11 @@ from streamgate.runtime.analysis import Analysis
 from streamgate.runtime.following import Follower
 from streamgate.runtime.prefetch import prefetch
 from streamgate.runtime.scoring import FaceScorer
+from streamgate.runtime.watchdog import MARGIN_S, within
 from streamgate.selection.steps import Infer
 from streamgate.sinks.base import Sink, SourceInfo, SourceResult
 from streamgate.sources import Source
+from streamgate.sources.container import stall_seconds
 
 AHEAD = 12
 """Decoded frames that may wait for analysis: enough to decode on while a few faces are scored."""
@@ -97,9 +99,11 @@ class Pipeline:
         began = time.perf_counter()
         # Decoding, following and choosing are three threads in a row; none looks back at one before it.
         waiting = int(min(AHEAD, max(3, AHEAD_BYTES // max(1, source.width * source.height * 3 // 2))))
+        patience = stall_seconds() + MARGIN_S
+        late = SourceError(f"{source.location}: no frame came for {patience:g} s; what follows is left out")
         try:
             with (
-                closing(prefetch(source.frames(), waiting)) as frames,
+                closing(prefetch(source.frames(), waiting, patience_s=patience, late=late)) as frames,
                 closing(prefetch(follower.moments(frames), MOMENTS_AHEAD)) as moments,
             ):
                 for moment in moments:
@@ -180,7 +184,7 @@ class Pipeline:
     ) -> SourceResult:
         result = SourceResult(SourceInfo(label, ""))
         try:
-            with open_it() as source:
+            with within(stall_seconds() + MARGIN_S, open_it, label) as source:
                 result.source = SourceInfo(source.location, source.source_id)
                 progress.started(source)
                 try:

@@ -19,11 +19,14 @@ class _End:
     pass
 
 
-def prefetch(items: Iterator[Item], depth: int) -> Generator[Item, None, None]:
+def prefetch(
+    items: Iterator[Item], depth: int, *, patience_s: float | None = None, late: BaseException | None = None
+) -> Generator[Item, None, None]:
     """Yield from `items`, which runs up to `depth` items ahead in another thread.
 
     An exception of `items` comes out here, in its place. When the caller stops early the thread stops too and
-    `items` is closed before this returns.
+    `items` is closed before this returns. When no item comes for `patience_s` the exception `late` is raised, and the
+    thread, which hangs in `items`, is left behind.
     """
     ahead: queue.Queue[Item | _Failure | _End] = queue.Queue(maxsize=depth)
     stop = threading.Event()
@@ -53,9 +56,14 @@ def prefetch(items: Iterator[Item], depth: int) -> Generator[Item, None, None]:
 
     thread = threading.Thread(target=work, name="streamgate-decode", daemon=True)
     thread.start()
+    hangs = False
     try:
         while True:
-            value = ahead.get()
+            try:
+                value = ahead.get(timeout=patience_s)
+            except queue.Empty:
+                hangs = True
+                raise late or TimeoutError() from None
             if isinstance(value, _End):
                 return
             if isinstance(value, _Failure):
@@ -63,4 +71,4 @@ def prefetch(items: Iterator[Item], depth: int) -> Generator[Item, None, None]:
             yield value
     finally:
         stop.set()
-        thread.join(timeout=10.0)
+        thread.join(timeout=0.1 if hangs else 10.0)

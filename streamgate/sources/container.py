@@ -14,6 +14,12 @@ from av.video.stream import VideoStream
 
 from streamgate.errors import DeviceError, SourceError, scrub
 
+STALL_S = 60.0
+"""Seconds without a packet, or for opening, after which a file is given up; see `stall_seconds`."""
+
+MAX_PIXELS = 150_000_000
+"""Largest frame that is decoded: above 16K (15360 x 8640); a header may claim any size and decoders believe it."""
+
 REFUSED_FORMATS = frozenset(
     {
         # These open other files or addresses, named inside the file.
@@ -23,6 +29,15 @@ REFUSED_FORMATS = frozenset(
         "adf", "bin", "data", "idf", "rawvideo", "tty", "xbin",
     }
 )  # fmt: skip
+
+
+def stall_seconds() -> float:
+    """How long a file may give nothing: $STREAMGATE_STALL_S (for very slow storage), else `STALL_S`."""
+    try:
+        given = float(os.environ.get("STREAMGATE_STALL_S", ""))
+    except ValueError:
+        return STALL_S
+    return given if 0 < given <= 86400 else STALL_S
 
 
 def open_video(
@@ -54,6 +69,7 @@ def open_video(
         raise SourceError(_why_not_opened(path, display, error)) from None
     try:
         stream = _video_stream(container, display)
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = threads
     except BaseException:
@@ -69,6 +85,8 @@ def _open(path: Path, decode: str) -> InputContainer:
             container_options={"protocol_whitelist": "file", "format_whitelist": _accepted_formats()},
             metadata_errors="replace",
             hwaccel=hardware,
+            # For files too: damage can make FFmpeg search through all the rest, and network disks hang.
+            timeout=stall_seconds(),
         )
 
     if decode != "cuda":
@@ -107,6 +125,8 @@ def _video_stream(container: InputContainer, display: str) -> VideoStream:
 def _why_not_opened(path: Path, display: str, error: Exception) -> str:
     if isinstance(error, (PermissionError, FileNotFoundError)):
         return str(unreadable(display, error))
+    if isinstance(error, av.error.ExitError):
+        return f"{display}: could not be opened within {stall_seconds():g} s; check the file and its disk"
     if isinstance(error, av.error.ArgumentError):
         return f"{display}: is a playlist or names other files; give the video files themselves"
     head = _head(path)

@@ -18,7 +18,7 @@ from streamgate.errors import SourceError
 from streamgate.frames import Frame
 from streamgate.sources.base import SourceStats
 from streamgate.sources.clock import Clock
-from streamgate.sources.container import open_video, unreadable
+from streamgate.sources.container import open_video, stall_seconds, unreadable
 from streamgate.sources.deinterlace import Deinterlacer
 from streamgate.sources.naming import file_source_id
 from streamgate.sources.picture import PictureMaker
@@ -121,6 +121,7 @@ class _Reading:
         self._clock = Clock(1 / self.fps if self.fps else None, trusted=trusted)
         self._maker = PictureMaker(stream.codec_context.name, stream.sample_aspect_ratio)
         self._silent = 0
+        self._headless: bool | None = None
         # An MP4's index tells how many packets there must be: those missing at the end were cut off.
         self._promised = stream.frames if "mp4" in self._container.format.name else 0
         self._frames = self._timed()
@@ -147,7 +148,11 @@ class _Reading:
 
     def close(self) -> None:
         self._first = None
-        self._frames.close()
+        try:
+            self._frames.close()
+        except ValueError:
+            # Another thread hangs in there and was given up: closing the container under it would crash.
+            return
         self._container.close()
 
     def _timed(self) -> Generator[Frame, None, None]:
@@ -162,6 +167,10 @@ class _Reading:
             )
             stats.pts_estimated = clock.estimated
             stats.decode_errors += frame.is_corrupt
+            if self._headless:
+                # Packets of earlier time gave no picture: the key frame that they build on is not there.
+                stats.decode_errors += max(0, time.frame_index - stats.decode_errors)
+                self._headless = False
             yield Frame(
                 make(frame), time.pts_seconds, time.duration_seconds, time.frame_index, time.estimated
             )
@@ -201,8 +210,14 @@ class _Reading:
             except StopIteration:
                 self._stats.decode_errors += max(0, self._promised)
                 return
-            except (av.error.FFmpegError, OSError):
+            except av.error.ExitError:
                 self._stats.decode_errors += 1
+                raise SourceError(
+                    f"{self._location}: nothing more could be read from it for {stall_seconds():g} s; "
+                    "what follows is left out"
+                ) from None
+            except (av.error.FFmpegError, OSError):
+                self._stats.decode_errors += failures == 0  # a damaged place, however often it is tried
                 failures += 1
                 packets = self._container.demux(self._stream)
                 continue
@@ -218,6 +233,8 @@ class _Reading:
                     self._clock.packet_lost()
                 continue
             failures = 0
+            if self._headless is None:
+                self._headless = not packet.is_keyframe
             self._clock.packet(_seconds(pts, base), _seconds(dts, base))
             yield packet
         self._stats.decode_errors += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -10,12 +12,22 @@ from typing import Self
 import cv2
 import numpy as np
 
-from streamgate.errors import SourceError, UsageError
+from streamgate.errors import SourceError, StreamgateError, UsageError
 from streamgate.frames import Array, Frame
 from streamgate.sources.base import SourceStats
 from streamgate.sources.container import unreadable
+from streamgate.sources.imagesize import MAX_PIXELS, image_size
 from streamgate.sources.naming import folder_source_id, slug
 from streamgate.sources.picture import picture_of_rgb
+
+MAX_BYTES = 1 << 30
+"""Largest picture file: `MAX_PIXELS` of 16 bits and four channels, uncompressed."""
+_HEAD = 1 << 16
+_STRIP = 256
+
+
+class PictureError(StreamgateError):
+    """A file that gives no picture; says why, without the file's name."""
 
 
 class Images:
@@ -56,18 +68,16 @@ class Images:
             self.source_id = folder_source_id(slug(stem), self._named)
         except OSError as error:
             raise unreadable(location, error) from None
-        first = next((rgb for rgb in (read_rgb(path) for path in paths) if rgb is not None), None)
-        if first is None:
-            raise SourceError(f"{location}: no picture in it can be decoded; check the files")
-        self.height, self.width = first.shape[:2]
+        self.height, self.width = self._first_size(paths, alone)
 
     def frames(self) -> Generator[Frame, None, None]:
         """Yield the pictures in order; see `Source.frames`."""
         self.stats = stats = SourceStats()
         step = 1.0 if self._sequence_fps is None else 1 / self._sequence_fps
         for index, (name, path) in enumerate(self._named):
-            rgb = read_rgb(path)
-            if rgb is None:
+            try:
+                rgb = read_rgb(path)
+            except PictureError:
                 stats.decode_errors += 1
                 continue
             stats.frames += 1
@@ -79,6 +89,19 @@ class Images:
                 unrelated=self._sequence_fps is None,
                 name=name,
             )
+
+    def _first_size(self, paths: Sequence[Path], alone: bool) -> tuple[int, int]:
+        """Height and width of the first picture there is. Raises SourceError."""
+        reason = ""
+        for path in paths:
+            try:
+                height, width = read_rgb(path).shape[:2]
+                return height, width
+            except PictureError as error:
+                reason = reason or str(error)
+        if alone:
+            raise SourceError(f"{self.location}: {reason}")
+        raise SourceError(f"{self.location}: no picture in it can be decoded (the first {reason}); check the files")
 
     def close(self) -> None:
         """Nothing is kept open."""
@@ -92,17 +115,44 @@ class Images:
         self.close()
 
 
-def read_rgb(path: Path) -> Array | None:
-    """Return the picture in `path`, RGB uint8 (h, w, 3), EXIF orientation applied; None when it is none."""
+def read_rgb(path: Path) -> Array:
+    """Return the picture in `path`, RGB uint8 (h, w, 3), EXIF orientation applied.
+
+    Of an animation or a file of many pages it is the first; 16 bits a sample become 8, CMYK and grey become RGB.
+
+    Raises:
+        PictureError: it is no picture, too large, or cannot be read.
+    """
     try:
+        status = path.stat()
+        # Reading a pipe or a device would never end.
+        if not stat.S_ISREG(status.st_mode):
+            raise PictureError("is not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise PictureError(f"is larger than {MAX_BYTES >> 20} MiB")
         data = np.fromfile(path, np.uint8)
-        if data.size == 0:
-            return None
+    except OSError as error:
+        raise PictureError(f"cannot be read ({os.strerror(error.errno or 0)})") from None
+    size = image_size(data[:_HEAD].tobytes()) or image_size(data.tobytes())
+    if size is None or min(size) <= 0:
+        raise PictureError("is not a picture that can be decoded" if data.size else "is empty (0 bytes)")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise PictureError(
+            f"has {size[0]} x {size[1]} pixels, more than the {MAX_PIXELS // 1_000_000} million that are read; "
+            "scale it down"
+        )
+    try:
         # Decoding from memory takes names that OpenCV's own file access does not.
         bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    except (OSError, cv2.error, MemoryError):
-        return None
-    return None if bgr is None else cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    except (cv2.error, MemoryError):
+        bgr = None
+    if bgr is None:
+        raise PictureError("is damaged and cannot be decoded")
+    # Strip by strip into itself: a second copy of a very large picture would double the memory.
+    for top in range(0, len(bgr), _STRIP):
+        strip = bgr[top : top + _STRIP]
+        strip[:] = cv2.cvtColor(strip, cv2.COLOR_BGR2RGB)
+    return np.asarray(bgr)
 
 
 def _name(path: Path, root: Path) -> str:
