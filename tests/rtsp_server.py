@@ -2,7 +2,8 @@
 
     python tests/rtsp_server.py PORT CLIP [CLIP2...] [--fps 25] [--user NAME --password SECRET]
 
-H.264 over RTP, interleaved in the RTSP connection (TCP), paced as a camera paces. What a path answers:
+H.264 over RTP, interleaved in the RTSP connection (TCP) or over UDP as the client asks, paced as a camera paces. What
+a path answers:
 
     /stream     CLIP, round and round           /streamN    the Nth clip (from 0)
     /once       CLIP, then the connection ends  /change     CLIP, then CLIP2 (another resolution), in turn
@@ -77,22 +78,18 @@ def _nals(data: bytes) -> Iterator[bytes]:
 
 
 class Packets:
-    """RTP packets of one connection, framed for the interleaved channel 0 (RFC 2326, RFC 6184)."""
+    """RTP packets of one connection (RFC 3550, RFC 6184)."""
 
     def __init__(self) -> None:
         self._sequence = 0
 
-    def unit(self, seconds: float, nals: list[bytes]) -> bytes:
+    def unit(self, seconds: float, nals: list[bytes]) -> Iterator[bytes]:
         stamp = int(seconds * CLOCK) & 0xFFFFFFFF
         parts = [part for nal in nals for part in self._parts(nal)]
-        out = bytearray()
         for place, part in enumerate(parts):
             marker = 0x80 if place == len(parts) - 1 else 0
-            out += struct.pack(">BBH", 36, 0, 12 + len(part))
-            out += struct.pack(">BBHII", 0x80, 96 | marker, self._sequence & 0xFFFF, stamp, 0xC0FFEE)
-            out += part
+            yield struct.pack(">BBHII", 0x80, 96 | marker, self._sequence & 0xFFFF, stamp, 0xC0FFEE) + part
             self._sequence += 1
-        return bytes(out)
 
     @staticmethod
     def _parts(nal: bytes) -> Iterator[bytes]:
@@ -105,6 +102,11 @@ class Packets:
             yield bytes((indicator, edge | kind)) + body[start : start + PAYLOAD - 2]
 
 
+def _interleaved(packet: bytes) -> bytes:
+    """Framed for channel 0 of the RTSP connection (RFC 2326, 10.12)."""
+    return struct.pack(">BBH", 36, 0, len(packet)) + packet
+
+
 class Camera:
     def __init__(self, clips: list[Clip], credentials: str = "") -> None:
         self._clips = clips
@@ -112,6 +114,7 @@ class Camera:
 
     async def client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         playing: asyncio.Task[None] | None = None
+        udp: tuple[str, int] | None = None
         try:
             while True:
                 first = await reader.readexactly(1)
@@ -123,13 +126,15 @@ class Camera:
                 method, url, _ = lines[0].split(" ", 2)
                 headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
                 path = "/" + re.sub(r"^rtsp://[^/]*/?", "", url).split("/")[0].split("?")[0]
+                if method == "SETUP" and (found := re.search(r"client_port=(\d+)", headers.get("transport", ""))):
+                    udp = writer.get_extra_info("peername")[0], int(found[1])
                 answer = self._answer(method, path, url, headers)
                 writer.write(answer)
                 await writer.drain()
                 if path == "/garbage" or method == "TEARDOWN":
                     return
                 if method == "PLAY" and path != "/mute":
-                    playing = asyncio.create_task(self._play(path, writer))
+                    playing = asyncio.create_task(self._play(path, writer, udp))
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, ValueError):
             pass
         finally:
@@ -166,8 +171,9 @@ class Camera:
             )
             return reply(body=body, Content_Type="application/sdp", Content_Base=url + "/")
         if method == "SETUP":
-            if "TCP" not in headers.get("transport", ""):
-                return reply("461 Unsupported Transport")
+            transport = headers.get("transport", "")
+            if "TCP" not in transport:
+                return reply(Transport=f"{transport};server_port=40000-40001", Session="1;timeout=60")
             return reply(Transport="RTP/AVP/TCP;unicast;interleaved=0-1", Session="1;timeout=60")
         if method == "PLAY":
             return reply(Session="1", Range="npt=0.000-")
@@ -179,13 +185,13 @@ class Camera:
         found = re.fullmatch(r"/stream(\d+)", path)
         return self._clips[int(found[1])] if found and int(found[1]) < len(self._clips) else None
 
-    async def _play(self, path: str, writer: asyncio.StreamWriter) -> None:
+    async def _play(self, path: str, writer: asyncio.StreamWriter, udp: tuple[str, int] | None) -> None:
         clip = self._clip(path)
         assert clip is not None
         turns = itertools.cycle(self._clips[:2]) if path == "/change" else itertools.repeat(clip)
         packets = Packets()
         began, offset = time.monotonic(), 0.0
-        with suppress(ConnectionError):
+        with suppress(ConnectionError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
             for clip in turns:
                 spacing = clip.seconds / len(clip.units)
                 for place, (shown, nals) in enumerate(clip.units):
@@ -195,7 +201,11 @@ class Camera:
                     seconds = offset + shown
                     if path == "/jump":
                         seconds += 3600 * int(seconds / 2)
-                    writer.write(packets.unit(seconds, nals))
+                    if udp is not None:
+                        for packet in packets.unit(seconds, nals):
+                            datagrams.sendto(packet, udp)
+                        continue
+                    writer.write(b"".join(_interleaved(packet) for packet in packets.unit(seconds, nals)))
                     await writer.drain()
                 offset += clip.seconds
                 if path == "/once":

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice, pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -130,3 +134,59 @@ def test_what_cannot_be_a_stream_is_refused_without_secrets(url: str):
     with pytest.raises(UsageError) as caught:
         check_address(url)
     assert not any(secret in str(caught.value) for secret in SECRETS)
+
+
+def test_pictures_come_over_udp_too(camera: CameraProcess):
+    with LiveConnection(camera.url(), options(transport="udp")) as connection:
+        frames = [(one.frame.width, one.frame.pts_seconds) for one in islice(connection.frames(), 20)]
+    assert {width for width, _ in frames} == {320}
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder and the address under which it is served."""
+    handler = partial(QuietHandler, directory=str(tmp_path))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield tmp_path, f"http://ann:pw12345@127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+def as_hls(clip: Path, playlist: Path) -> None:
+    with av.open(str(clip)) as source, av.open(str(playlist), "w", format="hls", options={"hls_time": "1"}) as made:
+        stream = source.streams.video[0]
+        copy = made.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                packet.stream = copy
+                made.mux(packet)
+
+
+def test_a_playlist_is_watched_at_its_own_pace(clips: list[Path], web: tuple[Path, str]):
+    folder, address = web
+    as_hls(clips[0], folder / "live.m3u8")
+    began = time.monotonic()
+    with pytest.raises(LiveError) as caught, LiveConnection(f"{address}/live.m3u8", options()) as connection:
+        times = [arrived.frame.pts_seconds for arrived in connection.frames()]
+        assert times
+    assert caught.value.trouble is Trouble.ENDED
+    assert time.monotonic() - began >= 20 * 0.04, "the playlist came as fast as it could be read"
+    with pytest.raises(LiveError) as missing:
+        LiveConnection(f"{address}/other.m3u8", options())
+    assert missing.value.trouble is Trouble.MISSING and "pw12345" not in str(missing.value)
+
+
+def test_a_playlist_cannot_name_files_of_this_machine(clips: list[Path], web: tuple[Path, str]):
+    folder, address = web
+    (folder / "evil.m3u8").write_text(
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.0,\nfile://{clips[0]}\n#EXT-X-ENDLIST\n"
+    )
+    with pytest.raises(LiveError):  # noqa: SIM117
+        with LiveConnection(f"{address}/evil.m3u8", options()) as connection:
+            next(iter(connection.frames()))
