@@ -17,6 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+# `profile.py` of this folder must not hide the standard library's module, which cProfile imports.
+_HERE = str(Path(__file__).resolve().parent)
+if sys.path and sys.path[0] == _HERE:
+    sys.path.append(sys.path.pop(0))
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "RESULTS.md"
 SHARED = Path(os.environ.get("STREAMGATE_SHARED") or REPOSITORY.parent / "shared")
@@ -88,7 +93,7 @@ def find_clips(videos: Path, wanted: Sequence[str] | None) -> tuple[list[Path], 
 def child(script: str, *arguments: str, limit_s: float = CHILD_LIMIT_S) -> tuple[Any, str]:
     """What a script of this folder prints as JSON on its last line, or None and why there is nothing."""
     environment = {**os.environ, STARTED: repr(time.monotonic())}
-    command = [sys.executable, str(Path(__file__).resolve().parent / script), *arguments]
+    command = [sys.executable, str(Path(_HERE) / script), *arguments]
     try:
         ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit_s)
     except subprocess.TimeoutExpired:

@@ -1,0 +1,141 @@
+"""Plots of the benchmarks. Without matplotlib (the `bench` extra) there is none, and a note says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MISSING = "no plot: matplotlib is not installed (pip install 'streamgate[bench]')"
+INK, FAINT, ACCENT = "#222222", "#b8b8b8", "#c8102e"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A configuration on the curve: `cost` in core-ms a second of video, `regret` in points of quality."""
+
+    name: str
+    cost: float
+    regret: float
+    worst: float
+    marked: bool
+
+
+def draw_regret(points: Sequence[Point], path: Path) -> list[str]:
+    """Regret against cost, the default marked; notes on what could not be done."""
+    with _figure(path, 9.0, 5.6) as (figure, notes):
+        if figure is not None:
+            axes = figure.subplots()
+            for one in sorted(points, key=lambda point: point.marked):
+                colour = ACCENT if one.marked else INK
+                axes.scatter(one.cost, one.regret, s=70 if one.marked else 34, color=colour, zorder=3)
+            _label(axes, points)
+            front = _front(points)
+            axes.plot([one.cost for one in front], [one.regret for one in front], color=FAINT, lw=1.2, zorder=1)
+            axes.axhline(1.0, color=ACCENT, lw=0.8, ls=":", zorder=0)
+            axes.annotate("target", (1.0, 1.0), xycoords=("axes fraction", "data"), fontsize=8, color=ACCENT,
+                          ha="right", va="bottom")  # fmt: skip
+            axes.set_xscale("log")
+            axes.set_ylim(bottom=0)
+            axes.margins(x=0.12)
+            axes.set_xlabel("CPU, core-ms a second of video (decoding included)")
+            axes.set_ylabel("mean regret, points of quality")
+            axes.set_title("Regret against cost of the cascade's configurations; grey: nothing is better at less")
+    return notes
+
+
+def draw_stages(shares: Mapping[str, Mapping[str, float]], order: Sequence[str], path: Path) -> list[str]:
+    """Stacked bars, one a clip: `shares` core-ms a second of video by clip and stage."""
+    with _figure(path, 9.0, 1.4 + 0.5 * len(shares)) as (figure, notes):
+        if figure is not None:
+            import matplotlib
+
+            colours = matplotlib.colormaps["tab20"].colors
+            axes = figure.subplots()
+            names = list(shares)
+            left = [0.0] * len(names)
+            for place, stage in enumerate(order):
+                widths = [shares[name].get(stage, 0.0) for name in names]
+                axes.barh(names, widths, left=left, color=colours[place % 20], label=stage, height=0.7)
+                left = [before + width for before, width in zip(left, widths, strict=True)]
+            axes.invert_yaxis()
+            axes.set_xlabel("core-ms a second of video")
+            axes.set_title("Where the time of a run goes")
+            axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
+    return notes
+
+
+def draw_lines(
+    panels: Sequence[tuple[str, str, str, Mapping[str, Sequence[tuple[float, float]]]]],
+    path: Path,
+    *,
+    logarithmic: bool = False,
+) -> list[str]:
+    """Small panels side by side, each (title, x label, y label, line name -> (x, y) pairs)."""
+    columns = min(3, max(1, len(panels)))
+    rows = -(-len(panels) // columns)
+    with _figure(path, 4.8 * columns, 3.4 * rows) as (figure, notes):
+        if figure is not None:
+            grid = figure.subplots(rows, columns, squeeze=False)
+            for place, axes in enumerate(grid.flat):
+                if place >= len(panels):
+                    axes.axis("off")
+                    continue
+                title, across, up, lines = panels[place]
+                for name, pairs in lines.items():
+                    axes.plot([x for x, _ in pairs], [y for _, y in pairs], marker="o", ms=4, lw=1.3, label=name)
+                axes.set_title(title, fontsize=10)
+                axes.set_xlabel(across)
+                axes.set_ylabel(up)
+                if logarithmic:
+                    axes.set_xscale("log")
+                    axes.set_yscale("log")
+                else:
+                    axes.set_ylim(bottom=0)
+                if len(lines) > 1:
+                    axes.legend(fontsize=8, frameon=False)
+    return notes
+
+
+@contextmanager
+def _figure(path: Path, width: float, height: float) -> Iterator[tuple[Any, list[str]]]:
+    """A figure that is written to `path` at the end, or None with a note."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        yield None, [MISSING]
+        return
+    figure = Figure(figsize=(width, height), layout="constrained")
+    yield figure, []
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#eeeeee", lw=0.7, zorder=0)
+        axes.set_axisbelow(True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure).print_png(str(path), metadata={"Software": None})
+
+
+def _front(points: Sequence[Point]) -> list[Point]:
+    """The points that no other beats in both, by cost."""
+    front: list[Point] = []
+    for one in sorted(points, key=lambda point: (point.cost, point.regret)):
+        if not front or one.regret < front[-1].regret:
+            front.append(one)
+    return front
+
+
+def _label(axes: Any, points: Sequence[Point]) -> None:
+    """Names beside their points; near ones take turns above and below."""
+    for place, one in enumerate(sorted(points, key=lambda point: (point.regret, point.cost))):
+        axes.annotate(
+            one.name,
+            (one.cost, one.regret),
+            xytext=(6, 5 if place % 2 else -10),
+            textcoords="offset points",
+            fontsize=8,
+            color=ACCENT if one.marked else INK,
+            fontweight="bold" if one.marked else "normal",
+        )

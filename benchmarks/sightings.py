@@ -1,0 +1,189 @@
+"""The faces of every frame of a clip with an embedding each, for `tracking.py`; kept, since it takes a while.
+
+    python benchmarks/sightings.py CLIP FILE [--preset studio] [--models standard]
+
+Detections are those of the pipeline in exhaustive mode: its detector's input, its cuts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import child
+
+from streamgate.frames import Array, Face
+from streamgate.quality.proxy import yaw_proxy
+
+SURE_SIDE = 32.0
+"""Shorter side of a box in pixels from which an embedding may judge who it is."""
+SURE_YAW = 40.0
+SURE_SERFIQ = 0.1
+"""... with the head turned no further than so many degrees by its landmarks, and SER-FIQ's scalar no lower."""
+SURE_SCORE = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """A face of one frame; `embedding` float32 (D,), unit length; `serfiq` is SER-FIQ's scalar, 0..100."""
+
+    face: Face
+    embedding: Array
+    serfiq: float
+
+    @property
+    def sure(self) -> bool:
+        """Its embedding may judge who it is."""
+        box = self.face.box
+        side = float(min(box[2] - box[0], box[3] - box[1]))
+        turned = abs(yaw_proxy(self.face))
+        return self.face.score >= SURE_SCORE and side >= SURE_SIDE and turned <= SURE_YAW and self.serfiq >= SURE_SERFIQ
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One frame: its faces by score, whether it begins a shot, and which shot it is in."""
+
+    pts: float
+    shot: int
+    cut: bool
+    faces: tuple[Detected, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A clip."""
+
+    moments: tuple[Moment, ...]
+
+
+def load_seen(
+    clip: Path, preset: str, models: str, weights: Sequence[Mapping[str, Any]], work: Path
+) -> tuple[Seen | None, str]:
+    """A clip's detections, kept or made now in a child; None and why when there are none."""
+    from yardstick import code_digest
+
+    made_of = [hashlib.sha256(clip.read_bytes()).hexdigest(), preset, code_digest(), Path(__file__).read_text()]
+    made_of += [str(one["sha256"]) for one in weights]
+    file = work / f"{clip.stem}-faces-{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]}.npz"
+    if not file.is_file():
+        made, problem = child("sightings.py", str(clip), str(file), "--preset", preset, "--models", models)
+        if made is None:
+            return None, problem
+    return load(file), ""
+
+
+def detect(clip: Path, preset: str, models: str) -> Seen:
+    """Detect and embed the faces of every frame."""
+    from streamgate.config import load_config
+    from streamgate.networks import Networks
+    from streamgate.networks.alignment import arcface_matrix
+    from streamgate.quality.calibration import SigmoidMapping
+    from streamgate.quality.serfiq import raw_from_spread
+    from streamgate.runtime.following import Follower
+    from streamgate.runtime.inference import Inference, calibration_of
+    from streamgate.runtime.scoring import enlarged
+    from streamgate.selection.steps import Ask
+    from streamgate.sources import open_source
+    from streamgate.tracking.cuts import CutDetector
+
+    config = load_config(preset, ["exhaustive=true"])
+    networks = Networks.open(models, "cpu", 1, config.detection.nms_iou)
+    mapping = calibration_of(networks, config).mappings.get("serfiq", SigmoidMapping(0.0, 1.0))
+    cuts = CutDetector(config.tracking)
+    shots = itertools.count(1)
+    shot = 0
+    moments: list[Moment] = []
+    with Inference(networks, config.tracking.low_score) as inference, open_source(clip) as source:
+        answered: list[tuple[Array, list[Face]]] = []
+
+        def infer(asks: Sequence[Ask]) -> list[Any]:
+            found = inference(asks)
+            answered.append((asks[0].crop, found[0]))
+            return found
+
+        follower = Follower(config, infer)
+        for frame in source.frames():
+            cut = cuts.is_cut(frame)
+            shot = next(shots) if cut else shot
+            # The follower chooses the detector's input; what it makes of the faces is not of interest here.
+            list(follower.moments([frame]))
+            thumbnail, found = answered.pop()
+            faces = enlarged(found, thumbnail, frame.picture)
+            asks = [Ask("recognizer", frame.warp(arcface_matrix(face.landmarks), 112)) for face in faces]
+            detected = []
+            for face, output in zip(faces, inference(asks), strict=True):
+                serfiq = mapping.scalar(raw_from_spread(float(output.spread)))
+                detected.append(Detected(face, _unit(output.embedding), serfiq))
+            moments.append(Moment(frame.pts_seconds, shot, cut, tuple(detected)))
+    return Seen(tuple(moments))
+
+
+def save(path: Path, seen: Seen) -> None:
+    """In one step or not at all."""
+    faces = [(place, one) for place, moment in enumerate(seen.moments) for one in moment.faces]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    np.savez_compressed(
+        temporary,
+        pts=np.array([moment.pts for moment in seen.moments]),
+        shot=np.array([moment.shot for moment in seen.moments], int),
+        cut=np.array([moment.cut for moment in seen.moments], bool),
+        frame=np.array([place for place, _ in faces], int),
+        box=np.array([one.face.box for _, one in faces], np.float32).reshape(-1, 4),
+        landmarks=np.array([one.face.landmarks for _, one in faces], np.float32).reshape(-1, 5, 2),
+        score=np.array([one.face.score for _, one in faces]),
+        embedding=np.array([one.embedding for _, one in faces], np.float32),
+        serfiq=np.array([one.serfiq for _, one in faces]),
+    )
+    os.replace(temporary, path)
+
+
+def load(path: Path) -> Seen:
+    """What `save` wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        parts = {name: stored[name] for name in stored.files}
+    faces: dict[int, list[Detected]] = {}
+    for place, frame in enumerate(parts["frame"]):
+        face = Face(parts["box"][place], parts["landmarks"][place], float(parts["score"][place]))
+        faces.setdefault(int(frame), []).append(
+            Detected(face, parts["embedding"][place], float(parts["serfiq"][place]))
+        )
+    return Seen(
+        tuple(
+            Moment(float(pts), int(shot), bool(cut), tuple(faces.get(place, ())))
+            for place, (pts, shot, cut) in enumerate(zip(parts["pts"], parts["shot"], parts["cut"], strict=True))
+        )
+    )
+
+
+def _unit(vector: Array) -> Array:
+    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-9), np.float32)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("clip", type=Path)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--preset", default="studio")
+    parser.add_argument("--models", default="standard")
+    given = parser.parse_args()
+    seen = detect(given.clip, given.preset, given.models)
+    save(given.file, seen)
+    print(json.dumps({"frames": len(seen.moments), "faces": sum(len(moment.faces) for moment in seen.moments)}))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Exception as error:
+        sys.exit(f"{type(error).__name__}: {error}")
