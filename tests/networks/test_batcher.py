@@ -109,3 +109,23 @@ def test_results_equal_direct_runs_bit_for_bit(networks, hq_faces):
         if networks.ifqa is None:
             with pytest.raises(KeyError):
                 batcher.submit("ifqa", crops[0])
+
+
+def test_a_party_that_asks_for_much_makes_no_other_wait_for_it() -> None:
+    started, release, order = threading.Event(), threading.Event(), []
+
+    def run(pictures):
+        started.set()
+        release.wait(30)
+        order.extend(int(picture[0]) for picture in pictures)
+        return [0] * len(pictures)
+
+    with Batcher({"pose": run}, max_batch=1) as batcher:
+        futures = [batcher.submit("pose", np.array([0]), "crowd")]
+        assert started.wait(30)
+        futures += [batcher.submit("pose", np.array([1]), "crowd") for _ in range(20)]
+        futures += [batcher.submit("pose", np.array([2]), "alone") for _ in range(3)]
+        release.set()
+        for future in futures:
+            future.result(30)
+    assert order[:7] == [0, 1, 2, 1, 2, 1, 2]
