@@ -90,8 +90,8 @@ class Delivery:
         self._spool = spool
         self._folder = folder
         self._log = log
-        self._inbox: queue.Queue[tuple[bytes, _Times] | None] = queue.Queue(_INBOX)
-        self._outbox: queue.Queue[LiveEvent | None] = queue.Queue(_OUTBOX)
+        self._inbox: queue.Queue[tuple[bytes, _Times]] = queue.Queue(_INBOX)
+        self._outbox: queue.Queue[LiveEvent] = queue.Queue(_OUTBOX)
         self._times: dict[int, _Times] = {}
         """Of this process's events, by their number in the spool."""
         self._book = threading.Lock()
@@ -141,8 +141,6 @@ class Delivery:
             return
         until = time.monotonic() + seconds
         self._stopping.set()
-        self._inbox.put(None)
-        self._outbox.put(None)
         for name in ("spool", "folder", "redis"):
             for thread in self._threads:
                 if thread.name == f"streamgate-{name}":
@@ -186,8 +184,9 @@ class Delivery:
         ended = False
         ok = True
         while not ended:
-            events, ended = _batch(self._inbox)
+            events = _batch(self._inbox)
             if not events:
+                ended = self._stopping.is_set()
                 continue
             with self._book:
                 numbers, problem = self._spool.append([packed for packed, _ in events])
@@ -247,7 +246,8 @@ class Delivery:
         assert self._folder is not None
         ended, tidied, ok = False, time.monotonic(), True
         while not ended:
-            events, ended = _batch(self._outbox)
+            events = _batch(self._outbox)
+            ended = not events and self._stopping.is_set()
             for one in events:
                 assert one.shot is not None
                 try:
@@ -300,16 +300,13 @@ def _metric(name: str, text: str, kind: str, value: float) -> Metric:
     return Metric(name, text, kind, (Sample(float(value)),))  # type: ignore[arg-type]
 
 
-def _batch(box: queue.Queue[_Item | None]) -> tuple[list[_Item], bool]:
-    """All that waits, at least one item unless a second passes; and whether the end was among it."""
+def _batch(box: queue.Queue[_Item]) -> list[_Item]:
+    """All that waits, up to a chunk; nothing when a moment passes and nothing comes."""
     events: list[_Item] = []
     try:
-        item = box.get(timeout=1.0)
-        while item is not None:
-            events.append(item)
-            if len(events) >= _CHUNK_EVENTS:
-                return events, False
-            item = box.get_nowait()
+        events.append(box.get(timeout=0.25))
+        while len(events) < _CHUNK_EVENTS:
+            events.append(box.get_nowait())
     except queue.Empty:
-        return events, False
-    return events, True
+        pass
+    return events

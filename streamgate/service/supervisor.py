@@ -23,8 +23,8 @@ from streamgate.sinks.redisstream import RedisStream
 from streamgate.sinks.spool import Spool
 
 TICK_S = 0.5
-STOP_S = 4.5
-"""Within this a stop is over."""
+STOP_S = 4.0
+"""Within this streams and destinations have stopped; the page takes up to another second."""
 
 
 class Service:
