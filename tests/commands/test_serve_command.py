@@ -166,6 +166,29 @@ def test_each_final_comes_exactly_once_across_a_killed_camera_a_killed_service_a
     assert not leaks(tmp_path)
 
 
+def test_a_stop_does_not_wait_for_a_camera_or_a_redis_that_hangs_and_loses_nothing(
+    start_camera: Callable[..., CameraProcess],
+    start_redis: Callable[..., RedisServer],
+    shared_clip: Callable[[str], Path],
+    tmp_path: Path,
+):
+    camera, server = start_camera(shared_clip("liveportrait_d20.mp4")), start_redis()
+    arguments = ("--rtsp", f"door={camera.url()}", "--redis", server.url(), "--out", "out", "--http", "off")
+    patient = (*QUICK, "live.read_timeout_s=600", "live.stall_s=600", "live.max_track_s=2")
+    with serving(tmp_path, *arguments, settings=patient) as service:
+        service.until(lambda: len(records(tmp_path / "out", "door")) >= 1, "a face")
+        camera.freeze()
+        server.process.send_signal(signal.SIGSTOP)
+        assert service.end() == 0
+    written = {record["id"] for record in records(tmp_path / "out", "door")}
+    server.process.send_signal(signal.SIGCONT)
+    with serving(tmp_path, *arguments, settings=patient) as service:
+        with redis.Redis.from_url(server.url()) as client:
+            service.until(lambda: written <= {fields[b"id"].decode() for _, fields in client.xrange(STREAM)}, "all")
+        service.until(lambda: "watching" in service.said(), "its start")
+        assert service.end() == 0
+
+
 def leaks(folder: Path) -> list[str]:
     """Files below a folder that hold a secret, pictures left out (their bytes may spell anything)."""
     found = []
