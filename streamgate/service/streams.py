@@ -191,7 +191,10 @@ class Stream:
                     return
                 if self._failure is not None:
                     raise self._failure
-                counts.frames_in += 1
+                # Those left out unseen were delivered, and count as dropped.
+                left_out, connection.left_out = connection.left_out, 0
+                counts.frames_in += 1 + left_out
+                counts.dropped += left_out
                 counts.errors = errors + connection.stats.decode_errors
                 self._state.stages.observe("decode", connection.decode_seconds)
                 connection.decode_seconds = 0.0

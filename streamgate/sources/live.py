@@ -29,7 +29,7 @@ from streamgate.frames import Frame
 from streamgate.sources.base import SourceStats
 from streamgate.sources.container import open_video
 from streamgate.sources.deinterlace import Deinterlacer
-from streamgate.sources.liveclock import LiveClock, Pace
+from streamgate.sources.liveclock import Lateness, LiveClock, Pace
 from streamgate.sources.picture import PictureMaker
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "file")
@@ -40,6 +40,9 @@ _WHITELIST = {
     "http": "http,https,httpproxy,tcp,tls,crypto,hls,data",
     "https": "https,http,httpproxy,tcp,tls,crypto,hls,data",
 }
+LATE_S = 3.0
+"""So far behind the camera only key frames are decoded, until this is made up for: a live picture is worth more than
+a complete one. Cameras and networks that merely stutter stay below it."""
 _DAMAGED_IN_A_ROW = 500
 """Packets without a picture after which a connection is given up: some twenty seconds."""
 
@@ -126,6 +129,10 @@ class LiveConnection:
         # A camera paces itself; a file or a playlist would come as fast as it can be read.
         self._pace = None if scheme in ("rtsp", "rtsps") else Pace()
         self._damaged = 0
+        self.left_out = 0
+        """Packets not decoded because reading was far behind the camera."""
+        self._lateness = Lateness()
+        self._late = False
 
     def frames(self) -> Iterator[Arrived]:
         """Yield frames as they come. Never ends by itself but with a LiveError.
@@ -187,7 +194,9 @@ class LiveConnection:
                 break
             except (av.error.FFmpegError, OSError, ValueError) as error:
                 raise self._explain(error, opening=False) from None
-            if packet.size:
+            if self._late and not packet.is_keyframe:
+                self.left_out += 1
+            elif packet.size:
                 yield packet, time.monotonic()
         raise self._error(Trouble.ENDED, "the other side closed the connection")
 
@@ -213,6 +222,9 @@ class LiveConnection:
         if self._pace is not None:
             arrived = self._pace.wait(pts)
         seconds, estimated = self._clock.stamp(pts, arrived)
+        if self._pace is None:
+            lateness = self._lateness.of(seconds, arrived)
+            self._late = lateness > (LATE_S / 2 if self._late else LATE_S)
         self.stats.frames += 1
         self.stats.pts_estimated += estimated
         duration = float(decoded.duration * base) if decoded.duration else 0.0

@@ -50,6 +50,24 @@ class LiveClock:
         return seconds, estimated
 
 
+class Lateness:
+    """How far reading is behind the camera: what it sent waits in buffers of the network.
+
+    The camera's time and ours drift apart slowly, so the least delay of the last minute counts as none.
+    """
+
+    def __init__(self) -> None:
+        self._least: dict[int, float] = {}
+
+    def of(self, seconds: float, arrived: float) -> float:
+        """Seconds that a frame with time `seconds` came too late at `arrived` (`time.monotonic()`)."""
+        delay, half_minute = arrived - seconds, int(arrived // 30)
+        self._least[half_minute] = min(delay, self._least.get(half_minute, delay))
+        for old in [one for one in self._least if one < half_minute - 1]:
+            del self._least[old]
+        return delay - min(self._least.values())
+
+
 class Pace:
     """Holds frames of a source that does not pace itself until their time has come."""
 

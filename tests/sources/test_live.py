@@ -136,6 +136,20 @@ def test_what_cannot_be_a_stream_is_refused_without_secrets(url: str):
     assert not any(secret in str(caught.value) for secret in SECRETS)
 
 
+def test_a_reader_that_falls_behind_catches_up_by_key_frames(camera: CameraProcess, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("streamgate.sources.live.LATE_S", 1.0)
+    with LiveConnection(camera.url(), options()) as connection:
+        delays, began = [], None
+        for arrived in islice(connection.frames(), 100):
+            time.sleep(0.1)  # a frame comes every 0.04 s, a key frame every 0.6 s
+            began = arrived.monotonic - arrived.frame.pts_seconds if began is None else began
+            delays.append(arrived.monotonic - arrived.frame.pts_seconds - began)
+    assert max(delays) > 0.5, "it never was behind"
+    assert connection.left_out > 20
+    # Without it the delay would grow by 0.06 s a frame, to 6 s.
+    assert max(delays) < 3.0
+
+
 def test_pictures_come_over_udp_too(camera: CameraProcess):
     with LiveConnection(camera.url(), options(transport="udp")) as connection:
         frames = [(one.frame.width, one.frame.pts_seconds) for one in islice(connection.frames(), 20)]

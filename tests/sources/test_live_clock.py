@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from streamgate.sources.liveclock import LiveClock, Pace
+from streamgate.sources.liveclock import Lateness, LiveClock, Pace
 
 
 def stamps(frames: list[tuple[float | None, float]]) -> list[tuple[float, bool]]:
@@ -59,3 +59,13 @@ def test_pace_waits_for_a_frames_time_and_starts_anew_after_a_leap():
     steps = [after - before for before, after in zip([began, *moments], moments, strict=False)]
     assert steps[1] >= 0.09 and steps[4] >= 0.09
     assert time.monotonic() - began < 60
+
+
+def test_lateness_is_what_exceeds_the_least_delay_and_forgives_drift():
+    lateness = Lateness()
+    assert lateness.of(0.0, 100.0) == 0.0
+    assert lateness.of(1.0, 103.5) == 2.5
+    assert lateness.of(2.0, 102.0) == 0.0
+    # A camera whose clock loses a second an hour is never late for that.
+    worst = max(lateness.of(2.0 + step * (1 - 1 / 3600), 102.0 + step) for step in range(86400))
+    assert worst < 0.1
