@@ -35,7 +35,7 @@ def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Any key of the preset, for example gate.max_yaw=20. Repeatable.",
         ),
         click.option(
-            "--models", default="standard", show_default=True, metavar="embedded|standard|DIR",
+            "--models", default="standard", show_default=True, metavar="embedded|standard|imported|DIR",
             help="Weights to use.",
         ),
         click.option(
@@ -179,7 +179,7 @@ def serve(
 
 @cli.group()
 def models() -> None:
-    """Weights: list, pull, verify."""
+    """Weights: list, pull, import, verify."""
 
 
 @models.command("list")
@@ -202,6 +202,19 @@ def models_pull(tier: str, mirror: str | None, quiet: bool) -> None:
     raise SystemExit(pull_command(tier, mirror, quiet))
 
 
+@models.command("import")
+@click.argument("file", metavar="FILE")
+@click.option("--name", metavar="NAME", help="Name in lists and records. [default: what the checkpoint is]")
+@click.option("--calibrate", metavar="FOLDER", help="Fit the mapping to 0..100 on the faces in this folder.")
+@click.option("--licence", metavar="TEXT", help="Shown by `models list`.")
+@click.option("--quiet", is_flag=True, help="Errors only.")
+def models_import(file: str, name: str | None, calibrate: str | None, licence: str | None, quiet: bool) -> None:
+    """Convert a checkpoint of your own: retinaface-pytorch ResNet-50, InsightFace iresnet, official IFQA."""
+    from streamgate.commands.models import import_command
+
+    raise SystemExit(import_command(file, name, calibrate, licence, quiet))
+
+
 @models.command("verify")
 def models_verify() -> None:
     """Hash all weights against what they should be."""
@@ -212,6 +225,8 @@ def models_verify() -> None:
 
 def main() -> None:
     """Entry point: turns every error into one line and its exit code."""
+    # OpenCV would print its own words about damaged pictures; it reads this when it is imported.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:
         # Not cli.main(): it would turn an interrupt and a closed pipe into endings of its own.
         with cli.make_context("streamgate", sys.argv[1:]) as context:

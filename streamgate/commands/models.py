@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
 from streamgate.errors import WeightsError
 from streamgate.zoo import Progress as PullStep
-from streamgate.zoo import list_models, models_folder, pull, verify
+from streamgate.zoo import import_weights, list_models, models_folder, pull, verify
+from streamgate.zoo.importing import MIN_FACES, calibration_words
 
 
 def list_command(as_json: bool) -> int:
@@ -62,6 +65,29 @@ def pull_command(tier: str, mirror: str | None, quiet: bool) -> int:
         done = pull(tier, mirror, show)
     for one in done:
         console.print(f"{one.name}: {one.action}")
+    return 0
+
+
+def import_command(file: str, name: str | None, calibrate: str | None, licence: str | None, quiet: bool) -> int:
+    """Convert a user's own checkpoint; exit code 0. Raises UsageError, WeightsError."""
+    console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+    options = {} if licence is None else {"licence": licence}
+    made = import_weights(
+        Path(file),
+        name=name,
+        calibrate=None if calibrate is None else Path(calibrate),
+        report=lambda text: console.print(escape(text)),
+        **options,
+    )
+    console.print(f"{escape(made.name)}: {made.title} ({made.role}), sha256 {made.sha256}")
+    if made.calibration is not None:
+        console.print(f"calibration: {calibration_words(made.calibration)} ({made.fit})")
+    elif made.role != "detector":
+        console.print(
+            "not calibrated: its measure will be left out of quality; give --calibrate FOLDER with "
+            f"{MIN_FACES} faces or more that nothing is evaluated on"
+        )
+    console.print("use it with --models imported")
     return 0
 
 

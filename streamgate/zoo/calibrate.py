@@ -16,14 +16,23 @@ import numpy as np
 
 from streamgate.errors import WeightsError
 from streamgate.frames import Array
-from streamgate.networks.alignment import arcface_matrix
+from streamgate.networks.alignment import arcface_matrix, ffhq_matrix
 from streamgate.networks.detector import Detector
+from streamgate.networks.ifqa import CROP_SIDE as IFQA_SIDE
+from streamgate.networks.ifqa import IfqaNetwork
 from streamgate.networks.recognizer import Recognizer
 from streamgate.quality.serfiq import raw_from_spread
-from streamgate.zoo.catalog import SerfiqCalibration
+from streamgate.sources.picture import picture_of_rgb
+from streamgate.zoo.catalog import LogisticCalibration, SerfiqCalibration
 
 MIN_FACES = 100
 """Fewer faces than this give no median worth shipping."""
+
+IFQA_LIMIT = 120
+"""Faces for IFQA: the official network takes half a second a face, six times each."""
+
+DROP_RATES = tuple(round(0.05 * step, 2) for step in range(1, 20))
+"""Drop rates p that a fit chooses from."""
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _LOGIT_90 = math.log(9.0)
@@ -123,10 +132,65 @@ def calibrate_serfiq(
     return SerfiqCalibration(calibration_id, drop_rate, 1.0 / found.w, found.x0), found
 
 
-def aligned_faces(folder: Path, detector: Detector, limit: int = 600) -> Iterator[Array]:
+def fit_serfiq(
+    recognizer: Recognizer, faces: Sequence[Array], drop_rate: float, calibration_id: str
+) -> tuple[SerfiqCalibration, Fit]:
+    """Fit p, alpha and r on aligned faces RGB uint8 (112, 112, 3); `drop_rate` is the one in the graph as it is.
+
+    By DESIGN 4.1 d^2 = 2t / (1 + t) with t = q p / (1 - p), where q depends on the face alone: p never changes the
+    order of faces. It does change how much of raw's range they fill, so the p that lays the two medians furthest apart
+    is taken; the graph has to be converted again with it.
+
+    Raises:
+        WeightsError: as `fit`, or a spread is not defined.
+    """
+
+    def odds_free(pictures: list[Array]) -> Array:
+        spreads = np.asarray(recognizer.run(np.stack(pictures)).spread, np.float64)
+        if not np.isfinite(spreads).all():
+            raise WeightsError("a face of the calibration set has a zero embedding; the weights are damaged")
+        square = np.minimum(spreads**2, 2 - 1e-9)
+        return np.asarray(square / (2 - square) * (1 - drop_rate) / drop_rate)
+
+    def raws(q: Array, p: float) -> list[float]:
+        t = q * p / (1 - p)
+        return [raw_from_spread(float(d)) for d in np.sqrt(2 * t / (1 + t))]
+
+    if len(faces) < MIN_FACES:
+        raise WeightsError(f"calibration needs at least {MIN_FACES} faces, got {len(faces)}")
+    clean = odds_free(list(faces))
+    worse = {name: odds_free([degrade(face) for face in faces]) for name, degrade in DEGRADATIONS.items()}
+    tried = [(fit(raws(clean, p), {name: raws(q, p) for name, q in worse.items()}), p) for p in DROP_RATES]
+    found, p = max(tried, key=lambda one: one[0].clean_median - one[0].worst_median)
+    return SerfiqCalibration(calibration_id, p, 1.0 / found.w, found.x0), found
+
+
+def calibrate_ifqa(
+    network: IfqaNetwork, faces: Sequence[Array], calibration_id: str
+) -> tuple[LogisticCalibration, Fit]:
+    """Fit x0 and w on FFHQ-aligned faces RGB uint8 (256, 256, 3).
+
+    Raises:
+        WeightsError: as `fit`.
+    """
+
+    def scores(pictures: list[Array]) -> list[float]:
+        return [float(network.run(picture[None]).score[0]) for picture in pictures]
+
+    if len(faces) < MIN_FACES:
+        raise WeightsError(f"calibration needs at least {MIN_FACES} faces, got {len(faces)}")
+    found = fit(
+        scores(list(faces)),
+        {name: scores([degrade(face) for face in faces]) for name, degrade in DEGRADATIONS.items()},
+    )
+    return LogisticCalibration(calibration_id, found.x0, found.w), found
+
+
+def aligned_faces(folder: Path, detector: Detector, limit: int = 600, *, ffhq: bool = False) -> Iterator[Array]:
     """ArcFace-aligned faces RGB uint8 (112, 112, 3), up to `limit`, of images below `folder` by sorted path.
 
-    Of several faces the one nearest to the picture's middle is taken; pictures without a face are skipped.
+    Of several faces the one nearest to the picture's middle is taken; pictures without a face are skipped. With `ffhq`
+    FFHQ-aligned ones (256, 256, 3), without those that would have to be enlarged.
     """
     count = 0
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES):
@@ -142,9 +206,14 @@ def aligned_faces(folder: Path, detector: Detector, limit: int = 600) -> Iterato
         middle = np.array(size) / 2
         face = min(faces, key=lambda face: float(np.linalg.norm(face.landmarks.mean(axis=0) - middle)))
         landmarks = (face.landmarks + 0.5) / scale - 0.5
-        yield np.asarray(
-            cv2.warpAffine(picture, arcface_matrix(landmarks), (112, 112), borderMode=cv2.BORDER_REPLICATE)
-        )
+        if ffhq:
+            matrix = ffhq_matrix(landmarks, IFQA_SIDE)
+            if np.hypot(*matrix[0, :2]) > 1.1:
+                continue
+            yield picture_of_rgb(picture).warp(matrix, IFQA_SIDE)
+        else:
+            matrix = arcface_matrix(landmarks)
+            yield np.asarray(cv2.warpAffine(picture, matrix, (112, 112), borderMode=cv2.BORDER_REPLICATE))
         count += 1
         if count == limit:
             return

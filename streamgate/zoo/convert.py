@@ -6,7 +6,6 @@ torch and onnx are needed only here (`pip install 'streamgate[convert]'`) and ar
 from __future__ import annotations
 
 import importlib
-import pickle
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -86,11 +85,63 @@ def fsanet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays
     return model, {}
 
 
+def iresnet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
+    """InsightFace's iresnet of 18, 34, 50 or 100 layers, with the SER-FIQ head; keeps A and c for the sampled form."""
+    state = load_state(sources[0])
+    from streamgate.zoo.iresnet import graph
+
+    built = _built(lambda: graph(state, float(options["drop_rate"])), sources[0])
+    model = export(built, "face", (112, 112), ("embedding", "spread", "features"), free_size=False)
+    return model, {"weight": built.weight.numpy(), "bias": built.bias.numpy()}
+
+
+def ifqa_official(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
+    """The official IFQA checkpoint, key "D": `face` float32 (N, 3, 256, 256) in, `score` and `map` out."""
+    import io
+
+    inner = load_checkpoint(sources[0]).get("D")
+    if not isinstance(inner, Mapping):
+        raise WeightsError(f'{sources[0].name}: has no discriminator under the key "D"')
+    state = _tensors_of(inner, sources[0])
+    import onnx
+    import torch
+
+    from streamgate.zoo.ifqa import INPUT_SIDE, OFFICIAL, Ifqa, IfqaScorer
+
+    def build() -> Any:
+        network = Ifqa(OFFICIAL)
+        network.load_state_dict(state)
+        return IfqaScorer(network, "full").eval()
+
+    scorer = _built(build, sources[0])
+    noise = _noise((2, INPUT_SIDE, INPUT_SIDE, 3)).transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+    faces = torch.from_numpy(noise)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            scorer,
+            (faces[:1],),
+            cast(Any, buffer),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["face"],
+            output_names=["score", "map"],
+            dynamic_axes={"face": {0: "N"}, "score": {0: "N"}, "map": {0: "N"}},
+        )
+        want = scorer(faces)
+    for got, wanted in zip(_session(buffer.getvalue()).run(None, {"face": noise}), want, strict=True):
+        _agree(got, wanted.numpy(), 1e-3, sources[0].name)
+    return onnx.load_from_string(buffer.getvalue()), {}
+
+
 CONVERTERS: dict[str, Callable[[list[Path], Mapping[str, Any]], tuple[Any, Arrays]]] = {
     "retinaface-mnet025": retinaface_mnet025,
     "retinaface-resnet50": retinaface_resnet50,
     "mobilefacenet": mobilefacenet,
     "fsanet": fsanet,
+    "iresnet": iresnet,
+    "ifqa-official": ifqa_official,
 }
 """By the name that the catalog uses."""
 
@@ -101,15 +152,34 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         WeightsError: torch is missing, or the file is no plain state dict (never a fallback to full pickles).
     """
+    return _tensors_of(load_checkpoint(path), path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, tensors on the CPU, by the restricted unpickler only.
+
+    Raises:
+        WeightsError: torch is missing, or the file is no plain checkpoint (never a fallback to full pickles).
+    """
     torch = _need("torch")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (Exception, MemoryError) as error:  # damaged or hostile bytes make the unpickler fail in any way
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise WeightsError(f"{path.name}: not a plain PyTorch state dict ({reason})") from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(content, dict):
         raise WeightsError(f"{path.name}: holds something else than a state dict of tensors")
-    return dict(state)
+    return dict(content)
+
+
+def _tensors_of(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The tensors by name, without the prefix that DataParallel puts before each."""
+    torch = _need("torch")
+    if not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise WeightsError(f"{path.name}: holds something else than a state dict of tensors")
+    return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
 def export(graph: Any, input_name: str, size: tuple[int, int], outputs: tuple[str, ...], free_size: bool) -> Any:

@@ -35,10 +35,10 @@ def atomic_write(target: Path) -> Iterator[BinaryIO]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the rename itself durable; a file system that cannot is none of our business."""
     try:
         handle = os.open(folder, os.O_RDONLY)

@@ -23,7 +23,7 @@ class ModelState:
     training_data: str
     calibration: Calibration | None
     size: int
-    """Bytes to download (standard) or on the disk (embedded)."""
+    """Bytes to download (standard) or on the disk (embedded, imported)."""
     path: Path | None
 
 
@@ -39,13 +39,13 @@ class Verified:
 
 
 def list_models() -> list[ModelState]:
-    """Embedded weights, then every entry of the catalog, with what is there of it (nothing is hashed)."""
+    """Embedded and imported weights, then every entry of the catalog with what is there of it; nothing is hashed."""
     states = [
         ModelState(
             name=weights.name,
             title=weights.name,
             roles=weights.roles,
-            tier="embedded",
+            tier=weights.tier,
             state="ready",
             licence=weights.licence,
             training_data=weights.training_data,
@@ -53,7 +53,8 @@ def list_models() -> list[ModelState]:
             size=weights.path.stat().st_size,
             path=weights.path,
         )
-        for weights in store.scan("embedded")
+        for tier in ("embedded", store.IMPORTED)
+        for weights in store.scan(tier)
     ]
     return states + [_catalogued(entry) for entry in load_catalog()]
 
@@ -78,11 +79,14 @@ def _catalogued(entry: Entry) -> ModelState:
 
 def verify() -> list[Verified]:
     """Hash everything that is there against its card or receipt; empty when no weights are there."""
-    return [_verified(weights) for tier in ("embedded", "standard") for weights in store.scan(tier)]
+    return [_verified(weights) for tier in ("embedded", "standard", store.IMPORTED) for weights in store.scan(tier)]
 
 
 def _verified(weights: store.Weights) -> Verified:
-    remedy = "run `streamgate models pull`" if weights.tier == "standard" else "reinstall streamgate"
+    remedy = {
+        "standard": "run `streamgate models pull`",
+        store.IMPORTED: "run `streamgate models import` again",
+    }.get(weights.tier, "reinstall streamgate")
     pairs = [(weights.path, weights.sha256)]
     if weights.affine is not None:
         pairs.append((weights.affine, weights.affine_sha256))

@@ -5,12 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import urllib.error
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,18 +15,16 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from streamgate.errors import UsageError, WeightsError, redact_url, scrub
+from streamgate.errors import UsageError, WeightsError, redact_url
 from streamgate.zoo import store
 from streamgate.zoo.catalog import Entry, SourceFile, load_catalog
-from streamgate.zoo.convert import CONVERTER_VERSION, convert
+from streamgate.zoo.convert import CONVERTER_VERSION, Converted, convert
+from streamgate.zoo.fetching import fetch
 from streamgate.zoo.files import atomic_write, sha256_of
 from streamgate.zoo.onnx_check import OPSET
 
 DOWNLOADS = "downloads"
 """Folder inside the models folder that keeps upstream files, so that a new converter needs no network."""
-
-_CHUNK = 1 << 16
-_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +120,7 @@ def install(entry: Entry, sources: list[Path], folder: Path) -> None:
         OSError: the folder is not writable.
     """
     converted = convert(entry.converter, sources, entry.options)
-    # Without its receipt a half-replaced conversion does not count as there.
-    (folder / store.RECEIPT_NAME).unlink(missing_ok=True)
-    receipt: dict[str, Any] = {
+    record = {
         "name": entry.name,
         "roles": list(entry.roles),
         "source": [{"file": source.file, "sha256": source.sha256, "url": source.url} for source in entry.source],
@@ -136,15 +129,26 @@ def install(entry: Entry, sources: list[Path], folder: Path) -> None:
         "options": dict(entry.options),
         "opset": OPSET,
         "versions": converted.versions,
-        "onnx": _written(folder / store.ONNX_NAME, converted.onnx),
         "input": asdict(entry.input),
         "converted_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    write_conversion(folder, converted, record)
+
+
+def write_conversion(folder: Path, converted: Converted, record: Mapping[str, Any]) -> str:
+    """Write ONNX, arrays, and last of all the receipt, which is `record` with their hashes; returns the ONNX's sha256.
+
+    Raises OSError when the folder is not writable.
+    """
+    # Without its receipt a half-replaced conversion does not count as there.
+    (folder / store.RECEIPT_NAME).unlink(missing_ok=True)
+    receipt = {**record, "onnx": _written(folder / store.ONNX_NAME, converted.onnx)}
     if converted.arrays:
         buffer = BytesIO()
         np.savez(buffer, **converted.arrays)  # type: ignore[arg-type]
         receipt["arrays"] = _written(folder / store.ARRAYS_NAME, buffer.getvalue())
     _written(folder / store.RECEIPT_NAME, (json.dumps(receipt, indent=2) + "\n").encode())
+    return str(receipt["onnx"]["sha256"])
 
 
 def _written(path: Path, content: bytes) -> dict[str, Any]:
@@ -167,41 +171,11 @@ def _mirror_base(mirror: str | None) -> str | None:
 
 
 def _download(entry: Entry, source: SourceFile, base: str | None, target: Path, report: ProgressCallback) -> None:
-    """Fetch one file, hashing as it streams; it appears under its name only when size and hash are right."""
     url = source.url if base is None else f"{base}/{quote(source.file)}"
-    with atomic_write(target) as file:
-        digest = hashlib.sha256()
-        done = 0
-        for chunk in _chunks(entry, url):
-            done += len(chunk)
-            if done > source.size:
-                break
-            digest.update(chunk)
-            file.write(chunk)
-            report(Progress(entry.name, "download", source.file, done, source.size))
-        if done != source.size or digest.hexdigest() != source.sha256:
-            what = f"more than {source.size}" if done > source.size else f"{done} of {source.size}"
-            found = f"{what} bytes" if done != source.size else f"sha256 {digest.hexdigest()}"
-            raise WeightsError(
-                f"{entry.name}: {redact_url(url)} is not the pinned {source.file} ({found}); nothing was "
-                "installed. Try again, or another --mirror"
-            )
-
-
-def _chunks(entry: Entry, url: str) -> Any:
-    """The bytes at `url` in pieces; whatever goes wrong on the way is a WeightsError with the remedy."""
-    try:
-        # urllib honours HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
-        request = urllib.request.Request(url, headers={"User-Agent": "streamgate"})
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
-            while True:
-                chunk = response.read(_CHUNK)
-                if not chunk:
-                    return
-                yield chunk
-    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, ValueError) as error:
-        reason = scrub(str(getattr(error, "reason", "") or error), url)
-        raise WeightsError(
-            f"{entry.name}: cannot download {redact_url(url)} ({reason}); check the network or proxy, "
-            "or give a --mirror"
-        ) from error
+    fetch(
+        source,
+        url,
+        target,
+        entry.name,
+        lambda done: report(Progress(entry.name, "download", source.file, done, source.size)),
+    )

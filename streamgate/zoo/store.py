@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ ONNX_NAME = "model.onnx"
 ARRAYS_NAME = "affine.npz"
 RECEIPT_NAME = "receipt.json"
 CARD_NAME = "card.json"
+IMPORTED = "imported"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,16 @@ def models_folder() -> Path:
     return (Path(cache) if cache else Path.home() / ".cache") / "streamgate" / "models"
 
 
+def imported_folder() -> Path:
+    """Where weights of the user's own lie, which `models import` has made: a folder inside the models folder."""
+    return models_folder() / IMPORTED
+
+
+def safe_name(text: str) -> str:
+    """`text` as a folder name: ASCII letters, digits, `.`, `_`, `-`, none of these signs first; possibly empty."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:64].strip("-._")
+
+
 def embedded_folder() -> Path | None:
     """Where shipped weights lie: inside the installed package, else beside it in a checkout, else None."""
     package = Path(__file__).resolve().parent.parent
@@ -94,17 +106,22 @@ def embedded_folder() -> Path | None:
 
 
 def resolve(models: str = "standard") -> Resolution:
-    """Find weights for every role: "embedded", "standard", or a folder laid out like either.
+    """Find weights for every role: "embedded", "standard", "imported", or a folder laid out like these.
 
-    A role that the tier asked for lacks is taken from the other tier and listed in `fallbacks`.
+    A role that the tier asked for lacks is taken from another tier and listed in `fallbacks`. Imported weights serve
+    only when they are asked for; of several for one role the latest does.
 
     Raises:
         WeightsError: the folder does not exist, or a role that nothing runs without is missing.
     """
     order = ["embedded", "standard"] if models == "embedded" else ["standard", "embedded"]
-    if models not in order:
+    if models == IMPORTED:
+        if not scan(IMPORTED):
+            raise WeightsError("no imported weights; make some with `streamgate models import FILE`")
+        order = [IMPORTED, *order]
+    elif models not in order:
         if not Path(models).expanduser().is_dir():
-            raise WeightsError(f"models {models!r} is neither 'embedded', 'standard' nor a folder")
+            raise WeightsError(f"models {models!r} is neither 'embedded', 'standard', 'imported' nor a folder")
         if not scan(models):
             raise WeightsError(f"models {models!r}: no weights in this folder (each in a subfolder with its card)")
         order = [models, "embedded", "standard"]
@@ -127,8 +144,12 @@ def resolve(models: str = "standard") -> Resolution:
 
 
 def scan(tier: str) -> list[Weights]:
-    """The usable weights of a tier or folder, by folder name; a stale conversion does not count."""
-    folder = {"embedded": embedded_folder(), "standard": models_folder()}.get(tier, Path(tier).expanduser())
+    """The usable weights of a tier or folder, by folder name (imported ones: the latest first).
+
+    A stale conversion does not count.
+    """
+    places = {"embedded": embedded_folder(), "standard": models_folder(), IMPORTED: imported_folder()}
+    folder = places.get(tier, Path(tier).expanduser())
     if folder is None or not folder.is_dir():
         return []
     found = []
@@ -141,6 +162,8 @@ def scan(tier: str) -> list[Weights]:
             continue
         if weights is not None:
             found.append(weights)
+    if tier == IMPORTED:
+        found.sort(key=lambda one: str(_read_json(one.path.with_name(RECEIPT_NAME)).get("imported_at")), reverse=True)
     return found
 
 
@@ -151,6 +174,8 @@ def from_receipt(folder: Path, tier: str) -> Weights | None:
         WeightsError: the receipt is not readable.
     """
     receipt = _read_json(folder / RECEIPT_NAME)
+    if receipt.get("imported") is True:
+        return _from_import(receipt, folder, tier)
     entry = next((entry for entry in load_catalog() if entry.name == receipt.get("name")), None)
     try:
         if entry is None or is_stale(receipt, entry) or not (folder / ONNX_NAME).is_file():
@@ -173,6 +198,33 @@ def from_receipt(folder: Path, tier: str) -> Weights | None:
     except (KeyError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"{folder / RECEIPT_NAME}: not a receipt of this version; run `streamgate models pull`"
+        ) from error
+
+
+def _from_import(receipt: Mapping[str, Any], folder: Path, tier: str) -> Weights | None:
+    """Weights that `models import` converted: their receipt alone describes them."""
+    if not (folder / ONNX_NAME).is_file():
+        return None
+    try:
+        name = str(receipt["name"])
+        arrays = receipt.get("arrays")
+        return Weights(
+            name=name,
+            roles=tuple(role for role in map(str, receipt["roles"]) if role in ROLES),
+            tier=tier,
+            path=folder / ONNX_NAME,
+            sha256=str(receipt["onnx"]["sha256"]),
+            licence=str(receipt.get("licence", "unknown")),
+            training_data=str(receipt.get("training_data", "unknown")),
+            input=parse_input(receipt["input"], name),
+            output={},
+            calibration=parse_calibration(receipt.get("calibration"), name),
+            affine=folder / ARRAYS_NAME if arrays else None,
+            affine_sha256=str(arrays["sha256"]) if arrays else "",
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{folder / RECEIPT_NAME}: not a receipt of this version; run `streamgate models import` again"
         ) from error
 
 

@@ -1,0 +1,235 @@
+"""`models import`: a user's own checkpoint becomes one ONNX file with a receipt, found by `--models imported`.
+
+Known are retinaface-pytorch's ResNet-50 (detector), InsightFace's iresnet of 18, 34, 50 or 100 layers (recognizer) and
+the official IFQA checkpoint. Which one a file is follows from the names of its tensors.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from streamgate.errors import UsageError, WeightsError
+from streamgate.zoo import store
+from streamgate.zoo.catalog import Calibration, InputSpec, LogisticCalibration, SerfiqCalibration
+from streamgate.zoo.convert import CONVERTER_VERSION, Converted, convert, load_checkpoint
+from streamgate.zoo.files import sha256_of
+from streamgate.zoo.onnx_check import OPSET
+from streamgate.zoo.pulling import write_conversion
+
+MIN_FACES = 100
+"""Fewest faces that a calibration takes."""
+
+MAX_BYTES = 4 << 30
+"""Largest checkpoint, also unpacked: ten times the largest one known here."""
+
+_IFQA_INPUT = InputSpec("float32", "RGB", (127.5,) * 3, (1 / 127.5,) * 3)
+_PLAIN_DROP_RATE = 0.5
+"""Drop rate in the graph of a recognizer without calibration: the paper's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What can be imported: `converter` of `zoo.convert`, what people call it, role and input of its graph."""
+
+    converter: str
+    title: str
+    role: str
+    training_data: str
+    input: InputSpec = field(default_factory=InputSpec)
+
+
+KINDS: tuple[Kind, ...] = (
+    Kind("retinaface-resnet50", "RetinaFace ResNet-50 of retinaface-pytorch", "detector", "WIDER FACE (research use)"),
+    Kind("iresnet", "InsightFace iresnet", "recognizer", "not told by the checkpoint"),
+    Kind("ifqa-official", "official IFQA", "ifqa", "FFHQ and CelebA-HQ (research use)", _IFQA_INPUT),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import has made: `calibration` is None when the measure will be left out; `fit` says how it was found."""
+
+    name: str
+    title: str
+    role: str
+    path: Path
+    sha256: str
+    calibration: Calibration | None
+    fit: str
+
+
+def import_weights(
+    file: Path,
+    *,
+    name: str | None = None,
+    calibrate: Path | None = None,
+    licence: str = "your own responsibility",
+    report: Callable[[str], None] = lambda text: None,
+) -> Imported:
+    """Convert `file` into the models folder, whole or not at all.
+
+    Args:
+        file: the checkpoint (.pth, .pt), or a zip that holds it alone.
+        name: of its folder; the kind's by default. An import under the same name is replaced.
+        calibrate: a folder with faces, training-side ones, on which the mapping to 0..100 is fitted; not for detectors.
+        licence: for `models list`.
+        report: told what is being done.
+
+    Raises:
+        UsageError: the file is not there, or the options do not go together.
+        WeightsError: it is none of the known checkpoints, hostile, or the conversion is refused.
+    """
+    if not file.is_file():
+        raise UsageError(f"{file}: no such file; give the checkpoint")
+    if file.stat().st_size > MAX_BYTES:
+        raise WeightsError(f"{file.name}: is larger than {MAX_BYTES >> 30} GiB; no known checkpoint is")
+    if calibrate is not None and not calibrate.is_dir():
+        raise UsageError(f"--calibrate {calibrate}: no such folder")
+    with _unpacked(file) as checkpoint:
+        kind, title = _recognise(checkpoint)
+        if calibrate is not None and kind.role == "detector":
+            raise UsageError("--calibrate: a detector has no measure to calibrate; leave it out")
+        chosen = name or (title.split()[-1] if kind.converter == "iresnet" else kind.converter)
+        if not chosen or store.safe_name(chosen) != chosen:
+            raise UsageError(f"--name {chosen!r}: use letters, digits, '.', '_' and '-', not beginning with a dot")
+        report(f"converting {title} to ONNX")
+        converted = convert(kind.converter, [checkpoint], {"drop_rate": _PLAIN_DROP_RATE})
+        calibration, words = None, ""
+        if calibrate is not None:
+            report(f"calibrating on {calibrate}")
+            calibration, words, converted = _calibrated(kind, chosen, converted, checkpoint, calibrate)
+    folder = store.imported_folder() / chosen
+    record = {
+        "name": chosen,
+        "imported": True,
+        "title": title,
+        "roles": [kind.role],
+        "source": [{"file": file.name, "sha256": sha256_of(file)}],
+        "converter": kind.converter,
+        "converter_version": CONVERTER_VERSION,
+        "opset": OPSET,
+        "versions": converted.versions,
+        "licence": licence,
+        "training_data": kind.training_data,
+        "input": asdict(kind.input),
+        "calibration": None if calibration is None else asdict(calibration),
+        "fit": words,
+        "imported_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    try:
+        digest = write_conversion(folder, converted, record)
+    except OSError as error:
+        raise WeightsError(
+            f"{chosen}: cannot write to {folder} ({error.strerror or error}); free space there or set STREAMGATE_MODELS"
+        ) from error
+    return Imported(chosen, title, kind.role, folder / store.ONNX_NAME, digest, calibration, words)
+
+
+def _recognise(checkpoint: Path) -> tuple[Kind, str]:
+    """Which kind a checkpoint is, and its full title. Raises WeightsError when it is none."""
+    content = load_checkpoint(checkpoint)
+    by_name = {kind.converter: kind for kind in KINDS}
+    inner = content.get("D")
+    if isinstance(inner, Mapping):
+        return by_name["ifqa-official"], by_name["ifqa-official"].title
+    keys = {str(key).removeprefix("module.") for key in content}
+    if {"body.layer4.2.bn3.running_var", "ClassHead.0.conv1x1.weight", "fpn.output1.0.weight"} <= keys:
+        return by_name["retinaface-resnet50"], by_name["retinaface-resnet50"].title
+    from streamgate.zoo.iresnet import depth_of
+
+    depth = depth_of(keys)
+    if depth is not None:
+        return by_name["iresnet"], f"InsightFace iresnet{depth}"
+    known = "retinaface-pytorch ResNet-50, InsightFace iresnet 18/34/50/100, IFQA_Metric.pth"
+    raise WeightsError(f"{checkpoint.name}: its tensors are of no network known here; imported can be {known}")
+
+
+@contextmanager
+def _unpacked(file: Path) -> Iterator[Path]:
+    """The checkpoint itself: what a plain zip holds, or the file. Raises WeightsError for a zip that lies or bulges."""
+    with tempfile.TemporaryDirectory(prefix="streamgate-import-") as folder:
+        try:
+            path = _unpack(file, Path(folder)) if zipfile.is_zipfile(file) else file
+        except (zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, EOFError,
+                ValueError, LookupError) as error:  # fmt: skip
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise WeightsError(f"{file.name}: a zip that cannot be unpacked ({reason}); fetch it again") from None
+        yield path
+
+
+def _unpack(file: Path, folder: Path) -> Path:
+    with zipfile.ZipFile(file) as archive:
+        members = [one for one in archive.infolist() if not one.is_dir()]
+        if sum(one.file_size for one in members) > MAX_BYTES:
+            raise WeightsError(f"{file.name}: unpacks to more than {MAX_BYTES >> 30} GiB; no known checkpoint does")
+        # PyTorch's own files are zips too.
+        if any(one.filename.endswith(("/data.pkl", "/constants.pkl")) for one in members):
+            return file
+        inside = [one for one in members if one.filename.endswith((".pth", ".pt"))]
+        if len(inside) != 1:
+            raise WeightsError(f"{file.name}: a zip with {len(inside)} checkpoints; give the checkpoint itself")
+        # A name of our own: the one in the archive may lead elsewhere.
+        target = folder / f"{store.safe_name(Path(inside[0].filename).stem) or 'checkpoint'}.pth"
+        with archive.open(inside[0]) as packed, target.open("wb") as plain:
+            _copy_bounded(packed, plain, inside[0].file_size, file.name)
+        return target
+
+
+def _copy_bounded(packed: Any, plain: Any, size: int, name: str) -> None:
+    left = size
+    while chunk := packed.read(1 << 20):
+        left -= len(chunk)
+        if left < 0:
+            raise WeightsError(f"{name}: a zip that lies about the size of what it holds")
+        plain.write(chunk)
+
+
+def _calibrated(
+    kind: Kind, name: str, converted: Converted, checkpoint: Path, folder: Path
+) -> tuple[Calibration, str, Converted]:
+    """Fit on the faces of `folder`; a recognizer is converted again with the drop rate that was found."""
+    from streamgate.networks.detector import Detector
+    from streamgate.networks.ifqa import IfqaNetwork
+    from streamgate.networks.recognizer import Recognizer
+    from streamgate.networks.runtime import Session
+    from streamgate.zoo import calibrate
+
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    identity = f"{name}/{folder.name}/{sha256_of(checkpoint)[:8]}"
+    detector = Detector(Session(store.resolve("standard").weights["detector"], "cpu", threads))
+    with tempfile.TemporaryDirectory(prefix="streamgate-import-") as temporary:
+        path = Path(temporary) / store.ONNX_NAME
+        path.write_bytes(converted.onnx)
+        weights = store.Weights(name, (kind.role,), "imported", path, sha256_of(path), "", "", kind.input, {}, None)
+        session = Session(weights, "cpu", threads)
+        if kind.role == "ifqa":
+            faces = list(calibrate.aligned_faces(folder, detector, calibrate.IFQA_LIMIT, ffhq=True))
+            mapping, found = calibrate.calibrate_ifqa(IfqaNetwork(session), faces, identity)
+            return mapping, _words(found, len(faces)), converted
+        faces = list(calibrate.aligned_faces(folder, detector))
+        fitted, found = calibrate.fit_serfiq(Recognizer(session), faces, _PLAIN_DROP_RATE, identity)
+    again = convert(kind.converter, [checkpoint], {"drop_rate": fitted.drop_rate})
+    return fitted, _words(found, len(faces)), replace(again, versions=converted.versions)
+
+
+def _words(found: Any, count: int) -> str:
+    return f"{count} faces: clean median {found.clean_median:.4f} -> 90, {found.worst} {found.worst_median:.4f} -> 10"
+
+
+def calibration_words(calibration: Calibration | None) -> str:
+    """The fitted figures for people."""
+    if isinstance(calibration, SerfiqCalibration):
+        return f"p {calibration.drop_rate:g}, alpha {calibration.alpha:.4g}, r {calibration.r:.6g}"
+    if isinstance(calibration, LogisticCalibration):
+        return f"x0 {calibration.x0:.6g}, w {calibration.w:.4g}"
+    return "none"
