@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,25 @@ class EvaluationSet:
             raise DataError(f"no evaluation pictures in {', '.join(map(str, paths))}")
         return cls(names, digests, hashes, np.stack(thumbnails))
 
+    def match(self, digest: str, picture: np.ndarray) -> bool:
+        """Whether a picture (its file's sha256; RGB uint8) is one of these, byte for byte or by its looks."""
+        return self.find(digest, average_hash(picture), lambda: picture) is not None
+
+    def find(self, digest: str, code: int, picture: Callable[[], np.ndarray]) -> tuple[str, bool, float] | None:
+        """Name, sameness of bytes and correlation of the matching picture; `picture` is read only when needed."""
+        if digest in self.sha256:
+            return self.names[self.sha256.index(digest)], True, 1.0
+        bits = np.array(self.hashes, np.uint64)
+        near = np.nonzero(np.bitwise_count(bits ^ np.uint64(code)) <= NEAR_BITS)[0]
+        if not len(near):
+            return None
+        face = thumbnail(picture())
+        correlation = np.array([float((face * self.thumbnails[i]).sum()) for i in near])
+        best = int(correlation.argmax())
+        if correlation[best] < SAME_CORRELATION:
+            return None
+        return self.names[int(near[best])], False, float(correlation[best])
+
 
 def thumbnail(picture: np.ndarray) -> np.ndarray:
     """[32, 32] float32 luma, zero mean, unit norm: correlation is then a dot product."""
@@ -64,20 +83,10 @@ def thumbnail(picture: np.ndarray) -> np.ndarray:
 
 def find_overlaps(cache: FaceCache, evaluation: EvaluationSet) -> list[Overlap]:
     """Training pictures that equal an evaluation picture byte for byte or look the same."""
-    bits = np.array(evaluation.hashes, np.uint64)
-    by_digest = dict(zip(evaluation.sha256, evaluation.names, strict=True))
     found = []
     for index, (digest, code) in enumerate(zip(cache.sha256, cache.dhash, strict=True)):
-        if digest in by_digest:
-            found.append(Overlap(index, cache.names[index], by_digest[digest], True, 1.0))
-            continue
-        near = np.nonzero(np.bitwise_count(bits ^ np.uint64(code)) <= NEAR_BITS)[0]
-        if not len(near):
-            continue
-        face = thumbnail(np.asarray(cache.faces[index]))
-        correlation = np.array([float((face * evaluation.thumbnails[i]).sum()) for i in near])
-        best = int(correlation.argmax())
-        if correlation[best] >= SAME_CORRELATION:
-            name = evaluation.names[int(near[best])]
-            found.append(Overlap(index, cache.names[index], name, False, float(correlation[best])))
+        match = evaluation.find(digest, code, lambda index=index: np.asarray(cache.faces[index]))
+        if match is not None:
+            name, exact, correlation = match
+            found.append(Overlap(index, cache.names[index], name, exact, correlation))
     return found

@@ -9,6 +9,7 @@ graph takes `image` uint8 (N, H, W, 3) RGB with H and W multiples of 32 and give
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,12 @@ from torch.nn import functional as F
 
 ANCHORS = 2
 """Priors in each cell of each of the three levels."""
+
+OUTPUTS = ("loc", "conf", "landm")
+"""Outputs of the exported graph."""
+
+MEAN_RGB = (123.0, 117.0, 104.0)
+"""Subtracted before the MobileNet layout."""
 
 _FIRST = "body.stage1.0.0.weight"
 
@@ -209,7 +216,7 @@ def mobilenet025(state: dict[str, Tensor]) -> DetectorGraph:
     reordered[_FIRST] = state[_FIRST].flip(1)
     network = RetinaFace(MobileNetBody(), channels=64)
     network.load_state_dict(reordered)
-    return DetectorGraph(network.eval(), mean=(123.0, 117.0, 104.0), scale=(1.0, 1.0, 1.0))
+    return DetectorGraph(network.eval(), MEAN_RGB, (1.0, 1.0, 1.0))
 
 
 def resnet50(state: dict[str, Tensor]) -> DetectorGraph:
@@ -219,3 +226,22 @@ def resnet50(state: dict[str, Tensor]) -> DetectorGraph:
     mean = [255.0 * value for value in (0.485, 0.456, 0.406)]
     scale = [1.0 / (255.0 * value) for value in (0.229, 0.224, 0.225)]
     return DetectorGraph(network.eval(), mean, scale)
+
+
+def export_onnx(network: RetinaFace, path: Path | str) -> None:
+    """Write a MobileNet-0.25 network that takes RGB minus `MEAN_RGB`: opset pinned, batch and size open, checked
+    against torch, weights stored as float16.
+    """
+    import onnx
+
+    from streamgate.zoo.convert import export
+    from streamgate.zoo.half_storage import store_half
+
+    path = Path(path)
+    graph = DetectorGraph(network.eval(), MEAN_RGB, (1.0, 1.0, 1.0))
+    model = export(graph, "image", (64, 96), OUTPUTS, free_size=True)
+    store_half(model)
+    onnx.checker.check_model(model)
+    part = path.with_name(path.name + ".part")
+    onnx.save_model(model, str(part), save_as_external_data=False)
+    part.replace(path)

@@ -1,0 +1,62 @@
+"""What a run leaves for users: the ONNX file, its machine-readable card, and weights for the next run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.detector.teacher import NAME as TEACHER_NAME
+from models.detector.trainer import Trainer
+from streamgate.zoo.catalog import load_catalog
+from streamgate.zoo.onnx_check import OPSET
+from streamgate.zoo.retinaface import OUTPUTS, export_onnx
+
+ONNX_NAME, CARD_NAME, WARM_NAME = "detector.onnx", "card.json", "detector_warm.pth"
+VERSION = "1"
+
+
+def deploy(trainer: Trainer, pictures: int, data_names: list[str], target: Path, warm_only: bool) -> str:
+    """Write the deliverables into `target`, each by one rename; returns what was written, for the log.
+
+    pictures: how many were trained on; warm_only: only the next run's weights.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    _replace(target / WARM_NAME, lambda part: torch.save(trainer.warm_state(), part))
+    if warm_only:
+        return f"{WARM_NAME} at step {trainer.steps_done}"
+    network = trainer.average.to("cpu").eval()
+    export_onnx(network, target / ONNX_NAME)
+    trainer.average.to(trainer.device)
+    teacher = next(entry for entry in load_catalog() if entry.name == TEACHER_NAME)
+    card: dict[str, Any] = {
+        "role": "detector",
+        "roles": ["detector"],
+        "name": "detector-slim",
+        "version": VERSION,
+        "file": ONNX_NAME,
+        "sha256": hashlib.sha256((target / ONNX_NAME).read_bytes()).hexdigest(),
+        "licence": "research and non-commercial use only (terms of the training faces)",
+        "training_data": data_names,
+        "training_steps": trainer.steps_done,
+        "training_pictures": pictures,
+        "distilled_from": [f"{teacher.name} ({teacher.licence}; {teacher.training_data}): maps, heads, labels"],
+        "research_only": True,
+        "input": {},
+        "outputs": list(OUTPUTS),
+        "opset": OPSET,
+        "parameters": sum(p.numel() for p in network.parameters()),
+    }
+    _replace(target / CARD_NAME, lambda part: part.write_text(json.dumps(card, indent=2) + "\n"))
+    return f"{ONNX_NAME} {card['sha256'][:12]} at step {trainer.steps_done}"
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    part = path.with_name(path.name + ".part")
+    write(part)
+    os.replace(part, path)

@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""Train the detector on pictures with faces, labelled by people or by the standard detector.
+
+    python models/detector/train.py PICTURES... --backgrounds EVERYDAY... --work DIR   # train, or continue
+    python models/detector/train.py --labels widerface/train/label.txt --work DIR      # labels made by people
+    python models/detector/train.py PICTURES... --work DIR --export                    # only write the deliverables
+    python models/detector/train.py --smoke                                            # under a minute
+
+PICTURES are folders or tar files; the standard detector (`streamgate models pull`) labels them. --backgrounds are
+everyday pictures: those in which it finds nothing become backgrounds and hard negatives. --labels takes files in the
+form that RetinaFace published for WIDER FACE (models/detector/labels.py). --leave-out names evaluation pictures,
+--leave-out-people LFW pair lists, --leave-out-digests folders whose files are called after the first digits of the
+sha256 of what must not be seen. A run is seeded and resumes from its newest intact checkpoint in DIR (default:
+$STREAMGATE_WORK/detector); the first start takes over the committed weights beside this file unless --fresh is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+# Threads that wait by spinning starve each other where the machine is shared; must be set before torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from models.common.images import DataError  # noqa: E402
+from models.common.overlap import EvaluationSet  # noqa: E402
+from models.common.training import Sums, resume, run, say, terms, work_folder  # noqa: E402
+from models.detector.batches import Batches  # noqa: E402
+from models.detector.deploy import WARM_NAME, deploy  # noqa: E402
+from models.detector.labels import read_labels  # noqa: E402
+from models.detector.monitor import Monitor, held_out, table  # noqa: E402
+from models.detector.pictures import LeaveOut, PictureSet, prepare  # noqa: E402
+from models.detector.scenes import Composition, Scenes  # noqa: E402
+from models.detector.smoke import synthetic_pictures  # noqa: E402
+from models.detector.teacher import Teacher, load_teacher  # noqa: E402
+from models.detector.trainer import Settings, Trainer  # noqa: E402
+from models.recognizer.faces import people_in  # noqa: E402
+from streamgate.errors import StreamgateError  # noqa: E402
+from streamgate.networks.detector import Detector  # noqa: E402
+from streamgate.networks.runtime import Session  # noqa: E402
+from streamgate.zoo.store import resolve  # noqa: E402
+
+SMOKE = {
+    "data": {"minimum_pictures": 4, "held_out": 2, "held_out_scenes": 2},
+    "batch": {"early": [[2, 96, 128]], "late": [[2, 128, 96]]},
+    "optimiser": {"calibrate": 1, "join": 7, "steps": 12, "warmup": 2, "decay": 4, "ema": 0.8},
+    "log": {"every": 4, "monitor": 12, "checkpoint": 6},
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad data, weights or arguments (one line on stderr)."""
+    args = parse(arguments)
+    try:
+        return train(args)
+    except (DataError, StreamgateError) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 2
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Command line."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("data", nargs="*", type=Path, help="folders or tar files of pictures with faces")
+    p.add_argument("--backgrounds", type=Path, nargs="*", default=[], help="the same of everyday pictures")
+    p.add_argument("--labels", type=Path, nargs="*", default=[], help="label files; pictures in images/ beside them")
+    p.add_argument("--work", type=Path, help="checkpoints and packed pictures (default: $STREAMGATE_WORK/detector)")
+    p.add_argument("--config", type=Path, default=HERE / "config.toml")
+    p.add_argument("--leave-out", type=Path, nargs="*", default=[], help="evaluation pictures")
+    p.add_argument("--leave-out-people", type=Path, nargs="*", default=[], help="LFW pair lists")
+    p.add_argument("--leave-out-digests", type=Path, nargs="*", default=[], help="folders of files named by digest")
+    p.add_argument("--name", nargs="*", help="how the data sets are called on the card (default: the paths' names)")
+    p.add_argument("--teacher", type=Path, help="the standard detector's checkpoint (default: the pulled one)")
+    p.add_argument("--steps", type=int, help="total steps, instead of the config's")
+    p.add_argument("--seed", type=int)
+    p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    p.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
+    p.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    p.add_argument("--fresh", action="store_true", help="ignore the committed weights")
+    p.add_argument("--export", action="store_true", help="no training: write the deliverables of the newest checkpoint")
+    p.add_argument("--target", type=Path, default=HERE, help="where the deliverables go")
+    p.add_argument("--warm-only", action="store_true", help="of the deliverables write only the next run's weights")
+    p.add_argument("--smoke", action="store_true", help="a minute on synthetic pictures, deliverables into DIR/smoke")
+    args = p.parse_args(arguments)
+    if not args.data and not args.labels and not args.smoke:
+        p.error("give folders or tar files of pictures, or --labels (or --smoke)")
+    return args
+
+
+def load_config(args: argparse.Namespace) -> dict[str, Any]:
+    """config.toml with the smoke run's sizes and the command line over it."""
+    config = tomllib.loads(args.config.read_text())
+    if args.smoke:
+        for section, values in SMOKE.items():
+            config[section].update(values)
+    if args.steps is not None:
+        config["optimiser"]["steps"] = args.steps
+    if args.seed is not None:
+        config["seed"] = args.seed
+    return config
+
+
+def choose_device(name: str) -> torch.device:
+    """auto takes CUDA where there is one; asking for an absent CUDA is an error, never a silent CPU."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DataError("--device cuda: torch sees no CUDA device")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def read_pictures(args: argparse.Namespace, data: dict[str, Any], work: Path) -> PictureSet:
+    """The training pictures, packed and labelled now or by an earlier run."""
+    labelled = [(file, read_labels(file)) for file in args.labels]
+    paths, backgrounds = args.data, args.backgrounds
+    if args.smoke:
+        faces, empty = synthetic_pictures(work / "pictures")
+        paths, backgrounds = [faces], [empty]
+    digests = frozenset(f.stem for folder in args.leave_out_digests for f in folder.rglob("*") if f.is_file())
+    seen = EvaluationSet.read(args.leave_out) if args.leave_out else None
+    leave_out = LeaveOut(people_in(args.leave_out_people), digests, seen)
+    say(
+        f"leaving out {len(leave_out.people)} people, {len(digests)} digests, "
+        f"what looks like one of {len(seen.names) if seen else 0} pictures"
+    )
+    detector = Detector(Session(resolve("standard").weights["detector"], "cpu"))
+    return prepare(
+        paths, backgrounds, labelled, leave_out, work / "cache", detector, data["at_most"], data["minimum_pictures"]
+    )
+
+
+def train(args: argparse.Namespace) -> int:
+    """Prepare the data, then run to the configured number of steps."""
+    config = load_config(args)
+    work = work_folder(args.work, args.smoke, "detector")
+    device = choose_device(args.device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    cv2.setNumThreads(1)
+    teacher = Teacher(load_teacher(args.teacher), device)
+    pictures = read_pictures(args, config["data"], work)
+    chosen, apart = held_out(pictures.sha256, pictures.backgrounds, config["data"]["held_out"])
+    told = ", ".join(f"{count} {reason}" for reason, count in pictures.counts.items())
+    say(f"{len(chosen)} pictures to train on, {int(pictures.backgrounds.sum())} backgrounds among all; {told}")
+    how = Composition(**config["scene"])
+    monitor = Monitor(Scenes(pictures, apart, how), config["data"]["held_out_scenes"])
+    settings = Settings(**config["loss"], **config["optimiser"])
+    trainer = Trainer(settings, teacher, config["seed"], device, args.precision == "bf16")
+    resume(trainer, work / "checkpoints", None if args.fresh or args.smoke else HERE / WARM_NAME)
+    say(f"device {device}, {args.precision}, at step {trainer.steps_done} of {trainer.settings.steps}")
+    if not args.export:
+        shapes = config["batch"]
+        batches = Batches(Scenes(pictures, chosen, how), shapes["early"], shapes["late"], settings.join, config["seed"])
+        run(trainer, batches, lambda: table(monitor.look(trainer)), config["log"], work / "checkpoints", tell)
+    target = work / "smoke" if args.smoke else args.target
+    paths = [*args.data, *args.backgrounds, *args.labels]
+    names = args.name or (["synthetic"] if args.smoke else [p.name for p in paths])
+    say(f"wrote {target}: {deploy(trainer, len(chosen), names, target, args.warm_only)}")
+    return 0
+
+
+def tell(sums: Sums) -> str:
+    """Loss terms, and what each unit leaves unexplained, in per cent."""
+    maps = " ".join(f"{100 * np.mean(v):.1f}" for k, v in sums.items() if k.startswith("map_"))
+    return f"{terms({k: v for k, v in sums.items() if not k.startswith('map_')})} maps % {maps}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""RetinaFace cut into units that can learn side by side: the body's convolutions, laterals, merges, contexts, heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from streamgate.zoo.retinaface import MEAN_RGB, ContextModule, MobileNetBody, RetinaFace
+
+Relay = Callable[[str, Tensor], Tensor]
+"""Given a unit's name and its output, what the units behind it take as input."""
+
+BODY = 14
+"""Blocks of the MobileNet body: six to stride 8, six to stride 16, two to stride 32."""
+_ENDS = (5, 11, 13)
+MAPS = (
+    "body0", *(f"body{i}{half}" for i in range(1, BODY) for half in ("a", "b")), "lateral1", "lateral2", "lateral3",
+    "merge2", "merge1", "context1", "context2", "context3",
+)  # fmt: skip
+"""Units by name, each after those it needs; a body block has two, its depthwise and its 1x1 convolution."""
+
+Heads = tuple[Tensor, Tensor, Tensor]
+"""loc (N, P, 4), logits (N, P, 2), landmarks (N, P, 10)."""
+
+
+def new_network() -> RetinaFace:
+    """A network with random weights."""
+    return RetinaFace(MobileNetBody(), channels=64)
+
+
+def normalise(image: Tensor) -> Tensor:
+    """uint8 (N, H, W, 3) RGB -> what the network takes, as `DetectorGraph` does it."""
+    mean = torch.tensor(MEAN_RGB, device=image.device)
+    return (image.float() - mean).permute(0, 3, 1, 2)
+
+
+def blocks(network: RetinaFace) -> Iterator[tuple[str, nn.Module]]:
+    """Name and module of every unit before the heads."""
+    body, fpn = network.body, network.fpn
+    first, *rest = [*body.stage1, *body.stage2, *body.stage3]
+    halves = [half for block in rest for half in (block[:3], block[3:])]
+    modules = [first, *halves, fpn.output1, fpn.output2, fpn.output3, fpn.merge2, fpn.merge1]
+    yield from zip(MAPS, [*modules, network.ssh1, network.ssh2, network.ssh3], strict=True)
+
+
+def run(network: RetinaFace, planes: Tensor, relay: Relay) -> tuple[dict[str, Tensor], Heads]:
+    """Output of every unit, and of the heads; with a relay that changes nothing this is the network itself."""
+    modules, made = dict(blocks(network)), {}
+
+    def unit(name: str, x: Tensor) -> Tensor:
+        made[name] = modules[name](x.contiguous(memory_format=torch.channels_last))
+        return relay(name, made[name])
+
+    x, levels = planes, []
+    for i in range(BODY):
+        x = unit(f"body{i}a", x) if i else x
+        x = unit(f"body{i}b" if i else "body0", x)
+        if i in _ENDS:
+            levels.append(unit(f"lateral{len(levels) + 1}", x))
+    fine, middle, coarse = levels
+    middle = unit("merge2", middle + F.interpolate(coarse, scale_factor=2.0, mode="nearest"))
+    fine = unit("merge1", fine + F.interpolate(middle, scale_factor=2.0, mode="nearest"))
+    context = [unit(f"context{i + 1}", level) for i, level in enumerate((fine, middle, coarse))]
+    heads = (network.BboxHead, network.ClassHead, network.LandmarkHead)
+    loc, logits, landmarks = (
+        torch.cat([head(level) for head, level in zip(kind, context, strict=True)], dim=1) for kind in heads
+    )
+    return made, (loc, logits, landmarks)
+
+
+def same(_: str, output: Tensor) -> Tensor:
+    """The relay of a network that runs as a whole."""
+    return output
+
+
+@torch.no_grad()
+def set_scales(network: RetinaFace, maps: dict[str, Tensor]) -> None:
+    """Start each unit's last batch norms at the mean and deviation of the map that the unit is to make.
+
+    Statistics of the teacher's maps, none of its weights: without them the first hundreds of steps would only bring
+    each channel to its size.
+    """
+    for name, module in blocks(network):
+        out = maps[name].float()
+        flat = torch.where(out < 0, out * 10, out)  # undo the leaky ReLU of slope 0.1
+        if isinstance(module, ContextModule):
+            last = [module.conv3X3[-1], module.conv5X5_2[-1], module.conv7x7_3[-1]]
+        else:
+            last = [list(norms(module))[-1]]
+        sizes = [norm.num_features for norm in last]
+        for norm, part in zip(last, flat.split(sizes, dim=1), strict=True):
+            norm.weight.copy_(part.std(dim=(0, 2, 3)) + 1e-3)
+            norm.bias.copy_(part.mean(dim=(0, 2, 3)))
+
+
+@torch.no_grad()
+def set_heads(network: RetinaFace, teacher: RetinaFace, maps: dict[str, Tensor]) -> None:
+    """The same for the heads: mean and deviation of what they give on the teacher's contexts."""
+    for kind in ("BboxHead", "ClassHead", "LandmarkHead"):
+        for level, (mine, theirs) in enumerate(zip(getattr(network, kind), getattr(teacher, kind), strict=True)):
+            own, wanted = (head.conv1x1(maps[f"context{level + 1}"]).float() for head in (mine, theirs))
+            gain = wanted.std(dim=(0, 2, 3)) / (own.std(dim=(0, 2, 3)) + 1e-6)
+            mine.conv1x1.weight.mul_(gain[:, None, None, None])
+            own = (own - mine.conv1x1.bias[:, None, None]) * gain[:, None, None]
+            mine.conv1x1.bias.copy_(wanted.mean(dim=(0, 2, 3)) - own.mean(dim=(0, 2, 3)))
+
+
+def norms(module: nn.Module) -> Iterator[nn.BatchNorm2d]:
+    """Every batch norm inside a module."""
+    yield from (inner for inner in module.modules() if isinstance(inner, nn.BatchNorm2d))
