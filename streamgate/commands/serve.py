@@ -112,7 +112,8 @@ def _http(settings: Settings, state: ServiceState, log: Log) -> Iterator[str | N
 
 def _leave_hanging_readers(code: int) -> None:
     """A reader may wait in the network for seconds yet; nothing it could still do is wanted."""
-    if any(thread.name.startswith("streamgate-read-") for thread in threading.enumerate()):
+    busy = ("streamgate-read-", "streamgate-watch-")
+    if any(thread.name.startswith(busy) for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

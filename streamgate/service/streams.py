@@ -252,7 +252,7 @@ class Stream:
 
     def _run_watch(self, watch: Watch, queue: FrameQueue) -> None:
         try:
-            watch.run(queue)
+            watch.run(queue, self._stop)
         except BaseException as error:  # the reader raises it
             self._failure = error
             if os.environ.get("STREAMGATE_DEBUG"):

@@ -41,7 +41,6 @@ class Service:
         self._judgings: dict[str, Judging] = {}
         self._leaving: list[Stream] = []
         self._stack = ExitStack()
-        self._until = 0.0
 
     def __enter__(self) -> Self:
         settings, state = self._settings, self._state
@@ -75,8 +74,11 @@ class Service:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop_all()
-        self._stack.close()
+        late = self._stop_all()
+        self._delivery.__exit__(None, None, None)
+        if not late:
+            # Networks still in use would have to be waited for; the process ends anyway.
+            self._stack.close()
 
     def run(self, stop: threading.Event, reload: threading.Event, read: Callable[[], Settings]) -> None:
         """Watch over the streams until `stop` is set; whenever `reload` is, take what `read` returns."""
@@ -138,7 +140,8 @@ class Service:
         self._streams[spec.name] = stream
         stream.start()
 
-    def _stop_all(self) -> None:
+    def _stop_all(self) -> bool:
+        """Stop streams, then destinations; whether a stream was late."""
         until = time.monotonic() + STOP_S
         self._state.note(stopping=True)
         streams = [*self._streams.values(), *self._leaving]
@@ -149,6 +152,7 @@ class Service:
         for stream in late:
             self._log(f"{stream.spec.name}: its last faces were not ready in time")
         self._delivery.stop(max(0.5, until - time.monotonic()))
+        return bool(late)
 
 
 def _fixed(settings: Settings) -> tuple[object, ...]:

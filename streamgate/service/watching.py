@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -98,13 +99,16 @@ class Watch:
             epoch=epoch,
         )
 
-    def run(self, queue: FrameQueue) -> None:
-        """Take frames until the queue is closed and empty; then every track ends."""
+    def run(self, queue: FrameQueue, stop: threading.Event) -> None:
+        """Take frames until the queue is closed and empty, or `stop` is set; then every track ends."""
         config = self._judging.config
         follower = Follower(config, self._judging.infer, max_track_s=config.live.max_track_s)
         moments = self._timed(follower.moments(queue.frames(self._arrivals)), queue)
         with closing(prefetch(moments, config.live.queue_moments)) as ahead:
             for moment in ahead:
+                if stop.is_set():
+                    # What is in the queues would take its time; the faces found so far are what counts now.
+                    break
                 began = time.perf_counter()
                 for ended in self._analysis.take(moment):
                     self._final(ended, self._end_of(ended, moment))
