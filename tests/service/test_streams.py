@@ -11,10 +11,12 @@ from pathlib import Path
 
 import cv2
 import pytest
+import redis
 
 from live_service import records, running, settings_of
 from media import astronaut_frames, plain_frames, write_clip
 from real_weights import standard_models
+from redis_server import RedisServer
 from rtsp_server import CameraProcess, free_port
 from streamgate.service.state import StreamState
 
@@ -130,3 +132,28 @@ def test_better_faces_are_told_while_the_track_lives_and_the_final_replaces_them
     final = first_track[-1]["record"]
     assert final["quality_smoothed"] >= qualities[-1] and final["ended_at"] is not None
     assert first_track[-1]["track_key"] == f"focus/{final['id'].split('/')[1]}/{final['track_id']}"
+
+
+def test_a_track_that_keeps_nothing_says_so_once_without_a_picture(
+    start_redis: Callable[..., RedisServer], tmp_path: Path
+):
+    clip = write_clip(tmp_path / "face.mp4", astronaut_frames(50, (640, 480), step=0.5, zoom=1.6))
+    server = start_redis()
+    settings = settings_of(
+        {"strict": str(clip)},
+        "keep.fallback=none",
+        "gate.min_serfiq=100",
+        redis=server.url(),
+        spool=str(tmp_path / "s"),
+    )
+    with running(settings) as service:
+        service.until(lambda: service.state.events.value("final") >= 1, "a final")
+    with redis.Redis.from_url(server.url()) as client:
+        entries = [fields for _, fields in client.xrange("streamgate:faces")]
+    assert [fields[b"kind"] for fields in entries] == [b"final"] * len(entries)
+    assert len({fields[b"id"] for fields in entries}) == len(entries)
+    record = json.loads(entries[0][b"json"])
+    assert b"jpeg" not in entries[0] and record["rank"] == 0 and record["quality"] is None
+    assert "serfiq_low" in record["gate"]["reasons"] and record["ended_at"] is not None
+    assert record["id"] == entries[0][b"id"].decode() and record["id"].endswith("/final/0/0")
+    assert service.state.faces() == ()
