@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import yardstick
-from bestshot_report import Setup, Tried, exhaustive, report
+from bestshot_report import report
 from cascade import kept_file, read
 from charts import draw_regret
 from common import REPOSITORY, RESULTS, SHARED, Machine, child, command_line, find_clips, say, write_section
 from regret import judge
+from tried import Setup, Tried, exhaustive
 from yardstick import Yardstick
 
 from streamgate.config import load_config
@@ -58,7 +59,9 @@ def main() -> int:
         notes += draw_regret([one.point() for one in tried], plot)
         command = command_line("bestshot.py", sys.argv[1:])
         weights = load_config(given.preset).fusion.model_dump()
-        body = report(machine, facts, tried, yardsticks, notes, command, plot, weights)
+        steadiness, problems = _steadiness(clips, facts, given, peers)
+        notes += problems
+        body = report(machine, facts, tried, yardsticks, notes, command, plot, weights, steadiness)
     else:
         body = "\n".join(["## Best shots", "", *[f"- left out: {note}" for note in notes]])
     write_section(given.results, "bestshot", body)
@@ -127,7 +130,7 @@ def _yardsticks(
     notes: list[str] = []
 
     def get(clip: Path) -> None:
-        file = given.work / f"{clip.stem}-{yardstick.cache_key(clip, config, facts['weights'], peers)}.json.gz"
+        file = _yardstick_file(clip, config, facts, given, peers)
         kept = yardstick.load(file) if file.is_file() else None
         if kept is not None and (kept.code == code or given.keep_yardstick):
             found[clip.stem] = kept
@@ -149,6 +152,44 @@ def _yardsticks(
         notes.append(f"yardsticks kept from an earlier state of the code: {', '.join(older)}")
     notes += sorted({line for one in found.values() for line in one.absent})
     return found, notes
+
+
+def _yardstick_file(
+    clip: Path, config: dict[str, Any], facts: dict[str, Any], given: argparse.Namespace, peers: Path | None
+) -> Path:
+    return given.work / f"{clip.stem}-{yardstick.cache_key(clip, config, facts['weights'], peers)}.json.gz"
+
+
+def _steadiness(
+    clips: Sequence[Path], facts: dict[str, Any], given: argparse.Namespace, peers: Path | None
+) -> tuple[dict[str, dict[str, list[float]]], list[str]]:
+    """What `steadiness.py` prints, by clip, kept beside the yardsticks; and notes on clips where it failed."""
+    config = load_config(given.preset).model_dump(mode="json")
+
+    def ask(clip: Path) -> tuple[str, dict[str, list[float]] | None, str]:
+        stick = _yardstick_file(clip, config, facts, given, peers)
+        file = stick.with_name(stick.name.replace(".json.gz", ".steadiness.json"))
+        if file.is_file() and file.stat().st_mtime >= stick.stat().st_mtime:
+            return clip.stem, json.loads(file.read_text(encoding="utf-8")), ""
+        options = ["--preset", given.preset, "--models", given.models]
+        found, problem = child("steadiness.py", str(stick), str(clip), *options)
+        if found is not None:
+            _keep(file, found)
+        return clip.stem, found, problem
+
+    with ThreadPoolExecutor(given.jobs) as pool:
+        answers = list(pool.map(ask, clips))
+    return {name: found for name, found, _ in answers if found}, [
+        f"steadiness of {name}: {problem}" for name, found, problem in answers if found is None
+    ]
+
+
+def _keep(file: Path, printed: Any) -> None:
+    """In one step or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{os.getpid()}.{file.name}")
+    temporary.write_text(json.dumps(printed), encoding="utf-8")
+    os.replace(temporary, file)
 
 
 def _try_all(
@@ -197,10 +238,7 @@ def _cascade(
     options = ["--preset", given.preset, "--models", setup.models, *settings]
     printed, problem = child("cascade.py", *(str(clip) for clip in clips), *options)
     if printed is not None:
-        given.work.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(printed), encoding="utf-8")
-        os.replace(temporary, file)
+        _keep(file, printed)
     return printed, problem, False
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from bestshot_report import Tried
 from common import say
 from regret import Scored, TrackResult, value
+from tried import Tried
 from yardstick import Yardstick
 
 from streamgate.networks.alignment import ffhq_matrix

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cascade import Passed
-from charts import Point
 from common import Machine, table, target, weights_facts
-from regret import SHOWN_S, Pick, Scored, TrackResult, percentile, shares_of_regret, value
+from regret import SHOWN_S, Scored, percentile, shares_of_regret, value
+from steadiness import DRAWS, SHIFT
+from tried import Tried
 from yardstick import PEERS, Yardstick
 
 MEAN_REGRET, CLIP_REGRET = 1.0, 4.0
@@ -20,103 +19,6 @@ RECALL = 98.0
 """Targets: mean regret at most, of any clip at most; percentile in the median, of any track; track recall."""
 WORST = 12
 KINDS = ("detect", "detect_mpx", "refine", "pose", "recognizer", "ifqa")
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """A configuration to try: the preset with `settings` on top, and these weights."""
-
-    name: str
-    settings: tuple[str, ...]
-    models: str
-
-
-@dataclass(slots=True)
-class Tried:
-    """A configuration with what came of it, by clip."""
-
-    setup: Setup
-    passed: list[Passed] = field(default_factory=list)
-    results: dict[str, list[TrackResult]] = field(default_factory=dict)
-    strays: dict[str, list[Pick]] = field(default_factory=dict)
-    problem: str = ""
-    kept: bool = False
-    """Its figures are from an earlier run."""
-
-    def tracks(self) -> list[TrackResult]:
-        return [one for results in self.results.values() for one in results]
-
-    def picked(self) -> list[TrackResult]:
-        return [one for one in self.tracks() if one.regret is not None]
-
-    def clip_regrets(self) -> dict[str, float]:
-        """Mean regret of each clip in which something was picked."""
-        found = {
-            name: [one.regret for one in results if one.regret is not None] for name, results in self.results.items()
-        }
-        return {name: statistics.fmean(values) for name, values in found.items() if values}
-
-    def mean_regret(self) -> float:
-        """Over tracks."""
-        return statistics.fmean(one.regret or 0.0 for one in self.picked()) if self.picked() else 0.0
-
-    def percentiles(self) -> list[float]:
-        return [one.percentile for one in self.picked() if one.percentile is not None]
-
-    def recall(self) -> float | None:
-        """Per cent; None when no track counts."""
-        counted = [one for one in self.tracks() if one.counts_for_recall]
-        return 100.0 * sum(one.pick is not None for one in counted) / len(counted) if counted else None
-
-    def cost(self) -> float:
-        """Core-ms a second of video, decoding included."""
-        return 1000 * sum(one.cpu for one in self.passed) / self._seconds()
-
-    def beyond(self) -> float:
-        """The same beyond decoding alone."""
-        return 1000 * sum(one.cpu - one.decode_cpu for one in self.passed) / self._seconds()
-
-    def runs(self, kind: str) -> float:
-        """Network runs of a kind a second of video."""
-        return sum(one.runs.get(kind, 0.0) for one in self.passed) / self._seconds()
-
-    def point(self) -> Point:
-        worst = max(self.clip_regrets().values(), default=0.0)
-        return Point(self.setup.name, self.cost(), self.mean_regret(), worst, self.setup.name == "default")
-
-    def summary(self) -> str:
-        recall = self.recall()
-        return (
-            f"regret {self.mean_regret():.2f}, recall {'-' if recall is None else f'{recall:.1f} %'}, "
-            f"{self.cost():.0f} core-ms a second of video"
-        )
-
-    def _seconds(self) -> float:
-        return max(sum(one.seconds for one in self.passed), 1e-9)
-
-
-def exhaustive(yardsticks: Mapping[str, Yardstick], results: Mapping[str, Sequence[TrackResult]], models: str) -> Tried:
-    """What exhaustive mode itself keeps and costs, by the yardsticks; `results` name the tracks that can be kept."""
-    tried = Tried(Setup("exhaustive", ("exhaustive=true",), models))
-    for clip, stick in yardsticks.items():
-        own = [one.own for one in results[clip]]
-        picks = [Pick(one.track_id, one.own.pts, one.own.box, one.own.quality) for one in results[clip]]
-        scored = sum(len(faces) for faces in stick.tracks.values())
-        tried.passed.append(Passed(clip, stick.seconds, stick.cpu, 0.0, {}, scored, picks, [], []))
-        tried.results[clip] = [
-            replace(one, pick=pick, at=at, regret=one.own_regret, smoothed_regret=0.0,
-                    percentile=_standing(stick.tracks[one.track_id], at, passing=False),
-                    percentile_passing=_standing(stick.tracks[one.track_id], at, passing=True))
-            for one, pick, at in zip(results[clip], picks, own, strict=True)
-        ]  # fmt: skip
-        tried.strays[clip] = []
-    return tried
-
-
-def _standing(faces: Sequence[Scored], at: Scored, *, passing: bool) -> float:
-    return percentile(
-        value(at), [value(one) for one in faces if one.quality is not None and (one.passed or not passing)]
-    )
 
 
 def report(
@@ -128,8 +30,12 @@ def report(
     command: str,
     plot: Path,
     weights: Mapping[str, float],
+    steadiness: Mapping[str, Mapping[str, Sequence[float]]],
 ) -> str:
-    """The section of RESULTS.md; `weights` are those of the fusion by measure."""
+    """The section of RESULTS.md.
+
+    `weights` are those of the fusion by measure, `steadiness` what `steadiness.py` prints, by clip.
+    """
     default = tried[0]
     faces = sum(len(faces) for one in yardsticks.values() for faces in one.tracks.values())
     seconds = sum(one.seconds for one in yardsticks.values())
@@ -148,6 +54,7 @@ def report(
         "", "### Targets (default)", "", *_targets(default),
         "", "### Clip by clip (default)", "", _clips(default, yardsticks),
         "", "### What the worst picks lost by (default)", "", *_worst(default, yardsticks, weights),
+        "", "### How steady the yardstick is", "", *_steadiness(default, steadiness),
         "", "### Measures that the selection does not use (default)", "", *_peers(default, yardsticks),
         "", "### Configurations", "", _configurations(tried),
     ]  # fmt: skip
@@ -285,6 +192,33 @@ def _overlaps(first: Sequence[float], second: Sequence[float]) -> bool:
     return min(first[2], second[2]) > max(first[0], second[0]) and min(first[3], second[3]) > max(first[1], second[1])
 
 
+def _steadiness(one: Tried, steadiness: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
+    """Quality of the tracks' best faces when their landmarks are moved by a hair, beside the regret."""
+    rows, spreads, luck = [], [], []
+    for clip, tracks in steadiness.items():
+        for track_id, (stored, *tried) in tracks.items():
+            result = next((track for track in one.results[clip] if track.track_id == int(track_id)), None)
+            if len(tried) < 2 or result is None:
+                continue
+            spreads.append(statistics.stdev(tried))
+            luck.append(stored - statistics.fmean(tried))
+            rows.append(
+                [
+                    f"{clip}/{track_id}", f"{stored:.1f}", f"{statistics.fmean(tried):.1f}", f"{spreads[-1]:.2f}",
+                    f"{min(tried):.1f}-{max(tried):.1f}", _figure(result.regret),
+                ]
+            )  # fmt: skip
+    if not rows:
+        return ["It was not tried."]
+    explained = (
+        f"The best face of each track scored {DRAWS} times more, its landmarks moved by {100 * SHIFT:g} % of the eye "
+        f"distance: standard deviation {statistics.median(spreads):.2f} in the median, {max(spreads):.2f} at most; the "
+        f"best faces lie {statistics.fmean(luck):.2f} above their own mean, and that part of the regret is luck."
+    )
+    head = ["clip/track", "quality", "mean", "standard deviation", "range", "regret of our pick"]
+    return [explained, "", table(head, rows)]
+
+
 def _peers(one: Tried, yardsticks: Mapping[str, Yardstick]) -> list[str]:
     """Where pick, best face, middle and an average face stand among the track's passing faces by other measures."""
     rows = []
@@ -326,7 +260,8 @@ def _peers(one: Tried, yardsticks: Mapping[str, Yardstick]) -> list[str]:
 def _configurations(tried: Sequence[Tried]) -> str:
     head = [
         "configuration", "core-ms/s", "beyond decoding", "detect/s", "Mpx/s", "refine/s", "pose/s", "recognizer/s",
-        "ifqa/s", "regret", "over clips", "worst clip", "smoothed", "percentile, median", "least", "recall %", "picks",
+        "ifqa/s", "regret (95 %)", "median", "over clips", "worst clip", "smoothed",
+        "percentile, median", "least", "recall %", "picks",
     ]  # fmt: skip
     rows = []
     for one in tried:
@@ -339,7 +274,8 @@ def _configurations(tried: Sequence[Tried]) -> str:
                 f"{one.cost():.0f}",
                 f"{one.beyond():.0f}" if one.passed[0].runs else "-",
                 *(f"{one.runs(kind):.2f}" if one.passed[0].runs else "-" for kind in KINDS),
-                f"{one.mean_regret():.2f}",
+                f"{one.mean_regret():.2f} ({one.interval()[0]:.2f}-{one.interval()[1]:.2f})",
+                _figure(statistics.median([track.regret or 0.0 for track in one.picked()]) if one.picked() else None),
                 _mean(list(regrets.values())),
                 f"{regrets[worst]:.2f} {worst}" if worst else "-",
                 _mean([track.smoothed_regret for track in one.picked()]),

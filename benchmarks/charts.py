@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 MISSING = "no plot: matplotlib is not installed (pip install 'streamgate[bench]')"
+PLACES = (
+    (7, 3), (7, -11), (-7, 3), (-7, -11), (7, 13), (7, -21), (-7, 13), (-7, -21), (7, 24), (7, -32), (-7, 24), (-7, -32)
+)  # fmt: skip
+"""Where a label may stand beside its point, in points right and up; left of it where the first is below 0."""
 INK, FAINT, ACCENT = "#222222", "#b8b8b8", "#c8102e"
 
 
@@ -31,15 +35,18 @@ def draw_regret(points: Sequence[Point], path: Path) -> list[str]:
             for one in sorted(points, key=lambda point: point.marked):
                 colour = ACCENT if one.marked else INK
                 axes.scatter(one.cost, one.regret, s=70 if one.marked else 34, color=colour, zorder=3)
-            _label(axes, points)
             front = _front(points)
             axes.plot([one.cost for one in front], [one.regret for one in front], color=FAINT, lw=1.2, zorder=1)
             axes.axhline(1.0, color=ACCENT, lw=0.8, ls=":", zorder=0)
             axes.annotate("target", (1.0, 1.0), xycoords=("axes fraction", "data"), fontsize=8, color=ACCENT,
                           ha="right", va="bottom")  # fmt: skip
             axes.set_xscale("log")
-            axes.set_ylim(bottom=0)
             axes.margins(x=0.12)
+            axes.set_ylim(0, 1.12 * max(1.1, *(one.regret for one in points)))
+            ticks = [cost for cost in (20, 50, 100, 200, 500, 1000, 2000, 5000) if _spans(points, cost)]
+            axes.set_xticks(ticks, [str(cost) for cost in ticks], minor=False)
+            axes.set_xticks([], minor=True)
+            _label(axes, points)
             axes.set_xlabel("CPU, core-ms a second of video (decoding included)")
             axes.set_ylabel("mean regret, points of quality")
             axes.set_title("Regret against cost of the cascade's configurations; grey: nothing is better at less")
@@ -48,7 +55,7 @@ def draw_regret(points: Sequence[Point], path: Path) -> list[str]:
 
 def draw_stages(shares: Mapping[str, Mapping[str, float]], order: Sequence[str], path: Path) -> list[str]:
     """Stacked bars, one a clip: `shares` core-ms a second of video by clip and stage."""
-    with _figure(path, 9.0, 1.4 + 0.5 * len(shares)) as (figure, notes):
+    with _figure(path, 10.0, max(4.6, 1.4 + 0.5 * len(shares))) as (figure, notes):
         if figure is not None:
             import matplotlib
 
@@ -63,7 +70,7 @@ def draw_stages(shares: Mapping[str, Mapping[str, float]], order: Sequence[str],
             axes.invert_yaxis()
             axes.set_xlabel("core-ms a second of video")
             axes.set_title("Where the time of a run goes")
-            axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
+            figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     return notes
 
 
@@ -127,15 +134,41 @@ def _front(points: Sequence[Point]) -> list[Point]:
     return front
 
 
+def _spans(points: Sequence[Point], cost: float) -> bool:
+    costs = [one.cost for one in points]
+    return 0.7 * min(costs) <= cost <= 1.4 * max(costs)
+
+
 def _label(axes: Any, points: Sequence[Point]) -> None:
-    """Names beside their points; near ones take turns above and below."""
-    for place, one in enumerate(sorted(points, key=lambda point: (point.regret, point.cost))):
+    """Names beside their points, each in the first place around it that is still free."""
+    taken = [_pixels(axes, one) for one in points]
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in taken]
+    for one in sorted(points, key=lambda point: (not point.marked, point.regret, point.cost)):
+        x, y = _pixels(axes, one)
+        scale = axes.figure.dpi / 72
+        wide = 4.6 * len(one.name)
+        for right, up in PLACES:
+            left = right if right > 0 else right - wide
+            box = (x + left * scale, y + up * scale, x + (left + wide) * scale, y + (up + 10) * scale)
+            if not any(_meet(box, other) for other in taken):
+                break
+        taken.append(box)
         axes.annotate(
             one.name,
             (one.cost, one.regret),
-            xytext=(6, 5 if place % 2 else -10),
+            xytext=(right, up),
             textcoords="offset points",
+            ha="left" if right > 0 else "right",
             fontsize=8,
             color=ACCENT if one.marked else INK,
             fontweight="bold" if one.marked else "normal",
         )
+
+
+def _pixels(axes: Any, one: Point) -> tuple[float, float]:
+    x, y = axes.transData.transform((one.cost, one.regret))
+    return float(x), float(y)
+
+
+def _meet(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
+    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]

@@ -32,9 +32,11 @@ def test_bestshot_finds_no_regret_where_all_faces_are_alike_and_keeps_its_yardst
     assert float(default[3]) > float(rare[3]) > 0, "detections a second"
     assert float(exhaustive[1]) > float(default[1])
     assert "track recall" in text and "**met**" in text
+    (steady,) = rows(text.partition("### How steady")[2], "drift/")
+    assert float(steady[1]) > 20 and float(steady[3]) > 0, steady
     assert str(tmp_path) not in text
     kept = {path.name: path.stat().st_mtime_ns for path in work.iterdir()}
-    assert len(kept) == 3
+    assert len(kept) == 4, kept
 
     again = run_script("bestshot.py", drifting, "--work", work, "--results", results, "--peers", tmp_path / "nothing",
                    models=standard_models())  # fmt: skip
