@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import ClassVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 
 class StreamgateError(Exception):
@@ -71,15 +71,8 @@ def redact_url(url: str) -> str:
     if "://" not in url:
         return url
     scheme, _, rest = url.partition("://")
-    # Everything up to the last "@" of the authority is user information, also when the password holds
-    # an unescaped "@", "/" or "#": an "@" behind the first slash counts when no host can stand before it.
-    head, separator, tail = rest.partition("/")
-    authority, query_mark, query = head.partition("?")
-    if "@" in authority:
-        authority = "***@" + authority.rpartition("@")[2]
-    elif "@" in tail.partition("?")[0] and ":" in authority and not _is_port(authority.rpartition(":")[2]):
-        authority, separator, tail = "***@" + tail.rpartition("@")[2], "", ""
-    text = f"{scheme}://{authority}{query_mark}{query}{separator}{tail}"
+    user, rest = _without_user(rest)
+    text = f"{scheme}://{'' if user is None else '***@'}{rest}"
     try:
         parts = urlsplit(text)
     except ValueError:
@@ -93,6 +86,23 @@ def redact_url(url: str) -> str:
 
 def _redacted_pair(match: re.Match[str]) -> str:
     return f"{match[1]}=***" if match[1].lower() in SECRET_PARAMETERS else match[0]
+
+
+def _without_user(rest: str) -> tuple[str | None, str]:
+    """User information (None when there is none) and what follows it, of a URL's part behind `://`.
+
+    People paste passwords unescaped, so an `@` counts also behind a `/`, `?` or `#` where no host and port can stand
+    before that sign. Where it cannot be told, too much is taken for a secret.
+    """
+    authority, slash, path = rest.partition("/")
+    if "@" in authority:
+        user, _, host = authority.rpartition("@")
+        return user, host + slash + path
+    host = re.split(r"[?#]", authority)[0]
+    if "@" in path and ":" in host and not _is_port(host.rpartition(":")[2]):
+        user, _, rest = rest.rpartition("@")
+        return user, rest
+    return None, rest
 
 
 def _is_port(text: str) -> bool:
@@ -120,16 +130,18 @@ def scrub(text: str, *urls: str) -> str:
 
 
 def _secrets_of(url: str) -> list[str]:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
+    """Every part of `url` that is a secret, as written and decoded, the longest first."""
+    if "://" not in url:
         return []
-    found = [parts.netloc.rpartition("@")[0], parts.password or "", parts.username or ""]
-    for pair in re.split(r"[&;]", parts.query):
+    user, rest = _without_user(url.partition("://")[2])
+    found = [] if user is None else [user, *user.partition(":")[::2]]
+    for pair in re.split(r"[&;?#]", rest):
         name, _, value = pair.partition("=")
         if name.lower() in SECRET_PARAMETERS:
             found.append(value)
-    for path in (parts.path, parts.path.replace("_", "&")):
-        found += [match[2] for match in _PAIR.finditer(path) if match[1].lower() in SECRET_PARAMETERS]
+    path = re.split(r"[?#]", rest)[0]
+    for words in (path, path.replace("_", "&")):
+        found += [match[2] for match in _PAIR.finditer(words) if match[1].lower() in SECRET_PARAMETERS]
+    found += [unquote(secret) for secret in found]
     # Very short secrets would tear innocent words apart; they are caught by the whole-URL replacement.
     return sorted({secret for secret in found if len(secret) >= 3}, key=len, reverse=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -88,13 +89,15 @@ def check_address(url: str) -> str:
     scheme = url.partition("://")[0].lower()
     if scheme not in SCHEMES:
         raise UsageError(f"{redact_url(url)}: not a stream known here; use {', '.join(SCHEMES)}, or a file's path")
-    try:
+    malformed = True
+    with suppress(ValueError):
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError:
-        # Not with the reason: a parser's words may quote the password.
+        malformed = False
+    if malformed:
+        # Neither with the reason nor inside a handler: a parser's words may quote the password.
         raise UsageError(f"{redact_url(url)}: host or port is malformed; special characters of a password "
-                         "must be percent-encoded") from None  # fmt: skip
+                         "must be percent-encoded")  # fmt: skip
     if scheme != "file" and not parts.hostname:
         raise UsageError(f"{redact_url(url)}: the host is missing")
     return url
@@ -170,6 +173,7 @@ class LiveConnection:
             # Size and codec stand in the session description: looking long would only delay the first picture.
             options |= {"rtsp_transport": self._options.transport, "allowed_media_types": "video",
                         "probesize": "32768", "analyzeduration": "500000"}  # fmt: skip
+        failed: LiveError | None = None
         try:
             container = av.open(
                 self._url,
@@ -178,7 +182,10 @@ class LiveConnection:
                 metadata_errors="replace",
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise self._explain(error, opening=True) from None
+            failed = self._explain(error, opening=True)
+        if failed is not None:
+            # Out here: on the chain FFmpeg's own error would show the whole address.
+            raise failed
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.codec_context is None:
             container.close()
@@ -187,18 +194,20 @@ class LiveConnection:
 
     def _packets(self) -> Iterator[tuple[Packet, float]]:
         packets = self._container.demux(self._stream)
+        failed: LiveError | None = None
         while True:
             try:
                 packet = next(packets)
             except StopIteration:
                 break
             except (av.error.FFmpegError, OSError, ValueError) as error:
-                raise self._explain(error, opening=False) from None
+                failed = self._explain(error, opening=False)
+                break
             if self._late and not packet.is_keyframe:
                 self.left_out += 1
             elif packet.size:
                 yield packet, time.monotonic()
-        raise self._error(Trouble.ENDED, "the other side closed the connection")
+        raise failed or self._error(Trouble.ENDED, "the other side closed the connection")
 
     def _decode(self, packet: Packet) -> list[VideoFrame]:
         began = time.perf_counter()

@@ -11,12 +11,11 @@ import errno
 import fcntl
 import hashlib
 import os
-import ssl
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from http.client import HTTPException, HTTPMessage
+from http.client import HTTPException, HTTPMessage, InvalidURL
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -130,7 +129,7 @@ def _fill(file: BinaryIO, source: SourceFile, url: str, what: str, progress: Cal
         digest, done = _emptied(file)
     pauses = iter(PAUSES_S)
     while done < source.size:
-        before = done
+        before, cut = done, ""
         try:
             with _answer(url, done, what) as answer:
                 if done and not _continues(answer, done):
@@ -145,19 +144,22 @@ def _fill(file: BinaryIO, source: SourceFile, url: str, what: str, progress: Cal
                     file.write(chunk)
                     progress(done)
             if done < source.size:
-                raise _Cut(f"the connection ended after {done} of {source.size} bytes")
-        except _Cut as cut:
-            file.flush()
-            if done > before:
-                pauses = iter(PAUSES_S)
-            pause = next(pauses, None)
-            if pause is None:
-                kept = f"; {done} of {source.size} bytes are kept, so the next pull goes on from there" if done else ""
-                raise WeightsError(
-                    f"{what}: cannot download {redact_url(url)} ({cut}){kept}; check the network or proxy, "
-                    "or give a --mirror"
-                ) from None
-            time.sleep(pause)
+                cut = f"the connection ended after {done} of {source.size} bytes"
+        except _Cut as error:
+            cut = str(error)
+        if not cut:
+            continue
+        file.flush()
+        if done > before:
+            pauses = iter(PAUSES_S)
+        pause = next(pauses, None)
+        if pause is None:
+            kept = f"; {done} of {source.size} bytes are kept, so the next pull goes on from there" if done else ""
+            raise WeightsError(
+                f"{what}: cannot download {redact_url(url)} ({cut}){kept}; check the network or proxy, "
+                "or give a --mirror"
+            )
+        time.sleep(pause)
     if digest.hexdigest() != source.sha256:
         raise _Wrong(f"sha256 {digest.hexdigest()}")
 
@@ -189,11 +191,14 @@ def _chunks(answer: Any) -> Iterator[bytes]:
     """The body in pieces. Raises _Cut."""
     began, arrived = time.monotonic(), 0
     while True:
+        broken = ""
         try:
             # read1: what has arrived now; read() would wait for a whole chunk from a server that drips.
             chunk = answer.read1(CHUNK) if hasattr(answer, "read1") else answer.read(CHUNK)
-        except (HTTPException, TimeoutError, ConnectionError, ssl.SSLError, OSError) as error:
-            raise _Cut(_reason(error)) from None
+        except (HTTPException, OSError) as error:
+            broken = _reason(error)
+        if broken:
+            raise _Cut(broken)
         if not chunk:
             return
         yield chunk
@@ -208,6 +213,21 @@ def _chunks(answer: Any) -> Iterator[bytes]:
 def _answer(url: str, offset: int, what: str) -> Any:
     """The response to a GET from `offset` on. Raises _Cut for what may pass, WeightsError for the rest."""
     plain, authorization = _without_user(url)
+    answer, problem = _open(plain, authorization, offset, url)
+    if problem == "HTTP 416" and offset:
+        answer, problem = _open(plain, authorization, 0, url)
+    # Raised out here: on the chain of an exception the library's own would show the whole address.
+    if isinstance(problem, _Cut):
+        raise problem
+    if problem is not None:
+        raise WeightsError(
+            f"{what}: cannot download {redact_url(url)} ({problem}); check the network or proxy, or give a --mirror"
+        )
+    return answer
+
+
+def _open(plain: str, authorization: str, offset: int, url: str) -> tuple[Any, _Cut | str | None]:
+    """The response, or what is wrong: a _Cut when another attempt may mend it, else its words."""
     request = urllib.request.Request(plain, headers={"User-Agent": "streamgate", "Accept-Encoding": "identity"})
     if offset:
         request.add_header("Range", f"bytes={offset}-")
@@ -217,28 +237,20 @@ def _answer(url: str, offset: int, what: str) -> Any:
     # urllib honours HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
     opener = urllib.request.build_opener(_Redirects())
     try:
-        return opener.open(request, timeout=SILENCE_S)
+        return opener.open(request, timeout=SILENCE_S), None
     except urllib.error.HTTPError as error:
         error.close()
+        if error.code == 416:
+            return None, "HTTP 416"
         reason = scrub(f"HTTP {error.code} {error.reason}", url)
-        if error.code == 416 and offset:
-            return _answer(url, 0, what)
-        if error.code in _PASSING_STATUS:
-            raise _Cut(reason) from None
-        raise _refused(what, url, reason) from None
-    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, OSError) as error:
+        return None, _Cut(reason) if error.code in _PASSING_STATUS else reason
+    except (ValueError, InvalidURL) as error:
+        return None, scrub(str(error), url)
+    except (HTTPException, OSError) as error:  # URLError is an OSError too
         inner = getattr(error, "reason", None)
-        if isinstance(inner, FileNotFoundError) or isinstance(error, FileNotFoundError):
-            raise _refused(what, url, "no such file") from None
-        raise _Cut(scrub(_reason(inner if isinstance(inner, Exception) else error), url)) from None
-    except ValueError as error:
-        raise _refused(what, url, scrub(str(error), url)) from None
-
-
-def _refused(what: str, url: str, reason: str) -> WeightsError:
-    return WeightsError(
-        f"{what}: cannot download {redact_url(url)} ({reason}); check the network or proxy, or give a --mirror"
-    )
+        if isinstance(inner, FileNotFoundError):
+            return None, "no such file"
+        return None, _Cut(scrub(_reason(inner if isinstance(inner, Exception) else error), url))
 
 
 def _reason(error: BaseException) -> str:

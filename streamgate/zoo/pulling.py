@@ -165,9 +165,22 @@ def _mirror_base(mirror: str | None) -> str | None:
         if not folder.is_dir():
             raise UsageError(f"mirror {mirror!r} is neither a URL nor a folder")
         return folder.resolve().as_uri()
-    if urlsplit(mirror).scheme not in ("http", "https", "file"):
+    if mirror.partition("://")[0].lower() not in ("http", "https", "file"):
         raise UsageError(f"mirror {redact_url(mirror)} must be an http, https or file URL, or a folder")
+    if not _has_place(mirror):
+        raise UsageError(
+            f"mirror {redact_url(mirror)}: host or port is malformed; special characters of a password must be "
+            "percent-encoded"
+        )
     return mirror.rstrip("/")
+
+
+def _has_place(mirror: str) -> bool:
+    try:
+        parts = urlsplit(mirror)
+        return parts.port != 0 and bool(parts.hostname or parts.scheme == "file")
+    except ValueError:
+        return False  # its words may quote the password
 
 
 def _download(entry: Entry, source: SourceFile, base: str | None, target: Path, report: ProgressCallback) -> None:
