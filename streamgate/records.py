@@ -213,7 +213,8 @@ def source_record(result: SourceResult) -> Record:
     }
 
 
-_TOTALS = ("frames", "decode_errors", "faces_detected", "faces_scored", "tracks", "kept")
+TOTALS = ("frames", "decode_errors", "faces_detected", "faces_scored", "tracks", "kept")
+"""Counts of a source record that summary.json adds up."""
 
 
 def summary_record(
@@ -230,14 +231,14 @@ def summary_record(
     entries: list[Record] = []
     times: dict[str, Any] = {}
     statuses: dict[str, int] = {}
-    totals = dict.fromkeys(_TOTALS, 0)
+    totals = dict.fromkeys(TOTALS, 0)
     rejected: dict[str, int] = {}
     for source in sources:
         entries.append({key: value for key, value in source.items() if key not in ("schema", "timing")})
         if source["timing"]:
             times[source["source_id"]] = source["timing"]
         statuses[source["status"]] = statuses.get(source["status"], 0) + 1
-        for key in _TOTALS:
+        for key in TOTALS:
             totals[key] += source[key]
         for reason, count in source["rejected"].items():
             rejected[reason] = rejected.get(reason, 0) + count

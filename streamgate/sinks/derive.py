@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from streamgate.errors import SinkError
-from streamgate.records import dumps, source_record, summary_record
+from streamgate.records import TOTALS, dumps, source_record, summary_record
 from streamgate.sinks import files
 from streamgate.sinks.base import RunInfo, SourceResult
 
@@ -53,9 +53,24 @@ def _read_source(path: Path) -> dict[str, Any]:
     with files.sink_errors(path):
         data = path.read_bytes()
     try:
-        record = json.loads(data)
-    except ValueError:
+        record = json.loads(data, parse_constant=_refuse)
+    except (ValueError, RecursionError):
         record = None
-    if not isinstance(record, dict) or "status" not in record:
+    if not _is_source_record(record):
         raise SinkError(f"{path} is damaged; remove the folder {path.parent} and run its source again")
-    return record
+    return dict(record)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _is_source_record(record: Any) -> bool:
+    """Whether a summary can be made of it: the file may have been written by anybody."""
+    return (
+        isinstance(record, dict)
+        and all(isinstance(record.get(key), str) for key in ("source", "source_id", "status"))
+        and all(type(record.get(key)) is int for key in TOTALS)
+        and all(isinstance(record.get(key), dict) for key in ("rejected", "timing"))
+        and all(type(count) is int for count in record["rejected"].values())
+    )

@@ -90,17 +90,38 @@ class Entry:
 
 def load_catalog() -> tuple[Entry, ...]:
     """The packaged catalog, in the order of the file."""
-    text = resources.files("streamgate.zoo").joinpath("catalog.toml").read_text(encoding="utf-8")
-    return tuple(_entry(table) for table in tomllib.loads(text)["entry"])
+    return parse_catalog(resources.files("streamgate.zoo").joinpath("catalog.toml").read_text(encoding="utf-8"))
 
 
-def _entry(table: dict[str, Any]) -> Entry:
-    table = dict(table)
-    table["roles"] = tuple(table["roles"])
-    table["source"] = tuple(SourceFile(**source) for source in table["source"])
-    table["input"] = parse_input(table.get("input", {}), table["name"])
-    table["calibration"] = parse_calibration(table.get("calibration"), table["name"])
-    return Entry(**table)
+def parse_catalog(text: str) -> tuple[Entry, ...]:
+    """The entries of a catalog in TOML, in their order.
+
+    Raises:
+        WeightsError: it is no catalog, or an entry lacks a key, has one too many or a value of another kind.
+    """
+    try:
+        return tuple(_entry(table) for table in tomllib.loads(text)["entry"])
+    except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"the catalog of weights is not readable ({error})") from error
+
+
+def _entry(table: Mapping[str, Any]) -> Entry:
+    given = dict(table)
+    given["roles"] = tuple(str(role) for role in given["roles"])
+    given["source"] = tuple(_source(source) for source in given["source"])
+    given["input"] = parse_input(given.get("input", {}), given["name"])
+    given["calibration"] = parse_calibration(given.get("calibration"), given["name"])
+    return Entry(**given)
+
+
+def _source(table: Mapping[str, Any]) -> SourceFile:
+    source = SourceFile(**table)
+    digits = set(str(source.sha256))
+    # The name becomes a file in the models folder.
+    plain = isinstance(source.file, str) and source.file not in ("", ".", "..") and "/" not in source.file
+    if not plain or len(source.sha256) != 64 or not digits <= set("0123456789abcdef") or int(source.size) <= 0:
+        raise ValueError(f"source {source.file!r} needs a plain name, a size and a sha256")
+    return source
 
 
 def parse_input(table: Mapping[str, Any], name: str) -> InputSpec:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import WeightsError
 from streamgate.zoo.catalog import (
     REQUIRED_ROLES,
@@ -105,7 +106,7 @@ def embedded_folder() -> Path | None:
     return None
 
 
-def resolve(models: str = "standard") -> Resolution:
+def resolve(models: str = DEFAULT_MODELS) -> Resolution:
     """Find weights for every role: "embedded", "standard", "imported", or a folder laid out like these.
 
     A role that the tier asked for lacks is taken from another tier and listed in `fallbacks`. Imported weights serve
@@ -195,7 +196,7 @@ def from_receipt(folder: Path, tier: str) -> Weights | None:
             affine=folder / ARRAYS_NAME if arrays else None,
             affine_sha256=str(arrays["sha256"]) if arrays else "",
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise WeightsError(
             f"{folder / RECEIPT_NAME}: not a receipt of this version; run `streamgate models pull`"
         ) from error
@@ -222,7 +223,7 @@ def _from_import(receipt: Mapping[str, Any], folder: Path, tier: str) -> Weights
             affine=folder / ARRAYS_NAME if arrays else None,
             affine_sha256=str(arrays["sha256"]) if arrays else "",
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise WeightsError(
             f"{folder / RECEIPT_NAME}: not a receipt of this version; run `streamgate models import` again"
         ) from error
@@ -249,6 +250,13 @@ def from_card(folder: Path, tier: str) -> Weights | None:
         WeightsError: the card is not readable or names no sha256.
     """
     card = _read_json(folder / CARD_NAME)
+    try:
+        return _card_weights(folder, tier, card)
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise WeightsError(f"{folder / CARD_NAME}: a value is not of its kind ({error}); correct the card") from error
+
+
+def _card_weights(folder: Path, tier: str, card: Mapping[str, Any]) -> Weights | None:
     path = _card_file(folder, card)
     if path is None:
         return None
@@ -307,7 +315,7 @@ def _words(value: Any) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: not readable ({error}); remove its folder and install it again") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: not a JSON object")

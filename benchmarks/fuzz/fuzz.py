@@ -1,0 +1,88 @@
+"""Fuzzing with atheris: every target of `targets.py` for its share of the time, from the corpus in `corpus/`.
+
+pip install atheris
+python benchmarks/fuzz/fuzz.py --seconds 600            # all targets
+python benchmarks/fuzz/fuzz.py --target card            # one of them
+
+What it finds lies in --work as crash-...; add it to the corpus with the fix. The figures go to docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+CHILD = "STREAMGATE_FUZZ_TARGET"
+
+
+def fuzz(target: str) -> None:
+    """Run libFuzzer on one target in this process, with its arguments; never returns."""
+    import atheris
+
+    with atheris.instrument_imports(include=["streamgate", "targets", "tomllib", "json"]):
+        from targets import TARGETS
+    atheris.Setup(sys.argv, TARGETS[target])
+    atheris.Fuzz()
+
+
+def one(target: str, seconds: int, work: Path) -> tuple[str, list[str]]:
+    """Fuzz a target in a child; a line of a Markdown table, and the files of what was found."""
+    found = work / target
+    grown = found / "corpus"
+    grown.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable, __file__, str(grown), str(HERE / "corpus" / target), f"-max_total_time={seconds}",
+        "-timeout=10", "-rss_limit_mb=2048", "-max_len=8192", "-print_final_stats=1", f"-artifact_prefix={found}/",
+    ]  # fmt: skip
+    ran = subprocess.run(command, env={**os.environ, CHILD: target}, capture_output=True, text=True)
+    stats = dict(re.findall(r"stat::(\w+):\s+(\d+)", ran.stderr))
+    crashes = sorted(path.name for path in found.iterdir() if path.is_file())
+    (work / f"{target}.log").write_text(ran.stderr)
+    if ran.returncode and not crashes:
+        crashes = [f"ended with {ran.returncode}, see {target}.log"]
+    outcome = "nothing" if not crashes else f"**{len(crashes)} finding(s)**"
+    row = f"| {target} | {int(stats.get('number_of_executed_units', 0)):,} | {seconds} | {outcome} |"
+    print(row, flush=True)
+    return row, crashes
+
+
+def main() -> int:
+    from common import write_section
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=600, help="over all targets [600]")
+    parser.add_argument("--target", action="append", help="one target, repeatable [all]")
+    parser.add_argument("--work", type=Path, default=HERE.parent / "work" / "fuzz", help="findings and grown corpora")
+    parser.add_argument("--results", type=Path, default=HERE.parents[1] / "docs" / "reliability.md")
+    options = parser.parse_args()
+    from targets import TARGETS
+
+    chosen = options.target or list(TARGETS)
+    options.work.mkdir(parents=True, exist_ok=True)
+    share = max(1, options.seconds // len(chosen))
+    rows = [one(target, share, options.work) for target in chosen]
+    if not options.target:
+        words = {name: (function.__doc__ or "").splitlines()[0] for name, function in TARGETS.items()}
+        table = [
+            "| target | inputs tried | seconds | found |",
+            "| --- | ---: | ---: | --- |",
+            *(row for row, _ in rows),
+        ]
+        meaning = [f"- {name}: {text}" for name, text in words.items()]
+        body = "\n".join(["## Fuzzing", "", *table, "", *meaning, "", "Written by `benchmarks/fuzz/fuzz.py`."])
+        write_section(options.results, "fuzzing", body)
+    return 1 if any(crashes for _, crashes in rows) else 0
+
+
+if __name__ == "__main__":
+    if CHILD in os.environ:
+        fuzz(os.environ[CHILD])
+    else:
+        sys.exit(main())

@@ -1,0 +1,152 @@
+"""What is fuzzed: each target takes bytes and may raise nothing but the errors that it promises.
+
+A target is a function of bytes; `TARGETS` holds them by name. Nothing here needs atheris, so that tests run the corpus.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+
+from streamgate import config
+from streamgate.errors import SinkError, UsageError, WeightsError, redact_url, scrub
+from streamgate.service.settings import ServeRequest, read_settings
+from streamgate.sinks.derive import derive
+from streamgate.sinks.manifest import Manifest
+from streamgate.sources.discovery import display, natural_key
+from streamgate.sources.imagesize import image_size
+from streamgate.sources.naming import slug
+from streamgate.zoo import store
+from streamgate.zoo.catalog import parse_catalog
+
+
+@lru_cache(maxsize=1)
+def _folder() -> Path:
+    """A folder in memory where there is one: every input is written to a file."""
+    memory = Path("/dev/shm")
+    return Path(tempfile.mkdtemp(prefix="streamgate-fuzz-", dir=memory if memory.is_dir() else None))
+
+
+@contextmanager
+def _file(name: str, data: bytes) -> Iterator[Path]:
+    path = _folder() / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    yield path
+
+
+def image_header(data: bytes) -> None:
+    """Sizes told by picture files: any bytes give a pair or nothing."""
+    size = image_size(data)
+    assert size is None or all(isinstance(one, int) for one in size)
+
+
+def preset(data: bytes) -> None:
+    """A preset in TOML, as `--preset FILE` takes it."""
+    with _file("preset.toml", data) as path, suppress(UsageError):
+        config.load_config(str(path))
+
+
+def setting(data: bytes) -> None:
+    """The text behind `--set`."""
+    text = data.decode("utf-8", "surrogateescape")
+    with suppress(UsageError):
+        key, _ = config._parse_setting(text)
+        # The whole way is slow: it is gone for keys that there are.
+        if key.partition(".")[0] in config.Config.model_fields:
+            config.load_config("studio", [text])
+
+
+def streams(data: bytes) -> None:
+    """streams.toml, as `serve --config FILE` takes it."""
+    with _file("streams.toml", data) as path, suppress(UsageError):
+        read_settings(ServeRequest(config_file=path))
+
+
+def catalog(data: bytes) -> None:
+    """The catalog of weights, in TOML."""
+    with suppress(WeightsError):
+        parse_catalog(data.decode("utf-8", "replace"))
+
+
+def card(data: bytes) -> None:
+    """A card.json of weights, in a folder that `--models DIR` names."""
+    with _file("card/card.json", data) as path, suppress(WeightsError):
+        (path.parent / "model.onnx").touch()
+        store.from_card(path.parent, "folder")
+
+
+def receipt(data: bytes) -> None:
+    """A receipt.json of weights."""
+    with _file("receipt/receipt.json", data) as path, suppress(WeightsError):
+        (path.parent / "model.onnx").touch()
+        store.from_receipt(path.parent, "folder")
+
+
+def manifest(data: bytes) -> None:
+    """manifest.json and commits.jsonl of an output folder that somebody else may have written."""
+    first, _, second = data.partition(b"\n--\n")
+    house = _folder() / "out" / ".streamgate"
+    house.mkdir(parents=True, exist_ok=True)
+    (house / "manifest.json").write_bytes(first)
+    (house / "commits.jsonl").write_bytes(second)
+    with suppress(SinkError):
+        read = Manifest.read(house)
+        read.present()
+        for name in read.paths():
+            assert isinstance(name, str)
+
+
+def source_json(data: bytes) -> None:
+    """source.json of a committed source, which summary.json is derived from."""
+    from streamgate.sinks.base import RunInfo
+
+    folder = _folder() / "derived" / "clip-00000000"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "source.json").write_bytes(data)
+    (folder / "faces.jsonl").touch()
+    run = RunInfo({}, (), {}, "", (), {})
+    with suppress(SinkError):
+        derive(folder.parent, [folder.name], run, [], {}, complete=True)
+
+
+def address(data: bytes) -> None:
+    """Redaction: whatever the address, its password never comes out, and nothing is raised."""
+    text = data.decode("utf-8", "replace")
+    redact_url(text)
+    scrub(text, text)
+    user, _, host = text.partition("\0")
+    # A password of the fuzzer's choice, marked so that it can be told from everything around it.
+    secret = (
+        "S3" + "".join(sign for sign in user if sign not in "/?#\\ \t\n\r\"'<>\0" and sign.isprintable())[:40] + "S3"
+    )
+    for url in (f"rtsp://user:{secret}@{host or 'camera'}", f"http://camera/x?token={secret}"):
+        shown = [redact_url(url), scrub(f"cannot open {url}: refused", url)]
+        assert all(secret not in one for one in shown), (url, shown)
+
+
+def name(data: bytes) -> None:
+    """File names as people and folders see them."""
+    text = data.decode("utf-8", "surrogateescape").replace("\0", "")
+    assert display(text).isprintable()
+    safe = slug(text)
+    assert safe and not safe.startswith(".") and "/" not in safe and safe.isascii()
+    natural_key(text)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "image_header": image_header,
+    "preset": preset,
+    "setting": setting,
+    "streams": streams,
+    "catalog": catalog,
+    "card": card,
+    "receipt": receipt,
+    "manifest": manifest,
+    "source_json": source_json,
+    "address": address,
+    "name": name,
+}
