@@ -33,13 +33,16 @@ _FACE = face_ellipse()
 _FACE_AREA = float(_FACE.sum())
 
 
-def draw_cover(picture: np.ndarray, rng: np.random.Generator, other: np.ndarray) -> tuple[np.ndarray, float]:
-    """The picture with one random cover, and the share of the face ellipse that it leaves, 0..1.
+def draw_cover(
+    picture: np.ndarray, rng: np.random.Generator, other: np.ndarray, kind: str | None = None
+) -> tuple[np.ndarray, float]:
+    """The picture with one random cover (of that kind), and the share of the face ellipse that it leaves, 0..1.
 
     other: uint8 [112, 112, 3], a picture that some covers take their texture from.
     """
-    kinds = list(KINDS)
-    kind = kinds[int(rng.choice(len(kinds), p=[KINDS[name][1] for name in kinds]))]
+    if kind is None:
+        kinds = list(KINDS)
+        kind = kinds[int(rng.choice(len(kinds), p=[KINDS[name][1] for name in kinds]))]
     shape = cv2.GaussianBlur(KINDS[kind][0](rng), (0, 0), float(rng.uniform(0.4, 1.2)))
     fill = texture(rng, kind, other)
     mixed = picture + shape[..., None] * (fill - picture)

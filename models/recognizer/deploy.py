@@ -15,15 +15,19 @@ import numpy as np
 import torch
 
 from models.common.images import DataError
+from models.recognizer.covers import KINDS, draw_cover
+from models.recognizer.eyes import Eyes
 from models.recognizer.faces import FaceSet, centre
+from models.recognizer.last_layer import Settings as LastLayer
+from models.recognizer.last_layer import solved
 from models.recognizer.teacher import NAME as TEACHER_NAME
-from models.recognizer.trainer import Trainer
+from models.recognizer.trainer import Trainer, halved
 from streamgate.networks import Recognizer
 from streamgate.networks.runtime import Session
-from streamgate.zoo.calibrate import MIN_FACES, calibrate_serfiq
+from streamgate.zoo.calibrate import MIN_FACES, Fit, calibrate_serfiq, fit
 from streamgate.zoo.catalog import load_catalog
 from streamgate.zoo.onnx_check import OPSET
-from streamgate.zoo.recognizer import OUTPUTS, export_onnx
+from streamgate.zoo.recognizer import FaceGraph, export_onnx
 from streamgate.zoo.store import from_card
 
 ONNX_NAME, CARD_NAME, AFFINE_NAME = "recognizer.onnx", "card.json", "affine.npz"
@@ -35,39 +39,59 @@ _TAIL = 1e-3
 
 
 def deploy(
-    trainer: Trainer, faces: FaceSet, calibration: np.ndarray, data_names: list[str], target: Path, warm_only: bool
+    trainer: Trainer,
+    faces: FaceSet,
+    clean: np.ndarray,
+    last_layer: LastLayer,
+    calibration: np.ndarray,
+    eyes: Eyes | None,
+    data_names: list[str],
+    target: Path,
+    warm_only: bool,
 ) -> str:
     """Write the deliverables into `target`, each by one rename; returns what was written, for the log.
 
-    warm_only: only the next run's weights. calibration: indexes of faces kept out of training.
+    clean: indexes of training faces on which the last layer is solved (last_layer.py). calibration: indexes of faces
+    kept out of training. eyes: the eyes head; without it the graph has no `eyes` output. warm_only: only the next
+    run's weights; they keep the last layer as it was trained.
     """
     target.mkdir(parents=True, exist_ok=True)
-    _replace(target / WARM_NAME, lambda part: torch.save(trainer.warm_state(), part))
+    warm = trainer.warm_state()
+    if eyes is not None:
+        warm["eyes"] = halved(eyes.state())
+    _replace(target / WARM_NAME, lambda part: torch.save(warm, part))
     if warm_only:
         return f"{WARM_NAME} at step {trainer.steps_done}"
     # A card beside weights makes them count as shipped: it comes last, and only if they could be calibrated.
     with tempfile.TemporaryDirectory(dir=target) as made:
         stage = Path(made)
-        card = _make(trainer, faces, calibration, data_names, stage)
+        card = _make(trainer, faces, clean, last_layer, calibration, eyes, data_names, stage)
         for name in (ONNX_NAME, AFFINE_NAME, CARD_NAME):
             os.replace(stage / name, target / name)
     return f"{ONNX_NAME} {card['sha256'][:12]} at step {trainer.steps_done}"
 
 
 def _make(
-    trainer: Trainer, faces: FaceSet, calibration: np.ndarray, data_names: list[str], target: Path
+    trainer: Trainer,
+    faces: FaceSet,
+    clean: np.ndarray,
+    last_layer: LastLayer,
+    calibration: np.ndarray,
+    eyes: Eyes | None,
+    data_names: list[str],
+    target: Path,
 ) -> dict[str, Any]:
     """Graph, last layer and card in `target`; returns the card."""
-    network = trainer.average.to("cpu").eval()
-    export_onnx(network, target / ONNX_NAME)
+    network = solved(trainer.average, faces, clean, last_layer, trainer.seed)
+    head = None if eyes is None else eyes.head
+    export_onnx(network, target / ONNX_NAME, head)
     weight, bias = (value.numpy() for value in network.backbone.last_affine())
     _replace(target / AFFINE_NAME, lambda part: _save_arrays(part, weight, bias))
-    trainer.average.to(trainer.device)
     digest = _sha256(target / ONNX_NAME)
     teacher = next(entry for entry in load_catalog() if entry.name == TEACHER_NAME)
     card: dict[str, Any] = {
         "role": "recognizer",
-        "roles": ["recognizer"],
+        "roles": ["recognizer", "pose"],
         "name": "recognizer-slim",
         "version": VERSION,
         "file": ONNX_NAME,
@@ -77,19 +101,23 @@ def _make(
         "training_data": data_names,
         "training_steps": trainer.steps_done,
         "training_faces": len(faces.names) - len(calibration),
+        "last_layer": f"ridge regression on {len(clean)} training faces, plain and degraded, dropout's penalty",
         "distilled_from": [
             f"{teacher.name} ({teacher.licence}; {teacher.training_data}): maps, embedding",
             "fsanet-headpose (MIT; 300W-LP, research use): pose",
         ],
         "research_only": True,
         "input": {},
-        "outputs": list(OUTPUTS),
+        "outputs": list(FaceGraph(network, head).outputs),
         "opset": OPSET,
-        "parameters": sum(p.numel() for p in network.parameters()),
+        "parameters": sum(p.numel() for module in (network, head) if module for p in module.parameters()),
     }
+    if eyes is not None:
+        card["eyes"] = eyes.figures
     _write(target / CARD_NAME, card)
     recognizer = _open(target)
-    card["calibration"] = _calibration(recognizer, faces, calibration, trainer.settings.drop_rate, digest)
+    card["calibration"] = _calibration(recognizer, faces, calibration, network.drop_rate, digest)
+    card["measures"] = _measures(recognizer, faces, calibration, eyes, card["calibration"])
     card["identity"] = _identity(recognizer, faces)
     _write(target / CARD_NAME, card)
     return card
@@ -116,11 +144,54 @@ def _calibration(
     }
 
 
+def _measures(
+    recognizer: Recognizer, faces: FaceSet, indexes: np.ndarray, eyes: Eyes | None, serfiq: dict[str, Any] | None
+) -> dict[str, Any]:
+    """x0 and w of occlusion and eyes on the calibration faces: as they are, with each kind of cover, eyes closed."""
+    if serfiq is None:
+        return {}
+    crops = [centre(faces.faces[int(i)]) for i in indexes]
+    clean = recognizer.run(np.stack(crops))
+    assert clean.visible is not None
+    hidden = {kind: _visible(recognizer, crops, kind) for kind in KINDS}
+    found = {"occlusion": _entry(serfiq, "occlusion", fit(list(clean.visible), hidden), "the same with drawn covers")}
+    if eyes is not None and eyes.closed is not None:
+        assert clean.eyes is not None
+        closed = recognizer.run(eyes.closed).eyes
+        assert closed is not None
+        said = f"{len(eyes.closed)} faces with closed eyes, none of them trained on"
+        found["eyes"] = _entry(serfiq, "eyes", fit(list(clean.eyes), {"closed": list(closed)}), said)
+    return found
+
+
+def _visible(recognizer: Recognizer, crops: list[np.ndarray], kind: str) -> list[float]:
+    """Visible shares of faces under a cover of that kind, another one for each."""
+    covered = [draw_cover(crop, np.random.default_rng((9, i)), crops[i - 1], kind)[0] for i, crop in enumerate(crops)]
+    found = recognizer.run(np.stack(covered)).visible
+    assert found is not None
+    return [float(value) for value in found]
+
+
+def _entry(serfiq: dict[str, Any], measure: str, fitted: Fit, against: str) -> dict[str, Any]:
+    return {
+        "calibration_id": f"{serfiq['calibration_id']}-{measure}",
+        "x0": round(fitted.x0, 4),
+        "w": round(fitted.w, 5),
+        "set": f"{serfiq['set']}; {against}",
+        "clean_median": round(fitted.clean_median, 4),
+        "worst": fitted.worst,
+        "worst_median": round(fitted.worst_median, 4),
+    }
+
+
 def _identity(recognizer: Recognizer, faces: FaceSet) -> dict[str, Any] | None:
-    """Cosine from which two faces count as one person; None where there are too few people."""
+    """Cosine from which two faces count as one person; None where there are too few LFW people.
+
+    Other sets name their files alike but not one name a person.
+    """
     one_each: dict[str, int] = {}
     for index, person in enumerate(faces.people()):
-        if person is not None:
+        if person is not None and faces.names[index].startswith("lfw"):
             one_each.setdefault(person, index)
     if len(one_each) < 200:
         return None
@@ -131,22 +202,29 @@ def _identity(recognizer: Recognizer, faces: FaceSet) -> dict[str, Any] | None:
     return {
         "threshold": round(identity_threshold(similarities), 4),
         "fmr": TARGET_FMR,
-        "how": f"exponential tail of {len(similarities)} pairs of {len(one_each)} people, partly trained on unlabelled",
+        "how": f"generalised Pareto tail of {len(similarities)} pairs of {len(one_each)} LFW people, none of View 2, "
+        "most of them trained on without labels",
     }
 
 
 def identity_threshold(impostors: np.ndarray, fmr: float = TARGET_FMR) -> float:
     """Cosine that a share `fmr` of impostor pairs is expected to exceed.
 
-    The highest 0.1 % exceed their own smallest by an exponentially distributed amount (the Pickands limit for light
-    tails; cosines are bounded, so the true tail is lighter and the estimate on the safe side): what lies beyond the
-    data is read from that line.
+    The highest 0.1 % exceed their own smallest by a generalised Pareto distributed amount (Pickands 1975), fitted by
+    probability-weighted moments (Hosking and Wallis 1987): with x sorted ascending, a0 = mean x and
+    a1 = mean (1 - F) x, shape = 2 - a0 / (a0 - 2 a1), scale = 2 a0 a1 / (a0 - 2 a1). What lies beyond the data is read
+    from that curve.
     """
     start = float(np.quantile(impostors, 1 - _TAIL))
-    excess = impostors[impostors > start] - start
-    if not len(excess):
+    excess = np.sort(impostors[impostors > start].astype(np.float64) - start)
+    if len(excess) < 2 or not excess[-1] > excess[0]:
         raise DataError("no tail of impostor similarities: every face has the same embedding")
-    return start + float(excess.mean()) * math.log(_TAIL / fmr)
+    above = 1 - (np.arange(1, len(excess) + 1) - 0.35) / len(excess)
+    a0, a1 = float(excess.mean()), float((above * excess).mean())
+    shape, scale = 2 - a0 / (a0 - 2 * a1), 2 * a0 * a1 / (a0 - 2 * a1)
+    rarer = _TAIL / fmr
+    # Of an exponential tail, shape 0, both forms are the same curve.
+    return start + scale * (math.log(rarer) if abs(shape) < 1e-6 else (rarer**shape - 1) / shape)
 
 
 def _open(folder: Path) -> Recognizer:

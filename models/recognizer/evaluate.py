@@ -2,10 +2,10 @@
 """Measure the recognizer on faces it never saw and write the tables into card.md.
 
     python models/recognizer/evaluate.py [--lfw IMAGES PAIRS] [--masks DIR] [--afw DIR] [--lightqnet FILE]
-        [--clips FRONTAL TURNING] [--model DIR]
+        [--videos DIR] [--model DIR]
 
 What is not given is named on the card as not measured. --masks: a folder with with_mask/ and without_mask/; --afw: a
-folder with annotations.json; --clips: a video of one frontal face, and one of a face that turns.
+folder with annotations.json; --videos: the folder with the clips of blinks.toml and liveportrait_d3.
 """
 
 from __future__ import annotations
@@ -24,15 +24,13 @@ import numpy as np  # noqa: E402
 
 from models.common.images import DataError  # noqa: E402
 from models.common.report import Section, write_card  # noqa: E402
-from models.recognizer import sections, views  # noqa: E402
+from models.recognizer import footage, sections, views  # noqa: E402
 from models.recognizer.network import OwnNetwork  # noqa: E402
 from streamgate.errors import StreamgateError  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
 
-GATE = {"serfiq": 50.0, "visible": 0.75, "yaw": 30.0}
-"""Limits of the mask section's gate: SER-FIQ's scalar, the visible share, degrees."""
-
-BLINKS = "blinks: the graph has no `eyes` output yet; no listed set labels open and closed eyes"
+PROFILE = 60
+"""Degrees of yaw from which a face counts as a profile."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,7 +51,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--masks", type=Path)
     p.add_argument("--afw", type=Path)
     p.add_argument("--lightqnet", type=Path, help="LightQNet's ONNX file, a peer in error versus discard")
-    p.add_argument("--clips", nargs=2, type=Path, metavar=("FRONTAL", "TURNING"))
+    p.add_argument("--videos", type=Path)
     p.add_argument("--model", type=Path, default=HERE, help="folder of recognizer.onnx, card.json and card.md")
     p.add_argument("--page", type=Path, help="the page to write (default: card.md in --model)")
     p.add_argument("--only-lfw", action="store_true", help="print LFW accuracy and write nothing")
@@ -64,7 +62,8 @@ def evaluate(args: argparse.Namespace) -> None:
     """Run every section there is data for, write card.md and evaluation.json."""
     cv2.setNumThreads(1)
     own = OwnNetwork(args.model)
-    absent, done = [BLINKS], []
+    absent: list[str] = []
+    done: list[Section] = []
     with Networks.open("standard", "cpu") as networks:
         for section in questions(args, own, networks, absent):
             done.append(section())
@@ -89,6 +88,7 @@ def questions(
 ) -> list[Callable[[], Section]]:
     """The sections that can be answered; what is missing is added to `absent`."""
     asked: list[Callable[[], Section]] = []
+    lfw: tuple[list[str], np.ndarray, sections.Pairs] | None = None
     if args.lfw:
         names, faces, pairs = sections.read_lfw(*args.lfw, networks)
         crops = np.stack([face.crop for face in faces])
@@ -97,6 +97,7 @@ def questions(
             "this": own.run(crops).normalised(),
             "standard": standard / np.linalg.norm(standard, axis=1, keepdims=True),
         }
+        lfw = names, vectors["this"], pairs
         asked.append(lambda: sections.verification(vectors, pairs))
         if args.only_lfw:
             return asked
@@ -105,32 +106,39 @@ def questions(
             absent.append("LightQNet as a peer: no --lightqnet given")
     else:
         absent.append("LFW and error versus discard: no --lfw given")
+    afw, labels = views.read_afw(args.afw, networks) if args.afw else ([], np.array([]))
+    profiles = [face for face, label in zip(afw, labels, strict=True) if abs(label) >= PROFILE]
     if args.masks:
-        asked.append(lambda: sections.masks(args.masks, own, networks, GATE))
+        asked.append(lambda: sections.masks(args.masks, profiles, own, networks))
     else:
         absent.append("masks: no --masks given")
     if args.afw:
-        asked.append(lambda: views.yaw(args.afw, own, networks))
+        asked.append(lambda: views.yaw(afw, labels, own))
     else:
         absent.append("pose: no --afw given")
-    if args.clips:
-        asked.append(lambda: views.same_face(own, networks, *args.clips))
+    if args.videos:
+        asked.append(lambda: footage.blinks(args.videos, own))
+        asked.append(lambda: footage.same_face(args.videos, own))
     else:
-        absent.append("one face in four views: no --clips given")
-    asked.append(lambda: identity(own))
+        absent.append("blinks, one face in four views: no --videos given")
+    asked.append(lambda: identity(own, lfw))
     asked.append(lambda: views.speed(own))
     return asked
 
 
-def identity(own: OwnNetwork) -> Section:
-    """The threshold on the card."""
-    section = Section("Identity", ["cosine from which two faces are one person", "estimated FMR", "how"])
+def identity(own: OwnNetwork, lfw: tuple[list[str], np.ndarray, sections.Pairs] | None) -> Section:
+    """The threshold on the card, and what it does to the evaluation's faces."""
+    section = Section("Identity", ["figure", "value"])
     found = own.card.get("identity")
-    if found:
-        section.rows.append([f"{found['threshold']:.3f}", f"{found['fmr']:g}", found["how"]])
-        section.met.append(f"identity threshold on the card: {found['threshold']:.3f}")
-    else:
+    if not found:
         section.missed.append("identity threshold on the card: none")
+        return section
+    section.rows.append(
+        [f"cosine for an estimated FMR of {found['fmr']:g} ({found['how']})", f"{found['threshold']:.3f}"]
+    )
+    section.met.append(f"identity threshold on the card: {found['threshold']:.3f}")
+    if lfw is not None:
+        section.rows += sections.beyond(found["threshold"], *lfw)
     return section
 
 

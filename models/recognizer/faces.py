@@ -115,15 +115,17 @@ def people_in(paths: Iterable[Path]) -> frozenset[str]:
 
 
 def prepare(
-    paths: Sequence[Path], masked: Sequence[Path], leave_out: LeaveOut, folder: Path, networks: Networks, minimum: int
-) -> FaceSet:
+    paths: Sequence[Path], masked: Sequence[Path], leave_out: LeaveOut, folder: Path, networks: Networks, minimum: int,
+    border: float = 0.0,
+) -> FaceSet:  # fmt: skip
     """Align every face of the given folders and tar files, or take them from `folder` where nothing has changed.
 
     Each path is kept by itself: adding one later aligns only that one. masked: those of `paths` whose people wear real
-    masks. Raises DataError with one line: no pictures, too few faces, too small a disk.
+    masks. border: grey put around each picture, as a share of its long side; a face that fills its picture is not found
+    without. Raises DataError with one line: no pictures, too few faces, too small a disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    bases = [_prepare_one(path, leave_out, folder, networks) for path in paths]
+    bases = [_prepare_one(path, leave_out, folder, networks, border) for path in paths]
     found = _open(bases, [path in masked for path in paths])
     if len(found.names) < max(minimum, 1):
         told = ", ".join(f"{count} {reason}" for reason, count in found.counts.items() if count) or "no pictures"
@@ -131,8 +133,10 @@ def prepare(
     return found
 
 
-def _prepare_one(path: Path, leave_out: LeaveOut, folder: Path, networks: Networks) -> Path:
+def _prepare_one(path: Path, leave_out: LeaveOut, folder: Path, networks: Networks, border: float) -> Path:
     key = hashlib.sha256(leave_out.key())
+    if border:
+        key.update(str(border).encode())
     total = 0
     for source in list_sources([path]):
         key.update(source.name.encode() + hashlib.sha256(source.data).digest())
@@ -144,11 +148,11 @@ def _prepare_one(path: Path, leave_out: LeaveOut, folder: Path, networks: Networ
         free, needed = shutil.disk_usage(folder).free, total * CANVAS * CANVAS * 3
         if free < needed + 512 * 2**20:
             raise DataError(f"{folder}: {free / 2**30:.1f} GiB free, the aligned faces need {needed / 2**30:.1f} GiB")
-        _fill(path, leave_out, base, networks, total)
+        _fill(path, leave_out, base, networks, total, border)
     return base
 
 
-def _fill(path: Path, leave_out: LeaveOut, base: Path, networks: Networks, total: int) -> None:
+def _fill(path: Path, leave_out: LeaveOut, base: Path, networks: Networks, total: int, border: float) -> None:
     counts = dict.fromkeys((UNREADABLE, FACELESS, BY_NAME, BY_DIGEST, BY_LIKENESS), 0)
     names, digests, poses, embeddings = [], [], [], []
     started, seen = time.monotonic(), 0
@@ -160,7 +164,9 @@ def _fill(path: Path, leave_out: LeaveOut, base: Path, networks: Networks, total
         if any(digest.startswith(start) for start in leave_out.digests):
             return source, digest, BY_DIGEST
         picture = decode_rgb(source.data)
-        return source, digest, UNREADABLE if picture is None else align(picture, networks) or FACELESS
+        if picture is None:
+            return source, digest, UNREADABLE
+        return source, digest, align(_bordered(picture, border), networks) or FACELESS
 
     part = base.with_suffix(".part")
     with part.open("wb") as out, ThreadPoolExecutor(2) as pool:
@@ -264,6 +270,11 @@ def align(picture: np.ndarray, networks: Networks) -> _Aligned | None:
     embedding = networks.recognizer.run(centre(canvas)[None]).embedding[0]
     length = float(np.linalg.norm(embedding))
     return _Aligned(canvas, pose, (embedding / length).astype(np.float32)) if length > 0 else None
+
+
+def _bordered(picture: np.ndarray, share: float) -> np.ndarray:
+    width = round(share * max(picture.shape[:2]))
+    return cv2.copyMakeBorder(picture, *([width] * 4), cv2.BORDER_CONSTANT, value=(120, 120, 120)) if width else picture
 
 
 def warp(picture: np.ndarray, matrix: np.ndarray, side: int) -> np.ndarray:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +14,19 @@ import numpy as np
 
 from models.common.images import DataError
 from models.recognizer.faces import DETECT_SIDES, SIDE, warp
+from streamgate.config import load_config
+from streamgate.frames import Evidence, Pose
+from streamgate.frames import Face as FoundFace
 from streamgate.networks import Networks
 from streamgate.networks.alignment import arcface_matrix
-from streamgate.networks.runtime import Session, check_pictures
-from streamgate.quality.serfiq import official, raw_from_spread
+from streamgate.networks.pose import upright
+from streamgate.networks.recognizer import Recognizer
+from streamgate.networks.runtime import Session
+from streamgate.quality.calibration import Calibration
+from streamgate.quality.gate import GateRules
+from streamgate.quality.measures import measure_all
+from streamgate.quality.serfiq import raw_from_spread
+from streamgate.runtime.inference import calibration_of
 from streamgate.zoo.store import from_card
 
 
@@ -35,11 +47,12 @@ class Face:
         """Another picture of the same size, cut at this face's place."""
         return warp(picture, arcface_matrix(self.landmarks), SIDE)
 
-    def paste(self, picture: np.ndarray, crop: np.ndarray) -> np.ndarray:
-        """The picture with an aligned crop put back at this face's place."""
+    def paste(self, picture: np.ndarray, crop: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
+        """The picture with an aligned crop put back at this face's place (only where the crop's mask says)."""
         matrix, size = arcface_matrix(self.landmarks), (picture.shape[1], picture.shape[0])
         back = cv2.warpAffine(crop, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-        inside = cv2.warpAffine(np.ones((SIDE, SIDE), np.uint8), matrix, size, flags=cv2.WARP_INVERSE_MAP)
+        part = np.ones((SIDE, SIDE), np.uint8) if where is None else where.astype(np.uint8)
+        inside = cv2.warpAffine(part, matrix, size, flags=cv2.WARP_INVERSE_MAP)
         return np.where(inside[..., None] > 0, back, picture)
 
     def on(self, picture: np.ndarray) -> Face:
@@ -53,12 +66,13 @@ class Face:
 
 @dataclass(frozen=True)
 class Output:
-    """Rows for N faces, as the graph gives them."""
+    """Rows for N faces, as the graph gives them; `eyes` is None where it has no such output."""
 
     embedding: np.ndarray
     spread: np.ndarray
     pose: np.ndarray
     visible: np.ndarray
+    eyes: np.ndarray | None
 
     def normalised(self) -> np.ndarray:
         """Embeddings of length 1."""
@@ -70,7 +84,12 @@ class Output:
 
 
 class OwnNetwork:
-    """`recognizer.onnx` of a folder with its card."""
+    """`recognizer.onnx` of a folder with its card, opened as the package opens it.
+
+    Attributes:
+        card: the card; path: of the ONNX file.
+        models: a models folder that holds these weights alone; other roles come from the other tiers.
+    """
 
     def __init__(self, folder: Path) -> None:
         weights = from_card(folder, "embedded") if (folder / "card.json").is_file() else None
@@ -78,17 +97,56 @@ class OwnNetwork:
             raise DataError(f"{folder}: no recognizer.onnx with its card.json; run train.py --export first")
         self.card = json.loads((folder / "card.json").read_text())
         self.path = weights.path
-        self._session = Session(weights, "cpu")
+        self._recognizer = Recognizer(Session(weights, "cpu"))
+        self._place = tempfile.TemporaryDirectory()
+        (Path(self._place.name) / "recognizer").symlink_to(folder.resolve(), target_is_directory=True)
+        self.models = self._place.name
+        # Size is of the source, which crops do not tell: no face is too small here.
+        self._config = load_config("studio", ["gate.min_size=1"])
+
+    @functools.cached_property
+    def _networks(self) -> Networks:
+        """All roles; needs the other weights of a run, which `run` does not."""
+        return Networks.open(self.models, "cpu")
+
+    @functools.cached_property
+    def _calibration(self) -> Calibration:
+        return calibration_of(self._networks, self._config)
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Measures that this graph feeds and its card calibrates."""
+        fed = ("serfiq", "yaw", "pitch", "roll", "occlusion", "eyes")
+        return tuple(name for name in fed if name not in self._calibration.absent)
 
     def run(self, crops: np.ndarray) -> Output:
         """Crops uint8 [N, 112, 112, 3]."""
-        found = self._session.run_rows(check_pictures(crops, SIDE))
-        return Output(found["embedding"], found["spread"], found["pose"], found["visible"])
+        found = self._recognizer.run(crops)
+        if found.pose is None or found.visible is None:
+            raise DataError(f"{self.path}: has no pose or no visible share")
+        return Output(found.embedding, found.spread, found.pose, found.visible, found.eyes)
 
-    def scalar(self, output: Output) -> np.ndarray:
-        """SER-FIQ's scalar 0..100 by the card's alpha and r; NaN when the card has none."""
-        fit = self.card.get("calibration") or {"alpha": np.nan, "r": np.nan}
-        return np.array([100 * official(float(raw), fit["alpha"], fit["r"]) for raw in output.serfiq()])
+    def judge(self, faces: Sequence[Face], output: Output) -> list[tuple[str, ...]]:
+        """Why the gate of preset studio rejects each face, by `measures` alone; empty where it passes."""
+        rules = GateRules(self._config.gate, self.measures)
+        verdicts = []
+        for i, face in enumerate(faces):
+            evidence = Evidence(
+                spread=float(output.spread[i]),
+                pose=Pose(*upright(output.pose[i], arcface_matrix(face.landmarks)).tolist()),
+                visible=float(output.visible[i]),
+                eyes_open=None if output.eyes is None else float(output.eyes[i]),
+            )
+            measures = measure_all(evidence, self._calibration)
+            height, width = face.picture.shape[:2]
+            found = rules.judge(FoundFace(face.box, face.landmarks, 1.0), evidence, measures, width, height)
+            verdicts.append(found.reasons if not found.passed else ())
+        return verdicts
+
+    def detect(self, picture: np.ndarray) -> list[Face]:
+        """Faces of a picture, looked for at 640 px, largest first."""
+        found = detect(picture, self._networks, min(1.0, 640 / max(picture.shape[:2])))
+        return sorted(found, key=lambda face: -float(np.prod(face.box[2:] - face.box[:2])))
 
 
 def find_face(picture: np.ndarray, networks: Networks) -> Face | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def best_threshold(cosine: np.ndarray, same: np.ndarray) -> float:
 def discard(names: list[str], faces: list[Face], pairs: Pairs, own: OwnNetwork, networks: Networks,
             lightqnet: Path | None) -> Section:  # fmt: skip
     """Error versus discard: does dropping the worst faces remove the false non-matches?"""
-    people = np.array([re.sub(r"_\d+\.\w+$", "", name) for name in names])
+    people = people_of(names)
     vectors = own.run(np.stack([face.crop for face in faces])).normalised()
     similar = vectors @ vectors.T
     threshold = float(np.quantile(similar[np.triu(people[:, None] != people[None, :], 1)], 1 - FMR))
@@ -111,6 +112,24 @@ def discard(names: list[str], faces: list[Face], pairs: Pairs, own: OwnNetwork, 
     for name in [name for name in cuts if name != "SER-FIQ"]:
         section.goal(f"cut by SER-FIQ over {name}", 100 * (cuts["SER-FIQ"].value - cuts[name].value), 0, unit=" points")
     return section
+
+
+def people_of(names: Sequence[str]) -> np.ndarray:
+    """`Ann_Lee_0002.jpg` -> `Ann_Lee`."""
+    return np.array([re.sub(r"_\d+\.\w+$", "", name) for name in names])
+
+
+def beyond(threshold: float, names: list[str], vectors: np.ndarray, pairs: Pairs) -> list[list[str]]:
+    """Rows: different people above the threshold among all pairs of pictures, matched pairs above it."""
+    people = people_of(names)
+    impostors = (vectors @ vectors.T)[np.triu(people[:, None] != people[None, :], 1)]
+    genuine = pairs.index[pairs.same]
+    accepted = (vectors[genuine[:, 0]] * vectors[genuine[:, 1]]).sum(axis=1) >= threshold
+    false = int((impostors >= threshold).sum())
+    return [
+        ["different people above it", f"{false} of {len(impostors)} pairs (FMR {false / len(impostors):.1e})"],
+        ["matched pairs of LFW above it", mean_estimate(accepted.astype(float)).text(1, percent=True)],
+    ]
 
 
 def _cut(missed: np.ndarray, quality: np.ndarray) -> float:
@@ -154,15 +173,20 @@ def light_qualities(model: Path, faces: list[Face]) -> np.ndarray:
     return np.array(scores)
 
 
-def masks(folder: Path, own: OwnNetwork, networks: Networks, limits: Mapping[str, float]) -> Section:
-    """Real masks against bare faces: visible share, SER-FIQ, and what a gate on them would do."""
+def masks(folder: Path, profiles: Sequence[Face], own: OwnNetwork, networks: Networks) -> Section:
+    """Real masks against bare faces: visible share, SER-FIQ, and what the gate does; profiles: faces from the side."""
     groups = {}
     for kind in ("with_mask", "without_mask"):
         pictures = [decode_rgb(source.data) for source in list_sources([folder / kind])]
         found = [face for p in pictures if p is not None and (face := find_face(p, networks)) is not None]
-        groups[kind] = own.run(np.stack([face.crop for face in found]))
-    masked, bare = groups["with_mask"], groups["without_mask"]
-    section = Section("Masks", ["figure", "value"], note=f"{len(masked.spread)} masked, {len(bare.spread)} bare.")
+        groups[kind] = (len(pictures), found, own.run(np.stack([face.crop for face in found])))
+    (all_masked, _, masked), (all_bare, _, bare) = groups.values()
+    section = Section(
+        "Masks",
+        ["figure", "value"],
+        note=f"{len(masked.spread)} masked faces found in {all_masked} pictures, {len(bare.spread)} bare ones in "
+        f"{all_bare}. The gate: preset studio on {', '.join(own.measures)}.",
+    )
     for name, goal, wearing, not_wearing in (
         ("occlusion AUC", 0.97, -masked.visible, -bare.visible),
         ("SER-FIQ AUC", 0.8, -masked.serfiq(), -bare.serfiq()),
@@ -171,15 +195,19 @@ def masks(folder: Path, own: OwnNetwork, networks: Networks, limits: Mapping[str
         estimate = bootstrap(lambda i, v=values, n=n: _split_auc(v, i, n), len(values), draws=500)
         section.rows.append([name, estimate.text(3)])
         section.goal(name, estimate.value, goal)
-    for name, output in (("masked", masked), ("bare", bare)):
-        rejected = {
-            "serfiq_low": own.scalar(output) < limits["serfiq"],
-            "occluded": output.visible < limits["visible"],
-            "yaw": np.abs(output.pose[:, 0]) > limits["yaw"],
-        }
-        passed = ~np.any(list(rejected.values()), axis=0)
-        why = ", ".join(f"{reason} {100 * hit.mean():.0f} %" for reason, hit in rejected.items())
-        section.rows.append([f"{name} faces that pass", f"{mean_estimate(passed.astype(float)).text(0, True)}; {why}"])
+    judged = {"masked": groups["with_mask"][1:], "bare": groups["without_mask"][1:]}
+    if profiles:
+        judged["profile (AFW, yaw of 60 degrees and more)"] = (
+            list(profiles),
+            own.run(np.stack([face.crop for face in profiles])),
+        )
+    for name, (faces, output) in judged.items():
+        verdicts = own.judge(faces, output)
+        passed = mean_estimate(np.array([not reasons for reasons in verdicts], float))
+        counts = Counter(reason for reasons in verdicts for reason in reasons)
+        why = ", ".join(f"{reason} {100 * count / len(faces):.0f} %" for reason, count in counts.most_common())
+        section.rows.append([f"{name} faces that pass ({len(faces)})", passed.text(0, percent=True)])
+        section.rows.append([f"{name} faces rejected, by reason", why or "none"])
     return section
 
 

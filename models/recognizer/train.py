@@ -35,9 +35,11 @@ import torch  # noqa: E402
 from models.common.images import DataError  # noqa: E402
 from models.common.smoke import synthetic_faces  # noqa: E402
 from models.common.training import Sums, resume, run, say, terms, work_folder  # noqa: E402
+from models.recognizer import eyes  # noqa: E402
 from models.recognizer.batches import Augmentation, Batches  # noqa: E402
 from models.recognizer.deploy import WARM_NAME, deploy  # noqa: E402
 from models.recognizer.faces import FaceSet, LeaveOut, evaluation_embeddings, people_in, prepare  # noqa: E402
+from models.recognizer.last_layer import Settings as LastLayer  # noqa: E402
 from models.recognizer.monitor import Monitor, table  # noqa: E402
 from models.recognizer.teacher import Teacher, load_teacher  # noqa: E402
 from models.recognizer.trainer import Settings, Trainer  # noqa: E402
@@ -46,6 +48,7 @@ from streamgate.networks import Networks  # noqa: E402
 
 SMOKE = {
     "data": {"minimum_faces": 8, "held_out": 4, "calibration": 4},
+    "last_layer": {"faces": 64},
     "batch": {"size": 4},
     "optimiser": {"steps": 12, "chain_from": 2, "chain_full": 6, "join": 8, "warmup": 2, "decay": 4, "ema": 0.8},
     "log": {"every": 4, "monitor": 12, "checkpoint": 6},
@@ -67,6 +70,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("data", nargs="*", type=Path, help="folders or tar files of pictures with a face each")
     p.add_argument("--masked", type=Path, nargs="*", default=[], help="further ones, whose people wear masks")
+    p.add_argument("--eyes", nargs=2, type=Path, metavar=("OPEN", "CLOSED"), help="folders, for the eyes head")
     p.add_argument("--work", type=Path, help="checkpoints and aligned faces (default: $STREAMGATE_WORK/recognizer)")
     p.add_argument("--config", type=Path, default=HERE / "config.toml")
     p.add_argument("--leave-out", type=Path, nargs="*", default=[], help="evaluation pictures")
@@ -147,17 +151,36 @@ def read_faces(args: argparse.Namespace, config: dict[str, Any], work: Path) -> 
     if args.smoke:
         data = [synthetic_faces(work / "faces")]
     with Networks.open("standard", "cpu") as networks:
-        seen = evaluation_embeddings(args.leave_out, networks, work / "cache") if args.leave_out else None
-        digests = frozenset(
-            file.stem for folder in args.leave_out_digests for file in folder.rglob("*") if file.is_file()
-        )
-        leave_out = LeaveOut(people_in(args.leave_out_people), digests, seen, config["data"]["similarity"])
-        say(
-            f"leaving out {len(leave_out.people)} people, {len(digests)} digests, "
-            f"whoever looks like one of {0 if seen is None else len(seen)} faces"
-        )
+        leave_out = left_out(args, config, networks, work)
         paths = [*data, *args.masked]
         return prepare(paths, args.masked, leave_out, work / "cache", networks, config["data"]["minimum_faces"])
+
+
+def left_out(args: argparse.Namespace, config: dict[str, Any], networks: Networks, work: Path) -> LeaveOut:
+    """What must not be trained on."""
+    seen = evaluation_embeddings(args.leave_out, networks, work / "cache") if args.leave_out else None
+    digests = frozenset(file.stem for folder in args.leave_out_digests for file in folder.rglob("*") if file.is_file())
+    found = LeaveOut(people_in(args.leave_out_people), digests, seen, config["data"]["similarity"])
+    say(
+        f"leaving out {len(found.people)} people, {len(digests)} digests, "
+        f"whoever looks like one of {0 if seen is None else len(seen)} faces"
+    )
+    return found
+
+
+def eyes_head(
+    args: argparse.Namespace, config: dict[str, Any], work: Path, faces: FaceSet, clean: np.ndarray
+) -> eyes.Eyes | None:
+    """Trained on --eyes; without them the committed one; None where there is neither."""
+    if not args.eyes:
+        committed = HERE / WARM_NAME
+        state = torch.load(committed, map_location="cpu", weights_only=True) if committed.is_file() else {}
+        return eyes.Eyes.of(state["eyes"]) if "eyes" in state and not args.fresh else None
+    settings = eyes.Settings(**config["eyes"]["training"])
+    with Networks.open("standard", "cpu") as networks:
+        labelled = eyes.read(*args.eyes, left_out(args, config, networks, work), work / "cache", networks)
+    how = Augmentation(**config["eyes"]["augment"])
+    return eyes.trained(labelled, faces, clean[: settings.assumed_open], settings, how, config["eyes"]["seed"], work)
 
 
 def train(args: argparse.Namespace) -> int:
@@ -188,8 +211,14 @@ def train(args: argparse.Namespace) -> int:
         batches = Batches(faces, split.train, config["batch"]["size"], augmentation, config["seed"])
         run(trainer, batches, lambda: table(monitor.look(trainer)), config["log"], work / "checkpoints", tell)
     target = work / "smoke" if args.smoke else args.target
-    names = args.name or (["synthetic"] if args.smoke else [p.name for p in (*args.data, *args.masked)])
-    wrote = deploy(trainer, faces, split.calibration, names, target, args.warm_only)
+    names = args.name or (
+        ["synthetic"] if args.smoke else [p.name for p in (*args.data, *args.masked, *(args.eyes or ()))]
+    )
+    bare = split.train[~faces.masked[split.train]]
+    head = eyes_head(args, config, work, faces, bare)
+    last = LastLayer(**config["last_layer"])
+    clean = bare[: last.faces]
+    wrote = deploy(trainer, faces, clean, last, split.calibration, head, names, target, args.warm_only)
     say(f"wrote {target}: {wrote}")
     return 0
 

@@ -196,11 +196,7 @@ class Trainer:
 
     def warm_state(self) -> dict[str, Any]:
         """Half-precision weights and the steps behind them: what is committed for the next run to start from."""
-        weights = self.average.state_dict()
-        return {
-            "step": self.steps_done,
-            "network": {k: v.cpu().half() if v.is_floating_point() else v.cpu() for k, v in weights.items()},
-        }
+        return {"step": self.steps_done, "network": halved(self.average.state_dict())}
 
     def load_warm(self, state: Mapping[str, Any]) -> None:
         """Start from `warm_state()` of an earlier run, with a fresh optimiser."""
@@ -208,3 +204,12 @@ class Trainer:
         self.network.load_state_dict(weights)
         self.average.load_state_dict(weights)
         self.steps_done = self.started_at = int(state["step"])
+
+
+def halved(state: Any) -> Any:
+    """The same nested dicts with float tensors in half precision, on the CPU."""
+    if isinstance(state, Mapping):
+        return {name: halved(value) for name, value in state.items()}
+    if isinstance(state, Tensor):
+        return state.cpu().half() if state.is_floating_point() else state.cpu()
+    return state

@@ -79,7 +79,7 @@ class FaceHeads(nn.Module):
 
 
 class EyesHead(nn.Module):
-    """Are both eyes open? From luma of two patches at fixed places; 1.6 million multiply-accumulates.
+    """Are both eyes open? From luma of two patches at fixed places; 1.4 million multiply-accumulates.
 
     Each patch is brought to mean 0 and contrast 1, so that neither light nor skin matters; the right one is mirrored,
     so that both eyes share their weights. The less open eye decides.
@@ -89,29 +89,36 @@ class EyesHead(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("luma", torch.tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("luma", torch.tensor([[0.299], [0.587], [0.114]]), persistent=False)
 
-        def unit(inputs: int, outputs: int) -> list[nn.Module]:
-            return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+        def unit(inputs: int, outputs: int, side: int, stride: int) -> list[nn.Module]:
+            convolution = nn.Conv2d(inputs, outputs, side, stride, side // 2, bias=False)
+            return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
 
         self.look = nn.Sequential(
-            *unit(1, 12), nn.MaxPool2d(2), *unit(12, 24), nn.MaxPool2d(2), *unit(24, 32), nn.MaxPool2d(2), nn.Flatten(1)
+            *unit(1, 16, 5, 2),
+            *unit(16, 16, 3, 1),
+            nn.MaxPool2d(2),
+            *unit(16, 32, 3, 1),
+            nn.MaxPool2d(2),
+            nn.Flatten(1),
         )
         self.judge = nn.Sequential(nn.Linear(32 * 12, 32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 1))
 
-    def each(self, pixels: Tensor) -> Tensor:
-        """Logits (2, N) of the viewer's left and right eye being open; pixels (N, 3, 112, 112) RGB, 0..255."""
-        rows = (pixels[:, :, EYE_ROWS[0] : EYE_ROWS[1]] * self.luma).sum(dim=1, keepdim=True)
-        left, right = (rows[..., first:last] for first, last in (LEFT_EYE, RIGHT_EYE))
-        patches = torch.cat([left, right.flip(3)])
+    def each(self, faces: Tensor) -> Tensor:
+        """Logits (2, N) of the viewer's left and right eye being open; faces uint8 (N, 112, 112, 3) RGB."""
+        rows = faces[:, EYE_ROWS[0] : EYE_ROWS[1]]
+        left, right = (rows[:, :, first:last] for first, last in (LEFT_EYE, RIGHT_EYE))
+        # Luma of the patches alone, by a product over the last axis: the fewest passes over the picture.
+        patches = torch.matmul(torch.cat([left, right.flip(2)]).float(), self.luma).movedim(3, 1)
         patches = patches - patches.mean(dim=(2, 3), keepdim=True)
         # 4 levels: a flat patch is not blown up to noise.
         patches = patches / (patches.square().mean(dim=(2, 3), keepdim=True).sqrt() + 4.0)
         return self.judge(self.look(patches)).reshape(2, -1)
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, faces: Tensor) -> Tensor:
         """Probability (N,) that both are."""
-        return torch.sigmoid(self.each(pixels).amin(dim=0))
+        return torch.sigmoid(self.each(faces).amin(dim=0))
 
 
 class FaceNetwork(nn.Module):
@@ -184,7 +191,7 @@ class FaceGraph(nn.Module):
         pose, logit = self.network.heads(taps)
         embedding, spread = closed_form(self.weight, self.bias, taps.features, self.odds)
         found = (embedding, spread, taps.features, pose, torch.sigmoid(logit))
-        return found if self.eyes is None else (*found, self.eyes(pixels))
+        return found if self.eyes is None else (*found, self.eyes(face))
 
 
 def closed_form(weight: Tensor, bias: Tensor, features: Tensor, odds: float) -> tuple[Tensor, Tensor]:

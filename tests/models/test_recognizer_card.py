@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,19 @@ import cv2
 import numpy as np
 import pytest
 
+from real_weights import shared_part, standard_models
+
 pytest.importorskip("onnxruntime")
 
 from models.common.images import DataError
+from models.recognizer import footage
 from models.recognizer.network import Output, OwnNetwork
+from streamgate import Gate
 from streamgate.networks import Recognizer
 from streamgate.networks.runtime import Session
-from streamgate.zoo.store import from_card
+from streamgate.zoo.store import from_card, resolve
 
+MEDIANS = ("clean_median", "worst_median")
 FOLDER = Path(__file__).resolve().parents[2] / "models/recognizer"
 
 
@@ -52,6 +59,7 @@ def test_the_card_describes_the_files(card: dict[str, Any]) -> None:
     assert hashlib.sha256((FOLDER / affine["file"]).read_bytes()).hexdigest() == affine["sha256"]
     assert card["research_only"] is True and card["training_data"] and card["distilled_from"]
     assert card["calibration"]["alpha"] > 0 and 0 < card["identity"]["threshold"] < 1
+    assert set(card["measures"]) == {"occlusion", "eyes"}
 
 
 def test_the_evaluation_on_the_card_is_of_this_file(card: dict[str, Any]) -> None:
@@ -61,7 +69,8 @@ def test_the_evaluation_on_the_card_is_of_this_file(card: dict[str, Any]) -> Non
 
 def test_the_package_finds_it_as_a_recognizer(card: dict[str, Any], crop: np.ndarray) -> None:
     weights = from_card(FOLDER, "embedded")
-    assert weights is not None and weights.roles == ("recognizer",)
+    assert weights is not None and weights.roles == ("recognizer", "pose")
+    assert set(weights.measures) == {"occlusion", "eyes"}
     recognizer = Recognizer(Session(weights, "cpu"))
     output = recognizer.run(crop[None])
     affine = recognizer.last_affine()
@@ -86,6 +95,58 @@ def test_a_cover_is_seen(own: OwnNetwork, crop: np.ndarray) -> None:
     covered[66:] = (200, 215, 230)
     output = run(own, crop, covered)
     assert output.visible[0] > 0.8 > output.visible[1] + 0.1
+
+
+def test_calibrations_put_clean_at_90_and_the_worst_at_10(card: dict[str, Any]) -> None:
+    for figures in card["measures"].values():
+        scalars = [100 / (1 + math.exp(-(figures[k] - figures["x0"]) / figures["w"])) for k in MEDIANS]
+        assert scalars == pytest.approx([90, 10], abs=1)
+
+
+def test_the_eyes_of_the_portrait_are_open(own: OwnNetwork, crop: np.ndarray) -> None:
+    output = run(own, crop, crop[:, ::-1])
+    assert output.eyes is not None and output.eyes.min() > 0.8
+
+
+def test_the_embedded_tier_serves_recognizer_and_pose(card: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMGATE_MODELS", str(standard_models()))
+    found = resolve("embedded").weights
+    assert found["recognizer"].name == found["pose"].name == card["name"]
+    assert resolve("standard").weights["recognizer"].tier == "standard"
+
+
+@pytest.fixture(scope="module")
+def gate(card: dict[str, Any]) -> Iterator[Gate]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STREAMGATE_MODELS", str(standard_models()))
+        with Gate(models="embedded", device="cpu") as opened:
+            yield opened
+
+
+def test_the_gate_sees_a_blink(gate: Gate) -> None:
+    clip = shared_part("videos/fsgan_conan.mp4")
+    verdicts = {}
+    for frame in footage.frames(clip):
+        for name, pts in (("closed", 2.4692), ("open", 1.0)):
+            if abs(frame.pts_seconds - pts) < 0.016 and (scored := footage.largest(gate, frame.thumbnail(640))):
+                verdicts[name] = scored.gate.reasons
+    assert "eyes_closed" in verdicts["closed"] and "eyes_closed" not in verdicts["open"]
+
+
+@pytest.mark.parametrize("degrees", [-20.0, 20.0])
+def test_roll_is_that_of_the_source_picture(gate: Gate, face: np.ndarray, degrees: float) -> None:
+    """Positive is clockwise on the screen; OpenCV turns the other way."""
+    turn = cv2.getRotationMatrix2D((127.5, 127.5), -degrees, 0.8)
+    turned = cv2.warpAffine(face, turn, (256, 256), borderMode=cv2.BORDER_REFLECT)
+    straight, tilted = (gate.score(picture)[0] for picture in (face, turned))
+    assert straight.pose is not None and tilted.pose is not None
+    assert tilted.pose.roll - straight.pose.roll == pytest.approx(degrees, abs=5)
+
+
+def test_marks_of_blinks_tell_three_kinds() -> None:
+    marks = {"closed": [[1.0, 2.0]], "between": [[2.5, 2.5]]}
+    kinds = [footage.kind_of(pts, marks) for pts in (0.99, 1.0, 2.0, 2.1, 2.5004)]
+    assert kinds == ["open", "closed", "closed", "open", "between"]
 
 
 def test_batch_mates_do_not_matter(own: OwnNetwork, crop: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
@@ -21,10 +22,12 @@ pytest.importorskip("skimage")
 pytest.importorskip("av")
 
 from models.common.images import DataError  # noqa: E402
+from models.recognizer import eyes  # noqa: E402
 from models.recognizer.batches import Augmentation, Batches  # noqa: E402
 from models.recognizer.covers import KINDS, draw_cover, visible_share  # noqa: E402
 from models.recognizer.deploy import identity_threshold  # noqa: E402
 from models.recognizer.faces import Canvases, FaceSet, people_in, person_of  # noqa: E402
+from models.recognizer.last_layer import dropout_ridge, put  # noqa: E402
 from models.recognizer.sections import best_threshold  # noqa: E402
 from models.recognizer.teacher import Teacher, load_teacher  # noqa: E402
 from models.recognizer.train import split_faces  # noqa: E402
@@ -57,7 +60,7 @@ def test_smoke_run_leaves_every_deliverable_and_resumes(tmp_path: Path) -> None:
         "recognizer_warm.pth",
     }
     card = json.loads((tmp_path / "smoke/card.json").read_text())
-    assert card["roles"] == ["recognizer"] and card["research_only"] is True
+    assert card["roles"] == ["recognizer", "pose"] and card["research_only"] is True
     assert (tmp_path / "smoke/recognizer_warm.pth").stat().st_size < 10_000_000
     newest = sorted((tmp_path / "checkpoints").iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
@@ -231,12 +234,89 @@ def test_a_warm_start_goes_on_where_the_weights_were() -> None:
     assert later.look(faces)["embedding"] == pytest.approx(earlier.look(faces)["embedding"], abs=0.02)
 
 
+# --- last layer and eyes ----------------------------------------------------------------------------------------
+
+
+def test_the_solved_layer_minimises_the_loss_over_real_masks() -> None:
+    """Against every mask there is: the expected loss of the solution, and of what lies around it."""
+    rng = np.random.default_rng(0)
+    features, targets, rate = rng.normal(1, 2, (30, 5)), rng.normal(0, 1, (30, 3)), 0.3
+    weight, bias = dropout_ridge(features, targets, rate)
+    masks = np.array([[(code >> k) & 1 for k in range(5)] for code in range(32)])
+    chance = np.prod(np.where(masks == 1, 1 - rate, rate), axis=1)
+
+    def loss(a: np.ndarray, c: np.ndarray) -> float:
+        dropped = masks[:, None, :] * features[None] / (1 - rate)
+        errors = np.square(dropped @ a.T + c - targets[None]).sum(axis=2).mean(axis=1)
+        return float(chance @ errors)
+
+    best = loss(weight, bias)
+    for _ in range(50):
+        assert loss(weight + rng.normal(0, 0.01, weight.shape), bias + rng.normal(0, 0.01, bias.shape)) > best
+    # Where the gradient vanishes: steps to either side cost the same to second order.
+    step = 1e-5 * rng.normal(0, 1, weight.shape)
+    assert loss(weight + step, bias) == pytest.approx(loss(weight - step, bias), abs=1e-9)
+
+
+def test_a_solved_layer_is_the_one_the_graph_takes() -> None:
+    network = FaceNetwork(0.5).eval()
+    rng = np.random.default_rng(1)
+    weight, bias = rng.normal(0, 1, (128, 512)), rng.normal(0, 1, 128)
+    put(network, weight, bias)
+    a, c = network.backbone.last_affine()
+    assert a.numpy() == pytest.approx(weight, rel=1e-4, abs=1e-5) and c.numpy() == pytest.approx(bias, rel=1e-4)
+    features = torch.randn(2, 512)
+    assert torch.allclose(network.embed(features), features @ a.T + c, atol=1e-3)
+
+
+def eye_set(folder: Path, opened: bool) -> FaceSet:
+    """Grey canvases with a dark disc (open) or a dark line (closed) where each eye is."""
+    import cv2
+
+    folder.mkdir()
+    faces = face_set(folder, [f"{i}.png" for i in range(24)])
+    canvases = np.random.default_rng(int(opened)).integers(120, 160, (24, 144, 144, 3), dtype=np.uint8)
+    for canvas in canvases:
+        for x in (54, 90):
+            axes = (6, 6) if opened else (10, 1)
+            cv2.ellipse(canvas, (x, 68), axes, 0, 0, 360, (20, 20, 20), -1)
+    (folder / "a.u8").write_bytes(canvases[:12].tobytes())
+    (folder / "b.u8").write_bytes(canvases[12:].tobytes())
+    digests = [f"{i * 2**32 // 24:08x}{i:056x}" for i in range(24)]
+    return dataclasses.replace(faces, sha256=digests)
+
+
+def test_the_eyes_head_learns_and_is_kept(tmp_path: Path) -> None:
+    labelled = eyes.EyeFaces(eye_set(tmp_path / "open", True), eye_set(tmp_path / "closed", False))
+    settings = eyes.Settings(steps=25, batch=8, rate=1e-2, assumed_open=0, held_out=0.25, doubtful=0.0)
+    others, none = labelled.open, np.array([], int)
+    first = eyes.trained(labelled, others, none, settings, STILL, 1, tmp_path)
+    assert first.figures["auc"] > 0.95 and first.figures["held_out"] == [6, 6]
+    assert first.closed is not None and len(first.closed) == 6
+    again = eyes.trained(labelled, others, none, settings, STILL, 1, tmp_path)
+    assert eyes.probabilities(again.head, first.closed) == pytest.approx(eyes.probabilities(first.head, first.closed))
+    assert len(list(tmp_path.glob("eyes-*.pth"))) == 1
+
+
+def test_no_face_is_both_trained_on_and_held_out(tmp_path: Path) -> None:
+    labelled = eyes.EyeFaces(eye_set(tmp_path / "open", True), eye_set(tmp_path / "closed", False))
+    train_rows, held = labelled.split(labelled.open, 0.25)
+    assert set(train_rows).isdisjoint(held) and len(train_rows) + len(held) == 24
+
+
 # --- figures ----------------------------------------------------------------------------------------------------
 
 
 def test_the_identity_threshold_lies_beyond_the_data_by_the_tail() -> None:
-    impostors = np.random.default_rng(0).exponential(0.05, 400_000)
-    assert identity_threshold(impostors) == pytest.approx(0.05 * np.log(1e6), rel=0.05)
+    exponential = np.random.default_rng(0).exponential(0.05, 4_000_000)
+    assert identity_threshold(exponential) == pytest.approx(0.05 * np.log(1e6), rel=0.1)
+    bounded = 1 - np.random.default_rng(1).random(2_000_000) ** 0.25
+    assert identity_threshold(bounded) == pytest.approx(1 - 1e-6**0.25, abs=0.01)
+
+
+def test_equal_embeddings_have_no_threshold() -> None:
+    with pytest.raises(DataError, match="every face has the same embedding"):
+        identity_threshold(np.ones(5000))
 
 
 def test_the_best_threshold_separates_what_can_be_separated() -> None:

@@ -13,7 +13,11 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from streamgate.quality.serfiq import closed_form_spread  # noqa: E402
 from streamgate.zoo.recognizer import (  # noqa: E402
+    EYE_ROWS,
+    LEFT_EYE,
     OUTPUTS,
+    RIGHT_EYE,
+    EyesHead,
     FaceGraph,
     FaceHeads,
     FaceNetwork,
@@ -71,6 +75,34 @@ def test_half_storage_keeps_the_embedding(network: FaceNetwork, session: onnxrun
         wanted = FaceGraph(network)(torch.from_numpy(faces(2)))
     for got, want in zip(session.run(None, {"face": faces(2)}), wanted, strict=True):
         assert got == pytest.approx(want.numpy(), rel=2e-2, abs=2e-2)
+
+
+def test_an_eyes_head_adds_its_output(network: FaceNetwork, tmp_path: Path) -> None:
+    export_onnx(network, tmp_path / "a.onnx", EyesHead())
+    session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"), providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == [*OUTPUTS, "eyes"]
+    eyes = session.run(["eyes"], {"face": faces(3)})[0]
+    assert eyes.shape == (3,) and ((eyes > 0) & (eyes < 1)).all()
+
+
+def test_the_eyes_are_mirror_images_and_the_less_open_one_decides() -> None:
+    assert (LEFT_EYE[0], LEFT_EYE[1]) == (112 - RIGHT_EYE[1], 112 - RIGHT_EYE[0])
+    head = EyesHead().eval()
+    pixels = torch.from_numpy(faces(4))
+    with torch.no_grad():
+        each, mirrored = head.each(pixels), head.each(pixels.flip(2))
+        assert torch.allclose(each, mirrored.flip(0), atol=1e-4)
+        assert torch.allclose(head(pixels), torch.sigmoid(each).amin(dim=0))
+
+
+def test_light_and_what_lies_off_the_eyes_do_not_matter() -> None:
+    head = EyesHead().eval()
+    pixels = torch.from_numpy(faces(2)) // 2 * 2
+    elsewhere = pixels.clone()
+    elsewhere[:, EYE_ROWS[1] :] = 0
+    with torch.no_grad():
+        assert torch.equal(head(pixels), head(elsewhere))
+        assert torch.allclose(head(pixels), head(pixels // 2), atol=0.02)
 
 
 def test_heads_cost_less_than_a_twentieth_of_the_backbone(network: FaceNetwork) -> None:

@@ -1,0 +1,103 @@
+"""The last affine layer solved instead of trained: ridge regression under dropout's expected squared error.
+
+Inverted dropout with drop rate p turns a feature x_k into x_k m_k / (1 - p), m_k = 1 with probability 1 - p: its mean
+is x_k, its variance p / (1 - p) x_k^2, and no two features vary together. The expected squared distance of the dropped
+embedding A x~ + c to a target t is therefore the plain one plus a variance:
+
+    E |A x~ + c - t|^2 = |A x + c - t|^2 + p / (1 - p) sum_k x_k^2 |A_k|^2          A_k: k-th column of A
+
+Averaged over faces this is ridge regression with a penalty of its own for each column (Wager, Wang and Liang 2013,
+"Dropout training as adaptive regularization"). With C the covariance of features, B that of targets with features and
+D = p / (1 - p) diag(mean x_k^2):
+
+    A = B (C + D)^-1,   c = mean(t) - A mean(x)
+
+Trained on degraded crops towards what the teacher says of those very crops, the layer learns to be as steady on bad
+faces as on good ones and SER-FIQ turns upside down. Here every face counts twice, as it is and degraded or covered,
+both times towards the teacher's embedding of the face as it is. The regression then gives the mean of what a face may
+be: what cannot be told from a bad picture averages out, the embedding gets short, and dropout moves it far.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from models.common.degrade import draw_mixture
+from models.recognizer.covers import draw_cover
+from models.recognizer.faces import FaceSet, centre
+from models.recognizer.teacher import Teacher
+from streamgate.zoo.recognizer import FaceNetwork, normalise
+
+
+@dataclass(frozen=True)
+class Settings:
+    """config.toml, [last_layer]: how many faces, p, and the share of degraded copies that get a cover as well."""
+
+    faces: int
+    drop_rate: float
+    covered: float
+
+
+def dropout_ridge(features: np.ndarray, targets: np.ndarray, drop_rate: float) -> tuple[np.ndarray, np.ndarray]:
+    """A [D, K] and c [D], float64, that minimise the expected loss above.
+
+    features: [n, K], before dropout; targets: [n, D]. The bias is not penalised: dropout does not touch it.
+    """
+    features, targets = np.asarray(features, np.float64), np.asarray(targets, np.float64)
+    x_mean, t_mean = features.mean(axis=0), targets.mean(axis=0)
+    x, t = features - x_mean, targets - t_mean
+    penalty = drop_rate / (1.0 - drop_rate) * np.square(features).mean(axis=0)
+    # A feature that is zero everywhere has neither covariance nor penalty; any weight does, zero is the calm one.
+    penalty = np.where(penalty > 0, penalty, 1.0)
+    weight = np.linalg.solve(x.T @ x / len(x) + np.diag(penalty), x.T @ t / len(x)).T
+    return weight, t_mean - weight @ x_mean
+
+
+def solved(network: FaceNetwork, faces: FaceSet, indexes: np.ndarray, settings: Settings, seed: int) -> FaceNetwork:
+    """A copy of the network (on the CPU, eval mode) whose last layer is solved on the faces of `indexes`.
+
+    Its drop rate is that of the settings. The faces must be neither of the calibration nor photographs of masks.
+    """
+    copied = copy.deepcopy(network).to("cpu").eval()
+    crops = [centre(faces.faces[int(index)]) for index in indexes]
+    worse = [degraded(crop, np.random.default_rng((seed, i)), settings.covered) for i, crop in enumerate(crops)]
+    features = features_of(copied, np.stack(crops + worse))
+    weight, bias = dropout_ridge(features, np.tile(faces.embedding[indexes], (2, 1)), settings.drop_rate)
+    put(copied, weight, bias)
+    copied.drop_rate = settings.drop_rate
+    return copied
+
+
+def degraded(crop: np.ndarray, rng: np.random.Generator, covered: float) -> np.ndarray:
+    """A crop uint8 [112, 112, 3] after a random chain of degradations and, for a share `covered`, under a cover."""
+    changed = draw_mixture(rng).apply(crop, float(rng.uniform(0.2, 1.0)))
+    if rng.random() < covered:
+        changed = draw_cover(changed, rng, crop)[0]
+    return np.ascontiguousarray(changed)
+
+
+def put(network: FaceNetwork, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Make A x + c the network's last layer: the convolution takes both, its batch norm does nothing."""
+    layer, norm = network.backbone.conv3, network.backbone.bn
+    assert layer.bias is not None and norm.running_mean is not None and norm.running_var is not None
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weight)[:, :, None, None])
+        layer.bias.copy_(torch.from_numpy(bias))
+        norm.weight.fill_(1.0)
+        norm.bias.zero_()
+        norm.running_mean.zero_()
+        norm.running_var.fill_(1.0 - norm.eps)
+
+
+def features_of(network: FaceNetwork, crops: np.ndarray, chunk: int = 32) -> np.ndarray:
+    """float32 [n, 512] of crops uint8 [n, 112, 112, 3]."""
+    folded = Teacher(network, torch.device("cpu"))
+    parts = [
+        folded.maps(normalise(torch.as_tensor(crops[start : start + chunk])))[-1].numpy()
+        for start in range(0, len(crops), chunk)
+    ]
+    return np.concatenate(parts)
