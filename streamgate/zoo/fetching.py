@@ -40,6 +40,10 @@ class _Cut(Exception):
     """The connection failed in a way that another attempt may mend; says how."""
 
 
+class _TooSlow(_Cut):
+    """Bytes come, but so few that another attempt would only wait again."""
+
+
 class _Wrong(Exception):
     """What is there is not the pinned file; says what it is."""
 
@@ -129,7 +133,7 @@ def _fill(file: BinaryIO, source: SourceFile, url: str, what: str, progress: Cal
         digest, done = _emptied(file)
     pauses = iter(PAUSES_S)
     while done < source.size:
-        before, cut = done, ""
+        before, cut, hopeless = done, "", False
         try:
             with _answer(url, done, what) as answer:
                 if done and not _continues(answer, done):
@@ -146,13 +150,13 @@ def _fill(file: BinaryIO, source: SourceFile, url: str, what: str, progress: Cal
             if done < source.size:
                 cut = f"the connection ended after {done} of {source.size} bytes"
         except _Cut as error:
-            cut = str(error)
+            cut, hopeless = str(error), isinstance(error, _TooSlow)
         if not cut:
             continue
         file.flush()
         if done > before:
             pauses = iter(PAUSES_S)
-        pause = next(pauses, None)
+        pause = None if hopeless else next(pauses, None)
         if pause is None:
             kept = f"; {done} of {source.size} bytes are kept, so the next pull goes on from there" if done else ""
             raise WeightsError(
@@ -206,7 +210,7 @@ def _chunks(answer: Any) -> Iterator[bytes]:
         passed = time.monotonic() - began
         if passed > PATIENCE_S:
             if arrived < SLOWEST * passed:
-                raise _Cut(f"too slow: {arrived} bytes in {passed:.0f} s")
+                raise _TooSlow(f"too slow: {arrived} bytes in {passed:.0f} s")
             began, arrived = time.monotonic(), 0
 
 

@@ -1,12 +1,20 @@
-"""ONNX files that reach outside themselves are refused."""
+"""ONNX files that reach outside themselves are refused, when converted and when run."""
 
 from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hostile import run_limited
+from hostile_videos import clip_bytes
+from real_weights import standard_models
 from streamgate.errors import WeightsError
 from streamgate.zoo.onnx_check import check_self_contained
+from trap import WatchedFolder
 
 onnx = pytest.importorskip("onnx")
 
@@ -53,3 +61,44 @@ def test_custom_operators_are_refused():
         check_self_contained(model(custom, domains=("", "evil")), "m")
     with pytest.raises(WeightsError, match=r"evil\.Evil"):
         check_self_contained(model(custom), "m")
+
+
+def lying_tensor(name="w"):
+    """A tensor of 10 GB by its dimensions, with four bytes of data."""
+    tensor = onnx.numpy_helper.from_array(np.zeros(1, np.float32), name)
+    tensor.dims[0] = 2_500_000_000
+    return tensor
+
+
+@pytest.mark.parametrize("kind", ["external", "custom", "lie", "text", "empty"])
+def test_a_hostile_file_in_a_folder_of_ones_own_is_refused_when_run(tmp_path: Path, kind: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "secret.bin").write_bytes(bytes(4))
+    outside = outside_tensor()
+    outside.external_data[0].value = "elsewhere/secret.bin"
+    add = onnx.helper.make_node("Add", ["x", "w"], ["y"])
+    content = {
+        "external": lambda: model(add, initializers=[outside]).SerializeToString(),
+        "custom": lambda: model(
+            onnx.helper.make_node("Evil", ["x"], ["y"], domain="evil"), domains=("", "evil")
+        ).SerializeToString(),
+        "lie": lambda: model(add, initializers=[lying_tensor()]).SerializeToString(),
+        "text": lambda: b"no model",
+        "empty": lambda: b"",
+    }[kind]()
+    folder = tmp_path / "own" / "detector"
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(content)
+    card = {"sha256": hashlib.sha256(content).hexdigest(), "roles": ["detector"], "licence": "x"}
+    (folder / "card.json").write_text(json.dumps(card))
+    (tmp_path / "clip.mp4").write_bytes(clip_bytes())
+    with WatchedFolder(elsewhere) as watched:
+        ran = run_limited(
+            ["run", tmp_path / "clip.mp4", "-o", tmp_path / "out", "--models", tmp_path / "own"],
+            {"STREAMGATE_MODELS": str(standard_models())},
+        )
+        touched = watched.touched()
+    assert ran.code == 4, ran.err
+    assert len(ran.err.splitlines()) == 1 and ran.err.startswith("streamgate: detector"), ran.err
+    assert touched == set() and ran.peak_mib < 700
