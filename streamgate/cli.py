@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from streamgate import __version__
+from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import StreamgateError, UsageError, scrub
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -35,7 +36,7 @@ def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Any key of the preset, for example gate.max_yaw=20. Repeatable.",
         ),
         click.option(
-            "--models", default="standard", show_default=True, metavar="embedded|standard|imported|DIR",
+            "--models", default=DEFAULT_MODELS, show_default=True, metavar="embedded|standard|imported|DIR",
             help="Weights to use.",
         ),
         click.option(
@@ -158,7 +159,9 @@ def score(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
     help="Any key of the preset, for all streams. Repeatable.",
 )
-@click.option("--models", metavar="embedded|standard|DIR", help="Weights to use. [default: standard]")
+@click.option(
+    "--models", metavar="embedded|standard|imported|DIR", help=f"Weights to use. [default: {DEFAULT_MODELS}]"
+)
 @click.option("--preset", metavar="NAME|FILE", help="[default: live]")
 @click.option("--device", metavar="auto|cpu|cuda[:N]", help="Where networks run. [default: auto]")
 def serve(

@@ -14,6 +14,7 @@ import numpy as np
 
 from streamgate import __version__
 from streamgate.config import Config, load_config
+from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import SourceError, UsageError
 from streamgate.frames import Array, BestShot, ScoredFace, TrackEnd
 from streamgate.networks import Networks
@@ -54,7 +55,7 @@ class Gate:
         self,
         preset: Location = "studio",
         *,
-        models: str = "standard",
+        models: str = DEFAULT_MODELS,
         device: str = "auto",
         settings: Iterable[str] = (),
         config: Config | None = None,

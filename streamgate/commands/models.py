@@ -13,8 +13,8 @@ from rich.progress import DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
 from streamgate.errors import WeightsError
+from streamgate.zoo import ModelState, import_weights, list_models, models_folder, pull, verify
 from streamgate.zoo import Progress as PullStep
-from streamgate.zoo import import_weights, list_models, models_folder, pull, verify
 from streamgate.zoo.importing import MIN_FACES, calibration_words
 
 
@@ -26,12 +26,13 @@ def list_command(as_json: bool) -> int:
         click.echo(json.dumps(rows, indent=2))
         return 0
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("weights", "role", "tier", "state", "MB", "licence", "trained on"):
+    for name in ("weights", "role", "in use", "tier", "state", "MB", "licence", "trained on"):
         table.add_column(name, justify="right" if name == "MB" else "left", overflow="fold")
     for state in states:
         table.add_row(
             state.name,
             ", ".join(state.roles),
+            _use(state),
             state.tier,
             state.state,
             f"{state.size / 1e6:.1f}",
@@ -44,6 +45,11 @@ def list_command(as_json: bool) -> int:
     console.print(table)
     console.print(f"models folder: {models_folder()}", soft_wrap=True)
     return 0
+
+
+def _use(state: ModelState) -> str:
+    """`yes`, the roles in use where these weights could fill others too, or nothing."""
+    return "yes" if state.in_use == state.roles else ", ".join(state.in_use)
 
 
 def pull_command(tier: str, mirror: str | None, quiet: bool) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 from streamgate.commands.progress import RunDisplay
 from streamgate.config import load_config
+from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import SourceError
 from streamgate.gate import Gate
 from streamgate.sinks import Sink, SinkGroup, SourceInfo, SourceResult, open_sink
@@ -41,7 +42,7 @@ class RunRequest:
     device: str = "auto"
     decode: str = "auto"
     preset: str = "studio"
-    models: str = "standard"
+    models: str = DEFAULT_MODELS
     settings: tuple[str, ...] = ()
 
 

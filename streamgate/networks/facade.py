@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from streamgate.defaults import DEFAULT_MODELS
 from streamgate.networks.detector import NMS_OVERLAP, Detector
 from streamgate.networks.ifqa import IfqaNetwork
 from streamgate.networks.pose import PoseNetwork
@@ -60,7 +61,7 @@ class Networks:
 
     @classmethod
     def open(
-        cls, models: str = "standard", device: str = "auto", threads: int = 1, nms_iou: float = NMS_OVERLAP
+        cls, models: str = DEFAULT_MODELS, device: str = "auto", threads: int = 1, nms_iou: float = NMS_OVERLAP
     ) -> Networks:
         """Find weights ("embedded", "standard" or a folder) and open them.
 

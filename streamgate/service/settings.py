@@ -32,6 +32,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamgate.config import Config, load_config
+from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import UsageError, redact_url, scrub
 from streamgate.sources.live import check_address
 from streamgate.sources.naming import slug
@@ -154,7 +155,7 @@ def read_settings(request: ServeRequest) -> Settings:
         spool_bytes=(service.spool_mb or 1024) << 20,
         max_days=service.max_days,
         max_bytes=None if service.max_gb is None else int(service.max_gb * 1e9),
-        models=service.models or "standard",
+        models=service.models or DEFAULT_MODELS,
         device=service.device or "auto",
     )
 

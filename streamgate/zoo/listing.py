@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from streamgate.errors import WeightsError
 from streamgate.zoo import store
 from streamgate.zoo.catalog import Calibration, Entry, load_catalog
 from streamgate.zoo.files import sha256_of
@@ -25,6 +27,8 @@ class ModelState:
     size: int
     """Bytes to download (standard) or on the disk (embedded, imported)."""
     path: Path | None
+    in_use: tuple[str, ...] = ()
+    """Roles that these weights fill when nobody says `--models`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,21 @@ def list_models() -> list[ModelState]:
         for tier in ("embedded", store.IMPORTED)
         for weights in store.scan(tier)
     ]
-    return states + [_catalogued(entry) for entry in load_catalog()]
+    states += [_catalogued(entry) for entry in load_catalog()]
+    used = _used()
+    return [dataclasses.replace(state, in_use=used.get(state.path, ())) for state in states]
+
+
+def _used() -> dict[Path | None, tuple[str, ...]]:
+    """Roles by the file that fills them by default; empty while a needed role is not filled."""
+    try:
+        found = store.resolve().weights
+    except WeightsError:
+        return {}
+    return {
+        weights.path: tuple(role for role, other in found.items() if other.path == weights.path)
+        for weights in found.values()
+    }
 
 
 def _catalogued(entry: Entry) -> ModelState:

@@ -42,6 +42,8 @@ def test_pull_makes_the_gate_usable_and_a_second_pull_does_nothing(mirror: str, 
     assert {state["state"] for state in standard} == {"ready"}
     assert {role for state in standard for role in state["roles"]} == {"detector", "recognizer", "pose"}
     assert all(state["licence"] and state["training_data"] for state in states)
+    used = [role for state in states for role in state["in_use"]]
+    assert len(used) == len(set(used)) and {"detector", "recognizer", "pose"} <= set(used)
     again = streamgate("models", "pull", models=models, STREAMGATE_MIRROR=mirror)
     assert again.code == 0 and again.err.count("present") == 3
     assert streamgate("models", "verify", models=models).code == 0

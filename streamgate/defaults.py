@@ -1,0 +1,4 @@
+"""What holds where nobody says otherwise, apart so that the command line can name it without loading the rest."""
+
+DEFAULT_MODELS = "standard"
+"""The weights in use: "embedded" (in the package) or "standard" (fetched by `streamgate models pull`)."""
