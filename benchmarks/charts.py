@@ -9,10 +9,6 @@ from pathlib import Path
 from typing import Any
 
 MISSING = "no plot: matplotlib is not installed (pip install 'streamgate[bench]')"
-PLACES = (
-    (7, 3), (7, -11), (-7, 3), (-7, -11), (7, 13), (7, -21), (-7, 13), (-7, -21), (7, 24), (7, -32), (-7, 24), (-7, -32)
-)  # fmt: skip
-"""Where a label may stand beside its point, in points right and up; left of it where the first is below 0."""
 INK, FAINT, ACCENT = "#222222", "#b8b8b8", "#c8102e"
 
 
@@ -29,12 +25,12 @@ class Point:
 
 def draw_regret(points: Sequence[Point], path: Path) -> list[str]:
     """Regret against cost, the default marked; notes on what could not be done."""
-    with _figure(path, 9.0, 5.6) as (figure, notes):
+    with _figure(path, 11.0, 5.8) as (figure, notes):
         if figure is not None:
             axes = figure.subplots()
             for one in sorted(points, key=lambda point: point.marked):
                 colour = ACCENT if one.marked else INK
-                axes.scatter(one.cost, one.regret, s=70 if one.marked else 34, color=colour, zorder=3)
+                axes.scatter(one.cost, one.regret, s=130, color=colour, edgecolors="white", lw=0.8, zorder=3)
             front = _front(points)
             axes.plot([one.cost for one in front], [one.regret for one in front], color=FAINT, lw=1.2, zorder=1)
             axes.axhline(1.0, color=ACCENT, lw=0.8, ls=":", zorder=0)
@@ -46,7 +42,7 @@ def draw_regret(points: Sequence[Point], path: Path) -> list[str]:
             ticks = [cost for cost in (20, 50, 100, 200, 500, 1000, 2000, 5000) if _spans(points, cost)]
             axes.set_xticks(ticks, [str(cost) for cost in ticks], minor=False)
             axes.set_xticks([], minor=True)
-            _label(axes, points)
+            _number(axes, points)
             axes.set_xlabel("CPU, core-ms a second of video (decoding included)")
             axes.set_ylabel("mean regret, points of quality")
             axes.set_title("Regret against cost of the cascade's configurations; grey: nothing is better at less")
@@ -139,36 +135,13 @@ def _spans(points: Sequence[Point], cost: float) -> bool:
     return 0.7 * min(costs) <= cost <= 1.4 * max(costs)
 
 
-def _label(axes: Any, points: Sequence[Point]) -> None:
-    """Names beside their points, each in the first place around it that is still free."""
-    taken = [_pixels(axes, one) for one in points]
-    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in taken]
-    for one in sorted(points, key=lambda point: (not point.marked, point.regret, point.cost)):
-        x, y = _pixels(axes, one)
-        scale = axes.figure.dpi / 72
-        wide = 4.6 * len(one.name)
-        for right, up in PLACES:
-            left = right if right > 0 else right - wide
-            box = (x + left * scale, y + up * scale, x + (left + wide) * scale, y + (up + 10) * scale)
-            if not any(_meet(box, other) for other in taken):
-                break
-        taken.append(box)
-        axes.annotate(
-            one.name,
-            (one.cost, one.regret),
-            xytext=(right, up),
-            textcoords="offset points",
-            ha="left" if right > 0 else "right",
-            fontsize=8,
-            color=ACCENT if one.marked else INK,
-            fontweight="bold" if one.marked else "normal",
-        )
-
-
-def _pixels(axes: Any, one: Point) -> tuple[float, float]:
-    x, y = axes.transData.transform((one.cost, one.regret))
-    return float(x), float(y)
-
-
-def _meet(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
-    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
+def _number(axes: Any, points: Sequence[Point]) -> None:
+    """Points by number, and beside the axes what the numbers mean: names would lie upon each other."""
+    for number, one in enumerate(points, 1):
+        colour = ACCENT if one.marked else INK
+        style = {"color": "white", "ha": "center", "va": "center", "fontsize": 7, "fontweight": "bold"}
+        axes.annotate(str(number), (one.cost, one.regret), zorder=4, **style)
+        axes.text(
+            1.02, 1.0 - 0.045 * (number - 1), f"{number}  {one.name}", transform=axes.transAxes, fontsize=8, va="top",
+            color=colour, fontweight="bold" if one.marked else "normal",
+        )  # fmt: skip
