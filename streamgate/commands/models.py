@@ -56,7 +56,12 @@ def pull_command(tier: str, mirror: str | None, quiet: bool) -> int:
     """Make a tier's weights ready; exit code 0. Raises WeightsError."""
     console = Console(stderr=True, quiet=quiet)
     with Progress(
-        TextColumn("{task.description}"), DownloadColumn(), console=console, transient=True, disable=quiet
+        TextColumn("{task.description}"),
+        DownloadColumn(),
+        console=console,
+        transient=True,
+        # Where nobody can see it move, it would leave an empty line.
+        disable=quiet or not console.is_terminal,
     ) as bar:
         tasks: dict[str, int] = {}
 
@@ -66,6 +71,8 @@ def pull_command(tier: str, mirror: str | None, quiet: bool) -> int:
                 return
             if step.file not in tasks:
                 tasks[step.file] = bar.add_task(step.file, total=step.total)
+                if not console.is_terminal:
+                    console.print(f"downloading {step.file} ({step.total / 1e6:.1f} MB)")
             bar.update(tasks[step.file], completed=step.done)  # type: ignore[arg-type]
 
         done = pull(tier, mirror, show)

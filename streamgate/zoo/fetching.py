@@ -31,7 +31,9 @@ PATIENCE_S = 60.0
 SLOWEST = 256
 """Bytes a second: a server that gives fewer over `PATIENCE_S` is given up, or a drip would keep a pull for ever."""
 PAUSES_S = (0.5, 2.0, 5.0)
-"""Before attempts that follow one without a single new byte; progress starts them anew."""
+"""Before attempts that follow a failed one; one that brought `PROGRESS` bytes starts them anew."""
+PROGRESS = 1 << 14
+"""With less a server that sends a byte and falls silent, each time, would keep a pull for ever."""
 
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -154,7 +156,7 @@ def _fill(file: BinaryIO, source: SourceFile, url: str, what: str, progress: Cal
         if not cut:
             continue
         file.flush()
-        if done > before:
+        if done - before >= PROGRESS:
             pauses = iter(PAUSES_S)
         pause = None if hopeless else next(pauses, None)
         if pause is None:

@@ -221,3 +221,17 @@ def test_a_way_up_and_down_again_is_the_same_file(tmp_path: Path) -> None:
     ways = [tmp_path / "clip.mp4", f"{tmp_path}/a/../clip.mp4", f"{tmp_path}//./clip.mp4"]
     ran = run_limited(["run", *ways, "-o", tmp_path / "out"], {"STREAMGATE_MODELS": str(standard_models())})
     assert ran.code == 0 and len(lines(tmp_path / "out" / "faces.jsonl")) == 1
+
+
+def test_score_meets_the_same_pictures(tmp_path: Path) -> None:
+    pytest.importorskip("PIL", reason="Pillow makes the pictures")
+    chosen = {"giant.png", "lie.jpg", "text.jpg", "print.jpg"}
+    made = [one for one in PICTURES if one.name in chosen]
+    paths = [one.put(tmp_path) for one in made]
+    os.mkfifo(tmp_path / "pipe.png")
+    ran = run_limited(["score", *paths, tmp_path / "pipe.png"], {"STREAMGATE_MODELS": str(standard_models())})
+    assert ran.code == 1 and ran.peak_mib < MOST_MIB
+    (record,) = map(json.loads, ran.out.splitlines())
+    assert record["image"].endswith("print.jpg") and len(record["faces"]) == 1
+    for name in ("giant.png", "lie.jpg", "text.jpg", "pipe.png"):
+        assert len(told(ran.err, name)) == 1, ran.err

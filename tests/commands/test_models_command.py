@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from command import streamgate
+from faulty_server import Answer, faulty
 from real_weights import shared_part
 
 
@@ -63,3 +64,18 @@ def test_a_mirror_that_is_not_there_is_named(tmp_path: Path) -> None:
     done = streamgate("models", "pull", "--mirror", "http://127.0.0.1:9", models=tmp_path / "models")
     assert done.code == 4 and "127.0.0.1:9" in done.err
     assert streamgate("models", "pull", "nosuchtier", models=tmp_path / "models").code == 2
+
+
+def test_a_pull_that_broke_off_goes_on(mirror: str, tmp_path: Path) -> None:
+    content = shared_part("weights/retinaface_mnet025_foamliu.pth").read_bytes()
+    models = tmp_path / "models"
+    with faulty(content, [Answer(cut=1_000_000), Answer(status=404)]) as server:
+        broken = streamgate("models", "pull", "--mirror", server.url, models=models)
+    told = broken.err.splitlines()
+    assert broken.code == 4 and told[0].startswith("downloading") and len(told) == 2, broken.err
+    assert [path.name for path in models.rglob("*.pth")] == []
+    with faulty(content, [Answer()]) as server:
+        streamgate("models", "pull", "--mirror", server.url, "--quiet", models=models)
+    assert server.requests[0]["Range"] == "bytes=1000000-"
+    done = streamgate("models", "pull", "--mirror", mirror, models=models)
+    assert done.code == 0 and "retinaface-mnet025-foamliu: present" in done.err
