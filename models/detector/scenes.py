@@ -19,6 +19,8 @@ from models.detector.pictures import PictureSet
 
 MIRRORED = (1, 0, 2, 4, 3)
 """Where each landmark goes in a mirrored picture."""
+LARGE = 512
+"""Scenes higher than this are mostly close-ups: nowhere else are faces as large as the largest prior and larger."""
 LEAST_SHARE = 0.5
 """Less than this of a box inside its part of the scene: neither face nor background."""
 
@@ -28,6 +30,7 @@ class Composition:
     """config.toml, [scene]: shares of scenes and of changes, 0..1; sizes in pixels or shares of the scene."""
 
     close_up: float
+    close_up_large: float
     empty: float
     whole: float
     smallest_px: float
@@ -71,13 +74,14 @@ class Scenes:
         canvas, found = self._backdrop(rng, height, width), []
         kind = float(rng.random())
         how = self._how
-        if kind < how.close_up:
+        close_up = how.close_up_large if height > LARGE else how.close_up
+        if kind < close_up:
             side = float(rng.uniform(how.close_low, how.close_high)) * height
             found.append(self._place(rng, canvas, (0, 0, width, height), side, self._large))
-        elif kind < how.close_up + how.whole:
+        elif kind < close_up + how.whole:
             side = float(np.exp(rng.uniform(np.log(0.1), np.log(0.5)))) * height
             found.append(self._place(rng, canvas, (0, 0, width, height), side, self._faces))
-        elif kind >= how.close_up + how.whole + how.empty:
+        elif kind >= close_up + how.whole + how.empty:
             for cell in split(rng, width, height):
                 if self._empty and rng.random() < how.background_cells:
                     continue

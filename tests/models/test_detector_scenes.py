@@ -28,9 +28,9 @@ from streamgate.networks.runtime import Session
 from streamgate.zoo.store import from_receipt
 
 PLAIN = Composition(
-    close_up=0.0, empty=0.0, whole=0.0, smallest_px=14.0, close_low=0.3, close_high=0.9, most_enlarged=4.5,
-    background_cells=0.0, turned=0.5, turn_degrees=20.0, toned=0.0, grey=0.0, night=0.0, blurred=0.0, coded=0.0,
-    noisy=0.0, small_camera=0.0,
+    close_up=0.0, close_up_large=0.0, empty=0.0, whole=0.0, smallest_px=14.0, close_low=0.3, close_high=0.9,
+    most_enlarged=4.5, background_cells=0.0, turned=0.5, turn_degrees=20.0, toned=0.0, grey=0.0, night=0.0,
+    blurred=0.0, coded=0.0, noisy=0.0, small_camera=0.0,
 )  # fmt: skip
 MARKS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255))
 
