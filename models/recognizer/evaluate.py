@@ -5,7 +5,7 @@
         [--videos DIR] [--model DIR]
 
 What is not given is named on the card as not measured. --masks: a folder with with_mask/ and without_mask/; --afw: a
-folder with annotations.json; --videos: the folder with the clips of blinks.toml and liveportrait_d3.
+folder with annotations.json; --videos: the folder with the clips of blinks.toml and a turning head.
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ from streamgate.frames import Frame, ScoredFace, Status
 from streamgate.sources import open_source
 
 HERE = Path(__file__).resolve().parent
-SUFFIXES = (".mp4", ".mov", ".mkv", ".webm")
+SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".gif")
+TURNING = "intel_prev_head-pose-face-detection-female"
 _SLACK = 0.002
 """Seconds by which a frame's time may miss a mark, which is rounded."""
 
@@ -63,7 +64,7 @@ def kind_of(pts: float, marks: dict[str, list[list[float]]]) -> str:
     return "open"
 
 
-def same_face(folder: Path, own: OwnNetwork, frontal: str = "fsgan_conan", turning: str = "liveportrait_d3") -> Section:
+def same_face(folder: Path, own: OwnNetwork, frontal: str = "fsgan_conan", turning: str = TURNING) -> Section:
     """The seed study's table on real faces: one face at 1080p, at 360p, with a mask, and a face from the side."""
     section = Section(
         "One face, four views",
@@ -72,14 +73,15 @@ def same_face(folder: Path, own: OwnNetwork, frontal: str = "fsgan_conan", turni
         f"same at a third of its size, the same with a drawn mask, and `{turning}`'s most turned one.",
     )
     with Gate(models=own.models, device="cpu") as gate:
-        front = _extreme(gate, own, clip_in(folder, frontal), turned=False)
-        small = cv2.resize(front.picture, None, fx=1 / 3, fy=1 / 3, interpolation=cv2.INTER_AREA)
-        side = _extreme(gate, own, clip_in(folder, turning), turned=True)
+        front = _extreme(gate, clip_in(folder, frontal), turned=False, every=6)
+        small = cv2.resize(front, None, fx=1 / 3, fy=1 / 3, interpolation=cv2.INTER_AREA)
+        bare = largest(gate, front)
+        assert bare is not None
         pictures = {
-            f"{front.picture.shape[0]}p": front.picture,
+            f"{front.shape[0]}p": front,
             f"the same at {small.shape[0]}p": small,
-            "the same with a mask": _masked(front),
-            "from the side": side.picture,
+            "the same with a mask": _masked(front, bare),
+            "from the side": _extreme(gate, clip_in(folder, turning), turned=True, every=1),
         }
         found = {name: largest(gate, picture) for name, picture in pictures.items()}
     for name, scored in found.items():
@@ -128,33 +130,32 @@ def largest(gate: Gate, picture: np.ndarray) -> ScoredFace | None:
     return next(iter(gate.score(picture)), None)
 
 
-def _extreme(gate: Gate, own: OwnNetwork, video: Path, turned: bool) -> Face:
-    """Of every sixth frame the one whose largest face is turned least (or most) to the side, in full size."""
-    best: tuple[float, Face] | None = None
+def _extreme(gate: Gate, video: Path, turned: bool, every: int) -> np.ndarray:
+    """Of every so many frames the one whose largest face is turned most to the side, or least and with open eyes."""
+    best: tuple[float, np.ndarray] | None = None
     for index, frame in enumerate(frames(video)):
-        if index % 6:
+        if index % every:
             continue
         picture = picture_of(frame, 10_000)
-        for face in own.detect(picture)[:1]:
-            # Closed eyes would decide the view's verdict instead of the view.
-            output = own.run(face.crop[None])
-            if output.eyes is not None and output.eyes[0] < 0.9:
-                continue
-            yaw = abs(float(output.pose[0, 0])) * (-1 if turned else 1)
-            if best is None or yaw < best[0]:
-                best = (yaw, face)
+        scored = largest(gate, picture)
+        if scored is None or scored.pose is None or (not turned and "eyes_closed" in scored.gate.reasons):
+            continue
+        yaw = abs(scored.pose.yaw) * (-1 if turned else 1)
+        if best is None or yaw < best[0]:
+            best = (yaw, picture)
     if best is None:
         raise DataError(f"{video}: no face found")
     return best[1]
 
 
-def _masked(face: Face) -> np.ndarray:
+def _masked(picture: np.ndarray, scored: ScoredFace) -> np.ndarray:
     """The picture with a drawn cloth mask over the face, soft at its edge."""
     rng = np.random.default_rng(5)
+    face = Face(picture, scored.face.landmarks, scored.face.box)
     cloth = cv2.GaussianBlur(mask(rng), (0, 0), 0.8)[..., None]
     crop = face.crop
     covered = np.clip(crop + cloth * (texture(rng, "mask", crop) - crop), 0, 255).astype(np.uint8)
-    return face.paste(face.picture, covered, cloth[..., 0] > 0.5)
+    return face.paste(picture, covered, cloth[..., 0] > 0.5)
 
 
 def _scalar(scored: ScoredFace, measure: str) -> str:

@@ -13,8 +13,8 @@ D = p / (1 - p) diag(mean x_k^2):
     A = B (C + D)^-1,   c = mean(t) - A mean(x)
 
 Trained on degraded crops towards what the teacher says of those very crops, the layer learns to be as steady on bad
-faces as on good ones and SER-FIQ turns upside down. Here every face counts twice, as it is and degraded or covered,
-both times towards the teacher's embedding of the face as it is. The regression then gives the mean of what a face may
+faces as on good ones and SER-FIQ turns upside down. Here every face counts as it is and as degraded or covered copies,
+all of them towards the teacher's embedding of the face as it is. The regression then gives the mean of what a face may
 be: what cannot be told from a bad picture averages out, the embedding gets short, and dropout moves it far.
 """
 
@@ -35,9 +35,10 @@ from streamgate.zoo.recognizer import FaceNetwork, normalise
 
 @dataclass(frozen=True)
 class Settings:
-    """config.toml, [last_layer]: how many faces, p, and the share of degraded copies that get a cover as well."""
+    """config.toml, [last_layer]: how many faces, degraded copies of each, p, the share of copies under a cover."""
 
     faces: int
+    copies: int
     drop_rate: float
     covered: float
 
@@ -64,9 +65,12 @@ def solved(network: FaceNetwork, faces: FaceSet, indexes: np.ndarray, settings: 
     """
     copied = copy.deepcopy(network).to("cpu").eval()
     crops = [centre(faces.faces[int(index)]) for index in indexes]
-    worse = [degraded(crop, np.random.default_rng((seed, i)), settings.covered) for i, crop in enumerate(crops)]
-    features = features_of(copied, np.stack(crops + worse))
-    weight, bias = dropout_ridge(features, np.tile(faces.embedding[indexes], (2, 1)), settings.drop_rate)
+    pictures = list(crops)
+    for copy_ in range(settings.copies):
+        for i, crop in enumerate(crops):
+            pictures.append(degraded(crop, np.random.default_rng((seed, copy_, i)), settings.covered))
+    targets = np.tile(faces.embedding[indexes], (1 + settings.copies, 1))
+    weight, bias = dropout_ridge(features_of(copied, np.stack(pictures)), targets, settings.drop_rate)
     put(copied, weight, bias)
     copied.drop_rate = settings.drop_rate
     return copied

@@ -143,11 +143,6 @@ class OwnNetwork:
             verdicts.append(found.reasons if not found.passed else ())
         return verdicts
 
-    def detect(self, picture: np.ndarray) -> list[Face]:
-        """Faces of a picture, looked for at 640 px, largest first."""
-        found = detect(picture, self._networks, min(1.0, 640 / max(picture.shape[:2])))
-        return sorted(found, key=lambda face: -float(np.prod(face.box[2:] - face.box[:2])))
-
 
 def find_face(picture: np.ndarray, networks: Networks) -> Face | None:
     """The face nearest to the middle, as the training faces were found."""

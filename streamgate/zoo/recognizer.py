@@ -74,8 +74,14 @@ class FaceHeads(nn.Module):
     def forward(self, taps: Taps) -> tuple[Tensor, Tensor]:
         """Pose (N, 3) in degrees; logit of the visible share (N,)."""
         middle = nn.functional.avg_pool2d(self.middle(taps.middle), 2)
-        hidden = self.hidden(self.mix(torch.cat([middle, self.last(taps.last)], dim=1)).flatten(1))
-        return self.pose(hidden) * _POSE_UNIT, self.visible(hidden).squeeze(1)
+        mixed = self.mix(torch.cat([middle, self.last(taps.last)], dim=1))
+        # The linear layer as a convolution over the whole map: ONNX Runtime takes half the time for it.
+        linear = self.hidden[0]
+        assert isinstance(linear, nn.Linear)
+        kernel = linear.weight.reshape(-1, *mixed.shape[1:])
+        hidden = torch.relu(nn.functional.conv2d(mixed, kernel, linear.bias)).flatten(1)
+        pose = nn.functional.linear(hidden, self.pose.weight * _POSE_UNIT, self.pose.bias * _POSE_UNIT)
+        return pose, self.visible(hidden).squeeze(1)
 
 
 class EyesHead(nn.Module):
@@ -86,10 +92,14 @@ class EyesHead(nn.Module):
     """
 
     luma: Tensor
+    places: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("luma", torch.tensor([[0.299], [0.587], [0.114]]), persistent=False)
+        pixels = torch.arange(INPUT_SIDE * INPUT_SIDE).reshape(INPUT_SIDE, INPUT_SIDE)[slice(*EYE_ROWS)]
+        both = torch.cat([pixels[:, slice(*LEFT_EYE)].flatten(), pixels[:, slice(*RIGHT_EYE)].flip(1).flatten()])
+        self.register_buffer("places", both, persistent=False)
 
         def unit(inputs: int, outputs: int, side: int, stride: int) -> list[nn.Module]:
             convolution = nn.Conv2d(inputs, outputs, side, stride, side // 2, bias=False)
@@ -107,14 +117,13 @@ class EyesHead(nn.Module):
 
     def each(self, faces: Tensor) -> Tensor:
         """Logits (2, N) of the viewer's left and right eye being open; faces uint8 (N, 112, 112, 3) RGB."""
-        rows = faces[:, EYE_ROWS[0] : EYE_ROWS[1]]
-        left, right = (rows[:, :, first:last] for first, last in (LEFT_EYE, RIGHT_EYE))
-        # Luma of the patches alone, by a product over the last axis: the fewest passes over the picture.
-        patches = torch.matmul(torch.cat([left, right.flip(2)]).float(), self.luma).movedim(3, 1)
-        patches = patches - patches.mean(dim=(2, 3), keepdim=True)
-        # 4 levels: a flat patch is not blown up to noise.
-        patches = patches / (patches.square().mean(dim=(2, 3), keepdim=True).sqrt() + 4.0)
-        return self.judge(self.look(patches)).reshape(2, -1)
+        # Both patches by one look-up, their luma by one product: few nodes, for each costs as much as its arithmetic.
+        patches = torch.matmul(faces.flatten(1, 2).index_select(1, self.places).float(), self.luma)
+        height, width = EYE_ROWS[1] - EYE_ROWS[0], LEFT_EYE[1] - LEFT_EYE[0]
+        patches = patches.reshape(-1, height * width)
+        # A variance of 4 levels squared is added: a flat patch is not blown up to noise.
+        patches = nn.functional.layer_norm(patches, (height * width,), eps=16.0).reshape(-1, 1, height, width)
+        return self.judge(self.look(patches)).reshape(-1, 2).t()
 
     def forward(self, faces: Tensor) -> Tensor:
         """Probability (N,) that both are."""
