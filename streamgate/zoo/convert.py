@@ -168,6 +168,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (Exception, MemoryError) as error:  # damaged or hostile bytes make the unpickler fail in any way
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        if "weights_only" in reason:
+            # torch's own words advise to load it all the same.
+            reason = "it is damaged or holds more than tensors; what could run code is never loaded"
         raise WeightsError(f"{path.name}: not a plain PyTorch state dict ({reason})") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path.name}: holds something else than a state dict of tensors")

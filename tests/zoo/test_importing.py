@@ -238,6 +238,7 @@ def test_hostile_checkpoints_are_refused_and_nothing_runs(models: Path, tmp_path
         with pytest.raises(WeightsError) as caught:
             zoo.import_weights(path)
         assert "\n" not in str(caught.value) and str(caught.value).startswith("hostile"), caught.value
+        assert "weights_only" not in str(caught.value)  # torch would advise to run it
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(importing, "MAX_BYTES", 2 << 20)
         bomb()
