@@ -16,7 +16,6 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from real_weights import read_rgb, shared_part, standard_models  # noqa: E402
-
 from streamgate import Gate  # noqa: E402
 from streamgate.errors import WeightsError  # noqa: E402
 from streamgate.frames import Status  # noqa: E402
