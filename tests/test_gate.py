@@ -80,12 +80,11 @@ def test_score_refuses_what_is_no_rgb_picture(gate: Gate, wrong: np.ndarray) -> 
         gate.score(wrong)
 
 
-def test_opening_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_opening_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="studio"):
         Gate("stduio")
-    monkeypatch.setenv("STREAMGATE_MODELS", str(tmp_path))
-    with pytest.raises(WeightsError, match="models pull"):
-        Gate()
+    with pytest.raises(WeightsError, match="no weights in this folder"):
+        Gate(models=str(tmp_path))
 
 
 def test_sampled_serfiq_agrees_with_the_closed_form() -> None:

@@ -56,7 +56,15 @@ def test_changed_weights_are_refused(mirror: str, tmp_path: Path) -> None:
     (onnx,) = (models / "retinaface-mnet025-foamliu").glob("*.onnx")
     onnx.write_bytes(onnx.read_bytes()[:-1] + b"x")
     assert streamgate("models", "verify", models=models).code == 4
-    done = streamgate("run", shared_part("videos/lipnet_grid_bbaf2n.mpg"), "-o", tmp_path / "out", models=models)
+    done = streamgate(
+        "run",
+        shared_part("videos/lipnet_grid_bbaf2n.mpg"),
+        "-o",
+        tmp_path / "out",
+        "--models",
+        "standard",
+        models=models,
+    )
     assert done.code == 4 and "models pull" in done.err
 
 

@@ -160,8 +160,10 @@ def test_exit_codes_of_a_run_that_cannot_be(clip: Path, models: Path, tmp_path: 
     assert streamgate("run", models=models).code == 2
     assert streamgate("run", clip, "--set", "gate.max_yow=3", "-o", tmp_path / "a", models=models).code == 2
     assert streamgate("run", clip, "--min-size", "0.5", "-o", tmp_path / "a", models=models).code == 2
-    without = streamgate("run", clip, "-o", tmp_path / "a", models=tmp_path / "nothing")
-    assert without.code == 4 and "streamgate models pull" in without.err
+    without = streamgate("run", clip, "-o", tmp_path / "a", "--models", tmp_path / "empty", models=models)
+    assert without.code == 4 and "no weights in this folder" in without.err
+    other = streamgate("run", clip, "-o", tmp_path / "own", "--models", "standard", models=tmp_path / "nothing")
+    assert other.code == 0 and "no standard weights, using the embedded ones" in other.err
     (tmp_path / "file").touch()
     assert streamgate("run", clip, "-o", tmp_path / "file", models=models).code == 5
     cuda = streamgate("run", clip, "-o", tmp_path / "a", "--device", "cuda", models=models)
