@@ -20,6 +20,7 @@ from command import lines, streamgate  # noqa: E402
 from media import astronaut_frames, write_clip  # noqa: E402
 from real_weights import shared_part, standard_models  # noqa: E402
 from streamgate import zoo  # noqa: E402
+from streamgate.commands.models import import_command  # noqa: E402
 from streamgate.errors import UsageError, WeightsError  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
 from streamgate.quality.serfiq import raw_from_spread  # noqa: E402
@@ -74,14 +75,18 @@ def test_the_iresnet_layouts_have_the_keys_of_their_public_checkpoints() -> None
     assert depth_of(["conv1.weight", "fc.weight"]) is None
 
 
-def test_a_recognizer_is_imported_calibrated_and_used(checkpoint: Path, models: Path, tmp_path: Path) -> None:
+def test_a_recognizer_is_imported_calibrated_and_used(
+    checkpoint: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     faces = tmp_path / "faces"
     faces.mkdir()
-    for path in sorted(shared_part("faces/hq_val").iterdir())[:104]:
+    for path in sorted(shared_part("faces/hq_val").iterdir())[:26]:
         shutil.copy(path, faces / path.name)
-    done = streamgate("models", "import", checkpoint, "--calibrate", faces, models=models)
-    assert done.code == 0, done.err
-    assert "iresnet18" in done.err and "calibration: p 0." in done.err and "--models imported" in done.err
+    # A hundred faces, five times degraded each, would take this network half a minute.
+    monkeypatch.setattr(calibrate, "MIN_FACES", 20)
+    assert import_command(str(checkpoint), None, str(faces), None, False) == 0
+    said = capsys.readouterr().err
+    assert "iresnet18" in said and "calibration: p 0." in said and "--models imported" in said
 
     receipt = json.loads((models / "imported" / "iresnet18" / "receipt.json").read_text())
     assert receipt["source"][0]["file"] == "backbone.pth" and receipt["opset"] == 17
@@ -166,6 +171,8 @@ def test_the_official_ifqa_checkpoint_is_imported(models: Path, tmp_path: Path) 
 def test_the_drop_rate_that_is_fitted_lays_the_medians_furthest_apart(networks: Networks, models: Path) -> None:
     folder = shared_part("faces/hq_val")
     faces = list(calibrate.aligned_faces(folder, networks.detector, 110))
+    with pytest.raises(WeightsError, match="at least 100 faces"):
+        calibrate.fit_serfiq(networks.recognizer, faces[:99], 0.5, "x/1")
     found, fit = calibrate.fit_serfiq(networks.recognizer, faces, 0.5, "x/1")
     _, plain_fit = calibrate.calibrate_serfiq(networks.recognizer, faces, 0.5, "x/1")
     assert fit.clean_median - fit.worst_median >= plain_fit.clean_median - plain_fit.worst_median
