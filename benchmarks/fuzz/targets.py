@@ -5,6 +5,8 @@ A target is a function of bytes; `TARGETS` holds them by name. Nothing here need
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +29,9 @@ from streamgate.zoo.catalog import parse_catalog
 def _folder() -> Path:
     """A folder in memory where there is one: every input is written to a file."""
     memory = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="streamgate-fuzz-", dir=memory if memory.is_dir() else None))
+    folder = Path(tempfile.mkdtemp(prefix="streamgate-fuzz-", dir=memory if memory.is_dir() else None))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @contextmanager
