@@ -253,10 +253,23 @@ def test_nothing_is_kept_where_no_human_face_is(
 def test_one_person_is_one_track_a_shot(
     shared_clip: Callable[[str], Path], models: Path, tmp_path: Path, name: str, shots: int
 ) -> None:
-    done = streamgate("run", shared_clip(name), "-o", tmp_path / "out", models=models)
+    done = streamgate("run", shared_clip(name), "-o", tmp_path / "out", "--models", "standard", models=models)
     assert done.code == 0, done.err
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["sources"][0]["tracks"], summary["sources"][0]["kept"]) == (shots, shots)
+
+
+def test_the_weights_in_the_package_are_the_default_and_keep_a_face_of_each_person(
+    shared_clip: Callable[[str], Path], tmp_path: Path
+) -> None:
+    names = ("fsgan_conan.mp4", "ghost_nggyup.mp4", "lipnet_grid_bbaf2n.mpg", "vretalk_1.mp4")
+    nothing = tmp_path / "nothing"
+    done = streamgate("run", *map(shared_clip, names), "-o", tmp_path / "out", models=nothing)
+    assert done.code == 0, done.err
+    assert not nothing.exists()
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert {one["tier"] for one in summary["weights"]} == {"embedded"}
+    assert [source["kept"] for source in summary["sources"]] == [1, 3, 1, 1]
 
 
 def test_events_go_to_redis_after_the_source_is_committed(
