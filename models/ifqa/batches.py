@@ -12,6 +12,7 @@ import numpy as np
 from models.common.degrade import Degradation, draw_chain, draw_mixture, draw_single, tone
 from models.common.images import decode_rgb, encode_jpeg
 from models.common.regions import blend, draw_swap
+from models.ifqa.steady import draw_twins
 
 SIDE = 256
 MAP_SIDE = 64
@@ -39,6 +40,7 @@ class BatchSizes:
     graded_groups: int
     graded_faces: int
     graded_severities: int
+    steady: int
 
     def __post_init__(self) -> None:
         if self.graded_groups * self.graded_faces > self.pairs:
@@ -53,7 +55,8 @@ class Batches:
     pixels), the index of their face in hq, and whether the face is clean with degraded regions;
     restored_mask: uint8 [restored_swaps, 256, 256], regions to be taken from a generator;
     graded, graded_face, graded_group, graded_t, graded_strength: series of one degradation at several severities,
-    and how severe that chain is among chains.
+    and how severe that chain is among chains;
+    steady, again: uint8 [steady, 256, 256, 3], the same faces of the same frames cut out twice.
     """
 
     def __init__(self, faces: np.ndarray, indexes: np.ndarray, sizes: BatchSizes, seed: int) -> None:
@@ -89,6 +92,8 @@ class Batches:
         batch["hq"] = np.stack([store(face, rng) for face in base])
         masks = [draw_swap(rng, SIDE) for _ in range(sizes.restored_swaps)]
         batch["restored_mask"] = np.stack(masks) if masks else np.zeros((0, SIDE, SIDE), np.float32)
+        twins = [draw_twins(self.faces[i], SIDE, rng) for i in rng.choice(self.indexes, sizes.steady)]
+        batch["steady"], batch["again"] = (np.stack(side) for side in zip(*twins, strict=True))
         return batch
 
     def _swaps(

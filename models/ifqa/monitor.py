@@ -9,6 +9,7 @@ from models.common.images import shrink_square
 from models.common.regions import REGIONS, blend, region_mask
 from models.common.stats import auc, spearman_across, spearman_rows
 from models.ifqa.batches import SIDE
+from models.ifqa.steady import cut, draw_frame
 from models.ifqa.trainer import Trainer
 from streamgate.zoo.ifqa import face_ellipse
 
@@ -23,6 +24,8 @@ CHAINS: dict[str, tuple[str, ...]] = {
     "denoise": ("denoise",),
     "sharpen": ("sharpen",),
 }
+CUTS = 4
+"""Times that a face of a frame is cut out to see how much its score moves."""
 
 
 def series(kind: str, seed: int) -> Degradation:
@@ -52,6 +55,9 @@ class Monitor:
             f"{n}-noise": np.stack([blend(f, r, m) for f, r in zip(few, noisy, strict=True)])
             for n, m in self.masks.items()
         }
+        rng = np.random.default_rng(0)
+        frames = [draw_frame(np.asarray(faces[i]), rng) for i in indexes[:40]]
+        self.cuts = np.stack([cut(frame, SIDE, rng) for frame in frames for _ in range(CUTS)])
 
     def look(self, trainer: Trainer) -> dict[str, float]:
         """within.KIND and across.KIND (Spearman), shares of pairs in order, pixel AUC of degraded regions."""
@@ -78,6 +84,8 @@ class Monitor:
         for name, plain in (("restored", False), ("plain", True)):
             figures[f"order.{name}"] = float((few > trainer.scores(trainer.restore(self.low, plain))).mean())
         mirrored = trainer.scores(np.ascontiguousarray(self.clean[:, :, ::-1]))
+        spread = trainer.scores(self.cuts).reshape(-1, CUTS).std(axis=1, ddof=1)
+        figures["steady"], figures["steady_p90"] = float(np.median(spread)), float(np.quantile(spread, 0.9))
         figures["mirror"] = float(np.median(np.abs(mirrored - clean)))
         return figures
 

@@ -48,6 +48,7 @@ SMOKE = {
         "graded_groups": 1,
         "graded_faces": 2,
         "graded_severities": 2,
+        "steady": 2,
     },
     "optimiser": {"steps": 12, "warmup": 2, "decay": 4, "ema": 0.8},
     "log": {"every": 4, "monitor": 12, "checkpoint": 6},

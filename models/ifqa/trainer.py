@@ -32,6 +32,7 @@ class Settings:
     rank: float
     rank_margin: float
     mirror: float
+    steady: float
     anchor: float
     anchor_start: float
     anchor_fall: float
@@ -110,12 +111,15 @@ class Trainer:
         restored, restored_swap, masks = self._restored(batch, hq, lq)
         swap, graded = to_input(batch["swap"], self.device), to_input(batch["graded"], self.device)
         mirrored = torch.cat([hq[:3], graded[::4]]).flip(-1)
-        parts = [hq, lq, swap, restored, restored_swap, graded, mirrored]
+        steady, again = to_input(batch["steady"], self.device), to_input(batch["again"], self.device)
+        parts = [hq, lq, swap, restored, restored_swap, graded, mirrored, steady, again]
         sizes = [len(p) for p in parts]
         self.network.train()
         with self._autocast():
             logits = self.network(torch.cat(parts).contiguous(memory_format=torch.channels_last))[:, 0]
-        (on_hq, on_lq, on_swap, on_restored, on_restored_swap, on_graded, on_mirrored) = logits.float().split(sizes)
+        (on_hq, on_lq, on_swap, on_restored, on_restored_swap, on_graded, on_mirrored, on_steady, on_again) = (
+            logits.float().split(sizes)
+        )
 
         zero = torch.zeros((), device=self.device)
         severity = torch.as_tensor(batch["graded_t"]).to(self.device)
@@ -136,7 +140,8 @@ class Trainer:
         strength = torch.as_tensor(batch["graded_strength"]).to(self.device).clamp_max(1.2)
         line = anchor_loss(on_line, strength, self.settings.anchor_start, self.settings.anchor_fall)
         terms["anchor"] = self.settings.anchor * line
-        terms["mirror"] = self.settings.mirror * self._mirror(torch.cat([on_hq[:3], on_graded[::4]]), on_mirrored)
+        terms["mirror"] = self.settings.mirror * self._apart(torch.cat([on_hq[:3], on_graded[::4]]), on_mirrored)
+        terms["steady"] = self.settings.steady * self._apart(on_steady, on_again)
         loss = torch.stack([t.reshape(()) for t in terms.values()]).sum()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -144,10 +149,10 @@ class Trainer:
         self.optimiser.step()
         return {k: float(v.detach()) for k, v in terms.items()}
 
-    def _mirror(self, logits: Tensor, mirrored: Tensor) -> Tensor:
-        """Mean difference between the scores of pictures and of their mirror images."""
+    def _apart(self, logits: Tensor, others: Tensor) -> Tensor:
+        """Mean difference between the scores of pictures and of their counterparts: mirror images, second cuts."""
         heat = self.network.spec.temperature
-        scores = [(torch.sigmoid(x / heat) * self.pool).sum(dim=(1, 2)) for x in (logits, mirrored)]
+        scores = [(torch.sigmoid(x / heat) * self.pool).sum(dim=(1, 2)) for x in (logits, others)]
         return (scores[0] - scores[1]).abs().mean()
 
     def _restored(self, batch: Mapping[str, Any], hq: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -19,9 +20,12 @@ pytest.importorskip("av")
 from models.common.checkpoint import load_latest, save_checkpoint  # noqa: E402
 from models.ifqa.batches import Batches, BatchSizes  # noqa: E402
 from models.ifqa.losses import graded_pairs, lsgan, rank_loss, score_logit  # noqa: E402
+from models.ifqa.steady import SHIFT_SHARE, draw_twins  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
-SIZES = BatchSizes(pairs=3, swaps=3, restored=1, restored_swaps=1, graded_groups=1, graded_faces=2, graded_severities=3)
+SIZES = BatchSizes(
+    pairs=3, swaps=3, restored=1, restored_swaps=1, graded_groups=1, graded_faces=2, graded_severities=3, steady=2
+)
 
 
 def train(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -117,3 +121,16 @@ def test_losses_fall_where_they_should() -> None:
     assert better.item() == pytest.approx(1.5, abs=1e-4)
     assert rank_loss(better, worse, 1.0) < rank_loss(worse, better, 1.0)
     assert rank_loss(better[:0], worse[:0], 1.0) == 0
+
+
+def test_twins_are_one_face_cut_out_twice_a_hair_apart(face: np.ndarray) -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(8):
+        one, two = draw_twins(face, 128, rng)
+        assert one.shape == two.shape == (128, 128, 3) and one.dtype == two.dtype == np.uint8
+        assert not np.array_equal(one, two)
+        soft = [cv2.GaussianBlur(picture, (0, 0), 2).mean(axis=2).astype(np.float32) for picture in (one, two)]
+        shift, _ = cv2.phaseCorrelate(*soft)
+        assert np.hypot(*shift) < 6 * SHIFT_SHARE * 128 / 4
+        # Very different from two faces, and from a face and its mirror image.
+        assert np.abs(soft[0] - soft[1]).mean() < 0.4 * np.abs(soft[0] - soft[1][:, ::-1]).mean()

@@ -13,9 +13,10 @@ from client import Client, Listener
 from streamgate.service.state import ServiceState
 
 LISTENERS = 200
-BURSTS = 4
 BURST = 200
 """Fewer than the 256 events that may wait for a listener, so that one who reads loses nothing."""
+MOST_BURSTS = 40
+"""Of about 200 KB each, until the slow one has lost something: the kernel holds between little and 4 MB for it."""
 _NUMBER = re.compile(rb"^id: (\d+)$", re.MULTILINE)
 
 
@@ -72,11 +73,13 @@ def test_two_hundred_browsers_get_every_event_and_a_slow_one_is_told_what_it_los
             time.sleep(0.01)
         state.hub.publish("config", {"error": "first"})
         first = state.hub._number
-        for _ in range(BURSTS):
+        for _ in range(MOST_BURSTS):
             for _ in range(BURST):
                 state.hub.publish("config", {"error": "x" * 1000})
             readers.wait_for(state.hub._number)
             assert client.get("/api/streams").status == 200
+            if any(listener.lost for listener in state.hub._subscriptions):
+                break
         last = state.hub._number
         for text in readers.texts:
             assert [int(number) for number in _NUMBER.findall(text)] == list(range(first, last + 1))
