@@ -180,6 +180,46 @@ def serve(
     raise SystemExit(serve_command(request))
 
 
+@cli.command()
+@click.argument("out", metavar="OUT")
+@click.option(
+    "--to", "formats", multiple=True, required=True, type=click.Choice(["parquet", "webdataset", "imagefolder", "csv"]),
+    help="Format. Repeatable.",
+)
+@click.option("-o", "--output", metavar="DEST", help="File or folder to write. [default: in OUT/exports]")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier export there.")
+@click.option(
+    "--shard-mb", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, metavar="N",
+    help="Size of a WebDataset shard in MB.",
+)
+@click.option("--quiet", is_flag=True, help="Errors only.")
+def export(
+    out: str, formats: tuple[str, ...], output: str | None, overwrite: bool, shard_mb: int, quiet: bool
+) -> None:
+    """Write the kept faces of OUT, a folder of `run`, as Parquet, WebDataset, imagefolder or CSV."""
+    from streamgate.commands.export import export_command
+
+    target = None if output is None else Path(output)
+    raise SystemExit(
+        export_command(Path(out), formats, target, overwrite=overwrite, shard_mb=shard_mb, quiet=quiet)
+    )
+
+
+@cli.command()
+@click.option("-o", "--out", default="streamgate-demo", show_default=True, help="Folder for the clip and the results.")
+@click.option(
+    "--models", default=DEFAULT_MODELS, show_default=True, metavar="embedded|standard|imported|DIR",
+    help="Weights to use.",
+)
+@click.option("--quiet", is_flag=True, help="Errors and the paths of the results only.")
+@_device_option
+def demo(out: str, models: str, quiet: bool, device: str) -> None:
+    """No video at hand: render a clip from a portrait and run the gate over it."""
+    from streamgate.commands.demo import demo_command
+
+    raise SystemExit(demo_command(Path(out), models, device, quiet))
+
+
 @cli.group()
 def models() -> None:
     """Weights: list, pull, import, verify."""

@@ -31,7 +31,7 @@ from streamgate.sinks.images import encode_png
 from streamgate.sinks.manifest import DERIVED, Manifest, run_record
 from streamgate.sinks.shelf import Shelf
 
-_RESERVED = frozenset({*DERIVED, "report.html", "persons.jsonl", "shards", "clips"})
+_RESERVED = frozenset({*DERIVED, "report.html", "persons.jsonl", "shards", "clips", "exports"})
 """Names directly in OUT that a source may not have: they are, or will be, ours."""
 
 

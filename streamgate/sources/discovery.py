@@ -32,6 +32,9 @@ IMAGE_SUFFIXES = frozenset(
     }
 )  # fmt: skip
 
+EXPORT_RECEIPT = ".streamgate-export.json"
+"""By this file in it a folder is known to be an export of `streamgate export`."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
@@ -230,7 +233,7 @@ def natural_key(path: str | Path) -> tuple[tuple[bool, int, str], ...]:
 def _files_below(folder: Path, output: str | None, warnings: list[str]) -> Iterator[Path]:
     """Files in and below `folder`, sorted naturally; linked folders are followed, each once.
 
-    Results of streamgate are left out, those in `output` and any other folder with its manifest.
+    Results of streamgate are left out, those in `output` and any other folder with its manifest, and exports.
     """
 
     def unreadable_folder(error: OSError) -> None:
@@ -244,7 +247,8 @@ def _files_below(folder: Path, output: str | None, warnings: list[str]) -> Itera
             folders.clear()  # a link back up
             continue
         visited.add((status.st_dev, status.st_ino))
-        if os.path.realpath(base) == output or Path(base, ".streamgate", "manifest.json").is_file():
+        ours = (Path(base, ".streamgate", "manifest.json"), Path(base, EXPORT_RECEIPT))
+        if os.path.realpath(base) == output or any(path.is_file() for path in ours):
             folders.clear()
             continue
         folders[:] = [name for name in folders if not name.startswith(".")]

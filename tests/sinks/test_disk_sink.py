@@ -22,7 +22,7 @@ from streamgate.sinks.disk import DiskSink
 from streamgate.sinks.manifest import Manifest
 
 if TYPE_CHECKING:
-    from conftest import Make
+    from sink_values import Make
 
 
 def write_run(out: Path, make: Make, names: list[str], **options: bool) -> None:

@@ -18,7 +18,8 @@ from streamgate.sinks import open_sink
 from streamgate.sinks.redis import RedisSink
 
 if TYPE_CHECKING:
-    from conftest import Make, RedisServer
+    from redis_server import RedisServer
+    from sink_values import Make
 
     Start = Callable[..., RedisServer]
 

@@ -17,7 +17,7 @@ from streamgate.sinks.disk import DiskSink
 from streamgate.sinks.stdout import StdoutSink
 
 if TYPE_CHECKING:
-    from conftest import Make
+    from sink_values import Make
 
 
 class Recorder:

@@ -184,3 +184,11 @@ def test_copies_under_one_name_count_once_in_input_order(tmp_path: Path) -> None
     found = discover([tmp_path])
     assert [str(spec.paths[0].relative_to(tmp_path)) for spec in found.sources] == ["a/clip.mp4", "a/other.mp4"]
     assert found.duplicates == [(str(tmp_path / "b" / "clip.mp4"), str(tmp_path / "a" / "clip.mp4"))]
+
+
+def test_an_export_below_a_folder_is_no_footage(tmp_path: Path) -> None:
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / ".streamgate-export.json").write_text("{}")
+    (tmp_path / "faces" / "face.png").write_bytes(b"x")
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    assert [spec.paths for spec in discover([tmp_path]).sources] == [(tmp_path / "clip.mp4",)]

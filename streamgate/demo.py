@@ -1,0 +1,148 @@
+"""The clip that `streamgate demo` renders: one portrait, seen as a camera would see a restless person.
+
+15 seconds at 25 frames a second, 1280 x 720. In the first scene a head moves, turns in perspective, blurs and goes
+dark, and a mirrored second copy comes in beside it; after a cut the same head is seen closer, in another light, and
+leaves the picture. So everything that the gate decides about has its moment.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from streamgate.frames import Array
+
+WIDTH, HEIGHT, FPS, SECONDS = 1280, 720, 25, 15
+CUT_S = 9.0
+"""When the first scene gives way to the second."""
+COPY_S = 5.6
+"""When the mirrored copy begins to come in."""
+
+_FACE = (225.0, 118.0)  # middle of the face in the portrait's 512 x 512 pixels
+_FOCAL = 1100.0  # of the imagined camera in pixels: turns show perspective
+_FEATHER = 48  # pixels over which the portrait's border fades into the background
+_THREADS = 2  # fixed, since x264's bytes depend on it
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """The portrait before the camera: place of the face in the frame, enlargement, and turns in degrees."""
+
+    x: float
+    y: float
+    scale: float
+    turn: float
+    roll: float = 0.0
+    mirrored: bool = False
+
+
+def write_demo_clip(path: Path, portrait: Array) -> None:
+    """Render the clip into `path` (MP4, H.264); equal portraits give equal bytes on one build of the encoder.
+
+    `portrait` is scikit-image's astronaut, RGB uint8 (512, 512, 3). Raises OSError.
+    """
+    import av
+
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with av.open(str(temporary), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=FPS, options={"crf": "16", "preset": "veryfast"})
+            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+            stream.codec_context.thread_count = _THREADS
+            for place, rgb in enumerate(demo_frames(portrait)):
+                frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+                frame.pts, frame.time_base = place, Fraction(1, FPS)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def demo_frames(portrait: Array) -> Iterator[Array]:
+    """The frames in order, RGB uint8 (720, 1280, 3)."""
+    card = _card(portrait, 0)
+    # Without its sides, which would lie over the first head.
+    mirrored = np.ascontiguousarray(_card(portrait, 60)[:, ::-1])
+    rooms = _room(portrait, (0.35, 0.45, 0.6), 20.0), _room(portrait[::-1, ::-1], (1.0, 0.85, 0.7), 90.0)
+    for place in range(SECONDS * FPS):
+        time = place / FPS
+        frame = rooms[time >= CUT_S].copy()
+        for view in _views(time):
+            _lay_over(frame, mirrored if view.mirrored else card, _homography(view))
+        sigma = 6.0 * _bump(time, 1.4, 3.0)
+        if sigma > 0.3:
+            frame = cv2.GaussianBlur(frame, (0, 0), sigma)
+        light = 1.0 - 0.9 * _held(time, 3.8, 5.2)
+        yield np.clip(frame * light, 0, 255).astype(np.uint8)
+
+
+def _views(time: float) -> list[_View]:
+    """Who is to be seen at `time`, the farthest first."""
+    if time >= CUT_S:
+        since = time - CUT_S
+        away = max(0.0, since - 4.0) ** 2 * 260.0
+        turn = 50.0 * _bump(since, 1.8, 4.2)
+        return [_View(640 + 40 * math.sin(1.3 * since) + away, 330, 2.5 + 0.1 * since, turn, 3 * math.sin(2 * since))]
+    swing = math.sin(2 * math.pi * time / 6.0)
+    views = [_View(420 + 90 * swing, 320 + 14 * math.sin(2.1 * time), 1.9, 38 * math.sin(1.1 * time), 7 * swing)]
+    if time >= COPY_S:
+        near = min(1.0, (time - COPY_S) / 1.0)
+        views.append(_View(1420 - 480 * near, 330, 1.7, 12 * math.sin(1.7 * time), -5 * swing, mirrored=True))
+    return views
+
+
+def _homography(view: _View) -> Array:
+    """(3, 3) from pixels of the portrait to pixels of the frame: a picture on a card before a pinhole camera."""
+    face_x = 511.0 - _FACE[0] if view.mirrored else _FACE[0]
+    turn, roll = math.radians(view.turn), math.radians(view.roll)
+    about_y = np.array([[math.cos(turn), 0, math.sin(turn)], [0, 1, 0], [-math.sin(turn), 0, math.cos(turn)]])
+    about_z = np.array([[math.cos(roll), -math.sin(roll), 0], [math.sin(roll), math.cos(roll), 0], [0, 0, 1]])
+    axes = (about_y @ about_z)[:, :2]
+    pose = np.column_stack([axes, [0.0, 0.0, _FOCAL / view.scale]])
+    camera = np.array([[_FOCAL, 0, view.x], [0, _FOCAL, view.y], [0, 0, 1]])
+    to_middle = np.array([[1, 0, -face_x], [0, 1, -_FACE[1]], [0, 0, 1]])
+    return np.asarray(camera @ pose @ to_middle, np.float64)
+
+
+def _card(portrait: Array, narrower: int) -> Array:
+    """The portrait as float32 RGBA (512, 512, 4), 0..255 and 0..1, opaque but for its border.
+
+    At its sides it is `narrower` by so many pixels, twice so at the right, where no part of the person is.
+    """
+    height, width = portrait.shape[:2]
+    down = np.minimum(np.arange(height), np.arange(height)[::-1])[:, None]
+    across = np.minimum(np.arange(width) - narrower, np.arange(width)[::-1] - 2 * narrower)[None, :]
+    alpha = np.clip(np.minimum(down, across) / _FEATHER, 0.0, 1.0)
+    return np.dstack([portrait.astype(np.float32), (alpha * alpha * (3 - 2 * alpha)).astype(np.float32)])
+
+
+def _room(portrait: Array, tint: tuple[float, float, float], level: float) -> Array:
+    """A background: the portrait blurred beyond recognition and tinted, float32 (720, 1280, 3), 0..255."""
+    soft = cv2.GaussianBlur(cv2.resize(portrait, (WIDTH, HEIGHT)), (0, 0), 90).astype(np.float32)
+    return np.clip(0.6 * soft * np.array(tint, np.float32) + level, 0, 255).astype(np.float32)
+
+
+def _lay_over(frame: Array, card: Array, homography: Array) -> None:
+    over = cv2.warpPerspective(card, homography, (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC)
+    alpha = np.clip(over[..., 3:], 0.0, 1.0)
+    frame += (np.clip(over[..., :3], 0, 255) - frame) * alpha
+
+
+def _held(time: float, begin: float, end: float) -> float:
+    """1 from begin to end, 0 outside, as when a lamp is switched off and on again."""
+    return min(1.0, max(0.0, min(time - begin, end - time) / 0.12 + 0.5))
+
+
+def _bump(time: float, begin: float, end: float) -> float:
+    """0 outside begin..end, rising smoothly to 1 in the middle."""
+    if not begin < time < end:
+        return 0.0
+    return math.sin(math.pi * (time - begin) / (end - begin)) ** 2

@@ -1,0 +1,180 @@
+"""The formats, one function each: records in, files out, in constant memory and with the same bytes every time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from streamgate.errors import UsageError
+from streamgate.exports.places import new_file, new_folder
+from streamgate.exports.table import COLUMNS, Kind, Row, row_of, texts_joined
+from streamgate.records import SCHEMA, dumps
+from streamgate.results import Record, Results
+from streamgate.sinks import files
+
+ROWS_A_GROUP = 4096
+"""Rows of a Parquet row group; also what is held in memory at once."""
+
+_HEADER = [column.name for column in COLUMNS]
+_OLD_HEADERS = ",".join(_HEADER[:6]).encode()
+"""How every CSV of ours begins, whichever version wrote it."""
+
+
+def write_csv(results: Results, target: Path, *, overwrite: bool = False) -> int:
+    """`target` as CSV with a header line, UTF-8, LF; null is empty, several reasons are parted by spaces.
+
+    Returns the number of rows. Raises UsageError, SourceError, SinkError.
+    """
+
+    def is_ours(path: Path) -> bool:
+        with open(path, "rb") as file:
+            return file.read(len(_OLD_HEADERS)) == _OLD_HEADERS
+
+    count = 0
+    with new_file(target, overwrite=overwrite, is_ours=is_ours) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
+        writer = csv.DictWriter(text, _HEADER, lineterminator="\n")
+        writer.writeheader()
+        for record in results.faces():
+            writer.writerow(texts_joined(row_of(record)))
+            count += 1
+        text.detach()
+    return count
+
+
+def write_parquet(results: Results, target: Path, *, overwrite: bool = False) -> int:
+    """`target` as Parquet (zstd), a row a face; the file's metadata holds `streamgate.schema`.
+
+    Returns the number of rows. Raises UsageError (also without pyarrow), SourceError, SinkError.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise UsageError("Parquet needs pyarrow: pip install 'streamgate[data]'") from None
+
+    def is_ours(path: Path) -> bool:
+        try:
+            return b"streamgate.schema" in (pq.read_schema(path).metadata or {})
+        except (pa.ArrowException, OSError):
+            return False
+
+    kinds: Mapping[Kind, Any] = {
+        "text": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(),
+        "texts": pa.list_(pa.string()),
+    }  # fmt: skip
+    schema = pa.schema(
+        [(column.name, kinds[column.kind]) for column in COLUMNS], metadata={"streamgate.schema": str(SCHEMA)}
+    )
+    count = 0
+    with (
+        new_file(target, overwrite=overwrite, is_ours=is_ours) as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+        for rows in _groups(map(row_of, results.faces())):
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            count += len(rows)
+    return count
+
+
+def write_imagefolder(results: Results, target: Path, *, overwrite: bool = False) -> int:
+    """`target` as a Hugging Face imagefolder: the crops in their own folders, and `metadata.jsonl`.
+
+    Its rows are those of the other tables with `file_name` for `image`. Returns their number. Raises UsageError,
+    SourceError, SinkError.
+    """
+    count = 0
+    with (
+        new_folder(target, "imagefolder", overwrite=overwrite) as folder,
+        files.sink_errors(target),
+        open(folder / "metadata.jsonl", "xb") as lines,
+    ):
+        for record in results.faces():
+            row = texts_joined(row_of(record))
+            # `datasets` calls the loaded picture "image": the path may not have that name too.
+            row = {"file_name": row.pop("image"), **row}
+            _copy(results.image(record["image"]), folder / record["image"])
+            lines.write(dumps(row).encode() + b"\n")
+            count += 1
+    return count
+
+
+def write_webdataset(
+    results: Results, target: Path, *, overwrite: bool = False, shard_bytes: int = 1_000_000_000
+) -> int:
+    """`target` as WebDataset shards `faces-000000.tar` ...: a sample a face, its crop and its record.
+
+    The key is the crop's path without suffix; fields are `png` and `json`. A shard is at most `shard_bytes` long
+    unless a single sample is longer. Returns the number of samples. Raises UsageError, SourceError, SinkError.
+    """
+    count = 0
+    with new_folder(target, "webdataset", overwrite=overwrite) as folder, files.sink_errors(target):
+        shards = _Shards(folder, shard_bytes)
+        try:
+            for record in results.faces():
+                shards.add(_sample(results, record))
+                count += 1
+        finally:
+            shards.close()
+    return count
+
+
+def _sample(results: Results, record: Record) -> list[tuple[str, bytes]]:
+    """The files of one sample, names and contents."""
+    image = record["image"]
+    key = image.rpartition(".")[0]
+    return [(image, results.image(image).read_bytes()), (f"{key}.json", dumps(record).encode())]
+
+
+class _Shards:
+    """Tar files of bounded size whose bytes depend on the samples alone: no times, no owners."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self._folder = folder
+        self._limit = limit
+        self._count = 0
+        self._file: IO[bytes] | None = None
+        self._tar: tarfile.TarFile | None = None
+
+    def add(self, sample: list[tuple[str, bytes]]) -> None:
+        """Write one sample, in a new shard where this one has no room. Raises OSError."""
+        size = sum(tarfile.BLOCKSIZE + -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE for _, data in sample)
+        if self._tar is None or (self._tar.offset and self._tar.offset + size + tarfile.RECORDSIZE > self._limit):
+            self.close()
+            self._file = open(self._folder / f"faces-{self._count:06d}.tar", "xb")  # noqa: SIM115 - see close()
+            self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+            self._count += 1
+        for name, data in sample:
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(data), 0o644
+            self._tar.addfile(member, io.BytesIO(data))
+
+    def close(self) -> None:
+        """End the shard; closing twice does nothing. Raises OSError."""
+        tar, file = self._tar, self._file
+        self._tar = self._file = None
+        try:
+            if tar is not None:
+                tar.close()
+        finally:
+            if file is not None:
+                file.close()
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # A copy, not a link: who edits the export must not change the results.
+    shutil.copyfile(source, target)
+
+
+def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    rows = iter(rows)
+    while group := list(islice(rows, ROWS_A_GROUP)):
+        yield group
+

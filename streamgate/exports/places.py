@@ -1,0 +1,124 @@
+"""Where an export is written: atomically, and never over what this did not make."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from streamgate.errors import UsageError
+from streamgate.records import dumps
+from streamgate.sinks import files
+from streamgate.sinks.manifest import Manifest
+from streamgate.sources.discovery import EXPORT_RECEIPT, display
+
+RECEIPT = EXPORT_RECEIPT
+"""In a folder of ours: the format and the files that were written."""
+
+
+@contextmanager
+def new_file(path: Path, *, overwrite: bool, is_ours: Callable[[Path], bool]) -> Iterator[IO[bytes]]:
+    """A file that appears whole at `path` when the block ends well.
+
+    Raises UsageError when something is there (with `overwrite`: something that `is_ours` does not know), and
+    SinkError.
+    """
+    if os.path.lexists(path):
+        if not overwrite:
+            raise UsageError(f"{display(path)} exists; give --overwrite to replace it, or another place with -o")
+        if path.is_symlink() or not path.is_file() or not is_ours(path):
+            raise UsageError(f"{display(path)} was not written by `streamgate export`; choose another place with -o")
+    with files.sink_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.atomic_writer(path) as file:
+            yield file
+
+
+@contextmanager
+def new_folder(path: Path, kind: str, *, overwrite: bool) -> Iterator[Path]:
+    """A folder to fill, which appears whole at `path` when the block ends well.
+
+    `kind` is the format, for the receipt. Raises UsageError when something is there that may not go: anything
+    without `overwrite`, with it whatever no receipt lists. Raises SinkError.
+    """
+    path = path.absolute()
+    if os.path.lexists(path) and not _is_empty_folder(path):
+        if not overwrite:
+            raise UsageError(f"{display(path)} exists; give --overwrite to replace it, or another place with -o")
+        _refuse_foreign(path)
+    staging, old = (path.with_name(f".{path.name}.{what}") for what in ("tmp", "old"))
+    lock = files.Lock(staging / ".streamgate" / "lock")
+    with files.sink_errors(path):
+        (staging / ".streamgate").mkdir(parents=True, exist_ok=True)
+    lock.acquire()
+    try:
+        content = staging / "content"
+        # Left by an export that died: we hold the lock.
+        files.remove_tree(content)
+        with files.sink_errors(path):
+            content.mkdir()
+        yield content
+        with files.sink_errors(path):
+            names = sorted(one.relative_to(content).as_posix() for one in content.rglob("*") if one.is_file())
+            receipt = {"program": "streamgate", "format": kind, "files": names}
+            (content / RECEIPT).write_text(dumps(receipt, pretty=True) + "\n", encoding="utf-8")
+            files.sync_tree(content)
+            if os.path.lexists(path):
+                files.remove_tree(old)
+                os.rename(path, old)
+            files.rename_folder(content, path)
+            files.remove_tree(old)
+    finally:
+        files.remove_tree(staging)
+        lock.release()
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+
+
+def _refuse_foreign(path: Path) -> None:
+    listed = _listed(path)
+    if listed is None:
+        raise UsageError(f"{display(path)} was not written by `streamgate export`; choose another place with -o")
+    there = (one.relative_to(path).as_posix() for one in path.rglob("*") if one.is_symlink() or not one.is_dir())
+    for name in there:
+        if name not in listed and name != RECEIPT:
+            raise UsageError(
+                f"{display(path / name)} was not written by `streamgate export`; "
+                "move it away or choose another place with -o"
+            )
+
+
+def _listed(path: Path) -> frozenset[str] | None:
+    """The files that the receipt in `path` lists, None without a receipt of ours."""
+    try:
+        receipt: Any = json.loads((path / RECEIPT).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(receipt, dict) or receipt.get("program") != "streamgate":
+        return None
+    names = receipt.get("files")
+    return frozenset(map(str, names)) if isinstance(names, list) else None
+
+
+def adopt(out: Path, names: Iterable[str]) -> None:
+    """List files below `out` in its manifest, so that `run --overwrite` takes them along. Raises SinkError."""
+    house = out / ".streamgate"
+    if not (house / "manifest.json").is_file():
+        return
+    lock = files.Lock(house / "lock")
+    lock.acquire()
+    try:
+        manifest = Manifest.read(house)
+        owned = tuple(sorted({*manifest.owned, *names}))
+        if owned != tuple(sorted(manifest.owned)):
+            manifest.owned = owned
+            with files.sink_errors(house):
+                manifest.write()
+    finally:
+        lock.release()
+

@@ -1,0 +1,99 @@
+"""A record of faces.jsonl as one row of plain columns, the same in every format that has columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from streamgate.errors import SourceError
+from streamgate.frames import MEASURE_NAMES
+
+Kind = Literal["text", "int", "float", "bool", "texts"]
+Row = dict[str, Any]
+
+_TYPES: dict[Kind, tuple[type, ...]] = {
+    "text": (str,), "int": (int,), "float": (int, float), "bool": (bool,), "texts": (list,),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: its name, what its values are (or null), and where a record has them."""
+
+    name: str
+    kind: Kind
+    path: tuple[str | int, ...]
+
+
+def _plain(kind: Kind, *names: str) -> list[Column]:
+    return [Column(name, kind, (name,)) for name in names]
+
+
+def _columns() -> tuple[Column, ...]:
+    points = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+    return (
+        *_plain("text", "id", "source", "source_id"),
+        *_plain("int", "track_id"),
+        *_plain("text", "person_id"),
+        *_plain("int", "rank"),
+        *_plain("text", "image", "name"),
+        *_plain("int", "frame_index"),
+        *_plain("float", "pts_seconds"),
+        *_plain("bool", "pts_estimated"),
+        *_plain("text", "captured_at"),
+        *_plain("float", "quality", "quality_smoothed", "quality_context"),
+        *_plain("text", "calibration_id"),
+        Column("gate_passed", "bool", ("gate", "passed")),
+        Column("gate_reasons", "texts", ("gate", "reasons")),
+        *(Column(f"box_{side}", "float", ("box", place)) for place, side in enumerate(("x1", "y1", "x2", "y2"))),
+        *(
+            Column(f"{point}_{axis}", "float", ("landmarks", place, number))
+            for place, point in enumerate(points)
+            for number, axis in enumerate("xy")
+        ),
+        *_plain("float", "detection_score"),
+        *(Column(f"pose_{angle}", "float", ("pose", angle)) for angle in ("yaw", "pitch", "roll")),
+        *(
+            Column(f"{name}_{part}", "text" if part == "status" else "float", ("measures", name, part))
+            for name in MEASURE_NAMES
+            for part in ("raw", "scalar", "status")
+        ),
+        *_plain("float", "upscaled"),
+        *(Column(f"track_{key}", "float", ("track", key)) for key in ("first_pts", "last_pts")),
+        *(Column(f"track_{key}", "int", ("track", key)) for key in ("frames_seen", "frames_scored")),
+    )
+
+
+COLUMNS = _columns()
+"""Every column in its order; README names the pattern of their names, tests hold them fast."""
+
+
+def row_of(record: Mapping[str, Any]) -> Row:
+    """The record's values by column name. Raises SourceError where one is not of its column's kind."""
+    return {column.name: _value(record, column) for column in COLUMNS}
+
+
+def texts_joined(row: Row, join: Callable[[list[str]], str] = " ".join) -> Row:
+    """The row with lists of words as one text, for formats without lists."""
+    return {name: join(value) if isinstance(value, list) else value for name, value in row.items()}
+
+
+def _value(record: Mapping[str, Any], column: Column) -> Any:
+    value: Any = record
+    for step in column.path:
+        if isinstance(value, Mapping):
+            value = value.get(step)
+        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+            value = value[step]
+        else:
+            value = None
+        if value is None:
+            return [] if column.kind == "texts" else None
+    wrong = not isinstance(value, _TYPES[column.kind]) or (isinstance(value, bool) and column.kind != "bool")
+    if wrong or (column.kind == "texts" and not all(isinstance(one, str) for one in value)):
+        where = ".".join(map(str, column.path))
+        raise SourceError(
+            f"faces.jsonl: {record.get('id')}: {where} is no {column.kind}; the file is damaged, run again"
+        )
+    return float(value) if column.kind == "float" else value
