@@ -220,6 +220,16 @@ def demo(out: str, models: str, quiet: bool, device: str) -> None:
     raise SystemExit(demo_command(Path(out), models, device, quiet))
 
 
+@cli.command()
+@click.argument("out", metavar="OUT")
+@click.option("--quiet", is_flag=True, help="Errors only.")
+def report(out: str, quiet: bool) -> None:
+    """Write OUT/report.html anew from the results in OUT, a folder of `run`."""
+    from streamgate.commands.report import report_command
+
+    raise SystemExit(report_command(Path(out), quiet=quiet))
+
+
 @cli.group()
 def models() -> None:
     """Weights: list, pull, import, verify."""

@@ -184,6 +184,7 @@ class OutputConfig(_Section):
     size: Annotated[int, Field(ge=64, le=4096)]
     upscale: bool
     candidates: bool
+    report: bool
 
 
 class IdentityConfig(_Section):

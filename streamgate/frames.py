@@ -208,10 +208,20 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """Pass or fail, with the reasons in the order of DESIGN 4.4."""
+    """Pass or fail, with the reasons in the order of DESIGN 4.4.
+
+    `shortfall` says how far beyond its limit the worst of the measures is that gave a reason, as a share of what
+    there is: 0 at the limit, 1 for the worst there can be. It orders near misses and is in no record.
+    """
 
     passed: bool
     reasons: tuple[str, ...] = ()
+    shortfall: float = field(default=0.0, compare=False)
+
+    @property
+    def verdict(self) -> bool | None:
+        """Passed or turned away; None when scoring stopped before either was sure."""
+        return self.passed if self.passed or self.reasons else None
 
 
 @dataclass(slots=True, eq=False)
@@ -295,11 +305,22 @@ class BestShot:
 
 
 @dataclass(frozen=True, slots=True)
+class NearMiss:
+    """A face that the gate turned away and that came nearest to passing.
+
+    `image` is a small FFHQ-aligned picture of it, RGB uint8 (128, 128, 3).
+    """
+
+    candidate: Candidate
+    image: Array
+
+
+@dataclass(frozen=True, slots=True)
 class TrackEnd:
     """A track has ended: its kept shots (possibly none) and why candidates were turned away.
 
     `rejected` counts evaluated faces by gate reason; `reasons` are those of the best near miss, for a
-    track that keeps nothing.
+    track that keeps nothing. `near_misses` are the best few, nearest first, when they were asked for.
     """
 
     track: TrackInfo
@@ -308,6 +329,7 @@ class TrackEnd:
     reasons: tuple[str, ...]
     source_id: str
     epoch: str = "0"
+    near_misses: tuple[NearMiss, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from typing import Any, Self
 
 from streamgate import Gate
 from streamgate.frames import BestShot, Candidate, TrackEnd
+from streamgate.quality.heatmap import heatmap_png
 from streamgate.records import face_record
-from streamgate.service.heatmap import heatmap_png
 from streamgate.service.state import LatestFace, QualityPoint, ServiceState, StreamMeter, StreamState, utc_text
 from streamgate.sinks.base import SourceInfo, SourceResult
 from streamgate.sinks.images import encode_jpeg

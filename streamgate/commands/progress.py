@@ -144,6 +144,8 @@ class RunDisplay:
         self._console.print(
             f"{kept} face{'' if kept == 1 else 's'} kept in {escape(str(out))} ({seconds:.1f} s)"
         )
+        if (out / "report.html").is_file():
+            self._console.print(f"report: {escape(str(out / 'report.html'))}")
 
 
 def _mostly_small(result: SourceResult) -> bool:

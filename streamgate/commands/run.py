@@ -77,7 +77,10 @@ def run_command(request: RunRequest) -> int:
             absent = ", ".join(f"{name} ({why})" for name, why in info.absent_measures.items())
             display.note(f"measures left out: {absent}")
         sinks: list[Sink] = [
-            DiskSink(request.out, info, overwrite=request.overwrite, candidates=config.output.candidates)
+            DiskSink(
+                request.out, info, overwrite=request.overwrite,
+                candidates=config.output.candidates, report=config.output.report,
+            )
         ]
         sinks += [open_sink(url, info) for url in request.sinks]
         if request.as_json:

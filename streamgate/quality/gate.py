@@ -31,32 +31,28 @@ class GateRules:
     ) -> GateResult:
         """Judge one face of an upright frame of `width` x `height` source pixels."""
         config = self.config
-        found = set()
+        found: dict[str, float] = {}
 
-        def below(name: str, limit: float) -> bool:
-            scalar = measures[name].scalar if name in self.names else None
-            return scalar is not None and scalar < limit
+        def floor(reason: str, value: float | None, limit: float) -> None:
+            if value is not None and value < limit:
+                found[reason] = 1.0 - value / limit
 
-        if below("serfiq", config.min_serfiq):
-            found.add("serfiq_low")
-        if below("ifqa", config.min_ifqa):
-            found.add("ifqa_low")
+        def scalar(name: str) -> float | None:
+            return measures[name].scalar if name in self.names else None
+
+        floor("serfiq_low", scalar("serfiq"), config.min_serfiq)
+        floor("ifqa_low", scalar("ifqa"), config.min_ifqa)
         for name, limit in (("yaw", config.max_yaw), ("pitch", config.max_pitch)):
             raw = measures[name].raw if name in self.names else None
             if raw is not None and abs(raw) > limit:
-                found.add(name)
-        if min(face.box[2] - face.box[0], face.box[3] - face.box[1]) < config.min_size_px(width, height):
-            found.add("small")
-        inside = measures["edge"].raw if "edge" in self.names else None
-        if inside is not None and inside < config.min_edge:
-            found.add("edge")
-        if below("sharpness", config.min_sharpness):
-            found.add("blurred")
-        if below("exposure", config.min_exposure):
-            found.add("dark" if (evidence.mean_luma or 0.0) < 128.0 else "bright")
-        if below("occlusion", config.min_occlusion):
-            found.add("occluded")
-        if below("eyes", config.min_eyes):
-            found.add("eyes_closed")
+                found[name] = min(1.0, (abs(raw) - limit) / 90.0)
+        side = float(min(face.box[2] - face.box[0], face.box[3] - face.box[1]))
+        floor("small", side, config.min_size_px(width, height))
+        floor("edge", measures["edge"].raw if "edge" in self.names else None, config.min_edge)
+        floor("blurred", scalar("sharpness"), config.min_sharpness)
+        floor("dark" if (evidence.mean_luma or 0.0) < 128.0 else "bright", scalar("exposure"), config.min_exposure)
+        floor("occluded", scalar("occlusion"), config.min_occlusion)
+        floor("eyes_closed", scalar("eyes"), config.min_eyes)
         complete = all(measures[name].status is Status.OK for name in self.names)
-        return GateResult(complete and not found, tuple(reason for reason in REASONS if reason in found))
+        reasons = tuple(reason for reason in REASONS if reason in found)
+        return GateResult(complete and not found, reasons, max(found.values(), default=0.0))

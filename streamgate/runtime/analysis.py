@@ -16,6 +16,7 @@ from streamgate.runtime.following import Moment
 from streamgate.runtime.scoring import FaceScorer
 from streamgate.selection.candidates import TrackSelector
 from streamgate.selection.keeper import Ranked
+from streamgate.selection.nearmisses import distance_from_passing
 from streamgate.selection.steps import Infer, run_together
 
 
@@ -37,6 +38,7 @@ class Analysis:
     Args:
         emit_candidate: called with every evaluated face, in order of time within its track.
         infer: runs networks, see `run_together`.
+        near_misses: how many faces that nearly passed an ended track brings with it.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Analysis:
         calibration_id: str,
         emit_candidate: Callable[[Candidate], None],
         epoch: str = "0",
+        near_misses: int = 0,
     ) -> None:
         self.counts = AnalysisCounts()
         self._config = config
@@ -60,9 +63,10 @@ class Analysis:
         self._calibration_id = calibration_id
         self._emit_candidate = emit_candidate
         self._epoch = epoch
+        self._near_misses = near_misses
         self._selectors: dict[int, TrackSelector] = {}
         self._rejected: dict[int, Counter[str]] = {}
-        self._near_misses: dict[int, Candidate] = {}
+        self._nearest: dict[int, Candidate] = {}
         self._people: set[int] = set()
 
     def take(self, moment: Moment) -> Iterator[TrackEnd]:
@@ -109,12 +113,14 @@ class Analysis:
             yield self._ended(selector)
         for track_id in track_ids:
             self._rejected.pop(track_id)
-            self._near_misses.pop(track_id, None)
+            self._nearest.pop(track_id, None)
             self._people.discard(track_id)
 
     def _selector(self, track_id: int) -> TrackSelector:
         if track_id not in self._selectors:
-            self._selectors[track_id] = TrackSelector(track_id, self._config, self._scorer)
+            self._selectors[track_id] = TrackSelector(
+                track_id, self._config, self._scorer, near_misses=self._near_misses
+            )
             self._rejected[track_id] = Counter()
         return self._selectors[track_id]
 
@@ -124,10 +130,11 @@ class Analysis:
         self.counts.tracks += 1
         self.counts.kept += len(shots)
         self.counts.faces_scored += selector.frames_scored
-        nearest = self._near_misses.get(selector.track_id)
+        nearest = self._nearest.get(selector.track_id)
         reasons = nearest.gate.reasons if nearest is not None and not shots else ()
         rejected = dict(self._rejected[selector.track_id])
-        return TrackEnd(track, shots, rejected, reasons, self._source_id, self._epoch)
+        misses = tuple(selector.near_misses.finish())
+        return TrackEnd(track, shots, rejected, reasons, self._source_id, self._epoch, misses)
 
     def _shot(self, track: TrackInfo, ranked: Ranked) -> BestShot:
         candidate = ranked.candidate
@@ -162,9 +169,9 @@ class Analysis:
         for candidate in selector.drain():
             self._rejected[selector.track_id].update(candidate.gate.reasons)
             if candidate.gate.reasons:
-                before = self._near_misses.get(selector.track_id)
-                if before is None or _distance_from_passing(candidate) < _distance_from_passing(before):
-                    self._near_misses[selector.track_id] = candidate
+                before = self._nearest.get(selector.track_id)
+                if before is None or distance_from_passing(candidate) < distance_from_passing(before):
+                    self._nearest[selector.track_id] = candidate
             self.counts.rejected.update(candidate.gate.reasons)
             self._emit_candidate(candidate)
 
@@ -173,8 +180,3 @@ def _info(selector: TrackSelector) -> TrackInfo:
     return TrackInfo(
         selector.track_id, selector.first_pts, selector.last_pts, selector.frames_seen, selector.frames_scored
     )
-
-
-def _distance_from_passing(candidate: Candidate) -> tuple[int, float]:
-    """Orders candidates that did not pass: fewest reasons first, then the better looking ones."""
-    return (len(candidate.gate.reasons), -(candidate.quality or 0.0))

@@ -28,6 +28,8 @@ AHEAD = 12
 """Decoded frames that may wait for analysis: enough to decode on while a few faces are scored."""
 AHEAD_BYTES = 48 << 20
 """... unless they are very large."""
+NEAR_MISSES = 3
+"""Faces of each track that nearly passed, for the report."""
 MOMENTS_AHEAD = 8
 """Frames that following may be ahead of choosing; of them only the faces' regions are held."""
 
@@ -94,6 +96,7 @@ class Pipeline:
             source_id=source.source_id,
             calibration_id=self._calibration_id,
             emit_candidate=emit_candidate,
+            near_misses=NEAR_MISSES,
         )
         follower = Follower(self._config, self._infer)
         began = time.perf_counter()

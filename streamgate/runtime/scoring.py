@@ -22,6 +22,8 @@ from streamgate.quality.proxy import yaw_proxy
 from streamgate.selection.steps import Ask, Steps
 from streamgate.tracking.overlap import iou
 
+THUMBNAIL_SIDE = 128
+"""Side of the small pictures of near misses."""
 REFINE_SIDE = 160
 """Side of the region on which landmarks are refined, pixels; a face fills a little over half of it."""
 REFINE_GROWTH = 0.4
@@ -119,6 +121,14 @@ class FaceScorer:
         when `output.upscale` is off."""
         side = self.crop_side(candidate.face)
         return picture.warp(ffhq_matrix(candidate.face.landmarks, side), side)
+
+    def thumbnail(self, candidate: Candidate, picture: Picture) -> Array | None:
+        """The square of `crop`, RGB uint8 (128, 128, 3); None where the landmarks coincide."""
+        try:
+            matrix = ffhq_matrix(candidate.face.landmarks, THUMBNAIL_SIDE)
+        except ValueError:
+            return None
+        return picture.warp(matrix, THUMBNAIL_SIDE)
 
     def crop_side(self, face: Face) -> int:
         """Side of the kept picture in pixels."""

@@ -18,6 +18,7 @@ import numpy as np
 from streamgate.config import Config
 from streamgate.frames import Array, Candidate, Face, Frame, Picture
 from streamgate.selection.keeper import Keeper
+from streamgate.selection.nearmisses import NearMisses
 from streamgate.selection.steps import Steps
 
 TRIES = 3
@@ -44,6 +45,10 @@ class CandidateScorer(Protocol):
         """The picture to be kept."""
         ...
 
+    def thumbnail(self, candidate: Candidate, picture: Picture) -> Array | None:
+        """A small picture of the same square; None where its landmarks define none. Asked for near misses only."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class Glimpse:
@@ -62,9 +67,11 @@ class Glimpse:
 class TrackSelector:
     """Chooses and scores the faces of one track, and keeps its best."""
 
-    def __init__(self, track_id: int, config: Config, scorer: CandidateScorer) -> None:
+    def __init__(self, track_id: int, config: Config, scorer: CandidateScorer, *, near_misses: int = 0) -> None:
+        """near_misses: how many faces that nearly passed are remembered with a small picture."""
         self.track_id = track_id
         self.keeper = Keeper(config.keep, config.smoothing, scorer.crop)
+        self.near_misses = NearMisses(near_misses, lambda candidate, picture: scorer.thumbnail(candidate, picture))
         self.first_pts = 0.0
         self.last_pts = 0.0
         self.frames_seen = 0
@@ -283,12 +290,15 @@ class TrackSelector:
 
     def _let_go(self, before: float) -> None:
         """Drop judged faces earlier than `before`; the later ones may be neighbours of the next bucket's."""
+        settled: list[tuple[Candidate, Picture]] = []
         while self._glimpses and self._glimpses[0].frame.pts_seconds < before:
             glimpse = self._glimpses.popleft()
             self._dropped_pts = glimpse.frame.pts_seconds
             # The fallback's figures are not final before the track is.
             if glimpse.candidate is not None and glimpse.glanced and glimpse is not self._fallback:
                 self._done.append(glimpse.candidate)
+                settled.append((glimpse.candidate, glimpse.frame.picture))
+        self.near_misses.offer(settled)
         if before == np.inf and self._fallback is not None and self._fallback.candidate is not None:
             self._done.append(self._fallback.candidate)
             self._fallback = None

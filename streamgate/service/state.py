@@ -128,9 +128,7 @@ class QualityPoint:
     @classmethod
     def of(cls, candidate: Candidate) -> QualityPoint:
         """The point of an evaluated candidate."""
-        gate = candidate.gate
-        verdict = gate.passed if gate.passed or gate.reasons else None
-        return cls(candidate.pts_seconds, candidate.quality, verdict)
+        return cls(candidate.pts_seconds, candidate.quality, candidate.gate.verdict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from streamgate.config import Config
 from streamgate.frames import BestShot, Candidate, TrackEnd
+from streamgate.quality.heatmap import heatmap_png
 from streamgate.records import Record, face_record, missed_record, track_record
 from streamgate.runtime.analysis import Analysis
 from streamgate.runtime.following import Follower
@@ -23,7 +24,6 @@ from streamgate.runtime.scoring import FaceScorer
 from streamgate.selection.steps import Infer
 from streamgate.service.delivery import LiveEvent
 from streamgate.service.framequeue import Arrivals, FrameQueue, Moment
-from streamgate.service.heatmap import heatmap_png
 from streamgate.service.state import LatestFace, QualityPoint, ServiceState, utc_text
 from streamgate.sinks.images import encode_jpeg
 from streamgate.sinks.livefolder import LiveFolder

@@ -5,8 +5,9 @@ OUT/.streamgate/staging/<source_id>/                    a source that is not com
 OUT/<source_id>/track_0001/1.png                        crops, FFHQ-aligned; the name is the rank
 OUT/<source_id>/faces.jsonl, tracks.jsonl               kept faces by (track, rank); every track's end
 OUT/<source_id>/candidates.jsonl.gz                     every evaluated face, in the order of evaluation
+OUT/<source_id>/report.jsonl.gz                         small pictures and series for the report
 OUT/<source_id>/source.json                             how the source went
-OUT/faces.jsonl, summary.json                           derived from the committed sources
+OUT/faces.jsonl, summary.json, report.html, report/     derived from the committed sources
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import gzip
 import os
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -24,6 +25,7 @@ from typing import IO, Self
 from streamgate.errors import SinkError, SourceError, UsageError
 from streamgate.frames import Candidate, TrackEnd
 from streamgate.records import candidate_record, dumps, face_record, image_path, source_record, track_record
+from streamgate.report.notes import NOTES_NAME, SourceNotes
 from streamgate.sinks import files
 from streamgate.sinks.base import RunInfo, SourceInfo, SourceResult
 from streamgate.sinks.derive import derive
@@ -31,7 +33,7 @@ from streamgate.sinks.images import encode_png
 from streamgate.sinks.manifest import DERIVED, Manifest, run_record
 from streamgate.sinks.shelf import Shelf
 
-_RESERVED = frozenset({*DERIVED, "report.html", "persons.jsonl", "shards", "clips", "exports"})
+_RESERVED = frozenset({*DERIVED, "report.html", "report", "persons.jsonl", "shards", "clips", "exports"})
 """Names directly in OUT that a source may not have: they are, or will be, ours."""
 
 
@@ -41,16 +43,19 @@ class DiskSink:
     Entering locks the folder and refuses what cannot end well: a folder in use, not writable, or with results
     of an earlier run (unless `overwrite`, which removes what that run's manifest lists as soon as the first
     source opens: a run that fails before that has cost nothing). Without `candidates` no candidates.jsonl.gz
-    is written.
+    is written; with `report` so is report.html, and with each source what it shows.
 
     Raises SinkError, and UsageError for earlier results without `overwrite`. Safe for several threads.
     """
 
-    def __init__(self, out: Path, run: RunInfo, *, overwrite: bool = False, candidates: bool = True) -> None:
+    def __init__(
+        self, out: Path, run: RunInfo, *, overwrite: bool = False, candidates: bool = True, report: bool = False
+    ) -> None:
         self._out = Path(out)
         self._run = run
         self._overwrite = overwrite
         self._candidates = candidates
+        self._report = report
         self._house = self._out / ".streamgate"
         self._staging = self._house / "staging"
         self._lock = files.Lock(self._house / "lock")
@@ -79,7 +84,7 @@ class DiskSink:
         return self
 
     def _refuse_to_lose(self) -> None:
-        for name in DERIVED:
+        for name in (*DERIVED, "report.html") if self._report else DERIVED:
             if name not in self._manifest.owned and os.path.lexists(self._out / name):
                 raise SinkError(
                     f"{self._out / name} exists and was not written by streamgate; "
@@ -112,7 +117,9 @@ class DiskSink:
                     f"{self._out / source_id} exists and is not of this run; "
                     "move it or choose another folder with -o"
                 )
-            writer = _DiskWriter(self, source, self._staging / source_id, candidates=self._candidates)
+            writer = _DiskWriter(
+                self, source, self._staging / source_id, candidates=self._candidates, report=self._report
+            )
             self._open[source_id] = writer
             return writer
 
@@ -159,6 +166,10 @@ class DiskSink:
 
     def _derive(self, results: list[SourceResult], timing: Mapping[str, float], *, complete: bool) -> None:
         derive(self._out, self._manifest.present(), self._run, results, timing, complete=complete)
+        if self._report:
+            from streamgate.report.write import write_report
+
+            write_report(self._out, self._manifest)
         with files.sink_errors(self._house):
             self._manifest.write()
 
@@ -180,25 +191,31 @@ class DiskSink:
 class _DiskWriter:
     """One source on its way to disk; everything lies in its staging folder. One thread at a time."""
 
-    def __init__(self, sink: DiskSink, source: SourceInfo, folder: Path, *, candidates: bool) -> None:
+    def __init__(
+        self, sink: DiskSink, source: SourceInfo, folder: Path, *, candidates: bool, report: bool
+    ) -> None:
         self._sink = sink
         self._source = source
         self._folder = folder
         self._names: list[str] = []
         self._ended = False
         self._candidates: _GzipLines | None = None
+        self._notes = SourceNotes() if report else None
         with files.sink_errors(folder):
             folder.mkdir()
             self._faces = Shelf(folder.parent)
             self._tracks = Shelf(folder.parent)
+            self._noted = Shelf(folder.parent)
             if candidates:
                 self._names.append("candidates.jsonl.gz")
                 self._candidates = _GzipLines(folder / "candidates.jsonl.gz")
 
     def evaluated(self, candidate: Candidate) -> None:
         """Stream the candidate to candidates.jsonl.gz; the caller's order must not depend on chance."""
+        if self._notes is not None:
+            self._notes.evaluated(candidate)
         if self._candidates is not None:
-            line = dumps(candidate_record(candidate, self._source.source_id))
+            line = dumps(candidate_record(candidate, self._source.source_id)).encode()
             with files.sink_errors(self._folder):
                 self._candidates.write(line)
 
@@ -212,6 +229,8 @@ class _DiskWriter:
                 self._write(name, encode_png(shot.image))
                 self._faces.put((track_id, shot.rank), dumps(face_record(shot, path)).encode() + b"\n")
             self._tracks.put((track_id, 0), dumps(track_record(ended)).encode() + b"\n")
+            if self._notes is not None:
+                self._noted.put((track_id, 0), dumps(self._notes.track(ended)).encode())
 
     def commit(self, result: SourceResult) -> None:
         with files.sink_errors(self._folder):
@@ -219,6 +238,8 @@ class _DiskWriter:
                 self._candidates.close()
             self._write("faces.jsonl", self._faces)
             self._write("tracks.jsonl", self._tracks)
+            if self._notes is not None:
+                self._write_notes()
             self._write("source.json", (dumps(source_record(result), pretty=True) + "\n").encode())
         self._sink._publish(self._source.source_id, self._folder, tuple(sorted(self._names)))
         self._end()
@@ -237,9 +258,15 @@ class _DiskWriter:
                 file.write(piece)
         self._names.append(name)
 
+    def _write_notes(self) -> None:
+        with closing(_GzipLines(self._folder / NOTES_NAME)) as target:
+            for line in self._noted.in_order():
+                target.write(line)
+        self._names.append(NOTES_NAME)
+
     def _end(self) -> None:
         self._ended = True
-        for part in (self._candidates, self._faces, self._tracks):
+        for part in (self._candidates, self._faces, self._tracks, self._noted):
             with suppress(OSError):  # a full disk shows again while closing
                 if part is not None:
                     part.close()
@@ -253,8 +280,8 @@ class _GzipLines:
         self._file: IO[bytes] = open(path, "xb")  # noqa: SIM115 - closed in close()
         self._gzip = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=self._file, mtime=0)
 
-    def write(self, line: str) -> None:
-        self._gzip.write(line.encode() + b"\n")
+    def write(self, line: bytes) -> None:
+        self._gzip.write(line + b"\n")
 
     def close(self) -> None:
         """Write what is buffered. Raises OSError; closing twice does nothing."""

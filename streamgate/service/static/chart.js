@@ -1,18 +1,23 @@
 // A track's quality over time: a curve, a point an evaluated face, below it where the gate was open and shut.
 
-import { draw, make, one, say } from "./dom.js";
+import { draw, make, say } from "./dom.js";
 
-const HEIGHT = 190;
 const LEFT = 30;
 const RIGHT = 10;
 const TOP = 12;
 const BAND = 10; // height of the gate's band
 const AXIS = 22; // room for the times
 
+let patterns = 0; // a pattern of a chart that is not shown would hide those that use it
+
 export class Chart {
-  constructor(holder, readout) {
+  // `openKey`: the legend's entry for faces without a verdict, shown only where there are some.
+  constructor(holder, readout, { height = 190, openKey = null } = {}) {
     this.holder = holder;
     this.readout = readout;
+    this.height = height;
+    this.openKey = openKey;
+    this.pattern = `shut-${(patterns += 1)}`;
     this.points = [];
     this.place = null;
     new ResizeObserver(() => this.render()).observe(holder);
@@ -24,9 +29,11 @@ export class Chart {
   }
 
   // `points`: {pts_seconds, quality or null, passed (null: no verdict)}; `chosen`: pts_seconds of the face, `start`: of its track.
-  set(points, chosen, start, end) {
+  // `picks`: further faces to mark, {pts_seconds, quality}; with null for `chosen` they are all there is.
+  set(points, chosen, start, end, picks = []) {
     this.points = points;
     this.chosen = chosen;
+    this.picks = picks;
     this.start = Math.min(start, points[0]?.pts_seconds ?? start);
     this.end = Math.max(end, points.at(-1)?.pts_seconds ?? end, this.start + 0.001);
     this.place = null;
@@ -40,7 +47,7 @@ export class Chart {
   }
 
   y(quality) {
-    const floor = HEIGHT - AXIS - BAND - 8;
+    const floor = this.height - AXIS - BAND - 8;
     return floor - (quality / 100) * (floor - TOP);
   }
 
@@ -50,7 +57,7 @@ export class Chart {
     this.width = width;
     const passed = this.points.filter((point) => point.passed).length;
     const svg = draw("svg", {
-      viewBox: `0 0 ${width} ${HEIGHT}`,
+      viewBox: `0 0 ${width} ${this.height}`,
       preserveAspectRatio: "none",
       role: "img",
       tabindex: this.points.length ? "0" : null,
@@ -59,7 +66,7 @@ export class Chart {
         `${passed} passed the gate. Arrow keys read single points.`,
     });
     svg.append(
-      draw("defs", {}, draw("pattern", { id: "shut", width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(25)" }, draw("line", { class: "hatch", x1: 1, y1: 0, x2: 1, y2: 5 }))),
+      draw("defs", {}, draw("pattern", { id: this.pattern, width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(25)" }, draw("line", { class: "hatch", x1: 1, y1: 0, x2: 1, y2: 5 }))),
     );
     for (const level of [0, 50, 100]) {
       const y = Math.round(this.y(level)) + 0.5;
@@ -70,7 +77,7 @@ export class Chart {
     }
     for (const seconds of ticks(this.end - this.start, Math.max(2, Math.floor(width / 110)))) {
       const x = this.x(this.start + seconds);
-      svg.append(draw("text", { x, y: HEIGHT - 4, "text-anchor": x > width - 30 ? "end" : "middle" }, `${trimmed(seconds)} s`));
+      svg.append(draw("text", { x, y: this.height - 4, "text-anchor": x > width - 30 ? "end" : "middle" }, `${trimmed(seconds)} s`));
     }
     svg.append(...this.band());
     const scored = this.points.filter((point) => point.quality !== null);
@@ -85,25 +92,35 @@ export class Chart {
         svg.append(draw("circle", { class: point.passed ? "point passed" : "point", cx: this.x(point.pts_seconds), cy: this.y(point.quality), r: 2.75 }));
       }
     }
-    this.cursor = draw("line", { class: "cursor", y1: TOP, y2: HEIGHT - AXIS, visibility: "hidden" });
+    this.cursor = draw("line", { class: "cursor", y1: TOP, y2: this.height - AXIS, visibility: "hidden" });
     svg.append(this.cursor);
-    const own = nearest(this.points, this.chosen);
-    const x = this.x(this.chosen);
-    svg.append(draw("line", { class: "chosen-line", x1: x, x2: x, y1: TOP, y2: HEIGHT - AXIS }));
-    if (own && own.quality !== null) svg.append(draw("circle", { class: "chosen", cx: x, cy: this.y(own.quality), r: 6 }));
+    for (const pick of this.picks) {
+      if (pick.pts_seconds !== this.chosen) svg.append(...this.mark(pick, this.chosen === null ? 5.5 : 4));
+    }
+    if (this.chosen !== null) {
+      const own = this.picks.find((pick) => pick.pts_seconds === this.chosen) ?? nearest(this.points, this.chosen);
+      svg.append(...this.mark({ pts_seconds: this.chosen, quality: own?.quality ?? null }, 6));
+    }
+    svg.style.height = `${this.height}px`;
     this.holder.replaceChildren(this.points.length ? svg : make("p", { class: "note" }, "Nothing is known about this track yet."));
+  }
+
+  mark({ pts_seconds, quality }, r) {
+    const x = this.x(pts_seconds);
+    const line = draw("line", { class: "chosen-line", x1: x, x2: x, y1: TOP, y2: this.height - AXIS });
+    return quality === null ? [line] : [line, draw("circle", { class: "chosen", cx: x, cy: this.y(quality), r })];
   }
 
   // Each evaluated face stands for the time half way to its neighbours.
   band() {
-    const top = HEIGHT - AXIS - BAND;
+    const top = this.height - AXIS - BAND;
     const all = runs(this.points, this.start, this.end);
-    one("key-open").hidden = all.every((run) => run.passed !== null);
+    if (this.openKey) this.openKey.hidden = all.every((run) => run.passed !== null);
     return all.map(({ from, to, passed }) => {
       const x = this.x(from);
       const width = Math.max(passed === null ? 0 : 2, this.x(to) - x);
       if (passed === null) return draw("rect", { class: "band-open", x, y: top + BAND / 2 - 1, width, height: 2 });
-      return draw("rect", { x, y: top, width, height: BAND, rx: 1.5, ...(passed ? { class: "band-passed" } : { fill: "url(#shut)" }) });
+      return draw("rect", { x, y: top, width, height: BAND, rx: 1.5, ...(passed ? { class: "band-passed" } : { fill: `url(#${this.pattern})` }) });
     });
   }
 
@@ -119,7 +136,7 @@ export class Chart {
     if (!(event.key in steps) || !this.points.length) return;
     event.preventDefault();
     event.stopPropagation();
-    const from = this.place ?? this.points.indexOf(nearest(this.points, this.chosen));
+    const from = this.place ?? this.points.indexOf(nearest(this.points, this.chosen ?? this.start));
     this.show(Math.min(this.points.length - 1, Math.max(0, from + steps[event.key])));
   }
 

@@ -2,7 +2,8 @@
 
 import { addressOf, ask, Missing } from "./api.js";
 import { Chart } from "./chart.js";
-import { make, meter, one, say } from "./dom.js";
+import { make, one, say } from "./dom.js";
+import { measureRows } from "./measures.js";
 import { momentOf } from "./wall.js";
 import * as words from "./words.js";
 
@@ -10,7 +11,7 @@ export class Detail {
   constructor(wall) {
     this.wall = wall;
     this.dialog = one("detail");
-    this.chart = new Chart(one("chart"), one("course-readout"));
+    this.chart = new Chart(one("chart"), one("course-readout"), { openKey: one("key-open") });
     this.view = "photo";
     this.face = null;
     one("close").addEventListener("click", () => this.dialog.close());
@@ -76,10 +77,7 @@ export class Detail {
     const gate = one("gate");
     gate.className = record.gate.passed ? "gate" : "gate shut";
     say(gate, record.gate.passed ? "Passed the gate" : `Turned away: ${words.reasons(record.gate)}`);
-    const failing = words.failing(record.gate);
-    one("measures").replaceChildren(
-      ...words.MEASURES.map(([name, label, hint]) => row(name, label, hint, record.measures[name], failing.has(name))),
-    );
+    one("measures").replaceChildren(...measureRows(record));
 
     this.chart.set(face.series, record.pts_seconds, record.track.first_pts, record.track.last_pts);
     one("meta").replaceChildren(...facts(face).map(([term, text]) => make("div", {}, make("dt", {}, term), make("dd", {}, text))));
@@ -132,21 +130,6 @@ export class Detail {
   leave() {
     if (location.hash.startsWith("#face=")) history.replaceState(null, "", location.pathname);
   }
-}
-
-function row(name, label, hint, measure, failing) {
-  const title = make("span", { title: hint }, label);
-  if (measure.status !== "ok") {
-    return make("li", { class: "measure absent" }, title, make("span", { class: "why" }, words.status(measure)));
-  }
-  return make(
-    "li",
-    { class: failing ? "measure failing" : "measure" },
-    title,
-    meter(measure.scalar / 100, failing),
-    make("span", { class: "scalar" }, words.whole(measure.scalar)),
-    make("span", { class: "raw" }, words.raw(name, measure)),
-  );
 }
 
 function facts({ record, image }) {

@@ -44,8 +44,12 @@ export const STATES = {
   failed: "Refused",
 };
 
+export function reason(name) {
+  return REASONS[name]?.[1] ?? name;
+}
+
 export function reasons(gate) {
-  return gate.reasons.map((name) => REASONS[name]?.[1] ?? name).join(", ");
+  return gate.reasons.map(reason).join(", ");
 }
 
 // The measures for which a gate stayed shut.
@@ -73,6 +77,26 @@ export function raw(name, measure) {
 
 export function status(measure) {
   return STATUSES[measure.status] ?? measure.status;
+}
+
+// A time within a source: 0:04.2, 1:02:07.5.
+export function position(seconds) {
+  const tenths = Math.round(seconds * 10);
+  const [hours, minutes, rest] = [Math.floor(tenths / 36000), Math.floor(tenths / 600) % 60, (tenths % 600) / 10];
+  const padded = rest.toFixed(1).padStart(4, "0");
+  return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${padded}` : `${minutes}:${padded}`;
+}
+
+// A length of time: 12 s, 3 min 20 s, 5 h 12 min.
+export function duration(seconds) {
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${grouped(Math.floor(whole / 3600))} h ${Math.floor(whole / 60) % 60} min`;
+}
+
+export function count(number, one, many = `${one}s`) {
+  return `${grouped(number)} ${number === 1 ? one : many}`;
 }
 
 export function whole(value) {

@@ -32,9 +32,8 @@ def heatmap_png(ifqa_map: Array) -> bytes:
     Red is 0 (unlike a clean photograph), through orange and yellow to a hint of pale blue, 1.
     """
     level = cv2.resize(np.asarray(ifqa_map, np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    level = np.clip(np.nan_to_num(level), 0.0, 1.0)
-    red, green, blue, alpha = (np.interp(level, _LEVELS, channel) for channel in _COLOURS.T)
-    alpha = alpha * _weight()
+    red, green, blue, alpha = np.moveaxis(colours(np.clip(np.nan_to_num(level), 0.0, 1.0)), -1, 0)
+    alpha = alpha * weight(SIDE)
     picture = np.round(np.stack([blue, green, red, alpha], axis=-1)).astype(np.uint8)
     done, data = cv2.imencode(".png", picture)
     if not done:
@@ -42,9 +41,14 @@ def heatmap_png(ifqa_map: Array) -> bytes:
     return data.tobytes()
 
 
-def _weight() -> Array:
-    """How strongly the map shows, (SIDE, SIDE) in 0..1."""
-    axis = (np.arange(SIDE) + 0.5) / SIDE
+def colours(levels: Array) -> Array:
+    """The colours of levels 0..1 of any shape: RGBA 0..255, float64, with an axis more; see `heatmap_png`."""
+    return np.stack([np.interp(levels, _LEVELS, channel) for channel in _COLOURS.T], axis=-1)
+
+
+def weight(side: int) -> Array:
+    """How strongly a map of `side` cells a side shows, (side, side) in 0..1: little outside the face."""
+    axis = (np.arange(side) + 0.5) / side
     across, down = (axis - _CENTRE[0]) / _HALF_AXES[0], (axis - _CENTRE[1]) / _HALF_AXES[1]
     radius = np.hypot(across[None, :], down[:, None])
     inside = np.clip((1 + _FADE - radius) / (2 * _FADE), 0.0, 1.0)

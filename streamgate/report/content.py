@@ -1,0 +1,325 @@
+"""From records to what the page shows: groups of faces with their tracks, histograms, settings."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+import cv2
+import numpy as np
+
+from streamgate import __version__
+from streamgate.config import load_config
+from streamgate.frames import Array
+from streamgate.quality.heatmap import colours, weight
+from streamgate.records import Record
+from streamgate.report.folder import NotesShelf, RunFolder
+from streamgate.report.notes import HEAT_SIDE, HEAT_SIGNS, Point, Series, note_record, thumbnail
+
+QUALITY_STEP = 5
+YAW_STEP = 5
+
+
+@dataclass(slots=True)
+class FaceEntry:
+    """A kept face as the page orders it; `record` is its line of faces.jsonl."""
+
+    record: Record
+
+    @property
+    def quality(self) -> float:
+        quality = self.record.get("quality")
+        return float(quality) if isinstance(quality, (int, float)) else -1.0
+
+    @property
+    def track(self) -> tuple[str, int]:
+        return self.record["source_id"], self.record["track_id"]
+
+
+@dataclass(slots=True)
+class Group:
+    """What one section of the page shows: a person, or a source where persons are not known.
+
+    `faces` stand best first, `tracks` by source and id, those that keep nothing included in a source's group.
+    """
+
+    key: str
+    kind: str
+    name: str
+    faces: list[FaceEntry] = field(default_factory=list)
+    tracks: list[tuple[str, int]] = field(default_factory=list)
+
+
+class Content:
+    """All that a report says, read from `folder`; pixels are read from the notes as they are asked for."""
+
+    def __init__(self, folder: RunFolder, names: Mapping[str, str] | None = None) -> None:
+        """names: what users call persons, by person_id."""
+        self.folder = folder
+        self._shelf = NotesShelf(folder)
+        self._titles = _titles(folder.summary["sources"])
+        self._made: dict[str, dict[int, Series]] = {}
+        faces = [FaceEntry(record) for record in folder.faces()]
+        self.face_count = len(faces)
+        self.by_person = any(face.record.get("person_id") is not None for face in faces)
+        self._track_ids = {
+            source_id: [(one["track_id"], one["kept"]) for one in folder.tracks(source_id)]
+            for source_id in folder.source_ids
+        }
+        self.groups = self._persons(faces, names or {}) if self.by_person else self._sources(faces)
+        self.histograms = _histograms(faces)
+        self._check_images(faces)
+
+    def summary(self) -> Record:
+        """What stands at the top of the page, and the settings, weights and sources at its end."""
+        told = self.folder.summary
+        sources = [source for source in told["sources"] if isinstance(source, dict)]
+        tracks = [kept for found in self._track_ids.values() for _, kept in found]
+        return {
+            "complete": bool(told.get("complete", True)),
+            "persons": sum(group.kind == "person" for group in self.groups) if self.by_person else None,
+            "faces": self.face_count,
+            "tracks": len(tracks),
+            "tracks_without": sum(not kept for kept in tracks),
+            "seconds": sum(_number(source.get("duration_seconds")) for source in sources),
+            "evaluated": sum(int(_number(source.get("faces_scored"))) for source in sources),
+            "rejected": {str(name): int(_number(count)) for name, count in told["totals"].get("rejected", {}).items()},
+            "sources": [
+                {
+                    "name": self.title(source.get("source_id") or "", source.get("source")),
+                    **{
+                        key: source.get(key)
+                        for key in ("source", "status", "error", "frames", "duration_seconds", "width", "height",
+                                    "tracks", "kept", "decode_errors", "rejected")
+                    },
+                }
+                for source in sources
+            ],
+            "histograms": self.histograms,
+            "limits": told["config"].get("gate", {}),
+            "absent": told.get("absent_measures", {}),
+            "calibration": told.get("calibration_id"),
+            "settings": _settings(told["config"]),
+            "weights": told["weights"],
+            "versions": told.get("versions", {}),
+            "problems": list(self.folder.problems),
+        }  # fmt: skip
+
+    def title(self, source_id: str, location: str | None = None) -> str:
+        """How a source is called on the page: its path without what all of them share."""
+        return self._titles.get(source_id) or PurePath(location or source_id).name or source_id
+
+    def tracks(
+        self, keys: Iterable[tuple[str, int]], picks: Mapping[tuple[str, int], Sequence[FaceEntry]]
+    ) -> list[Record]:
+        """Tracks as the page takes them; `picks` are their kept faces."""
+        return [track for key in keys if (track := self._track(key, picks.get(key, ()))) is not None]
+
+    def _persons(self, faces: list[FaceEntry], names: Mapping[str, str]) -> list[Group]:
+        found: dict[str, Group] = {}
+        for face in faces:
+            person = face.record.get("person_id")
+            key = "" if person is None else str(person)
+            group = found.setdefault(key, Group(key, "person" if key else "nobody", names.get(key) or key))
+            group.faces.append(face)
+        for group in found.values():
+            _sort(group)
+            group.tracks = sorted({face.track for face in group.faces})
+        # Those one sees most of come first; faces without a person come last.
+        ordered = sorted(found.values(), key=lambda group: (not group.key, -len(group.faces), group.key))
+        seen = {key for group in ordered for key in group.tracks}
+        left = [key for key in self._all_tracks() if key not in seen]
+        return [*ordered, Group("nothing", "nothing", "", [], left)] if left else ordered
+
+    def _sources(self, faces: list[FaceEntry]) -> list[Group]:
+        found = {
+            source_id: Group(source_id, "source", self.title(source_id), [], [(source_id, one) for one, _ in tracks])
+            for source_id, tracks in self._track_ids.items()
+        }
+        for face in faces:
+            if (group := found.get(face.record["source_id"])) is not None:
+                group.faces.append(face)
+        for group in found.values():
+            _sort(group)
+        return [group for group in found.values() if group.tracks or group.faces]
+
+    def _all_tracks(self) -> list[tuple[str, int]]:
+        return [(source_id, track) for source_id, tracks in self._track_ids.items() for track, _ in tracks]
+
+    def face(self, entry: FaceEntry) -> Record:
+        """A kept face as the page takes it."""
+        record = entry.record
+        source_id, track_id = entry.track
+        shots = self._note(source_id, track_id).get("shots", ())
+        note: Record = next((one for one in shots if one.get("rank") == record["rank"]), {})
+        shown = {
+            key: record.get(key)
+            for key in ("rank", "pts_seconds", "frame_index", "name", "box", "measures", "gate", "quality",
+                        "quality_smoothed", "quality_context", "image", "upscaled", "track", "person_id")
+        }  # fmt: skip
+        return {
+            "key": f"{source_id}/{track_id}/{record['rank']}",
+            "source": self.title(source_id, record.get("source")),
+            "track_key": f"{source_id}/{track_id}",
+            "track_id": track_id,
+            **shown,
+            "thumbnail": note.get("thumbnail") or self._thumbnail_of(record.get("image")),
+            "heat": note.get("heat"),
+        }
+
+    def _track(self, key: tuple[str, int], picks: Sequence[FaceEntry]) -> Record | None:
+        source_id, track_id = key
+        record = self._shelf.tracks(source_id).get(track_id)
+        if record is None:
+            return None
+        note = self._note(source_id, track_id)
+        return {
+            "key": f"{source_id}/{track_id}",
+            "source": self.title(source_id),
+            "track_id": track_id,
+            **{
+                name: record.get(name)
+                for name in ("first_pts", "last_pts", "frames_seen", "frames_scored", "kept", "rejected", "reasons")
+            },
+            "series": note.get("series", []),
+            "picks": [[one.record["pts_seconds"], one.record.get("quality"), one.record["rank"]] for one in picks],
+            "misses": note.get("misses", []),
+        }
+
+    def _note(self, source_id: str, track_id: int) -> Record:
+        if self.folder.has_notes(source_id):
+            return self._shelf.notes(source_id).get(track_id, {})
+        # Written by a run without a report: the candidates tell the series, the pictures themselves the rest.
+        if source_id not in self._made:
+            self._made = {source_id: _series_of(self.folder, source_id)}
+        series = self._made[source_id].get(track_id)
+        return {} if series is None else note_record(track_id, series, [], [])
+
+    def _thumbnail_of(self, image: Any) -> str | None:
+        """A small picture made of the kept one; None where that cannot be read."""
+        path = _inside(self.folder.out, image)
+        try:
+            data = np.frombuffer(path.read_bytes(), np.uint8) if path is not None else np.empty(0, np.uint8)
+        except OSError:
+            return None
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        return None if picture is None else thumbnail(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+
+    def _check_images(self, faces: Iterable[FaceEntry]) -> None:
+        missing = [
+            face.record.get("image")
+            for face in faces
+            if (path := _inside(self.folder.out, face.record.get("image"))) is None or not path.is_file()
+        ]
+        if missing:
+            named = ", ".join(str(name) for name in missing[:3]) + (", ..." if len(missing) > 3 else "")
+            count = "1 picture is" if len(missing) == 1 else f"{len(missing)} pictures are"
+            self.folder.note_problem(f"{count} not in the folder any more ({named}); their small copies are shown")
+
+
+def heat_table() -> Record:
+    """How the page colours a map: its signs, the colour of each level (RGBA) and the weight of each cell (0..255)."""
+    palette: Array = np.round(colours(np.arange(len(HEAT_SIGNS)) / (len(HEAT_SIGNS) - 1))).astype(int)
+    mask = np.round(weight(HEAT_SIDE) * 255).astype(np.uint8)
+    return {
+        "side": HEAT_SIDE,
+        "signs": HEAT_SIGNS,
+        "colours": palette.tolist(),
+        "weight": base64.b64encode(mask.tobytes()).decode("ascii"),
+    }
+
+
+def generator() -> str:
+    """What wrote the page."""
+    return f"streamgate {__version__}"
+
+
+def _sort(group: Group) -> None:
+    group.faces.sort(key=lambda face: (-face.quality, face.track, face.record["rank"]))
+
+
+def _titles(sources: Iterable[Any]) -> dict[str, str]:
+    located = {
+        source["source_id"]: str(source.get("source") or "")
+        for source in sources
+        if isinstance(source, dict) and source.get("source_id")
+    }
+    parents = {str(PurePath(location).parent) for location in located.values() if location}
+    try:
+        shared = os.path.commonpath(parents) if parents else ""
+    except ValueError:  # relative and absolute ones
+        shared = ""
+    return {
+        source_id: (os.path.relpath(location, shared) if shared and shared != "." else location) or source_id
+        for source_id, location in located.items()
+    }
+
+
+def _histograms(faces: Sequence[FaceEntry]) -> Record:
+    qualities = [face.quality for face in faces if face.quality >= 0]
+    yaws = [
+        float(pose["yaw"])
+        for face in faces
+        if isinstance(pose := face.record.get("pose"), dict) and isinstance(pose.get("yaw"), (int, float))
+    ]
+    reach = max([45.0, *(abs(yaw) for yaw in yaws)])
+    edge = YAW_STEP * -(-int(reach + YAW_STEP - 1e-9) // YAW_STEP)
+    return {
+        "quality": _bins(qualities, 0, 100, QUALITY_STEP),
+        "yaw": _bins(yaws, -min(edge, 90), min(edge, 90), YAW_STEP),
+    }
+
+
+def _bins(values: Sequence[float], first: int, last: int, step: int) -> Record:
+    counts = [0] * ((last - first) // step)
+    for value in values:
+        counts[min(len(counts) - 1, max(0, int((value - first) // step)))] += 1
+    return {"first": first, "step": step, "counts": counts, "median": float(np.median(values)) if values else None}
+
+
+def _settings(config: Mapping[str, Any]) -> list[list[Any]]:
+    """[key, value as text, whether it differs from the studio preset], in the configuration's order."""
+    usual = dict(_leaves(load_config().model_dump(mode="json")))
+    return [[key, _text(value), key in usual and usual[key] != value] for key, value in _leaves(config)]
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _series_of(folder: RunFolder, source_id: str) -> dict[int, Series]:
+    found: dict[int, Series] = {}
+    for record in folder.candidates(source_id):
+        gate = record["gate"]
+        verdict = True if gate.get("passed") else False if gate.get("reasons") else None
+        quality = record.get("quality")
+        point = Point(float(record["pts_seconds"]), None if quality is None else float(quality), verdict)
+        found.setdefault(record["track_id"], Series()).add(point)
+    return found
+
+
+def _inside(out: Path, name: Any) -> Path | None:
+    """The file of that name in the folder; None for one that leads elsewhere."""
+    if not isinstance(name, str) or not name or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+        return None
+    return out / name
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0.0

@@ -1,0 +1,144 @@
+"""What a source stores for the report beside its records: small pictures, heatmaps, quality over time.
+
+A line a track in OUT/<source_id>/report.jsonl.gz:
+
+    schema, track_id, series [[pts_seconds, quality | null, passed | null], ...],
+    shots [{rank, thumbnail, heat}], misses [{pts_seconds, frame_index, name, box, pose, measures, quality, gate,
+    thumbnail, heat}]
+
+A thumbnail is a JPEG of 128 x 128 px in base64. `heat` is IFQA's map, 32 x 32 cells by row, a sign a cell: its
+place in `HEAT_SIGNS` is the cell's level, 0 (unlike a clean photograph) to 63; null where IFQA was not run.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from streamgate.frames import Array, BestShot, Candidate, NearMiss, TrackEnd
+from streamgate.records import SCHEMA, Record, candidate_record
+from streamgate.sinks.images import encode_jpeg
+
+NOTES_NAME = "report.jsonl.gz"
+THUMBNAIL_SIDE = 128
+THUMBNAIL_QUALITY = 82
+HEAT_SIDE = 32
+HEAT_SIGNS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+SERIES_POINTS = 160
+"""Points that a track's series has at most: a little over what a chart of a wide screen can show apart."""
+
+_FINEST_S = 0.02
+_MISS_KEYS = ("pts_seconds", "frame_index", "name", "box", "pose", "measures", "quality", "gate")
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One evaluated face: its time, quality 0..100 (None: not fully scored), and the gate's verdict (None: none)."""
+
+    pts_seconds: float
+    quality: float | None
+    passed: bool | None
+
+
+class Series:
+    """Quality over time with a bounded number of points, however long the track.
+
+    Time is cut into equal stretches, which double in length when there are too many. A stretch shows its best
+    face, and counts as passed when any face in it passed, as turned away when one was.
+    """
+
+    def __init__(self, limit: int = SERIES_POINTS) -> None:
+        self._limit = limit
+        self._width = _FINEST_S
+        self._origin: float | None = None
+        self._stretches: dict[int, Point] = {}
+
+    def add(self, point: Point) -> None:
+        if self._origin is None:
+            self._origin = point.pts_seconds
+        place = int((point.pts_seconds - self._origin) // self._width)
+        self._put(place, point)
+        while len(self._stretches) > self._limit:
+            before, self._stretches = self._stretches, {}
+            self._width *= 2
+            for old, held in sorted(before.items()):
+                self._put(old // 2, held)
+
+    def points(self) -> list[Point]:
+        """By time."""
+        return sorted(self._stretches.values(), key=lambda point: point.pts_seconds)
+
+    def _put(self, place: int, point: Point) -> None:
+        held = self._stretches.get(place)
+        self._stretches[place] = point if held is None else _joined(held, point)
+
+
+def _joined(first: Point, second: Point) -> Point:
+    best = max(first, second, key=lambda one: (-1.0 if one.quality is None else one.quality, one is first))
+    verdicts = {first.passed, second.passed}
+    passed = True if True in verdicts else False if False in verdicts else None
+    return Point(best.pts_seconds, best.quality, passed)
+
+
+class SourceNotes:
+    """Makes the notes of one source: fed with every evaluated face, asked for a record as each track ends."""
+
+    def __init__(self) -> None:
+        self._series: dict[int, Series] = {}
+
+    def evaluated(self, candidate: Candidate) -> None:
+        series = self._series.setdefault(candidate.track_id, Series())
+        series.add(Point(candidate.pts_seconds, candidate.quality, candidate.gate.verdict))
+
+    def track(self, ended: TrackEnd) -> Record:
+        """The track's line; its series is let go."""
+        series = self._series.pop(ended.track.track_id, None) or Series()
+        return note_record(ended.track.track_id, series, [_shot(shot) for shot in ended.shots], [
+            _miss(miss, ended.source_id) for miss in ended.near_misses
+        ])
+
+
+def note_record(track_id: int, series: Series, shots: list[Record], misses: list[Record]) -> Record:
+    """A line of the notes from its parts."""
+    points = [
+        [round(point.pts_seconds, 3), None if point.quality is None else round(point.quality, 1), point.passed]
+        for point in series.points()
+    ]
+    return {"schema": SCHEMA, "track_id": track_id, "series": points, "shots": shots, "misses": misses}
+
+
+def shot_note(rank: int, image: Array, ifqa_map: Array | None) -> Record:
+    """How a kept face of `rank` is shown; `image` RGB uint8 (H, W, 3), the map (h, w) of 0..1."""
+    return {"rank": rank, "thumbnail": thumbnail(image), "heat": heat(ifqa_map)}
+
+
+def thumbnail(image: Array) -> str:
+    """A square picture RGB uint8 (H, W, 3) as a small JPEG in base64."""
+    if image.shape[:2] != (THUMBNAIL_SIDE, THUMBNAIL_SIDE):
+        image = cv2.resize(image, (THUMBNAIL_SIDE, THUMBNAIL_SIDE), interpolation=cv2.INTER_AREA)
+    return base64.b64encode(encode_jpeg(image, THUMBNAIL_QUALITY)).decode("ascii")
+
+
+def heat(ifqa_map: Array | None) -> str | None:
+    """A map (h, w) of 0..1 as text, a sign a cell."""
+    if ifqa_map is None:
+        return None
+    cells = cv2.resize(np.asarray(ifqa_map, np.float32), (HEAT_SIDE, HEAT_SIDE), interpolation=cv2.INTER_AREA)
+    levels = np.round(np.clip(np.nan_to_num(cells), 0.0, 1.0) * (len(HEAT_SIGNS) - 1)).astype(int)
+    return "".join(HEAT_SIGNS[level] for level in levels.ravel().tolist())
+
+
+def _shot(shot: BestShot) -> Record:
+    return shot_note(shot.rank, shot.image, shot.ifqa_map)
+
+
+def _miss(miss: NearMiss, source_id: str) -> Record:
+    record = candidate_record(miss.candidate, source_id)
+    return {
+        **{key: record[key] for key in _MISS_KEYS},
+        "thumbnail": thumbnail(miss.image),
+        "heat": heat(miss.candidate.evidence.ifqa_map),
+    }

@@ -1,0 +1,47 @@
+// IFQA's maps: text in the data, coloured when somebody wants to see them.
+
+import { make } from "./dom.js";
+
+export class Heats {
+  // `table`: side, signs, colours [r, g, b, a] a level, weight (base64, a byte a cell).
+  constructor({ side, signs, colours, weight }) {
+    this.side = side;
+    this.levels = new Map([...signs].map((sign, level) => [sign, level]));
+    this.colours = colours;
+    this.weight = Uint8Array.from(atob(weight), (sign) => sign.charCodeAt(0));
+    this.waiting = new Map();
+  }
+
+  // A transparent picture to lay over the grey face; null where there is no map.
+  picture(text) {
+    if (!text || text.length !== this.side ** 2) return null;
+    const canvas = make("canvas", { width: this.side, height: this.side });
+    const drawn = canvas.getContext("2d");
+    const image = drawn.createImageData(this.side, this.side);
+    [...text].forEach((sign, cell) => {
+      const [red, green, blue, alpha] = this.colours[this.levels.get(sign) ?? 0];
+      image.data.set([red, green, blue, Math.round((alpha * this.weight[cell]) / 255)], cell * 4);
+    });
+    drawn.putImageData(image, 0, 0);
+    return canvas.toDataURL();
+  }
+
+  // Shows `text` over `frame` while `link` is pointed at or focused, and while all are shown.
+  attach(link, frame, text) {
+    if (!text) return;
+    const lay = () => this.lay(frame);
+    this.waiting.set(frame, text);
+    link.addEventListener("pointerenter", lay, { once: true });
+    link.addEventListener("focus", lay, { once: true });
+  }
+
+  lay(frame) {
+    const source = this.picture(this.waiting.get(frame));
+    this.waiting.delete(frame);
+    if (source) frame.append(make("img", { class: "heat", src: source, alt: "" }));
+  }
+
+  layAll() {
+    for (const frame of [...this.waiting.keys()]) this.lay(frame);
+  }
+}

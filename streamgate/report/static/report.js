@@ -1,0 +1,60 @@
+// Puts the report together from the data in the page.
+
+import { Face } from "./face.js";
+import { one, make, say } from "./dom.js";
+import { Heats } from "./heat.js";
+import { groupSection } from "./groups.js";
+import { about, overview } from "./overview.js";
+
+const data = JSON.parse(one("data").textContent);
+const heats = new Heats(data.heat);
+
+// Every face and near miss by its key, and the track of each.
+const faces = new Map();
+const tracks = new Map();
+for (const group of data.groups) {
+  for (const track of group.tracks) {
+    tracks.set(track.key, track);
+    track.misses.forEach((miss, place) => {
+      miss.key = `${track.key}/near/${place + 1}`;
+      Object.assign(miss, { missed: true, track_key: track.key, source: track.source, track_id: track.track_id });
+      faces.set(miss.key, miss);
+    });
+  }
+  for (const face of group.faces) faces.set(face.key, face);
+}
+
+const context = { faces, tracks, heats, base: data.base, single: data.single };
+const face = new Face(context);
+
+if (data.summary) one("overview").append(...overview(data));
+else one("overview").append(make("div", { class: "heading page" }, make("h2", {}, data.title)));
+if (tracks.size) one("faces").append(legend());
+one("faces").append(...pages(data.pages), ...data.groups.map((group) => groupSection(group, context)), ...pages(data.pages));
+if (data.summary) one("about").append(...about(data.summary));
+say(one("foot"), `Written by ${data.generator}`);
+
+if (data.up) {
+  one("up").href = data.up;
+  one("up").hidden = false;
+}
+const heated = [...faces.values()].some((each) => each.heat);
+one("heats").hidden = !heated;
+one("heats").addEventListener("click", () => {
+  const on = one("heats").getAttribute("aria-pressed") !== "true";
+  one("heats").setAttribute("aria-pressed", String(on));
+  document.body.classList.toggle("heated", on);
+  if (on) heats.layAll();
+});
+face.follow();
+
+function legend() {
+  const keys = [["line", "quality"], ["passed", "gate open"], ["failed", "gate shut"], ["open", "no verdict"], ["chosen", "picked"]];
+  return make("p", { class: "legend" }, "Tracks over time:", ...keys.map(([kind, name]) => make("span", { class: `key ${kind}` }, name)));
+}
+
+function pages(list) {
+  if (!list || list.length < 2) return [];
+  const items = list.map(({ name, href }) => make("li", {}, href ? make("a", { href }, name) : make("strong", { "aria-current": "page" }, name)));
+  return [make("nav", { class: "pages", "aria-label": "Pages" }, make("ul", {}, ...items))];
+}

@@ -1,0 +1,57 @@
+// Faces as tiles that open.
+
+import { make, meter } from "./dom.js";
+import * as words from "./words.js";
+
+export const jpeg = (text) => (text ? `data:image/jpeg;base64,${text}` : "");
+
+// A kept face; `where` says which one it is beside its neighbours.
+export function faceTile(face, where, heats) {
+  const shut = !face.gate.passed;
+  const frame = framed(face);
+  const link = make(
+    "a",
+    { class: shut ? "tile shut" : "tile", href: addressOf(face), "aria-label": labelOf(face) },
+    frame,
+    make("span", { class: "score" }, make("b", {}, words.whole(face.quality)), meter((face.quality ?? 0) / 100, shut)),
+    make("span", { class: "where" }, make("span", {}, where[0]), make("span", { class: "time" }, where[1] ?? "")),
+  );
+  if (shut) link.append(make("span", { class: "reasons" }, words.reasons(face.gate)));
+  heats.attach(link, frame, face.heat);
+  return make("li", {}, link);
+}
+
+// A face that nearly passed.
+export function missTile(miss, heats) {
+  const frame = framed(miss);
+  const link = make(
+    "a",
+    { class: "tile miss", href: addressOf(miss), "aria-label": labelOf(miss) },
+    frame,
+    make("span", { class: "reasons" }, words.reasons(miss.gate)),
+    make("span", { class: "where" }, make("span", {}, momentOf(miss))),
+  );
+  heats.attach(link, frame, miss.heat);
+  return make("li", {}, link);
+}
+
+// When a face was seen; a picture of a folder has a name instead.
+export function momentOf(face) {
+  return face.name ?? words.position(face.pts_seconds);
+}
+
+export function addressOf(face) {
+  return `#face=${encodeURIComponent(face.key)}`;
+}
+
+function framed(face) {
+  if (!face.thumbnail) return make("span", { class: "frame none" });
+  return make("span", { class: "frame" }, make("img", { class: "photo", src: jpeg(face.thumbnail), alt: "", width: 128, height: 128, decoding: "async" }));
+}
+
+function labelOf(face) {
+  const parts = [`Face from ${face.source} at ${momentOf(face)}`];
+  if (face.quality !== null) parts.push(`quality ${Math.round(face.quality)} of 100`);
+  if (!face.gate.passed) parts.push(`turned away: ${words.reasons(face.gate)}`);
+  return parts.join(", ");
+}

@@ -1,0 +1,204 @@
+"""OUT/report.html, and beyond 2,000 faces a page for each person (or source) in OUT/report/.
+
+Everything follows from what is committed in OUT, so equal results give equal bytes; nothing here needs networks or
+footage. Each file is written atomically, report.html last.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from streamgate.errors import SinkError
+from streamgate.records import Record
+from streamgate.report.content import Content, FaceEntry, Group
+from streamgate.report.folder import RunFolder
+from streamgate.report.page import page_text
+from streamgate.sinks import files
+from streamgate.sinks.manifest import Manifest
+
+REPORT = "report.html"
+PAGES = "report"
+"""The folder of further pages."""
+MOST_FACES = 2000
+"""Faces on one page."""
+BEST = 12
+"""Faces of a group on the first page when there are more than fit."""
+MOST_TRACKS = 700
+"""Tracks on one page of those that keep nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page to be written: `name` relative to OUT with `/`."""
+
+    name: str
+    make: Callable[[], str]
+
+
+def write_report(out: Path, manifest: Manifest, names: Mapping[str, str] | None = None) -> list[str]:
+    """Write the report of the committed results in `out`; returns what in the folder could not be read, a line each.
+
+    The pages are listed in `manifest` before the first is written. `names` are what users call persons. The caller
+    holds the folder's lock. Raises SourceError when `out` holds no results, SinkError when it cannot be written.
+    """
+    folder = RunFolder.read(out)
+    content = Content(folder, names)
+    pages = plan(content)
+    ours = {page.name for page in pages}
+    before = {name for name in manifest.owned if is_page(name)}
+    for name in sorted(ours - before):
+        if os.path.lexists(out / name):
+            raise SinkError(f"{out / name} exists and was not written by streamgate; move it")
+    with files.sink_errors(out):
+        manifest.owned = tuple(sorted({*manifest.owned, *ours}))
+        manifest.write()
+    for page in reversed(pages):
+        path = out / page.name
+        with files.sink_errors(path):
+            path.parent.mkdir(exist_ok=True)
+            files.write_text(path, page.make())
+    if stale := before - ours:
+        with files.sink_errors(out):
+            files.remove_listed(out, sorted(stale))
+            manifest.owned = tuple(name for name in manifest.owned if name not in stale)
+            manifest.write()
+    return folder.problems
+
+
+def is_page(name: str) -> bool:
+    """Whether a file of OUT by that name belongs to the report."""
+    return name == REPORT or name.startswith(f"{PAGES}/")
+
+
+def plan(content: Content, most: int = MOST_FACES) -> list[Page]:
+    """The pages of a report, the first of them report.html."""
+    if content.face_count <= most:
+        return [Page(REPORT, lambda: _page(content, content.groups, ""))]
+    further = [page for place, group in enumerate(content.groups, 1) for page in _pages_of(content, group, place, most)]
+    chunks = list(_chunks([group for group in content.groups if group.faces], max(1, most // BEST)))
+    return [*(Page(_index_name(place), _index(content, chunks, place)) for place in range(len(chunks))), *further]
+
+
+def title_of(content: Content) -> str:
+    """What a run found, in one line."""
+    faces = _count(content.face_count, "face")
+    if content.by_person:
+        return f"{faces} of {_count(sum(group.kind == 'person' for group in content.groups), 'person')}"
+    return f"{faces} from {_count(len(content.folder.summary['sources']), 'source')}"
+
+
+def _page(content: Content, groups: Sequence[Group], base: str) -> str:
+    title = title_of(content)
+    shown = [_group(content, group) for group in groups]
+    # The summary comes last: reading the groups may have found something to tell.
+    return page_text(f"{title} · streamgate", {
+        "title": title, "base": base, "groups": shown, "summary": content.summary(),
+    })  # fmt: skip
+
+
+def _index(content: Content, chunks: list[list[Group]], place: int) -> Callable[[], str]:
+    def make() -> str:
+        title = title_of(content)
+        base = "" if place == 0 else "../"
+        numbers = {id(group): number for number, group in enumerate(content.groups, 1)}
+        shown = []
+        for group in chunks[place]:
+            best = group.faces[:BEST]
+            tracks = sorted({face.track for face in best})
+            page = f"{base}{_group_name(numbers[id(group)], 0)}"
+            shown.append({**_group(content, group, best, tracks, misses=False), "page": page})
+        if place == 0 and (nothing := next((one for one in content.groups if one.kind == "nothing"), None)):
+            page = _group_name(numbers[id(nothing)], 0)
+            shown.append({**_group(content, nothing, [], []), "page": page})
+        pages = [
+            {"name": f"Page {one + 1}", "href": None if one == place else f"{base}{_index_name(one)}"}
+            for one in range(len(chunks))
+        ]
+        data: Record = {"title": title, "base": base, "groups": shown, "pages": pages}
+        if place == 0:
+            data["summary"] = content.summary()
+        else:
+            data["up"] = f"../{REPORT}"
+        return page_text(f"{title} · streamgate", data)
+
+    return make
+
+
+def _pages_of(content: Content, group: Group, number: int, most: int) -> Iterator[Page]:
+    """A group's own pages: all of its faces, with their tracks."""
+    if group.faces:
+        parts: list[tuple[list[FaceEntry], list[tuple[str, int]]]] = []
+        for faces in _chunks(group.faces, most):
+            parts.append((faces, sorted({face.track for face in faces})))
+        with_faces = {key for _, tracks in parts for key in tracks}
+        parts[-1][1].extend(key for key in group.tracks if key not in with_faces)
+    else:
+        parts = [([], tracks) for tracks in _chunks(group.tracks, MOST_TRACKS)]
+    pages = [_group_name(number, place) for place in range(len(parts))]
+
+    def make(place: int) -> Callable[[], str]:
+        def text() -> str:
+            faces, tracks = parts[place]
+            title = group.name or "Nothing kept"
+            links = [
+                {"name": f"Page {one + 1}", "href": None if one == place else name.rpartition("/")[2]}
+                for one, name in enumerate(pages)
+            ]
+            return page_text(f"{title} · streamgate", {
+                "title": title_of(content), "base": "../", "up": f"../{REPORT}", "pages": links,
+                "groups": [_group(content, group, faces, tracks)],
+            })  # fmt: skip
+
+        return text
+
+    for place, name in enumerate(pages):
+        yield Page(name, make(place))
+
+
+def _group(
+    content: Content,
+    group: Group,
+    faces: Sequence[FaceEntry] | None = None,
+    tracks: Sequence[tuple[str, int]] | None = None,
+    *,
+    misses: bool = True,
+) -> Record:
+    shown = group.faces if faces is None else faces
+    picks: dict[tuple[str, int], list[FaceEntry]] = {}
+    for face in group.faces:
+        picks.setdefault(face.track, []).append(face)
+    found: list[dict[str, Any]] = content.tracks(group.tracks if tracks is None else tracks, picks)
+    return {
+        "key": group.key,
+        "kind": group.kind,
+        "name": group.name,
+        "faces": [content.face(face) for face in shown],
+        "tracks": found if misses else [{**track, "misses": []} for track in found],
+        "face_count": len(group.faces),
+        "track_count": len(group.tracks),
+        "source_count": len({source_id for source_id, _ in group.tracks}),
+        "best": group.faces[0].record.get("quality") if group.faces else None,
+    }
+
+
+def _index_name(place: int) -> str:
+    return REPORT if place == 0 else f"{PAGES}/page-{place + 1}.html"
+
+
+def _group_name(number: int, place: int) -> str:
+    return f"{PAGES}/{number:05d}{'' if place == 0 else f'-{place + 1}'}.html"
+
+
+def _chunks(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}".replace(",", "\u202f")

@@ -1,0 +1,53 @@
+"""The faces of a track that came nearest to passing: what one wants to see of a track that keeps nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from streamgate.frames import Array, Candidate, NearMiss, Picture
+
+APART_S = 1.0
+"""Seconds between two near misses of a track: frames beside each other show the same."""
+
+MakePicture = Callable[[Candidate, Picture], Array | None]
+
+
+def distance_from_passing(candidate: Candidate) -> tuple[int, float, float]:
+    """Orders candidates that did not pass: fewest reasons first, then the smallest shortfall, then quality."""
+    return (len(candidate.gate.reasons), candidate.gate.shortfall, -(candidate.quality or 0.0))
+
+
+class NearMisses:
+    """Remembers the `count` nearest of a track's rejected faces, `APART_S` apart.
+
+    Fed with settled faces in order of time, some at once; of each such batch one picture is cut out at most.
+    """
+
+    def __init__(self, count: int, make_picture: MakePicture) -> None:
+        self._count = count
+        self._make_picture = make_picture
+        self._found: list[NearMiss] = []
+
+    def offer(self, settled: Sequence[tuple[Candidate, Picture]]) -> None:
+        """Consider faces whose figures are final, each with a picture that holds its pixels."""
+        missed = [pair for pair in settled if pair[0].gate.reasons] if self._count else []
+        if not missed:
+            return
+        candidate, picture = min(missed, key=lambda pair: _order(pair[0]))
+        beaten = [one for one in self._found if abs(one.candidate.pts_seconds - candidate.pts_seconds) < APART_S]
+        if not beaten and len(self._found) == self._count:
+            beaten = [max(self._found, key=lambda one: _order(one.candidate))]
+        if any(_order(one.candidate) <= _order(candidate) for one in beaten):
+            return
+        image = self._make_picture(candidate, picture)
+        if image is not None:
+            kept = [one for one in self._found if all(one is not other for other in beaten)]
+            self._found = [*kept, NearMiss(candidate, image)]
+
+    def finish(self) -> list[NearMiss]:
+        """The nearest first."""
+        return sorted(self._found, key=lambda one: _order(one.candidate))
+
+
+def _order(candidate: Candidate) -> tuple[int, float, float, float]:
+    return (*distance_from_passing(candidate), candidate.pts_seconds)
