@@ -33,7 +33,9 @@ def remembered(*batches: list[tuple[Candidate, Picture]]) -> tuple[list[float], 
 
 def test_fewer_reasons_come_first_and_then_who_is_nearer_to_the_limit() -> None:
     found, _ = remembered(
-        [face(0.0, "yaw", "blurred", shortfall=0.01)], [face(2.0, "yaw", shortfall=0.4)], [face(4.0, "small", shortfall=0.1)]
+        [face(0.0, "yaw", "blurred", shortfall=0.01)],
+        [face(2.0, "yaw", shortfall=0.4)],
+        [face(4.0, "small", shortfall=0.1)],
     )
     assert found == [4.0, 2.0, 0.0]
 
@@ -44,8 +46,8 @@ def test_only_the_nearest_are_kept_and_those_that_passed_are_none() -> None:
 
 
 def test_moments_beside_each_other_count_once() -> None:
-    found, _ = remembered([face(0.0, "yaw", shortfall=0.3)], [face(0.5, "yaw", shortfall=0.2)], [face(0.9, "yaw", shortfall=0.4)])
-    assert found == [0.5]
+    batches = [[face(pts, "yaw", shortfall=short)] for pts, short in ((0.0, 0.3), (0.5, 0.2), (0.9, 0.4))]
+    assert remembered(*batches)[0] == [0.5]
 
 
 def test_of_a_batch_at_most_one_picture_is_cut_out() -> None:
