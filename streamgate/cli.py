@@ -230,6 +230,62 @@ def report(out: str, quiet: bool) -> None:
     raise SystemExit(report_command(Path(out), quiet=quiet))
 
 
+@cli.group(invoke_without_command=True)
+@click.argument("out", metavar="OUT")
+@click.pass_context
+def people(context: click.Context, out: str) -> None:
+    """The persons in OUT, a folder that `run` has written: list them, or correct who is who.
+
+    Decisions are kept: a later `run --resume` into OUT never undoes them.
+    """
+    context.obj = Path(out)
+    if context.invoked_subcommand is None:
+        context.invoke(people_list)
+
+
+@people.command("list")
+@click.option("--json", "as_json", is_flag=True, help="As JSON lines.")
+@click.pass_obj
+def people_list(out: Path, as_json: bool = False) -> None:
+    """Show the persons: faces, tracks, where they were seen."""
+    from streamgate.commands.people import list_command
+
+    raise SystemExit(list_command(out, as_json=as_json))
+
+
+@people.command("merge")
+@click.argument("person")
+@click.argument("others", nargs=-1, required=True, metavar="OTHER...")
+@click.pass_obj
+def people_merge(out: Path, person: str, others: tuple[str, ...]) -> None:
+    """PERSON and every OTHER are one; the id PERSON stays."""
+    from streamgate.commands.people import merge_command
+
+    raise SystemExit(merge_command(out, person, others))
+
+
+@people.command("split")
+@click.argument("person")
+@click.argument("tracks", nargs=-1, required=True, metavar="SOURCE/TRACK...")
+@click.pass_obj
+def people_split(out: Path, person: str, tracks: tuple[str, ...]) -> None:
+    """These tracks of PERSON are somebody else; prints the new id."""
+    from streamgate.commands.people import split_command
+
+    raise SystemExit(split_command(out, person, tracks))
+
+
+@people.command("name")
+@click.argument("person")
+@click.argument("name")
+@click.pass_obj
+def people_name(out: Path, person: str, name: str) -> None:
+    """Call PERSON by NAME; an empty one takes the name away."""
+    from streamgate.commands.people import name_command
+
+    raise SystemExit(name_command(out, person, name))
+
+
 @cli.group()
 def models() -> None:
     """Weights: list, pull, import, verify."""

@@ -188,9 +188,10 @@ class OutputConfig(_Section):
 
 
 class IdentityConfig(_Section):
-    """What happens with embeddings."""
+    """What happens with embeddings, and when two tracks show one person."""
 
     store: Literal["none", "session", "disk"]
+    threshold: Share
 
 
 class LiveConfig(_Section):

@@ -304,6 +304,27 @@ class BestShot:
         return f"{self.source_id}/{self.epoch}/{self.track.track_id}/final/{self.rank}/0"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Template:
+    """Who a track shows: the weighted mean of its faces' embeddings, and how far that can be trusted.
+
+    Biometric data: it goes where `identity.store` lets it, and into no record or event.
+
+    Attributes:
+        vector: float32 (D,), unit length.
+        faces: faces in the mean.
+        weight: their mean weight, 0..1 (SER-FIQ, yaw, pitch and occlusion scalars multiplied).
+        agreement: length of the mean before it was normalised, 0..1; 1 when all faces have one embedding.
+        inter_eye: their mean distance between the eyes, source pixels.
+    """
+
+    vector: Array
+    faces: int
+    weight: float
+    agreement: float
+    inter_eye: float
+
+
 @dataclass(frozen=True, slots=True)
 class NearMiss:
     """A face that the gate turned away and that came nearest to passing.
@@ -320,7 +341,8 @@ class TrackEnd:
     """A track has ended: its kept shots (possibly none) and why candidates were turned away.
 
     `rejected` counts evaluated faces by gate reason; `reasons` are those of the best near miss, for a
-    track that keeps nothing. `near_misses` are the best few, nearest first, when they were asked for.
+    track that keeps nothing. `near_misses` are the best few, nearest first, when they were asked for. `template`
+    is None where identity is off or no face was good enough for it.
     """
 
     track: TrackInfo
@@ -330,6 +352,7 @@ class TrackEnd:
     source_id: str
     epoch: str = "0"
     near_misses: tuple[NearMiss, ...] = ()
+    template: Template | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from streamgate.runtime.pipeline import Pipeline, Progress
 from streamgate.runtime.scoring import FaceScorer
 from streamgate.runtime.stills import score_aligned, score_picture
 from streamgate.selection.steps import Infer, run_together
-from streamgate.sinks.base import RunInfo, Sink, SourceInfo, SourceResult
+from streamgate.sinks.base import IdentityInfo, RunInfo, Sink, SourceInfo, SourceResult
 from streamgate.sources import Source, discover
 
 Location = str | PathLike[str]
@@ -77,6 +77,7 @@ class Gate:
                 "no measure that counts can be had with these weights; see measures.set and `streamgate models list`"
             )
         self._calibration_id = calibration_id(self.config, calibration)
+        self._identity_threshold = self.config.identity.threshold or networks.identity_threshold
         self._inference = Inference(networks, self.config.tracking.low_score, observe)
         self._scorer = self._scorer_of(self.config, calibration)
         self._pipeline = Pipeline(self.config, self._scorer, self._inference, self._calibration_id)
@@ -173,6 +174,7 @@ class Gate:
             calibration_id=self._calibration_id,
             weights=tuple(_as_mapping(record) for record in self._weights),
             versions=_versions(),
+            identity=IdentityInfo(self.config.identity.store, self._identity_threshold),
         )
 
     def _scorer_of(self, config: Config, calibration: Calibration) -> FaceScorer:
@@ -188,9 +190,13 @@ class Gate:
     @property
     def notes(self) -> list[str]:
         """What a user should know about the weights in use, a line each."""
-        return [
-            f"{one.role}: no {one.wanted} weights, using the {one.used} ones" for one in self._fallbacks
-        ]
+        notes = [f"{one.role}: no {one.wanted} weights, using the {one.used} ones" for one in self._fallbacks]
+        if self.config.identity.store != "none" and self._identity_threshold is None:
+            notes.append(
+                "no persons: from which likeness this recognizer means one person is not known; "
+                "--set identity.threshold=COSINE says it"
+            )
+        return notes
 
     def close(self) -> None:
         """Let go of networks and threads."""

@@ -46,16 +46,18 @@ Record = dict[str, Any]
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def face_record(shot: BestShot, image: str | None, person_id: str | None = None) -> Record:
+def face_record(shot: BestShot, image: str | None) -> Record:
     """A line of faces.jsonl, and the `json` of a `final` event.
 
-    `image` is the crop's path relative to OUT with `/`, None where there is no file (events). `person_id` is
-    known only after identity has run. Shape, in this order:
+    `image` is the crop's path relative to OUT with `/`, None where there is no file (events). `person_id` and
+    `person_rank` (from 1 among the listed faces of the person) are known only in OUT/faces.jsonl, where all sources
+    come together; elsewhere they are null. Shape, in this order:
 
         schema, id, source, source_id, track_id, person_id, rank, frame_index, pts_seconds, pts_estimated,
         captured_at, box [4], landmarks [5][2], detection_score, pose {yaw, pitch, roll} | null,
         measures {NAME: {raw, scalar, status}}, quality, quality_smoothed, quality_context, calibration_id,
-        gate {passed, reasons}, image, track {first_pts, last_pts, frames_seen, frames_scored}, upscaled, name
+        gate {passed, reasons}, image, track {first_pts, last_pts, frames_seen, frames_scored}, upscaled, name,
+        person_rank
 
     `upscaled` says how many times the picture was enlarged where the source was smaller, else null.
     `name` is the picture's file name when the source is a folder of images, else null.
@@ -66,7 +68,7 @@ def face_record(shot: BestShot, image: str | None, person_id: str | None = None)
         "source": redact_url(shot.source),
         "source_id": shot.source_id,
         "track_id": shot.track.track_id,
-        "person_id": person_id,
+        "person_id": None,
         "rank": shot.rank,
         "frame_index": shot.frame_index,
         "pts_seconds": _required(shot.pts_seconds, 6, "pts_seconds"),
@@ -84,6 +86,7 @@ def face_record(shot: BestShot, image: str | None, person_id: str | None = None)
         "track": _track(shot.track),
         "upscaled": round(shot.upscaled, 2) if shot.upscaled > 1.005 else None,
         "name": shot.name,
+        "person_rank": None,
     }
 
 
@@ -168,6 +171,7 @@ def missed_record(track: Mapping[str, Any], source: str, calibration_id: str) ->
         "track": {key: track[key] for key in ("first_pts", "last_pts", "frames_seen", "frames_scored")},
         "upscaled": None,
         "name": None,
+        "person_rank": None,
         "rejected": dict(track["rejected"]),
     }
 
@@ -218,13 +222,19 @@ TOTALS = ("frames", "decode_errors", "faces_detected", "faces_scored", "tracks",
 
 
 def summary_record(
-    run: RunInfo, sources: Iterable[Mapping[str, Any]], timing: Mapping[str, float], *, complete: bool = True
+    run: RunInfo,
+    sources: Iterable[Mapping[str, Any]],
+    timing: Mapping[str, float],
+    *,
+    complete: bool = True,
+    persons: int | None = None,
 ) -> Record:
     """The whole of summary.json; `sources` are `source_record`s in the order in which they shall stand.
 
-    `complete` is false when the run broke off before all of its inputs had their turn. Shape:
+    `complete` is false when the run broke off before all of its inputs had their turn; `persons` is None where tracks
+    did not become persons. Shape:
 
-        schema, complete, totals {sources {STATUS: n}, frames, ..., kept, rejected {reason: faces}},
+        schema, complete, totals {sources {STATUS: n}, frames, ..., kept, persons | null, rejected {reason: faces}},
         sources [source_record without schema and timing], measure_set, absent_measures {NAME: status},
         calibration_id, weights, versions, config, timing {run {...}, sources {SOURCE_ID: {...}}}
     """
@@ -245,7 +255,7 @@ def summary_record(
     return {
         "schema": SCHEMA,
         "complete": complete,
-        "totals": {"sources": _counts(statuses), **totals, "rejected": _counts(rejected)},
+        "totals": {"sources": _counts(statuses), **totals, "persons": persons, "rejected": _counts(rejected)},
         "sources": entries,
         "measure_set": list(run.measure_set),
         "absent_measures": dict(run.absent_measures),

@@ -99,6 +99,12 @@ class Networks:
         found = self._weights.get("recognizer")
         return found.measures.get(measure) if found else None
 
+    @property
+    def identity_threshold(self) -> float | None:
+        """Cosine of embeddings from which two faces count as one person; None where the recognizer's is unknown."""
+        found = self._weights.get("recognizer")
+        return found.identity_threshold if found else None
+
     def close(self) -> None:
         """Let go of the sessions; adapters held elsewhere keep working until they are dropped."""
         self._weights = {}

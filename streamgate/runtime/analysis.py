@@ -134,7 +134,8 @@ class Analysis:
         reasons = nearest.gate.reasons if nearest is not None and not shots else ()
         rejected = dict(self._rejected[selector.track_id])
         misses = tuple(selector.near_misses.finish())
-        return TrackEnd(track, shots, rejected, reasons, self._source_id, self._epoch, misses)
+        template = selector.template.mean() if selector.template is not None else None
+        return TrackEnd(track, shots, rejected, reasons, self._source_id, self._epoch, misses, template)
 
     def _shot(self, track: TrackInfo, ranked: Ranked) -> BestShot:
         candidate = ranked.candidate

@@ -17,6 +17,7 @@ import numpy as np
 
 from streamgate.config import Config
 from streamgate.frames import Array, Candidate, Face, Frame, Picture
+from streamgate.people.template import TemplateSum
 from streamgate.selection.keeper import Keeper
 from streamgate.selection.nearmisses import NearMisses
 from streamgate.selection.steps import Steps
@@ -62,6 +63,8 @@ class Glimpse:
     scored: bool = False
     """The networks have said all they were asked; its quality stands."""
     offered: bool = False
+    recognised: bool = False
+    """Its embedding is part of the track's template."""
 
 
 class TrackSelector:
@@ -72,6 +75,7 @@ class TrackSelector:
         self.track_id = track_id
         self.keeper = Keeper(config.keep, config.smoothing, scorer.crop)
         self.near_misses = NearMisses(near_misses, lambda candidate, picture: scorer.thumbnail(candidate, picture))
+        self.template = TemplateSum() if config.identity.store != "none" else None
         self.first_pts = 0.0
         self.last_pts = 0.0
         self.frames_seen = 0
@@ -262,6 +266,9 @@ class TrackSelector:
         assert glimpse.candidate is not None
         yield from self._scorer.score(glimpse.candidate, glimpse.frame.picture, floor, full=full)
         glimpse.glanced = True
+        if self.template is not None and not glimpse.recognised and glimpse.candidate.evidence.embedding is not None:
+            self.template.add(glimpse.candidate)
+            glimpse.recognised = True
         if glimpse.candidate.quality is not None or full:
             glimpse.scored = True
             # From here on its own figure orders it.

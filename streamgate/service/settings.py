@@ -200,7 +200,8 @@ def _validated(table: Any, tree: Any, what: str) -> Any:
 def _config_of(preset: str | None, own: Mapping[str, Any], settings: Sequence[str], what: str) -> Config:
     try:
         # As texts of the same form, so that `--set` comes after them and wins.
-        texts = [f"{key}={json.dumps(value)}" for key, value in _flat(own).items()]
+        # `serve` keeps no embeddings, whatever a preset made for recorded footage says.
+        texts = ["identity.store=none", *(f"{key}={json.dumps(value)}" for key, value in _flat(own).items())]
         config = load_config(preset or "live", [*texts, *settings])
     except UsageError as error:
         raise UsageError(f"{what}: {error}" if own or preset else str(error)) from None

@@ -48,6 +48,23 @@ class SourceResult:
 
 
 @dataclass(frozen=True, slots=True)
+class IdentityInfo:
+    """How tracks become persons in a run.
+
+    `store` is `identity.store`; `threshold` the least cosine of two tracks of one person, None where the recognizer's
+    is unknown: then there are no persons.
+    """
+
+    store: str = "none"
+    threshold: float | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether tracks are merged into persons."""
+        return self.store != "none" and self.threshold is not None
+
+
+@dataclass(frozen=True, slots=True)
 class RunInfo:
     """What stays the same over a run: written into the manifest, the summary and the records."""
 
@@ -59,6 +76,7 @@ class RunInfo:
     calibration_id: str
     weights: tuple[Mapping[str, Any], ...]
     versions: Mapping[str, str]
+    identity: IdentityInfo = IdentityInfo()
 
 
 class SourceWriter(Protocol):

@@ -7,7 +7,10 @@ OUT/<source_id>/faces.jsonl, tracks.jsonl               kept faces by (track, ra
 OUT/<source_id>/candidates.jsonl.gz                     every evaluated face, in the order of evaluation
 OUT/<source_id>/report.jsonl.gz                         small pictures and series for the report
 OUT/<source_id>/source.json                             how the source went
-OUT/faces.jsonl, summary.json, report.html, report/     derived from the committed sources
+OUT/.streamgate/identity/<source_id>.npy                who its tracks show: removed with the run's end, or kept
+OUT/.streamgate/persons.json, decisions.jsonl           which tracks are one person, and what people decided
+OUT/faces.jsonl, persons.jsonl, summary.json            derived from the committed sources
+OUT/report.html, report/                                the same
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ from types import TracebackType
 from typing import IO, Self
 
 from streamgate.errors import SinkError, SourceError, UsageError
-from streamgate.frames import Candidate, TrackEnd
+from streamgate.frames import Candidate, Template, TrackEnd
+from streamgate.people.ledger import remove_ledger
+from streamgate.people.templates import remove_templates, save_templates
 from streamgate.records import candidate_record, dumps, face_record, image_path, source_record, track_record
 from streamgate.report.notes import NOTES_NAME, SourceNotes
 from streamgate.sinks import files
@@ -33,7 +38,7 @@ from streamgate.sinks.images import encode_png
 from streamgate.sinks.manifest import DERIVED, Manifest, run_record
 from streamgate.sinks.shelf import Shelf
 
-_RESERVED = frozenset({*DERIVED, "report.html", "report", "persons.jsonl", "shards", "clips", "exports"})
+_RESERVED = frozenset({*DERIVED, "report.html", "report", "shards", "clips", "exports"})
 """Names directly in OUT that a source may not have: they are, or will be, ours."""
 
 
@@ -160,6 +165,8 @@ class DiskSink:
             return
         with files.sink_errors(self._out):
             files.remove_listed(self._out, self._manifest.paths())
+            remove_templates(self._house)
+            remove_ledger(self._house)
             self._manifest = Manifest(self._house, run_record(self._run), DERIVED)
             self._manifest.write()
         self._begun = True
@@ -173,12 +180,15 @@ class DiskSink:
         with files.sink_errors(self._house):
             self._manifest.write()
 
-    def _publish(self, source_id: str, folder: Path, names: tuple[str, ...]) -> None:
+    def _publish(
+        self, source_id: str, folder: Path, names: tuple[str, ...], templates: Mapping[int, Template]
+    ) -> None:
         """Give a complete staging folder its final name; several threads may ask."""
         final = self._out / source_id
         with files.sink_errors(folder):
             files.sync_tree(folder)
         with self._mutex, files.sink_errors(final):
+            save_templates(self._house, source_id, templates)
             # Listed first: a crash right after the rename then leaves nothing that --overwrite doesn't know.
             self._manifest.add(source_id, names)
             files.rename_folder(folder, final)
@@ -198,6 +208,7 @@ class _DiskWriter:
         self._source = source
         self._folder = folder
         self._names: list[str] = []
+        self._templates: dict[int, Template] = {}
         self._ended = False
         self._candidates: _GzipLines | None = None
         self._notes = SourceNotes() if report else None
@@ -231,6 +242,9 @@ class _DiskWriter:
             self._tracks.put((track_id, 0), dumps(track_record(ended)).encode() + b"\n")
             if self._notes is not None:
                 self._noted.put((track_id, 0), dumps(self._notes.track(ended)).encode())
+        # Whoever keeps no face is nobody's: nothing biometric is kept of them.
+        if ended.shots and ended.template is not None and self._sink._run.identity.wanted:
+            self._templates[track_id] = ended.template
 
     def commit(self, result: SourceResult) -> None:
         with files.sink_errors(self._folder):
@@ -241,7 +255,7 @@ class _DiskWriter:
             if self._notes is not None:
                 self._write_notes()
             self._write("source.json", (dumps(source_record(result), pretty=True) + "\n").encode())
-        self._sink._publish(self._source.source_id, self._folder, tuple(sorted(self._names)))
+        self._sink._publish(self._source.source_id, self._folder, tuple(sorted(self._names)), self._templates)
         self._end()
 
     def discard(self) -> None:

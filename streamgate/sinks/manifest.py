@@ -20,7 +20,7 @@ from streamgate.records import SCHEMA, dumps, redacted
 from streamgate.sinks import files
 from streamgate.sinks.base import RunInfo
 
-DERIVED = ("faces.jsonl", "summary.json")
+DERIVED = ("faces.jsonl", "persons.jsonl", "summary.json")
 """Files directly in OUT that follow from the committed sources."""
 
 _PROGRAM = "streamgate"

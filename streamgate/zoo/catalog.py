@@ -16,6 +16,9 @@ ROLES = ("detector", "recognizer", "pose", "ifqa")
 REQUIRED_ROLES = ("detector", "recognizer", "pose")
 """Roles without which nothing runs; `ifqa` may be absent."""
 
+IDENTITY_FMR = 1e-6
+"""Of pairs of strangers, the share that an identity threshold lets through."""
+
 TIERS = ("embedded", "standard")
 """Where weights come from: shipped in the package, or fetched by `streamgate models pull`."""
 
@@ -71,7 +74,8 @@ class Entry:
     """One set of weights that can be pulled.
 
     `options` go to the converter; a change of them (or of the converter) makes a converted file stale.
-    `output` tells the adapter what the graph's figures mean where graphs of one role may differ.
+    `output` tells the adapter what the graph's figures mean where graphs of one role may differ. `identity` gives a
+    recognizer's `threshold`, see `parse_identity`.
     """
 
     name: str
@@ -86,6 +90,7 @@ class Entry:
     options: Mapping[str, Any] = field(default_factory=dict)
     output: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
+    identity: Mapping[str, Any] | None = None
 
 
 def load_catalog() -> tuple[Entry, ...]:
@@ -111,6 +116,7 @@ def _entry(table: Mapping[str, Any]) -> Entry:
     given["source"] = tuple(_source(source) for source in given["source"])
     given["input"] = parse_input(given.get("input", {}), given["name"])
     given["calibration"] = parse_calibration(given.get("calibration"), given["name"])
+    parse_identity(given.get("identity"), given["name"])
     return Entry(**given)
 
 
@@ -172,3 +178,22 @@ def parse_calibration(table: Mapping[str, Any] | None, name: str) -> Calibration
         return logistic
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{name}: its calibration is not readable ({error})") from error
+
+
+def parse_identity(table: Mapping[str, Any] | None, name: str) -> float | None:
+    """The cosine from which two faces count as one person (`threshold`), for a false match rate of 1e-6.
+
+    None when the card or catalog says nothing about it.
+
+    Raises:
+        WeightsError: it is no number between 0 and 1, or meant for another false match rate.
+    """
+    if not table:
+        return None
+    try:
+        threshold, rate = float(table["threshold"]), float(table["fmr"])
+        if not 0 < threshold < 1 or rate != IDENTITY_FMR:
+            raise ValueError(f"threshold must lie between 0 and 1 and fmr be {IDENTITY_FMR:g}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{name}: its identity threshold is not readable ({error})") from error
+    return threshold

@@ -25,6 +25,7 @@ from streamgate.zoo.catalog import (
     LogisticCalibration,
     load_catalog,
     parse_calibration,
+    parse_identity,
     parse_input,
 )
 from streamgate.zoo.convert import CONVERTER_VERSION
@@ -42,7 +43,8 @@ class Weights:
 
     `affine` holds A and c of the last affine layer (recognizers only); `licence` and `training_data` are
     words for people; `measures` are the calibrations of what a graph gives beside its roles' main figure (occlusion,
-    eyes), by measure.
+    eyes), by measure; `identity_threshold` is the cosine from which two faces count as one person at a false match
+    rate of 1e-6 (recognizers; None: unknown).
     """
 
     name: str
@@ -58,6 +60,7 @@ class Weights:
     affine: Path | None = None
     affine_sha256: str = ""
     measures: Mapping[str, LogisticCalibration] = field(default_factory=dict)
+    identity_threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +198,7 @@ def from_receipt(folder: Path, tier: str) -> Weights | None:
             calibration=entry.calibration,
             affine=folder / ARRAYS_NAME if arrays else None,
             affine_sha256=str(arrays["sha256"]) if arrays else "",
+            identity_threshold=parse_identity(entry.identity, entry.name),
         )
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise WeightsError(
@@ -244,7 +248,7 @@ def from_card(folder: Path, tier: str) -> Weights | None:
     """Weights with a `card.json`; None while the card's ONNX file is not there (a recipe not yet run).
 
     The card gives `sha256`, and where they differ from the plain case `file`, `name`, `roles`, `input`,
-    `output`, `affine` {file, sha256}, `calibration`, and `measures` {NAME: calibration}.
+    `output`, `affine` {file, sha256}, `calibration`, `measures` {NAME: calibration} and `identity` {threshold}.
 
     Raises:
         WeightsError: the card is not readable or names no sha256.
@@ -279,6 +283,7 @@ def _card_weights(folder: Path, tier: str, card: Mapping[str, Any]) -> Weights |
         affine=folder / str(affine["file"]) if affine else None,
         affine_sha256=str(affine.get("sha256", "")),
         measures=_measures(card.get("measures"), name),
+        identity_threshold=parse_identity(card.get("identity"), name),
     )
 
 

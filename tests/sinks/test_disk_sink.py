@@ -216,13 +216,13 @@ def test_a_source_removed_by_half_no_longer_counts(
     write_run(tmp_path, make, ["a"])
     unlink, calls = Path.unlink, []
 
-    def dies_after_three(path: Path, missing_ok: bool = False) -> None:
+    def dies_after_four(path: Path, missing_ok: bool = False) -> None:
         calls.append(path)
-        if len(calls) > 3:
+        if len(calls) > 4:
             raise KeyboardInterrupt
         unlink(path, missing_ok=missing_ok)
 
-    monkeypatch.setattr(Path, "unlink", dies_after_three)
+    monkeypatch.setattr(Path, "unlink", dies_after_four)
     with pytest.raises(KeyboardInterrupt), DiskSink(tmp_path, make.run(), overwrite=True) as sink:
         sink.open_source(make.source("b"))
     monkeypatch.undo()

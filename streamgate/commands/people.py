@@ -1,0 +1,77 @@
+"""`streamgate people`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from streamgate.people.folder import PeopleFolder, list_people
+from streamgate.records import dumps
+
+
+def list_command(out: Path, *, as_json: bool) -> int:
+    """Print the persons of an output folder; exit code 0."""
+    people = list_people(out)
+    if as_json:
+        for record in people:
+            click.echo(dumps(record))
+        return 0
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("person", "name", "faces", "tracks", "seconds"):
+        table.add_column(name, justify="left" if name in ("person", "name") else "right", overflow="fold")
+    table.add_column("best face", overflow="fold")
+    table.add_column("seen in (SOURCE/TRACK)", overflow="fold")
+    for record in people:
+        tracks = [f"{track['source_id']}/{track['track_id']}" for track in record["members"]]
+        more = f" and {len(tracks) - 4} more" if len(tracks) > 4 else ""
+        table.add_row(
+            record["person_id"] + (f" (with {', '.join(record['merged'])})" if record["merged"] else ""),
+            escape(record["name"] or ""),
+            str(record["faces"]),
+            str(record["tracks"]),
+            f"{record['seconds']:.1f}",
+            escape(record["image"] or ""),
+            escape(", ".join(tracks[:4]) + more),
+        )
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table)
+    return 0
+
+
+def merge_command(out: Path, into: str, others: Sequence[str]) -> int:
+    """Make persons one; exit code 0."""
+    with PeopleFolder(out) as people:
+        people.merge(into, list(others))
+    click.echo(f"{', '.join(dict.fromkeys(others))} merged into {into}", err=True)
+    _tell_about_report(out)
+    return 0
+
+
+def split_command(out: Path, person: str, tracks: Sequence[str]) -> int:
+    """Make a person of some tracks of another; prints the new id; exit code 0."""
+    with PeopleFolder(out) as people:
+        new = people.split(person, list(tracks))
+    click.echo(new)
+    _tell_about_report(out)
+    return 0
+
+
+def name_command(out: Path, person: str, name: str) -> int:
+    """Call a person something; exit code 0."""
+    with PeopleFolder(out) as people:
+        people.name(person, name)
+    _tell_about_report(out)
+    return 0
+
+
+def _tell_about_report(out: Path) -> None:
+    report = out / "report.html"
+    if report.is_file():
+        click.echo(f"{report} still shows what was before: `streamgate report {out}` makes it anew", err=True)

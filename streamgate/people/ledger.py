@@ -1,0 +1,224 @@
+"""What is known about the persons of an output folder: who was found, and what people have decided since.
+
+Two files in OUT/.streamgate. `persons.json`, written as a whole by each derivation, says which group each track was
+found to belong to; a group never changes its id or loses a track. `decisions.jsonl`, to which each decision adds a
+line, says which groups are one person, which tracks are another one, and what persons are called; a derivation reads
+it and never writes it.
+
+While a run is not complete its groups are provisional: the next derivation finds them anew, so that an interrupted run
+that is resumed comes to what an undisturbed one comes to. They are settled when the run is complete, and before the
+first decision, which is about what people have seen.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from streamgate.errors import SinkError, UsageError
+from streamgate.records import SCHEMA, dumps
+from streamgate.sinks import files
+
+GROUPS_NAME, DECISIONS_NAME = "persons.json", "decisions.jsonl"
+MAX_NAME = 200
+
+TrackKey = tuple[str, int]
+"""Source id and track id."""
+
+_ID = re.compile(r"p([0-9]{4,9})")
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The persons of one output folder.
+
+    Attributes:
+        house: OUT/.streamgate, where the two files lie.
+        settled: groups stay as they are; only new tracks are looked at.
+        groups: track -> id of the group it was found, or put by hand, to belong to.
+        persons: group -> id of the person that it is part of; a group that is missing here is a person of its own.
+        names: person -> what people call it.
+        last: the highest number that an id was ever made of.
+    """
+
+    house: Path
+    settled: bool = False
+    groups: dict[TrackKey, str] = field(default_factory=dict)
+    persons: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    last: int = 0
+
+    @classmethod
+    def read(cls, house: Path) -> Ledger:
+        """What is there; empty when nothing is. Raises SinkError for files that are damaged."""
+        ledger = cls(house)
+        stored = _read_json(house / GROUPS_NAME)
+        if stored is not None:
+            try:
+                if stored["schema"] != SCHEMA:
+                    raise ValueError("another schema")
+                ledger.settled = bool(stored["settled"])
+                for source_id, tracks in stored["tracks"].items():
+                    ledger.groups.update(((source_id, int(track)), _checked(group)) for track, group in tracks.items())
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise _damaged(house / GROUPS_NAME) from error
+        ledger._count(ledger.groups.values())
+        for decision in _read_decisions(house / DECISIONS_NAME):
+            try:
+                ledger._apply(decision)
+            except (KeyError, TypeError, ValueError) as error:
+                raise _damaged(house / DECISIONS_NAME) from error
+        return ledger
+
+    def write(self) -> None:
+        """Write the groups, atomically. Raises OSError."""
+        by_source: dict[str, dict[str, str]] = {}
+        for (source_id, track_id), group in sorted(self.groups.items()):
+            by_source.setdefault(source_id, {})[str(track_id)] = group
+        whole = {"schema": SCHEMA, "settled": self.settled, "tracks": by_source}
+        files.write_text(self.house / GROUPS_NAME, dumps(whole) + "\n")
+
+    def new_id(self) -> str:
+        """An id that nobody had before."""
+        self.last += 1
+        return f"p{self.last:04d}"
+
+    def person_of(self, track: TrackKey) -> str | None:
+        """The person that a track shows, None for a track that nobody has looked at."""
+        group = self.groups.get(track)
+        return None if group is None else self.persons.get(group, group)
+
+    def tracks_of(self, person: str) -> list[TrackKey]:
+        """The tracks of a person, sorted; none for an id that is not in use (any more)."""
+        return sorted(track for track in self.groups if self.person_of(track) == person)
+
+    def merged_into(self, person: str) -> list[str]:
+        """Ids that were merged into a person by hand, sorted."""
+        return sorted(group for group, into in self.persons.items() if into == person and group != person)
+
+    def merge(self, into: str, others: Iterable[str]) -> None:
+        """Make persons one, for good; they keep the id and name of `into`. Raises UsageError, OSError."""
+        gone = [person for person in dict.fromkeys(others) if person != into]
+        for person in (into, *gone):
+            self._need(person)
+        if not gone:
+            raise UsageError(f"merge takes two persons at least; {into} is one")
+        self._decide({"op": "merge", "into": into, "persons": gone})
+
+    def split(self, person: str, tracks: Iterable[TrackKey]) -> str:
+        """Make tracks of a person another one, for good; returns its id. Raises UsageError, OSError."""
+        self._need(person)
+        own = set(self.tracks_of(person))
+        moved = sorted(set(tracks))
+        for source_id, track_id in moved:
+            if (source_id, track_id) not in own:
+                raise UsageError(f"{source_id}/{track_id} is no track of {person}; `streamgate people OUT` lists them")
+        if not moved or len(moved) == len(own):
+            raise UsageError(f"split takes some of the {len(own)} track(s) of {person} and leaves it others")
+        new = f"p{self.last + 1:04d}"
+        self._decide({"op": "split", "from": person, "to": new, "tracks": [list(track) for track in moved]})
+        return new
+
+    def name(self, person: str, name: str) -> None:
+        """Call a person `name`; an empty one takes its name away. Raises UsageError, OSError."""
+        self._need(person)
+        name = name.strip()
+        if len(name) > MAX_NAME or not all(sign.isprintable() for sign in name):
+            raise UsageError(f"a name has at most {MAX_NAME} printable signs")
+        self._decide({"op": "name", "person": person, "name": name})
+
+    def _need(self, person: str) -> None:
+        if not self.tracks_of(person):
+            into = self.persons.get(person)
+            hint = f"; it was merged into {into}" if into and into != person else "; `streamgate people OUT` lists them"
+            raise UsageError(f"there is no person {person!r} here{hint}")
+
+    def _decide(self, decision: Mapping[str, Any]) -> None:
+        """Write a decision down, then follow it."""
+        if not self.settled:
+            self.settled = True
+            self.write()
+        files.append_line(self.house / DECISIONS_NAME, dumps({"schema": SCHEMA, **decision}))
+        self._apply(decision)
+
+    def _apply(self, decision: Mapping[str, Any]) -> None:
+        if decision["op"] == "merge":
+            into = _checked(decision["into"])
+            gone = {_checked(person) for person in decision["persons"]}
+            for group in {*self.groups.values(), *self.persons, *gone}:
+                if self.persons.get(group, group) in gone:
+                    self.persons[group] = into
+            named = [self.names.pop(person) for person in sorted(gone) if person in self.names]
+            if named and into not in self.names:
+                self.names[into] = named[0]
+        elif decision["op"] == "split":
+            new = _checked(decision["to"])
+            for source_id, track_id in decision["tracks"]:
+                self.groups[(str(source_id), int(track_id))] = new
+            self.persons.pop(new, None)
+            self._count([new])
+        elif decision["op"] == "name":
+            person, name = _checked(decision["person"]), decision["name"]
+            if not isinstance(name, str):
+                raise TypeError("a name is a text")
+            self.names.pop(person, None)
+            if name:
+                self.names[person] = name
+        else:
+            raise ValueError("an unknown decision")
+
+    def _count(self, ids: Iterable[str]) -> None:
+        self.last = max([self.last, *(int(one[1:]) for one in set(ids))])
+
+
+def remove_ledger(house: Path) -> None:
+    """Forget groups and decisions: the results that they were about are gone. Raises OSError."""
+    for name in (DECISIONS_NAME, GROUPS_NAME):
+        (house / name).unlink(missing_ok=True)
+
+
+def _checked(person: Any) -> str:
+    if not isinstance(person, str) or not _ID.fullmatch(person):
+        raise ValueError(f"{person!r} is no person's id")
+    return person
+
+
+def _read_json(path: Path) -> Any:
+    with files.sink_errors(path):
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path) from error
+
+
+def _read_decisions(path: Path) -> list[dict[str, Any]]:
+    with files.sink_errors(path):
+        try:
+            lines = path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+    found = []
+    for line in lines:
+        try:
+            decision = json.loads(line)
+        except (ValueError, RecursionError):
+            continue  # torn by a crash while it was written: nobody was told that it holds
+        if not isinstance(decision, dict) or decision.get("schema") != SCHEMA:
+            raise _damaged(path)
+        found.append(decision)
+    return found
+
+
+def _damaged(path: Path) -> SinkError:
+    return SinkError(
+        f"{path} is damaged or was written by another version; put back a copy of it, or remove it and lose the "
+        f"{'decisions' if path.name == DECISIONS_NAME else 'ids of persons'} in it"
+    )

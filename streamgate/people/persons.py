@@ -1,0 +1,144 @@
+"""From the tracks of all committed sources to persons: one step, made again by each derivation.
+
+It reads what sources left on disk and nothing else, in the order of source ids and tracks, so the number of jobs, the
+order of commits and interruptions do not show. Tracks that keep no face are nobody's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamgate.errors import SinkError
+from streamgate.frames import Template
+from streamgate.people.ledger import Ledger, TrackKey
+from streamgate.people.linkage import Linkage, TrackSpan, link
+from streamgate.people.template import is_sure
+from streamgate.people.templates import load_templates
+from streamgate.sinks import files
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTrack:
+    """A track that keeps faces: where and when it was seen, pts seconds."""
+
+    source_id: str
+    track_id: int
+    first_pts: float
+    last_pts: float
+
+    @property
+    def key(self) -> TrackKey:
+        return (self.source_id, self.track_id)
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """The persons of an output folder, and the tracks that show them, by source and track."""
+
+    ledger: Ledger
+    tracks: tuple[KeptTrack, ...]
+
+    def person_of(self, source_id: str, track_id: int) -> str | None:
+        """The person that a track shows."""
+        return self.ledger.person_of((source_id, track_id))
+
+
+def find_people(out: Path, source_ids: Iterable[str], threshold: float, *, settle: bool) -> People:
+    """Put every kept track of the committed sources into a person, and write down which.
+
+    Tracks that are in one stay there when the ledger is settled; with `settle` it is from now on. `threshold` is the
+    least cosine of two tracks of one person. Raises SinkError.
+    """
+    house = out / ".streamgate"
+    ledger = Ledger.read(house)
+    if not ledger.settled:
+        ledger = Ledger(house)
+    tracks: list[KeptTrack] = []
+    templates: list[Template | None] = []
+    for source_id in sorted(set(source_ids)):
+        known = load_templates(house, source_id)
+        for track in kept_tracks(out, source_id):
+            tracks.append(track)
+            templates.append(known.get(track.track_id))
+    _link_new(ledger, tracks, templates, threshold)
+    ledger.settled = ledger.settled or settle
+    with files.sink_errors(house):
+        ledger.write()
+    return People(ledger, tuple(tracks))
+
+
+def known_people(out: Path, source_ids: Iterable[str]) -> People:
+    """The persons as the last derivation and decisions since have left them. Raises SinkError."""
+    tracks = [track for source_id in sorted(set(source_ids)) for track in kept_tracks(out, source_id)]
+    return People(Ledger.read(out / ".streamgate"), tuple(tracks))
+
+
+def kept_tracks(out: Path, source_id: str) -> Iterator[KeptTrack]:
+    """The tracks of a committed source that keep a face, by their ids. Raises SinkError."""
+    path = out / source_id / "tracks.jsonl"
+    found = []
+    for record in read_lines(path):
+        try:
+            if record["kept"]:
+                first, last = float(record["first_pts"]), float(record["last_pts"])
+                found.append(KeptTrack(source_id, int(record["track_id"]), first, last))
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(path) from error
+    yield from sorted(found, key=lambda track: track.track_id)
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON lines file of ours. Raises SinkError for one that is none."""
+    with files.sink_errors(path), open(path, "rb") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise _damaged(path) from error
+            if not isinstance(record, dict):
+                raise _damaged(path)
+            yield record
+
+
+def _link_new(
+    ledger: Ledger, tracks: Sequence[KeptTrack], templates: Sequence[Template | None], threshold: float
+) -> None:
+    """Give every track without a group one."""
+    if all(track.key in ledger.groups for track in tracks):
+        return
+    size = next((len(one.vector) for one in templates if one is not None), 1)
+    vectors = np.zeros((len(tracks), size), np.float32)
+    for row, template in zip(vectors, templates, strict=True):
+        if template is not None and is_sure(template):
+            if len(template.vector) != size:
+                raise SinkError("templates of several recognizers lie in this folder; choose another one with -o")
+            row[:] = template.vector
+    ids = sorted({ledger.groups[track.key] for track in tracks if track.key in ledger.groups})
+    number = {group: place for place, group in enumerate(ids)}
+    sources = {source_id: place for place, source_id in enumerate(dict.fromkeys(track.source_id for track in tracks))}
+    owners = _owners(ids, ledger)
+    linkage = Linkage(
+        vectors,
+        [TrackSpan(sources[track.source_id], track.first_pts, track.last_pts) for track in tracks],
+        [number.get(ledger.groups.get(track.key, "")) for track in tracks],
+    )
+    for track, place in zip(tracks, link(linkage, threshold, owners), strict=True):
+        while place >= len(ids):
+            ids.append(ledger.new_id())
+        ledger.groups.setdefault(track.key, ids[place])
+
+
+def _owners(ids: Sequence[str], ledger: Ledger) -> list[int]:
+    """For each group the first one of its person, as `link` wants it."""
+    first: dict[str, int] = {}
+    return [first.setdefault(ledger.persons.get(group, group), place) for place, group in enumerate(ids)]
+
+
+def _damaged(path: Path) -> SinkError:
+    return SinkError(f"{path} is damaged; remove the folder {path.parent} and run its source again")

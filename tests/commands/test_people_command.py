@@ -1,0 +1,68 @@
+"""`streamgate people`, and the persons that `run` finds, on the networks of the package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from command import lines, streamgate
+from media import astronaut_frames, plain_frames, write_clip
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One woman in two clips, one of them with a cut."""
+    folder = tmp_path_factory.mktemp("clips")
+    one = astronaut_frames(25, (640, 480), step=1.0, zoom=1.6)
+    two = astronaut_frames(25, (640, 480), step=-1.0, zoom=1.2)
+    write_clip(folder / "a.mp4", [*one, *plain_frames(10, (640, 480)), *two])
+    write_clip(folder / "b.mp4", astronaut_frames(25, (480, 360), step=-1.5, zoom=1.5))
+    out = folder / "out"
+    done = streamgate("run", folder, "-o", out, "--models", "embedded", models=folder / "nothing")
+    assert done.code == 0, done.err
+    return out
+
+
+def test_one_person_in_several_shots_and_clips_is_one(result: Path) -> None:
+    assert [one["person_id"] for one in lines(result / "faces.jsonl")] == ["p0001"] * 3
+    done = streamgate("people", result, "list", "--json")
+    (record,) = [json.loads(line) for line in done.out.splitlines()]
+    assert (record["tracks"], record["sources"], record["faces"]) == (3, 2, 3)
+    assert (result / record["image"]).is_file()
+    assert not (result / ".streamgate" / "identity").exists()
+
+
+def test_people_are_listed_named_split_and_merged(result: Path) -> None:
+    first, *_ = lines(result / "faces.jsonl")
+    assert streamgate("people", result, "name", "p0001", "Eileen Collins").code == 0
+    split = streamgate("people", result, "split", "p0001", f"{first['source_id']}/{first['track_id']}")
+    assert (split.code, split.out.strip()) == (0, "p0002")
+    assert [one["person_id"] for one in lines(result / "faces.jsonl")] == ["p0002", "p0001", "p0001"]
+    listed = streamgate("people", result)
+    assert "Eileen Collins" in listed.out and "p0002" in listed.out
+    assert streamgate("people", result, "merge", "p0001", "p0002").code == 0
+    (record,) = lines(result / "persons.jsonl")
+    assert (record["person_id"], record["name"], record["merged"]) == ("p0001", "Eileen Collins", ["p0002"])
+    wrong = streamgate("people", result, "merge", "p0001", "p0007")
+    assert wrong.code == 2 and "p0007" in wrong.err
+    assert streamgate("people", result.parent, "merge", "p0001", "p0002").code == 2
+
+
+@pytest.mark.parametrize("tier", ["embedded", "standard"])
+def test_the_singer_is_one_across_his_cuts_and_nobody_else_is_merged(
+    shared_clip: Callable[[str], Path], tmp_path: Path, tier: str
+) -> None:
+    if tier == "standard":
+        from real_weights import standard_models
+
+        models = standard_models()
+    else:
+        models = tmp_path / "nothing"
+    clips = [shared_clip(name) for name in ("ghost_nggyup.mp4", "fsgan_conan.mp4", "vretalk_1.mp4")]
+    done = streamgate("run", *clips, "-o", tmp_path / "out", "--models", tier, models=models)
+    assert done.code == 0, done.err
+    by_person = {one["person_id"]: one for one in lines(tmp_path / "out" / "persons.jsonl")}
+    assert sorted(one["tracks"] for one in by_person.values()) == [1, 1, 3]

@@ -1,0 +1,3 @@
+"""Fixtures of this folder's tests."""
+
+from people_folder import out  # noqa: F401

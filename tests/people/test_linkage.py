@@ -1,0 +1,108 @@
+"""Complete linkage of tracks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from streamgate.people import linkage
+from streamgate.people.linkage import Linkage, TrackSpan, link
+
+
+def at(*degrees: float) -> np.ndarray:
+    """Unit vectors in the plane."""
+    angles = np.radians(degrees)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def apart(count: int) -> list[TrackSpan]:
+    return [TrackSpan(0, 10.0 * place, 10.0 * place + 5) for place in range(count)]
+
+
+def linked(vectors: np.ndarray, threshold: float, spans: list[TrackSpan] | None = None) -> list[int]:
+    return link(Linkage(vectors, spans or apart(len(vectors)), [None] * len(vectors)), threshold)
+
+
+SIXTY = float(np.cos(np.radians(60)))
+
+
+def test_alike_tracks_are_one_and_a_chain_of_look_alikes_is_not() -> None:
+    assert linked(at(0, 10, 90, 100), SIXTY) == [0, 0, 1, 1]
+    # Each is alike to the next, the ends are not: the two most alike pairs stay pairs.
+    assert linked(at(0, 40, 90, 121), SIXTY) == [0, 0, 1, 1]
+
+
+def test_the_most_alike_merge_first_whatever_their_order() -> None:
+    # 50 is nearer to 80 than to 0.
+    assert linked(at(0, 50, 80), SIXTY) == [0, 1, 1]
+    assert linked(at(80, 0, 50), SIXTY) == [0, 1, 0]
+
+
+def test_tracks_seen_together_are_never_one() -> None:
+    twins = at(0, 0, 0)
+    spans = [TrackSpan(0, 0.0, 2.0), TrackSpan(0, 2.0, 3.0), TrackSpan(1, 0.0, 3.0)]
+    found = linked(twins, SIXTY, spans)
+    assert found[0] != found[1] and found[2] in found[:2]
+    later = [TrackSpan(0, 0.0, 2.0), TrackSpan(0, 2.1, 3.0), TrackSpan(0, 4.0, 5.0)]
+    assert linked(twins, SIXTY, later) == [0, 0, 0]
+
+
+def test_a_track_of_zeros_joins_nobody() -> None:
+    vectors = at(0, 0, 0)
+    vectors[1] = 0
+    assert linked(vectors, SIXTY) == [0, 1, 0]
+
+
+def test_known_groups_stay_apart_and_new_tracks_join_the_most_alike() -> None:
+    vectors = at(0, 10, 20, 12)
+    known = Linkage(vectors, apart(4), [5, 7, None, None])
+    assert link(known, SIXTY) == [5, 7, 7, 7]
+
+
+def test_nobody_joins_a_person_through_one_group_who_was_seen_with_another() -> None:
+    vectors = at(0, 100, 5)
+    spans = [TrackSpan(0, 0, 1), TrackSpan(1, 0, 5), TrackSpan(1, 3, 4)]
+    groups: list[int | None] = [0, 1, None]
+    assert link(Linkage(vectors, spans, groups), SIXTY) == [0, 1, 0]
+    # By hand both groups are one person, which the new track was seen together with.
+    assert link(Linkage(vectors, spans, groups), SIXTY, [0, 0]) == [0, 1, 2]
+
+
+def brute_force(vectors: np.ndarray, threshold: float) -> set[frozenset[int]]:
+    groups = [frozenset([place]) for place in range(len(vectors))]
+    while True:
+        pairs = [
+            (min(float(vectors[i] @ vectors[j]) for i in a for j in b), -x, -y)
+            for x, a in enumerate(groups)
+            for y, b in enumerate(groups[:x])
+        ]
+        if not pairs or max(pairs)[0] < threshold:
+            return set(groups)
+        _, x, y = max(pairs)
+        merged = groups[-x] | groups[-y]
+        groups = [group for place, group in enumerate(groups) if place not in (-x, -y)] + [merged]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_it_is_complete_linkage(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    vectors = random.normal(size=(40, 3)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    found = linked(vectors, 0.6)
+    groups = {frozenset(np.flatnonzero(np.array(found) == label).tolist()) for label in set(found)}
+    assert groups == brute_force(vectors, 0.6)
+
+
+def test_many_tracks_in_blocks_find_clear_people_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linkage, "BLOCK", 16)
+    random = np.random.default_rng(1)
+    people = random.normal(size=(12, 64))
+    people /= np.linalg.norm(people, axis=1, keepdims=True)
+    who = random.integers(0, 12, 300)
+    vectors = (people[who] + random.normal(size=(300, 64)) * 0.04).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    found = linked(vectors, 0.6)
+    assert len(set(found)) == 12
+    assert len(set(zip(found, who.tolist(), strict=True))) == 12
+    # Numbered by their first tracks.
+    assert [found.index(label) for label in range(12)] == sorted(found.index(label) for label in range(12))

@@ -1,0 +1,225 @@
+"""Tracks of committed sources become persons, and stay what people made of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from command import lines
+from people_folder import THRESHOLD, Out, person, template
+from streamgate.errors import SinkError, UsageError
+from streamgate.people.folder import PeopleFolder, list_people, track_of
+from streamgate.people.ledger import DECISIONS_NAME, GROUPS_NAME, Ledger
+from streamgate.people.persons import find_people
+from streamgate.people.templates import load_templates
+
+ANN, BOB, EVE = 0, 1, 2
+
+
+def who(out: Path) -> dict[str, str]:
+    """`source/track` -> person, from faces.jsonl."""
+    return {f"{one['source_id'][0]}/{one['track_id']}": one["person_id"] for one in lines(out / "faces.jsonl")}
+
+
+def test_tracks_of_one_person_are_one_across_sources(out: Out) -> None:
+    out.run(
+        {
+            "b": {1: (0, 1, person(BOB)), 2: (2, 3, person(ANN, 20))},
+            "a": {1: (0, 1, person(ANN)), 2: (5, 6, person(ANN, 10))},
+        }
+    )
+    assert who(out.path) == {"a/1": "p0001", "a/2": "p0001", "b/1": "p0002", "b/2": "p0001"}
+    first, second = lines(out.path / "persons.jsonl")
+    assert (first["person_id"], first["tracks"], first["sources"], first["faces"]) == ("p0001", 3, 2, 3)
+    assert first["seconds"] == 3.0 and first["image"] == "a-0a1b2c3d/track_0001/1.png"
+    assert [(one["source_id"], one["track_id"]) for one in second["members"]] == [("b-0a1b2c3d", 1)]
+    assert json.loads((out.path / "summary.json").read_text())["totals"]["persons"] == 2
+    ranks = {one["id"]: one["person_rank"] for one in lines(out.path / "faces.jsonl") if one["person_id"] == "p0001"}
+    # The best face of a person is the first, wherever it was seen.
+    assert list(ranks.values()) == [1, 2, 3]
+
+
+def test_faces_seen_together_and_faces_that_tell_nothing_stay_apart(out: Out) -> None:
+    poor = template(person(ANN).vector, weight=0.1)
+    mixed = template(person(ANN).vector, agreement=0.5)
+    out.run({"a": {1: (0, 2, person(ANN)), 2: (1, 3, person(ANN)), 3: (4, 5, poor), 4: (6, 7, mixed), 5: (8, 9, None)}})
+    assert len(set(who(out.path).values())) == 5
+
+
+def test_without_identity_nobody_has_a_name_and_nothing_biometric_is_written(out: Out) -> None:
+    out.run({"a": {1: (0, 1, person(ANN))}}, store="none")
+    assert who(out.path) == {"a/1": None}
+    assert not (out.path / "persons.jsonl").exists() and not (out.path / ".streamgate" / "identity").exists()
+    with pytest.raises(UsageError, match=r"identity\.store"):
+        list_people(out.path)
+    out.run({"a": {1: (0, 1, person(ANN))}}, threshold=None)
+    assert who(out.path) == {"a/1": None} and not (out.path / ".streamgate" / "identity").exists()
+
+
+@pytest.mark.parametrize(("store", "left"), [("session", False), ("disk", True)])
+def test_embeddings_stay_only_where_that_was_asked_for(out: Out, store: str, left: bool) -> None:
+    out.run({"a": {1: (0, 1, person(ANN)), 2: (3, 4, person(BOB))}}, store=store)
+    assert bool(load_templates(out.path / ".streamgate", "a-0a1b2c3d")) is left
+    raw = person(ANN).vector.tobytes()
+    for path in out.path.rglob("*"):
+        if path.is_file() and "identity" not in path.parts:
+            assert raw not in path.read_bytes()
+    # Whoever keeps no face is nobody's, and nothing is kept of them.
+    assert who(out.path) == {"a/1": "p0001", "a/2": "p0002"}
+
+
+def sources() -> dict:
+    return {
+        "a": {1: (0, 1, person(ANN)), 2: (2, 3, person(BOB))},
+        "b": {1: (0, 1, person(EVE)), 2: (2, 3, person(BOB, 15))},
+        "c": {1: (0, 1, person(EVE, 15)), 2: (2, 3, person(ANN, 15))},
+    }
+
+
+def people_of(out: Path, names: str, *, settle: bool) -> dict[str, str | None]:
+    found = find_people(out, [f"{name}-0a1b2c3d" for name in names], THRESHOLD, settle=settle)
+    return {f"{one.source_id[0]}/{one.track_id}": found.person_of(*one.key) for one in found.tracks}
+
+
+def test_ids_never_change_when_sources_come_later(out: Out) -> None:
+    out.run(sources())
+    (out.path / ".streamgate" / GROUPS_NAME).unlink()
+    before = people_of(out.path, "bc", settle=True)
+    after = people_of(out.path, "abc", settle=True)
+    assert before == {key: after[key] for key in before}
+    assert before["b/1"] == before["c/1"] == "p0001"
+    assert after["a/1"] == after["c/2"] and after["a/2"] == after["b/2"]
+
+
+def test_an_interrupted_run_that_goes_on_comes_to_what_an_undisturbed_one_comes_to(out: Out) -> None:
+    out.run(sources())
+    whole = people_of(out.path, "abc", settle=True)
+    (out.path / ".streamgate" / GROUPS_NAME).unlink()
+    assert people_of(out.path, "c", settle=False) == {"c/1": "p0001", "c/2": "p0002"}
+    assert people_of(out.path, "abc", settle=True) == whole
+
+
+def test_decisions_by_hand_are_followed_and_outlive_derivations(out: Out) -> None:
+    out.run(sources())
+    assert who(out.path)["b/1"] == who(out.path)["c/1"] == "p0003"
+    with PeopleFolder(out.path) as people:
+        people.name("p0003", "Eve")
+        people.merge("p0001", ["p0003"])
+        assert people.split("p0002", ["b-0a1b2c3d/2"]) == "p0004"
+    decided = {"a/1": "p0001", "a/2": "p0002", "b/1": "p0001", "b/2": "p0004", "c/1": "p0001", "c/2": "p0001"}
+    assert who(out.path) == decided
+    assert people_of(out.path, "abc", settle=True) == decided
+    first = list_people(out.path)[0]
+    assert first == lines(out.path / "persons.jsonl")[0]
+    assert (first["name"], first["merged"]) == ("Eve", ["p0003"])
+    assert json.loads((out.path / "summary.json").read_text())["totals"]["persons"] == 3
+    # An id that was given up is never used again.
+    with PeopleFolder(out.path) as people, pytest.raises(UsageError, match="merged into p0001"):
+        people.name("p0003", "Ann")
+
+
+def test_new_tracks_join_persons_that_were_merged_by_hand_by_either_look(out: Out) -> None:
+    out.run(sources())
+    (out.path / ".streamgate" / GROUPS_NAME).unlink()
+    people_of(out.path, "a", settle=True)
+    Ledger.read(out.path / ".streamgate").merge("p0001", ["p0002"])
+    found = people_of(out.path, "abc", settle=True)
+    # Bob of b was not seen together with Ann or Bob of a.
+    assert found["b/2"] == found["c/2"] == "p0001" and found["b/1"] == found["c/1"] == "p0003"
+
+
+def test_what_was_split_by_hand_is_not_merged_again(out: Out) -> None:
+    out.run(sources())
+    with PeopleFolder(out.path) as people:
+        new = people.split("p0001", ["c-0a1b2c3d/track_0002/1.png"])
+    for _ in range(2):
+        assert people_of(out.path, "abc", settle=True)["c/2"] == new
+
+
+def test_decisions_about_an_unfinished_run_settle_what_was_seen(out: Out) -> None:
+    out.run(sources())
+    house = out.path / ".streamgate"
+    (house / GROUPS_NAME).unlink()
+    seen = people_of(out.path, "c", settle=False)
+    Ledger.read(house).name("p0002", "Ann")
+    after = people_of(out.path, "abc", settle=True)
+    assert {key: after[key] for key in seen} == seen and after["a/1"] == "p0002"
+
+
+def test_overwriting_forgets_persons_with_the_results(out: Out) -> None:
+    out.run(sources())
+    with PeopleFolder(out.path) as people:
+        people.merge("p0001", ["p0002"])
+    out.run({"a": {1: (0, 1, person(ANN))}})
+    assert who(out.path) == {"a/1": "p0001"}
+    assert not (out.path / ".streamgate" / DECISIONS_NAME).exists()
+    assert load_templates(out.path / ".streamgate", "b-0a1b2c3d") == {}
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (lambda people: people.merge("p0001", ["p0009"]), "no person 'p0009'"),
+        (lambda people: people.merge("p0001", ["p0001"]), "two persons"),
+        (lambda people: people.split("p0001", ["b-0a1b2c3d/1"]), "no track of p0001"),
+        (lambda people: people.split("p0001", ["a-0a1b2c3d/1", "c-0a1b2c3d/2"]), "leaves it others"),
+        (lambda people: people.split("p0001", ["a"]), "names no track"),
+        (lambda people: people.name("Ann", "Ann"), "no person 'Ann'"),
+        (lambda people: people.name("p0001", "A\nnn"), "printable"),
+    ],
+)
+def test_wrong_decisions_change_nothing_and_say_why(out: Out, act, words: str) -> None:
+    out.run(sources())
+    before = {path: path.read_bytes() for path in out.path.rglob("*") if path.is_file() and path.name != "lock"}
+    with PeopleFolder(out.path) as people, pytest.raises(UsageError, match=words):
+        act(people)
+    assert before == {p: p.read_bytes() for p in out.path.rglob("*") if p.is_file() and p.name != "lock"}
+
+
+def test_a_folder_that_is_none_of_ours_or_in_use_is_refused(out: Out, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no results"):
+        list_people(tmp_path / "nowhere")
+    out.run(sources())
+    with PeopleFolder(out.path), pytest.raises(SinkError, match="in use"), PeopleFolder(out.path):
+        pass
+
+
+def test_damaged_files_are_said_by_name_and_a_torn_decision_is_none(out: Out) -> None:
+    out.run(sources())
+    house = out.path / ".streamgate"
+    with PeopleFolder(out.path) as people:
+        people.name("p0001", "Ann")
+    decisions = house / DECISIONS_NAME
+    whole = decisions.read_bytes()
+    decisions.write_bytes(whole + b'{"schema":1,"op":"me')
+    assert list_people(out.path)[0]["name"] == "Ann"
+    for bad in (b'{"schema":9,"op":"name"}\n', b'{"schema":1,"op":"marry"}\n', b'{"schema":1,"op":"name"}\n', b"[]\n"):
+        decisions.write_bytes(whole + bad)
+        with pytest.raises(SinkError, match=DECISIONS_NAME):
+            list_people(out.path)
+    decisions.write_bytes(whole)
+    groups = (house / GROUPS_NAME).read_bytes()
+    for bad in (groups[:40], b"[]", groups.replace(b"p0001", b"../..")):
+        (house / GROUPS_NAME).write_bytes(bad)
+        with pytest.raises(SinkError, match=GROUPS_NAME):
+            list_people(out.path)
+    file = house / "identity" / "a-0a1b2c3d.npy"
+    for bad in (file.read_bytes()[:50], b"", b"\x93NUMPY", np.zeros(3).tobytes()):
+        file.write_bytes(bad)
+        with pytest.raises(SinkError, match=r"a-0a1b2c3d\.npy"):
+            load_templates(house, "a-0a1b2c3d")
+
+
+def test_tracks_are_named_as_people_see_them() -> None:
+    assert track_of("clip-1/3") == track_of("clip-1/track_0003") == track_of("clip-1/track_0003/2.png") == ("clip-1", 3)
+
+
+def test_persons_need_no_inference_library() -> None:
+    code = "import sys, streamgate.people.folder; assert not {'onnxruntime', 'cv2', 'av', 'torch'} & sys.modules.keys()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
