@@ -11,7 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from streamgate.people.folder import PeopleFolder, list_people
+from streamgate.people.ledger import Ledger
 from streamgate.records import dumps
+from streamgate.report.write import REPORT, write_report
+from streamgate.sinks.manifest import Manifest
 
 
 def list_command(out: Path, *, as_json: bool) -> int:
@@ -49,8 +52,8 @@ def merge_command(out: Path, into: str, others: Sequence[str]) -> int:
     """Make persons one; exit code 0."""
     with PeopleFolder(out) as people:
         people.merge(into, list(others))
+        _rebuild_report(out)
     click.echo(f"{', '.join(dict.fromkeys(others))} merged into {into}", err=True)
-    _tell_about_report(out)
     return 0
 
 
@@ -58,8 +61,8 @@ def split_command(out: Path, person: str, tracks: Sequence[str]) -> int:
     """Make a person of some tracks of another; prints the new id; exit code 0."""
     with PeopleFolder(out) as people:
         new = people.split(person, list(tracks))
+        _rebuild_report(out)
     click.echo(new)
-    _tell_about_report(out)
     return 0
 
 
@@ -67,11 +70,13 @@ def name_command(out: Path, person: str, name: str) -> int:
     """Call a person something; exit code 0."""
     with PeopleFolder(out) as people:
         people.name(person, name)
-    _tell_about_report(out)
+        _rebuild_report(out)
     return 0
 
 
-def _tell_about_report(out: Path) -> None:
-    report = out / "report.html"
-    if report.is_file():
-        click.echo(f"{report} still shows what was before: `streamgate report {out}` makes it anew", err=True)
+def _rebuild_report(out: Path) -> None:
+    """Let the report show it, where the run has written one; the folder's lock is held."""
+    house = out / ".streamgate"
+    manifest = Manifest.read(house)
+    if REPORT in manifest.owned:
+        write_report(out, manifest, Ledger.read(house).names)

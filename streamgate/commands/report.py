@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from streamgate.people.ledger import Ledger
 from streamgate.report.folder import RunFolder
 from streamgate.report.write import REPORT, write_report
 from streamgate.sinks.files import Lock
@@ -22,7 +23,7 @@ def report_command(out: Path, *, quiet: bool) -> int:
     try:
         # Read again: until the lock was ours a run may have been at work.
         folder = RunFolder.read(out)
-        problems = write_report(out, folder.manifest)
+        problems = write_report(out, folder.manifest, Ledger.read(out / ".streamgate").names)
     finally:
         lock.release()
     for problem in problems:

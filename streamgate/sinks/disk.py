@@ -27,7 +27,7 @@ from typing import IO, Self
 
 from streamgate.errors import SinkError, SourceError, UsageError
 from streamgate.frames import Candidate, Template, TrackEnd
-from streamgate.people.ledger import remove_ledger
+from streamgate.people.ledger import Ledger, remove_ledger
 from streamgate.people.templates import remove_templates, save_templates
 from streamgate.records import candidate_record, dumps, face_record, image_path, source_record, track_record
 from streamgate.report.notes import NOTES_NAME, SourceNotes
@@ -176,7 +176,7 @@ class DiskSink:
         if self._report:
             from streamgate.report.write import write_report
 
-            write_report(self._out, self._manifest)
+            write_report(self._out, self._manifest, Ledger.read(self._house).names)
         with files.sink_errors(self._house):
             self._manifest.write()
 

@@ -66,3 +66,8 @@ def test_the_singer_is_one_across_his_cuts_and_nobody_else_is_merged(
     assert done.code == 0, done.err
     by_person = {one["person_id"]: one for one in lines(tmp_path / "out" / "persons.jsonl")}
     assert sorted(one["tracks"] for one in by_person.values()) == [1, 3]
+
+
+def test_the_report_shows_decisions_at_once(result: Path) -> None:
+    assert streamgate("people", result, "name", "p0001", "Eileen M. Collins").code == 0
+    assert "Eileen M. Collins" in (result / "report.html").read_text()
