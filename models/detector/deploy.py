@@ -27,7 +27,7 @@ def deploy(trainer: Trainer, pictures: int, data_names: list[str], target: Path,
     pictures: how many were trained on; warm_only: only the next run's weights.
     """
     target.mkdir(parents=True, exist_ok=True)
-    _replace(target / WARM_NAME, lambda part: torch.save(trainer.warm_state(), part))
+    replace(target / WARM_NAME, lambda part: torch.save(trainer.warm_state(), part))
     if warm_only:
         return f"{WARM_NAME} at step {trainer.steps_done}"
     network = trainer.average.to("cpu").eval()
@@ -52,11 +52,12 @@ def deploy(trainer: Trainer, pictures: int, data_names: list[str], target: Path,
         "opset": OPSET,
         "parameters": sum(p.numel() for p in network.parameters()),
     }
-    _replace(target / CARD_NAME, lambda part: part.write_text(json.dumps(card, indent=2) + "\n"))
+    replace(target / CARD_NAME, lambda part: part.write_text(json.dumps(card, indent=2) + "\n"))
     return f"{ONNX_NAME} {card['sha256'][:12]} at step {trainer.steps_done}"
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file by one rename."""
     part = path.with_name(path.name + ".part")
     write(part)
     os.replace(part, path)

@@ -16,6 +16,10 @@ from streamgate.frames import Array
 STRIDES = (8, 16, 32)
 SIDES = ((16, 32), (64, 128), (256, 512))
 SHIFT_VARIANCE, SIZE_VARIANCE = 0.1, 0.2
+VAST = 320.0
+"""Sides of boxes, pixels of the input, from which the network no longer sees a face as a whole: its guesses scatter."""
+VAST_OVERLAP = 0.15
+"""Two faces that large do not overlap by more in any picture."""
 
 
 def priors(height: int, width: int) -> Array:
@@ -66,11 +70,13 @@ def decode(loc: Array, landmarks: Array, chosen: Array) -> tuple[Array, Array]:
 def suppress(boxes: Array, scores: Array, overlap: float) -> Array:
     """Greedy non-maximum suppression: indices kept, best score first; of equal scores the earlier prior wins.
 
-    A box goes when its intersection over union with a kept one exceeds `overlap`.
+    A box goes when its intersection over union with a kept one exceeds `overlap`; where both are taller than `VAST`,
+    `VAST_OVERLAP` if that is less.
     """
     order = np.argsort(-scores, kind="stable")
     x1, y1, x2, y2 = boxes[order].T.astype(np.float64)
     areas = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
+    vast = y2 - y1 > VAST
     alive = np.ones(len(order), bool)
     kept = []
     for i in range(len(order)):
@@ -81,5 +87,6 @@ def suppress(boxes: Array, scores: Array, overlap: float) -> Array:
         high = np.minimum(y2[i], y2[i + 1 :]) - np.maximum(y1[i], y1[i + 1 :])
         shared = np.maximum(wide, 0) * np.maximum(high, 0)
         union = areas[i] + areas[i + 1 :] - shared
-        alive[i + 1 :] &= shared <= overlap * union
+        allowed = np.where(vast[i + 1 :], min(overlap, VAST_OVERLAP), overlap) if vast[i] else overlap
+        alive[i + 1 :] &= shared <= allowed * union
     return order[kept]

@@ -14,6 +14,7 @@ from streamgate.config import Config
 from streamgate.errors import StreamgateError
 from streamgate.gate import Gate
 from streamgate.service.delivery import Delivery
+from streamgate.service.memory import Trimmer
 from streamgate.service.settings import Settings, StreamSpec
 from streamgate.service.state import ServiceState
 from streamgate.service.streams import Stream
@@ -82,8 +83,10 @@ class Service:
 
     def run(self, stop: threading.Event, reload: threading.Event, read: Callable[[], Settings]) -> None:
         """Watch over the streams until `stop` is set; whenever `reload` is, take what `read` returns."""
+        memory = Trimmer()
         while not stop.wait(TICK_S):
             self._state.beat()
+            memory.tick()
             if reload.is_set():
                 reload.clear()
                 self.reload(read)

@@ -54,3 +54,12 @@ def test_of_equal_scores_the_earlier_prior_wins_and_nothing_gives_nothing():
     box = np.array([[0, 0, 10, 10], [1, 0, 11, 10]], float)
     assert suppress(box, np.array([0.5, 0.5]), 0.4).tolist() == [0]
     assert suppress(np.empty((0, 4)), np.empty(0), 0.4).tolist() == []
+
+
+def test_of_vast_boxes_that_overlap_a_little_one_stays_and_of_smaller_ones_both():
+    # Side by side, a third of each shared: two faces in a crowd, one face that fills the picture.
+    boxes = np.array([[0, 0, 90, 100], [45, 0, 135, 100]], float)
+    scores = np.array([0.9, 0.8])
+    assert suppress(boxes, scores, 0.4).tolist() == [0, 1]
+    assert suppress(4 * boxes, scores, 0.4).tolist() == [0]
+    assert suppress(np.concatenate([4 * boxes[:1], boxes]), np.array([0.9, 0.8, 0.7]), 0.4).tolist() == [0, 1, 2]
