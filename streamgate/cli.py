@@ -29,6 +29,13 @@ def _device_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def _sink_retry_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--sink-retry", type=click.FloatRange(0, 86400), default=30.0, show_default=True, metavar="SECONDS",
+        help="How long a sink that is away or full is tried again.",
+    )(command)  # fmt: skip
+
+
 def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
@@ -54,7 +61,11 @@ def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--top-k", type=int, metavar="N", help="Best faces kept per track.")
 @click.option("--min-size", type=float, metavar="PX", help="Smallest face: shorter side of its box in source pixels.")
 @click.option("--max-yaw", type=float, metavar="DEG", help="How far a kept face may be turned to a side.")
-@click.option("--sink", "sinks", multiple=True, metavar="URL", help="Also send events to redis://HOST:PORT/DB.")
+@click.option(
+    "--sink", "sinks", multiple=True, metavar="URL",
+    help="Also send events to redis://HOST:PORT/DB, rediss://... (TLS) or unix://PATH. Repeatable.",
+)
+@_sink_retry_option
 @click.option("--sequence", type=float, metavar="FPS", help="A folder's images are frames of a sequence.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Sources read at once.")
 @click.option(
@@ -72,6 +83,7 @@ def run(
     min_size: float | None,
     max_yaw: float | None,
     sinks: tuple[str, ...],
+    sink_retry: float,
     sequence: float | None,
     jobs: int,
     decode: str,
@@ -95,6 +107,7 @@ def run(
         out=Path(out),
         flags={"keep.top_k": top_k, "gate.min_size": min_size, "gate.max_yaw": max_yaw},
         sinks=sinks,
+        sink_retry_s=sink_retry,
         sequence_fps=sequence,
         jobs=jobs,
         decode=decode,
@@ -140,6 +153,20 @@ def score(
             settings=settings,
         )
     )
+
+
+@cli.command()
+@click.argument("out", metavar="OUT")
+@click.option(
+    "--sink", "url", required=True, metavar="URL", help="redis://HOST:PORT/DB, rediss://... (TLS) or unix://PATH."
+)
+@_sink_retry_option
+@click.option("--quiet", is_flag=True, help="Errors only.")
+def replay(out: str, url: str, sink_retry: float, quiet: bool) -> None:
+    """Send the events of a finished run again, from its folder OUT. Consumers tell repetitions by their id."""
+    from streamgate.commands.replay import replay_command
+
+    raise SystemExit(replay_command(Path(out), url, retry_seconds=sink_retry, quiet=quiet))
 
 
 @cli.command()

@@ -48,6 +48,10 @@ class SinkError(StreamgateError):
     exit_code: ClassVar[int] = 5
 
 
+class DeliveryError(SinkError):
+    """A sink did not take all events of a run that is otherwise complete (exit 5); nothing else is lost by it."""
+
+
 class DeviceError(StreamgateError):
     """The device asked for is not available (exit 6)."""
 
@@ -55,8 +59,8 @@ class DeviceError(StreamgateError):
 
 
 SECRET_PARAMETERS = frozenset(
-    {"password", "passwd", "pwd", "pass", "passphrase", "token", "access_token", "auth", "key", "api_key",
-     "apikey", "secret", "sig", "signature", "user", "username", "usr", "login"}
+    {"password", "passwd", "pwd", "pass", "passphrase", "ssl_password", "token", "access_token", "auth", "key",
+     "api_key", "apikey", "secret", "sig", "signature", "user", "username", "usr", "login"}
 )  # fmt: skip
 
 _PAIR = re.compile(r"([A-Za-z_]+)=([^&;/]*)")

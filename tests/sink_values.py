@@ -16,7 +16,7 @@ from streamgate.frames import (
     TrackEnd,
     TrackInfo,
 )
-from streamgate.sinks import RunInfo, SourceInfo, SourceResult, SourceWriter
+from streamgate.sinks import RunInfo, Sink, SourceInfo, SourceResult, SourceWriter
 
 
 class Make:
@@ -90,6 +90,12 @@ class Make:
         writer.track(self.ended(name, 2, kept=2))
         writer.track(self.ended(name, 3, kept=0))
         writer.track(self.ended(name, 1))
+
+    def send(self, sink: Sink, name: str) -> None:
+        """A whole source into `sink`: four events."""
+        writer = sink.open_source(self.source(name))
+        self.fill(writer, name)
+        writer.commit(self.result(name))
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
     live = load_config("live", ["live.connect_timeout_s=2", "live.read_timeout_s=2"]).live
 
     def sink(url: str) -> None:
-        with open_sink(url, info):
+        with open_sink(url, info, retry_seconds=0.2):
             pass
 
     def connection(url: str) -> None:

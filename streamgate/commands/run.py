@@ -16,9 +16,10 @@ from typing import Any
 from streamgate.commands.progress import RunDisplay
 from streamgate.config import load_config
 from streamgate.defaults import DEFAULT_MODELS
-from streamgate.errors import SourceError
+from streamgate.errors import DeliveryError, SourceError
 from streamgate.gate import Gate
 from streamgate.sinks import Sink, SinkGroup, SourceInfo, SourceResult, open_sink
+from streamgate.sinks.courier import RETRY_SECONDS
 from streamgate.sinks.disk import DiskSink
 from streamgate.sinks.stdout import StdoutSink
 from streamgate.sources import discover
@@ -34,6 +35,7 @@ class RunRequest:
     out: Path
     flags: Mapping[str, Any]
     sinks: tuple[str, ...] = ()
+    sink_retry_s: float = RETRY_SECONDS
     sequence_fps: float | None = None
     jobs: int = 1
     overwrite: bool = False
@@ -82,7 +84,12 @@ def run_command(request: RunRequest) -> int:
                 candidates=config.output.candidates, report=config.output.report,
             )
         ]
-        sinks += [open_sink(url, info) for url in request.sinks]
+        sinks += [
+            open_sink(
+                url, info, retry_seconds=request.sink_retry_s, results=request.out, hurry=stop, say=display.warn
+            )
+            for url in request.sinks
+        ]
         if request.as_json:
             sinks.append(StdoutSink(images=True))
         with SinkGroup(sinks) as sink, display:
@@ -104,14 +111,22 @@ def run_command(request: RunRequest) -> int:
                 SourceResult(SourceInfo(copy, ""), status="duplicate", error=f"same name and content as {first}")
                 for copy, first in found.duplicates
             ]
-            sink.finish([*results, *copies], {"seconds": time.perf_counter() - began})
+            undelivered = None
+            try:
+                sink.finish([*results, *copies], {"seconds": time.perf_counter() - began})
+            except DeliveryError as error:
+                undelivered = error
         display.table(results, request.out, time.perf_counter() - began)
-    return _exit_code(results, interrupted=stop.is_set())
+        if undelivered is not None:
+            display.error(str(undelivered))
+    return _exit_code(results, interrupted=stop.is_set(), undelivered=undelivered is not None)
 
 
-def _exit_code(results: Sequence[SourceResult], *, interrupted: bool) -> int:
+def _exit_code(results: Sequence[SourceResult], *, interrupted: bool, undelivered: bool) -> int:
     if interrupted:
         return INTERRUPTED
+    if undelivered:
+        return DeliveryError.exit_code
     failed = sum(result.status == "failed" for result in results)
     if not failed:
         return 0

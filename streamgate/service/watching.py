@@ -25,13 +25,12 @@ from streamgate.selection.steps import Infer
 from streamgate.service.delivery import LiveEvent
 from streamgate.service.framequeue import Arrivals, FrameQueue, Moment
 from streamgate.service.state import LatestFace, QualityPoint, ServiceState, utc_text
-from streamgate.sinks.images import encode_jpeg
+from streamgate.sinks.images import JPEG_QUALITY, encode_jpeg
 from streamgate.sinks.livefolder import LiveFolder
 
 if TYPE_CHECKING:
     from streamgate.service.streams import StreamCounts
 
-JPEG_QUALITY = 92
 _SERIES = 300
 
 

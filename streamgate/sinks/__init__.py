@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from streamgate.errors import UsageError, redact_url
 from streamgate.sinks.base import RunInfo, Sink, SourceInfo, SourceResult, SourceWriter
 from streamgate.sinks.group import SinkGroup
@@ -9,16 +11,17 @@ from streamgate.sinks.group import SinkGroup
 __all__ = ["RunInfo", "Sink", "SinkGroup", "SourceInfo", "SourceResult", "SourceWriter", "open_sink"]
 
 
-def open_sink(url: str, run: RunInfo) -> Sink:
+def open_sink(url: str, run: RunInfo, **options: Any) -> Sink:
     """The sink that `--sink URL` names: redis://, rediss:// (TLS) or unix:// (a socket).
 
-    Nothing is connected before the sink is entered. Raises UsageError for another scheme or a malformed URL.
+    `options` are those of `RedisSink`. Nothing is connected before the sink is entered. Raises UsageError for another
+    scheme or a malformed URL.
     """
     scheme = url.partition("://")[0].lower() if "://" in url else ""
     if scheme in ("redis", "rediss", "unix"):
         from streamgate.sinks.redis import RedisSink
 
-        return RedisSink(url, run)
+        return RedisSink(url, run, **options)
     raise UsageError(
         f"--sink {redact_url(url)}: not a destination known here; use redis://HOST:PORT/DB, rediss://... or "
         "unix://PATH (a folder is given with -o)"

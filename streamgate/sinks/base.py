@@ -114,5 +114,8 @@ class Sink(Protocol):
     def open_source(self, source: SourceInfo) -> SourceWriter: ...
 
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
-        """All sources are done: derive what covers the whole run."""
+        """All sources are done: derive what covers the whole run.
+
+        Raises DeliveryError when a destination could not take everything although the run went on.
+        """
         ...

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
+from streamgate.errors import DeliveryError
 from streamgate.frames import Candidate, TrackEnd
 from streamgate.sinks.base import Sink, SourceInfo, SourceResult, SourceWriter
 
@@ -45,8 +46,15 @@ class SinkGroup:
         return _GroupWriter(writers)
 
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
+        """Finish each. Raises DeliveryError, after the others have finished, for those that did not get all."""
+        missing: list[str] = []
         for sink in self._sinks:
-            sink.finish(results, timing)
+            try:
+                sink.finish(results, timing)
+            except DeliveryError as error:
+                missing.append(str(error))
+        if missing:
+            raise DeliveryError("; ".join(missing))
 
 
 class _GroupWriter:

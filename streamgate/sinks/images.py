@@ -2,15 +2,59 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import cv2
 import numpy as np
 
 from streamgate.frames import Array
 
+JPEG_QUALITY = 92
+"""Of the JPEG in a `final` event."""
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_MOST_PIXELS = 1 << 24
+"""The largest crop that a configuration can ask for."""
+
 
 def encode_png(image: Array) -> bytes:
     """`image` RGB uint8 (H, W, 3) as a lossless PNG."""
     return _encode(".png", image, [])
+
+
+def decode_png(data: bytes) -> Array:
+    """The crop that `encode_png` made a file of, RGB uint8 (H, W, 3).
+
+    Raises ValueError saying what is wrong: every checksum is looked at, since a decoder makes up what a file lacks.
+    """
+    if not data.startswith(_SIGNATURE):
+        raise ValueError("is empty" if not data else "is not a PNG")
+    place, header, ended = len(_SIGNATURE), b"", False
+    while not ended:
+        if len(data) < place + 12:
+            raise ValueError("is cut off")
+        length, kind = struct.unpack_from(">I4s", data, place)
+        body = data[place + 8 : place + 8 + length]
+        if len(data) < place + 12 + length:
+            raise ValueError("is cut off")
+        if struct.unpack_from(">I", data, place + 8 + length)[0] != zlib.crc32(kind + body):
+            raise ValueError("is damaged")
+        header = header or body
+        ended = kind == b"IEND"
+        place += 12 + length
+    if len(header) != 13:
+        raise ValueError("is damaged")
+    width, height, depth, colours = struct.unpack_from(">IIBB", header)
+    if (depth, colours) != (8, 2) or not 0 < width * height <= _MOST_PIXELS:
+        raise ValueError(f"is no crop of ours ({width} x {height} px, {depth} bit, colour type {colours})")
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        bgr = None
+    if bgr is None or bgr.shape != (height, width, 3):
+        raise ValueError("is damaged")
+    return np.ascontiguousarray(bgr[..., ::-1])
 
 
 def encode_jpeg(image: Array, quality: int) -> bytes:

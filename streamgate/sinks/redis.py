@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from streamgate.errors import SinkError
+from streamgate.errors import DeliveryError, SinkError
 from streamgate.frames import Candidate, TrackEnd
 from streamgate.records import event, face_record, missed_record, track_record
 from streamgate.sinks.base import RunInfo, SourceInfo, SourceResult
-from streamgate.sinks.images import encode_jpeg
-from streamgate.sinks.redisstream import MAXLEN, STREAM, RedisStream, may_pass, pack
+from streamgate.sinks.courier import RETRY_SECONDS, Courier, Outcome
+from streamgate.sinks.images import JPEG_QUALITY, encode_jpeg
+from streamgate.sinks.redisstream import MAXLEN, STREAM, RedisStream, pack
 from streamgate.sinks.shelf import Shelf
 
-_CHUNK_EVENTS = 64
-_CHUNK_BYTES = 4 << 20
-_RETRY_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
-"""Pauses between attempts that bring no event across; progress starts them anew."""
+_NAMED = 3
+"""Sources that a message names."""
 
 
 class RedisSink:
@@ -27,14 +30,22 @@ class RedisSink:
 
     Events of a source wait as JSON and JPEG on a `Shelf` (2 MiB of memory, then a temporary file) and leave
     sorted by (track, rank), in pipelines of at most 64 events or 4 MiB. Delivery is at least once: after a
-    lost answer a chunk goes again, `id` de-duplicates. Faults that may pass (away, out of memory, failing
-    over) are retried for about three seconds without progress, beyond the time-outs themselves.
+    lost answer a chunk goes again, `id` de-duplicates.
+
+    Faults that may pass (away, slow, out of memory, failing over) are tried again for `retry_seconds`. What was not
+    taken by then is given up and counted, and the run goes on without it: a commit never fails. Later sources are
+    sent again as soon as the server takes them; it is asked once in `retry_seconds`. `finish` raises DeliveryError
+    with the counts when anything was given up.
 
     Args:
         url: redis://[user:password@]host[:port][/db], rediss://... or unix://path[?db=N].
         stream: key of the Redis stream.
         maxlen: the stream is trimmed to about this many events (`MAXLEN ~`).
         jpeg_quality: 1..100.
+        retry_seconds: see above; 0 tries once.
+        results: folder from which `streamgate replay` can send everything again, for messages.
+        hurry: once set, a fault is not waited for: the run is to end.
+        say: told of faults and their ends while the run goes on, a line each.
 
     Raises UsageError for a malformed URL; entering raises SinkError when the server cannot be used, so that
     a wrong address is known before any work. Messages never hold secrets of the URL. Safe for several
@@ -42,63 +53,132 @@ class RedisSink:
     """
 
     def __init__(
-        self, url: str, run: RunInfo, *, stream: str = STREAM, maxlen: int = MAXLEN, jpeg_quality: int = 92
+        self,
+        url: str,
+        run: RunInfo,
+        *,
+        stream: str = STREAM,
+        maxlen: int = MAXLEN,
+        jpeg_quality: int = JPEG_QUALITY,
+        retry_seconds: float = RETRY_SECONDS,
+        results: Path | None = None,
+        hurry: threading.Event | None = None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._stream = RedisStream(url, stream=stream, maxlen=maxlen)
+        self._hurry = hurry or threading.Event()
+        self._courier = Courier(self._stream, retry_seconds=retry_seconds, hurry=self._hurry, say=say)
+        self._retry_seconds = retry_seconds
         self._run = run
         self._jpeg_quality = jpeg_quality
+        self._results = results
+        self._say = say
+        self._book = _Book()
         self._mutex = threading.Lock()
-        self._delivered = 0
+        self._asked: float | None = None
+        """When the server last took nothing of a source (monotonic); None while it does."""
 
     def __enter__(self) -> Self:
-        if problem := self._stream.probe():
+        if problem := self._courier.reach():
             self._stream.close()
-            raise SinkError(problem)
+            if self._hurry.is_set():
+                raise KeyboardInterrupt
+            raise SinkError(f"cannot use {self._stream.location}: {problem}")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stream.close()
+        if kind is None:
+            self._raise_missing()
 
     def open_source(self, source: SourceInfo) -> _RedisWriter:
         return _RedisWriter(self, source, self._run.calibration_id, self._jpeg_quality)
 
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
-        """Nothing covers the whole run here."""
+        """Raises DeliveryError when anything was not delivered."""
+        self._raise_missing()
 
     def _send(self, events: Shelf, source: SourceInfo) -> None:
-        """Deliver a source's events in order. Raises SinkError with the counts."""
-        sent = 0
-        problem: str | None = None
-        for chunk in _chunks(events):
-            left, problem = self._deliver(chunk)
-            sent += len(chunk) - len(left)
-            if problem:
-                break
+        """Deliver a source's events in order; what is not taken is noted."""
         with self._mutex:
-            self._delivered += sent
-            before = self._delivered - sent
-        if problem:
-            raise SinkError(
-                f"{self._stream.location}: {sent} of {len(events)} events of {source.location} delivered, "
-                f"{len(events) - sent} not ({before} of sources before it): {problem}"
-            )
+            now = time.monotonic()
+            patient = self._asked is None
+            if not patient and now - (self._asked or 0.0) < self._retry_seconds:
+                self._book.note(source, Outcome(0, self._book.problem), len(events))
+                return
+            if not patient:
+                self._asked = now
+        outcome = self._courier.deliver(events.in_order(), patient=patient)
+        self._noted(source, outcome, len(events))
 
-    def _deliver(self, chunk: list[bytes]) -> tuple[list[bytes], str | None]:
-        """Send a chunk, again and again; returns what stays undelivered, and why."""
-        pauses = iter(_RETRY_SECONDS)
-        while True:
-            left, error = self._stream.attempt(chunk)
-            if error is None:
-                return [], None
-            if len(left) < len(chunk):
-                pauses = iter(_RETRY_SECONDS)
-            chunk = left
-            pause = next(pauses, None) if may_pass(error) else None
-            if pause is None:
-                return chunk, self._stream.explain(error)
-            time.sleep(pause)
+    def _noted(self, source: SourceInfo, outcome: Outcome, total: int) -> None:
+        location = self._stream.location
+        with self._mutex:
+            before = self._asked
+            self._asked = None if outcome.problem is None else time.monotonic()
+            self._book.note(source, outcome, total)
+        if outcome.problem is not None and before is None:
+            self._say(
+                f"{location}: {outcome.sent} of {total} finals of {source.location} delivered: {outcome.problem}; "
+                "the run goes on without"
+            )
+        elif outcome.problem is None and before is not None:
+            self._say(f"{location}: finals arrive again")
+
+    def _lost(self, source: SourceInfo, problem: str, total: int) -> None:
+        """A source whose events could not be kept until they could be sent."""
+        with self._mutex:
+            self._book.note(source, Outcome(0, problem), total)
+        self._say(f"{source.location}: {problem}; its {total} finals are not sent to {self._stream.location}")
+
+    def _raise_missing(self) -> None:
+        with self._mutex:
+            text, self._book = self._book.text(), _Book()
+        if text is None:
+            return
+        again = ""
+        if self._results is not None:
+            again = (
+                f". All faces are in {self._results}; `streamgate replay {shlex.quote(str(self._results))} "
+                f"--sink {shlex.quote(self._stream.location)}` sends them again"
+            )
+        raise DeliveryError(f"{self._stream.location}: {text}{again}")
+
+
+@dataclass(slots=True)
+class _Book:
+    """What was delivered and what was not; one thread at a time."""
+
+    sources: int = 0
+    sent: int = 0
+    total: int = 0
+    problem: str | None = None
+    """The last one."""
+    missing: int = 0
+    named: tuple[str, ...] = ()
+
+    def note(self, source: SourceInfo, outcome: Outcome, total: int) -> None:
+        self.sources += 1
+        self.sent += outcome.sent
+        self.total += total
+        if outcome.sent == total:
+            return
+        self.problem = outcome.problem
+        self.missing += 1
+        if len(self.named) < _NAMED:
+            self.named += (f"{source.location} ({outcome.sent} of {total})",)
+
+    def text(self) -> str | None:
+        """One line; None when everything arrived."""
+        if not self.missing:
+            return None
+        more = f" and {self.missing - len(self.named)} more" if self.missing > len(self.named) else ""
+        return (
+            f"{self.sent} of {self.total} finals delivered, {self.total - self.sent} not: those of "
+            f"{self.missing} of {self.sources} sources, {', '.join(self.named)}{more}: {self.problem}"
+        )
 
 
 class _RedisWriter:
@@ -108,12 +188,17 @@ class _RedisWriter:
         self._calibration_id = calibration_id
         self._jpeg_quality = jpeg_quality
         self._events = Shelf()
+        self._count = 0
+        self._problem: str | None = None
 
     def evaluated(self, candidate: Candidate) -> None:
         """Candidates are no events."""
 
     def track(self, ended: TrackEnd) -> None:
         track_id = ended.track.track_id
+        self._count += len(ended.shots) or 1
+        if self._problem is not None:
+            return
         try:
             for shot in ended.shots:
                 jpeg = encode_jpeg(shot.image, self._jpeg_quality)
@@ -122,26 +207,18 @@ class _RedisWriter:
                 record = missed_record(track_record(ended), self._source.location, self._calibration_id)
                 self._events.put((track_id, 0), pack(event(record, "final", None)))
         except OSError as error:
-            reason = error.strerror or error
-            raise SinkError(f"no room for waiting events in temporary files: {reason}") from error
+            # The folder of the results may have room where the one of temporary files has none.
+            self._problem = f"no room for waiting events in temporary files: {error.strerror or error}"
+            self.discard()
 
     def commit(self, result: SourceResult) -> None:
-        """Send the events. Raises SinkError saying how many were delivered and how many not."""
-        self._sink._send(self._events, self._source)
-        self._events.close()
+        """Send the events; never raises for the server's sake."""
+        if self._problem is not None:
+            self._sink._lost(self._source, self._problem, self._count)
+        else:
+            self._sink._send(self._events, self._source)
+        self.discard()
 
     def discard(self) -> None:
-        self._events.close()
-
-
-def _chunks(events: Shelf) -> Iterator[list[bytes]]:
-    chunk: list[bytes] = []
-    size = 0
-    for item in events.in_order():
-        if chunk and (len(chunk) >= _CHUNK_EVENTS or size + len(item) > _CHUNK_BYTES):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(item)
-        size += len(item)
-    if chunk:
-        yield chunk
+        with suppress(OSError):  # a full disk shows again while closing
+            self._events.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -19,26 +20,47 @@ MAXLEN = 100_000
 
 _CONNECT_SECONDS = 3.0
 _ANSWER_SECONDS = 5.0
+_SPOKEN = (
+    ("CERTIFICATE_VERIFY_FAILED", "the server's certificate is not trusted, or is not for this host; name the one that "
+     "signed it with ?ssl_ca_certs=FILE at the end of the URL"),
+    ("WRONG_VERSION_NUMBER", "the server does not speak TLS at this port; write redis://"),
+    ("RECORD_LAYER_FAILURE", "the server does not speak TLS at this port; write redis://"),
+    ("WRONGTYPE", "the key {stream!r} is not a stream; remove or rename it"),
+    ("max number of clients", "the server takes no more clients; raise its maxclients or end some"),
+    ("MISCONF", "the server cannot save its data; look at its log and its disk"),
+    ("NOREPLICAS", "the server has too few replicas to take writes; bring them back"),
+    ("MOVED", "the server is part of a cluster and the key lies elsewhere; give the address of the node it names"),
+    ("protected mode", "the server only takes clients of its own machine; give it a password, or end protected-mode"),
+)  # fmt: skip
+"""What is known by the words of the server or of TLS alone; looked at before the kind of error."""
+
 _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
     (errors.AuthenticationError, "the server refuses user or password; correct them in the URL"),
     (errors.AuthorizationError, "the server refuses user or password; correct them in the URL"),
     (errors.NoPermissionError, "this user may not do that; allow it XADD on the stream (ACL SETUSER)"),
     (errors.OutOfMemoryError, "the server is out of memory; raise its maxmemory or trim the stream"),
     (errors.ReadOnlyError, "the server is a read-only replica; give the address of its primary"),
+    (errors.MasterDownError, "the server is a replica that has lost its primary; give the address of the primary"),
+    (errors.ClusterDownError, "the server's cluster is down; try again when it is whole"),
     (errors.BusyLoadingError, "the server is still loading its data; try again in a moment"),
     (errors.TimeoutError, "the server does not answer in time; check the address and its load"),
     (errors.ConnectionError, "no connection; check that the server runs and that host and port are right"),
 )
 """Most special first: some of these derive from the last."""
 
+_REPEATED = re.compile(r"^Command # \d+ .* of pipeline caused error: ", re.DOTALL)
 _FINAL = (errors.AuthenticationError, errors.AuthorizationError)
+_FINAL_WORDS = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "protected mode")
 _PASSING = (
     errors.OutOfMemoryError,
     errors.ReadOnlyError,
+    errors.ClusterDownError,
+    errors.TryAgainError,
     errors.TimeoutError,
     errors.ConnectionError,
     OSError,
 )
+_PASSING_WORDS = ("MISCONF", "NOREPLICAS", "BUSY")
 
 
 class RedisStream:
@@ -59,9 +81,11 @@ class RedisStream:
         self._stream = stream
         self._maxlen = maxlen
         self._client = _connect(url, option)
+        self._multi: bool | None = None
+        """Whether the user may MULTI; None until it was asked."""
 
-    def probe(self) -> str | None:
-        """One line about why events could not be sent; None when they can."""
+    def probe(self) -> Exception | None:
+        """Why events could not be sent now; None when they can."""
         try:
             self._client.ping()
             # A write that never changes anything (no entry has this id): it meets a read-only
@@ -70,33 +94,55 @@ class RedisStream:
         except errors.NoPermissionError:
             return None  # a user allowed nothing but XADD is fine
         except (errors.RedisError, OSError) as error:
-            return f"cannot use {self.location}: {self.explain(error)}"
+            return error
         return None
 
-    def attempt(self, chunk: Sequence[bytes], *, together: bool = False) -> tuple[list[bytes], Exception | None]:
-        """Send a chunk once; returns what was not acknowledged and the first error.
+    def attempt(self, chunk: Sequence[bytes]) -> tuple[int, Exception | None]:
+        """Send a chunk once, in order; returns how many of its first events were taken, and why no more were.
 
-        With `together` all of it is taken or none (MULTI), so that order survives a server that refuses some.
+        It is all of them or none (MULTI): order survives a server that refuses some. Where the user may not MULTI
+        they go one by one.
         """
+        taken = 0
         try:
-            with self._client.pipeline(transaction=together and len(chunk) > 1) as pipeline:
-                for item in chunk:
-                    pipeline.xadd(self._stream, unpack(item), maxlen=self._maxlen, approximate=True)
-                answers = pipeline.execute(raise_on_error=together)
+            if len(chunk) > 1 and self._may_multi():
+                with self._client.pipeline(transaction=True) as pipeline:
+                    for item in chunk:
+                        self._add(pipeline, item)
+                    pipeline.execute()
+                return len(chunk), None
+            for item in chunk:
+                self._add(self._client, item)
+                taken += 1
         except (errors.RedisError, OSError) as error:
-            return list(chunk), error
-        pairs = zip(chunk, answers, strict=True)
-        failed = [(item, answer) for item, answer in pairs if isinstance(answer, Exception)]
-        return [item for item, _ in failed], failed[0][1] if failed else None
+            return taken, error
+        return taken, None
+
+    def _add(self, client: redis.Redis, item: bytes) -> None:
+        client.xadd(self._stream, unpack(item), maxlen=self._maxlen, approximate=True)
+
+    def _may_multi(self) -> bool:
+        # Found out beforehand: without MULTI the server would run the commands behind it one by one.
+        if self._multi is None:
+            with self._client.client() as alone:
+                try:
+                    alone.execute_command("MULTI")
+                    alone.execute_command("DISCARD")
+                    self._multi = True
+                except errors.NoPermissionError:
+                    self._multi = False
+        return self._multi
 
     def explain(self, error: Exception) -> str:
         """What went wrong and what to do, in one line."""
-        remedy = next((remedy for kind, remedy in _REMEDIES if isinstance(error, kind)), None)
         # The server knows user and password decoded.
-        said = " ".join(scrub(str(error), self._url, unquote(self._url)).split())[:200]
-        if "WRONGTYPE" in said:
-            remedy = f"the key {self._stream!r} is not a stream; remove or rename it"
-        return f"{remedy} ({said})" if remedy else said
+        said = " ".join(scrub(_said(error), self._url, unquote(self._url)).split())[:200]
+        remedy = next((remedy for words, remedy in _SPOKEN if words in said), None)
+        remedy = remedy or next((remedy for kind, remedy in _REMEDIES if isinstance(error, kind)), None)
+        if isinstance(error, errors.TimeoutError) and self._url.startswith("rediss:"):
+            # A plain server waits for the end of what it takes for a command.
+            remedy = f"{remedy}, or it does not speak TLS at this port: write redis://"
+        return f"{remedy.format(stream=self._stream)} ({said})" if remedy else said
 
     def close(self) -> None:
         """Let go of the connections; further use opens new ones."""
@@ -104,8 +150,16 @@ class RedisStream:
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether trying again may help without anybody's hand."""
-    return isinstance(error, _PASSING) and not isinstance(error, _FINAL)
+    """Whether trying again may help without anybody's hand at the client."""
+    said = _said(error)
+    if isinstance(error, _FINAL) or any(words in said for words in _FINAL_WORDS):
+        return False
+    return isinstance(error, _PASSING) or said.startswith(_PASSING_WORDS)
+
+
+def _said(error: Exception) -> str:
+    """The server's words, without the command that the client repeats before them."""
+    return _REPEATED.sub("", str(error))
 
 
 def _connect(url: str, option: str) -> redis.Redis:

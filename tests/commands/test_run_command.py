@@ -297,7 +297,7 @@ def test_a_redis_that_cannot_be_used_is_known_before_any_work(
 ) -> None:
     server = start_redis("--requirepass", "s3cret-pw")
     for url in (server.url(":wr0ng-pw@"), "redis://joe:wr0ng-pw@127.0.0.1:9/0"):
-        done = streamgate("run", clip, "-o", tmp_path / "out", "--sink", url, models=models)
+        done = streamgate("run", clip, "-o", tmp_path / "out", "--sink", url, "--sink-retry", 0.2, models=models)
         assert done.code == 5 and "wr0ng-pw" not in done.err + done.out
         assert not (tmp_path / "out" / "summary.json").exists() or not lines(tmp_path / "out" / "faces.jsonl")
     assert streamgate("run", clip, "-o", tmp_path / "x", "--sink", "kafka://host", models=models).code == 2
