@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
@@ -24,9 +25,11 @@ from streamgate.runtime.inference import Inference, calibration_of, sampled_head
 from streamgate.runtime.pipeline import Pipeline, Progress
 from streamgate.runtime.scoring import FaceScorer
 from streamgate.runtime.stills import score_aligned, score_picture
+from streamgate.runtime.watchdog import MARGIN_S, within
 from streamgate.selection.steps import Infer, run_together
 from streamgate.sinks.base import IdentityInfo, RunInfo, Sink, SourceInfo, SourceResult
 from streamgate.sources import Source, discover
+from streamgate.sources.container import stall_seconds
 
 Location = str | PathLike[str]
 
@@ -97,15 +100,21 @@ class Gate:
     def tracks(
         self, source: Location | Sequence[Location], *, sequence_fps: float | None = None
     ) -> Iterator[TrackEnd]:
-        """Like `run`, but a whole ended track at a time, those that keep nothing included."""
+        """Like `run`, but a whole ended track at a time, those that keep nothing included.
+
+        A source that breaks off after its first frame gives what was found until then, and a warning.
+        """
         inputs = [source] if isinstance(source, str | PathLike) else list(source)
         found = discover([str(one) for one in inputs], sequence_fps=sequence_fps)
         failed: SourceError | None = None
         for item in found.sources:
             try:
-                with item.open() as opened:
+                # A disk that never answers must not hang the caller.
+                with within(stall_seconds() + MARGIN_S, item.open, item.location) as opened:
                     result = SourceResult(SourceInfo(opened.location, opened.source_id))
                     yield from self._pipeline.tracks(opened, result)
+                if result.error:
+                    warnings.warn(result.error, stacklevel=2)
             except SourceError as error:
                 failed = failed or error
         failed = failed or next(iter(found.errors), None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,9 @@ from media import astronaut, astronaut_frames, plain_frames, write_clip
 from real_weights import standard_models
 from streamgate import Gate
 from streamgate.errors import SourceError, UsageError, WeightsError
+from streamgate.frames import Frame
+from streamgate.sources.discovery import SourceSpec
+from streamgate.sources.file import VideoFile
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +101,46 @@ def test_sampled_serfiq_agrees_with_the_closed_form() -> None:
         (other,) = closed.score(astronaut())
     assert one.measures["serfiq"].raw != other.measures["serfiq"].raw
     assert one.measures["serfiq"].raw == pytest.approx(other.measures["serfiq"].raw, abs=0.006)
+
+
+def test_an_input_that_cannot_be_opened_in_time_is_given_up_and_the_others_are_read(
+    gate: Gate, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, whole = threading.Event(), SourceSpec.open
+
+    def hang(spec: SourceSpec, *more: object) -> object:
+        if spec.location.endswith("hangs.mp4"):
+            go.wait(60)
+        return whole(spec)
+
+    hanging = clip.with_name("hangs.mp4")
+    hanging.write_bytes(clip.read_bytes())
+    monkeypatch.setattr(SourceSpec, "open", hang)
+    monkeypatch.setattr("streamgate.gate.MARGIN_S", 0.0)
+    monkeypatch.setenv("STREAMGATE_STALL_S", "5")
+    shots = []
+    with pytest.raises(SourceError, match=r"hangs\.mp4: could not be opened within 5 s"):
+        for shot in gate.run([hanging, clip]):
+            shots.append(shot)
+    assert len(shots) == 2
+    go.set()
+
+
+def test_frames_that_stop_coming_end_a_run_with_what_was_found(
+    gate: Gate, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, whole = threading.Event(), VideoFile.frames
+
+    def frames(video: VideoFile) -> Iterator[Frame]:
+        for number, frame in enumerate(whole(video)):
+            if number == 40:
+                go.wait(60)
+            yield frame
+
+    monkeypatch.setattr(VideoFile, "frames", frames)
+    monkeypatch.setattr("streamgate.runtime.pipeline.MARGIN_S", 0.0)
+    monkeypatch.setenv("STREAMGATE_STALL_S", "5")
+    # The first track was whole by then.
+    with pytest.warns(UserWarning, match=r"twice\.mp4: no frame came for 5 s"):
+        assert [shot.track.track_id for shot in gate.run(clip)] == [1]
+    go.set()

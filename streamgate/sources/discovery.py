@@ -14,7 +14,7 @@ from streamgate.errors import SourceError, UsageError, redact_url
 from streamgate.sources.base import Source
 from streamgate.sources.container import open_video
 from streamgate.sources.file import VideoFile
-from streamgate.sources.images import Images
+from streamgate.sources.images import Images, pictures_name, pictures_source_id
 from streamgate.sources.naming import file_source_id, slug
 
 VIDEO_SUFFIXES = frozenset(
@@ -51,6 +51,19 @@ class SourceSpec:
     paths: tuple[Path, ...]
     root: Path | None = None
     sequence_fps: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What its source id begins with."""
+        if self.root is None:
+            return slug(self.paths[0].stem)
+        return pictures_name(self.paths, self.location, self.root)
+
+    def source_id(self) -> str:
+        """The id that it will have when opened. Raises OSError."""
+        if self.root is None:
+            return file_source_id(self.paths[0])
+        return pictures_source_id(self.paths, self.location, self.root)
 
     def open(self, threads: int = 0, decode: str = "cpu") -> Source:
         """Open it. Raises SourceError when it cannot be read, DeviceError without a GPU for decode="cuda"."""
@@ -152,17 +165,20 @@ class _Finder:
         return found
 
     def _drop_copies(self) -> None:
-        """Of videos with the same name and content the first counts: they would share a source id."""
+        """Of sources with the same name and content the first counts: they would share a source id.
+
+        Upper and lower case make no difference: nor do they for many a file system that results are written to.
+        """
         alike: dict[tuple[str, int], list[SourceSpec]] = {}
         for spec in self._found.sources:
-            if spec.root is None:
-                with suppress(OSError):
-                    alike.setdefault((slug(spec.paths[0].stem), spec.paths[0].stat().st_size), []).append(spec)
+            with suppress(OSError):
+                size = spec.paths[0].stat().st_size if spec.root is None else len(spec.paths)
+                alike.setdefault((spec.name.casefold(), size), []).append(spec)
         for specs in alike.values():
             first: dict[str, SourceSpec] = {}
             for spec in specs if len(specs) > 1 else ():
                 with suppress(OSError):
-                    known = first.setdefault(file_source_id(spec.paths[0]), spec)
+                    known = first.setdefault(spec.source_id().casefold(), spec)
                     if known is not spec:
                         self._found.duplicates.append((spec.location, known.location))
                         self._found.sources.remove(spec)

@@ -19,6 +19,7 @@ from streamgate.frames import Frame
 from streamgate.sources.base import SourceStats
 from streamgate.sources.clock import Clock
 from streamgate.sources.container import open_video, stall_seconds, unreadable
+from streamgate.sources.cutoff import is_cut_off
 from streamgate.sources.deinterlace import Deinterlacer
 from streamgate.sources.naming import file_source_id
 from streamgate.sources.picture import PictureMaker
@@ -124,6 +125,7 @@ class _Reading:
         self._headless: bool | None = None
         # An MP4's index tells how many packets there must be: those missing at the end were cut off.
         self._promised = stream.frames if "mp4" in self._container.format.name else 0
+        self._cut_off = is_cut_off(path)
         self._frames = self._timed()
         self._first: Frame | None = None
 
@@ -208,7 +210,7 @@ class _Reading:
             try:
                 packet = next(packets)
             except StopIteration:
-                self._stats.decode_errors += max(0, self._promised)
+                self._stats.decode_errors += max(0, self._promised) or self._cut_off
                 return
             except av.error.ExitError:
                 self._stats.decode_errors += 1

@@ -57,18 +57,16 @@ class Images:
             raise UsageError(f"--sequence {sequence_fps:g}: the frame rate must be above 0")
         self.location = location
         self.stats = SourceStats()
-        self._named = [(_name(path, root), path) for path in paths]
+        self._named = _named(paths, root)
         self._sequence_fps = sequence_fps
         self.fps = sequence_fps
         self.estimated_frames: int | None = len(paths)
         self.duration_seconds = len(paths) / sequence_fps if sequence_fps else None
-        alone = len(paths) == 1 and location.endswith(paths[0].suffix)
-        stem = paths[0].stem if alone else root.resolve().name
         try:
-            self.source_id = folder_source_id(slug(stem), self._named)
+            self.source_id = pictures_source_id(paths, location, root)
         except OSError as error:
             raise unreadable(location, error) from None
-        self.height, self.width = self._first_size(paths, alone)
+        self.height, self.width = self._first_size(paths, _is_alone(paths, location))
 
     def frames(self) -> Generator[Frame, None, None]:
         """Yield the pictures in order; see `Source.frames`."""
@@ -115,6 +113,16 @@ class Images:
         self.close()
 
 
+def pictures_name(paths: Sequence[Path], location: str, root: Path) -> str:
+    """What the source id of these pictures begins with; the arguments are those of `Images`."""
+    return slug(paths[0].stem if _is_alone(paths, location) else root.resolve().name)
+
+
+def pictures_source_id(paths: Sequence[Path], location: str, root: Path) -> str:
+    """The source id of these pictures; the arguments are those of `Images`. Raises OSError."""
+    return folder_source_id(pictures_name(paths, location, root), _named(paths, root))
+
+
 def read_rgb(path: Path) -> Array:
     """Return the picture in `path`, RGB uint8 (h, w, 3), EXIF orientation applied.
 
@@ -153,6 +161,14 @@ def read_rgb(path: Path) -> Array:
         strip = bgr[top : top + _STRIP]
         strip[:] = cv2.cvtColor(strip, cv2.COLOR_BGR2RGB)
     return np.asarray(bgr)
+
+
+def _is_alone(paths: Sequence[Path], location: str) -> bool:
+    return len(paths) == 1 and location.endswith(paths[0].suffix)
+
+
+def _named(paths: Sequence[Path], root: Path) -> list[tuple[str, Path]]:
+    return [(_name(path, root), path) for path in paths]
 
 
 def _name(path: Path, root: Path) -> str:

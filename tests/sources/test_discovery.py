@@ -186,6 +186,29 @@ def test_copies_under_one_name_count_once_in_input_order(tmp_path: Path) -> None
     assert found.duplicates == [(str(tmp_path / "b" / "clip.mp4"), str(tmp_path / "a" / "clip.mp4"))]
 
 
+def test_names_that_differ_by_case_alone_are_one_where_the_content_is(tmp_path: Path) -> None:
+    # Their folders of results would be one on a file system that tells no cases apart.
+    data = write_clip(tmp_path / "Clip.mp4", astronaut_frames(3)).read_bytes()
+    (tmp_path / "clip.mp4").write_bytes(data)
+    (tmp_path / "CLIP.mp4").write_bytes(data + b"\0\0\0\x08free")
+    found = discover([tmp_path])
+    assert {spec.paths[0].name for spec in found.sources} == {"CLIP.mp4", "Clip.mp4"}
+    assert found.duplicates == [(str(tmp_path / "clip.mp4"), str(tmp_path / "Clip.mp4"))]
+
+
+def test_copies_of_a_folder_of_pictures_count_once(tmp_path: Path) -> None:
+    for folder, names in (("a/Frames", "12"), ("b/frames", "12"), ("c/frames", "123")):
+        (tmp_path / folder).mkdir(parents=True)
+        for name in names:
+            cv2.imwrite(str(tmp_path / folder / f"{name}.png"), astronaut(64, 64))
+    found = discover([tmp_path / "a" / "Frames", tmp_path / "b" / "frames", tmp_path / "c" / "frames"])
+    assert [spec.location for spec in found.sources] == [str(tmp_path / "a/Frames"), str(tmp_path / "c/frames")]
+    assert found.duplicates == [(str(tmp_path / "b/frames"), str(tmp_path / "a/Frames"))]
+    for spec in found.sources:
+        with spec.open() as source:
+            assert source.source_id == spec.source_id()
+
+
 def test_an_export_below_a_folder_is_no_footage(tmp_path: Path) -> None:
     (tmp_path / "faces").mkdir()
     (tmp_path / "faces" / ".streamgate-export.json").write_text("{}")
