@@ -62,6 +62,12 @@ def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--min-size", type=float, metavar="PX", help="Smallest face: shorter side of its box in source pixels.")
 @click.option("--max-yaw", type=float, metavar="DEG", help="How far a kept face may be turned to a side.")
 @click.option(
+    "--crop", "crops", multiple=True, type=click.Choice(["ffhq", "arcface", "loose", "frame"]),
+    help="Further pictures of each kept face, beside the FFHQ crop. Repeatable.",
+)
+@click.option("--format", "image_format", type=click.Choice(["png", "jpeg", "webp"]), help="Of the pictures.")
+@click.option("--quality", metavar="1..100|auto", help="Of JPEG and WebP; auto: as small as harms nothing.")
+@click.option(
     "--sink", "sinks", multiple=True, metavar="URL",
     help="Also send events to redis://HOST:PORT/DB, rediss://... (TLS) or unix://PATH. Repeatable.",
 )
@@ -82,6 +88,9 @@ def run(
     top_k: int | None,
     min_size: float | None,
     max_yaw: float | None,
+    crops: tuple[str, ...],
+    image_format: str | None,
+    quality: str | None,
     sinks: tuple[str, ...],
     sink_retry: float,
     sequence: float | None,
@@ -105,7 +114,14 @@ def run(
     request = RunRequest(
         inputs=inputs,
         out=Path(out),
-        flags={"keep.top_k": top_k, "gate.min_size": min_size, "gate.max_yaw": max_yaw},
+        flags={
+            "keep.top_k": top_k,
+            "gate.min_size": min_size,
+            "gate.max_yaw": max_yaw,
+            "output.crops": crops or None,
+            "output.format": image_format,
+            "output.quality": int(quality) if quality is not None and quality.isdecimal() else quality,
+        },
         sinks=sinks,
         sink_retry_s=sink_retry,
         sequence_fps=sequence,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from streamgate.errors import UsageError
 from streamgate.frames import MEASURE_NAMES
@@ -183,8 +183,22 @@ class OutputConfig(_Section):
 
     size: Annotated[int, Field(ge=64, le=4096)]
     upscale: bool
+    crops: tuple[Literal["ffhq", "arcface", "loose", "frame"], ...]
+    margin: Annotated[float, Field(ge=0, le=10)]
+    format: Literal["png", "jpeg", "webp"]
+    quality: int | str
+    auto_embedding: Annotated[float, Field(gt=0, le=2)]
+    auto_ifqa: Annotated[float, Field(gt=0, le=1)]
     candidates: bool
     report: bool
+
+
+    @field_validator("quality")
+    @classmethod
+    def _quality(cls, value: int | str) -> int | str:
+        if value != "auto" and not (isinstance(value, int) and 1 <= value <= 100):
+            raise ValueError("give 1 to 100, or auto")
+        return value
 
 
 class IdentityConfig(_Section):

@@ -57,11 +57,11 @@ class Picture(Protocol):
         """The picture scaled (anti-aliased) so that its longer side is `long_side`, RGB uint8; never enlarged."""
         ...
 
-    def warp(self, matrix: Array, size: int | tuple[int, int]) -> Array:
+    def warp(self, matrix: Array, size: int | tuple[int, int], *, fine: bool = False) -> Array:
         """Resample with `matrix` (2, 3), which maps source pixels to result pixels; RGB uint8 (h, w, 3).
 
         `size` is the side of a square or (width, height). Outside the picture the edge is repeated.
-        Minification is anti-aliased.
+        Minification is anti-aliased; with `fine` as well as a kept picture deserves, for more work.
         """
         ...
 
@@ -111,8 +111,8 @@ class Frame:
     def thumbnail(self, long_side: int) -> Array:
         return self.picture.thumbnail(long_side)
 
-    def warp(self, matrix: Array, size: int | tuple[int, int]) -> Array:
-        return self.picture.warp(matrix, size)
+    def warp(self, matrix: Array, size: int | tuple[int, int], *, fine: bool = False) -> Array:
+        return self.picture.warp(matrix, size, fine=fine)
 
     def region(self, box: Array) -> Picture:
         return self.picture.region(box)
@@ -224,6 +224,36 @@ class GateResult:
         return self.passed if self.passed or self.reasons else None
 
 
+CROP_NAMES = ("ffhq", "arcface", "loose", "frame")
+"""The pictures of a kept face by their public names: aligned as FFHQ's, as ArcFace's, cut with a margin, whole."""
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How a picture is to be written: `format` png, jpeg or webp; `quality` 1..100, None where nothing is lost."""
+
+    format: str = "png"
+    quality: int | None = None
+
+    @property
+    def suffix(self) -> str:
+        return "jpg" if self.format == "jpeg" else self.format
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A further picture of a kept face, RGB uint8 (h, w, 3).
+
+    Attributes:
+        upscaled: how many times larger it is than in the source, at least 1.0.
+        box: [x1, y1, x2, y2] that it shows of the upright source frame; None for an aligned crop.
+    """
+
+    image: Array
+    upscaled: float = 1.0
+    box: tuple[int, int, int, int] | None = None
+    encoding: Encoding = Encoding()
+
+
 @dataclass(slots=True, eq=False)
 class Candidate:
     """A face of a track, with its evidence and what was concluded from it.
@@ -249,6 +279,8 @@ class Candidate:
     gate: GateResult = field(default_factory=lambda: GateResult(False))
     crop: Array | None = None
     """RGB uint8 (S, S, 3), FFHQ-aligned, lossless; only while the candidate may still be kept."""
+    arcface: Array | None = None
+    """RGB uint8 (112, 112, 3), where that crop is asked for; as long as `crop`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +329,10 @@ class BestShot:
     """How many times larger the image is than the face in the source; 1.0 where nothing was enlarged."""
     ifqa_map: Array | None = None
     """Realness map, float32 (256, 256), over the image; None without IFQA."""
+    encoding: Encoding = Encoding()
+    """How `image` is to be written."""
+    crops: Mapping[str, Crop] = field(default_factory=dict)
+    """Further pictures by name, in the order of `CROP_NAMES`."""
 
     @property
     def id(self) -> str:

@@ -169,6 +169,10 @@ class Gate:
             section, _, leaf = key.partition(".")
             if getattr(getattr(config, section), leaf) != getattr(getattr(self.config, section), leaf):
                 raise UsageError(f"stream {name}: {key} is one for all streams; set it for the whole service")
+        if set(config.output.crops) != {"ffhq"} or config.output.format != "png":
+            raise UsageError(
+                f"stream {name}: output.crops and output.format are for `run`; streams write FFHQ crops as PNG"
+            )
         calibration = calibration_of(networks, config)
         if not any(getattr(config.fusion, one) > 0 for one in measure_set(config, calibration)):
             raise UsageError(f"stream {name}: no measure that counts can be had with these weights; see measures.set")

@@ -24,6 +24,7 @@ from streamgate.frames import (
     MEASURE_NAMES,
     BestShot,
     Candidate,
+    Crop,
     Evidence,
     Face,
     GateResult,
@@ -57,9 +58,12 @@ def face_record(shot: BestShot, image: str | None) -> Record:
         captured_at, box [4], landmarks [5][2], detection_score, pose {yaw, pitch, roll} | null,
         measures {NAME: {raw, scalar, status}}, quality, quality_smoothed, quality_context, calibration_id,
         gate {passed, reasons}, image, track {first_pts, last_pts, frames_seen, frames_scored}, upscaled, name,
-        person_rank
+        person_rank, crops {NAME: {image, size [2], upscaled, quality, box [4] | null}}
 
     `upscaled` says how many times the picture was enlarged where the source was smaller, else null.
+    `crops` lists every picture written of this face, ffhq (`image`) first; empty where there are no files. Its
+    `size` is [width, height], `quality` the encoder's (null: nothing was lost), `box` what a crop that is not
+    aligned shows of the upright source frame.
     `name` is the picture's file name when the source is a folder of images, else null.
     """
     return {
@@ -84,15 +88,41 @@ def face_record(shot: BestShot, image: str | None) -> Record:
         "gate": _gate(shot.gate),
         "image": image,
         "track": _track(shot.track),
-        "upscaled": round(shot.upscaled, 2) if shot.upscaled > 1.005 else None,
+        "upscaled": _upscaled(shot.upscaled),
         "name": shot.name,
         "person_rank": None,
+        "crops": {} if image is None else _crops(shot, image),
     }
 
 
-def image_path(shot: BestShot) -> str:
-    """Where the disk sink puts a shot's crop, relative to OUT: `<source_id>/track_0001/1.png`."""
-    return f"{shot.source_id}/track_{shot.track.track_id:04d}/{shot.rank}.png"
+def image_path(shot: BestShot, crop: str = "ffhq") -> str:
+    """Where the disk sink puts a shot's picture, relative to OUT.
+
+    `<source_id>/track_0001/1.png` for the FFHQ crop, `.../1.arcface.png` for the crop of that name.
+    """
+    stem = f"{shot.source_id}/track_{shot.track.track_id:04d}/{shot.rank}"
+    if crop == "ffhq":
+        return f"{stem}.{shot.encoding.suffix}"
+    return f"{stem}.{crop}.{shot.crops[crop].encoding.suffix}"
+
+
+def _crops(shot: BestShot, image: str) -> Record:
+    found = {"ffhq": _crop(Crop(shot.image, shot.upscaled, None, shot.encoding), image)}
+    return found | {name: _crop(crop, image_path(shot, name)) for name, crop in shot.crops.items()}
+
+
+def _crop(crop: Crop, image: str) -> Record:
+    return {
+        "image": image,
+        "size": [crop.image.shape[1], crop.image.shape[0]],
+        "upscaled": _upscaled(crop.upscaled),
+        "quality": crop.encoding.quality,
+        "box": None if crop.box is None else list(crop.box),
+    }
+
+
+def _upscaled(times: float) -> float | None:
+    return round(times, 2) if times > 1.005 else None
 
 
 def candidate_record(candidate: Candidate, source_id: str) -> Record:
@@ -172,6 +202,7 @@ def missed_record(track: Mapping[str, Any], source: str, calibration_id: str) ->
         "upscaled": None,
         "name": None,
         "person_rank": None,
+        "crops": {},
         "rejected": dict(track["rejected"]),
     }
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from streamgate.errors import UsageError
 from streamgate.exports.places import new_file, new_folder
-from streamgate.exports.table import COLUMNS, Kind, Row, row_of, texts_joined
+from streamgate.exports.table import COLUMNS, FURTHER_CROPS, Kind, Row, row_of, texts_joined
 from streamgate.records import SCHEMA, dumps
 from streamgate.results import Record, Results
 from streamgate.sinks import files
@@ -86,10 +86,12 @@ def write_parquet(results: Results, target: Path, *, overwrite: bool = False) ->
 def write_imagefolder(results: Results, target: Path, *, overwrite: bool = False) -> int:
     """`target` as a Hugging Face imagefolder: the crops in their own folders, and `metadata.jsonl`.
 
-    Its rows are those of the other tables with `file_name` for `image`. Returns their number. Raises UsageError,
-    SourceError, SinkError.
+    Its rows are those of the other tables with `file_name` for `image`, and `arcface_file_name` for `image_arcface`
+    (then `datasets` gives a column of pictures `arcface`); crops that no face has are left out. Returns the number of
+    rows. Raises UsageError, SourceError, SinkError.
     """
     count = 0
+    there = {name for record in results.faces() for name in _pictures(record)}
     with (
         new_folder(target, "imagefolder", overwrite=overwrite) as folder,
         files.sink_errors(target),
@@ -98,8 +100,14 @@ def write_imagefolder(results: Results, target: Path, *, overwrite: bool = False
         for record in results.faces():
             row = texts_joined(row_of(record))
             # `datasets` calls the loaded picture "image": the path may not have that name too.
-            row = {"file_name": row.pop("image"), **row}
-            _copy(results.image(record["image"]), folder / record["image"])
+            names = {"file_name": row.pop("image")}
+            for name in FURTHER_CROPS:
+                path = row.pop(f"image_{name}")
+                if name in there:
+                    names[f"{name}_file_name"] = path
+            row = names | row
+            for image in _pictures(record).values():
+                _copy(results.image(image), folder / image)
             lines.write(dumps(row).encode() + b"\n")
             count += 1
     return count
@@ -108,9 +116,10 @@ def write_imagefolder(results: Results, target: Path, *, overwrite: bool = False
 def write_webdataset(
     results: Results, target: Path, *, overwrite: bool = False, shard_bytes: int = 1_000_000_000
 ) -> int:
-    """`target` as WebDataset shards `faces-000000.tar` ...: a sample a face, its crop and its record.
+    """`target` as WebDataset shards `faces-000000.tar` ...: a sample a face, its crops and its record.
 
-    The key is the crop's path without suffix; fields are `png` and `json`. A shard is at most `shard_bytes` long
+    The key is the FFHQ crop's path without suffix; fields are `png` (or `jpg`, `webp`), `json`, and further crops as
+    `arcface.png`. A shard is at most `shard_bytes` long
     unless a single sample is longer. Returns the number of samples. Raises UsageError, SourceError, SinkError.
     """
     count = 0
@@ -127,9 +136,16 @@ def write_webdataset(
 
 def _sample(results: Results, record: Record) -> list[tuple[str, bytes]]:
     """The files of one sample, names and contents."""
-    image = record["image"]
-    key = image.rpartition(".")[0]
-    return [(image, results.image(image).read_bytes()), (f"{key}.json", dumps(record).encode())]
+    key = record["image"].rpartition(".")[0]
+    pictures = [(name, results.image(name).read_bytes()) for name in _pictures(record).values()]
+    return [*pictures, (f"{key}.json", dumps(record).encode())]
+
+
+def _pictures(record: Record) -> dict[str, str]:
+    """The paths of a record's pictures by crop, `image` first. Raises SourceError."""
+    row = row_of(record)
+    further = {name: row[f"image_{name}"] for name in FURTHER_CROPS}
+    return {"ffhq": record["image"], **{name: path for name, path in further.items() if path is not None}}
 
 
 class _Shards:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from streamgate.errors import SourceError
-from streamgate.frames import MEASURE_NAMES
+from streamgate.frames import CROP_NAMES, MEASURE_NAMES
 
 Kind = Literal["text", "int", "float", "bool", "texts"]
 Row = dict[str, Any]
@@ -26,6 +26,10 @@ class Column:
     path: tuple[str | int, ...]
 
 
+FURTHER_CROPS = tuple(name for name in CROP_NAMES if name != "ffhq")
+"""Pictures of a face that there may be beside `image`."""
+
+
 def _plain(kind: Kind, *names: str) -> list[Column]:
     return [Column(name, kind, (name,)) for name in names]
 
@@ -36,7 +40,7 @@ def _columns() -> tuple[Column, ...]:
         *_plain("text", "id", "source", "source_id"),
         *_plain("int", "track_id"),
         *_plain("text", "person_id"),
-        *_plain("int", "rank"),
+        *_plain("int", "rank", "person_rank"),
         *_plain("text", "image", "name"),
         *_plain("int", "frame_index"),
         *_plain("float", "pts_seconds"),
@@ -60,6 +64,7 @@ def _columns() -> tuple[Column, ...]:
             for part in ("raw", "scalar", "status")
         ),
         *_plain("float", "upscaled"),
+        *(Column(f"image_{name}", "text", ("crops", name, "image")) for name in FURTHER_CROPS),
         *(Column(f"track_{key}", "float", ("track", key)) for key in ("first_pts", "last_pts")),
         *(Column(f"track_{key}", "int", ("track", key)) for key in ("frames_seen", "frames_scored")),
     )

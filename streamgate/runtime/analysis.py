@@ -10,8 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from streamgate.config import Config
-from streamgate.frames import BestShot, Candidate, TrackEnd, TrackInfo
+from streamgate.frames import BestShot, Candidate, Crop, TrackEnd, TrackInfo
+from streamgate.networks.alignment import arcface_matrix
 from streamgate.runtime.following import Moment
 from streamgate.runtime.scoring import FaceScorer
 from streamgate.selection.candidates import TrackSelector
@@ -140,6 +143,10 @@ class Analysis:
     def _shot(self, track: TrackInfo, ranked: Ranked) -> BestShot:
         candidate = ranked.candidate
         assert candidate.crop is not None
+        crops = {}
+        if candidate.arcface is not None:
+            scale = float(np.hypot(*arcface_matrix(candidate.face.landmarks)[0, :2]))
+            crops["arcface"] = Crop(candidate.arcface, max(1.0, scale))
         keeps_identity = self._config.identity.store != "none"
         return BestShot(
             image=candidate.crop,
@@ -164,6 +171,7 @@ class Analysis:
             upscaled=self._scorer.upscaled(candidate),
             embedding=candidate.evidence.embedding if keeps_identity else None,
             ifqa_map=candidate.evidence.ifqa_map,
+            crops=crops,
         )
 
     def _drain(self, selector: TrackSelector) -> None:

@@ -15,6 +15,7 @@ from streamgate.config import Config
 from streamgate.errors import DeviceError, SinkError, SourceError, StreamgateError, scrub
 from streamgate.frames import Candidate, TrackEnd
 from streamgate.runtime.analysis import Analysis
+from streamgate.runtime.finishing import Finisher, needs_finishing
 from streamgate.runtime.following import Follower
 from streamgate.runtime.prefetch import prefetch
 from streamgate.runtime.scoring import FaceScorer
@@ -98,6 +99,11 @@ class Pipeline:
             emit_candidate=emit_candidate,
             near_misses=NEAR_MISSES,
         )
+        finisher = (
+            Finisher(self._config, self._infer, source, self._scorer.pictures, ifqa="ifqa" in self._scorer.names)
+            if needs_finishing(self._config)
+            else None
+        )
         follower = Follower(self._config, self._infer)
         began = time.perf_counter()
         # Decoding, following and choosing are three threads in a row; none looks back at one before it.
@@ -112,7 +118,7 @@ class Pipeline:
                 for moment in moments:
                     result.width, result.height = moment.width, moment.height
                     result.duration_seconds = round(moment.until, 6)
-                    yield from analysis.take(moment)
+                    yield from _finished(analysis.take(moment), finisher)
                     progress.advanced(source, analysis.counts.frames, moment.pts_seconds, analysis.counts.kept)
                     if broken is not None and broken.is_set():
                         break
@@ -123,7 +129,11 @@ class Pipeline:
             if analysis.counts.frames == 0:
                 raise
             result.error = str(error)
-        yield from analysis.finish()
+        yield from _finished(analysis.finish(), finisher)
+        if finisher is not None and finisher.missed:
+            result.notes.append(
+                f"{finisher.missed} kept face(s) without loose or whole-frame crop: their frames were not found again"
+            )
         counts = analysis.counts
         result.frames = counts.frames
         result.decode_errors = source.stats.decode_errors
@@ -231,6 +241,10 @@ class Pipeline:
         except BaseException:
             writer.discard()
             raise
+
+
+def _finished(tracks: Iterator[TrackEnd], finisher: Finisher | None) -> Iterator[TrackEnd]:
+    return tracks if finisher is None else map(finisher.finish, tracks)
 
 
 def _wait(futures: Sequence[Future[SourceResult]]) -> None:

@@ -19,6 +19,7 @@ from streamgate.quality.measures import Fusion, measure_all
 from streamgate.quality.pixels import look_at
 from streamgate.quality.pose import angle_scalar
 from streamgate.quality.proxy import yaw_proxy
+from streamgate.selection.spill import PictureStore
 from streamgate.selection.steps import Ask, Steps
 from streamgate.tracking.overlap import iou
 
@@ -32,7 +33,8 @@ REFINE_IOU = 0.3
 
 
 class FaceScorer:
-    """Scores faces; holds nothing but settings, so one serves all tracks and threads of a run."""
+    """Scores faces; one serves all tracks and threads of a run, since it holds nothing but settings and the store
+    that the kept pictures of all of them share."""
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class FaceScorer:
     ) -> None:
         """aligned_pose: the pose role takes the recognizer's crop; shared_pose: the recognizer's run gives the pose."""
         self.names = measure_set(config, calibration)
+        self.pictures = PictureStore()
         self._config = config
         self._calibration = calibration
         self._rules = GateRules(config.gate, self.names)
@@ -118,9 +121,14 @@ class FaceScorer:
 
     def crop(self, candidate: Candidate, picture: Picture) -> Array:
         """The FFHQ-aligned picture to be kept, RGB uint8; its side is `output.size`, less for a small face
-        when `output.upscale` is off."""
-        side = self.crop_side(candidate.face)
-        return picture.warp(ffhq_matrix(candidate.face.landmarks, side), side)
+        when `output.upscale` is off.
+
+        Notes the ArcFace crop with the candidate where that is to be kept too.
+        """
+        landmarks, side = candidate.face.landmarks, self.crop_side(candidate.face)
+        if "arcface" in self._config.output.crops:
+            candidate.arcface = picture.warp(arcface_matrix(landmarks, ALIGNED_SIDE), ALIGNED_SIDE, fine=True)
+        return self.pictures.keep(picture.warp(ffhq_matrix(landmarks, side), side, fine=True))
 
     def thumbnail(self, candidate: Candidate, picture: Picture) -> Array | None:
         """The square of `crop`, RGB uint8 (128, 128, 3); None where the landmarks coincide."""

@@ -137,4 +137,4 @@ class Keeper:
 
     def _forget(self, candidate: Candidate) -> None:
         self._regions.pop(id(candidate), None)
-        candidate.crop = None
+        candidate.crop = candidate.arcface = None

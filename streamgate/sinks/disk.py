@@ -34,7 +34,7 @@ from streamgate.report.notes import NOTES_NAME, SourceNotes
 from streamgate.sinks import files
 from streamgate.sinks.base import RunInfo, SourceInfo, SourceResult
 from streamgate.sinks.derive import derive
-from streamgate.sinks.images import encode_png
+from streamgate.sinks.images import encode
 from streamgate.sinks.manifest import DERIVED, Manifest, run_record
 from streamgate.sinks.shelf import Shelf
 
@@ -236,8 +236,10 @@ class _DiskWriter:
         with files.sink_errors(self._folder):
             for shot in ended.shots:
                 path = image_path(shot)
-                name = path.partition("/")[2]
-                self._write(name, encode_png(shot.image))
+                self._write(path.partition("/")[2], encode(shot.image, shot.encoding))
+                for crop, further in shot.crops.items():
+                    name = image_path(shot, crop).partition("/")[2]
+                    self._write(name, encode(further.image, further.encoding))
                 self._faces.put((track_id, shot.rank), dumps(face_record(shot, path)).encode() + b"\n")
             self._tracks.put((track_id, 0), dumps(track_record(ended)).encode() + b"\n")
             if self._notes is not None:

@@ -8,7 +8,7 @@ import zlib
 import cv2
 import numpy as np
 
-from streamgate.frames import Array
+from streamgate.frames import Array, Encoding
 
 JPEG_QUALITY = 92
 """Of the JPEG in a `final` event."""
@@ -60,6 +60,24 @@ def decode_png(data: bytes) -> Array:
 def encode_jpeg(image: Array, quality: int) -> bytes:
     """`image` RGB uint8 (H, W, 3) as a JPEG of `quality` 1..100."""
     return _encode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+def encode(image: Array, encoding: Encoding) -> bytes:
+    """`image` RGB uint8 (H, W, 3) as `encoding` says."""
+    if encoding.format == "jpeg":
+        return encode_jpeg(image, encoding.quality or 100)
+    if encoding.format == "webp":
+        # OpenCV writes WebP without loss above 100.
+        return _encode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, encoding.quality or 101])
+    return encode_png(image)
+
+
+def decode(data: bytes) -> Array:
+    """RGB uint8 (H, W, 3) of what `encode` gave."""
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise ValueError("OpenCV could not decode a picture that it encoded")
+    return np.ascontiguousarray(picture[..., ::-1])
 
 
 def _encode(extension: str, image: Array, options: list[int]) -> bytes:

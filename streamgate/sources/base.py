@@ -59,6 +59,14 @@ class Source(Protocol):
         """
         ...
 
+    def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
+        """Yield frames beginning at or before a time, independent of a reading in progress.
+
+        A video is entered at a key frame, so the frames are those of `frames()` with `frame_index` None; where
+        a container cannot be entered so they begin elsewhere, at worst too late. Raises SourceError.
+        """
+        ...
+
     def close(self) -> None:
         """Release the input; closing twice is fine."""
         ...

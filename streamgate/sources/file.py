@@ -89,6 +89,18 @@ class VideoFile:
             if self._reading is reading:
                 self._reading = None
 
+    def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
+        """Yield the frames from the key frame at or before a time; see `Source.frames_from`."""
+        reading = _Reading(self._path, self.location, self._threads, self._decode, SourceStats())
+        try:
+            reading.seek(pts_seconds)
+            for frame in reading.frames():
+                frame.frame_index = None
+                yield frame
+                del frame
+        finally:
+            reading.close()
+
     def close(self) -> None:
         """Release the file; closing twice is fine."""
         if self._reading is not None:
@@ -128,6 +140,16 @@ class _Reading:
         self._cut_off = is_cut_off(path)
         self._frames = self._timed()
         self._first: Frame | None = None
+
+    def seek(self, pts_seconds: float) -> None:
+        """Enter the file at the key frame before a time (below 0: at its beginning); before the first frame only."""
+        self._promised = 0
+        if pts_seconds < 0:
+            return
+        try:
+            self._container.seek(int(pts_seconds / self._time_base), stream=self._stream, backward=True)
+        except (av.error.FFmpegError, OSError):
+            return  # a format without seeking: it begins at its beginning
 
     def first(self) -> Frame:
         """Decode up to the first frame, which `frames()` will still yield."""

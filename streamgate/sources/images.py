@@ -70,9 +70,21 @@ class Images:
 
     def frames(self) -> Generator[Frame, None, None]:
         """Yield the pictures in order; see `Source.frames`."""
-        self.stats = stats = SourceStats()
-        step = 1.0 if self._sequence_fps is None else 1 / self._sequence_fps
-        for index, (name, path) in enumerate(self._named):
+        self.stats = SourceStats()
+        yield from self._frames(0, self.stats)
+
+    def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
+        """Yield the pictures from the one shown at a time; see `Source.frames_from`."""
+        yield from self._frames(max(0, int(pts_seconds / self._step + 1e-6)), SourceStats())
+
+    @property
+    def _step(self) -> float:
+        """Seconds from one picture to the next."""
+        return 1.0 if self._sequence_fps is None else 1 / self._sequence_fps
+
+    def _frames(self, first: int, stats: SourceStats) -> Generator[Frame, None, None]:
+        step = self._step
+        for index, (name, path) in enumerate(self._named[first:], first):
             try:
                 rgb = read_rgb(path)
             except PictureError:

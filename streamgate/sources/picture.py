@@ -17,7 +17,7 @@ from streamgate.frames import Array
 from streamgate.sources.colour import HLG, PQ, Colour, full_range_luma, resolve_matrix, yuv_to_rgb
 from streamgate.sources.layout import Kind, Layout, layouts, plain_format, planes_of
 from streamgate.sources.orientation import UNTURNED, Turn, Upright, turn_array, turn_of, upright
-from streamgate.sources.resample import COARSE, EXACT, Care, sample
+from streamgate.sources.resample import COARSE, EXACT, FINE, Care, sample
 
 _REGION_MARGIN = 8
 """Stored pixels copied around a region, so that interpolation inside its box sees the true neighbours."""
@@ -130,14 +130,15 @@ class PlanePicture:
         matrix = np.column_stack([np.diag(ratio), shift])
         return self._rgb(matrix, size, cv2.INTER_LINEAR, COARSE)
 
-    def warp(self, matrix: Array, size: int | tuple[int, int]) -> Array:
+    def warp(self, matrix: Array, size: int | tuple[int, int], *, fine: bool = False) -> Array:
         """Resample with `matrix` (2, 3), upright source pixel centres to result pixel centres.
 
         `size` is the side of a square or (width, height). Returns RGB uint8 (h, w, 3). Luma is interpolated
-        cubically and chroma linearly; what shrinks is averaged by area; outside the edge is repeated.
+        cubically and chroma linearly; what shrinks is averaged by area (`fine`: by a Lanczos filter, for
+        pictures that are kept); outside the edge is repeated.
         """
         wanted = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-        return self._rgb(np.asarray(matrix, np.float64), wanted, cv2.INTER_CUBIC)
+        return self._rgb(np.asarray(matrix, np.float64), wanted, cv2.INTER_CUBIC, FINE if fine else EXACT)
 
     def region(self, box: Array) -> PlanePicture:
         """An owned copy of the pixels in `box` (clipped, and a few around it) with the same coordinates."""

@@ -303,3 +303,34 @@ def test_luma_samples_of_turned_planar_video_are_upright(tmp_path: Path) -> None
         luma = picture.luma()
         assert luma.shape == (120, 90)
         assert np.array_equal(picture.luma_samples(30, 40), luma[1::3, 1::3])
+
+
+def zone_plate(side: int) -> np.ndarray:
+    """Rings whose frequency grows evenly from 0 in the middle to half a cycle a pixel at the edge's middle."""
+    y, x = np.mgrid[0:side, 0:side].astype(np.float64) - side / 2
+    rings = 127.5 + 127.5 * np.cos(np.pi * 0.5 * (x * x + y * y) / (side / 2))
+    return np.dstack([np.clip(rings, 0, 255).astype(np.uint8)] * 3)
+
+
+@pytest.mark.parametrize("size", [256, 512])
+def test_a_kept_picture_keeps_fine_detail_and_does_not_alias(size: int) -> None:
+    """A turned square of a 4K close-up: what is finer than the result can show is grey, what is coarser stays."""
+    side, covered = 2000, 1900
+    matrix = cv2.getRotationMatrix2D((side / 2 - 0.5, side / 2 - 0.5), 11, size / covered)
+    matrix[:, 2] += (size - side) / 2
+    seen = picture_of_rgb(zone_plate(side)).warp(matrix, size, fine=True)[..., 0] - 127.5
+    shrink = covered / size
+    y, x = np.mgrid[0:size, 0:size] - (size / 2 - 0.5)
+    radius = np.hypot(x, y)
+    frequency = 0.5 * radius * shrink / (side / 2) * shrink  # cycles a pixel of the result
+    contrast = 127.5 / np.sqrt(2)
+    too_fine = (frequency > 0.75) & (frequency < 0.49 * shrink) & (radius < size / 2 - 4)
+    assert seen[too_fine].std() < 0.015 * contrast
+    visible = np.abs(frequency - 0.35) < 0.02
+    assert seen[visible].std() > 0.85 * contrast  # averaging by area leaves 0.65
+
+
+def test_fine_and_plain_agree_where_nothing_shrinks() -> None:
+    picture = picture_of_rgb(astronaut(320, 240))
+    matrix = face_matrix((320, 240), 1.3)
+    assert np.array_equal(picture.warp(matrix, 112, fine=True), picture.warp(matrix, 112))
