@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from streamgate.errors import SinkError, SourceError
 from streamgate.records import SCHEMA, Record, event, missed_record
-from streamgate.sinks.images import JPEG_QUALITY, decode_png, encode_jpeg
+from streamgate.sinks.images import JPEG_QUALITY, decode_crop, encode_jpeg
 from streamgate.sinks.manifest import Manifest
 from streamgate.sinks.redisstream import pack
 from streamgate.sources.discovery import display
@@ -50,7 +50,7 @@ class FinishedSource:
     def events(self, damaged: Damaged) -> Iterator[bytes]:
         """Its packed `final` events, by (track, rank), byte for byte those of the run.
 
-        What cannot be read is told to `damaged` and left out.
+        Where the run wrote JPEG or WebP the event's picture is made of that, so its bytes differ a little. What cannot be read is told to `damaged` and left out.
         """
         try:
             with _opened(self.folder / "tracks.jsonl") as tracks, _opened(self.folder / "faces.jsonl") as faces:
@@ -93,8 +93,12 @@ class FinishedSource:
             raise _DamagedError("faces.jsonl has a line that is no face of this source")
         # Made from numbers, not taken from the record: nobody can name another file there.
         name = f"track_{track_id:04d}/{rank}.png"
+        for suffix in ("jpg", "webp"):
+            if not os.path.lexists(self.folder / name):
+                other = f"{name.rpartition('.')[0]}.{suffix}"
+                name = other if os.path.lexists(self.folder / other) else name
         try:
-            crop = decode_png(_content(self.folder / name))
+            crop = decode_crop(_content(self.folder / name))
         except FileNotFoundError:
             raise _DamagedError(f"{name} is missing") from None
         except OSError as error:
@@ -103,7 +107,8 @@ class FinishedSource:
             raise _DamagedError(f"{name} {error}") from None
         try:
             # As the run sent it: where its picture lies is the folder's matter, and who it is was not known then.
-            return pack(event({**face, "image": None, "person_id": None}, "final", encode_jpeg(crop, JPEG_QUALITY)))
+            sent = {**face, "image": None, "person_id": None, "person_rank": None, "crops": {}}
+            return pack(event(sent, "final", encode_jpeg(crop, JPEG_QUALITY)))
         except ValueError:
             raise _DamagedError("faces.jsonl has figures that are none") from None
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -17,6 +18,7 @@ from redis_server import RedisServer, start_redis  # noqa: F401
 from sink_values import Make, make  # noqa: F401
 from streamgate.errors import SinkError, SourceError
 from streamgate.finals import FinishedRun, unchanged
+from streamgate.frames import Encoding
 from streamgate.sinks import SinkGroup, SourceInfo
 from streamgate.sinks.disk import DiskSink
 from streamgate.sinks.images import decode_png, encode_png
@@ -238,3 +240,19 @@ def test_no_picture_but_ours_is_decoded() -> None:
     image.new("RGB", (8192, 4096)).save(giant, "PNG")
     with pytest.raises(ValueError, match="no crop of ours"):
         decode_png(giant.getvalue())
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp"])
+def test_crops_with_loss_are_sent_too_and_a_cut_off_one_is_named(kind: str, tmp_path: Path, make: Make) -> None:
+    shot = dataclasses.replace(make.shot("a", 1), encoding=Encoding(kind, 90))
+    with DiskSink(tmp_path, make.run()) as sink:
+        writer = sink.open_source(make.source("a"))
+        writer.track(dataclasses.replace(make.ended("a", 1), shots=(shot,)))
+        writer.commit(make.result("a"))
+        sink.finish([make.result("a")], {})
+    ((entry,), problems) = events(tmp_path)
+    assert problems == [] and json.loads(entry["json"])["crops"] == {} and entry["jpeg"].startswith(b"\xff\xd8")
+    crop = next(tmp_path.glob(f"a-*/track_0001/1.{shot.encoding.suffix}"))
+    crop.write_bytes(crop.read_bytes()[:-9])
+    found, (problem,) = events(tmp_path)
+    assert found == [] and "is cut off" in problem

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from streamgate.frames import Array, Encoding
+from streamgate.sources.imagesize import image_size
 
 JPEG_QUALITY = 92
 """Of the JPEG in a `final` event."""
@@ -57,6 +58,21 @@ def decode_png(data: bytes) -> Array:
     return np.ascontiguousarray(bgr[..., ::-1])
 
 
+def decode_crop(data: bytes) -> Array:
+    """The crop that `encode` made a file of, RGB uint8 (H, W, 3). Raises ValueError saying what is wrong."""
+    jpeg = data.startswith(b"\xff\xd8\xff")
+    webp = data.startswith(b"RIFF") and data[8:12] == b"WEBP"
+    if not jpeg and not webp:
+        return decode_png(data)
+    # Decoders make up what a file lacks.
+    if (jpeg and not data.endswith(b"\xff\xd9")) or (webp and struct.unpack_from("<I", data, 4)[0] + 8 != len(data)):
+        raise ValueError("is cut off")
+    size = image_size(data)
+    if size is None or not 0 < size[0] * size[1] <= _MOST_PIXELS:
+        raise ValueError("is no crop of ours")
+    return decode(data)
+
+
 def encode_jpeg(image: Array, quality: int) -> bytes:
     """`image` RGB uint8 (H, W, 3) as a JPEG of `quality` 1..100."""
     return _encode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
@@ -73,10 +89,13 @@ def encode(image: Array, encoding: Encoding) -> bytes:
 
 
 def decode(data: bytes) -> Array:
-    """RGB uint8 (H, W, 3) of what `encode` gave."""
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    """RGB uint8 (H, W, 3) of what `encode` gave. Raises ValueError when it is damaged."""
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        picture = None
     if picture is None:
-        raise ValueError("OpenCV could not decode a picture that it encoded")
+        raise ValueError("is damaged")
     return np.ascontiguousarray(picture[..., ::-1])
 
 
