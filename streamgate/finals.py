@@ -50,7 +50,8 @@ class FinishedSource:
     def events(self, damaged: Damaged) -> Iterator[bytes]:
         """Its packed `final` events, by (track, rank), byte for byte those of the run.
 
-        Where the run wrote JPEG or WebP the event's picture is made of that, so its bytes differ a little. What cannot be read is told to `damaged` and left out.
+        Where the run wrote JPEG or WebP the event's picture is made of that, so its bytes differ a little. What
+        cannot be read is told to `damaged` and left out.
         """
         try:
             with _opened(self.folder / "tracks.jsonl") as tracks, _opened(self.folder / "faces.jsonl") as faces:
