@@ -276,6 +276,8 @@ class Candidate:
     quality: float | None = None
     bound: float = 0.0
     """The most that `quality` could become when the face was first looked at, whatever the gate said."""
+    ceilings: Mapping[str, float] = field(default_factory=dict)
+    """The most that the networks' scalars of this track are believed to reach, by measure; grows with the track."""
     gate: GateResult = field(default_factory=lambda: GateResult(False))
     crop: Array | None = None
     """RGB uint8 (S, S, 3), FFHQ-aligned, lossless; only while the candidate may still be kept."""

@@ -29,6 +29,7 @@ _MAPPED: Mapping[str, Callable[[Evidence, SigmoidMapping], Measure]] = {
     "occlusion": measure_occlusion,
     "eyes": measure_eyes,
 }
+NO_CEILINGS: Mapping[str, float] = {}
 _UNMAPPED: Mapping[str, Callable[[Evidence], Measure]] = {
     "yaw": measure_yaw,
     "pitch": measure_pitch,
@@ -66,20 +67,20 @@ class Fusion:
         """None unless every measure of the set is ok."""
         if any(measures[name].status is not Status.OK for name in self.names):
             return None
-        return self._mean(measures, missing=100.0)
+        return self._mean(measures, NO_CEILINGS)
 
-    def bound(self, measures: Mapping[str, Measure]) -> float:
-        """The most that `quality` can become: what is missing counts as 100; an error bounds it to 0."""
+    def bound(self, measures: Mapping[str, Measure], ceilings: Mapping[str, float] = NO_CEILINGS) -> float:
+        """The most `quality` can become: what is missing counts as its ceiling, or 100; an error bounds it to 0."""
         if any(measures[name].status is Status.ERROR for name in self.names):
             return 0.0
-        return self._mean(measures, missing=100.0)
+        return self._mean(measures, ceilings)
 
-    def _mean(self, measures: Mapping[str, Measure], missing: float) -> float:
+    def _mean(self, measures: Mapping[str, Measure], ceilings: Mapping[str, float]) -> float:
         total = weight_sum = 0.0
         for name in self.names:
             weight = self.weights[name]
             scalar = measures[name].scalar
             # Floored at 1 so that one hopeless scalar lowers the mean instead of erasing all else.
-            total += weight * math.log(max(1.0, missing if scalar is None else scalar))
+            total += weight * math.log(max(1.0, ceilings.get(name, 100.0) if scalar is None else scalar))
             weight_sum += weight
         return math.exp(total / weight_sum) if weight_sum else 0.0

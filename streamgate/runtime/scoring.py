@@ -65,7 +65,7 @@ class FaceScorer:
             turn = yaw_proxy(candidate.face)
             guessed["yaw"] = Measure.ok(turn, angle_scalar(turn))
         candidate.bound = self._fusion.bound(guessed)
-        return 0.0 if candidate.gate.reasons else candidate.bound
+        return 0.0 if candidate.gate.reasons else self._fusion.bound(guessed, candidate.ceilings)
 
     def score(self, candidate: Candidate, picture: Picture, floor: float, *, full: bool) -> Steps:
         """Refine, look, turn, recognise, rank: dear steps come last and only when the cheap ones let through.
@@ -151,7 +151,7 @@ class FaceScorer:
         self._conclude(candidate, picture)
         if full:
             return False
-        return bool(candidate.gate.reasons) or self._fusion.bound(candidate.measures) <= floor
+        return bool(candidate.gate.reasons) or self._fusion.bound(candidate.measures, candidate.ceilings) <= floor
 
     def _conclude(self, candidate: Candidate, picture: Picture) -> None:
         candidate.measures = measure_all(candidate.evidence, self._calibration)

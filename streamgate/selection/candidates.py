@@ -89,6 +89,9 @@ class TrackSelector:
         self._fallback: Glimpse | None = None
         self._done: list[Candidate] = []
         self._dropped_pts = -np.inf
+        self._ceilings: dict[str, float] = {}
+        self._scored_pts = -np.inf
+        self._record = 0.0
 
     def between(self, frame: Frame) -> None:
         """A frame without detection, its picture a region of this face: it waits for the next detection."""
@@ -204,14 +207,18 @@ class TrackSelector:
             self._glance(glimpse)
         finished = tries = 0
         wanted = self._config.candidates.per_bucket
+        patient = bucket[-1].frame.pts_seconds < self._scored_pts + self._patience_s()
         for glimpse in sorted(bucket, key=lambda one: (-one.promise, one.frame.pts_seconds)):
             floor = self.keeper.bar() + (self._config.candidates.min_gain if self.keeper.bar() else 0.0)
             if finished == wanted or tries == wanted + TRIES or glimpse.promise <= floor:
                 break
             if glimpse.offered:
                 continue
+            if patient and not self._is_record(glimpse):
+                continue
             if not glimpse.scored:
                 tries += 1
+                self._scored_pts = glimpse.frame.pts_seconds
                 yield from self._score(glimpse, floor, full=False)
             if _quality(glimpse) < 0:
                 continue
@@ -275,7 +282,24 @@ class TrackSelector:
             glimpse.promise = _quality(glimpse)
         if glimpse.candidate.quality is not None:
             self.frames_scored += 1
+            self._learn(glimpse.candidate)
             self.keeper.note(glimpse.candidate)
+
+    def _patience_s(self) -> float:
+        """How long after a scored face others are only glanced at: the longer a track, the less a second can add."""
+        return self._config.candidates.patience * (self.last_pts - self.first_pts)
+
+    def _is_record(self, glimpse: Glimpse) -> bool:
+        """Whether it looks better than every face that was scored, as far as that shows without networks."""
+        return glimpse.candidate is not None and glimpse.candidate.bound > self._record
+
+    def _learn(self, candidate: Candidate) -> None:
+        """A face was scored: what networks can be expected to say of this track, and how good it looked before."""
+        headroom = self._config.candidates.headroom
+        for name, measure in candidate.measures.items():
+            if measure.scalar is not None:
+                self._ceilings[name] = max(self._ceilings.get(name, 0.0), min(100.0, measure.scalar + headroom))
+        self._record = max(self._record, candidate.bound)
 
     def _offer(self, glimpse: Glimpse) -> None:
         glimpse.offered = True
@@ -319,6 +343,7 @@ class TrackSelector:
             pts_estimated=frame.pts_estimated,
             captured_at=frame.captured_at,
             name=frame.name,
+            ceilings=self._ceilings,
         )
 
 
