@@ -67,8 +67,9 @@ def measure(clips: Sequence[Path], every: float) -> list[str]:
     weights = {weights.roles[0]: weights for weights in scan("embedded") if weights.roles[0] in ("detector", "ifqa")}
     thumbnails, crops = collect(clips, every, weights["detector"])
     say(f"{len(thumbnails)} frames, {len(crops)} faces")
-    lines = [f"- weights: {', '.join(f'{one.name} {one.sha256[:8]}' for one in weights.values())}",
-             f"- {len(thumbnails)} frames and {len(crops)} faces of {len(clips)} clips; every second one calibrates"]  # fmt: skip
+    used = ", ".join(f"{one.name} {one.sha256[:8]}" for one in weights.values())
+    seen = f"{len(thumbnails)} frames and {len(crops)} faces of {len(clips)} clips; every second one calibrates"
+    lines = [f"- weights: {used}", f"- {seen}"]
     rows = []
     with tempfile.TemporaryDirectory(prefix="streamgate-int8-") as folder:
         for role, inputs in (("detector", thumbnails), ("ifqa", crops)):
