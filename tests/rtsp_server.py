@@ -25,6 +25,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -125,7 +126,7 @@ class Camera:
                 lines = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
                 method, url, _ = lines[0].split(" ", 2)
                 headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
-                path = "/" + re.sub(r"^rtsp://[^/]*/?", "", url).split("/")[0].split("?")[0]
+                path = "/" + re.sub(r"^rtsps?://[^/]*/?", "", url).split("/")[0].split("?")[0]
                 if method == "SETUP" and (found := re.search(r"client_port=(\d+)", headers.get("transport", ""))):
                     udp = writer.get_extra_info("peername")[0], int(found[1])
                 answer = self._answer(method, path, url, headers)
@@ -213,8 +214,12 @@ class Camera:
             writer.close()
 
 
-async def serve(port: int, clips: list[Clip], credentials: str = "") -> None:
-    server = await asyncio.start_server(Camera(clips, credentials).client, "127.0.0.1", port)
+async def serve(port: int, clips: list[Clip], credentials: str = "", certificate: str = "") -> None:
+    secure = None
+    if certificate:
+        secure = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        secure.load_cert_chain(certificate)
+    server = await asyncio.start_server(Camera(clips, credentials).client, "127.0.0.1", port, ssl=secure)
     print("ready", flush=True)
     async with server:
         await server.serve_forever()
@@ -230,7 +235,8 @@ class CameraProcess:
     process: subprocess.Popen[bytes] | None = field(default=None)
 
     def url(self, path: str = "stream", credentials: str = "") -> str:
-        return f"rtsp://{credentials}127.0.0.1:{self.port}/{path}"
+        scheme = "rtsps" if "--certificate" in self.options else "rtsp"
+        return f"{scheme}://{credentials}127.0.0.1:{self.port}/{path}"
 
     def start(self) -> None:
         command = [sys.executable, __file__, str(self.port), *map(str, self.clips), *self.options]
@@ -294,10 +300,11 @@ def main() -> None:
     parser.add_argument("--fps", type=float)
     parser.add_argument("--user", default="")
     parser.add_argument("--password", default="")
+    parser.add_argument("--certificate", default="", help="PEM with key and certificate: speaks TLS")
     arguments = parser.parse_args()
     clips = [load(path, arguments.fps) for path in arguments.clips]
     credentials = f"{arguments.user}:{arguments.password}" if arguments.user else ""
-    asyncio.run(serve(arguments.port, clips, credentials))
+    asyncio.run(serve(arguments.port, clips, credentials, arguments.certificate))
 
 
 if __name__ == "__main__":

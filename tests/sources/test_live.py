@@ -58,6 +58,21 @@ def test_frames_come_with_times_from_zero_and_the_moment_of_arrival(camera: Came
     assert all(before[1] <= after[1] and before[2] <= after[2] for before, after in pairwise(got))
 
 
+def test_a_camera_that_speaks_tls(clips: list[Path], tmp_path: Path):
+    trustme = pytest.importorskip("trustme", reason="trustme makes the certificates")
+    certificate = tmp_path / "camera.pem"
+    trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(certificate))
+    secured = ("--user", SECRETS[0], "--password", SECRETS[1], "--certificate", str(certificate))
+    with cameras() as start:
+        camera = start(*clips, options=secured)
+        assert camera.url().startswith("rtsps://")
+        with LiveConnection(camera.url(credentials=":".join(SECRETS) + "@"), options()) as connection:
+            assert len(list(islice(connection.frames(), 12))) == 12
+        with pytest.raises(LiveError) as caught, LiveConnection(camera.url(), options()):
+            pass
+        assert caught.value.trouble is Trouble.REFUSED
+
+
 @pytest.mark.parametrize(
     ("path", "trouble", "text"),
     [
