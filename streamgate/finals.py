@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +148,15 @@ class FinishedRun:
             except _DamagedError as error:
                 problems.append(f"{display(out / source_id)}: {error}")
         return cls(tuple(sources), tuple(problems))
+
+
+def undelivered(out: Path, delivered: Container[str]) -> Iterator[FinishedSource]:
+    """The sources of OUT whose ids are not `delivered`; none where it holds no results."""
+    try:
+        sources = FinishedRun.read(out).sources
+    except SourceError:
+        return
+    yield from (source for source in sources if source.source_id not in delivered)
 
 
 @contextmanager

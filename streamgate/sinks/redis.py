@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from streamgate.errors import DeliveryError, SinkError
 from streamgate.frames import Candidate, TrackEnd
@@ -18,11 +18,30 @@ from streamgate.records import event, face_record, missed_record, track_record
 from streamgate.sinks.base import RunInfo, SourceInfo, SourceResult
 from streamgate.sinks.courier import RETRY_SECONDS, Courier, Outcome
 from streamgate.sinks.images import JPEG_QUALITY, encode_jpeg
+from streamgate.sinks.ledger import Ledger
 from streamgate.sinks.redisstream import MAXLEN, STREAM, RedisStream, pack
 from streamgate.sinks.shelf import Shelf
 
 _NAMED = 3
 """Sources that a message names."""
+
+
+class Recovered(Protocol):
+    """A committed source as it is read from the results again; see `streamgate.finals`."""
+
+    @property
+    def location(self) -> str: ...
+
+    @property
+    def source_id(self) -> str: ...
+
+    @property
+    def finals(self) -> int: ...
+
+    def events(self, damaged: Callable[[str], None]) -> Iterator[bytes]: ...
+
+
+Recover = Callable[[Container[str]], Iterable[Recovered]]
 
 
 class RedisSink:
@@ -33,9 +52,9 @@ class RedisSink:
     lost answer a chunk goes again, `id` de-duplicates.
 
     Faults that may pass (away, slow, out of memory, failing over) are tried again for `retry_seconds`. What was not
-    taken by then is given up and counted, and the run goes on without it: a commit never fails. Later sources are
-    sent again as soon as the server takes them; it is asked once in `retry_seconds`. `finish` raises DeliveryError
-    with the counts when anything was given up.
+    taken by then is counted, and the run goes on without it: a commit never fails. Later sources are sent as soon as
+    the server takes events again; it is asked once in `retry_seconds`. `finish` sends what is missing, read from the
+    results again, and raises DeliveryError with the counts when the server still does not take it.
 
     Args:
         url: redis://[user:password@]host[:port][/db], rediss://... or unix://path[?db=N].
@@ -43,7 +62,11 @@ class RedisSink:
         maxlen: the stream is trimmed to about this many events (`MAXLEN ~`).
         jpeg_quality: 1..100.
         retry_seconds: see above; 0 tries once.
-        results: folder from which `streamgate replay` can send everything again, for messages.
+        results: the output folder, from which `streamgate replay` can send everything again. There it is noted which
+            sources were delivered.
+        resumed: sources of `results` may have been committed by an earlier process: those that it did not deliver are
+            sent in `finish`.
+        recover: reads sources from the results again: given the ids that are not wanted, it yields the others.
         hurry: once set, a fault is not waited for: the run is to end.
         say: told of faults and their ends while the run goes on, a line each.
 
@@ -62,6 +85,8 @@ class RedisSink:
         jpeg_quality: int = JPEG_QUALITY,
         retry_seconds: float = RETRY_SECONDS,
         results: Path | None = None,
+        resumed: bool = False,
+        recover: Recover | None = None,
         hurry: threading.Event | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -72,6 +97,9 @@ class RedisSink:
         self._run = run
         self._jpeg_quality = jpeg_quality
         self._results = results
+        self._resumed = resumed
+        self._recover = recover
+        self._ledger = Ledger(None if results is None else results / ".streamgate", self._stream.location)
         self._say = say
         self._book = _Book()
         self._mutex = threading.Lock()
@@ -84,6 +112,7 @@ class RedisSink:
             if self._hurry.is_set():
                 raise KeyboardInterrupt
             raise SinkError(f"cannot use {self._stream.location}: {problem}")
+        self._ledger.open(keep=self._resumed)
         return self
 
     def __exit__(
@@ -97,35 +126,52 @@ class RedisSink:
         return _RedisWriter(self, source, self._run.calibration_id, self._jpeg_quality)
 
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
-        """Raises DeliveryError when anything was not delivered."""
+        """Send what is missing. Raises DeliveryError when the server does not take it."""
+        if self._recover is not None and (self._resumed or self._book.missing):
+            self._catch_up(self._recover(self._ledger))
         self._raise_missing()
+
+    def _catch_up(self, sources: Iterable[Recovered]) -> None:
+        """Send sources that are committed and were not delivered, until the server takes no more."""
+        problem = None
+        for source in sources:
+            damages: list[str] = []
+            outcome = Outcome(0, problem)
+            if problem is None:
+                outcome = self._courier.deliver(source.events(damages.append))
+                problem = outcome.problem
+            if outcome.problem is None and damages:
+                outcome = Outcome(outcome.sent, f"the results are damaged ({damages[0]})")
+            self._note(SourceInfo(source.location, source.source_id), outcome, source.finals)
 
     def _send(self, events: Shelf, source: SourceInfo) -> None:
         """Deliver a source's events in order; what is not taken is noted."""
         with self._mutex:
             now = time.monotonic()
-            patient = self._asked is None
-            if not patient and now - (self._asked or 0.0) < self._retry_seconds:
-                self._book.note(source, Outcome(0, self._book.problem), len(events))
-                return
-            if not patient:
-                self._asked = now
-        outcome = self._courier.deliver(events.in_order(), patient=patient)
-        self._noted(source, outcome, len(events))
-
-    def _noted(self, source: SourceInfo, outcome: Outcome, total: int) -> None:
-        location = self._stream.location
-        with self._mutex:
             before = self._asked
+            if before is not None and now - before < self._retry_seconds:
+                self._book.note(source, Outcome(0, self._book.problem or "no connection"), len(events))
+                return
+            # Others that commit meanwhile do not ask too.
+            self._asked = None if before is None else now
+        outcome = self._courier.deliver(events.in_order(), patient=before is None)
+        self._note(source, outcome, len(events))
+        with self._mutex:
+            away = self._asked is not None
             self._asked = None if outcome.problem is None else time.monotonic()
-            self._book.note(source, outcome, total)
-        if outcome.problem is not None and before is None:
+        if outcome.problem is not None and not away:
             self._say(
-                f"{location}: {outcome.sent} of {total} finals of {source.location} delivered: {outcome.problem}; "
-                "the run goes on without"
+                f"{self._stream.location}: {outcome.sent} of {len(events)} finals of {source.location} delivered: "
+                f"{outcome.problem}; the run goes on, what is missing is sent at its end if it can be"
             )
-        elif outcome.problem is None and before is not None:
-            self._say(f"{location}: finals arrive again")
+        elif outcome.problem is None and away:
+            self._say(f"{self._stream.location}: finals arrive again")
+
+    def _note(self, source: SourceInfo, outcome: Outcome, total: int) -> None:
+        with self._mutex:
+            self._book.note(source, outcome, total)
+        if outcome.problem is None:
+            self._ledger.note(source.source_id)
 
     def _lost(self, source: SourceInfo, problem: str, total: int) -> None:
         """A source whose events could not be kept until they could be sent."""
@@ -147,37 +193,46 @@ class RedisSink:
         raise DeliveryError(f"{self._stream.location}: {text}{again}")
 
 
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    location: str
+    sent: int
+    total: int
+
+
 @dataclass(slots=True)
 class _Book:
-    """What was delivered and what was not; one thread at a time."""
+    """What was delivered and what was not, by source; one thread at a time."""
 
     sources: int = 0
-    sent: int = 0
-    total: int = 0
+    """Those of which everything arrived."""
+    finals: int = 0
+    """Theirs."""
     problem: str | None = None
     """The last one."""
-    missing: int = 0
-    named: tuple[str, ...] = ()
+    missing: dict[str, _Missing] = field(default_factory=dict)
 
     def note(self, source: SourceInfo, outcome: Outcome, total: int) -> None:
-        self.sources += 1
-        self.sent += outcome.sent
-        self.total += total
-        if outcome.sent == total:
-            return
-        self.problem = outcome.problem
-        self.missing += 1
-        if len(self.named) < _NAMED:
-            self.named += (f"{source.location} ({outcome.sent} of {total})",)
+        self.missing.pop(source.source_id, None)
+        if outcome.problem is None:
+            self.sources += 1
+            self.finals += total
+        else:
+            self.problem = outcome.problem
+            self.missing[source.source_id] = _Missing(source.location, outcome.sent, total)
 
     def text(self) -> str | None:
         """One line; None when everything arrived."""
         if not self.missing:
             return None
-        more = f" and {self.missing - len(self.named)} more" if self.missing > len(self.named) else ""
+        some = list(self.missing.values())
+        sent = self.finals + sum(one.sent for one in some)
+        total = self.finals + sum(one.total for one in some)
+        named = ", ".join(f"{one.location} ({one.sent} of {one.total})" for one in some[:_NAMED])
+        more = f" and {len(some) - _NAMED} more" if len(some) > _NAMED else ""
         return (
-            f"{self.sent} of {self.total} finals delivered, {self.total - self.sent} not: those of "
-            f"{self.missing} of {self.sources} sources, {', '.join(self.named)}{more}: {self.problem}"
+            f"{sent} of {total} finals delivered, {total - sent} not: those of {len(some)} of "
+            f"{self.sources + len(some)} sources, {named}{more}: {self.problem}"
         )
 
 

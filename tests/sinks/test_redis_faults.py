@@ -11,14 +11,16 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from faulty_line import line_to
-from redis_server import RedisServer, TlsServer
+from redis_server import RedisServer, TlsServer, entries
 from streamgate.errors import DeliveryError, SinkError
+from streamgate.finals import undelivered
 from streamgate.sinks import SinkGroup, SourceWriter
 from streamgate.sinks.disk import DiskSink
 from streamgate.sinks.redis import RedisSink
@@ -204,7 +206,7 @@ def test_a_server_gone_midway_costs_its_events_and_is_counted(make: Make, start_
     assert len((tmp_path / "my out" / "faces.jsonl").read_text().splitlines()) == 18
     assert json.loads((tmp_path / "my out" / "summary.json").read_text())["complete"] is True
     # One line when waiting begins and one when it is given up, not one for each source.
-    assert len(said) == 2 and "the run goes on without" in said[1], said
+    assert len(said) == 2 and "the run goes on" in said[1], said
     assert "s3cret-pw" not in whole_chain(caught.value) + "".join(said)
 
 
@@ -222,6 +224,80 @@ def test_a_server_that_comes_back_gets_what_follows(make: Make, start_redis: Sta
             sink.finish([], {})
     assert len(server.entries()) == 8
     assert any("arrive again" in line for line in said)
+
+
+def recovering(server: RedisServer, make: Make, out: Path, **options: object) -> RedisSink:
+    """As `run` makes it."""
+    return RedisSink(
+        server.url(), make.run(), retry_seconds=SHORT, results=out, recover=partial(undelivered, out), **options
+    )
+
+
+def test_what_is_missing_is_sent_at_the_end(make: Make, start_redis: Start, tmp_path: Path) -> None:
+    server = start_redis()
+    disk = DiskSink(tmp_path, make.run())
+    with SinkGroup([disk, recovering(server, make, tmp_path)]) as sink:
+        make.send(sink, "a")
+        with server.client() as client:
+            client.config_set("maxmemory", "1")
+            make.send(sink, "b")
+            make.send(sink, "c")
+            client.config_set("maxmemory", "0")
+        sink.finish([make.result(name) for name in "abc"], {})
+    assert [entry["id"].decode()[0] for entry in server.entries()] == list("aaaabbbbcccc")
+
+
+def test_what_is_still_missing_at_the_end_is_counted(make: Make, start_redis: Start, tmp_path: Path) -> None:
+    server = start_redis()
+    with SinkGroup([DiskSink(tmp_path, make.run()), recovering(server, make, tmp_path)]) as sink:
+        make.send(sink, "a")
+        with server.client() as client:
+            client.config_set("maxmemory", "1")
+        make.send(sink, "b")
+        make.send(sink, "c")
+        (tmp_path / "b-0a1b2c3d" / "track_0001" / "1.png").unlink()
+        with pytest.raises(DeliveryError, match=r"4 of 12 finals delivered, 8 not: those of 2 of 3 .*memory"):
+            sink.finish([make.result(name) for name in "abc"], {})
+
+
+def test_damaged_results_cannot_be_sent_at_the_end(make: Make, start_redis: Start, tmp_path: Path) -> None:
+    server = start_redis()
+    with SinkGroup([DiskSink(tmp_path, make.run()), recovering(server, make, tmp_path)]) as sink:
+        with server.client() as client:
+            client.config_set("maxmemory", "1")
+            make.send(sink, "a")
+            client.config_set("maxmemory", "0")
+        (tmp_path / "a-0a1b2c3d" / "track_0001" / "1.png").unlink()
+        with pytest.raises(DeliveryError, match=r"3 of 4 finals delivered, 1 not: .*track_0001/1.png is missing"):
+            sink.finish([make.result("a")], {})
+    assert len(server.entries()) == 3
+
+
+def test_a_process_that_goes_on_sends_what_the_one_before_it_did_not(
+    make: Make, start_redis: Start, tmp_path: Path
+) -> None:
+    server = start_redis()
+    with DiskSink(tmp_path, make.run()) as disk:
+        redis = recovering(server, make, tmp_path).__enter__()
+        group = SinkGroup([disk, redis])
+        make.send(group, "a")
+        # Killed when b was committed and not sent.
+        make.send(disk, "b")
+    with open(tmp_path / ".streamgate" / "delivered.jsonl", "ab") as ledger:
+        ledger.write(b'{"sink":"redis://')
+    with recovering(server, make, tmp_path, resumed=True) as again:
+        make.send(again, "c")
+        again.finish([], {})
+    assert [entry["id"].decode()[0] for entry in server.entries()] == list("aaaaccccbbbb")
+    # Another destination, or a run that begins anew, has had nothing.
+    with recovering(server, make, tmp_path, resumed=True) as third:
+        third.finish([], {})
+    assert len(server.entries()) == 12
+    with RedisSink(
+        server.url(database=1), make.run(), results=tmp_path, resumed=True, recover=partial(undelivered, tmp_path)
+    ) as other:
+        other.finish([], {})
+    assert len(entries(server.url(database=1))) == 8
 
 
 def test_a_restart_is_bridged(make: Make, start_redis: Start) -> None:
