@@ -9,15 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from command import inside
 from faulty_server import Answer, faulty
 from hostile import run_limited
 from hostile_videos import clip_bytes
 from real_weights import standard_models
+from redis_server import launch, spare_port
+from sink_values import Make
 from streamgate import zoo
 from streamgate.config import load_config
-from streamgate.errors import StreamgateError, redact_url
+from streamgate.errors import DeliveryError, SinkError, StreamgateError, UsageError, redact_url
 from streamgate.records import redacted
-from streamgate.sinks import RunInfo, SourceInfo, SourceResult, open_sink
+from streamgate.sinks import RunInfo, SinkGroup, SourceInfo, SourceResult, open_sink
+from streamgate.sinks.disk import DiskSink
 from streamgate.sources import discover, open_source
 from streamgate.sources.live import LiveConnection, check_address
 from streamgate.zoo import fetching
@@ -125,6 +129,91 @@ def test_a_refusing_server_is_told_nothing_that_we_repeat(form: tuple[str, list[
             raise AssertionError("nothing there can be pulled")
 
 
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Where a Redis address may lead: HOST:PORT by what goes wrong there."""
+    folder = tmp_path_factory.mktemp("servers")
+    trustme = pytest.importorskip("trustme", reason="trustme makes the certificates")
+    pem = str(folder / "server.pem")
+    trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(pem)
+    tls = spare_port()
+    locked = launch(folder, "--requirepass", "another-one", "--tls-port", str(tls), "--tls-cert-file", pem,
+                    "--tls-key-file", pem, "--tls-ca-cert-file", pem, "--tls-auth-clients", "no")  # fmt: skip
+    full = launch(folder, "--replicaof", "127.0.0.1 1")
+    yield {
+        "redis nobody": "127.0.0.1:9",
+        "redis locked": f"127.0.0.1:{locked.port}",
+        "redis read-only": f"127.0.0.1:{full.port}",
+        "redis to TLS": f"127.0.0.1:{tls}",
+        "rediss nobody": "127.0.0.1:9",
+        "rediss untrusted": f"127.0.0.1:{tls}",
+        "rediss to no name": "no-such-host.invalid:6379",
+    }
+    locked.stop()
+    full.stop()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a run."""
+    make, folder = Make(), tmp_path_factory.mktemp("finished") / "out"
+    with DiskSink(folder, make.run()) as sink:
+        make.send(sink, "a")
+        sink.finish([make.result("a")], {})
+    return folder
+
+
+def test_no_redis_lets_a_secret_out(
+    form: tuple[str, list[str]], servers: dict[str, str], finished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    text, secrets = form
+    for where, host in servers.items():
+        # With a database for a path most of the forms are well-formed here: they reach the server.
+        url = text.replace("/a", "/0").format(scheme=where.partition(" ")[0], host=host)
+        quickly = ("&" if "?" in url else "?") + "socket_timeout=0.3&socket_connect_timeout=0.3"
+        url = url + quickly if "#" not in url else url
+        said: list[str] = []
+        with pytest.raises(StreamgateError) as caught, open_sink(url, RunInfo({}, (), {}, "", (), {}),
+                                                                 retry_seconds=0.1, say=said.append):  # fmt: skip
+            # A server that lets this user in after all.
+            raise UsageError("nothing is wrong here")
+        clean(everything(caught.value) + "".join(said), secrets)
+        done = inside("replay", finished, "--sink", url, "--sink-retry", "0.1")
+        assert done.code in (0, 2, 5), done.err
+        clean(done.out + done.err, secrets)
+    clean(caplog.text, secrets)
+
+
+def test_a_delivery_that_fails_midway_tells_no_secret(form: tuple[str, list[str]], tmp_path: Path) -> None:
+    text, secrets = form
+    server, make, said = launch(tmp_path), Make(), []
+    for user in ("first.last", "me@corp.com", "default"):
+        with server.client() as client:
+            passwords = [f">{one}" for one in secrets if " " not in one]
+            client.execute_command("ACL", "SETUSER", user, "on", "nopass", *passwords, "~*", "+@all")
+    out = tmp_path / "out"
+    url = text.replace("/a", "/0").format(scheme="redis", host=f"127.0.0.1:{server.port}")
+    try:
+        with SinkGroup([
+            DiskSink(out, make.run()), open_sink(url, make.run(), retry_seconds=0.1, results=out, say=said.append)
+        ]) as sink:  # fmt: skip
+            make.send(sink, "a")
+            server.stop()
+            make.send(sink, "b")
+            sink.finish([make.result("a"), make.result("b")], {})
+    except StreamgateError as error:
+        # Forms that are no address of a Redis are refused before; the others get as far as it is wanted here.
+        assert isinstance(error, UsageError | DeliveryError | SinkError)
+        clean(everything(error) + "".join(said), secrets)
+    else:
+        raise AssertionError("the server was away")
+    finally:
+        server.stop()
+    written = [path.read_bytes().decode("latin-1") for path in out.rglob("*") if path.is_file()]
+    clean("\n".join([*written, *map(str, out.rglob("*"))]), secrets)
+
+
 def test_records_and_summaries_are_clean(form: tuple[str, list[str]]) -> None:
     from streamgate.records import dumps, source_record
 
@@ -145,8 +234,8 @@ def test_the_command_writes_no_secret_anywhere(tmp_path: Path) -> None:
         folder = tmp_path / f"run{number}"
         folder.mkdir()
         # Ways by which an address may come in at once: sink, a setting that is none, a preset, a mistyped option.
-        extra = [["--sink", url], ["--set", f"gate.max_yaw={url}"], ["--preset", url], [f"--sink={url}", "--nonsense"],
-                 ["--models", url], ["--device", url]][number % 6]  # fmt: skip
+        extra = [["--sink", url, "--sink-retry=0.2"], ["--set", f"gate.max_yaw={url}"], ["--preset", url],
+                 [f"--sink={url}", "--nonsense"], ["--models", url], ["--device", url]][number % 6]  # fmt: skip
         ran = run_limited(["run", clip, "-o", folder / "out", *extra],
                           {"STREAMGATE_MODELS": str(models), "TMPDIR": str(folder)})  # fmt: skip
         assert ran.code in (2, 4, 5), ran.err

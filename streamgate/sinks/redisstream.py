@@ -179,7 +179,10 @@ def _connect(url: str, option: str) -> redis.Redis:
             pool = client.connection_pool
             pool.connection_class(**pool.connection_kwargs)
             return client
-        except (ValueError, TypeError) as error:
+        except TypeError as error:
+            named = re.search(r"argument '(\w+)'", str(error))
+            problem = f"there is no option {named[1] if named else ''!r} behind the ?"
+        except ValueError as error:
             problem = scrub(str(error), url)
     # Raised outside the handler: a parser's error may quote the password and would hang on the chain.
     raise UsageError(

@@ -117,3 +117,8 @@ def test_a_unix_socket(make: Make, start_redis: Start, tmp_path) -> None:
     with open_sink(url, make.run()) as sink:
         make.send(sink, "a")
     assert len(entries(url)) == 4
+
+
+def test_an_option_that_there_is_not_is_named(make: Make) -> None:
+    with pytest.raises(UsageError, match=r"there is no option 'colour' behind the \?"):
+        open_sink("redis://h/0?colour=red", make.run())
