@@ -17,7 +17,6 @@ from streamgate.commands.progress import RunDisplay
 from streamgate.config import load_config
 from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import DeliveryError, SourceError
-from streamgate.finals import undelivered
 from streamgate.gate import Gate
 from streamgate.sinks import Sink, SinkGroup, SourceInfo, SourceResult, open_sink
 from streamgate.sinks.courier import RETRY_SECONDS
@@ -87,13 +86,7 @@ def run_command(request: RunRequest) -> int:
         ]
         sinks += [
             open_sink(
-                url,
-                info,
-                retry_seconds=request.sink_retry_s,
-                results=request.out,
-                recover=partial(undelivered, request.out),
-                hurry=stop,
-                say=display.warn,
+                url, info, retry_seconds=request.sink_retry_s, results=request.out, hurry=stop, say=display.warn
             )
             for url in request.sinks
         ]
@@ -118,15 +111,15 @@ def run_command(request: RunRequest) -> int:
                 SourceResult(SourceInfo(copy, ""), status="duplicate", error=f"same name and content as {first}")
                 for copy, first in found.duplicates
             ]
-            missing = None
+            undelivered = None
             try:
                 sink.finish([*results, *copies], {"seconds": time.perf_counter() - began})
             except DeliveryError as error:
-                missing = error
+                undelivered = error
         display.table(results, request.out, time.perf_counter() - began)
-        if missing is not None:
-            display.error(str(missing))
-    return _exit_code(results, interrupted=stop.is_set(), undelivered=missing is not None)
+        if undelivered is not None:
+            display.error(str(undelivered))
+    return _exit_code(results, interrupted=stop.is_set(), undelivered=undelivered is not None)
 
 
 def _exit_code(results: Sequence[SourceResult], *, interrupted: bool, undelivered: bool) -> int:

@@ -17,8 +17,8 @@ from streamgate.frames import Candidate, TrackEnd
 from streamgate.records import event, face_record, missed_record, track_record
 from streamgate.sinks.base import RunInfo, SourceInfo, SourceResult
 from streamgate.sinks.courier import RETRY_SECONDS, Courier, Outcome
+from streamgate.sinks.delivered import Delivered
 from streamgate.sinks.images import JPEG_QUALITY, encode_jpeg
-from streamgate.sinks.ledger import Ledger
 from streamgate.sinks.redisstream import MAXLEN, STREAM, RedisStream, pack
 from streamgate.sinks.shelf import Shelf
 
@@ -99,7 +99,7 @@ class RedisSink:
         self._results = results
         self._resumed = resumed
         self._recover = recover
-        self._ledger = Ledger(None if results is None else results / ".streamgate", self._stream.location)
+        self._delivered = Delivered(None if results is None else results / ".streamgate", self._stream.location)
         self._say = say
         self._book = _Book()
         self._mutex = threading.Lock()
@@ -112,7 +112,7 @@ class RedisSink:
             if self._hurry.is_set():
                 raise KeyboardInterrupt
             raise SinkError(f"cannot use {self._stream.location}: {problem}")
-        self._ledger.open(keep=self._resumed)
+        self._delivered.open(keep=self._resumed)
         return self
 
     def __exit__(
@@ -128,7 +128,7 @@ class RedisSink:
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
         """Send what is missing. Raises DeliveryError when the server does not take it."""
         if self._recover is not None and (self._resumed or self._book.missing):
-            self._catch_up(self._recover(self._ledger))
+            self._catch_up(self._recover(self._delivered))
         self._raise_missing()
 
     def _catch_up(self, sources: Iterable[Recovered]) -> None:
@@ -171,7 +171,7 @@ class RedisSink:
         with self._mutex:
             self._book.note(source, outcome, total)
         if outcome.problem is None:
-            self._ledger.note(source.source_id)
+            self._delivered.note(source.source_id)
 
     def _lost(self, source: SourceInfo, problem: str, total: int) -> None:
         """A source whose events could not be kept until they could be sent."""

@@ -283,8 +283,8 @@ def test_a_process_that_goes_on_sends_what_the_one_before_it_did_not(
         make.send(group, "a")
         # Killed when b was committed and not sent.
         make.send(disk, "b")
-    with open(tmp_path / ".streamgate" / "delivered.jsonl", "ab") as ledger:
-        ledger.write(b'{"sink":"redis://')
+    with open(tmp_path / ".streamgate" / "delivered.jsonl", "ab") as delivered:
+        delivered.write(b'{"sink":"redis://')
     with recovering(server, make, tmp_path, resumed=True) as again:
         make.send(again, "c")
         again.finish([], {})

@@ -11,7 +11,7 @@ from streamgate.records import dumps
 from streamgate.sinks import files
 
 
-class Ledger:
+class Delivered:
     """Sources delivered to one destination, by their ids. Thread-safe.
 
     Lines are appended to OUT/.streamgate/delivered.jsonl, which all destinations of a run share. A line that the disk
