@@ -78,6 +78,7 @@ def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--decode", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
     help="Where video is decoded; auto is the CPU.",
 )
+@click.option("--resume", is_flag=True, help="Go on with an earlier run in the folder: what is done is passed over.")
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run in the folder.")
 @click.option("--json", "as_json", is_flag=True, help="Records of kept faces on stdout, all else on stderr.")
 @click.option("--quiet", is_flag=True, help="Errors only.")
@@ -96,6 +97,7 @@ def run(
     sequence: float | None,
     jobs: int,
     decode: str,
+    resume: bool,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -109,6 +111,8 @@ def run(
 
     if min_size is not None and not 1 <= min_size <= 10000:
         raise UsageError(f"--min-size {min_size:g}: give source pixels, 1 to 10000")
+    if resume and overwrite:
+        raise UsageError("--resume keeps earlier results, --overwrite replaces them: give one of the two")
     if sequence is not None and not 0 < sequence <= 1000:
         raise UsageError(f"--sequence {sequence:g}: give frames a second, above 0 and up to 1000")
     request = RunRequest(
@@ -127,6 +131,7 @@ def run(
         sequence_fps=sequence,
         jobs=jobs,
         decode=decode,
+        resume=resume,
         overwrite=overwrite,
         as_json=as_json,
         quiet=quiet,

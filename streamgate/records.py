@@ -35,8 +35,9 @@ from streamgate.frames import (
     TrackEnd,
     TrackInfo,
 )
+from streamgate.sinks.base import TOTALS
 
-if TYPE_CHECKING:  # the sinks import this module
+if TYPE_CHECKING:
     from streamgate.sinks.base import RunInfo, SourceResult
 
 SCHEMA = 1
@@ -246,10 +247,6 @@ def source_record(result: SourceResult) -> Record:
         "notes": [scrub(note) for note in result.notes],
         "timing": _timing(result.timing),
     }
-
-
-TOTALS = ("frames", "decode_errors", "faces_detected", "faces_scored", "tracks", "kept")
-"""Counts of a source record that summary.json adds up."""
 
 
 def summary_record(

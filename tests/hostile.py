@@ -49,7 +49,7 @@ class Hostile:
 
 @dataclass(frozen=True)
 class Ran:
-    """One run of the command: exit code, both outputs, seconds, the largest memory of its process in MiB."""
+    """One run of the command: exit code, both outputs, seconds, the largest memory of its processes in MiB."""
 
     code: int
     out: str
@@ -93,29 +93,38 @@ def _text(value: object) -> str:
 
 
 class _Peak:
-    """The high-water mark of a process's resident memory, read while it lives."""
+    """The high-water mark of the resident memory of a process and its children together, read while they live."""
 
     def __init__(self, pid: int) -> None:
-        self._path = Path(f"/proc/{pid}/status")
+        self._pid = pid
         self.mib = 0.0
 
     def communicate(self, process: subprocess.Popen[bytes], limit_s: float) -> tuple[bytes, bytes]:
         deadline = time.monotonic() + limit_s
         while True:
-            self._look()
+            self.mib = max(self.mib, sum(map(_high_water, (self._pid, *children(self._pid)))))
             try:
                 return process.communicate(timeout=0.05)
             except subprocess.TimeoutExpired:
                 if time.monotonic() > deadline:
                     raise
 
-    def _look(self) -> None:
-        try:
-            found = re.search(r"VmHWM:\s+(\d+) kB", self._path.read_text())
-        except OSError:
-            return
-        if found:
-            self.mib = max(self.mib, int(found.group(1)) / 1024)
+
+def _high_water(pid: int) -> float:
+    """MiB; 0 for a process that is gone."""
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return 0.0
+    return int(found.group(1)) / 1024 if found else 0.0
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started; a run has one, its worker."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def told(err: str, name: str) -> list[str]:

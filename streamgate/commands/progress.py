@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,42 +13,47 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from streamgate.sinks.base import SourceResult
-from streamgate.sources import Source
 
 
 class RunDisplay:
-    """Everything goes to stderr, so that stdout stays free for records. Thread-safe."""
+    """Everything goes to stderr, so that stdout stays free for records. For one thread, and starts none.
 
-    def __init__(self, *, quiet: bool, total: int) -> None:
+    Use it as a context manager; the bar appears with the first source, and moves when `refresh` is called.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.total = 0
+        """Number of sources."""
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         if not self._console.is_terminal:
             # A log file has no width to fit into.
             self._console = Console(stderr=True, highlight=False, soft_wrap=True, width=160)
         self._quiet = quiet
-        self._total = total
         self._done = 0
-        self._mutex = threading.Lock()
         self._bar: Progress | None = None
         self._tasks: dict[int, TaskID] = {}
 
     def __enter__(self) -> Self:
-        if not self._quiet and self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f} %"),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[faces]}"),
-                console=self._console,
-                transient=True,
-            )
-            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    @property
+    def moving(self) -> bool:
+        """Whether there is a bar to refresh."""
+        return self._bar is not None
+
+    def refresh(self) -> None:
+        """Draw the bar anew."""
+        if self._bar is not None:
+            self._bar.refresh()
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        self._tasks.clear()
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -65,22 +69,32 @@ class RunDisplay:
     def error(self, text: str) -> None:
         self._console.print(f"[red]streamgate:[/red] {escape(text)}")
 
-    def started(self, source: Source) -> None:
-        if self._bar is not None:
-            name = Path(source.location).name
-            with self._mutex:
-                self._tasks[id(source)] = self._bar.add_task(
-                    escape(name if len(name) <= 40 else name[:37] + "..."),
-                    total=source.estimated_frames,
-                    rate="",
-                    faces="",
-                )
-
-    def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None:
-        if self._bar is None or frames % 8:
+    def started(self, place: int, location: str, estimated_frames: int | None) -> None:
+        """A source is being read; `place` stands for it from now on."""
+        if self._quiet or not self._console.is_terminal:
             return
-        task = self._tasks.get(id(source))
-        if task is not None:
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f} %"),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[faces]}"),
+                console=self._console,
+                transient=True,
+                auto_refresh=False,
+            )
+            self._bar.start()
+        name = Path(location).name
+        self._tasks[place] = self._bar.add_task(
+            escape(name if len(name) <= 40 else name[:37] + "..."), total=estimated_frames, rate="", faces=""
+        )
+
+    def advanced(self, place: int, frames: int, kept: int) -> None:
+        """So many frames of a source were read."""
+        task = self._tasks.get(place)
+        if self._bar is not None and task is not None:
             speed = next((one.speed for one in self._bar.tasks if one.id == task), None)
             self._bar.update(
                 task,
@@ -89,18 +103,20 @@ class RunDisplay:
                 faces=f"{kept} face{'' if kept == 1 else 's'}",
             )
 
-    def closed(self, source: Source) -> None:
-        with self._mutex:
-            task = self._tasks.pop(id(source), None)
-            if self._bar is not None and task is not None:
-                self._bar.remove_task(task)
+    def closed(self, place: int) -> None:
+        """A source is no longer read."""
+        task = self._tasks.pop(place, None)
+        if self._bar is not None and task is not None:
+            self._bar.remove_task(task)
+
+    def passed_over(self, count: int) -> None:
+        """So many sources were done before."""
+        self._done += count
 
     def finished(self, result: SourceResult) -> None:
-        if result.status == "not_started":
-            return
-        with self._mutex:
-            self._done += 1
-        if result.status == "failed":
+        """Say how a source went."""
+        self._done += 1
+        if result.status in ("failed", "crashed"):
             self.error(result.error or f"{result.source.location}: failed")
             return
         if result.error:
@@ -108,7 +124,7 @@ class RunDisplay:
         if not self._quiet:
             speed = result.duration_seconds / result.timing["seconds"] if result.timing.get("seconds") else 0.0
             self._console.print(
-                f"[{self._done}/{self._total}] {escape(result.source.location)}: {result.frames} frames, "
+                f"[{self._done}/{self.total}] {escape(result.source.location)}: {result.frames} frames, "
                 f"{result.tracks} track{'' if result.tracks == 1 else 's'}, {result.kept} kept, "
                 f"{result.timing.get('seconds', 0.0):.1f} s ({speed:.1f}x real time)"
             )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -66,9 +67,13 @@ def load_templates(house: Path, source_id: str) -> dict[int, Template]:
     }
 
 
-def remove_templates(house: Path) -> None:
-    """Remove every template of this output folder. Never raises."""
-    files.remove_tree(house / FOLDER)
+def remove_templates(house: Path, source_id: str | None = None) -> None:
+    """Remove every template of this output folder, or those of one source. Never raises."""
+    if source_id is None:
+        files.remove_tree(house / FOLDER)
+    else:
+        with suppress(OSError):
+            (house / FOLDER / f"{source_id}.npy").unlink(missing_ok=True)
 
 
 def _layout(size: int) -> np.dtype:

@@ -36,7 +36,11 @@ MOMENTS_AHEAD = 8
 
 
 class Progress(Protocol):
-    """Told how a run goes; called from worker threads."""
+    """Told how a run goes; called from worker threads, for one source always from the same."""
+
+    def opening(self, place: int) -> None:
+        """The source of that place in the list is about to be opened; what follows from this thread is about it."""
+        ...
 
     def started(self, source: Source) -> None: ...
 
@@ -49,6 +53,9 @@ class Progress(Protocol):
 
 class NoProgress:
     """Says nothing."""
+
+    def opening(self, place: int) -> None:
+        pass
 
     def started(self, source: Source) -> None:
         pass
@@ -169,6 +176,7 @@ class Pipeline:
             label = labels[place] if place < len(labels) else ""
             if stop.is_set() or broken.is_set():
                 return SourceResult(SourceInfo(label, ""), status="not_started")
+            progress.opening(place)
             try:
                 return self._run_one(sources[place], label, sink, stop, broken, progress)
             except BaseException:

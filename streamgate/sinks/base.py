@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from streamgate.frames import Candidate, TrackEnd
+if TYPE_CHECKING:  # the small parent process of a run knows results, and has no use for numpy
+    from streamgate.frames import Candidate, TrackEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class SourceResult:
 
     Attributes:
         status: "done", "interrupted" (what was found until then is committed), "failed" (nothing committed),
-            "not_started" (the run ended before it) or "duplicate" (same name and content as an earlier input).
+            "crashed" (the worker process died twice while it was read; nothing committed), "not_started" (the run
+            ended before it) or "duplicate" (same name and content as an earlier input).
         error: one line for the user when failed, or when reading broke off after frames had been given.
         rejected: evaluated faces by gate reason.
     """
@@ -45,6 +47,10 @@ class SourceResult:
     rejected: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     timing: dict[str, float] = field(default_factory=dict)
+
+
+TOTALS = ("frames", "decode_errors", "faces_detected", "faces_scored", "tracks", "kept")
+"""Counts of a source that summary.json adds up."""
 
 
 @dataclass(frozen=True, slots=True)

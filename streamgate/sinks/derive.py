@@ -7,19 +7,17 @@ one.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from streamgate.errors import SinkError
 from streamgate.people.faces import write_people
 from streamgate.people.persons import find_people
 from streamgate.people.templates import remove_templates
-from streamgate.records import TOTALS, dumps, source_record, summary_record
+from streamgate.records import dumps, source_record, summary_record
 from streamgate.sinks import files
 from streamgate.sinks.base import RunInfo, SourceResult
+from streamgate.sinks.committed import read_source
 
 
 def derive(
@@ -47,7 +45,7 @@ def derive(
         persons = write_people(out, committed, people)
     else:
         _join(out, committed)
-    sources = [_read_source(out / source_id / "source.json") for source_id in committed]
+    sources = [read_source(out / source_id / "source.json") for source_id in committed]
     known = set(committed)
     sources += [source_record(result) for result in results if result.source.source_id not in known]
     sources.sort(key=lambda source: (source["source_id"], source["source"]))
@@ -66,30 +64,3 @@ def _join(out: Path, committed: Iterable[str]) -> None:
         for source_id in committed:
             with open(out / source_id / "faces.jsonl", "rb") as part:
                 shutil.copyfileobj(part, target)
-
-
-def _read_source(path: Path) -> dict[str, Any]:
-    with files.sink_errors(path):
-        data = path.read_bytes()
-    try:
-        record = json.loads(data, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        record = None
-    if not _is_source_record(record):
-        raise SinkError(f"{path} is damaged; remove the folder {path.parent} and run its source again")
-    return dict(record)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
-
-
-def _is_source_record(record: Any) -> bool:
-    """Whether a summary can be made of it: the file may have been written by anybody."""
-    return (
-        isinstance(record, dict)
-        and all(isinstance(record.get(key), str) for key in ("source", "source_id", "status"))
-        and all(type(record.get(key)) is int for key in TOTALS)
-        and all(isinstance(record.get(key), dict) for key in ("rejected", "timing"))
-        and all(type(count) is int for count in record["rejected"].values())
-    )

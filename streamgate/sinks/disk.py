@@ -19,7 +19,7 @@ import errno
 import gzip
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
@@ -33,40 +33,66 @@ from streamgate.records import candidate_record, dumps, face_record, image_path,
 from streamgate.report.notes import NOTES_NAME, SourceNotes
 from streamgate.sinks import files
 from streamgate.sinks.base import RunInfo, SourceInfo, SourceResult
+from streamgate.sinks.committed import committed_result
 from streamgate.sinks.derive import derive
 from streamgate.sinks.images import encode
-from streamgate.sinks.manifest import DERIVED, Manifest, run_record
+from streamgate.sinks.manifest import DERIVED, Manifest, differences, run_record
 from streamgate.sinks.shelf import Shelf
 
 _RESERVED = frozenset({*DERIVED, "report.html", "report", "shards", "clips", "exports"})
 """Names directly in OUT that a source may not have: they are, or will be, ours."""
+
+_DIFFERENCES = 5
+"""So many of the things in which two runs differ are named."""
 
 
 class DiskSink:
     """Writes a run below `out`, which is made when it is missing; a file that others put there stays.
 
     Entering locks the folder and refuses what cannot end well: a folder in use, not writable, or with results
-    of an earlier run (unless `overwrite`, which removes what that run's manifest lists as soon as the first
-    source opens: a run that fails before that has cost nothing). Without `candidates` no candidates.jsonl.gz
-    is written; with `report` so is report.html, and with each source what it shows.
+    of an earlier run. Unless `overwrite`, which removes what that run's manifest lists as soon as the first
+    source opens: a run that fails before that has cost nothing. Or unless `resume`, which keeps the sources that
+    are done and puts new ones beside them; it refuses results of another configuration, weights or schema. Without
+    `candidates` no candidates.jsonl.gz is written; with `report` so is report.html, and with each source what it shows.
 
-    Raises SinkError, and UsageError for earlier results without `overwrite`. Safe for several threads.
+    Args:
+        lock: of the folder, `lock_of(out)` by default; it may be held already.
+        begun: called once, when the folder has been taken over and before anything is committed.
+
+    Attributes:
+        unfinished: ids of sources that were under way when an earlier run died.
+
+    Raises SinkError, and UsageError for earlier results that are to be neither replaced nor resumed. Safe for
+    several threads.
     """
 
     def __init__(
-        self, out: Path, run: RunInfo, *, overwrite: bool = False, candidates: bool = True, report: bool = False
+        self,
+        out: Path,
+        run: RunInfo,
+        *,
+        overwrite: bool = False,
+        resume: bool = False,
+        candidates: bool = True,
+        report: bool = False,
+        lock: files.Lock | None = None,
+        begun: Callable[[], None] = lambda: None,
     ) -> None:
+        self.unfinished: frozenset[str] = frozenset()
         self._out = Path(out)
         self._run = run
         self._overwrite = overwrite
+        self._resume = resume
         self._candidates = candidates
         self._report = report
         self._house = self._out / ".streamgate"
         self._staging = self._house / "staging"
-        self._lock = files.Lock(self._house / "lock")
+        self._lock = lock or lock_of(self._out)
         self._manifest = Manifest(self._house)
         self._mutex = threading.Lock()
         self._open: dict[str, _DiskWriter] = {}
+        self._written: set[str] = set()
+        self._tell_begun = begun
         self._begun = False
         self._finished = False
 
@@ -78,9 +104,12 @@ class DiskSink:
         self._lock.acquire()
         try:
             # What lies in staging belongs to a run that died: we hold the lock.
+            self.unfinished = frozenset(path.name for path in self._staging.glob("*") if path.is_dir())
             files.remove_tree(self._staging)
             self._manifest = Manifest.read(self._house)
             self._refuse_to_lose()
+            if self._resume:
+                self._refuse_to_mix()
             with files.sink_errors(self._staging):
                 self._staging.mkdir(exist_ok=True)
         except BaseException:
@@ -95,10 +124,20 @@ class DiskSink:
                     f"{self._out / name} exists and was not written by streamgate; "
                     "move it or choose another folder with -o"
                 )
-        if self._has_results() and not self._overwrite:
+        if self._has_results() and not self._overwrite and not self._resume:
             raise UsageError(
-                f"{self._out} holds the results of an earlier run; give --overwrite to replace them, "
-                "or another folder with -o"
+                f"{self._out} holds the results of an earlier run; give --resume to go on with it, --overwrite to "
+                "replace them, or another folder with -o"
+            )
+
+    def _refuse_to_mix(self) -> None:
+        differing = differences(self._manifest.run, run_record(self._run)) if self._manifest.run else []
+        if differing:
+            told = "; ".join(differing[:_DIFFERENCES])
+            more = f" and {len(differing) - _DIFFERENCES} more" if len(differing) > _DIFFERENCES else ""
+            raise UsageError(
+                f"--resume: {self._out} was begun with something else: {told}{more}; give the same again, --overwrite "
+                "to replace its results, or another folder with -o"
             )
 
     def _has_results(self) -> bool:
@@ -107,17 +146,36 @@ class DiskSink:
         faces = self._out / "faces.jsonl"
         return faces.is_file() and faces.stat().st_size > 0
 
+    @property
+    def lock(self) -> files.Lock:
+        """The lock of the folder, held between entering and leaving."""
+        return self._lock
+
+    def known_ids(self) -> frozenset[str]:
+        """Ids of the sources that the manifest lists, committed or not."""
+        return frozenset(self._manifest.sources)
+
+    def done(self, source_id: str) -> SourceResult | None:
+        """How a source went that is committed and complete, which resuming passes over; None when there is none."""
+        if not self._resume or source_id not in self._manifest.sources:
+            return None
+        result = committed_result(self._out, source_id)
+        return result if result is not None and result.status == "done" else None
+
     def open_source(self, source: SourceInfo) -> _DiskWriter:
-        """Begin a source in staging. Raises SinkError, and SourceError for one that this run already has."""
+        """Begin a source in staging. Raises SinkError, and SourceError for one that this run already has.
+
+        When resuming, a source that was interrupted is replaced as soon as it commits again.
+        """
         source_id = source.source_id
         _check_name(source_id)
         with self._mutex:
             self._begin()
-            if source_id in self._open or source_id in self._manifest.sources:
+            if source_id in self._open or source_id in self._written or self.done(source_id) is not None:
                 raise SourceError(
                     f"{source.location}: given twice (same name and content); the first one counts"
                 )
-            if os.path.lexists(self._out / source_id):
+            if os.path.lexists(self._out / source_id) and source_id not in self._manifest.sources:
                 raise SinkError(
                     f"{self._out / source_id} exists and is not of this run; "
                     "move it or choose another folder with -o"
@@ -131,14 +189,15 @@ class DiskSink:
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
         """Derive faces.jsonl and summary.json. Raises SinkError.
 
-        When no source could be opened, results of an earlier run stay as they are.
+        When no source could be opened, results of an earlier run stay as they are, unless they are resumed.
         """
         with self._mutex:
-            if not self._begun and self._has_results():
+            if not self._begun and not self._resume and self._has_results():
                 self._finished = True
                 return
             self._begin()
-            whole = not any(result.status in ("interrupted", "not_started") for result in results)
+            # One that crashed will be tried again: what joins persons must not be thrown away before.
+            whole = not any(result.status in ("interrupted", "not_started", "crashed") for result in results)
             self._derive(results, timing, complete=whole)
             self._finished = True
 
@@ -164,12 +223,20 @@ class DiskSink:
         if self._begun:
             return
         with files.sink_errors(self._out):
-            files.remove_listed(self._out, self._manifest.paths())
-            remove_templates(self._house)
-            remove_ledger(self._house)
-            self._manifest = Manifest(self._house, run_record(self._run), DERIVED)
+            kept: dict[str, tuple[str, ...]] = {}
+            if self._resume:
+                # A source that is listed and not there was removed by half, or died before it got its name.
+                kept = {key: self._manifest.sources.pop(key) for key in self._manifest.present()}
+                files.remove_listed(self._out, self._manifest.source_paths())
+            else:
+                files.remove_listed(self._out, self._manifest.paths())
+                remove_templates(self._house)
+                remove_ledger(self._house)
+            owned = tuple(sorted({*DERIVED, *(self._manifest.owned if self._resume else ())}))
+            self._manifest = Manifest(self._house, run_record(self._run), owned, kept)
             self._manifest.write()
         self._begun = True
+        self._tell_begun()
 
     def _derive(self, results: list[SourceResult], timing: Mapping[str, float], *, complete: bool) -> None:
         derive(self._out, self._manifest.present(), self._run, results, timing, complete=complete)
@@ -180,6 +247,11 @@ class DiskSink:
         with files.sink_errors(self._house):
             self._manifest.write()
 
+    def _has_more(self, source_id: str, frames: int) -> bool:
+        """Whether an earlier run was interrupted later in this source, so that what it found is worth more."""
+        earlier = committed_result(self._out, source_id) if source_id in self._manifest.sources else None
+        return earlier is not None and earlier.frames >= frames
+
     def _publish(
         self, source_id: str, folder: Path, names: tuple[str, ...], templates: Mapping[int, Template]
     ) -> None:
@@ -188,14 +260,24 @@ class DiskSink:
         with files.sink_errors(folder):
             files.sync_tree(folder)
         with self._mutex, files.sink_errors(final):
+            if source_id in self._manifest.sources:
+                # Interrupted earlier. Until here what was found then was still there.
+                files.remove_listed(self._out, self._manifest.source_paths(source_id))
+                remove_templates(self._house, source_id)
             save_templates(self._house, source_id, templates)
             # Listed first: a crash right after the rename then leaves nothing that --overwrite doesn't know.
             self._manifest.add(source_id, names)
             files.rename_folder(folder, final)
+            self._written.add(source_id)
 
     def _closed(self, source_id: str) -> None:
         with self._mutex:
             self._open.pop(source_id, None)
+
+
+def lock_of(out: Path, *, holder: int | None = None) -> files.Lock:
+    """The lock of an output folder, not taken yet; `holder` is the process to name to others."""
+    return files.Lock(Path(out) / ".streamgate" / "lock", holder=holder)
 
 
 class _DiskWriter:
@@ -249,6 +331,9 @@ class _DiskWriter:
             self._templates[track_id] = ended.template
 
     def commit(self, result: SourceResult) -> None:
+        if result.status == "interrupted" and self._sink._has_more(self._source.source_id, result.frames):
+            self.discard()
+            return
         with files.sink_errors(self._folder):
             if self._candidates is not None:
                 self._candidates.close()

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -29,6 +30,8 @@ _REMEDIES = {
     errno.ENFILE: "too many open files in the whole system; close some programs",
     errno.EIO: "the disk reports an input/output error; check it or choose another folder with -o",
 }
+
+_ENDING_S = 10.0
 
 
 @contextmanager
@@ -162,37 +165,69 @@ def remove_tree(folder: Path) -> None:
 class Lock:
     """One run an output folder at a time, by `flock` on a file that stays.
 
-    The system releases it when the process ends in whatever way. Not reentrant.
+    The system releases it when every process that holds it has ended in whatever way; a process may share it with
+    the one it was forked from, or with another by its descriptor.
+
+    Args:
+        path: the file, OUT/.streamgate/lock.
+        holder: the process to name to others, this one by default.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, holder: int | None = None) -> None:
         self._path = path
+        self._holder = os.getpid() if holder is None else holder
         self._file: IO[bytes] | None = None
 
+    @classmethod
+    def held(cls, path: Path, descriptor: int) -> Lock:
+        """The lock that another process took and gave this one by its `descriptor`."""
+        lock = cls(path)
+        lock._file = os.fdopen(descriptor, "a+b")
+        return lock
+
     def acquire(self) -> None:
-        """Take the lock without waiting. Raises SinkError when another run holds it."""
+        """Take the lock; does nothing when it is held already. Raises SinkError when another run holds it.
+
+        A run that has been killed may leave a process that is ending, for as long as the disk makes it wait: that
+        one is waited for, ten seconds at most.
+        """
+        if self._file is not None:
+            return
+        patience = time.monotonic() + _ENDING_S
+        while (other := self._try()) is not None:
+            if time.monotonic() > patience or not (other.isdigit() and _has_ended(int(other))):
+                process = f" (process {other})" if other.isdigit() else ""
+                raise SinkError(
+                    f"{self._path.parent.parent} is in use by another run{process}; wait for it to end or choose "
+                    "another folder with -o"
+                )
+            time.sleep(0.05)
+
+    def _try(self) -> str | None:
+        """Take the lock, or tell who holds it."""
         with sink_errors(self._path):
             file = open(self._path, "a+b")  # noqa: SIM115 - it stays open as long as the lock is held
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 file.truncate(0)
-                file.write(b"%d\n" % os.getpid())
+                file.write(b"%d\n" % self._holder)
                 file.flush()
             except BlockingIOError:
                 file.seek(0)
                 holder = file.read(32).decode("ascii", "replace").strip()
                 file.close()
+                return holder
             except BaseException:
                 file.close()
                 raise
-            else:
-                self._file = file
-                return
-        folder = self._path.parent.parent
-        process = f" (process {holder})" if holder.isdigit() else ""
-        raise SinkError(
-            f"{folder} is in use by another run{process}; wait for it to end or choose another folder with -o"
-        )
+            self._file = file
+            return None
+
+    def fileno(self) -> int:
+        """The descriptor of the held lock, to share it. Raises ValueError when it is not held."""
+        if self._file is None:
+            raise ValueError("the lock is not held")
+        return self._file.fileno()
 
     def release(self) -> None:
         """Let the next run in; does nothing when the lock is not held."""
@@ -200,3 +235,16 @@ class Lock:
             # The file stays: removing it would let a third run lock a new one beside a waiting second.
             self._file.close()
             self._file = None
+
+
+def _has_ended(process: int) -> bool:
+    """Whether there is no such process, or only its entry that nobody has asked for yet."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return False

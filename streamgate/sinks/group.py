@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from streamgate.errors import DeliveryError
-from streamgate.frames import Candidate, TrackEnd
 from streamgate.sinks.base import Sink, SourceInfo, SourceResult, SourceWriter
+
+if TYPE_CHECKING:
+    from streamgate.frames import Candidate, TrackEnd
 
 
 class SinkGroup:

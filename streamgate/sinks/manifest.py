@@ -54,8 +54,13 @@ class Manifest:
         try:
             with files.sink_errors(path):
                 stored = json.loads(path.read_bytes())
+            if stored["program"] == _PROGRAM and type(stored["schema"]) is int and stored["schema"] != SCHEMA:
+                raise SinkError(
+                    f"{house.parent} holds results in schema {stored['schema']}, this version of streamgate writes "
+                    f"{SCHEMA}; choose another folder with -o"
+                )
             if stored["program"] != _PROGRAM or stored["schema"] != SCHEMA:
-                raise ValueError("another program or schema")
+                raise ValueError("another program")
             manifest.run = dict(stored["run"])
             manifest.owned = tuple(map(str, stored["files"]))
             manifest.sources = {str(key): tuple(map(str, names)) for key, names in stored["sources"].items()}
@@ -73,15 +78,23 @@ class Manifest:
 
     def present(self) -> list[str]:
         """Ids of listed sources that did get their final name, sorted."""
-        return sorted(key for key in self.sources if os.path.isfile(self.house.parent / key / "source.json"))
+        out = self.house.parent
+        # The list may have been edited: a name that leads out of the folder is none of ours.
+        own = (key for key in self.sources if not key.startswith(".") and "/" not in key and "\0" not in key)
+        return sorted(key for key in own if os.path.isfile(out / key / "source.json"))
 
     def paths(self) -> list[str]:
         """Every listed file relative to OUT, with `/`, in the order in which to remove them.
 
         source.json comes first in its folder: a source that was removed by half no longer counts as present.
         """
-        found = list(self.owned)
-        for key, names in self.sources.items():
+        return [*self.owned, *self.source_paths()]
+
+    def source_paths(self, *source_ids: str) -> list[str]:
+        """The listed files of the given sources, or of all, as in `paths`."""
+        found = []
+        for key in source_ids or self.sources:
+            names = self.sources[key]
             found += [f"{key}/{name}" for name in sorted(names, key=lambda name: name != "source.json")]
         return found
 
@@ -114,6 +127,50 @@ def run_record(run: RunInfo) -> dict[str, Any]:
     }
     hashes = sorted(str(weights.get("sha256", weights)) for weights in run.weights)
     return {"digest": _digest({**record, "weights": hashes}), **record}
+
+
+def differences(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
+    """What tells two `run_record`s apart, in a few words each; empty when results go together.
+
+    `earlier` may come from a file that others have edited.
+    """
+    if earlier.get("digest") == run["digest"]:
+        return []
+    found = []
+    for role, (before, now) in sorted(_changed(_hashes(earlier), _hashes(run)).items()):
+        found.append(f"the weights of the {role} (sha256 {before}, now {now})")
+    before, now = _leaves(earlier.get("config")), _leaves(json.loads(json.dumps(run["config"])))
+    found += [f"{key} ({_short(was)}, now {_short(is_)})" for key, (was, is_) in _changed(before, now).items()]
+    for key in ("schema", "calibration_id", "measure_set"):
+        if not found and earlier.get(key) != run[key]:
+            found.append(f"{key} ({_short(earlier.get(key))}, now {_short(run[key])})")
+    return found or ["its settings"]
+
+
+def _hashes(run: Mapping[str, Any]) -> dict[str, str]:
+    weights = run.get("weights")
+    entries = [one for one in weights if isinstance(one, Mapping)] if isinstance(weights, list) else []
+    return {str(one.get("role")): str(one.get("sha256"))[:12] for one in entries}
+
+
+def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Every value inside nested tables by its dotted key."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        found |= _leaves(item, f"{prefix}.{key}" if prefix else str(key))
+    return found
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    keys = [*now, *(key for key in before if key not in now)]
+    return {key: (before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)}
+
+
+def _short(value: Any) -> str:
+    text = "unset" if value is None else json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _digest(record: Mapping[str, Any]) -> str:

@@ -1,10 +1,7 @@
-"""Several sinks as one, and records on standard output."""
+"""Several sinks as one."""
 
 from __future__ import annotations
 
-import io
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +11,6 @@ import pytest
 from streamgate.errors import SinkError
 from streamgate.sinks import SinkGroup
 from streamgate.sinks.disk import DiskSink
-from streamgate.sinks.stdout import StdoutSink
 
 if TYPE_CHECKING:
     from sink_values import Make
@@ -108,39 +104,3 @@ def test_disk_keeps_a_source_whose_events_could_not_be_sent(tmp_path: Path, make
         writer.commit(make.result("a"))
     assert (tmp_path / "a-0a1b2c3d" / "source.json").is_file()
     assert len((tmp_path / "faces.jsonl").read_text().splitlines()) == 3
-
-
-@pytest.mark.parametrize("images", [True, False])
-def test_records_on_standard_output(
-    make: Make, images: bool, capsysbinary: pytest.CaptureFixture[bytes]
-) -> None:
-    with StdoutSink(images=images) as sink:
-        writer = sink.open_source(make.source("straße"))
-        make.fill(writer, "straße")
-        assert capsysbinary.readouterr().out == b""
-        writer.commit(make.result("straße"))
-        sink.open_source(make.source("b")).discard()
-        sink.finish([], {})
-    records = [json.loads(line) for line in capsysbinary.readouterr().out.decode("utf-8").splitlines()]
-    assert [(record["track_id"], record["rank"]) for record in records] == [(1, 1), (2, 1), (2, 2)]
-    assert records[0]["image"] == ("straße-0a1b2c3d/track_0001/1.png" if images else None)
-
-
-def test_output_records_equal_those_on_disk(tmp_path: Path, make: Make) -> None:
-    stream = io.BytesIO()
-    with SinkGroup([DiskSink(tmp_path, make.run()), StdoutSink(images=True, stream=stream)]) as group:
-        writer = group.open_source(make.source("a"))
-        make.fill(writer, "a")
-        writer.commit(make.result("a"))
-        group.finish([make.result("a")], {})
-    assert stream.getvalue() == (tmp_path / "faces.jsonl").read_bytes()
-
-
-def test_a_reader_that_goes_away_is_a_clear_error(make: Make) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    with open(writing, "wb", buffering=0) as stream, StdoutSink(images=False, stream=stream) as sink:
-        writer = sink.open_source(make.source("a"))
-        make.fill(writer, "a")
-        with pytest.raises(SinkError, match="standard output was closed"):
-            writer.commit(make.result("a"))

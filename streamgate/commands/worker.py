@@ -1,0 +1,249 @@
+"""The worker process of `streamgate run`: everything that touches footage and networks."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from streamgate.commands.messages import (
+    Advanced,
+    Begun,
+    Done,
+    Failed,
+    Finished,
+    Found,
+    Known,
+    Locked,
+    Note,
+    Opening,
+    RunRequest,
+    RunState,
+    Started,
+)
+from streamgate.config import Config, load_config
+from streamgate.errors import DeliveryError, SourceError, StreamgateError, scrub
+from streamgate.gate import Gate
+from streamgate.runtime.processes import Line
+from streamgate.runtime.watchdog import MARGIN_S, within
+from streamgate.sinks import RunInfo, Sink, SinkGroup, SourceInfo, SourceResult, open_sink
+from streamgate.sinks.disk import DiskSink, lock_of
+from streamgate.sources import Source, SourceSpec, discover
+from streamgate.sources.container import stall_seconds
+
+_TELL_S = 0.1
+"""So often a source's progress is told."""
+
+
+def work(request: RunRequest, state: RunState, line: Line) -> None:
+    """Do what `state` leaves to be done, telling the parent over `line`. Never raises."""
+    try:
+        _Work(request, state, line).run()
+    except StreamgateError as error:
+        line.send(Failed(error))
+    except Exception as error:
+        if os.environ.get("STREAMGATE_DEBUG"):
+            traceback.print_exc()
+        what = scrub(f"{type(error).__name__}: {error}", *request.inputs, *request.sinks)
+        told = f"internal error ({what}); please report it. STREAMGATE_DEBUG=1 shows more."
+        line.send(Failed(StreamgateError(told)))
+
+
+class _Work:
+    def __init__(self, request: RunRequest, state: RunState, line: Line) -> None:
+        self._request = request
+        self._state = state
+        self._line = line
+        self._stop = line.stop
+
+    def run(self) -> None:
+        config = self._config()
+        specs = self._find()
+        if not specs:
+            return
+        open_places = [place for place in range(len(specs)) if place not in self._state.results]
+        if self._state.info is not None and (self._state.closing or not open_places):
+            # Nothing is left to read, so no networks are needed.
+            with self._disk(self._state.info, config) as disk:
+                self._finish(disk)
+            self._line.send(Done(self._stop.is_set()))
+            return
+        with Gate(models=self._request.models, device=self._request.device, config=config) as gate:
+            self._tell_about(gate)
+            info = gate.run_info()
+            disk = self._disk(info, config)
+            sinks: list[Sink] = [disk, *(self._sink(url, info) for url in self._request.sinks)]
+            with SinkGroup(sinks) as sink:
+                if self._state.lock is None:
+                    self._line.send(Locked(info, config.model_dump(mode="json")), disk.lock.fileno())
+                self._pass_over_done(disk, specs)
+                self._read(gate, sink, specs)
+                undelivered = self._finish(sink)
+        self._line.send(Done(self._stop.is_set(), undelivered))
+
+    def _config(self) -> Config:
+        if self._state.config is not None:
+            return Config.model_validate(self._state.config)
+        return load_config(self._request.preset, self._request.settings, self._request.flags)
+
+    def _find(self) -> list[SourceSpec]:
+        """The sources there are, the same for every worker of a run."""
+        if self._state.found is not None:
+            return list(pickle.loads(self._state.found.specs))
+        request = self._request
+        found = discover(request.inputs, sequence_fps=request.sequence_fps, output=request.out)
+        self._state.found = Found(
+            labels=tuple(spec.location for spec in found.sources),
+            specs=pickle.dumps(found.sources),
+            errors=tuple(found.errors),
+            warnings=tuple(found.warnings),
+            duplicates=tuple(found.duplicates),
+            skipped=found.skipped,
+        )
+        self._line.send(self._state.found)
+        return found.sources
+
+    def _tell_about(self, gate: Gate) -> None:
+        if self._state.info is not None:
+            return  # the worker before this one has
+        for note in gate.notes:
+            self._line.send(Note(note))
+        if absent := gate.run_info().absent_measures:
+            told = ", ".join(f"{name} ({why})" for name, why in absent.items())
+            self._line.send(Note(f"measures left out: {told}"))
+
+    def _disk(self, info: RunInfo, config: Config) -> DiskSink:
+        request, state = self._request, self._state
+        return DiskSink(
+            request.out,
+            info,
+            overwrite=request.overwrite and not state.begun,
+            resume=request.resume or state.begun,
+            candidates=config.output.candidates,
+            report=config.output.report,
+            lock=state.lock or lock_of(request.out, holder=os.getppid()),
+            begun=lambda: self._line.send(Begun()),
+        )
+
+    def _sink(self, url: str, info: RunInfo) -> Sink:
+        return open_sink(
+            url,
+            info,
+            retry_seconds=self._request.sink_retry_s,
+            results=self._request.out,
+            hurry=self._stop,
+            say=lambda text: self._line.send(Note(text, warning=True)),
+        )
+
+    def _pass_over_done(self, disk: DiskSink, specs: Sequence[SourceSpec]) -> None:
+        """Take the results of what is committed already, by an earlier run or by a worker that died right after."""
+        state = self._state
+        for place in sorted(state.landed):
+            if (result := disk.done(state.ids[place])) is not None:
+                self._finished(place, result)
+        if state.lock is not None or not self._request.resume:
+            return
+        ids = _ids(specs, disk.known_ids() | disk.unfinished)
+        done: dict[int, SourceResult] = {}
+        seen: set[str] = set()
+        for place, source_id in ids.items():
+            if source_id not in seen and (result := disk.done(source_id)) is not None:
+                done[place] = result
+            seen.add(source_id)
+        unfinished = {place for place, source_id in ids.items() if source_id in disk.unfinished} - done.keys()
+        state.results.update(done)
+        state.last |= unfinished
+        self._line.send(Known(done, frozenset(unfinished)))
+
+    def _finished(self, place: int, result: SourceResult) -> None:
+        self._state.results[place] = result
+        self._line.send(Finished(place, result))
+
+    def _read(self, gate: Gate, sink: Sink, specs: Sequence[SourceSpec]) -> None:
+        """Run what has no result yet: first what has never been seen to do harm, then the rest, one by one."""
+        left = [place for place in range(len(specs)) if place not in self._state.results]
+        together = [place for place in left if place not in self._state.last]
+        alone = [place for place in left if place in self._state.last]
+        # Both decode alike, but not to the bit: "auto" stays where results are the same on every machine.
+        decode = "cuda" if self._request.decode == "cuda" else "cpu"
+        for places, jobs in ((together, self._request.jobs), (alone, 1)):
+            results = gate.process(
+                [partial(specs[place].open, decode=decode) for place in places],
+                sink,
+                jobs=jobs,
+                stop=self._stop,
+                progress=_Told(self._line, places),
+                labels=[specs[place].location for place in places],
+            )
+            self._state.results.update(zip(places, results, strict=True))
+
+    def _finish(self, sink: Sink) -> str | None:
+        """Write what covers the run; what did not get delivered, if anything."""
+        found = self._state.found
+        assert found is not None
+        copies = [
+            SourceResult(SourceInfo(copy, ""), status="duplicate", error=f"same name and content as {first}")
+            for copy, first in found.duplicates
+        ]
+        timing: Mapping[str, float] = {"seconds": time.perf_counter() - self._state.began}
+        try:
+            sink.finish([*self._state.all_results(), *copies], timing)
+        except DeliveryError as error:
+            return str(error)
+        return None
+
+
+class _Told:
+    """Tells the parent how sources go; `places` are theirs in the run."""
+
+    def __init__(self, line: Line, places: Sequence[int]) -> None:
+        self._line = line
+        self._places = places
+        self._here = threading.local()
+
+    def opening(self, place: int) -> None:
+        self._here.place = self._places[place]
+        self._here.told = 0.0
+        # What may kill this process is told before it is touched.
+        self._line.send(Opening(self._here.place))
+
+    def started(self, source: Source) -> None:
+        info = SourceInfo(source.location, source.source_id)
+        self._line.send(Started(self._here.place, info, source.estimated_frames))
+
+    def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None:
+        now = time.monotonic()
+        if now - self._here.told >= _TELL_S:
+            self._here.told = now
+            self._line.send(Advanced(self._here.place, frames, kept))
+
+    def closed(self, source: Source) -> None:
+        """The end of a source is told with its result."""
+
+    def finished(self, result: SourceResult) -> None:
+        if result.status != "not_started":
+            self._line.send(Finished(self._here.place, result))
+
+
+def _ids(specs: Sequence[SourceSpec], wanted: frozenset[str]) -> dict[int, str]:
+    """Source ids by place, of the specs that may have a wanted one; what cannot be read has none."""
+
+    names = {source_id.rpartition("-")[0] for source_id in wanted}
+
+    def look(spec: SourceSpec) -> str | None:
+        # Reading a pipe would wait for ever.
+        if spec.name not in names or (spec.root is None and not spec.paths[0].is_file()):
+            return None
+        try:
+            return within(stall_seconds() + MARGIN_S, spec.source_id, spec.location)
+        except (OSError, SourceError):
+            return None  # reading it in its turn says why
+
+    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="streamgate-look") as pool:
+        found = list(pool.map(look, specs)) if wanted else []
+    return {place: source_id for place, source_id in enumerate(found) if source_id in wanted}
