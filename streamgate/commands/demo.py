@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from streamgate.commands.run import RunRequest, run_command
-from streamgate.demo import SECONDS, write_demo_clip
 from streamgate.errors import UsageError
-from streamgate.frames import Array
+from streamgate.runtime.processes import apart
 from streamgate.sinks.files import sink_errors
-from streamgate.sinks.manifest import Manifest
+
+if TYPE_CHECKING:
+    from streamgate.frames import Array
 
 CLIP = "astronaut.mp4"
 
@@ -21,16 +23,9 @@ def demo_command(out: Path, models: str, device: str, quiet: bool) -> int:
 
     Results of an earlier demo in `out` are replaced. Raises StreamgateError.
     """
-    portrait = _portrait()
-    earlier = Manifest.read(out / ".streamgate").sources
-    if any(not source_id.startswith(f"{Path(CLIP).stem}-") for source_id in earlier):
-        raise UsageError(f"{out} holds results of `streamgate run`; choose another folder for the demo with -o")
     clip = out / CLIP
-    if not quiet:
-        click.echo(f"rendering a {SECONDS} s clip from scikit-image's portrait of an astronaut ...", err=True)
-    with sink_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        write_demo_clip(clip, portrait)
+    # The run forks its worker, and a process that has encoded a clip has too many threads for that.
+    apart(lambda: _render(clip, quiet))
     request = RunRequest(
         inputs=(str(clip),), out=out, flags={}, overwrite=True, quiet=quiet, device=device, models=models
     )
@@ -42,6 +37,23 @@ def demo_command(out: Path, models: str, device: str, quiet: bool) -> int:
         if report.is_file():
             click.echo(f"report: {report.resolve().as_uri()}")
     return code
+
+
+def _render(clip: Path, quiet: bool) -> None:
+    """Write the clip. Raises UsageError where the folder holds results of something else, SinkError."""
+    from streamgate.demo import SECONDS, write_demo_clip
+    from streamgate.sinks.manifest import Manifest
+
+    portrait = _portrait()
+    out = clip.parent
+    earlier = Manifest.read(out / ".streamgate").sources
+    if any(not source_id.startswith(f"{clip.stem}-") for source_id in earlier):
+        raise UsageError(f"{out} holds results of `streamgate run`; choose another folder for the demo with -o")
+    if not quiet:
+        click.echo(f"rendering a {SECONDS} s clip from scikit-image's portrait of an astronaut ...", err=True)
+    with sink_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_demo_clip(clip, portrait)
 
 
 def _portrait() -> Array:

@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import FrameType
@@ -148,6 +149,36 @@ class Worker:
             self._pid = None
             self._connection.close()
         return _said(self._status)
+
+
+def apart(call: Callable[[], None]) -> None:
+    """Make a call in a process of its own, so that what it loads stays out of this one. Raises StreamgateError.
+
+    Nothing stops it before its end; whoever kills this process ends it too.
+    """
+
+    def work(line: Line) -> None:
+        try:
+            call()
+        except StreamgateError as error:
+            line.send(error)
+        except Exception as error:
+            if os.environ.get("STREAMGATE_DEBUG"):
+                traceback.print_exc()
+            line.send(StreamgateError(f"internal error ({type(error).__name__}: {error}); please report it"))
+
+    worker = Worker.start(work)
+    try:
+        while True:
+            for error in worker.hear():
+                raise error
+    except EOFError:
+        how = worker.wait()
+    finally:
+        worker.kill()
+        worker.wait()
+    if how:
+        raise StreamgateError(f"a process died ({how}); if memory did not run out, please report it")
 
 
 def _be_worker(
