@@ -80,6 +80,7 @@ class CandidatesConfig(_Section):
     bucket_s: Seconds
     per_bucket: Annotated[int, Field(ge=1, le=100)]
     min_gain: Annotated[float, Field(ge=0, le=100)]
+    glance_s: Annotated[float, Field(ge=0, le=10)]
     patience: Share
     headroom: Annotated[float, Field(ge=0, le=100)]
     region_margin: Annotated[float, Field(ge=0, le=2)]

@@ -91,6 +91,7 @@ class TrackSelector:
         self._dropped_pts = -np.inf
         self._ceilings: dict[str, float] = {}
         self._scored_pts = -np.inf
+        self._glanced_pts = -np.inf
         self._record = 0.0
 
     def between(self, frame: Frame) -> None:
@@ -203,8 +204,7 @@ class TrackSelector:
                 self._offer(glimpse)
 
     def _judge_best(self, bucket: list[Glimpse], final: bool) -> Steps:
-        for glimpse in bucket:
-            self._glance(glimpse)
+        self._glance_through(bucket)
         finished = tries = 0
         wanted = self._config.candidates.per_bucket
         patient = bucket[-1].frame.pts_seconds < self._scored_pts + self._patience_s()
@@ -227,8 +227,9 @@ class TrackSelector:
                 self._offer(glimpse)
             elif _quality(glimpse) > floor:
                 yield from self._confirm(glimpse, final)
-        if self._config.keep.fallback == "best" and finished == 0 and bucket:
-            self._remember_fallback([one for one in bucket if one.candidate is not None])
+        glanced = [one for one in bucket if one.glanced]
+        if self._config.keep.fallback == "best" and finished == 0 and glanced:
+            self._remember_fallback(glanced)
 
     def _confirm(self, glimpse: Glimpse, final: bool) -> Steps:
         """Score the neighbours of a face that would be kept; where one is better, go on there."""
@@ -263,6 +264,13 @@ class TrackSelector:
 
     def _is_near(self, dt: float) -> bool:
         return abs(dt) <= self._config.smoothing.short_s / 2 + 1e-9
+
+    def _glance_through(self, bucket: list[Glimpse]) -> None:
+        """Look at the bucket's faces without networks, `glance_s` apart; the others promise nothing."""
+        for glimpse in bucket:
+            if glimpse.frame.pts_seconds - self._glanced_pts >= self._config.candidates.glance_s - 1e-6:
+                self._glanced_pts = glimpse.frame.pts_seconds
+                self._glance(glimpse)
 
     def _glance(self, glimpse: Glimpse) -> None:
         if not glimpse.glanced and glimpse.candidate is not None:
