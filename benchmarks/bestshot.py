@@ -31,6 +31,7 @@ from tried import Setup, Tried, exhaustive
 from yardstick import Yardstick
 
 from streamgate.config import load_config
+from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import StreamgateError
 
 HERE = Path(__file__).resolve().parent
@@ -79,7 +80,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("videos", type=Path, nargs="?", default=SHARED / "videos", help="folder of clips")
     parser.add_argument("--clips", nargs="+", metavar="NAME", help="only these (file names, suffix optional)")
     parser.add_argument("--preset", default="studio", help="as of `streamgate run`")
-    parser.add_argument("--models", default="standard", help="as of `streamgate run`")
+    parser.add_argument("--models", default=DEFAULT_MODELS, help="as of `streamgate run`")
     parser.add_argument(
         "--config", nargs="+", action="append", default=[], metavar=("NAME", "KEY=VALUE"),
         help="try this too; may be given several times",

@@ -1,6 +1,6 @@
 """One configuration over some clips, for `bestshot.py`: what it keeps and what that costs.
 
-    python benchmarks/cascade.py CLIP... [--preset studio] [--models standard] [--set key=value]
+    python benchmarks/cascade.py CLIP... [--preset studio] [--models embedded] [--set key=value]
 
 It prints one JSON object: for each clip the kept faces, the tracks' ends, CPU seconds without start-up, and how many
 network runs of each kind were asked for, which unlike CPU time does not depend on what else the machine does.
@@ -25,6 +25,8 @@ from collector import Collector, Ended
 from contestants import cpu_seconds, open_decoder
 from regret import Pick
 from yardstick import code_digest
+
+from streamgate.defaults import DEFAULT_MODELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--preset", default="studio")
-    parser.add_argument("--models", default="standard")
+    parser.add_argument("--models", default=DEFAULT_MODELS)
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
     given = parser.parse_args()
     found = run(given.clips, given.preset, given.models, given.settings)

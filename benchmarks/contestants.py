@@ -1,6 +1,6 @@
 """What `throughput.py` compares. Each contestant runs in a process of its own, which is this file:
 
-    python benchmarks/contestants.py NAME CLIP [--models standard]
+    python benchmarks/contestants.py NAME CLIP [--models embedded]
 
 It prints one JSON object, a `Measured`. A new contestant is a function (models) -> (clip -> Outcome) in
 `CONTESTANTS`; whatever it imports and loads before it returns counts as start-up.
@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from common import STARTED
+
+from streamgate.defaults import DEFAULT_MODELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("name", choices=[*CONTESTANTS, "describe"])
     parser.add_argument("clip", type=Path, nargs="?")
-    parser.add_argument("--models", default="standard")
+    parser.add_argument("--models", default=DEFAULT_MODELS)
     given = parser.parse_args()
     if given.name == "describe":
         result: object = describe(given.models)

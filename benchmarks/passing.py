@@ -1,6 +1,6 @@
 """One pass over one or several files at once, with memory as it goes on, for `scale.py`.
 
-    python benchmarks/passing.py FILE... [--preset studio] [--models standard] [--set key=value]
+    python benchmarks/passing.py FILE... [--preset studio] [--models embedded] [--set key=value]
 
 Prints one JSON object. Times are without start-up; decoding alone is measured first, in the same process.
 """
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from contestants import cpu_seconds, open_decoder, peak_mib
+
+from streamgate.defaults import DEFAULT_MODELS
 
 SAMPLE_S = 10.0
 """Memory is read about every so many seconds of video."""
@@ -123,7 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--preset", default="studio")
-    parser.add_argument("--models", default="standard")
+    parser.add_argument("--models", default=DEFAULT_MODELS)
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
     given = parser.parse_args()
     print(json.dumps(measure(given.files, given.preset, given.models, given.settings)))

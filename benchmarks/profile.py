@@ -30,6 +30,8 @@ from common import (
 )
 from stages import ORDER, Profile
 
+from streamgate.defaults import DEFAULT_MODELS
+
 CLIPS = (
     "fsgan_conan", "liveportrait_s18", "ghost_nggyup", "facenetpt_video", "dawoon_faces1", "vretalk_1",
     "lipnet_grid_bbaf2n", "intel_bottle",
@@ -99,7 +101,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--clips", nargs="+", metavar="NAME", help="these instead of a few of every kind")
     parser.add_argument("--seconds", type=float, default=30.0, help="clips are looped to at least this long")
     parser.add_argument("--preset", default="studio", help="as of `streamgate run`")
-    parser.add_argument("--models", default="standard", help="as of `streamgate run`")
+    parser.add_argument("--models", default=DEFAULT_MODELS, help="as of `streamgate run`")
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
     parser.add_argument("--results", type=Path, default=RESULTS, help="file whose section is written")
     given = parser.parse_args()

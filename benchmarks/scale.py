@@ -36,6 +36,8 @@ from common import (
     write_section,
 )
 
+from streamgate.defaults import DEFAULT_MODELS
+
 LONG_CLIP = "fsgan_conan"
 TILE_CLIPS = (
     "liveportrait_s18", "vretalk_1", "fsgan_conan", "liveportrait_d6", "liveportrait_d3", "lipnet_grid_bbaf2n",
@@ -136,7 +138,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes: a test of the script")
     parser.add_argument("--only", nargs="+", choices=QUESTIONS, default=list(QUESTIONS), help="only these questions")
     parser.add_argument("--preset", default="studio", help="as of `streamgate run`")
-    parser.add_argument("--models", default="standard", help="as of `streamgate run`")
+    parser.add_argument("--models", default=DEFAULT_MODELS, help="as of `streamgate run`")
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
     parser.add_argument("--results", type=Path, default=RESULTS, help="file whose section is written")
     return parser.parse_args()

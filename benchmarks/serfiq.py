@@ -23,6 +23,7 @@ import numpy as np
 from charts import draw_lines
 from common import RESULTS, SHARED, Machine, command_line, say, table, target, weights_facts, write_section
 
+from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import StreamgateError
 from streamgate.frames import Array
 from streamgate.networks import Networks
@@ -131,7 +132,7 @@ def _arguments() -> argparse.Namespace:
         "--passes", type=int, nargs="+", default=[10, 20, 50, 100, 200, 500, 1000, 2000], metavar="T",
         help="stochastic passes to try",
     )  # fmt: skip
-    parser.add_argument("--models", default="standard", help="as of `streamgate run`")
+    parser.add_argument("--models", default=DEFAULT_MODELS, help="as of `streamgate run`")
     parser.add_argument("--results", type=Path, default=RESULTS, help="file whose section is written")
     given = parser.parse_args()
     if given.faces < 2 or min(given.passes) < 2:

@@ -1,6 +1,6 @@
 """The faces of every frame of a clip with an embedding each, for `tracking.py`; kept, since it takes a while.
 
-    python benchmarks/sightings.py CLIP FILE [--preset studio] [--models standard]
+    python benchmarks/sightings.py CLIP FILE [--preset studio] [--models embedded]
 
 Detections are those of the pipeline in exhaustive mode: its detector's input, its cuts.
 """
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from common import child
 
+from streamgate.defaults import DEFAULT_MODELS
 from streamgate.frames import Array, Face
 from streamgate.quality.proxy import yaw_proxy
 
@@ -175,7 +176,7 @@ def main() -> None:
     parser.add_argument("clip", type=Path)
     parser.add_argument("file", type=Path)
     parser.add_argument("--preset", default="studio")
-    parser.add_argument("--models", default="standard")
+    parser.add_argument("--models", default=DEFAULT_MODELS)
     given = parser.parse_args()
     seen = detect(given.clip, given.preset, given.models)
     save(given.file, seen)

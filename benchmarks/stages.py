@@ -1,6 +1,6 @@
 """CPU time of one run by stage, for `profile.py`.
 
-    python benchmarks/stages.py CLIP [--preset studio] [--models standard] [--set key=value] [--plain]
+    python benchmarks/stages.py CLIP [--preset studio] [--models embedded] [--set key=value] [--plain]
 
 It runs CLIP into a folder that is thrown away and prints one JSON object, a `Profile`. Each stage is a few functions
 of the package, wrapped to add up the CPU time of their own thread, without what other stages take inside them; waiting
@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from contestants import cpu_seconds
+
+from streamgate.defaults import DEFAULT_MODELS
 
 ORDER = (
     "decode", "cuts", "thumbnails", "detect", "track", "regions", "follow, rest", "luma, sharpness", "warps", "refine",
@@ -217,7 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("clip", type=Path)
     parser.add_argument("--preset", default="studio")
-    parser.add_argument("--models", default="standard")
+    parser.add_argument("--models", default=DEFAULT_MODELS)
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
     parser.add_argument("--plain", action="store_true", help="without hooks")
     given = parser.parse_args()

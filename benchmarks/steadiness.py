@@ -1,6 +1,6 @@
 """How much of a quality is chance? Faces scored again with their landmarks moved by less than anyone could see.
 
-    python benchmarks/steadiness.py YARDSTICK CLIP [--preset studio] [--models standard]
+    python benchmarks/steadiness.py YARDSTICK CLIP [--preset studio] [--models embedded]
 
 For the best face of each track of a kept yardstick (see `yardstick.py`) it prints, as JSON, the quality as stored and
 the qualities at `DRAWS` sets of landmarks with a normal error of `SHIFT` eye distances in x and y. What these differ
@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from regret import value
 from yardstick import load
+
+from streamgate.defaults import DEFAULT_MODELS
 
 SHIFT = 0.005
 DRAWS = 12
@@ -65,7 +67,7 @@ def main() -> None:
     parser.add_argument("yardstick", type=Path)
     parser.add_argument("clip", type=Path)
     parser.add_argument("--preset", default="studio")
-    parser.add_argument("--models", default="standard")
+    parser.add_argument("--models", default=DEFAULT_MODELS)
     given = parser.parse_args()
     print(json.dumps(measure(given.yardstick, given.clip, given.preset, given.models)))
 

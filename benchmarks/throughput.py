@@ -32,6 +32,8 @@ from common import (
 )
 from contestants import Measured, Outcome
 
+from streamgate.defaults import DEFAULT_MODELS
+
 FACELESS = frozenset({"intel_bottle", "moviepy_bbb"})
 """Clips without a human face, by eye (the footage's index)."""
 HD_LINES = 720
@@ -109,7 +111,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60.0, help="clips are looped to at least this long")
     parser.add_argument("--rounds", type=int, default=3, help="passes of every contestant over every clip")
     parser.add_argument("--clips", nargs="+", metavar="NAME", help="only these (file names, suffix optional)")
-    parser.add_argument("--models", default="standard", help="as of `streamgate run`")
+    parser.add_argument("--models", default=DEFAULT_MODELS, help="as of `streamgate run`")
     parser.add_argument("--exhaustive", action="store_true", help="also with every face of every frame scored")
     parser.add_argument("--results", type=Path, default=RESULTS, help="file whose section is written")
     given = parser.parse_args()

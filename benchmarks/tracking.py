@@ -38,6 +38,7 @@ from identities import Sighting, Verdict
 from sightings import Seen, load_seen
 
 from streamgate.config import Config, load_config
+from streamgate.defaults import DEFAULT_MODELS
 from streamgate.frames import Face
 from streamgate.tracking.tracker import Tracker
 
@@ -200,7 +201,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("videos", type=Path, nargs="?", default=SHARED / "videos", help="folder of clips")
     parser.add_argument("--clips", nargs="+", metavar="NAME", help=f"these instead of {', '.join(CROWDED)}")
     parser.add_argument("--preset", default="studio", help="whose tracking limits and detector input are used")
-    parser.add_argument("--models", default="standard", help="as of `streamgate run`")
+    parser.add_argument("--models", default=DEFAULT_MODELS, help="as of `streamgate run`")
     parser.add_argument(
         "--every", type=float, nargs="+", default=[0.0, 0.1, 0.2], metavar="S",
         help="seconds between the frames that trackers see; 0 for all",

@@ -1,6 +1,6 @@
 """The yardstick of `bestshot.py`: every face of every frame of a clip, scored, by track. Slow, so it is kept.
 
-    python benchmarks/yardstick.py CLIP FILE [--preset studio] [--models standard] [--peers FOLDER]
+    python benchmarks/yardstick.py CLIP FILE [--preset studio] [--models embedded] [--peers FOLDER]
 
 Scores CLIP in exhaustive mode into FILE (JSON, gzip), then reads the clip again and asks measures that the selector
 never uses (LightQNet, NIQE) about the same faces. A process of its own, so that several can run side by side.
@@ -24,6 +24,8 @@ from collector import Collector
 from common import REPOSITORY
 from contestants import cpu_seconds
 from regret import Scored
+
+from streamgate.defaults import DEFAULT_MODELS
 
 PEERS = ("LightQNet", "NIQE")
 MATTERS = ("quality", "networks", "sources", "tracking", "runtime", "selection", "frames.py", "records.py")
@@ -181,7 +183,7 @@ def main() -> None:
     parser.add_argument("clip", type=Path)
     parser.add_argument("file", type=Path)
     parser.add_argument("--preset", default="studio")
-    parser.add_argument("--models", default="standard")
+    parser.add_argument("--models", default=DEFAULT_MODELS)
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
     parser.add_argument("--peers", type=Path, help="folder with the peers' weights")
     given = parser.parse_args()
