@@ -78,6 +78,9 @@ def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--decode", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
     help="Where video is decoded; auto is the CPU.",
 )
+@click.option(
+    "--shard", metavar="I/N", help="Read only the I-th of N parts of the sources, into OUT/shards/I; see `merge`."
+)
 @click.option("--resume", is_flag=True, help="Go on with an earlier run in the folder: what is done is passed over.")
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run in the folder.")
 @click.option("--json", "as_json", is_flag=True, help="Records of kept faces on stdout, all else on stderr.")
@@ -98,6 +101,7 @@ def run(
     jobs: int,
     decode: str,
     resume: bool,
+    shard: str | None,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -108,6 +112,7 @@ def run(
 ) -> None:
     """Pick the best face of every track in INPUT: video files, folders, images."""
     from streamgate.commands.run import RunRequest, run_command
+    from streamgate.sharding import Shard
 
     if min_size is not None and not 1 <= min_size <= 10000:
         raise UsageError(f"--min-size {min_size:g}: give source pixels, 1 to 10000")
@@ -115,9 +120,11 @@ def run(
         raise UsageError("--resume keeps earlier results, --overwrite replaces them: give one of the two")
     if sequence is not None and not 0 < sequence <= 1000:
         raise UsageError(f"--sequence {sequence:g}: give frames a second, above 0 and up to 1000")
+    part = None if shard is None else Shard.parse(shard)
     request = RunRequest(
         inputs=inputs,
-        out=Path(out),
+        out=Path(out) if part is None else part.folder(Path(out)),
+        shard=part,
         flags={
             "keep.top_k": top_k,
             "gate.min_size": min_size,
@@ -226,6 +233,17 @@ def serve(
         settings=settings,
     )
     raise SystemExit(serve_command(request))
+
+
+@cli.command()
+@click.argument("out", metavar="OUT")
+@click.option("--overwrite", is_flag=True, help="Replace what OUT holds, instead of adding to it.")
+@click.option("--quiet", is_flag=True, help="Errors only.")
+def merge(out: str, overwrite: bool, quiet: bool) -> None:
+    """Put the shards in OUT/shards together into OUT, as one run would have left it. Can be repeated."""
+    from streamgate.commands.merge import merge_command
+
+    raise SystemExit(merge_command(Path(out), overwrite=overwrite, quiet=quiet))
 
 
 @cli.command()

@@ -12,6 +12,7 @@ from typing import Any
 
 from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import SourceError, StreamgateError
+from streamgate.sharding import Shard
 from streamgate.sinks.base import RunInfo, SourceInfo, SourceResult
 from streamgate.sinks.files import Lock
 
@@ -29,6 +30,8 @@ class RunRequest:
     jobs: int = 1
     overwrite: bool = False
     resume: bool = False
+    shard: Shard | None = None
+    """Only the sources of this shard are read; `out` is its folder."""
     as_json: bool = False
     quiet: bool = False
     device: str = "auto"
@@ -93,6 +96,8 @@ class Found:
     warnings: tuple[str, ...]
     duplicates: tuple[tuple[str, str], ...]
     skipped: int
+    elsewhere: int = 0
+    """Sources that other shards read."""
 
 
 @dataclass(frozen=True, slots=True)

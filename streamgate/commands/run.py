@@ -88,7 +88,7 @@ class _Run:
                 display.stop()
             found = self._state.found
             assert found is not None
-            if not found.labels:
+            if not found.labels and not found.elsewhere:
                 if not found.errors:
                     raise SourceError(
                         f"nothing to read in {', '.join(self._request.inputs)}: name video files, or folders that "
@@ -133,7 +133,8 @@ class _Run:
                 display.refresh()
             except EOFError:
                 how = worker.wait()
-                if self._state.found is not None and not self._state.found.labels:
+                found = self._state.found
+                if found is not None and not found.labels and not found.elsewhere:
                     return Done(interrupted=False)
                 self._after_death(how or "it ended by itself", display)
                 worker = self._start()
@@ -171,6 +172,8 @@ class _Run:
         display.total = len(found.labels)
         for warning in found.warnings:
             display.warn(warning)
+        if found.elsewhere:
+            display.note(f"{found.elsewhere} source(s) belong to other shards")
         if found.skipped:
             display.note(f"{found.skipped} file(s) in the given folders are neither video nor picture: skipped")
         for copy, first in found.duplicates:

@@ -33,6 +33,7 @@ from streamgate.runtime.processes import Line
 from streamgate.runtime.watchdog import MARGIN_S, within
 from streamgate.sinks import RunInfo, Sink, SinkGroup, SourceInfo, SourceResult, open_sink
 from streamgate.sinks.disk import DiskSink, lock_of
+from streamgate.sinks.merging import write_part
 from streamgate.sources import Source, SourceSpec, discover
 from streamgate.sources.container import stall_seconds
 
@@ -64,7 +65,8 @@ class _Work:
     def run(self) -> None:
         config = self._config()
         specs = self._find()
-        if not specs:
+        assert self._state.found is not None
+        if not specs and not self._state.found.elsewhere:
             return
         open_places = [place for place in range(len(specs)) if place not in self._state.results]
         if self._state.info is not None and (self._state.closing or not open_places):
@@ -80,6 +82,8 @@ class _Work:
             sinks: list[Sink] = [disk, *(self._sink(url, info) for url in self._request.sinks)]
             with SinkGroup(sinks) as sink:
                 if self._state.lock is None:
+                    if self._request.shard is not None:
+                        write_part(self._request.out, self._request.shard, info)
                     self._line.send(Locked(info, config.model_dump(mode="json")), disk.lock.fileno())
                 self._pass_over_done(disk, specs)
                 self._read(gate, sink, specs)
@@ -96,7 +100,10 @@ class _Work:
         if self._state.found is not None:
             return list(pickle.loads(self._state.found.specs))
         request = self._request
-        found = discover(request.inputs, sequence_fps=request.sequence_fps, output=request.out)
+        shard = request.shard
+        output = request.out if shard is None else request.out.parent.parent
+        found = discover(request.inputs, sequence_fps=request.sequence_fps, output=output)
+        elsewhere = 0 if shard is None else shard.share(found)
         self._state.found = Found(
             labels=tuple(spec.location for spec in found.sources),
             specs=pickle.dumps(found.sources),
@@ -104,6 +111,7 @@ class _Work:
             warnings=tuple(found.warnings),
             duplicates=tuple(found.duplicates),
             skipped=found.skipped,
+            elsewhere=elsewhere,
         )
         self._line.send(self._state.found)
         return found.sources
@@ -126,6 +134,7 @@ class _Work:
             resume=request.resume or state.begun,
             candidates=config.output.candidates,
             report=config.output.report,
+            part=request.shard is not None,
             lock=state.lock or lock_of(request.out, holder=os.getppid()),
             begun=lambda: self._line.send(Begun()),
         )

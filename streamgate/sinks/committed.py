@@ -19,7 +19,7 @@ def read_source(path: Path) -> dict[str, Any]:
         record = json.loads(data, parse_constant=_refuse)
     except (ValueError, RecursionError):
         record = None
-    if not _is_source_record(record):
+    if not is_source_record(record):
         raise SinkError(f"{path} is damaged; remove the folder {path.parent} and run its source again")
     return dict(record)
 
@@ -39,7 +39,7 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
 
 
-def _is_source_record(record: Any) -> bool:
+def is_source_record(record: Any) -> bool:
     """Whether a summary can be made of it: the file may have been written by anybody."""
     return (
         isinstance(record, dict)

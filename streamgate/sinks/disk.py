@@ -19,7 +19,7 @@ import errno
 import gzip
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
@@ -56,6 +56,7 @@ class DiskSink:
     `candidates` no candidates.jsonl.gz is written; with `report` so is report.html, and with each source what it shows.
 
     Args:
+        part: these are results of a shard, to be merged with others later.
         lock: of the folder, `lock_of(out)` by default; it may be held already.
         begun: called once, when the folder has been taken over and before anything is committed.
 
@@ -75,6 +76,7 @@ class DiskSink:
         resume: bool = False,
         candidates: bool = True,
         report: bool = False,
+        part: bool = False,
         lock: files.Lock | None = None,
         begun: Callable[[], None] = lambda: None,
     ) -> None:
@@ -85,6 +87,7 @@ class DiskSink:
         self._resume = resume
         self._candidates = candidates
         self._report = report
+        self._part = part
         self._house = self._out / ".streamgate"
         self._staging = self._house / "staging"
         self._lock = lock or lock_of(self._out)
@@ -186,6 +189,28 @@ class DiskSink:
             self._open[source_id] = writer
             return writer
 
+    def adopt(self, folder: Path, names: Iterable[str], templates: Mapping[int, Template]) -> bool:
+        """Take over a source that was committed in another folder; False when it is here already, the same.
+
+        `names` are its files relative to `folder`. They are linked where the file system can, else copied, and
+        `folder` stays as it is. A source that is here and differs is replaced. Raises SinkError.
+        """
+        source_id = folder.name
+        _check_name(source_id)
+        with self._mutex:
+            self._begin()
+            final = self._out / source_id
+            if os.path.lexists(final) and source_id not in self._manifest.sources:
+                raise SinkError(f"{final} exists and is not of this run; move it")
+            if _is_same(final / "source.json", folder / "source.json"):
+                return False
+        staging = self._staging / source_id
+        with files.sink_errors(staging):
+            for name in names:
+                files.link_or_copy(folder, name, staging)
+        self._publish(source_id, staging, tuple(sorted(names)), templates)
+        return True
+
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
         """Derive faces.jsonl and summary.json. Raises SinkError.
 
@@ -239,7 +264,10 @@ class DiskSink:
         self._tell_begun()
 
     def _derive(self, results: list[SourceResult], timing: Mapping[str, float], *, complete: bool) -> None:
-        derive(self._out, self._manifest.present(), self._run, results, timing, complete=complete)
+        derive(
+            self._out, self._manifest.present(), self._run, results, timing,
+            complete=complete, keep_templates=self._part,
+        )  # fmt: skip
         if self._report:
             from streamgate.report.write import write_report
 
@@ -390,6 +418,13 @@ class _GzipLines:
             self._gzip.close()
         finally:
             self._file.close()
+
+
+def _is_same(mine: Path, other: Path) -> bool:
+    try:
+        return mine.read_bytes() == other.read_bytes()
+    except OSError:
+        return False
 
 
 def _check_name(source_id: str) -> None:

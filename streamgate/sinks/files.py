@@ -134,6 +134,24 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def link_or_copy(folder: Path, name: str, target: Path) -> None:
+    """Give `folder`/`name` (with `/`) the same name below `target`: a hard link, or a copy where there are none.
+
+    Raises OSError, also for a name that leads out of `folder` and for anything that is no plain file.
+    """
+    parts = PurePosixPath(name).parts
+    path = folder.joinpath(*parts)
+    inside = bool(parts) and ".." not in parts and not PurePosixPath(name).is_absolute()
+    if not inside or any(one.is_symlink() for one in (path, *path.parents[: len(parts)])) or not path.is_file():
+        raise OSError(errno.ENOENT, "is missing or no plain file; run its source again", str(path))
+    made = target.joinpath(*parts)
+    made.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path, made)
+    except OSError:
+        shutil.copyfile(path, made)
+
+
 def remove_listed(root: Path, files: Iterable[str]) -> None:
     """Remove `files` (relative to `root`, with `/`) and the folders that this empties. Raises OSError.
 

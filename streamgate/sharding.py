@@ -1,0 +1,72 @@
+"""A part of a run's sources, so that many machines share one run: `--shard 3/8`."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamgate.errors import UsageError
+
+if TYPE_CHECKING:  # the parent process of a run stays light
+    from streamgate.sources.discovery import Discovery, SourceSpec
+
+SHARDS = "shards"
+"""The folder in OUT that holds the shards' own results."""
+MOST = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Shard `index` (from 1) of `count`."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """From `3/8`. Raises UsageError."""
+        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+        index, count = (int(found[1]), int(found[2])) if found else (0, 0)
+        if not 1 <= index <= count <= MOST:
+            raise UsageError(f"--shard {text}: write it as I/N, for example 3/8 for the third of eight")
+        return cls(index, count)
+
+    def folder(self, out: Path) -> Path:
+        """Where this shard's results go: OUT/shards/3."""
+        return out / SHARDS / str(self.index)
+
+    def has(self, spec: SourceSpec) -> bool:
+        """Whether a source belongs to this shard: every source belongs to exactly one of `count`.
+
+        It goes by what the source is, not by where it lies or in which order it was named: a video by name and
+        size, which no file has to be opened for, so that copies come together; pictures by their names and sizes.
+        """
+        try:
+            if spec.root is not None:
+                key = spec.source_id()
+            else:
+                # Names that differ by case alone are copies too.
+                key = f"{spec.name.casefold()}:{spec.paths[0].stat().st_size}"
+        except OSError:
+            # Gone or unreadable: the shard that its name leads to says so.
+            key = spec.paths[0].name
+        return self._is_mine(key)
+
+    def share(self, found: Discovery) -> int:
+        """Leave in `found` what belongs to this shard; returns how many sources went.
+
+        What could not be read and what was passed over twice is told by one shard too.
+        """
+        before = len(found.sources)
+        found.sources[:] = [spec for spec in found.sources if self.has(spec)]
+        mine = {spec.location for spec in found.sources}
+        found.duplicates[:] = [(copy, first) for copy, first in found.duplicates if first in mine]
+        found.errors[:] = [error for error in found.errors if self._is_mine(error.location or str(error))]
+        return before - len(found.sources)
+
+    def _is_mine(self, key: str) -> bool:
+        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        return int.from_bytes(digest[:8], "big") % self.count == self.index - 1

@@ -1,0 +1,222 @@
+"""Putting the shards of a run together: OUT/shards/1, OUT/shards/2 ... into OUT, as one run would have left it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from streamgate.errors import SinkError, SourceError, UsageError
+from streamgate.people.ledger import GROUPS_NAME
+from streamgate.people.templates import load_templates, remove_templates
+from streamgate.records import SCHEMA, dumps, redacted
+from streamgate.sharding import MOST, SHARDS, Shard
+from streamgate.sinks import files
+from streamgate.sinks.base import IdentityInfo, RunInfo, SourceInfo, SourceResult
+from streamgate.sinks.committed import committed_result, is_source_record
+from streamgate.sinks.disk import DiskSink, lock_of
+from streamgate.sinks.manifest import Manifest, differences, run_record
+from streamgate.sources.discovery import display
+
+_PART = "shard.json"
+_UNCOMMITTED = ("failed", "crashed", "duplicate", "not_started")
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What a merge did: `unfinished` tells, a line each, why the whole is not complete."""
+
+    shards: int
+    sources: int
+    new: int
+    kept: int
+    unfinished: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A shard's folder."""
+
+    folder: Path
+    shard: Shard
+    run: RunInfo
+    manifest: Manifest
+    summary: Mapping[str, Any] | None
+    """None: its run has not come to its end."""
+
+    @property
+    def house(self) -> Path:
+        return self.folder / ".streamgate"
+
+    def results(self) -> Iterator[SourceResult]:
+        """How its sources went, the committed ones first. Raises SinkError."""
+        for source_id in self.manifest.present():
+            result = committed_result(self.folder, source_id)
+            if result is None:
+                raise SinkError(f"{self.folder / source_id}/source.json is damaged; run that source again")
+            yield result
+        for entry in (self.summary or {}).get("sources", ()):
+            if is_source_record({**entry, "timing": {}}) and entry["status"] in _UNCOMMITTED:
+                known = {key: entry[key] for key in SourceResult.__slots__ if key in entry and key != "source"}
+                yield SourceResult(SourceInfo(entry["source"], entry["source_id"]), **known)
+
+
+def write_part(folder: Path, shard: Shard, run: RunInfo) -> None:
+    """Note in a shard's folder which one it is, and with what it is made: all that merging needs. Raises SinkError."""
+    record = {
+        "program": "streamgate", "schema": SCHEMA, "shard": shard.index, "of": shard.count,
+        "run": redacted(asdict(run)),
+    }  # fmt: skip
+    path = folder / ".streamgate" / _PART
+    with files.sink_errors(path):
+        files.write_text(path, dumps(record, pretty=True) + "\n")
+
+
+def merge(out: Path, *, overwrite: bool = False) -> Merged:
+    """Add what the shards in `out` hold to `out` itself, and derive everything that covers the whole.
+
+    Sources that are there already and the same stay untouched, so it can be repeated while shards come in. The
+    shards' folders stay, except for templates that were kept for this: they go when all is complete.
+
+    Raises SourceError when there are no shards, UsageError when they do not belong together, SinkError when one is
+    still running or `out` cannot be written.
+    """
+    folders = _folders(out)
+    with ExitStack() as stack:
+        for folder in folders:
+            lock = lock_of(folder)
+            lock.acquire()
+            stack.callback(lock.release)
+        parts = [_read(folder) for folder in folders]
+        _refuse_strangers(parts)
+        run = parts[0].run
+        if overwrite:
+            _refuse_to_forget(out, parts)
+        unfinished = _unfinished(parts)
+        results = _distinct([result for part in parts for result in part.results()])
+        results += [SourceResult(SourceInfo(told, ""), status="not_started", error=told) for told in unfinished]
+        new = 0
+        report = bool(run.config.get("output", {}).get("report"))
+        with DiskSink(out, run, overwrite=overwrite, resume=not overwrite, report=report) as disk:
+            for part in parts:
+                for source_id in part.manifest.present():
+                    templates = load_templates(part.house, source_id)
+                    new += disk.adopt(part.folder / source_id, part.manifest.sources[source_id], templates)
+            disk.finish(results, {"seconds": sum(_seconds(part) for part in parts)})
+        if not unfinished and run.identity.store == "session":
+            for part in parts:
+                remove_templates(part.house)
+    committed = [result for result in results if result.status in ("done", "interrupted")]
+    return Merged(len(parts), len(committed), new, sum(one.kept for one in committed), tuple(unfinished))
+
+
+def _folders(out: Path) -> list[Path]:
+    """The shards' folders by number. Raises SourceError when there are none."""
+    try:
+        names = [path.name for path in (out / SHARDS).iterdir() if (path / ".streamgate" / "manifest.json").is_file()]
+    except OSError:
+        names = []
+    numbers = sorted(int(name) for name in names if name.isascii() and name.isdigit() and 1 <= int(name) <= MOST)
+    if not numbers:
+        raise SourceError(
+            f"{display(out)}: holds no shards; `streamgate run ... -o {display(out)} --shard I/N` makes them, "
+            "and merge takes the same folder"
+        )
+    return [out / SHARDS / str(number) for number in numbers]
+
+
+def _read(folder: Path) -> _Part:
+    path = folder / ".streamgate" / _PART
+    try:
+        stored = json.loads(path.read_bytes())
+        if stored["program"] != "streamgate" or stored["schema"] != SCHEMA:
+            raise ValueError("another program or schema")
+        shard = Shard.parse(f"{int(stored['shard'])}/{int(stored['of'])}")
+        values = dict(stored["run"])
+        values |= {key: tuple(values[key]) for key in ("measure_set", "weights")}
+        run = RunInfo(**{**values, "identity": IdentityInfo(**values["identity"])})
+        run_record(run)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
+        raise UsageError(
+            f"{display(folder)}: was not made by --shard with this version of streamgate, or is damaged; "
+            "run the shard again with --overwrite"
+        ) from error
+    if shard.index != int(folder.name):
+        raise UsageError(f"{display(folder)}: holds shard {shard.index}; give the folder back its name")
+    return _Part(folder, shard, run, Manifest.read(folder / ".streamgate"), _summary(folder))
+
+
+def _summary(folder: Path) -> Mapping[str, Any] | None:
+    try:
+        summary = json.loads((folder / "summary.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    whole = isinstance(summary, dict) and isinstance(summary.get("sources"), list)
+    return summary if whole and all(isinstance(entry, dict) for entry in summary["sources"]) else None
+
+
+def _refuse_strangers(parts: Sequence[_Part]) -> None:
+    """Shards of one run were made with the same settings and weights, and know of as many others."""
+    first = parts[0]
+    for part in parts[1:]:
+        if part.shard.count != first.shard.count:
+            raise UsageError(
+                f"{display(part.folder)} is one of {part.shard.count} shards, {display(first.folder)} one of "
+                f"{first.shard.count}: they are no run together; remove the wrong ones, or run them again"
+            )
+    for part in parts:
+        mine = run_record(part.run)
+        # What the folder's own manifest says counts too: it may have been made before the note.
+        for told, other in ((first.folder, run_record(first.run)), (part.folder, part.manifest.run)):
+            if found := differences(other, mine):
+                raise UsageError(
+                    f"{display(part.folder)} was made with something else than {display(told)}: "
+                    f"{'; '.join(found[:5])}; run it again with --overwrite"
+                )
+
+
+def _refuse_to_forget(out: Path, parts: Sequence[_Part]) -> None:
+    """Starting over would part all persons where what joins them went with an earlier merge."""
+    wanted = parts[0].run.identity.wanted and (out / ".streamgate" / GROUPS_NAME).is_file()
+    if wanted and not any(load_templates(part.house, one) for part in parts for one in part.manifest.present()):
+        raise UsageError(
+            f"--overwrite: {display(out)} could not find its persons again, for with identity.store=session their "
+            "templates went with the first complete merge; merge without --overwrite, or run the shards again"
+        )
+
+
+def _unfinished(parts: Sequence[_Part]) -> list[str]:
+    """Why the whole is not complete, a line each."""
+    count = parts[0].shard.count
+    there = {part.shard.index for part in parts}
+    missing = [number for number in range(1, count + 1) if number not in there]
+    told = []
+    if missing:
+        named = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")
+        told.append(f"{len(missing)} of {count} shards have not been run: {named}")
+    for part in parts:
+        if part.summary is None or not part.summary.get("complete"):
+            told.append(f"shard {part.shard.index}/{count} was interrupted: run it again with --resume")
+    return told
+
+
+def _distinct(results: Sequence[SourceResult]) -> list[SourceResult]:
+    """Without repetitions: an input that leads to nothing may be told by several shards."""
+    seen = set()
+    found = []
+    for result in results:
+        key = (result.source.location, result.source.source_id, result.status, result.error)
+        if key not in seen:
+            seen.add(key)
+            found.append(result)
+    return found
+
+
+def _seconds(part: _Part) -> float:
+    timing = (part.summary or {}).get("timing")
+    run = timing.get("run") if isinstance(timing, dict) else None
+    seconds = run.get("seconds") if isinstance(run, dict) else None
+    return float(seconds) if isinstance(seconds, int | float) else 0.0
