@@ -6,6 +6,7 @@ import errno
 import gzip
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -405,3 +406,83 @@ def test_a_run_that_cannot_be_described_fails_before_work(tmp_path: Path, make: 
     with pytest.raises(TypeError), DiskSink(tmp_path, make.run(config={"x": object()})) as sink:
         sink.open_source(make.source("a"))
     assert visible(tmp_path) == []
+
+
+def test_a_lock_that_only_a_dying_process_holds_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    # A shell that takes the lock for a process that has ended, and ends a little later itself.
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    code = (
+        "import sys, time; from pathlib import Path; from streamgate.sinks.files import Lock\n"
+        "Lock(Path(sys.argv[1]), holder=int(sys.argv[2])).acquire(); print(flush=True); time.sleep(1)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(path), str(ended.pid)], stdout=subprocess.PIPE
+    )
+    holder.stdout.readline()
+    lock = files.Lock(path)
+    lock.acquire()
+    assert holder.wait() == 0
+    shared = files.Lock.held(path, os.dup(lock.fileno()))
+    lock.release()
+    with pytest.raises(SinkError, match=f"process {os.getpid()}"):
+        files.Lock(path).acquire()
+    shared.release()
+    files.Lock(path).acquire()
+
+
+def test_resuming_clears_away_what_was_listed_and_is_not_there(tmp_path: Path, make: Make) -> None:
+    write_run(tmp_path, make, ["a", "b"])
+    (tmp_path / "a-0a1b2c3d" / "source.json").unlink()  # as a removal that was cut off begins
+    with DiskSink(tmp_path, make.run(), resume=True) as sink:
+        assert sink.done("a-0a1b2c3d") is None
+        result = sink.done("b-0a1b2c3d")
+        assert result is not None and result.frames == 50 and result.source.location == "in/b.mp4"
+        sink.finish([], {})
+    assert visible(tmp_path) == ["b-0a1b2c3d", "faces.jsonl", "summary.json"]
+    assert Manifest.read(tmp_path / ".streamgate").present() == ["b-0a1b2c3d"]
+
+
+def test_resuming_knows_what_was_under_way(tmp_path: Path, make: Make) -> None:
+    sink = DiskSink(tmp_path, make.run())
+    sink.__enter__()
+    make.fill(sink.open_source(make.source("a")), "a")
+    sink._lock.release()  # as the system does
+    with DiskSink(tmp_path, make.run(), resume=True) as sink:
+        assert sink.unfinished == {"a-0a1b2c3d"}
+    assert not (tmp_path / ".streamgate" / "staging").exists()
+
+
+def test_a_manifest_cannot_lead_reading_outside(tmp_path: Path, make: Make) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    write_run(other, make, ["x"])
+    write_run(out, make, ["a"])
+    path = out / ".streamgate/manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["sources"]["../other/x-0a1b2c3d"] = ["source.json", "faces.jsonl"]
+    path.write_text(json.dumps(manifest))
+    with DiskSink(out, make.run(), resume=True) as sink:
+        sink.finish([], {})
+    assert {face["source_id"] for face in lines(out / "faces.jsonl")} == {"a-0a1b2c3d"}
+    assert (other / "x-0a1b2c3d" / "source.json").exists()
+
+
+def test_differences_between_runs_are_named(make: Make) -> None:
+    from streamgate.sinks.manifest import differences, run_record
+
+    record = json.loads(json.dumps(run_record(make.run())))
+    assert differences(record, run_record(make.run())) == []
+    assert differences(record, run_record(make.run(config={"keep": {"top_k": 2}}))) == [
+        "keep.top_k (1, now 2)", 'note ("rtsp://***@cam/1", now unset)',
+    ]  # fmt: skip
+    assert differences(record, run_record(make.run(calibration_id="cal-2"))) == [
+        'calibration_id ("cal-1", now "cal-2")'
+    ]
+    weights = ({"role": "detector", "sha256": "cd" * 32},)
+    assert differences(record, run_record(make.run(weights=weights))) == [
+        "the weights of the detector (sha256 abababababab, now cdcdcdcdcdcd)"
+    ]
+    # Whatever somebody wrote there, it is no traceback.
+    for odd in ({}, {"config": 3, "weights": [1, {}]}, {"config": [], "weights": {}}):
+        assert differences(odd, run_record(make.run()))
