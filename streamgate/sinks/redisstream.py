@@ -115,6 +115,9 @@ class RedisStream:
                 self._add(self._client, item)
                 taken += 1
         except (errors.RedisError, OSError) as error:
+            if isinstance(error, errors.OutOfMemoryError):
+                # What was sent is held for the connection, and counts as the server's memory while it is open.
+                self._client.connection_pool.disconnect(inuse_connections=False)
             return taken, error
         return taken, None
 

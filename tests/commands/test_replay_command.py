@@ -132,7 +132,7 @@ def test_exit_codes_of_a_replay_that_cannot_be(tmp_path: Path, make: Make, start
 def test_a_server_that_fills_up_midway(tmp_path: Path, make: Make, start_redis: Start) -> None:
     out = finished(make, tmp_path / "out", "ab", tracks=60)
     server = start_redis("--maxmemory", "5mb", "--maxmemory-policy", "noeviction")
-    done = inside("replay", out, "--sink", server.url(), "--sink-retry", 0.2)
+    done = inside("replay", out, "--sink", server.url(), "--sink-retry", 3)
     sent = len(server.entries())
     assert done.code == 5 and 0 < sent < 120
     assert f"{sent} of 120 finals delivered" in done.err and "out of memory" in done.err

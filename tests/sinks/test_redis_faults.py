@@ -389,7 +389,7 @@ def test_out_of_memory_delivers_what_fits_in_order(make: Make, start_redis: Star
     server = start_redis("--maxmemory", "5mb", "--maxmemory-policy", "noeviction")
     with (
         pytest.raises(DeliveryError, match="out of memory; raise its maxmemory or trim") as caught,
-        RedisSink(server.url(), make.run(), retry_seconds=SHORT) as sink,
+        RedisSink(server.url(), make.run(), retry_seconds=3) as sink,
     ):
         writer = sink.open_source(make.source("a"))
         large(make, writer, "a", 100)
