@@ -20,12 +20,14 @@ class Line:
             cuts nothing more.
         bytes_per_second: towards the server; None for no limit.
         silent: what the server answers is swallowed.
+        deaf: what goes to the server is swallowed.
     """
 
     port: int = 0
     cut_after: list[int] = field(default_factory=list)
     bytes_per_second: int | None = None
     silent: bool = False
+    deaf: bool = False
     connections: int = 0
 
     @property
@@ -69,7 +71,8 @@ def _forward(client: socket.socket, server: socket.socket, line: Line, cut: int 
             if cut is not None and sent + len(data) > cut:
                 server.sendall(data[: cut - sent])
                 break
-            server.sendall(data)
+            if not line.deaf:
+                server.sendall(data)
             sent += len(data)
             if line.bytes_per_second:
                 time.sleep(len(data) / line.bytes_per_second)

@@ -28,6 +28,7 @@ from streamgate.commands.messages import (
 )
 from streamgate.config import Config, load_config
 from streamgate.errors import DeliveryError, SourceError, StreamgateError, scrub
+from streamgate.finals import undelivered
 from streamgate.gate import Gate
 from streamgate.runtime.processes import Line
 from streamgate.runtime.watchdog import MARGIN_S, within
@@ -71,24 +72,23 @@ class _Work:
         open_places = [place for place in range(len(specs)) if place not in self._state.results]
         if self._state.info is not None and (self._state.closing or not open_places):
             # Nothing is left to read, so no networks are needed.
-            with self._disk(self._state.info, config) as disk:
-                self._finish(disk)
-            self._line.send(Done(self._stop.is_set()))
+            with SinkGroup(self._sinks(self._disk(self._state.info, config), self._state.info)) as sink:
+                missing = self._finish(sink)
+            self._line.send(Done(self._stop.is_set(), missing))
             return
         with Gate(models=self._request.models, device=self._request.device, config=config) as gate:
             self._tell_about(gate)
             info = gate.run_info()
             disk = self._disk(info, config)
-            sinks: list[Sink] = [disk, *(self._sink(url, info) for url in self._request.sinks)]
-            with SinkGroup(sinks) as sink:
+            with SinkGroup(self._sinks(disk, info)) as sink:
                 if self._state.lock is None:
                     if self._request.shard is not None:
                         write_part(self._request.out, self._request.shard, info)
                     self._line.send(Locked(info, config.model_dump(mode="json")), disk.lock.fileno())
                 self._pass_over_done(disk, specs)
                 self._read(gate, sink, specs)
-                undelivered = self._finish(sink)
-        self._line.send(Done(self._stop.is_set(), undelivered))
+                missing = self._finish(sink)
+        self._line.send(Done(self._stop.is_set(), missing))
 
     def _config(self) -> Config:
         if self._state.config is not None:
@@ -139,12 +139,19 @@ class _Work:
             begun=lambda: self._line.send(Begun()),
         )
 
+    def _sinks(self, disk: DiskSink, info: RunInfo) -> list[Sink]:
+        return [disk, *(self._sink(url, info) for url in self._request.sinks)]
+
     def _sink(self, url: str, info: RunInfo) -> Sink:
         return open_sink(
             url,
             info,
             retry_seconds=self._request.sink_retry_s,
             results=self._request.out,
+            # A process before this one may have committed what it did not live to send.
+            resumed=self._request.resume or self._state.begun,
+            probe=not self._state.begun,
+            recover=partial(undelivered, self._request.out),
             hurry=self._stop,
             say=lambda text: self._line.send(Note(text, warning=True)),
         )

@@ -10,6 +10,13 @@ from pathlib import Path
 from streamgate.records import dumps
 from streamgate.sinks import files
 
+_NAME = "delivered.jsonl"
+
+
+def remove_delivered(house: Path) -> None:
+    """Forget what an earlier run delivered: the results in the folder are no longer its. Raises OSError."""
+    (house / _NAME).unlink(missing_ok=True)
+
 
 class Delivered:
     """Sources delivered to one destination, by their ids. Thread-safe.
@@ -23,7 +30,7 @@ class Delivered:
     """
 
     def __init__(self, house: Path | None, destination: str) -> None:
-        self._path = None if house is None else house / "delivered.jsonl"
+        self._path = None if house is None else house / _NAME
         self._destination = destination
         self._mutex = threading.Lock()
         self._delivered: set[str] = set()
@@ -34,7 +41,7 @@ class Delivered:
             return
         if not keep:
             with suppress(OSError):
-                self._path.unlink(missing_ok=True)
+                remove_delivered(self._path.parent)
             return
         with suppress(OSError):
             for line in self._path.read_bytes().splitlines():

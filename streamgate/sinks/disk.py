@@ -34,6 +34,7 @@ from streamgate.report.notes import NOTES_NAME, SourceNotes
 from streamgate.sinks import files
 from streamgate.sinks.base import RunInfo, SourceInfo, SourceResult
 from streamgate.sinks.committed import committed_result
+from streamgate.sinks.delivered import remove_delivered
 from streamgate.sinks.derive import derive
 from streamgate.sinks.images import encode
 from streamgate.sinks.manifest import DERIVED, Manifest, differences, run_record
@@ -257,6 +258,7 @@ class DiskSink:
                 files.remove_listed(self._out, self._manifest.paths())
                 remove_templates(self._house)
                 remove_ledger(self._house)
+                remove_delivered(self._house)
             owned = tuple(sorted({*DERIVED, *(self._manifest.owned if self._resume else ())}))
             self._manifest = Manifest(self._house, run_record(self._run), owned, kept)
             self._manifest.write()

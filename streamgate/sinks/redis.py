@@ -66,6 +66,7 @@ class RedisSink:
             sources were delivered.
         resumed: sources of `results` may have been committed by an earlier process: those that it did not deliver are
             sent in `finish`.
+        probe: whether entering looks for the server. In the middle of a run there is no use in knowing it then.
         recover: reads sources from the results again: given the ids that are not wanted, it yields the others.
         hurry: once set, a fault is not waited for: the run is to end.
         say: told of faults and their ends while the run goes on, a line each.
@@ -86,6 +87,7 @@ class RedisSink:
         retry_seconds: float = RETRY_SECONDS,
         results: Path | None = None,
         resumed: bool = False,
+        probe: bool = True,
         recover: Recover | None = None,
         hurry: threading.Event | None = None,
         say: Callable[[str], None] = lambda line: None,
@@ -98,6 +100,7 @@ class RedisSink:
         self._jpeg_quality = jpeg_quality
         self._results = results
         self._resumed = resumed
+        self._probe = probe
         self._recover = recover
         self._delivered = Delivered(None if results is None else results / ".streamgate", self._stream.location)
         self._say = say
@@ -107,7 +110,7 @@ class RedisSink:
         """When the server last took nothing of a source (monotonic); None while it does."""
 
     def __enter__(self) -> Self:
-        if problem := self._courier.reach():
+        if self._probe and (problem := self._courier.reach()):
             self._stream.close()
             if self._hurry.is_set():
                 raise KeyboardInterrupt

@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from command import inside, lines, streamgate
+from faulty_line import line_to
 from hostile import run_limited
 from hostile_videos import clip_bytes
 from media import plain_frames, write_clip
@@ -93,6 +95,44 @@ def test_a_run_whose_redis_is_away_is_complete_on_disk_and_replayed(tmp_path: Pa
     assert len(server.entries(":s3cret-pw@")) == 2
     for path in (tmp_path / "out").rglob("*"):
         assert path.is_dir() or b"s3cret-pw" not in path.read_bytes()
+
+
+def test_a_run_killed_while_it_sends_is_resumed_and_every_final_arrives(tmp_path: Path, start_redis: Start) -> None:
+    server, models = start_redis(), standard_models()
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        (tmp_path / "in" / f"clip{number}.mp4").write_bytes(clip_bytes() + b"\0\0\0\x09free" + bytes([number]))
+    out = tmp_path / "out"
+    with line_to(server.port) as line:
+        command = ["run", tmp_path / "in", "-o", out, "--sink", f"{line.url}?socket_timeout=60"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "streamgate", *map(str, command)],
+            env=os.environ | {"STREAMGATE_MODELS": str(models)}, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            until(lambda: (out / ".streamgate" / "manifest.json").exists())
+            line.deaf = True
+            # The first source is committed, and its events get lost on the way.
+            until(lambda: list(out.glob("*/source.json")))
+        finally:
+            process.kill()
+            process.wait()
+    command[-1] = server.url()
+    done = streamgate(*command, "--resume", models=models)
+    assert done.code == 0, done.err
+    records = lines(out / "faces.jsonl")
+    assert len(records) == 3
+    assert {entry["id"].decode() for entry in server.entries()} == {record["id"] for record in records}
+    sent = len(server.entries())
+    again = streamgate(*command, "--resume", models=models)
+    assert again.code == 0 and len(server.entries()) == sent
+
+
+def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.01)
 
 
 def test_what_is_damaged_is_named_and_the_rest_sent(tmp_path: Path, make: Make, start_redis: Start) -> None:
