@@ -31,7 +31,7 @@ def measure(kept: Path, clip: Path, preset: str, models: str) -> dict[str, list[
     from streamgate.networks import Networks
     from streamgate.runtime.inference import Inference, calibration_of
     from streamgate.runtime.scoring import FaceScorer
-    from streamgate.selection.steps import run_together
+    from streamgate.selection.steps import no_floor, run_together
     from streamgate.sources import open_source
 
     best = {}
@@ -55,7 +55,7 @@ def measure(kept: Path, clip: Path, preset: str, models: str) -> dict[str, list[
                 for _ in range(DRAWS):
                     moved = (points + rng.normal(0.0, SHIFT * eye, points.shape)).astype(np.float32)
                     candidate = Candidate(track_id, face.pts, Face(np.array(face.box, np.float32), moved, 1.0))
-                    run_together([scorer.score(candidate, frame.picture, 0.0, full=True)], inference)
+                    run_together([scorer.score(candidate, frame.picture, no_floor, full=True)], inference)
                     if candidate.quality is not None:
                         tried.append(round(candidate.quality, 3))
                 found[str(track_id)] = [value(face), *tried]

@@ -58,7 +58,11 @@ def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @cli.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("-o", "--out", default="streamgate-out", show_default=True, help="Folder for the results.")
-@click.option("--top-k", type=int, metavar="N", help="Best faces kept per track.")
+@click.option("--top-k", type=int, metavar="N", help="Best faces kept of each track, or of what --per says.")
+@click.option(
+    "--per", type=click.Choice(["track", "person"]), help="Whose best faces: a person's come from all sources together."
+)
+@click.option("--poses", type=click.Choice(["frontal", "all"]), help="all: best faces for each bin of yaw and pitch.")
 @click.option("--min-size", type=float, metavar="PX", help="Smallest face: shorter side of its box in source pixels.")
 @click.option("--max-yaw", type=float, metavar="DEG", help="How far a kept face may be turned to a side.")
 @click.option(
@@ -90,6 +94,8 @@ def run(
     inputs: tuple[str, ...],
     out: str,
     top_k: int | None,
+    per: str | None,
+    poses: str | None,
     min_size: float | None,
     max_yaw: float | None,
     crops: tuple[str, ...],
@@ -127,6 +133,8 @@ def run(
         shard=part,
         flags={
             "keep.top_k": top_k,
+            "keep.per": per,
+            "keep.poses": poses,
             "gate.min_size": min_size,
             "gate.max_yaw": max_yaw,
             "output.crops": crops or None,

@@ -21,6 +21,7 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Scalar = Annotated[float, Field(ge=0, le=100)]
 Degrees = Annotated[float, Field(gt=0, le=90)]
+Angle = Annotated[float, Field(gt=-90, lt=90)]
 Weight = Annotated[float, Field(ge=0, le=100)]
 MeasureName = Literal[
     "serfiq", "ifqa", "yaw", "pitch", "roll", "size", "edge", "sharpness", "exposure", "occlusion", "eyes"
@@ -166,11 +167,25 @@ class SmoothingConfig(_Section):
 
 
 class KeepConfig(_Section):
-    """How many faces of a track are kept."""
+    """How many faces of a track or person are kept, and which of them are too many."""
 
+    per: Literal["track", "person"]
     top_k: Annotated[int, Field(ge=1, le=1000)]
     min_gap_seconds: Annotated[float, Field(ge=0, le=3600)]
+    duplicate_cosine: Annotated[float, Field(ge=0, le=2)]
+    duplicate_bits: Annotated[int, Field(ge=0, le=63)]
+    poses: Literal["frontal", "all"]
+    yaw_edges: tuple[Angle, ...]
+    pitch_edges: tuple[Angle, ...]
     fallback: Literal["none", "best"]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> KeepConfig:
+        for name in ("yaw_edges", "pitch_edges"):
+            edges = getattr(self, name)
+            if list(edges) != sorted(set(edges)):
+                raise ValueError(f"{name} must ascend, got {list(edges)}")
+        return self
 
 
 class SerfiqConfig(_Section):
@@ -253,6 +268,12 @@ class Config(_Section):
     live: LiveConfig
 
     @model_validator(mode="after")
+    def _persons_known(self) -> Config:
+        if self.keep.per == "person" and self.identity.store == "none":
+            raise ValueError("keep.per = person needs to know who is who: set identity.store to session or disk")
+        return self
+
+    @model_validator(mode="after")
     def _windows_fit(self) -> Config:
         if self.candidates.lookback_s < self.detection.interval_s:
             raise ValueError(
@@ -288,20 +309,34 @@ def load_config(
         settings: `key=value` texts, keys dotted, values as in TOML (`keep.fallback=best` needs no quotes).
         flags: dotted key -> value of named flags, which win; None values are ignored.
 
+    With `keep.poses` = "all" the limits of yaw and pitch go up to 90 and their weights to 0, unless a setting or flag
+    gives them.
+
     Raises:
         UsageError: unknown preset or key, value outside its range, contradicting values.
     """
     tree = _read_preset(preset)
+    settings = list(settings)
     for setting in settings:
         key, value = _parse_setting(setting)
         _assign(tree, key, value, f"--set {setting}")
     for key, value in (flags or {}).items():
         if value is not None:
             _assign(tree, key, value, key)
+    if tree["keep"]["poses"] == "all":
+        given = {_parse_setting(setting)[0] for setting in settings}
+        given.update(key for key, value in (flags or {}).items() if value is not None)
+        for key, value in _ALL_POSES.items():
+            if key not in given:
+                _assign(tree, key, value, key)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise UsageError(_explain(error, preset)) from None
+
+
+_ALL_POSES = {"gate.max_yaw": 90.0, "gate.max_pitch": 90.0, "fusion.yaw": 0.0, "fusion.pitch": 0.0}
+"""What `keep.poses=all` makes of these keys where they were not given: a turned head is no fault then."""
 
 
 def _read_preset(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:

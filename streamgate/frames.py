@@ -283,6 +283,8 @@ class Candidate:
     """RGB uint8 (S, S, 3), FFHQ-aligned, lossless; only while the candidate may still be kept."""
     arcface: Array | None = None
     """RGB uint8 (112, 112, 3), where that crop is asked for; as long as `crop`."""
+    phash: int | None = None
+    """Perceptual hash of brows to chin, 63 bits; of what may be kept only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +337,10 @@ class BestShot:
     """How `image` is to be written."""
     crops: Mapping[str, Crop] = field(default_factory=dict)
     """Further pictures by name, in the order of `CROP_NAMES`."""
+    phash: int | None = None
+    """Perceptual hash of brows to chin, 63 bits (`selection.fingerprint`)."""
+    pose_bin: str | None = None
+    """The bin of yaw and pitch that it was kept for, with `keep.poses` = "all"."""
 
     @property
     def id(self) -> str:

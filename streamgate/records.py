@@ -59,9 +59,11 @@ def face_record(shot: BestShot, image: str | None) -> Record:
         captured_at, box [4], landmarks [5][2], detection_score, pose {yaw, pitch, roll} | null,
         measures {NAME: {raw, scalar, status}}, quality, quality_smoothed, quality_context, calibration_id,
         gate {passed, reasons}, image, track {first_pts, last_pts, frames_seen, frames_scored}, upscaled, name,
-        person_rank, crops {NAME: {image, size [2], upscaled, quality, box [4] | null}}
+        person_rank, crops {NAME: {image, size [2], upscaled, quality, box [4] | null}}, pose_bin, phash
 
     `upscaled` says how many times the picture was enlarged where the source was smaller, else null.
+    `pose_bin` names the yaw and pitch, in degrees, of the bin that the face was kept for with `keep.poses` = all.
+    `phash` is 16 hex digits: hashes of faces that look alike differ in few of 63 bits.
     `crops` lists every picture written of this face, ffhq (`image`) first; empty where there are no files. Its
     `size` is [width, height], `quality` the encoder's (null: nothing was lost), `box` what a crop that is not
     aligned shows of the upright source frame.
@@ -93,6 +95,8 @@ def face_record(shot: BestShot, image: str | None) -> Record:
         "name": shot.name,
         "person_rank": None,
         "crops": {} if image is None else _crops(shot, image),
+        "pose_bin": shot.pose_bin,
+        "phash": None if shot.phash is None else f"{shot.phash:016x}",
     }
 
 
@@ -204,6 +208,8 @@ def missed_record(track: Mapping[str, Any], source: str, calibration_id: str) ->
         "name": None,
         "person_rank": None,
         "crops": {},
+        "pose_bin": None,
+        "phash": None,
         "rejected": dict(track["rejected"]),
     }
 

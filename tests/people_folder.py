@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from streamgate.config import load_config
 from streamgate.frames import BestShot, Face, GateResult, Measure, Template, TrackEnd, TrackInfo
 from streamgate.sinks import RunInfo, SourceInfo, SourceResult
 from streamgate.sinks.base import IdentityInfo
 from streamgate.sinks.disk import DiskSink
 
 THRESHOLD = 0.5
-RUN = RunInfo(
-    {"keep": {"per": "track", "top_k": 1}}, ("serfiq",), {}, "cal-1", (), {}, IdentityInfo("disk", THRESHOLD)
-)
+RUN = RunInfo({}, ("serfiq",), {}, "cal-1", (), {}, IdentityInfo("disk", THRESHOLD))
 
 
 def template(vector: np.ndarray | list[float], weight: float = 0.8, agreement: float = 0.95) -> Template:
@@ -32,12 +31,13 @@ def person(number: int, turned: float = 0.0, size: int = 8) -> Template:
     return template(vector)
 
 
-Tracks = Mapping[int, tuple[float, float, Template | None]]
-"""Track id -> first pts, last pts, template."""
+Tracks = Mapping[int, tuple]
+"""Track id -> first pts, last pts, template, and perhaps what it keeps: (quality, hash, perhaps embedding) each."""
 
 
-def ended(name: str, track_id: int, span: tuple[float, float], found: Template | None, kept: int = 1) -> TrackEnd:
-    track = TrackInfo(track_id, *span, 20, 5)
+def ended(name: str, track_id: int, first: float, last: float, found: Template | None, kept: list = ()) -> TrackEnd:
+    track = TrackInfo(track_id, first, last, 20, 5)
+    looks = kept or [(90.0 - track_id, None)]
     shots = tuple(
         BestShot(
             image=np.full((8, 8, 3), 40 * track_id % 255, np.uint8),
@@ -45,17 +45,19 @@ def ended(name: str, track_id: int, span: tuple[float, float], found: Template |
             source_id=f"{name}-0a1b2c3d",
             track=track,
             rank=rank,
-            pts_seconds=span[0],
+            pts_seconds=first + rank / 10,
             face=Face(np.array([0, 0, 10, 10], np.float32), np.zeros((5, 2), np.float32), 0.9),
             pose=None,
             measures={"serfiq": Measure.ok(0.89, 91.0)},
-            quality=90.0 - track_id,
-            quality_smoothed=90.0 - track_id - rank,
+            quality=look[0],
+            quality_smoothed=look[0],
             quality_context=80.0,
             calibration_id="cal-1",
             gate=GateResult(True),
+            phash=look[1],
+            embedding=look[2] if len(look) > 2 else None if found is None else found.vector,
         )
-        for rank in range(1, kept + 1)
+        for rank, look in enumerate(looks, 1)
     )
     return TrackEnd(track, shots, {}, (), f"{name}-0a1b2c3d", template=found)
 
@@ -67,16 +69,23 @@ class Out:
         self.path = path
         self.run_info = RUN
 
+    def keep(self, **values: object) -> Out:
+        """What later runs keep."""
+        keep = load_config().keep.model_copy(update=values)
+        identity = replace(RUN.identity, keep=keep)
+        self.run_info = replace(RUN, config={"keep": keep.model_dump(mode="json")}, identity=identity)
+        return self
+
     def run(self, sources: Mapping[str, Tracks], **identity: object) -> Out:
         """A run over sources by name."""
-        run = replace(self.run_info, identity=replace(RUN.identity, **identity))  # type: ignore[arg-type]
+        run = replace(self.run_info, identity=replace(self.run_info.identity, **identity))  # type: ignore[arg-type]
         with DiskSink(self.path, run, overwrite=True) as sink:
             results = []
             for name, tracks in sources.items():
                 info = SourceInfo(f"in/{name}.mp4", f"{name}-0a1b2c3d")
                 writer = sink.open_source(info)
-                for track_id, (first, last, found) in tracks.items():
-                    writer.track(ended(name, track_id, (first, last), found))
+                for track_id, track in tracks.items():
+                    writer.track(ended(name, track_id, *track))
                 results.append(SourceResult(info, kept=len(tracks), tracks=len(tracks)))
                 writer.commit(results[-1])
             sink.finish(results, {})

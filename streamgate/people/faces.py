@@ -1,6 +1,8 @@
 """The kept faces of a run by person: faces.jsonl with who it is, and persons.jsonl.
 
-Both follow from the committed sources and the ledger alone, so a decision by hand only writes them again.
+Both follow from the committed sources and the ledger, so a decision by hand only writes them again. With `keep.per` =
+person the best few of all that a person's tracks keep are listed; pictures of the others stay where they are, for a
+decision can bring them back.
 """
 
 from __future__ import annotations
@@ -9,8 +11,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamgate.people.persons import People, read_lines
+from streamgate.config import KeepConfig
+from streamgate.people.persons import People, damaged, read_lines
+from streamgate.people.templates import load_identity
 from streamgate.records import SCHEMA, Record, dumps
+from streamgate.selection.duplicates import Look, NearDuplicates
 from streamgate.sinks import files
 
 FaceKey = tuple[str, int, int]
@@ -27,6 +32,8 @@ class PersonFace:
     quality: float | None
     pts_seconds: float
     image: str | None
+    pose_bin: str | None
+    look: Look
 
     @property
     def order(self) -> tuple[float, float, str, float, int]:
@@ -34,13 +41,14 @@ class PersonFace:
         return (-(self.quality_smoothed or 0.0), -(self.quality or 0.0), self.key[0], self.pts_seconds, self.key[1])
 
 
-def write_people(out: Path, source_ids: Iterable[str], people: People) -> int:
+def write_people(out: Path, source_ids: Iterable[str], people: People, keep: KeepConfig | None = None) -> int:
     """Write OUT/faces.jsonl and OUT/persons.jsonl, each atomically; returns the number of persons. Raises SinkError.
 
-    Memory is linear in the kept faces, a few figures each.
+    `keep` says how many faces of a person are listed; all without it. Memory is linear in the kept faces, a few
+    figures each, and their embeddings where faces of a person are compared.
     """
     committed = sorted(set(source_ids))
-    by_person = _by_person(out, committed, people)
+    by_person = _by_person(out, committed, people, keep)
     places = {face.key: place for faces in by_person.values() for place, face in enumerate(faces, 1)}
     path = out / "faces.jsonl"
     with files.sink_errors(path), files.atomic_writer(path) as target:
@@ -48,7 +56,8 @@ def write_people(out: Path, source_ids: Iterable[str], people: People) -> int:
             for record in read_lines(out / source_id / "faces.jsonl"):
                 record["person_id"] = people.person_of(source_id, record["track_id"])
                 record["person_rank"] = places.get((source_id, record["track_id"], record["rank"]))
-                target.write(dumps(record).encode() + b"\n")
+                if record["person_rank"] is not None or record["person_id"] is None:
+                    target.write(dumps(record).encode() + b"\n")
     records = list(person_records(people, by_person))
     path = out / "persons.jsonl"
     with files.sink_errors(path):
@@ -56,9 +65,9 @@ def write_people(out: Path, source_ids: Iterable[str], people: People) -> int:
     return len(records)
 
 
-def read_people(out: Path, source_ids: Iterable[str], people: People) -> list[Record]:
+def read_people(out: Path, source_ids: Iterable[str], people: People, keep: KeepConfig | None = None) -> list[Record]:
     """What `write_people` would write into persons.jsonl. Raises SinkError."""
-    return list(person_records(people, _by_person(out, sorted(set(source_ids)), people)))
+    return list(person_records(people, _by_person(out, sorted(set(source_ids)), people, keep)))
 
 
 def person_records(people: People, faces: dict[str, list[PersonFace]]) -> Iterator[Record]:
@@ -101,21 +110,42 @@ def person_records(people: People, faces: dict[str, list[PersonFace]]) -> Iterat
         }
 
 
-def _by_person(out: Path, committed: Iterable[str], people: People) -> dict[str, list[PersonFace]]:
+def _by_person(
+    out: Path, committed: Iterable[str], people: People, keep: KeepConfig | None
+) -> dict[str, list[PersonFace]]:
     """The listed faces of each person, best first."""
+    compared = keep is not None and keep.per == "person"
     found: dict[str, list[PersonFace]] = {}
     for source_id in committed:
-        for face in _faces(out, source_id, people):
+        for face in _faces(out, source_id, people, compared=compared):
             found.setdefault(face.person_id, []).append(face)
-    for faces in found.values():
+    for person, faces in found.items():
         faces.sort(key=lambda face: face.order)
+        if keep is not None and compared:
+            found[person] = _best(faces, keep)
     return found
 
 
-def _faces(out: Path, source_id: str, people: People) -> Iterator[PersonFace]:
-    for record in read_lines(out / source_id / "faces.jsonl"):
+def _best(faces: Iterable[PersonFace], keep: KeepConfig) -> list[PersonFace]:
+    """The best `keep.top_k` of each pose bin that look different. They lie apart in time already, in their tracks."""
+    duplicates = NearDuplicates.of(keep)
+    chosen: list[PersonFace] = []
+    for face in faces:
+        beside = [other for other in chosen if other.pose_bin == face.pose_bin]
+        if len(beside) < keep.top_k and not any(duplicates.alike(face.look, other.look) for other in beside):
+            chosen.append(face)
+    return chosen
+
+
+def _faces(out: Path, source_id: str, people: People, *, compared: bool) -> Iterator[PersonFace]:
+    """The kept faces of a source that are somebody's; with `compared` they know what they look like."""
+    embeddings = load_identity(out / ".streamgate", source_id).faces if compared else {}
+    path = out / source_id / "faces.jsonl"
+    for record in read_lines(path):
         person = people.person_of(source_id, record["track_id"])
-        if person is not None:
+        if person is None:
+            continue
+        try:
             yield PersonFace(
                 (source_id, record["track_id"], record["rank"]),
                 person,
@@ -123,5 +153,11 @@ def _faces(out: Path, source_id: str, people: People) -> Iterator[PersonFace]:
                 record["quality"],
                 record["pts_seconds"],
                 record["image"],
+                record["pose_bin"],
+                Look(
+                    None if record["phash"] is None else int(record["phash"], 16),
+                    embeddings.get((record["track_id"], record["rank"])),
+                ),
             )
-
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged(path) from error

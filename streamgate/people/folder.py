@@ -8,6 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pydantic import ValidationError
+
+from streamgate.config import KeepConfig
 from streamgate.errors import SinkError, UsageError
 from streamgate.people.faces import read_people, write_people
 from streamgate.people.ledger import GROUPS_NAME, Ledger, TrackKey
@@ -63,16 +66,18 @@ class PeopleFolder:
         self._derive()
 
     def _derive(self) -> None:
-        committed = Manifest.read(self._house).present()
-        persons = write_people(self._out, committed, known_people(self._out, committed))
+        manifest = Manifest.read(self._house)
+        committed = manifest.present()
+        persons = write_people(self._out, committed, known_people(self._out, committed), _keep(manifest))
         _count_in_summary(self._out / "summary.json", persons)
 
 
 def list_people(out: Path) -> list[Record]:
     """The lines of persons.jsonl as they follow from all decisions so far. Raises UsageError, SinkError."""
     _need_people(out)
-    committed = Manifest.read(out / ".streamgate").present()
-    return read_people(out, committed, known_people(out, committed))
+    manifest = Manifest.read(out / ".streamgate")
+    committed = manifest.present()
+    return read_people(out, committed, known_people(out, committed), _keep(manifest))
 
 
 def track_of(text: str) -> TrackKey:
@@ -82,6 +87,14 @@ def track_of(text: str) -> TrackKey:
     if found is None or not parts[0]:
         raise UsageError(f"{text!r} names no track; write SOURCE_ID/NUMBER as `streamgate people OUT` lists them")
     return parts[0], int(found[1])
+
+
+def _keep(manifest: Manifest) -> KeepConfig | None:
+    """How many faces the run keeps of each person; None where it does not say."""
+    try:
+        return KeepConfig.model_validate(manifest.run["config"]["keep"])
+    except (KeyError, TypeError, ValidationError):
+        return None
 
 
 def _need_people(out: Path) -> None:

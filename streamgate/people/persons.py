@@ -19,7 +19,7 @@ from streamgate.frames import Template
 from streamgate.people.ledger import Ledger, TrackKey
 from streamgate.people.linkage import Linkage, TrackSpan, link
 from streamgate.people.template import is_sure
-from streamgate.people.templates import load_templates
+from streamgate.people.templates import load_identity
 from streamgate.sinks import files
 
 
@@ -62,7 +62,7 @@ def find_people(out: Path, source_ids: Iterable[str], threshold: float, *, settl
     tracks: list[KeptTrack] = []
     templates: list[Template | None] = []
     for source_id in sorted(set(source_ids)):
-        known = load_templates(house, source_id)
+        known = load_identity(house, source_id).templates
         for track in kept_tracks(out, source_id):
             tracks.append(track)
             templates.append(known.get(track.track_id))
@@ -89,7 +89,7 @@ def kept_tracks(out: Path, source_id: str) -> Iterator[KeptTrack]:
                 first, last = float(record["first_pts"]), float(record["last_pts"])
                 found.append(KeptTrack(source_id, int(record["track_id"]), first, last))
         except (KeyError, TypeError, ValueError) as error:
-            raise _damaged(path) from error
+            raise damaged(path) from error
     yield from sorted(found, key=lambda track: track.track_id)
 
 
@@ -100,9 +100,9 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise _damaged(path) from error
+                raise damaged(path) from error
             if not isinstance(record, dict):
-                raise _damaged(path)
+                raise damaged(path)
             yield record
 
 
@@ -140,5 +140,6 @@ def _owners(ids: Sequence[str], ledger: Ledger) -> list[int]:
     return [first.setdefault(ledger.persons.get(group, group), place) for place, group in enumerate(ids)]
 
 
-def _damaged(path: Path) -> SinkError:
+def damaged(path: Path) -> SinkError:
+    """The error for a file of a committed source that is not as it was written."""
     return SinkError(f"{path} is damaged; remove the folder {path.parent} and run its source again")

@@ -6,13 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from streamgate.config import GateConfig
-from streamgate.frames import Evidence, Face, GateResult, Measure, Status
+from streamgate.frames import Evidence, Face, GateResult, Measure, Pose, Status
 
 REASONS = (
     "serfiq_low", "ifqa_low", "yaw", "pitch", "small", "edge", "blurred", "dark", "bright", "occluded",
     "eyes_closed",
 )  # fmt: skip
 """Why a face does not pass, in the order in which records list them."""
+
+
+TURNED = 35.0
+"""Degrees of yaw or pitch beyond which an eye or half the mouth is out of sight."""
+
+_FRONTAL_REASONS = ("serfiq_low", "occluded", "eyes_closed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,8 @@ class GateRules:
 
     config: GateConfig
     names: tuple[str, ...]
+    all_poses: bool = False
+    """Turned heads are wanted: what networks say of them that learned on frontal faces turns none away."""
 
     def judge(
         self, face: Face, evidence: Evidence, measures: Mapping[str, Measure], width: int, height: int
@@ -53,6 +61,13 @@ class GateRules:
         floor("dark" if (evidence.mean_luma or 0.0) < 128.0 else "bright", scalar("exposure"), config.min_exposure)
         floor("occluded", scalar("occlusion"), config.min_occlusion)
         floor("eyes_closed", scalar("eyes"), config.min_eyes)
+        if self.all_poses and evidence.pose is not None and _is_turned(evidence.pose):
+            for reason in _FRONTAL_REASONS:
+                found.pop(reason, None)
         complete = all(measures[name].status is Status.OK for name in self.names)
         reasons = tuple(reason for reason in REASONS if reason in found)
         return GateResult(complete and not found, reasons, max(found.values(), default=0.0))
+
+
+def _is_turned(pose: Pose) -> bool:
+    return max(abs(pose.yaw), abs(pose.pitch)) > TURNED

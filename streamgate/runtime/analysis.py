@@ -172,6 +172,8 @@ class Analysis:
             embedding=candidate.evidence.embedding if keeps_identity else None,
             ifqa_map=candidate.evidence.ifqa_map,
             crops=crops,
+            phash=candidate.phash,
+            pose_bin=ranked.pose_bin,
         )
 
     def _drain(self, selector: TrackSelector) -> None:

@@ -19,8 +19,9 @@ from streamgate.quality.measures import Fusion, measure_all
 from streamgate.quality.pixels import look_at
 from streamgate.quality.pose import angle_scalar
 from streamgate.quality.proxy import yaw_proxy
+from streamgate.selection.fingerprint import HASH_SIDE, hash_matrix, perceptual_hash
 from streamgate.selection.spill import PictureStore
-from streamgate.selection.steps import Ask, Steps
+from streamgate.selection.steps import Ask, Floor, Steps
 from streamgate.tracking.overlap import iou
 
 THUMBNAIL_SIDE = 128
@@ -50,7 +51,7 @@ class FaceScorer:
         self.pictures = PictureStore()
         self._config = config
         self._calibration = calibration
-        self._rules = GateRules(config.gate, self.names)
+        self._rules = GateRules(config.gate, self.names, config.keep.poses == "all")
         self._fusion = Fusion.of(config.fusion, self.names)
         self._wants_ifqa = "ifqa" in self.names
         self._sampled_head = sampled_head
@@ -67,10 +68,10 @@ class FaceScorer:
         candidate.bound = self._fusion.bound(guessed)
         return 0.0 if candidate.gate.reasons else self._fusion.bound(guessed, candidate.ceilings)
 
-    def score(self, candidate: Candidate, picture: Picture, floor: float, *, full: bool) -> Steps:
+    def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
         """Refine, look, turn, recognise, rank: dear steps come last and only when the cheap ones let through.
 
-        Without `full` it stops when the gate fails or when quality cannot exceed `floor` any more.
+        Without `full` it stops when the gate fails or when quality cannot exceed `floor` of it any more.
         """
         if self._config.candidates.refine and not candidate.refined:
             found = yield from self.refine(picture, candidate.face)
@@ -138,6 +139,14 @@ class FaceScorer:
             return None
         return picture.warp(matrix, THUMBNAIL_SIDE)
 
+    def fingerprint(self, candidate: Candidate, picture: Picture) -> int | None:
+        """The perceptual hash of the face; None where its landmarks define no square."""
+        try:
+            matrix = hash_matrix(candidate.face.landmarks)
+        except ValueError:
+            return None
+        return perceptual_hash(picture.warp(matrix, HASH_SIDE))
+
     def crop_side(self, face: Face) -> int:
         """Side of the kept picture in pixels."""
         size = self._config.output.size
@@ -147,11 +156,12 @@ class FaceScorer:
         """How many times larger the kept picture is than the face's square in the source, at least 1.0."""
         return max(1.0, self.crop_side(candidate.face) / max(ffhq_side(candidate.face.landmarks), 1.0))
 
-    def _hopeless(self, candidate: Candidate, picture: Picture, floor: float, full: bool) -> bool:
+    def _hopeless(self, candidate: Candidate, picture: Picture, floor: Floor, full: bool) -> bool:
         self._conclude(candidate, picture)
         if full:
             return False
-        return bool(candidate.gate.reasons) or self._fusion.bound(candidate.measures, candidate.ceilings) <= floor
+        bound = self._fusion.bound(candidate.measures, candidate.ceilings)
+        return bool(candidate.gate.reasons) or bound <= floor(candidate)
 
     def _conclude(self, candidate: Candidate, picture: Picture) -> None:
         candidate.measures = measure_all(candidate.evidence, self._calibration)

@@ -8,7 +8,7 @@ from streamgate.config import Config
 from streamgate.frames import Array, Candidate, Face, ScoredFace
 from streamgate.networks.alignment import ARCFACE_TEMPLATE, ffhq_matrix
 from streamgate.runtime.scoring import FaceScorer, enlarged
-from streamgate.selection.steps import Ask, Infer, Steps, run_together
+from streamgate.selection.steps import Ask, Infer, Steps, no_floor, run_together
 from streamgate.sources.picture import picture_of_rgb
 
 
@@ -24,7 +24,7 @@ def score_picture(
     faces = enlarged(strong, thumbnail, picture)
     faces.sort(key=lambda face: -float((face.box[2] - face.box[0]) * (face.box[3] - face.box[1])))
     candidates = [Candidate(0, 0.0, face) for face in faces]
-    run_together([scorer.score(one, picture, 0.0, full=full) for one in candidates], infer)
+    run_together([scorer.score(one, picture, no_floor, full=full) for one in candidates], infer)
     return [_scored(one, scorer.crop(one, picture)) for one in candidates]
 
 

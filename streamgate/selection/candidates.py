@@ -10,17 +10,20 @@ there.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from streamgate.config import Config
 from streamgate.frames import Array, Candidate, Face, Frame, Picture
 from streamgate.people.template import TemplateSum
+from streamgate.quality.proxy import yaw_proxy
 from streamgate.selection.keeper import Keeper
 from streamgate.selection.nearmisses import NearMisses
-from streamgate.selection.steps import Steps
+from streamgate.selection.poses import PoseBins
+from streamgate.selection.steps import Ask, Floor, Steps, no_floor
 
 TRIES = 3
 """Faces of a bucket that may fail early (a bad pose, say) before the bucket is given up."""
@@ -38,12 +41,16 @@ class CandidateScorer(Protocol):
         """Fill in what needs no network; returns the promise: the quality at best, head turns guessed."""
         ...
 
-    def score(self, candidate: Candidate, picture: Picture, floor: float, *, full: bool) -> Steps:
+    def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
         """Score step by step. Stops early when the gate fails or quality cannot exceed `floor`, unless `full`."""
         ...
 
     def crop(self, candidate: Candidate, picture: Picture) -> Array:
         """The picture to be kept."""
+        ...
+
+    def fingerprint(self, candidate: Candidate, picture: Picture) -> int | None:
+        """The perceptual hash of what may be kept; None where its landmarks define none."""
         ...
 
     def thumbnail(self, candidate: Candidate, picture: Picture) -> Array | None:
@@ -76,6 +83,7 @@ class TrackSelector:
         self.keeper = Keeper(config.keep, config.smoothing, scorer.crop)
         self.near_misses = NearMisses(near_misses, lambda candidate, picture: scorer.thumbnail(candidate, picture))
         self.template = TemplateSum() if config.identity.store != "none" else None
+        self._bins = PoseBins.of(config.keep)
         self.first_pts = 0.0
         self.last_pts = 0.0
         self.frames_seen = 0
@@ -159,7 +167,7 @@ class TrackSelector:
             judged = self._bucket_start
         self.keeper.prune(judged)
         if final and self._fallback is not None and not self.keeper.finish():
-            yield from self._score(self._fallback, 0.0, full=True)
+            yield from self._score(self._fallback, no_floor, full=True)
             self._offer(self._fallback)
         self._let_go(np.inf if final else judged - self._config.smoothing.short_s)
 
@@ -196,7 +204,7 @@ class TrackSelector:
         glimpses = list(self._glimpses)
         for glimpse in glimpses:
             if not glimpse.scored:
-                yield from self._score(glimpse, 0.0, full=True)
+                yield from self._score(glimpse, no_floor, full=True)
         half = self._config.smoothing.short_s / 2
         newest = glimpses[-1].frame.pts_seconds
         for glimpse in glimpses:
@@ -205,12 +213,34 @@ class TrackSelector:
 
     def _judge_best(self, bucket: list[Glimpse], final: bool) -> Steps:
         self._glance_through(bucket)
+        finished = 0
+        for alike in self._by_guessed_pose(bucket):
+            finished += yield from self._judge_alike(alike, final)
+        glanced = [one for one in bucket if one.glanced]
+        if self._config.keep.fallback == "best" and finished == 0 and glanced:
+            self._remember_fallback(glanced)
+
+    def _by_guessed_pose(self, bucket: list[Glimpse]) -> list[list[Glimpse]]:
+        """The bucket's faces by the bin of yaw that they seem to belong to; together where poses are not binned."""
+        if self._bins is None:
+            return [bucket]
+        groups: dict[int, list[Glimpse]] = {}
+        for glimpse in bucket:
+            if glimpse.candidate is not None:
+                groups.setdefault(self._bins.yaw_bin(yaw_proxy(glimpse.candidate.face)), []).append(glimpse)
+        return [groups[place] for place in sorted(groups)]
+
+    def _judge_alike(self, bucket: list[Glimpse], final: bool) -> Generator[list[Ask], list[Any], int]:
+        """Score the most promising of a bucket's faces that compete with each other; returns how many were scored."""
         finished = tries = 0
         wanted = self._config.candidates.per_bucket
-        patient = bucket[-1].frame.pts_seconds < self._scored_pts + self._patience_s()
+        # Where a rank is free another look is wanted, and of a pose bin the next face may be the first.
+        settled = self._bins is None and (self._config.keep.top_k == 1 or self.keeper.bar() > 0.0)
+        patient = settled and bucket[-1].frame.pts_seconds < self._scored_pts + self._patience_s()
         for glimpse in sorted(bucket, key=lambda one: (-one.promise, one.frame.pts_seconds)):
-            floor = self.keeper.bar() + (self._config.candidates.min_gain if self.keeper.bar() else 0.0)
-            if finished == wanted or tries == wanted + TRIES or glimpse.promise <= floor:
+            assert glimpse.candidate is not None
+            floor = self._floor()
+            if finished == wanted or tries == wanted + TRIES or glimpse.promise <= floor(glimpse.candidate):
                 break
             if glimpse.offered:
                 continue
@@ -225,11 +255,21 @@ class TrackSelector:
             finished += 1
             if not _passed(glimpse):
                 self._offer(glimpse)
-            elif _quality(glimpse) > floor:
+            elif _quality(glimpse) > floor(glimpse.candidate):
                 yield from self._confirm(glimpse, final)
-        glanced = [one for one in bucket if one.glanced]
-        if self._config.keep.fallback == "best" and finished == 0 and glanced:
-            self._remember_fallback(glanced)
+        return finished
+
+    def _floor(self) -> Floor:
+        """What a face has to promise to be worth scoring now: somewhat more than what is kept where it would go."""
+
+        def raised(bar: float) -> float:
+            return bar + self._config.candidates.min_gain if bar else 0.0
+
+        if self._bins is not None:
+            # Which bin that is shows only while it is scored.
+            return lambda candidate: raised(self.keeper.bar(candidate))
+        value = raised(self.keeper.bar())
+        return lambda candidate: value
 
     def _confirm(self, glimpse: Glimpse, final: bool) -> Steps:
         """Score the neighbours of a face that would be kept; where one is better, go on there."""
@@ -244,7 +284,7 @@ class TrackSelector:
             for neighbour in near:
                 self._glance(neighbour)
                 if not neighbour.scored:
-                    yield from self._score(neighbour, 0.0, full=True)
+                    yield from self._score(neighbour, no_floor, full=True)
             self._offer(glimpse)
             better = [one for one in near if _quality(one) > _quality(glimpse) and _passed(one) and not one.offered]
             if not better:
@@ -277,7 +317,7 @@ class TrackSelector:
             glimpse.promise = self._scorer.glance(glimpse.candidate, glimpse.frame.picture)
             glimpse.glanced = True
 
-    def _score(self, glimpse: Glimpse, floor: float, *, full: bool) -> Steps:
+    def _score(self, glimpse: Glimpse, floor: Floor, *, full: bool) -> Steps:
         assert glimpse.candidate is not None
         yield from self._scorer.score(glimpse.candidate, glimpse.frame.picture, floor, full=full)
         glimpse.glanced = True
@@ -302,7 +342,12 @@ class TrackSelector:
         return glimpse.candidate is not None and glimpse.candidate.bound > self._record
 
     def _learn(self, candidate: Candidate) -> None:
-        """A face was scored: what networks can be expected to say of this track, and how good it looked before."""
+        """A face was scored: what networks can be expected to say of this track, and how good it looked before.
+
+        Of one pose that tells nothing about another, so with pose bins nothing is learned.
+        """
+        if self._bins is not None:
+            return
         headroom = self._config.candidates.headroom
         for name, measure in candidate.measures.items():
             if measure.scalar is not None:
@@ -312,6 +357,8 @@ class TrackSelector:
     def _offer(self, glimpse: Glimpse) -> None:
         glimpse.offered = True
         if glimpse.candidate is not None and glimpse.candidate.quality is not None:
+            if glimpse.candidate.gate.passed and glimpse.candidate.phash is None:
+                glimpse.candidate.phash = self._scorer.fingerprint(glimpse.candidate, glimpse.frame.picture)
             self.keeper.offer(glimpse.candidate, glimpse.frame.picture)
 
     def _remember_fallback(self, bucket: list[Glimpse]) -> None:

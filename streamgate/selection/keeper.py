@@ -7,20 +7,26 @@ from dataclasses import dataclass
 
 from streamgate.config import KeepConfig, SmoothingConfig
 from streamgate.frames import Array, Candidate, Picture
+from streamgate.selection.duplicates import Look, NearDuplicates
+from streamgate.selection.poses import Bin, PoseBins
 from streamgate.selection.smoothing import QualityHistory
 
 SPARE = 2
 """Ranks beyond K that are remembered, since a later candidate can push one out and let another back in."""
 
+LAYERS = 3
+"""Of candidates that exclude each other, how many deep are remembered once there are many."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A kept candidate with its place."""
+    """A kept candidate with its place, and the name of the pose bin that it was kept for."""
 
     candidate: Candidate
     rank: int
     quality_smoothed: float | None
     quality_context: float | None
+    pose_bin: str | None = None
 
 
 MakeCrop = Callable[[Candidate, Picture], Array]
@@ -28,6 +34,8 @@ MakeCrop = Callable[[Candidate, Picture], Array]
 
 class Keeper:
     """Takes the scored candidates of one track and remembers the ones that can still win.
+
+    Kept are the best K, apart in time and in looks; with pose bins the best K of each bin.
 
     Memory does not grow with the track: a candidate leaves as soon as enough better ones, apart in time, are
     known, and the history forgets what no remembered candidate can see. The picture to be kept is cut out of
@@ -40,7 +48,9 @@ class Keeper:
         self._regions: dict[int, Picture] = {}
         self._reach = smoothing.long_s / 2
         self._history = QualityHistory(smoothing.short_s, smoothing.long_s)
-        self._pool: list[Candidate] = []
+        self._duplicates = NearDuplicates.of(keep)
+        self._bins = PoseBins.of(keep)
+        self._pools: dict[Bin | None, list[Candidate]] = {}
         self._runner_up: Candidate | None = None
 
     def note(self, candidate: Candidate) -> None:
@@ -51,62 +61,93 @@ class Keeper:
     def offer(self, candidate: Candidate, region: Picture) -> None:
         """Consider a noted candidate whose neighbours have been noted too; `region` holds its pixels."""
         if candidate.gate.passed and candidate.quality is not None:
-            if candidate not in self._pool:
-                self._pool.append(candidate)
+            pool = self._pools.setdefault(self._bin(candidate), [])
+            if candidate not in pool:
+                pool.append(candidate)
                 self._regions[id(candidate)] = region
-        elif self._keep.fallback == "best" and not self._pool:
+        elif self._keep.fallback == "best" and not any(self._pools.values()):
             self._consider_runner_up(candidate, region)
 
-    def bar(self) -> float:
-        """The smoothed quality that a further candidate has to beat to be kept; 0 while a rank is free."""
-        ranked = self._picks(self._pool, self._keep.top_k)
+    def bar(self, candidate: Candidate | None = None) -> float:
+        """The smoothed quality that a further candidate has to beat to be kept; 0 while a rank is free.
+
+        With pose bins that is the bar of the candidate's bin, and 0 while its pose is not known.
+        """
+        if self._bins is not None and (candidate is None or candidate.evidence.pose is None):
+            return 0.0
+        pool = self._pools.get(None if candidate is None else self._bin(candidate), [])
+        ranked = self._picks(pool, self._keep.top_k)
         return self._smoothed(ranked[-1]) if len(ranked) == self._keep.top_k else 0.0
 
     def prune(self, now: float) -> None:
         """Forget what can no longer matter when all candidates before `now` have been offered."""
+        for pool in self._pools.values():
+            self._prune(pool, now)
+        watched = [candidate.pts_seconds for pool in self._pools.values() for candidate in pool]
+        self._history.forget(now - 2 * self._reach, watched, self._reach)
+
+    def _prune(self, pool: list[Candidate], now: float) -> None:
         # Recent ones stay: their smoothed quality may still change.
-        settled = [one for one in self._pool if now - one.pts_seconds > self._reach]
+        settled = [one for one in pool if now - one.pts_seconds > self._reach]
         needed = 1 if self._keep.top_k == 1 else self._keep.top_k + SPARE
         chosen = self._picks(settled, needed)
+        gone: list[Candidate] = []
         if len(chosen) == needed:
             floor = self._order(chosen[-1])
-            for candidate in settled:
-                if self._order(candidate) > floor:
-                    self._forget(candidate)
-                    self._pool.remove(candidate)
+            gone = [candidate for candidate in settled if self._order(candidate) > floor]
+        elif len(settled) > 2 * LAYERS * needed:
+            gone = self._below_layers(settled, needed)
+        for candidate in gone:
+            self._forget(candidate)
+            pool.remove(candidate)
         for candidate in settled:
             if id(candidate) in self._regions:
                 self._cut(candidate)
-        watched = [candidate.pts_seconds for candidate in self._pool]
-        self._history.forget(now - 2 * self._reach, watched, self._reach)
+
+    def _below_layers(self, settled: list[Candidate], needed: int) -> list[Candidate]:
+        """What is shut out by better ones that look the same, by the next best should those go, and by the third."""
+        left = settled
+        for _ in range(LAYERS):
+            chosen = self._picks(left, needed)
+            left = [one for one in left if all(one is not other for other in chosen)]
+        return left
 
     def finish(self) -> list[Ranked]:
         """The kept candidates by rank, from 1; with fallback "best" one that did not pass, if none did."""
-        chosen = self._picks(self._pool, self._keep.top_k)
+        chosen: list[tuple[Candidate, Bin | None]] = []
+        for place, pool in self._pools.items():
+            chosen += [(candidate, place) for candidate in self._picks(pool, self._keep.top_k)]
+        chosen.sort(key=lambda pair: self._order(pair[0]))
         if not chosen and self._runner_up is not None:
-            chosen = [self._runner_up]
-        for candidate in chosen:
+            chosen = [(self._runner_up, None)]
+        for candidate, _ in chosen:
             self._cut(candidate)
         return [
             Ranked(
                 candidate,
-                place,
+                rank,
                 None if candidate.quality is None else self._smoothed(candidate),
                 None
                 if candidate.quality is None
                 else self._history.context(candidate.pts_seconds, candidate.quality),
+                None if place is None or self._bins is None else self._bins.name(place),
             )
-            for place, candidate in enumerate(chosen, 1)
+            for rank, (candidate, place) in enumerate(chosen, 1)
         ]
 
+    def _bin(self, candidate: Candidate) -> Bin | None:
+        pose = candidate.evidence.pose
+        return None if self._bins is None or pose is None else self._bins.bin(pose)
+
     def _picks(self, pool: Iterable[Candidate], count: int) -> list[Candidate]:
-        """Greedy by rank order: the best, then the best that lies far enough from all chosen before."""
+        """Greedy by rank order: the best, then the best that lies far enough from all chosen before and looks new."""
         chosen: list[Candidate] = []
         for candidate in sorted(pool, key=self._order):
             if len(chosen) == count:
                 break
             gap = self._keep.min_gap_seconds
-            if all(abs(candidate.pts_seconds - other.pts_seconds) >= gap for other in chosen):
+            apart = all(abs(candidate.pts_seconds - other.pts_seconds) >= gap for other in chosen)
+            if apart and not any(self._duplicates.alike(_look(candidate), _look(other)) for other in chosen):
                 chosen.append(candidate)
         return chosen
 
@@ -138,3 +179,7 @@ class Keeper:
     def _forget(self, candidate: Candidate) -> None:
         self._regions.pop(id(candidate), None)
         candidate.crop = candidate.arcface = None
+
+
+def _look(candidate: Candidate) -> Look:
+    return Look(candidate.phash, candidate.evidence.embedding)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from streamgate.frames import Array
+from streamgate.frames import Array, Candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,15 @@ class Ask:
 
 
 Steps = Generator[list[Ask], list[Any], None]
+Floor = Callable[[Candidate], float]
+"""The quality that a candidate has to exceed, by what is known of it so far."""
+
+
+def no_floor(candidate: Candidate) -> float:
+    """Any quality will do."""
+    return 0.0
+
+
 Infer = Callable[[Sequence[Ask]], list[Any]]
 
 

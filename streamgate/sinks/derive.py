@@ -42,7 +42,7 @@ def derive(
     if run.identity.wanted:
         assert run.identity.threshold is not None
         people = find_people(out, committed, run.identity.threshold, settle=complete)
-        persons = write_people(out, committed, people)
+        persons = write_people(out, committed, people, run.identity.keep)
     else:
         _join(out, committed)
     sources = [read_source(out / source_id / "source.json") for source_id in committed]

@@ -26,9 +26,9 @@ from types import TracebackType
 from typing import IO, Self
 
 from streamgate.errors import SinkError, SourceError, UsageError
-from streamgate.frames import Candidate, Template, TrackEnd
+from streamgate.frames import Candidate, TrackEnd
 from streamgate.people.ledger import Ledger, remove_ledger
-from streamgate.people.templates import remove_templates, save_templates
+from streamgate.people.templates import SourceIdentity, remove_templates, save_identity
 from streamgate.records import candidate_record, dumps, face_record, image_path, source_record, track_record
 from streamgate.report.notes import NOTES_NAME, SourceNotes
 from streamgate.sinks import files
@@ -283,7 +283,7 @@ class DiskSink:
         return earlier is not None and earlier.frames >= frames
 
     def _publish(
-        self, source_id: str, folder: Path, names: tuple[str, ...], templates: Mapping[int, Template]
+        self, source_id: str, folder: Path, names: tuple[str, ...], identity: SourceIdentity
     ) -> None:
         """Give a complete staging folder its final name; several threads may ask."""
         final = self._out / source_id
@@ -294,7 +294,7 @@ class DiskSink:
                 # Interrupted earlier. Until here what was found then was still there.
                 files.remove_listed(self._out, self._manifest.source_paths(source_id))
                 remove_templates(self._house, source_id)
-            save_templates(self._house, source_id, templates)
+            save_identity(self._house, source_id, identity)
             # Listed first: a crash right after the rename then leaves nothing that --overwrite doesn't know.
             self._manifest.add(source_id, names)
             files.rename_folder(folder, final)
@@ -320,7 +320,7 @@ class _DiskWriter:
         self._source = source
         self._folder = folder
         self._names: list[str] = []
-        self._templates: dict[int, Template] = {}
+        self._identity = SourceIdentity()
         self._ended = False
         self._candidates: _GzipLines | None = None
         self._notes = SourceNotes() if report else None
@@ -357,8 +357,12 @@ class _DiskWriter:
             if self._notes is not None:
                 self._noted.put((track_id, 0), dumps(self._notes.track(ended)).encode())
         # Whoever keeps no face is nobody's: nothing biometric is kept of them.
-        if ended.shots and ended.template is not None and self._sink._run.identity.wanted:
-            self._templates[track_id] = ended.template
+        if ended.shots and self._sink._run.identity.wanted:
+            if ended.template is not None:
+                self._identity.templates[track_id] = ended.template
+            if self._sink._run.identity.faces:
+                embeddings = {(track_id, shot.rank): shot.embedding for shot in ended.shots}
+                self._identity.faces.update({key: one for key, one in embeddings.items() if one is not None})
 
     def commit(self, result: SourceResult) -> None:
         if result.status == "interrupted" and self._sink._has_more(self._source.source_id, result.frames):
@@ -372,7 +376,7 @@ class _DiskWriter:
             if self._notes is not None:
                 self._write_notes()
             self._write("source.json", (dumps(source_record(result), pretty=True) + "\n").encode())
-        self._sink._publish(self._source.source_id, self._folder, tuple(sorted(self._names)), self._templates)
+        self._sink._publish(self._source.source_id, self._folder, tuple(sorted(self._names)), self._identity)
         self._end()
 
     def discard(self) -> None:

@@ -16,7 +16,7 @@ from streamgate.errors import SinkError, UsageError
 from streamgate.people.folder import PeopleFolder, list_people, track_of
 from streamgate.people.ledger import DECISIONS_NAME, GROUPS_NAME, Ledger
 from streamgate.people.persons import find_people
-from streamgate.people.templates import load_templates
+from streamgate.people.templates import load_identity
 
 ANN, BOB, EVE = 0, 1, 2
 
@@ -64,7 +64,7 @@ def test_without_identity_nobody_has_a_name_and_nothing_biometric_is_written(out
 @pytest.mark.parametrize(("store", "left"), [("session", False), ("disk", True)])
 def test_embeddings_stay_only_where_that_was_asked_for(out: Out, store: str, left: bool) -> None:
     out.run({"a": {1: (0, 1, person(ANN)), 2: (3, 4, person(BOB))}}, store=store)
-    assert bool(load_templates(out.path / ".streamgate", "a-0a1b2c3d")) is left
+    assert bool(load_identity(out.path / ".streamgate", "a-0a1b2c3d").templates) is left
     raw = person(ANN).vector.tobytes()
     for path in out.path.rglob("*"):
         if path.is_file() and "identity" not in path.parts:
@@ -158,7 +158,7 @@ def test_overwriting_forgets_persons_with_the_results(out: Out) -> None:
     out.run({"a": {1: (0, 1, person(ANN))}})
     assert who(out.path) == {"a/1": "p0001"}
     assert not (out.path / ".streamgate" / DECISIONS_NAME).exists()
-    assert load_templates(out.path / ".streamgate", "b-0a1b2c3d") == {}
+    assert load_identity(out.path / ".streamgate", "b-0a1b2c3d").templates == {}
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_damaged_files_are_said_by_name_and_a_torn_decision_is_none(out: Out) ->
     for bad in (file.read_bytes()[:50], b"", b"\x93NUMPY", np.zeros(3).tobytes()):
         file.write_bytes(bad)
         with pytest.raises(SinkError, match=r"a-0a1b2c3d\.npy"):
-            load_templates(house, "a-0a1b2c3d")
+            load_identity(house, "a-0a1b2c3d")
 
 
 def test_tracks_are_named_as_people_see_them() -> None:
@@ -223,3 +223,46 @@ def test_persons_need_no_inference_library() -> None:
     code = "import sys, streamgate.people.folder; assert not {'onnxruntime', 'cv2', 'av', 'torch'} & sys.modules.keys()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def faces_of(out: Path) -> list[tuple[str, int, str, int]]:
+    return [
+        (f"{one['source_id'][0]}/{one['track_id']}", one["rank"], one["person_id"], one["person_rank"])
+        for one in lines(out / "faces.jsonl")
+    ]
+
+
+def test_the_best_faces_of_a_person_come_from_all_sources_and_look_different(out: Out) -> None:
+    out.keep(per="person", top_k=2)
+    shots = {
+        "a": {1: (0, 1, person(ANN), [(95, 0x0), (94, 0xFFFF)])},
+        "b": {1: (0, 1, person(ANN, 10), [(96, 0x1), (50, 0xFFFFFFFF)]), 2: (2, 3, person(BOB), [(20, 0x0)])},
+    }
+    out.run(shots)
+    # b's best looks like a's, which is worse.
+    assert faces_of(out.path) == [("a/1", 2, "p0001", 2), ("b/1", 1, "p0001", 1), ("b/2", 1, "p0002", 1)]
+    assert (out.path / "a-0a1b2c3d" / "track_0001" / "1.png").is_file()
+    first, _ = lines(out.path / "persons.jsonl")
+    assert (first["faces"], [one["faces"] for one in first["members"]]) == (2, [1, 1])
+    with PeopleFolder(out.path) as people:
+        people.split("p0001", ["b-0a1b2c3d/1"])
+    assert faces_of(out.path) == [
+        ("a/1", 1, "p0001", 1), ("a/1", 2, "p0001", 2),
+        ("b/1", 1, "p0003", 1), ("b/1", 2, "p0003", 2), ("b/2", 1, "p0002", 1),
+    ]  # fmt: skip
+
+
+def test_faces_that_look_the_same_by_hash_alone_are_told_apart_by_embedding(out: Out) -> None:
+    out.keep(per="person", top_k=2)
+    shots = {
+        "a": {1: (0, 1, person(ANN), [(95, 0x0)])},
+        "b": {1: (0, 1, person(ANN, 10), [(94, 0xFF, person(ANN, 40).vector)])},
+    }
+    out.run(shots)
+    assert len(faces_of(out.path)) == 2
+    shots["b"][1] = (0, 1, person(ANN, 10), [(94, 0xFF, person(ANN, 5).vector)])
+    out.run(shots)
+    assert faces_of(out.path) == [("a/1", 1, "p0001", 1)]
+    # A run that keeps faces per track writes no embeddings of single faces.
+    out.keep(per="track", top_k=2).run(shots)
+    assert load_identity(out.path / ".streamgate", "b-0a1b2c3d").faces == {} and len(faces_of(out.path)) == 2

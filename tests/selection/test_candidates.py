@@ -10,7 +10,7 @@ import pytest
 from streamgate.config import Config, load_config
 from streamgate.frames import Array, Candidate, Face, Frame, GateResult, Picture
 from streamgate.selection.candidates import TrackSelector
-from streamgate.selection.steps import Ask, Steps, run_together
+from streamgate.selection.steps import Ask, Floor, Steps, run_together
 from streamgate.sources import picture_of_rgb
 
 PICTURE = picture_of_rgb(np.zeros((64, 64, 3), np.uint8))
@@ -28,7 +28,7 @@ class KnownQuality:
     def glance(self, candidate: Candidate, picture: Picture) -> float:
         return self._promise(candidate.pts_seconds)
 
-    def score(self, candidate: Candidate, picture: Picture, floor: float, *, full: bool) -> Steps:
+    def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
         (answer,) = yield [Ask("recognizer", np.zeros((1, 1, 3), np.uint8))]
         assert answer == "recognizer"
         self.scored.append(candidate.pts_seconds)
@@ -37,6 +37,9 @@ class KnownQuality:
 
     def crop(self, candidate: Candidate, picture: Picture) -> Array:
         return np.zeros((4, 4, 3), np.uint8)
+
+    def fingerprint(self, candidate: Candidate, picture: Picture) -> int | None:
+        return None
 
 
 def drive(config: Config, scorer: KnownQuality, seconds: float, *, fps: float = 25, stride: int = 5) -> TrackSelector:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamgate.config import KeepConfig, SmoothingConfig
-from streamgate.frames import Candidate, Face, GateResult, Picture
+from streamgate.config import KeepConfig, SmoothingConfig, load_config
+from streamgate.frames import Candidate, Evidence, Face, GateResult, Picture, Pose
 from streamgate.selection.keeper import Keeper
 from streamgate.sources import picture_of_rgb
 
@@ -27,9 +27,14 @@ def crop(candidate: Candidate, region: Picture) -> np.ndarray:
     return np.zeros((2, 2, 3), np.uint8)
 
 
+def config(top_k: int, gap: float = 1.0, fallback: str = "none", **more: object) -> KeepConfig:
+    values = {"top_k": top_k, "min_gap_seconds": gap, "fallback": fallback, **more}
+    return load_config().keep.model_copy(update=values)
+
+
 def keep(candidates: list[Candidate], top_k: int = 1, gap: float = 1.0, fallback: str = "none") -> Keeper:
     keeper = Keeper(
-        KeepConfig(top_k=top_k, min_gap_seconds=gap, fallback=fallback), SmoothingConfig(short_s=0.2, long_s=2.0), crop
+        config(top_k, gap, fallback), SmoothingConfig(short_s=0.2, long_s=2.0), crop
     )
     for one in candidates:
         keeper.note(one)
@@ -80,13 +85,73 @@ def test_pruning_changes_no_result_and_bounds_memory(top_k: int) -> None:
     candidates = [candidate(place * 0.1, float(random.uniform(10, 95))) for place in range(3000)]
     pruned = keep(candidates, top_k=top_k)
     whole = Keeper(
-        KeepConfig(top_k=top_k, min_gap_seconds=1.0, fallback="none"), SmoothingConfig(short_s=0.2, long_s=2.0), crop
+        config(top_k), SmoothingConfig(short_s=0.2, long_s=2.0), crop
     )
     fresh = [candidate(one.pts_seconds, one.quality) for one in candidates]
     for one in fresh:
         whole.note(one)
         whole.offer(one, PICTURE)
     assert kept(pruned) == kept(whole)
-    assert len(pruned._pool) < 40
+    assert sum(len(pool) for pool in pruned._pools.values()) < 40
     assert sum(one.crop is not None for one in candidates) <= 40
     assert all(one.candidate.crop is not None for one in pruned.finish())
+
+
+def filled(candidates: list[Candidate], keep: KeepConfig) -> Keeper:
+    keeper = Keeper(keep, SmoothingConfig(short_s=0.2, long_s=2.0), crop)
+    for one in candidates:
+        keeper.note(one)
+        keeper.offer(one, PICTURE)
+        keeper.prune(one.pts_seconds)
+    return keeper
+
+
+def looking(pts: float, quality: float, phash: int, *embedding: float) -> Candidate:
+    one = candidate(pts, quality)
+    one.phash, one.evidence = phash, Evidence(embedding=np.array(embedding, np.float32))
+    return one
+
+
+def test_of_faces_that_look_the_same_one_is_kept_and_the_next_look_takes_the_place() -> None:
+    faces = [
+        looking(0.0, 90, 0b0000, 1.0, 0.0),
+        looking(2.0, 80, 0b0011, 0.98, 0.2),
+        looking(4.0, 70, 0b0011, 0.5, 0.9),  # the hash is near, the face is another
+        looking(6.0, 60, (1 << 60) - 1, 1.0, 0.0),  # and the other way round
+    ]
+    assert kept(filled(faces, config(3))) == [(1, 0.0), (2, 4.0), (3, 6.0)]
+    assert kept(filled(faces, config(3, duplicate_cosine=2.0))) == [(1, 0.0), (2, 2.0), (3, 4.0)]
+
+
+def test_a_face_that_hardly_changes_fills_no_memory_and_hides_no_rare_look() -> None:
+    random = np.random.default_rng(3)
+    faces = [
+        looking(place * 0.5, float(random.uniform(60, 90)), 0, 1.0, 0.0)
+        if place % 500
+        else looking(place * 0.5, 40.0, (1 << 60) - 1 - place, 0.0, 1.0 + place)
+        for place in range(1, 4000)
+    ]
+    keeper = filled(faces, config(3))
+    assert sum(len(pool) for pool in keeper._pools.values()) < 60
+    best, rare, *_ = keeper.finish()
+    assert best.candidate.quality == max(face.quality for face in faces)
+    assert rare.candidate.quality == 40.0
+
+
+def turned(pts: float, quality: float, yaw: float, pitch: float = 0.0) -> Candidate:
+    one = candidate(pts, quality)
+    one.evidence = Evidence(pose=Pose(yaw, pitch, 0.0))
+    return one
+
+
+def test_each_pose_has_its_own_best_shots() -> None:
+    faces = [turned(0, 90, 0), turned(2, 80, 3), turned(4, 50, -30), turned(6, 60, -20), turned(8, 40, 0, 30)]
+    keeper = filled(faces, config(1, poses="all"))
+    found = [(one.rank, one.candidate.pts_seconds, one.pose_bin) for one in keeper.finish()]
+    assert found == [
+        (1, 0, "yaw -15..15 pitch -12..12"),
+        (2, 6, "yaw -45..-15 pitch -12..12"),
+        (3, 8, "yaw -15..15 pitch 12.."),
+    ]
+    # What is known of a candidate says what it has to beat.
+    assert keeper.bar(turned(9, 0, 5)) == 90 and keeper.bar(turned(9, 0, 70)) == 0 and keeper.bar(candidate(9, 0)) == 0

@@ -1,0 +1,51 @@
+"""Do two faces of one person look the same? Then a dataset wants one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamgate.config import KeepConfig
+from streamgate.frames import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a face looks like: `hash` is its perceptual hash (`fingerprint.py`), `embedding` (D,) of any length.
+
+    None where it is not known.
+    """
+
+    hash: int | None
+    embedding: Array | None
+
+
+@dataclass(frozen=True, slots=True)
+class NearDuplicates:
+    """Two faces are near-duplicates when both their hashes and their embeddings are close.
+
+    `bits` of 63 may differ at most, and the cosine is at least `cosine`. Where an embedding is not known (any more),
+    half the bits alone decide. With a cosine above 1 nothing is a near-duplicate.
+    """
+
+    bits: int
+    cosine: float
+
+    @classmethod
+    def of(cls, keep: KeepConfig) -> NearDuplicates:
+        return cls(keep.duplicate_bits, keep.duplicate_cosine)
+
+    def alike(self, one: Look, other: Look) -> bool:
+        """Whether one of the two is enough."""
+        if one.hash is None or other.hash is None or self.cosine > 1.0:
+            return False
+        bits = (one.hash ^ other.hash).bit_count()
+        if one.embedding is None or other.embedding is None:
+            return bits <= self.bits // 2
+        return bits <= self.bits and _cosine(one.embedding, other.embedding) >= self.cosine
+
+
+def _cosine(one: Array, other: Array) -> float:
+    lengths = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
+    return float(one @ other) / lengths if lengths > 0.0 else 0.0
