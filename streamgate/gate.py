@@ -187,7 +187,7 @@ class Gate:
             calibration_id=self._calibration_id,
             weights=tuple(_as_mapping(record) for record in self._weights),
             versions=_versions(),
-            identity=IdentityInfo(self.config.identity.store, self._identity_threshold, self.config.keep),
+            identity=IdentityInfo(self.config.identity.store, self._identity_threshold),
         )
 
     def _scorer_of(self, config: Config, calibration: Calibration) -> FaceScorer:

@@ -72,8 +72,7 @@ class Out:
     def keep(self, **values: object) -> Out:
         """What later runs keep."""
         keep = load_config().keep.model_copy(update=values)
-        identity = replace(RUN.identity, keep=keep)
-        self.run_info = replace(RUN, config={"keep": keep.model_dump(mode="json")}, identity=identity)
+        self.run_info = replace(RUN, config={"keep": keep.model_dump(mode="json")})
         return self
 
     def run(self, sources: Mapping[str, Tracks], **identity: object) -> Out:

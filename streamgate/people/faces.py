@@ -7,9 +7,12 @@ decision can bring them back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from streamgate.config import KeepConfig
 from streamgate.people.persons import People, damaged, read_lines
@@ -39,6 +42,14 @@ class PersonFace:
     def order(self) -> tuple[float, float, str, float, int]:
         """Best first; the rest only settles ties."""
         return (-(self.quality_smoothed or 0.0), -(self.quality or 0.0), self.key[0], self.pts_seconds, self.key[1])
+
+
+def keep_of(config: Mapping[str, Any]) -> KeepConfig | None:
+    """How many faces a run keeps, by its configuration as records have it; None where it does not say."""
+    try:
+        return KeepConfig.model_validate(config["keep"])
+    except (KeyError, TypeError, ValidationError):
+        return None
 
 
 def write_people(out: Path, source_ids: Iterable[str], people: People, keep: KeepConfig | None = None) -> int:
@@ -131,8 +142,8 @@ def _best(faces: Iterable[PersonFace], keep: KeepConfig) -> list[PersonFace]:
     duplicates = NearDuplicates.of(keep)
     chosen: list[PersonFace] = []
     for face in faces:
-        beside = [other for other in chosen if other.pose_bin == face.pose_bin]
-        if len(beside) < keep.top_k and not any(duplicates.alike(face.look, other.look) for other in beside):
+        beside = sum(other.pose_bin == face.pose_bin for other in chosen)
+        if beside < keep.top_k and not any(duplicates.alike(face.look, other.look) for other in chosen):
             chosen.append(face)
     return chosen
 

@@ -8,11 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pydantic import ValidationError
-
-from streamgate.config import KeepConfig
 from streamgate.errors import SinkError, UsageError
-from streamgate.people.faces import read_people, write_people
+from streamgate.people.faces import keep_of, read_people, write_people
 from streamgate.people.ledger import GROUPS_NAME, Ledger, TrackKey
 from streamgate.people.persons import known_people
 from streamgate.records import Record, dumps
@@ -68,7 +65,8 @@ class PeopleFolder:
     def _derive(self) -> None:
         manifest = Manifest.read(self._house)
         committed = manifest.present()
-        persons = write_people(self._out, committed, known_people(self._out, committed), _keep(manifest))
+        keep = keep_of(manifest.run.get("config", {}))
+        persons = write_people(self._out, committed, known_people(self._out, committed), keep)
         _count_in_summary(self._out / "summary.json", persons)
 
 
@@ -77,7 +75,7 @@ def list_people(out: Path) -> list[Record]:
     _need_people(out)
     manifest = Manifest.read(out / ".streamgate")
     committed = manifest.present()
-    return read_people(out, committed, known_people(out, committed), _keep(manifest))
+    return read_people(out, committed, known_people(out, committed), keep_of(manifest.run.get("config", {})))
 
 
 def track_of(text: str) -> TrackKey:
@@ -87,14 +85,6 @@ def track_of(text: str) -> TrackKey:
     if found is None or not parts[0]:
         raise UsageError(f"{text!r} names no track; write SOURCE_ID/NUMBER as `streamgate people OUT` lists them")
     return parts[0], int(found[1])
-
-
-def _keep(manifest: Manifest) -> KeepConfig | None:
-    """How many faces the run keeps of each person; None where it does not say."""
-    try:
-        return KeepConfig.model_validate(manifest.run["config"]["keep"])
-    except (KeyError, TypeError, ValidationError):
-        return None
 
 
 def _need_people(out: Path) -> None:

@@ -115,9 +115,13 @@ class Keeper:
     def finish(self) -> list[Ranked]:
         """The kept candidates by rank, from 1; with fallback "best" one that did not pass, if none did."""
         chosen: list[tuple[Candidate, Bin | None]] = []
-        for place, pool in self._pools.items():
-            chosen += [(candidate, place) for candidate in self._picks(pool, self._keep.top_k)]
-        chosen.sort(key=lambda pair: self._order(pair[0]))
+        left = [(candidate, place) for place, pool in self._pools.items() for candidate in pool]
+        for candidate, place in sorted(left, key=lambda pair: self._order(pair[0])):
+            beside = [other for other, bin_ in chosen if bin_ == place]
+            # At the border of two bins a face may have its like in the other one.
+            new = self._is_new(candidate, [other for other, _ in chosen])
+            if new and len(beside) < self._keep.top_k and self._is_apart(candidate, beside):
+                chosen.append((candidate, place))
         if not chosen and self._runner_up is not None:
             chosen = [(self._runner_up, None)]
         for candidate, _ in chosen:
@@ -145,11 +149,16 @@ class Keeper:
         for candidate in sorted(pool, key=self._order):
             if len(chosen) == count:
                 break
-            gap = self._keep.min_gap_seconds
-            apart = all(abs(candidate.pts_seconds - other.pts_seconds) >= gap for other in chosen)
-            if apart and not any(self._duplicates.alike(_look(candidate), _look(other)) for other in chosen):
+            if self._is_apart(candidate, chosen) and self._is_new(candidate, chosen):
                 chosen.append(candidate)
         return chosen
+
+    def _is_apart(self, candidate: Candidate, chosen: Iterable[Candidate]) -> bool:
+        gap = self._keep.min_gap_seconds
+        return all(abs(candidate.pts_seconds - other.pts_seconds) >= gap for other in chosen)
+
+    def _is_new(self, candidate: Candidate, chosen: Iterable[Candidate]) -> bool:
+        return not any(self._duplicates.alike(_look(candidate), _look(other)) for other in chosen)
 
     def _order(self, candidate: Candidate) -> tuple[float, float, float]:
         assert candidate.quality is not None

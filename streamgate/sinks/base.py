@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:  # the small parent process of a run knows results, and has no use for numpy
-    from streamgate.config import KeepConfig
     from streamgate.frames import Candidate, TrackEnd
 
 
@@ -59,23 +58,16 @@ class IdentityInfo:
     """How tracks become persons in a run.
 
     `store` is `identity.store`; `threshold` the least cosine of two tracks of one person, None where the recognizer's
-    is unknown: then there are no persons. `keep` is set where the best faces of each person are kept (`keep.per` =
-    person), of all that its tracks keep.
+    is unknown: then there are no persons.
     """
 
     store: str = "none"
     threshold: float | None = None
-    keep: KeepConfig | None = None
 
     @property
     def wanted(self) -> bool:
         """Whether tracks are merged into persons."""
         return self.store != "none" and self.threshold is not None
-
-    @property
-    def faces(self) -> bool:
-        """Whether kept faces of different tracks are compared."""
-        return self.keep is not None and self.keep.per == "person"
 
 
 @dataclass(frozen=True, slots=True)

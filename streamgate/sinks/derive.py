@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from streamgate.people.faces import write_people
+from streamgate.people.faces import keep_of, write_people
 from streamgate.people.persons import find_people
 from streamgate.people.templates import remove_templates
 from streamgate.records import dumps, source_record, summary_record
@@ -42,7 +42,7 @@ def derive(
     if run.identity.wanted:
         assert run.identity.threshold is not None
         people = find_people(out, committed, run.identity.threshold, settle=complete)
-        persons = write_people(out, committed, people, run.identity.keep)
+        persons = write_people(out, committed, people, keep_of(run.config))
     else:
         _join(out, committed)
     sources = [read_source(out / source_id / "source.json") for source_id in committed]

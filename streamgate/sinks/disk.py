@@ -27,6 +27,7 @@ from typing import IO, Self
 
 from streamgate.errors import SinkError, SourceError, UsageError
 from streamgate.frames import Candidate, TrackEnd
+from streamgate.people.faces import keep_of
 from streamgate.people.ledger import Ledger, remove_ledger
 from streamgate.people.templates import SourceIdentity, remove_templates, save_identity
 from streamgate.records import candidate_record, dumps, face_record, image_path, source_record, track_record
@@ -190,7 +191,7 @@ class DiskSink:
             self._open[source_id] = writer
             return writer
 
-    def adopt(self, folder: Path, names: Iterable[str], templates: Mapping[int, Template]) -> bool:
+    def adopt(self, folder: Path, names: Iterable[str], identity: SourceIdentity) -> bool:
         """Take over a source that was committed in another folder; False when it is here already, the same.
 
         `names` are its files relative to `folder`. They are linked where the file system can, else copied, and
@@ -209,7 +210,7 @@ class DiskSink:
         with files.sink_errors(staging):
             for name in names:
                 files.link_or_copy(folder, name, staging)
-        self._publish(source_id, staging, tuple(sorted(names)), templates)
+        self._publish(source_id, staging, tuple(sorted(names)), identity)
         return True
 
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
@@ -321,6 +322,8 @@ class _DiskWriter:
         self._folder = folder
         self._names: list[str] = []
         self._identity = SourceIdentity()
+        keep = keep_of(sink._run.config)
+        self._compares = keep is not None and keep.per == "person"
         self._ended = False
         self._candidates: _GzipLines | None = None
         self._notes = SourceNotes() if report else None
@@ -360,7 +363,7 @@ class _DiskWriter:
         if ended.shots and self._sink._run.identity.wanted:
             if ended.template is not None:
                 self._identity.templates[track_id] = ended.template
-            if self._sink._run.identity.faces:
+            if self._compares:
                 embeddings = {(track_id, shot.rank): shot.embedding for shot in ended.shots}
                 self._identity.faces.update({key: one for key, one in embeddings.items() if one is not None})
 

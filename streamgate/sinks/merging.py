@@ -11,7 +11,7 @@ from typing import Any
 
 from streamgate.errors import SinkError, SourceError, UsageError
 from streamgate.people.ledger import GROUPS_NAME
-from streamgate.people.templates import load_templates, remove_templates
+from streamgate.people.templates import load_identity, remove_templates
 from streamgate.records import SCHEMA, dumps, redacted
 from streamgate.sharding import MOST, SHARDS, Shard
 from streamgate.sinks import files
@@ -103,8 +103,8 @@ def merge(out: Path, *, overwrite: bool = False) -> Merged:
         with DiskSink(out, run, overwrite=overwrite, resume=not overwrite, report=report) as disk:
             for part in parts:
                 for source_id in part.manifest.present():
-                    templates = load_templates(part.house, source_id)
-                    new += disk.adopt(part.folder / source_id, part.manifest.sources[source_id], templates)
+                    identity = load_identity(part.house, source_id)
+                    new += disk.adopt(part.folder / source_id, part.manifest.sources[source_id], identity)
             disk.finish(results, {"seconds": sum(_seconds(part) for part in parts)})
         if not unfinished and run.identity.store == "session":
             for part in parts:
@@ -181,7 +181,8 @@ def _refuse_strangers(parts: Sequence[_Part]) -> None:
 def _refuse_to_forget(out: Path, parts: Sequence[_Part]) -> None:
     """Starting over would part all persons where what joins them went with an earlier merge."""
     wanted = parts[0].run.identity.wanted and (out / ".streamgate" / GROUPS_NAME).is_file()
-    if wanted and not any(load_templates(part.house, one) for part in parts for one in part.manifest.present()):
+    known = (load_identity(part.house, one).templates for part in parts for one in part.manifest.present())
+    if wanted and not any(known):
         raise UsageError(
             f"--overwrite: {display(out)} could not find its persons again, for with identity.store=session their "
             "templates went with the first complete merge; merge without --overwrite, or run the shards again"
