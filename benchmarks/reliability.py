@@ -1,10 +1,10 @@
 """Hostile inputs, outputs and downloads through the real command; writes its tables into docs/reliability.md.
 
 python benchmarks/reliability.py                    # everything, some ten minutes
-python benchmarks/reliability.py --only inputs      # one section: inputs, flips, outputs, weights, secrets
+python benchmarks/reliability.py --only inputs      # one section: inputs, flips, outputs, crashes, weights, secrets
 
 Needs the weights (STREAMGATE_MODELS or ../shared/weights), for `flips` and `weights` the files of ../shared as well;
-`outputs` and a row of `weights` need root, to mount small file systems.
+`crashes` too; `outputs` and a row of `weights` and of `crashes` need root, to mount small file systems.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY / one) for one in ("tests", "tests/commands", "benchmarks")]
 
 from common import SHARED, Machine, say, write_section  # noqa: E402
+from kills import crashes  # noqa: E402
 
 import hostile_pictures  # noqa: E402
 import hostile_videos  # noqa: E402
@@ -248,6 +249,15 @@ def outputs(folder: Path) -> str:
     return "\n".join(["## Outputs that cannot be written", "", table(rows)])
 
 
+def killed(folder: Path) -> str:
+    """Runs that are killed, and resumed."""
+    text, kills, others = crashes(folder, mounted)
+    parts = ["## Crashes and resuming", "", text]
+    for title, rows in (("Ten kills", kills), ("What else ends a run", others)):
+        parts += ["", f"### {title}", "", table([Row(*row) for row in rows])]
+    return "\n".join(parts)
+
+
 def weights(folder: Path) -> str:
     """`models pull` from servers that fail, and `models import` of hostile checkpoints."""
     name = "retinaface_mnet025_foamliu.pth"
@@ -358,6 +368,7 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "inputs": inputs,
     "flips": flips,
     "outputs": outputs,
+    "crashes": killed,
     "weights": weights,
     "secrets": secrets,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from streamgate.sinks.base import SourceResult
+
+REFRESH_S = 0.1
+"""So often the bar is drawn."""
 
 
 class RunDisplay:
@@ -29,6 +33,7 @@ class RunDisplay:
             # A log file has no width to fit into.
             self._console = Console(stderr=True, highlight=False, soft_wrap=True, width=160)
         self._quiet = quiet
+        self._drawn = 0.0
         self._done = 0
         self._bar: Progress | None = None
         self._tasks: dict[int, TaskID] = {}
@@ -42,13 +47,15 @@ class RunDisplay:
         self.stop()
 
     @property
-    def moving(self) -> bool:
-        """Whether there is a bar to refresh."""
-        return self._bar is not None
+    def wait_s(self) -> float | None:
+        """How long the bar may be left alone; None when there is none."""
+        return None if self._bar is None else REFRESH_S
 
     def refresh(self) -> None:
-        """Draw the bar anew."""
-        if self._bar is not None:
+        """Draw the bar anew, if it is time."""
+        now = time.monotonic()
+        if self._bar is not None and now - self._drawn >= REFRESH_S:
+            self._drawn = now
             self._bar.refresh()
 
     def stop(self) -> None:

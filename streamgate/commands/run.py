@@ -45,7 +45,6 @@ INTERRUPTED = 130
 FAILED = ("failed", "crashed")
 _DEATHS = 2
 """A source that was under way at so many deaths of the worker is given up."""
-_REFRESH_S = 0.1
 
 
 def run_command(request: RunRequest) -> int:
@@ -122,7 +121,7 @@ class _Run:
         """
         while True:
             try:
-                for message in worker.hear(_REFRESH_S if display.moving else None):
+                for message in worker.hear(display.wait_s):
                     if isinstance(message, Done):
                         worker.wait()
                         return message
