@@ -32,6 +32,13 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class DecodingConfig(_Section):
+    """Which frames are not decoded at all."""
+
+    discard: Literal["none", "empty", "steady"]
+    leap_s: Annotated[float, Field(ge=0, le=60)]
+
+
 class DetectionConfig(_Section):
     """How often and how finely faces are looked for."""
 
@@ -254,6 +261,7 @@ class Config(_Section):
     """The whole configuration of a run."""
 
     exhaustive: bool
+    decoding: DecodingConfig
     detection: DetectionConfig
     tracking: TrackingConfig
     candidates: CandidatesConfig

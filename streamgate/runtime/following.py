@@ -1,20 +1,23 @@
 """The first half of the way of a frame: cuts, detection, tracking; out come moments.
 
 It decides by time and pixels alone and never learns what the second half (choosing and scoring) made of its
-moments, so both can run side by side without a result depending on how fast either was.
+moments, so both can run side by side without a result depending on how fast either was. Decoding hears from it frame
+by frame what it could do without (see `guiding`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from streamgate.config import Config
 from streamgate.frames import Array, Face, Frame
+from streamgate.runtime.guiding import Guidance
 from streamgate.runtime.scoring import enlarged
 from streamgate.selection.steps import Ask, Infer
+from streamgate.sources.base import Interest
 from streamgate.tracking.cuts import CutDetector
 from streamgate.tracking.tracker import Tracker
 
@@ -60,6 +63,11 @@ class Follower:
         self._next_detection = -np.inf
         self._max_track_s = max_track_s
         self._size: tuple[int, int] | None = None
+        self._interest = Interest.LIVELY
+        self.guidance: Guidance | None = None
+        """For the source; None where every frame is wanted."""
+        if not config.exhaustive and (config.decoding.discard != "none" or config.decoding.leap_s > 0):
+            self.guidance = Guidance(config, self._faces)
 
     def moments(self, frames: Iterable[Frame]) -> Iterator[Moment]:
         """One moment a frame, in order; tracks open at the end are not ended by a moment of their own."""
@@ -76,12 +84,18 @@ class Follower:
                 self._detect(frame, moment)
             else:
                 self._between(frame, moment)
+            if self.guidance is not None:
+                self.guidance.note(frame.pts_seconds, self._interest)
             yield moment
 
-    def _detect(self, frame: Frame, moment: Moment) -> None:
+    def _faces(self, frame: Frame) -> list[Face]:
         thumbnail = frame.thumbnail(self._detector_side(frame))
         (found,) = self._infer([Ask("detector", thumbnail)])
-        faces = enlarged(found, thumbnail, frame.picture)
+        return enlarged(found, thumbnail, frame.picture)
+
+    def _detect(self, frame: Frame, moment: Moment) -> None:
+        known = self.guidance.looked(frame.pts_seconds) if self.guidance is not None else None
+        faces: Sequence[Face] = self._faces(frame) if known is None else known
         moment.faces_detected = sum(face.score >= self._config.tracking.high_score for face in faces)
         if self._max_track_s is not None:
             expired = self._tracker.expire(frame.pts_seconds - self._max_track_s)
@@ -96,7 +110,15 @@ class Follower:
         seen = {track_id for track_id, _, _ in moment.seen}
         moment.unseen = [track.track_id for track in self._tracker.tracks if track.track_id not in seen]
         moment.people = [track.track_id for track in self._tracker.tracks if track.confident]
-        self._next_detection = frame.pts_seconds + self._interval(seen) - 1e-6
+        lively = any(
+            track.track_id not in seen or track.last_pts - track.first_pts < YOUNG_S or track.motion.speed > FAST
+            for track in self._tracker.tracks
+        )
+        self._next_detection = frame.pts_seconds + self._interval(lively) - 1e-6
+        # A face too weak to begin a track may be about to.
+        nothing = not self._tracker.tracks and not moment.faces_detected
+        steady = bool(self._tracker.tracks) and not lively
+        self._interest = Interest.EMPTY if nothing else Interest.STEADY if steady else Interest.LIVELY
 
     def _between(self, frame: Frame, moment: Moment) -> None:
         """Keep the regions of faces worth it until the next detection tells where exactly they were."""
@@ -128,14 +150,9 @@ class Follower:
         needed = longer * config.face_px / self._config.gate.min_size_px(frame.width, frame.height)
         return int(min(max(needed, config.min_long_side), config.max_long_side, longer))
 
-    def _interval(self, seen: set[int]) -> float:
+    def _interval(self, lively: bool) -> float:
         """Seconds until the next detection."""
         config = self._config.detection
-        tracks = self._tracker.tracks
-        if not tracks:
+        if not self._tracker.tracks:
             return config.empty_interval_s
-        lively = any(
-            track.track_id not in seen or track.last_pts - track.first_pts < YOUNG_S or track.motion.speed > FAST
-            for track in tracks
-        )
         return config.dense_interval_s if lively else config.interval_s

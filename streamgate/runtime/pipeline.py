@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import Protocol
 
 from streamgate.config import Config
@@ -112,15 +112,19 @@ class Pipeline:
             else None
         )
         follower = Follower(self._config, self._infer)
+        guide = follower.guidance
         began = time.perf_counter()
-        # Decoding, following and choosing are three threads in a row; none looks back at one before it.
+        # Decoding, following and choosing are three threads in a row. Only following speaks to the one before it, and
+        # in a way that makes no difference how far ahead that is (see `guiding`).
         waiting = int(min(AHEAD, max(3, AHEAD_BYTES // max(1, source.width * source.height * 3 // 2))))
         patience = stall_seconds() + MARGIN_S
         late = SourceError(f"{source.location}: no frame came for {patience:g} s; what follows is left out")
         try:
             with (
-                closing(prefetch(source.frames(), waiting, patience_s=patience, late=late)) as frames,
+                closing(prefetch(source.frames(guide), waiting, patience_s=patience, late=late)) as frames,
                 closing(prefetch(follower.moments(frames), MOMENTS_AHEAD)) as moments,
+                # Closed first: the source may be waiting for a word.
+                nullcontext() if guide is None else closing(guide),
             ):
                 for moment in moments:
                     result.width, result.height = moment.width, moment.height

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from enum import Enum
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -23,6 +24,39 @@ class SourceStats:
     frames: int = 0
     decode_errors: int = 0
     pts_estimated: int = 0
+
+
+class Interest(Enum):
+    """What a frame means for the ones after it."""
+
+    EMPTY = "empty"
+    """Nothing is followed, and the last look found no face."""
+    STEADY = "steady"
+    """All faces are followed and move slowly."""
+    LIVELY = "lively"
+    """Anything else: every frame may matter."""
+
+
+class Guide(Protocol):
+    """Whoever looks at a source's frames tells it what to leave out. Asked by the source, in its own thread.
+
+    Attributes:
+        discards: after frames of this interest, those that no other frame builds on may be left out.
+        leap_s: seconds without a face that may be passed over at once, 0 for none.
+        look_s: seconds between two looks while there is no face.
+    """
+
+    discards: frozenset[Interest]
+    leap_s: float
+    look_s: float
+
+    def interest(self, pts_seconds: float) -> Interest:
+        """What the frame of that time, which was given out, means; waits until it has been looked at."""
+        ...
+
+    def sees_face(self, frame: Frame) -> bool:
+        """Look at a frame ahead of its turn; if there is no face in it, it will be given out in its turn."""
+        ...
 
 
 class Source(Protocol):
@@ -49,8 +83,10 @@ class Source(Protocol):
     estimated_frames: int | None
     stats: SourceStats
 
-    def frames(self) -> Generator[Frame, None, None]:
+    def frames(self, guide: Guide | None = None) -> Generator[Frame, None, None]:
         """Yield the frames in the order shown. A frame holds its decoder buffer: let go of it early.
+
+        With a guide those are left out that it does without, as far as the format allows.
 
         Damaged packets are counted and passed over. Closing the generator releases the input.
 

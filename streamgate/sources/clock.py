@@ -47,6 +47,11 @@ class Clock:
         self.estimated = 0
         """Frames whose time had to be estimated."""
 
+    @property
+    def trusted(self) -> bool:
+        """Packet times have proved right so far."""
+        return self._trusted
+
     def packet(self, pts: float | None, dts: float | None) -> None:
         """Note a demuxed packet's times in seconds, before it is decoded."""
         time = dts if pts is None else pts

@@ -12,17 +12,19 @@ import av
 from av import Packet, VideoFrame
 from av.container import InputContainer
 from av.format import ContainerFormat
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from streamgate.errors import SourceError
 from streamgate.frames import Frame
-from streamgate.sources.base import SourceStats
+from streamgate.sources.base import Guide, SourceStats
 from streamgate.sources.clock import Clock
 from streamgate.sources.container import open_video, stall_seconds, unreadable
 from streamgate.sources.cutoff import is_cut_off
 from streamgate.sources.deinterlace import Deinterlacer
 from streamgate.sources.naming import file_source_id
 from streamgate.sources.picture import PictureMaker
+from streamgate.sources.skimming import Skimmer
 
 _HOPELESS = 2000
 """Packets in a row without a picture after which a file is given up: more than the longest usual distance
@@ -75,7 +77,7 @@ class VideoFile:
         self.fps = self._reading.fps
         self.estimated_frames = self._reading.estimated_frames
 
-    def frames(self) -> Generator[Frame, None, None]:
+    def frames(self, guide: Guide | None = None) -> Generator[Frame, None, None]:
         """Yield the frames in the order shown; see `Source.frames`."""
         reading, self._reading = self._reading, None
         if reading is None:
@@ -83,7 +85,7 @@ class VideoFile:
             reading = _Reading(self._path, self.location, self._threads, self._decode, self.stats)
         self._reading = reading
         try:
-            yield from reading.frames()
+            yield from reading.frames(guide)
         finally:
             reading.close()
             if self._reading is reading:
@@ -94,7 +96,7 @@ class VideoFile:
         reading = _Reading(self._path, self.location, self._threads, self._decode, SourceStats())
         try:
             reading.seek(pts_seconds)
-            for frame in reading.frames():
+            for frame in reading.frames(None):
                 frame.frame_index = None
                 yield frame
                 del frame
@@ -122,6 +124,8 @@ class _Reading:
     def __init__(self, path: Path, location: str, threads: int, decode: str, stats: SourceStats) -> None:
         self._location = location
         self._stats = stats
+        self._again = (path, location, 1, decode)
+        self._scout: tuple[InputContainer, VideoStream] | None = None
         self._container, self._stream = open_video(path, location, threads, decode)
         stream = self._stream
         self._time_base = stream.time_base or Fraction(1, 1000)
@@ -135,9 +139,13 @@ class _Reading:
         self._maker = PictureMaker(stream.codec_context.name, stream.sample_aspect_ratio)
         self._silent = 0
         self._headless: bool | None = None
+        self._interlaced = False
         # An MP4's index tells how many packets there must be: those missing at the end were cut off.
         self._promised = stream.frames if "mp4" in self._container.format.name else 0
         self._cut_off = is_cut_off(path)
+        self._skimmer = Skimmer(
+            self._packets(), stream.codec_context, self._decode, self._scouting, self._sees_face, self._time_base
+        )
         self._frames = self._timed()
         self._first: Frame | None = None
 
@@ -160,9 +168,12 @@ class _Reading:
             )
         return self._first
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self, guide: Guide | None) -> Iterator[Frame]:
         frame: Frame | None = self._first or self.first()
         self._first = None
+        assert frame is not None
+        self._skimmer.begin(guide if self._clock.trusted and not self._interlaced else None)
+        self._skimmer.shown(frame.frame_index or 0, frame.pts_seconds)
         while frame is not None:
             self._stats.frames += 1
             yield frame
@@ -177,6 +188,11 @@ class _Reading:
         except ValueError:
             # Another thread hangs in there and was given up: closing the container under it would crash.
             return
+        # It calls back into this object: a cycle, which would keep the decoder's last picture alive.
+        vars(self).pop("_skimmer", None)
+        if self._scout is not None:
+            self._scout[0].close()
+            self._scout = None
         self._container.close()
 
     def _timed(self) -> Generator[Frame, None, None]:
@@ -195,6 +211,9 @@ class _Reading:
                 # Packets of earlier time gave no picture: the key frame that they build on is not there.
                 stats.decode_errors += max(0, time.frame_index - stats.decode_errors)
                 self._headless = False
+            if not clock.trusted:
+                self._skimmer.begin(None)
+            self._skimmer.shown(time.frame_index, time.pts_seconds)
             yield Frame(
                 make(frame), time.pts_seconds, time.duration_seconds, time.frame_index, time.estimated
             )
@@ -202,27 +221,37 @@ class _Reading:
 
     def _pictures(self) -> Iterator[VideoFrame]:
         deinterlacer = Deinterlacer(self._time_base)
-        for frame in self._decoded():
+        for frame in self._skimmer.frames():
+            if frame.interlaced_frame and not self._interlaced:
+                self._interlaced = True
+                self._skimmer.begin(None)
             yield from deinterlacer.feed(frame)
             del frame
         yield from deinterlacer.flush()
 
-    def _decoded(self) -> Iterator[VideoFrame]:
-        for packet in self._packets():
-            yield from self._decode(packet)
-        yield from self._decode(None)
-
-    def _decode(self, packet: Packet | None) -> list[VideoFrame]:
+    def _decode(self, packet: Packet | None, counted: bool) -> list[VideoFrame]:
         try:
             frames = self._stream.codec_context.decode(packet)
         except _FLUSH_ERRORS:
             return []
         except (av.error.FFmpegError, OSError, ValueError):
-            self._stats.decode_errors += 1
-            self._clock.packet_lost()
+            if counted:
+                self._stats.decode_errors += 1
+                self._clock.packet_lost()
             frames = []
         self._silent = 0 if frames else self._silent + 1
         return frames
+
+    def _scouting(self) -> VideoCodecContext:
+        """A second decoder, set up by FFmpeg just as the first: key frames are tried on it."""
+        if self._scout is None:
+            self._scout = open_video(*self._again)
+        return self._scout[1].codec_context
+
+    def _sees_face(self, guide: Guide, frame: VideoFrame) -> bool:
+        seconds = _seconds(frame.pts, self._time_base)
+        assert seconds is not None
+        return guide.sees_face(Frame(self._maker.picture(frame), seconds))
 
     def _packets(self) -> Iterator[Packet]:
         """The packets of the video stream; damage between them is counted and passed over."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from streamgate.errors import SourceError, StreamgateError, UsageError
 from streamgate.frames import Array, Frame
-from streamgate.sources.base import SourceStats
+from streamgate.sources.base import Guide, SourceStats
 from streamgate.sources.container import unreadable
 from streamgate.sources.imagesize import MAX_PIXELS, image_size
 from streamgate.sources.naming import folder_source_id, slug
@@ -68,8 +68,8 @@ class Images:
             raise unreadable(location, error) from None
         self.height, self.width = self._first_size(paths, _is_alone(paths, location))
 
-    def frames(self) -> Generator[Frame, None, None]:
-        """Yield the pictures in order; see `Source.frames`."""
+    def frames(self, guide: Guide | None = None) -> Generator[Frame, None, None]:
+        """Yield the pictures in order, all of them; see `Source.frames`."""
         self.stats = SourceStats()
         yield from self._frames(0, self.stats)
 
