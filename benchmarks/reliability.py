@@ -1,7 +1,8 @@
 """Hostile inputs, outputs and downloads through the real command; writes its tables into docs/reliability.md.
 
 python benchmarks/reliability.py                    # everything, some ten minutes
-python benchmarks/reliability.py --only inputs      # one section: inputs, flips, outputs, crashes, weights, secrets
+python benchmarks/reliability.py --only inputs      # one section: inputs, flips, outputs, crashes, weights, redis,
+                                                    # secrets
 
 Needs the weights (STREAMGATE_MODELS or ../shared/weights), for `flips` and `weights` the files of ../shared as well;
 `crashes` too; `outputs` and a row of `weights` and of `crashes` need root, to mount small file systems.
@@ -21,7 +22,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -29,11 +29,13 @@ sys.path[:0] = [str(REPOSITORY / one) for one in ("tests", "tests/commands", "be
 
 from common import SHARED, Machine, say, write_section  # noqa: E402
 from kills import crashes  # noqa: E402
+from reliability_redis import redis_faults  # noqa: E402
+from reliability_rows import Row, run, table, told  # noqa: E402
 
 import hostile_pictures  # noqa: E402
 import hostile_videos  # noqa: E402
 from faulty_server import Answer, faulty  # noqa: E402
-from hostile import Hostile, Ran, leftovers, run_limited  # noqa: E402
+from hostile import Hostile, Ran, leftovers  # noqa: E402
 from hostile_flips import SMALL_CLIPS, flipped  # noqa: E402
 from hostile_references import references  # noqa: E402
 from hostile_videos import clip_bytes  # noqa: E402
@@ -41,43 +43,7 @@ from real_weights import standard_models  # noqa: E402
 from trap import TrapServer, WatchedFolder  # noqa: E402
 
 RESULTS = REPOSITORY / "docs" / "reliability.md"
-LIMIT_S = 600.0
 COPIES = 200
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a table."""
-
-    what: str
-    happened: str
-    code: int
-    seconds: float
-    mib: float | None = None
-
-    def line(self) -> str:
-        memory = "" if self.mib is None else f"{self.mib:.0f}"
-        return f"| {_cell(self.what)} | {_cell(self.happened)} | {self.code} | {self.seconds:.1f} | {memory} |"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
-
-
-def table(rows: Sequence[Row]) -> str:
-    head = ["| fault or input | what happened | exit code | seconds | peak MiB |", "| --- | --- | ---: | ---: | ---: |"]
-    return "\n".join([*head, *(row.line() for row in rows)])
-
-
-def run(arguments: Sequence[object], **environment: str) -> Ran:
-    return run_limited(arguments, {"STREAMGATE_MODELS": str(standard_models()), **environment}, limit_s=LIMIT_S)
-
-
-def told(ran: Ran, folder: Path) -> str:
-    """The command's own lines, without the folder of this script."""
-    lines = [line for line in ran.err.splitlines() if line.startswith("streamgate:")]
-    text = "; ".join(line.removeprefix("streamgate: ") for line in lines)
-    return re.sub(rf"{re.escape(str(folder))}[^\s:]*/", "", text)
 
 
 def outcome(ran: Ran, out: Path, folder: Path) -> str:
@@ -370,6 +336,7 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "outputs": outputs,
     "crashes": killed,
     "weights": weights,
+    "redis": redis_faults,
     "secrets": secrets,
 }
 

@@ -223,6 +223,20 @@ def test_a_way_up_and_down_again_is_the_same_file(tmp_path: Path) -> None:
     assert ran.code == 0 and len(lines(tmp_path / "out" / "faces.jsonl")) == 1
 
 
+def test_names_that_differ_by_case_alone_cost_one_line_where_the_content_is_the_same(tmp_path: Path) -> None:
+    # Told apart by name they would meet again on a file system that tells no cases apart.
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("Clip.mp4", "clip.mp4", "CLIP.MP4"):
+        (folder / name).write_bytes(clip_bytes())
+    (folder / "other.mp4").write_bytes(clip_bytes())
+    ran = run_limited(["run", folder, "-o", tmp_path / "out"], {"STREAMGATE_MODELS": str(standard_models())})
+    assert ran.code == 0, ran.err
+    kept = [Path(record["source"]).name for record in lines(tmp_path / "out" / "faces.jsonl")]
+    assert len(kept) == 2 and "other.mp4" in kept
+    assert sum("same name and content" in line for line in ran.err.splitlines()) == 2
+
+
 def test_score_meets_the_same_pictures(tmp_path: Path) -> None:
     pytest.importorskip("PIL", reason="Pillow makes the pictures")
     chosen = {"giant.png", "lie.jpg", "text.jpg", "print.jpg"}

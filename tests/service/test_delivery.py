@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from faulty_line import line_to
 from redis_server import RedisServer
 from streamgate.service.delivery import Delivery, LiveEvent
 from streamgate.service.framequeue import Moment
@@ -213,6 +214,18 @@ def test_a_full_disk_under_the_spool_loses_nothing_while_the_service_lives(
         until(lambda: state.events.value("final") == 251)
     assert arrived(server) == wanted(251)
     assert any("no space left" in line for line in log)
+
+
+def test_a_slow_line_gets_what_it_can_carry(start_redis: Callable[..., RedisServer], tmp_path: Path):
+    server = start_redis()
+    with line_to(server.port) as line:
+        # A chunk of 64 events is 260 kB: too much for a line of 100 kB/s in the one second that an answer may take.
+        line.bytes_per_second = 100_000
+        with delivering(f"{line.url}?socket_timeout=1", tmp_path / "spool") as (delivery, state):
+            for number in range(100):
+                delivery.put(event_of(number))
+            until(lambda: state.events.value("final") == 100)
+    assert first_of_each(arrived(server)) == wanted(100)
 
 
 def test_putting_never_waits_for_a_redis_that_hangs(tmp_path: Path):
