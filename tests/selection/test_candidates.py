@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from streamgate.config import Config, load_config
-from streamgate.frames import Array, Candidate, Face, Frame, GateResult, Picture
+from streamgate.frames import Array, Candidate, Face, Frame, GateResult, Measure, Picture, Status
+from streamgate.quality.measures import Fusion
 from streamgate.selection.candidates import TrackSelector
 from streamgate.selection.steps import Ask, Floor, Steps, run_together
 from streamgate.sources import picture_of_rgb
@@ -26,7 +27,8 @@ class KnownQuality:
         self.scored: list[float] = []
 
     def glance(self, candidate: Candidate, picture: Picture) -> float:
-        return self._promise(candidate.pts_seconds)
+        candidate.bound = self._promise(candidate.pts_seconds)
+        return candidate.bound
 
     def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
         (answer,) = yield [Ask("recognizer", np.zeros((1, 1, 3), np.uint8))]
@@ -203,3 +205,37 @@ def test_rare_detections_do_not_let_buckets_fall_behind(fps: float, stride: int)
         if selector.ready():
             run_together([selector.judge()], lambda asks: [ask.role for ask in asks])
         assert len(selector._glimpses) <= 2 + stride * 1.5
+
+
+def test_patience_grows_with_the_track_and_a_record_is_scored_at_once() -> None:
+    def promise(pts: float) -> float:
+        return 95.0 if abs(pts - 47.6) < 1e-6 else 90.0
+
+    patient = ["candidates.patience=0.2", "detection.interval_s=0.2"]
+    scorer = KnownQuality(lambda pts: 40 + 0.5 * pts + (30 if abs(pts - 47.6) < 0.05 else 0), promise)
+    kept = best(drive(load_config("studio", patient), scorer, 60.0))
+    # Better by half a point every second: without patience each bucket of half a second has one scored.
+    buckets = {round(pts) for pts in scorer.scored}
+    assert 12 <= len(buckets) <= 30
+    assert len([pts for pts in scorer.scored if pts < 10]) > len([pts for pts in scorer.scored if 30 <= pts < 40])
+    assert kept.pts_seconds == pytest.approx(47.6, abs=0.05)
+
+
+def test_glances_can_be_spaced_and_neighbours_are_still_scored() -> None:
+    scorer = KnownQuality(lambda pts: 50 + 5 * np.sin(3 * pts))
+    selector = drive(load_config("studio", ["candidates.glance_s=0.08"]), scorer, 8.0)
+    handed_out = [candidate.pts_seconds for candidate in selector.drain()]
+    assert 0.5 * selector.frames_seen < len(handed_out) < 0.75 * selector.frames_seen
+    kept = best(selector)
+    for beside in (-1, 1):
+        assert any(abs(kept.pts_seconds + beside / 25 - pts) < 1e-6 for pts in scorer.scored)
+
+
+def test_nobody_is_believed_to_exceed_what_the_track_has_reached_by_more_than_the_headroom() -> None:
+    fusion = Fusion.of(load_config().fusion, ("ifqa", "sharpness"))
+    looked_at = {"ifqa": Measure.missing(Status.NOT_SCORED), "sharpness": Measure.ok(0.1, 50.0)}
+    assert fusion.bound(looked_at) > fusion.bound(looked_at, {"ifqa": 60.0})
+    assert fusion.bound(looked_at, {"ifqa": 60.0}) == pytest.approx((60.0**2 * 50.0**0.5) ** (1 / 2.5))
+    # A ceiling is for what is not known yet.
+    known = {**looked_at, "ifqa": Measure.ok(0.9, 90.0)}
+    assert fusion.bound(known, {"ifqa": 60.0}) == fusion.bound(known) == fusion.quality(known)
