@@ -245,6 +245,35 @@ def serve(
 
 @cli.command()
 @click.argument("out", metavar="OUT")
+@click.option(
+    "--seconds", type=click.FloatRange(0.2, 600), default=3.0, show_default=True, metavar="S", help="Length of a clip."
+)
+@click.option("--per", type=click.Choice(["track", "person"]), default="track", show_default=True, help="Whose clips.")
+@click.option(
+    "--top-k", type=click.IntRange(1, 1000), default=1, show_default=True, metavar="N", help="Clips of each of them."
+)
+@click.option(
+    "--cut", type=click.Choice(["exact", "keyframes"]), default="exact", show_default=True,
+    help="Encode anew from any frame on, or copy from a key frame on.",
+)
+@click.option("--footage", multiple=True, metavar="DIR", help="Where the sources lie now. Repeatable.")
+@click.option("--overwrite", is_flag=True, help="Replace earlier clips.")
+@click.option("--quiet", is_flag=True, help="Errors only.")
+@click.option(
+    "--models", default=DEFAULT_MODELS, show_default=True, metavar="embedded|standard|imported|DIR",
+    help="Weights to use: those of the run.",
+)
+@_device_option
+def clips(out: str, footage: tuple[str, ...], **options: Any) -> None:
+    """Cut the best seconds of every track of OUT out of its sources; every frame of a clip passes the gate."""
+    from streamgate.commands.clips import ClipsRequest, clips_command
+
+    request = ClipsRequest(out=Path(out), footage=tuple(map(Path, footage)), **options)
+    raise SystemExit(clips_command(request))
+
+
+@cli.command()
+@click.argument("out", metavar="OUT")
 @click.option("--overwrite", is_flag=True, help="Replace what OUT holds, instead of adding to it.")
 @click.option("--quiet", is_flag=True, help="Errors only.")
 def merge(out: str, overwrite: bool, quiet: bool) -> None:

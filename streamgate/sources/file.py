@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ from av.video.stream import VideoStream
 from streamgate.errors import SourceError
 from streamgate.frames import Frame
 from streamgate.sources.base import Guide, SourceStats
-from streamgate.sources.clock import Clock
+from streamgate.sources.clock import Clock, Tick
 from streamgate.sources.container import open_video, stall_seconds, unreadable
 from streamgate.sources.cutoff import is_cut_off
 from streamgate.sources.deinterlace import Deinterlacer
@@ -100,6 +101,18 @@ class VideoFile:
                 frame.frame_index = None
                 yield frame
                 del frame
+        finally:
+            reading.close()
+
+    def decoded_from(self, pts_seconds: float) -> Generator[tuple[float, VideoFrame], None, None]:
+        """The same frames as the decoder gave them (stored, not upright), each with its time; to encode them again."""
+        reading = _Reading(self._path, self.location, self._threads, self._decode, SourceStats())
+        try:
+            reading.seek(pts_seconds)
+            with closing(reading.decoded()) as frames:
+                for time, frame in frames:
+                    yield time.pts_seconds, frame
+                    del frame
         finally:
             reading.close()
 
@@ -196,7 +209,16 @@ class _Reading:
         self._container.close()
 
     def _timed(self) -> Generator[Frame, None, None]:
-        clock, stats, make = self._clock, self._stats, self._maker.picture
+        make = self._maker.picture
+        for time, frame in self.decoded():
+            yield Frame(
+                make(frame), time.pts_seconds, time.duration_seconds, time.frame_index, time.estimated
+            )
+            del frame
+
+    def decoded(self) -> Generator[tuple[Tick, VideoFrame], None, None]:
+        """The decoder's frames with their corrected times."""
+        clock, stats = self._clock, self._stats
         for frame in self._pictures():
             base = frame.time_base or self._time_base
             time = clock.frame(
@@ -214,9 +236,7 @@ class _Reading:
             if not clock.trusted:
                 self._skimmer.begin(None)
             self._skimmer.shown(time.frame_index, time.pts_seconds)
-            yield Frame(
-                make(frame), time.pts_seconds, time.duration_seconds, time.frame_index, time.estimated
-            )
+            yield time, frame
             del frame
 
     def _pictures(self) -> Iterator[VideoFrame]:

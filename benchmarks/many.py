@@ -1,0 +1,206 @@
+"""Do listing, shards, merging, resuming and exporting stay linear and light with many sources?
+
+    python benchmarks/many.py [--sources 1000 10000] [--shards 10] [--work FOLDER]
+
+The sources are synthetic: one tiny clip, made unlike all others by a counter behind its end. They are committed into
+shards with made-up faces (one or two tracks, a crop of 64 pixels, a random template a track), as machines of a job
+array would; nothing is decoded, so what is measured is all that grows with the number of sources. Then the commands
+run as users run them: merge, merge again, `run --resume` over everything, export. Each number of sources is done in a
+folder of its own; a figure that grows in proportion has the ratio of the numbers. Writes its section of RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from common import REPOSITORY, RESULTS, Machine, command_line, say, table, target, write_section
+
+GROWTH = 1.3
+"""A step may take so many times its share of time more with more sources and still be called linear."""
+MEMORY = 700.0
+"""MiB: the budget of a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command over one number of sources: CPU and wall seconds, peak MiB of its largest process."""
+
+    name: str
+    cpu: float
+    wall: float
+    peak_mib: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sources", type=int, nargs="+", default=[1000, 10000], metavar="N")
+    parser.add_argument("--shards", type=int, default=10, metavar="N")
+    parser.add_argument("--work", type=Path, help="folder on the disk to be measured [default: the system's]")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    machine = Machine.here()
+    measured: dict[int, list[Step]] = {}
+    for count in sorted(options.sources):
+        folder = Path(tempfile.mkdtemp(prefix="streamgate-many-", dir=options.work))
+        try:
+            measured[count] = list(_measure(folder, count, options.shards))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    body = _section(machine, measured, options.shards)
+    write_section(options.results, "many", body)
+    print(body)
+
+
+def _measure(folder: Path, count: int, shards: int) -> Iterator[Step]:
+    footage, out = folder / "footage", folder / "out"
+    footage.mkdir()
+    say(f"{count} sources: making them")
+    _make_clips(footage, count)
+    yield _step("listing and committing", [sys.executable, __file__, "--commit", footage, out, shards], count)
+    yield _step("merge", ["merge", out], count)
+    yield _step("merge again, nothing new", ["merge", out], count)
+    yield _step("run --resume, nothing new", ["run", footage, "-o", out, "--resume", "--quiet"], count)
+    yield _step("export to Parquet and CSV", ["export", out, "--to", "parquet", "--to", "csv"], count)
+    yield _step("export to WebDataset", ["export", out, "--to", "webdataset"], count)
+
+
+def _step(name: str, command: Sequence[object], count: int) -> Step:
+    words = [str(word) for word in command]
+    if words[0] != sys.executable:
+        words = [sys.executable, "-m", "streamgate", *words]
+    say(f"{count} sources: {name}")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
+    began = time.monotonic()
+    child = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode != 0:
+        raise SystemExit(f"{name}: ended with {child.returncode}")
+    return Step(name, usage.ru_utime + usage.ru_stime, time.monotonic() - began, usage.ru_maxrss / 1024)
+
+
+def _make_clips(footage: Path, count: int) -> None:
+    import av
+    import numpy as np
+
+    first = footage.with_name("first.mp4")
+    with av.open(str(first), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 128, np.uint8), format="rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    data = first.read_bytes()
+    for place in range(count):
+        # A box that readers pass over makes each file another one.
+        (footage / f"clip{place:06d}.mp4").write_bytes(data + b"\0\0\0\x10free" + place.to_bytes(8, "big"))
+
+
+def commit(footage: Path, out: Path, shards: int) -> None:
+    """List the clips once a shard, as each machine would, and commit made-up results of each shard's own."""
+    from streamgate import Gate
+    from streamgate.sharding import Shard
+    from streamgate.sinks import SourceInfo
+    from streamgate.sinks.disk import DiskSink
+    from streamgate.sinks.merging import write_part
+    from streamgate.sources import discover
+
+    with Gate() as gate:
+        info = gate.run_info()
+    for index in range(1, shards + 1):
+        shard = Shard(index, shards)
+        found = discover([str(footage)], output=out)
+        shard.share(found)
+        folder = shard.folder(out)
+        with DiskSink(folder, info, part=True, report=False) as sink:
+            write_part(folder, shard, info)
+            results = []
+            for spec in found.sources:
+                source = SourceInfo(spec.location, spec.source_id())
+                writer = sink.open_source(source)
+                result = _made_up(source, writer, info.calibration_id)
+                writer.commit(result)
+                results.append(result)
+            sink.finish(results, {"seconds": 1.0})
+
+
+def _made_up(source, writer, calibration_id):  # type: ignore[no-untyped-def]
+    """Put one or two tracks with a kept face each into a writer; returns how the source went."""
+    import numpy as np
+
+    from streamgate.frames import (
+        BestShot,
+        Candidate,
+        Evidence,
+        Face,
+        GateResult,
+        Measure,
+        Pose,
+        Template,
+        TrackEnd,
+        TrackInfo,
+    )
+    from streamgate.sinks import SourceResult
+
+    random = np.random.default_rng(int(source.source_id[-8:], 16))
+    tracks = 1 + int(random.integers(2))
+    measures = {"serfiq": Measure.ok(0.89, 91.0), "yaw": Measure.ok(1.5, 99.9)}
+    for track_id in range(1, tracks + 1):
+        track = TrackInfo(track_id, 3.0 * track_id, 3.0 * track_id + 2.0, 50, 9)
+        face = Face(np.array([10, 20, 110, 140], np.float32), random.random((5, 2), np.float32) * 99, 0.9)
+        for step in range(10):
+            writer.evaluated(
+                Candidate(track_id, track.first_pts + step / 5, face, evidence=Evidence(spread=0.2), measures=measures)
+            )
+        vector = random.standard_normal(128).astype(np.float32)
+        template = Template(vector / np.linalg.norm(vector), 9, 0.8, 0.9, 60.0)
+        shot = BestShot(
+            random.integers(0, 255, (64, 64, 3), np.uint8), source.location, source.source_id, track, 1,
+            track.first_pts, face, Pose(1.0, 2.0, 3.0), measures, 80.0, 79.0, 78.0, calibration_id, GateResult(True),
+        )  # fmt: skip
+        writer.track(TrackEnd(track, (shot,), {}, (), source.source_id, template=template))
+    return SourceResult(source, frames=150, duration_seconds=6.0, width=64, height=64, tracks=tracks, kept=tracks)
+
+
+def _section(machine: Machine, measured: dict[int, list[Step]], shards: int) -> str:
+    counts = sorted(measured)
+    head = ["step", *(f"{count:,} sources" for count in counts), "CPU ms a source", "peak MiB"]
+    rows = []
+    for steps in zip(*(measured[count] for count in counts), strict=True):
+        rows.append([
+            steps[0].name, *(f"{step.cpu:.1f} s CPU, {step.wall:.1f} s" for step in steps),
+            f"{1000 * steps[-1].cpu / counts[-1]:.2f}", f"{steps[-1].peak_mib:.0f}",
+        ])  # fmt: skip
+    lines = [
+        "## Many sources", "", f"`{command_line('many.py', sys.argv[1:])}`", "", *machine.lines(),
+        f"- synthetic committed sources in {shards} shards; nothing is decoded", "", table(head, rows), "",
+    ]  # fmt: skip
+    for small, large in pairwise(counts):
+        for before, after in zip(measured[small], measured[large], strict=True):
+            limit = GROWTH * large / small
+            ratio = after.cpu / before.cpu
+            lines.append(target(
+                f"{before.name}: {large:,} against {small:,} sources", f"{ratio:.1f} times the CPU time",
+                f"at most {limit:g}", ratio <= limit,
+            ))  # fmt: skip
+    peak = max(step.peak_mib for step in measured[counts[-1]])
+    what = f"peak memory with {counts[-1]:,} sources"
+    lines.append(target(what, f"{peak:.0f} MiB", f"below {MEMORY:g}", peak < MEMORY))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--commit"]:
+        commit(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+    else:
+        main()

@@ -1,0 +1,231 @@
+"""Cutting a stretch out of a video file: encoded anew to the frame, or copied from key frame on."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av import VideoFrame
+from av.container import InputContainer, OutputContainer
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from streamgate.errors import SourceError
+from streamgate.sources.container import open_video
+from streamgate.sources.file import VideoFile
+from streamgate.sources.orientation import UNTURNED, Turn, turn_of
+
+_IN_MP4 = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
+"""Codecs that players expect in an MP4; anything else goes into Matroska."""
+_ENCODABLE = frozenset(
+    {"yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p", "yuvj444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"}
+)
+_CRF = "14"
+_THREADS = 2  # fixed, since x264's bytes depend on it
+_TICKS = Fraction(1, 90_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of time [start, end), pts seconds."""
+
+    start: float
+    end: float
+
+
+def suffix_for(path: Path, location: str, *, copy: bool) -> str:
+    """`.mp4`, or `.mkv` for codecs that do not belong there. Raises SourceError."""
+    container, stream = open_video(path, location, 1)
+    with closing(container):
+        audio = _audio_of(container)
+        codecs = {*({stream.codec_context.name} if copy else ()), *({audio.codec_context.name} if audio else ())}
+        return ".mp4" if codecs <= _IN_MP4 else ".mkv"
+
+
+def copyable_spans(path: Path, location: str, seconds: float) -> list[Span]:
+    """Where a copy can begin and how far it then goes, at least `seconds`: by key frame, in order of time.
+
+    A span ends where everything decoded before is shown before everything decoded after. Raises SourceError.
+    """
+    container, stream = open_video(path, location, 1)
+    base = stream.time_base or Fraction(1, 1000)
+    times: list[float] = []
+    keys: list[int] = []
+    with closing(container):
+        try:
+            for packet in container.demux(stream):
+                if packet.size == 0 or packet.is_discard:
+                    continue
+                if packet.pts is None:
+                    return []  # no times to cut by
+                if packet.is_keyframe:
+                    keys.append(len(times))
+                times.append(float(packet.pts * base))
+        except (av.error.FFmpegError, OSError):
+            pass  # up to here it is whole
+    if not times:
+        return []
+    latest_so_far = np.maximum.accumulate(times)
+    earliest_to_come = np.append(np.minimum.accumulate(times[::-1])[::-1], np.inf)
+    # Behind the last packet nothing says how long the last frame lasts, so no span ends there.
+    ends = [times_to_come for place, times_to_come in enumerate(earliest_to_come[1:-1].tolist())
+            if latest_so_far[place] < times_to_come]  # fmt: skip
+    spans = []
+    for place in keys:
+        following = bisect_left(ends, times[place] + seconds - 1e-9)
+        if following < len(ends):
+            spans.append(Span(times[place], ends[following]))
+    return sorted(spans, key=lambda span: span.start)
+
+
+def copy_span(path: Path, location: str, target: Path, span: Span) -> int:
+    """Copy the packets of `span` (one of `copyable_spans`) and of its sound; returns the number of frames.
+
+    Raises SourceError, OSError.
+    """
+    container, stream = open_video(path, location, 1)
+    with closing(container), _writing(target) as out:
+        audio = _audio_of(container)
+        video_out = out.add_stream_from_template(stream)
+        video_out.time_base = stream.time_base
+        audio_out = out.add_stream_from_template(audio) if audio else None
+        count = 0
+        for packet in _packets_of(container, stream, audio, span):
+            if packet.stream is stream:
+                packet.stream = video_out
+                count += 1
+            else:
+                packet.stream = audio_out
+            out.mux(packet)
+        return count
+
+
+def encode_span(source: VideoFile, path: Path, target: Path, span: Span) -> int:
+    """Encode the frames of `span` anew (H.264), rotation, pixel aspect and colours as stored, sound copied.
+
+    Returns the number of frames. Raises SourceError, OSError.
+    """
+    container, stream = open_video(path, source.location, 1)
+    with closing(container), _writing(target) as out:
+        audio = _audio_of(container)
+        audio_out = out.add_stream_from_template(audio) if audio else None
+        sound = list(_packets_of(container, None, audio, span)) if audio else []
+        video_out: Any = None
+        reformatter = VideoReformatter()
+        count = 0
+        for time, frame in _frames_of(source, span):
+            if video_out is None:
+                video_out = _encoder(out, stream, frame)
+            form = video_out.codec_context.format.name
+            if frame.format.name != form or (frame.width, frame.height) != (video_out.width, video_out.height):
+                frame = reformatter.reformat(frame, width=video_out.width, height=video_out.height, format=form)
+            frame.pict_type = 0  # the encoder chooses key frames anew
+            frame.pts, frame.time_base = round((time - span.start) / _TICKS), _TICKS
+            out.mux(video_out.encode(frame))
+            count += 1
+            del frame
+        if video_out is None:
+            raise SourceError(f"{source.location}: gives no frame between {span.start:g} and {span.end:g} s any more")
+        out.mux(video_out.encode())
+        for packet in sound:
+            packet.stream = audio_out
+            out.mux(packet)
+        return count
+
+
+def _frames_of(source: VideoFile, span: Span) -> Iterator[tuple[float, VideoFrame]]:
+    for begin in (span.start, max(0.0, span.start - 10.0), -1.0):
+        with closing(source.decoded_from(begin)) as frames:
+            entered = False
+            for time, frame in frames:
+                if not entered and time > span.start + 1e-6 and begin >= 0:
+                    break  # too late: the container has no key frame there
+                entered = True
+                if time >= span.end - 1e-9:
+                    return
+                if time >= span.start - 1e-6:
+                    yield time, frame
+                del frame
+            if entered:
+                return
+
+
+def _packets_of(container: InputContainer, stream: VideoStream | None, audio: Any, span: Span) -> Iterator[Any]:
+    """Packets of the video (from the key frame at the span's start; None: not wanted) and the sound inside the span,
+    moved so that the span begins at 0."""
+    wanted = [one for one in (stream, audio) if one is not None]
+    lead = wanted[0]
+    container.seek(math.floor(span.start / (lead.time_base or Fraction(1, 1000))), stream=lead, backward=True)
+    done: set[int] = set()
+    for packet in container.demux(*wanted):
+        if packet.size == 0 or packet.pts is None:
+            continue
+        base = packet.time_base
+        time = float(packet.pts * base)
+        if packet.dts is not None and float(packet.dts * base) >= span.end:
+            done.add(packet.stream.index)
+            if len(done) == len(wanted):
+                return
+        # Frames shown before the key frame that they follow in the file belong to what is not copied.
+        if not span.start - 1e-6 <= time < span.end - 1e-9:
+            continue
+        shift = round(span.start / base)
+        packet.pts -= shift
+        packet.dts = None if packet.dts is None else packet.dts - shift
+        yield packet
+
+
+def _encoder(out: OutputContainer, stream: VideoStream, frame: VideoFrame) -> Any:
+    made: Any = out.add_stream(
+        "libx264", rate=stream.average_rate or stream.guessed_rate or 25, options={"crf": _CRF, "preset": "medium"}
+    )
+    even = frame.format.name in _ENCODABLE and "444" in frame.format.name
+    made.width = frame.width if even else frame.width // 2 * 2
+    made.height = frame.height if even else frame.height // 2 * 2
+    made.pix_fmt = frame.format.name if frame.format.name in _ENCODABLE else "yuv420p"
+    context, stored = made.codec_context, stream.codec_context
+    context.time_base = _TICKS
+    context.thread_count = _THREADS
+    if stream.sample_aspect_ratio:
+        context.sample_aspect_ratio = stream.sample_aspect_ratio
+    if not frame.format.is_rgb:
+        context.colorspace, context.color_range = stored.colorspace, stored.color_range
+        context.color_primaries, context.color_trc = stored.color_primaries, stored.color_trc
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    turn = UNTURNED if matrix is None else turn_of(matrix)
+    if turn != UNTURNED:
+        rotation, hflip = _rotation_of(turn)
+        made.set_display_rotation(rotation, hflip=hflip, vflip=False)
+    return made
+
+
+def _rotation_of(turn: Turn) -> tuple[int, bool]:
+    """Anticlockwise degrees and whether to mirror afterwards, as PyAV's `set_display_rotation` takes them."""
+    for degrees in (0, 90, 180, 270):
+        cosine, sine = round(math.cos(math.radians(degrees))), round(math.sin(math.radians(degrees)))
+        for hflip in (False, True):
+            side = -1 if hflip else 1
+            if turn == (cosine * side, sine * side, -sine, cosine):
+                return degrees, hflip
+    return 0, False
+
+
+def _audio_of(container: InputContainer) -> Any:
+    audio = container.streams.best("audio")
+    return audio if audio is not None and getattr(audio, "codec_context", None) is not None else None
+
+
+def _writing(target: Path) -> Any:
+    form = "mp4" if target.suffix == ".mp4" else "matroska"
+    return av.open(str(target), "w", format=form, container_options={"fflags": "+bitexact"})
+
+
+__all__: Sequence[str] = ["Span", "copy_span", "copyable_spans", "encode_span", "suffix_for"]

@@ -1,0 +1,96 @@
+"""Scoring every frame of a stretch of video, so that a clip holds what it promises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+
+from streamgate.clips.windows import Seen, Window, face_at
+from streamgate.frames import Candidate, Face, Frame
+from streamgate.gate import Gate
+from streamgate.runtime.scoring import FaceScorer
+from streamgate.selection.steps import Infer, run_together
+from streamgate.sources.base import Source
+
+_TOGETHER = 8
+"""Frames scored at once; of each only a region around the face is held."""
+_MARGIN = 0.75
+
+
+class FrameScorer:
+    """Scores a track's face in single frames exactly as `run` scores the candidates of its cascade."""
+
+    def __init__(self, gate: Gate) -> None:
+        config = gate.config.model_copy(
+            update={"output": gate.config.output.model_copy(update={"crops": ("ffhq",), "format": "png"})}
+        )
+        self._scorer: FaceScorer
+        self._infer: Infer
+        self._scorer, self._infer, _ = gate.follow(config, "clips")
+
+    def score(self, source: Source, seen: Sequence[Seen], window: Window) -> list[Seen]:
+        """Every frame of `source` in the window with the face of the track `seen`; faces are looked for near where the
+        track has them. A frame in which the face is not found has failed. Raises SourceError."""
+        found: list[Seen] = []
+        frames = self._regions(source, seen, window)
+        while batch := list(islice(frames, _TOGETHER)):
+            candidates = [
+                Candidate(0, frame.pts_seconds, face, interpolated=True) for frame, face in batch if face is not None
+            ]
+            pictures = [frame.picture for frame, face in batch if face is not None]
+            run_together(
+                [
+                    self._scorer.score(candidate, picture, 0.0, full=True)
+                    for candidate, picture in zip(candidates, pictures, strict=True)
+                ],
+                self._infer,
+            )
+            scored = {candidate.pts_seconds: candidate for candidate in candidates}
+            for frame, face in batch:
+                candidate = scored.get(frame.pts_seconds)
+                passed = candidate is not None and candidate.gate.passed
+                known = candidate.face if candidate is not None else face or seen[0].face
+                quality = candidate.quality if candidate is not None and passed else None
+                found.append(Seen(frame.pts_seconds, known, not passed, quality))
+        return found
+
+    def _regions(
+        self, source: Source, seen: Sequence[Seen], window: Window
+    ) -> Iterator[tuple[Frame, Face | None]]:
+        """The frames of the window in order, each with its face and a copy of the pixels around that."""
+        for begin in (window.start, max(0.0, window.start - 10.0), -1.0):
+            with closing(source.frames_from(begin)) as frames:
+                late = True
+                for frame in frames:
+                    if late and frame.pts_seconds > window.start + 1e-6 and begin >= 0:
+                        break  # entered too late: the container has no key frame there
+                    late = False
+                    if frame.pts_seconds >= window.end - 1e-9:
+                        return
+                    if frame.pts_seconds < window.start - 1e-6:
+                        continue
+                    face = face_at(seen, frame.pts_seconds)
+                    box = np.array([0, 0, 1, 1]) if face is None else _around(face)
+                    yield Frame(frame.region(box), frame.pts_seconds), face
+                if not late:
+                    return
+
+
+def _around(face: Face) -> np.ndarray:
+    centre = (face.box[:2] + face.box[2:]) / 2
+    half = (0.5 + _MARGIN) * float(max(face.box[2] - face.box[0], face.box[3] - face.box[1]))
+    return np.concatenate([centre - half, centre + half])
+
+
+def merged(seen: Sequence[Seen], checked: Sequence[Seen]) -> list[Seen]:
+    """`seen` with what is known for sure now in place of what was, by time."""
+    by_time = {round(one.pts_seconds, 6): one for one in seen}
+    for one in checked:
+        before = by_time.get(round(one.pts_seconds, 6))
+        face = one.face if before is None or not one.failed else before.face
+        by_time[round(one.pts_seconds, 6)] = replace(one, face=face)
+    return [by_time[time] for time in sorted(by_time)]

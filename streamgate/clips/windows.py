@@ -1,0 +1,101 @@
+"""Which stretches of a track could be a clip, by what the run knows of single frames. No pixels here."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from streamgate.frames import Array, Face
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known of a track's face at one time: `failed` the gate, or `quality` (None: not scored yet)."""
+
+    pts_seconds: float
+    face: Face
+    failed: bool
+    quality: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of time [start, end) of a track, and the mean quality of what was scored in it."""
+
+    start: float
+    end: float
+    quality: float
+
+
+class Stretch(Protocol):
+    """Anything with a start and an end, pts seconds."""
+
+    @property
+    def start(self) -> float: ...
+
+    @property
+    def end(self) -> float: ...
+
+
+def best_window(
+    seen: Sequence[Seen], seconds: float, last_pts: float, stretches: Iterable[Stretch] | None = None
+) -> Window | None:
+    """The window of `seconds` with the best mean quality in which nothing is known to fail.
+
+    `seen` is sorted by time. A window begins at one of its times, or is one of `stretches`, and lies within the
+    track, whose last frame is at `last_pts`. Needs at least one scored face inside. The earlier of equals wins.
+    """
+    if not seen:
+        return None
+    times = [one.pts_seconds for one in seen]
+    failures, scored, total = [0], [0], [0.0]
+    for one in seen:
+        failures.append(failures[-1] + one.failed)
+        scored.append(scored[-1] + (one.quality is not None))
+        total.append(total[-1] + (one.quality or 0.0))
+    best: Window | None = None
+    for start, end in _bounds(times, seconds, stretches):
+        if start < times[0] - 1e-6 or end > last_pts + 1e-6:
+            continue
+        first, behind = (bisect.bisect_left(times, time - 1e-6) for time in (start, end))
+        if failures[behind] > failures[first] or scored[behind] == scored[first]:
+            continue
+        quality = (total[behind] - total[first]) / (scored[behind] - scored[first])
+        if best is None or quality > best.quality + 1e-9:
+            best = Window(start, end, quality)
+    return best
+
+
+def _bounds(
+    times: Sequence[float], seconds: float, stretches: Iterable[Stretch] | None
+) -> Iterator[tuple[float, float]]:
+    if stretches is None:
+        yield from ((time, time + seconds) for time in times)
+    else:
+        yield from ((one.start, one.end) for one in stretches)
+
+
+def face_at(seen: Sequence[Seen], pts_seconds: float) -> Face | None:
+    """The track's face at a time, linear between its nearest known ones; None outside of them."""
+    times = [one.pts_seconds for one in seen]
+    place = bisect.bisect_left(times, pts_seconds - 1e-6)
+    if place == len(times):
+        return None
+    after = seen[place]
+    if after.pts_seconds <= pts_seconds + 1e-6:
+        return after.face
+    if place == 0:
+        return None
+    before = seen[place - 1]
+    share = (pts_seconds - before.pts_seconds) / (after.pts_seconds - before.pts_seconds)
+
+    def between(first: Array, second: Array) -> Array:
+        return (first + (second - first) * share).astype(first.dtype)
+
+    return Face(
+        between(before.face.box, after.face.box),
+        between(before.face.landmarks, after.face.landmarks),
+        min(before.face.score, after.face.score),
+    )

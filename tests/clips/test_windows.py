@@ -1,0 +1,56 @@
+"""Which stretch of a track becomes a clip."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from streamgate.clips.cutting import Span
+from streamgate.clips.windows import Seen, best_window, face_at
+from streamgate.frames import Face
+
+FACE = Face(np.zeros(4, np.float32), np.zeros((5, 2), np.float32), 0.9)
+
+
+def seen(*faces: tuple[float, float | None, bool]) -> list[Seen]:
+    return [Seen(pts, FACE, failed, quality) for pts, quality, failed in faces]
+
+
+def every(step: float, until: float, quality: float) -> list[Seen]:
+    return seen(*((place * step, quality, False) for place in range(round(until / step))))
+
+
+def test_the_stretch_with_the_best_mean_wins_and_the_earlier_of_equals() -> None:
+    best = seen((2.0, 90.0, False), (2.5, 90.0, False), (3.0, 90.0, False), (3.5, 1.0, False))
+    faces = [*every(0.5, 2.0, 50.0), *best]
+    window = best_window(faces, 1.0, 3.5)
+    assert window is not None and (window.start, window.end, window.quality) == (2.0, 3.0, 90.0)
+
+
+def test_no_window_holds_a_failure() -> None:
+    faces = seen((0.0, 80.0, False), (0.5, None, True), (1.0, 70.0, False), (1.5, 70.0, False), (2.0, 70.0, False))
+    window = best_window(faces, 1.0, 2.0)
+    assert window is not None and window.start == 1.0
+    assert best_window(faces, 1.5, 2.0) is None
+
+
+def test_a_window_lies_within_the_track_and_knows_a_score() -> None:
+    assert best_window(every(0.5, 2.0, 50.0), 3.0, 1.5) is None
+    assert best_window(seen((0.0, None, False), (1.0, None, False)), 0.5, 1.0) is None
+    assert best_window([], 1.0, 1.0) is None
+
+
+def test_given_stretches_are_the_only_ones() -> None:
+    faces = [*every(0.5, 2.0, 50.0), *seen((2.0, 90.0, False), (2.5, 90.0, False), (3.0, 90.0, False))]
+    window = best_window(faces, 1.0, 3.0, [Span(-1.0, 0.5), Span(0.4, 1.6), Span(1.5, 2.6), Span(2.5, 3.6)])
+    assert window is not None and (window.start, window.end) == (1.5, 2.6)
+    assert window.quality == pytest.approx((50 + 90 + 90) / 3)
+
+
+def test_a_face_lies_on_the_line_between_its_neighbours() -> None:
+    far = Face(FACE.box + 10, FACE.landmarks + 4, 0.8)
+    known = [Seen(1.0, FACE, False), Seen(2.0, far, False)]
+    between = face_at(known, 1.5)
+    assert between is not None and between.box.tolist() == [5.0] * 4 and between.landmarks[0].tolist() == [2.0, 2.0]
+    assert face_at(known, 2.0) is far
+    assert face_at(known, 0.9) is None and face_at(known, 2.1) is None
