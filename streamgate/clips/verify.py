@@ -13,7 +13,7 @@ from streamgate.clips.windows import Seen, Window, face_at
 from streamgate.frames import Candidate, Face, Frame
 from streamgate.gate import Gate
 from streamgate.runtime.scoring import FaceScorer
-from streamgate.selection.steps import Infer, run_together
+from streamgate.selection.steps import Infer, no_floor, run_together
 from streamgate.sources.base import Source
 
 _TOGETHER = 8
@@ -44,7 +44,7 @@ class FrameScorer:
             pictures = [frame.picture for frame, face in batch if face is not None]
             run_together(
                 [
-                    self._scorer.score(candidate, picture, 0.0, full=True)
+                    self._scorer.score(candidate, picture, no_floor, full=True)
                     for candidate, picture in zip(candidates, pictures, strict=True)
                 ],
                 self._infer,
