@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 import tarfile
@@ -14,10 +15,13 @@ import numpy as np
 import pytest
 
 from command import lines, streamgate
+from sink_values import Make
 from streamgate.errors import SourceError, UsageError
 from streamgate.exports.formats import write_csv, write_imagefolder, write_parquet, write_webdataset
 from streamgate.exports.table import COLUMNS
+from streamgate.frames import Crop, Encoding
 from streamgate.results import Results
+from streamgate.sinks.disk import DiskSink
 
 KINDS = {"csv": write_csv, "parquet": write_parquet, "imagefolder": write_imagefolder, "webdataset": write_webdataset}
 
@@ -101,6 +105,46 @@ def test_webdataset_reads_the_shards(results: Path, tmp_path: Path) -> None:
     for sample, record in zip(samples, records, strict=True):
         assert sample["__key__"] == record["image"].removesuffix(".png")
         assert np.array_equal(sample["png"], pixels(results / record["image"]))
+
+
+@pytest.fixture(scope="module")
+def with_crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two faces as JPEG with an ArcFace crop beside each."""
+    make = Make()
+    out = tmp_path_factory.mktemp("crops") / "out"
+    with DiskSink(out, make.run()) as sink:
+        writer = sink.open_source(make.source("studio"))
+        for track_id in (1, 2):
+            small = Crop(make.shot("studio", track_id, size=32).image, encoding=Encoding("jpeg", 90))
+            shot = dataclasses.replace(
+                make.shot("studio", track_id), encoding=Encoding("jpeg", 90), crops={"arcface": small}
+            )
+            writer.track(dataclasses.replace(make.ended("studio", track_id), shots=(shot,)))
+        writer.commit(make.result("studio"))
+        sink.finish([], {})
+    return out
+
+
+def test_datasets_reads_further_crops_as_a_column_of_pictures(with_crops: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="the imagefolder is read with Hugging Face datasets")
+    assert write_imagefolder(Results.open(with_crops), tmp_path / "faces") == 2
+    loaded = datasets.load_dataset(
+        "imagefolder", data_dir=str(tmp_path / "faces"), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    assert len(loaded) == 2
+    for row in loaded:
+        assert row["image"].size == (64, 64) and row["arcface"].size == (32, 32)
+
+
+def test_webdataset_reads_further_crops_as_fields(with_crops: Path, tmp_path: Path) -> None:
+    wds = pytest.importorskip("webdataset", reason="the shards are read with webdataset")
+    write_webdataset(Results.open(with_crops), tmp_path / "shards")
+    (shard,) = tmp_path.glob("shards/*.tar")
+    samples = list(wds.WebDataset([str(shard)], shardshuffle=False).decode("rgb8"))
+    assert [sorted(key for key in sample if not key.startswith("__")) for sample in samples] == [
+        ["arcface.jpg", "jpg", "json"]
+    ] * 2
+    assert samples[0]["arcface.jpg"].shape == (32, 32, 3) and samples[0]["jpg"].shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
