@@ -46,6 +46,8 @@ class RunState:
     """What a run knows by now: a worker is forked with it and goes on from there.
 
     Attributes:
+        looking: a file whose name does not tell what it is, while that is found out.
+        shunned: such files at which a worker died.
         found: what the inputs led to.
         info, config: of the first worker, so that a later one does not run with something else.
         lock: of the output folder, once a worker has taken it.
@@ -60,6 +62,8 @@ class RunState:
     """
 
     began: float
+    looking: Looking | None = None
+    shunned: set[str] = field(default_factory=set)
     found: Found | None = None
     info: RunInfo | None = None
     config: Mapping[str, Any] | None = None
@@ -98,6 +102,14 @@ class Found:
     skipped: int
     elsewhere: int = 0
     """Sources that other shards read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looking:
+    """A file whose name does not tell what it is, is about to be opened; `label` is for people."""
+
+    path: str
+    label: str
 
 
 @dataclass(frozen=True, slots=True)

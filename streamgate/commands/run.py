@@ -23,6 +23,7 @@ from streamgate.commands.messages import (
     Found,
     Known,
     Locked,
+    Looking,
     Note,
     Opening,
     RunRequest,
@@ -141,8 +142,10 @@ class _Run:
     def _take(self, message: object, worker: Worker, display: RunDisplay) -> None:
         state = self._state
         match message:
+            case Looking():
+                state.looking = message
             case Found():
-                state.found = message
+                state.found, state.looking = message, None
                 self._show_found(message, display)
             case Note():
                 display.warn(message.text) if message.warning else display.note(message.text)
@@ -201,6 +204,11 @@ class _Run:
             if not state.begun:
                 raise KeyboardInterrupt
             state.closing = True
+        if (looking := state.looking) is not None:
+            state.shunned.add(looking.path)
+            state.looking = None
+            display.warn(f"the worker process died ({how}) while it looked what {looking.label} is; it is left out")
+            return
         for place in state.reading:
             display.closed(place)
         state.landed |= {place for place in state.reading if self._is_committed(place)}

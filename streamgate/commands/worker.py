@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 from streamgate.commands.messages import (
     Advanced,
@@ -20,6 +21,7 @@ from streamgate.commands.messages import (
     Found,
     Known,
     Locked,
+    Looking,
     Note,
     Opening,
     RunRequest,
@@ -37,6 +39,7 @@ from streamgate.sinks.disk import DiskSink, lock_of
 from streamgate.sinks.merging import write_part
 from streamgate.sources import Source, SourceSpec, discover
 from streamgate.sources.container import stall_seconds
+from streamgate.sources.discovery import display, is_video
 
 _TELL_S = 0.1
 """So often a source's progress is told."""
@@ -102,7 +105,7 @@ class _Work:
         request = self._request
         shard = request.shard
         output = request.out if shard is None else request.out.parent.parent
-        found = discover(request.inputs, sequence_fps=request.sequence_fps, output=output)
+        found = discover(request.inputs, sequence_fps=request.sequence_fps, output=output, probe=self._is_video)
         elsewhere = 0 if shard is None else shard.share(found)
         self._state.found = Found(
             labels=tuple(spec.location for spec in found.sources),
@@ -115,6 +118,12 @@ class _Work:
         )
         self._line.send(self._state.found)
         return found.sources
+
+    def _is_video(self, path: Path) -> bool:
+        if str(path) in self._state.shunned:
+            return False
+        self._line.send(Looking(str(path), display(path)))
+        return is_video(path)
 
     def _tell_about(self, gate: Gate) -> None:
         if self._state.info is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,8 +91,22 @@ class Discovery:
     skipped: int = 0
 
 
+def is_video(path: Path) -> bool:
+    """Whether FFmpeg finds a video stream in a file whose name does not tell."""
+    try:
+        container, _ = open_video(path, str(path), 1)
+    except SourceError:
+        return False
+    container.close()
+    return True
+
+
 def discover(
-    inputs: Iterable[str | Path], *, sequence_fps: float | None = None, output: Path | None = None
+    inputs: Iterable[str | Path],
+    *,
+    sequence_fps: float | None = None,
+    output: Path | None = None,
+    probe: Callable[[Path], bool] = is_video,
 ) -> Discovery:
     """Expand files, folders and patterns into sources; nothing is decoded.
 
@@ -100,11 +114,12 @@ def discover(
     unrelated pictures, or with `sequence_fps` one sequence a folder that holds some. Pictures named one
     by one are grouped by their folder. Hidden files are passed over. An input named twice counts once, and so
     do copies of a file under one name. `output` and other folders that streamgate wrote are not footage.
+    `probe` tells whether a file whose name says nothing is a video.
 
     Raises:
         UsageError: an address of a live stream.
     """
-    finder = _Finder(sequence_fps, output)
+    finder = _Finder(sequence_fps, output, probe)
     for given in inputs:
         finder.add(os.fspath(given))
     return finder.finish()
@@ -129,8 +144,9 @@ def refuse_live(location: str) -> UsageError:
 
 
 class _Finder:
-    def __init__(self, sequence_fps: float | None, output: Path | None) -> None:
+    def __init__(self, sequence_fps: float | None, output: Path | None, probe: Callable[[Path], bool]) -> None:
         self._fps = sequence_fps
+        self._probe = probe
         self._output = None if output is None else os.path.realpath(output)
         self._found = Discovery()
         self._seen: set[Path] = set()
@@ -188,7 +204,7 @@ class _Finder:
         if suffix in IMAGE_SUFFIXES:
             if self._is_new(path):
                 self._pictures.setdefault(path.parent, []).append(path)
-        elif suffix in VIDEO_SUFFIXES or _is_video(path):
+        elif suffix in VIDEO_SUFFIXES or self._probe(path):
             if self._is_new(path):
                 self._found.sources.append(SourceSpec(display(given), (path,)))
         else:
@@ -282,16 +298,6 @@ def _looks_like_media(path: Path, suffix: str) -> bool:
         except OSError:
             return True
     return suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES
-
-
-def _is_video(path: Path) -> bool:
-    """Whether FFmpeg finds a video stream in a file whose name does not tell."""
-    try:
-        container, _ = open_video(path, str(path), 1)
-    except SourceError:
-        return False
-    container.close()
-    return True
 
 
 def spec_of(location: str | Path, sequence_fps: float | None = None) -> SourceSpec:

@@ -145,6 +145,30 @@ def test_a_worker_that_dies_before_it_reads_anything_ends_the_run(clips: list[Pa
     assert result == 1 and "died 2 times without reading anything (killed by signal 6, SIGABRT" in err, err
 
 
+def test_a_file_at_whose_look_the_worker_dies_is_left_out(clips: list[Path], tmp_path: Path) -> None:
+    code = """
+import os
+from streamgate.runtime import processes
+
+send = processes.Line.send
+
+def dies(line, message, file=None):
+    send(line, message, file)
+    if type(message).__name__ == "Looking" and "odd" in message.path:
+        os.abort()
+
+processes.Line.send = dies
+"""
+    for name in ("odd", "even"):
+        (tmp_path / name).write_bytes(clips[0].read_bytes())
+    running = Running([tmp_path / "odd", tmp_path / "even", clips[1], "-o", tmp_path / "out"], code=code)
+    result, _, err = running.end()
+    assert result == 0 and "SIGABRT) while it looked what" in err, err
+    assert statuses(tmp_path / "out") == {"even": "done", "clip1": "done"}
+    result, _, err = Running([tmp_path / "odd", "-o", tmp_path / "other"], code=code).end()
+    assert result == 3, err
+
+
 def test_a_killed_parent_takes_its_worker_along(deadly: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     running = Running([deadly, "-o", out, "--set", "exhaustive=true"])
