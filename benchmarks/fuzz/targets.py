@@ -16,8 +16,9 @@ from pathlib import Path
 from streamgate import config
 from streamgate.errors import SinkError, UsageError, WeightsError, redact_url, scrub
 from streamgate.service.settings import ServeRequest, read_settings
+from streamgate.sinks.committed import committed_result
 from streamgate.sinks.derive import derive
-from streamgate.sinks.manifest import Manifest
+from streamgate.sinks.manifest import Manifest, differences, run_record
 from streamgate.sources.discovery import display, natural_key
 from streamgate.sources.imagesize import image_size
 from streamgate.sources.naming import slug
@@ -92,6 +93,8 @@ def receipt(data: bytes) -> None:
 
 def manifest(data: bytes) -> None:
     """manifest.json and commits.jsonl of an output folder that somebody else may have written."""
+    from streamgate.sinks.base import RunInfo
+
     first, _, second = data.partition(b"\n--\n")
     house = _folder() / "out" / ".streamgate"
     house.mkdir(parents=True, exist_ok=True)
@@ -102,6 +105,8 @@ def manifest(data: bytes) -> None:
         read.present()
         for name in read.paths():
             assert isinstance(name, str)
+        now = run_record(RunInfo({}, (), {}, "", (), {}))
+        assert all(isinstance(words, str) for words in differences(read.run, now))
 
 
 def source_json(data: bytes) -> None:
@@ -115,6 +120,7 @@ def source_json(data: bytes) -> None:
     run = RunInfo({}, (), {}, "", (), {})
     with suppress(SinkError):
         derive(folder.parent, [folder.name], run, [], {}, complete=True)
+    committed_result(folder.parent, folder.name)
 
 
 def address(data: bytes) -> None:

