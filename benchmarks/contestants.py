@@ -33,6 +33,8 @@ class Outcome:
     width: int = 0
     tracks: int = 0
     kept: int = 0
+    faces: int = 0
+    """Faces scored, where a contestant scores each it finds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Measured:
 Run = Callable[[Path], Outcome]
 
 
-def open_decoder(models: str) -> Run:
+def open_decoder(models: str, limit: float = 0.0) -> Run:
     """Decoding alone: PyAV with automatic threads, every frame dropped."""
     import av
 
@@ -69,21 +71,36 @@ def open_decoder(models: str) -> Run:
     return run
 
 
-def open_gate(models: str) -> Run:
+def open_gate(models: str, limit: float = 0.0) -> Run:
     """This pipeline with its defaults, through `Gate`."""
-    return _gate(models, [])
+    return _gate(models, "studio", [])
 
 
-def open_exhaustive(models: str) -> Run:
+def open_exhaustive(models: str, limit: float = 0.0) -> Run:
     """This pipeline scoring every face of every frame."""
-    return _gate(models, ["exhaustive=true"])
+    return _gate(models, "studio", ["exhaustive=true"])
 
 
-def _gate(models: str, settings: list[str]) -> Run:
+def open_archive(models: str, limit: float = 0.0) -> Run:
+    """This pipeline with the preset that leaves frames undecoded."""
+    return _gate(models, "archive", [])
+
+
+def open_plain(models: str, limit: float = 0.0) -> Run:
+    """The loop a user would write, with our own networks."""
+    return _plain(models, limit, official=False)
+
+
+def open_plain_official(models: str, limit: float = 0.0) -> Run:
+    """The loop a user would write, with IFQA's official architecture."""
+    return _plain(models, limit, official=True)
+
+
+def _gate(models: str, preset: str, settings: list[str]) -> Run:
     from streamgate import Gate
 
     # The process ends with the run, so the gate is never closed.
-    gate = Gate("studio", models=models, device="cpu", settings=settings)
+    gate = Gate(preset, models=models, device="cpu", settings=settings)
 
     def run(clip: Path) -> Outcome:
         tracks = kept = 0
@@ -95,10 +112,25 @@ def _gate(models: str, settings: list[str]) -> Run:
     return run
 
 
-CONTESTANTS: dict[str, Callable[[str], Run]] = {
+def _plain(models: str, limit: float, *, official: bool) -> Run:
+    from plainloop import open_loop
+
+    loop = open_loop(models, official)
+
+    def run(clip: Path) -> Outcome:
+        frames, seconds, height, width, faces = loop(clip, limit or float("inf"))
+        return Outcome(frames, seconds, height, width, faces=faces)
+
+    return run
+
+
+CONTESTANTS: dict[str, Callable[[str, float], Run]] = {
     "decode": open_decoder,
     "streamgate": open_gate,
+    "archive": open_archive,
     "exhaustive": open_exhaustive,
+    "plain": open_plain,
+    "plain_official": open_plain_official,
 }
 
 
@@ -111,10 +143,10 @@ def describe(models: str) -> dict[str, object]:
         return {"versions": dict(info.versions), "weights": [dict(one) for one in info.weights]}
 
 
-def measure(name: str, clip: Path, models: str) -> Measured:
+def measure(name: str, clip: Path, models: str, limit: float = 0.0) -> Measured:
     """Open a contestant, run it once over the clip and say what each part cost."""
     began = float(os.environ.get(STARTED) or time.monotonic())
-    run = CONTESTANTS[name](models)
+    run = CONTESTANTS[name](models, limit)
     ready, ready_cpu = time.monotonic(), cpu_seconds()
     outcome = run(clip)
     done, done_cpu = time.monotonic(), cpu_seconds()
@@ -143,13 +175,14 @@ def main() -> None:
     parser.add_argument("name", choices=[*CONTESTANTS, "describe"])
     parser.add_argument("clip", type=Path, nargs="?")
     parser.add_argument("--models", default=DEFAULT_MODELS)
+    parser.add_argument("--limit", type=float, default=0.0, help="seconds of video for the plain loops, 0: all")
     given = parser.parse_args()
     if given.name == "describe":
         result: object = describe(given.models)
     elif given.clip is None:
         parser.error(f"{given.name} needs a CLIP")
     else:
-        result = asdict(measure(given.name, given.clip, given.models))
+        result = asdict(measure(given.name, given.clip, given.models, given.limit))
     print(json.dumps(result))
     sys.stdout.flush()
     # Nothing that is left open may delay or fail a finished measurement.

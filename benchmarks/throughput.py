@@ -1,9 +1,10 @@
 """How fast is a run, against decoding alone? Clips looped to a minute, contestants paired and alternated.
 
-    python benchmarks/throughput.py [VIDEOS] [--seconds 60] [--rounds 3] [--clips NAME...] [--exhaustive]
+    python benchmarks/throughput.py [VIDEOS] [--seconds 60] [--rounds 3] [--clips NAME...] [--all]
 
-Writes its section of benchmarks/RESULTS.md. Every pass is a fresh process; start-up is measured apart. What is
-missing (a clip, the weights) is named, and the rest runs.
+Writes its section of benchmarks/RESULTS.md. Every pass is a fresh process; start-up is measured apart. --archive,
+--exhaustive and --plain add contestants, --all adds them all; the plain loops see the first seconds of a clip only.
+What is missing (a clip, the weights, torch) is named, and the rest runs.
 """
 
 from __future__ import annotations
@@ -43,6 +44,12 @@ BEYOND_LIMIT = 40.0
 """DESIGN 9: core-ms a second of video beyond decoding, smaller and faceless clips."""
 STARTUP_LIMIT = 1.0
 MEMORY_LIMIT = 700.0
+ARCHIVE_GOAL = 0.7
+"""Wall of the preset `archive` over decoding all, on clips with long stretches without faces."""
+PLAIN_LIMIT = 20.0
+"""Times faster than the plain loop with our own networks."""
+_PLAIN_COLUMNS = ("video s", "faces a frame", "wall s", "CPU s", "x real time", "times faster")
+PLAIN = {"plain": "own networks", "plain_official": "official IFQA"}
 
 
 @dataclass(slots=True)
@@ -54,6 +61,8 @@ class Clip:
     how: str = ""
     problem: str = ""
     passes: dict[str, list[Measured]] = field(default_factory=dict)
+    plain: dict[str, Measured] = field(default_factory=dict)
+    """The plain loops, over the clip's first seconds."""
 
     @property
     def outcome(self) -> Outcome:
@@ -77,6 +86,12 @@ class Clip:
         """Core-ms a second of video beyond decoding alone, round by round."""
         return [1000 * (a.cpu - b.cpu) / self.seconds for a, b in self._paired(name)]
 
+    def times_faster(self, name: str) -> float:
+        """How many times as long a plain loop takes for a second of video as we do."""
+        one = self.plain[name]
+        ours = statistics.median(passed.wall for passed in self.passes["streamgate"]) / self.seconds
+        return one.wall / max(one.outcome.video_seconds, 1e-9) / ours
+
     def _paired(self, name: str) -> list[tuple[Measured, Measured]]:
         return list(zip(self.passes[name], self.passes["decode"], strict=True))
 
@@ -89,13 +104,13 @@ def main() -> int:
     paths, notes = find_clips(given.videos, given.clips)
     clips = [Clip(path.stem, path) for path in paths]
     facts, problem = child("contestants.py", "describe", "--models", given.models)
-    names = ["decode", "streamgate", *(["exhaustive"] if given.exhaustive else [])]
+    names = ["decode", "streamgate", *(name for name in ("archive", "exhaustive") if getattr(given, name))]
     if facts is None:
         notes.append(f"only decoding was measured, the gate does not open here: {problem}")
-        names = ["decode"]
+        names, given.plain = ["decode"], False
     with tempfile.TemporaryDirectory(prefix="streamgate-throughput-") as folder:
         for clip in clips:
-            _measure_clip(clip, names, given, Path(folder))
+            _measure_clip(clip, names, given, Path(folder), notes)
     notes += [f"{clip.name}: {clip.problem}" for clip in clips if clip.problem]
     measured = [clip for clip in clips if clip.passes]
     body = _report(machine, facts, names, measured, notes, given)
@@ -112,15 +127,28 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="passes of every contestant over every clip")
     parser.add_argument("--clips", nargs="+", metavar="NAME", help="only these (file names, suffix optional)")
     parser.add_argument("--models", default=DEFAULT_MODELS, help="as of `streamgate run`")
+    parser.add_argument("--archive", action="store_true", help="also the preset that leaves frames undecoded")
     parser.add_argument("--exhaustive", action="store_true", help="also with every face of every frame scored")
+    parser.add_argument("--plain", action="store_true", help="also the loop a user would write, in two forms")
+    parser.add_argument("--all", action="store_true", help="all of these")
+    parser.add_argument(
+        "--plain-seconds", type=float, nargs=2, default=(10.0, 2.0), metavar=("OWN", "OFFICIAL"),
+        help="seconds of video that the plain loops see, with our own networks and with IFQA's official architecture",
+    )  # fmt: skip
     parser.add_argument("--results", type=Path, default=RESULTS, help="file whose section is written")
     given = parser.parse_args()
     if given.seconds <= 0 or given.rounds < 1:
         parser.error("--seconds must be above 0 and --rounds at least 1")
+    if min(given.plain_seconds) <= 0:
+        parser.error("--plain-seconds must be above 0")
+    if given.all:
+        given.archive = given.exhaustive = given.plain = True
     return given
 
 
-def _measure_clip(clip: Clip, names: Sequence[str], given: argparse.Namespace, folder: Path) -> None:
+def _measure_clip(
+    clip: Clip, names: Sequence[str], given: argparse.Namespace, folder: Path, notes: list[str]
+) -> None:
     """Loop the clip, then give each contestant its passes, in an order that alternates from round to round."""
     looped, problem = child("looping.py", str(clip.path), str(given.seconds), str(folder))
     if looped is None:
@@ -136,12 +164,29 @@ def _measure_clip(clip: Clip, names: Sequence[str], given: argparse.Namespace, f
                 if found is None:
                     clip.problem = f"{name}: {problem}"
                     return
-                one = Measured(**{**found, "outcome": Outcome(**found["outcome"])})
+                one = _read(found)
                 passes[name].append(one)
                 say(f"{clip.name} round {turn + 1} {name}: {one.wall:.2f} s, CPU {one.cpu:.2f} s")
+            if turn == 0 and given.plain:
+                _measure_plain(clip, path, given, notes)
     finally:
         path.unlink(missing_ok=True)
     clip.passes = passes
+
+
+def _measure_plain(clip: Clip, path: Path, given: argparse.Namespace, notes: list[str]) -> None:
+    for name, seconds in zip(PLAIN, given.plain_seconds, strict=True):
+        found, problem = child("contestants.py", name, str(path), "--models", given.models, "--limit", str(seconds))
+        if found is None:
+            note = f"plain loop, {PLAIN[name]}: {problem}"
+            notes += [note] if note not in notes else []
+            continue
+        clip.plain[name] = one = _read(found)
+        say(f"{clip.name} plain loop, {PLAIN[name]}: {one.wall:.2f} s for {one.outcome.video_seconds:.1f} s")
+
+
+def _read(found: dict[str, Any]) -> Measured:
+    return Measured(**{**found, "outcome": Outcome(**found["outcome"])})
 
 
 def _report(
@@ -165,6 +210,8 @@ def _report(
     for name in names[1:]:
         if clips:
             lines += ["", f"### {name}", "", *_summary(clips, name)]
+    if any(clip.plain for clip in clips):
+        lines += ["", "### The plain loop", "", *_plain(clips, given)]
     return "\n".join(lines)
 
 
@@ -216,6 +263,19 @@ def _summary(clips: Sequence[Clip], name: str) -> list[str]:
             lambda values: max(values) <= BEYOND_LIMIT,
         ),
     ]
+    if name == "archive":
+        values = {clip.name: statistics.median(clip.ratios(name)) for clip in clips}
+        faceless = [value for clip, value in values.items() if clip in FACELESS]
+        lines.append(
+            _verdict(
+                "faceless clips, wall over decoding alone, each",
+                faceless,
+                f"below {ARCHIVE_GOAL}",
+                lambda values: max(values) < ARCHIVE_GOAL,
+            )
+        )
+        if others_too := [value for clip, value in values.items() if clip not in FACELESS]:
+            lines.append(f"- the other clips, wall over decoding alone, reported: {spread(others_too)}")
     over = [clip.name for clip in others if statistics.median(clip.beyond(name)) > BEYOND_LIMIT]
     if over:
         lines.append(f"  - above {BEYOND_LIMIT:g} ({len(over)} of {len(others)}): {', '.join(over)}")
@@ -234,6 +294,47 @@ def _summary(clips: Sequence[Clip], name: str) -> list[str]:
         ),
     ]
     return lines
+
+
+def _plain(clips: Sequence[Clip], given: argparse.Namespace) -> list[str]:
+    """What a loop without this project takes for a second of video, and how many times faster a run is."""
+    own, official = given.plain_seconds
+    head = ["clip", "a run: wall s", *(f"{what}: {column}" for what in PLAIN.values() for column in _PLAIN_COLUMNS)]
+    rows = []
+    for clip in clips:
+        ours = statistics.median(one.wall for one in clip.passes["streamgate"]) / clip.seconds
+        row = [clip.name, f"{ours:.3f}"]
+        for name in PLAIN:
+            one = clip.plain.get(name)
+            if one is None:
+                row += ["-"] * len(_PLAIN_COLUMNS)
+                continue
+            seen = max(one.outcome.video_seconds, 1e-9)
+            faces = one.outcome.faces / max(one.outcome.frames, 1)
+            row += [f"{seen:.1f}", f"{faces:.1f}", f"{one.wall / seen:.2f}", f"{one.cpu / seen:.2f}"]
+            row += [f"{seen / one.wall:.2f}", f"{clip.times_faster(name):.1f}"]
+        rows.append(row)
+    with_faces = [clip for clip in clips if clip.name not in FACELESS]
+    return [
+        "Every frame made RGB, its faces detected (640 pixels on the longer side), each aligned, embedded, its SER-FIQ "
+        "sampled with T = 100, and judged by IFQA; networks on all cores. One pass over the first "
+        f"{own:g} s with our own networks and {official:g} s with IFQA's official architecture (random weights, which "
+        "take as long). Wall and CPU are seconds for a second of video, start-up apart.",
+        "",
+        table(head, rows),
+        "",
+        _verdict(
+            "clips with faces, times faster than the plain loop with our own networks, median",
+            [clip.times_faster("plain") for clip in with_faces if "plain" in clip.plain],
+            f"at least {PLAIN_LIMIT:g}",
+            lambda values: statistics.median(values) >= PLAIN_LIMIT,
+        ),
+        *[
+            f"- the same with official IFQA, reported: {spread(values, 1)}"
+            for values in [[c.times_faster("plain_official") for c in with_faces if "plain_official" in c.plain]]
+            if values
+        ],
+    ]
 
 
 def _verdict(what: str, values: Sequence[float], budget: str, met: Callable[[Sequence[float]], bool]) -> str:
