@@ -63,6 +63,7 @@ def _columns() -> tuple[Column, ...]:
             for name in MEASURE_NAMES
             for part in ("raw", "scalar", "status")
         ),
+        *_plain("text", "pose_bin", "phash"),
         *_plain("float", "upscaled"),
         *(Column(f"image_{name}", "text", ("crops", name, "image")) for name in FURTHER_CROPS),
         *(Column(f"track_{key}", "float", ("track", key)) for key in ("first_pts", "last_pts")),
