@@ -41,7 +41,9 @@ def measure(kept: Path, clip: Path, preset: str, models: str) -> dict[str, list[
             best[track_id] = max(passing, key=lambda face: (value(face), -face.pts))
     config = load_config(preset, ["candidates.refine=false"])
     networks = Networks.open(models, "cpu", 1, config.detection.nms_iou)
-    scorer = FaceScorer(config, calibration_of(networks, config))
+    scorer = FaceScorer(
+        config, calibration_of(networks, config), aligned_pose=networks.pose.aligned, shared_pose=networks.shared_pose
+    )
     rng = np.random.default_rng(0)
     found: dict[str, list[float]] = {}
     with Inference(networks, config.tracking.low_score) as inference, open_source(clip) as source:

@@ -54,7 +54,7 @@ def test_own_preset_may_be_partial(tmp_path) -> None:
         ("smoothing.short_s=9", "short_s (9.0) must be <= long_s (2.0)"),
         ("tracking.low_score=0.9", "low_score <= high_score"),
         ("detection.min_long_side=2000", "max_long_side (1280)"),
-        ("candidates.lookback_s=0.1", "detection.interval_s (0.2)"),
+        ("candidates.lookback_s=0.1", "detection.interval_s (0.4)"),
         ("gate.max_yaw=true", "takes no true or false"),
         ("measures.set=[]", "fusion weight"),
         ('measures.set=["yaw", "yaw"]', "twice"),

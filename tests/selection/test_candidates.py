@@ -17,6 +17,8 @@ from streamgate.sources import picture_of_rgb
 PICTURE = picture_of_rgb(np.zeros((64, 64, 3), np.uint8))
 FACE = Face(np.array([10, 10, 50, 50], np.float32), np.full((5, 2), 30, np.float32), 0.99)
 
+EVERY_FRAME = ["candidates.glance_s=0"]
+
 
 class KnownQuality:
     """Scores by a function of time; counts what was asked of it."""
@@ -80,7 +82,7 @@ def test_a_lucky_frame_between_bad_ones_is_not_kept() -> None:
         return 99.0 if abs(pts - 2.2) < 1e-6 else 60.0 if 4 < pts < 6 else 30.0
 
     scorer = KnownQuality(quality, promise=lambda pts: quality(pts) + 0.5)
-    kept = best(drive(load_config(), scorer, 8.0))
+    kept = best(drive(load_config("studio", EVERY_FRAME), scorer, 8.0))
     assert 2.2 in [pytest.approx(pts) for pts in scorer.scored]
     assert 4 < kept.pts_seconds < 6
 
@@ -111,7 +113,7 @@ def test_exhaustive_scores_every_frame_once_and_finds_the_best() -> None:
 
 def test_every_face_is_handed_out_once_in_order_and_memory_stays_small() -> None:
     scorer = KnownQuality(lambda pts: 50.0)
-    selector = drive(load_config(), scorer, 30.0)
+    selector = drive(load_config("studio", EVERY_FRAME), scorer, 30.0)
     times = [candidate.pts_seconds for candidate in selector.drain()]
     assert times == sorted(set(times)) and len(times) == selector.frames_seen == 746
     assert selector.drain() == []
@@ -173,7 +175,7 @@ def watched(method: Callable[[TrackSelector], bool], seen: list[TrackSelector]) 
 
 
 def test_the_fallback_is_the_least_bad_face_and_not_the_first() -> None:
-    config = load_config("studio", ["keep.fallback=best"])
+    config = load_config("studio", [*EVERY_FRAME, "keep.fallback=best"])
 
     class Dark(KnownQuality):
         """Every face is turned away when first looked at; the one at 3 s for the least."""
