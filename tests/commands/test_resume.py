@@ -129,18 +129,18 @@ def test_what_failed_is_tried_again(clips: list[Path], undisturbed: Path, tmp_pa
 
 def test_an_interrupted_source_is_replaced_when_it_is_whole(tmp_path: Path) -> None:
     frames = astronaut_frames(60, (320, 240), step=0.5, zoom=1.6)
-    clip = write_clip(tmp_path / "long.mp4", frames * 5)
+    clip = write_clip(tmp_path / "long.mp4", frames * 3)
     out = tmp_path / "out"
 
     def interrupted() -> int:
         running = Running([clip, "-o", out, "--resume", "--set", "exhaustive=true"])
         assert running.until(lambda: any(out.glob(".streamgate/staging/*/candidates.jsonl.gz")))
-        time.sleep(0.3)
+        time.sleep(0.1)
         running.kill("all", signal.SIGINT)
         code, _, err = running.end()
         assert code == 130, err
         (source,) = json.loads((out / "summary.json").read_text())["sources"]
-        assert source["status"] == "interrupted" and 0 < source["frames"] < len(frames) * 5
+        assert source["status"] == "interrupted" and 0 < source["frames"] < len(frames) * 3
         return source["frames"]
 
     first = interrupted()
