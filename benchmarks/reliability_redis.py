@@ -39,6 +39,7 @@ class Fault:
         during: done when the run has found the server and reads its first source.
         after_s: seconds after `during` (or the start) at which `mend` is done; None for a fault that stays.
         credentials: of the URL.
+        on_the_line: the server is reached over the line that the fault lies in.
     """
 
     what: str
@@ -48,6 +49,7 @@ class Fault:
     mend: Callable[[RedisServer, Line], object] | None = None
     credentials: str = ""
     options: tuple[str, ...] = ()
+    on_the_line: bool = False
 
 
 def config(name: str, value: str) -> Callable[[RedisServer, Line], object]:
@@ -108,8 +110,8 @@ FAULTS = [
     Fault("is restarted midway, 2 s away", during=stop, after_s=2, mend=start, options=_SAVED),
     Fault("hangs midway (SIGSTOP)", during=signalled(signal.SIGSTOP)),
     Fault("hangs midway for 3 s", during=signalled(signal.SIGSTOP), after_s=3, mend=signalled(signal.SIGCONT)),
-    Fault("a line of 30 kB/s", during=slow),
-    Fault("connection reset in the middle of a pipeline", during=dropped),
+    Fault("a line of 30 kB/s", during=slow, on_the_line=True),
+    Fault("connection reset in the middle of a pipeline", during=dropped, on_the_line=True),
     Fault("out of memory midway", during=config("maxmemory", "1")),
     Fault("out of memory for 2 s", during=config("maxmemory", "1"), after_s=2, mend=config("maxmemory", "0")),
     Fault("a read-only replica", before=replica("127.0.0.1", "1")),
@@ -148,7 +150,8 @@ def _under(fault: Fault, clips: Path, folder: Path) -> Row:
         if fault.before is not None:
             holder.ping()
             fault.before(server, line)
-        url = f"redis://{fault.credentials}127.0.0.1:{line.port}/0?{_QUICK}"
+        port = line.port if fault.on_the_line else server.port
+        url = f"redis://{fault.credentials}127.0.0.1:{port}/0?{_QUICK}"
         done = threading.Event()
         acting = threading.Thread(target=_act, args=(fault, server, line, out, done))
         acting.start()
@@ -159,8 +162,8 @@ def _under(fault: Fault, clips: Path, folder: Path) -> Row:
             acting.join()
             os.kill(server.process.pid, signal.SIGCONT) if server.process.poll() is None else None
             server.stop()
-    words = f"{_told(ran.err, folder)}{_sources(out)}{_replayed(ran.code, out, folder)}"
-    return Row(fault.what, words, ran.code, ran.seconds, ran.peak_mib)
+    words = [*_told(ran.err, folder), _sources(out), *_replayed(ran.code, out, folder)]
+    return Row(fault.what, "; ".join(words), ran.code, ran.seconds, ran.peak_mib)
 
 
 def _act(fault: Fault, server: RedisServer, line: Line, out: Path, done: threading.Event) -> None:
@@ -173,26 +176,30 @@ def _act(fault: Fault, server: RedisServer, line: Line, out: Path, done: threadi
         fault.mend(server, line)
 
 
-def _told(err: str, folder: Path) -> str:
-    """The command's own lines, those of waiting first; ports and folders left out."""
-    text = "; ".join(line.removeprefix("streamgate: ") for line in err.splitlines() if line.startswith("streamgate:"))
+def _told(err: str, folder: Path) -> list[str]:
+    """The command's last word if it failed; how often it said that it waits or goes on; ports and folders left out."""
+    lines = [line.removeprefix("streamgate: ") for line in err.splitlines() if line.startswith("streamgate:")]
+    waits = sum("trying again" in line for line in lines)
+    told = [line for line in lines if not line.startswith("warning:")]
+    text = "; ".join([*(["waited"] if waits else []), *told])
     text = re.sub(r"127\.0\.0\.1:\d+/0\?[^\s:'`]*|127\.0\.0\.1:\d+(/0)?", "HOST", text)
     text = re.sub(r"--sink '(\S+)'", r"--sink \1", text)
-    return re.sub(rf"{re.escape(str(folder.parent))}\S*/(?=out|clip)", "", text)
+    text = re.sub(rf"{re.escape(str(folder.parent))}\S*/(?=out|clip)", "", text)
+    return [text] if text else []
 
 
 def _sources(out: Path) -> str:
     found = len(list(out.glob("*/source.json")))
-    return f"; on disk {found} of {CLIPS} sources" if found else "; nothing was begun"
+    return f"on disk {found} of {CLIPS} sources" if found else "nothing was begun"
 
 
-def _replayed(code: int, out: Path, folder: Path) -> str:
+def _replayed(code: int, out: Path, folder: Path) -> list[str]:
     if code != 5 or not (out / "summary.json").exists():
-        return ""
+        return []
     server = launch(folder / "sound")
     try:
         ran = run(["replay", out, "--sink", server.url()])
-        return f"; replay: exit {ran.code}, {len({entry['id'] for entry in server.entries()})} finals"
+        return [f"replay: exit {ran.code}, {len({entry['id'] for entry in server.entries()})} finals arrived"]
     finally:
         server.stop()
 
@@ -225,7 +232,8 @@ def _tls(clips: Path, folder: Path) -> list[Row]:
         )):  # fmt: skip
             out = folder / f"out{number}"
             ran = run(["run", clips, "-o", out, "--sink", url, "--sink-retry", RETRY_S])
-            rows.append(Row(what, _told(ran.err, folder) + _sources(out), ran.code, ran.seconds, ran.peak_mib))
+            words = "; ".join([*_told(ran.err, folder), _sources(out)])
+            rows.append(Row(what, words, ran.code, ran.seconds, ran.peak_mib))
             say(f"redis, {what}: {ran.code}")
     return rows
 
@@ -247,7 +255,7 @@ def _killed(clips: Path, folder: Path) -> Row:
     ran = run(["run", clips, "-o", out, "--resume", "--sink", server.url()])
     arrived = {entry["id"] for entry in server.entries()}
     server.stop()
-    words = f"`--resume`: {len(arrived)} of {CLIPS} finals arrived{_sources(out)}"
+    words = f"`--resume`: {len(arrived)} of {CLIPS} finals arrived; {_sources(out)}"
     return Row("the run is killed (kill -9) with a source committed and not sent", words, ran.code, ran.seconds,
                ran.peak_mib)  # fmt: skip
 

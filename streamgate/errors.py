@@ -64,6 +64,8 @@ SECRET_PARAMETERS = frozenset(
 )  # fmt: skip
 
 _PAIR = re.compile(r"([A-Za-z_]+)=([^&;/]*)")
+_SHORT = 6
+"""Letters below which a secret may be part of an innocent word."""
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>]+")
 
 
@@ -129,8 +131,15 @@ def scrub(text: str, *urls: str) -> str:
     for url in urls:
         text = text.replace(url, redact_url(url))
         for secret in _secrets_of(url):
-            text = text.replace(secret, "***")
+            text = _without(secret, text)
     return _URL.sub(lambda match: redact_url(match.group()), text)
+
+
+def _without(secret: str, text: str) -> str:
+    if len(secret) < _SHORT and secret.isascii() and secret.isalpha():
+        # The user "ann" is not in "cannot".
+        return re.sub(rf"(?<![A-Za-z]){secret}(?![A-Za-z])", "***", text)
+    return text.replace(secret, "***")
 
 
 def _secrets_of(url: str) -> list[str]:

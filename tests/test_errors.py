@@ -43,3 +43,9 @@ def test_what_holds_no_secret_stays_readable() -> None:
     assert redact_url("/home/me@work/a:b.mp4") == "/home/me@work/a:b.mp4"
     assert redact_url("rtsp://[2001:db8::1]:554/live") == "rtsp://[2001:db8::1]:554/live"
     assert redact_url("rtsp://camera/path/with@sign") == "rtsp://camera/path/with@sign"
+
+
+def test_a_short_name_tears_no_word_apart() -> None:
+    url = "redis://ann:all@host/0"
+    told = scrub("cannot use it: ann:all, user=ann, ann%20all, (ann) refused at all", url)
+    assert told == "cannot use it: ***, user=***, ***%20***, (***) refused at ***"

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from streamgate import config
-from streamgate.errors import SinkError, UsageError, WeightsError, redact_url, scrub
+from streamgate.errors import SinkError, SourceError, UsageError, WeightsError, redact_url, scrub
 from streamgate.service.settings import ServeRequest, read_settings
 from streamgate.sinks.committed import committed_result
 from streamgate.sinks.derive import derive
@@ -123,6 +123,25 @@ def source_json(data: bytes) -> None:
     committed_result(folder.parent, folder.name)
 
 
+def finished(data: bytes) -> None:
+    """What `replay` reads of an output folder: summary.json, source.json, tracks.jsonl, faces.jsonl, a crop."""
+    from streamgate.finals import FinishedRun
+
+    parts = [*data.split(b"\n--\n"), b"", b"", b"", b"", b""]
+    folder = _folder() / "finished"
+    source = folder / "clip-00000000"
+    (source / "track_0001").mkdir(parents=True, exist_ok=True)
+    (folder / "summary.json").write_bytes(parts[0])
+    names = ("source.json", "tracks.jsonl", "faces.jsonl", "track_0001/1.png")
+    for name, content in zip(names, parts[1:], strict=False):
+        (source / name).write_bytes(content)
+    with suppress(SourceError):
+        for one in FinishedRun.read(folder).sources:
+            words: list[str] = []
+            sent = sum(1 for _ in one.events(words.append))
+            assert sent >= one.finals or words, "a final is missing and nobody was told"
+
+
 def address(data: bytes) -> None:
     """Redaction: whatever the address, its password never comes out, and nothing is raised."""
     text = data.decode("utf-8", "replace")
@@ -157,6 +176,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "receipt": receipt,
     "manifest": manifest,
     "source_json": source_json,
+    "finished": finished,
     "address": address,
     "name": name,
 }
