@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from common import say
+from redis.exceptions import RedisError
 from reliability_rows import Row, run, table, told
 
 from faulty_line import Line, line_to
@@ -160,9 +161,9 @@ def _under(fault: Fault, clips: Path, folder: Path) -> Row:
         finally:
             done.set()
             acting.join()
-            os.kill(server.process.pid, signal.SIGCONT) if server.process.poll() is None else None
+            arrived = _arrived(server)
             server.stop()
-    words = [*_told(ran.err, folder), _sources(out), *_replayed(ran.code, out, folder)]
+    words = [*_told(ran.err, folder), *arrived, _sources(out), *_replayed(ran.code, out, folder)]
     return Row(fault.what, "; ".join(words), ran.code, ran.seconds, ran.peak_mib)
 
 
@@ -186,6 +187,17 @@ def _told(err: str, folder: Path) -> list[str]:
     text = re.sub(r"--sink '(\S+)'", r"--sink \1", text)
     text = re.sub(rf"{re.escape(str(folder.parent))}\S*/(?=out|clip)", "", text)
     return [text] if text else []
+
+
+def _arrived(server: RedisServer) -> list[str]:
+    """How many finals the server has, each counted once; nothing where it is away."""
+    if server.process.poll() is not None:
+        return []
+    os.kill(server.process.pid, signal.SIGCONT)
+    try:
+        return [f"{len({entry['id'] for entry in server.entries()})} of {CLIPS} finals arrived"]
+    except RedisError:
+        return []
 
 
 def _sources(out: Path) -> str:
@@ -222,7 +234,7 @@ def _tls_server(folder: Path) -> Iterator[tuple[int, Path, RedisServer]]:
 
 def _tls(clips: Path, folder: Path) -> list[Row]:
     rows = []
-    with _tls_server(folder) as (port, authority, server):
+    with _tls_server(folder) as (port, authority, server), server.client() as client:
         for number, (what, url) in enumerate((
             ("rediss, certificate not trusted", f"rediss://127.0.0.1:{port}/0"),
             ("rediss, its authority named", f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={authority}"),
@@ -232,8 +244,9 @@ def _tls(clips: Path, folder: Path) -> list[Row]:
         )):  # fmt: skip
             out = folder / f"out{number}"
             ran = run(["run", clips, "-o", out, "--sink", url, "--sink-retry", RETRY_S])
-            words = "; ".join([*_told(ran.err, folder), _sources(out)])
+            words = "; ".join([*_told(ran.err, folder), *_arrived(server), _sources(out)])
             rows.append(Row(what, words, ran.code, ran.seconds, ran.peak_mib))
+            client.flushall()
             say(f"redis, {what}: {ran.code}")
     return rows
 
