@@ -47,6 +47,8 @@ class Passed:
     ended: list[Ended]
     scored: list[tuple[float, tuple[float, ...], float]]
     """Every face that got a quality: pts, box, quality."""
+    frames: int = 0
+    """Frames decoded."""
 
 
 def run(clips: Sequence[Path], preset: str, models: str, settings: Sequence[str]) -> list[Passed]:
@@ -85,6 +87,7 @@ def run(clips: Sequence[Path], preset: str, models: str, settings: Sequence[str]
                         for face in faces
                         if face.quality is not None
                     ],
+                    result.frames,
                 )
             )
     return found

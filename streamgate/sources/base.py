@@ -41,7 +41,8 @@ class Guide(Protocol):
     """Whoever looks at a source's frames tells it what to leave out. Asked by the source, in its own thread.
 
     Attributes:
-        discards: after frames of this interest, those that no other frame builds on may be left out.
+        discards: after frames of this interest, those that no other frame builds on may be left out; after EMPTY
+            ones all that are not due for a look.
         leap_s: seconds without a face that may be passed over at once, 0 for none.
         look_s: seconds between two looks while there is no face.
     """

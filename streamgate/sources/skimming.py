@@ -1,5 +1,7 @@
 """Decoding only what is wanted: non-reference frames left out, stretches without faces passed over.
 
+While there is no face, of what is decoded only the frames due for a look are given out.
+
 All packets are still read, so times and ranks stay those of the whole file, nothing depends on how exactly a format
 can seek, and what was passed over can be decoded after all when a face turns up behind it.
 
@@ -73,6 +75,7 @@ class Skimmer:
         self._group: list[Numbered] | None = None
         self._keeps_group = True
         self._group_bytes = 0
+        self._thins = False
         self._held = 0  # no leap before this packet's number is passed
         self._failures = 0
         self._shown: deque[tuple[int, float]] = deque()  # rank and time of frames the guide's word on which is due
@@ -89,6 +92,7 @@ class Skimmer:
         if guide is None:
             self._shown.clear()
             self._codec_skips(False)
+            self._thins = False
 
     def shown(self, rank: int, pts_seconds: float) -> None:
         """Note that a frame is given out now."""
@@ -109,6 +113,7 @@ class Skimmer:
                     yield from self._leap(self._guide)
                     continue
                 self._codec_skips(word in self._guide.discards)
+                self._thins = word is Interest.EMPTY and word in self._guide.discards
             self._remember(item)
             yield from self._send(item)
         yield from self._fresh(self._decode(None, True))
@@ -142,10 +147,17 @@ class Skimmer:
         return self._fresh(frames)
 
     def _fresh(self, frames: list[VideoFrame]) -> Iterator[VideoFrame]:
-        """Those of the frames that have not been given out before."""
+        """Those of the frames that have not been given out before and that somebody wants to see."""
         for frame in frames:
-            if frame.pts is None or frame.pts > self._skip_until:
+            if frame.pts is None or (frame.pts > self._skip_until and (not self._thins or self._due(frame.pts))):
                 yield frame
+
+    def _due(self, pts: int) -> bool:
+        """Whether it is time for a look, or the last one found something."""
+        guide, latest = self._guide, self._latest
+        if guide is None or latest is None or pts * self._base >= latest + guide.look_s - 1e-6:
+            return True
+        return guide.interest(latest) is not Interest.EMPTY
 
     def _remember(self, item: Numbered) -> None:
         if not self._keeps_group:

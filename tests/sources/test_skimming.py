@@ -33,10 +33,12 @@ class Witness:
 
     @property
     def discards(self) -> frozenset[Interest]:
-        return frozenset({Interest.EMPTY} if self.discard == "empty" else ())
+        return frozenset({Interest(self.discard)} if self.discard != "none" else ())
 
     def interest(self, pts_seconds: float) -> Interest:
-        return Interest.LIVELY if self._there(pts_seconds) else Interest.EMPTY
+        if self._there(pts_seconds):
+            return Interest.LIVELY
+        return Interest.STEADY if self.discard == "steady" else Interest.EMPTY
 
     def sees_face(self, frame: Frame) -> bool:
         self.looks.append(frame.pts_seconds)
@@ -94,14 +96,14 @@ def test_without_a_guide_all_is_given(clip: Path) -> None:
 
 
 def test_frames_no_other_builds_on_are_left_out(clip: Path) -> None:
-    whole, some = same_where_given(clip, Witness(discard="empty"))
+    whole, some = same_where_given(clip, Witness(discard="steady"))
     assert 0.4 * len(whole) < len(some) < 0.75 * len(whole)
     # None is left out before the word on the first frame counts.
     assert list(some)[: LAG - 4] == list(whole)[: LAG - 4]
 
 
 def test_discarding_begins_and_ends_with_the_faces(clip: Path) -> None:
-    whole, some = same_where_given(clip, Witness([(6.0, 9.0)], discard="empty"))
+    whole, some = same_where_given(clip, Witness([(6.0, 9.0)], discard="steady"))
 
     def left(since: float, until: float) -> float:
         return sum(since <= time < until for time in some) / sum(since <= time < until for time in whole)
@@ -109,6 +111,18 @@ def test_discarding_begins_and_ends_with_the_faces(clip: Path) -> None:
     late = (LAG + 4) / 25
     assert left(6.0 + late, 9.0) == 1.0
     assert left(late, 6.0) < 0.8 and left(9.0 + late, 16.0) < 0.8
+
+
+def test_without_faces_only_frames_due_for_a_look_are_given(clip: Path) -> None:
+    guide = Witness([(6.0, 9.0)], discard="empty", look_s=0.5)
+    whole, some = same_where_given(clip, guide)
+    early = [time for time in some if LAG / 25 + 0.5 < time < 6.0]
+    assert early and all(0.5 <= b - a <= 0.6 for a, b in pairwise(early))
+    # The look that finds it ends that at once; frames that none builds on come back a little later.
+    first = next(time for time in some if time >= 6.0)
+    assert first < 6.6
+    assert next(time for time in some if time > first) <= first + 0.08
+    assert all(time in some for time in whole if first + (LAG + 8) / 25 <= time < 9.0)
 
 
 @pytest.mark.parametrize("kind", ["clip", "open_groups"])
@@ -162,7 +176,7 @@ def test_a_face_that_appears_while_a_leap_begins_is_kept(clip: Path) -> None:
     assert len(missing) <= 3
 
 
-@pytest.mark.parametrize("discard, leap_s", [("empty", 0.0), ("none", 3.0), ("empty", 3.0)])
+@pytest.mark.parametrize("discard, leap_s", [("steady", 0.0), ("none", 3.0), ("empty", 3.0)])
 def test_the_number_of_decoder_threads_makes_no_difference(open_groups: Path, discard: str, leap_s: float) -> None:
     guide = [(5.0, 6.5), (9.0, 9.3)]
     one, two, many = (shown(open_groups, Witness(guide, discard, leap_s), threads)[0] for threads in (1, 2, 9))
@@ -181,9 +195,10 @@ def test_the_number_of_decoder_threads_makes_no_difference(open_groups: Path, di
 def test_any_format_gives_what_a_whole_decode_gives(tmp_path: Path, name: str, how: dict[str, Any]) -> None:
     path = long_clip(tmp_path / name, 8, **how)
     start = min(shown(path)[0])
-    spans = [(start + 3.0, start + 5.0)]
+    spans = [(start + 3.0, start + 6.0)]
     whole, some = same_where_given(path, Witness(spans, discard="empty", leap_s=3.0))
-    wanted = [time for time in whole if spans[0][0] + (LAG + 8) / 25 <= time < spans[0][1]]
+    seen = spans[0][0] + 0.6  # at the latest
+    wanted = [time for time in whole if seen + (LAG + 8) / 25 <= time < spans[0][1]]
     assert wanted and all(time in some for time in wanted)
 
 
