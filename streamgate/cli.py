@@ -389,6 +389,52 @@ def people_name(out: Path, person: str, name: str) -> None:
     raise SystemExit(name_command(out, person, name))
 
 
+@cli.command()
+@click.argument("out", metavar="OUT")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE",
+    help="A key of gate, fusion, keep, smoothing or measures, for example gate.max_yaw=20. Repeatable.",
+)
+@click.option("--top-k", type=int, metavar="N", help="Best faces kept per track.")
+@click.option("--min-size", type=float, metavar="PX", help="Smallest face: shorter side of its box in source pixels.")
+@click.option("--max-yaw", type=float, metavar="DEG", help="How far a kept face may be turned to a side.")
+@click.option("--dry-run", is_flag=True, help="Tell what would change, and change nothing.")
+@click.option("--pictured", is_flag=True, help="Leave the footage alone: pick among faces whose pictures are here.")
+@click.option("--sources", multiple=True, metavar="DIR", help="Where sources that were moved lie now. Repeatable.")
+@click.option("--models", metavar="embedded|standard|imported|DIR", help="Weights of the run. [default: found by hash]")
+@_device_option
+def tune(
+    out: str,
+    settings: tuple[str, ...],
+    top_k: int | None,
+    min_size: float | None,
+    max_yaw: float | None,
+    dry_run: bool,
+    pictured: bool,
+    sources: tuple[str, ...],
+    models: str | None,
+    device: str,
+) -> None:
+    """Other limits over the results in OUT: judge all faces anew and pick anew, in seconds.
+
+    The footage is looked at only where a new pick was never scored in full or has no picture.
+    """
+    from streamgate.commands.tune import tune_command
+    from streamgate.tuning.tune import TuneRequest
+
+    request = TuneRequest(
+        out=Path(out),
+        settings=settings,
+        flags={"keep.top_k": top_k, "gate.min_size": min_size, "gate.max_yaw": max_yaw},
+        roots=tuple(map(Path, sources)),
+        models=models,
+        device=device,
+        dry=dry_run,
+        pictured=pictured,
+    )
+    raise SystemExit(tune_command(request))
+
+
 @cli.group()
 def models() -> None:
     """Weights: list, pull, import, verify."""

@@ -347,6 +347,41 @@ _ALL_POSES = {"gate.max_yaw": 90.0, "gate.max_pitch": 90.0, "fusion.yaw": 0.0, "
 """What `keep.poses=all` makes of these keys where they were not given: a turned head is no fault then."""
 
 
+def stored_config(tree: Mapping[str, Any]) -> Config:
+    """The configuration that an earlier run wrote down; what is new since then is as in studio.
+
+    Raises UsageError when it has keys or values that this version does not know.
+    """
+    whole = _read_preset("studio")
+    for key, value in _leaves(tree):
+        _assign(whole, key, value, "stored configuration")
+    try:
+        return Config.model_validate(whole)
+    except ValidationError as error:
+        raise UsageError(_explain(error, "as stored")) from None
+
+
+def with_settings(config: Config, settings: Iterable[str], flags: Mapping[str, Any] | None = None) -> Config:
+    """`config` with `key=value` texts and named flags laid over it; see `load_config`. Raises UsageError."""
+    tree = config.model_dump(mode="json")
+    for setting in settings:
+        key, value = _parse_setting(setting)
+        _assign(tree, key, value, f"--set {setting}")
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _assign(tree, key, value, key)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UsageError(_explain(error, "as tuned")) from None
+
+
+def differing_keys(one: Config, other: Config) -> list[str]:
+    """Dotted keys in which two configurations differ, in their order."""
+    theirs = dict(_leaves(other.model_dump(mode="json")))
+    return [key for key, value in _leaves(one.model_dump(mode="json")) if theirs[key] != value]
+
+
 def _read_preset(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     path = Path(preset) if preset.endswith(".toml") or "/" in preset else presets_folder() / f"{preset}.toml"
     if str(path) in seen:

@@ -81,6 +81,7 @@ class Gate:
             )
         self._calibration_id = calibration_id(self.config, calibration)
         self._identity_threshold = self.config.identity.threshold or networks.identity_threshold
+        self._calibration = calibration
         self._inference = Inference(networks, self.config.tracking.low_score, observe)
         self._scorer = self._scorer_of(self.config, calibration)
         self._pipeline = Pipeline(self.config, self._scorer, self._inference, self._calibration_id)
@@ -188,6 +189,7 @@ class Gate:
             weights=tuple(_as_mapping(record) for record in self._weights),
             versions=_versions(),
             identity=IdentityInfo(self.config.identity.store, self._identity_threshold),
+            calibration=self._calibration.summary(),
         )
 
     def _scorer_of(self, config: Config, calibration: Calibration) -> FaceScorer:

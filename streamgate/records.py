@@ -270,7 +270,8 @@ def summary_record(
 
         schema, complete, totals {sources {STATUS: n}, frames, ..., kept, persons | null, rejected {reason: faces}},
         sources [source_record without schema and timing], measure_set, absent_measures {NAME: status},
-        calibration_id, weights, versions, config, timing {run {...}, sources {SOURCE_ID: {...}}}
+        calibration_id, calibration {mappings {NAME: [x0, w]}, absent {NAME: status}, learned {NAME: id}}, weights,
+        versions, config, timing {run {...}, sources {SOURCE_ID: {...}}}
     """
     entries: list[Record] = []
     times: dict[str, Any] = {}
@@ -294,6 +295,7 @@ def summary_record(
         "measure_set": list(run.measure_set),
         "absent_measures": dict(run.absent_measures),
         "calibration_id": run.calibration_id,
+        "calibration": dict(run.calibration),
         "weights": redacted([dict(weights) for weights in run.weights]),
         "versions": dict(run.versions),
         "config": redacted(run.config),

@@ -12,6 +12,30 @@ import pytest
 
 _WIDTHS = {"wide": (1280, 900), "phone": (390, 844)}
 
+_CONTRAST = """
+const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+const behind = (element) => {
+  for (let one = element; one; one = one.parentElement) {
+    const colour = parse(getComputedStyle(one).backgroundColor);
+    if (colour.length === 3 || colour[3] === 1) return colour;
+  }
+  return matchMedia('(prefers-color-scheme: dark)').matches ? [0, 0, 0] : [255, 255, 255];
+};
+const light = ([r, g, b]) => {
+  const [x, y, z] = [r, g, b].map((v) => ((v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+};
+const found = [];
+for (const element of document.querySelectorAll('body *')) {
+  const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+  if (!own || !element.checkVisibility() || element.closest('.inview, .skip, svg')) continue;
+  const [one, other] = [light(parse(getComputedStyle(element).color)), light(behind(element))];
+  const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+  if (ratio < 4.5) found.push(`${element.tagName} "${element.textContent.slice(0, 30)}" ${ratio.toFixed(2)}`);
+}
+return found;
+"""
+
 
 @contextmanager
 def chromium(screen: str = "wide", scheme: str = "light", *, calm: bool = True) -> Iterator[Browser]:
@@ -101,6 +125,10 @@ class Browser:
             "return all.length >= arguments[0] && all.every((one) => one.complete && one.naturalWidth > 0)"
         )
         self.wait(lambda: self.run(script, count))
+
+    def low_contrast(self) -> list[str]:
+        """Visible texts whose contrast with what is behind them is below 4.5 to 1 (WCAG AA)."""
+        return self.run(_CONTRAST)
 
     def complaints(self) -> list[str]:
         """What the console says at the level of warnings and errors."""

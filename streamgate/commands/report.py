@@ -10,6 +10,7 @@ from streamgate.people.ledger import Ledger
 from streamgate.report.folder import RunFolder
 from streamgate.report.write import REPORT, write_report
 from streamgate.sinks.files import Lock
+from streamgate.tuning.tune import finish_pending
 
 
 def report_command(out: Path, *, quiet: bool) -> int:
@@ -21,6 +22,7 @@ def report_command(out: Path, *, quiet: bool) -> int:
     lock = Lock(out / ".streamgate" / "lock")
     lock.acquire()
     try:
+        finish_pending(out)
         # Read again: until the lock was ours a run may have been at work.
         folder = RunFolder.read(out)
         problems = write_report(out, folder.manifest, Ledger.read(out / ".streamgate").names)

@@ -47,6 +47,11 @@ def arcface_matrix(landmarks: Array, size: int = ARCFACE_SIDE) -> Array:
     return umeyama(landmarks, (ARCFACE_TEMPLATE + 0.5) * scale - 0.5)
 
 
+def arcface_enlargement(landmarks: Array) -> float:
+    """How many times larger the face is in the ArcFace picture than in the source, at least 1.0."""
+    return max(1.0, float(np.hypot(*arcface_matrix(landmarks)[0, :2])))
+
+
 def ffhq_side(landmarks: Array) -> float:
     """Side of the FFHQ square in source pixels; a crop larger than this is upscaled."""
     _, x = _ffhq_axes(landmarks)

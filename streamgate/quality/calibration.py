@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from streamgate.config import Config
 from streamgate.frames import MEASURE_NAMES, Status
@@ -37,6 +38,29 @@ class Calibration:
     mappings: Mapping[str, SigmoidMapping]
     absent: Mapping[str, Status] = field(default_factory=dict)
     learned_ids: Mapping[str, str] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """All of it as JSON takes it."""
+        return {
+            "mappings": {name: [mapping.x0, mapping.w] for name, mapping in sorted(self.mappings.items())},
+            "absent": {name: str(status) for name, status in sorted(self.absent.items())},
+            "learned": dict(sorted(self.learned_ids.items())),
+        }
+
+    @classmethod
+    def of_summary(cls, summary: Mapping[str, Any]) -> Calibration:
+        """`summary` turned round. Raises KeyError, TypeError or ValueError for what is none."""
+        return cls(
+            {name: SigmoidMapping(float(x0), float(w)) for name, (x0, w) in summary["mappings"].items()},
+            {name: Status(status) for name, status in summary["absent"].items()},
+            dict(summary["learned"]),
+        )
+
+    def under(self, config: Config) -> Calibration:
+        """The same with the mappings that a configuration gives."""
+        given = {name: getattr(config.measures, name) for name in ("size", "edge", "sharpness", "exposure")}
+        mappings = {name: SigmoidMapping(section.x0, section.w) for name, section in given.items()}
+        return Calibration({**self.mappings, **mappings}, self.absent, self.learned_ids)
 
 
 def measure_set(config: Config, calibration: Calibration) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ place in `HEAT_SIGNS` is the cell's level, 0 (unlike a clean photograph) to 63; 
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -115,6 +116,13 @@ def shot_note(rank: int, image: Array, ifqa_map: Array | None) -> Record:
     return {"rank": rank, "thumbnail": thumbnail(image), "heat": heat(ifqa_map)}
 
 
+def miss_note(candidate: Candidate, source_id: str, seen: Mapping[str, str | None]) -> Record:
+    """How a near miss is shown; `seen` holds its thumbnail and heat as text, None where they are not at hand."""
+    record = candidate_record(candidate, source_id)
+    pictures = {"thumbnail": seen["thumbnail"], "heat": seen["heat"]}
+    return {**{key: record[key] for key in _MISS_KEYS}, **pictures}
+
+
 def thumbnail(image: Array) -> str:
     """A square picture RGB uint8 (H, W, 3) as a small JPEG in base64."""
     if image.shape[:2] != (THUMBNAIL_SIDE, THUMBNAIL_SIDE):
@@ -136,9 +144,5 @@ def _shot(shot: BestShot) -> Record:
 
 
 def _miss(miss: NearMiss, source_id: str) -> Record:
-    record = candidate_record(miss.candidate, source_id)
-    return {
-        **{key: record[key] for key in _MISS_KEYS},
-        "thumbnail": thumbnail(miss.image),
-        "heat": heat(miss.candidate.evidence.ifqa_map),
-    }
+    seen = {"thumbnail": thumbnail(miss.image), "heat": heat(miss.candidate.evidence.ifqa_map)}
+    return miss_note(miss.candidate, source_id, seen)

@@ -10,11 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from streamgate.config import Config
 from streamgate.frames import BestShot, Candidate, Crop, TrackEnd, TrackInfo
-from streamgate.networks.alignment import arcface_matrix
+from streamgate.networks.alignment import arcface_enlargement
 from streamgate.runtime.following import Moment
 from streamgate.runtime.scoring import FaceScorer
 from streamgate.selection.candidates import TrackSelector
@@ -145,8 +143,7 @@ class Analysis:
         assert candidate.crop is not None
         crops = {}
         if candidate.arcface is not None:
-            scale = float(np.hypot(*arcface_matrix(candidate.face.landmarks)[0, :2]))
-            crops["arcface"] = Crop(candidate.arcface, max(1.0, scale))
+            crops["arcface"] = Crop(candidate.arcface, arcface_enlargement(candidate.face.landmarks))
         keeps_identity = self._config.identity.store != "none"
         return BestShot(
             image=candidate.crop,

@@ -83,6 +83,8 @@ class RunInfo:
     weights: tuple[Mapping[str, Any], ...]
     versions: Mapping[str, str]
     identity: IdentityInfo = IdentityInfo()
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    """How raw figures become scalars: `Calibration.summary()`; enough to judge stored evidence anew."""
 
 
 class SourceWriter(Protocol):

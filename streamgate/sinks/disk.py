@@ -16,14 +16,13 @@ OUT/report.html, report/                                the same
 from __future__ import annotations
 
 import errno
-import gzip
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from streamgate.errors import SinkError, SourceError, UsageError
 from streamgate.frames import Candidate, TrackEnd
@@ -38,6 +37,7 @@ from streamgate.sinks.committed import committed_result
 from streamgate.sinks.delivered import remove_delivered
 from streamgate.sinks.derive import derive
 from streamgate.sinks.images import encode
+from streamgate.sinks.lines import GzipLines
 from streamgate.sinks.manifest import DERIVED, Manifest, differences, run_record
 from streamgate.sinks.shelf import Shelf
 
@@ -115,6 +115,10 @@ class DiskSink:
             self._refuse_to_lose()
             if self._resume:
                 self._refuse_to_mix()
+                if (self._house / "tune" / "ready.json").is_file():
+                    raise UsageError(
+                        f"{self._out}: a tuning broke off before its end; `streamgate report {self._out}` finishes it"
+                    )
             with files.sink_errors(self._staging):
                 self._staging.mkdir(exist_ok=True)
         except BaseException:
@@ -257,6 +261,8 @@ class DiskSink:
                 files.remove_listed(self._out, self._manifest.source_paths())
             else:
                 files.remove_listed(self._out, self._manifest.paths())
+                for name in ("tune", "spares"):  # what tuning the old results left
+                    files.remove_tree(self._house / name)
                 remove_templates(self._house)
                 remove_ledger(self._house)
                 remove_delivered(self._house)
@@ -325,7 +331,7 @@ class _DiskWriter:
         keep = keep_of(sink._run.config)
         self._compares = keep is not None and keep.per == "person"
         self._ended = False
-        self._candidates: _GzipLines | None = None
+        self._candidates: GzipLines | None = None
         self._notes = SourceNotes() if report else None
         with files.sink_errors(folder):
             folder.mkdir()
@@ -334,7 +340,7 @@ class _DiskWriter:
             self._noted = Shelf(folder.parent)
             if candidates:
                 self._names.append("candidates.jsonl.gz")
-                self._candidates = _GzipLines(folder / "candidates.jsonl.gz")
+                self._candidates = GzipLines(folder / "candidates.jsonl.gz")
 
     def evaluated(self, candidate: Candidate) -> None:
         """Stream the candidate to candidates.jsonl.gz; the caller's order must not depend on chance."""
@@ -397,7 +403,7 @@ class _DiskWriter:
         self._names.append(name)
 
     def _write_notes(self) -> None:
-        with closing(_GzipLines(self._folder / NOTES_NAME)) as target:
+        with GzipLines(self._folder / NOTES_NAME) as target:
             for line in self._noted.in_order():
                 target.write(line)
         self._names.append(NOTES_NAME)
@@ -409,24 +415,6 @@ class _DiskWriter:
                 if part is not None:
                     part.close()
         self._sink._closed(self._source.source_id)
-
-
-class _GzipLines:
-    """Lines into a gzip file whose bytes depend on the lines alone (no time, no file name in the header)."""
-
-    def __init__(self, path: Path) -> None:
-        self._file: IO[bytes] = open(path, "xb")  # noqa: SIM115 - closed in close()
-        self._gzip = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=self._file, mtime=0)
-
-    def write(self, line: bytes) -> None:
-        self._gzip.write(line + b"\n")
-
-    def close(self) -> None:
-        """Write what is buffered. Raises OSError; closing twice does nothing."""
-        try:
-            self._gzip.close()
-        finally:
-            self._file.close()
 
 
 def _is_same(mine: Path, other: Path) -> bool:

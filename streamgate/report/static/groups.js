@@ -5,13 +5,14 @@ import { faceTile, momentOf } from "./tiles.js";
 import { trackCard } from "./tracks.js";
 import * as words from "./words.js";
 
+const UNNAMED = { nobody: "Faces of nobody in particular", nothing: "Nothing kept" };
 const ROW = 12; // faces shown before one asks for all
 const OPEN_TRACKS = 120; // with more tracks than this on the page they are folded away
 
 export function groupSection(group, context) {
   const id = `group-${group.key}`;
   const section = make("section", { class: `group ${group.kind}`, "aria-labelledby": id });
-  const heading = make("div", { class: "heading" }, make("h2", { id }, group.name || "Nothing kept"), make("p", { class: "note" }, noteOf(group)));
+  const heading = make("div", { class: "heading" }, make("h2", { id }, nameOf(group)), make("p", { class: "note" }, noteOf(group)));
   if (group.page) heading.append(make("a", { class: "more", href: group.page }, `All ${words.count(group.face_count, "face")} and tracks`));
   section.append(heading);
   if (group.faces.length) section.append(...row(group, context));
@@ -63,9 +64,17 @@ function fileOf(source) {
   return source.split("/").at(-1);
 }
 
+// `streamgate people` takes the ids; people read numbers.
+function nameOf(group) {
+  if (group.kind !== "person" || group.name !== group.key) return group.name || UNNAMED[group.kind];
+  const number = /^p0*([1-9]\d*)$/.exec(group.key);
+  return number ? `Person ${number[1]}` : group.key;
+}
+
 function noteOf(group) {
   if (group.kind === "nothing") return `${words.count(group.track_count, "track")} without a face that passed`;
-  const parts = [words.count(group.face_count, "face"), words.count(group.track_count, "track")];
+  const parts = group.kind === "person" ? [group.key] : [];
+  parts.push(words.count(group.face_count, "face"), words.count(group.track_count, "track"));
   if (group.kind !== "source") parts.push(words.count(group.source_count, "source"));
   if (group.best !== null) parts.push(`best ${words.whole(group.best)}`);
   return parts.join(" · ");

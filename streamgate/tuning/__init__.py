@@ -1,0 +1,9 @@
+"""Other limits over results that are there: judge and pick anew without decoding what was decoded once.
+
+settings    what may be changed, and the run as it would then have been
+judging     stored faces under another configuration
+picking     a track's faces anew, and which ones need a look at the footage first
+footage     those looks: frames found again in a source, scored and cut out
+staging     a source's folder with other picks, and all of them put in place so that nothing can be lost
+tune        the whole of it
+"""

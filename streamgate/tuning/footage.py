@@ -1,0 +1,173 @@
+"""A second look at the footage: frames found again by their time, faces in them scored in full and cut out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from streamgate.errors import SourceError, StreamgateError, WeightsError
+from streamgate.frames import Candidate, Frame, Picture, TrackEnd
+from streamgate.gate import Gate
+from streamgate.runtime.finishing import Finisher
+from streamgate.runtime.scoring import FaceScorer
+from streamgate.selection.steps import Infer, run_together
+from streamgate.sources import Source, SourceSpec, discover
+from streamgate.sources.naming import file_source_id
+from streamgate.tuning.settings import Tuning
+from streamgate.zoo.store import resolve
+
+_SAME_TIME_S = 1e-4
+_READ_ON_S = 2.0
+"""A frame that lies so little ahead is read on to; for one further on the source is entered anew."""
+_EARLIER_S = (1.0, 10.0)
+
+
+class Footage:
+    """Opens sources and networks when the first face asks for them.
+
+    Args:
+        roots: folders to look for sources in, besides where the run found them.
+        models: weights; None for those of the run, by their sha256.
+    """
+
+    def __init__(
+        self, out: Path, tuning: Tuning, *, roots: Sequence[Path] = (), models: str | None = None, device: str = "auto"
+    ) -> None:
+        self.looked = 0
+        """Faces that were looked at."""
+        self._out = out
+        self._tuning = tuning
+        self._roots = roots
+        self._models = models
+        self._device = device
+        self._gate: Gate | None = None
+        self._scoring: tuple[FaceScorer, Infer] | None = None
+        self._known: dict[str, SourceSpec] | None = None
+
+    def open(self, location: str, source_id: str) -> Source:
+        """The source that a run called so. Raises SourceError when it is not there any more or has changed."""
+        changed = False
+        for spec in self._candidates_for(location, source_id):
+            try:
+                source = spec.open()
+            except StreamgateError:
+                continue
+            if source.source_id == source_id:
+                return source
+            source.close()
+            changed = True
+        what = "has changed since" if changed else "is not where it was"
+        raise SourceError(f"{location} {what}; say where it lies with --sources DIR", location)
+
+    def score(self, source: Source, faces: Iterable[Candidate]) -> None:
+        """Score faces in full, in place; one that passes gets its crop.
+
+        Faces whose frame is not found stay as they are. Raises SourceError when the source cannot be read, WeightsError
+        when the run's networks are not at hand.
+        """
+        scorer, infer = self._scorer()
+        for frame, candidates in _at_their_times(source, faces):
+            for candidate in candidates:
+                region = self._region(frame, candidate)
+                run_together([scorer.score(candidate, region, _no_floor, full=True)], infer)
+                passed = candidate.gate.passed
+                candidate.crop = scorer.crop(candidate, region) if passed else None
+                candidate.phash = scorer.fingerprint(candidate, region) if passed else None
+                self.looked += 1
+
+    def finish(self, source: Source, ended: TrackEnd) -> TrackEnd:
+        """`ended` with all the pictures of its shots that the run writes, as it encodes them."""
+        scorer, infer = self._scorer()
+        finisher = Finisher(self._tuning.after, infer, source, scorer.pictures, ifqa="ifqa" in scorer.names)
+        return finisher.finish(ended)
+
+    def close(self) -> None:
+        """Let go of the networks."""
+        if self._gate is not None:
+            self._gate.close()
+            self._gate = None
+
+    def _scorer(self) -> tuple[FaceScorer, Infer]:
+        if self._scoring is None:
+            self._gate = Gate(models=self._right_models(), device=self._device, config=self._tuning.after)
+            scorer, infer, meaning = self._gate.follow(self._tuning.after, "tune")
+            if meaning != self._tuning.run.calibration_id:
+                raise WeightsError("the networks at hand are calibrated otherwise than those of the run; give --models")
+            self._scoring = scorer, infer
+        return self._scoring
+
+    def _right_models(self) -> str:
+        """Which weights are those of the run. Raises WeightsError."""
+        wanted = {str(one["role"]): str(one["sha256"]) for one in self._tuning.run.weights}
+        tiers = [str(one.get("tier")) for one in self._tuning.run.weights]
+        for models in [self._models] if self._models else list(dict.fromkeys([*tiers, "embedded", "standard"])):
+            try:
+                found = resolve(models).weights
+            except WeightsError:
+                continue
+            if {role: weights.sha256 for role, weights in found.items()} == wanted:
+                return models
+        raise WeightsError(
+            "a look at the footage takes the networks of the run, and other ones are here; give theirs with --models"
+        )
+
+    def _candidates_for(self, location: str, source_id: str) -> Iterator[SourceSpec]:
+        """Where the source may lie: where it was, beside the results, in the folders given."""
+        for place in dict.fromkeys([Path(location), self._out.parent / location]):
+            if place.exists():
+                yield from discover([place]).sources
+        if self._known is None:
+            self._known = {}
+            for spec in discover([os.fspath(root) for root in self._roots]).sources if self._roots else ():
+                try:
+                    known = file_source_id(spec.paths[0]) if spec.root is None else spec.open().source_id
+                except (OSError, StreamgateError):
+                    continue
+                self._known.setdefault(known, spec)
+        if source_id in self._known:
+            yield self._known[source_id]
+
+    def _region(self, frame: Frame, candidate: Candidate) -> Picture:
+        """What a run would have held of the frame: a copied square around the face."""
+        box = candidate.face.box
+        centre = (box[:2] + box[2:]) / 2
+        half = (0.5 + self._tuning.after.candidates.region_margin) * float(max(box[2] - box[0], box[3] - box[1]))
+        return frame.region(np.concatenate([centre - half, centre + half]))
+
+
+def _no_floor(candidate: Candidate) -> float:
+    return 0.0
+
+
+def _at_their_times(source: Source, faces: Iterable[Candidate]) -> Iterator[tuple[Frame, list[Candidate]]]:
+    """Each frame that shows some of `faces`, once, in order of time."""
+    by_time: dict[float, list[Candidate]] = {}
+    for face in faces:
+        by_time.setdefault(face.pts_seconds, []).append(face)
+    left = sorted(by_time)
+    # Tried from nearby first; a container without a usable index is read from its beginning.
+    begin: list[Callable[[float], float]] = [*(lambda pts, by=by: max(0.0, pts - by) for by in _EARLIER_S)]
+    for place_of in [*begin, lambda pts: -1.0]:
+        missing: list[float] = []
+        while left:
+            found = None
+            with closing(source.frames_from(place_of(left[0]))) as frames:
+                for frame in frames:
+                    while left and left[0] < frame.pts_seconds - _SAME_TIME_S:
+                        missing.append(left.pop(0))
+                    if not left or (found is not None and left[0] - frame.pts_seconds > _READ_ON_S):
+                        break
+                    if abs(left[0] - frame.pts_seconds) <= _SAME_TIME_S:
+                        found = left.pop(0)
+                        yield frame, by_time[found]
+                    del frame
+                else:
+                    missing += left
+                    left = []
+        left = missing
+        if not left:
+            return

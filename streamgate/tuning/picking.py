@@ -1,0 +1,129 @@
+"""A track's best shots among stored faces, and the faces that need a look at the footage before one can tell."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+
+from streamgate.config import Config
+from streamgate.frames import Array, Candidate
+from streamgate.selection.keeper import Keeper, Ranked
+from streamgate.sources.picture import picture_of_rgb
+from streamgate.tuning.judging import Judge
+
+LOOKS = 12
+"""Faces of a track, beyond the neighbours of picks, that are looked at anew at most. A run looks at one each
+`candidates.bucket_s`; here the most promising ones have to do."""
+
+_NO_PICTURE = picture_of_rgb(np.zeros((8, 8, 3), np.uint8))
+
+
+class TrackFaces:
+    """The judged faces of one track, by time.
+
+    Args:
+        trusted: times of the picks there were: a run has seen to it that they are no lucky frames.
+        open_to: faces never scored in full that may be worth it now; the run has passed the others over for good.
+    """
+
+    def __init__(
+        self,
+        faces: Sequence[Candidate],
+        config: Config,
+        judge: Judge,
+        *,
+        trusted: frozenset[float] = frozenset(),
+        open_to: Sequence[Candidate] = (),
+    ) -> None:
+        self.faces = sorted(faces, key=lambda face: face.pts_seconds)
+        self._times = [face.pts_seconds for face in self.faces]
+        self._trusted = trusted
+        self._open_to = sorted(open_to, key=lambda face: face.pts_seconds)
+        self._config = config
+        self._judge = judge
+        self._looked: set[int] = set()
+        self._looks = 0
+
+    def ranked(self, *, only: frozenset[float] | None = None) -> list[Ranked]:
+        """The picks; with `only`, among the faces at these times."""
+        return self._picked([face for face in self.faces if self._confirmed(face)], only)
+
+    def likely(self) -> list[Ranked]:
+        """The picks by what is stored, confirmed or not: what a dry run can tell."""
+        return self._picked(self.faces, None)
+
+    def wanted(self) -> list[Candidate]:
+        """Faces to be scored in full before `ranked` can be trusted, each asked for once.
+
+        The neighbours of what would be picked, then the most promising of those that were never scored because an
+        earlier pick, or an earlier limit, made them hopeless.
+        """
+        beside: list[Candidate] = []
+        for pick in self._picked(self.faces, None):
+            if pick.candidate.pts_seconds not in self._trusted:
+                beside += [face for face in self._neighbours(pick.candidate) if face.quality is None]
+        asked = self._new(beside)
+        if asked:
+            return asked
+        room = LOOKS - self._looks
+        asked = self._new(self._promising()[:room]) if room > 0 else []
+        self._looks += len(asked)
+        return asked
+
+    def _promising(self) -> list[Candidate]:
+        keeper = self._keeper(self.faces, None)
+        stretch = self._config.candidates.bucket_s
+        scored = [face.pts_seconds for face in self.faces if face.gate.passed]
+        best: dict[int, tuple[float, Candidate]] = {}
+        for face in self._open_to:
+            if face.quality is not None or face.gate.reasons or id(face) in self._looked:
+                continue
+            if _nearest(scored, face.pts_seconds) <= stretch:
+                continue  # its moment has a face that says how good it is
+            promise = self._judge.promise(face)
+            place = int(face.pts_seconds // stretch)
+            if promise > best.get(place, (0.0, face))[0]:
+                best[place] = (promise, face)
+        ordered = sorted(best.values(), key=lambda item: (-item[0], item[1].pts_seconds))
+        return [face for promise, face in ordered if promise > self._floor(keeper.bar(face))]
+
+    def _floor(self, bar: float) -> float:
+        return bar + self._config.candidates.min_gain if bar else 0.0
+
+    def _picked(self, faces: Sequence[Candidate], only: frozenset[float] | None) -> list[Ranked]:
+        return self._keeper(faces, only).finish()
+
+    def _keeper(self, faces: Sequence[Candidate], only: frozenset[float] | None) -> Keeper:
+        # Pictures are no matter here: what a face has it keeps.
+        keeper = Keeper(self._config.keep, self._config.smoothing, lambda face, picture: cast(Array, face.crop))
+        for face in self.faces:
+            keeper.note(face)
+        for face in faces:
+            if face.quality is not None and (only is None or face.pts_seconds in only):
+                keeper.offer(face, _NO_PICTURE)
+        return keeper
+
+    def _confirmed(self, face: Candidate) -> bool:
+        """Whether its neighbours in time have been scored, so that it is known to be no lucky frame."""
+        if face.pts_seconds in self._trusted:
+            return True
+        return all(one.quality is not None or id(one) in self._looked for one in self._neighbours(face))
+
+    def _neighbours(self, face: Candidate) -> list[Candidate]:
+        place = bisect_left(self._times, face.pts_seconds)
+        beside = [self.faces[one] for one in (place - 1, place + 1) if 0 <= one < len(self.faces)]
+        reach = self._config.smoothing.short_s / 2 + 1e-6
+        return [one for one in beside if abs(one.pts_seconds - face.pts_seconds) <= reach]
+
+    def _new(self, faces: Sequence[Candidate]) -> list[Candidate]:
+        found = [face for face in dict.fromkeys(faces) if id(face) not in self._looked]
+        self._looked.update(id(face) for face in found)
+        return found
+
+
+def _nearest(times: Sequence[float], moment: float) -> float:
+    place = bisect_left(times, moment)
+    return min((abs(times[one] - moment) for one in (place - 1, place) if 0 <= one < len(times)), default=np.inf)

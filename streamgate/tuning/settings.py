@@ -1,0 +1,76 @@
+"""What may be changed about results that are there, and the run as it would then have been."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from streamgate.config import Config, differing_keys, stored_config, with_settings
+from streamgate.errors import SourceError, UsageError
+from streamgate.quality.calibration import Calibration, calibration_id, measure_set
+from streamgate.records import Record
+from streamgate.sinks.base import RunInfo
+
+SECTIONS = ("gate", "fusion", "keep", "smoothing", "measures")
+"""Sections of the configuration that judging and picking anew can follow; all else decides what was looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """Results as they are and as they shall be.
+
+    `same_meaning`: qualities mean what they meant (one calibration id), so those that are stored stand.
+    """
+
+    before: Config
+    after: Config
+    changed: tuple[str, ...]
+    calibration: Calibration
+    run: RunInfo
+    same_meaning: bool
+
+
+def tuning_of(summary: Mapping[str, Any], settings: Iterable[str], flags: Mapping[str, Any]) -> Tuning:
+    """Read a run's configuration from summary.json and lay the changes over it.
+
+    Raises UsageError for a key or value that cannot be, or that takes another run; SourceError for a summary without
+    what judging anew takes.
+    """
+    try:
+        before = stored_config(summary["config"])
+        calibration = Calibration.of_summary(summary["calibration"])
+    except (UsageError, KeyError, TypeError, ValueError) as error:
+        raise SourceError(
+            f"summary.json lacks what judging anew takes or is of another version ({error}); run the sources again"
+        ) from error
+    after = with_settings(before, settings, flags)
+    changed = tuple(differing_keys(after, before))
+    for key in changed:
+        if key.partition(".")[0] not in SECTIONS:
+            raise UsageError(
+                f"{key} decides what is looked at or written, so it takes a run: `streamgate run ... --set {key}=...`; "
+                f"tune changes {', '.join(SECTIONS)}"
+            )
+    calibration = calibration.under(after)
+    names = measure_set(after, calibration)
+    if not any(getattr(after.fusion, name) > 0 for name in names):
+        raise UsageError("no measure that counts is left; see measures.set and fusion")
+    meaning = calibration_id(after, calibration)
+    run = RunInfo(
+        config=after.model_dump(mode="json"),
+        measure_set=names,
+        absent_measures={
+            name: str(calibration.absent[name]) for name in after.measures.set if name in calibration.absent
+        },
+        calibration_id=meaning,
+        weights=tuple(summary["weights"]),
+        versions=summary.get("versions", {}),
+        calibration=calibration.summary(),
+    )
+    return Tuning(before, after, changed, calibration, run, meaning == summary.get("calibration_id"))
+
+
+def tuned_totals(record: Record, rejected: Mapping[str, int], *, kept: int, scored: int) -> Record:
+    """A source.json with other counts."""
+    return {**record, "kept": kept, "rejected": dict(sorted(rejected.items())), "faces_scored": scored}

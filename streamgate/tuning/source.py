@@ -1,0 +1,432 @@
+"""One source under another configuration: judged, picked, looked at again where needed, and written anew."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamgate.errors import SourceError
+from streamgate.frames import BestShot, Candidate, Crop, TrackEnd, TrackInfo
+from streamgate.networks.alignment import arcface_enlargement
+from streamgate.records import Record, candidate_record, dumps, face_record, image_path
+from streamgate.report.notes import NOTES_NAME, Point, Series, miss_note, note_record, shot_note
+from streamgate.runtime.scoring import FaceScorer
+from streamgate.selection.keeper import Ranked
+from streamgate.selection.nearmisses import NearMisses, distance_from_passing
+from streamgate.sinks.images import encode
+from streamgate.sinks.lines import GzipLines
+from streamgate.tuning.footage import Footage
+from streamgate.tuning.judging import Judge
+from streamgate.tuning.picking import TrackFaces
+from streamgate.tuning.pictures import KeptFace, Spares, kept_face, ranked_record
+from streamgate.tuning.settings import Tuning, tuned_totals
+from streamgate.tuning.staging import carry
+from streamgate.tuning.stored import CANDIDATES, StoredSource, candidate_lines
+
+ROUNDS = 6
+"""Times that a source is gone through for faces to look at; each round follows from what the one before showed."""
+_NEAR_MISSES = 3
+_ROUNDED = 2e-4
+_NO_IMAGE = np.zeros((1, 1, 3), np.uint8)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a source's tracks and faces."""
+
+    kept: int = 0
+    tracks_without: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    gained: int = 0
+    """Tracks that keep a face now and kept none."""
+    lost: int = 0
+    """Tracks that kept a face and keep none now."""
+    other: int = 0
+    """Tracks with other faces, or another number of them."""
+    looked: int = 0
+    """Faces for which the footage was needed; in a dry run, would be."""
+
+
+class SourceTuning:
+    """The tuning of one source. With `dry` nothing is looked at and nothing can be written.
+
+    With `pictured` only faces whose pictures are at hand are picked: the footage is left alone.
+    """
+
+    def __init__(
+        self, out: Path, stored: StoredSource, tuning: Tuning, *, dry: bool = False, pictured: bool = False
+    ) -> None:
+        self.outcome = Outcome()
+        self.changed = not tuning.same_meaning
+        self._out = out
+        self._stored = stored
+        self._tuning = tuning
+        self._dry = dry
+        self._pictured = pictured
+        self._spares = Spares(out, stored.source_id)
+        self._kept = self._faces_with_pictures()
+        self._ranked: dict[int, list[Ranked]] = {}
+        self._shots: dict[tuple[int, float], BestShot] = {}
+        self._scored_before = {track_id: _scored(faces) for track_id, faces in stored.faces.items()}
+        self._scorer = FaceScorer(tuning.after, tuning.calibration)
+
+    @property
+    def location(self) -> str:
+        return str(self._stored.record["source"])
+
+    def pick(self, footage: Footage) -> None:
+        """Judge and pick anew. Raises SourceError when footage is needed that is not there."""
+        record = self._stored.record
+        judge = Judge(self._tuning, int(record["width"]), int(record["height"]))
+        affected = any(key.partition(".")[0] in ("keep", "smoothing") for key in self._tuning.changed)
+        tracks: dict[int, TrackFaces] = {}
+        for track_id in self._stored.tracks:
+            faces = self._stored.faces.get(track_id, [])
+            before = [_verdict(face) for face in faces]
+            for face in faces:
+                judge.judge(face)
+            if [_verdict(face) for face in faces] != before:
+                self.changed = True
+            elif not affected:
+                continue
+            old = frozenset(float(pick["pts_seconds"]) for pick in self._stored.picks.get(track_id, ()))
+            tracks[track_id] = TrackFaces(
+                faces, self._tuning.after, judge, trusted=old, open_to=self._open_to(faces, before, old)
+            )
+            self._know_again(faces)
+        if not self._pictured:
+            self._look(tracks, footage)
+        self._rank(tracks)
+        if not self._pictured and not self._dry:
+            self._cut(tracks, footage)
+        self._conclude()
+
+    def write(self, folder: Path, listed: Sequence[str]) -> list[str]:
+        """Write the source's new folder; `listed` are its files as they are. Returns the new ones. Raises OSError."""
+        ours = {CANDIDATES, "faces.jsonl", "tracks.jsonl", "source.json", NOTES_NAME}
+        names = [self._write_candidates(folder)]
+        faces: list[bytes] = []
+        notes: list[bytes] = []
+        gone = {path for face in self._kept.values() for path in face.files.values()}
+        for track_id in sorted(self._stored.tracks):
+            records, shots, written = self._write_track(folder, track_id)
+            names += written
+            faces += [dumps(record).encode() + b"\n" for record in records]
+            if self._stored.notes:
+                notes.append(dumps(self._note(track_id, shots)).encode())
+        tracks = [dumps(self._track_record(track_id)).encode() + b"\n" for track_id in sorted(self._stored.tracks)]
+        scored = sum(self._info(track_id).frames_scored for track_id in self._stored.tracks)
+        source = tuned_totals(self._stored.record, self.outcome.rejected, kept=self.outcome.kept, scored=scored)
+        for name, data in {
+            "faces.jsonl": b"".join(faces),
+            "tracks.jsonl": b"".join(tracks),
+            "source.json": (dumps(source, pretty=True) + "\n").encode(),
+        }.items():
+            (folder / name).write_bytes(data)
+            names.append(name)
+        if self._stored.notes:
+            with GzipLines(folder / NOTES_NAME) as target:
+                for line in notes:
+                    target.write(line)
+            names.append(NOTES_NAME)
+        for name in listed:
+            path = self._stored.folder / name
+            if name not in ours and path not in gone and not (folder / name).exists() and path.is_file():
+                carry(path, folder / name)
+                names.append(name)
+        return sorted(set(names))
+
+    def put_aside(self) -> None:
+        """Keep the pictures of faces that are not picked any more, for the day the limits are turned back."""
+        picked = {(track_id, one.candidate.pts_seconds) for track_id, found in self._ranked.items() for one in found}
+        for key, face in self._kept.items():
+            if key[0] in self._ranked and key not in picked:
+                self._spares.put(face)
+
+    def _open_to(
+        self, faces: Sequence[Candidate], before: Sequence[tuple[Any, ...]], old: frozenset[float]
+    ) -> list[Candidate]:
+        """Faces that the run did not score in full and that may win now.
+
+        All of them where a pick was lost, more are wanted, or quality means something else: the run left them out
+        because of what it had. Else those whose limit was loosened.
+        """
+        was, now = self._tuning.before.keep, self._tuning.after.keep
+        fewer = {"keep.per"}
+        if now.top_k < was.top_k:
+            fewer.add("keep.top_k")
+        if now.min_gap_seconds > was.min_gap_seconds:
+            fewer.add("keep.min_gap_seconds")
+        more = any(key.startswith("keep.") and key not in fewer for key in self._tuning.changed)
+        lost = any(face.pts_seconds in old and not face.gate.passed for face in faces)
+        if lost or more or not self._tuning.same_meaning:
+            return [face for face in faces if face.quality is None and not face.gate.reasons]
+        return [
+            face
+            for face, (_, reasons, quality) in zip(faces, before, strict=True)
+            if quality is None and reasons and not face.gate.reasons
+        ]
+
+    def _faces_with_pictures(self) -> dict[tuple[int, float], KeptFace]:
+        found = {(face.track_id, face.pts_seconds): face for face in self._spares.read()}
+        for track_id, picks in self._stored.picks.items():
+            shots = {shot["rank"]: shot for shot in self._stored.notes.get(track_id, {}).get("shots", ())}
+            for pick in picks:
+                face = kept_face(self._out, pick, shots.get(pick["rank"]))
+                if face is not None:
+                    found[track_id, face.pts_seconds] = face
+        return found
+
+    def _know_again(self, faces: Sequence[Candidate]) -> None:
+        """What faces with pictures look like: near-duplicates of them are told by that."""
+        for face in faces:
+            known = self._kept.get((face.track_id, face.pts_seconds))
+            text = known.record.get("phash") if known is not None else None
+            face.phash = int(text, 16) if isinstance(text, str) else None
+
+    def _rank(self, tracks: dict[int, TrackFaces]) -> None:
+        for track_id, track in tracks.items():
+            only = frozenset(pts for one, pts in self._kept if one == track_id) if self._pictured else None
+            self._ranked[track_id] = track.ranked(only=only) if not self._dry else track.likely()
+
+    def _look(self, tracks: dict[int, TrackFaces], footage: Footage) -> None:
+        for _ in range(ROUNDS):
+            wanted = [face for track in tracks.values() for face in track.wanted()]
+            if not wanted:
+                return
+            self.outcome.looked += len(wanted)
+            if self._dry:
+                return
+            self._read(footage, wanted)
+
+    def _new(self) -> list[tuple[int, Ranked]]:
+        """Picks without pictures in the folder, with their tracks."""
+        return [
+            (track_id, one)
+            for track_id, found in self._ranked.items()
+            for one in found
+            if (track_id, one.candidate.pts_seconds) not in self._kept
+        ]
+
+    def _cut(self, tracks: dict[int, TrackFaces], footage: Footage) -> None:
+        """Pictures of picks that have none yet.
+
+        Only with the picture one knows what a face looks like, so one may prove to be the like of a better one.
+        """
+        if not self._new():
+            return
+        with footage.open(self.location, self._stored.source_id) as source:
+            while missing := [one.candidate for _, one in self._new() if one.candidate.crop is None]:
+                self.outcome.looked += len(missing)
+                footage.score(source, missing)
+                if lost := [face for face in missing if face.crop is None and face.gate.passed]:
+                    raise SourceError(
+                        f"{self.location}: the frame at {lost[0].pts_seconds:.3f} s is not found again; run the source "
+                        "again",
+                        self.location,
+                    )
+                self._rank(tracks)
+            for track_id, one in self._new():
+                shot = self._shot(one, track_id)
+                ended = TrackEnd(shot.track, (shot,), {}, (), self._stored.source_id)
+                self._shots[track_id, shot.pts_seconds] = footage.finish(source, ended).shots[0]
+        self.changed = True
+
+    def _read(self, footage: Footage, faces: Sequence[Candidate]) -> None:
+        with footage.open(self.location, self._stored.source_id) as source:
+            footage.score(source, faces)
+        self.changed = True
+
+    def _conclude(self) -> None:
+        for track_id, record in self._stored.tracks.items():
+            before = [float(pick["pts_seconds"]) for pick in self._stored.picks.get(track_id, ())]
+            ranked = self._ranked.get(track_id)
+            now = before if ranked is None else [one.candidate.pts_seconds for one in ranked]
+            self.outcome.kept += len(now)
+            self.outcome.tracks_without += not now
+            if ranked is None:
+                self.outcome.rejected.update(record["rejected"])
+                continue
+            for face in self._stored.faces.get(track_id, ()):
+                self.outcome.rejected.update(face.gate.reasons)
+            if now != before:
+                self.changed = True
+                self.outcome.gained += not before
+                self.outcome.lost += not now
+                self.outcome.other += bool(before and now)
+
+    def _write_candidates(self, folder: Path) -> str:
+        now = {
+            (face.track_id, face.pts_seconds): face for found in self._stored.faces.values() for face in found
+        }
+        with GzipLines(folder / CANDIDATES) as target:
+            for line, before in candidate_lines(self._stored.folder):
+                face = now[before.track_id, before.pts_seconds]
+                same = _verdict(face) == _verdict(before) and face.measures == before.measures
+                stands = line.rstrip(b"\n")
+                target.write(stands if same else dumps(candidate_record(face, self._stored.source_id)).encode())
+        return CANDIDATES
+
+    def _write_track(self, folder: Path, track_id: int) -> tuple[list[Record], list[Record], list[str]]:
+        """Pictures of a track; returns its records, its notes' shots and the names of the files."""
+        records: list[Record] = []
+        shots: list[Record] = []
+        names: list[str] = []
+        ranked = self._ranked.get(track_id)
+        if ranked is None:
+            ranked = [None] * len(self._stored.picks.get(track_id, ()))  # type: ignore[list-item]
+        olds = self._stored.picks.get(track_id, ())
+        for place, one in enumerate(ranked):
+            pts = float(olds[place]["pts_seconds"]) if one is None else one.candidate.pts_seconds
+            rank = place + 1
+            face = self._kept.get((track_id, pts))
+            if face is not None:
+                record = ranked_record(face, rank)
+                note = {**face.note, "rank": rank}
+                for ending, path in face.files.items():
+                    name = f"track_{track_id:04d}/{rank}{ending}"
+                    carry(path, folder / name)
+                    names.append(name)
+            elif one is not None:
+                shot = self._shots[track_id, pts]
+                image = image_path(shot)
+                pictures = {image: encode(shot.image, shot.encoding)} | {
+                    image_path(shot, crop): encode(further.image, further.encoding)
+                    for crop, further in shot.crops.items()
+                }
+                for picture, data in pictures.items():
+                    name = picture.partition("/")[2]
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / name).write_bytes(data)
+                    names.append(name)
+                record = face_record(shot, image)
+                note = shot_note(rank, shot.image, shot.ifqa_map)
+            else:
+                record, note = dict(olds[place]), {"rank": rank, "thumbnail": None, "heat": None}
+            if one is not None:
+                record = {**record, **self._figures(one, track_id, record)}
+            records.append(record)
+            shots.append(note)
+        return records, shots, names
+
+    def _shot(self, ranked: Ranked, track_id: int) -> BestShot:
+        candidate = ranked.candidate
+        assert candidate.crop is not None
+        crops = {}
+        if candidate.arcface is not None:
+            crops["arcface"] = Crop(candidate.arcface, arcface_enlargement(candidate.face.landmarks))
+        return BestShot(
+            image=candidate.crop,
+            source=self.location,
+            source_id=self._stored.source_id,
+            track=self._info(track_id),
+            rank=ranked.rank,
+            pts_seconds=candidate.pts_seconds,
+            face=candidate.face,
+            pose=candidate.evidence.pose,
+            measures=candidate.measures,
+            quality=candidate.quality,
+            quality_smoothed=ranked.quality_smoothed,
+            quality_context=ranked.quality_context,
+            calibration_id=self._tuning.run.calibration_id,
+            gate=candidate.gate,
+            frame_index=candidate.frame_index,
+            pts_estimated=candidate.pts_estimated,
+            captured_at=candidate.captured_at,
+            name=candidate.name,
+            upscaled=self._scorer.upscaled(candidate),
+            ifqa_map=candidate.evidence.ifqa_map,
+            crops=crops,
+            phash=candidate.phash,
+            pose_bin=ranked.pose_bin,
+        )
+
+    def _figures(self, ranked: Ranked, track_id: int, before: Record) -> dict[str, Any]:
+        """What judging anew decides in a face's record.
+
+        Means over stored qualities, which are rounded, differ in the last digit from a run's: its figure stays then.
+        """
+        shown = BestShot(
+            _NO_IMAGE, "", "", self._info(track_id), ranked.rank, ranked.candidate.pts_seconds, ranked.candidate.face,
+            ranked.candidate.evidence.pose, ranked.candidate.measures, ranked.candidate.quality,
+            ranked.quality_smoothed, ranked.quality_context, self._tuning.run.calibration_id, ranked.candidate.gate,
+            pose_bin=ranked.pose_bin,
+        )  # fmt: skip
+        keys = (
+            "measures", "quality", "quality_smoothed", "quality_context", "calibration_id", "gate", "track", "pose_bin",
+        )  # fmt: skip
+        record = face_record(shown, None)
+        found = {key: record[key] for key in keys}
+        for key in ("quality_smoothed", "quality_context"):
+            was, now = before.get(key), found[key]
+            if isinstance(was, float) and isinstance(now, float) and abs(was - now) <= _ROUNDED:
+                found[key] = was
+        return found
+
+    def _info(self, track_id: int) -> TrackInfo:
+        record = self._stored.tracks[track_id]
+        # A run counts some faces twice; what has been scored since is added to its count.
+        more = _scored(self._stored.faces.get(track_id, ())) - self._scored_before.get(track_id, 0)
+        scored = int(record["frames_scored"]) + max(0, more)
+        return TrackInfo(track_id, record["first_pts"], record["last_pts"], int(record["frames_seen"]), scored)
+
+    def _track_record(self, track_id: int) -> Record:
+        record = self._stored.tracks[track_id]
+        ranked = self._ranked.get(track_id)
+        if ranked is None:
+            return record
+        faces = self._stored.faces.get(track_id, [])
+        rejected: Counter[str] = Counter(reason for face in faces for reason in face.gate.reasons)
+        missed = [face for face in faces if face.gate.reasons]
+        nearest = min(missed, key=distance_from_passing, default=None)
+        return {
+            **record,
+            "frames_scored": self._info(track_id).frames_scored,
+            "kept": len(ranked),
+            "rejected": dict(sorted(rejected.items())),
+            "reasons": list(nearest.gate.reasons) if nearest is not None and not ranked else [],
+        }
+
+    def _note(self, track_id: int, shots: list[Record]) -> Record:
+        faces = sorted(self._stored.faces.get(track_id, []), key=lambda face: face.pts_seconds)
+        series = Series()
+        for face in faces:
+            series.add(Point(face.pts_seconds, face.quality, face.gate.verdict))
+        return note_record(track_id, series, shots, self._misses(track_id, faces))
+
+    def _misses(self, track_id: int, faces: Sequence[Candidate]) -> list[Record]:
+        """The nearest misses, preferably those of which a small picture is at hand."""
+        seen: dict[float, Record] = {
+            float(miss["pts_seconds"]): miss for miss in self._stored.notes.get(track_id, {}).get("misses", ())
+        }
+        seen |= {pts: face.note for (one, pts), face in self._kept.items() if one == track_id}
+        found = _nearest([face for face in faces if face.pts_seconds in seen], self._tuning.after.candidates.bucket_s)
+        if not found:
+            found = _nearest(faces, self._tuning.after.candidates.bucket_s)
+        empty: Record = {"thumbnail": None, "heat": None}
+        return [
+            miss_note(face, self._stored.source_id, seen.get(face.pts_seconds, empty)) for face in found
+        ]
+
+
+def _nearest(faces: Sequence[Candidate], stretch: float) -> list[Candidate]:
+    misses = NearMisses(_NEAR_MISSES, lambda candidate, picture: _NO_IMAGE)
+    batches: dict[int, list[tuple[Candidate, Any]]] = {}
+    for face in faces:
+        batches.setdefault(int(face.pts_seconds // stretch), []).append((face, None))
+    for _, batch in sorted(batches.items()):
+        misses.offer(batch)
+    return [one.candidate for one in misses.finish()]
+
+
+def _scored(faces: Sequence[Candidate]) -> int:
+    return sum(face.quality is not None for face in faces)
+
+
+def _verdict(face: Candidate) -> tuple[Any, ...]:
+    return (face.gate.passed, face.gate.reasons, face.quality)

@@ -1,0 +1,217 @@
+"""Judge and pick anew over a whole output folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from streamgate.errors import SinkError, SourceError
+from streamgate.people.ledger import GROUPS_NAME, Ledger
+from streamgate.report.folder import RunFolder
+from streamgate.report.write import REPORT, write_report
+from streamgate.sinks import files
+from streamgate.sinks.base import IdentityInfo, RunInfo, SourceInfo, SourceResult
+from streamgate.sinks.derive import derive
+from streamgate.sinks.manifest import Manifest, run_record
+from streamgate.tuning.footage import Footage
+from streamgate.tuning.settings import Tuning, tuning_of
+from streamgate.tuning.source import Outcome, SourceTuning
+from streamgate.tuning.staging import Staging
+from streamgate.tuning.stored import StoredSource
+
+
+@dataclass(slots=True)
+class TuneRequest:
+    """What to do: `settings` and `flags` as `run` takes them; `roots` are folders to look for moved sources in.
+
+    `dry`: only tell. `pictured`: leave the footage alone and pick among faces whose pictures are at hand.
+    """
+
+    out: Path
+    settings: tuple[str, ...] = ()
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    roots: tuple[Path, ...] = ()
+    models: str | None = None
+    device: str = "auto"
+    dry: bool = False
+    pictured: bool = False
+
+
+@dataclass(slots=True)
+class TuneResult:
+    """What came of it: figures as they were and as they are now."""
+
+    before: Outcome
+    after: Outcome
+    changed: tuple[str, ...] = ()
+    """Keys of the configuration that differ."""
+    sources: int = 0
+    """Sources whose records changed."""
+    same_meaning: bool = True
+    """Qualities compare with those from before."""
+    problems: list[str] = field(default_factory=list)
+
+
+Told = Callable[[int, int], None]
+
+
+def tune(request: TuneRequest, told: Told = lambda done, total: None) -> TuneResult:
+    """Judge all stored faces under changed settings, pick anew, and write what changes.
+
+    Nothing of the results is touched before everything is known and written aside, so an error changes nothing.
+    `told` hears how many of how many sources are done.
+
+    Raises:
+        UsageError: a setting that cannot be, or takes a run.
+        SourceError: `out` holds no results, or not what judging anew takes; footage is needed and not there.
+        WeightsError: footage is needed, and the networks of the run are not here.
+        SinkError: the folder is in use or not writable.
+    """
+    RunFolder.read(request.out)
+    lock = files.Lock(request.out / ".streamgate" / "lock")
+    lock.acquire()
+    try:
+        finish_pending(request.out)
+        return _tune(request, RunFolder.read(request.out), told)
+    finally:
+        lock.release()
+
+
+def finish_pending(out: Path) -> bool:
+    """Finish a tuning that was complete and broke off while it was put in place; the caller holds the lock.
+
+    Returns whether there was one. Raises SinkError.
+    """
+    staging = Staging(out)
+    if not staging.pending():
+        return False
+    manifest = Manifest.read(out / ".streamgate")
+    told = staging.finish(manifest)
+    _derive(out, manifest, told)
+    staging.clean()
+    return True
+
+
+def _tune(request: TuneRequest, folder: RunFolder, told: Told) -> TuneResult:
+    out = request.out
+    tuning = tuning_of(folder.summary, request.settings, request.flags)
+    result = TuneResult(_before(folder), Outcome(), tuning.changed, same_meaning=tuning.same_meaning)
+    if not tuning.changed:
+        result.after = result.before
+        return result
+    staging = Staging(out)
+    names: dict[str, list[str]] = {}
+    failed: list[str] = []
+    if not request.dry:
+        staging.begin()
+    footage = Footage(out, tuning, roots=request.roots, models=request.models, device=request.device)
+    try:
+        with closing(footage):
+            for place, source_id in enumerate(folder.source_ids):
+                told(place, len(folder.source_ids))
+                stored = StoredSource.read(out / source_id)
+                source = SourceTuning(out, stored, tuning, dry=request.dry, pictured=request.pictured)
+                try:
+                    source.pick(footage)
+                except SourceError as error:
+                    # The others are gone through, so that all that is missing can be named at once.
+                    failed.append(str(error))
+                    continue
+                _add(result.after, source.outcome)
+                result.sources += source.changed
+                if source.changed and not request.dry and not failed:
+                    with files.sink_errors(out):
+                        source.put_aside()
+                        listed = folder.manifest.sources[source_id]
+                        names[source_id] = source.write(staging.folder(source_id), listed)
+        if failed:
+            more = f" ({len(failed) - 5} more)" if len(failed) > 5 else ""
+            raise SourceError(
+                f"better faces lie in footage that cannot be read, and nothing was changed: {'; '.join(failed[:5])}"
+                f"{more}. --pictured picks among the faces whose pictures are here"
+            )
+        if not request.dry:
+            _put_in_place(folder, tuning, staging, names)
+            result.problems = _report(out)
+    except BaseException:
+        if not request.dry and not staging.pending():
+            staging.clean()
+        raise
+    return result
+
+
+def _put_in_place(folder: RunFolder, tuning: Tuning, staging: Staging, names: Mapping[str, list[str]]) -> None:
+    summary = folder.summary
+    told = {
+        "run": run_record(tuning.run),
+        "info": {
+            "config": tuning.run.config,
+            "measure_set": list(tuning.run.measure_set),
+            "absent_measures": dict(tuning.run.absent_measures),
+            "calibration_id": tuning.run.calibration_id,
+            "weights": [dict(one) for one in tuning.run.weights],
+            "versions": dict(tuning.run.versions),
+            "calibration": dict(tuning.run.calibration),
+        },
+        # Sources that gave nothing stand in the summary alone.
+        "failed": [one for one in summary["sources"] if one.get("source_id") not in set(folder.source_ids)],
+        "timing": summary.get("timing", {}).get("run", {}),
+        "complete": bool(summary.get("complete", True)),
+    }
+    staging.commit(told, names)
+    _derive(folder.out, folder.manifest, staging.finish(folder.manifest))
+    staging.clean()
+
+
+def _derive(out: Path, manifest: Manifest, told: Mapping[str, Any]) -> None:
+    """faces.jsonl, persons.jsonl and summary.json from the sources as they are now. Raises SinkError."""
+    house = out / ".streamgate"
+    try:
+        info = dict(told["info"])
+        # Persons stay who they are. A track that keeps a face only now is a person of its own: nothing of its
+        # embedding was stored, and unsure stays split.
+        by_person = (house / GROUPS_NAME).is_file()
+        store = str(info["config"].get("identity", {}).get("store", "none"))
+        run = RunInfo(
+            **{**info, "measure_set": tuple(info["measure_set"]), "weights": tuple(info["weights"])},
+            identity=IdentityInfo(store, 1.0 if by_person else None),
+        )
+        results = [_failed(one) for one in told["failed"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise SinkError(f"{house / 'tune'} is damaged; remove it and tune again") from error
+    derive(out, manifest.present(), run, results, told["timing"], complete=bool(told["complete"]))
+
+
+def _report(out: Path) -> list[str]:
+    manifest = Manifest.read(out / ".streamgate")
+    if REPORT not in manifest.owned:
+        return []
+    return write_report(out, manifest, Ledger.read(out / ".streamgate").names)
+
+
+def _failed(entry: Mapping[str, Any]) -> SourceResult:
+    known = {name: entry[name] for name in SourceResult.__slots__ if name in entry and name != "source"}
+    return SourceResult(SourceInfo(str(entry["source"]), str(entry["source_id"])), **known)
+
+
+def _before(folder: RunFolder) -> Outcome:
+    found = Outcome()
+    for source_id in folder.source_ids:
+        for track in folder.tracks(source_id):
+            found.kept += track["kept"]
+            found.tracks_without += not track["kept"]
+            found.rejected.update({str(name): int(count) for name, count in track["rejected"].items()})
+    return found
+
+
+def _add(total: Outcome, one: Outcome) -> None:
+    for name in Outcome.__slots__:
+        value = getattr(one, name)
+        if isinstance(value, Counter):
+            getattr(total, name).update(value)
+        else:
+            setattr(total, name, getattr(total, name) + value)

@@ -1,0 +1,90 @@
+"""A tuning that breaks off at any place is either whole or not there, and is finished by whoever comes next."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from streamgate.errors import SinkError
+from streamgate.sinks import files
+from streamgate.sinks.manifest import Manifest
+from streamgate.tuning.staging import Staging
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Two committed sources, each with a file of somebody else's."""
+    house = tmp_path / ".streamgate"
+    house.mkdir()
+    for name in ("a-1", "b-2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "source.json").write_text("old")
+        (tmp_path / name / "notes.txt").write_text("mine")
+    Manifest(house, {"digest": "old"}, (), {"a-1": ("source.json",), "b-2": ("source.json",)}).write()
+    return tmp_path
+
+
+def stage(out: Path) -> Staging:
+    staging = Staging(out)
+    staging.begin()
+    for name in ("a-1", "b-2"):
+        folder = staging.folder(name)
+        (folder / "source.json").write_text("new")
+        (folder / "more.txt").write_text("more")
+    return staging
+
+
+NAMES = {"a-1": ["more.txt", "source.json"], "b-2": ["more.txt", "source.json"]}
+
+
+def contents(out: Path) -> set[str]:
+    return {(out / name / "source.json").read_text() for name in ("a-1", "b-2")}
+
+
+def finish(out: Path) -> None:
+    staging = Staging(out)
+    staging.finish(Manifest.read(out / ".streamgate"))
+    staging.clean()
+
+
+def test_all_of_it_is_put_in_place_and_strangers_stay(out: Path) -> None:
+    staging = stage(out)
+    staging.commit({"run": {"digest": "new"}}, NAMES)
+    assert contents(out) == {"old"}
+    finish(out)
+    assert contents(out) == {"new"}
+    assert (out / "a-1" / "notes.txt").read_text() == "mine"
+    manifest = Manifest.read(out / ".streamgate")
+    assert manifest.run == {"digest": "new"} and manifest.sources["b-2"] == ("more.txt", "source.json")
+    assert not (out / ".streamgate" / "tune").exists()
+
+
+def test_one_that_never_was_complete_is_forgotten(out: Path) -> None:
+    stage(out)
+    assert not Staging(out).pending()
+    Staging(out).begin()
+    assert contents(out) == {"old"} and list(Staging(out).new.iterdir()) == []
+
+
+@pytest.mark.parametrize("allowed", range(4))
+def test_broken_off_after_any_rename_it_is_finished_later(
+    out: Path, monkeypatch: pytest.MonkeyPatch, allowed: int
+) -> None:
+    stage(out).commit({"run": {"digest": "new"}}, NAMES)
+    rename = os.rename
+    left = [None] * allowed
+
+    def limited(old: Path, new: Path) -> None:
+        if not left:
+            raise OSError(5, "the power went off")
+        left.pop()
+        rename(old, new)
+
+    with monkeypatch.context() as patched, pytest.raises(SinkError):
+        patched.setattr(files.os, "rename", limited)
+        finish(out)
+    assert Staging(out).pending()
+    finish(out)
+    assert contents(out) == {"new"} and (out / "b-2" / "notes.txt").read_text() == "mine"
