@@ -63,6 +63,7 @@ def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--per", type=click.Choice(["track", "person"]), help="Whose best faces: a person's come from all sources together."
 )
 @click.option("--poses", type=click.Choice(["frontal", "all"]), help="all: best faces for each bin of yaw and pitch.")
+@click.option("--only", metavar="PICTURE", help="Keep nobody but the person in this picture.")
 @click.option("--min-size", type=float, metavar="PX", help="Smallest face: shorter side of its box in source pixels.")
 @click.option("--max-yaw", type=float, metavar="DEG", help="How far a kept face may be turned to a side.")
 @click.option(
@@ -96,6 +97,7 @@ def run(
     top_k: int | None,
     per: str | None,
     poses: str | None,
+    only: str | None,
     min_size: float | None,
     max_yaw: float | None,
     crops: tuple[str, ...],
@@ -135,6 +137,7 @@ def run(
             "keep.top_k": top_k,
             "keep.per": per,
             "keep.poses": poses,
+            "identity.only": only,
             "gate.min_size": min_size,
             "gate.max_yaw": max_yaw,
             "output.crops": crops or None,

@@ -231,6 +231,7 @@ class IdentityConfig(_Section):
 
     store: Literal["none", "session", "disk"]
     threshold: Share
+    only: str
 
 
 class LiveConfig(_Section):

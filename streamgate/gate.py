@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from streamgate.errors import SourceError, UsageError
 from streamgate.frames import Array, BestShot, ScoredFace, TrackEnd
 from streamgate.networks import Networks
 from streamgate.networks.batcher import Observer
+from streamgate.people.reference import Reference, read_reference
 from streamgate.quality.calibration import Calibration, calibration_id, measure_set
 from streamgate.runtime.inference import Inference, calibration_of, sampled_head
 from streamgate.runtime.pipeline import Pipeline, Progress
@@ -84,7 +86,14 @@ class Gate:
         self._calibration = calibration
         self._inference = Inference(networks, self.config.tracking.low_score, observe)
         self._scorer = self._scorer_of(self.config, calibration)
-        self._pipeline = Pipeline(self.config, self._scorer, self._inference, self._calibration_id)
+        self._reference: Reference | None = None
+        if self.config.identity.only:
+            try:
+                self._reference = read_reference(Path(self.config.identity.only), self.score, self._identity_threshold)
+            except BaseException:
+                self.close()
+                raise
+        self._pipeline = Pipeline(self.config, self._scorer, self._inference, self._calibration_id, self._reference)
 
     def run(
         self, source: Location | Sequence[Location], *, sequence_fps: float | None = None
@@ -181,8 +190,13 @@ class Gate:
 
     def run_info(self) -> RunInfo:
         """What stays the same over a run of this gate, for sinks."""
+        config = self.config.model_dump(mode="json")
+        if self._reference is not None:
+            # By its content: that decides about results, wherever the file lies.
+            name = Path(self.config.identity.only).name
+            config["identity"]["only"] = f"{name} (sha256 {self._reference.sha256[:16]})"
         return RunInfo(
-            config=self.config.model_dump(mode="json"),
+            config=config,
             measure_set=self._names,
             absent_measures={name: self._absent[name] for name in self.config.measures.set if name in self._absent},
             calibration_id=self._calibration_id,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from streamgate.config import Config
 from streamgate.frames import BestShot, Candidate, Crop, TrackEnd, TrackInfo
 from streamgate.networks.alignment import arcface_enlargement
+from streamgate.people.reference import OTHER_PERSON, Reference
 from streamgate.runtime.following import Moment
 from streamgate.runtime.scoring import FaceScorer
 from streamgate.selection.candidates import TrackSelector
@@ -40,6 +41,7 @@ class Analysis:
         emit_candidate: called with every evaluated face, in order of time within its track.
         infer: runs networks, see `run_together`.
         near_misses: how many faces that nearly passed an ended track brings with it.
+        reference: the only person whose faces are kept; None keeps everybody's.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Analysis:
         emit_candidate: Callable[[Candidate], None],
         epoch: str = "0",
         near_misses: int = 0,
+        reference: Reference | None = None,
     ) -> None:
         self.counts = AnalysisCounts()
         self._config = config
@@ -65,6 +68,7 @@ class Analysis:
         self._emit_candidate = emit_candidate
         self._epoch = epoch
         self._near_misses = near_misses
+        self._reference = reference
         self._selectors: dict[int, TrackSelector] = {}
         self._rejected: dict[int, Counter[str]] = {}
         self._nearest: dict[int, Candidate] = {}
@@ -127,7 +131,11 @@ class Analysis:
 
     def _ended(self, selector: TrackSelector) -> TrackEnd:
         track = _info(selector)
-        shots = tuple(self._shot(track, ranked) for ranked in selector.keeper.finish())
+        template = selector.template.mean() if selector.template is not None else None
+        kept = selector.keeper.finish()
+        if self._reference is not None and not self._reference.shows(template):
+            return self._somebody_else(selector, track, kept=bool(kept))
+        shots = tuple(self._shot(track, ranked) for ranked in kept)
         self.counts.tracks += 1
         self.counts.kept += len(shots)
         self.counts.faces_scored += selector.frames_scored
@@ -135,8 +143,16 @@ class Analysis:
         reasons = nearest.gate.reasons if nearest is not None and not shots else ()
         rejected = dict(self._rejected[selector.track_id])
         misses = tuple(selector.near_misses.finish())
-        template = selector.template.mean() if selector.template is not None else None
         return TrackEnd(track, shots, rejected, reasons, self._source_id, self._epoch, misses, template)
+
+    def _somebody_else(self, selector: TrackSelector, track: TrackInfo, *, kept: bool) -> TrackEnd:
+        """The end of a track that does not show whom the reference shows: no picture and no template leaves."""
+        self.counts.tracks += 1
+        self.counts.faces_scored += selector.frames_scored
+        nearest = self._nearest.get(selector.track_id)
+        reasons = (OTHER_PERSON,) if kept else nearest.gate.reasons if nearest is not None else ()
+        rejected = dict(self._rejected[selector.track_id])
+        return TrackEnd(track, (), rejected, reasons, self._source_id, self._epoch)
 
     def _shot(self, track: TrackInfo, ranked: Ranked) -> BestShot:
         candidate = ranked.candidate

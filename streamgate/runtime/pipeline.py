@@ -14,6 +14,7 @@ from typing import Protocol
 from streamgate.config import Config
 from streamgate.errors import DeviceError, SinkError, SourceError, StreamgateError, scrub
 from streamgate.frames import Candidate, TrackEnd
+from streamgate.people.reference import Reference
 from streamgate.runtime.analysis import Analysis
 from streamgate.runtime.finishing import Finisher, needs_finishing
 from streamgate.runtime.following import Follower
@@ -73,7 +74,16 @@ class NoProgress:
 class Pipeline:
     """What all sources of a run share."""
 
-    def __init__(self, config: Config, scorer: FaceScorer, infer: Infer, calibration_id: str) -> None:
+    def __init__(
+        self,
+        config: Config,
+        scorer: FaceScorer,
+        infer: Infer,
+        calibration_id: str,
+        reference: Reference | None = None,
+    ) -> None:
+        """reference: the only person whose faces are kept; None keeps everybody's."""
+        self._reference = reference
         self._config = config
         self._scorer = scorer
         self._infer = infer
@@ -103,6 +113,7 @@ class Pipeline:
             location=source.location,
             source_id=source.source_id,
             calibration_id=self._calibration_id,
+            reference=self._reference,
             emit_candidate=emit_candidate,
             near_misses=NEAR_MISSES,
         )

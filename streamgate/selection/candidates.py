@@ -82,7 +82,7 @@ class TrackSelector:
         self.track_id = track_id
         self.keeper = Keeper(config.keep, config.smoothing, scorer.crop)
         self.near_misses = NearMisses(near_misses, lambda candidate, picture: scorer.thumbnail(candidate, picture))
-        self.template = TemplateSum() if config.identity.store != "none" else None
+        self.template = TemplateSum() if config.identity.store != "none" or config.identity.only else None
         self._bins = PoseBins.of(config.keep)
         self.first_pts = 0.0
         self.last_pts = 0.0

@@ -207,6 +207,8 @@ def _config_of(preset: str | None, own: Mapping[str, Any], settings: Sequence[st
         raise UsageError(f"{what}: {error}" if own or preset else str(error)) from None
     if config.identity.store != "none":
         raise UsageError("identity.store: serve keeps no embeddings; it must be none")
+    if config.identity.only:
+        raise UsageError("identity.only: serve looks for nobody; `streamgate run --only` does in recorded footage")
     return config
 
 

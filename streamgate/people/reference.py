@@ -1,0 +1,76 @@
+"""`identity.only`: a picture of the one person whose faces are wanted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from streamgate.errors import UsageError
+from streamgate.frames import Array, ScoredFace, Template
+from streamgate.people.template import SURE_INTER_EYE, SURE_SERFIQ, is_sure
+from streamgate.sources.discovery import display
+from streamgate.sources.images import PictureError, read_rgb
+
+OTHER_PERSON = "other_person"
+"""The reason of a track that would keep faces if it were the one that is wanted."""
+
+_BESIDE = 1 / 3
+"""Faces whose eyes are this close together, against the largest face's, stand in the background and do not count."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """Who is wanted: `vector` float32 (D,), unit length; `threshold` the least cosine; `sha256` of the picture."""
+
+    vector: Array
+    threshold: float
+    sha256: str
+
+    def shows(self, template: Template | None) -> bool:
+        """Whether a track shows the one; one that tells too little does not."""
+        if template is None or not is_sure(template):
+            return False
+        return float(self.vector @ template.vector) >= self.threshold
+
+
+def read_reference(path: Path, score: Callable[[Array], list[ScoredFace]], threshold: float | None) -> Reference:
+    """The reference in a picture; `score` finds and scores its faces, largest first.
+
+    Raises UsageError for a picture that cannot be read or shows nobody, several or somebody too badly, and where the
+    recognizer's threshold is not known.
+    """
+    named = f"--only {display(path)}"
+    if threshold is None:
+        raise UsageError(
+            f"{named}: from which likeness this recognizer means one person is not known; "
+            "--set identity.threshold=COSINE says it"
+        )
+    try:
+        image, data = read_rgb(path), path.read_bytes()
+    except (PictureError, OSError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{named}: cannot be read ({why}); give a picture of the person") from error
+    faces = score(image)
+    if not faces:
+        raise UsageError(
+            f"{named}: no face was found in it; give a picture that shows the person from the front, large and sharp"
+        )
+    largest = faces[0]
+    beside = [one for one in faces[1:] if one.face.inter_eye >= _BESIDE * largest.face.inter_eye]
+    if beside:
+        raise UsageError(
+            f"{named}: shows {1 + len(beside)} faces; cut the picture so that only the one who is wanted is in it"
+        )
+    serfiq = largest.measures["serfiq"].scalar
+    poor = largest.face.inter_eye < SURE_INTER_EYE or (serfiq is not None and serfiq < SURE_SERFIQ)
+    if largest.embedding is None or poor or not np.linalg.norm(largest.embedding) > 0:
+        raise UsageError(
+            f"{named}: the face in it is too small, turned, blurred or covered to tell whose it is; "
+            "give a picture that shows the person from the front, large and sharp"
+        )
+    unit = largest.embedding / np.linalg.norm(largest.embedding)
+    return Reference(unit.astype(np.float32), threshold, hashlib.sha256(data).hexdigest())
