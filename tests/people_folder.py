@@ -16,6 +16,7 @@ from streamgate.sinks.base import IdentityInfo
 from streamgate.sinks.disk import DiskSink
 
 THRESHOLD = 0.5
+LANDMARKS = np.array([[50, 60], [150, 60], [100, 100], [60, 150], [140, 150]], np.float32)
 RUN = RunInfo({}, ("serfiq",), {}, "cal-1", (), {}, IdentityInfo("disk", THRESHOLD))
 
 
@@ -46,7 +47,7 @@ def ended(name: str, track_id: int, first: float, last: float, found: Template |
             track=track,
             rank=rank,
             pts_seconds=first + rank / 10,
-            face=Face(np.array([0, 0, 10, 10], np.float32), np.zeros((5, 2), np.float32), 0.9),
+            face=Face(np.array([0, 0, 200, 200], np.float32), LANDMARKS, 0.9),
             pose=None,
             measures={"serfiq": Measure.ok(0.89, 91.0)},
             quality=look[0],

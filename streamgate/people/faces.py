@@ -7,6 +7,7 @@ decision can bring them back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +169,7 @@ def _faces(out: Path, source_id: str, people: People, *, compared: bool) -> Iter
                 Look(
                     None if record["phash"] is None else int(record["phash"], 16),
                     embeddings.get((record["track_id"], record["rank"])),
+                    math.dist(*record["landmarks"][:2]),
                 ),
             )
         except (KeyError, TypeError, ValueError) as error:

@@ -191,4 +191,4 @@ class Keeper:
 
 
 def _look(candidate: Candidate) -> Look:
-    return Look(candidate.phash, candidate.evidence.embedding)
+    return Look(candidate.phash, candidate.evidence.embedding, candidate.face.inter_eye)

@@ -10,7 +10,8 @@ from streamgate.frames import Candidate, Evidence, Face, GateResult, Picture, Po
 from streamgate.selection.keeper import Keeper
 from streamgate.sources import picture_of_rgb
 
-FACE = Face(np.array([0, 0, 10, 10], np.float32), np.zeros((5, 2), np.float32), 0.9)
+LANDMARKS = np.array([[50, 60], [150, 60], [100, 100], [60, 150], [140, 150]], np.float32)
+FACE = Face(np.array([0, 0, 200, 200], np.float32), LANDMARKS, 0.9)
 
 
 def candidate(pts: float, quality: float | None, *reasons: str) -> Candidate:
