@@ -35,6 +35,9 @@ class MemoryLog:
         self._source: Any = None
         self._mutex = threading.Lock()
 
+    def opening(self, place: int) -> None:
+        pass
+
     def started(self, source: Any) -> None:
         pass
 

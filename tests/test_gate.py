@@ -131,7 +131,7 @@ def test_frames_that_stop_coming_end_a_run_with_what_was_found(
 ) -> None:
     go, whole = threading.Event(), VideoFile.frames
 
-    def frames(video: VideoFile) -> Iterator[Frame]:
+    def frames(video: VideoFile, guide: object = None) -> Iterator[Frame]:
         for number, frame in enumerate(whole(video)):
             if number == 40:
                 go.wait(60)

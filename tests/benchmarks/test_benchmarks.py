@@ -17,7 +17,7 @@ def test_bestshot_finds_no_regret_where_all_faces_are_alike_and_keeps_its_yardst
     results, work = tmp_path / "RESULTS.md", tmp_path / "work"
     arguments = [
         drifting, "--clips", "drift", "absent", "--work", work, "--results", results, "--peers", tmp_path / "nothing",
-        "--config", "rare", "detection.interval_s=0.4", "--config", "wrong", "detection.nonsense=1",
+        "--config", "rare", "detection.interval_s=0.8", "--config", "wrong", "detection.nonsense=1",
     ]  # fmt: skip
     ran = run_script("bestshot.py", *arguments, models=standard_models())
     assert ran.returncode == 0, ran.stderr
@@ -27,7 +27,8 @@ def test_bestshot_finds_no_regret_where_all_faces_are_alike_and_keeps_its_yardst
     assert "LightQNet" in text and "NIQE" in text
     (clip,) = rows(text, "drift ")
     assert clip[1] == "1, 1" and clip[3] == "1", clip
-    assert float(clip[4]) <= 4.0 and float(clip[8]) > 20.0, clip
+    # All alike: which one is picked is chance, and so is its percentile; only the regret says something.
+    assert float(clip[4]) <= 4.0 and 0 < float(clip[8]) <= 100, clip
     (default,), (rare,), (exhaustive,) = (rows(text, name) for name in ("**default**", "rare ", "exhaustive "))
     assert float(default[3]) > float(rare[3]) > 0, "detections a second"
     assert float(exhaustive[1]) > float(default[1])
@@ -91,7 +92,7 @@ def test_profile_accounts_for_the_whole_run(drifting: Path, tmp_path: Path) -> N
     calls = {row[0]: float(row[1]) for row in rows(text.partition("Calls")[2], "") if row[0] != "stage"}
     whole = spent.pop("**together**")
     assert sum(spent.values()) == pytest.approx(whole, rel=0.02)
-    for stage in ("decode", "detect", "recognizer", "pose", "warps", "thumbnails", "track", "write"):
+    for stage in ("decode", "detect", "recognizer", "ifqa", "warps", "thumbnails", "track", "write"):
         assert spent[stage] > 0, stage
         assert calls[stage] > 0, stage
 
