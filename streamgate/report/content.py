@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -26,18 +27,29 @@ YAW_STEP = 5
 
 @dataclass(slots=True)
 class FaceEntry:
-    """A kept face as the page orders it; `record` is its line of faces.jsonl."""
+    """A kept face as the page orders it; `place` is where its line of faces.jsonl begins."""
 
-    record: Record
+    place: int
+    track: tuple[str, int]
+    rank: int
+    pts_seconds: float
+    quality: float | None
+    person: str | None
+    yaw: float | None
 
-    @property
-    def quality(self) -> float:
-        quality = self.record.get("quality")
-        return float(quality) if isinstance(quality, (int, float)) else -1.0
-
-    @property
-    def track(self) -> tuple[str, int]:
-        return self.record["source_id"], self.record["track_id"]
+    @classmethod
+    def of(cls, place: int, record: Record) -> FaceEntry:
+        pose, quality, person = record.get("pose"), record.get("quality"), record.get("person_id")
+        yaw = pose.get("yaw") if isinstance(pose, dict) else None
+        return cls(
+            place,
+            (sys.intern(record["source_id"]), record["track_id"]),
+            record["rank"],
+            float(record["pts_seconds"]),
+            float(quality) if isinstance(quality, (int, float)) else None,
+            None if person is None else sys.intern(str(person)),
+            float(yaw) if isinstance(yaw, (int, float)) else None,
+        )
 
 
 @dataclass(slots=True)
@@ -63,16 +75,22 @@ class Content:
         self._shelf = NotesShelf(folder)
         self._titles = _titles(folder.summary["sources"])
         self._made: dict[str, dict[int, Series]] = {}
-        faces = [FaceEntry(record) for record in folder.faces()]
+        faces: list[FaceEntry] = []
+        missing: list[str] = []
+        for place, record in folder.placed_faces():
+            faces.append(FaceEntry.of(place, record))
+            image = _inside(folder.out, record.get("image"))
+            if image is None or not image.is_file():
+                missing.append(str(record.get("image")))
+        self._tell_missing(missing)
         self.face_count = len(faces)
-        self.by_person = any(face.record.get("person_id") is not None for face in faces)
+        self.by_person = any(face.person is not None for face in faces)
         self._track_ids = {
             source_id: [(one["track_id"], one["kept"]) for one in folder.tracks(source_id)]
             for source_id in folder.source_ids
         }
         self.groups = self._persons(faces, names or {}) if self.by_person else self._sources(faces)
         self.histograms = _histograms(faces)
-        self._check_images(faces)
 
     def summary(self) -> Record:
         """What stands at the top of the page, and the settings, weights and sources at its end."""
@@ -122,8 +140,7 @@ class Content:
     def _persons(self, faces: list[FaceEntry], names: Mapping[str, str]) -> list[Group]:
         found: dict[str, Group] = {}
         for face in faces:
-            person = face.record.get("person_id")
-            key = "" if person is None else str(person)
+            key = face.person or ""
             group = found.setdefault(key, Group(key, "person" if key else "nobody", names.get(key) or key))
             group.faces.append(face)
         for group in found.values():
@@ -141,7 +158,7 @@ class Content:
             for source_id, tracks in self._track_ids.items()
         }
         for face in faces:
-            if (group := found.get(face.record["source_id"])) is not None:
+            if (group := found.get(face.track[0])) is not None:
                 group.faces.append(face)
         for group in found.values():
             _sort(group)
@@ -152,7 +169,7 @@ class Content:
 
     def face(self, entry: FaceEntry) -> Record:
         """A kept face as the page takes it."""
-        record = entry.record
+        record = self.folder.face_at(entry.place)
         source_id, track_id = entry.track
         shots = self._note(source_id, track_id).get("shots", ())
         note: Record = next((one for one in shots if one.get("rank") == record["rank"]), {})
@@ -186,7 +203,7 @@ class Content:
                 for name in ("first_pts", "last_pts", "frames_seen", "frames_scored", "kept", "rejected", "reasons")
             },
             "series": note.get("series", []),
-            "picks": [[one.record["pts_seconds"], one.record.get("quality"), one.record["rank"]] for one in picks],
+            "picks": [[one.pts_seconds, one.quality, one.rank] for one in picks],
             "misses": note.get("misses", []),
         }
 
@@ -209,14 +226,9 @@ class Content:
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
         return None if picture is None else thumbnail(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
 
-    def _check_images(self, faces: Iterable[FaceEntry]) -> None:
-        missing = [
-            face.record.get("image")
-            for face in faces
-            if (path := _inside(self.folder.out, face.record.get("image"))) is None or not path.is_file()
-        ]
+    def _tell_missing(self, missing: Sequence[str]) -> None:
         if missing:
-            named = ", ".join(str(name) for name in missing[:3]) + (", ..." if len(missing) > 3 else "")
+            named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             count = "1 picture is" if len(missing) == 1 else f"{len(missing)} pictures are"
             self.folder.note_problem(f"{count} not in the folder any more ({named}); their small copies are shown")
 
@@ -239,7 +251,7 @@ def generator() -> str:
 
 
 def _sort(group: Group) -> None:
-    group.faces.sort(key=lambda face: (-face.quality, face.track, face.record["rank"]))
+    group.faces.sort(key=lambda face: (face.quality is None, -(face.quality or 0.0), face.track, face.rank))
 
 
 def _titles(sources: Iterable[Any]) -> dict[str, str]:
@@ -260,12 +272,8 @@ def _titles(sources: Iterable[Any]) -> dict[str, str]:
 
 
 def _histograms(faces: Sequence[FaceEntry]) -> Record:
-    qualities = [face.quality for face in faces if face.quality >= 0]
-    yaws = [
-        float(pose["yaw"])
-        for face in faces
-        if isinstance(pose := face.record.get("pose"), dict) and isinstance(pose.get("yaw"), (int, float))
-    ]
+    qualities = [face.quality for face in faces if face.quality is not None]
+    yaws = [face.yaw for face in faces if face.yaw is not None]
     reach = max([45.0, *(abs(yaw) for yaw in yaws)])
     edge = YAW_STEP * -(-int(reach + YAW_STEP - 1e-9) // YAW_STEP)
     return {

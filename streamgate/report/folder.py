@@ -60,6 +60,19 @@ class RunFolder:
         """The lines of faces.jsonl in their order."""
         yield from self._lines(self.out / "faces.jsonl", _FACE_KEYS)
 
+    def placed_faces(self) -> Iterator[tuple[int, Record]]:
+        """The same, each with its place in the file for `face_at`."""
+        yield from self._placed(self.out / "faces.jsonl", _FACE_KEYS)
+
+    def face_at(self, place: int) -> Record:
+        """The line of faces.jsonl at a place that `placed_faces` gave: memory for all of them at once is not to be had."""
+        try:
+            with open(self.out / "faces.jsonl", "rb") as file:
+                file.seek(place)
+                return dict(json.loads(file.readline()))
+        except (OSError, ValueError, TypeError) as error:
+            raise SourceError(f"{self.out / 'faces.jsonl'} changed while it was read; try again") from error
+
     def tracks(self, source_id: str) -> Iterator[Record]:
         """How each track of a source ended, by track."""
         yield from self._lines(self.out / source_id / "tracks.jsonl", _TRACK_KEYS)
@@ -87,9 +100,13 @@ class RunFolder:
             self.problems.append(text)
 
     def _lines(self, path: Path, wanted: dict[str, Any]) -> Iterator[Record]:
+        for _, record in self._placed(path, wanted):
+            yield record
+
+    def _placed(self, path: Path, wanted: dict[str, Any]) -> Iterator[tuple[int, Record]]:
         """Records of a file, gzipped or not; lines that are none, and a torn end, are told and passed over."""
         name = path.relative_to(self.out)
-        bad = 0
+        bad = place = 0
         try:
             with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
                 for line in file:
@@ -97,7 +114,8 @@ class RunFolder:
                     if record is None:
                         bad += 1
                     else:
-                        yield record
+                        yield place, record
+                    place += len(line)
         except FileNotFoundError:
             self.note_problem(f"{name} is missing; run its source again to have it back")
         except (EOFError, zlib.error, gzip.BadGzipFile):

@@ -182,7 +182,7 @@ def _group(
         "face_count": len(group.faces),
         "track_count": len(group.tracks),
         "source_count": len({source_id for source_id, _ in group.tracks}),
-        "best": group.faces[0].record.get("quality") if group.faces else None,
+        "best": group.faces[0].quality if group.faces else None,
     }
 
 
