@@ -65,7 +65,7 @@ class RunFolder:
         yield from self._placed(self.out / "faces.jsonl", _FACE_KEYS)
 
     def face_at(self, place: int) -> Record:
-        """The line of faces.jsonl at a place that `placed_faces` gave: memory for all of them at once is not to be had."""
+        """The line of faces.jsonl at a place that `placed_faces` gave: all of them would not fit into memory."""
         try:
             with open(self.out / "faces.jsonl", "rb") as file:
                 file.seek(place)

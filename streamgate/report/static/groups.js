@@ -56,7 +56,9 @@ function folded(group, context) {
 }
 
 function whereOf(face, group) {
-  if (group.kind === "source") return face.name ? [face.name] : [`track ${face.track_id}`, momentOf(face)];
+  if (group.kind === "source" || group.source_count === 1) {
+    return face.name ? [face.name] : [`track ${face.track_id}`, momentOf(face)];
+  }
   return [fileOf(face.source), momentOf(face)];
 }
 
@@ -75,7 +77,9 @@ function noteOf(group) {
   if (group.kind === "nothing") return `${words.count(group.track_count, "track")} without a face that passed`;
   const parts = group.kind === "person" ? [group.key] : [];
   parts.push(words.count(group.face_count, "face"), words.count(group.track_count, "track"));
-  if (group.kind !== "source") parts.push(words.count(group.source_count, "source"));
+  if (group.kind !== "source") {
+    parts.push(group.source_count === 1 && group.faces.length ? group.faces[0].source : words.count(group.source_count, "source"));
+  }
   if (group.best !== null) parts.push(`best ${words.whole(group.best)}`);
   return parts.join(" · ");
 }
