@@ -11,6 +11,7 @@ from streamgate.frames import Array
 
 _SMALL = 35.0
 """Source pixels between the eyes below which a face has less detail than the recognizer's picture takes."""
+_SURE = 0.1
 _NOISE_COSINE, _NOISE_BITS = 0.1, 2
 """What noise alone takes from small faces that look the same, as seen on footage with 25 px between the eyes."""
 
@@ -31,8 +32,9 @@ class Look:
 class NearDuplicates:
     """Two faces are near-duplicates when both their hashes and their embeddings are close.
 
-    `bits` of 63 may differ at most, and the cosine is at least `cosine`. Where an embedding is not known (any more),
-    half the bits alone decide. With a cosine above 1 nothing is a near-duplicate.
+    `bits` of 63 may differ at most, and the cosine is at least `cosine`; where that is higher by `_SURE`, the hash does
+    not matter: it changes more than the look when a head leans. Where an embedding is not known (any more), half the
+    bits alone decide. With a cosine above 1 nothing is a near-duplicate.
     """
 
     bits: int
@@ -51,7 +53,8 @@ class NearDuplicates:
             return bits <= self.bits // 2
         small = min(one.inter_eye, other.inter_eye) < _SMALL
         cosine = _cosine(one.embedding, other.embedding) + (_NOISE_COSINE if small else 0.0)
-        return bits - (_NOISE_BITS if small else 0) <= self.bits and cosine >= self.cosine
+        close = bits - (_NOISE_BITS if small else 0) <= self.bits
+        return cosine >= self.cosine + (0.0 if close else _SURE)
 
 
 def _cosine(one: Array, other: Array) -> float:

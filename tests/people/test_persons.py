@@ -235,8 +235,11 @@ def faces_of(out: Path) -> list[tuple[str, int, str, int]]:
 def test_the_best_faces_of_a_person_come_from_all_sources_and_look_different(out: Out) -> None:
     out.keep(per="person", top_k=2)
     shots = {
-        "a": {1: (0, 1, person(ANN), [(95, 0x0), (94, 0xFFFF)])},
-        "b": {1: (0, 1, person(ANN, 10), [(96, 0x1), (50, 0xFFFFFFFF)]), 2: (2, 3, person(BOB), [(20, 0x0)])},
+        "a": {1: (0, 1, person(ANN), [(95, 0x0), (94, 0xFFFF, person(ANN, 40).vector)])},
+        "b": {
+            1: (0, 1, person(ANN, 10), [(96, 0x1), (50, 0xFFFFFFFF, person(ANN, -40).vector)]),
+            2: (2, 3, person(BOB), [(20, 0x0)]),
+        },
     }
     out.run(shots)
     # b's best looks like a's, which is worse.

@@ -54,9 +54,11 @@ def test_both_have_to_be_close_and_half_the_bits_decide_alone() -> None:
     assert not rule.alike(Look(0, here), Look(0, far))
     assert rule.alike(Look(0, None), Look(0xF, near)) and not rule.alike(Look(0, here), Look(0x1F, None))
     assert not rule.alike(Look(None, here), Look(0, here))
+    assert NearDuplicates(8, 0.8).alike(Look(0, here), Look(0x1FF, near))
     # Noise makes small faces differ more.
     assert rule.alike(Look(0, here, 25), Look(0x3FF, np.array([0.82, 0.57]), 80))
-    assert not rule.alike(Look(0, here, 25), Look(0x7FF, here)) and not rule.alike(Look(0, here, 25), Look(0, far, 25))
+    assert not rule.alike(Look(0, here, 25), Look(0x7FF, np.array([0.82, 0.57])))
+    assert not rule.alike(Look(0, here, 25), Look(0, far, 25))
     assert not NearDuplicates(63, 2.0).alike(Look(0, here), Look(0, here))
 
 

@@ -118,7 +118,7 @@ def test_of_faces_that_look_the_same_one_is_kept_and_the_next_look_takes_the_pla
         looking(0.0, 90, 0b0000, 1.0, 0.0),
         looking(2.0, 80, 0b0011, 0.98, 0.2),
         looking(4.0, 70, 0b0011, 0.5, 0.9),  # the hash is near, the face is another
-        looking(6.0, 60, (1 << 60) - 1, 1.0, 0.0),  # and the other way round
+        looking(6.0, 60, (1 << 60) - 1, 0.88, -0.47),  # and the other way round
     ]
     assert kept(filled(faces, config(3))) == [(1, 0.0), (2, 4.0), (3, 6.0)]
     assert kept(filled(faces, config(3, duplicate_cosine=2.0))) == [(1, 0.0), (2, 2.0), (3, 4.0)]
