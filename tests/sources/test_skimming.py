@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -48,16 +49,16 @@ class Witness:
         return any(since <= pts_seconds < until for since, until in self.faces)
 
 
-Shown = dict[float, tuple[float, int | None, bytes]]
+Shown = dict[float, tuple[float, int | None, str]]
 
 
 def shown(path: Path, guide: Witness | None = None, threads: int = 2) -> tuple[Shown, Any]:
-    """What a reading gives by time: duration, rank, and the luma's bytes; and its counters."""
+    """What a reading gives by time: duration, rank, and the luma's digest; and its counters."""
     with open_source(path, threads=threads) as source:
-        found = {
-            frame.pts_seconds: (frame.duration_seconds, frame.frame_index, frame.luma().tobytes())
-            for frame in source.frames(guide)
-        }
+        found = {}
+        for frame in source.frames(guide):
+            digest = hashlib.sha256(frame.luma().tobytes()).hexdigest()
+            found[frame.pts_seconds] = (frame.duration_seconds, frame.frame_index, digest)
         return found, source.stats
 
 
@@ -232,8 +233,9 @@ def test_damage_is_passed_over_as_before(clip: Path, tmp_path: Path) -> None:
         data[place : place + 3000] = noise
     path = tmp_path / "damaged.mp4"
     path.write_bytes(data)
-    whole, everything = shown(path)
-    some, stats = shown(path, Witness([(0.0, 99.0)], leap_s=3.0))
+    # One thread: what several make of a damaged picture depends on how far each has come.
+    whole, everything = shown(path, threads=1)
+    some, stats = shown(path, Witness([(0.0, 99.0)], leap_s=3.0), threads=1)
     assert (some, stats.decode_errors) == (whole, everything.decode_errors) and stats.decode_errors > 0
     times = list(shown(path, Witness(leap_s=3.0))[0])
     assert times == sorted(times) and set(times) <= set(shown(clip)[0])
