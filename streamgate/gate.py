@@ -84,6 +84,12 @@ class Gate:
         self._calibration_id = calibration_id(self.config, calibration)
         self._identity_threshold = self.config.identity.threshold or networks.identity_threshold
         self._calibration = calibration
+        if self.config.keep.per == "person" and self._identity_threshold is None:
+            networks.close()
+            raise UsageError(
+                "keep.per = person: from which likeness this recognizer means one person is not known; "
+                "--set identity.threshold=COSINE says it"
+            )
         self._inference = Inference(networks, self.config.tracking.low_score, observe)
         self._scorer = self._scorer_of(self.config, calibration)
         self._reference: Reference | None = None

@@ -12,7 +12,10 @@ import pytest
 
 from command import lines
 from people_folder import THRESHOLD, Out, person, template
+from streamgate.config import load_config
 from streamgate.errors import SinkError, UsageError
+from streamgate.gate import Gate
+from streamgate.networks import Networks
 from streamgate.people.folder import PeopleFolder, list_people, track_of
 from streamgate.people.ledger import DECISIONS_NAME, GROUPS_NAME, Ledger
 from streamgate.people.persons import find_people
@@ -269,3 +272,13 @@ def test_faces_that_look_the_same_by_hash_alone_are_told_apart_by_embedding(out:
     # A run that keeps faces per track writes no embeddings of single faces.
     out.keep(per="track", top_k=2).run(shots)
     assert load_identity(out.path / ".streamgate", "b-0a1b2c3d").faces == {} and len(faces_of(out.path)) == 2
+
+
+def test_the_best_of_each_person_need_persons(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"identity\.store"):
+        load_config("studio", ["keep.per=person", "identity.store=none"])
+    monkeypatch.setattr(Networks, "identity_threshold", None)
+    with pytest.raises(UsageError, match=r"identity\.threshold"):
+        Gate(models="embedded", device="cpu", settings=["keep.per=person"])
+    with Gate(models="embedded", device="cpu") as gate:
+        assert any("no persons" in note for note in gate.notes) and not gate.run_info().identity.wanted
