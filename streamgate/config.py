@@ -326,12 +326,7 @@ def load_config(
     """
     tree = _read_preset(preset)
     settings = list(settings)
-    for setting in settings:
-        key, value = _parse_setting(setting)
-        _assign(tree, key, value, f"--set {setting}")
-    for key, value in (flags or {}).items():
-        if value is not None:
-            _assign(tree, key, value, key)
+    _lay_over(tree, settings, flags)
     if tree["keep"]["poses"] == "all":
         given = {_parse_setting(setting)[0] for setting in settings}
         given.update(key for key, value in (flags or {}).items() if value is not None)
@@ -354,7 +349,7 @@ def stored_config(tree: Mapping[str, Any]) -> Config:
     Raises UsageError when it has keys or values that this version does not know.
     """
     whole = _read_preset("studio")
-    for key, value in _leaves(tree):
+    for key, value in leaves(tree):
         _assign(whole, key, value, "stored configuration")
     try:
         return Config.model_validate(whole)
@@ -365,12 +360,7 @@ def stored_config(tree: Mapping[str, Any]) -> Config:
 def with_settings(config: Config, settings: Iterable[str], flags: Mapping[str, Any] | None = None) -> Config:
     """`config` with `key=value` texts and named flags laid over it; see `load_config`. Raises UsageError."""
     tree = config.model_dump(mode="json")
-    for setting in settings:
-        key, value = _parse_setting(setting)
-        _assign(tree, key, value, f"--set {setting}")
-    for key, value in (flags or {}).items():
-        if value is not None:
-            _assign(tree, key, value, key)
+    _lay_over(tree, settings, flags)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -379,8 +369,8 @@ def with_settings(config: Config, settings: Iterable[str], flags: Mapping[str, A
 
 def differing_keys(one: Config, other: Config) -> list[str]:
     """Dotted keys in which two configurations differ, in their order."""
-    theirs = dict(_leaves(other.model_dump(mode="json")))
-    return [key for key, value in _leaves(one.model_dump(mode="json")) if theirs[key] != value]
+    theirs = dict(leaves(other.model_dump(mode="json")))
+    return [key for key, value in leaves(one.model_dump(mode="json")) if theirs[key] != value]
 
 
 def _read_preset(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -403,17 +393,28 @@ def _read_preset(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     if not isinstance(base_name, str):
         raise UsageError(f"preset {path}: extends must be a preset's name")
     tree = _read_preset(base_name, (*seen, str(path)))
-    for key, value in _leaves(own):
+    for key, value in leaves(own):
         _assign(tree, key, value, f"preset {path}: {key}")
     return tree
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """(dotted key, value) of all that is no mapping itself, in order."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def _lay_over(tree: dict[str, Any], settings: Iterable[str], flags: Mapping[str, Any] | None) -> None:
+    """Set `key=value` texts and then named flags in `tree`. Raises UsageError."""
+    for setting in settings:
+        key, value = _parse_setting(setting)
+        _assign(tree, key, value, f"--set {setting}")
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _assign(tree, key, value, key)
 
 
 def _parse_setting(setting: str) -> tuple[str, Any]:
@@ -428,7 +429,7 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
 
 
 def _assign(tree: dict[str, Any], key: str, value: Any, what: str) -> None:
-    known = [name for name, _ in _leaves(tree)]
+    known = [name for name, _ in leaves(tree)]
     if key not in known:
         near = difflib.get_close_matches(key, known, 1, 0.5) or difflib.get_close_matches(
             key.rpartition(".")[2], [name.rpartition(".")[2] for name in known], 1, 0.5
@@ -436,7 +437,7 @@ def _assign(tree: dict[str, Any], key: str, value: Any, what: str) -> None:
         full = next((name for name in known if near and name.endswith(near[0])), None)
         hint = f"did you mean {full}?" if full else f"sections are {', '.join(tree)}"
         raise UsageError(f"{what}: there is no key {key!r}; {hint}")
-    if isinstance(value, bool) and not isinstance(dict(_leaves(tree))[key], bool):
+    if isinstance(value, bool) and not isinstance(dict(leaves(tree))[key], bool):
         raise UsageError(f"{what}: {key} takes no true or false")
     node = tree
     *parents, leaf = key.split(".")

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from streamgate import __version__
-from streamgate.config import load_config
+from streamgate.config import leaves, load_config
 from streamgate.frames import Array
 from streamgate.quality.heatmap import colours, weight
 from streamgate.records import Record
@@ -291,16 +291,8 @@ def _bins(values: Sequence[float], first: int, last: int, step: int) -> Record:
 
 def _settings(config: Mapping[str, Any]) -> list[list[Any]]:
     """[key, value as text, whether it differs from the studio preset], in the configuration's order."""
-    usual = dict(_leaves(load_config().model_dump(mode="json")))
-    return [[key, _text(value), key in usual and usual[key] != value] for key, value in _leaves(config)]
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+    usual = dict(leaves(load_config().model_dump(mode="json")))
+    return [[key, _text(value), key in usual and usual[key] != value] for key, value in leaves(config)]
 
 
 def _text(value: Any) -> str:

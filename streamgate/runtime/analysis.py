@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from streamgate.config import Config
-from streamgate.frames import BestShot, Candidate, Crop, TrackEnd, TrackInfo
-from streamgate.networks.alignment import arcface_enlargement
+from streamgate.frames import BestShot, Candidate, TrackEnd, TrackInfo
 from streamgate.people.reference import OTHER_PERSON, Reference
 from streamgate.runtime.following import Moment
 from streamgate.runtime.scoring import FaceScorer
+from streamgate.runtime.shots import best_shot
 from streamgate.selection.candidates import TrackSelector
 from streamgate.selection.keeper import Ranked
 from streamgate.selection.nearmisses import distance_from_passing
@@ -155,38 +155,15 @@ class Analysis:
         return TrackEnd(track, (), rejected, reasons, self._source_id, self._epoch)
 
     def _shot(self, track: TrackInfo, ranked: Ranked) -> BestShot:
-        candidate = ranked.candidate
-        assert candidate.crop is not None
-        crops = {}
-        if candidate.arcface is not None:
-            crops["arcface"] = Crop(candidate.arcface, arcface_enlargement(candidate.face.landmarks))
-        keeps_identity = self._config.identity.store != "none"
-        return BestShot(
-            image=candidate.crop,
+        return best_shot(
+            ranked,
+            track,
+            self._scorer,
             source=self._location,
             source_id=self._source_id,
-            track=track,
-            rank=ranked.rank,
-            pts_seconds=candidate.pts_seconds,
-            face=candidate.face,
-            pose=candidate.evidence.pose,
-            measures=candidate.measures,
-            quality=candidate.quality,
-            quality_smoothed=ranked.quality_smoothed,
-            quality_context=ranked.quality_context,
             calibration_id=self._calibration_id,
-            gate=candidate.gate,
-            frame_index=candidate.frame_index,
-            pts_estimated=candidate.pts_estimated,
-            captured_at=candidate.captured_at,
             epoch=self._epoch,
-            name=candidate.name,
-            upscaled=self._scorer.upscaled(candidate),
-            embedding=candidate.evidence.embedding if keeps_identity else None,
-            ifqa_map=candidate.evidence.ifqa_map,
-            crops=crops,
-            phash=candidate.phash,
-            pose_bin=ranked.pose_bin,
+            keeps_identity=self._config.identity.store != "none",
         )
 
     def _drain(self, selector: TrackSelector) -> None:

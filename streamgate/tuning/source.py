@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from streamgate.errors import SourceError
-from streamgate.frames import BestShot, Candidate, Crop, TrackEnd, TrackInfo
-from streamgate.networks.alignment import arcface_enlargement
+from streamgate.frames import BestShot, Candidate, TrackEnd, TrackInfo
 from streamgate.records import Record, candidate_record, dumps, face_record, image_path
 from streamgate.report.notes import NOTES_NAME, Point, Series, miss_note, note_record, shot_note
 from streamgate.runtime.scoring import FaceScorer
+from streamgate.runtime.shots import best_shot
 from streamgate.selection.keeper import Ranked
 from streamgate.selection.nearmisses import NearMisses, distance_from_passing
 from streamgate.sinks.images import encode
@@ -315,35 +315,13 @@ class SourceTuning:
         return records, shots, names
 
     def _shot(self, ranked: Ranked, track_id: int) -> BestShot:
-        candidate = ranked.candidate
-        assert candidate.crop is not None
-        crops = {}
-        if candidate.arcface is not None:
-            crops["arcface"] = Crop(candidate.arcface, arcface_enlargement(candidate.face.landmarks))
-        return BestShot(
-            image=candidate.crop,
+        return best_shot(
+            ranked,
+            self._info(track_id),
+            self._scorer,
             source=self.location,
             source_id=self._stored.source_id,
-            track=self._info(track_id),
-            rank=ranked.rank,
-            pts_seconds=candidate.pts_seconds,
-            face=candidate.face,
-            pose=candidate.evidence.pose,
-            measures=candidate.measures,
-            quality=candidate.quality,
-            quality_smoothed=ranked.quality_smoothed,
-            quality_context=ranked.quality_context,
             calibration_id=self._tuning.run.calibration_id,
-            gate=candidate.gate,
-            frame_index=candidate.frame_index,
-            pts_estimated=candidate.pts_estimated,
-            captured_at=candidate.captured_at,
-            name=candidate.name,
-            upscaled=self._scorer.upscaled(candidate),
-            ifqa_map=candidate.evidence.ifqa_map,
-            crops=crops,
-            phash=candidate.phash,
-            pose_bin=ranked.pose_bin,
         )
 
     def _figures(self, ranked: Ranked, track_id: int, before: Record) -> dict[str, Any]:

@@ -15,12 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from streamgate.zoo.half_storage import store_half
 
 INPUT_SIDE = 256
 OPSET = 17
@@ -267,27 +268,10 @@ def export_onnx(network: Ifqa, path: Path | str, pool: str = "ellipse", half_sto
     )
     model = onnx.load(str(part))
     if half_storage:
-        _store_half(model)
+        store_half(model)
     onnx.checker.check_model(model)
     onnx.save_model(model, str(part), save_as_external_data=False)
     part.replace(path)
-
-
-def _store_half(model: Any) -> None:  # onnx.ModelProto; onnx is imported lazily
-    """Replace float32 initialisers of 64 values or more by float16 ones, each behind a Cast to float32."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    casts = []
-    for initializer in model.graph.initializer:
-        values = numpy_helper.to_array(initializer)
-        if values.dtype != np.float32 or values.size < 64:
-            continue
-        name = initializer.name
-        initializer.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name + "_fp16"))
-        casts.append(helper.make_node("Cast", [name + "_fp16"], [name], to=TensorProto.FLOAT))
-    nodes = casts + list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
 
 
 def count_gmac(network: nn.Module) -> float:

@@ -16,13 +16,13 @@ eyes are read from the picture, since an eyelid is finer than any map.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from streamgate.zoo.convert import export
+from streamgate.zoo.half_storage import store_half
 from streamgate.zoo.mobilefacenet import MobileFaceNet
 
 INPUT_SIDE = 112
@@ -233,26 +233,10 @@ def export_onnx(network: FaceNetwork, path: Path | str, eyes: EyesHead | None = 
     path = Path(path)
     graph = FaceGraph(network, eyes)
     model = export(graph, "face", (INPUT_SIDE, INPUT_SIDE), graph.outputs, free_size=False)
-    _store_half(model)
+    # The last affine layer stays float32 (DESIGN 4.1's head).
+    head = {name for node in model.graph.node if node.op_type in ("MatMul", "Add", "Mul", "Sub") for name in node.input}
+    store_half(model, keep=head, smallest=_SMALLEST_STORED_HALF)
     onnx.checker.check_model(model)
     part = path.with_name(path.name + ".part")
     onnx.save_model(model, str(part), save_as_external_data=False)
     part.replace(path)
-
-
-def _store_half(model: Any) -> None:
-    """Convolutions' weights as float16 behind a Cast; the last affine layer stays float32 (DESIGN 4.1's head)."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    head = {name for node in model.graph.node if node.op_type in ("MatMul", "Add", "Mul", "Sub") for name in node.input}
-    casts = []
-    for initializer in model.graph.initializer:
-        values = numpy_helper.to_array(initializer)
-        name = initializer.name
-        if name in head or values.dtype != np.float32 or values.size < _SMALLEST_STORED_HALF:
-            continue
-        initializer.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name + "_fp16"))
-        casts.append(helper.make_node("Cast", [name + "_fp16"], [name], to=TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
