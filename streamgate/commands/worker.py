@@ -75,8 +75,9 @@ class _Work:
         open_places = [place for place in range(len(specs)) if place not in self._state.results]
         if self._state.info is not None and (self._state.closing or not open_places):
             # Nothing is left to read, so no networks are needed.
-            with SinkGroup(self._sinks(self._disk(self._state.info, config), self._state.info)) as sink:
-                missing = self._finish(sink)
+            disk = self._disk(self._state.info, config)
+            with SinkGroup(self._sinks(disk, self._state.info)) as sink:
+                missing = self._finish(sink, disk)
             self._line.send(Done(self._stop.is_set(), missing))
             return
         with Gate(models=self._request.models, device=self._request.device, config=config) as gate:
@@ -90,7 +91,7 @@ class _Work:
                     self._line.send(Locked(info, config.model_dump(mode="json")), disk.lock.fileno())
                 self._pass_over_done(disk, specs)
                 self._read(gate, sink, specs)
-                missing = self._finish(sink)
+                missing = self._finish(sink, disk)
         self._line.send(Done(self._stop.is_set(), missing))
 
     def _config(self) -> Config:
@@ -207,7 +208,7 @@ class _Work:
             )
             self._state.results.update(zip(places, results, strict=True))
 
-    def _finish(self, sink: Sink) -> str | None:
+    def _finish(self, sink: Sink, disk: DiskSink) -> str | None:
         """Write what covers the run; what did not get delivered, if anything."""
         found = self._state.found
         assert found is not None
@@ -220,6 +221,9 @@ class _Work:
             sink.finish([*self._state.all_results(), *copies], timing)
         except DeliveryError as error:
             return str(error)
+        finally:
+            if disk.unknown_persons:
+                self._line.send(Note(_apart(disk.unknown_persons), warning=True))
         return None
 
 
@@ -253,6 +257,14 @@ class _Told:
     def finished(self, result: SourceResult) -> None:
         if result.status != "not_started":
             self._line.send(Finished(self._here.place, result))
+
+
+def _apart(persons: int) -> str:
+    return (
+        f"the embeddings of {persons} earlier person(s) were removed with the end of their run (identity.store = "
+        "session), so new tracks could not join them: `streamgate people OUT merge` does it by hand; with --set "
+        "identity.store=disk from the start they find each other"
+    )
 
 
 def _ids(specs: Sequence[SourceSpec], wanted: frozenset[str]) -> dict[int, str]:

@@ -39,10 +39,15 @@ class KeptTrack:
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """The persons of an output folder, and the tracks that show them, by source and track."""
+    """The persons of an output folder, and the tracks that show them, by source and track.
+
+    Attributes:
+        unknown: persons from before whom new tracks could not be compared with, since no embedding of them is left.
+    """
 
     ledger: Ledger
     tracks: tuple[KeptTrack, ...]
+    unknown: int = 0
 
     def person_of(self, source_id: str, track_id: int) -> str | None:
         """The person that a track shows."""
@@ -66,11 +71,12 @@ def find_people(out: Path, source_ids: Iterable[str], threshold: float, *, settl
         for track in kept_tracks(out, source_id):
             tracks.append(track)
             templates.append(known.get(track.track_id))
+    unknown = _without_template(ledger, tracks, templates)
     _link_new(ledger, tracks, templates, threshold)
     ledger.settled = ledger.settled or settle
     with files.sink_errors(house):
         ledger.write()
-    return People(ledger, tuple(tracks))
+    return People(ledger, tuple(tracks), unknown)
 
 
 def known_people(out: Path, source_ids: Iterable[str]) -> People:
@@ -132,6 +138,20 @@ def _link_new(
         while place >= len(ids):
             ids.append(ledger.new_id())
         ledger.groups.setdefault(track.key, ids[place])
+
+
+def _without_template(ledger: Ledger, tracks: Sequence[KeptTrack], templates: Sequence[Template | None]) -> int:
+    """How many known persons have no template in a folder to which tracks with one have come."""
+    known, seen, new = set(), set(), False
+    for track, template in zip(tracks, templates, strict=True):
+        if track.key not in ledger.groups:
+            new = new or template is not None
+            continue
+        person = ledger.person_of(track.key)
+        known.add(person)
+        if template is not None:
+            seen.add(person)
+    return len(known - seen) if new else 0
 
 
 def _owners(ids: Sequence[str], ledger: Ledger) -> list[int]:

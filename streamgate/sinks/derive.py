@@ -29,19 +29,21 @@ def derive(
     *,
     complete: bool,
     keep_templates: bool = False,
-) -> None:
+) -> int:
     """Write OUT/faces.jsonl, OUT/persons.jsonl (where tracks become persons) and OUT/summary.json, each atomically.
 
     `source_ids` are the committed sources; of `results` only those count that were not committed (failed). Persons are
     settled when the run is `complete`; templates that were for its time only are then removed, unless
     `keep_templates`: whoever merges this folder with others needs them.
+    Returns how many persons from before could not be compared with new tracks, since their templates are gone.
     Time is linear in the records, memory in the sources and kept faces. Raises SinkError.
     """
     committed = sorted(set(source_ids))
-    persons = None
+    persons, unknown = None, 0
     if run.identity.wanted:
         assert run.identity.threshold is not None
         people = find_people(out, committed, run.identity.threshold, settle=complete)
+        unknown = people.unknown
         persons = write_people(out, committed, people, keep_of(run.config))
     else:
         _join(out, committed)
@@ -55,6 +57,7 @@ def derive(
         files.write_text(path, dumps(summary, pretty=True) + "\n")
     if complete and run.identity.store == "session" and not keep_templates:
         remove_templates(out / ".streamgate")
+    return unknown
 
 
 def _join(out: Path, committed: Iterable[str]) -> None:

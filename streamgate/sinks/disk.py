@@ -64,6 +64,7 @@ class DiskSink:
 
     Attributes:
         unfinished: ids of sources that were under way when an earlier run died.
+        unknown_persons: how many persons of an earlier run, whose embeddings are gone, new tracks could not join.
 
     Raises SinkError, and UsageError for earlier results that are to be neither replaced nor resumed. Safe for
     several threads.
@@ -83,6 +84,7 @@ class DiskSink:
         begun: Callable[[], None] = lambda: None,
     ) -> None:
         self.unfinished: frozenset[str] = frozenset()
+        self.unknown_persons = 0
         self._out = Path(out)
         self._run = run
         self._overwrite = overwrite
@@ -273,7 +275,7 @@ class DiskSink:
         self._tell_begun()
 
     def _derive(self, results: list[SourceResult], timing: Mapping[str, float], *, complete: bool) -> None:
-        derive(
+        self.unknown_persons = derive(
             self._out, self._manifest.present(), self._run, results, timing,
             complete=complete, keep_templates=self._part,
         )  # fmt: skip

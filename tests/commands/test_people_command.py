@@ -51,6 +51,25 @@ def test_people_are_listed_named_split_and_merged(result: Path) -> None:
     assert streamgate("people", result.parent, "merge", "p0001", "p0002").code == 2
 
 
+@pytest.mark.parametrize("store", ["session", "disk"])
+def test_sources_that_come_later_join_persons_whose_embeddings_are_left(
+    result: Path, tmp_path: Path, store: str
+) -> None:
+    clips, out = [result.parent / "a.mp4", result.parent / "b.mp4"], tmp_path / "out"
+    options = ["-o", out, "--resume", "--models", "embedded", "--set", f"identity.store={store}"]
+    done = streamgate("run", clips[0], *options, models=tmp_path)
+    assert done.code == 0 and "earlier person" not in done.err, done.err
+    done = streamgate("run", *clips, *options, models=tmp_path)
+    assert done.code == 0, done.err
+    found = {one["person_id"] for one in lines(out / "faces.jsonl")}
+    if store == "disk":
+        assert found == {"p0001"} and "earlier person" not in done.err
+    else:
+        assert found == {"p0001", "p0002"} and "1 earlier person" in done.err and "identity.store=disk" in done.err
+    again = streamgate("run", *clips, *options, models=tmp_path)
+    assert again.code == 0 and "earlier person" not in again.err
+
+
 @pytest.mark.parametrize("tier", ["embedded", "standard"])
 def test_the_singer_is_one_across_his_cuts_and_nobody_else_is_merged(
     shared_clip: Callable[[str], Path], tmp_path: Path, tier: str
