@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from types import FrameType
 
 from streamgate.errors import UsageError, scrub
+from streamgate.service.memory import settle_allocator
 from streamgate.service.settings import ServeRequest, Settings, read_settings
 from streamgate.service.state import ServiceState, utc_text
 from streamgate.service.supervisor import Service
@@ -28,6 +29,7 @@ def serve_command(request: ServeRequest) -> int:
     Raises StreamgateError for what keeps the service from starting.
     """
     settings = read_settings(request)
+    settle_allocator()
     state = ServiceState()
     log = Log()
     if request.config_file is not None:
