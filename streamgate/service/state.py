@@ -38,7 +38,7 @@ __all__ = [
 ]  # fmt: skip
 
 LATEST_FACES = 240
-"""Faces that the wall can show; each holds its pictures, some 60 kB."""
+"""Faces that the wall can show; each holds its pictures, up to 250 kB."""
 HEARTBEAT_LIMIT_S = 15.0
 """The supervisor beats every half second; silent for this long, something hangs."""
 
