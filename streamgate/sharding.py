@@ -31,7 +31,7 @@ class Shard:
         found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
         index, count = (int(found[1]), int(found[2])) if found else (0, 0)
         if not 1 <= index <= count <= MOST:
-            raise UsageError(f"--shard {text}: write it as I/N, for example 3/8 for the third of eight")
+            raise UsageError(f"--shard {text}: write it as I/N, I from 1 to N, for example 3/8 for the third of eight")
         return cls(index, count)
 
     def folder(self, out: Path) -> Path:

@@ -103,7 +103,19 @@ def clips_command(request: ClipsRequest) -> int:
     written = [path for path in target.rglob("*") if path.is_file()] + [target / RECEIPT]
     adopt(request.out, {path.relative_to(request.out).as_posix() for path in written})
     told.note(f"{count} clip{'' if count == 1 else 's'} in {display(target)}")
+    if made.without:
+        told.note(_without(made.without, request))
     return 1 if told.problems else 0
+
+
+def _without(names: Sequence[str], request: ClipsRequest) -> str:
+    start = " from a key frame on" if request.cut == "keyframes" else ""
+    whose = "person" if request.per == "person" else "track"
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return (
+        f"{len(names)} {whose}{'' if len(names) == 1 else 's'} without {request.seconds:g} s{start} in which every "
+        f"frame passes the gate: {', '.join(names[:5])}{more}"
+    )
 
 
 class _Made:
@@ -121,6 +133,8 @@ class _Made:
         self._staging = staging
         self._told = told
         self._lost: set[str] = set()
+        self.without: list[str] = []
+        """Of whom footage was looked at and no clip came out."""
 
     def clips(self, tracks: Sequence[_Track]) -> Iterator[Record]:
         """Write every clip; yields their records."""
@@ -140,6 +154,9 @@ class _Made:
                     yield record
                 if rank >= self._request.top_k:
                     break
+            looked_at = any(one.source_id not in self._lost for one in groups[key])
+            if not rank and looked_at:
+                self.without.append("/".join(key))
 
     def _of_track(self, track: _Track, key: tuple[str, ...], rank: int) -> Iterator[Record]:
         location = self._locations.get(track.source_id, "")

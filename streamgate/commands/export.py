@@ -12,6 +12,7 @@ from streamgate.errors import UsageError
 from streamgate.exports.formats import write_csv, write_imagefolder, write_parquet, write_webdataset
 from streamgate.exports.places import RECEIPT, adopt
 from streamgate.results import Results
+from streamgate.sinks.manifest import Manifest
 from streamgate.sources.discovery import display
 
 FORMATS = ("parquet", "webdataset", "imagefolder", "csv")
@@ -36,6 +37,9 @@ def export_command(
         "imagefolder": write_imagefolder,
         "webdataset": partial(write_webdataset, shard_bytes=shard_mb * 1_000_000),
     }
+    if target is None or _is_inside(out, target):
+        # What lies in the results is listed in their manifest: one of another schema has to refuse before, not after.
+        Manifest.read(out / ".streamgate")
     for kind in dict.fromkeys(formats):
         place = target if target is not None else out / "exports" / NAMES[kind]
         count = writers[kind](results, place, overwrite=overwrite)
@@ -47,9 +51,13 @@ def export_command(
 
 def _adopt_inside(out: Path, place: Path) -> None:
     """An export inside the results folder goes when `run --overwrite` replaces these results."""
-    if not place.resolve().is_relative_to(out.resolve()):
+    if not _is_inside(out, place):
         return
     written = [place] if place.is_file() else [one for one in place.rglob("*") if one.is_file()]
     written += [place / RECEIPT] if place.is_dir() else []
     root = out.resolve()
     adopt(out, {one.resolve().relative_to(root).as_posix() for one in written})
+
+
+def _is_inside(out: Path, place: Path) -> bool:
+    return place.resolve().is_relative_to(out.resolve())

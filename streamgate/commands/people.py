@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -12,9 +13,10 @@ from rich.table import Table
 
 from streamgate.people.folder import PeopleFolder, list_people
 from streamgate.people.ledger import Ledger
-from streamgate.records import dumps
+from streamgate.records import Record, dumps
 from streamgate.report.write import REPORT, write_report
 from streamgate.sinks.manifest import Manifest
+from streamgate.sources.discovery import display
 
 
 def list_command(out: Path, *, as_json: bool) -> int:
@@ -50,11 +52,29 @@ def list_command(out: Path, *, as_json: bool) -> int:
 
 def merge_command(out: Path, into: str, others: Sequence[str]) -> int:
     """Make persons one; exit code 0."""
+    before = list_people(out)
     with PeopleFolder(out) as people:
         people.merge(into, list(others))
         _rebuild_report(out)
     click.echo(f"{', '.join(dict.fromkeys(others))} merged into {into}", err=True)
+    for here, there in _seen_together([record for record in before if record["person_id"] in {into, *others}]):
+        # Somebody's word goes before the tracker's, but it is more often a slip of the pen.
+        click.echo(
+            f"streamgate: warning: {here} and {there} were seen at the same time; if they are two after all: "
+            f"streamgate people {display(out)} split {into} {there}",
+            err=True,
+        )
     return 0
+
+
+def _seen_together(people: Sequence[Record]) -> Iterator[tuple[str, str]]:
+    """Pairs of tracks of two of these persons whose times in one source overlap, at most one a pair of persons."""
+    for one, other in itertools.combinations(people, 2):
+        for here, there in itertools.product(one["members"], other["members"]):
+            together = max(here["first_pts"], there["first_pts"]) <= min(here["last_pts"], there["last_pts"])
+            if together and here["source_id"] == there["source_id"]:
+                yield f"{here['source_id']}/{here['track_id']}", f"{there['source_id']}/{there['track_id']}"
+                break
 
 
 def split_command(out: Path, person: str, tracks: Sequence[str]) -> int:

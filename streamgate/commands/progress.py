@@ -164,11 +164,22 @@ class RunDisplay:
             self._console.print(
                 f"{len(small)} source(s) keep nothing because faces are small: --min-size PX takes smaller ones",
             )
+        listed = _lines(out / "faces.jsonl")
+        fewer = f", the best {listed} listed in faces.jsonl" if listed is not None and listed < kept else ""
         self._console.print(
-            f"{kept} face{'' if kept == 1 else 's'} kept in {escape(str(out))} ({seconds:.1f} s)"
+            f"{kept} face{'' if kept == 1 else 's'} kept in {escape(str(out))}{fewer} ({seconds:.1f} s)"
         )
         if (out / "report.html").is_file():
             self._console.print(f"report: {escape(str(out / 'report.html'))}")
+
+
+def _lines(path: Path) -> int | None:
+    """How many lines a file has; None when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+    except OSError:
+        return None
 
 
 def _mostly_small(result: SourceResult) -> bool:

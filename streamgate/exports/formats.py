@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +25,12 @@ ROWS_A_GROUP = 4096
 _HEADER = [column.name for column in COLUMNS]
 _OLD_HEADERS = ",".join(_HEADER[:6]).encode()
 """How every CSV of ours begins, whichever version wrote it."""
+
+
+_SPLIT_WORD = re.compile(
+    r"(?<![^-._ 0-9/])(train|training|validation|valid|dev|val|test|testing|eval|evaluation)(?![^-._ 0-9/])"
+)
+"""Words in a path that `datasets` (data_files.py, SPLIT_KEYWORDS) takes for the name of a split."""
 
 
 def write_csv(results: Results, target: Path, *, overwrite: bool = False) -> int:
@@ -87,8 +94,10 @@ def write_imagefolder(results: Results, target: Path, *, overwrite: bool = False
     """`target` as a Hugging Face imagefolder: the crops in their own folders, and `metadata.jsonl`.
 
     Its rows are those of the other tables with `file_name` for `image`, and `arcface_file_name` for `image_arcface`
-    (then `datasets` gives a column of pictures `arcface`); crops that no face has are left out. Returns the number of
-    rows. Raises UsageError, SourceError, SinkError.
+    (then `datasets` gives a column of pictures `arcface`); crops that no face has are left out. All rows are of one
+    split, `train`: a source called `screen_test` lies in a folder `screen_Test`, since of a folder in which some paths
+    say `test` or `val`, `datasets` loads nothing else. Returns the number of rows. Raises UsageError, SourceError,
+    SinkError.
     """
     count = 0
     there = {name for record in results.faces() for name in _pictures(record)}
@@ -100,14 +109,14 @@ def write_imagefolder(results: Results, target: Path, *, overwrite: bool = False
         for record in results.faces():
             row = texts_joined(row_of(record))
             # `datasets` calls the loaded picture "image": the path may not have that name too.
-            names = {"file_name": row.pop("image")}
+            names = {"file_name": _of_no_split(row.pop("image"))}
             for name in FURTHER_CROPS:
                 path = row.pop(f"image_{name}")
                 if name in there:
-                    names[f"{name}_file_name"] = path
+                    names[f"{name}_file_name"] = path and _of_no_split(path)
             row = names | row
             for image in _pictures(record).values():
-                _copy(results.image(image), folder / image)
+                _copy(results.image(image), folder / _of_no_split(image))
             lines.write(dumps(row).encode() + b"\n")
             count += 1
     return count
@@ -139,6 +148,11 @@ def _sample(results: Results, record: Record) -> list[tuple[str, bytes]]:
     key = record["image"].rpartition(".")[0]
     pictures = [(name, results.image(name).read_bytes()) for name in _pictures(record).values()]
     return [*pictures, (f"{key}.json", dumps(record).encode())]
+
+
+def _of_no_split(path: str) -> str:
+    """`path` with a capital letter in every word that `datasets`, which looks for small ones, takes for a split."""
+    return _SPLIT_WORD.sub(lambda word: word[0].capitalize(), path)
 
 
 def _pictures(record: Record) -> dict[str, str]:

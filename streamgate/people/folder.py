@@ -32,10 +32,17 @@ class PeopleFolder:
         self._out = out
         self._house = out / ".streamgate"
         self._lock = files.Lock(self._house / "lock")
+        self._manifest = Manifest(self._house)
 
     def __enter__(self) -> Self:
         _need_people(self._out)
         self._lock.acquire()
+        try:
+            # What cannot be read refuses the decision before it is written down.
+            self._manifest = Manifest.read(self._house)
+        except BaseException:
+            self._lock.release()
+            raise
         return self
 
     def __exit__(
@@ -63,9 +70,8 @@ class PeopleFolder:
         self._derive()
 
     def _derive(self) -> None:
-        manifest = Manifest.read(self._house)
-        committed = manifest.present()
-        keep = keep_of(manifest.run.get("config", {}))
+        committed = self._manifest.present()
+        keep = keep_of(self._manifest.run.get("config", {}))
         persons = write_people(self._out, committed, known_people(self._out, committed), keep)
         _count_in_summary(self._out / "summary.json", persons)
 

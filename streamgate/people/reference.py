@@ -52,8 +52,8 @@ def read_reference(path: Path, score: Callable[[Array], list[ScoredFace]], thres
     try:
         image, data = read_rgb(path), path.read_bytes()
     except (PictureError, OSError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"{named}: cannot be read ({why}); give a picture of the person") from error
+        why = f"cannot be read ({error.strerror})" if isinstance(error, OSError) else error
+        raise UsageError(f"{named}: {why}; give a picture of the person") from error
     faces = score(image)
     if not faces:
         raise UsageError(

@@ -58,7 +58,7 @@ class Manifest:
             if stored["program"] == _PROGRAM and type(stored["schema"]) is int and stored["schema"] != SCHEMA:
                 raise SinkError(
                     f"{house.parent} holds results in schema {stored['schema']}, this version of streamgate writes "
-                    f"{SCHEMA}; choose another folder with -o"
+                    f"{SCHEMA}; use the version that wrote it, or another folder"
                 )
             if stored["program"] != _PROGRAM or stored["schema"] != SCHEMA:
                 raise ValueError("another program")

@@ -62,6 +62,12 @@ def test_every_frame_of_a_clip_passes_the_gate(cut: str, per: str, work: Path, t
     assert f"clips/{records[0]['clip']}" in manifest["files"]
 
 
+def test_tracks_without_such_seconds_are_told(work: Path) -> None:
+    done = streamgate("clips", work, "--seconds", 2.5)
+    assert done.code == 0 and lines(work / "clips" / "clips.jsonl") == []
+    assert "1 track without 2.5 s in which every frame passes the gate: speaker-" in done.err
+
+
 def test_earlier_clips_are_replaced_only_when_asked(work: Path) -> None:
     (work / "clips").mkdir()
     (work / "clips" / "mine.txt").write_text("mine")

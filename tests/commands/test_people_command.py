@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from command import lines, streamgate
@@ -49,6 +51,44 @@ def test_people_are_listed_named_split_and_merged(result: Path) -> None:
     wrong = streamgate("people", result, "merge", "p0001", "p0007")
     assert wrong.code == 2 and "p0007" in wrong.err
     assert streamgate("people", result.parent, "merge", "p0001", "p0002").code == 2
+
+
+def test_the_best_of_each_person_are_counted_apart_from_what_is_kept(result: Path, tmp_path: Path) -> None:
+    clips = [result.parent / "a.mp4", result.parent / "b.mp4"]
+    done = streamgate("run", *clips, "-o", tmp_path / "out", "--per", "person", models=tmp_path)
+    assert done.code == 0, done.err
+    assert len(lines(tmp_path / "out" / "faces.jsonl")) == 1
+    assert "3 faces kept" in done.err and "the best 1 listed in faces.jsonl" in done.err
+
+
+def test_merging_who_was_seen_together_is_done_with_a_warning_that_names_the_way_back(tmp_path: Path) -> None:
+    portrait = astronaut_frames(25, (320, 320), step=0.5, zoom=1.0)
+    write_clip(tmp_path / "twins.mp4", [np.hstack([one, one[:, ::-1]]) for one in portrait])
+    out = tmp_path / "out"
+    done = streamgate("run", tmp_path / "twins.mp4", "-o", out, "--min-size", 40, models=tmp_path)
+    assert done.code == 0, done.err
+    assert [one["person_id"] for one in lines(out / "persons.jsonl")] == ["p0001", "p0002"]
+    done = streamgate("people", out, "merge", "p0001", "p0002")
+    assert done.code == 0 and "seen at the same time" in done.err
+    (way_back,) = [line for line in done.err.splitlines() if "split" in line]
+    person, track = way_back.rpartition("split ")[2].split()
+    assert streamgate("people", out, "split", person, track).code == 0
+    assert len(lines(out / "persons.jsonl")) == 2
+
+
+def test_a_folder_of_another_schema_takes_no_decisions_and_no_exports(result: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(result, tmp_path / "out"))
+    manifest = out / ".streamgate" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"schema": 99}))
+
+    def written() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != "lock"}
+
+    before = written()
+    for command in (["people", out, "name", "p0001", "Somebody"], ["export", out, "--to", "csv"]):
+        done = streamgate(*command)
+        assert done.code == 5 and "schema 99" in done.err and "use the version that wrote it" in done.err
+    assert written() == before
 
 
 @pytest.mark.parametrize("store", ["session", "disk"])

@@ -93,6 +93,26 @@ def test_datasets_reads_the_imagefolder(results: Path, tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(row["image"].convert("RGB")), pixels(results / record["image"]))
 
 
+def test_sources_called_like_splits_stay_in_one_dataset(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="the imagefolder is read with Hugging Face datasets")
+    make = Make()
+    with DiskSink(tmp_path / "out", make.run()) as sink:
+        for name in ("plain", "screen_tests_test", "val", "train", "dev.1", "latest"):
+            writer = sink.open_source(make.source(name))
+            make.fill(writer, name)
+            writer.commit(make.result(name))
+        sink.finish([], {})
+    results = Results.open(tmp_path / "out")
+    count = write_imagefolder(results, tmp_path / "faces")
+    loaded = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "faces"), cache_dir=str(tmp_path / "cache"))
+    assert list(loaded) == ["train"]
+    records = {record["id"]: record for record in results.faces()}
+    assert sorted(loaded["train"]["id"]) == sorted(records) and len(records) == count == 18
+    for row in loaded["train"]:
+        expected = pixels(tmp_path / "out" / records[row["id"]]["image"])
+        assert np.array_equal(np.asarray(row["image"].convert("RGB")), expected)
+
+
 def test_webdataset_reads_the_shards(results: Path, tmp_path: Path) -> None:
     wds = pytest.importorskip("webdataset", reason="the shards are read with webdataset")
     write_webdataset(Results.open(results), tmp_path / "shards", shard_bytes=60_000)

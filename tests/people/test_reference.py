@@ -52,8 +52,8 @@ def test_a_picture_that_does_not_show_one_person_well_is_refused_with_a_remedy(
 
 def test_pictures_that_cannot_be_read_and_recognizers_without_a_threshold_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no picture")
-    for name in ("text.jpg", "missing.jpg"):
-        with pytest.raises(UsageError, match=f"{name}: cannot be read"):
+    for name, why in (("text.jpg", "is not a picture"), ("missing.jpg", r"cannot be read \(No such file [a-z ]+\);")):
+        with pytest.raises(UsageError, match=f"{name}: {why}"):
             read_reference(tmp_path / name, lambda image: [found()], 0.5)
     with pytest.raises(UsageError, match=r"identity\.threshold"):
         read_reference(tmp_path / "missing.jpg", lambda image: [found()], None)
