@@ -55,16 +55,19 @@ class Results:
     def image(self, name: str) -> Path:
         """The file that a record names, inside the folder. Raises SourceError when it is not there."""
         pure = PurePosixPath(name)
+        # Nobody is told to remove a folder that a damaged record makes up.
+        again = "run its source again"
         inside = bool(pure.parts) and not pure.is_absolute() and ".." not in pure.parts and "\0" not in name
         path = self.out.joinpath(*pure.parts) if inside else self.out
         try:
+            if inside and (self.out / pure.parts[0] / "source.json").is_file():
+                again = f"remove the folder {display(self.out / pure.parts[0])} and run its source again with --resume"
             inside = inside and path.resolve(strict=True).is_relative_to(self.out.resolve()) and path.is_file()
         except (OSError, RuntimeError):
             inside = False
         if not inside:
             raise SourceError(
-                f"{display(self.out)}: {display(name)}, which faces.jsonl names, is not there; "
-                "run its source again"
+                f"{display(self.out)}: {display(name)}, which faces.jsonl names, is not there; {again}"
             )
         return path
 

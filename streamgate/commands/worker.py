@@ -29,7 +29,7 @@ from streamgate.commands.messages import (
     Started,
 )
 from streamgate.config import Config, load_config
-from streamgate.errors import DeliveryError, SourceError, StreamgateError, scrub
+from streamgate.errors import DeliveryError, SourceError, StreamgateError, UsageError, scrub
 from streamgate.finals import undelivered
 from streamgate.gate import Gate
 from streamgate.runtime.processes import Line
@@ -97,7 +97,10 @@ class _Work:
     def _config(self) -> Config:
         if self._state.config is not None:
             return Config.model_validate(self._state.config)
-        return load_config(self._request.preset, self._request.settings, self._request.flags)
+        config = load_config(self._request.preset, self._request.settings, self._request.flags)
+        if self._request.flags.get("output.quality") is not None and config.output.format == "png":
+            raise UsageError("--quality is of JPEG and WebP, and PNG has none: add --format jpeg or --format webp")
+        return config
 
     def _find(self) -> list[SourceSpec]:
         """The sources there are, the same for every worker of a run."""

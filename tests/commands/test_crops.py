@@ -85,6 +85,12 @@ def test_auto_quality_is_the_smallest_that_the_networks_cannot_tell(clip: Path, 
     assert before.measures["ifqa"].raw - after.measures["ifqa"].raw < 0.1
 
 
+def test_a_quality_without_a_format_that_has_one_is_refused(clip: Path, tmp_path: Path) -> None:
+    done = streamgate("run", clip, "-o", tmp_path / "out", "--quality", "auto")
+    assert done.code == 2 and "--format jpeg" in done.err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("quality", ["0", "101", "best"])
 def test_a_wrong_quality_is_named(quality: str, clip: Path, tmp_path: Path) -> None:
     done = streamgate("run", clip, "-o", tmp_path / "out", "--format", "jpeg", "--quality", quality)

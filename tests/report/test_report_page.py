@@ -63,6 +63,11 @@ def test_it_opens_from_disk_and_shows_faces_tracks_and_near_misses(wide: Browser
     wide.wait(lambda: wide.count(".track .chart svg") >= 1)
     assert wide.count(".track .chart .chosen") == len(faces), "picked frames are marked"
     assert wide.count(".track .band-passed") >= 1
+    times = wide.run("return [...document.querySelectorAll('.track .chart svg > text')].map((one) => one.textContent)")
+    starts = wide.run("return [...document.querySelectorAll('.track header .note')].map((one) => one.textContent)")
+    assert any(not text.startswith("0:00.0") for text in starts), "a track that begins later"
+    assert "0:01.0" in times, "times of the source, not of the track"
+    assert not any(text.endswith("s") for text in times)
     assert wide.count(".miss") >= 1 and wide.text(".miss .reasons")
     broken = "return [...document.images].filter((one) => one.src && !(one.complete && one.naturalWidth)).length"
     assert wide.run(broken) == 0

@@ -11,7 +11,7 @@ export class Face {
   constructor({ faces, tracks, heats, base }) {
     Object.assign(this, { faces, tracks, heats, base });
     this.dialog = one("detail");
-    this.chart = new Chart(one("chart"), one("course-readout"), { openKey: one("key-open") });
+    this.chart = new Chart(one("chart"), one("course-readout"), { openKey: one("key-open"), clock: words.position });
     this.view = "photo";
     this.face = null;
     one("close").addEventListener("click", () => this.dialog.close());

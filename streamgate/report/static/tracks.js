@@ -56,7 +56,7 @@ function courseOf(track) {
   holder.style.minHeight = `${HEIGHT}px`;
   holder.chart = () => {
     delete holder.chart;
-    new Chart(holder, readout, { height: HEIGHT }).set(pointsOf(track), null, track.first_pts, track.last_pts, picksOf(track));
+    new Chart(holder, readout, { height: HEIGHT, clock: words.position }).set(pointsOf(track), null, track.first_pts, track.last_pts, picksOf(track));
   };
   watcher.observe(holder);
   return make("div", { class: "course" }, holder, readout);

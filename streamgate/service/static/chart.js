@@ -12,11 +12,13 @@ let patterns = 0; // a pattern of a chart that is not shown would hide those tha
 
 export class Chart {
   // `openKey`: the legend's entry for faces without a verdict, shown only where there are some.
-  constructor(holder, readout, { height = 190, openKey = null } = {}) {
+  // `clock`: how a time in the source is written; without it, times count from the track's first face.
+  constructor(holder, readout, { height = 190, openKey = null, clock = null } = {}) {
     this.holder = holder;
     this.readout = readout;
     this.height = height;
     this.openKey = openKey;
+    this.clock = clock;
     this.pattern = `shut-${(patterns += 1)}`;
     this.points = [];
     this.place = null;
@@ -75,9 +77,11 @@ export class Chart {
         draw("text", { x: LEFT - 7, y: y + 4, "text-anchor": "end" }, String(level)),
       );
     }
-    for (const seconds of ticks(this.end - this.start, Math.max(2, Math.floor(width / 110)))) {
-      const x = this.x(this.start + seconds);
-      svg.append(draw("text", { x, y: this.height - 4, "text-anchor": x > width - 30 ? "end" : "middle" }, `${trimmed(seconds)} s`));
+    const origin = this.clock ? 0 : this.start;
+    for (const seconds of ticks(this.start - origin, this.end - origin, Math.max(2, Math.floor(width / 85)))) {
+      const x = this.x(origin + seconds);
+      const text = this.clock ? this.clock(seconds) : `${trimmed(seconds)} s`;
+      svg.append(draw("text", { x, y: this.height - 4, "text-anchor": x > width - 30 ? "end" : "middle" }, text));
     }
     svg.append(...this.band());
     const scored = this.points.filter((point) => point.quality !== null);
@@ -149,7 +153,8 @@ export class Chart {
     }
     if (!point) return say(this.readout, "");
     const quality = point.quality === null ? "not fully scored" : `quality ${point.quality.toFixed(0)}`;
-    say(this.readout, `${(point.pts_seconds - this.start).toFixed(1)} s: ${quality}, ${point.passed === null ? "no verdict" : point.passed ? "passed" : "turned away"}`);
+    const time = this.clock ? this.clock(point.pts_seconds) : `${(point.pts_seconds - this.start).toFixed(1)} s`;
+    say(this.readout, `${time}: ${quality}, ${point.passed === null ? "no verdict" : point.passed ? "passed" : "turned away"}`);
   }
 }
 
@@ -169,10 +174,12 @@ function runs(points, start, end) {
   return found;
 }
 
-function ticks(span, most) {
+// Round times from `from` to `to`.
+function ticks(from, to, most) {
   const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600];
-  const step = steps.find((length) => span / length <= most) ?? 7200;
-  return Array.from({ length: Math.floor(span / step + 1e-9) + 1 }, (_, place) => place * step);
+  const step = steps.find((length) => (to - from) / length <= most) ?? 7200;
+  const first = Math.ceil(from / step - 1e-9);
+  return Array.from({ length: Math.floor(to / step + 1e-9) - first + 1 }, (_, place) => (first + place) * step);
 }
 
 function trimmed(seconds) {
