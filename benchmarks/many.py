@@ -1,6 +1,6 @@
 """Do listing, shards, merging, resuming and exporting stay linear and light with many sources?
 
-    python benchmarks/many.py [--sources 1000 10000] [--shards 10] [--work FOLDER]
+    python benchmarks/many.py [--sources 2000 10000] [--shards 10] [--work FOLDER]
 
 The sources are synthetic: one tiny clip, made unlike all others by a counter behind its end. They are committed into
 shards with made-up faces (one or two tracks, a crop of 64 pixels, a random template a track), as machines of a job
@@ -43,7 +43,7 @@ class Step:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sources", type=int, nargs="+", default=[1000, 10000], metavar="N")
+    parser.add_argument("--sources", type=int, nargs="+", default=[2000, 10000], metavar="N")
     parser.add_argument("--shards", type=int, default=10, metavar="N")
     parser.add_argument("--work", type=Path, help="folder on the disk to be measured [default: the system's]")
     parser.add_argument("--results", type=Path, default=RESULTS)

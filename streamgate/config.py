@@ -35,7 +35,7 @@ class _Section(BaseModel):
 class DecodingConfig(_Section):
     """Which frames are not decoded at all."""
 
-    discard: Literal["none", "empty", "steady"]
+    discard: Literal["none", "empty", "followed", "steady"]
     leap_s: Annotated[float, Field(ge=0, le=60)]
 
 

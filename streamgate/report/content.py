@@ -90,6 +90,7 @@ class Content:
             for source_id in folder.source_ids
         }
         self.groups = self._persons(faces, names or {}) if self.by_person else self._sources(faces)
+        self.persons = sum(group.kind == "person" for group in self.groups) if self.by_person else None
         self.histograms = _histograms(faces)
 
     def summary(self) -> Record:
@@ -99,7 +100,7 @@ class Content:
         tracks = [kept for found in self._track_ids.values() for _, kept in found]
         return {
             "complete": bool(told.get("complete", True)),
-            "persons": sum(group.kind == "person" for group in self.groups) if self.by_person else None,
+            "persons": self.persons,
             "faces": self.face_count,
             "tracks": len(tracks),
             "tracks_without": sum(not kept for kept in tracks),

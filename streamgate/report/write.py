@@ -1,4 +1,4 @@
-"""OUT/report.html, and beyond 2,000 faces a page for each person (or source) in OUT/report/.
+"""OUT/report.html, and beyond 2,000 faces pages of the persons (or sources) in OUT/report/; small ones share a page.
 
 Everything follows from what is committed in OUT, so equal results give equal bytes; nothing here needs networks or
 footage. Each file is written atomically, report.html last.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from streamgate.errors import SinkError
 from streamgate.records import Record
@@ -29,7 +30,7 @@ MOST_FACES = 2000
 BEST = 12
 """Faces of a group on the first page when there are more than fit."""
 MOST_TRACKS = 700
-"""Tracks on one page of those that keep nothing."""
+"""Tracks on one page of those that keep nothing, or of groups that share it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +80,25 @@ def plan(content: Content, most: int = MOST_FACES) -> list[Page]:
     """The pages of a report, the first of them report.html."""
     if content.face_count <= most:
         return [Page(REPORT, lambda: _page(content, content.groups, ""))]
-    further = [page for place, group in enumerate(content.groups, 1) for page in _pages_of(content, group, place, most)]
+    further: list[Page] = []
+    where: dict[str, str] = {}
+    for number, groups in _together(content.groups, most):
+        pages = _pages_of(content, groups[0], number, most) if len(groups) == 1 else [_shared(content, groups, number)]
+        further += pages
+        anchor = "#group-{}" if len(groups) > 1 else ""
+        where.update((group.key, _group_name(number, 0) + anchor.format(quote(group.key))) for group in groups)
     chunks = list(_chunks([group for group in content.groups if group.faces], max(1, most // BEST)))
-    return [*(Page(_index_name(place), _index(content, chunks, place)) for place in range(len(chunks))), *further]
+    return [
+        *(Page(_index_name(place), _index(content, chunks, place, where)) for place in range(len(chunks))),
+        *further,
+    ]
 
 
 def title_of(content: Content) -> str:
     """What a run found, in one line."""
     faces = _count(content.face_count, "face")
-    if content.by_person:
-        return f"{faces} of {_count(sum(group.kind == 'person' for group in content.groups), 'person')}"
+    if content.persons is not None:
+        return f"{faces} of {_count(content.persons, 'person')}"
     return f"{faces} from {_count(len(content.folder.summary['sources']), 'source')}"
 
 
@@ -101,20 +111,38 @@ def _page(content: Content, groups: Sequence[Group], base: str) -> str:
     })  # fmt: skip
 
 
-def _index(content: Content, chunks: list[list[Group]], place: int) -> Callable[[], str]:
+def _together(groups: Sequence[Group], most: int) -> Iterator[tuple[int, list[Group]]]:
+    """Groups by page, each with the number of its first one: those that the first pages show whole share one."""
+    shared: list[Group] = []
+    began = faces = tracks = 0
+    for number, group in enumerate(groups, 1):
+        alone = len(group.faces) > BEST or group.kind == "nothing"
+        faces, tracks = faces + len(group.faces), tracks + len(group.tracks)
+        if shared and (alone or faces > most or tracks > MOST_TRACKS):
+            yield began, shared
+            shared = []
+        if alone:
+            yield number, [group]
+            continue
+        if not shared:
+            began, faces, tracks = number, len(group.faces), len(group.tracks)
+        shared.append(group)
+    if shared:
+        yield began, shared
+
+
+def _index(content: Content, chunks: list[list[Group]], place: int, where: Mapping[str, str]) -> Callable[[], str]:
     def make() -> str:
         title = title_of(content)
         base = "" if place == 0 else "../"
-        numbers = {id(group): number for number, group in enumerate(content.groups, 1)}
         shown = []
         for group in chunks[place]:
             best = group.faces[:BEST]
             tracks = sorted({face.track for face in best})
-            page = f"{base}{_group_name(numbers[id(group)], 0)}"
+            page = f"{base}{where[group.key]}"
             shown.append({**_group(content, group, best, tracks, misses=False), "page": page})
         if place == 0 and (nothing := next((one for one in content.groups if one.kind == "nothing"), None)):
-            page = _group_name(numbers[id(nothing)], 0)
-            shown.append({**_group(content, nothing, [], []), "page": page})
+            shown.append({**_group(content, nothing, [], []), "page": where[nothing.key]})
         pages = [
             {"name": f"Page {one + 1}", "href": None if one == place else f"{base}{_index_name(one)}"}
             for one in range(len(chunks))
@@ -158,6 +186,19 @@ def _pages_of(content: Content, group: Group, number: int, most: int) -> Iterato
 
     for place, name in enumerate(pages):
         yield Page(name, make(place))
+
+
+def _shared(content: Content, groups: Sequence[Group], number: int) -> Page:
+    """One page of several small groups, each whole."""
+
+    def text() -> str:
+        title = f"{groups[0].name} to {groups[-1].name}"
+        return page_text(f"{title} · streamgate", {
+            "title": title_of(content), "base": "../", "up": f"../{REPORT}",
+            "groups": [_group(content, group) for group in groups],
+        })  # fmt: skip
+
+    return Page(_group_name(number, 0), text)
 
 
 def _group(

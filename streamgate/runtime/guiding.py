@@ -20,6 +20,7 @@ _CHANGES = 256
 DISCARDS: dict[str, frozenset[Interest]] = {
     "none": frozenset(),
     "empty": frozenset({Interest.EMPTY}),
+    "followed": frozenset({Interest.STEADY}),
     "steady": frozenset({Interest.EMPTY, Interest.STEADY}),
 }
 """By `decoding.discard`."""

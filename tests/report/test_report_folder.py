@@ -102,6 +102,21 @@ def test_beyond_the_limit_each_group_has_pages_of_its_own(tmp_path: Path, make: 
     assert len(everywhere) == len(set(everywhere)) == 3 * 26
 
 
+def test_beyond_the_limit_small_groups_share_a_page(tmp_path: Path, make: Make) -> None:
+    out = run(tmp_path / "out", make, ["a", "b", "c", "d"], kept=3)
+    content = Content(RunFolder.read(out))
+    shown: dict[str, list[dict]] = {}
+    for page in write.plan(content, most=9):
+        (tmp_path / "page.html").write_text(page.make())
+        shown[page.name] = data(tmp_path / "page.html")["groups"]
+    shared = ["report/00001.html", "report/00003.html"]
+    assert [name for name in shown if re.fullmatch(r"report/\d+\.html", name)] == shared
+    whole = [(name, group) for name in shared for group in shown[name]]
+    assert all(group["tracks"] and group["face_count"] == len(group["faces"]) for _, group in whole)
+    led = [group["page"].removeprefix("../") for name in shown if name not in shared for group in shown[name]]
+    assert led == [f"{name}#group-{group['key']}" for name, group in whole]
+
+
 def test_pages_that_are_no_longer_needed_go(
     tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

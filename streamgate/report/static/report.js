@@ -46,6 +46,8 @@ one("heats").addEventListener("click", () => {
   document.body.classList.toggle("heated", on);
   if (on) heats.layAll();
 });
+// The section was not there yet when the browser looked for it.
+if (location.hash.startsWith("#group-")) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
 face.follow();
 
 function legend() {
