@@ -214,7 +214,8 @@ def test_a_missing_crop_is_named_and_leaves_nothing_half_done(results: Path, tmp
     image = lines(copy / "faces.jsonl")[3]["image"]
     (copy / image).unlink()
     for kind in ("imagefolder", "webdataset"):
-        with pytest.raises(SourceError, match=rf"{image}.*remove the folder .*{image.split('/')[0]} and run .*--resume"):
+        source = image.split("/")[0]
+        with pytest.raises(SourceError, match=rf"{image}.*remove the folder .*{source} and run .*--resume"):
             KINDS[kind](Results.open(copy), tmp_path / kind)
         assert not (tmp_path / kind).exists()
 
