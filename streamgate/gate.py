@@ -180,7 +180,6 @@ class Gate:
         Returns the scorer, a way to the networks on which streams of different `name` take turns, and the
         calibration id. Raises UsageError when `config` cannot be had with these weights.
         """
-        networks = self._inference.networks
         for key in ("detection.nms_iou", "tracking.low_score"):
             section, _, leaf = key.partition(".")
             if getattr(getattr(config, section), leaf) != getattr(getattr(self.config, section), leaf):
@@ -189,9 +188,13 @@ class Gate:
             raise UsageError(
                 f"stream {name}: output.crops and output.format are for `run`; streams write FFHQ crops as PNG"
             )
-        calibration = calibration_of(networks, config)
+        return self.scoring(config, name)
+
+    def scoring(self, config: Config, name: str) -> tuple[FaceScorer, Infer, str]:
+        """`follow` without a stream: for faces that were found before, whose pictures the caller writes."""
+        calibration = calibration_of(self._inference.networks, config)
         if not any(getattr(config.fusion, one) > 0 for one in measure_set(config, calibration)):
-            raise UsageError(f"stream {name}: no measure that counts can be had with these weights; see measures.set")
+            raise UsageError(f"{name}: no measure that counts can be had with these weights; see measures.set")
         return self._scorer_of(config, calibration), self._inference.party(name), calibration_id(config, calibration)
 
     def run_info(self) -> RunInfo:

@@ -94,7 +94,7 @@ class Footage:
     def _scorer(self) -> tuple[FaceScorer, Infer]:
         if self._scoring is None:
             self._gate = Gate(models=self._right_models(), device=self._device, config=self._tuning.after)
-            scorer, infer, meaning = self._gate.follow(self._tuning.after, "tune")
+            scorer, infer, meaning = self._gate.scoring(self._tuning.after, "tune")
             if meaning != self._tuning.run.calibration_id:
                 raise WeightsError("the networks at hand are calibrated otherwise than those of the run; give --models")
             self._scoring = scorer, infer

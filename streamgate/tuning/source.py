@@ -254,6 +254,9 @@ class SourceTuning:
                 continue
             for face in self._stored.faces.get(track_id, ()):
                 self.outcome.rejected.update(face.gate.reasons)
+            picks = self._stored.picks.get(track_id, ())
+            if [pick.get("pose_bin") for pick in picks] != [one.pose_bin for one in ranked]:
+                self.changed = True
             if now != before:
                 self.changed = True
                 self.outcome.gained += not before

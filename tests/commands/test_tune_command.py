@@ -133,6 +133,31 @@ def test_more_faces_are_cut_from_the_footage(out: Path, clip: Path) -> None:
     assert done.code == 0, done.err
 
 
+def test_new_faces_have_all_the_pictures_that_the_run_was_to_write(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert streamgate("run", clip, "-o", out, "--crop", "arcface", "--format", "jpeg", "--quality", 90).code == 0
+    before = len(lines(out / "faces.jsonl"))
+    done = streamgate("tune", out, *MORE)
+    assert done.code == 0, done.err
+    after = lines(out / "faces.jsonl")
+    assert len(after) > before
+    for face in after:
+        sizes = {name: crop["size"] for name, crop in face["crops"].items()}
+        assert sizes == {"ffhq": [512, 512], "arcface": [112, 112]}
+        for crop in face["crops"].values():
+            assert crop["image"].endswith(".jpg") and crop["quality"] == 90
+            assert [*cv2.imread(str(out / crop["image"])).shape[1::-1]] == crop["size"]
+
+
+def test_the_bin_of_a_pose_is_told_and_taken_back_where_the_same_face_stays(out: Path) -> None:
+    kept = [face["pts_seconds"] for face in lines(out / "faces.jsonl")]
+    for poses, told in (("all", True), ("frontal", False)):
+        assert streamgate("tune", out, "--set", f"keep.poses={poses}", "--pictured").code == 0
+        faces = lines(out / "faces.jsonl")
+        assert [face["pts_seconds"] for face in faces] == kept
+        assert all((face["pose_bin"] is not None) == told for face in faces)
+
+
 def test_other_weights_of_the_measures_change_what_quality_means(out: Path) -> None:
     before = summary(out)["calibration_id"]
     done = streamgate("tune", out, "--set", "fusion.size=3")
