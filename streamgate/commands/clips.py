@@ -103,6 +103,8 @@ def clips_command(request: ClipsRequest) -> int:
     written = [path for path in target.rglob("*") if path.is_file()] + [target / RECEIPT]
     adopt(request.out, {path.relative_to(request.out).as_posix() for path in written})
     told.note(f"{count} clip{'' if count == 1 else 's'} in {display(target)}")
+    if made.pictures:
+        told.note(f"clips come from video files alone: {len(made.pictures)} source(s) of pictures passed over")
     if made.without:
         told.note(_without(made.without, request))
     return 1 if told.problems else 0
@@ -133,6 +135,8 @@ class _Made:
         self._staging = staging
         self._told = told
         self._lost: set[str] = set()
+        self.pictures: set[str] = set()
+        """Sources that are pictures, not video: there is nothing to cut."""
         self.without: list[str] = []
         """Of whom footage was looked at and no clip came out."""
 
@@ -154,12 +158,17 @@ class _Made:
                     yield record
                 if rank >= self._request.top_k:
                     break
-            looked_at = any(one.source_id not in self._lost for one in groups[key])
+            looked_at = any(
+                one.source_id not in self._lost and is_video(self._locations.get(one.source_id, ""))
+                for one in groups[key]
+            )
             if not rank and looked_at:
                 self.without.append("/".join(key))
 
     def _of_track(self, track: _Track, key: tuple[str, ...], rank: int) -> Iterator[Record]:
         location = self._locations.get(track.source_id, "")
+        if not is_video(location):
+            self.pictures.add(location)
         if track.source_id in self._lost or not is_video(location):
             return
         path = self._footage.find(location, track.source_id)

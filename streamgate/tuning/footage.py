@@ -46,12 +46,15 @@ class Footage:
         self._device = device
         self._gate: Gate | None = None
         self._scoring: tuple[FaceScorer, Infer] | None = None
-        self._known: dict[str, SourceSpec] | None = None
+        self._known: dict[float | None, dict[str, SourceSpec]] = {}
 
-    def open(self, location: str, source_id: str) -> Source:
-        """The source that a run called so. Raises SourceError when it is not there any more or has changed."""
+    def open(self, location: str, source_id: str, sequence_fps: float | None = None) -> Source:
+        """The source that a run called so; a folder of pictures that was read as a sequence at its rate.
+
+        Raises SourceError when it is not there any more or has changed.
+        """
         changed = False
-        for spec in self._candidates_for(location, source_id):
+        for spec in self._candidates_for(location, source_id, sequence_fps):
             try:
                 source = spec.open()
             except StreamgateError:
@@ -115,21 +118,26 @@ class Footage:
             "a look at the footage takes the networks of the run, and other ones are here; give theirs with --models"
         )
 
-    def _candidates_for(self, location: str, source_id: str) -> Iterator[SourceSpec]:
+    def _candidates_for(self, location: str, source_id: str, sequence_fps: float | None) -> Iterator[SourceSpec]:
         """Where the source may lie: where it was, beside the results, in the folders given."""
         for place in dict.fromkeys([Path(location), self._out.parent / location]):
             if place.exists():
-                yield from discover([place]).sources
-        if self._known is None:
-            self._known = {}
-            for spec in discover([os.fspath(root) for root in self._roots]).sources if self._roots else ():
-                try:
-                    known = file_source_id(spec.paths[0]) if spec.root is None else spec.open().source_id
-                except (OSError, StreamgateError):
-                    continue
-                self._known.setdefault(known, spec)
-        if source_id in self._known:
-            yield self._known[source_id]
+                yield from discover([place], sequence_fps=sequence_fps).sources
+        if sequence_fps not in self._known:
+            self._known[sequence_fps] = self._below_roots(sequence_fps)
+        if source_id in self._known[sequence_fps]:
+            yield self._known[sequence_fps][source_id]
+
+    def _below_roots(self, sequence_fps: float | None) -> dict[str, SourceSpec]:
+        known: dict[str, SourceSpec] = {}
+        roots = [os.fspath(root) for root in self._roots]
+        for spec in discover(roots, sequence_fps=sequence_fps).sources if roots else ():
+            try:
+                source_id = file_source_id(spec.paths[0]) if spec.root is None else spec.open().source_id
+            except (OSError, StreamgateError):
+                continue
+            known.setdefault(source_id, spec)
+        return known
 
     def _region(self, frame: Frame, candidate: Candidate) -> Picture:
         """What a run would have held of the frame: a copied square around the face."""

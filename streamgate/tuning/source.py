@@ -20,6 +20,7 @@ from streamgate.selection.keeper import Ranked
 from streamgate.selection.nearmisses import NearMisses, distance_from_passing
 from streamgate.sinks.images import encode
 from streamgate.sinks.lines import GzipLines
+from streamgate.sources.discovery import VIDEO_SUFFIXES
 from streamgate.tuning.footage import Footage
 from streamgate.tuning.judging import Judge
 from streamgate.tuning.picking import TrackFaces
@@ -220,7 +221,7 @@ class SourceTuning:
         """
         if not self._new():
             return
-        with footage.open(self.location, self._stored.source_id) as source:
+        with footage.open(self.location, self._stored.source_id, self._sequence_fps()) as source:
             while missing := [one.candidate for _, one in self._new() if one.candidate.crop is None]:
                 self.outcome.looked += len(missing)
                 footage.score(source, missing)
@@ -237,8 +238,23 @@ class SourceTuning:
                 self._shots[track_id, shot.pts_seconds] = footage.finish(source, ended).shots[0]
         self.changed = True
 
+    def _sequence_fps(self) -> float | None:
+        """The rate at which a folder of pictures was read, by the times of its frames; None for anything else."""
+        if Path(self.location).suffix.lower() in VIDEO_SUFFIXES:
+            return None
+        last = max(
+            (face for faces in self._stored.faces.values() for face in faces),
+            key=lambda face: face.pts_seconds,
+            default=None,
+        )
+        if last is None or last.frame_index is None or not last.pts_seconds > 0:
+            return None
+        fps = last.frame_index / last.pts_seconds
+        # Unrelated pictures are a second apart.
+        return fps if abs(fps - 1.0) > 1e-6 else None
+
     def _read(self, footage: Footage, faces: Sequence[Candidate]) -> None:
-        with footage.open(self.location, self._stored.source_id) as source:
+        with footage.open(self.location, self._stored.source_id, self._sequence_fps()) as source:
             footage.score(source, faces)
         self.changed = True
 

@@ -68,6 +68,15 @@ def test_tracks_without_such_seconds_are_told(work: Path) -> None:
     assert "1 track without 2.5 s in which every frame passes the gate: speaker-" in done.err
 
 
+def test_sources_of_pictures_are_told_to_have_no_clips(tmp_path: Path) -> None:
+    (tmp_path / "scene").mkdir()
+    for place, frame in enumerate(astronaut_frames(15, (640, 480), step=0.5, zoom=1.6)):
+        cv2.imwrite(str(tmp_path / "scene" / f"{place:04d}.png"), frame[..., ::-1])
+    assert streamgate("run", tmp_path / "scene", "-o", tmp_path / "out", "--sequence", 25, "--quiet").code == 0
+    done = streamgate("clips", tmp_path / "out", "--seconds", 0.4)
+    assert done.code == 0 and "1 source(s) of pictures passed over" in done.err and "without" not in done.err
+
+
 def test_earlier_clips_are_replaced_only_when_asked(work: Path) -> None:
     (work / "clips").mkdir()
     (work / "clips" / "mine.txt").write_text("mine")

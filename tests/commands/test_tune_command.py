@@ -149,6 +149,24 @@ def test_new_faces_have_all_the_pictures_that_the_run_was_to_write(clip: Path, t
             assert [*cv2.imread(str(out / crop["image"])).shape[1::-1]] == crop["size"]
 
 
+def test_frames_of_an_image_sequence_are_found_again_also_where_it_was_moved(tmp_path: Path) -> None:
+    folder = tmp_path / "scene"
+    folder.mkdir()
+    for place, frame in enumerate(astronaut_frames(40, (640, 480), step=1.0, zoom=1.6)):
+        cv2.imwrite(str(folder / f"{place:04d}.png"), frame[..., ::-1])
+    out = tmp_path / "out"
+    assert streamgate("run", folder, "-o", out, "--sequence", 23.976).code == 0
+    shutil.copytree(out, tmp_path / "second")
+    done = streamgate("tune", out, *MORE)
+    assert done.code == 0 and len(lines(out / "faces.jsonl")) > 1, done.err
+    (tmp_path / "archive" / "other").mkdir(parents=True)
+    folder.rename(tmp_path / "archive" / "scene")
+    cv2.imwrite(str(tmp_path / "archive" / "other" / "1.png"), np.zeros((48, 64, 3), np.uint8))
+    done = streamgate("tune", tmp_path / "second", *MORE, "--sources", tmp_path / "archive")
+    assert done.code == 0, done.err
+    assert (tmp_path / "second" / "faces.jsonl").read_bytes() == (out / "faces.jsonl").read_bytes()
+
+
 def test_the_bin_of_a_pose_is_told_and_taken_back_where_the_same_face_stays(out: Path) -> None:
     kept = [face["pts_seconds"] for face in lines(out / "faces.jsonl")]
     for poses, told in (("all", True), ("frontal", False)):
