@@ -52,6 +52,23 @@ class Results:
         except OSError as error:
             raise SourceError(f"{display(path)}: cannot be read ({error.strerror or error})") from error
 
+    def person_names(self) -> dict[Any, str]:
+        """What users call persons, by person_id; empty without persons. Raises SourceError for a damaged file."""
+        path = self.out / "persons.jsonl"
+        try:
+            with open(path, "rb") as file:
+                found = [json.loads(line) for line in file]
+            return {one["person_id"]: one["name"] for one in found if isinstance(one["name"], str)}
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise SourceError(f"{display(path)}: cannot be read ({error.strerror or error})") from error
+        except (ValueError, RecursionError, KeyError, TypeError) as error:
+            raise SourceError(
+                f"{display(path)}: is damaged; remove it: `run --resume`, or a name given with `streamgate people`, "
+                "writes it anew"
+            ) from error
+
     def image(self, name: str) -> Path:
         """The file that a record names, inside the folder. Raises SourceError when it is not there."""
         pure = PurePosixPath(name)

@@ -48,7 +48,7 @@ def write_csv(results: Results, target: Path, *, overwrite: bool = False) -> int
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
         writer = csv.DictWriter(text, _HEADER, lineterminator="\n")
         writer.writeheader()
-        for record in results.faces():
+        for record in _records(results):
             writer.writerow(texts_joined(row_of(record)))
             count += 1
         text.detach()
@@ -84,7 +84,7 @@ def write_parquet(results: Results, target: Path, *, overwrite: bool = False) ->
         new_file(target, overwrite=overwrite, is_ours=is_ours) as file,
         pq.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
-        for rows in _groups(map(row_of, results.faces())):
+        for rows in _groups(map(row_of, _records(results))):
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
             count += len(rows)
     return count
@@ -100,13 +100,13 @@ def write_imagefolder(results: Results, target: Path, *, overwrite: bool = False
     SinkError.
     """
     count = 0
-    there = {name for record in results.faces() for name in _pictures(record)}
+    there = {name for record in _records(results) for name in _pictures(record)}
     with (
         new_folder(target, "imagefolder", overwrite=overwrite) as folder,
         files.sink_errors(target),
         open(folder / "metadata.jsonl", "xb") as lines,
     ):
-        for record in results.faces():
+        for record in _records(results):
             row = texts_joined(row_of(record))
             # `datasets` calls the loaded picture "image": the path may not have that name too.
             names = {"file_name": _of_no_split(row.pop("image"))}
@@ -135,12 +135,20 @@ def write_webdataset(
     with new_folder(target, "webdataset", overwrite=overwrite) as folder, files.sink_errors(target):
         shards = _Shards(folder, shard_bytes)
         try:
-            for record in results.faces():
+            for record in _records(results):
                 shards.add(_sample(results, record))
                 count += 1
         finally:
             shards.close()
     return count
+
+
+def _records(results: Results) -> Iterator[Record]:
+    """The records, with `person_name` where users have named the person."""
+    names = results.person_names()
+    for record in results.faces():
+        name = names.get(record.get("person_id"))
+        yield record if name is None else {**record, "person_name": name}
 
 
 def _sample(results: Results, record: Record) -> list[tuple[str, bytes]]:

@@ -39,7 +39,7 @@ def _columns() -> tuple[Column, ...]:
     return (
         *_plain("text", "id", "source", "source_id"),
         *_plain("int", "track_id"),
-        *_plain("text", "person_id"),
+        *_plain("text", "person_id", "person_name"),
         *_plain("int", "rank", "person_rank"),
         *_plain("text", "image", "name"),
         *_plain("int", "frame_index"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -48,6 +49,9 @@ def test_people_are_listed_named_split_and_merged(result: Path) -> None:
     assert streamgate("people", result, "merge", "p0001", "p0002").code == 0
     (record,) = lines(result / "persons.jsonl")
     assert (record["person_id"], record["name"], record["merged"]) == ("p0001", "Eileen Collins", ["p0002"])
+    assert streamgate("export", result, "--to", "csv", "--overwrite").code == 0
+    with open(result / "exports" / "faces.csv", newline="", encoding="utf-8") as file:
+        assert {row["person_name"] for row in csv.DictReader(file)} == {"Eileen Collins"}
     wrong = streamgate("people", result, "merge", "p0001", "p0007")
     assert wrong.code == 2 and "p0007" in wrong.err
     assert streamgate("people", result.parent, "merge", "p0001", "p0002").code == 2

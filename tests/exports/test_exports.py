@@ -47,7 +47,7 @@ def check_row(row: dict[str, Any], record: dict[str, Any]) -> None:
     """The columns say what the record says."""
     assert row["id"] == record["id"] and row["source_id"] == record["source_id"]
     assert row["track_id"] == record["track_id"] and row["rank"] == record["rank"]
-    assert row["person_id"] is None
+    assert row["person_id"] is None and row["person_name"] is None
     assert [row[f"box_{side}"] for side in ("x1", "y1", "x2", "y2")] == record["box"]
     assert [row["left_eye_x"], row["left_eye_y"]] == record["landmarks"][0]
     assert [row["mouth_right_x"], row["mouth_right_y"]] == record["landmarks"][4]
