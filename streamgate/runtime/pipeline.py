@@ -32,8 +32,11 @@ AHEAD_BYTES = 48 << 20
 """... unless they are very large."""
 NEAR_MISSES = 3
 """Faces of each track that nearly passed, for the report."""
-MOMENTS_AHEAD = 8
-"""Frames that following may be ahead of choosing; of them only the faces' regions are held."""
+MOMENTS_AHEAD = 32
+"""Frames that following may be ahead of choosing, so that a detection needn't wait for faces to be scored; of them only
+the faces' regions are held."""
+MOMENTS_BYTES = 96 << 20
+"""... unless the frames are very large."""
 
 
 class Progress(Protocol):
@@ -127,13 +130,15 @@ class Pipeline:
         began = time.perf_counter()
         # Decoding, following and choosing are three threads in a row. Only following speaks to the one before it, and
         # in a way that makes no difference how far ahead that is (see `guiding`).
-        waiting = int(min(AHEAD, max(3, AHEAD_BYTES // max(1, source.width * source.height * 3 // 2))))
+        size = max(1, source.width * source.height * 3 // 2)
+        waiting = int(min(AHEAD, max(3, AHEAD_BYTES // size)))
+        further = int(min(MOMENTS_AHEAD, max(8, MOMENTS_BYTES // size)))
         patience = stall_seconds() + MARGIN_S
         late = SourceError(f"{source.location}: no frame came for {patience:g} s; what follows is left out")
         try:
             with (
                 closing(prefetch(source.frames(guide), waiting, patience_s=patience, late=late)) as frames,
-                closing(prefetch(follower.moments(frames), MOMENTS_AHEAD)) as moments,
+                closing(prefetch(follower.moments(frames), further)) as moments,
                 # Closed first: the source may be waiting for a word.
                 nullcontext() if guide is None else closing(guide),
             ):
