@@ -10,7 +10,7 @@ there.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ from streamgate.quality.proxy import yaw_proxy
 from streamgate.selection.keeper import Keeper
 from streamgate.selection.nearmisses import NearMisses
 from streamgate.selection.poses import PoseBins
-from streamgate.selection.steps import Ask, Floor, Steps, no_floor
+from streamgate.selection.steps import Ask, Floor, Steps, no_floor, together
 
 TRIES = 3
 """Faces of a bucket that may fail early (a bad pose, say) before the bucket is given up."""
@@ -202,9 +202,7 @@ class TrackSelector:
     def _judge_all(self, final: bool) -> Steps:
         """Exhaustive: every face, fully; one is offered when its following neighbour has been scored."""
         glimpses = list(self._glimpses)
-        for glimpse in glimpses:
-            if not glimpse.scored:
-                yield from self._score(glimpse, no_floor, full=True)
+        yield from self._score_fully(glimpses)
         half = self._config.smoothing.short_s / 2
         newest = glimpses[-1].frame.pts_seconds
         for glimpse in glimpses:
@@ -283,8 +281,7 @@ class TrackSelector:
             near = self._neighbours(glimpse)
             for neighbour in near:
                 self._glance(neighbour)
-                if not neighbour.scored:
-                    yield from self._score(neighbour, no_floor, full=True)
+            yield from self._score_fully(near)
             self._offer(glimpse)
             better = [one for one in near if _quality(one) > _quality(glimpse) and _passed(one) and not one.offered]
             if not better:
@@ -320,6 +317,22 @@ class TrackSelector:
     def _score(self, glimpse: Glimpse, floor: Floor, *, full: bool) -> Steps:
         assert glimpse.candidate is not None
         yield from self._scorer.score(glimpse.candidate, glimpse.frame.picture, floor, full=full)
+        self._scored(glimpse, full=full)
+
+    def _score_fully(self, glimpses: Sequence[Glimpse]) -> Steps:
+        """Score those that are not yet, whatever comes out; the networks see them side by side."""
+        left = [glimpse for glimpse in glimpses if not glimpse.scored and glimpse.candidate is not None]
+        yield from together(
+            self._scorer.score(glimpse.candidate, glimpse.frame.picture, no_floor, full=True)
+            for glimpse in left
+            if glimpse.candidate is not None
+        )
+        for glimpse in left:
+            self._scored(glimpse, full=True)
+
+    def _scored(self, glimpse: Glimpse, *, full: bool) -> None:
+        """Draw the conclusions from a face that went through the networks, as far as it went."""
+        assert glimpse.candidate is not None
         glimpse.glanced = True
         if self.template is not None and not glimpse.recognised and glimpse.candidate.evidence.embedding is not None:
             self.template.add(glimpse.candidate)

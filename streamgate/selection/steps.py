@@ -34,15 +34,15 @@ def no_floor(candidate: Candidate) -> float:
 Infer = Callable[[Sequence[Ask]], list[Any]]
 
 
-def run_together(all_steps: Iterable[Steps], infer: Infer) -> None:
-    """Drive the generators to their ends in lockstep; results never depend on which ones run together."""
+def together(all_steps: Iterable[Steps]) -> Steps:
+    """Several generators as one, in lockstep; results never depend on which ones run together."""
     waiting = []
     for steps in all_steps:
         asks = next(steps, None)
         if asks is not None:
             waiting.append((steps, asks))
     while waiting:
-        results = infer([ask for _, asks in waiting for ask in asks])
+        results = yield [ask for _, asks in waiting for ask in asks]
         following = []
         place = 0
         for steps, asks in waiting:
@@ -53,3 +53,14 @@ def run_together(all_steps: Iterable[Steps], infer: Infer) -> None:
             except StopIteration:
                 continue
         waiting = following
+
+
+def run_together(all_steps: Iterable[Steps], infer: Infer) -> None:
+    """Drive the generators to their ends in lockstep."""
+    steps = together(all_steps)
+    asks = next(steps, None)
+    while asks is not None:
+        try:
+            asks = steps.send(infer(asks))
+        except StopIteration:
+            return
