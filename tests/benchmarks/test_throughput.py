@@ -49,7 +49,7 @@ def test_section_is_written_between_what_else_stands_in_the_file(videos: Path, t
     assert "absent: not in videos" in section
     assert "### exhaustive" in section and "### archive" in section and "budget at most 40: **" in section
     cells = [cell.strip() for cell in exhaustive.strip("|").split("|")]
-    assert cells[1] == "2.0" and float(cells[4]) > 0 and float(cells[6]) > 1, exhaustive
+    assert cells[1] == "1.0" and float(cells[4]) > 0 and float(cells[6]) > 1, exhaustive
     cells = [cell.strip() for cell in plain.strip("|").split("|")]
     assert cells[2] == "0.2" and float(cells[3]) >= 1 and float(cells[7]) > 0, plain
     assert "budget at least 20: **" in section and "the same with official IFQA, reported" in section
