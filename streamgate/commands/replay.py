@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -39,15 +42,40 @@ def replay_command(out: Path, url: str, *, retry_seconds: float = RETRY_SECONDS,
                 f"{run.finals} finals: the stream keeps about {MAXLEN}, so that the first are gone "
                 "unless a consumer takes them meanwhile"
             )
-        courier = Courier(stream, retry_seconds=retry_seconds, say=shown.warn)
+        hurry = threading.Event()
+        courier = Courier(stream, retry_seconds=retry_seconds, hurry=hurry, say=shown.warn)
         try:
-            return _send(run, stream, courier, shown)
+            with _interruptible(hurry):
+                return _send(run, stream, courier, shown, hurry)
         finally:
             stream.close()
 
 
-def _send(run: FinishedRun, stream: RedisStream, courier: Courier, shown: _Display) -> int:
-    if problem := courier.reach():
+@contextmanager
+def _interruptible(hurry: threading.Event) -> Iterator[None]:
+    """Ctrl-C sets `hurry` too: should the exception get lost in a callback, no fault is waited for any more."""
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        hurry.set()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _send(
+    run: FinishedRun, stream: RedisStream, courier: Courier, shown: _Display, hurry: threading.Event
+) -> int:
+    problem = courier.reach()
+    if hurry.is_set():
+        raise KeyboardInterrupt
+    if problem:
         raise SinkError(f"cannot use {stream.location}: {problem}; nothing was sent")
     began = time.perf_counter()
     sent, whole = 0, not run.problems
@@ -57,6 +85,8 @@ def _send(run: FinishedRun, stream: RedisStream, courier: Courier, shown: _Displ
             damages = _Damages()
             outcome = courier.deliver(shown.counted(source.events(damages.add)))
             sent += outcome.sent
+            if hurry.is_set():
+                raise KeyboardInterrupt
             if outcome.problem is not None:
                 raise DeliveryError(
                     f"{stream.location}: {sent} of {run.finals} finals delivered, up to {outcome.sent} of "
