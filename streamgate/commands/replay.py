@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from streamgate.commands.signals import handling
 from streamgate.errors import DeliveryError, SinkError, SourceError
 from streamgate.finals import FinishedRun, FinishedSource, unchanged
 from streamgate.sinks.courier import RETRY_SECONDS, Courier
@@ -59,14 +60,8 @@ def _interruptible(hurry: threading.Event) -> Iterator[None]:
         hurry.set()
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
+    with handling([signal.SIGINT], handle):
         yield
-        return
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _send(

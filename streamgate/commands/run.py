@@ -6,8 +6,6 @@ when it dies. The parent imports nothing heavy: it costs little memory and can h
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +28,7 @@ from streamgate.commands.messages import (
     RunState,
     Started,
 )
+from streamgate.commands.signals import handling
 from streamgate.errors import DeliveryError, SourceError, StreamgateError
 from streamgate.runtime.processes import STOP_SIGNALS, Line, Worker
 from streamgate.sinks.base import SourceInfo, SourceResult
@@ -289,11 +288,5 @@ def _signals(run: _Run) -> Iterator[None]:
     def handle(signum: int, frame: FrameType | None) -> None:
         run.interrupt()
 
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
-    try:
+    with handling(STOP_SIGNALS, handle):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from types import FrameType
 
+from streamgate.commands.signals import handling
 from streamgate.errors import UsageError, scrub
 from streamgate.service.memory import settle_allocator
 from streamgate.service.settings import ServeRequest, Settings, read_settings
@@ -78,15 +79,8 @@ class _Signals:
 @contextmanager
 def _signals() -> Iterator[_Signals]:
     signals = _Signals()
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, signals.handle) for number in numbers}
-    try:
+    with handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signals.handle):
         yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _read_again(request: ServeRequest) -> Settings:

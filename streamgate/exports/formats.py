@@ -100,7 +100,7 @@ def write_imagefolder(results: Results, target: Path, *, overwrite: bool = False
     SinkError.
     """
     count = 0
-    there = {name for record in _records(results) for name in _pictures(record)}
+    there = {name for record in results.faces() for name in _pictures(record)}
     with (
         new_folder(target, "imagefolder", overwrite=overwrite) as folder,
         files.sink_errors(target),
