@@ -90,6 +90,7 @@ class CandidatesConfig(_Section):
     min_gain: Annotated[float, Field(ge=0, le=100)]
     glance_s: Annotated[float, Field(ge=0, le=10)]
     patience: Share
+    settle_s: Annotated[float, Field(ge=0, le=10)]
     headroom: Annotated[float, Field(ge=0, le=100)]
     region_margin: Annotated[float, Field(ge=0, le=2)]
     lookback_s: Seconds

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,15 +19,19 @@ from streamgate.config import Config
 from streamgate.frames import Array, Candidate, Face, Frame, Picture
 from streamgate.people.template import TemplateSum
 from streamgate.quality.proxy import yaw_proxy
+from streamgate.selection.glimpses import Glimpse, interpolate
 from streamgate.selection.keeper import Keeper
 from streamgate.selection.nearmisses import NearMisses
 from streamgate.selection.poses import PoseBins
 from streamgate.selection.steps import Ask, Floor, Steps, no_floor, together
 
-TRIES = 3
-"""Faces of a bucket that may fail early (a bad pose, say) before the bucket is given up."""
+RETRIES = 3
+"""Further faces of a bucket that are tried where one fails early (a bad pose, say); none while bucket after bucket
+fails."""
 CLIMB = 3
 """Neighbours the search moves on to at most."""
+LUCK = 5.0
+"""A best face whose neighbours take more points from it was luck: those passed over for its sake get their chance."""
 REGION_BYTES = 48 << 20
 """Regions of one track that may wait for their bucket to fill; beyond it the bucket is judged early. Only a
 face that fills much of a 2160p picture gets there."""
@@ -58,22 +61,6 @@ class CandidateScorer(Protocol):
         ...
 
 
-@dataclass(slots=True, eq=False)
-class Glimpse:
-    """A track's face in one frame: a copied region, and (once two detections enclose it) a candidate."""
-
-    frame: Frame
-    """Time and index of the frame; its picture is the copied region."""
-    candidate: Candidate | None = None
-    promise: float = 0.0
-    glanced: bool = False
-    scored: bool = False
-    """The networks have said all they were asked; its quality stands."""
-    offered: bool = False
-    recognised: bool = False
-    """Its embedding is part of the track's template."""
-
-
 class TrackSelector:
     """Chooses and scores the faces of one track, and keeps its best."""
 
@@ -101,6 +88,9 @@ class TrackSelector:
         self._scored_pts = -np.inf
         self._glanced_pts = -np.inf
         self._record = 0.0
+        self._failures = 0
+        self._standing: Glimpse | None = None
+        self._settles = self._bins is None and config.keep.top_k == 1
 
     def between(self, frame: Frame) -> None:
         """A frame without detection, its picture a region of this face: it waits for the next detection."""
@@ -163,13 +153,24 @@ class TrackSelector:
             yield from self._judge_all(final)
             judged = newest - self._config.smoothing.short_s
         else:
+            if self._too_large():
+                # What is held for the sake of the best face goes first.
+                yield from self._settle(newest, final)
+                self._let_go(self._judged() - self._config.smoothing.short_s)
             yield from self._judge_buckets(newest, final)
-            judged = self._bucket_start
+            yield from self._settle(newest, final)
+            judged = self._judged()
         self.keeper.prune(judged)
         if final and self._fallback is not None and not self.keeper.finish():
             yield from self._score(self._fallback, no_floor, full=True)
             self._offer(self._fallback)
         self._let_go(np.inf if final else judged - self._config.smoothing.short_s)
+
+    def _judged(self) -> float:
+        """Faces before this time are settled: nothing that is still to come asks for them."""
+        assert self._bucket_start is not None
+        standing = np.inf if self._standing is None else self._standing.frame.pts_seconds
+        return min(self._bucket_start, standing)
 
     def _judge_buckets(self, newest: float, final: bool) -> Steps:
         """Every bucket that is full, one after the other: rare frames may have filled several at once."""
@@ -232,13 +233,15 @@ class TrackSelector:
         """Score the most promising of a bucket's faces that compete with each other; returns how many were scored."""
         finished = tries = 0
         wanted = self._config.candidates.per_bucket
+        # A face that failed is like those beside it, and after a whole bucket of them like those of the next.
+        retries = RETRIES if self._failures <= RETRIES else 0
         # Where a rank is free another look is wanted, and of a pose bin the next face may be the first.
         settled = self._bins is None and (self._config.keep.top_k == 1 or self.keeper.bar() > 0.0)
         patient = settled and bucket[-1].frame.pts_seconds < self._scored_pts + self._patience_s()
         for glimpse in sorted(bucket, key=lambda one: (-one.promise, one.frame.pts_seconds)):
             assert glimpse.candidate is not None
             floor = self._floor()
-            if finished == wanted or tries == wanted + TRIES or glimpse.promise <= floor(glimpse.candidate):
+            if finished == wanted or tries >= wanted + retries or glimpse.promise <= floor(glimpse.candidate):
                 break
             if glimpse.offered:
                 continue
@@ -248,14 +251,47 @@ class TrackSelector:
                 tries += 1
                 self._scored_pts = glimpse.frame.pts_seconds
                 yield from self._score(glimpse, floor, full=False)
-            if _quality(glimpse) < 0:
+            if glimpse.quality < 0:
+                self._failures += 1
                 continue
+            self._failures = 0
             finished += 1
-            if not _passed(glimpse):
+            if not glimpse.passed:
                 self._offer(glimpse)
-            elif _quality(glimpse) > floor(glimpse.candidate):
-                yield from self._confirm(glimpse, final)
+            elif glimpse.quality > floor(glimpse.candidate):
+                if self._settles:
+                    self._standing = glimpse
+                else:
+                    yield from self._confirm(glimpse, final)
         return finished
+
+    def _settle(self, newest: float, final: bool) -> Steps:
+        """Have the best face so far confirmed once it has stood for a while: a rising track beats most of them soon."""
+        tried: list[Glimpse] = []
+        while self._standing is not None:
+            standing = self._standing
+            stood = newest - standing.frame.pts_seconds > self._config.candidates.settle_s
+            if not (final or stood or self._too_large()) or (standing is self._glimpses[-1] and not final):
+                return
+            self._standing = None
+            yield from self._confirm(standing, final)
+            tried.append(standing)
+            if standing.quality - self.keeper.bar() > LUCK:
+                since = [one for one in self._glimpses if one.glanced and not one.scored]
+                since = [one for one in since if one.frame.pts_seconds > standing.frame.pts_seconds]
+                if since:
+                    yield from self._judge_alike(since, final)
+            floor = self._floor()
+            better = [
+                one
+                for one in self._glimpses
+                if one.candidate is not None
+                and one.passed
+                and not one.offered
+                and one not in tried
+                and one.quality > floor(one.candidate)
+            ]
+            self._standing = max(better, key=_by_quality, default=self._standing)
 
     def _floor(self) -> Floor:
         """What a face has to promise to be worth scoring now: somewhat more than what is kept where it would go."""
@@ -266,7 +302,8 @@ class TrackSelector:
         if self._bins is not None:
             # Which bin that is shows only while it is scored.
             return lambda candidate: raised(self.keeper.bar(candidate))
-        value = raised(self.keeper.bar())
+        standing = 0.0 if self._standing is None else self._standing.quality
+        value = raised(max(self.keeper.bar(), standing))
         return lambda candidate: value
 
     def _confirm(self, glimpse: Glimpse, final: bool) -> Steps:
@@ -283,10 +320,10 @@ class TrackSelector:
                 self._glance(neighbour)
             yield from self._score_fully(near)
             self._offer(glimpse)
-            better = [one for one in near if _quality(one) > _quality(glimpse) and _passed(one) and not one.offered]
+            better = [one for one in near if one.quality > glimpse.quality and one.passed and not one.offered]
             if not better:
                 return
-            glimpse = max(better, key=_quality)
+            glimpse = max(better, key=_by_quality)
 
     def _neighbours(self, glimpse: Glimpse) -> list[Glimpse]:
         """The faces right before and after it in time, as far as they lie inside the smoothing window."""
@@ -340,7 +377,7 @@ class TrackSelector:
         if glimpse.candidate.quality is not None or full:
             glimpse.scored = True
             # From here on its own figure orders it.
-            glimpse.promise = _quality(glimpse)
+            glimpse.promise = glimpse.quality
         if glimpse.candidate.quality is not None:
             self.frames_scored += 1
             self._learn(glimpse.candidate)
@@ -415,22 +452,5 @@ class TrackSelector:
         )
 
 
-def interpolate(before: Candidate, after: Candidate, pts_seconds: float) -> Face:
-    """The face at a time between two detections, linear in time."""
-    span = after.pts_seconds - before.pts_seconds
-    share = (pts_seconds - before.pts_seconds) / span if span > 0 else 0.0
-    first, second = before.face, after.face
-    return Face(
-        (first.box + (second.box - first.box) * share).astype(np.float32),
-        (first.landmarks + (second.landmarks - first.landmarks) * share).astype(np.float32),
-        min(first.score, second.score),
-    )
-
-
-def _quality(glimpse: Glimpse) -> float:
-    quality = glimpse.candidate.quality if glimpse.candidate else None
-    return -1.0 if quality is None else quality
-
-
-def _passed(glimpse: Glimpse) -> bool:
-    return glimpse.candidate is not None and glimpse.candidate.gate.passed
+def _by_quality(glimpse: Glimpse) -> float:
+    return glimpse.quality

@@ -27,6 +27,8 @@ class KnownQuality:
         self._quality = quality
         self._promise = promise or (lambda pts: 100.0)
         self.scored: list[float] = []
+        self.failing: Callable[[float], bool] = lambda pts: False
+        """When the gate is shut before a quality is known."""
 
     def glance(self, candidate: Candidate, picture: Picture) -> float:
         candidate.bound = self._promise(candidate.pts_seconds)
@@ -36,6 +38,9 @@ class KnownQuality:
         (answer,) = yield [Ask("recognizer", np.zeros((1, 1, 3), np.uint8))]
         assert answer == "recognizer"
         self.scored.append(candidate.pts_seconds)
+        if self.failing(candidate.pts_seconds):
+            candidate.gate = GateResult(False, ("eyes_closed",))
+            return
         candidate.quality = self._quality(candidate.pts_seconds)
         candidate.gate = GateResult(candidate.quality >= 20, () if candidate.quality >= 20 else ("serfiq_low",))
 
@@ -85,6 +90,40 @@ def test_a_lucky_frame_between_bad_ones_is_not_kept() -> None:
     kept = best(drive(load_config("studio", EVERY_FRAME), scorer, 8.0))
     assert 2.2 in [pytest.approx(pts) for pts in scorer.scored]
     assert 4 < kept.pts_seconds < 6
+
+
+def test_of_a_rising_track_only_a_best_face_that_stands_has_its_neighbours_scored() -> None:
+    def rising(pts: float) -> float:
+        return 30 + 8 * pts
+
+    counts = {}
+    for settle_s in (0.0, 0.5):
+        scorer = KnownQuality(rising, promise=lambda pts: rising(pts) + 0.1)
+        settings = [*EVERY_FRAME, f"candidates.settle_s={settle_s}", "candidates.patience=0"]
+        kept = best(drive(load_config("studio", settings), scorer, 6.0))
+        assert kept.pts_seconds > 5.7
+        counts[settle_s] = len(scorer.scored)
+    assert counts[0.5] < 0.8 * counts[0.0]
+
+
+def test_faces_passed_over_for_the_sake_of_a_lucky_one_get_their_chance() -> None:
+    def quality(pts: float) -> float:
+        return 99.0 if abs(pts - 0.2) < 1e-6 else 60.0 if pts > 0.3 else 30.0
+
+    # The track is over before another bucket could make up for it.
+    scorer = KnownQuality(quality, promise=lambda pts: quality(pts) + 0.5)
+    kept = best(drive(load_config("studio", EVERY_FRAME), scorer, 0.64, stride=1))
+    assert kept.quality == 60.0
+
+
+def test_where_bucket_after_bucket_fails_each_gets_one_look_and_a_good_face_is_still_found() -> None:
+    scorer = KnownQuality(lambda pts: 50.0 if 10 <= pts < 10.6 else 5.0)
+    config = load_config("studio", ["candidates.patience=0"])
+    scorer.failing = lambda pts: not 10 <= pts < 10.6
+    kept = best(drive(config, scorer, 20.0))
+    assert 10 <= kept.pts_seconds < 10.6
+    # Eighty buckets of a quarter second; the first alone gets several looks, and the neighbours of what is kept.
+    assert len(scorer.scored) < 100
 
 
 def test_the_search_climbs_to_a_better_neighbour() -> None:
