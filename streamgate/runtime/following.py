@@ -110,9 +110,12 @@ class Follower:
         seen = {track_id for track_id, _, _ in moment.seen}
         moment.unseen = [track.track_id for track in self._tracker.tracks if track.track_id not in seen]
         moment.people = [track.track_id for track in self._tracker.tracks if track.confident]
+        smallest = self._smallest(frame)
         lively = any(
             track.track_id not in seen or track.last_pts - track.first_pts < YOUNG_S or track.motion.speed > FAST
             for track in self._tracker.tracks
+            # Of a face too small to be kept it is enough to know that it is there.
+            if _shorter_side(track.face.box) >= smallest
         )
         self._next_detection = frame.pts_seconds + self._interval(lively) - 1e-6
         # A face too weak to begin a track may be about to.
@@ -122,11 +125,15 @@ class Follower:
 
     def _between(self, frame: Frame, moment: Moment) -> None:
         """Keep the regions of faces worth it until the next detection tells where exactly they were."""
-        smallest = 0.8 * self._config.gate.min_size_px(frame.width, frame.height)
+        smallest = self._smallest(frame)
         for track in self._tracker.tracks:
             box = track.motion.predict(frame.pts_seconds)
-            if min(box[2] - box[0], box[3] - box[1]) >= smallest:
+            if _shorter_side(box) >= smallest:
                 moment.between.append((track.track_id, self._region(frame, box)))
+
+    def _smallest(self, frame: Frame) -> float:
+        """The shorter side in pixels from which a face may be, or soon become, large enough to be kept."""
+        return 0.8 * self._config.gate.min_size_px(frame.width, frame.height)
 
     def _region(self, frame: Frame, box: Array) -> Frame:
         """The frame's time with a copy of the pixels around `box`: a square, since crops are turned squares."""
@@ -156,3 +163,7 @@ class Follower:
         if not self._tracker.tracks:
             return config.empty_interval_s
         return config.dense_interval_s if lively else config.interval_s
+
+
+def _shorter_side(box: Array) -> float:
+    return float(min(box[2] - box[0], box[3] - box[1]))
