@@ -53,6 +53,11 @@ class TemplateSum:
         self._eyes += weight * candidate.face.inter_eye
         self._faces += 1
 
+    @property
+    def faces(self) -> int:
+        """Faces that were good enough to count."""
+        return self._faces
+
     def mean(self) -> Template | None:
         """The template so far; None when no face was good enough."""
         if self._sum is None or self._weight <= 0.0:

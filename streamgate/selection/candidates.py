@@ -30,6 +30,8 @@ RETRIES = 3
 fails."""
 CLIMB = 3
 """Neighbours the search moves on to at most."""
+ENOUGH_FACES = 8
+"""Faces that a kept track's template is made of at least, as far as its end shows so many."""
 LUCK = 5.0
 """A best face whose neighbours take more points from it was luck: those passed over for its sake get their chance."""
 REGION_BYTES = 48 << 20
@@ -164,6 +166,8 @@ class TrackSelector:
         if final and self._fallback is not None and not self.keeper.finish():
             yield from self._score(self._fallback, no_floor, full=True)
             self._offer(self._fallback)
+        if final and self.keeper.finish():
+            yield from self._introduce()
         self._let_go(np.inf if final else judged - self._config.smoothing.short_s)
 
     def _judged(self) -> float:
@@ -305,6 +309,17 @@ class TrackSelector:
         standing = 0.0 if self._standing is None else self._standing.quality
         value = raised(max(self.keeper.bar(), standing))
         return lambda candidate: value
+
+    def _introduce(self) -> Steps:
+        """Have the recognizer see some more faces of a track that showed it few: one or two do not tell who it is."""
+        lacking = 0 if self.template is None else ENOUGH_FACES - self.template.faces
+        left = [
+            one
+            for one in self._glimpses
+            if one.glanced and not one.scored and one.candidate is not None and not one.candidate.gate.reasons
+        ]
+        for glimpse in _spread([one for one in left if not one.recognised], lacking):
+            yield from self._score(glimpse, _until_recognised, full=False)
 
     def _confirm(self, glimpse: Glimpse, final: bool) -> Steps:
         """Score the neighbours of a face that would be kept; where one is better, go on there."""
@@ -450,6 +465,18 @@ class TrackSelector:
             name=frame.name,
             ceilings=self._ceilings,
         )
+
+
+def _until_recognised(candidate: Candidate) -> float:
+    """A floor that lets nothing pass that comes after the recognizer."""
+    return 0.0 if candidate.evidence.embedding is None else np.inf
+
+
+def _spread(glimpses: Sequence[Glimpse], count: int) -> Sequence[Glimpse]:
+    """At most `count` of them, evenly."""
+    if count <= 0 or len(glimpses) <= count:
+        return glimpses[: max(0, count)]
+    return [glimpses[int((place + 0.5) * len(glimpses) / count)] for place in range(count)]
 
 
 def _by_quality(glimpse: Glimpse) -> float:

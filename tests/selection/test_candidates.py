@@ -10,12 +10,16 @@ import pytest
 from streamgate.config import Config, load_config
 from streamgate.frames import Array, Candidate, Face, Frame, GateResult, Measure, Picture, Status
 from streamgate.quality.measures import Fusion
-from streamgate.selection.candidates import TrackSelector
+from streamgate.selection.candidates import ENOUGH_FACES, TrackSelector
 from streamgate.selection.steps import Ask, Floor, Steps, run_together
 from streamgate.sources import picture_of_rgb
 
 PICTURE = picture_of_rgb(np.zeros((64, 64, 3), np.uint8))
-FACE = Face(np.array([10, 10, 50, 50], np.float32), np.full((5, 2), 30, np.float32), 0.99)
+FACE = Face(
+    np.array([10, 10, 50, 50], np.float32),
+    np.array([[20, 25], [40, 25], [30, 32], [22, 42], [38, 42]], np.float32),
+    0.99,
+)
 
 EVERY_FRAME = ["candidates.glance_s=0"]
 
@@ -27,6 +31,7 @@ class KnownQuality:
         self._quality = quality
         self._promise = promise or (lambda pts: 100.0)
         self.scored: list[float] = []
+        self.recognised: list[float] = []
         self.failing: Callable[[float], bool] = lambda pts: False
         """When the gate is shut before a quality is known."""
 
@@ -37,6 +42,10 @@ class KnownQuality:
     def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
         (answer,) = yield [Ask("recognizer", np.zeros((1, 1, 3), np.uint8))]
         assert answer == "recognizer"
+        self.recognised.append(candidate.pts_seconds)
+        candidate.evidence.embedding = np.ones(4, np.float32)
+        if not full and floor(candidate) == np.inf:
+            return
         self.scored.append(candidate.pts_seconds)
         if self.failing(candidate.pts_seconds):
             candidate.gate = GateResult(False, ("eyes_closed",))
@@ -140,6 +149,19 @@ def test_cost_follows_useful_candidates_not_frames() -> None:
     hopeless = KnownQuality(lambda pts: 80.0, promise=lambda pts: 0.0)
     drive(load_config(), hopeless, 60.0)
     assert hopeless.scored == []
+
+
+def test_the_recognizer_sees_enough_faces_of_a_kept_track_to_tell_who_it_is() -> None:
+    kept = KnownQuality(lambda pts: 80.0, promise=lambda pts: 80.2)
+    selector = drive(load_config("studio", EVERY_FRAME), kept, 1.2)
+    assert len(kept.scored) < ENOUGH_FACES <= len(kept.recognised)
+    assert selector.template is not None and selector.template.faces == ENOUGH_FACES
+    shy = KnownQuality(lambda pts: 80.0, promise=lambda pts: 80.2)
+    drive(load_config("studio", [*EVERY_FRAME, "identity.store=none"]), shy, 1.2)
+    assert len(shy.recognised) == len(shy.scored)
+    nothing = KnownQuality(lambda pts: 5.0, promise=lambda pts: 80.2)
+    drive(load_config("studio", EVERY_FRAME), nothing, 1.2)
+    assert len(nothing.recognised) == len(nothing.scored)
 
 
 def test_exhaustive_scores_every_frame_once_and_finds_the_best() -> None:
