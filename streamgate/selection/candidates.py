@@ -27,7 +27,7 @@ from streamgate.selection.steps import Ask, Floor, Steps, no_floor, together
 
 RETRIES = 3
 """Further faces of a bucket that are tried where one fails early (a bad pose, say); none while bucket after bucket
-fails."""
+fails and something is kept already."""
 CLIMB = 3
 """Neighbours the search moves on to at most."""
 ENOUGH_FACES = 8
@@ -237,8 +237,9 @@ class TrackSelector:
         """Score the most promising of a bucket's faces that compete with each other; returns how many were scored."""
         finished = tries = 0
         wanted = self._config.candidates.per_bucket
-        # A face that failed is like those beside it, and after a whole bucket of them like those of the next.
-        retries = RETRIES if self._failures <= RETRIES else 0
+        # A face that failed is like those beside it, and after a whole bucket of them like those of the next; but while
+        # nothing is kept, a single one that passes is worth the search.
+        retries = RETRIES if self._failures <= RETRIES or not self.keeper.bar() else 0
         # Where a rank is free another look is wanted, and of a pose bin the next face may be the first.
         settled = self._bins is None and (self._config.keep.top_k == 1 or self.keeper.bar() > 0.0)
         patient = settled and bucket[-1].frame.pts_seconds < self._scored_pts + self._patience_s()
