@@ -89,6 +89,7 @@ class CandidatesConfig(_Section):
     per_bucket: Annotated[int, Field(ge=1, le=100)]
     min_gain: Annotated[float, Field(ge=0, le=100)]
     glance_s: Annotated[float, Field(ge=0, le=10)]
+    glance_share: Share
     patience: Share
     settle_s: Annotated[float, Field(ge=0, le=10)]
     headroom: Annotated[float, Field(ge=0, le=100)]

@@ -32,6 +32,8 @@ CLIMB = 3
 """Neighbours the search moves on to at most."""
 ENOUGH_FACES = 8
 """Faces that a kept track's template is made of at least, as far as its end shows so many."""
+GLANCE_MOST_S = 0.25
+"""Time between two glances at a long track: so often that a smile or a turn of the head is still seen."""
 LUCK = 5.0
 """A best face whose neighbours take more points from it was luck: those passed over for its sake get their chance."""
 REGION_BYTES = 48 << 20
@@ -356,11 +358,17 @@ class TrackSelector:
         return abs(dt) <= self._config.smoothing.short_s / 2 + 1e-9
 
     def _glance_through(self, bucket: list[Glimpse]) -> None:
-        """Look at the bucket's faces without networks, `glance_s` apart; the others promise nothing."""
+        """Look at some of the bucket's faces without networks; the others promise nothing."""
         for glimpse in bucket:
-            if glimpse.frame.pts_seconds - self._glanced_pts >= self._config.candidates.glance_s - 1e-6:
+            if glimpse.frame.pts_seconds - self._glanced_pts >= self._glance_interval(glimpse) - 1e-6:
                 self._glanced_pts = glimpse.frame.pts_seconds
                 self._glance(glimpse)
+
+    def _glance_interval(self, glimpse: Glimpse) -> float:
+        """Seconds between two glances: the longer a track, the less a single moment of it can add."""
+        config = self._config.candidates
+        age = glimpse.frame.pts_seconds - self.first_pts
+        return max(config.glance_s, min(GLANCE_MOST_S, config.glance_share * age))
 
     def _glance(self, glimpse: Glimpse) -> None:
         if not glimpse.glanced and glimpse.candidate is not None:

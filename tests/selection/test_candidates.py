@@ -21,7 +21,7 @@ FACE = Face(
     0.99,
 )
 
-EVERY_FRAME = ["candidates.glance_s=0"]
+EVERY_FRAME = ["candidates.glance_s=0", "candidates.glance_share=0"]
 
 
 class KnownQuality:
@@ -295,12 +295,22 @@ def test_patience_grows_with_the_track_and_a_record_is_scored_at_once() -> None:
 
 def test_glances_can_be_spaced_and_neighbours_are_still_scored() -> None:
     scorer = KnownQuality(lambda pts: 50 + 5 * np.sin(3 * pts))
-    selector = drive(load_config("studio", ["candidates.glance_s=0.08"]), scorer, 8.0)
+    selector = drive(load_config("studio", ["candidates.glance_s=0.08", "candidates.glance_share=0"]), scorer, 8.0)
     handed_out = [candidate.pts_seconds for candidate in selector.drain()]
     assert 0.5 * selector.frames_seen < len(handed_out) < 0.75 * selector.frames_seen
     kept = best(selector)
     for beside in (-1, 1):
         assert any(abs(kept.pts_seconds + beside / 25 - pts) < 1e-6 for pts in scorer.scored)
+
+
+def test_glances_come_apart_as_a_track_grows_older() -> None:
+    scorer = KnownQuality(lambda pts: 50 + 5 * np.sin(3 * pts))
+    settings = ["candidates.glance_s=0.06", "candidates.glance_share=0.01"]
+    looked_at = np.array([one.pts_seconds for one in drive(load_config("studio", settings), scorer, 60.0).drain()])
+    for age, apart in ((3.0, 0.08), (15.0, 0.16), (50.0, 0.28)):
+        nearby = looked_at[abs(looked_at - age) < 2.0]
+        # Neighbours of a face that may be kept are looked at as well.
+        assert float(np.median(np.diff(nearby))) == pytest.approx(apart)
 
 
 def test_nobody_is_believed_to_exceed_what_the_track_has_reached_by_more_than_the_headroom() -> None:
