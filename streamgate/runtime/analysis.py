@@ -80,11 +80,11 @@ class Analysis:
         self.counts.faces_detected += moment.faces_detected
         yield from self.end(moment.ended)
         for track_id, region in moment.between:
-            self._selectors[track_id].between(region)
+            self._selectors[track_id].held.between(region)
         for track_id, region, face in moment.seen:
             self._selector(track_id).detected(region, face)
         for track_id in moment.unseen:
-            self._selectors[track_id].unseen()
+            self._selectors[track_id].held.unseen()
         self._people.update(moment.people)
         ready = [self._selectors[track_id] for track_id in moment.people if self._selectors[track_id].ready()]
         run_together([selector.judge() for selector in ready], self._infer)
@@ -178,6 +178,5 @@ class Analysis:
 
 
 def _info(selector: TrackSelector) -> TrackInfo:
-    return TrackInfo(
-        selector.track_id, selector.first_pts, selector.last_pts, selector.frames_seen, selector.frames_scored
-    )
+    held = selector.held
+    return TrackInfo(selector.track_id, held.first_pts, held.last_pts, held.frames_seen, selector.frames_scored)

@@ -9,21 +9,20 @@ there.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Generator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from streamgate.config import Config
-from streamgate.frames import Array, Candidate, Face, Frame, Picture
+from streamgate.frames import Candidate, Face, Frame, Picture
 from streamgate.people.template import TemplateSum
 from streamgate.quality.proxy import yaw_proxy
-from streamgate.selection.glimpses import Glimpse, interpolate
+from streamgate.selection.glimpses import Glimpse, Held
 from streamgate.selection.keeper import Keeper
 from streamgate.selection.nearmisses import NearMisses
 from streamgate.selection.poses import PoseBins
-from streamgate.selection.steps import Ask, Floor, Steps, no_floor, together
+from streamgate.selection.steps import Ask, CandidateScorer, Floor, Steps, no_floor, together
 
 RETRIES = 3
 """Further faces of a bucket that are tried where one fails early (a bad pose, say); none while bucket after bucket
@@ -41,30 +40,6 @@ REGION_BYTES = 48 << 20
 face that fills much of a 2160p picture gets there."""
 
 
-class CandidateScorer(Protocol):
-    """Turns pixels into measures; the runtime's scoring does it with the networks."""
-
-    def glance(self, candidate: Candidate, picture: Picture) -> float:
-        """Fill in what needs no network; returns the promise: the quality at best, head turns guessed."""
-        ...
-
-    def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
-        """Score step by step. Stops early when the gate fails or quality cannot exceed `floor`, unless `full`."""
-        ...
-
-    def crop(self, candidate: Candidate, picture: Picture) -> Array:
-        """The picture to be kept."""
-        ...
-
-    def fingerprint(self, candidate: Candidate, picture: Picture) -> int | None:
-        """The perceptual hash of what may be kept; None where its landmarks define none."""
-        ...
-
-    def thumbnail(self, candidate: Candidate, picture: Picture) -> Array | None:
-        """A small picture of the same square; None where its landmarks define none. Asked for near misses only."""
-        ...
-
-
 class TrackSelector:
     """Chooses and scores the faces of one track, and keeps its best."""
 
@@ -74,20 +49,14 @@ class TrackSelector:
         self.keeper = Keeper(config.keep, config.smoothing, scorer.crop)
         self.near_misses = NearMisses(near_misses, lambda candidate, picture: scorer.thumbnail(candidate, picture))
         self.template = TemplateSum() if config.identity.store != "none" or config.identity.only else None
-        self._bins = PoseBins.of(config.keep)
-        self.first_pts = 0.0
-        self.last_pts = 0.0
-        self.frames_seen = 0
         self.frames_scored = 0
+        self.held = Held(config.candidates.lookback_s, self._candidate)
+        self._bins = PoseBins.of(config.keep)
         self._config = config
         self._scorer = scorer
-        self._glimpses: deque[Glimpse] = deque()
-        self._pending: list[Glimpse] = []
-        self._detected: Candidate | None = None
         self._bucket_start: float | None = None
         self._fallback: Glimpse | None = None
         self._done: list[Candidate] = []
-        self._dropped_pts = -np.inf
         self._ceilings: dict[str, float] = {}
         self._scored_pts = -np.inf
         self._glanced_pts = -np.inf
@@ -96,63 +65,31 @@ class TrackSelector:
         self._standing: Glimpse | None = None
         self._settles = self._bins is None and config.keep.top_k == 1
 
-    def between(self, frame: Frame) -> None:
-        """A frame without detection, its picture a region of this face: it waits for the next detection."""
-        self._pending.append(Glimpse(frame))
-        oldest = frame.pts_seconds - self._config.candidates.lookback_s
-        while self._pending[0].frame.pts_seconds < oldest:
-            self._pending.pop(0)
-
     def detected(self, frame: Frame, face: Face) -> list[Candidate]:
-        """A detection of this track: frames since the one before get their faces by interpolation.
-
-        The frame's picture is a region of this face. Returns the candidates that came into being, in order of time.
-        """
-        here = self._candidate(frame, face)
-        made: list[Candidate] = []
-        for glimpse in self._pending if self._detected is not None else ():
-            assert self._detected is not None
-            between = interpolate(self._detected, here, glimpse.frame.pts_seconds)
-            glimpse.candidate = self._candidate(glimpse.frame, between)
-            glimpse.candidate.interpolated = True
-            made.append(glimpse.candidate)
-            self._glimpses.append(glimpse)
-        self._pending = []
-        self._glimpses.append(Glimpse(frame, here))
-        made.append(here)
-        self._detected = here
-        if self.frames_seen == 0:
-            self.first_pts = frame.pts_seconds
-        self.last_pts = frame.pts_seconds
-        self.frames_seen += len(made)
+        """A detection of this track, see `Held.detected`; returns the candidates that came into being."""
+        made = self.held.detected(frame, face)
         if self._bucket_start is None:
             self._bucket_start = made[0].pts_seconds
         return made
 
-    def unseen(self) -> None:
-        """A detection round found nothing here: what lies between is not to be trusted."""
-        self._pending = []
-        self._detected = None
-
     def ready(self) -> bool:
         """Whether a bucket is full."""
-        if self._bucket_start is None or not self._glimpses:
+        if self._bucket_start is None or not self.held:
             return False
         if self._config.exhaustive:
-            return len(self._glimpses) > 1
+            return len(self.held) > 1
         # One face beyond the bucket's end must be known, so that its last face has a neighbour.
-        full = self._glimpses[-1].frame.pts_seconds - self._bucket_start > self._config.candidates.bucket_s
+        full = self.held.newest.pts_seconds - self._bucket_start > self._config.candidates.bucket_s
         return full or self._too_large()
 
     def _too_large(self) -> bool:
-        waiting = sum(glimpse.frame.picture.nbytes for glimpse in self._glimpses)
-        return waiting > REGION_BYTES and self._glimpses[0].frame.pts_seconds < self._glimpses[-1].frame.pts_seconds
+        return self.held.nbytes > REGION_BYTES and self.held.oldest.pts_seconds < self.held.newest.pts_seconds
 
     def judge(self, *, final: bool = False) -> Steps:
         """Score what the filled bucket (with `final`: all that is left) has to offer."""
-        if self._bucket_start is None or not self._glimpses:
+        if self._bucket_start is None or not self.held:
             return
-        newest = self._glimpses[-1].frame.pts_seconds
+        newest = self.held.newest.pts_seconds
         if self._config.exhaustive:
             yield from self._judge_all(final)
             judged = newest - self._config.smoothing.short_s
@@ -175,7 +112,7 @@ class TrackSelector:
     def _judged(self) -> float:
         """Faces before this time are settled: nothing that is still to come asks for them."""
         assert self._bucket_start is not None
-        standing = np.inf if self._standing is None else self._standing.frame.pts_seconds
+        standing = np.inf if self._standing is None else self._standing.pts_seconds
         return min(self._bucket_start, standing)
 
     def _judge_buckets(self, newest: float, final: bool) -> Steps:
@@ -189,10 +126,10 @@ class TrackSelector:
                 if not self._too_large():
                     return
                 end = float(np.nextafter(newest, -np.inf))
-            bucket = [one for one in self._glimpses if start <= one.frame.pts_seconds <= end]
+            bucket = [one for one in self.held if start <= one.pts_seconds <= end]
             if bucket:
                 yield from self._judge_best(bucket, final and end == newest)
-            later = [one.frame.pts_seconds for one in self._glimpses if one.frame.pts_seconds > end]
+            later = [one.pts_seconds for one in self.held if one.pts_seconds > end]
             # The next bucket starts with the next face; a few of this one's last stay as neighbours.
             self._bucket_start = later[0] if later else float(np.nextafter(end, np.inf))
             if not later or not bucket:
@@ -208,12 +145,12 @@ class TrackSelector:
 
     def _judge_all(self, final: bool) -> Steps:
         """Exhaustive: every face, fully; one is offered when its following neighbour has been scored."""
-        glimpses = list(self._glimpses)
+        glimpses = list(self.held)
         yield from self._score_fully(glimpses)
         half = self._config.smoothing.short_s / 2
-        newest = glimpses[-1].frame.pts_seconds
+        newest = glimpses[-1].pts_seconds
         for glimpse in glimpses:
-            if final or newest - glimpse.frame.pts_seconds > half:
+            if final or newest - glimpse.pts_seconds > half:
                 self._offer(glimpse)
 
     def _judge_best(self, bucket: list[Glimpse], final: bool) -> Steps:
@@ -244,8 +181,8 @@ class TrackSelector:
         retries = RETRIES if self._failures <= RETRIES or not self.keeper.bar() else 0
         # Where a rank is free another look is wanted, and of a pose bin the next face may be the first.
         settled = self._bins is None and (self._config.keep.top_k == 1 or self.keeper.bar() > 0.0)
-        patient = settled and bucket[-1].frame.pts_seconds < self._scored_pts + self._patience_s()
-        for glimpse in sorted(bucket, key=lambda one: (-one.promise, one.frame.pts_seconds)):
+        patient = settled and bucket[-1].pts_seconds < self._scored_pts + self._patience_s()
+        for glimpse in sorted(bucket, key=lambda one: (-one.promise, one.pts_seconds)):
             assert glimpse.candidate is not None
             floor = self._floor()
             if finished == wanted or tries >= wanted + retries or glimpse.promise <= floor(glimpse.candidate):
@@ -256,7 +193,7 @@ class TrackSelector:
                 continue
             if not glimpse.scored:
                 tries += 1
-                self._scored_pts = glimpse.frame.pts_seconds
+                self._scored_pts = glimpse.pts_seconds
                 yield from self._score(glimpse, floor, full=False)
             if glimpse.quality < 0:
                 self._failures += 1
@@ -277,21 +214,21 @@ class TrackSelector:
         tried: list[Glimpse] = []
         while self._standing is not None:
             standing = self._standing
-            stood = newest - standing.frame.pts_seconds > self._config.candidates.settle_s
-            if not (final or stood or self._too_large()) or (standing is self._glimpses[-1] and not final):
+            stood = newest - standing.pts_seconds > self._config.candidates.settle_s
+            if not (final or stood or self._too_large()) or (standing is self.held.newest and not final):
                 return
             self._standing = None
             yield from self._confirm(standing, final)
             tried.append(standing)
             if standing.quality - self.keeper.bar() > LUCK:
-                since = [one for one in self._glimpses if one.glanced and not one.scored]
-                since = [one for one in since if one.frame.pts_seconds > standing.frame.pts_seconds]
+                since = [one for one in self.held if one.glanced and not one.scored]
+                since = [one for one in since if one.pts_seconds > standing.pts_seconds]
                 if since:
                     yield from self._judge_alike(since, final)
             floor = self._floor()
             better = [
                 one
-                for one in self._glimpses
+                for one in self.held
                 if one.candidate is not None
                 and one.passed
                 and not one.offered
@@ -316,24 +253,21 @@ class TrackSelector:
     def _introduce(self) -> Steps:
         """Have the recognizer see some more faces of a track that showed it few: one or two do not tell who it is."""
         lacking = 0 if self.template is None else ENOUGH_FACES - self.template.faces
-        left = [
-            one
-            for one in self._glimpses
-            if one.glanced and not one.scored and one.candidate is not None and not one.candidate.gate.reasons
-        ]
-        for glimpse in _spread([one for one in left if not one.recognised], lacking):
+        new = (one for one in self.held if one.glanced and not one.scored and not one.recognised)
+        fit = [one for one in new if one.candidate is not None and not one.candidate.gate.reasons]
+        for glimpse in _spread(fit, lacking):
             yield from self._score(glimpse, _until_recognised, full=False)
 
     def _confirm(self, glimpse: Glimpse, final: bool) -> Steps:
         """Score the neighbours of a face that would be kept; where one is better, go on there."""
         for _ in range(1 + CLIMB):
-            if glimpse is self._glimpses[-1] and not final:
+            if glimpse is self.held.newest and not final:
                 # The frame after it is still to come: the next bucket takes it up again.
                 return
-            if glimpse is self._glimpses[0] and self._is_near(glimpse.frame.pts_seconds - self._dropped_pts):
+            if self.held.has_lost_neighbour(glimpse, self._reach()):
                 # The frame before it has been let go, so nobody can vouch for this one.
                 return
-            near = self._neighbours(glimpse)
+            near = self.held.neighbours(glimpse, self._reach())
             for neighbour in near:
                 self._glance(neighbour)
             yield from self._score_fully(near)
@@ -343,31 +277,21 @@ class TrackSelector:
                 return
             glimpse = max(better, key=_by_quality)
 
-    def _neighbours(self, glimpse: Glimpse) -> list[Glimpse]:
-        """The faces right before and after it in time, as far as they lie inside the smoothing window."""
-        place = next(i for i, one in enumerate(self._glimpses) if one is glimpse)
-        found = []
-        for beside in (place - 1, place + 1):
-            if not 0 <= beside < len(self._glimpses):
-                continue
-            if self._is_near(self._glimpses[beside].frame.pts_seconds - glimpse.frame.pts_seconds):
-                found.append(self._glimpses[beside])
-        return found
-
-    def _is_near(self, dt: float) -> bool:
-        return abs(dt) <= self._config.smoothing.short_s / 2 + 1e-9
+    def _reach(self) -> float:
+        """Seconds on each side within which a neighbour counts."""
+        return self._config.smoothing.short_s / 2 + 1e-9
 
     def _glance_through(self, bucket: list[Glimpse]) -> None:
         """Look at some of the bucket's faces without networks; the others promise nothing."""
         for glimpse in bucket:
-            if glimpse.frame.pts_seconds - self._glanced_pts >= self._glance_interval(glimpse) - 1e-6:
-                self._glanced_pts = glimpse.frame.pts_seconds
+            if glimpse.pts_seconds - self._glanced_pts >= self._glance_interval(glimpse) - 1e-6:
+                self._glanced_pts = glimpse.pts_seconds
                 self._glance(glimpse)
 
     def _glance_interval(self, glimpse: Glimpse) -> float:
         """Seconds between two glances: the longer a track, the less a single moment of it can add."""
         config = self._config.candidates
-        age = glimpse.frame.pts_seconds - self.first_pts
+        age = glimpse.pts_seconds - self.held.first_pts
         return max(config.glance_s, min(GLANCE_MOST_S, config.glance_share * age))
 
     def _glance(self, glimpse: Glimpse) -> None:
@@ -409,7 +333,7 @@ class TrackSelector:
 
     def _patience_s(self) -> float:
         """How long after a scored face others are only glanced at: the longer a track, the less a second can add."""
-        return self._config.candidates.patience * (self.last_pts - self.first_pts)
+        return self._config.candidates.patience * (self.held.last_pts - self.held.first_pts)
 
     def _is_record(self, glimpse: Glimpse) -> bool:
         """Whether it looks better than every face that was scored, as far as that shows without networks."""
@@ -440,20 +364,18 @@ class TrackSelector:
 
         def badness(glimpse: Glimpse) -> tuple[int, float, float]:
             assert glimpse.candidate is not None
-            return (len(glimpse.candidate.gate.reasons), -glimpse.candidate.bound, glimpse.frame.pts_seconds)
+            return (len(glimpse.candidate.gate.reasons), -glimpse.candidate.bound, glimpse.pts_seconds)
 
         best = min(bucket, key=badness)
         if self._fallback is None or badness(best) < badness(self._fallback):
             before, self._fallback = self._fallback, best
-            if before is not None and before not in self._glimpses and before.candidate is not None:
+            if before is not None and before not in self.held and before.candidate is not None:
                 self._done.append(before.candidate)
 
     def _let_go(self, before: float) -> None:
         """Drop judged faces earlier than `before`; the later ones may be neighbours of the next bucket's."""
         settled: list[tuple[Candidate, Picture]] = []
-        while self._glimpses and self._glimpses[0].frame.pts_seconds < before:
-            glimpse = self._glimpses.popleft()
-            self._dropped_pts = glimpse.frame.pts_seconds
+        for glimpse in self.held.let_go(before):
             # The fallback's figures are not final before the track is.
             if glimpse.candidate is not None and glimpse.glanced and glimpse is not self._fallback:
                 self._done.append(glimpse.candidate)

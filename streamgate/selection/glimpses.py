@@ -1,7 +1,9 @@
-"""A track's face in one frame, on its way to being scored."""
+"""The faces of one track on their way to being scored."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +27,11 @@ class Glimpse:
     """Its embedding is part of the track's template."""
 
     @property
+    def pts_seconds(self) -> float:
+        """Time of the frame."""
+        return self.frame.pts_seconds
+
+    @property
     def quality(self) -> float:
         """The candidate's quality, 0..100; -1.0 where it has none."""
         quality = self.candidate.quality if self.candidate else None
@@ -34,6 +41,98 @@ class Glimpse:
     def passed(self) -> bool:
         """Whether nothing that is known of it shuts the gate."""
         return self.candidate is not None and self.candidate.gate.passed
+
+
+class Held:
+    """The glimpses of one track that have not been let go, in order of time.
+
+    Frames between two detections get their faces, and with them their place here, by interpolation.
+    """
+
+    def __init__(self, lookback_s: float, make: Callable[[Frame, Face], Candidate]) -> None:
+        """lookback_s: how long a frame waits for the next detection at most; make: a candidate of this track."""
+        self.first_pts = 0.0
+        self.last_pts = 0.0
+        self.frames_seen = 0
+        self._lookback_s = lookback_s
+        self._make = make
+        self._glimpses: deque[Glimpse] = deque()
+        self._pending: list[Glimpse] = []
+        self._detected: Candidate | None = None
+        self._lost_pts = -np.inf
+
+    def __iter__(self) -> Iterator[Glimpse]:
+        return iter(self._glimpses)
+
+    def __len__(self) -> int:
+        return len(self._glimpses)
+
+    @property
+    def oldest(self) -> Glimpse:
+        """There must be one."""
+        return self._glimpses[0]
+
+    @property
+    def newest(self) -> Glimpse:
+        """There must be one."""
+        return self._glimpses[-1]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the regions."""
+        return sum(glimpse.frame.picture.nbytes for glimpse in self._glimpses)
+
+    def between(self, frame: Frame) -> None:
+        """A frame without detection, its picture a region of this face: it waits for the next detection."""
+        self._pending.append(Glimpse(frame))
+        while self._pending[0].pts_seconds < frame.pts_seconds - self._lookback_s:
+            self._pending.pop(0)
+
+    def detected(self, frame: Frame, face: Face) -> list[Candidate]:
+        """A detection of this track; the frame's picture is a region of this face.
+
+        Returns the candidates that came into being, in order of time.
+        """
+        here = self._make(frame, face)
+        made: list[Candidate] = []
+        for glimpse in self._pending if self._detected is not None else ():
+            assert self._detected is not None
+            glimpse.candidate = self._make(glimpse.frame, interpolate(self._detected, here, glimpse.pts_seconds))
+            glimpse.candidate.interpolated = True
+            made.append(glimpse.candidate)
+            self._glimpses.append(glimpse)
+        self._pending = []
+        self._glimpses.append(Glimpse(frame, here))
+        made.append(here)
+        self._detected = here
+        if self.frames_seen == 0:
+            self.first_pts = frame.pts_seconds
+        self.last_pts = frame.pts_seconds
+        self.frames_seen += len(made)
+        return made
+
+    def unseen(self) -> None:
+        """A detection round found nothing here: what lies between is not to be trusted."""
+        self._pending = []
+        self._detected = None
+
+    def neighbours(self, glimpse: Glimpse, reach: float) -> list[Glimpse]:
+        """Those right before and after it, as far as they lie within `reach` seconds."""
+        place = next(i for i, one in enumerate(self._glimpses) if one is glimpse)
+        beside = [self._glimpses[i] for i in (place - 1, place + 1) if 0 <= i < len(self._glimpses)]
+        return [one for one in beside if abs(one.pts_seconds - glimpse.pts_seconds) <= reach]
+
+    def has_lost_neighbour(self, glimpse: Glimpse, reach: float) -> bool:
+        """Whether the one right before it, within `reach` seconds, has been let go."""
+        return glimpse is self.oldest and glimpse.pts_seconds - self._lost_pts <= reach
+
+    def let_go(self, before: float) -> list[Glimpse]:
+        """Forget those earlier than `before`; returns them."""
+        gone = []
+        while self._glimpses and self._glimpses[0].pts_seconds < before:
+            gone.append(self._glimpses.popleft())
+            self._lost_pts = gone[-1].pts_seconds
+        return gone
 
 
 def interpolate(before: Candidate, after: Candidate, pts_seconds: float) -> Face:

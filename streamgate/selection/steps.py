@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from streamgate.frames import Array, Candidate
+from streamgate.frames import Array, Candidate, Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,30 @@ Floor = Callable[[Candidate], float]
 def no_floor(candidate: Candidate) -> float:
     """Any quality will do."""
     return 0.0
+
+
+class CandidateScorer(Protocol):
+    """Turns pixels into measures; the runtime's scoring does it with the networks."""
+
+    def glance(self, candidate: Candidate, picture: Picture) -> float:
+        """Fill in what needs no network; returns the promise: the quality at best, head turns guessed."""
+        ...
+
+    def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
+        """Score step by step. Stops early when the gate fails or quality cannot exceed `floor`, unless `full`."""
+        ...
+
+    def crop(self, candidate: Candidate, picture: Picture) -> Array:
+        """The picture to be kept."""
+        ...
+
+    def fingerprint(self, candidate: Candidate, picture: Picture) -> int | None:
+        """The perceptual hash of what may be kept; None where its landmarks define none."""
+        ...
+
+    def thumbnail(self, candidate: Candidate, picture: Picture) -> Array | None:
+        """A small picture of the same square; None where its landmarks define none. Asked for near misses only."""
+        ...
 
 
 Infer = Callable[[Sequence[Ask]], list[Any]]

@@ -70,7 +70,7 @@ def drive(config: Config, scorer: KnownQuality, seconds: float, *, fps: float = 
     for place in range(round(seconds * fps)):
         frame = Frame(PICTURE, place / fps, frame_index=place)
         if place % stride:
-            selector.between(frame)
+            selector.held.between(frame)
             continue
         selector.detected(frame, FACE)
         if selector.ready():
@@ -178,29 +178,29 @@ def test_exhaustive_scores_every_frame_once_and_finds_the_best() -> None:
     selector = drive(load_config("studio", ["exhaustive=true"]), scorer, 8.0, stride=1)
     assert sorted(scorer.scored) == [pytest.approx(place / 25) for place in range(200)]
     assert best(selector).pts_seconds == pytest.approx(5.0, abs=0.13)
-    assert selector.frames_scored == selector.frames_seen == 200
+    assert selector.frames_scored == selector.held.frames_seen == 200
 
 
 def test_every_face_is_handed_out_once_in_order_and_memory_stays_small() -> None:
     scorer = KnownQuality(lambda pts: 50.0)
     selector = drive(load_config("studio", EVERY_FRAME), scorer, 30.0)
     times = [candidate.pts_seconds for candidate in selector.drain()]
-    assert times == sorted(set(times)) and len(times) == selector.frames_seen == 746
+    assert times == sorted(set(times)) and len(times) == selector.held.frames_seen == 746
     assert selector.drain() == []
-    assert len(selector._glimpses) == 0
+    assert len(selector.held) == 0
 
 
 def test_faces_between_two_detections_are_interpolated_and_a_gap_is_not() -> None:
     selector = TrackSelector(1, load_config(), KnownQuality(lambda pts: 50.0))
     selector.detected(Frame(PICTURE, 0.0), FACE)
-    selector.between(Frame(PICTURE, 0.1))
+    selector.held.between(Frame(PICTURE, 0.1))
     moved = Face(FACE.box + 20, FACE.landmarks + 20, 0.8)
     between, here = selector.detected(Frame(PICTURE, 0.2), moved)
     assert between.interpolated and not here.interpolated
     assert between.face.box == pytest.approx(FACE.box + 10) and between.face.score == 0.8
-    selector.between(Frame(PICTURE, 0.3))
-    selector.unseen()
-    selector.between(Frame(PICTURE, 0.5))
+    selector.held.between(Frame(PICTURE, 0.3))
+    selector.held.unseen()
+    selector.held.between(Frame(PICTURE, 0.5))
     assert [one.pts_seconds for one in selector.detected(Frame(PICTURE, 0.6), FACE)] == [0.6]
 
 
@@ -219,7 +219,7 @@ def test_very_large_regions_are_judged_early_with_their_neighbours(monkeypatch: 
         class Watching(KnownQuality):
             def glance(self, candidate: Candidate, picture: Picture) -> float:
                 nonlocal held
-                held = max(held, len(selectors[-1]._glimpses))
+                held = max(held, len(selectors[-1].held))
                 return super().glance(candidate, picture)
 
         scorer = Watching(lambda pts: 50 + 5 * np.sin(3 * pts))
@@ -271,12 +271,12 @@ def test_rare_detections_do_not_let_buckets_fall_behind(fps: float, stride: int)
     for place in range(round(120 * fps)):
         frame = Frame(PICTURE, place / fps)
         if place % stride:
-            selector.between(frame)
+            selector.held.between(frame)
             continue
         selector.detected(frame, FACE)
         if selector.ready():
             run_together([selector.judge()], lambda asks: [ask.role for ask in asks])
-        assert len(selector._glimpses) <= 2 + stride * 1.5
+        assert len(selector.held) <= 2 + stride * 1.5
 
 
 def test_patience_grows_with_the_track_and_a_record_is_scored_at_once() -> None:
@@ -297,7 +297,7 @@ def test_glances_can_be_spaced_and_neighbours_are_still_scored() -> None:
     scorer = KnownQuality(lambda pts: 50 + 5 * np.sin(3 * pts))
     selector = drive(load_config("studio", ["candidates.glance_s=0.08", "candidates.glance_share=0"]), scorer, 8.0)
     handed_out = [candidate.pts_seconds for candidate in selector.drain()]
-    assert 0.5 * selector.frames_seen < len(handed_out) < 0.75 * selector.frames_seen
+    assert 0.5 * selector.held.frames_seen < len(handed_out) < 0.75 * selector.held.frames_seen
     kept = best(selector)
     for beside in (-1, 1):
         assert any(abs(kept.pts_seconds + beside / 25 - pts) < 1e-6 for pts in scorer.scored)
