@@ -15,20 +15,20 @@ from typing import IO
 from streamgate.errors import SinkError
 
 _REMEDIES = {
-    errno.ENOSPC: "no space left on the disk; free some or choose another folder with -o",
-    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder with -o",
-    errno.EFBIG: "the file is too large for this file system; choose another folder with -o",
-    errno.EROFS: "the file system is read-only; choose another folder with -o",
-    errno.EACCES: "no permission to write here; change it or choose another folder with -o",
-    errno.EPERM: "no permission to write here; change it or choose another folder with -o",
-    errno.ENOTDIR: "is a file where a folder is needed; move it or choose another folder with -o",
-    errno.EEXIST: "is a file where a folder is needed; move it or choose another folder with -o",
-    errno.EISDIR: "is a folder where a file is needed; move it or choose another folder with -o",
-    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter folder with -o",
-    errno.ELOOP: "goes round in symbolic links; choose another folder with -o",
+    errno.ENOSPC: "no space left on the disk; free some or choose another folder",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+    errno.EFBIG: "the file is too large for this file system; choose another folder",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EACCES: "no permission to write here; change it or choose another folder",
+    errno.EPERM: "no permission to write here; change it or choose another folder",
+    errno.ENOTDIR: "is a file where a folder is needed; move it or choose another folder",
+    errno.EEXIST: "is a file where a folder is needed; move it or choose another folder",
+    errno.EISDIR: "is a folder where a file is needed; move it or choose another folder",
+    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
+    errno.ELOOP: "goes round in symbolic links; choose another folder",
     errno.EMFILE: "too many open files; raise the limit (ulimit -n) or lower --jobs",
     errno.ENFILE: "too many open files in the whole system; close some programs",
-    errno.EIO: "the disk reports an input/output error; check it or choose another folder with -o",
+    errno.EIO: "the disk reports an input/output error; check it or choose another folder",
 }
 
 _ENDING_S = 10.0
@@ -49,7 +49,7 @@ def sink_error(error: OSError, path: Path) -> SinkError:
     if isinstance(error.filename, (str, bytes)):
         own = Path(os.fsdecode(error.filename))
         named = own if own.is_relative_to(path) or path.is_relative_to(own) else path
-    reason = _REMEDIES.get(error.errno or 0) or f"{error.strerror or error}; choose another folder with -o"
+    reason = _REMEDIES.get(error.errno or 0) or f"{error.strerror or error}; choose another folder"
     return SinkError(f"cannot write {named}: {reason}")
 
 
