@@ -1,8 +1,9 @@
 """The faces of every frame of a clip with an embedding each, for `tracking.py`; kept, since it takes a while.
 
-    python benchmarks/sightings.py CLIP FILE [--preset studio] [--models embedded]
+    python benchmarks/sightings.py CLIP FILE [--preset studio] [--models embedded] [--judge standard]
 
-Detections are those of the pipeline in exhaustive mode: its detector's input, its cuts.
+Detections are those of the pipeline in exhaustive mode: its detector's input, its cuts. Embeddings come from the
+recognizer of --judge.
 """
 
 from __future__ import annotations
@@ -68,23 +69,24 @@ class Seen:
 
 
 def load_seen(
-    clip: Path, preset: str, models: str, weights: Sequence[Mapping[str, Any]], work: Path
+    clip: Path, preset: str, models: str, judge: str, weights: Sequence[Mapping[str, Any]], work: Path
 ) -> tuple[Seen | None, str]:
     """A clip's detections, kept or made now in a child; None and why when there are none."""
     from yardstick import code_digest
 
-    made_of = [hashlib.sha256(clip.read_bytes()).hexdigest(), preset, code_digest(), Path(__file__).read_text()]
+    made_of = [hashlib.sha256(clip.read_bytes()).hexdigest(), preset, judge, code_digest(), Path(__file__).read_text()]
     made_of += [str(one["sha256"]) for one in weights]
     file = work / f"{clip.stem}-faces-{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]}.npz"
     if not file.is_file():
-        made, problem = child("sightings.py", str(clip), str(file), "--preset", preset, "--models", models)
+        which = ("--preset", preset, "--models", models, "--judge", judge)
+        made, problem = child("sightings.py", str(clip), str(file), *which)
         if made is None:
             return None, problem
     return load(file), ""
 
 
-def detect(clip: Path, preset: str, models: str) -> Seen:
-    """Detect and embed the faces of every frame."""
+def detect(clip: Path, preset: str, models: str, judge: str) -> Seen:
+    """Detect the faces of every frame with the networks of `models`, and embed them with those of `judge`."""
     from streamgate.config import load_config
     from streamgate.networks import Networks
     from streamgate.networks.alignment import arcface_matrix
@@ -99,7 +101,8 @@ def detect(clip: Path, preset: str, models: str) -> Seen:
 
     config = load_config(preset, ["exhaustive=true"])
     networks = Networks.open(models, "cpu", 1, config.detection.nms_iou)
-    mapping = calibration_of(networks, config).mappings.get("serfiq", SigmoidMapping(0.0, 1.0))
+    judging = networks if judge == models else Networks.open(judge, "cpu", 1)
+    mapping = calibration_of(judging, config).mappings.get("serfiq", SigmoidMapping(0.0, 1.0))
     cuts = CutDetector(config.tracking)
     shots = itertools.count(1)
     shot = 0
@@ -120,9 +123,9 @@ def detect(clip: Path, preset: str, models: str) -> Seen:
             list(follower.moments([frame]))
             thumbnail, found = answered.pop()
             faces = enlarged(found, thumbnail, frame.picture)
-            asks = [Ask("recognizer", frame.warp(arcface_matrix(face.landmarks), 112)) for face in faces]
             detected = []
-            for face, output in zip(faces, inference(asks), strict=True):
+            for face in faces:
+                output = judging.recognizer.run(frame.warp(arcface_matrix(face.landmarks), 112)[None]).row(0)
                 serfiq = mapping.scalar(raw_from_spread(float(output.spread)))
                 detected.append(Detected(face, _unit(output.embedding), serfiq))
             moments.append(Moment(frame.pts_seconds, shot, cut, tuple(detected)))
@@ -177,8 +180,9 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--preset", default="studio")
     parser.add_argument("--models", default=DEFAULT_MODELS)
+    parser.add_argument("--judge", default=DEFAULT_MODELS)
     given = parser.parse_args()
-    seen = detect(given.clip, given.preset, given.models)
+    seen = detect(given.clip, given.preset, given.models, given.judge)
     save(given.file, seen)
     print(json.dumps({"frames": len(seen.moments), "faces": sum(len(moment.faces) for moment in seen.moments)}))
 

@@ -4,9 +4,10 @@
 
 Detects the faces of every frame once, with an embedding each, and kept in the --work folder. Then each tracker gets
 the same detections, of every frame or of one frame every so many seconds, and starts anew at each cut that ours sees.
-Nobody labelled identities in these clips, so embeddings judge (see `identities.py`). Writes its section of
-benchmarks/RESULTS.md. The peers come from `trackers` (pip install --no-deps trackers supervision; with dependencies it
-brings a second OpenCV); without it only ours is judged, and a note says so.
+Nobody labelled identities in these clips, so embeddings judge (see `identities.py`): those of the recognizer in the
+--judge weights, by default the standard ones, which know small faces apart better than the embedded do. Writes its
+section of benchmarks/RESULTS.md. The peers come from `trackers` (pip install --no-deps trackers supervision; with
+dependencies it brings a second OpenCV); without it only ours is judged, and a note says so.
 """
 
 from __future__ import annotations
@@ -165,10 +166,16 @@ def main() -> int:
     except ImportError as error:
         notes.append(f"ByteTrack, OC-SORT: {error} (pip install --no-deps trackers supervision)")
         names = names[:1]
+    judge = given.judge
+    judged, problem = child("contestants.py", "describe", "--models", judge)
+    if judged is None:
+        notes.append(f"the judge {judge}: {problem}; the recognizer of {given.models} judges instead")
+        judge, judged = given.models, facts
+    weights = [*(facts or {}).get("weights", ()), *(judged or {}).get("weights", ())]
     config = load_config(given.preset)
     seen: dict[str, Seen] = {}
     for clip in clips:
-        found, problem = load_seen(clip, given.preset, given.models, facts["weights"], given.work)
+        found, problem = load_seen(clip, given.preset, given.models, judge, weights, given.work)
         if found is None:
             notes.append(f"{clip.stem}: {problem}")
         else:
@@ -189,7 +196,7 @@ def main() -> int:
 
                         path = next(clip for clip in clips if clip.stem == name)
                         write_sheet(given.pictures / f"{name}-{every:g}-{tracker}.png", path, followed, verdict)
-        body = _report(machine, facts, names, rows, scale, notes)
+        body = _report(machine, facts, _recognizer(judged), names, rows, scale, notes)
     write_section(given.results, "tracking", body)
     print(body)
     say(f"written to {given.results}")
@@ -202,6 +209,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--clips", nargs="+", metavar="NAME", help=f"these instead of {', '.join(CROWDED)}")
     parser.add_argument("--preset", default="studio", help="whose tracking limits and detector input are used")
     parser.add_argument("--models", default=DEFAULT_MODELS, help="as of `streamgate run`")
+    parser.add_argument("--judge", default="standard", help="weights whose recognizer judges")
     parser.add_argument(
         "--every", type=float, nargs="+", default=[0.0, 0.1, 0.2], metavar="S",
         help="seconds between the frames that trackers see; 0 for all",
@@ -215,16 +223,23 @@ def _arguments() -> argparse.Namespace:
     return given
 
 
+def _recognizer(facts: dict | None) -> str:
+    """The recognizer among the weights that `contestants.py describe` names."""
+    found = [one for one in (facts or {}).get("weights", ()) if one["role"] == "recognizer"]
+    return ", ".join(f"{one['name']} {str(one['sha256'])[:8]}" for one in found)
+
+
 def _report(
     machine: Machine,
     facts: dict,
+    judge: str,
     names: Sequence[str],
     rows: dict[float, dict[str, dict[str, tuple[Verdict, Followed]]]],
     scale: identities.Scale,
     notes: Sequence[str],
 ) -> str:
     lines = ["## Tracking", "", f"`{command_line('tracking.py', sys.argv[1:])}`", "", *machine.lines()]
-    lines += [*weights_facts(facts), *scale.lines(), *[f"- left out: {note}" for note in notes]]
+    lines += [*weights_facts(facts), f"- judge: {judge}", *scale.lines(), *[f"- left out: {note}" for note in notes]]
     head = [
         "clip", "frames seen", "tracker", "tracks", "sightings", "sure", "switches", "people by embedding", "fragments",
         "CPU us a frame",
