@@ -147,7 +147,7 @@ def test_where_something_is_kept_and_bucket_after_bucket_fails_each_gets_one_loo
 def test_the_search_climbs_to_a_better_neighbour() -> None:
     # Promise is blind inside a bucket; quality peaks two frames after each bucket's first detection.
     scorer = KnownQuality(lambda pts: 80 - 200 * abs(pts - 4.08), promise=lambda pts: 100.0)
-    kept = best(drive(load_config(), scorer, 8.0))
+    kept = best(drive(load_config("studio", ["candidates.patience=0"]), scorer, 8.0))
     assert abs(kept.pts_seconds - 4.08) < 0.05
 
 
