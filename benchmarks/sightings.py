@@ -24,6 +24,7 @@ from common import child
 
 from streamgate.defaults import DEFAULT_MODELS
 from streamgate.frames import Array, Face
+from streamgate.quality.gate import shorter_side
 from streamgate.quality.proxy import yaw_proxy
 
 SURE_SIDE = 32.0
@@ -46,7 +47,7 @@ class Detected:
     def sure(self) -> bool:
         """Its embedding may judge who it is."""
         box = self.face.box
-        side = float(min(box[2] - box[0], box[3] - box[1]))
+        side = shorter_side(box)
         turned = abs(yaw_proxy(self.face))
         return self.face.score >= SURE_SCORE and side >= SURE_SIDE and turned <= SURE_YAW and self.serfiq >= SURE_SERFIQ
 

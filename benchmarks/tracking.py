@@ -171,10 +171,10 @@ def main() -> int:
     if judged is None:
         notes.append(f"the judge {judge}: {problem}; the recognizer of {given.models} judges instead")
         judge, judged = given.models, facts
-    weights = [*(facts or {}).get("weights", ()), *(judged or {}).get("weights", ())]
     config = load_config(given.preset)
     seen: dict[str, Seen] = {}
     for clip in clips:
+        weights = [*facts["weights"], *judged["weights"]]
         found, problem = load_seen(clip, given.preset, given.models, judge, weights, given.work)
         if found is None:
             notes.append(f"{clip.stem}: {problem}")
@@ -196,7 +196,7 @@ def main() -> int:
 
                         path = next(clip for clip in clips if clip.stem == name)
                         write_sheet(given.pictures / f"{name}-{every:g}-{tracker}.png", path, followed, verdict)
-        body = _report(machine, facts, _recognizer(judged), names, rows, scale, notes)
+        body = _report(machine, facts, judged, names, rows, scale, notes)
     write_section(given.results, "tracking", body)
     print(body)
     say(f"written to {given.results}")
@@ -223,23 +223,19 @@ def _arguments() -> argparse.Namespace:
     return given
 
 
-def _recognizer(facts: dict | None) -> str:
-    """The recognizer among the weights that `contestants.py describe` names."""
-    found = [one for one in (facts or {}).get("weights", ()) if one["role"] == "recognizer"]
-    return ", ".join(f"{one['name']} {str(one['sha256'])[:8]}" for one in found)
-
-
 def _report(
     machine: Machine,
     facts: dict,
-    judge: str,
+    judged: dict,
     names: Sequence[str],
     rows: dict[float, dict[str, dict[str, tuple[Verdict, Followed]]]],
     scale: identities.Scale,
     notes: Sequence[str],
 ) -> str:
     lines = ["## Tracking", "", f"`{command_line('tracking.py', sys.argv[1:])}`", "", *machine.lines()]
-    lines += [*weights_facts(facts), f"- judge: {judge}", *scale.lines(), *[f"- left out: {note}" for note in notes]]
+    judge = next(one for one in judged["weights"] if one["role"] == "recognizer")
+    lines += [*weights_facts(facts), f"- judge: {judge['name']} {judge['sha256'][:8]}", *scale.lines()]
+    lines += [f"- left out: {note}" for note in notes]
     head = [
         "clip", "frames seen", "tracker", "tracks", "sightings", "sure", "switches", "people by embedding", "fragments",
         "CPU us a frame",

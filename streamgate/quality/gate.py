@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from streamgate.config import GateConfig
-from streamgate.frames import Evidence, Face, GateResult, Measure, Pose, Status
+from streamgate.frames import Array, Evidence, Face, GateResult, Measure, Pose, Status
 
 REASONS = (
     "serfiq_low", "ifqa_low", "yaw", "pitch", "small", "edge", "blurred", "dark", "bright", "occluded",
@@ -54,8 +54,7 @@ class GateRules:
             raw = measures[name].raw if name in self.names else None
             if raw is not None and abs(raw) > limit:
                 found[name] = min(1.0, (abs(raw) - limit) / 90.0)
-        side = float(min(face.box[2] - face.box[0], face.box[3] - face.box[1]))
-        floor("small", side, config.min_size_px(width, height))
+        floor("small", shorter_side(face.box), config.min_size_px(width, height))
         floor("edge", measures["edge"].raw if "edge" in self.names else None, config.min_edge)
         floor("blurred", scalar("sharpness"), config.min_sharpness)
         floor("dark" if (evidence.mean_luma or 0.0) < 128.0 else "bright", scalar("exposure"), config.min_exposure)
@@ -67,6 +66,11 @@ class GateRules:
         complete = all(measures[name].status is Status.OK for name in self.names)
         reasons = tuple(reason for reason in REASONS if reason in found)
         return GateResult(complete and not found, reasons, max(found.values(), default=0.0))
+
+
+def shorter_side(box: Array) -> float:
+    """What a face's smallest size is a limit of: the shorter side of its box [x1, y1, x2, y2], in pixels."""
+    return float(min(box[2] - box[0], box[3] - box[1]))
 
 
 def _is_turned(pose: Pose) -> bool:

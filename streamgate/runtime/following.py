@@ -14,6 +14,7 @@ import numpy as np
 
 from streamgate.config import Config
 from streamgate.frames import Array, Face, Frame
+from streamgate.quality.gate import shorter_side
 from streamgate.runtime.guiding import Guidance
 from streamgate.runtime.scoring import enlarged
 from streamgate.selection.steps import Ask, Infer
@@ -115,7 +116,7 @@ class Follower:
             track.track_id not in seen or track.last_pts - track.first_pts < YOUNG_S or track.motion.speed > FAST
             for track in self._tracker.tracks
             # Of a face too small to be kept it is enough to know that it is there.
-            if _shorter_side(track.face.box) >= smallest
+            if shorter_side(track.face.box) >= smallest
         )
         self._next_detection = frame.pts_seconds + self._interval(lively) - 1e-6
         # A face too weak to begin a track may be about to.
@@ -128,7 +129,7 @@ class Follower:
         smallest = self._smallest(frame)
         for track in self._tracker.tracks:
             box = track.motion.predict(frame.pts_seconds)
-            if _shorter_side(box) >= smallest:
+            if shorter_side(box) >= smallest:
                 moment.between.append((track.track_id, self._region(frame, box)))
 
     def _smallest(self, frame: Frame) -> float:
@@ -163,7 +164,3 @@ class Follower:
         if not self._tracker.tracks:
             return config.empty_interval_s
         return config.dense_interval_s if lively else config.interval_s
-
-
-def _shorter_side(box: Array) -> float:
-    return float(min(box[2] - box[0], box[3] - box[1]))

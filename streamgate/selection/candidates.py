@@ -2,9 +2,9 @@
 
 Cost follows useful candidates, not frames. A track's frames are collected as small copied regions; once a
 stretch of time (a bucket) is full, cheap evidence orders its faces, and only the most promising one that could
-still beat what is kept goes to the networks. A face that would be kept has its neighbours in time scored too,
-since a lucky frame must survive its neighbours (DESIGN 4.5), and when a neighbour is better the search moves
-there.
+still beat what is kept goes to the networks. A face that would be kept has its neighbours in time scored too, once
+it has stood for a while, since a lucky frame must survive its neighbours (DESIGN 4.5), and when a neighbour is better
+the search moves there.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class TrackSelector:
         if final and self._fallback is not None and not self.keeper.finish():
             yield from self._score(self._fallback, no_floor, full=True)
             self._offer(self._fallback)
-        if final and self.keeper.finish():
+        if final:
             yield from self._introduce()
         self._let_go(np.inf if final else judged - self._config.smoothing.short_s)
 
@@ -221,8 +221,8 @@ class TrackSelector:
             yield from self._confirm(standing, final)
             tried.append(standing)
             if standing.quality - self.keeper.bar() > LUCK:
-                since = [one for one in self.held if one.glanced and not one.scored]
-                since = [one for one in since if one.pts_seconds > standing.pts_seconds]
+                new = (one for one in self.held if one.glanced and not one.scored)
+                since = [one for one in new if one.pts_seconds > standing.pts_seconds]
                 if since:
                     yield from self._judge_alike(since, final)
             floor = self._floor()
@@ -251,11 +251,12 @@ class TrackSelector:
         return lambda candidate: value
 
     def _introduce(self) -> Steps:
-        """Have the recognizer see some more faces of a track that showed it few: one or two do not tell who it is."""
-        lacking = 0 if self.template is None else ENOUGH_FACES - self.template.faces
+        """Have the recognizer see more faces of a kept track that showed it few: one or two do not tell who it is."""
+        if self.template is None or self.template.faces >= ENOUGH_FACES or not self.keeper.finish():
+            return
         new = (one for one in self.held if one.glanced and not one.scored and not one.recognised)
         fit = [one for one in new if one.candidate is not None and not one.candidate.gate.reasons]
-        for glimpse in _spread(fit, lacking):
+        for glimpse in _spread(fit, ENOUGH_FACES - self.template.faces):
             yield from self._score(glimpse, _until_recognised, full=False)
 
     def _confirm(self, glimpse: Glimpse, final: bool) -> Steps:
@@ -405,8 +406,8 @@ def _until_recognised(candidate: Candidate) -> float:
 
 def _spread(glimpses: Sequence[Glimpse], count: int) -> Sequence[Glimpse]:
     """At most `count` of them, evenly."""
-    if count <= 0 or len(glimpses) <= count:
-        return glimpses[: max(0, count)]
+    if len(glimpses) <= count:
+        return glimpses
     return [glimpses[int((place + 0.5) * len(glimpses) / count)] for place in range(count)]
 
 

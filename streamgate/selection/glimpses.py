@@ -39,7 +39,7 @@ class Glimpse:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing that is known of it shuts the gate."""
+        """Whether it passed the gate; before all its measures are known it did not."""
         return self.candidate is not None and self.candidate.gate.passed
 
 

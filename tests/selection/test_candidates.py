@@ -126,21 +126,17 @@ def test_faces_passed_over_for_the_sake_of_a_lucky_one_get_their_chance() -> Non
 
 
 def test_where_something_is_kept_and_bucket_after_bucket_fails_each_gets_one_look() -> None:
-    good = lambda pts: pts < 0.5 or 30 <= pts < 30.6  # noqa: E731
-
-    def looks(passing: Callable[[float], bool], seconds: float) -> tuple[int, list[Candidate]]:
+    def looks(passing: Callable[[float], bool]) -> tuple[int, Candidate]:
         scorer = KnownQuality(lambda pts: 50.0 if pts < 1 else 60.0)
         scorer.failing = lambda pts: not passing(pts)
-        selector = drive(load_config("studio", [*EVERY_FRAME, "candidates.patience=0"]), scorer, seconds)
-        return len([pts for pts in scorer.recognised if 1 <= pts < 20]), [
-            one.candidate for one in selector.keeper.finish()
-        ]
+        selector = drive(load_config("studio", [*EVERY_FRAME, "candidates.patience=0"]), scorer, 40.0)
+        return len([pts for pts in scorer.recognised if 1 <= pts < 20]), best(selector)
 
     # Eighty buckets of a quarter second: what comes later is still found.
-    few, (kept,) = looks(good, 40.0)
+    few, kept = looks(lambda pts: pts < 0.5 or 30 <= pts < 30.6)
     assert few < 100 and 30 <= kept.pts_seconds < 30.6
     # While nothing is kept every bucket gets several.
-    many, (kept,) = looks(lambda pts: 30 <= pts < 30.1, 40.0)
+    many, kept = looks(lambda pts: 30 <= pts < 30.1)
     assert many > 200 and 30 <= kept.pts_seconds < 30.1
 
 
