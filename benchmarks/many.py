@@ -110,10 +110,10 @@ def commit(footage: Path, out: Path, shards: int) -> None:
     """List the clips once a shard, as each machine would, and commit made-up results of each shard's own."""
     from streamgate import Gate
     from streamgate.sharding import Shard
-    from streamgate.sinks import SourceInfo
     from streamgate.sinks.disk import DiskSink
     from streamgate.sinks.merging import write_part
     from streamgate.sources import discover
+    from streamgate.store.run import SourceInfo
 
     with Gate() as gate:
         info = gate.run_info()
@@ -150,7 +150,7 @@ def _made_up(source, writer, calibration_id):  # type: ignore[no-untyped-def]
         TrackEnd,
         TrackInfo,
     )
-    from streamgate.sinks import SourceResult
+    from streamgate.store.run import SourceResult
 
     random = np.random.default_rng(int(source.source_id[-8:], 16))
     tracks = 1 + int(random.integers(2))

@@ -6,7 +6,9 @@ Addresses in them must have passed through `redact_url` first.
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import ClassVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -56,6 +58,12 @@ class DeviceError(StreamgateError):
     """The device asked for is not available (exit 6)."""
 
     exit_code: ClassVar[int] = 6
+
+
+def display(path: str | Path) -> str:
+    """Return `path` as one printable line: bytes that are no UTF-8 and control characters become U+FFFD."""
+    text = os.fsencode(path).decode("utf-8", "replace")
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 SECRET_PARAMETERS = frozenset(

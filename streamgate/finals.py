@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from streamgate.errors import SinkError, SourceError
-from streamgate.records import SCHEMA, Record, event, missed_record
-from streamgate.sinks.images import JPEG_QUALITY, decode_crop, encode_jpeg
-from streamgate.sinks.manifest import Manifest
+from streamgate.errors import SinkError, SourceError, display
 from streamgate.sinks.redisstream import pack
-from streamgate.sources.discovery import display
+from streamgate.store.images import JPEG_QUALITY, decode_crop, encode_jpeg
+from streamgate.store.jsonlines import SCHEMA, Record
+from streamgate.store.manifest import Manifest
+from streamgate.store.records import event, missed_record
 
 _LONGEST_LINE = 1 << 20
 _LARGEST_CROP = 256 << 20

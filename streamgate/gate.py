@@ -29,9 +29,10 @@ from streamgate.runtime.scoring import FaceScorer
 from streamgate.runtime.stills import score_aligned, score_picture
 from streamgate.runtime.watchdog import MARGIN_S, within
 from streamgate.selection.steps import Infer, run_together
-from streamgate.sinks.base import IdentityInfo, RunInfo, Sink, SourceInfo, SourceResult
+from streamgate.sinks.base import Sink
 from streamgate.sources import Source, discover
 from streamgate.sources.container import stall_seconds
+from streamgate.store.run import IdentityInfo, RunInfo, SourceInfo, SourceResult
 
 Location = str | PathLike[str]
 

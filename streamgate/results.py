@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from streamgate.errors import SourceError
-from streamgate.records import SCHEMA
-from streamgate.sources.discovery import display
+from streamgate.errors import SourceError, display
+from streamgate.store.jsonlines import SCHEMA
 
 Record = dict[str, Any]
 

@@ -11,9 +11,8 @@ import pytest
 
 from streamgate.config import load_config
 from streamgate.frames import BestShot, Face, GateResult, Measure, Template, TrackEnd, TrackInfo
-from streamgate.sinks import RunInfo, SourceInfo, SourceResult
-from streamgate.sinks.base import IdentityInfo
 from streamgate.sinks.disk import DiskSink
+from streamgate.store.run import IdentityInfo, RunInfo, SourceInfo, SourceResult
 
 THRESHOLD = 0.5
 LANDMARKS = np.array([[50, 60], [150, 60], [100, 100], [60, 150], [140, 150]], np.float32)

@@ -11,11 +11,11 @@ from typing import Any, Self
 from streamgate import Gate
 from streamgate.frames import BestShot, Candidate, TrackEnd
 from streamgate.quality.heatmap import heatmap_png
-from streamgate.records import face_record
 from streamgate.service.state import LatestFace, QualityPoint, ServiceState, StreamMeter, StreamState, utc_text
-from streamgate.sinks.base import SourceInfo, SourceResult
-from streamgate.sinks.images import encode_jpeg
 from streamgate.sources import discover
+from streamgate.store.images import encode_jpeg
+from streamgate.store.records import face_record
+from streamgate.store.run import SourceInfo, SourceResult
 
 
 def show_clips(state: ServiceState, clips: Iterable[Path], gate: Gate) -> None:

@@ -16,7 +16,8 @@ from streamgate.frames import (
     TrackEnd,
     TrackInfo,
 )
-from streamgate.sinks import RunInfo, Sink, SourceInfo, SourceResult, SourceWriter
+from streamgate.sinks import Sink, SourceWriter
+from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 
 
 class Make:

@@ -19,11 +19,12 @@ from sink_values import Make, make  # noqa: F401
 from streamgate.errors import SinkError, SourceError
 from streamgate.finals import FinishedRun, unchanged
 from streamgate.frames import Encoding
-from streamgate.sinks import SinkGroup, SourceInfo
+from streamgate.sinks import SinkGroup
 from streamgate.sinks.disk import DiskSink
-from streamgate.sinks.images import decode_png, encode_png
 from streamgate.sinks.redis import RedisSink
 from streamgate.sinks.redisstream import unpack
+from streamgate.store.images import decode_png, encode_png
+from streamgate.store.run import SourceInfo
 
 
 @pytest.fixture

@@ -19,11 +19,12 @@ from sink_values import Make
 from streamgate import zoo
 from streamgate.config import load_config
 from streamgate.errors import DeliveryError, SinkError, StreamgateError, UsageError, redact_url
-from streamgate.records import redacted
-from streamgate.sinks import RunInfo, SinkGroup, SourceInfo, SourceResult, open_sink
+from streamgate.sinks import SinkGroup, open_sink
 from streamgate.sinks.disk import DiskSink
 from streamgate.sources import discover, open_source
 from streamgate.sources.live import LiveConnection, check_address
+from streamgate.store.jsonlines import redacted
+from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 from streamgate.zoo import fetching
 
 FORMS = [
@@ -215,7 +216,8 @@ def test_a_delivery_that_fails_midway_tells_no_secret(form: tuple[str, list[str]
 
 
 def test_records_and_summaries_are_clean(form: tuple[str, list[str]]) -> None:
-    from streamgate.records import dumps, source_record
+    from streamgate.store.jsonlines import dumps
+    from streamgate.store.records import source_record
 
     text, secrets = form
     url = text.format(scheme="rtsp", host="camera:554")

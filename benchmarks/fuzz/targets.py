@@ -14,14 +14,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from streamgate import config
-from streamgate.errors import SinkError, SourceError, UsageError, WeightsError, redact_url, scrub
+from streamgate.errors import SinkError, SourceError, UsageError, WeightsError, display, redact_url, scrub
+from streamgate.imagesize import image_size
 from streamgate.service.settings import ServeRequest, read_settings
 from streamgate.sinks.committed import committed_result
 from streamgate.sinks.derive import derive
-from streamgate.sinks.manifest import Manifest, differences, run_record
-from streamgate.sources.discovery import display, natural_key
-from streamgate.sources.imagesize import image_size
+from streamgate.sources.discovery import natural_key
 from streamgate.sources.naming import slug
+from streamgate.store.manifest import Manifest, differences, run_record
 from streamgate.zoo import store
 from streamgate.zoo.catalog import parse_catalog
 
@@ -93,7 +93,7 @@ def receipt(data: bytes) -> None:
 
 def manifest(data: bytes) -> None:
     """manifest.json and commits.jsonl of an output folder that somebody else may have written."""
-    from streamgate.sinks.base import RunInfo
+    from streamgate.store.run import RunInfo
 
     first, _, second = data.partition(b"\n--\n")
     house = _folder() / "out" / ".streamgate"
@@ -111,7 +111,7 @@ def manifest(data: bytes) -> None:
 
 def source_json(data: bytes) -> None:
     """source.json of a committed source, which summary.json is derived from."""
-    from streamgate.sinks.base import RunInfo
+    from streamgate.store.run import RunInfo
 
     folder = _folder() / "derived" / "clip-00000000"
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from streamgate.sources.discovery import VIDEO_SUFFIXES, display
+from streamgate.errors import display
+from streamgate.sources.discovery import VIDEO_SUFFIXES
 from streamgate.sources.naming import file_source_id
 
 

@@ -17,15 +17,14 @@ from streamgate.clips.footage import Footage, is_video, missing
 from streamgate.clips.verify import FrameScorer, merged
 from streamgate.clips.windows import Seen, Window, best_window
 from streamgate.config import Config
-from streamgate.errors import SourceError, UsageError
+from streamgate.errors import SourceError, UsageError, display
 from streamgate.exports.places import RECEIPT, adopt, new_folder
 from streamgate.frames import Face
 from streamgate.gate import Gate
-from streamgate.records import SCHEMA, Record, dumps
 from streamgate.report.folder import RunFolder
-from streamgate.sinks import files
-from streamgate.sources.discovery import display
 from streamgate.sources.file import VideoFile
+from streamgate.store import files
+from streamgate.store.jsonlines import SCHEMA, Record, dumps
 
 TRIES = 12
 """Windows of a track that are scored frame by frame before it is given up."""

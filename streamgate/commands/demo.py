@@ -10,7 +10,7 @@ import click
 from streamgate.commands.run import RunRequest, run_command
 from streamgate.errors import UsageError
 from streamgate.runtime.processes import apart
-from streamgate.sinks.files import sink_errors
+from streamgate.store.files import sink_errors
 
 if TYPE_CHECKING:
     from streamgate.frames import Array
@@ -42,7 +42,7 @@ def demo_command(out: Path, models: str, device: str, quiet: bool) -> int:
 def _render(clip: Path, quiet: bool) -> None:
     """Write the clip. Raises UsageError where the folder holds results of something else, SinkError."""
     from streamgate.demo import SECONDS, write_demo_clip
-    from streamgate.sinks.manifest import Manifest
+    from streamgate.store.manifest import Manifest
 
     portrait = _portrait()
     out = clip.parent

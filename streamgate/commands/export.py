@@ -8,12 +8,11 @@ from pathlib import Path
 
 import click
 
-from streamgate.errors import UsageError
+from streamgate.errors import UsageError, display
 from streamgate.exports.formats import write_csv, write_imagefolder, write_parquet, write_webdataset
 from streamgate.exports.places import RECEIPT, adopt
 from streamgate.results import Results
-from streamgate.sinks.manifest import Manifest
-from streamgate.sources.discovery import display
+from streamgate.store.manifest import Manifest
 
 FORMATS = ("parquet", "webdataset", "imagefolder", "csv")
 NAMES = {"parquet": "faces.parquet", "csv": "faces.csv", "webdataset": "webdataset", "imagefolder": "imagefolder"}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from streamgate.errors import display
 from streamgate.sinks.merging import merge
-from streamgate.sources.discovery import display
 
 
 def merge_command(out: Path, *, overwrite: bool, quiet: bool) -> int:

@@ -13,8 +13,8 @@ from typing import Any
 from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import SourceError, StreamgateError
 from streamgate.sharding import Shard
-from streamgate.sinks.base import RunInfo, SourceInfo, SourceResult
-from streamgate.sinks.files import Lock
+from streamgate.store.files import Lock
+from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from streamgate.errors import display
 from streamgate.people.folder import PeopleFolder, list_people
 from streamgate.people.ledger import Ledger
-from streamgate.records import Record, dumps
 from streamgate.report.write import REPORT, write_report
-from streamgate.sinks.manifest import Manifest
-from streamgate.sources.discovery import display
+from streamgate.store.jsonlines import Record, dumps
+from streamgate.store.manifest import Manifest
 
 
 def list_command(out: Path, *, as_json: bool) -> int:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from streamgate.sinks.base import SourceResult
+from streamgate.store.run import SourceResult
 
 REFRESH_S = 0.1
 """So often the bar is drawn."""

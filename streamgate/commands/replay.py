@@ -16,11 +16,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from streamgate.commands.signals import handling
-from streamgate.errors import DeliveryError, SinkError, SourceError
+from streamgate.errors import DeliveryError, SinkError, SourceError, display
 from streamgate.finals import FinishedRun, FinishedSource, unchanged
 from streamgate.sinks.courier import RETRY_SECONDS, Courier
 from streamgate.sinks.redisstream import MAXLEN, RedisStream
-from streamgate.sources.discovery import display
 
 INTERRUPTED = 130
 _NAMED = 5

@@ -9,7 +9,7 @@ import click
 from streamgate.people.ledger import Ledger
 from streamgate.report.folder import RunFolder
 from streamgate.report.write import REPORT, write_report
-from streamgate.sinks.files import Lock
+from streamgate.store.files import Lock
 from streamgate.tuning.tune import finish_pending
 
 

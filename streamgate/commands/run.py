@@ -31,10 +31,10 @@ from streamgate.commands.messages import (
 from streamgate.commands.signals import handling
 from streamgate.errors import DeliveryError, SourceError, StreamgateError
 from streamgate.runtime.processes import STOP_SIGNALS, Line, Worker
-from streamgate.sinks.base import SourceInfo, SourceResult
 from streamgate.sinks.committed import committed_result
-from streamgate.sinks.files import Lock
 from streamgate.sinks.stdout import print_records
+from streamgate.store.files import Lock
+from streamgate.store.run import SourceInfo, SourceResult
 
 if TYPE_CHECKING:
     from streamgate.commands.progress import RunDisplay

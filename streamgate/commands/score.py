@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 
 from streamgate.config import load_config
-from streamgate.errors import SinkError, SourceError, UsageError
+from streamgate.errors import SinkError, SourceError, UsageError, display
 from streamgate.frames import Array, ScoredFace
 from streamgate.gate import Gate
-from streamgate.records import dumps, score_record
-from streamgate.sinks.files import sink_errors, write_bytes
 from streamgate.sources import discover
-from streamgate.sources.discovery import display
 from streamgate.sources.images import PictureError, read_rgb
+from streamgate.store.files import sink_errors, write_bytes
+from streamgate.store.jsonlines import dumps
+from streamgate.store.records import score_record
 
 
 def score_command(

@@ -29,17 +29,18 @@ from streamgate.commands.messages import (
     Started,
 )
 from streamgate.config import Config, load_config
-from streamgate.errors import DeliveryError, SourceError, StreamgateError, UsageError, scrub
+from streamgate.errors import DeliveryError, SourceError, StreamgateError, UsageError, display, scrub
 from streamgate.finals import undelivered
 from streamgate.gate import Gate
 from streamgate.runtime.processes import Line
 from streamgate.runtime.watchdog import MARGIN_S, within
-from streamgate.sinks import RunInfo, Sink, SinkGroup, SourceInfo, SourceResult, open_sink
+from streamgate.sinks import Sink, SinkGroup, open_sink
 from streamgate.sinks.disk import DiskSink, lock_of
 from streamgate.sinks.merging import write_part
 from streamgate.sources import Source, SourceSpec, discover
 from streamgate.sources.container import stall_seconds
-from streamgate.sources.discovery import display, is_video
+from streamgate.sources.discovery import is_video
+from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 
 _TELL_S = 0.1
 """So often a source's progress is told."""

@@ -15,9 +15,9 @@ from typing import IO, Any
 from streamgate.errors import UsageError
 from streamgate.exports.places import new_file, new_folder
 from streamgate.exports.table import COLUMNS, FURTHER_CROPS, Kind, Row, row_of, texts_joined
-from streamgate.records import SCHEMA, dumps
 from streamgate.results import Record, Results
-from streamgate.sinks import files
+from streamgate.store import files
+from streamgate.store.jsonlines import SCHEMA, dumps
 
 ROWS_A_GROUP = 4096
 """Rows of a Parquet row group; also what is held in memory at once."""

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from streamgate.errors import UsageError
-from streamgate.records import dumps
-from streamgate.sinks import files
-from streamgate.sinks.manifest import Manifest
-from streamgate.sources.discovery import EXPORT_RECEIPT, display
+from streamgate.errors import UsageError, display
+from streamgate.sources.discovery import EXPORT_RECEIPT
+from streamgate.store import files
+from streamgate.store.jsonlines import dumps
+from streamgate.store.manifest import Manifest
 
 RECEIPT = EXPORT_RECEIPT
 """In a folder of ours: the format and the files that were written."""

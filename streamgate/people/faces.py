@@ -17,10 +17,10 @@ from pydantic import ValidationError
 
 from streamgate.config import KeepConfig
 from streamgate.people.persons import People, damaged, read_lines
-from streamgate.people.templates import load_identity
-from streamgate.records import SCHEMA, Record, dumps
 from streamgate.selection.duplicates import Look, NearDuplicates
-from streamgate.sinks import files
+from streamgate.store import files
+from streamgate.store.identity import load_identity
+from streamgate.store.jsonlines import SCHEMA, Record, dumps
 
 FaceKey = tuple[str, int, int]
 """Source id, track id, rank."""

@@ -12,9 +12,9 @@ from streamgate.errors import SinkError, UsageError
 from streamgate.people.faces import keep_of, read_people, write_people
 from streamgate.people.ledger import GROUPS_NAME, Ledger, TrackKey
 from streamgate.people.persons import known_people
-from streamgate.records import Record, dumps
-from streamgate.sinks import files
-from streamgate.sinks.manifest import Manifest
+from streamgate.store import files
+from streamgate.store.jsonlines import Record, dumps
+from streamgate.store.manifest import Manifest
 
 _TRACK = re.compile(r"(?:track_)?([0-9]{1,9})")
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from streamgate.errors import SinkError, UsageError
-from streamgate.records import SCHEMA, dumps
-from streamgate.sinks import files
+from streamgate.store import files
+from streamgate.store.jsonlines import SCHEMA, dumps
 
 GROUPS_NAME, DECISIONS_NAME = "persons.json", "decisions.jsonl"
 MAX_NAME = 200

@@ -18,9 +18,9 @@ from streamgate.errors import SinkError
 from streamgate.frames import Template
 from streamgate.people.ledger import Ledger, TrackKey
 from streamgate.people.linkage import Linkage, TrackSpan, link
-from streamgate.people.template import is_sure
-from streamgate.people.templates import load_identity
-from streamgate.sinks import files
+from streamgate.selection.template import is_sure
+from streamgate.store import files
+from streamgate.store.identity import load_identity
 
 
 @dataclass(frozen=True, slots=True)

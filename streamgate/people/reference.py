@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from streamgate.errors import UsageError
+from streamgate.errors import UsageError, display
 from streamgate.frames import Array, ScoredFace, Template
-from streamgate.people.template import SURE_INTER_EYE, SURE_SERFIQ, is_sure
-from streamgate.sources.discovery import display
+from streamgate.selection.template import SURE_INTER_EYE, SURE_SERFIQ, is_sure
 from streamgate.sources.images import PictureError, read_rgb
 
 OTHER_PERSON = "other_person"

@@ -17,9 +17,9 @@ from streamgate import __version__
 from streamgate.config import leaves, load_config
 from streamgate.frames import Array
 from streamgate.quality.heatmap import colours, weight
-from streamgate.records import Record
 from streamgate.report.folder import NotesShelf, RunFolder
 from streamgate.report.notes import HEAT_SIDE, HEAT_SIGNS, Point, Series, note_record, thumbnail
+from streamgate.store.jsonlines import Record
 
 QUALITY_STEP = 5
 YAW_STEP = 5

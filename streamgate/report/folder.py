@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from streamgate.errors import SinkError, SourceError
-from streamgate.records import SCHEMA, Record
 from streamgate.report.notes import NOTES_NAME
-from streamgate.sinks.manifest import Manifest
+from streamgate.store.jsonlines import SCHEMA, Record
+from streamgate.store.manifest import Manifest
 
 _FACE_KEYS = {
     "source_id": str, "track_id": int, "rank": int, "pts_seconds": (int, float), "measures": dict, "gate": dict,

@@ -20,8 +20,9 @@ import cv2
 import numpy as np
 
 from streamgate.frames import Array, BestShot, Candidate, NearMiss, TrackEnd
-from streamgate.records import SCHEMA, Record, candidate_record
-from streamgate.sinks.images import encode_jpeg
+from streamgate.store.images import encode_jpeg
+from streamgate.store.jsonlines import SCHEMA, Record
+from streamgate.store.records import candidate_record
 
 NOTES_NAME = "report.jsonl.gz"
 THUMBNAIL_SIDE = 128

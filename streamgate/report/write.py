@@ -15,12 +15,12 @@ from typing import Any
 from urllib.parse import quote
 
 from streamgate.errors import SinkError
-from streamgate.records import Record
 from streamgate.report.content import Content, FaceEntry, Group
 from streamgate.report.folder import RunFolder
 from streamgate.report.page import page_text
-from streamgate.sinks import files
-from streamgate.sinks.manifest import Manifest
+from streamgate.store import files
+from streamgate.store.jsonlines import Record
+from streamgate.store.manifest import Manifest
 
 REPORT = "report.html"
 PAGES = "report"

@@ -22,9 +22,9 @@ from streamgate.networks.ifqa import CROP_SIDE as IFQA_SIDE
 from streamgate.networks.recognizer import CROP_SIDE as ALIGNED_SIDE
 from streamgate.selection.spill import PictureStore
 from streamgate.selection.steps import Ask, Infer, Steps, run_together
-from streamgate.sinks.images import decode, encode
 from streamgate.sources import Source
 from streamgate.sources.picture import picture_of_rgb
+from streamgate.store.images import decode, encode
 
 _EARLIER_S = (0.0, 1.0, 10.0)
 """How much before the wanted frame a source is entered, one after the other, until the frame is found."""

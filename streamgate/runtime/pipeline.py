@@ -22,9 +22,10 @@ from streamgate.runtime.prefetch import prefetch
 from streamgate.runtime.scoring import FaceScorer
 from streamgate.runtime.watchdog import MARGIN_S, within
 from streamgate.selection.steps import Infer
-from streamgate.sinks.base import Sink, SourceInfo, SourceResult
+from streamgate.sinks.base import Sink
 from streamgate.sources import Source
 from streamgate.sources.container import stall_seconds
+from streamgate.store.run import SourceInfo, SourceResult
 
 AHEAD = 12
 """Decoded frames that may wait for analysis: enough to decode on while a few faces are scored."""

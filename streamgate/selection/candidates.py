@@ -16,13 +16,13 @@ import numpy as np
 
 from streamgate.config import Config
 from streamgate.frames import Candidate, Face, Frame, Picture
-from streamgate.people.template import TemplateSum
 from streamgate.quality.proxy import yaw_proxy
 from streamgate.selection.glimpses import Glimpse, Held
 from streamgate.selection.keeper import Keeper
 from streamgate.selection.nearmisses import NearMisses
 from streamgate.selection.poses import PoseBins
 from streamgate.selection.steps import Ask, CandidateScorer, Floor, Steps, no_floor, together
+from streamgate.selection.template import TemplateSum
 
 RETRIES = 3
 """Further faces of a bucket that are tried where one fails early (a bad pose, say); none while bucket after bucket

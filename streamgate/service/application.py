@@ -11,12 +11,12 @@ from urllib.parse import parse_qs
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
-from streamgate.records import dumps
 from streamgate.service.auth import SESSION_COOKIE, SESSION_SECONDS, Access, Throttle
 from streamgate.service.events import EventStreams, streams_record
 from streamgate.service.guard import client_of
 from streamgate.service.metrics import Exposition
 from streamgate.service.state import LATEST_FACES, LatestFace, ServiceState
+from streamgate.store.jsonlines import dumps
 
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _FORM_LIMIT = 4096

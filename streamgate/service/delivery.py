@@ -17,13 +17,14 @@ from typing import Self, TypeVar
 
 from streamgate.errors import SinkError
 from streamgate.frames import BestShot
-from streamgate.records import Record, event
 from streamgate.service.framequeue import Moment
 from streamgate.service.meters import Metric, Sample
 from streamgate.service.state import ServiceState
 from streamgate.sinks.livefolder import LiveFolder
 from streamgate.sinks.redisstream import RedisStream, pack
 from streamgate.sinks.spool import Item, Spool
+from streamgate.store.jsonlines import Record
+from streamgate.store.records import event
 
 _INBOX = 256
 """Packed events that may wait for the spool, some 60 kB each."""

@@ -6,9 +6,9 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
-from streamgate.records import dumps
 from streamgate.service.hub import EventHub, HubEvent
 from streamgate.service.state import ServiceState
+from streamgate.store.jsonlines import dumps
 
 MAX_LISTENERS = 512
 """Browsers that may listen at once; one more is told to come back later."""

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from streamgate.config import Config
 from streamgate.frames import BestShot, Candidate, TrackEnd
 from streamgate.quality.heatmap import heatmap_png
-from streamgate.records import Record, face_record, missed_record, track_record
 from streamgate.runtime.analysis import Analysis
 from streamgate.runtime.following import Follower
 from streamgate.runtime.following import Moment as FrameMoment
@@ -25,8 +24,10 @@ from streamgate.selection.steps import Infer
 from streamgate.service.delivery import LiveEvent
 from streamgate.service.framequeue import Arrivals, FrameQueue, Moment
 from streamgate.service.state import LatestFace, QualityPoint, ServiceState, utc_text
-from streamgate.sinks.images import JPEG_QUALITY, encode_jpeg
 from streamgate.sinks.livefolder import LiveFolder
+from streamgate.store.images import JPEG_QUALITY, encode_jpeg
+from streamgate.store.jsonlines import Record
+from streamgate.store.records import face_record, missed_record, track_record
 
 if TYPE_CHECKING:
     from streamgate.service.streams import StreamCounts

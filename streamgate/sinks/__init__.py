@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from streamgate.errors import UsageError, redact_url
-from streamgate.sinks.base import RunInfo, Sink, SourceInfo, SourceResult, SourceWriter
+from streamgate.sinks.base import Sink, SourceWriter
 from streamgate.sinks.group import SinkGroup
+from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 
 __all__ = ["RunInfo", "Sink", "SinkGroup", "SourceInfo", "SourceResult", "SourceWriter", "open_sink"]
 

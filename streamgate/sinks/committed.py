@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from streamgate.errors import SinkError
-from streamgate.sinks import files
-from streamgate.sinks.base import TOTALS, SourceInfo, SourceResult
+from streamgate.store import files
+from streamgate.store.run import TOTALS, SourceInfo, SourceResult
 
 
 def read_source(path: Path) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from streamgate.records import dumps
-from streamgate.sinks import files
+from streamgate.store import files
+from streamgate.store.jsonlines import dumps
 
 _NAME = "delivered.jsonl"
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from streamgate.people.faces import keep_of, write_people
 from streamgate.people.persons import find_people
-from streamgate.people.templates import remove_templates
-from streamgate.records import dumps, source_record, summary_record
-from streamgate.sinks import files
-from streamgate.sinks.base import RunInfo, SourceResult
 from streamgate.sinks.committed import read_source
+from streamgate.store import files
+from streamgate.store.identity import remove_templates
+from streamgate.store.jsonlines import dumps
+from streamgate.store.records import source_record, summary_record
+from streamgate.store.run import RunInfo, SourceResult
 
 
 def derive(

@@ -20,6 +20,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from gzip import GzipFile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,18 +29,18 @@ from streamgate.errors import SinkError, SourceError, UsageError
 from streamgate.frames import Candidate, TrackEnd
 from streamgate.people.faces import keep_of
 from streamgate.people.ledger import Ledger, remove_ledger
-from streamgate.people.templates import SourceIdentity, remove_templates, save_identity
-from streamgate.records import candidate_record, dumps, face_record, image_path, source_record, track_record
 from streamgate.report.notes import NOTES_NAME, SourceNotes
-from streamgate.sinks import files
-from streamgate.sinks.base import RunInfo, SourceInfo, SourceResult
 from streamgate.sinks.committed import committed_result
 from streamgate.sinks.delivered import remove_delivered
 from streamgate.sinks.derive import derive
-from streamgate.sinks.images import encode
-from streamgate.sinks.lines import GzipLines
-from streamgate.sinks.manifest import DERIVED, Manifest, differences, run_record
-from streamgate.sinks.shelf import Shelf
+from streamgate.store import files
+from streamgate.store.identity import SourceIdentity, remove_templates, save_identity
+from streamgate.store.images import encode
+from streamgate.store.jsonlines import dumps, new_gzip
+from streamgate.store.manifest import DERIVED, Manifest, differences, run_record
+from streamgate.store.records import candidate_record, face_record, image_path, source_record, track_record
+from streamgate.store.run import RunInfo, SourceInfo, SourceResult
+from streamgate.store.sorter import KeyedSorter
 
 _RESERVED = frozenset({*DERIVED, "report.html", "report", "shards", "clips", "exports"})
 """Names directly in OUT that a source may not have: they are, or will be, ours."""
@@ -333,23 +334,23 @@ class _DiskWriter:
         keep = keep_of(sink._run.config)
         self._compares = keep is not None and keep.per == "person"
         self._ended = False
-        self._candidates: GzipLines | None = None
+        self._candidates: GzipFile | None = None
         self._notes = SourceNotes() if report else None
         with files.sink_errors(folder):
             folder.mkdir()
-            self._faces = Shelf(folder.parent)
-            self._tracks = Shelf(folder.parent)
-            self._noted = Shelf(folder.parent)
+            self._faces = KeyedSorter(folder.parent)
+            self._tracks = KeyedSorter(folder.parent)
+            self._noted = KeyedSorter(folder.parent)
             if candidates:
                 self._names.append("candidates.jsonl.gz")
-                self._candidates = GzipLines(folder / "candidates.jsonl.gz")
+                self._candidates = new_gzip(folder / "candidates.jsonl.gz")
 
     def evaluated(self, candidate: Candidate) -> None:
         """Stream the candidate to candidates.jsonl.gz; the caller's order must not depend on chance."""
         if self._notes is not None:
             self._notes.evaluated(candidate)
         if self._candidates is not None:
-            line = dumps(candidate_record(candidate, self._source.source_id)).encode()
+            line = dumps(candidate_record(candidate, self._source.source_id)).encode() + b"\n"
             with files.sink_errors(self._folder):
                 self._candidates.write(line)
 
@@ -366,7 +367,7 @@ class _DiskWriter:
                 self._faces.put((track_id, shot.rank), dumps(face_record(shot, path)).encode() + b"\n")
             self._tracks.put((track_id, 0), dumps(track_record(ended)).encode() + b"\n")
             if self._notes is not None:
-                self._noted.put((track_id, 0), dumps(self._notes.track(ended)).encode())
+                self._noted.put((track_id, 0), dumps(self._notes.track(ended)).encode() + b"\n")
         # Whoever keeps no face is nobody's: nothing biometric is kept of them.
         if ended.shots and self._sink._run.identity.wanted:
             if ended.template is not None:
@@ -396,7 +397,7 @@ class _DiskWriter:
             self._end()
             files.remove_tree(self._folder)
 
-    def _write(self, name: str, data: bytes | Shelf) -> None:
+    def _write(self, name: str, data: bytes | KeyedSorter) -> None:
         path = self._folder / name
         path.parent.mkdir(exist_ok=True)
         with open(path, "xb") as file:
@@ -405,7 +406,7 @@ class _DiskWriter:
         self._names.append(name)
 
     def _write_notes(self) -> None:
-        with GzipLines(self._folder / NOTES_NAME) as target:
+        with new_gzip(self._folder / NOTES_NAME) as target:
             for line in self._noted.in_order():
                 target.write(line)
         self._names.append(NOTES_NAME)

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from streamgate.errors import DeliveryError
-from streamgate.sinks.base import Sink, SourceInfo, SourceResult, SourceWriter
+from streamgate.sinks.base import Sink, SourceWriter
+from streamgate.store.run import SourceInfo, SourceResult
 
 if TYPE_CHECKING:
     from streamgate.frames import Candidate, TrackEnd

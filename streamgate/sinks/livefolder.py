@@ -22,9 +22,9 @@ from typing import Self
 
 from streamgate.errors import SinkError
 from streamgate.frames import BestShot
-from streamgate.records import Record, dumps
-from streamgate.sinks import files
-from streamgate.sinks.images import encode_png
+from streamgate.store import files
+from streamgate.store.images import encode_png
+from streamgate.store.jsonlines import Record, dumps
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _RECORDS = "faces.jsonl"

@@ -9,17 +9,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from streamgate.errors import SinkError, SourceError, UsageError
+from streamgate.errors import SinkError, SourceError, UsageError, display
 from streamgate.people.ledger import GROUPS_NAME
-from streamgate.people.templates import load_identity, remove_templates
-from streamgate.records import SCHEMA, dumps, redacted
 from streamgate.sharding import MOST, SHARDS, Shard
-from streamgate.sinks import files
-from streamgate.sinks.base import IdentityInfo, RunInfo, SourceInfo, SourceResult
 from streamgate.sinks.committed import committed_result, is_source_record
 from streamgate.sinks.disk import DiskSink, lock_of
-from streamgate.sinks.manifest import Manifest, differences, run_record
-from streamgate.sources.discovery import display
+from streamgate.store import files
+from streamgate.store.identity import load_identity, remove_templates
+from streamgate.store.jsonlines import SCHEMA, dumps, redacted
+from streamgate.store.manifest import Manifest, differences, run_record
+from streamgate.store.run import IdentityInfo, RunInfo, SourceInfo, SourceResult
 
 _PART = "shard.json"
 _UNCOMMITTED = ("failed", "crashed", "duplicate", "not_started")

@@ -14,13 +14,13 @@ from typing import Protocol, Self
 
 from streamgate.errors import DeliveryError, SinkError
 from streamgate.frames import Candidate, TrackEnd
-from streamgate.records import event, face_record, missed_record, track_record
-from streamgate.sinks.base import RunInfo, SourceInfo, SourceResult
 from streamgate.sinks.courier import RETRY_SECONDS, Courier, Outcome
 from streamgate.sinks.delivered import Delivered
-from streamgate.sinks.images import JPEG_QUALITY, encode_jpeg
 from streamgate.sinks.redisstream import MAXLEN, STREAM, RedisStream, pack
-from streamgate.sinks.shelf import Shelf
+from streamgate.store.images import JPEG_QUALITY, encode_jpeg
+from streamgate.store.records import event, face_record, missed_record, track_record
+from streamgate.store.run import RunInfo, SourceInfo, SourceResult
+from streamgate.store.sorter import KeyedSorter
 
 _NAMED = 3
 """Sources that a message names."""
@@ -47,7 +47,7 @@ Recover = Callable[[Container[str]], Iterable[Recovered]]
 class RedisSink:
     """Sends one event a kept face, and one of rank 0 for a track that keeps nothing, when its source commits.
 
-    Events of a source wait as JSON and JPEG on a `Shelf` (2 MiB of memory, then a temporary file) and leave
+    Events of a source wait as JSON and JPEG on a `KeyedSorter` (2 MiB of memory, then a temporary file) and leave
     sorted by (track, rank), in pipelines of at most 64 events or 4 MiB. Delivery is at least once: after a
     lost answer a chunk goes again, `id` de-duplicates.
 
@@ -147,7 +147,7 @@ class RedisSink:
                 outcome = Outcome(outcome.sent, f"the results are damaged ({damages[0]})")
             self._note(SourceInfo(source.location, source.source_id), outcome, source.finals)
 
-    def _send(self, events: Shelf, source: SourceInfo) -> None:
+    def _send(self, events: KeyedSorter, source: SourceInfo) -> None:
         """Deliver a source's events in order; what is not taken is noted."""
         with self._mutex:
             now = time.monotonic()
@@ -245,7 +245,7 @@ class _RedisWriter:
         self._source = source
         self._calibration_id = calibration_id
         self._jpeg_quality = jpeg_quality
-        self._events = Shelf()
+        self._events = KeyedSorter()
         self._count = 0
         self._problem: str | None = None
 

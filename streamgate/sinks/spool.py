@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from streamgate.errors import SinkError
-from streamgate.sinks import files
+from streamgate.store import files
 
 _FRAME = struct.Struct(">4sIIQ")  # mark, length, CRC-32 of number and data, number
 _MARK = b"SGE1"

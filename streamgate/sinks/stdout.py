@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from streamgate.errors import SinkError
-from streamgate.sinks import files
+from streamgate.store import files
 
 
 def print_records(out: Path, source_id: str, stream: BinaryIO | None = None) -> None:

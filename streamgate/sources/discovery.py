@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from streamgate.errors import SourceError, UsageError, redact_url
+from streamgate.errors import SourceError, UsageError, display, redact_url
 from streamgate.sources.base import Source
 from streamgate.sources.container import open_video
 from streamgate.sources.file import VideoFile
@@ -123,12 +123,6 @@ def discover(
     for given in inputs:
         finder.add(os.fspath(given))
     return finder.finish()
-
-
-def display(path: str | Path) -> str:
-    """Return `path` as one printable line: bytes that are no UTF-8 and control characters become U+FFFD."""
-    text = os.fsencode(path).decode("utf-8", "replace")
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def is_live(location: str) -> bool:

@@ -14,9 +14,9 @@ import numpy as np
 
 from streamgate.errors import SourceError, StreamgateError, UsageError
 from streamgate.frames import Array, Frame
+from streamgate.imagesize import MAX_PIXELS, image_size
 from streamgate.sources.base import Guide, SourceStats
 from streamgate.sources.container import unreadable
-from streamgate.sources.imagesize import MAX_PIXELS, image_size
 from streamgate.sources.naming import folder_source_id, slug
 from streamgate.sources.picture import picture_of_rgb
 

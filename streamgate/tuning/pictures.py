@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from streamgate.records import Record, dumps
-from streamgate.sinks import files
+from streamgate.store import files
+from streamgate.store.jsonlines import Record, dumps
 from streamgate.tuning.staging import carry
 
 FOLDER = "spares"

@@ -9,8 +9,8 @@ from typing import Any
 from streamgate.config import Config, differing_keys, stored_config, with_settings
 from streamgate.errors import SourceError, UsageError
 from streamgate.quality.calibration import Calibration, calibration_id, measure_set
-from streamgate.records import Record
-from streamgate.sinks.base import RunInfo
+from streamgate.store.jsonlines import Record
+from streamgate.store.run import RunInfo
 
 SECTIONS = ("gate", "fusion", "keep", "smoothing", "measures")
 """Sections of the configuration that judging and picking anew can follow; all else decides what was looked at."""

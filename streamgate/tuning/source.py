@@ -12,15 +12,15 @@ import numpy as np
 
 from streamgate.errors import SourceError
 from streamgate.frames import BestShot, Candidate, TrackEnd, TrackInfo
-from streamgate.records import Record, candidate_record, dumps, face_record, image_path
 from streamgate.report.notes import NOTES_NAME, Point, Series, miss_note, note_record, shot_note
 from streamgate.runtime.scoring import FaceScorer
 from streamgate.runtime.shots import best_shot
 from streamgate.selection.keeper import Ranked
 from streamgate.selection.nearmisses import NearMisses, distance_from_passing
-from streamgate.sinks.images import encode
-from streamgate.sinks.lines import GzipLines
 from streamgate.sources.discovery import VIDEO_SUFFIXES
+from streamgate.store.images import encode
+from streamgate.store.jsonlines import Record, dumps, new_gzip
+from streamgate.store.records import candidate_record, face_record, image_path
 from streamgate.tuning.footage import Footage
 from streamgate.tuning.judging import Judge
 from streamgate.tuning.picking import TrackFaces
@@ -119,7 +119,7 @@ class SourceTuning:
             names += written
             faces += [dumps(record).encode() + b"\n" for record in records]
             if self._stored.notes:
-                notes.append(dumps(self._note(track_id, shots)).encode())
+                notes.append(dumps(self._note(track_id, shots)).encode() + b"\n")
         tracks = [dumps(self._track_record(track_id)).encode() + b"\n" for track_id in sorted(self._stored.tracks)]
         scored = sum(self._info(track_id).frames_scored for track_id in self._stored.tracks)
         source = tuned_totals(self._stored.record, self.outcome.rejected, kept=self.outcome.kept, scored=scored)
@@ -131,7 +131,7 @@ class SourceTuning:
             (folder / name).write_bytes(data)
             names.append(name)
         if self._stored.notes:
-            with GzipLines(folder / NOTES_NAME) as target:
+            with new_gzip(folder / NOTES_NAME) as target:
                 for line in notes:
                     target.write(line)
             names.append(NOTES_NAME)
@@ -283,12 +283,13 @@ class SourceTuning:
         now = {
             (face.track_id, face.pts_seconds): face for found in self._stored.faces.values() for face in found
         }
-        with GzipLines(folder / CANDIDATES) as target:
+        with new_gzip(folder / CANDIDATES) as target:
             for line, before in candidate_lines(self._stored.folder):
                 face = now[before.track_id, before.pts_seconds]
                 same = _verdict(face) == _verdict(before) and face.measures == before.measures
                 stands = line.rstrip(b"\n")
-                target.write(stands if same else dumps(candidate_record(face, self._stored.source_id)).encode())
+                changed = dumps(candidate_record(face, self._stored.source_id)).encode()
+                target.write((stands if same else changed) + b"\n")
         return CANDIDATES
 
     def _write_track(self, folder: Path, track_id: int) -> tuple[list[Record], list[Record], list[str]]:

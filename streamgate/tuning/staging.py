@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from streamgate.errors import SinkError
-from streamgate.records import SCHEMA, Record, dumps
-from streamgate.sinks import files
-from streamgate.sinks.manifest import Manifest
+from streamgate.store import files
+from streamgate.store.jsonlines import SCHEMA, Record, dumps
+from streamgate.store.manifest import Manifest
 
 _READY = "ready.json"
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from streamgate.errors import SourceError
 from streamgate.frames import MEASURE_NAMES, Candidate, Evidence, Face, GateResult, Measure, Pose, Status
-from streamgate.records import SCHEMA, Record
 from streamgate.report.notes import NOTES_NAME
+from streamgate.store.jsonlines import SCHEMA, Record
 
 CANDIDATES = "candidates.jsonl.gz"
 SPARES = "spares.jsonl"

@@ -13,10 +13,10 @@ from streamgate.errors import SinkError, SourceError
 from streamgate.people.ledger import GROUPS_NAME, Ledger
 from streamgate.report.folder import RunFolder
 from streamgate.report.write import REPORT, write_report
-from streamgate.sinks import files
-from streamgate.sinks.base import IdentityInfo, RunInfo, SourceInfo, SourceResult
 from streamgate.sinks.derive import derive
-from streamgate.sinks.manifest import Manifest, run_record
+from streamgate.store import files
+from streamgate.store.manifest import Manifest, run_record
+from streamgate.store.run import IdentityInfo, RunInfo, SourceInfo, SourceResult
 from streamgate.tuning.footage import Footage
 from streamgate.tuning.settings import Tuning, tuning_of
 from streamgate.tuning.source import Outcome, SourceTuning

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="fi
 
 DIE_AT_COMMIT = """
 import os, signal, sys
-from streamgate.sinks import files
+from streamgate.store import files
 
 rename = files.rename_folder
 
@@ -140,7 +140,7 @@ def test_a_run_that_is_killed_in_a_commit_is_resumed(
 
 
 def test_a_worker_that_dies_before_it_reads_anything_ends_the_run(clips: list[Path], tmp_path: Path) -> None:
-    code = "import os\nfrom streamgate.sinks import files\nfiles.Lock.acquire = lambda lock: os.abort()"
+    code = "import os\nfrom streamgate.store import files\nfiles.Lock.acquire = lambda lock: os.abort()"
     result, _, err = Running([*clips, "-o", tmp_path / "out"], code=code).end()
     assert result == 1 and "died 2 times without reading anything (killed by signal 6, SIGABRT" in err, err
 

@@ -178,7 +178,7 @@ def test_a_full_disk_at_resuming_costs_nothing(
 
 DIE_WHILE_REMOVING = """
 import os, signal
-from streamgate.sinks import files
+from streamgate.store import files
 
 remove = files.remove_listed
 

@@ -19,7 +19,7 @@ from streamgate.networks import Networks
 from streamgate.people.folder import PeopleFolder, list_people, track_of
 from streamgate.people.ledger import DECISIONS_NAME, GROUPS_NAME, Ledger
 from streamgate.people.persons import find_people
-from streamgate.people.templates import load_identity
+from streamgate.store.identity import load_identity
 
 ANN, BOB, EVE = 0, 1, 2
 

@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 
 from streamgate.errors import SinkError, SourceError, UsageError
-from streamgate.sinks import SourceInfo, files
 from streamgate.sinks.disk import DiskSink
-from streamgate.sinks.manifest import Manifest
+from streamgate.store import files
+from streamgate.store.manifest import Manifest
+from streamgate.store.run import SourceInfo
 
 if TYPE_CHECKING:
     from sink_values import Make
@@ -414,7 +415,7 @@ def test_a_lock_that_only_a_dying_process_holds_is_waited_for(tmp_path: Path) ->
     ended = subprocess.Popen(["true"])
     ended.wait()
     code = (
-        "import sys, time; from pathlib import Path; from streamgate.sinks.files import Lock\n"
+        "import sys, time; from pathlib import Path; from streamgate.store.files import Lock\n"
         "Lock(Path(sys.argv[1]), holder=int(sys.argv[2])).acquire(); print(flush=True); time.sleep(1)"
     )
     holder = subprocess.Popen(
@@ -469,7 +470,7 @@ def test_a_manifest_cannot_lead_reading_outside(tmp_path: Path, make: Make) -> N
 
 
 def test_differences_between_runs_are_named(make: Make) -> None:
-    from streamgate.sinks.manifest import differences, run_record
+    from streamgate.store.manifest import differences, run_record
 
     record = json.loads(json.dumps(run_record(make.run())))
     assert differences(record, run_record(make.run())) == []

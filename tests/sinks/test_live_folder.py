@@ -15,8 +15,8 @@ import pytest
 
 from streamgate.errors import SinkError
 from streamgate.frames import BestShot
-from streamgate.records import face_record
 from streamgate.sinks.livefolder import LiveFolder
+from streamgate.store.records import face_record
 
 MOMENT = datetime(2026, 3, 4, 23, 59, 59, tzinfo=UTC)
 

@@ -458,9 +458,9 @@ def test_a_user_who_may_only_add_is_enough(make: Make, start_redis: Start) -> No
 def test_no_room_for_waiting_events_costs_only_them(
     make: Make, start_redis: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from streamgate.sinks.shelf import Shelf
+    from streamgate.store.sorter import KeyedSorter
 
-    def full(self: Shelf, key: tuple[int, int], data: bytes) -> None:
+    def full(self: KeyedSorter, key: tuple[int, int], data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
     server = start_redis()
@@ -469,7 +469,7 @@ def test_no_room_for_waiting_events_costs_only_them(
         with monkeypatch.context() as patched:
             writer.track(make.ended("a", 1, kept=2))
             # The disk sink's shelf has room; only what waits for Redis has none.
-            patched.setattr(Shelf, "put", full)
+            patched.setattr(KeyedSorter, "put", full)
             writer._writers[1].track(make.ended("a", 2))
         writer._writers[0].track(make.ended("a", 2))
         writer.commit(make.result("a"))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from streamgate.errors import SinkError
-from streamgate.sinks import files
-from streamgate.sinks.manifest import Manifest
+from streamgate.store import files
+from streamgate.store.manifest import Manifest
 from streamgate.tuning.staging import Staging
 
 

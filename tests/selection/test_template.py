@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from streamgate.frames import Candidate, Evidence, Face, GateResult, Measure
-from streamgate.people.template import TemplateSum, is_sure
+from streamgate.selection.template import TemplateSum, is_sure
 
 
 def face(vector: list[float], serfiq: float = 90, yaw: float = 100, eyes: float = 60, reasons: tuple = ()) -> Candidate:

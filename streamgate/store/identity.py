@@ -14,7 +14,7 @@ import numpy as np
 
 from streamgate.errors import SinkError
 from streamgate.frames import Array, Template
-from streamgate.sinks import files
+from streamgate.store import files
 
 FOLDER = "identity"
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from hostile_pictures import giant_png
+from streamgate.imagesize import image_size
 from streamgate.sources.images import PictureError, read_rgb
-from streamgate.sources.imagesize import image_size
 
 PIL = pytest.importorskip("PIL.Image", reason="Pillow makes the pictures")
 

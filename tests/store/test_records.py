@@ -22,9 +22,9 @@ from streamgate.frames import (
     TrackEnd,
     TrackInfo,
 )
-from streamgate.records import (
+from streamgate.store.jsonlines import dumps
+from streamgate.store.records import (
     candidate_record,
-    dumps,
     event,
     face_record,
     image_path,
@@ -34,7 +34,7 @@ from streamgate.records import (
     summary_record,
     track_record,
 )
-from streamgate.sinks import RunInfo, SourceInfo, SourceResult
+from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 
 FACE_KEYS = [
     "schema", "id", "source", "source_id", "track_id", "person_id", "rank", "frame_index", "pts_seconds",

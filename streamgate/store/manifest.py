@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from streamgate.errors import SinkError
-from streamgate.records import SCHEMA, dumps, redacted
-from streamgate.sinks import files
-from streamgate.sinks.base import RunInfo
+from streamgate.store import files
+from streamgate.store.jsonlines import SCHEMA, dumps, redacted
+from streamgate.store.run import RunInfo
 
 DERIVED = ("faces.jsonl", "persons.jsonl", "summary.json")
 """Files directly in OUT that follow from the committed sources."""

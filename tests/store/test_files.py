@@ -1,4 +1,4 @@
-"""Atomic writes and the shelf."""
+"""Atomic writes, the lock and the sorter."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from streamgate.errors import SinkError
-from streamgate.sinks import files
-from streamgate.sinks.shelf import Shelf
+from streamgate.store import files
+from streamgate.store.sorter import KeyedSorter
 
 
 def test_a_failing_write_keeps_the_old_file_whole(tmp_path: Path) -> None:
@@ -69,12 +69,12 @@ def test_the_lock_frees_when_released(tmp_path: Path) -> None:
     second.release()
 
 
-def test_the_shelf_gives_back_in_key_order_past_its_memory(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path)
+def test_the_sorter_gives_back_in_key_order_past_its_memory(tmp_path: Path) -> None:
+    sorter = KeyedSorter(tmp_path)
     items = {(track, rank): bytes([track, rank]) * 300_000 for track in (3, 1, 2) for rank in (2, 1)}
     for key, data in items.items():
-        shelf.put(key, data)
-    assert list(shelf.in_order()) == [items[key] for key in sorted(items)]
-    assert len(shelf) == 6 and os.listdir(tmp_path) == []
-    shelf.close()
-    shelf.close()
+        sorter.put(key, data)
+    assert list(sorter.in_order()) == [items[key] for key in sorted(items)]
+    assert len(sorter) == 6 and os.listdir(tmp_path) == []
+    sorter.close()
+    sorter.close()

@@ -12,9 +12,7 @@ that equal runs give equal bytes:
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -35,17 +33,11 @@ from streamgate.frames import (
     TrackEnd,
     TrackInfo,
 )
-from streamgate.sinks.base import TOTALS
+from streamgate.store.jsonlines import SCHEMA, Record, dumps, redacted
+from streamgate.store.run import TOTALS
 
 if TYPE_CHECKING:
-    from streamgate.sinks.base import RunInfo, SourceResult
-
-SCHEMA = 1
-"""Version of every shape here; a reader refuses a number that it does not know."""
-
-Record = dict[str, Any]
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
+    from streamgate.store.run import RunInfo, SourceResult
 
 
 def face_record(shot: BestShot, image: str | None) -> Record:
@@ -301,38 +293,6 @@ def summary_record(
         "config": redacted(run.config),
         "timing": {"run": _timing(timing), "sources": times},
     }
-
-
-def redacted(value: Any) -> Any:
-    """`value` (nested mappings, sequences, plain values) with every URL in its strings redacted."""
-    if isinstance(value, str):
-        return scrub(value)
-    if isinstance(value, Mapping):
-        return {str(key): redacted(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [redacted(item) for item in value]
-    return value
-
-
-def dumps(record: Mapping[str, Any], *, pretty: bool = False) -> str:
-    """One JSON text, keys in their own order, not ASCII-escaped; compact, or indented for people.
-
-    The text always encodes to UTF-8: a byte of a file name that is not UTF-8 reads `\\xff`. Raises ValueError
-    for NaN or infinity.
-    """
-    text = json.dumps(
-        record,
-        ensure_ascii=False,
-        allow_nan=False,
-        indent=2 if pretty else None,
-        separators=None if pretty else (",", ":"),
-    )
-    return _SURROGATE.sub(_spelled_out, text)
-
-
-def _spelled_out(match: re.Match[str]) -> str:
-    byte = ord(match.group()) - 0xDC00
-    return f"\\\\x{byte:02x}" if 0x80 <= byte <= 0xFF else "�"
 
 
 def _number(value: float | None, decimals: int) -> float | None:

@@ -1,4 +1,4 @@
-"""A shelf of keyed bytes that is read back in key order and holds little memory however much is put on it."""
+"""Keyed bytes sorted by key in bounded memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 _MEMORY_LIMIT = 2 << 20
 
 
-class Shelf:
+class KeyedSorter:
     """Tracks end in any order; records and events leave sorted.
 
     The bytes lie in memory up to 2 MiB, then in an unnamed temporary file in `folder` (the system's when

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from streamgate.frames import Array, Encoding
-from streamgate.sources.imagesize import image_size
+from streamgate.imagesize import image_size
 
 JPEG_QUALITY = 92
 """Of the JPEG in a `final` event."""
