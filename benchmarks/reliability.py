@@ -2,7 +2,7 @@
 
 python benchmarks/reliability.py                    # everything, some ten minutes
 python benchmarks/reliability.py --only inputs      # one section: inputs, flips, outputs, crashes, weights, redis,
-                                                    # secrets
+                                                    # service, secrets
 
 Needs the weights (STREAMGATE_MODELS or ../shared/weights), for `flips` and `weights` the files of ../shared as well;
 `crashes` too; `outputs` and a row of `weights` and of `crashes` need root, to mount small file systems.
@@ -31,6 +31,7 @@ from common import SHARED, Machine, say, write_section  # noqa: E402
 from kills import crashes  # noqa: E402
 from reliability_redis import redis_faults  # noqa: E402
 from reliability_rows import Row, run, table, told  # noqa: E402
+from reliability_service import service_faults  # noqa: E402
 
 import hostile_pictures  # noqa: E402
 import hostile_videos  # noqa: E402
@@ -337,6 +338,7 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "crashes": killed,
     "weights": weights,
     "redis": redis_faults,
+    "service": service_faults,
     "secrets": secrets,
 }
 

@@ -7,15 +7,15 @@ reads there is what runs. A key that does not exist is an error naming the neare
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from streamgate.errors import UsageError
+from streamgate.errors import UsageError, one_line
 from streamgate.frames import MEASURE_NAMES
+from streamgate.tomltext import NotToml, parse_toml, read_toml
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -379,16 +379,14 @@ def _read_preset(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     path = Path(preset) if preset.endswith(".toml") or "/" in preset else presets_folder() / f"{preset}.toml"
     if str(path) in seen:
         raise UsageError(f"preset {preset}: it extends itself")
+    if len(seen) > _MAX_CHAIN:
+        raise UsageError(f"preset {preset}: it extends more than {_MAX_CHAIN} others, one after the other")
     try:
-        own = tomllib.loads(path.read_text(encoding="utf-8"))
+        own = read_toml(path, f"preset {path}")
     except FileNotFoundError:
         near = difflib.get_close_matches(preset, preset_names(), 1, 0.4)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(preset_names())}, or a .toml file"
-        raise UsageError(f"there is no preset {preset!r}: {hint}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"preset {path}: not valid TOML: {error}") from None
-    except OSError as error:
-        raise UsageError(f"preset {path} cannot be read: {error.strerror}") from None
+        raise UsageError(f"there is no preset {one_line(preset)!r}: {hint}") from None
     base_name = own.pop("extends", None if path == presets_folder() / "studio.toml" else "studio")
     if base_name is None:
         return own
@@ -396,8 +394,12 @@ def _read_preset(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         raise UsageError(f"preset {path}: extends must be a preset's name")
     tree = _read_preset(base_name, (*seen, str(path)))
     for key, value in leaves(own):
-        _assign(tree, key, value, f"preset {path}: {key}")
+        _assign(tree, key, value, f"preset {path}: {one_line(key, 80)}")
     return tree
+
+
+_MAX_CHAIN = 8
+"""Presets that extend one another."""
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -413,7 +415,7 @@ def _lay_over(tree: dict[str, Any], settings: Iterable[str], flags: Mapping[str,
     """Set `key=value` texts and then named flags in `tree`. Raises UsageError."""
     for setting in settings:
         key, value = _parse_setting(setting)
-        _assign(tree, key, value, f"--set {setting}")
+        _assign(tree, key, value, f"--set {one_line(setting, 80)}")
     for key, value in (flags or {}).items():
         if value is not None:
             _assign(tree, key, value, key)
@@ -422,10 +424,10 @@ def _lay_over(tree: dict[str, Any], settings: Iterable[str], flags: Mapping[str,
 def _parse_setting(setting: str) -> tuple[str, Any]:
     key, equals, text = setting.partition("=")
     if not equals or not key.strip():
-        raise UsageError(f"--set {setting}: write it as key=value, for example --set gate.max_yaw=20")
+        raise UsageError(f"--set {one_line(setting, 80)}: write it as key=value, for example --set gate.max_yaw=20")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = parse_toml(f"value = {text}", f"--set {one_line(setting, 80)}")["value"]
+    except NotToml:
         value = text.strip()
     return key.strip(), value
 
@@ -438,7 +440,7 @@ def _assign(tree: dict[str, Any], key: str, value: Any, what: str) -> None:
         )
         full = next((name for name in known if near and name.endswith(near[0])), None)
         hint = f"did you mean {full}?" if full else f"sections are {', '.join(tree)}"
-        raise UsageError(f"{what}: there is no key {key!r}; {hint}")
+        raise UsageError(f"{what}: there is no key {one_line(key, 80)!r}; {hint}")
     if isinstance(value, bool) and not isinstance(dict(leaves(tree))[key], bool):
         raise UsageError(f"{what}: {key} takes no true or false")
     node = tree
@@ -451,13 +453,18 @@ def _assign(tree: dict[str, Any], key: str, value: Any, what: str) -> None:
 def _explain(error: ValidationError, preset: str) -> str:
     """One line for each wrong value: the key, what is allowed and what was given."""
     lines = []
-    for item in error.errors():
+    for item in error.errors()[:_MOST_SHOWN]:
         key = ".".join(str(part) for part in item["loc"])
         message = item["msg"].removeprefix("Value error, ")
         given = item.get("input")
-        shown = f", got {given!r}" if not isinstance(given, dict) else ""
-        lines.append(f"{key + ': ' if key else ''}{message}{shown}{_allowed(key)}")
-    return f"configuration (preset {preset}): " + "; ".join(lines)
+        shown = f", got {one_line(repr(given), 80)}" if not isinstance(given, dict) else ""
+        lines.append(f"{one_line(key, 80) + ': ' if key else ''}{one_line(message)}{shown}{_allowed(key)}")
+    more = error.error_count() - len(lines)
+    return f"configuration (preset {preset}): " + "; ".join(lines) + (f"; and {more} more" if more else "")
+
+
+_MOST_SHOWN = 5
+"""Wrong values that one message names."""
 
 
 def _allowed(key: str) -> str:

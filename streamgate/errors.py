@@ -66,6 +66,15 @@ def display(path: str | Path) -> str:
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
+def one_line(text: str, most: int = 300) -> str:
+    """`text` fit for a message: in one line, control characters replaced, cut at `most` characters."""
+    # Cut first, with room for runs of spaces: the text may have come from anybody.
+    shown = "".join(
+        character if character.isprintable() else "\ufffd" for character in " ".join(text[: 4 * most].split())
+    )
+    return shown if len(shown) <= most and len(text) <= 4 * most else f"{shown[: most - 1]}…"
+
+
 SECRET_PARAMETERS = frozenset(
     {"password", "passwd", "pwd", "pass", "passphrase", "ssl_password", "token", "access_token", "auth", "key",
      "api_key", "apikey", "secret", "sig", "signature", "user", "username", "usr", "login"}

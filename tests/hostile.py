@@ -102,7 +102,7 @@ class _Peak:
     def communicate(self, process: subprocess.Popen[bytes], limit_s: float) -> tuple[bytes, bytes]:
         deadline = time.monotonic() + limit_s
         while True:
-            self.mib = max(self.mib, sum(map(_high_water, (self._pid, *children(self._pid)))))
+            self.mib = max(self.mib, sum(map(high_water, (self._pid, *children(self._pid)))))
             try:
                 return process.communicate(timeout=0.05)
             except subprocess.TimeoutExpired:
@@ -110,7 +110,7 @@ class _Peak:
                     raise
 
 
-def _high_water(pid: int) -> float:
+def high_water(pid: int) -> float:
     """MiB; 0 for a process that is gone."""
     try:
         found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())

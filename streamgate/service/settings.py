@@ -22,7 +22,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,11 +32,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamgate.config import Config, load_config
 from streamgate.defaults import DEFAULT_MODELS
-from streamgate.errors import UsageError, redact_url, scrub
+from streamgate.errors import UsageError, one_line, redact_url, scrub
 from streamgate.sources.live import check_address
 from streamgate.sources.naming import slug
+from streamgate.tomltext import read_toml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+MAX_STREAMS = 500
+"""More than one machine can decode; each takes threads and descriptors."""
+_MOST_SHOWN = 5
+"""Wrong values that one message names."""
 DEFAULT_OUT = Path("streamgate-live")
 DEFAULT_SPOOL = Path("streamgate-spool")
 
@@ -54,8 +58,8 @@ class ServiceTable(_Table):
     http: str | None = None
     spool: str | None = None
     spool_mb: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
-    max_days: Annotated[float, Field(gt=0)] | None = None
-    max_gb: Annotated[float, Field(gt=0)] | None = None
+    max_days: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    max_gb: Annotated[float, Field(gt=0, le=1e9)] | None = None
     preset: str | None = None
     models: str | None = None
     device: str | None = None
@@ -131,8 +135,6 @@ def read_settings(request: ServeRequest) -> Settings:
     specs: dict[str, StreamSpec] = {}
     for name, table in streams.items():
         what = f"{where}: [streams.{name}]"
-        if not _NAME.fullmatch(name):
-            raise UsageError(f"{what}: a name has 1 to 64 letters, digits, or . _ - and begins with one of the former")
         special = table.preset is not None or bool(table.set)
         mine = _config_of(table.preset or service.preset, {**own.set, **table.set}, request.settings, what)
         specs[name] = StreamSpec(name, _address(table.url, what), mine if special else config)
@@ -162,21 +164,24 @@ def read_settings(request: ServeRequest) -> Settings:
 
 def _read_file(path: Path) -> tuple[ServiceTable, dict[str, StreamTable]]:
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = read_toml(path, f"--config {path}")
     except FileNotFoundError:
         raise UsageError(f"--config {path}: no such file; check the path") from None
-    except OSError as error:
-        raise UsageError(f"--config {path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"--config {path}: is not UTF-8 text") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"--config {path}: not valid TOML: {error}") from None
     for key in tree.keys() - {"service", "streams"}:
         near = difflib.get_close_matches(key, ["service", "streams"], 1, 0.5)
-        raise UsageError(f"{path}: there is no table [{key}]{f'; did you mean [{near[0]}]?' if near else ''}")
+        hint = f"; did you mean [{near[0]}]?" if near else ""
+        raise UsageError(f"{path}: there is no table [{one_line(key, 80)}]{hint}")
     streams = tree.get("streams", {})
     if not isinstance(streams, dict) or not all(isinstance(one, dict) for one in streams.values()):
         raise UsageError(f"{path}: streams are tables: [streams.NAME] with url = ...")
+    if len(streams) > MAX_STREAMS:
+        raise UsageError(f"{path}: has {len(streams)} streams; one service takes {MAX_STREAMS}, start another")
+    for name in streams:
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                f"{path}: [streams.{one_line(name, 80)}]: a name has 1 to 64 letters, digits, or . _ - and begins with "
+                "one of the former"
+            )
     service = _validated(ServiceTable, tree.get("service", {}), f"{path}: [service]")
     return service, {name: _validated(StreamTable, one, f"{path}: [streams.{name}]") for name, one in streams.items()}
 
@@ -186,14 +191,14 @@ def _validated(table: Any, tree: Any, what: str) -> Any:
     try:
         return table.model_validate(tree)
     except ValidationError as error:
-        for item in error.errors():
+        for item in error.errors()[:_MOST_SHOWN]:
             key = ".".join(str(part) for part in item["loc"])
             near = difflib.get_close_matches(key, list(table.model_fields), 1, 0.5)
             unknown = item["type"] == "extra_forbidden"
             # Never with the value: it may be an address.
             text = "there is no such key" if unknown else item["msg"]
             hint = f" (did you mean {near[0]}?)" if unknown and near else ""
-            problems.append(f"{key}: {text}{hint}")
+            problems.append(f"{one_line(key, 80)}: {one_line(text)}{hint}")
     raise UsageError(f"{what}: {'; '.join(problems)}")
 
 
@@ -201,8 +206,8 @@ def _config_of(preset: str | None, own: Mapping[str, Any], settings: Sequence[st
     try:
         # As texts of the same form, so that `--set` comes after them and wins.
         # `serve` keeps no embeddings, whatever a preset made for recorded footage says.
-        texts = ["identity.store=none", *(f"{key}={json.dumps(value)}" for key, value in _flat(own).items())]
-        config = load_config(preset or "live", [*texts, *settings])
+        texts = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in _flat(own).items()]
+        config = load_config(preset or "live", ["identity.store=none", *texts, *settings])
     except UsageError as error:
         raise UsageError(f"{what}: {error}" if own or preset else str(error)) from None
     if config.identity.store != "none":

@@ -100,9 +100,13 @@ class Service:
         try:
             settings = read()
             self._check(settings)
-        except StreamgateError as error:
-            self._state.note(config_error=str(error))
-            self._log(f"configuration not taken, the old one goes on: {error}")
+        except Exception as error:
+            # Also for what nobody thought of: a service that ends over a file costs all its streams. The words of an
+            # unknown error stay here, since they may quote the file.
+            known = isinstance(error, StreamgateError)
+            reason = str(error) if known else f"internal error ({type(error).__name__}); please report it"
+            self._state.note(config_error=reason)
+            self._log(f"configuration not taken, the old one stays in force: {reason}")
             return
         wanted = {spec.name: spec for spec in settings.streams}
         gone = [name for name in self._streams if name not in wanted]

@@ -3,83 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
 
 from command import streamgate
 from conftest import REPOSITORY
+from hostile_settings import BAD_FILES, remove
 from live_service import QUICK, records
 from real_weights import standard_models
 from redis_server import RedisServer
 from rtsp_server import CameraProcess
+from serve_process import serving
 
 SECRETS = ("ann", "pw12345", "rd98765")
 STREAM = "streamgate:faces"
-
-
-@dataclass
-class Serving:
-    process: subprocess.Popen[str]
-    stderr: Path
-
-    def said(self) -> str:
-        return self.stderr.read_text()
-
-    def until(self, condition: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
-        deadline = time.monotonic() + seconds
-        while not (found := condition()):
-            assert self.process.poll() is None, f"it ended: {self.said()}"
-            assert time.monotonic() < deadline, f"waited in vain for {what}: {self.said()}"
-            time.sleep(0.05)
-        return found
-
-    @property
-    def address(self) -> str:
-        return str(self.until(lambda: re.search(r"seen at (http://\S+)", self.said()), "the address")[1])
-
-    def get(self, path: str) -> str:
-        with urllib.request.urlopen(self.address + path, timeout=60) as answer:
-            return answer.read().decode()
-
-    def stream(self, name: str) -> dict[str, Any] | None:
-        listed = json.loads(self.get("/api/streams"))
-        listed = listed["streams"] if isinstance(listed, dict) else listed
-        return next((one for one in listed if one["name"] == name), None)
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(60)
-
-
-@contextmanager
-def serving(folder: Path, *arguments: object, settings: tuple[str, ...] = QUICK) -> Iterator[Serving]:
-    """Run the command in `folder` until the block ends."""
-    log = folder / f"stderr-{time.monotonic_ns()}.txt"
-    command = [sys.executable, "-m", "streamgate", "serve", *map(str, arguments)]
-    command += [part for setting in settings for part in ("--set", setting)]
-    env = os.environ | {"STREAMGATE_MODELS": str(standard_models())}
-    with open(log, "w") as errors:
-        process = subprocess.Popen(command, cwd=folder, env=env, stderr=errors, stdout=errors, text=True)
-    try:
-        yield Serving(process, log)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait(10)
-        assert "Traceback" not in log.read_text(), log.read_text()
 
 
 class Consumer:
@@ -247,6 +192,25 @@ def test_reloading_changes_what_changed_and_a_broken_file_nothing(
         assert not any(_holds(shown.encode(), secret) for secret in SECRETS)
         assert service.end() == 0
     assert not leaks(tmp_path)
+
+
+def test_whatever_the_file_holds_at_a_reload_the_service_goes_on(shared_clip: Callable[[str], Path], tmp_path: Path):
+    config, sound = tmp_path / "streams.toml", f'[streams.door]\nurl = "{shared_clip("liveportrait_d6.mp4")}"\n'
+    config.write_text(sound)
+    with serving(tmp_path, "--config", config, "--http", "off") as service:
+        service.until(lambda: "running, 480x480" in service.said(), "the stream")
+        for number, bad in enumerate(BAD_FILES, 1):
+            remove(config)
+            bad.put(config)
+            service.process.send_signal(signal.SIGHUP)
+            service.until(lambda number=number: service.said().count("not taken") == number, f"{bad.what} to be told")
+            line = service.said().splitlines()[-1]
+            assert "the old one stays in force" in line and bad.words in line and len(line) < 900
+        remove(config)
+        config.write_text(sound + sound.replace("door", "hall"))
+        service.process.send_signal(signal.SIGHUP)
+        service.until(lambda: "1 new, 0 changed, 0 gone" in service.said(), "the sound file")
+        assert service.end() == 0
 
 
 def test_a_file_plays_as_a_camera_and_ctrl_c_flushes_its_faces(shared_clip: Callable[[str], Path], tmp_path: Path):
