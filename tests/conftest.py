@@ -38,3 +38,16 @@ def shared_clip(shared_videos: Path) -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def shared_case() -> Callable[[str], Path]:
+    """Path of a file that once went wrong, by its name in cases/; skips when it is missing."""
+
+    def find(name: str) -> Path:
+        path = shared_folder() / "cases" / name
+        if not path.is_file():
+            pytest.skip(f"{path} is missing")
+        return path
+
+    return find

@@ -21,7 +21,8 @@ from av.video.stream import VideoStream
 from streamgate.errors import SourceError
 from streamgate.sources.container import open_video
 from streamgate.sources.file import VideoFile
-from streamgate.sources.orientation import UNTURNED, Turn, turn_of
+from streamgate.sources.orientation import UNTURNED, Turn
+from streamgate.sources.sidedata import shown_turn
 
 _IN_MP4 = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
 """Codecs that players expect in an MP4; anything else goes into Matroska."""
@@ -199,8 +200,7 @@ def _encoder(out: OutputContainer, stream: VideoStream, frame: VideoFrame) -> An
     if not frame.format.is_rgb:
         context.colorspace, context.color_range = stored.colorspace, stored.color_range
         context.color_primaries, context.color_trc = stored.color_primaries, stored.color_trc
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    turn = UNTURNED if matrix is None else turn_of(matrix)
+    turn = shown_turn(frame)
     if turn != UNTURNED:
         rotation, hflip = _rotation_of(turn)
         made.set_display_rotation(rotation, hflip=hflip, vflip=False)

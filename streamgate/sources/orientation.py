@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -68,8 +67,8 @@ def upright(width: int, height: int, turn: Turn = UNTURNED, aspect: Fraction | N
     return Upright(int(size[0]), int(size[1]), turn, stretched, matrix)
 
 
-def turn_of(display_matrix: Any) -> Turn:
-    """Return the right-angled turn nearest to an FFmpeg display matrix (a buffer of nine native int32)."""
+def turn_of(display_matrix: bytes) -> Turn:
+    """Return the right-angled turn nearest to an FFmpeg display matrix (nine native int32)."""
     a, b, _, c, d, _, _, _, _ = (int(value) for value in np.frombuffer(display_matrix, np.int32, 9))
     # x' = a x + c y, y' = b x + d y
     if abs(a) + abs(d) >= abs(b) + abs(c):

@@ -16,8 +16,9 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from streamgate.frames import Array
 from streamgate.sources.colour import HLG, PQ, Colour, full_range_luma, resolve_matrix, yuv_to_rgb
 from streamgate.sources.layout import Kind, Layout, layouts, plain_format, planes_of
-from streamgate.sources.orientation import UNTURNED, Turn, Upright, turn_array, turn_of, upright
+from streamgate.sources.orientation import UNTURNED, Turn, Upright, turn_array, upright
 from streamgate.sources.resample import COARSE, EXACT, FINE, Care, sample
+from streamgate.sources.sidedata import Eye, shown_turn, used_eye
 
 _REGION_MARGIN = 8
 """Stored pixels copied around a region, so that interpolation inside its box sees the true neighbours."""
@@ -219,6 +220,7 @@ class PictureMaker:
         self._reformatter: VideoReformatter | None = None
         self._rotation: int | None = None
         self._turn = UNTURNED
+        self._eye: Eye | None = None
 
     def picture(self, frame: VideoFrame) -> PlanePicture:
         """A picture that looks into `frame`, and keeps it alive."""
@@ -226,7 +228,7 @@ class PictureMaker:
         return PlanePicture(lambda: self._read(frame, aspect))
 
     def _read(self, frame: VideoFrame, aspect: Fraction | None) -> Stored:
-        turn = self._turn_of(frame)
+        turn, eye = self._shown(frame)
         matrix = resolve_matrix(frame.colorspace, frame.color_primaries, frame.color_trc, frame.height)
         full_range = frame.color_range == 2
         transfer, primaries = frame.color_trc, frame.color_primaries
@@ -237,16 +239,19 @@ class PictureMaker:
         )  # fmt: skip
         siting = self._siting(layout, colour)
         planes = planes_of(frame, layout)
-        return Stored(planes, layout, colour, siting, upright(frame.width, frame.height, turn, aspect))
+        width, height = frame.width, frame.height
+        if eye is not None:
+            planes, aspect = eye.planes(planes), eye.aspect(aspect)
+            width, height = eye.size(width, height)
+        return Stored(planes, layout, colour, siting, upright(width, height, turn, aspect))
 
-    def _turn_of(self, frame: VideoFrame) -> Turn:
-        # `frame.side_data` ties the frame into a reference cycle, so that its pixels live until some later
+    def _shown(self, frame: VideoFrame) -> tuple[Turn, Eye | None]:
+        # Side data ties the frame into a reference cycle, so that its pixels live until some later
         # garbage collection: it is asked only when the angle, which is free of that, has changed.
         if frame.rotation != self._rotation:
             self._rotation = frame.rotation
-            display_matrix = frame.side_data.get("DISPLAYMATRIX")
-            self._turn = UNTURNED if display_matrix is None else turn_of(display_matrix)
-        return self._turn
+            self._turn, self._eye = shown_turn(frame), used_eye(frame, self.aspect)
+        return self._turn, self._eye
 
     def _readable(self, frame: VideoFrame) -> VideoFrame:
         """`frame`, converted when its format is none of `layouts()`."""

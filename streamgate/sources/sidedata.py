@@ -1,0 +1,109 @@
+"""What a decoded frame says about how it is to be shown: turned, mirrored, and two eyes in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from av import VideoFrame
+from av.filter import Graph
+from av.sidedata.sidedata import Type
+
+from streamgate.frames import Array
+from streamgate.sources.orientation import UNTURNED, Turn, turn_of
+
+_SIDE_BY_SIDE, _TOP_AND_BOTTOM = 1, 2
+"""FFmpeg's AVStereo3DType; of the other arrangements no eye can be cut out as a part."""
+_KINDS = 64
+"""More than FFmpeg has kinds of side data."""
+_WIDE, _HIGH = 2.4, 1.2
+"""Width over height from which two eyes side by side, and below which one above the other, are there at full size:
+wider and higher than any screen. Else the pair has the shape of a screen, and each eye is squeezed into half of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Eye:
+    """The half of a stereo pair that is used: the left one of two side by side, or the upper one.
+
+    Attributes:
+        across: the pair is side by side.
+        squeezed: the half is shown at the size of the whole.
+    """
+
+    across: bool
+    squeezed: bool
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Stored width and height of the eye in a pair of that size."""
+        return (width // 2, height) if self.across else (width, height // 2)
+
+    def aspect(self, aspect: Fraction | None) -> Fraction | None:
+        """Sample aspect ratio of the eye, from the pair's."""
+        if not self.squeezed:
+            return aspect
+        return (aspect or Fraction(1)) * (Fraction(2) if self.across else Fraction(1, 2))
+
+    def planes(self, planes: Sequence[Array]) -> tuple[Array, ...]:
+        """The eye's part of a pair's planes, luma first, (h, w) or (h, w, c) each; views."""
+        axis = 1 if self.across else 0
+        whole = planes[0].shape[axis]
+        # Chroma is rounded up, as that of a picture of the eye's size would be.
+        parts = [slice(-(-plane.shape[axis] * (whole // 2) // whole)) for plane in planes]
+        return tuple(plane[:, part] if self.across else plane[part] for plane, part in zip(planes, parts, strict=True))
+
+
+def shown_turn(frame: VideoFrame) -> Turn:
+    """How the stored picture is to be turned and mirrored; the EXIF orientation of MJPEG pictures is part of it."""
+    matrix = side_data(frame, "DISPLAYMATRIX")
+    return UNTURNED if matrix is None else turn_of(matrix)
+
+
+def used_eye(frame: VideoFrame, aspect: Fraction | None) -> Eye | None:
+    """Which half of the frame shows one eye; None where it is no pair. `aspect`: its sample aspect ratio, if known."""
+    stereo = side_data(frame, "STEREO3D")
+    if stereo is None or len(stereo) < 4:
+        return None
+    kind = int(np.frombuffer(stereo, np.int32, 1)[0])
+    if kind not in (_SIDE_BY_SIDE, _TOP_AND_BOTTOM) or min(frame.width, frame.height) < 2:
+        return None
+    across = kind == _SIDE_BY_SIDE
+    if aspect not in (None, 1) or side_data(frame, "SPHERICAL") is not None:
+        # Whoever gave the pixels a shape gave it with the pair in mind; panoramas have screens of their own.
+        return Eye(across, False)
+    shape = frame.width / frame.height
+    return Eye(across, shape < _WIDE if across else shape >= _HIGH)
+
+
+def side_data(frame: VideoFrame, kind: str) -> bytes | None:
+    """The frame's side data of a kind by PyAV's name, None when it has none.
+
+    Asking ties the frame into a reference cycle, so that its pixels live until a later garbage collection.
+    """
+    found: Any
+    try:
+        found = frame.side_data.get(kind)
+    except ValueError:
+        # PyAV names everything that is there before it answers, and stumbles over what it has no name for.
+        found = _nameable(frame).side_data.get(kind)
+    return None if found is None else bytes(found)
+
+
+def _nameable(frame: VideoFrame) -> VideoFrame:
+    """The same picture without side data that PyAV does not know."""
+    graph = Graph()
+    last = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 1000)
+    )
+    source, known = last, {kind.value for kind in Type}
+    for number in range(_KINDS):
+        if number not in known:
+            deleting = graph.add("sidedata", f"mode=delete:type={number}")
+            last.link_to(deleting)
+            last = deleting
+    last.link_to(graph.add("buffersink"))
+    graph.configure()
+    source.push(frame)
+    return graph.vpull()
