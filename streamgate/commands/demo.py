@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from streamgate.commands.run import RunRequest, run_command
+from streamgate.commands.help import Command
+from streamgate.commands.messages import RunRequest
+from streamgate.commands.options import PATH, complete_folders, device_option, models_option
+from streamgate.commands.parent import run_with_worker
 from streamgate.errors import UsageError
 from streamgate.runtime.processes import apart
 from streamgate.store.files import sink_errors
@@ -18,18 +21,25 @@ if TYPE_CHECKING:
 CLIP = "astronaut.mp4"
 
 
-def demo_command(out: Path, models: str, device: str, quiet: bool) -> int:
-    """Render the demo clip into `out`, run the gate over it there, and say where to look; returns the exit code.
+@click.command(cls=Command, epilog="streamgate demo -o somewhere")
+@click.option(
+    "-o", "--out", type=PATH, default="streamgate-demo", show_default=True, metavar="DIR",
+    shell_complete=complete_folders, help="Folder for the clip and the results.",
+)
+@click.option("--quiet", is_flag=True, help="Print errors and the paths of the results only.")
+@models_option
+@device_option
+def demo(out: Path, models: str, quiet: bool, device: str) -> int:
+    """Try it without a video: render one from a portrait, and run the gate on it.
 
-    Results of an earlier demo in `out` are replaced. Raises StreamgateError.
+    The results of an earlier demo in the same folder are replaced.
     """
     clip = out / CLIP
     # The run forks its worker, and a process that has encoded a clip has too many threads for that.
     apart(lambda: _render(clip, quiet))
-    request = RunRequest(
-        inputs=(str(clip),), out=out, flags={}, overwrite=True, quiet=quiet, device=device, models=models
+    code = run_with_worker(
+        RunRequest(inputs=(str(clip),), out=out, flags={}, overwrite=True, quiet=quiet, device=device, models=models)
     )
-    code = run_command(request)
     report = out / "report.html"
     if code == 0:
         click.echo(f"clip:   {clip}")

@@ -8,27 +8,44 @@ from pathlib import Path
 
 import click
 
+from streamgate.commands.help import Command
+from streamgate.commands.options import PATH, quiet_option, results_argument
 from streamgate.errors import UsageError, display
-from streamgate.exports.formats import write_csv, write_imagefolder, write_parquet, write_webdataset
-from streamgate.exports.places import RECEIPT, adopt
-from streamgate.results import Results
-from streamgate.store.manifest import Manifest
 
-FORMATS = ("parquet", "webdataset", "imagefolder", "csv")
-NAMES = {"parquet": "faces.parquet", "csv": "faces.csv", "webdataset": "webdataset", "imagefolder": "imagefolder"}
-"""Names of the exports in OUT/exports."""
+NAMES = {"parquet": "faces.parquet", "webdataset": "webdataset", "imagefolder": "imagefolder", "csv": "faces.csv"}
+"""The formats, and the names of the exports in OUT/exports."""
 
 
-def export_command(
-    out: Path, formats: Sequence[str], target: Path | None, *, overwrite: bool, shard_mb: int, quiet: bool
+@click.command(
+    cls=Command,
+    epilog="""
+    streamgate export faces --to parquet --to csv              # in faces/exports
+    streamgate export faces --to webdataset -o shards --shard-mb 500
+    """,
+)
+@results_argument
+@click.option(
+    "--to", "formats", multiple=True, required=True, type=click.Choice(list(NAMES)), help="Format. Repeatable."
+)
+@click.option(
+    "-o", "--output", "target", metavar="DEST", type=PATH, help="File or folder to write. [default: in OUT/exports]"
+)
+@click.option("--overwrite", is_flag=True, help="Replace an earlier export there.")
+@click.option(
+    "--shard-mb", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, metavar="N",
+    help="Size of a WebDataset shard in MB.",
+)
+@quiet_option
+def export(
+    out: Path, formats: Sequence[str], target: Path | None, overwrite: bool, shard_mb: int, quiet: bool
 ) -> int:
-    """Write the results in `out` in each of `formats`; returns the exit code.
+    """Write the kept faces in OUT as Parquet, WebDataset, imagefolder or CSV."""
+    from streamgate.exports.formats import write_csv, write_imagefolder, write_parquet, write_webdataset
+    from streamgate.results import Results
+    from streamgate.store.manifest import Manifest
 
-    `target` is the file (parquet, csv) or folder to make, OUT/exports/... when None; it takes one format.
-    Raises StreamgateError.
-    """
     if target is not None and len(formats) > 1:
-        raise UsageError("-o names one place: give one --to, or leave -o out (then exports go to OUT/exports)")
+        raise UsageError("-o names one file or folder: give one --to, or leave -o out to write into OUT/exports")
     results = Results.open(out)
     writers: dict[str, Callable[..., int]] = {
         "parquet": write_parquet,
@@ -37,26 +54,28 @@ def export_command(
         "webdataset": partial(write_webdataset, shard_bytes=shard_mb * 1_000_000),
     }
     if target is None or _is_inside(out, target):
-        # What lies in the results is listed in their manifest: one of another schema has to refuse before, not after.
+        # What is in the results is listed in their manifest: one of another schema has to refuse before, not after.
         Manifest.read(out / ".streamgate")
     for kind in dict.fromkeys(formats):
-        place = target if target is not None else out / "exports" / NAMES[kind]
-        count = writers[kind](results, place, overwrite=overwrite)
-        _adopt_inside(out, place)
+        path = target if target is not None else out / "exports" / NAMES[kind]
+        count = writers[kind](results, path, overwrite=overwrite)
+        _adopt_inside(out, path)
         if not quiet:
-            click.echo(f"{count} face{'' if count == 1 else 's'} in {display(place)}", err=True)
+            click.echo(f"{count} face{'' if count == 1 else 's'} in {display(path)}", err=True)
     return 0
 
 
-def _adopt_inside(out: Path, place: Path) -> None:
+def _adopt_inside(out: Path, path: Path) -> None:
     """An export inside the results folder goes when `run --overwrite` replaces these results."""
-    if not _is_inside(out, place):
+    from streamgate.exports.places import RECEIPT, adopt
+
+    if not _is_inside(out, path):
         return
-    written = [place] if place.is_file() else [one for one in place.rglob("*") if one.is_file()]
-    written += [place / RECEIPT] if place.is_dir() else []
+    written = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
+    written += [path / RECEIPT] if path.is_dir() else []
     root = out.resolve()
     adopt(out, {one.resolve().relative_to(root).as_posix() for one in written})
 
 
-def _is_inside(out: Path, place: Path) -> bool:
-    return place.resolve().is_relative_to(out.resolve())
+def _is_inside(out: Path, path: Path) -> bool:
+    return path.resolve().is_relative_to(out.resolve())

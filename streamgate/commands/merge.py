@@ -6,15 +6,32 @@ from pathlib import Path
 
 import click
 
+from streamgate.commands.help import Command
+from streamgate.commands.options import quiet_option, results_argument
 from streamgate.errors import display
-from streamgate.sinks.merging import merge
 
 
-def merge_command(out: Path, *, overwrite: bool, quiet: bool) -> int:
-    """Merge the shards in `out`; returns the exit code: 1 when some are missing or not at their end."""
-    merged = merge(out, overwrite=overwrite)
-    for told in merged.unfinished:
-        click.echo(f"streamgate: {told}", err=True)
+@click.command(
+    cls=Command,
+    epilog="""
+    streamgate run footage/ -o faces --shard 1/2   # on one machine
+    streamgate run footage/ -o faces --shard 2/2   # on another one
+    streamgate merge faces
+    """,
+)
+@results_argument
+@click.option("--overwrite", is_flag=True, help="Replace what OUT holds, instead of adding to it.")
+@quiet_option
+def merge(out: Path, overwrite: bool, quiet: bool) -> int:
+    """Merge the parts that `run --shard` wrote in OUT into one result.
+
+    It can be repeated when more shards are done. The exit code is 1 while some are missing or unfinished.
+    """
+    from streamgate.sinks.merging import merge as merge_shards
+
+    merged = merge_shards(out, overwrite=overwrite)
+    for problem in merged.unfinished:
+        click.echo(f"streamgate: {problem}", err=True)
     if not quiet:
         click.echo(
             f"{merged.kept} face{'' if merged.kept == 1 else 's'} of {merged.sources} source(s) from {merged.shards} "

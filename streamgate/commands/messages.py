@@ -25,7 +25,7 @@ class RunRequest:
     out: Path
     flags: Mapping[str, Any]
     sinks: tuple[str, ...] = ()
-    sink_retry_s: float = 30.0
+    sink_retry: float = 30.0
     sequence_fps: float | None = None
     jobs: int = 1
     overwrite: bool = False

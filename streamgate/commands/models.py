@@ -5,21 +5,40 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import DownloadColumn, Progress, TextColumn
-from rich.table import Table
 
+from streamgate.commands.help import Group
+from streamgate.commands.options import PATH, complete_folders, quiet_option
 from streamgate.errors import WeightsError
-from streamgate.zoo import ModelState, import_weights, list_models, models_folder, pull, verify
-from streamgate.zoo import Progress as PullStep
-from streamgate.zoo.importing import MIN_FACES, calibration_words
+
+if TYPE_CHECKING:
+    from streamgate.zoo import ModelState
+    from streamgate.zoo import Progress as PullStep
 
 
-def list_command(as_json: bool) -> int:
-    """Print all known weights; exit code 0."""
+@click.group(
+    cls=Group,
+    epilog="""
+    streamgate models list
+    streamgate models pull && streamgate run video.mp4 --models standard
+    streamgate models import Resnet50_Final.pth
+    """,
+)
+def models() -> None:
+    """List, pull, import or verify weights."""
+
+
+@models.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(as_json: bool) -> int:
+    """Show all known weights, their licences and training data."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from streamgate.zoo import list_models, models_folder
+
     states = list_models()
     if as_json:
         rows = [dataclasses.asdict(state) | {"path": state.path and str(state.path)} for state in states]
@@ -52,8 +71,17 @@ def _use(state: ModelState) -> str:
     return "yes" if state.in_use == state.roles else ", ".join(state.in_use)
 
 
-def pull_command(tier: str, mirror: str | None, quiet: bool) -> int:
-    """Make a tier's weights ready; exit code 0. Raises WeightsError."""
+@models.command()
+@click.argument("tier", default="standard")
+@click.option("--mirror", metavar="URL|DIR", help="Take files from here, by file name. [env: STREAMGATE_MIRROR]")
+@quiet_option
+def pull(tier: str, mirror: str | None, quiet: bool) -> int:
+    """Download, verify and convert the weights of TIER."""
+    from rich.console import Console
+    from rich.progress import DownloadColumn, Progress, TextColumn
+
+    from streamgate.zoo import pull as pull_tier
+
     console = Console(stderr=True, quiet=quiet)
     with Progress(
         TextColumn("{task.description}"),
@@ -75,20 +103,35 @@ def pull_command(tier: str, mirror: str | None, quiet: bool) -> int:
                     console.print(f"downloading {step.file} ({step.total / 1e6:.1f} MB)")
             bar.update(tasks[step.file], completed=step.done)  # type: ignore[arg-type]
 
-        done = pull(tier, mirror, show)
+        done = pull_tier(tier, mirror, show)
     for one in done:
         console.print(f"{one.name}: {one.action}")
     return 0
 
 
-def import_command(file: str, name: str | None, calibrate: str | None, licence: str | None, quiet: bool) -> int:
-    """Convert a user's own checkpoint; exit code 0. Raises UsageError, WeightsError."""
+@models.command("import")
+@click.argument("file", metavar="FILE", type=PATH)
+@click.option("--name", metavar="NAME", help="Name in lists and records. [default: what the checkpoint is]")
+@click.option(
+    "--calibrate", metavar="FOLDER", type=PATH, shell_complete=complete_folders,
+    help="Fit the mapping to 0..100 on the faces in this folder.",
+)
+@click.option("--licence", metavar="TEXT", help="Shown by `models list`.")
+@quiet_option
+def import_(file: Path, name: str | None, calibrate: Path | None, licence: str | None, quiet: bool) -> int:
+    """Convert a checkpoint of your own: retinaface-pytorch ResNet-50, InsightFace iresnet, official IFQA."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from streamgate.zoo import import_weights
+    from streamgate.zoo.importing import MIN_FACES, calibration_words
+
     console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
     options = {} if licence is None else {"licence": licence}
     made = import_weights(
-        Path(file),
+        file,
         name=name,
-        calibrate=None if calibrate is None else Path(calibrate),
+        calibrate=calibrate,
         report=lambda text: console.print(escape(text)),
         **options,
     )
@@ -104,9 +147,12 @@ def import_command(file: str, name: str | None, calibrate: str | None, licence: 
     return 0
 
 
-def verify_command() -> int:
-    """Hash all weights; exit code 0, or 4 when something is wrong or nothing is there."""
-    results = verify()
+@models.command()
+def verify() -> int:
+    """Compare the hashes of all weights with the expected ones; the exit code is 4 if one differs."""
+    from streamgate.zoo import verify as verify_all
+
+    results = verify_all()
     for one in results:
         click.echo(f"{'ok    ' if one.ok else 'WRONG '} {one.tier:9} {one.name}: {one.path if one.ok else one.detail}")
     if not results:

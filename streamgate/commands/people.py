@@ -5,22 +5,51 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from streamgate.commands.help import Group
+from streamgate.commands.options import results_argument
 from streamgate.errors import display
-from streamgate.people.folder import PeopleFolder, list_people
-from streamgate.people.ledger import Ledger
-from streamgate.report.write import REPORT, write_report
-from streamgate.store.jsonlines import Record, dumps
-from streamgate.store.manifest import Manifest
+
+if TYPE_CHECKING:
+    from streamgate.store.jsonlines import Record
 
 
-def list_command(out: Path, *, as_json: bool) -> int:
-    """Print the persons of an output folder; exit code 0."""
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    epilog="""
+    streamgate people faces                                # who there is
+    streamgate people faces merge p0003 p0007              # these are one person
+    streamgate people faces split p0002 clip-0a1b2c3d/4    # not p0002
+    streamgate people faces name p0003 "Eileen Collins"
+    """,
+)
+@results_argument
+@click.pass_context
+def people(context: click.Context, out: Path) -> int | None:
+    """List the persons in OUT, or correct who is who.
+
+    Corrections are kept: a later `run --resume` into OUT never undoes them.
+    """
+    context.obj = out
+    return None if context.invoked_subcommand else context.invoke(list_)
+
+
+@people.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
+@click.pass_obj
+def list_(out: Path, as_json: bool = False) -> int:
+    """Show the persons: faces, tracks, where they were seen."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from streamgate.people.folder import list_people
+    from streamgate.store.jsonlines import dumps
+
     people = list_people(out)
     if as_json:
         for record in people:
@@ -50,25 +79,30 @@ def list_command(out: Path, *, as_json: bool) -> int:
     return 0
 
 
-def merge_command(out: Path, into: str, others: Sequence[str]) -> int:
-    """Make persons one; exit code 0."""
+@people.command("merge")
+@click.argument("person")
+@click.argument("others", nargs=-1, required=True, metavar="OTHER...")
+@click.pass_obj
+def merge(out: Path, person: str, others: Sequence[str]) -> int:
+    """Make PERSON and every OTHER one person; the id PERSON stays."""
+    from streamgate.people.folder import PeopleFolder, list_people
     before = list_people(out)
     with PeopleFolder(out) as people:
-        people.merge(into, list(others))
+        people.merge(person, list(others))
         _rebuild_report(out)
-    click.echo(f"{', '.join(dict.fromkeys(others))} merged into {into}", err=True)
-    for here, there in _seen_together([record for record in before if record["person_id"] in {into, *others}]):
-        # Somebody's word goes before the tracker's, but it is more often a slip of the pen.
+    click.echo(f"{', '.join(dict.fromkeys(others))} merged into {person}", err=True)
+    for here, there in _seen_together([record for record in before if record["person_id"] in {person, *others}]):
+        # The user's word counts more than the tracker's, but it is more often a mistake in typing.
         click.echo(
-            f"streamgate: warning: {here} and {there} were seen at the same time; if they are two after all: "
-            f"streamgate people {display(out)} split {into} {there}",
+            f"streamgate: warning: {here} and {there} were seen at the same time; if they are two persons: "
+            f"streamgate people {display(out)} split {person} {there}",
             err=True,
         )
     return 0
 
 
 def _seen_together(people: Sequence[Record]) -> Iterator[tuple[str, str]]:
-    """Pairs of tracks of two of these persons whose times in one source overlap, at most one a pair of persons."""
+    """Pairs of tracks of two of these persons whose times in one source overlap, one per pair of persons."""
     for one, other in itertools.combinations(people, 2):
         for here, there in itertools.product(one["members"], other["members"]):
             together = max(here["first_pts"], there["first_pts"]) <= min(here["last_pts"], there["last_pts"])
@@ -77,8 +111,14 @@ def _seen_together(people: Sequence[Record]) -> Iterator[tuple[str, str]]:
                 break
 
 
-def split_command(out: Path, person: str, tracks: Sequence[str]) -> int:
-    """Make a person of some tracks of another; prints the new id; exit code 0."""
+@people.command("split")
+@click.argument("person")
+@click.argument("tracks", nargs=-1, required=True, metavar="SOURCE/TRACK...")
+@click.pass_obj
+def split(out: Path, person: str, tracks: Sequence[str]) -> int:
+    """Make a new person of some tracks of PERSON; prints the new id."""
+    from streamgate.people.folder import PeopleFolder
+
     with PeopleFolder(out) as people:
         new = people.split(person, list(tracks))
         _rebuild_report(out)
@@ -86,8 +126,14 @@ def split_command(out: Path, person: str, tracks: Sequence[str]) -> int:
     return 0
 
 
-def name_command(out: Path, person: str, name: str) -> int:
-    """Call a person something; exit code 0."""
+@people.command("name")
+@click.argument("person")
+@click.argument("name")
+@click.pass_obj
+def name(out: Path, person: str, name: str) -> int:
+    """Give PERSON a NAME; an empty one removes the name."""
+    from streamgate.people.folder import PeopleFolder
+
     with PeopleFolder(out) as people:
         people.name(person, name)
         _rebuild_report(out)
@@ -96,6 +142,10 @@ def name_command(out: Path, person: str, name: str) -> int:
 
 def _rebuild_report(out: Path) -> None:
     """Let the report show it, where the run has written one; the folder's lock is held."""
+    from streamgate.people.ledger import Ledger
+    from streamgate.report.write import REPORT, write_report
+    from streamgate.store.manifest import Manifest
+
     house = out / ".streamgate"
     manifest = Manifest.read(house)
     if REPORT in manifest.owned:

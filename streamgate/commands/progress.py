@@ -1,16 +1,16 @@
-"""What a person sees of a run: a bar on a terminal, a line a source otherwise, and a closing table."""
+"""What a person sees of a run or a replay: a bar on a terminal, else a line per source; then a table."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from streamgate.store.run import SourceResult
@@ -19,24 +19,19 @@ REFRESH_S = 0.1
 """So often the bar is drawn."""
 
 
-class RunDisplay:
-    """Everything goes to stderr, so that stdout stays free for records. For one thread, and starts none.
+class Display:
+    """Notes, warnings and errors on stderr, so that stdout stays free for records. For one thread, and starts none.
 
-    Use it as a context manager; the bar appears with the first source, and moves when `refresh` is called.
+    Use it as a context manager.
     """
 
     def __init__(self, *, quiet: bool) -> None:
-        self.total = 0
-        """Number of sources."""
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         if not self._console.is_terminal:
             # A log file has no width to fit into.
             self._console = Console(stderr=True, highlight=False, soft_wrap=True, width=160)
         self._quiet = quiet
-        self._drawn = 0.0
-        self._done = 0
         self._bar: Progress | None = None
-        self._tasks: dict[int, TaskID] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -46,24 +41,16 @@ class RunDisplay:
     ) -> None:
         self.stop()
 
-    @property
-    def wait_s(self) -> float | None:
-        """How long the bar may be left alone; None when there is none."""
-        return None if self._bar is None else REFRESH_S
-
-    def refresh(self) -> None:
-        """Draw the bar anew, if it is time."""
-        now = time.monotonic()
-        if self._bar is not None and now - self._drawn >= REFRESH_S:
-            self._drawn = now
-            self._bar.refresh()
-
     def stop(self) -> None:
-        """Take the bar away."""
-        self._tasks.clear()
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def line(self, text: str) -> None:
+        """Print a result."""
+        if not self._quiet:
+            self._console.print(escape(text))
 
     def note(self, text: str) -> None:
         if not self._quiet:
@@ -76,25 +63,57 @@ class RunDisplay:
     def error(self, text: str) -> None:
         self._console.print(f"[red]streamgate:[/red] {escape(text)}")
 
+    def _start_bar(self, *columns: ProgressColumn, auto_refresh: bool) -> Progress | None:
+        """A bar on a terminal, None elsewhere."""
+        if self._bar is None and not self._quiet and self._console.is_terminal:
+            self._bar = Progress(*columns, console=self._console, transient=True, auto_refresh=auto_refresh)
+            self._bar.start()
+        return self._bar
+
+
+class RunDisplay(Display):
+    """How a run goes; the bar appears with the first source, and moves when `refresh` is called."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        super().__init__(quiet=quiet)
+        self.total = 0
+        """Number of sources."""
+        self._drawn = 0.0
+        self._done = 0
+        self._tasks: dict[int, TaskID] = {}
+
+    @property
+    def wait_s(self) -> float | None:
+        """How long the bar may be left alone; None when there is none."""
+        return None if self._bar is None else REFRESH_S
+
+    def refresh(self) -> None:
+        """Draw the bar again, if it is time."""
+        now = time.monotonic()
+        if self._bar is not None and now - self._drawn >= REFRESH_S:
+            self._drawn = now
+            self._bar.refresh()
+
+    def stop(self) -> None:
+        """Remove the bar."""
+        self._tasks.clear()
+        super().stop()
+
     def started(self, place: int, location: str, estimated_frames: int | None) -> None:
         """A source is being read; `place` stands for it from now on."""
-        if self._quiet or not self._console.is_terminal:
+        bar = self._start_bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[faces]}"),
+            auto_refresh=False,
+        )
+        if bar is None:
             return
-        if self._bar is None:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f} %"),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[faces]}"),
-                console=self._console,
-                transient=True,
-                auto_refresh=False,
-            )
-            self._bar.start()
         name = Path(location).name
-        self._tasks[place] = self._bar.add_task(
+        self._tasks[place] = bar.add_task(
             escape(name if len(name) <= 40 else name[:37] + "..."), total=estimated_frames, rate="", faces=""
         )
 
@@ -116,7 +135,7 @@ class RunDisplay:
         if self._bar is not None and task is not None:
             self._bar.remove_task(task)
 
-    def passed_over(self, count: int) -> None:
+    def skipped(self, count: int) -> None:
         """So many sources were done before."""
         self._done += count
 
@@ -137,7 +156,7 @@ class RunDisplay:
             )
 
     def table(self, results: Sequence[SourceResult], out: Path, seconds: float) -> None:
-        """The closing table: a row a source, why faces were turned away, where the results are."""
+        """The closing table: one row per source, why faces were rejected, where the results are."""
         if self._quiet:
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -184,3 +203,32 @@ def _lines(path: Path) -> int | None:
 
 def _mostly_small(result: SourceResult) -> bool:
     return bool(result.rejected) and max(result.rejected, key=lambda reason: result.rejected[reason]) == "small"
+
+
+class ReplayDisplay(Display):
+    """How a replay goes."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        super().__init__(quiet=quiet)
+        self.taken = 0
+        """Events handed over for sending."""
+
+    def start(self, total: int) -> None:
+        """So many events are going to be sent."""
+        bar = self._start_bar(
+            TextColumn("sending"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f} of {task.total:.0f} finals"),
+            TimeRemainingColumn(),
+            auto_refresh=True,
+        )
+        if bar is not None:
+            bar.add_task("", total=total)
+
+    def counted(self, events: Iterable[bytes]) -> Iterator[bytes]:
+        """The events, each counted once it was taken."""
+        for item in events:
+            yield item
+            self.taken += 1
+            if self._bar is not None:
+                self._bar.update(self._bar.task_ids[0], completed=self.taken)

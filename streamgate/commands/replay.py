@@ -5,35 +5,49 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Self
+from types import FrameType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+import click
 
-from streamgate.commands.signals import handling
+from streamgate.commands.help import Command, section
+from streamgate.commands.options import quiet_option, results_argument, sink_retry_option
+from streamgate.commands.signals import INTERRUPTED, handling
 from streamgate.errors import DeliveryError, SinkError, SourceError, display
-from streamgate.finals import FinishedRun, FinishedSource, unchanged
-from streamgate.sinks.courier import RETRY_SECONDS, Courier
-from streamgate.sinks.redisstream import MAXLEN, RedisStream
 
-INTERRUPTED = 130
+if TYPE_CHECKING:
+    from streamgate.commands.progress import ReplayDisplay
+    from streamgate.finals import FinishedRun, FinishedSource
+    from streamgate.sinks.courier import Courier
+    from streamgate.sinks.redisstream import RedisStream
+
 _NAMED = 5
 """Damages of a source that are named; the rest is counted."""
 
 
-def replay_command(out: Path, url: str, *, retry_seconds: float = RETRY_SECONDS, quiet: bool = False) -> int:
-    """Send every event of a finished run to the stream again; returns the exit code.
+@click.command(cls=Command, epilog="streamgate replay faces --sink redis://localhost:6379/0")
+@results_argument
+@section("Events")(
+    "--sink", "url", required=True, metavar="URL", help="redis://HOST:PORT/DB, rediss://... (TLS) or unix://PATH."
+)
+@sink_retry_option
+@quiet_option
+def replay(out: Path, url: str, sink_retry: float, quiet: bool) -> int:
+    """Send the events of a finished run again.
 
-    What cannot be read is named and the rest sent (1; 3 when nothing could be). Raises SourceError for a folder without
-    results of a run, SinkError when the server cannot be used or does not take everything.
+    The events have the same ids as before, by which consumers recognize repetitions. What cannot be read is reported,
+    and the rest is sent.
     """
+    from streamgate.commands.progress import ReplayDisplay
+    from streamgate.finals import FinishedRun, unchanged
+    from streamgate.sinks.courier import Courier
+    from streamgate.sinks.redisstream import MAXLEN, RedisStream
+
     stream = RedisStream(url)
-    with _Display(quiet) as shown, unchanged(out):
+    with ReplayDisplay(quiet=quiet) as shown, unchanged(out):
         run = FinishedRun.read(out)
         for problem in run.problems:
             shown.error(problem)
@@ -43,7 +57,7 @@ def replay_command(out: Path, url: str, *, retry_seconds: float = RETRY_SECONDS,
                 "unless a consumer takes them meanwhile"
             )
         hurry = threading.Event()
-        courier = Courier(stream, retry_seconds=retry_seconds, hurry=hurry, say=shown.warn)
+        courier = Courier(stream, retry_seconds=sink_retry, hurry=hurry, say=shown.warn)
         try:
             with _interruptible(hurry):
                 return _send(run, stream, courier, shown, hurry)
@@ -64,8 +78,9 @@ def _interruptible(hurry: threading.Event) -> Iterator[None]:
 
 
 def _send(
-    run: FinishedRun, stream: RedisStream, courier: Courier, shown: _Display, hurry: threading.Event
+    run: FinishedRun, stream: RedisStream, courier: Courier, shown: ReplayDisplay, hurry: threading.Event
 ) -> int:
+    """Send everything; returns the exit code. Raises SinkError, DeliveryError."""
     problem = courier.reach()
     if hurry.is_set():
         raise KeyboardInterrupt
@@ -87,14 +102,14 @@ def _send(
                     f"{source.finals} of {source.location}; the rest not: {outcome.problem}. The same command sends "
                     "all of them again"
                 )
-            shown.source(f"[{number}/{len(run.sources)}] {source.location}: {outcome.sent} finals sent")
+            shown.line(f"[{number}/{len(run.sources)}] {source.location}: {outcome.sent} finals sent")
             if damages:
                 whole = False
                 shown.error(damages.text(source, outcome.sent))
     except KeyboardInterrupt:
         shown.error(f"interrupted: about {shown.taken} of {run.finals} finals were sent to {stream.location}")
         return INTERRUPTED
-    shown.source(
+    shown.line(
         f"{sent} of {run.finals} finals of {len(run.sources)} sources sent to {stream.location} "
         f"({time.perf_counter() - began:.1f} s)"
     )
@@ -125,54 +140,3 @@ class _Damages:
             f"{display(source.folder)}: {lost} of {source.finals} finals cannot be sent: "
             f"{', '.join(self._first)}{more}; run its source again"
         )
-
-
-class _Display:
-    """Everything goes to stderr: a bar on a terminal, a line a source otherwise."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.taken = 0
-        """Events handed over for sending."""
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._quiet = quiet
-        self._bar: Progress | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def start(self, total: int) -> None:
-        if not self._quiet and self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("sending"),
-                BarColumn(),
-                TextColumn("{task.completed:.0f} of {task.total:.0f} finals"),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._bar.add_task("", total=total)
-            self._bar.start()
-
-    def counted(self, events: Iterable[bytes]) -> Iterator[bytes]:
-        for item in events:
-            yield item
-            self.taken += 1
-            if self._bar is not None:
-                self._bar.update(self._bar.task_ids[0], completed=self.taken)
-
-    def source(self, text: str) -> None:
-        if not self._quiet:
-            self._console.print(escape(text))
-
-    def warn(self, text: str) -> None:
-        if not self._quiet:
-            self._console.print(f"[yellow]streamgate: warning:[/yellow] {escape(text)}")
-
-    def error(self, text: str) -> None:
-        self._console.print(f"[red]streamgate:[/red] {escape(text)}")

@@ -6,18 +6,24 @@ from pathlib import Path
 
 import click
 
-from streamgate.people.ledger import Ledger
-from streamgate.report.folder import RunFolder
-from streamgate.report.write import REPORT, write_report
-from streamgate.store.files import Lock
-from streamgate.tuning.tune import finish_pending
+from streamgate.commands.help import Command
+from streamgate.commands.options import quiet_option, results_argument
 
 
-def report_command(out: Path, *, quiet: bool) -> int:
-    """Rebuild OUT/report.html; returns the exit code. What could not be read is told, and the rest is shown.
+@click.command(cls=Command, epilog="streamgate report faces   # after `run -o faces`")
+@results_argument
+@quiet_option
+def report(out: Path, quiet: bool) -> int:
+    """Write OUT/report.html again from the results in OUT.
 
-    Raises SourceError for a folder without results, SinkError when it is in use or not writable.
+    What cannot be read is reported, and the rest is shown.
     """
+    from streamgate.people.ledger import Ledger
+    from streamgate.report.folder import RunFolder
+    from streamgate.report.write import REPORT, write_report
+    from streamgate.store.files import Lock
+    from streamgate.tuning.tune import finish_pending
+
     RunFolder.read(out)
     lock = Lock(out / ".streamgate" / "lock")
     lock.acquire()

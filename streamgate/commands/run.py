@@ -1,292 +1,139 @@
-"""`streamgate run`: the small parent process.
-
-It starts the worker that does everything (`streamgate.commands.worker`), shows how it goes, and starts another one
-when it dies. The parent imports nothing heavy: it costs little memory and can hardly die itself.
-"""
+"""`streamgate run`."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
-from streamgate.commands.messages import (
-    Advanced,
-    Begun,
-    Done,
-    Failed,
-    Finished,
-    Found,
-    Known,
-    Locked,
-    Looking,
-    Note,
-    Opening,
-    RunRequest,
-    RunState,
-    Started,
+import click
+
+from streamgate.commands.help import Command, section
+from streamgate.commands.messages import RunRequest
+from streamgate.commands.options import (
+    PATH,
+    TEXT_PATH,
+    complete_folders,
+    device_option,
+    max_yaw_option,
+    min_size_option,
+    models_option,
+    preset_option,
+    quiet_option,
+    set_option,
+    sink_retry_option,
 )
-from streamgate.commands.signals import handling
-from streamgate.errors import DeliveryError, SourceError, StreamgateError
-from streamgate.runtime.processes import STOP_SIGNALS, Line, Worker
-from streamgate.sinks.committed import committed_result
-from streamgate.sinks.stdout import print_records
-from streamgate.store.files import Lock
-from streamgate.store.run import SourceInfo, SourceResult
+from streamgate.commands.parent import run_with_worker
+from streamgate.errors import UsageError
+from streamgate.sharding import Shard
 
-if TYPE_CHECKING:
-    from streamgate.commands.progress import RunDisplay
-
-__all__ = ["RunRequest", "run_command"]
-
-INTERRUPTED = 130
-FAILED = ("failed", "crashed")
-_DEATHS = 2
-"""A source that was under way at so many deaths of the worker is given up."""
+_input = section("Input")
+_faces = section("Which faces are kept")
+_output = section("Output")
+_events = section("Events")
+_work = section("Speed and sharing the work")
 
 
-def run_command(request: RunRequest) -> int:
-    """Run the gate over the inputs; returns the exit code. Raises StreamgateError for what stops the whole run."""
-    run = _Run(request)
-    with _signals(run):
-        return run.run()
+@click.command(
+    cls=Command,
+    epilog="""
+    streamgate run footage/ *.mov -o faces --jobs 2   # all videos below a folder
+    streamgate run clip.mp4 --top-k 5 --max-yaw 15    # more faces, nearly frontal
+    streamgate run footage/ --per person              # the best face of a person
+    streamgate run clip.mp4 --crop arcface            # a further picture per face
+    streamgate run frames/ --sequence 25              # images as a 25 fps video
+    streamgate run footage/ -o faces --resume         # after an interruption
+    streamgate run footage/ -o faces --shard 3/8      # one of eight machines
+    """,
+)
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=TEXT_PATH)
+@_input("--sequence", "sequence_fps", type=float, metavar="FPS", help="Read a folder's images as frames of a video.")
+@_faces("--top-k", type=int, metavar="N", help="Number of best faces to keep per track, or per what --per says.")
+@_faces(
+    "--per", type=click.Choice(["track", "person"]),
+    help="Keep the best faces of each track, or of each person over all sources.",
+)
+@_faces("--poses", type=click.Choice(["frontal", "all"]), help="all: keep the best faces of each bin of yaw and pitch.")
+@_faces("--only", metavar="PICTURE", type=TEXT_PATH, help="Keep only the person in this picture.")
+@min_size_option
+@max_yaw_option
+@_output(
+    "-o", "--out", type=PATH, default="streamgate-out", show_default=True, metavar="DIR",
+    shell_complete=complete_folders, help="Folder for the results.",
+)
+@_output(
+    "--crop", "crops", multiple=True, type=click.Choice(["ffhq", "arcface", "loose", "frame"]),
+    help="Further pictures of each kept face, beside the FFHQ crop. Repeatable.",
+)
+@_output("--format", "image_format", type=click.Choice(["png", "jpeg", "webp"]), help="File format of the pictures.")
+@_output(
+    "--quality", metavar="1..100|auto",
+    help="Quality of JPEG and WebP. auto: the smallest file that the networks score alike.",
+)
+@_output("--resume", is_flag=True, help="Continue an earlier run in this folder: sources that are done are skipped.")
+@_output("--overwrite", is_flag=True, help="Replace the results of an earlier run in this folder.")
+@_output("--json", "as_json", is_flag=True, help="Print the records of kept faces on stdout, all else on stderr.")
+@_events(
+    "--sink", "sinks", multiple=True, metavar="URL",
+    help="Also send events to redis://HOST:PORT/DB, rediss://... (TLS) or unix://PATH. Repeatable.",
+)
+@sink_retry_option
+@_work("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, metavar="N", help="Sources read at once.")
+@_work(
+    "--decode", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+    help="Where video is decoded; auto is the CPU.",
+)
+@_work(
+    "--shard", metavar="I/N",
+    help="Read only part I of N of the sources, into OUT/shards/I; `streamgate merge` puts the parts together.",
+)
+@preset_option
+@set_option
+@models_option
+@device_option
+@quiet_option
+def run(
+    inputs: tuple[str, ...],
+    out: Path,
+    shard: str | None,
+    top_k: int | None,
+    per: str | None,
+    poses: str | None,
+    only: str | None,
+    min_size: float | None,
+    max_yaw: float | None,
+    crops: tuple[str, ...],
+    image_format: str | None,
+    quality: str | None,
+    **options: Any,
+) -> int:
+    """Keep the best face of every track in INPUT: video files, folders, images.
 
-
-class _Run:
-    """One run as its parent sees it."""
-
-    def __init__(self, request: RunRequest) -> None:
-        self._request = request
-        self._state = RunState(began=time.perf_counter())
-        self._worker: Worker | None = None
-        self._stopping = False
-        self._idle_deaths = 0
-
-    def interrupt(self) -> None:
-        """Come to an end, keeping what was found; asked again, at once. For signal handlers."""
-        if self._stopping:
-            raise KeyboardInterrupt
-        self._stopping = True
-        if self._worker is not None:
-            self._worker.stop()
-
-    def run(self) -> int:
-        worker = self._start()
-        # Imported while the worker imports its own.
-        from streamgate.commands.progress import RunDisplay
-
-        with RunDisplay(quiet=self._request.quiet) as display:
-            try:
-                done = self._follow(worker, display)
-            except BaseException:
-                self._close(display)
-                raise
-            finally:
-                display.stop()
-            found = self._state.found
-            assert found is not None
-            if not found.labels and not found.elsewhere:
-                if not found.errors:
-                    raise SourceError(
-                        f"nothing to read in {', '.join(self._request.inputs)}: name video files, or folders that "
-                        "hold some"
-                    )
-                return SourceError.exit_code
-            results = self._state.all_results()
-            if done.interrupted:
-                display.note("interrupted: what was found until now is written")
-            display.table(results, self._request.out, time.perf_counter() - self._state.began)
-            if done.undelivered is not None:
-                display.error(done.undelivered)
-        return _exit_code(results, done)
-
-    def _start(self) -> Worker:
-        def work(line: Line) -> None:
-            # Imported in the worker alone.
-            from streamgate.commands.worker import work
-
-            work(self._request, self._state, line)
-
-        self._worker = Worker.start(work, stopping=self._stopping)
-        if self._stopping:
-            self._worker.stop()
-        return self._worker
-
-    def _follow(self, worker: Worker, display: RunDisplay) -> Done:
-        """Hear the worker out, and those that take its place; how it ended.
-
-        Raises StreamgateError for what one of them could not go on with, SinkError when standard output is closed.
-        """
-        while True:
-            try:
-                for message in worker.hear(display.wait_s):
-                    if isinstance(message, Done):
-                        worker.wait()
-                        return message
-                    if isinstance(message, Failed):
-                        worker.wait()
-                        raise message.error
-                    self._take(message, worker, display)
-                display.refresh()
-            except EOFError:
-                how = worker.wait()
-                found = self._state.found
-                if found is not None and not found.labels and not found.elsewhere:
-                    return Done(interrupted=False)
-                self._after_death(how or "it ended by itself", display)
-                worker = self._start()
-
-    def _take(self, message: object, worker: Worker, display: RunDisplay) -> None:
-        state = self._state
-        match message:
-            case Looking():
-                state.looking = message
-            case Found():
-                state.found, state.looking = message, None
-                self._show_found(message, display)
-            case Note():
-                display.warn(message.text) if message.warning else display.note(message.text)
-            case Locked():
-                state.info, state.config = message.info, message.config
-                state.lock = Lock.held(self._request.out / ".streamgate" / "lock", worker.files.pop(0))
-            case Known():
-                state.results.update(message.done)
-                state.last |= message.unfinished
-                if message.done:
-                    display.passed_over(len(message.done))
-                    display.note(f"{len(message.done)} of {display.total} sources are done already: passed over")
-            case Begun():
-                state.begun = True
-            case Opening():
-                state.reading.add(message.place)
-            case Started():
-                state.ids[message.place] = message.source.source_id
-                display.started(message.place, message.source.location, message.estimated_frames)
-            case Advanced():
-                display.advanced(message.place, message.frames, message.kept)
-            case Finished():
-                self._finished(message.place, message.result, display)
-
-    def _show_found(self, found: Found, display: RunDisplay) -> None:
-        display.total = len(found.labels)
-        for warning in found.warnings:
-            display.warn(warning)
-        if found.elsewhere:
-            display.note(f"{found.elsewhere} source(s) belong to other shards")
-        if found.skipped:
-            display.note(f"{found.skipped} file(s) in the given folders are neither video nor picture: skipped")
-        for copy, first in found.duplicates:
-            display.warn(f"{copy}: same name and content as {first}; the first one counts")
-        for error in found.errors:
-            display.error(str(error))
-
-    def _finished(self, place: int, result: SourceResult, display: RunDisplay) -> None:
-        state = self._state
-        self._idle_deaths = 0
-        state.reading.discard(place)
-        state.landed.discard(place)
-        state.results[place] = result
-        display.closed(place)
-        display.finished(result)
-        if self._request.as_json and result.status in ("done", "interrupted"):
-            print_records(self._request.out, result.source.source_id)
-
-    def _after_death(self, how: str, display: RunDisplay) -> None:
-        """Draw conclusions from the end of a worker that had not finished; `how` says how it died.
-
-        Raises StreamgateError when another one would not get further.
-        """
-        state = self._state
-        if self._stopping:
-            if not state.begun:
-                raise KeyboardInterrupt
-            state.closing = True
-        if (looking := state.looking) is not None:
-            state.shunned.add(looking.path)
-            state.looking = None
-            display.warn(f"the worker process died ({how}) while it looked what {looking.label} is; it is left out")
-            return
-        for place in state.reading:
-            display.closed(place)
-        state.landed |= {place for place in state.reading if self._is_committed(place)}
-        suspects = sorted(state.reading - state.landed)
-        state.reading.clear()
-        self._idle_deaths = 0 if suspects else self._idle_deaths + 1
-        if self._idle_deaths >= _DEATHS:
-            raise StreamgateError(f"the worker process died {_DEATHS} times without reading anything ({_told(how)})")
-        labels = state.found.labels if state.found is not None else ()
-        for place in suspects:
-            state.deaths[place] = state.deaths.get(place, 0) + 1
-            state.last.add(place)
-        if state.closing:
-            return
-        guilty = [place for place in suspects if state.deaths[place] >= _DEATHS]
-        if again := [labels[place] for place in suspects if place not in guilty]:
-            told = f"the worker process died ({how}) while it read {', '.join(again)}"
-            display.warn(f"{told}; it is started again, and what it read comes last, one at a time")
-        elif not guilty:
-            display.warn(f"the worker process died ({how}); it is started again")
-        for place in guilty:
-            result = SourceResult(SourceInfo(labels[place], state.ids.get(place, "")), status="crashed")
-            result.error = (
-                f"{labels[place]}: the worker process died {_DEATHS} times while it read this ({_told(how)}); "
-                "it is left out"
-            )
-            self._finished(place, result, display)
-
-    def _is_committed(self, place: int) -> bool:
-        """Whether a source has its final name although its worker did not live to tell."""
-        source_id = self._state.ids.get(place)
-        result = None if source_id is None else committed_result(self._request.out, source_id)
-        return result is not None and result.status == "done"
-
-    def _close(self, display: RunDisplay) -> None:
-        """End the worker; what it had committed gets its end from another one."""
-        worker = self._worker
-        if worker is not None:
-            worker.kill()
-            died = worker.wait()
-            if died and self._state.begun and not self._state.closing:
-                self._state.closing = True
-                display.stop()
-                self._end(self._start())
-
-    def _end(self, worker: Worker) -> None:
-        try:
-            while not any(isinstance(message, Done | Failed) for message in worker.hear()):
-                pass
-        except EOFError:
-            pass  # the committed sources can be derived again
-        finally:
-            worker.kill()
-            worker.wait()
-
-
-def _told(how: str) -> str:
-    if "SIGKILL" in how:
-        return f"{how}: most often because memory ran out; close other programs or lower --jobs"
-    return f"{how}; please report it"
-
-
-def _exit_code(results: Sequence[SourceResult], done: Done) -> int:
-    if done.interrupted:
-        return INTERRUPTED
-    if done.undelivered is not None:
-        return DeliveryError.exit_code
-    failed = sum(result.status in FAILED for result in results)
-    if not failed:
-        return 0
-    return SourceError.exit_code if failed == len(results) else 1
-
-
-@contextmanager
-def _signals(run: _Run) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run; what was found by then is still committed. A second one ends it at once."""
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        run.interrupt()
-
-    with handling(STOP_SIGNALS, handle):
-        yield
+    Pictures, records, a summary and an HTML report are written to the folder given by --out.
+    """
+    if min_size is not None and not 1 <= min_size <= 10000:
+        raise UsageError(f"--min-size {min_size:g}: give source pixels, 1 to 10000")
+    if options["resume"] and options["overwrite"]:
+        raise UsageError("--resume keeps earlier results, --overwrite replaces them: give one of the two")
+    fps = options["sequence_fps"]
+    if fps is not None and not 0 < fps <= 1000:
+        raise UsageError(f"--sequence {fps:g}: give frames per second, above 0 and up to 1000")
+    part = None if shard is None else Shard.parse(shard)
+    return run_with_worker(
+        RunRequest(
+            inputs=inputs,
+            out=out if part is None else part.folder(out),
+            shard=part,
+            flags={
+                "keep.top_k": top_k,
+                "keep.per": per,
+                "keep.poses": poses,
+                "identity.only": only,
+                "gate.min_size": min_size,
+                "gate.max_yaw": max_yaw,
+                "output.crops": crops or None,
+                "output.format": image_format,
+                "output.quality": int(quality) if quality is not None and quality.isdecimal() else quality,
+            },
+            **options,
+        )
+    )

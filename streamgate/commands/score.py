@@ -5,25 +5,47 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import cv2
-import numpy as np
 
-from streamgate.config import load_config
+from streamgate.commands.help import Command
+from streamgate.commands.options import (
+    PATH,
+    TEXT_PATH,
+    complete_folders,
+    device_option,
+    models_option,
+    preset_option,
+    set_option,
+)
 from streamgate.errors import SinkError, SourceError, UsageError, display
-from streamgate.frames import Array, ScoredFace
-from streamgate.gate import Gate
-from streamgate.sources import discover
-from streamgate.sources.images import PictureError, read_rgb
-from streamgate.store.files import sink_errors, write_bytes
-from streamgate.store.jsonlines import dumps
-from streamgate.store.records import score_record
+
+if TYPE_CHECKING:
+    from streamgate.frames import Array, ScoredFace
 
 
-def score_command(
+@click.command(
+    cls=Command,
+    epilog="""
+    streamgate score portrait.jpg                          # find and score faces
+    streamgate score face.png --aligned ffhq --embedding   # of a ready crop
+    streamgate score portraits/ --heatmap maps             # show bad places
+    """,
+)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=TEXT_PATH)
+@click.option("--aligned", type=click.Choice(["arcface", "ffhq"]), help="The images are crops aligned in this way.")
+@click.option("--embedding", is_flag=True, help="Include the embedding (biometric data).")
+@click.option(
+    "--heatmap", metavar="DIR", type=PATH, shell_complete=complete_folders,
+    help="Write IFQA's map over each face into this folder.",
+)
+@preset_option
+@set_option
+@models_option
+@device_option
+def score(
     images: Sequence[str],
-    *,
     aligned: str | None,
     embedding: bool,
     heatmap: Path | None,
@@ -32,7 +54,13 @@ def score_command(
     models: str,
     settings: Sequence[str],
 ) -> int:
-    """Print a JSON line an image; returns the exit code (1 some unreadable, 3 all)."""
+    """Score the faces in images: one JSON line per image on stdout."""
+    from streamgate.config import load_config
+    from streamgate.gate import Gate
+    from streamgate.store.files import sink_errors
+    from streamgate.store.jsonlines import dumps
+    from streamgate.store.records import score_record
+
     config = load_config(preset, settings)
     failed = done = 0
     with Gate(models=models, device=device, config=config) as gate:
@@ -60,6 +88,8 @@ def score_command(
 
 def _paths(images: Sequence[str]) -> Iterator[Path]:
     """The image files of the arguments, in their order: files as they are, folders and patterns expanded."""
+    from streamgate.sources import discover
+
     for given in images:
         if not Path(given).is_dir() and not glob.has_magic(given):
             yield Path(given)
@@ -72,6 +102,8 @@ def _paths(images: Sequence[str]) -> Iterator[Path]:
 
 def _read_image(path: Path) -> Array:
     """RGB uint8 (H, W, 3), upright. Raises SourceError."""
+    from streamgate.sources.images import PictureError, read_rgb
+
     if not path.exists():
         raise SourceError(f"{display(path)}: no such file; check the path")
     try:
@@ -83,23 +115,30 @@ def _read_image(path: Path) -> Array:
 def _write_heatmaps(
     folder: Path, path: Path, image: Array, faces: Sequence[ScoredFace], aligned: str | None
 ) -> None:
-    """One PNG a face: the aligned face, and beside it IFQA's map over it (red: not like a clean face)."""
+    """One PNG per face: the aligned face, and beside it IFQA's map over it (red: not like a clean face)."""
+    import cv2
+
+    from streamgate.store.files import write_bytes
+
     for number, face in enumerate(faces, 1):
         crop = image if aligned == "ffhq" else face.crop
         if face.ifqa_map is None or crop is None:
             continue
         target = folder / f"{path.stem}_{number}.png"
-        done, data = cv2.imencode(".png", cv2.cvtColor(overlay(crop, face.ifqa_map), cv2.COLOR_RGB2BGR))
+        done, data = cv2.imencode(".png", cv2.cvtColor(_overlay(crop, face.ifqa_map), cv2.COLOR_RGB2BGR))
         if not done:
             raise SinkError(f"{target}: the picture cannot be encoded")
         write_bytes(target, data.tobytes())
 
 
-def overlay(crop: Array, ifqa_map: Array) -> Array:
+def _overlay(crop: Array, ifqa_map: Array) -> Array:
     """The crop and the crop under its map, side by side: RGB uint8 (256, 512, 3).
 
     Green is 1 (clean and real), red 0; what is in between goes through yellow.
     """
+    import cv2
+    import numpy as np
+
     face = cv2.resize(crop, (256, 256), interpolation=cv2.INTER_AREA)
     level = np.clip(cv2.resize(ifqa_map, (256, 256)), 0.0, 1.0)[..., None]
     colour = np.concatenate([np.minimum(1, 2 * (1 - level)), np.minimum(1, 2 * level), 0 * level], axis=2) * 255

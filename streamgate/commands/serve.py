@@ -10,36 +10,94 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-from streamgate.commands.signals import handling
+import click
+
+from streamgate.commands.help import Command, section
+from streamgate.commands.options import PATH, complete_devices, complete_folders, complete_models, complete_presets
+from streamgate.commands.signals import INTERRUPTED, handling
+from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import UsageError, scrub
-from streamgate.service.memory import settle_allocator
-from streamgate.service.settings import ServeRequest, Settings, read_settings
-from streamgate.service.state import ServiceState, utc_text
-from streamgate.service.supervisor import Service
 
-INTERRUPTED = 130
+if TYPE_CHECKING:
+    from streamgate.service.settings import ServeRequest, Settings
+    from streamgate.service.state import ServiceState
+
 DEFAULT_HTTP = "127.0.0.1:8080"
 HTTP_OFF = "off"
 
+_streams = section("Streams")
+_results = section("Where faces go")
+_page = section("Web page")
+_settings = section("Settings and networks")
 
-def serve_command(request: ServeRequest) -> int:
-    """Watch streams until SIGTERM (exit 0) or Ctrl-C (130). SIGHUP reads the configuration file again.
 
-    Raises StreamgateError for what keeps the service from starting.
+# Options have no defaults here: what is not given is taken from the file of --config.
+@click.command(
+    cls=Command,
+    epilog="""
+    streamgate serve --rtsp door=rtsp://user:password@10.0.0.7/main --out faces
+    streamgate serve --rtsp rtsp://10.0.0.7/main --redis redis://localhost:6379/0
+    streamgate serve --config streams.toml
+    """,
+)
+@_streams(
+    "--rtsp", multiple=True, metavar="[NAME=]URL",
+    help="A stream to watch: rtsp(s), http(s), or a file that is played like a camera. Repeatable.",
+)
+@_streams("--config", "config_file", metavar="FILE", type=PATH, help="streams.toml; SIGHUP reads it again.")
+@_results("--redis", metavar="URL", help="Send events to redis://HOST:PORT/DB.")
+@_results(
+    "-o", "--out", metavar="DIR", shell_complete=complete_folders,
+    help="Write faces into this folder. [default without --redis: streamgate-live]",
+)
+@_results("--max-days", type=float, metavar="N", help="Remove faces from DIR after so many days.")
+@_results("--max-gb", type=float, metavar="N", help="Remove the oldest faces from DIR beyond this size.")
+@_results(
+    "--spool", metavar="DIR", shell_complete=complete_folders,
+    help="Where events wait for Redis. [default: in --out, or streamgate-spool]",
+)
+@_results("--spool-mb", type=int, metavar="N", help="Drop the oldest waiting events beyond this size. [default: 1024]")
+@_page("--http", metavar="HOST:PORT|off", help="Address of the page, its APIs and metrics. [default: 127.0.0.1:8080]")
+@_settings(
+    "--preset", metavar="NAME|FILE", shell_complete=complete_presets, help="Settings to start from. [default: live]"
+)
+@_settings(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE",
+    help="Any key of the preset, for all streams. Repeatable.",
+)
+@_settings(
+    "--models", metavar="TIER|DIR", shell_complete=complete_models, help=f"Weights to use. [default: {DEFAULT_MODELS}]"
+)
+@_settings(
+    "--device", metavar="auto|cpu|cuda[:N]", shell_complete=complete_devices,
+    help="Where the networks run. [default: auto]",
+)
+def serve(rtsp: tuple[str, ...], config_file: Path | None, settings: tuple[str, ...], **flags: Any) -> int:
+    """Watch cameras for months: the best faces go to Redis, to disk and to a web page.
+
+    SIGTERM ends it (exit code 0); what was found until then is written.
     """
-    settings = read_settings(request)
+    from streamgate.service.memory import settle_allocator
+    from streamgate.service.settings import ServeRequest, read_settings, service_flags
+    from streamgate.service.state import ServiceState
+    from streamgate.service.supervisor import Service
+
+    request = ServeRequest(rtsp=rtsp, config_file=config_file, table=service_flags(flags), settings=settings)
+    wanted = read_settings(request)
     settle_allocator()
     state = ServiceState()
     log = Log()
-    if request.config_file is not None:
+    if config_file is not None:
         state.note(config_read_at=datetime.now(UTC))
     with _signals() as signals, ExitStack() as stack:
-        address = stack.enter_context(_http(settings, state, log))
-        service = stack.enter_context(Service(settings, state, log))
+        address = stack.enter_context(_http(wanted, state, log))
+        service = stack.enter_context(Service(wanted, state, log))
         where = f", to be seen at {address}" if address else ""
-        log(f"watching {len(settings.streams)} stream(s){where}")
+        log(f"watching {len(wanted.streams)} stream(s){where}")
         service.run(signals.stop, signals.reload, lambda: _read_again(request))
         log("stopping: the last faces are written")
     log("stopped")
@@ -48,12 +106,14 @@ def serve_command(request: ServeRequest) -> int:
 
 
 class Log:
-    """Writes lines with the time to stderr, no secret in them. Thread-safe."""
+    """Writes lines with the time to stderr, without secrets. Thread-safe."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
 
     def __call__(self, text: str) -> None:
+        from streamgate.service.state import utc_text
+
         line = f"{utc_text(datetime.now(UTC))} {' '.join(scrub(text).split())}\n"
         with self._mutex:
             sys.stderr.write(line)
@@ -84,6 +144,8 @@ def _signals() -> Iterator[_Signals]:
 
 
 def _read_again(request: ServeRequest) -> Settings:
+    from streamgate.service.settings import read_settings
+
     if request.config_file is None:
         raise UsageError("there is no file to read again: the service was started without --config")
     return read_settings(request)
@@ -96,7 +158,7 @@ def _http(settings: Settings, state: ServiceState, log: Log) -> Iterator[str | N
         yield None
         return
     if settings.http is None and importlib.util.find_spec("fastapi") is None:
-        log("no page and no metrics: they need `pip install 'streamgate[serve]'` (--http off says it is wanted so)")
+        log("no page and no metrics: they need `pip install 'streamgate[serve]'` (--http off removes this line)")
         yield None
         return
     from streamgate.service.http import serving

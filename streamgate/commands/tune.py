@@ -3,44 +3,121 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+import click
 
-from streamgate.report.write import REPORT
-from streamgate.tuning.tune import TuneRequest, TuneResult, tune
+from streamgate.commands.help import Command, section
+from streamgate.commands.options import (
+    PATH,
+    complete_folders,
+    complete_models,
+    device_option,
+    max_yaw_option,
+    min_size_option,
+    results_argument,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from streamgate.tuning.tune import TuneResult
+
+_faces = section("Which faces are kept")
+_footage = section("Footage")
+_networks = section("Settings and networks")
 
 
-def tune_command(request: TuneRequest) -> int:
-    """Tune an output folder and print what that changes; returns the exit code. Raises StreamgateError."""
+@click.command(
+    cls=Command,
+    epilog="""
+    streamgate tune faces --max-yaw 20 --dry-run    # what would change
+    streamgate tune faces --max-yaw 20
+    streamgate tune faces --set fusion.ifqa=0.5
+    """,
+)
+@results_argument
+@click.option("--dry-run", "dry", is_flag=True, help="Print what would change, and change nothing.")
+@_faces("--top-k", type=int, metavar="N", help="Number of best faces to keep per track.")
+@min_size_option
+@max_yaw_option
+@_faces(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE",
+    help="A key of gate, fusion, keep, smoothing or measures, for example gate.max_yaw=20. Repeatable.",
+)
+@_footage("--pictured", is_flag=True, help="Do not open the footage: choose among faces whose pictures are in OUT.")
+@_footage(
+    "--sources", "roots", multiple=True, metavar="DIR", type=PATH, shell_complete=complete_folders,
+    help="Folder to search for sources that were moved. Repeatable.",
+)
+@_networks(
+    "--models", metavar="TIER|DIR", shell_complete=complete_models, help="Weights of the run. [default: found by hash]"
+)
+@device_option
+def tune(
+    out: Path,
+    settings: tuple[str, ...],
+    top_k: int | None,
+    min_size: float | None,
+    max_yaw: float | None,
+    roots: tuple[Path, ...],
+    models: str | None,
+    device: str,
+    dry: bool,
+    pictured: bool,
+) -> int:
+    """Apply other limits to the results in OUT, without decoding again.
+
+    All stored faces are gated and chosen again. The footage is opened only where a newly chosen face was never scored
+    in full or has no picture.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+
+    from streamgate.report.write import REPORT
+    from streamgate.tuning.tune import TuneRequest
+    from streamgate.tuning.tune import tune as tune_folder
+
+    request = TuneRequest(
+        out=out,
+        settings=settings,
+        flags={"keep.top_k": top_k, "gate.min_size": min_size, "gate.max_yaw": max_yaw},
+        roots=roots,
+        models=models,
+        device=device,
+        dry=dry,
+        pictured=pictured,
+    )
     began = time.perf_counter()
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console = Console(highlight=False, soft_wrap=True, width=160)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     with errors.status("") as status:
-        result = tune(request, lambda done, total: status.update(f"source {done + 1} of {total}"))
+        result = tune_folder(request, lambda done, total: status.update(f"source {done + 1} of {total}"))
     if not result.changed:
         console.print("nothing differs from the settings these results were made with; nothing was changed")
         return 0
     console.print(_table(result), soft_wrap=False)
-    console.print(_words(result, request.dry))
+    console.print(_words(result, dry))
     if not result.same_meaning:
-        console.print("Qualities mean something else now: they do not compare with those from before.")
+        console.print("Quality is computed in another way now: do not compare it with earlier values.")
     for problem in result.problems:
         errors.print(f"[yellow]streamgate: warning:[/yellow] {escape(problem)}")
-    if request.dry:
+    if dry:
         console.print("nothing was changed (--dry-run)")
         return 0
-    console.print(f"{escape(str(request.out))} is as if made with {', '.join(result.changed)} "
+    console.print(f"{escape(str(out))} is as if made with {', '.join(result.changed)} "
                   f"({time.perf_counter() - began:.1f} s)")
-    if (request.out / REPORT).is_file():
-        console.print(f"report: {escape(str(request.out / REPORT))}")
+    if (out / REPORT).is_file():
+        console.print(f"report: {escape(str(out / REPORT))}")
     return 0
 
 
 def _table(result: TuneResult) -> Table:
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("", "before", "after", "change"):
         table.add_column(name, justify="left" if not name else "right")
@@ -53,7 +130,7 @@ def _table(result: TuneResult) -> Table:
     row("tracks that keep nothing", before.tracks_without, after.tracks_without)
     reasons = {*before.rejected, *after.rejected}
     for name in sorted(reasons, key=lambda name: (-max(before.rejected[name], after.rejected[name]), name)):
-        row(f"turned away: {name}", before.rejected[name], after.rejected[name])
+        row(f"rejected: {name}", before.rejected[name], after.rejected[name])
     return table
 
 
@@ -66,8 +143,8 @@ def _words(result: TuneResult, dry: bool) -> str:
         )
         if count
     ]  # fmt: skip
-    told = ", ".join(parts) or "the same faces are kept"
+    text = ", ".join(parts) or "the same faces are kept"
     if after.looked:
         faces = f"{after.looked} face{'' if after.looked == 1 else 's'}"
-        told += f"; {faces} {'would be looked' if dry else 'looked'} at in the footage"
-    return told
+        text += f"; {faces} {'would be scored' if dry else 'scored'} in the footage"
+    return text

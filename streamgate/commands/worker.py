@@ -160,7 +160,7 @@ class _Work:
         return open_sink(
             url,
             info,
-            retry_seconds=self._request.sink_retry_s,
+            retry_seconds=self._request.sink_retry,
             results=self._request.out,
             # A process before this one may have committed what it did not live to send.
             resumed=self._request.resume or self._state.begun,

@@ -74,7 +74,7 @@ def test_sources_of_pictures_are_told_to_have_no_clips(tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / "scene" / f"{place:04d}.png"), frame[..., ::-1])
     assert streamgate("run", tmp_path / "scene", "-o", tmp_path / "out", "--sequence", 25, "--quiet").code == 0
     done = streamgate("clips", tmp_path / "out", "--seconds", 0.4)
-    assert done.code == 0 and "1 source(s) of pictures passed over" in done.err and "without" not in done.err
+    assert done.code == 0 and "1 source(s) of pictures skipped" in done.err and "without" not in done.err
 
 
 def test_earlier_clips_are_replaced_only_when_asked(work: Path) -> None:

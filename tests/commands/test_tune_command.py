@@ -80,7 +80,7 @@ def test_a_stricter_limit_takes_a_face_away_and_says_why(out: Path) -> None:
     with gzip.open(out / gone["source_id"] / "candidates.jsonl.gz", "rt") as file:
         judged = [json.loads(line) for line in file]
     assert any(one["gate"]["reasons"] == ["small"] for one in judged if one["track_id"] == gone["track_id"])
-    assert "turned away: small" in done.out and "1 track lost theirs" in done.out
+    assert "rejected: small" in done.out and "1 track lost theirs" in done.out
     assert "small" in (out / "report.html").read_text()
     assert not (out / ".streamgate" / "tune").exists()
 
@@ -111,14 +111,14 @@ def test_a_setting_that_is_the_same_changes_nothing(result: Path, out: Path) -> 
 
 def test_a_dry_run_tells_and_changes_nothing(result: Path, out: Path) -> None:
     done = streamgate("tune", out, "--min-size", between(out), "--dry-run")
-    assert done.code == 0 and "turned away: small" in done.out and "nothing was changed" in done.out
+    assert done.code == 0 and "rejected: small" in done.out and "nothing was changed" in done.out
     assert state(out) == state(result)
 
 
 def test_more_faces_are_cut_from_the_footage(out: Path, clip: Path) -> None:
     done = streamgate("tune", out, *MORE)
     assert done.code == 0, done.err
-    assert "looked at in the footage" in done.out
+    assert "scored in the footage" in done.out
     faces = lines(out / "faces.jsonl")
     assert len(faces) > 3
     for face in faces:

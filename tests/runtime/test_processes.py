@@ -153,7 +153,7 @@ except StreamgateError as told:
 
 def test_the_parent_of_a_run_loads_nothing_that_starts_threads() -> None:
     code = (
-        "import sys; import streamgate.cli, streamgate.commands.run, streamgate.commands.progress;"
+        "import sys; import streamgate.cli, streamgate.commands.parent, streamgate.commands.progress;"
         "print([name for name in ('numpy', 'av', 'cv2', 'onnxruntime', 'pydantic', 'redis') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))

@@ -16,11 +16,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from command import lines, streamgate  # noqa: E402
+from command import inside, lines, streamgate  # noqa: E402
 from media import astronaut_frames, write_clip  # noqa: E402
 from real_weights import shared_part, standard_models  # noqa: E402
 from streamgate import zoo  # noqa: E402
-from streamgate.commands.models import import_command  # noqa: E402
 from streamgate.errors import UsageError, WeightsError  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
 from streamgate.quality.serfiq import raw_from_spread  # noqa: E402
@@ -76,7 +75,7 @@ def test_the_iresnet_layouts_have_the_keys_of_their_public_checkpoints() -> None
 
 
 def test_a_recognizer_is_imported_calibrated_and_used(
-    checkpoint: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faces = tmp_path / "faces"
     faces.mkdir()
@@ -84,8 +83,9 @@ def test_a_recognizer_is_imported_calibrated_and_used(
         shutil.copy(path, faces / path.name)
     # A hundred faces, five times degraded each, would take this network half a minute.
     monkeypatch.setattr(calibrate, "MIN_FACES", 20)
-    assert import_command(str(checkpoint), None, str(faces), None, False) == 0
-    said = capsys.readouterr().err
+    done = inside("models", "import", checkpoint, "--calibrate", faces)
+    assert done.code == 0
+    said = done.err
     assert "iresnet18" in said and "calibration: p 0." in said and "--models imported" in said
 
     receipt = json.loads((models / "imported" / "iresnet18" / "receipt.json").read_text())

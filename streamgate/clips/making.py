@@ -1,0 +1,200 @@
+"""Choosing, checking and writing the clips of a run folder."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamgate.clips.cutting import Span, copy_span, copyable_spans, encode_span, suffix_for
+from streamgate.clips.footage import Footage, is_video, missing
+from streamgate.clips.verify import FrameScorer, merged
+from streamgate.clips.windows import Seen, Window, best_window
+from streamgate.errors import SourceError
+from streamgate.frames import Face
+from streamgate.report.folder import RunFolder
+from streamgate.sources.file import VideoFile
+from streamgate.store.jsonlines import SCHEMA, Record
+
+TRIES = 12
+"""Windows of a track that are scored frame by frame before it is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipsRequest:
+    """Which clips to make; the options of `streamgate clips`."""
+
+    seconds: float
+    top_k: int
+    per: str
+    cut: str
+    footage: tuple[Path, ...]
+
+
+@dataclass(slots=True)
+class _Track:
+    """A track that keeps a face, with what the run knows of it."""
+
+    source_id: str
+    track_id: int
+    person_id: str | None
+    last_pts: float
+    quality: float
+    seen: list[Seen] = field(default_factory=list)
+
+
+class ClipMaker:
+    """Makes clips group by group, one after another.
+
+    Attributes:
+        pictures: sources that are pictures, not video: there is nothing to cut.
+        without: tracks or persons whose footage was searched and gave no clip.
+    """
+
+    def __init__(
+        self, request: ClipsRequest, folder: RunFolder, scorer: FrameScorer, staging: Path,
+        problem: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._request = request
+        self._folder = folder
+        self._scorer = scorer
+        self._footage = Footage(request.footage)
+        self._locations = {str(one.get("source_id")): str(one.get("source")) for one in folder.summary["sources"]}
+        self._staging = staging
+        self._problem = problem
+        self._lost: set[str] = set()
+        self.pictures: set[str] = set()
+        self.without: list[str] = []
+
+    def clips(self) -> Iterator[Record]:
+        """Write every clip into the staging folder; yields their records."""
+        groups: dict[tuple[str, ...], list[_Track]] = defaultdict(list)
+        for track in _tracks(self._folder):
+            alone = self._request.per == "track" or track.person_id is None
+            key: tuple[str, ...] = (str(track.person_id),)
+            if alone:
+                key = (track.source_id, f"track_{track.track_id:04d}")
+            groups[key].append(track)
+        for key in sorted(groups):
+            rank = 0
+            # The track with the best kept face first: what is good there is likely good for longer.
+            for track in sorted(groups[key], key=lambda one: (-one.quality, one.source_id, one.track_id)):
+                for record in self._of_track(track, key, rank):
+                    rank += 1
+                    yield record
+                if rank >= self._request.top_k:
+                    break
+            looked_at = any(
+                one.source_id not in self._lost and is_video(self._locations.get(one.source_id, ""))
+                for one in groups[key]
+            )
+            if not rank and looked_at:
+                self.without.append("/".join(key))
+
+    def _of_track(self, track: _Track, key: tuple[str, ...], rank: int) -> Iterator[Record]:
+        location = self._locations.get(track.source_id, "")
+        if not is_video(location):
+            self.pictures.add(location)
+        if track.source_id in self._lost or not is_video(location):
+            return
+        path = self._footage.find(location, track.source_id)
+        if path is None:
+            self._lost.add(track.source_id)
+            self._problem(missing(location, self._request.footage))
+            return
+        track.seen = _seen(self._folder, track)
+        try:
+            with VideoFile(path, location) as source:
+                yield from self._windows(track, source, path, key, rank)
+        except SourceError as error:
+            self._problem(str(error))
+
+    def _windows(
+        self, track: _Track, source: VideoFile, path: Path, key: tuple[str, ...], rank: int
+    ) -> Iterator[Record]:
+        copying = self._request.cut == "keyframes"
+        spans = copyable_spans(path, source.location, self._request.seconds) if copying else None
+        tries = 0
+        while rank < self._request.top_k and tries < TRIES:
+            window = best_window(track.seen, self._request.seconds, track.last_pts, spans)
+            if window is None:
+                return
+            tries += 1
+            checked = self._scorer.score(source, track.seen, window)
+            track.seen = merged(track.seen, checked)
+            if not checked or any(one.failed for one in checked):
+                if not checked:
+                    return
+                continue
+            name = "/".join((*key, f"{rank + 1}{suffix_for(path, source.location, copy=copying)}"))
+            target = self._staging / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            span = Span(window.start, window.end)
+            cut = copy_span(path, source.location, target, span) if copying else encode_span(source, path, target, span)
+            if not copying:
+                # Encoding changes pixels a little: what is written must pass, too.
+                again = self._check(target, track, window)
+                if any(one.failed for one in again) or len(again) != len(checked):
+                    target.unlink()
+                    track.seen = merged(track.seen, [one for one in again if one.failed] or _failed(checked[:1]))
+                    continue
+            rank += 1
+            qualities = [one.quality for one in checked if one.quality is not None]
+            yield {
+                "schema": SCHEMA, "clip": name, "source": source.location, "source_id": track.source_id,
+                "track_id": track.track_id, "person_id": track.person_id, "start_seconds": round(window.start, 6),
+                "end_seconds": round(window.end, 6), "frames": cut, "cut": self._request.cut,
+                "quality_mean": round(float(np.mean(qualities)), 4), "quality_min": round(float(np.min(qualities)), 4),
+            }  # fmt: skip
+            # The next best of this track must be another stretch.
+            inside = [one for one in track.seen if window.start <= one.pts_seconds < window.end]
+            track.seen = merged(track.seen, _failed(inside))
+
+    def _check(self, clip: Path, track: _Track, window: Window) -> list[Seen]:
+        """Every frame of a written clip scored, at the source's times."""
+        moved = [Seen(one.pts_seconds - window.start, one.face, one.failed, one.quality) for one in track.seen]
+        with VideoFile(clip) as written:
+            found = self._scorer.score(written, moved, Window(0.0, window.end - window.start, 0.0))
+        return [Seen(one.pts_seconds + window.start, one.face, one.failed, one.quality) for one in found]
+
+
+def _failed(seen: Sequence[Seen]) -> list[Seen]:
+    return [Seen(one.pts_seconds, one.face, True) for one in seen]
+
+
+def _tracks(folder: RunFolder) -> list[_Track]:
+    """The tracks that keep a face which passed, in the order of faces.jsonl."""
+    found: dict[tuple[str, int], _Track] = {}
+    for record in folder.faces():
+        key = (record["source_id"], record["track_id"])
+        if record["rank"] != 1 or not record["gate"].get("passed") or key in found:
+            continue
+        person, last, quality = record.get("person_id"), record["track"].get("last_pts"), record.get("quality")
+        found[key] = _Track(*key, person if isinstance(person, str) else None, _float(last), _float(quality))
+    return list(found.values())
+
+
+def _seen(folder: RunFolder, track: _Track) -> list[Seen]:
+    """What candidates.jsonl.gz knows of a track's face, by time."""
+    by_time: dict[float, Seen] = {}
+    for record in folder.candidates(track.source_id):
+        if record["track_id"] != track.track_id:
+            continue
+        try:
+            box = np.array(record["box"], np.float32).reshape(4)
+            landmarks = np.array(record["landmarks"], np.float32).reshape(5, 2)
+            failed = bool(record["gate"].get("reasons"))
+            quality = None if failed or record["quality"] is None else float(record["quality"])
+            face = Face(box, landmarks, float(record["detection_score"]))
+        except (KeyError, TypeError, ValueError):
+            continue
+        by_time[float(record["pts_seconds"])] = Seen(float(record["pts_seconds"]), face, failed, quality)
+    return [by_time[time] for time in sorted(by_time)]
+
+
+def _float(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

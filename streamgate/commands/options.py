@@ -1,0 +1,76 @@
+"""Options and argument types that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+from streamgate.commands.help import section
+from streamgate.defaults import DEFAULT_MODELS
+
+# `readable=False`: what cannot be read is reported by the command, with the exit code for it.
+TEXT_PATH = click.Path(readable=False)
+"""A path or pattern as it was typed, completed like a path."""
+PATH = click.Path(readable=False, path_type=Path)
+
+
+def complete_folders(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Lets the shell complete names of folders."""
+    return [CompletionItem(incomplete, type="dir")]
+
+
+def complete_models(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return _words(incomplete, "embedded", "standard", "imported") or complete_folders(context, parameter, incomplete)
+
+
+def complete_presets(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return _words(incomplete, "studio", "live", "archive") or [CompletionItem(incomplete, type="file")]
+
+
+def complete_devices(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return _words(incomplete, "auto", "cpu", "cuda")
+
+
+def _words(incomplete: str, *words: str) -> list[CompletionItem]:
+    return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+
+results_argument = click.argument("out", metavar="OUT", type=PATH, shell_complete=complete_folders)
+quiet_option = click.option("--quiet", is_flag=True, help="Print errors only.")
+
+_settings = section("Settings and networks")
+
+models_option = _settings(
+    "--models", default=DEFAULT_MODELS, show_default=True, metavar="TIER|DIR",
+    shell_complete=complete_models, help="Weights to use: embedded, standard, imported, or a folder.",
+)  # fmt: skip
+preset_option = _settings(
+    "--preset", default="studio", show_default=True, metavar="NAME|FILE", shell_complete=complete_presets,
+    help="Settings to start from: studio, live, archive, or a TOML file.",
+)  # fmt: skip
+set_option = _settings(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE",
+    help="Any key of the preset, for example gate.max_yaw=20. Repeatable.",
+)  # fmt: skip
+device_option = _settings(
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", shell_complete=complete_devices,
+    help="Where the networks run.",
+)  # fmt: skip
+
+_faces = section("Which faces are kept")
+
+min_size_option = _faces(
+    "--min-size", type=float, metavar="PX", help="Smallest face: shorter side of its box in source pixels."
+)
+max_yaw_option = _faces(
+    "--max-yaw", type=float, metavar="DEG", help="Largest angle by which a kept face may be turned to a side."
+)
+
+_events = section("Events")
+
+sink_retry_option = _events(
+    "--sink-retry", type=click.FloatRange(0, 86400), default=30.0, show_default=True, metavar="SECONDS",
+    help="How long to keep trying a sink that is away or full.",
+)  # fmt: skip

@@ -1,0 +1,279 @@
+"""The parent process of `streamgate run`.
+
+It starts the worker that does everything (`streamgate.commands.worker`), shows how it goes, and starts another one
+when it dies. It imports nothing heavy: it costs little memory and can hardly die itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from streamgate.commands.messages import (
+    Advanced,
+    Begun,
+    Done,
+    Failed,
+    Finished,
+    Found,
+    Known,
+    Locked,
+    Looking,
+    Note,
+    Opening,
+    RunRequest,
+    RunState,
+    Started,
+)
+from streamgate.commands.signals import INTERRUPTED, handling
+from streamgate.errors import DeliveryError, SourceError, StreamgateError
+from streamgate.runtime.processes import STOP_SIGNALS, Line, Worker
+from streamgate.sinks.committed import committed_result
+from streamgate.sinks.stdout import print_records
+from streamgate.store.files import Lock
+from streamgate.store.run import SourceInfo, SourceResult
+
+if TYPE_CHECKING:
+    from streamgate.commands.progress import RunDisplay
+
+FAILED = ("failed", "crashed")
+_DEATHS = 2
+"""A source that was being read at so many deaths of the worker is given up."""
+
+
+def run_with_worker(request: RunRequest) -> int:
+    """Run the gate over the inputs; returns the exit code. Raises StreamgateError for what stops the whole run.
+
+    Ctrl-C and SIGTERM end the run; what was found by then is still committed. A second one ends it at once.
+    """
+    run = _Run(request)
+    with handling(STOP_SIGNALS, lambda number, frame: run.interrupt()):
+        return run.run()
+
+
+class _Run:
+    """One run as its parent sees it."""
+
+    def __init__(self, request: RunRequest) -> None:
+        self._request = request
+        self._state = RunState(began=time.perf_counter())
+        self._worker: Worker | None = None
+        self._stopping = False
+        self._idle_deaths = 0
+
+    def interrupt(self) -> None:
+        """Come to an end, keeping what was found; asked again, at once. For signal handlers."""
+        if self._stopping:
+            raise KeyboardInterrupt
+        self._stopping = True
+        if self._worker is not None:
+            self._worker.stop()
+
+    def run(self) -> int:
+        worker = self._start()
+        # Imported while the worker imports its own.
+        from streamgate.commands.progress import RunDisplay
+
+        with RunDisplay(quiet=self._request.quiet) as display:
+            try:
+                done = self._follow(worker, display)
+            except BaseException:
+                self._close(display)
+                raise
+            finally:
+                display.stop()
+            found = self._state.found
+            assert found is not None
+            if not found.labels and not found.elsewhere:
+                if not found.errors:
+                    raise SourceError(
+                        f"nothing to read in {', '.join(self._request.inputs)}: name video files, or folders that "
+                        "hold some"
+                    )
+                return SourceError.exit_code
+            results = self._state.all_results()
+            if done.interrupted:
+                display.note("interrupted: what was found until now is written")
+            display.table(results, self._request.out, time.perf_counter() - self._state.began)
+            if done.undelivered is not None:
+                display.error(done.undelivered)
+        return _exit_code(results, done)
+
+    def _start(self) -> Worker:
+        def work(line: Line) -> None:
+            # Imported in the worker alone.
+            from streamgate.commands.worker import work
+
+            work(self._request, self._state, line)
+
+        self._worker = Worker.start(work, stopping=self._stopping)
+        if self._stopping:
+            self._worker.stop()
+        return self._worker
+
+    def _follow(self, worker: Worker, display: RunDisplay) -> Done:
+        """Hear the worker out, and those that take its place; how it ended.
+
+        Raises StreamgateError for what one of them could not go on with, SinkError when standard output is closed.
+        """
+        while True:
+            try:
+                for message in worker.hear(display.wait_s):
+                    if isinstance(message, Done):
+                        worker.wait()
+                        return message
+                    if isinstance(message, Failed):
+                        worker.wait()
+                        raise message.error
+                    self._take(message, worker, display)
+                display.refresh()
+            except EOFError:
+                how = worker.wait()
+                found = self._state.found
+                if found is not None and not found.labels and not found.elsewhere:
+                    return Done(interrupted=False)
+                self._after_death(how or "it ended by itself", display)
+                worker = self._start()
+
+    def _take(self, message: object, worker: Worker, display: RunDisplay) -> None:
+        state = self._state
+        match message:
+            case Looking():
+                state.looking = message
+            case Found():
+                state.found, state.looking = message, None
+                self._show_found(message, display)
+            case Note():
+                display.warn(message.text) if message.warning else display.note(message.text)
+            case Locked():
+                state.info, state.config = message.info, message.config
+                state.lock = Lock.held(self._request.out / ".streamgate" / "lock", worker.files.pop(0))
+            case Known():
+                state.results.update(message.done)
+                state.last |= message.unfinished
+                if message.done:
+                    display.skipped(len(message.done))
+                    display.note(f"{len(message.done)} of {display.total} sources are done already: skipped")
+            case Begun():
+                state.begun = True
+            case Opening():
+                state.reading.add(message.place)
+            case Started():
+                state.ids[message.place] = message.source.source_id
+                display.started(message.place, message.source.location, message.estimated_frames)
+            case Advanced():
+                display.advanced(message.place, message.frames, message.kept)
+            case Finished():
+                self._finished(message.place, message.result, display)
+
+    def _show_found(self, found: Found, display: RunDisplay) -> None:
+        display.total = len(found.labels)
+        for warning in found.warnings:
+            display.warn(warning)
+        if found.elsewhere:
+            display.note(f"{found.elsewhere} source(s) belong to other shards")
+        if found.skipped:
+            display.note(f"{found.skipped} file(s) in the given folders are neither video nor picture: skipped")
+        for copy, first in found.duplicates:
+            display.warn(f"{copy}: same name and content as {first}; the first one counts")
+        for error in found.errors:
+            display.error(str(error))
+
+    def _finished(self, place: int, result: SourceResult, display: RunDisplay) -> None:
+        state = self._state
+        self._idle_deaths = 0
+        state.reading.discard(place)
+        state.landed.discard(place)
+        state.results[place] = result
+        display.closed(place)
+        display.finished(result)
+        if self._request.as_json and result.status in ("done", "interrupted"):
+            print_records(self._request.out, result.source.source_id)
+
+    def _after_death(self, how: str, display: RunDisplay) -> None:
+        """Draw conclusions from the end of a worker that had not finished; `how` says how it died.
+
+        Raises StreamgateError when another one would not get further.
+        """
+        state = self._state
+        if self._stopping:
+            if not state.begun:
+                raise KeyboardInterrupt
+            state.closing = True
+        if (looking := state.looking) is not None:
+            state.shunned.add(looking.path)
+            state.looking = None
+            display.warn(f"the worker process died ({how}) while it looked what {looking.label} is; it is left out")
+            return
+        for place in state.reading:
+            display.closed(place)
+        state.landed |= {place for place in state.reading if self._is_committed(place)}
+        suspects = sorted(state.reading - state.landed)
+        state.reading.clear()
+        self._idle_deaths = 0 if suspects else self._idle_deaths + 1
+        if self._idle_deaths >= _DEATHS:
+            raise StreamgateError(f"the worker process died {_DEATHS} times without reading anything ({_told(how)})")
+        labels = state.found.labels if state.found is not None else ()
+        for place in suspects:
+            state.deaths[place] = state.deaths.get(place, 0) + 1
+            state.last.add(place)
+        if state.closing:
+            return
+        guilty = [place for place in suspects if state.deaths[place] >= _DEATHS]
+        if again := [labels[place] for place in suspects if place not in guilty]:
+            told = f"the worker process died ({how}) while it read {', '.join(again)}"
+            display.warn(f"{told}; it is started again, and what it read comes last, one at a time")
+        elif not guilty:
+            display.warn(f"the worker process died ({how}); it is started again")
+        for place in guilty:
+            result = SourceResult(SourceInfo(labels[place], state.ids.get(place, "")), status="crashed")
+            result.error = (
+                f"{labels[place]}: the worker process died {_DEATHS} times while it read this ({_told(how)}); "
+                "it is left out"
+            )
+            self._finished(place, result, display)
+
+    def _is_committed(self, place: int) -> bool:
+        """Whether a source has its final name although its worker did not live to tell."""
+        source_id = self._state.ids.get(place)
+        result = None if source_id is None else committed_result(self._request.out, source_id)
+        return result is not None and result.status == "done"
+
+    def _close(self, display: RunDisplay) -> None:
+        """End the worker; what it had committed gets its end from another one."""
+        worker = self._worker
+        if worker is not None:
+            worker.kill()
+            died = worker.wait()
+            if died and self._state.begun and not self._state.closing:
+                self._state.closing = True
+                display.stop()
+                self._end(self._start())
+
+    def _end(self, worker: Worker) -> None:
+        try:
+            while not any(isinstance(message, Done | Failed) for message in worker.hear()):
+                pass
+        except EOFError:
+            pass  # the committed sources can be derived again
+        finally:
+            worker.kill()
+            worker.wait()
+
+
+def _told(how: str) -> str:
+    if "SIGKILL" in how:
+        return f"{how}: most often because memory ran out; close other programs or lower --jobs"
+    return f"{how}; please report it"
+
+
+def _exit_code(results: Sequence[SourceResult], done: Done) -> int:
+    if done.interrupted:
+        return INTERRUPTED
+    if done.undelivered is not None:
+        return DeliveryError.exit_code
+    failed = sum(result.status in FAILED for result in results)
+    if not failed:
+        return 0
+    return SourceError.exit_code if failed == len(results) else 1
