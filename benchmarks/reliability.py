@@ -33,6 +33,7 @@ from reliability_redis import redis_faults  # noqa: E402
 from reliability_rows import Row, run, table, told  # noqa: E402
 from reliability_service import service_faults  # noqa: E402
 
+import hostile_giants  # noqa: E402
 import hostile_pictures  # noqa: E402
 import hostile_videos  # noqa: E402
 from faulty_server import Answer, faulty  # noqa: E402
@@ -80,7 +81,7 @@ def inputs(folder: Path) -> str:
     groups = [
         ("Damaged", hostile_videos.DAMAGED + hostile_pictures.BROKEN),
         ("Out of the ordinary", hostile_videos.UNUSUAL + hostile_pictures.UNUSUAL),
-        ("Lies about sizes", hostile_videos.LIES + hostile_pictures.LIES),
+        ("Lies about sizes", hostile_videos.LIES + hostile_giants.GIANTS + hostile_pictures.LIES),
     ]
     parts = ["## Hostile and odd inputs", "", "Each input alone: exit code 3 says that nothing could be read."]
     for title, group in groups:

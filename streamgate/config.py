@@ -23,6 +23,7 @@ Scalar = Annotated[float, Field(ge=0, le=100)]
 Degrees = Annotated[float, Field(gt=0, le=90)]
 Angle = Annotated[float, Field(gt=-90, lt=90)]
 Weight = Annotated[float, Field(ge=0, le=100)]
+Pixels = Annotated[int, Field(ge=1, le=1 << 30)]
 MeasureName = Literal[
     "serfiq", "ifqa", "yaw", "pitch", "roll", "size", "edge", "sharpness", "exposure", "occlusion", "eyes"
 ]
@@ -33,10 +34,11 @@ class _Section(BaseModel):
 
 
 class DecodingConfig(_Section):
-    """Which frames are not decoded at all."""
+    """Which frames are not decoded at all, and which pictures are too large."""
 
     discard: Literal["none", "empty", "followed", "steady"]
     leap_s: Annotated[float, Field(ge=0, le=60)]
+    max_pixels: Pixels
 
 
 class DetectionConfig(_Section):
@@ -247,6 +249,7 @@ class LiveConfig(_Section):
     backoff_max_s: Seconds
     refused_retry_s: Annotated[float, Field(gt=0, le=86400)]
     max_fps: Annotated[float, Field(ge=0, le=1000)]
+    max_pixels: Pixels
     queue_frames: Annotated[int, Field(ge=1, le=1000)]
     queue_moments: Annotated[int, Field(ge=1, le=1000)]
     max_track_s: Seconds

@@ -6,6 +6,7 @@ import platform
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
@@ -125,9 +126,10 @@ class Gate:
         found = discover([str(one) for one in inputs], sequence_fps=sequence_fps)
         failed: SourceError | None = None
         for item in found.sources:
+            opening = partial(item.open, max_pixels=self.config.decoding.max_pixels)
             try:
                 # A disk that never answers must not hang the caller.
-                with within(stall_seconds() + MARGIN_S, item.open, item.location) as opened:
+                with within(stall_seconds() + MARGIN_S, opening, item.location) as opened:
                     result = SourceResult(SourceInfo(opened.location, opened.source_id))
                     yield from self._pipeline.tracks(opened, result)
                 if result.error:

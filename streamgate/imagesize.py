@@ -10,9 +10,6 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 
-MAX_PIXELS = 120_000_000
-"""Largest picture that is decoded: above the largest sensors (about 100 million), 360 MB as RGB."""
-
 _MOST_PARTS = 10_000
 """Segments, boxes or directory entries that are looked at: a damaged file may hold endless empty ones."""
 _PNM = re.compile(rb"P[1-6](?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})\s")

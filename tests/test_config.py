@@ -8,6 +8,7 @@ import pytest
 
 from streamgate.config import Config, load_config, preset_names, presets_folder
 from streamgate.errors import UsageError
+from streamgate.sources.base import MAX_PIXELS
 
 
 def test_every_preset_loads() -> None:
@@ -22,6 +23,11 @@ def test_studio_names_every_key_so_that_it_can_be_read_and_copied() -> None:
         **written,
         "measures": {key: value for key, value in written["measures"].items() if key != "set"},
     }
+
+
+def test_the_limit_of_pixels_without_a_configuration_is_that_of_the_presets() -> None:
+    assert load_config("studio").decoding.max_pixels == MAX_PIXELS
+    assert load_config("live").live.max_pixels == 8192 * 4608
 
 
 def test_named_flag_beats_set_beats_preset() -> None:

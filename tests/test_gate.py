@@ -108,10 +108,10 @@ def test_an_input_that_cannot_be_opened_in_time_is_given_up_and_the_others_are_r
 ) -> None:
     go, whole = threading.Event(), SourceSpec.open
 
-    def hang(spec: SourceSpec, *more: object) -> object:
+    def hang(spec: SourceSpec, **more: object) -> object:
         if spec.location.endswith("hangs.mp4"):
             go.wait(60)
-        return whole(spec)
+        return whole(spec, **more)
 
     hanging = clip.with_name("hangs.mp4")
     hanging.write_bytes(clip.read_bytes())

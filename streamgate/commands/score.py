@@ -71,7 +71,7 @@ def score(
                 heatmap.mkdir(parents=True, exist_ok=True)
         for path in _paths(images):
             try:
-                image = _read_image(path)
+                image = _read_image(path, config.decoding.max_pixels)
                 faces = gate.score(image, aligned=aligned)
             except (SourceError, UsageError) as error:
                 failed += 1
@@ -100,14 +100,14 @@ def _paths(images: Sequence[str]) -> Iterator[Path]:
         yield from paths or [Path(given)]
 
 
-def _read_image(path: Path) -> Array:
+def _read_image(path: Path, max_pixels: int) -> Array:
     """RGB uint8 (H, W, 3), upright. Raises SourceError."""
     from streamgate.sources.images import PictureError, read_rgb
 
     if not path.exists():
         raise SourceError(f"{display(path)}: no such file; check the path")
     try:
-        return read_rgb(path)
+        return read_rgb(path, max_pixels)
     except PictureError as error:
         raise SourceError(f"{display(path)}: {error}; for video use `streamgate run`") from None
 

@@ -201,9 +201,10 @@ class _Work:
         alone = [place for place in left if place in self._state.last]
         # Both decode alike, but not to the bit: "auto" stays where results are the same on every machine.
         decode = "cuda" if self._request.decode == "cuda" else "cpu"
+        most = gate.config.decoding.max_pixels
         for places, jobs in ((together, self._request.jobs), (alone, 1)):
             results = gate.process(
-                [partial(specs[place].open, decode=decode) for place in places],
+                [partial(specs[place].open, decode=decode, max_pixels=most) for place in places],
                 sink,
                 jobs=jobs,
                 stop=self._stop,

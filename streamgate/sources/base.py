@@ -10,6 +10,11 @@ from typing import Protocol, Self
 
 from streamgate.frames import Frame
 
+MAX_PIXELS = 16384 * 8704
+"""Largest picture that is decoded where no configuration says otherwise: as `decoding.max_pixels` of the presets.
+
+A header may claim any size and decoders believe it: they allocate before they look at what follows."""
+
 
 @dataclass(slots=True)
 class SourceStats:

@@ -13,12 +13,10 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from streamgate.errors import DeviceError, SourceError, scrub
+from streamgate.sources.base import MAX_PIXELS
 
 STALL_S = 60.0
 """Seconds without a packet, or for opening, after which a file is given up; see `stall_seconds`."""
-
-MAX_PIXELS = 150_000_000
-"""Largest frame that is decoded: above 16K (15360 x 8640); a header may claim any size and decoders believe it."""
 
 REFUSED_FORMATS = frozenset(
     {
@@ -41,7 +39,12 @@ def stall_seconds() -> float:
 
 
 def open_video(
-    path: Path, display: str, threads: int = 0, decode: str = "cpu"
+    path: Path,
+    display: str,
+    threads: int = 0,
+    decode: str = "cpu",
+    max_pixels: int = MAX_PIXELS,
+    limited_by: str = "decoding.max_pixels",
 ) -> tuple[InputContainer, VideoStream]:
     """Open `path` and choose its video stream.
 
@@ -50,6 +53,9 @@ def open_video(
         display: how messages name it.
         threads: decoder threads, 0 for one a core.
         decode: "cpu", or "cuda" to decode on the GPU; codecs it does not know are decoded on the CPU.
+        max_pixels: larger pictures are refused, here where their size is known by now, else by the decoder, which then
+            gives errors instead of them.
+        limited_by: the key of the configuration that `max_pixels` comes from, for messages.
 
     Raises:
         SourceError: one line that names the input and what to do.
@@ -64,12 +70,14 @@ def open_video(
     if status.st_size == 0:
         raise SourceError(f"{display}: the file is empty (0 bytes); copy or record it again")
     try:
-        container = _open(path, decode)
+        container = _open(path, decode, max_pixels)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise SourceError(_why_not_opened(path, display, error)) from None
     try:
         stream = _video_stream(container, display)
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        if (words := over_limit(stream, max_pixels)) is not None:
+            raise SourceError(f"{display}: {words} {limited_by} ({max_pixels}); scale it down, or raise that")
+        stream.codec_context.options = pixel_limit(max_pixels)
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = threads
     except BaseException:
@@ -78,10 +86,25 @@ def open_video(
     return container, stream
 
 
-def _open(path: Path, decode: str) -> InputContainer:
+def pixel_limit(max_pixels: int) -> dict[str, str]:
+    """FFmpeg's option by which a decoder refuses larger pictures before it allocates them.
+
+    It belongs to the codec to decode with, and to opening too: there FFmpeg decodes first pictures by itself.
+    """
+    return {"max_pixels": str(max_pixels)}
+
+
+def over_limit(stream: VideoStream, max_pixels: int) -> str | None:
+    """Words about a stream that announces larger pictures than that; None when it does not, or does not tell."""
+    width, height = stream.codec_context.width, stream.codec_context.height
+    return f"has pictures of {width} x {height}, more than" if width * height > max_pixels else None
+
+
+def _open(path: Path, decode: str, max_pixels: int) -> InputContainer:
     def open_with(hardware: HWAccel | None) -> InputContainer:
         return av.open(
             f"file:{path.absolute()}",
+            options=pixel_limit(max_pixels),
             container_options={"protocol_whitelist": "file", "format_whitelist": _accepted_formats()},
             metadata_errors="replace",
             hwaccel=hardware,

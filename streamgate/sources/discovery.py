@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from streamgate.errors import SourceError, UsageError, display, redact_url
-from streamgate.sources.base import Source
+from streamgate.sources.base import MAX_PIXELS, Source
 from streamgate.sources.container import open_video
 from streamgate.sources.file import VideoFile
 from streamgate.sources.images import Images, pictures_name, pictures_source_id
@@ -65,11 +65,14 @@ class SourceSpec:
             return file_source_id(self.paths[0])
         return pictures_source_id(self.paths, self.location, self.root)
 
-    def open(self, threads: int = 0, decode: str = "cpu") -> Source:
-        """Open it. Raises SourceError when it cannot be read, DeviceError without a GPU for decode="cuda"."""
+    def open(self, threads: int = 0, decode: str = "cpu", max_pixels: int = MAX_PIXELS) -> Source:
+        """Open it; pictures of more than `max_pixels` are not decoded.
+
+        Raises SourceError when it cannot be read, DeviceError without a GPU for decode="cuda".
+        """
         if self.root is None:
-            return VideoFile(self.paths[0], self.location, threads, decode)
-        return Images(self.paths, self.location, self.root, self.sequence_fps)
+            return VideoFile(self.paths[0], self.location, threads, decode, max_pixels)
+        return Images(self.paths, self.location, self.root, self.sequence_fps, max_pixels)
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 
 from streamgate.errors import SourceError
 from streamgate.frames import Frame
-from streamgate.sources.base import Guide, SourceStats
+from streamgate.sources.base import MAX_PIXELS, Guide, SourceStats
 from streamgate.sources.clock import Clock, Tick
 from streamgate.sources.container import open_video, stall_seconds, unreadable
 from streamgate.sources.cutoff import is_cut_off
@@ -47,6 +47,7 @@ class VideoFile:
         location: how it is displayed, the path by default.
         threads: decoder threads, 0 for one a core.
         decode: "cpu" or "cuda".
+        max_pixels: pictures with more are not decoded.
 
     Raises:
         DeviceError: there is no GPU to decode on.
@@ -56,14 +57,20 @@ class VideoFile:
     live = False
 
     def __init__(
-        self, path: Path, location: str | None = None, threads: int = 0, decode: str = "cpu"
+        self,
+        path: Path,
+        location: str | None = None,
+        threads: int = 0,
+        decode: str = "cpu",
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.location = location or str(path)
         self.stats = SourceStats()
         self._path = path
         self._threads = threads
         self._decode = decode
-        self._reading: _Reading | None = _Reading(path, self.location, threads, decode, self.stats)
+        self._max_pixels = max_pixels
+        self._reading: _Reading | None = self._read(self.stats)
         try:
             self.source_id = file_source_id(path)
             first = self._reading.first()
@@ -83,7 +90,7 @@ class VideoFile:
         reading, self._reading = self._reading, None
         if reading is None:
             self.stats = SourceStats()
-            reading = _Reading(self._path, self.location, self._threads, self._decode, self.stats)
+            reading = self._read(self.stats)
         self._reading = reading
         try:
             yield from reading.frames(guide)
@@ -94,7 +101,7 @@ class VideoFile:
 
     def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
         """Yield the frames from the key frame at or before a time; see `Source.frames_from`."""
-        reading = _Reading(self._path, self.location, self._threads, self._decode, SourceStats())
+        reading = self._read(SourceStats())
         try:
             reading.seek(pts_seconds)
             for frame in reading.frames(None):
@@ -106,7 +113,7 @@ class VideoFile:
 
     def decoded_from(self, pts_seconds: float) -> Generator[tuple[float, VideoFrame], None, None]:
         """The same frames as the decoder gave them (stored, not upright), each with its time; to encode them again."""
-        reading = _Reading(self._path, self.location, self._threads, self._decode, SourceStats())
+        reading = self._read(SourceStats())
         try:
             reading.seek(pts_seconds)
             with closing(reading.decoded()) as frames:
@@ -115,6 +122,10 @@ class VideoFile:
                     del frame
         finally:
             reading.close()
+
+    def _read(self, stats: SourceStats) -> _Reading:
+        """A pass over the file that counts in `stats`."""
+        return _Reading(self._path, self.location, self._threads, self._decode, self._max_pixels, stats)
 
     def close(self) -> None:
         """Release the file; closing twice is fine."""
@@ -134,12 +145,15 @@ class VideoFile:
 class _Reading:
     """One pass over the file."""
 
-    def __init__(self, path: Path, location: str, threads: int, decode: str, stats: SourceStats) -> None:
+    def __init__(
+        self, path: Path, location: str, threads: int, decode: str, max_pixels: int, stats: SourceStats
+    ) -> None:
         self._location = location
         self._stats = stats
-        self._again = (path, location, 1, decode)
+        self._again = (path, location, 1, decode, max_pixels)
+        self._max_pixels = max_pixels
         self._scout: tuple[InputContainer, VideoStream] | None = None
-        self._container, self._stream = open_video(path, location, threads, decode)
+        self._container, self._stream = open_video(path, location, threads, decode, max_pixels)
         stream = self._stream
         self._time_base = stream.time_base or Fraction(1, 1000)
         self.fps = _positive(stream.average_rate) or _positive(stream.guessed_rate)
@@ -176,8 +190,11 @@ class _Reading:
         """Decode up to the first frame, which `frames()` will still yield."""
         self._first = next(self._frames, None)
         if self._first is None:
+            # A decoder that was never told a size it would take has none.
+            unknown = not self._stream.codec_context.width
+            large = f", or its pictures are larger than decoding.max_pixels ({self._max_pixels})" if unknown else ""
             raise SourceError(
-                f"{self._location}: no picture could be decoded; it is damaged or cut off, copy it again"
+                f"{self._location}: no picture could be decoded; it is damaged or cut off{large}; copy it again"
             )
         return self._first
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from streamgate.errors import SourceError, StreamgateError, UsageError
 from streamgate.frames import Array, Frame
-from streamgate.imagesize import MAX_PIXELS, image_size
-from streamgate.sources.base import Guide, SourceStats
+from streamgate.imagesize import image_size
+from streamgate.sources.base import MAX_PIXELS, Guide, SourceStats
 from streamgate.sources.container import unreadable
 from streamgate.sources.naming import folder_source_id, slug
 from streamgate.sources.picture import picture_of_rgb
@@ -42,6 +42,7 @@ class Images:
         location: how the source is displayed, for example the folder.
         root: names of frames are relative to it.
         sequence_fps: frame rate of a sequence, None for unrelated pictures.
+        max_pixels: pictures with more are not decoded.
 
     Raises:
         UsageError: a frame rate that is not positive.
@@ -51,7 +52,12 @@ class Images:
     live = False
 
     def __init__(
-        self, paths: Sequence[Path], location: str, root: Path, sequence_fps: float | None = None
+        self,
+        paths: Sequence[Path],
+        location: str,
+        root: Path,
+        sequence_fps: float | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         if sequence_fps is not None and not 0 < sequence_fps < 1e6:
             raise UsageError(f"--sequence {sequence_fps:g}: the frame rate must be above 0")
@@ -59,6 +65,7 @@ class Images:
         self.stats = SourceStats()
         self._named = _named(paths, root)
         self._sequence_fps = sequence_fps
+        self._max_pixels = max_pixels
         self.fps = sequence_fps
         self.estimated_frames: int | None = len(paths)
         self.duration_seconds = len(paths) / sequence_fps if sequence_fps else None
@@ -86,7 +93,7 @@ class Images:
         step = self._step
         for index, (name, path) in enumerate(self._named[first:], first):
             try:
-                rgb = read_rgb(path)
+                rgb = read_rgb(path, self._max_pixels)
             except PictureError:
                 stats.decode_errors += 1
                 continue
@@ -105,7 +112,7 @@ class Images:
         reason = ""
         for path in paths:
             try:
-                height, width = read_rgb(path).shape[:2]
+                height, width = read_rgb(path, self._max_pixels).shape[:2]
                 return height, width
             except PictureError as error:
                 reason = reason or str(error)
@@ -135,13 +142,13 @@ def pictures_source_id(paths: Sequence[Path], location: str, root: Path) -> str:
     return folder_source_id(pictures_name(paths, location, root), _named(paths, root))
 
 
-def read_rgb(path: Path) -> Array:
+def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> Array:
     """Return the picture in `path`, RGB uint8 (h, w, 3), EXIF orientation applied.
 
     Of an animation or a file of many pages it is the first; 16 bits a sample become 8, CMYK and grey become RGB.
 
     Raises:
-        PictureError: it is no picture, too large, or cannot be read.
+        PictureError: it is no picture, has more than `max_pixels`, or cannot be read.
     """
     try:
         status = path.stat()
@@ -156,10 +163,10 @@ def read_rgb(path: Path) -> Array:
     size = image_size(data[:_HEAD].tobytes()) or image_size(data.tobytes())
     if size is None or min(size) <= 0:
         raise PictureError("is not a picture that can be decoded" if data.size else "is empty (0 bytes)")
-    if size[0] * size[1] > MAX_PIXELS:
+    if size[0] * size[1] > max_pixels:
         raise PictureError(
-            f"has {size[0]} x {size[1]} pixels, more than the {MAX_PIXELS // 1_000_000} million that are read; "
-            "scale it down"
+            f"has {size[0]} x {size[1]} pixels, more than decoding.max_pixels ({max_pixels}); scale it down, or raise "
+            "that with --set"
         )
     try:
         # Decoding from memory takes names that OpenCV's own file access does not.

@@ -28,7 +28,7 @@ from streamgate.config import LiveConfig
 from streamgate.errors import SourceError, UsageError, redact_url, scrub
 from streamgate.frames import Frame
 from streamgate.sources.base import SourceStats
-from streamgate.sources.container import open_video
+from streamgate.sources.container import open_video, over_limit, pixel_limit
 from streamgate.sources.deinterlace import Deinterlacer
 from streamgate.sources.liveclock import Lateness, LiveClock, Pace
 from streamgate.sources.picture import PictureMaker
@@ -154,7 +154,7 @@ class LiveConnection:
                     del picture
                 del decoded
             if time.monotonic() - last_picture > self._options.read_timeout_s:
-                raise self._error(Trouble.UNREADABLE, "data comes in but no picture can be decoded from it")
+                raise self._error(Trouble.UNREADABLE, f"data comes in but no picture can be decoded{self._doubt()}")
 
     def close(self) -> None:
         """Release the connection; closing twice is fine."""
@@ -164,11 +164,14 @@ class LiveConnection:
         if scheme == "file":
             try:
                 path = Path(unquote(self._url.partition("://")[2]))
-                return open_video(path, self.location, 1)
+                return open_video(
+                    path, self.location, 1, max_pixels=self._options.max_pixels, limited_by="live.max_pixels"
+                )
             except SourceError as error:
                 trouble = Trouble.UNREADABLE if path.exists() else Trouble.MISSING
                 raise LiveError(trouble, str(error), self.location) from None
-        options: dict[str, str] = {"protocol_whitelist": _WHITELIST[scheme]}
+        limit = pixel_limit(self._options.max_pixels)
+        options = {"protocol_whitelist": _WHITELIST[scheme], **limit}
         if scheme in ("rtsp", "rtsps"):
             # Size and codec stand in the session description: looking long would only delay the first picture.
             options |= {"rtsp_transport": self._options.transport, "allowed_media_types": "video",
@@ -190,6 +193,10 @@ class LiveConnection:
         if not isinstance(stream, VideoStream) or stream.codec_context is None:
             container.close()
             raise self._error(Trouble.UNREADABLE, "has no video that can be decoded here; check the stream's codec")
+        if (words := over_limit(stream, self._options.max_pixels)) is not None:
+            container.close()
+            raise self._error(Trouble.UNREADABLE, f"{words} live.max_pixels; take a smaller one, or raise that")
+        stream.codec_context.options = limit
         return container, stream
 
     def _packets(self) -> Iterator[tuple[Packet, float]]:
@@ -218,12 +225,16 @@ class LiveConnection:
             self.stats.decode_errors += 1
             self._damaged += 1
             if self._damaged >= _DAMAGED_IN_A_ROW:
-                raise self._error(Trouble.UNREADABLE, "its pictures cannot be decoded") from None
+                raise self._error(Trouble.UNREADABLE, f"its pictures cannot be decoded{self._doubt()}") from None
         self.decode_seconds += time.perf_counter() - began
         if frames:
             self._damaged = 0
             self.stats.decode_errors += sum(frame.is_corrupt for frame in frames)
         return frames
+
+    def _doubt(self) -> str:
+        """A decoder that was told no size it would take has none: the pictures may be too large."""
+        return "" if self._stream.codec_context.width else "; they may be larger than live.max_pixels"
 
     def _timed(self, decoded: VideoFrame, index: int, arrived: float) -> Arrived:
         base = decoded.time_base or self._time_base

@@ -14,6 +14,7 @@ from typing import Any
 import av
 import pytest
 
+import hostile_giants
 import hostile_pictures
 import hostile_videos
 from command import lines
@@ -64,7 +65,7 @@ def check(batch: Batch, one: Hostile) -> None:
             assert (source["decode_errors"] > 0) is one.damaged, source
 
 
-VIDEOS = [*hostile_videos.DAMAGED, *hostile_videos.UNUSUAL, *hostile_videos.LIES]
+VIDEOS = [*hostile_videos.DAMAGED, *hostile_videos.UNUSUAL, *hostile_videos.LIES, *hostile_giants.GIANTS]
 PICTURES = [*hostile_pictures.BROKEN, *hostile_pictures.UNUSUAL, *hostile_pictures.LIES]
 WITH_A_FACE = [
     one.name

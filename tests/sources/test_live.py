@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,8 @@ import av
 import numpy as np
 import pytest
 
+from hostile import Hostile
+from hostile_giants import GIANTS
 from media import astronaut_frames, write_clip
 from rtsp_server import CameraProcess, cameras, free_port
 from streamgate.config import LiveConfig, load_config
@@ -169,6 +173,40 @@ def test_pictures_come_over_udp_too(camera: CameraProcess):
     with LiveConnection(camera.url(), options(transport="udp")) as connection:
         frames = [(one.frame.width, one.frame.pts_seconds) for one in islice(connection.frames(), 20)]
     assert {width for width, _ in frames} == {320}
+
+
+def test_pictures_beyond_the_limit_are_refused_at_the_start(camera: CameraProcess):
+    with pytest.raises(LiveError, match=r"pictures of 320 x 240, more than live\.max_pixels") as caught:
+        LiveConnection(camera.url(), options(max_pixels=320 * 240 - 1))
+    assert caught.value.trouble is Trouble.UNREADABLE
+
+
+def test_pictures_that_outgrow_the_limit_are_counted_and_the_others_go_on(camera: CameraProcess):
+    with LiveConnection(camera.url("change"), options(max_pixels=320 * 240, read_timeout_s=5.0)) as connection:
+        sizes, times = set(), []
+        for arrived in connection.frames():
+            sizes.add((arrived.frame.width, arrived.frame.height))
+            times.append(arrived.frame.pts_seconds)
+            if len(times) == 45:
+                break
+    # 30 small ones, 30 large ones of which none comes, small ones again.
+    assert sizes == {(320, 240)} and connection.stats.decode_errors >= 25
+
+
+@pytest.mark.parametrize("giant", GIANTS, ids=lambda giant: giant.name)
+def test_giant_pictures_cost_no_memory(giant: Hostile, tmp_path: Path):
+    path = giant.put(tmp_path)
+    script = (
+        "import resource, sys\nfrom streamgate.config import load_config\n"
+        "from streamgate.sources.live import LiveConnection, LiveError\n"
+        "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10\nbefore = used()\ntry:\n"
+        f"    next(LiveConnection('file://{path}', load_config('live').live).frames())\n"
+        "except LiveError as error:\n    print(used() - before, error.trouble, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    mib, trouble, words = done.stdout.split(" ", 2)
+    assert int(mib) < 150, "the decoder took memory for what is not decoded"
+    assert trouble in ("unreadable", "ended") and (trouble == "ended" or "live.max_pixels" in words)
 
 
 @pytest.fixture
