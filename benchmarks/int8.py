@@ -30,7 +30,7 @@ from streamgate.networks.runtime import Session
 from streamgate.quality.calibration import SigmoidMapping
 from streamgate.sources import open_source
 from streamgate.tracking.overlap import iou
-from streamgate.zoo.store import LogisticCalibration, Weights, scan
+from streamgate.weights.store import LogisticCalibration, Weights, scan
 
 SIDE = 352
 """Longer side of the detector's input for a 720p frame with the studio preset."""

@@ -265,7 +265,7 @@ def print_threshold(tier: str) -> None:
 
 
 def _threshold(tier: str) -> float:
-    from streamgate.zoo import resolve
+    from streamgate.weights import resolve
 
     return resolve(tier).weights["recognizer"].identity_threshold or 0.0
 

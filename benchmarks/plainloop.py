@@ -32,7 +32,7 @@ def open_loop(models: str, official: bool) -> Callable[[Path, float], tuple[int,
     from streamgate.networks import Networks
     from streamgate.networks.alignment import arcface_matrix, ffhq_matrix
     from streamgate.quality.serfiq import sample_embeddings, sampled_spread
-    from streamgate.zoo import SerfiqCalibration
+    from streamgate.weights import SerfiqCalibration
 
     networks = Networks.open(models, "cpu", usable_cores())
     layer = networks.recognizer.last_affine()
@@ -84,7 +84,7 @@ def _official() -> Judge:
     """The architecture of the paper with random weights: they take as long as trained ones."""
     import torch
 
-    from streamgate.zoo.ifqa import OFFICIAL, Ifqa, IfqaScorer
+    from streamgate.convert.ifqa import OFFICIAL, Ifqa, IfqaScorer
 
     torch.manual_seed(0)
     torch.set_num_threads(usable_cores())

@@ -215,7 +215,7 @@ def _graph_times(models: str, crops: Array, features: Array) -> tuple[float, flo
     import onnxruntime
 
     from streamgate.networks.runtime import as_input
-    from streamgate.zoo import resolve
+    from streamgate.weights import resolve
 
     weights = resolve(models).weights["recognizer"]
     options = onnxruntime.SessionOptions()

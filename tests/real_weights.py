@@ -16,10 +16,11 @@ import cv2
 import numpy as np
 import pytest
 
+from streamgate.convert import pull
 from streamgate.errors import WeightsError
 from streamgate.networks import Networks
 from streamgate.networks.alignment import arcface_matrix
-from streamgate.zoo import pull, resolve
+from streamgate.weights import resolve
 
 Picture = np.ndarray
 

@@ -16,8 +16,8 @@ from hostile_videos import clip_bytes
 from real_weights import standard_models
 from redis_server import launch, spare_port
 from sink_values import Make
-from streamgate import zoo
 from streamgate.config import load_config
+from streamgate.convert import pull
 from streamgate.errors import DeliveryError, SinkError, StreamgateError, UsageError, redact_url
 from streamgate.sinks import SinkGroup, open_sink
 from streamgate.sinks.disk import DiskSink
@@ -25,7 +25,7 @@ from streamgate.sources import discover, open_source
 from streamgate.sources.live import LiveConnection, check_address
 from streamgate.store.jsonlines import redacted
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult
-from streamgate.zoo import fetching
+from streamgate.weights import fetch
 
 FORMS = [
     ("{scheme}://first.last:p%40ss-Qx7@{host}/a", ["first.last", "p%40ss-Qx7", "p@ss-Qx7"]),
@@ -89,8 +89,8 @@ def ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
         "sink redis": sink,
         "sink rediss": sink,
         "sink kafka": sink,
-        "mirror http": lambda url: zoo.pull(mirror=url),
-        "mirror ftp": lambda url: zoo.pull(mirror=url),
+        "mirror http": lambda url: pull(mirror=url),
+        "mirror ftp": lambda url: pull(mirror=url),
         "connection rtsp": connection,
         "connection http": connection,
         "connection srt": connection,
@@ -101,7 +101,7 @@ def test_no_way_in_lets_a_secret_out(
     form: tuple[str, list[str]], ways: dict[str, Callable[[str], object]], caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(fetching, "PAUSES_S", ())
+    monkeypatch.setattr(fetch, "PAUSES_S", ())
     caplog.set_level(logging.DEBUG)
     text, secrets = form
     for way, call in ways.items():
@@ -118,12 +118,12 @@ def test_no_way_in_lets_a_secret_out(
 def test_a_refusing_server_is_told_nothing_that_we_repeat(form: tuple[str, list[str]], tmp_path: Path,
                                                           monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.setenv("STREAMGATE_MODELS", str(tmp_path / "models"))
-    monkeypatch.setattr(fetching, "PAUSES_S", ())
+    monkeypatch.setattr(fetch, "PAUSES_S", ())
     text, secrets = form
     with faulty(b"", [Answer(status=401)]) as server:
         url = text.format(scheme="http", host=server.url.partition("://")[2])
         try:
-            zoo.pull(mirror=url)
+            pull(mirror=url)
         except StreamgateError as error:
             clean(everything(error), secrets)
         else:

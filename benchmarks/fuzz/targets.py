@@ -22,8 +22,8 @@ from streamgate.sinks.derive import derive
 from streamgate.sources.discovery import natural_key
 from streamgate.sources.naming import slug
 from streamgate.store.manifest import Manifest, differences, run_record
-from streamgate.zoo import store
-from streamgate.zoo.catalog import parse_catalog
+from streamgate.weights import store
+from streamgate.weights.catalog import parse_catalog
 
 
 @lru_cache(maxsize=1)

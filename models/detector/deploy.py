@@ -13,9 +13,9 @@ import torch
 
 from models.detector.teacher import NAME as TEACHER_NAME
 from models.detector.trainer import Trainer
-from streamgate.zoo.catalog import load_catalog
-from streamgate.zoo.onnx_check import OPSET
-from streamgate.zoo.retinaface import OUTPUTS, export_onnx
+from streamgate.convert.onnx_check import OPSET
+from streamgate.convert.retinaface import OUTPUTS, export_onnx
+from streamgate.weights.catalog import load_catalog
 
 ONNX_NAME, CARD_NAME, WARM_NAME = "detector.onnx", "card.json", "detector_warm.pth"
 VERSION = "1"

@@ -10,12 +10,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.common.images import DataError
 from models.detector.units import Heads, run, same
+from streamgate.convert.checkpoints import load_state
+from streamgate.convert.retinaface import RetinaFace, mobilenet025
 from streamgate.errors import WeightsError
-from streamgate.zoo.catalog import load_catalog
-from streamgate.zoo.convert import load_state
-from streamgate.zoo.files import sha256_of
-from streamgate.zoo.retinaface import RetinaFace, mobilenet025
-from streamgate.zoo.store import models_folder
+from streamgate.weights.catalog import load_catalog
+from streamgate.weights.files import sha256_of
+from streamgate.weights.store import models_folder
 
 NAME = "retinaface-mnet025-foamliu"
 

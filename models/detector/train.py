@@ -49,7 +49,7 @@ from models.recognizer.faces import people_in  # noqa: E402
 from streamgate.errors import StreamgateError  # noqa: E402
 from streamgate.networks.detector import Detector  # noqa: E402
 from streamgate.networks.runtime import Session  # noqa: E402
-from streamgate.zoo.store import resolve  # noqa: E402
+from streamgate.weights.store import resolve  # noqa: E402
 
 SMOKE = {
     "data": {"minimum_pictures": 4, "held_out": 2, "held_out_scenes": 2},

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamgate.zoo.retinaface import MEAN_RGB, ContextModule, MobileNetBody, RetinaFace
+from streamgate.convert.retinaface import MEAN_RGB, ContextModule, MobileNetBody, RetinaFace
 
 Relay = Callable[[str, Tensor], Tensor]
 """Given a unit's name and its output, what the units behind it take as input."""

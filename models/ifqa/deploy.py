@@ -16,7 +16,7 @@ from models.common.images import DataError, FaceCache, shrink_square
 from models.ifqa.batches import SIDE
 from models.ifqa.monitor import CHAINS, series
 from models.ifqa.trainer import Trainer
-from streamgate.zoo.ifqa import FACE_ELLIPSE, OPSET, count_gmac, export_onnx
+from streamgate.convert.ifqa import FACE_ELLIPSE, OPSET, count_gmac, export_onnx
 
 ONNX_NAME, CARD_NAME, WARM_NAME = "ifqa.onnx", "card.json", "ifqa_warm.pth"
 VERSION = "1"

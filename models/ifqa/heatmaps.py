@@ -20,7 +20,7 @@ from models.common.images import write_rgb  # noqa: E402
 from models.common.smoke import astronaut_face  # noqa: E402
 from models.ifqa import protocol  # noqa: E402
 from models.ifqa.scoring import Shipped  # noqa: E402
-from streamgate.zoo.ifqa import face_ellipse  # noqa: E402
+from streamgate.convert.ifqa import face_ellipse  # noqa: E402
 
 SIDE = 192
 

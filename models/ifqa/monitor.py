@@ -11,7 +11,7 @@ from models.common.stats import auc, spearman_across, spearman_rows
 from models.ifqa.batches import SIDE
 from models.ifqa.steady import cut, draw_frame
 from models.ifqa.trainer import Trainer
-from streamgate.zoo.ifqa import face_ellipse
+from streamgate.convert.ifqa import face_ellipse
 
 SEVERITIES = (0.12, 0.28, 0.44, 0.6, 0.76, 0.92)
 CHAINS: dict[str, tuple[str, ...]] = {

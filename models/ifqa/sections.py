@@ -22,7 +22,7 @@ from models.common.stats import (
 )
 from models.ifqa import protocol
 from models.ifqa.scoring import Scorers
-from streamgate.zoo.ifqa import face_ellipse
+from streamgate.convert.ifqa import face_ellipse
 
 Faces = Sequence[np.ndarray]
 GOALS_WITHIN = {"blur": 0.98, "noise": 0.98, "low resolution": 0.98, "JPEG": 0.95, "mixture": 0.95}

@@ -17,7 +17,7 @@ from models.common.training import update_average
 from models.ifqa.batches import MAP_SIDE
 from models.ifqa.generator import Restorer, as_stored
 from models.ifqa.losses import anchor_loss, graded_pairs, lsgan, rank_loss, score_logit
-from streamgate.zoo.ifqa import SLIM, Ifqa, face_ellipse
+from streamgate.convert.ifqa import SLIM, Ifqa, face_ellipse
 
 # Losses look at a little more than the pooled face: hairline, ears, jaw; never at the background.
 LOSS_ELLIPSE = (0.5, 0.56, 0.35, 0.42)

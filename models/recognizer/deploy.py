@@ -22,13 +22,13 @@ from models.recognizer.last_layer import Settings as LastLayer
 from models.recognizer.last_layer import solved
 from models.recognizer.teacher import NAME as TEACHER_NAME
 from models.recognizer.trainer import Trainer, halved
+from streamgate.convert.calibrate import MIN_FACES, Fit, calibrate_serfiq, fit
+from streamgate.convert.onnx_check import OPSET
+from streamgate.convert.recognizer import FaceGraph, export_onnx
 from streamgate.networks import Recognizer
 from streamgate.networks.runtime import Session
-from streamgate.zoo.calibrate import MIN_FACES, Fit, calibrate_serfiq, fit
-from streamgate.zoo.catalog import load_catalog
-from streamgate.zoo.onnx_check import OPSET
-from streamgate.zoo.recognizer import FaceGraph, export_onnx
-from streamgate.zoo.store import from_card
+from streamgate.weights.catalog import load_catalog
+from streamgate.weights.store import from_card
 
 ONNX_NAME, CARD_NAME, AFFINE_NAME = "recognizer.onnx", "card.json", "affine.npz"
 WARM_NAME = "recognizer_warm.pth"
@@ -126,7 +126,7 @@ def _make(
 def _calibration(
     recognizer: Recognizer, faces: FaceSet, indexes: np.ndarray, drop_rate: float, digest: str
 ) -> dict[str, Any] | None:
-    """alpha and r as `zoo/calibrate.py` fits them; None where there are too few faces (a smoke run)."""
+    """alpha and r as `convert/calibrate.py` fits them; None where there are too few faces (a smoke run)."""
     if len(indexes) < MIN_FACES:
         return None
     names = hashlib.sha256("\n".join(faces.names[i] for i in indexes).encode()).hexdigest()[:8]

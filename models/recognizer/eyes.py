@@ -18,8 +18,8 @@ from models.common.stats import auc
 from models.common.training import say
 from models.recognizer.batches import Augmentation, Batches
 from models.recognizer.faces import FaceSet, LeaveOut, centre, prepare
+from streamgate.convert.recognizer import EyesHead
 from streamgate.networks import Networks
-from streamgate.zoo.recognizer import EyesHead
 
 BORDER = 0.3
 """Pictures of closed eyes are often cut close around the face (`faces.prepare`)."""

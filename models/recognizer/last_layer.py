@@ -30,7 +30,7 @@ from models.common.degrade import draw_mixture
 from models.recognizer.covers import draw_cover
 from models.recognizer.faces import FaceSet, centre
 from models.recognizer.teacher import Teacher
-from streamgate.zoo.recognizer import FaceNetwork, normalise
+from streamgate.convert.recognizer import FaceNetwork, normalise
 
 
 @dataclass(frozen=True)

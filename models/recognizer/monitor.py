@@ -11,7 +11,7 @@ from models.recognizer.batches import Augmentation, Batches
 from models.recognizer.faces import FaceSet, centre
 from models.recognizer.teacher import Teacher
 from models.recognizer.trainer import Trainer
-from streamgate.zoo.recognizer import normalise
+from streamgate.convert.recognizer import normalise
 
 LOOKS = ("clean", "augmented")
 

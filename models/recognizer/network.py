@@ -27,7 +27,7 @@ from streamgate.quality.gate import GateRules
 from streamgate.quality.measures import measure_all
 from streamgate.quality.serfiq import raw_from_spread
 from streamgate.runtime.inference import calibration_of
-from streamgate.zoo.store import from_card
+from streamgate.weights.store import from_card
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.common.images import DataError
+from streamgate.convert.checkpoints import load_state
+from streamgate.convert.mobilefacenet import MobileFaceNet
+from streamgate.convert.recognizer import FaceNetwork
 from streamgate.errors import WeightsError
-from streamgate.zoo.catalog import load_catalog
-from streamgate.zoo.convert import load_state
-from streamgate.zoo.files import sha256_of
-from streamgate.zoo.mobilefacenet import MobileFaceNet
-from streamgate.zoo.recognizer import FaceNetwork
-from streamgate.zoo.store import models_folder
+from streamgate.weights.catalog import load_catalog
+from streamgate.weights.files import sha256_of
+from streamgate.weights.store import models_folder
 
 NAME = "mobilefacenet-foamliu"
 

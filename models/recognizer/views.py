@@ -15,7 +15,7 @@ from models.common.report import Section
 from models.common.stats import mean_estimate
 from models.recognizer.network import Face, OwnNetwork, detect
 from streamgate.networks import Networks
-from streamgate.zoo.store import models_folder
+from streamgate.weights.store import models_folder
 
 MATCH_IOU = 0.35
 LARGEST_YAW = 60

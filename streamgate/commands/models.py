@@ -14,8 +14,8 @@ from streamgate.commands.options import PATH, complete_folders, quiet_option
 from streamgate.errors import WeightsError
 
 if TYPE_CHECKING:
-    from streamgate.zoo import ModelState
-    from streamgate.zoo import Progress as PullStep
+    from streamgate.convert import Progress as PullStep
+    from streamgate.weights import ModelState
 
 
 @click.group(
@@ -37,7 +37,7 @@ def list_(as_json: bool) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from streamgate.zoo import list_models, models_folder
+    from streamgate.weights import list_models, models_folder
 
     states = list_models()
     if as_json:
@@ -80,7 +80,7 @@ def pull(tier: str, mirror: str | None, quiet: bool) -> int:
     from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TextColumn
 
-    from streamgate.zoo import pull as pull_tier
+    from streamgate.convert import pull as pull_tier
 
     console = Console(stderr=True, quiet=quiet)
     with Progress(
@@ -123,8 +123,8 @@ def import_(file: Path, name: str | None, calibrate: Path | None, licence: str |
     from rich.console import Console
     from rich.markup import escape
 
-    from streamgate.zoo import import_weights
-    from streamgate.zoo.importing import MIN_FACES, calibration_words
+    from streamgate.convert import import_weights
+    from streamgate.convert.importing import MIN_FACES, calibration_words
 
     console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
     options = {} if licence is None else {"licence": licence}
@@ -150,7 +150,7 @@ def import_(file: Path, name: str | None, calibrate: Path | None, licence: str |
 @models.command()
 def verify() -> int:
     """Compare the hashes of all weights with the expected ones; the exit code is 4 if one differs."""
-    from streamgate.zoo import verify as verify_all
+    from streamgate.weights import verify as verify_all
 
     results = verify_all()
     for one in results:

@@ -12,8 +12,8 @@ from streamgate.networks.ifqa import IfqaNetwork
 from streamgate.networks.pose import PoseNetwork
 from streamgate.networks.recognizer import Recognizer
 from streamgate.networks.runtime import Session
-from streamgate.zoo.catalog import Calibration, LogisticCalibration
-from streamgate.zoo.store import Fallback, Weights, resolve
+from streamgate.weights.catalog import Calibration, LogisticCalibration
+from streamgate.weights.store import Fallback, Weights, resolve
 
 
 @dataclass(frozen=True, slots=True)

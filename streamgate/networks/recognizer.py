@@ -12,7 +12,7 @@ import numpy as np
 from streamgate.errors import WeightsError
 from streamgate.frames import Array
 from streamgate.networks.runtime import Session, as_input, check_pictures
-from streamgate.zoo.files import sha256_of
+from streamgate.weights.files import sha256_of
 
 CROP_SIDE = 112
 EXTRAS = ("pose", "visible", "eyes")

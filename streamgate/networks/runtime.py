@@ -9,8 +9,8 @@ import numpy as np
 
 from streamgate.errors import DeviceError, StreamgateError, UsageError, WeightsError
 from streamgate.frames import Array
-from streamgate.zoo.catalog import InputSpec
-from streamgate.zoo.store import Weights
+from streamgate.weights.catalog import InputSpec
+from streamgate.weights.store import Weights
 
 BATCH_SIZES = (1, 2, 4, 8, 16)
 """Batches on a GPU are padded to one of these, so that shapes, and with them kernels, stay few."""

@@ -10,7 +10,7 @@ from streamgate.frames import Array
 SIDE = 128
 """Side of the picture in pixels; the network computes its map at 64 x 64."""
 
-# Where the embedded network's map counts (centre and half axes as shares of the side, as in zoo/ifqa.py); outside
+# Where the embedded network's map counts (centre and half axes as shares of the side, as in convert/ifqa.py); outside
 # it the colour fades but stays, since other weights may count the whole picture.
 _CENTRE = (0.5, 0.575)
 _HALF_AXES = (0.27, 0.345)

@@ -13,7 +13,7 @@ from streamgate.networks import Networks
 from streamgate.networks.batcher import Batcher, Observer
 from streamgate.quality.calibration import Calibration, SigmoidMapping
 from streamgate.selection.steps import Ask, Infer
-from streamgate.zoo import LogisticCalibration, SerfiqCalibration
+from streamgate.weights import LogisticCalibration, SerfiqCalibration
 
 
 class Inference:

@@ -18,7 +18,7 @@ from streamgate.selection.steps import Infer, run_together
 from streamgate.sources import Source, SourceSpec, discover
 from streamgate.sources.naming import file_source_id
 from streamgate.tuning.settings import Tuning
-from streamgate.zoo.store import resolve
+from streamgate.weights.store import resolve
 
 _SAME_TIME_S = 1e-4
 _READ_ON_S = 2.0

@@ -25,7 +25,7 @@ from models.detector.scenes import Composition, Scenes, mirror, move, split
 from models.detector.smoke import synthetic_pictures
 from streamgate.networks.detector import Detector
 from streamgate.networks.runtime import Session
-from streamgate.zoo.store import from_receipt
+from streamgate.weights.store import from_receipt
 
 PLAIN = Composition(
     close_up=0.0, close_up_large=0.0, empty=0.0, whole=0.0, smallest_px=14.0, close_low=0.3, close_high=0.9,

@@ -31,7 +31,7 @@ from models.detector.whitening import Whitening  # noqa: E402
 from streamgate.networks.detector import Detector  # noqa: E402
 from streamgate.networks.priors import decode, priors  # noqa: E402
 from streamgate.networks.runtime import Session  # noqa: E402
-from streamgate.zoo.store import from_card  # noqa: E402
+from streamgate.weights.store import from_card  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = Settings(

@@ -23,7 +23,7 @@ from models.recognizer.network import Output, OwnNetwork
 from streamgate import Gate
 from streamgate.networks import Recognizer
 from streamgate.networks.runtime import Session
-from streamgate.zoo.store import from_card, resolve
+from streamgate.weights.store import from_card, resolve
 
 MEDIANS = ("clean_median", "worst_median")
 FOLDER = Path(__file__).resolve().parents[2] / "models/recognizer"

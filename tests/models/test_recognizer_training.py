@@ -32,7 +32,7 @@ from models.recognizer.sections import best_threshold  # noqa: E402
 from models.recognizer.teacher import Teacher, load_teacher  # noqa: E402
 from models.recognizer.train import split_faces  # noqa: E402
 from models.recognizer.trainer import Settings, Trainer  # noqa: E402
-from streamgate.zoo.recognizer import FaceNetwork  # noqa: E402
+from streamgate.convert.recognizer import FaceNetwork  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 STILL = Augmentation(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)

@@ -52,7 +52,7 @@ def test_threads_inside_a_run_do_not_change_a_face(networks, hq_faces):
 
 
 def test_a_clean_face_spreads_less_than_a_spoilt_one(networks, hq_faces):
-    from streamgate.zoo.calibrate import low_resolution
+    from streamgate.convert.calibrate import low_resolution
 
     crops = [aligned(networks, face) for face in hq_faces[:20]]
     clean = networks.recognizer.run(np.stack(crops)).spread

@@ -16,8 +16,8 @@ from real_weights import standard_models
 from streamgate.errors import DeviceError, UsageError, WeightsError
 from streamgate.networks import IfqaNetwork, Networks, Recognizer
 from streamgate.networks.runtime import Session, as_input
-from streamgate.zoo.catalog import InputSpec
-from streamgate.zoo.store import Weights, resolve
+from streamgate.weights.catalog import InputSpec
+from streamgate.weights.store import Weights, resolve
 
 
 def tiny(tmp_path: Path, nodes, inputs, outputs, **changes) -> Weights:
@@ -163,7 +163,7 @@ def test_a_session_that_serves_two_roles_is_opened_once(tmp_path):
 
 def test_neither_torch_nor_onnx_is_imported():
     code = (
-        "import sys, json, streamgate, streamgate.networks, streamgate.zoo;"
+        "import sys, json, streamgate, streamgate.networks, streamgate.convert;"
         "print(json.dumps([name for name in ('torch', 'onnx', 'onnxruntime') if name in sys.modules]))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

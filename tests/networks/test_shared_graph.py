@@ -17,13 +17,13 @@ pytest.importorskip("onnxruntime")
 
 from real_weights import read_rgb, shared_part, standard_models  # noqa: E402
 from streamgate import Gate  # noqa: E402
+from streamgate.convert.recognizer import EyesHead, FaceNetwork, export_onnx  # noqa: E402
 from streamgate.errors import WeightsError  # noqa: E402
 from streamgate.frames import Status  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
 from streamgate.networks.alignment import arcface_matrix  # noqa: E402
 from streamgate.networks.pose import upright  # noqa: E402
-from streamgate.zoo.recognizer import EyesHead, FaceNetwork, export_onnx  # noqa: E402
-from streamgate.zoo.store import from_card  # noqa: E402
+from streamgate.weights.store import from_card  # noqa: E402
 
 CARD = {
     "roles": ["recognizer", "pose"],

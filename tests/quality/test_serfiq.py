@@ -104,7 +104,7 @@ def sampled_runs(weight, bias, drop_rate, features, index):
 def test_both_forms_agree_on_real_faces(networks, hq_faces, monkeypatch):  # noqa: F811
     """240 crops (40 clean, each with five degradations) against the mean of five runs of T = 2000."""
     stats = pytest.importorskip("scipy.stats")
-    from streamgate.zoo.calibrate import DEGRADATIONS
+    from streamgate.convert.calibrate import DEGRADATIONS
 
     clean = [aligned(networks, face) for face in hq_faces[:40]]
     crops = clean + [degrade(crop) for degrade in DEGRADATIONS.values() for crop in clean]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamgate.errors import WeightsError
-from streamgate.zoo import store
-from streamgate.zoo.catalog import Calibration, Entry, load_catalog
-from streamgate.zoo.files import sha256_of
+from streamgate.weights import store
+from streamgate.weights.catalog import Calibration, Entry, load_catalog
+from streamgate.weights.files import sha256_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,7 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from streamgate.quality.serfiq import closed_form_spread  # noqa: E402
-from streamgate.zoo.recognizer import (  # noqa: E402
+from streamgate.convert.recognizer import (  # noqa: E402
     EYE_ROWS,
     LEFT_EYE,
     OUTPUTS,
@@ -26,6 +25,7 @@ from streamgate.zoo.recognizer import (  # noqa: E402
     export_onnx,
     normalise,
 )
+from streamgate.quality.serfiq import closed_form_spread  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -234,8 +234,8 @@ def export_onnx(network: RetinaFace, path: Path | str) -> None:
     """
     import onnx
 
-    from streamgate.zoo.convert import export
-    from streamgate.zoo.half_storage import store_half
+    from streamgate.convert.checkpoints import export
+    from streamgate.convert.half_storage import store_half
 
     path = Path(path)
     graph = DetectorGraph(network.eval(), MEAN_RGB, (1.0, 1.0, 1.0))

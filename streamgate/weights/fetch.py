@@ -21,8 +21,8 @@ from typing import IO, Any, BinaryIO
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from streamgate.errors import WeightsError, redact_url, scrub
-from streamgate.zoo.catalog import SourceFile
-from streamgate.zoo.files import sync_folder
+from streamgate.weights.catalog import SourceFile
+from streamgate.weights.files import sync_folder
 
 CHUNK = 1 << 16
 SILENCE_S = 30.0

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from streamgate.convert.onnx_check import OPSET, check_self_contained
 from streamgate.errors import WeightsError
-from streamgate.zoo.onnx_check import OPSET, check_self_contained
 
 
 def merge(first: bytes, second: bytes) -> Any:

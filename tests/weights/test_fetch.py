@@ -17,9 +17,9 @@ from faulty_server import Answer, faulty
 from mounted import mount, remount  # noqa: F401 (a fixture)
 from real_weights import shared_part
 from streamgate.errors import WeightsError
-from streamgate.zoo import fetching
-from streamgate.zoo.catalog import SourceFile
-from streamgate.zoo.fetching import fetch
+from streamgate.weights import fetch as fetching
+from streamgate.weights.catalog import SourceFile
+from streamgate.weights.fetch import fetch
 
 CONTENT = bytes(range(256)) * 1200
 
@@ -82,8 +82,8 @@ def test_a_later_pull_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None
 def test_a_killed_pull_is_resumed(tmp_path: Path) -> None:
     target = tmp_path / "weights.bin"
     program = (
-        "import sys\nfrom pathlib import Path\nfrom streamgate.zoo.catalog import SourceFile\n"
-        "from streamgate.zoo.fetching import fetch\n"
+        "import sys\nfrom pathlib import Path\nfrom streamgate.weights.catalog import SourceFile\n"
+        "from streamgate.weights.fetch import fetch\n"
         f"source = SourceFile('weights.bin', '', {pinned().sha256!r}, {len(CONTENT)})\n"
         "fetch(source, sys.argv[1], Path(sys.argv[2]), 'w', lambda done: print(done, flush=True))\n"
     )

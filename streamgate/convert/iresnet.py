@@ -1,7 +1,7 @@
 """InsightFace's iresnet in torch, with the keys of its public `backbone.pth` files (loaded lazily, only to convert).
 
 Deng et al., ArcFace, CVPR 2019 (arXiv 1801.07698); layout of `recognition/arcface_torch/backbones/iresnet.py`. The
-graph is that of `zoo.mobilefacenet`: `face` uint8 (N, 112, 112, 3) RGB in; `embedding` (N, 512) not normalised,
+graph is that of `convert.mobilefacenet`: `face` uint8 (N, 112, 112, 3) RGB in; `embedding` (N, 512) not normalised,
 `spread` (N,) and `features` (N, 25088), which enter the last affine layer, out.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from streamgate.zoo.mobilefacenet import RecognizerGraph
+from streamgate.convert.mobilefacenet import RecognizerGraph
 
 DEPTHS: Mapping[tuple[int, int, int, int], int] = {
     (2, 2, 2, 2): 18,

@@ -8,15 +8,15 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
+from streamgate.convert import retinaface  # noqa: E402
+from streamgate.convert.checkpoints import convert  # noqa: E402
 from streamgate.errors import WeightsError  # noqa: E402
 from streamgate.networks import Detector  # noqa: E402
 from streamgate.networks.priors import priors  # noqa: E402
 from streamgate.networks.runtime import Session  # noqa: E402
-from streamgate.zoo import retinaface  # noqa: E402
-from streamgate.zoo.catalog import InputSpec  # noqa: E402
-from streamgate.zoo.convert import convert  # noqa: E402
-from streamgate.zoo.files import sha256_of  # noqa: E402
-from streamgate.zoo.store import Weights  # noqa: E402
+from streamgate.weights.catalog import InputSpec  # noqa: E402
+from streamgate.weights.files import sha256_of  # noqa: E402
+from streamgate.weights.store import Weights  # noqa: E402
 
 
 def resnet_state():

@@ -15,13 +15,13 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
+from streamgate.convert.checkpoints import Converted, convert
+from streamgate.convert.onnx_check import OPSET
 from streamgate.errors import UsageError, WeightsError, redact_url
-from streamgate.zoo import store
-from streamgate.zoo.catalog import Entry, SourceFile, load_catalog
-from streamgate.zoo.convert import CONVERTER_VERSION, Converted, convert
-from streamgate.zoo.fetching import fetch
-from streamgate.zoo.files import atomic_write, sha256_of
-from streamgate.zoo.onnx_check import OPSET
+from streamgate.weights import store
+from streamgate.weights.catalog import CONVERTER_VERSION, Entry, SourceFile, load_catalog
+from streamgate.weights.fetch import fetch
+from streamgate.weights.files import atomic_write, sha256_of
 
 DOWNLOADS = "downloads"
 """Folder inside the models folder that keeps upstream files, so that a new converter needs no network."""

@@ -21,9 +21,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from streamgate.zoo.convert import export
-from streamgate.zoo.half_storage import store_half
-from streamgate.zoo.mobilefacenet import MobileFaceNet
+from streamgate.convert.checkpoints import export
+from streamgate.convert.half_storage import store_half
+from streamgate.convert.mobilefacenet import MobileFaceNet
 
 INPUT_SIDE = 112
 OUTPUTS = ("embedding", "spread", "features", "pose", "visible")

@@ -19,12 +19,12 @@ pytest.importorskip("onnxruntime")
 from command import inside, lines, streamgate  # noqa: E402
 from media import astronaut_frames, write_clip  # noqa: E402
 from real_weights import shared_part, standard_models  # noqa: E402
-from streamgate import zoo  # noqa: E402
+from streamgate.convert import calibrate, checkpoints, import_weights, importing, retinaface  # noqa: E402
+from streamgate.convert.iresnet import DEPTHS, IResNet, depth_of  # noqa: E402
 from streamgate.errors import UsageError, WeightsError  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
 from streamgate.quality.serfiq import raw_from_spread  # noqa: E402
-from streamgate.zoo import calibrate, convert, importing, retinaface, store  # noqa: E402
-from streamgate.zoo.iresnet import DEPTHS, IResNet, depth_of  # noqa: E402
+from streamgate.weights import store  # noqa: E402
 
 
 def free_memory_gib() -> float:
@@ -113,7 +113,7 @@ def test_a_recognizer_is_imported_calibrated_and_used(
 
 
 def test_the_closed_form_sits_in_the_imported_graph(checkpoint: Path, models: Path) -> None:
-    made = zoo.import_weights(checkpoint, name="mine")
+    made = import_weights(checkpoint, name="mine")
     state = torch.load(checkpoint, weights_only=True)
     with Networks.open("imported", device="cpu") as networks:
         crops = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
@@ -140,18 +140,18 @@ def test_a_detector_may_come_in_its_published_zip(models: Path, tmp_path: Path) 
     torch.save(network.state_dict(), inner)
     with zipfile.ZipFile(tmp_path / "retinaface.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(inner, "../../escape/retinaface.pth")
-    made = zoo.import_weights(tmp_path / "retinaface.zip")
+    made = import_weights(tmp_path / "retinaface.zip")
     assert (made.role, made.name) == ("detector", "retinaface-resnet50")
     assert not (tmp_path.parent / "escape").exists()
     with Networks.open("imported", device="cpu") as networks:
         assert networks.detector.detect([np.zeros((96, 128, 3), np.uint8)], threshold=1.0) == [[]]
     with pytest.raises(UsageError, match="no measure to calibrate"):
-        zoo.import_weights(tmp_path / "retinaface.zip", calibrate=tmp_path)
+        import_weights(tmp_path / "retinaface.zip", calibrate=tmp_path)
 
 
 @pytest.mark.skipif(free_memory_gib() < 5, reason="converting the official IFQA network needs 3 GB of memory")
 def test_the_official_ifqa_checkpoint_is_imported(models: Path, tmp_path: Path) -> None:
-    from streamgate.zoo.ifqa import OFFICIAL, Ifqa
+    from streamgate.convert.ifqa import OFFICIAL, Ifqa
 
     with torch.no_grad():
         network = Ifqa(OFFICIAL)
@@ -159,7 +159,7 @@ def test_the_official_ifqa_checkpoint_is_imported(models: Path, tmp_path: Path) 
             parameter.zero_()
     path = tmp_path / "IFQA_Metric.pth"
     torch.save({"D": network.state_dict(), "epoch": 3}, path)
-    made = zoo.import_weights(path)
+    made = import_weights(path)
     assert (made.role, made.name) == ("ifqa", "ifqa-official")
     with Networks.open("imported", device="cpu") as networks:
         assert networks.ifqa is not None
@@ -179,8 +179,8 @@ def test_the_drop_rate_that_is_fitted_lays_the_medians_furthest_apart(networks: 
     assert fit.worst == plain_fit.worst and found.drop_rate in calibrate.DROP_RATES
     # The figures hold in a graph that is converted with that rate, not only on paper.
     source = shared_part("weights/mobilefacenet_foamliu.pt")
-    converted = convert.convert("mobilefacenet", [source], {"drop_rate": found.drop_rate})
-    runner = convert._session(converted.onnx)
+    converted = checkpoints.convert("mobilefacenet", [source], {"drop_rate": found.drop_rate})
+    runner = checkpoints._session(converted.onnx)
     raws = [raw_from_spread(float(runner.run(["spread"], {"face": face[None]})[0][0])) for face in faces]
     assert np.median(raws) == pytest.approx(fit.clean_median, abs=2e-5)
 
@@ -243,14 +243,14 @@ def test_hostile_checkpoints_are_refused_and_nothing_runs(models: Path, tmp_path
                  lambda: path.write_bytes(b""), lambda: path.write_bytes(b"PK\3\4" + bytes(100))):  # fmt: skip
         make()
         with pytest.raises(WeightsError) as caught:
-            zoo.import_weights(path)
+            import_weights(path)
         assert "\n" not in str(caught.value) and str(caught.value).startswith("hostile"), caught.value
         assert "weights_only" not in str(caught.value)  # torch would advise to run it
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(importing, "MAX_BYTES", 2 << 20)
         bomb()
         with pytest.raises(WeightsError, match="unpacks to more"):
-            zoo.import_weights(path)
+            import_weights(path)
     assert not touched.exists() and not (models / "imported").exists()
 
 
@@ -270,7 +270,7 @@ def test_a_checkpoint_cut_off_or_changed_anywhere_is_refused_in_one_line(
                 changed[place] = int(random.integers(256))
             path.write_bytes(changed)
         with pytest.raises(WeightsError) as caught:
-            zoo.import_weights(path)
+            import_weights(path)
         assert "\n" not in str(caught.value)
 
 

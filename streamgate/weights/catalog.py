@@ -19,6 +19,9 @@ REQUIRED_ROLES = ("detector", "recognizer", "pose")
 IDENTITY_FMR = 1e-6
 """Of pairs of strangers, the share that an identity threshold lets through."""
 
+CONVERTER_VERSION = 1
+"""Raised whenever a converter would write another graph; files of an older version count as stale."""
+
 TIERS = ("embedded", "standard")
 """Where weights come from: shipped in the package, or fetched by `streamgate models pull`."""
 
@@ -95,7 +98,7 @@ class Entry:
 
 def load_catalog() -> tuple[Entry, ...]:
     """The packaged catalog, in the order of the file."""
-    return parse_catalog(resources.files("streamgate.zoo").joinpath("catalog.toml").read_text(encoding="utf-8"))
+    return parse_catalog(resources.files("streamgate.weights").joinpath("catalog.toml").read_text(encoding="utf-8"))
 
 
 def parse_catalog(text: str) -> tuple[Entry, ...]:

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
+from streamgate.convert.checkpoints import CONVERTERS
 from streamgate.errors import WeightsError
-from streamgate.zoo.catalog import (
+from streamgate.weights.catalog import (
     REQUIRED_ROLES,
     TIERS,
     InputSpec,
@@ -17,7 +18,6 @@ from streamgate.zoo.catalog import (
     parse_calibration,
     parse_input,
 )
-from streamgate.zoo.convert import CONVERTERS
 
 
 def test_the_standard_tier_fills_every_required_role():

@@ -23,7 +23,7 @@ from streamgate.networks.ifqa import IfqaNetwork
 from streamgate.networks.recognizer import Recognizer
 from streamgate.quality.serfiq import raw_from_spread
 from streamgate.sources.picture import picture_of_rgb
-from streamgate.zoo.catalog import LogisticCalibration, SerfiqCalibration
+from streamgate.weights.catalog import LogisticCalibration, SerfiqCalibration
 
 MIN_FACES = 100
 """Fewer faces than this give no median worth shipping."""

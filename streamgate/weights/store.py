@@ -16,7 +16,8 @@ from typing import Any
 
 from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import WeightsError
-from streamgate.zoo.catalog import (
+from streamgate.weights.catalog import (
+    CONVERTER_VERSION,
     REQUIRED_ROLES,
     ROLES,
     Calibration,
@@ -28,7 +29,6 @@ from streamgate.zoo.catalog import (
     parse_identity,
     parse_input,
 )
-from streamgate.zoo.convert import CONVERTER_VERSION
 
 ONNX_NAME = "model.onnx"
 ARRAYS_NAME = "affine.npz"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from real_weights import lfw_pairs
+from streamgate.convert.calibrate import DEGRADATIONS, aligned_faces, calibrate_serfiq, fit
 from streamgate.errors import WeightsError
-from streamgate.zoo.calibrate import DEGRADATIONS, aligned_faces, calibrate_serfiq, fit
 
 
 def scalar(raw, found):

@@ -9,8 +9,8 @@ import pytest
 
 from real_weights import standard_models
 from streamgate.errors import WeightsError
-from streamgate.zoo import store
-from streamgate.zoo.catalog import InputSpec, LogisticCalibration
+from streamgate.weights import store
+from streamgate.weights.catalog import InputSpec, LogisticCalibration
 
 
 def add_card(root, role, **changes):

@@ -15,11 +15,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from streamgate.convert.onnx_check import OPSET, check_self_contained
 from streamgate.errors import WeightsError
-from streamgate.zoo.onnx_check import OPSET, check_self_contained
-
-CONVERTER_VERSION = 1
-"""Raised whenever a converter would write another graph; files of an older version count as stale."""
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -48,19 +45,19 @@ def convert(converter: str, sources: list[Path], options: Mapping[str, Any]) -> 
 
 
 def retinaface_mnet025(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
-    """RetinaFace MobileNet-0.25: detector graph of `zoo.retinaface`."""
+    """RetinaFace MobileNet-0.25: detector graph of `convert.retinaface`."""
     return _retinaface("mobilenet025", sources[0]), {}
 
 
 def retinaface_resnet50(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
-    """RetinaFace ResNet-50 of retinaface-pytorch: detector graph of `zoo.retinaface`."""
+    """RetinaFace ResNet-50 of retinaface-pytorch: detector graph of `convert.retinaface`."""
     return _retinaface("resnet50", sources[0]), {}
 
 
 def mobilefacenet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
     """MobileFaceNet with the SER-FIQ head; keeps A and c for the sampled form."""
     state = load_state(sources[0])
-    from streamgate.zoo.mobilefacenet import foamliu
+    from streamgate.convert.mobilefacenet import foamliu
 
     graph = _built(lambda: foamliu(state, float(options["drop_rate"])), sources[0])
     model = export(graph, "face", (112, 112), ("embedding", "spread", "features"), free_size=False)
@@ -69,7 +66,7 @@ def mobilefacenet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any,
 
 def fsanet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
     """Both FSA-Net files merged, with a batch axis; checked against single runs of the originals."""
-    from streamgate.zoo.fsanet import merge
+    from streamgate.convert.fsanet import merge
 
     first, second = (source.read_bytes() for source in sources)
     model = merge(first, second)
@@ -88,7 +85,7 @@ def fsanet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays
 def iresnet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
     """InsightFace's iresnet of 18, 34, 50 or 100 layers, with the SER-FIQ head; keeps A and c for the sampled form."""
     state = load_state(sources[0])
-    from streamgate.zoo.iresnet import graph
+    from streamgate.convert.iresnet import graph
 
     built = _built(lambda: graph(state, float(options["drop_rate"])), sources[0])
     model = export(built, "face", (112, 112), ("embedding", "spread", "features"), free_size=False)
@@ -106,7 +103,7 @@ def ifqa_official(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any,
     import onnx
     import torch
 
-    from streamgate.zoo.ifqa import INPUT_SIDE, OFFICIAL, Ifqa, IfqaScorer
+    from streamgate.convert.ifqa import INPUT_SIDE, OFFICIAL, Ifqa, IfqaScorer
 
     def build() -> Any:
         network = Ifqa(OFFICIAL)
@@ -231,7 +228,7 @@ def export(graph: Any, input_name: str, size: tuple[int, int], outputs: tuple[st
 
 def _retinaface(layout: str, source: Path) -> Any:
     state = load_state(source)
-    from streamgate.zoo import retinaface
+    from streamgate.convert import retinaface
 
     graph = _built(lambda: getattr(retinaface, layout)(state), source)
     return export(graph, "image", (64, 96), ("loc", "conf", "landm"), free_size=True)

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from real_weights import shared_part
-from streamgate import zoo
+from streamgate import convert, weights
+from streamgate.convert import pulling
 from streamgate.errors import UsageError, WeightsError
-from streamgate.zoo import listing, pulling, store
-from streamgate.zoo.catalog import Entry, SourceFile, load_catalog
-from streamgate.zoo.files import atomic_write, sha256_of
+from streamgate.weights import listing, store
+from streamgate.weights.catalog import Entry, SourceFile, load_catalog
+from streamgate.weights.files import atomic_write, sha256_of
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -86,18 +87,18 @@ def test_pull_from_a_mirror_converts_verifies_and_needs_nothing_twice(models, se
     pytest.importorskip("onnx")
     url, requests = serve(shared_part("weights"))
     seen = []
-    pulled = zoo.pull(mirror=url, progress=seen.append)
+    pulled = convert.pull(mirror=url, progress=seen.append)
     assert [one.action for one in pulled] == ["pulled"] * 3
     assert {one.phase for one in seen} == {"download", "convert"}
     last = {one.file: one for one in seen if one.phase == "download"}
     assert len(last) == 4 and all(one.done == one.total for one in last.values())
     count = len(requests)
 
-    assert [one.action for one in zoo.pull(mirror=url)] == ["present"] * 3
+    assert [one.action for one in convert.pull(mirror=url)] == ["present"] * 3
     assert len(requests) == count
-    assert [one.ok for one in zoo.verify() if one.tier == "standard"] == [True] * 3
-    assert {state.state for state in zoo.list_models() if state.tier == "standard"} == {"ready"}
-    assert set(zoo.resolve("standard").weights) >= {"detector", "recognizer", "pose"}
+    assert [one.ok for one in weights.verify() if one.tier == "standard"] == [True] * 3
+    assert {state.state for state in weights.list_models() if state.tier == "standard"} == {"ready"}
+    assert set(weights.resolve("standard").weights) >= {"detector", "recognizer", "pose"}
 
     receipt = json.loads((models / "mobilefacenet-foamliu" / "receipt.json").read_text())
     assert receipt["source"][0]["sha256"] == load_catalog()[1].source[0].sha256
@@ -106,10 +107,10 @@ def test_pull_from_a_mirror_converts_verifies_and_needs_nothing_twice(models, se
 
     changed = models / "fsanet-headpose" / "model.onnx"
     changed.write_bytes(changed.read_bytes() + b"\0")
-    assert [one.name for one in zoo.verify() if not one.ok] == ["fsanet-headpose"]
-    actions = {one.name: one.action for one in zoo.pull(mirror=url)}
+    assert [one.name for one in weights.verify() if not one.ok] == ["fsanet-headpose"]
+    actions = {one.name: one.action for one in convert.pull(mirror=url)}
     assert actions["fsanet-headpose"] == "converted" and len(requests) == count
-    assert all(one.ok for one in zoo.verify())
+    assert all(one.ok for one in weights.verify())
     assert leftovers(models) == []
 
 
@@ -117,9 +118,9 @@ def test_an_older_conversion_is_made_anew(models, monkeypatch):
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
     entry = next(entry for entry in load_catalog() if entry.converter == "mobilefacenet")
-    weights = shared_part("weights")
+    originals = shared_part("weights")
     folder = models / entry.name
-    pulling.install(entry, [weights / source.file for source in entry.source], folder)
+    pulling.install(entry, [originals / source.file for source in entry.source], folder)
     assert pulling.is_ready(entry, folder)
     changed = dataclasses.replace(entry, options={"drop_rate": 0.3})
     with monkeypatch.context() as patch:
@@ -127,7 +128,7 @@ def test_an_older_conversion_is_made_anew(models, monkeypatch):
         assert not pulling.is_ready(changed, folder)
     monkeypatch.setattr(store, "CONVERTER_VERSION", 99)
     assert not pulling.is_ready(entry, folder)
-    assert {state.name: state.state for state in zoo.list_models()}[entry.name] == "stale"
+    assert {state.name: state.state for state in weights.list_models()}[entry.name] == "stale"
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"name": "fake", "source": [1]}', "\xff"])
@@ -153,14 +154,14 @@ def test_a_wrong_file_is_refused_and_nothing_stays(models, serve, tmp_path, fake
         (mirror / "fake.bin").write_bytes(content)
     url, _ = serve(mirror)
     with pytest.raises(WeightsError, match=r"not the pinned fake\.bin|cannot download") as caught:
-        zoo.pull(mirror=url)
+        convert.pull(mirror=url)
     assert caught.value.exit_code == 4 and "--mirror" in str(caught.value)
     assert [path for path in models.rglob("*") if path.is_file()] == []
 
 
 def test_a_secret_in_the_mirrors_address_is_not_shown(models, fake_entry):
     with pytest.raises(WeightsError) as caught:
-        zoo.pull(mirror="http://user:hunter2@127.0.0.1:9/models?token=abcdef")
+        convert.pull(mirror="http://user:hunter2@127.0.0.1:9/models?token=abcdef")
     assert "hunter2" not in str(caught.value) and "abcdef" not in str(caught.value)
 
 
@@ -170,7 +171,7 @@ def test_a_kept_download_needs_no_network(models, serve, fake_entry):
     pytest.importorskip("onnx")
     # The conversion fails (these are no weights), but only after the download was accepted.
     with pytest.raises((WeightsError, ValueError)):
-        zoo.pull()
+        convert.pull()
     assert (models / "downloads" / "fake.bin").read_bytes() == fake_entry
 
 
@@ -180,7 +181,7 @@ def test_a_mirror_may_be_a_folder_or_come_from_the_environment(models, tmp_path,
     (mirror / "fake.bin").write_bytes(fake_entry)
     monkeypatch.setattr(pulling, "install", lambda entry, sources, folder: atomically(folder / store.ONNX_NAME))
     monkeypatch.setenv("STREAMGATE_MIRROR", str(mirror))
-    assert [one.action for one in zoo.pull()] == ["pulled"]
+    assert [one.action for one in convert.pull()] == ["pulled"]
 
 
 def atomically(path: Path) -> None:
@@ -191,9 +192,9 @@ def atomically(path: Path) -> None:
 @pytest.mark.parametrize("mirror", ["ftp://host/x", "/no/such/folder"])
 def test_other_mirrors_and_tiers_are_usage_errors(models, mirror):
     with pytest.raises(UsageError, match="mirror"):
-        zoo.pull(mirror=mirror)
+        convert.pull(mirror=mirror)
     with pytest.raises(UsageError, match="tier"):
-        zoo.pull("huge")
+        convert.pull("huge")
 
 
 def test_a_read_only_folder_is_named(tmp_path, monkeypatch, fake_entry):
@@ -203,7 +204,7 @@ def test_a_read_only_folder_is_named(tmp_path, monkeypatch, fake_entry):
     mirror.mkdir()
     (mirror / "fake.bin").write_bytes(fake_entry)
     with pytest.raises(WeightsError, match="cannot write"):
-        zoo.pull(mirror=str(mirror))
+        convert.pull(mirror=str(mirror))
 
 
 def test_converting_without_torch_says_how_to_get_it(models, monkeypatch, serve):
@@ -212,7 +213,7 @@ def test_converting_without_torch_says_how_to_get_it(models, monkeypatch, serve)
 
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(WeightsError, match=r"streamgate\[convert\].*whl/cpu"):
-        zoo.pull(mirror=str(shared_part("weights")))
+        convert.pull(mirror=str(shared_part("weights")))
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
@@ -227,5 +228,5 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
 def test_nothing_there_verifies_to_nothing(models, monkeypatch):
     monkeypatch.setattr(store, "embedded_folder", lambda: None)
     shutil.rmtree(models, ignore_errors=True)
-    assert zoo.verify() == []
-    assert {state.state for state in zoo.list_models()} == {"missing"}
+    assert weights.verify() == []
+    assert {state.state for state in weights.list_models()} == {"missing"}

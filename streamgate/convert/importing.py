@@ -18,13 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from streamgate.convert.checkpoints import Converted, convert, load_checkpoint
+from streamgate.convert.onnx_check import OPSET
+from streamgate.convert.pulling import write_conversion
 from streamgate.errors import UsageError, WeightsError
-from streamgate.zoo import store
-from streamgate.zoo.catalog import Calibration, InputSpec, LogisticCalibration, SerfiqCalibration
-from streamgate.zoo.convert import CONVERTER_VERSION, Converted, convert, load_checkpoint
-from streamgate.zoo.files import sha256_of
-from streamgate.zoo.onnx_check import OPSET
-from streamgate.zoo.pulling import write_conversion
+from streamgate.weights import store
+from streamgate.weights.catalog import CONVERTER_VERSION, Calibration, InputSpec, LogisticCalibration, SerfiqCalibration
+from streamgate.weights.files import sha256_of
 
 MIN_FACES = 100
 """Fewest faces that a calibration takes."""
@@ -39,7 +39,7 @@ _PLAIN_DROP_RATE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What can be imported: `converter` of `zoo.convert`, what people call it, role and input of its graph."""
+    """What can be imported: `converter` of `convert.checkpoints`, what people call it, role and input of its graph."""
 
     converter: str
     title: str
@@ -145,7 +145,7 @@ def _recognise(checkpoint: Path) -> tuple[Kind, str]:
     keys = {str(key).removeprefix("module.") for key in content}
     if {"body.layer4.2.bn3.running_var", "ClassHead.0.conv1x1.weight", "fpn.output1.0.weight"} <= keys:
         return by_name["retinaface-resnet50"], by_name["retinaface-resnet50"].title
-    from streamgate.zoo.iresnet import depth_of
+    from streamgate.convert.iresnet import depth_of
 
     depth = depth_of(keys)
     if depth is not None:
@@ -198,11 +198,11 @@ def _calibrated(
     kind: Kind, name: str, converted: Converted, checkpoint: Path, folder: Path
 ) -> tuple[Calibration, str, Converted]:
     """Fit on the faces of `folder`; a recognizer is converted again with the drop rate that was found."""
+    from streamgate.convert import calibrate
     from streamgate.networks.detector import Detector
     from streamgate.networks.ifqa import IfqaNetwork
     from streamgate.networks.recognizer import Recognizer
     from streamgate.networks.runtime import Session
-    from streamgate.zoo import calibrate
 
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     identity = f"{name}/{folder.name}/{sha256_of(checkpoint)[:8]}"

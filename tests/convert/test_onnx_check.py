@@ -12,8 +12,8 @@ import pytest
 from hostile import run_limited
 from hostile_videos import clip_bytes
 from real_weights import standard_models
+from streamgate.convert.onnx_check import check_self_contained
 from streamgate.errors import WeightsError
-from streamgate.zoo.onnx_check import check_self_contained
 from trap import WatchedFolder
 
 onnx = pytest.importorskip("onnx")

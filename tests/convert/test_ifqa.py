@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from streamgate.zoo.ifqa import (  # noqa: E402
+from streamgate.convert.ifqa import (  # noqa: E402
     OFFICIAL,
     SLIM,
     Ifqa,

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamgate.zoo.half_storage import store_half
+from streamgate.convert.half_storage import store_half
 
 INPUT_SIDE = 256
 OPSET = 17

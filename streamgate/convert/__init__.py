@@ -1,0 +1,11 @@
+"""Checkpoints become ONNX files: the standard weights (`pull`) and a user's own (`import_weights`).
+
+torch and onnx are needed only here (`pip install 'streamgate[convert]'`) and are imported when a file is converted.
+"""
+
+from __future__ import annotations
+
+from streamgate.convert.importing import Imported, import_weights
+from streamgate.convert.pulling import Progress, Pulled, pull
+
+__all__ = ["Imported", "Progress", "Pulled", "import_weights", "pull"]
