@@ -59,7 +59,8 @@ def main() -> int:
         plot = given.results.parent / "bestshot.png"
         notes += draw_regret([one.point() for one in tried], plot)
         command = command_line("bestshot.py", sys.argv[1:])
-        weights = load_config(given.preset).fusion.model_dump()
+        tables = load_config(given.preset).measures
+        weights = {name: tables[name].weight for name in tables.used}
         steadiness, problems = _steadiness(clips, facts, given, peers)
         notes += problems
         body = report(machine, facts, tried, yardsticks, notes, command, plot, weights, steadiness)

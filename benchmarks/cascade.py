@@ -97,7 +97,7 @@ def run(clips: Sequence[Path], preset: str, models: str, settings: Sequence[str]
 def counted_runs() -> Iterator[Counter[str]]:
     """Counts what is asked of the networks while it is open."""
     from streamgate.networks.batcher import Batcher
-    from streamgate.runtime.scoring import REFINE_SIDE
+    from streamgate.scoring.faces import REFINE_SIDE
 
     counts: Counter[str] = Counter()
     lock = threading.Lock()

@@ -34,12 +34,12 @@ from common import (
 from streamgate.defaults import DEFAULT_MODELS
 
 WAYS = {
-    "all frames": ("decoding.discard=none", "decoding.leap_s=0"),
-    "discard empty": ("decoding.discard=empty", "decoding.leap_s=0"),
-    "discard steady": ("decoding.discard=steady", "decoding.leap_s=0"),
-    "leaps of 2.5 s": ("decoding.discard=steady", "decoding.leap_s=2.5"),
-    "leaps of 5 s": ("decoding.discard=steady", "decoding.leap_s=5"),
-    "leaps of 10 s": ("decoding.discard=steady", "decoding.leap_s=10"),
+    "all frames": ("decoding.discard=none", "decoding.max_skip_s=0"),
+    "discard empty": ("decoding.discard=empty", "decoding.max_skip_s=0"),
+    "discard steady": ("decoding.discard=steady", "decoding.max_skip_s=0"),
+    "leaps of 2.5 s": ("decoding.discard=steady", "decoding.max_skip_s=2.5"),
+    "leaps of 5 s": ("decoding.discard=steady", "decoding.max_skip_s=5"),
+    "leaps of 10 s": ("decoding.discard=steady", "decoding.max_skip_s=10"),
 }
 FACELESS = frozenset({"intel_bottle", "moviepy_bbb"})
 GOAL = 0.7

@@ -23,11 +23,11 @@ import onnxruntime
 from common import RESULTS, SHARED, Machine, command_line, find_clips, say, table, target, write_section
 
 from streamgate.frames import Array, Face
+from streamgate.measures import Sigmoid
 from streamgate.networks.alignment import ffhq_matrix
 from streamgate.networks.detector import Detector
 from streamgate.networks.priors import decode, priors, suppress
 from streamgate.networks.runtime import Session
-from streamgate.quality.calibration import SigmoidMapping
 from streamgate.sources import open_source
 from streamgate.tracking.overlap import iou
 from streamgate.weights.store import LogisticCalibration, Weights, scan
@@ -194,7 +194,7 @@ def faces(network: Any, inputs: dict[str, Array]) -> list[Face]:
 
 def scalars_apart(weights: Weights, plain: Any, small: Any, feeds: Sequence[dict[str, Array]]) -> tuple[str, bool]:
     assert isinstance(weights.calibration, LogisticCalibration)
-    mapping = SigmoidMapping(weights.calibration.x0, weights.calibration.w)
+    mapping = Sigmoid(weights.calibration.x0, weights.calibration.w)
     scalars = np.array([[mapping.scalar(float(network.run(["score"], inputs)[0].item())) for network in (plain, small)]
                         for inputs in feeds])  # fmt: skip
     apart = np.abs(scalars[:, 0] - scalars[:, 1])

@@ -160,7 +160,13 @@ def _made_up(source, writer, calibration_id):  # type: ignore[no-untyped-def]
         face = Face(np.array([10, 20, 110, 140], np.float32), random.random((5, 2), np.float32) * 99, 0.9)
         for step in range(10):
             writer.evaluated(
-                Candidate(track_id, track.first_pts + step / 5, face, evidence=Evidence(spread=0.2), measures=measures)
+                Candidate(
+                    track_id,
+                    track.first_pts + step / 5,
+                    face,
+                    evidence=Evidence({"spread": 0.2}),
+                    measures=measures,
+                )
             )
         vector = random.standard_normal(128).astype(np.float32)
         template = Template(vector / np.linalg.norm(vector), 9, 0.8, 0.9, 60.0)

@@ -29,12 +29,12 @@ from common import REPOSITORY, RESULTS, SHARED, Machine, command_line, say, tabl
 NEAR_S = 0.5
 """A point speaks for a face that was kept so long before or after it."""
 OPTIONS = ("--top-k", "5", "--min-size", "40", "--jobs", "2", "--quiet")
-WITHOUT_EXTRAS = 'measures.set=["serfiq","ifqa","yaw","pitch","roll","size","edge","sharpness","exposure"]'
+WITHOUT_EXTRAS = ("measures.occlusion.use=false", "measures.eyes.use=false")
 TIERS = {"embedded": (), "standard": ("--set", WITHOUT_EXTRAS)}
 CROWD = "facenetpt_video"
 LENIENT = (
-    "--min-size", "32", "--max-yaw", "45", "--set", "gate.max_pitch=40", "--set", "gate.min_ifqa=0",
-    "--set", "gate.min_serfiq=15", "--set", "gate.min_eyes=0",
+    "--min-size", "32", "--max-yaw", "45", "--set", "measures.pitch.max=40", "--set", "measures.ifqa.min=0",
+    "--set", "measures.serfiq.min=15", "--set", "measures.eyes.min=0",
 )  # fmt: skip
 """The crowd once more through a gate that lets poor faces through: there strangers would be merged first."""
 TILE = 128

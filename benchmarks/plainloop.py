@@ -29,9 +29,9 @@ def open_loop(models: str, official: bool) -> Callable[[Path, float], tuple[int,
 
     The loop takes a clip and how many seconds of it, and returns frames, seconds of video, height, width and faces.
     """
+    from streamgate.measures.serfiq import sample_embeddings, sampled_spread
     from streamgate.networks import Networks
     from streamgate.networks.alignment import arcface_matrix, ffhq_matrix
-    from streamgate.quality.serfiq import sample_embeddings, sampled_spread
     from streamgate.weights import SerfiqCalibration
 
     networks = Networks.open(models, "cpu", usable_cores())

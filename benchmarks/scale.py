@@ -169,7 +169,7 @@ def _faces(clips: Sequence[Path], amount: Amount, given: argparse.Namespace, not
             if made is None:
                 notes.append(f"{count} faces: {problem}")
                 continue
-            _add(answer, count, [path], given, notes, "gate.min_size=0.025", "detection.max_long_side=1280")
+            _add(answer, count, [path], given, notes, "measures.size.min=0.025", "advanced.max_long_side=1280")
     return answer
 
 

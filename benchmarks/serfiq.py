@@ -26,10 +26,10 @@ from common import RESULTS, SHARED, Machine, command_line, say, table, target, w
 from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import StreamgateError
 from streamgate.frames import Array
+from streamgate.measures.serfiq import closed_form_spread, raw_from_spread, sample_embeddings, sampled_spread
 from streamgate.networks import Networks
 from streamgate.networks.alignment import arcface_matrix
 from streamgate.networks.recognizer import LastAffine
-from streamgate.quality.serfiq import closed_form_spread, raw_from_spread, sample_embeddings, sampled_spread
 
 REFERENCE_PASSES, REFERENCE_RUNS = 2000, 5
 REPEATS = 10

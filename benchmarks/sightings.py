@@ -24,8 +24,8 @@ from common import child
 
 from streamgate.defaults import DEFAULT_MODELS
 from streamgate.frames import Array, Face
-from streamgate.quality.gate import shorter_side
-from streamgate.quality.proxy import yaw_proxy
+from streamgate.measures.size import shorter_side
+from streamgate.measures.yaw import yaw_proxy
 
 SURE_SIDE = 32.0
 """Shorter side of a box in pixels from which an embedding may judge who it is."""
@@ -89,31 +89,31 @@ def load_seen(
 def detect(clip: Path, preset: str, models: str, judge: str) -> Seen:
     """Detect the faces of every frame with the networks of `models`, and embed them with those of `judge`."""
     from streamgate.config import load_config
+    from streamgate.measures import Sigmoid
+    from streamgate.measures.serfiq import raw_from_spread
     from streamgate.networks import Networks
     from streamgate.networks.alignment import arcface_matrix
-    from streamgate.quality.calibration import SigmoidMapping
-    from streamgate.quality.serfiq import raw_from_spread
+    from streamgate.networks.batcher import Batcher, InferenceRequest
     from streamgate.runtime.following import Follower
-    from streamgate.runtime.inference import Inference, calibration_of
-    from streamgate.runtime.scoring import enlarged
-    from streamgate.selection.steps import Ask
+    from streamgate.scoring.calibration import Calibration
+    from streamgate.scoring.faces import enlarged
     from streamgate.sources import open_source
     from streamgate.tracking.cuts import CutDetector
 
     config = load_config(preset, ["exhaustive=true"])
-    networks = Networks.open(models, "cpu", 1, config.detection.nms_iou)
+    networks = Networks.open(models, "cpu", 1, config.advanced.nms_iou)
     judging = networks if judge == models else Networks.open(judge, "cpu", 1)
-    mapping = calibration_of(judging, config).mappings.get("serfiq", SigmoidMapping(0.0, 1.0))
-    cuts = CutDetector(config.tracking)
+    mapping = Calibration.of_networks(judging, config).mappings.get("serfiq", Sigmoid(0.0, 1.0))
+    cuts = CutDetector(config.advanced)
     shots = itertools.count(1)
     shot = 0
     moments: list[Moment] = []
-    with Inference(networks, config.tracking.low_score) as inference, open_source(clip) as source:
+    with networks, Batcher.over(networks, config.advanced.low_score) as batcher, open_source(clip) as source:
         answered: list[tuple[Array, list[Face]]] = []
 
-        def infer(asks: Sequence[Ask]) -> list[Any]:
-            found = inference(asks)
-            answered.append((asks[0].crop, found[0]))
+        def infer(requests: Sequence[InferenceRequest]) -> list[Any]:
+            found = batcher.infer(requests)
+            answered.append((requests[0].crop, found[0]))
             return found
 
         follower = Follower(config, infer)

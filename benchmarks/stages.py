@@ -37,12 +37,12 @@ _FUNCTIONS = (
     ("streamgate.sources.picture", "PlanePicture.thumbnail", "thumbnails"),
     ("streamgate.tracking.tracker", "Tracker.update", "track"),
     ("streamgate.sources.picture", "PlanePicture.region", "regions"),
-    ("streamgate.runtime.scoring", "look_at", "luma, sharpness"),
+    ("streamgate.scoring.faces", "FaceScorer._look", "luma, sharpness"),
     ("streamgate.sources.picture", "PlanePicture.warp", "warps"),
     ("streamgate.networks.pose", "PoseNetwork.run", "pose"),
     ("streamgate.networks.recognizer", "Recognizer.run", "recognizer"),
     ("streamgate.networks.ifqa", "IfqaNetwork.run", "ifqa"),
-    ("streamgate.runtime.scoring", "measure_all", "measures"),
+    ("streamgate.scoring.judge", "Judge.measures", "measures"),
     ("streamgate.selection.keeper", "Keeper.note", "keep"),
     ("streamgate.selection.keeper", "Keeper.offer", "keep"),
     ("streamgate.selection.keeper", "Keeper.bar", "keep"),
@@ -145,7 +145,7 @@ class Stopwatch:
 def hooked(watch: Stopwatch) -> Iterator[None]:
     """The package's stages report to `watch` while this is open."""
     from streamgate.networks.detector import Detector
-    from streamgate.runtime.scoring import REFINE_SIDE
+    from streamgate.scoring.faces import REFINE_SIDE
 
     def looked_at(detector: Any, pictures: Any, *rest: Any) -> str:
         return "refine" if pictures[0].shape[:2] == (REFINE_SIDE, REFINE_SIDE) else "detect"

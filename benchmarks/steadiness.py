@@ -29,9 +29,10 @@ def measure(kept: Path, clip: Path, preset: str, models: str) -> dict[str, list[
     from streamgate.config import load_config
     from streamgate.frames import Candidate, Face
     from streamgate.networks import Networks
-    from streamgate.runtime.inference import Inference, calibration_of
-    from streamgate.runtime.scoring import FaceScorer
-    from streamgate.selection.steps import no_floor, run_together
+    from streamgate.networks.batcher import Batcher
+    from streamgate.scoring.context import ScoringContext
+    from streamgate.scoring.faces import FaceScorer
+    from streamgate.scoring.steps import no_floor, run_together
     from streamgate.sources import open_source
 
     best = {}
@@ -39,14 +40,12 @@ def measure(kept: Path, clip: Path, preset: str, models: str) -> dict[str, list[
         passing = [face for face in faces if face.passed and face.quality is not None]
         if passing:
             best[track_id] = max(passing, key=lambda face: (value(face), -face.pts))
-    config = load_config(preset, ["candidates.refine=false"])
-    networks = Networks.open(models, "cpu", 1, config.detection.nms_iou)
-    scorer = FaceScorer(
-        config, calibration_of(networks, config), aligned_pose=networks.pose.aligned, shared_pose=networks.shared_pose
-    )
+    config = load_config(preset, ["advanced.refine=false"])
+    networks = Networks.open(models, "cpu", 1, config.advanced.nms_iou)
     rng = np.random.default_rng(0)
     found: dict[str, list[float]] = {}
-    with Inference(networks, config.tracking.low_score) as inference, open_source(clip) as source:
+    with networks, Batcher.over(networks, config.advanced.low_score) as batcher, open_source(clip) as source:
+        scorer = FaceScorer(ScoringContext.over(networks, config, batcher.infer))
         for frame in source.frames():
             for track_id, face in best.items():
                 if face.pts != frame.pts_seconds:
@@ -57,7 +56,7 @@ def measure(kept: Path, clip: Path, preset: str, models: str) -> dict[str, list[
                 for _ in range(DRAWS):
                     moved = (points + rng.normal(0.0, SHIFT * eye, points.shape)).astype(np.float32)
                     candidate = Candidate(track_id, face.pts, Face(np.array(face.box, np.float32), moved, 1.0))
-                    run_together([scorer.score(candidate, frame.picture, no_floor, full=True)], inference)
+                    run_together([scorer.score(candidate, frame.picture, no_floor, full=True)], batcher.infer)
                     if candidate.quality is not None:
                         tried.append(round(candidate.quality, 3))
                 found[str(track_id)] = [value(face), *tried]

@@ -67,7 +67,7 @@ class Followed:
 
 def ours(config: Config) -> Update:
     """The tracker of the pipeline; as there, a track counts once it is more than noise."""
-    tracker = Tracker(config.tracking)
+    tracker = Tracker(config)
 
     def update(pts: float, faces: Sequence[Face]) -> list[tuple[int, int]]:
         found = tracker.update(pts, faces)
@@ -83,10 +83,10 @@ def bytetrack(config: Config) -> Update:
     """ByteTrack of `trackers` with its defaults, told our score limits and our longest gap."""
     from trackers import ByteTrackTracker
 
-    limits = config.tracking
+    limits = config.advanced
     return _peer(
         ByteTrackTracker(
-            lost_track_buffer=round(30 * limits.max_gap_s),
+            lost_track_buffer=round(30 * config.tracking.max_gap_s),
             track_activation_threshold=limits.new_score,
             high_conf_det_threshold=limits.high_score,
         )
@@ -97,9 +97,11 @@ def ocsort(config: Config) -> Update:
     """OC-SORT of `trackers` with its defaults, told our score limit and our longest gap."""
     from trackers import OCSORTTracker
 
-    limits = config.tracking
     return _peer(
-        OCSORTTracker(lost_track_buffer=round(30 * limits.max_gap_s), high_conf_det_threshold=limits.high_score)
+        OCSORTTracker(
+            lost_track_buffer=round(30 * config.tracking.max_gap_s),
+            high_conf_det_threshold=config.advanced.high_score,
+        )
     )
 
 
@@ -189,7 +191,7 @@ def main() -> int:
             for name, one in seen.items():
                 for tracker in names:
                     followed = follow(CONTESTANTS[tracker], config, one, every)
-                    verdict = identities.judge(followed.sightings, scale, config.tracking.min_detections)
+                    verdict = identities.judge(followed.sightings, scale, config.advanced.min_detections)
                     rows.setdefault(every, {}).setdefault(name, {})[tracker] = (verdict, followed)
                     if given.pictures:
                         from track_pictures import write_sheet

@@ -7,26 +7,33 @@ reads there is what runs. A key that does not exist is an error naming the neare
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from streamgate.errors import UsageError, one_line
-from streamgate.frames import MEASURE_NAMES
+from streamgate.measures import MeasureSpec, Sigmoid, built_in_measures, known_measures
+from streamgate.measures.size import smallest_px
 from streamgate.tomltext import NotToml, parse_toml, read_toml
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Scalar = Annotated[float, Field(ge=0, le=100)]
-Degrees = Annotated[float, Field(gt=0, le=90)]
 Angle = Annotated[float, Field(gt=-90, lt=90)]
 Weight = Annotated[float, Field(ge=0, le=100)]
 Pixels = Annotated[int, Field(ge=1, le=1 << 30)]
-MeasureName = Literal[
-    "serfiq", "ifqa", "yaw", "pitch", "roll", "size", "edge", "sharpness", "exposure", "occlusion", "eyes"
-]
 
 
 class _Section(BaseModel):
@@ -37,45 +44,55 @@ class DecodingConfig(_Section):
     """Which frames are not decoded at all, and which pictures are too large."""
 
     discard: Literal["none", "empty", "followed", "steady"]
-    leap_s: Annotated[float, Field(ge=0, le=60)]
+    max_skip_s: Annotated[float, Field(ge=0, le=60)]
     max_pixels: Pixels
 
 
 class DetectionConfig(_Section):
-    """How often and how finely faces are looked for."""
+    """How often faces are looked for."""
 
     interval_s: Seconds
+
+
+class TrackingConfig(_Section):
+    """When a track ends."""
+
+    max_gap_s: Seconds
+
+
+class AdvancedConfig(_Section):
+    """Tuning of detection, tracking and selection: no promise that a key stays or means the same."""
+
     dense_interval_s: Seconds
     empty_interval_s: Seconds
     face_px: Annotated[int, Field(ge=16, le=128)]
     min_long_side: Annotated[int, Field(ge=64, le=4096)]
     max_long_side: Annotated[int, Field(ge=64, le=4096)]
     nms_iou: Share
-
-    @model_validator(mode="after")
-    def _ordered(self) -> DetectionConfig:
-        if self.min_long_side > self.max_long_side:
-            raise ValueError(f"min_long_side ({self.min_long_side}) must be <= max_long_side ({self.max_long_side})")
-        if self.dense_interval_s > self.interval_s:
-            raise ValueError(f"dense_interval_s ({self.dense_interval_s}) must be <= interval_s ({self.interval_s})")
-        return self
-
-
-class TrackingConfig(_Section):
-    """How detections become tracks, and where a track must end."""
-
     high_score: Share
     low_score: Share
     new_score: Share
     min_iou: Share
     min_iou_low: Share
-    max_gap_s: Seconds
     min_detections: Annotated[int, Field(ge=1, le=100)]
     cut_difference: Share
     cut_ratio: Annotated[float, Field(ge=1, le=100)]
+    window_s: Seconds
+    per_window: Annotated[int, Field(ge=1, le=100)]
+    min_gain: Annotated[float, Field(ge=0, le=100)]
+    prescore_interval_s: Annotated[float, Field(ge=0, le=10)]
+    prescore_share: Share
+    cooldown_ratio: Share
+    confirm_delay_s: Annotated[float, Field(ge=0, le=10)]
+    network_margin: Annotated[float, Field(ge=0, le=100)]
+    region_margin: Annotated[float, Field(ge=0, le=2)]
+    lookback_s: Seconds
+    refine: bool
 
     @model_validator(mode="after")
-    def _ordered(self) -> TrackingConfig:
+    def _ordered(self) -> AdvancedConfig:
+        if self.min_long_side > self.max_long_side:
+            raise ValueError(f"min_long_side ({self.min_long_side}) must be <= max_long_side ({self.max_long_side})")
         if not self.low_score <= self.high_score <= self.new_score:
             raise ValueError(
                 "scores must satisfy low_score <= high_score <= new_score, "
@@ -84,84 +101,73 @@ class TrackingConfig(_Section):
         return self
 
 
-class CandidatesConfig(_Section):
-    """Which faces of a track are worth the networks."""
+class MeasureConfig(_Section):
+    """The table of a measure. Its spec adds the keys of its limits (`min`, `max`) and mapping (`x0`, `w`)."""
 
-    bucket_s: Seconds
-    per_bucket: Annotated[int, Field(ge=1, le=100)]
-    min_gain: Annotated[float, Field(ge=0, le=100)]
-    glance_s: Annotated[float, Field(ge=0, le=10)]
-    glance_share: Share
-    patience: Share
-    settle_s: Annotated[float, Field(ge=0, le=10)]
-    headroom: Annotated[float, Field(ge=0, le=100)]
-    region_margin: Annotated[float, Field(ge=0, le=2)]
-    lookback_s: Seconds
-    refine: bool
+    use: bool
+    """Whether it belongs to the run's set: `quality` exists only where the whole set is ok."""
+    weight: Weight
 
+    def limit(self, key: str) -> float:
+        """The limit `min` or `max` of a measure that has it."""
+        return float(getattr(self, key))
 
-class Sigmoid(_Section):
-    """scalar = 100 / (1 + exp(-(raw - x0) / w)); DESIGN 4."""
-
-    x0: float
-    w: Annotated[float, Field(gt=0)]
+    @property
+    def mapping(self) -> Sigmoid | None:
+        """From raw values to scalars, where that is for the configuration to say."""
+        values = self.model_dump()
+        return Sigmoid(values["x0"], values["w"]) if "x0" in values else None
 
 
 class MeasuresConfig(_Section):
-    """The run's measures, and the mappings of those that no network's card maps."""
+    """A table for each measure there is; see `_measure_tables`."""
 
-    set: tuple[MeasureName, ...]
-    size: Sigmoid
-    edge: Sigmoid
-    sharpness: Sigmoid
-    exposure: Sigmoid
+    def __getitem__(self, name: str) -> MeasureConfig:
+        table: MeasureConfig = getattr(self, name)
+        return table
 
-    @model_validator(mode="after")
-    def _distinct(self) -> MeasuresConfig:
-        if len(set(self.set)) != len(self.set):
-            raise ValueError("a measure is named twice in measures.set")
-        return self
+    @property
+    def used(self) -> tuple[str, ...]:
+        """Names of the measures of the set, in their order."""
+        return tuple(name for name in type(self).model_fields if self[name].use)
 
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """Names of the measures that records list: all that are built in, and others that are used."""
+        ours = {spec.name for spec in built_in_measures()}
+        return tuple(name for name in type(self).model_fields if name in ours or self[name].use)
 
-class GateConfig(_Section):
-    """Limits a kept face has to meet."""
-
-    min_serfiq: Scalar
-    min_ifqa: Scalar
-    max_yaw: Degrees
-    max_pitch: Degrees
-    min_size: Annotated[float, Field(gt=0, le=10000)]
-    min_edge: Share
-    min_sharpness: Scalar
-    min_exposure: Scalar
-    min_occlusion: Scalar
-    min_eyes: Scalar
-
-    def min_size_px(self, width: int, height: int) -> float:
-        """The limit in source pixels for an upright frame of `width` x `height`."""
-        return self.min_size * min(width, height) if self.min_size < 1 else self.min_size
+    @model_serializer(mode="wrap")
+    def _without_idle_plugins(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is installed but not used leaves no trace in a run's configuration."""
+        recorded = self.recorded
+        return {name: table for name, table in handler(self).items() if name in recorded}
 
 
-class FusionConfig(_Section):
-    """Weights of the weighted geometric mean."""
+def _defaults(spec: MeasureSpec) -> dict[str, Any]:
+    """The table of a measure as its spec has it."""
+    limits = {limit.key: limit.value for limit in spec.limits}
+    mapping = {"x0": spec.mapping.x0, "w": spec.mapping.w} if isinstance(spec.mapping, Sigmoid) else {}
+    return {"use": spec.use, **limits, "weight": spec.weight, **mapping}
 
-    serfiq: Weight
-    ifqa: Weight
-    yaw: Weight
-    pitch: Weight
-    roll: Weight
-    size: Weight
-    edge: Weight
-    sharpness: Weight
-    exposure: Weight
-    occlusion: Weight
-    eyes: Weight
 
-    @model_validator(mode="after")
-    def _some(self) -> FusionConfig:
-        if not any(getattr(self, name) > 0 for name in MEASURE_NAMES):
-            raise ValueError("at least one weight must be above 0")
-        return self
+def _table_of(spec: MeasureSpec) -> type[MeasureConfig]:
+    kinds: dict[str, Any] = {"use": bool, "weight": Weight, "x0": float, "w": Annotated[float, Field(gt=0)]}
+    for limit in spec.limits:
+        low, high = limit.bounds
+        kinds[limit.key] = Annotated[float, Field(gt=low, le=high) if limit.positive else Field(ge=low, le=high)]
+    fields: dict[str, Any] = {key: (kinds[key], value) for key, value in _defaults(spec).items()}
+    return create_model(f"{spec.name.title()}Config", __base__=MeasureConfig, **fields)
+
+
+if TYPE_CHECKING:
+    _MeasureTables = MeasuresConfig
+else:
+    _MeasureTables = create_model(
+        "MeasuresConfig",
+        __base__=MeasuresConfig,
+        **{spec.name: (table := _table_of(spec), table()) for spec in known_measures()},
+    )
 
 
 class SmoothingConfig(_Section):
@@ -251,7 +257,7 @@ class LiveConfig(_Section):
     max_fps: Annotated[float, Field(ge=0, le=1000)]
     max_pixels: Pixels
     queue_frames: Annotated[int, Field(ge=1, le=1000)]
-    queue_moments: Annotated[int, Field(ge=1, le=1000)]
+    queue_tracked: Annotated[int, Field(ge=1, le=1000)]
     max_track_s: Seconds
     improved_interval_s: Seconds
     improved_gain: Annotated[float, Field(ge=0, le=100)]
@@ -270,10 +276,8 @@ class Config(_Section):
     decoding: DecodingConfig
     detection: DetectionConfig
     tracking: TrackingConfig
-    candidates: CandidatesConfig
-    measures: MeasuresConfig
-    gate: GateConfig
-    fusion: FusionConfig
+    advanced: AdvancedConfig
+    measures: _MeasureTables
     smoothing: SmoothingConfig
     keep: KeepConfig
     serfiq: SerfiqConfig
@@ -289,14 +293,25 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _windows_fit(self) -> Config:
-        if self.candidates.lookback_s < self.detection.interval_s:
+        interval, dense = self.detection.interval_s, self.advanced.dense_interval_s
+        if dense > interval:
+            raise ValueError(f"advanced.dense_interval_s ({dense}) must be <= detection.interval_s ({interval})")
+        if self.advanced.lookback_s < interval:
             raise ValueError(
-                f"candidates.lookback_s ({self.candidates.lookback_s}) must be >= detection.interval_s "
-                f"({self.detection.interval_s}): frames wait for the next detection"
+                f"advanced.lookback_s ({self.advanced.lookback_s}) must be >= detection.interval_s "
+                f"({interval}): frames wait for the next detection"
             )
-        if not any(getattr(self.fusion, name) > 0 for name in self.measures.set):
-            raise ValueError("no measure of measures.set has a fusion weight above 0")
         return self
+
+    @model_validator(mode="after")
+    def _something_counts(self) -> Config:
+        if not any(self.measures[name].weight > 0 for name in self.measures.used):
+            raise ValueError("no measure in use has a weight above 0, so there is no quality to rank by")
+        return self
+
+    def smallest_face_px(self, width: int, height: int) -> float:
+        """The shorter side of the smallest box that may be kept, in pixels of an upright `width` x `height` frame."""
+        return smallest_px(self.measures["size"].limit("min"), width, height)
 
 
 def presets_folder() -> Path:
@@ -344,16 +359,20 @@ def load_config(
         raise UsageError(_explain(error, preset)) from None
 
 
-_ALL_POSES = {"gate.max_yaw": 90.0, "gate.max_pitch": 90.0, "fusion.yaw": 0.0, "fusion.pitch": 0.0}
+_ALL_POSES = {
+    "measures.yaw.max": 90.0, "measures.pitch.max": 90.0, "measures.yaw.weight": 0.0, "measures.pitch.weight": 0.0,
+}  # fmt: skip
 """What `keep.poses=all` makes of these keys where they were not given: a turned head is no fault then."""
 
 
 def stored_config(tree: Mapping[str, Any]) -> Config:
-    """The configuration that an earlier run wrote down; what is new since then is as in studio.
+    """The configuration that an earlier run wrote down; what is new since then is as in studio, new measures unused.
 
     Raises UsageError when it has keys or values that this version does not know.
     """
     whole = _read_preset("studio")
+    for name in whole["measures"].keys() - tree.get("measures", {}).keys():
+        whole["measures"][name]["use"] = False
     for key, value in leaves(tree):
         _assign(whole, key, value, "stored configuration")
     try:
@@ -365,6 +384,7 @@ def stored_config(tree: Mapping[str, Any]) -> Config:
 def with_settings(config: Config, settings: Iterable[str], flags: Mapping[str, Any] | None = None) -> Config:
     """`config` with `key=value` texts and named flags laid over it; see `load_config`. Raises UsageError."""
     tree = config.model_dump(mode="json")
+    tree["measures"] = {**_measure_defaults(), **tree["measures"]}
     _lay_over(tree, settings, flags)
     try:
         return Config.model_validate(tree)
@@ -375,7 +395,8 @@ def with_settings(config: Config, settings: Iterable[str], flags: Mapping[str, A
 def differing_keys(one: Config, other: Config) -> list[str]:
     """Dotted keys in which two configurations differ, in their order."""
     theirs = dict(leaves(other.model_dump(mode="json")))
-    return [key for key, value in leaves(one.model_dump(mode="json")) if theirs[key] != value]
+    ours = dict(leaves(one.model_dump(mode="json")))
+    return [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
 
 
 def _read_preset(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -392,10 +413,14 @@ def _read_preset(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         raise UsageError(f"there is no preset {one_line(preset)!r}: {hint}") from None
     base_name = own.pop("extends", None if path == presets_folder() / "studio.toml" else "studio")
     if base_name is None:
-        return own
-    if not isinstance(base_name, str):
+        # The foundation: what it says nothing about the measures is as their specs have it.
+        tables = {"measures": own.pop("measures", {})}
+        tree = {**own, "measures": _measure_defaults()}
+        own = tables
+    elif not isinstance(base_name, str):
         raise UsageError(f"preset {path}: extends must be a preset's name")
-    tree = _read_preset(base_name, (*seen, str(path)))
+    else:
+        tree = _read_preset(base_name, (*seen, str(path)))
     for key, value in leaves(own):
         _assign(tree, key, value, f"preset {path}: {one_line(key, 80)}")
     return tree
@@ -403,6 +428,10 @@ def _read_preset(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
 
 _MAX_CHAIN = 8
 """Presets that extend one another."""
+
+
+def _measure_defaults() -> dict[str, dict[str, Any]]:
+    return {spec.name: _defaults(spec) for spec in known_measures()}
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -427,7 +456,7 @@ def _lay_over(tree: dict[str, Any], settings: Iterable[str], flags: Mapping[str,
 def _parse_setting(setting: str) -> tuple[str, Any]:
     key, equals, text = setting.partition("=")
     if not equals or not key.strip():
-        raise UsageError(f"--set {one_line(setting, 80)}: write it as key=value, for example --set gate.max_yaw=20")
+        raise UsageError(f"--set {one_line(setting, 80)}: write it as key=value, for example --set measures.yaw.max=20")
     try:
         value = parse_toml(f"value = {text}", f"--set {one_line(setting, 80)}")["value"]
     except NotToml:
@@ -438,11 +467,8 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
 def _assign(tree: dict[str, Any], key: str, value: Any, what: str) -> None:
     known = [name for name, _ in leaves(tree)]
     if key not in known:
-        near = difflib.get_close_matches(key, known, 1, 0.5) or difflib.get_close_matches(
-            key.rpartition(".")[2], [name.rpartition(".")[2] for name in known], 1, 0.5
-        )
-        full = next((name for name in known if near and name.endswith(near[0])), None)
-        hint = f"did you mean {full}?" if full else f"sections are {', '.join(tree)}"
+        near = _nearest_key(key, known)
+        hint = f"did you mean {near}?" if near else f"sections are {', '.join(tree)}"
         raise UsageError(f"{what}: there is no key {one_line(key, 80)!r}; {hint}")
     if isinstance(value, bool) and not isinstance(dict(leaves(tree))[key], bool):
         raise UsageError(f"{what}: {key} takes no true or false")
@@ -451,6 +477,19 @@ def _assign(tree: dict[str, Any], key: str, value: Any, what: str) -> None:
     for parent in parents:
         node = node[parent]
     node[leaf] = value
+
+
+def _nearest_key(key: str, known: list[str]) -> str | None:
+    """What a wrong key was meant to be: the words of the right one, in any order or without its section."""
+
+    def words(name: str) -> str:
+        return " ".join(sorted(re.split(r"[._]", name)))
+
+    for form in (str, words, lambda name: name.rpartition(".")[2]):
+        near = difflib.get_close_matches(form(key), [form(name) for name in known], 1, 0.7 if form is str else 0.5)
+        if near:
+            return next(name for name in known if form(name) == near[0])
+    return None
 
 
 def _explain(error: ValidationError, preset: str) -> str:
@@ -472,8 +511,11 @@ _MOST_SHOWN = 5
 
 def _allowed(key: str) -> str:
     """The range of a number's key as text, from the model itself."""
-    section, _, name = key.rpartition(".")
-    model = Config.model_fields[section].annotation if section in Config.model_fields else None
+    *sections, name = key.split(".")
+    model: Any = Config
+    for section in sections:
+        field = model.model_fields.get(section) if isinstance(model, type) and issubclass(model, BaseModel) else None
+        model = field.annotation if field is not None else None
     if not (isinstance(model, type) and issubclass(model, BaseModel) and name in model.model_fields):
         return ""
     limits = {}

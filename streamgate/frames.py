@@ -18,11 +18,6 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-MEASURE_NAMES = (
-    "serfiq", "ifqa", "yaw", "pitch", "roll", "size", "edge", "sharpness", "exposure", "occlusion", "eyes",
-)  # fmt: skip
-"""The measures by their public names, in the order in which records list them."""
-
 
 class Picture(Protocol):
     """Pixels of a source frame, or of a copied region of one, addressed in upright source coordinates."""
@@ -173,36 +168,21 @@ class Measure:
 
 @dataclass(slots=True)
 class Evidence:
-    """What networks and pixels said about one face; a field is None until (or unless) it was computed.
+    """What networks and pixels said about one face.
 
     Attributes:
+        values: finite figures by name, those that measures are made of (`MeasureSpec.evidence`); what was not computed
+            is not there.
         embedding: float32 (D,), not normalised.
-        spread: SER-FIQ's d, the mean pairwise distance of stochastic embeddings (DESIGN 4.1).
         pose: head pose from the pose role.
-        ifqa: realness score 0..1.
         ifqa_map: realness map, float32 (256, 256), over the FFHQ crop.
-        inter_eye: source pixels.
-        inside: share of the box inside the picture, 0..1.
-        sharpness: variance of the Laplacian over luma variance at 60 px between the eyes.
-        exposure: share of face luma in 40..220.
-        mean_luma: mean face luma 0..255; tells dark from bright when the exposure is bad.
-        visible: visible share of the face 0..1 (occlusion).
-        eyes_open: probability that both eyes are open, 0..1.
         failed: names of measures whose computation failed.
     """
 
+    values: dict[str, float] = field(default_factory=dict)
     embedding: Array | None = None
-    spread: float | None = None
     pose: Pose | None = None
-    ifqa: float | None = None
     ifqa_map: Array | None = None
-    inter_eye: float | None = None
-    inside: float | None = None
-    sharpness: float | None = None
-    exposure: float | None = None
-    mean_luma: float | None = None
-    visible: float | None = None
-    eyes_open: float | None = None
     failed: set[str] = field(default_factory=set)
 
 
@@ -220,7 +200,7 @@ class GateResult:
 
     @property
     def verdict(self) -> bool | None:
-        """Passed or turned away; None when scoring stopped before either was sure."""
+        """Passed or rejected; None when scoring stopped before either was sure."""
         return self.passed if self.passed or self.reasons else None
 
 
@@ -338,7 +318,7 @@ class BestShot:
     crops: Mapping[str, Crop] = field(default_factory=dict)
     """Further pictures by name, in the order of `CROP_NAMES`."""
     phash: int | None = None
-    """Perceptual hash of brows to chin, 63 bits (`selection.fingerprint`)."""
+    """Perceptual hash of brows to chin, 63 bits (`scoring.fingerprint`)."""
     pose_bin: str | None = None
     """The bin of yaw and pitch that it was kept for, with `keep.poses` = "all"."""
 
@@ -371,7 +351,7 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class NearMiss:
-    """A face that the gate turned away and that came nearest to passing.
+    """A face that the gate rejected and that came nearest to passing.
 
     `image` is a small FFHQ-aligned picture of it, RGB uint8 (128, 128, 3).
     """
@@ -382,7 +362,7 @@ class NearMiss:
 
 @dataclass(frozen=True, slots=True)
 class TrackEnd:
-    """A track has ended: its kept shots (possibly none) and why candidates were turned away.
+    """A track has ended: its kept shots (possibly none) and why candidates were rejected.
 
     `rejected` counts evaluated faces by gate reason; `reasons` are those of the best near miss, for a
     track that keeps nothing. `near_misses` are the best few, nearest first, when they were asked for. `template`

@@ -21,15 +21,13 @@ from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import SourceError, UsageError
 from streamgate.frames import Array, BestShot, ScoredFace, TrackEnd
 from streamgate.networks import Networks
-from streamgate.networks.batcher import Observer
+from streamgate.networks.batcher import Batcher, Observer
 from streamgate.people.reference import Reference, read_reference
-from streamgate.quality.calibration import Calibration, calibration_id, measure_set
-from streamgate.runtime.inference import Inference, calibration_of, sampled_head
 from streamgate.runtime.pipeline import Pipeline, Progress
-from streamgate.runtime.scoring import FaceScorer
-from streamgate.runtime.stills import score_aligned, score_picture
 from streamgate.runtime.watchdog import MARGIN_S, within
-from streamgate.selection.steps import Infer, run_together
+from streamgate.scoring.context import ScoringContext
+from streamgate.scoring.faces import FaceScorer
+from streamgate.scoring.stills import score_aligned, score_picture
 from streamgate.sinks.base import Sink
 from streamgate.sources import Source, discover
 from streamgate.sources.container import stall_seconds
@@ -47,7 +45,7 @@ class Gate:
         preset: "studio", "live", "archive" or the path of a TOML file.
         models: "embedded", "standard" or a folder with weights.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        settings: `key=value` texts as `--set` takes them, for example "gate.max_yaw=20".
+        settings: `key=value` texts as `--set` takes them, for example "measures.yaw.max=20".
         config: a whole configuration instead of `preset` and `settings`.
         threads: CPU threads inside one network run.
         observe: told of each network run: role, number of items, seconds; from several threads.
@@ -72,36 +70,23 @@ class Gate:
         if isinstance(settings, str):
             raise UsageError(f'settings takes a list of texts: write settings=["{settings}"]')
         self.config = config or load_config(str(preset), settings)
-        networks = Networks.open(models, device, threads, self.config.detection.nms_iou)
-        calibration = calibration_of(networks, self.config)
-        self._weights = networks.weights
-        self._fallbacks = networks.fallbacks
-        self._absent = {name: str(status) for name, status in calibration.absent.items()}
-        self._names = measure_set(self.config, calibration)
-        if not any(getattr(self.config.fusion, name) > 0 for name in self._names):
-            networks.close()
-            raise UsageError(
-                "no measure that counts can be had with these weights; see measures.set and `streamgate models list`"
-            )
-        self._calibration_id = calibration_id(self.config, calibration)
-        self._identity_threshold = self.config.identity.threshold or networks.identity_threshold
-        self._calibration = calibration
-        if self.config.keep.per == "person" and self._identity_threshold is None:
-            networks.close()
-            raise UsageError(
-                "keep.per = person: from which likeness this recognizer means one person is not known; "
-                "--set identity.threshold=COSINE says it"
-            )
-        self._inference = Inference(networks, self.config.tracking.low_score, observe)
-        self._scorer = self._scorer_of(self.config, calibration)
-        self._reference: Reference | None = None
-        if self.config.identity.only:
-            try:
-                self._reference = read_reference(Path(self.config.identity.only), self.score, self._identity_threshold)
-            except BaseException:
-                self.close()
-                raise
-        self._pipeline = Pipeline(self.config, self._scorer, self._inference, self._calibration_id, self._reference)
+        self._networks = Networks.open(models, device, threads, self.config.advanced.nms_iou)
+        self._weights = self._networks.weights
+        self._batcher = Batcher.over(self._networks, self.config.advanced.low_score, observe=observe)
+        try:
+            self._context = self.scoring(self.config)
+            self._identity_threshold = self.config.identity.threshold or self._networks.identity_threshold
+            if self.config.keep.per == "person" and self._identity_threshold is None:
+                raise UsageError(
+                    "keep.per = person: this recognizer has no identity threshold; give one with "
+                    "--set identity.threshold=COSINE"
+                )
+            self._scorer = FaceScorer(self._context)
+            self._reference = self._read_reference()
+        except BaseException:
+            self.close()
+            raise
+        self._pipeline = Pipeline(self._context, self._reference)
 
     def run(
         self, source: Location | Sequence[Location], *, sequence_fps: float | None = None
@@ -170,38 +155,42 @@ class Gate:
                 f"Gate.score takes an RGB picture, uint8 (H, W, 3); got {picture.dtype} {picture.shape}"
             )
         if aligned is None:
-            return score_picture(picture, self._scorer, self._inference, self.config, full=full)
+            return score_picture(picture, self._scorer, full=full)
         if aligned not in ("arcface", "ffhq"):
             raise UsageError(f'aligned must be "arcface" or "ffhq", got {aligned!r}')
-        faces: list[ScoredFace] = []
-        run_together([score_aligned(picture, aligned, self._scorer, faces)], self._inference)
-        return faces
+        return [score_aligned(picture, aligned, self._scorer)]
 
-    def follow(self, config: Config, name: str) -> tuple[FaceScorer, Infer, str]:
-        """What a live stream with its own configuration needs of this gate's networks.
+    def follow(self, config: Config, name: str) -> ScoringContext:
+        """What a live stream with its own configuration scores with.
 
-        Returns the scorer, a way to the networks on which streams of different `name` take turns, and the
-        calibration id. Raises UsageError when `config` cannot be had with these weights.
+        Streams of different `name` take turns at the networks. Raises UsageError when `config` cannot be had with them.
         """
-        for key in ("detection.nms_iou", "tracking.low_score"):
-            section, _, leaf = key.partition(".")
-            if getattr(getattr(config, section), leaf) != getattr(getattr(self.config, section), leaf):
-                raise UsageError(f"stream {name}: {key} is one for all streams; set it for the whole service")
+        for key in ("nms_iou", "low_score"):
+            if getattr(config.advanced, key) != getattr(self.config.advanced, key):
+                raise UsageError(f"stream {name}: advanced.{key} is one for all streams; set it for the whole service")
         if set(config.output.crops) != {"ffhq"} or config.output.format != "png":
             raise UsageError(
                 f"stream {name}: output.crops and output.format are for `run`; streams write FFHQ crops as PNG"
             )
         return self.scoring(config, name)
 
-    def scoring(self, config: Config, name: str) -> tuple[FaceScorer, Infer, str]:
-        """`follow` without a stream: for faces that were found before, whose pictures the caller writes."""
-        calibration = calibration_of(self._inference.networks, config)
-        if not any(getattr(config.fusion, one) > 0 for one in measure_set(config, calibration)):
-            raise UsageError(f"{name}: no measure that counts can be had with these weights; see measures.set")
-        return self._scorer_of(config, calibration), self._inference.party(name), calibration_id(config, calibration)
+    def scoring(self, config: Config, name: str = "") -> ScoringContext:
+        """What faces are scored with under a configuration; `name` is of a client that takes its turn at the networks.
+
+        Raises UsageError when no measure of its set can rank.
+        """
+        context = ScoringContext.over(self._networks, config, partial(self._batcher.infer, client=name))
+        if not context.judge.can_rank:
+            whose = f"{name}: " if name else ""
+            raise UsageError(
+                f"{whose}none of the measures in use that have a weight can be had with these weights; see "
+                "`streamgate measures` and `streamgate models list`"
+            )
+        return context
 
     def run_info(self) -> RunInfo:
         """What stays the same over a run of this gate, for sinks."""
+        judge = self._context.judge
         config = self.config.model_dump(mode="json")
         if self._reference is not None:
             # By its content: that decides about results, wherever the file lies.
@@ -209,39 +198,33 @@ class Gate:
             config["identity"]["only"] = f"{name} (sha256 {self._reference.sha256[:16]})"
         return RunInfo(
             config=config,
-            measure_set=self._names,
-            absent_measures={name: self._absent[name] for name in self.config.measures.set if name in self._absent},
-            calibration_id=self._calibration_id,
+            measure_set=judge.names,
+            absent_measures=judge.calibration.missing(self.config),
+            calibration_id=judge.calibration_id,
             weights=tuple(_as_mapping(record) for record in self._weights),
             versions=_versions(),
             identity=IdentityInfo(self.config.identity.store, self._identity_threshold),
-            calibration=self._calibration.summary(),
+            calibration=judge.calibration.summary(),
         )
 
-    def _scorer_of(self, config: Config, calibration: Calibration) -> FaceScorer:
-        networks = self._inference.networks
-        return FaceScorer(
-            config,
-            calibration,
-            sampled_head(networks, config),
-            aligned_pose=networks.pose.aligned,
-            shared_pose=networks.shared_pose,
-        )
+    def _read_reference(self) -> Reference | None:
+        only = self.config.identity.only
+        return read_reference(Path(only), self.score, self._identity_threshold) if only else None
 
     @property
     def notes(self) -> list[str]:
         """What a user should know about the weights in use, a line each."""
-        notes = [f"{one.role}: no {one.wanted} weights, using the {one.used} ones" for one in self._fallbacks]
+        notes = [f"{one.role}: no {one.wanted} weights, using the {one.used} ones" for one in self._networks.fallbacks]
         if self.config.identity.store != "none" and self._identity_threshold is None:
             notes.append(
-                "no persons: from which likeness this recognizer means one person is not known; "
-                "--set identity.threshold=COSINE says it"
+                "no persons: this recognizer has no identity threshold; give one with --set identity.threshold=COSINE"
             )
         return notes
 
     def close(self) -> None:
         """Let go of networks and threads."""
-        self._inference.close()
+        self._batcher.close()
+        self._networks.close()
 
     def __enter__(self) -> Self:
         return self

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from streamgate import Gate
 from streamgate.frames import BestShot, Candidate, TrackEnd
-from streamgate.quality.heatmap import heatmap_png
+from streamgate.report.heatmap import heatmap_png
 from streamgate.service.state import LatestFace, QualityPoint, ServiceState, StreamMeter, StreamState, utc_text
 from streamgate.sources import discover
 from streamgate.store.images import encode_jpeg

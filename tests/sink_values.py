@@ -76,7 +76,7 @@ class Make:
             track_id=track_id,
             pts_seconds=pts,
             face=self.face(track_id),
-            evidence=Evidence(mean_luma=120.0, spread=0.2),
+            evidence=Evidence({"mean_luma": 120.0, "spread": 0.2}),
             measures={"yaw": Measure.ok(1.5, 99.9)},
         )
 

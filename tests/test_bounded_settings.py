@@ -40,7 +40,7 @@ def test_a_file_of_streams_that_is_none(tmp_path: Path, bad: BadFile) -> None:
 
 
 @pytest.mark.parametrize("text", VALUES.values(), ids=VALUES.keys())
-@pytest.mark.parametrize("key", ["gate.max_yaw", "keep.fallback", "measures.set"])
+@pytest.mark.parametrize("key", ["measures.yaw.max", "keep.fallback", "measures.yaw.use"])
 def test_a_setting_that_nothing_can_hold(key: str, text: str) -> None:
     with pytest.raises(UsageError) as caught:
         load_config("studio", [f"{key}={text}"])
@@ -50,7 +50,7 @@ def test_a_setting_that_nothing_can_hold(key: str, text: str) -> None:
 @pytest.mark.parametrize("text", VALUES.values(), ids=VALUES.keys())
 def test_a_setting_of_a_stream_that_nothing_can_hold(tmp_path: Path, text: str) -> None:
     path = tmp_path / "streams.toml"
-    path.write_text(f'[streams.a]\nurl = "rtsp://ann:pw12345@h/1"\nset = {{ "gate.max_yaw" = {text} }}\n')
+    path.write_text(f'[streams.a]\nurl = "rtsp://ann:pw12345@h/1"\nset = {{ "measures.yaw.max" = {text} }}\n')
     with pytest.raises(UsageError) as caught:
         read_settings(ServeRequest(config_file=path))
     assert one_line(str(caught.value)) and "pw12345" not in str(caught.value)
@@ -58,7 +58,7 @@ def test_a_setting_of_a_stream_that_nothing_can_hold(tmp_path: Path, text: str) 
 
 def test_the_command_line_says_it_in_one_line(tmp_path: Path) -> None:
     for arguments in (
-        ["run", "x.mp4", "--set", f"gate.max_yaw={'1' * 10_000}"],
+        ["run", "x.mp4", "--set", f"measures.yaw.max={'1' * 10_000}"],
         ["run", "x.mp4", "--preset", "/dev/zero"],
         ["serve", "--config", "/dev/zero"],
         ["serve", "--rtsp", "rtsp://h/1", "--set", "live.stall_s=1979-05-27"],

@@ -6,8 +6,9 @@ import tomllib
 
 import pytest
 
-from streamgate.config import Config, load_config, preset_names, presets_folder
+from streamgate.config import Config, load_config, preset_names, presets_folder, stored_config
 from streamgate.errors import UsageError
+from streamgate.measures import built_in_measures
 from streamgate.sources.base import MAX_PIXELS
 
 
@@ -19,10 +20,14 @@ def test_every_preset_loads() -> None:
 
 def test_studio_names_every_key_so_that_it_can_be_read_and_copied() -> None:
     written = tomllib.loads((presets_folder() / "studio.toml").read_text())
-    assert load_config("studio").model_dump(mode="json", exclude={"measures": {"set"}}) == {
-        **written,
-        "measures": {key: value for key, value in written["measures"].items() if key != "set"},
-    }
+    assert load_config("studio").model_dump(mode="json", exclude={"measures"}) == written
+
+
+def test_every_measure_has_its_table_with_the_values_of_its_spec() -> None:
+    tables = load_config("studio").model_dump(mode="json")["measures"]
+    assert list(tables) == [spec.name for spec in built_in_measures()]
+    assert tables["yaw"] == {"use": True, "weight": 1.0, "max": 25.0}
+    assert tables["size"] == {"use": True, "weight": 0.5, "min": 0.1, "x0": 70.0, "w": 20.0}
 
 
 def test_the_limit_of_pixels_without_a_configuration_is_that_of_the_presets() -> None:
@@ -31,9 +36,10 @@ def test_the_limit_of_pixels_without_a_configuration_is_that_of_the_presets() ->
 
 
 def test_named_flag_beats_set_beats_preset() -> None:
-    assert load_config("live").gate.max_yaw == 35
-    assert load_config("live", ["gate.max_yaw=20"]).gate.max_yaw == 20
-    assert load_config("live", ["gate.max_yaw=20"], {"gate.max_yaw": 10, "keep.top_k": None}).gate.max_yaw == 10
+    assert load_config("live").measures.yaw.max == 35
+    assert load_config("live", ["measures.yaw.max=20"]).measures.yaw.max == 20
+    flags = {"measures.yaw.max": 10, "keep.top_k": None}
+    assert load_config("live", ["measures.yaw.max=20"], flags).measures.yaw.max == 10
 
 
 def test_text_values_need_no_quotes() -> None:
@@ -43,29 +49,31 @@ def test_text_values_need_no_quotes() -> None:
 
 def test_own_preset_may_be_partial(tmp_path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text('extends = "live"\n[gate]\nmax_pitch = 11\n')
+    path.write_text('extends = "live"\n[measures.pitch]\nmax = 11\n')
     config = load_config(str(path))
-    assert (config.gate.max_pitch, config.gate.max_yaw, config.keep.fallback) == (11, 35, "best")
+    assert (config.measures.pitch.max, config.measures.yaw.max, config.keep.fallback) == (11, 35, "best")
 
 
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
-        ("gate.max_yow=3", "gate.max_yaw"),
-        ("max_yaw=3", "gate.max_yaw"),
-        ("gate.max_yaw=300", "<= 90"),
-        ("gate.max_yaw=wide", "number"),
-        ("gate.max_yaw=nan", "finite"),
+        ("measures.yaw.mox=3", "measures.yaw.max"),
+        ("yaw.max=3", "measures.yaw.max"),
+        ("max_pitch=3", "measures.pitch.max"),
+        ("lookback_s=3", "advanced.lookback_s"),
+        ("measures.yaw.max=300", "<= 90"),
+        ("measures.yaw.max=wide", "number"),
+        ("measures.yaw.max=nan", "finite"),
         ("keep.fallback=worst", "'none' or 'best'"),
         ("smoothing.short_s=9", "short_s (9.0) must be <= long_s (2.0)"),
-        ("tracking.low_score=0.9", "low_score <= high_score"),
-        ("detection.min_long_side=2000", "max_long_side (1280)"),
-        ("candidates.lookback_s=0.1", "detection.interval_s (0.4)"),
-        ("gate.max_yaw=true", "takes no true or false"),
-        ("measures.set=[]", "fusion weight"),
-        ('measures.set=["yaw", "yaw"]', "twice"),
-        ('measures.set=["beauty"]', "beauty"),
-        ("gate.max_yaw", "key=value"),
+        ("advanced.low_score=0.9", "low_score <= high_score"),
+        ("advanced.min_long_side=2000", "max_long_side (1280)"),
+        ("advanced.lookback_s=0.1", "detection.interval_s (0.4)"),
+        ("measures.yaw.max=true", "takes no true or false"),
+        ("measures.beauty.use=true", "no key 'measures.beauty.use'"),
+        ("measures.yaw.use=maybe", "measures.yaw.use"),
+        ("measures.roll.max=10", "no key 'measures.roll.max'"),
+        ("measures.yaw.max", "key=value"),
         ("gate=3", "no key 'gate'"),
     ],
 )
@@ -80,7 +88,7 @@ def test_wrong_settings_name_the_remedy(setting: str, expected: str) -> None:
     ("text", "expected"),
     [
         ("[gate\n", "not valid TOML"),
-        ("[gate]\nmax_yow = 3\n", "gate.max_yaw"),
+        ("[measures.yaw]\nmox = 3\n", "measures.yaw.max"),
         ('extends = "stdio"\n', "did you mean studio"),
         ("extends = 3\n", "extends must be"),
         ("gate = 3\n", "no key 'gate'"),
@@ -106,3 +114,23 @@ def test_unknown_preset_and_missing_file() -> None:
         load_config("stduio")
     with pytest.raises(UsageError, match="there is no preset"):
         load_config("/nowhere/mine.toml")
+
+
+def test_without_a_measure_that_weighs_something_there_is_nothing_to_rank_by() -> None:
+    idle = [f"measures.{spec.name}.use=false" for spec in built_in_measures() if spec.name != "roll"]
+    with pytest.raises(UsageError, match="weight above 0"):
+        load_config("studio", idle)
+    assert load_config("studio", [*idle, "measures.roll.weight=1"]).measures.used == ("roll",)
+
+
+def test_a_stored_configuration_keeps_its_set_whatever_measures_came_since() -> None:
+    stored = load_config("live", ["measures.ifqa.use=false"]).model_dump(mode="json")
+    assert stored_config(stored) == load_config("live", ["measures.ifqa.use=false"])
+    del stored["measures"]["eyes"]
+    assert "eyes" not in stored_config(stored).measures.used
+
+
+def test_with_all_poses_turned_heads_are_no_fault_unless_somebody_says_so() -> None:
+    everywhere = load_config("studio", ["keep.poses=all", "measures.pitch.max=30"])
+    assert (everywhere.measures.yaw.max, everywhere.measures.yaw.weight) == (90, 0)
+    assert (everywhere.measures.pitch.max, everywhere.measures.pitch.weight) == (30, 0)

@@ -236,7 +236,7 @@ def test_the_command_writes_no_secret_anywhere(tmp_path: Path) -> None:
         folder = tmp_path / f"run{number}"
         folder.mkdir()
         # Ways by which an address may come in at once: sink, a setting that is none, a preset, a mistyped option.
-        extra = [["--sink", url, "--sink-retry=0.2"], ["--set", f"gate.max_yaw={url}"], ["--preset", url],
+        extra = [["--sink", url, "--sink-retry=0.2"], ["--set", f"measures.yaw.max={url}"], ["--preset", url],
                  [f"--sink={url}", "--nonsense"], ["--models", url], ["--device", url]][number % 6]  # fmt: skip
         ran = run_limited(["run", clip, "-o", folder / "out", *extra],
                           {"STREAMGATE_MODELS": str(models), "TMPDIR": str(folder)})  # fmt: skip

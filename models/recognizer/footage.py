@@ -36,7 +36,7 @@ def blinks(folder: Path, own: OwnNetwork) -> Section:
     hits: dict[str, list[bool]] = {"closed": [], "open": [], "between": []}
     if "eyes" not in own.measures:
         raise DataError(f"{own.path}: has no calibrated `eyes`; train.py --eyes makes it")
-    with Gate(models=own.models, device="cpu", settings=[f"measures.set={_words(own.measures)}"]) as gate:
+    with Gate(models=own.models, device="cpu", settings=own.alone) as gate:
         for clip, marks in tomllib.loads((HERE / "blinks.toml").read_text()).items():
             found: dict[str, list[bool]] = {name: [] for name in hits}
             for frame in frames(clip_in(folder, clip)):
@@ -166,7 +166,3 @@ def _scalar(scored: ScoredFace, measure: str) -> str:
 def _raw(scored: ScoredFace, measure: str) -> float:
     found = scored.measures[measure]
     return found.raw if found.status is Status.OK and found.raw is not None else -1.0
-
-
-def _words(names: tuple[str, ...]) -> str:
-    return "[" + ", ".join(f'"{name}"' for name in names) + "]"

@@ -17,16 +17,15 @@ from models.recognizer.faces import DETECT_SIDES, SIDE, warp
 from streamgate.config import load_config
 from streamgate.frames import Evidence, Pose
 from streamgate.frames import Face as FoundFace
+from streamgate.measures import built_in_measures
+from streamgate.measures.serfiq import raw_from_spread
 from streamgate.networks import Networks
 from streamgate.networks.alignment import arcface_matrix
 from streamgate.networks.pose import upright
 from streamgate.networks.recognizer import Recognizer
 from streamgate.networks.runtime import Session
-from streamgate.quality.calibration import Calibration
-from streamgate.quality.gate import GateRules
-from streamgate.quality.measures import measure_all
-from streamgate.quality.serfiq import raw_from_spread
-from streamgate.runtime.inference import calibration_of
+from streamgate.scoring.calibration import Calibration
+from streamgate.scoring.judge import Judge
 from streamgate.weights.store import from_card
 
 
@@ -101,8 +100,6 @@ class OwnNetwork:
         self._place = tempfile.TemporaryDirectory()
         (Path(self._place.name) / "recognizer").symlink_to(folder.resolve(), target_is_directory=True)
         self.models = self._place.name
-        # Size is of the source, which crops do not tell: no face is too small here.
-        self._config = load_config("studio", ["gate.min_size=1"])
 
     @functools.cached_property
     def _networks(self) -> Networks:
@@ -111,13 +108,19 @@ class OwnNetwork:
 
     @functools.cached_property
     def _calibration(self) -> Calibration:
-        return calibration_of(self._networks, self._config)
+        return Calibration.of_networks(self._networks, load_config())
 
     @property
     def measures(self) -> tuple[str, ...]:
         """Measures that this graph feeds and its card calibrates."""
         fed = ("serfiq", "yaw", "pitch", "roll", "occlusion", "eyes")
         return tuple(name for name in fed if name not in self._calibration.absent)
+
+    @property
+    def alone(self) -> list[str]:
+        """Settings with which these measures make up the set."""
+        names = [spec.name for spec in built_in_measures() if spec.name not in self.measures]
+        return [f"measures.{name}.use=false" for name in names]
 
     def run(self, crops: np.ndarray) -> Output:
         """Crops uint8 [N, 112, 112, 3]."""
@@ -128,18 +131,16 @@ class OwnNetwork:
 
     def judge(self, faces: Sequence[Face], output: Output) -> list[tuple[str, ...]]:
         """Why the gate of preset studio rejects each face, by `measures` alone; empty where it passes."""
-        rules = GateRules(self._config.gate, self.measures)
+        judge = Judge(load_config("studio", self.alone), self._calibration)
         verdicts = []
         for i, face in enumerate(faces):
-            evidence = Evidence(
-                spread=float(output.spread[i]),
-                pose=Pose(*upright(output.pose[i], arcface_matrix(face.landmarks)).tolist()),
-                visible=float(output.visible[i]),
-                eyes_open=None if output.eyes is None else float(output.eyes[i]),
-            )
-            measures = measure_all(evidence, self._calibration)
+            values = {"spread": float(output.spread[i]), "visible": float(output.visible[i])}
+            if output.eyes is not None:
+                values["eyes_open"] = float(output.eyes[i])
+            evidence = Evidence(values, pose=Pose(*upright(output.pose[i], arcface_matrix(face.landmarks)).tolist()))
+            measures = judge.measures(evidence)
             height, width = face.picture.shape[:2]
-            found = rules.judge(FoundFace(face.box, face.landmarks, 1.0), evidence, measures, width, height)
+            found = judge.gate(FoundFace(face.box, face.landmarks, 1.0), evidence, measures, width, height)
             verdicts.append(found.reasons if not found.passed else ())
         return verdicts
 

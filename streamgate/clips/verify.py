@@ -12,8 +12,8 @@ import numpy as np
 from streamgate.clips.windows import Seen, Window, face_at
 from streamgate.frames import Candidate, Face, Frame
 from streamgate.gate import Gate
-from streamgate.runtime.scoring import FaceScorer
-from streamgate.selection.steps import Infer, no_floor, run_together
+from streamgate.scoring.faces import FaceScorer
+from streamgate.scoring.steps import no_floor, run_together
 from streamgate.sources.base import Source
 
 _TOGETHER = 8
@@ -28,9 +28,7 @@ class FrameScorer:
         config = gate.config.model_copy(
             update={"output": gate.config.output.model_copy(update={"crops": ("ffhq",), "format": "png"})}
         )
-        self._scorer: FaceScorer
-        self._infer: Infer
-        self._scorer, self._infer, _ = gate.follow(config, "clips")
+        self._scorer = FaceScorer(gate.follow(config, "clips"))
 
     def score(self, source: Source, seen: Sequence[Seen], window: Window) -> list[Seen]:
         """Every frame of `source` in the window with the face of the track `seen`; faces are looked for near where the
@@ -47,7 +45,7 @@ class FrameScorer:
                     self._scorer.score(candidate, picture, no_floor, full=True)
                     for candidate, picture in zip(candidates, pictures, strict=True)
                 ],
-                self._infer,
+                self._scorer.context.infer,
             )
             scored = {candidate.pts_seconds: candidate for candidate in candidates}
             for frame, face in batch:

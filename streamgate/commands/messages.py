@@ -50,6 +50,7 @@ class RunState:
         shunned: such files at which a worker died.
         found: what the inputs led to.
         info, config: of the first worker, so that a later one does not run with something else.
+        words: how each reason reads, as far as a worker has said it.
         lock: of the output folder, once a worker has taken it.
         begun: the folder has been taken over; what is committed there is of this run.
         reading: places of the sources under way.
@@ -67,6 +68,7 @@ class RunState:
     found: Found | None = None
     info: RunInfo | None = None
     config: Mapping[str, Any] | None = None
+    words: Mapping[str, str] = field(default_factory=dict)
     lock: Lock | None = None
     begun: bool = False
     reading: set[int] = field(default_factory=set)
@@ -126,6 +128,8 @@ class Locked:
 
     info: RunInfo
     config: Mapping[str, Any]
+    words: Mapping[str, str]
+    """How each reason reads."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ preset_option = _settings(
 )  # fmt: skip
 set_option = _settings(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
-    help="Any key of the preset, for example gate.max_yaw=20. Repeatable.",
+    help="Any key of the preset, for example measures.yaw.max=20. Repeatable.",
 )  # fmt: skip
 device_option = _settings(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", shell_complete=complete_devices,

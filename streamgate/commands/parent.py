@@ -95,7 +95,7 @@ class _Run:
             results = self._state.all_results()
             if done.interrupted:
                 display.note("interrupted: what was found until now is written")
-            display.table(results, self._request.out, time.perf_counter() - self._state.began)
+            display.table(results, self._request.out, time.perf_counter() - self._state.began, self._state.words)
             if done.undelivered is not None:
                 display.error(done.undelivered)
         return _exit_code(results, done)
@@ -147,7 +147,7 @@ class _Run:
             case Note():
                 display.warn(message.text) if message.warning else display.note(message.text)
             case Locked():
-                state.info, state.config = message.info, message.config
+                state.info, state.config, state.words = message.info, message.config, message.words
                 state.lock = Lock.held(self._request.out / ".streamgate" / "lock", worker.files.pop(0))
             case Known():
                 state.results.update(message.done)

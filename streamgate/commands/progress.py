@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -155,17 +155,19 @@ class RunDisplay(Display):
                 f"{result.timing.get('seconds', 0.0):.1f} s ({speed:.1f}x real time)"
             )
 
-    def table(self, results: Sequence[SourceResult], out: Path, seconds: float) -> None:
-        """The closing table: one row per source, why faces were rejected, where the results are."""
+    def table(
+        self, results: Sequence[SourceResult], out: Path, seconds: float, words: Mapping[str, str]
+    ) -> None:
+        """The closing table: one row per source, why faces were rejected (by `words`), where the results are."""
         if self._quiet:
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("source", "frames", "tracks", "kept", "errors"):
             table.add_column(name, justify="left" if name == "source" else "right", overflow="fold")
-        table.add_column("rejected faces by reason", overflow="fold")
+        table.add_column("rejected faces", overflow="fold")
         for result in results:
             reasons = ", ".join(
-                f"{reason} {count}"
+                f"{words.get(reason, reason)} {count}"
                 for reason, count in sorted(result.rejected.items(), key=lambda item: -item[1])
             )
             table.add_row(

@@ -34,7 +34,7 @@ _networks = section("Settings and networks")
     epilog="""
     streamgate tune faces --max-yaw 20 --dry-run    # what would change
     streamgate tune faces --max-yaw 20
-    streamgate tune faces --set fusion.ifqa=0.5
+    streamgate tune faces --set measures.ifqa.weight=0.5
     """,
 )
 @results_argument
@@ -44,7 +44,7 @@ _networks = section("Settings and networks")
 @max_yaw_option
 @_faces(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
-    help="A key of gate, fusion, keep, smoothing or measures, for example gate.max_yaw=20. Repeatable.",
+    help="A key of measures, keep or smoothing, for example measures.yaw.max=20. Repeatable.",
 )
 @_footage("--pictured", is_flag=True, help="Do not open the footage: choose among faces whose pictures are in OUT.")
 @_footage(
@@ -82,7 +82,7 @@ def tune(
     request = TuneRequest(
         out=out,
         settings=settings,
-        flags={"keep.top_k": top_k, "gate.min_size": min_size, "gate.max_yaw": max_yaw},
+        flags={"keep.top_k": top_k, "measures.size.min": min_size, "measures.yaw.max": max_yaw},
         roots=roots,
         models=models,
         device=device,
@@ -118,6 +118,8 @@ def tune(
 def _table(result: TuneResult) -> Table:
     from rich.table import Table
 
+    from streamgate.measures.words import reason_words
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("", "before", "after", "change"):
         table.add_column(name, justify="left" if not name else "right")
@@ -128,9 +130,10 @@ def _table(result: TuneResult) -> Table:
 
     row("faces kept", before.kept, after.kept)
     row("tracks that keep nothing", before.tracks_without, after.tracks_without)
+    words = reason_words()
     reasons = {*before.rejected, *after.rejected}
     for name in sorted(reasons, key=lambda name: (-max(before.rejected[name], after.rejected[name]), name)):
-        row(f"rejected: {name}", before.rejected[name], after.rejected[name])
+        row(f"rejected: {words.get(name, name)}", before.rejected[name], after.rejected[name])
     return table
 
 

@@ -32,6 +32,7 @@ from streamgate.config import Config, load_config
 from streamgate.errors import DeliveryError, SourceError, StreamgateError, UsageError, display, scrub
 from streamgate.finals import undelivered
 from streamgate.gate import Gate
+from streamgate.measures.words import reason_words
 from streamgate.runtime.processes import Line
 from streamgate.runtime.watchdog import MARGIN_S, within
 from streamgate.sinks import Sink, SinkGroup, open_sink
@@ -89,7 +90,7 @@ class _Work:
                 if self._state.lock is None:
                     if self._request.shard is not None:
                         write_part(self._request.out, self._request.shard, info)
-                    self._line.send(Locked(info, config.model_dump(mode="json")), disk.lock.fileno())
+                    self._line.send(Locked(info, config.model_dump(mode="json"), reason_words()), disk.lock.fileno())
                 self._pass_over_done(disk, specs)
                 self._read(gate, sink, specs)
                 missing = self._finish(sink, disk)

@@ -16,12 +16,12 @@ import numpy as np
 
 from streamgate.errors import WeightsError
 from streamgate.frames import Array
+from streamgate.measures.serfiq import raw_from_spread
 from streamgate.networks.alignment import arcface_matrix, ffhq_matrix
 from streamgate.networks.detector import Detector
 from streamgate.networks.ifqa import CROP_SIDE as IFQA_SIDE
 from streamgate.networks.ifqa import IfqaNetwork
 from streamgate.networks.recognizer import Recognizer
-from streamgate.quality.serfiq import raw_from_spread
 from streamgate.sources.picture import picture_of_rgb
 from streamgate.weights.catalog import LogisticCalibration, SerfiqCalibration
 

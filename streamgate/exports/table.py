@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from streamgate.errors import SourceError
-from streamgate.frames import CROP_NAMES, MEASURE_NAMES
+from streamgate.frames import CROP_NAMES
+from streamgate.measures import built_in_measures
 
 Kind = Literal["text", "int", "float", "bool", "texts"]
 Row = dict[str, Any]
@@ -59,8 +60,8 @@ def _columns() -> tuple[Column, ...]:
         *_plain("float", "detection_score"),
         *(Column(f"pose_{angle}", "float", ("pose", angle)) for angle in ("yaw", "pitch", "roll")),
         *(
-            Column(f"{name}_{part}", "text" if part == "status" else "float", ("measures", name, part))
-            for name in MEASURE_NAMES
+            Column(f"{spec.name}_{part}", "text" if part == "status" else "float", ("measures", spec.name, part))
+            for spec in built_in_measures()
             for part in ("raw", "scalar", "status")
         ),
         *_plain("text", "pose_bin", "phash"),

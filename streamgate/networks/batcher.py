@@ -10,6 +10,7 @@ import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from threading import Condition, Thread
 from time import perf_counter
 from types import TracebackType
@@ -21,6 +22,15 @@ from streamgate.frames import Array
 from streamgate.networks.facade import Networks
 from streamgate.networks.ifqa import IfqaOutput
 from streamgate.networks.recognizer import RecognizerOutput
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRequest:
+    """One network run: `role` is detector, recognizer, pose or ifqa; `crop` RGB uint8 of that role's size."""
+
+    role: str
+    crop: Array
+
 
 Runner = Callable[[Sequence[Array]], Sequence[Any]]
 """Results in the order of the arrays, one each."""
@@ -43,7 +53,7 @@ class Batcher:
         workers: int = 1,
         observe: Observer | None = None,
     ):
-        """Start `workers` threads a role; at most `max_batch` items a run, `limit` waiting a role and party."""
+        """Start `workers` threads a role; at most `max_batch` items a run, `limit` waiting a role and client."""
         self._lanes = {
             role: _Lane(role, _observed(role, run, observe), max_batch, limit, workers) for role, run in runners.items()
         }
@@ -66,16 +76,21 @@ class Batcher:
             workers = 1 if networks.on_cuda else min(8, os.cpu_count() or 1)
         return cls(runners(networks, threshold), 16 if networks.on_cuda else 1, limit, workers, observe)
 
-    def submit(self, role: str, picture: Array, party: str = "") -> Future[Any]:
+    def submit(self, role: str, picture: Array, client: str = "") -> Future[Any]:
         """Queue one picture; the future gives its result or the exception of the run it was in.
 
-        Parties take turns: one that asks for much (a crowd) makes no other wait for more than its own turn.
+        Clients take turns: one that asks for much (a crowd) makes no other wait for more than its own turn.
 
         Raises:
             KeyError: no such role (ifqa without weights).
             RuntimeError: the batcher is closed.
         """
-        return self._lanes[role].submit(picture, party)
+        return self._lanes[role].submit(picture, client)
+
+    def infer(self, requests: Sequence[InferenceRequest], client: str = "") -> list[Any]:
+        """Results in the order of `requests`; all are queued before the first is waited for."""
+        futures = [self.submit(request.role, request.crop, client) for request in requests]
+        return [future.result() for future in futures]
 
     def close(self) -> None:
         """Finish what is queued, then stop the threads; a second call does nothing."""
@@ -136,7 +151,7 @@ class _Lane:
         self._run = run
         self._max_batch = max_batch
         self._limit = limit
-        # By party; the one that was served last stands last.
+        # By client; the one that was served last stands last.
         self._waiting: OrderedDict[str, deque[tuple[Array, Future[Any]]]] = OrderedDict()
         self._changed = Condition()
         self._closed = False
@@ -146,13 +161,13 @@ class _Lane:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, picture: Array, party: str) -> Future[Any]:
+    def submit(self, picture: Array, client: str) -> Future[Any]:
         future: Future[Any] = Future()
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._waiting.get(party, ())) < self._limit)
+            self._changed.wait_for(lambda: self._closed or len(self._waiting.get(client, ())) < self._limit)
             if self._closed:
                 raise RuntimeError("the networks are closed: a Gate cannot be used after close() or its with block")
-            self._waiting.setdefault(party, deque()).append((picture, future))
+            self._waiting.setdefault(client, deque()).append((picture, future))
             self._changed.notify_all()
         return future
 
@@ -181,10 +196,10 @@ class _Lane:
                 self._answer(taken)
 
     def _next(self) -> tuple[Array, Future[Any]]:
-        party, queue = self._waiting.popitem(last=False)
+        client, queue = self._waiting.popitem(last=False)
         item = queue.popleft()
         if queue:
-            self._waiting[party] = queue
+            self._waiting[client] = queue
         return item
 
     def _answer(self, taken: list[tuple[Array, Future[Any]]]) -> None:

@@ -12,8 +12,11 @@ from streamgate.networks.ifqa import IfqaNetwork
 from streamgate.networks.pose import PoseNetwork
 from streamgate.networks.recognizer import Recognizer
 from streamgate.networks.runtime import Session
-from streamgate.weights.catalog import Calibration, LogisticCalibration
+from streamgate.weights.catalog import Calibration
 from streamgate.weights.store import Fallback, Weights, resolve
+
+_OWN_MEASURE = {"recognizer": "serfiq", "ifqa": "ifqa"}
+"""The measure that a role's own calibration is of; those of further outputs have names on the card."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Networks:
         self.ifqa = IfqaNetwork(by_role["ifqa"]) if "ifqa" in by_role else None
         self.fallbacks = fallbacks
         self.on_cuda = any(session.on_cuda for session in sessions.values())
+        self._outputs = {role: session.outputs for role, session in by_role.items()}
         self._weights = weights
 
     @classmethod
@@ -89,15 +93,19 @@ class Networks:
             for role, found in self._weights.items()
         ]
 
-    def calibration(self, role: str) -> Calibration | None:
-        """How the role's raw figure becomes a scalar; None: no weights, or `uncalibrated`."""
-        found = self._weights.get(role)
-        return found.calibration if found else None
+    def outputs(self, role: str) -> tuple[str, ...]:
+        """Names of the outputs that the role's graph has; none without weights."""
+        return self._outputs.get(role, ())
 
-    def measure_calibration(self, measure: str) -> LogisticCalibration | None:
-        """How a further figure of the recognizer's graph (occlusion, eyes) becomes a scalar; None: `uncalibrated`."""
-        found = self._weights.get("recognizer")
-        return found.measures.get(measure) if found else None
+    def calibration(self, role: str, measure: str = "") -> Calibration | None:
+        """How a raw figure of the role becomes a scalar: that of `measure`, the role's own one where none is named.
+
+        None: no weights, or `uncalibrated`.
+        """
+        found = self._weights.get(role)
+        if found is None:
+            return None
+        return found.calibration if measure in ("", _OWN_MEASURE.get(role)) else found.measures.get(measure)
 
     @property
     def identity_threshold(self) -> float | None:

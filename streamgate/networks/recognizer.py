@@ -63,11 +63,6 @@ class Recognizer:
         session.need_outputs("embedding", "spread", "features")
         self._session = session
 
-    @property
-    def extras(self) -> tuple[str, ...]:
-        """Which of `EXTRAS` this graph gives."""
-        return tuple(name for name in EXTRAS if name in self._session.outputs)
-
     def run(self, crops: Array) -> RecognizerOutput:
         """Run crops RGB uint8 (N, 112, 112, 3), aligned with `arcface_matrix`."""
         crops = check_pictures(crops, CROP_SIDE)

@@ -45,8 +45,7 @@ def read_reference(path: Path, score: Callable[[Array], list[ScoredFace]], thres
     named = f"--only {display(path)}"
     if threshold is None:
         raise UsageError(
-            f"{named}: from which likeness this recognizer means one person is not known; "
-            "--set identity.threshold=COSINE says it"
+            f"{named}: this recognizer has no identity threshold; give one with --set identity.threshold=COSINE"
         )
     try:
         image, data = read_rgb(path), path.read_bytes()

@@ -1,4 +1,4 @@
-"""The report: one HTML file that shows what a run kept, what it turned away, and why.
+"""The report: one HTML file that shows what a run kept, what it rejected, and why.
 
 notes       what each source stores beside its records so that the report needs neither networks nor footage
 folder      reading an output folder, whatever state it is in

@@ -16,8 +16,8 @@ import numpy as np
 from streamgate import __version__
 from streamgate.config import leaves, load_config
 from streamgate.frames import Array
-from streamgate.quality.heatmap import colours, weight
 from streamgate.report.folder import NotesShelf, RunFolder
+from streamgate.report.heatmap import colours, weight
 from streamgate.report.notes import HEAT_SIDE, HEAT_SIGNS, Point, Series, note_record, thumbnail
 from streamgate.store.jsonlines import Record
 
@@ -119,7 +119,7 @@ class Content:
                 for source in sources
             ],
             "histograms": self.histograms,
-            "limits": told["config"].get("gate", {}),
+            "limits": _limits(told["config"]),
             "absent": told.get("absent_measures", {}),
             "calibration": told.get("calibration_id"),
             "settings": _settings(told["config"]),
@@ -288,6 +288,16 @@ def _bins(values: Sequence[float], first: int, last: int, step: int) -> Record:
     for value in values:
         counts[min(len(counts) - 1, max(0, int((value - first) // step)))] += 1
     return {"first": first, "step": step, "counts": counts, "median": float(np.median(values)) if values else None}
+
+
+def _limits(config: Mapping[str, Any]) -> Record:
+    """Limits of the gate by measure, {NAME: {min | max: value}}."""
+    tables = config.get("measures")
+    return {
+        name: {key: value for key, value in table.items() if key in ("min", "max")}
+        for name, table in (tables.items() if isinstance(tables, Mapping) else ())
+        if isinstance(table, Mapping)
+    }
 
 
 def _settings(config: Mapping[str, Any]) -> list[list[Any]]:

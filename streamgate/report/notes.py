@@ -49,7 +49,7 @@ class Series:
     """Quality over time with a bounded number of points, however long the track.
 
     Time is cut into equal stretches, which double in length when there are too many. A stretch shows its best
-    face, and counts as passed when any face in it passed, as turned away when one was.
+    face, and counts as passed when any face in it passed, as rejected when one was.
     """
 
     def __init__(self, limit: int = SERIES_POINTS) -> None:

@@ -16,12 +16,13 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from streamgate.measures.words import vocabulary_module
 from streamgate.report.content import generator, heat_table
 
 _STYLES = ("base.css", "page.css", "detail.css", "report.css")
 _MODULES = (
-    "dom.js", "words.js", "chart.js", "measures.js", "heat.js", "tiles.js", "tracks.js", "groups.js", "overview.js",
-    "face.js",
+    "dom.js", "vocabulary.js", "words.js", "chart.js", "measures.js", "heat.js", "tiles.js", "tracks.js", "groups.js",
+    "overview.js", "face.js",
 )  # fmt: skip
 _IMPORT = re.compile(r'from "\./([a-z]+)\.js"')
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
@@ -69,6 +70,8 @@ def _json(value: Any) -> str:
 
 
 def _read(name: str) -> str:
+    if name == "vocabulary.js":
+        return vocabulary_module()
     for package in ("streamgate.report", "streamgate.service"):
         file = resources.files(package).joinpath("static", name)
         if file.is_file():

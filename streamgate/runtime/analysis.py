@@ -10,16 +10,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from streamgate.config import Config
 from streamgate.frames import BestShot, Candidate, TrackEnd, TrackInfo
 from streamgate.people.reference import OTHER_PERSON, Reference
 from streamgate.runtime.following import Moment
-from streamgate.runtime.scoring import FaceScorer
 from streamgate.runtime.shots import best_shot
+from streamgate.scoring.context import ScoringContext
+from streamgate.scoring.faces import FaceScorer
+from streamgate.scoring.steps import run_together
 from streamgate.selection.candidates import TrackSelector
 from streamgate.selection.keeper import Ranked
 from streamgate.selection.nearmisses import distance_from_passing
-from streamgate.selection.steps import Infer, run_together
+from streamgate.sinks.base import SourceInfo
 
 
 @dataclass(slots=True)
@@ -39,32 +40,24 @@ class Analysis:
 
     Args:
         emit_candidate: called with every evaluated face, in order of time within its track.
-        infer: runs networks, see `run_together`.
         near_misses: how many faces that nearly passed an ended track brings with it.
         reference: the only person whose faces are kept; None keeps everybody's.
     """
 
     def __init__(
         self,
-        config: Config,
-        scorer: FaceScorer,
-        infer: Infer,
-        *,
-        location: str,
-        source_id: str,
-        calibration_id: str,
+        context: ScoringContext,
+        source: SourceInfo,
         emit_candidate: Callable[[Candidate], None],
+        *,
         epoch: str = "0",
         near_misses: int = 0,
         reference: Reference | None = None,
     ) -> None:
         self.counts = AnalysisCounts()
-        self._config = config
-        self._scorer = scorer
-        self._infer = infer
-        self._location = location
-        self._source_id = source_id
-        self._calibration_id = calibration_id
+        self._context = context
+        self._scorer = FaceScorer(context)
+        self._source = source
         self._emit_candidate = emit_candidate
         self._epoch = epoch
         self._near_misses = near_misses
@@ -80,14 +73,14 @@ class Analysis:
         self.counts.faces_detected += moment.faces_detected
         yield from self.end(moment.ended)
         for track_id, region in moment.between:
-            self._selectors[track_id].held.between(region)
+            self._selectors[track_id].observed.between(region)
         for track_id, region, face in moment.seen:
             self._selector(track_id).detected(region, face)
         for track_id in moment.unseen:
-            self._selectors[track_id].held.unseen()
+            self._selectors[track_id].observed.unseen()
         self._people.update(moment.people)
         ready = [self._selectors[track_id] for track_id in moment.people if self._selectors[track_id].ready()]
-        run_together([selector.judge() for selector in ready], self._infer)
+        run_together([selector.judge() for selector in ready], self._context.infer)
         for selector in ready:
             self._drain(selector)
 
@@ -112,7 +105,7 @@ class Analysis:
         """Score what is left of the given tracks together, then hand them out; noise is dropped."""
         selectors = [self._selectors.pop(track_id) for track_id in track_ids]
         people = [selector for selector in selectors if selector.track_id in self._people]
-        run_together([selector.judge(final=True) for selector in people], self._infer)
+        run_together([selector.judge(final=True) for selector in people], self._context.infer)
         for selector in people:
             self._drain(selector)
             yield self._ended(selector)
@@ -124,7 +117,7 @@ class Analysis:
     def _selector(self, track_id: int) -> TrackSelector:
         if track_id not in self._selectors:
             self._selectors[track_id] = TrackSelector(
-                track_id, self._config, self._scorer, near_misses=self._near_misses
+                track_id, self._context.config, self._scorer, near_misses=self._near_misses
             )
             self._rejected[track_id] = Counter()
         return self._selectors[track_id]
@@ -143,7 +136,7 @@ class Analysis:
         reasons = nearest.gate.reasons if nearest is not None and not shots else ()
         rejected = dict(self._rejected[selector.track_id])
         misses = tuple(selector.near_misses.finish())
-        return TrackEnd(track, shots, rejected, reasons, self._source_id, self._epoch, misses, template)
+        return TrackEnd(track, shots, rejected, reasons, self._source.source_id, self._epoch, misses, template)
 
     def _somebody_else(self, selector: TrackSelector, track: TrackInfo, *, kept: bool) -> TrackEnd:
         """The end of a track that does not show whom the reference shows: no picture and no template leaves."""
@@ -152,18 +145,11 @@ class Analysis:
         nearest = self._nearest.get(selector.track_id)
         reasons = (OTHER_PERSON,) if kept else nearest.gate.reasons if nearest is not None else ()
         rejected = dict(self._rejected[selector.track_id])
-        return TrackEnd(track, (), rejected, reasons, self._source_id, self._epoch)
+        return TrackEnd(track, (), rejected, reasons, self._source.source_id, self._epoch)
 
     def _shot(self, track: TrackInfo, ranked: Ranked) -> BestShot:
         return best_shot(
-            ranked,
-            track,
-            self._scorer,
-            source=self._location,
-            source_id=self._source_id,
-            calibration_id=self._calibration_id,
-            epoch=self._epoch,
-            keeps_identity=self._config.identity.store != "none",
+            ranked, track, self._source, self._context.config, self._context.judge.calibration_id, self._epoch
         )
 
     def _drain(self, selector: TrackSelector) -> None:
@@ -178,5 +164,5 @@ class Analysis:
 
 
 def _info(selector: TrackSelector) -> TrackInfo:
-    held = selector.held
-    return TrackInfo(selector.track_id, held.first_pts, held.last_pts, held.frames_seen, selector.frames_scored)
+    seen = selector.observed
+    return TrackInfo(selector.track_id, seen.first_pts, seen.last_pts, seen.frames_seen, selector.frames_scored)

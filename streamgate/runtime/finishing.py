@@ -18,10 +18,11 @@ from streamgate.config import Config
 from streamgate.errors import SourceError
 from streamgate.frames import CROP_NAMES, Array, BestShot, Crop, Encoding, Face, Frame, TrackEnd
 from streamgate.networks.alignment import arcface_matrix, ffhq_matrix
+from streamgate.networks.batcher import InferenceRequest
 from streamgate.networks.ifqa import CROP_SIDE as IFQA_SIDE
 from streamgate.networks.recognizer import CROP_SIDE as ALIGNED_SIDE
-from streamgate.selection.spill import PictureStore
-from streamgate.selection.steps import Ask, Infer, Steps, run_together
+from streamgate.scoring.context import ScoringContext
+from streamgate.scoring.steps import Steps, run_together
 from streamgate.sources import Source
 from streamgate.sources.picture import picture_of_rgb
 from streamgate.store.images import decode, encode
@@ -39,21 +40,16 @@ class Finisher:
     """Completes the shots of one source's ended tracks.
 
     Args:
-        infer: the networks, for quality "auto".
         source: opened; frames are looked up in it.
-        store: holds the pictures.
-        ifqa: whether there is a network for IFQA.
     """
 
-    def __init__(self, config: Config, infer: Infer, source: Source, store: PictureStore, *, ifqa: bool) -> None:
+    def __init__(self, context: ScoringContext, source: Source) -> None:
         self.missed = 0
         """Kept faces whose frame could not be found again, so that they lack pictures."""
-        self._output = config.output
-        self._infer = infer
+        self._context = context
+        self._output = context.config.output
         self._source = source
-        self._store = store
-        self._ifqa = ifqa
-        self._from_frame = [name for name in ("loose", "frame") if name in config.output.crops]
+        self._from_frame = [name for name in ("loose", "frame") if name in self._output.crops]
 
     def finish(self, ended: TrackEnd) -> TrackEnd:
         """`ended` with all pictures of its shots, and how they are to be written. Raises nothing of its own."""
@@ -98,7 +94,7 @@ class Finisher:
             left, top, right, bottom = boxes[name]
             matrix = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]])
             crops[name] = Crop(
-                self._store.keep(frame.warp(matrix, (right - left, bottom - top))), box=boxes[name]
+                self._context.pictures.keep(frame.warp(matrix, (right - left, bottom - top))), box=boxes[name]
             )
         return crops
 
@@ -106,7 +102,7 @@ class Finisher:
         """Each picture in the fewest bytes that the networks cannot tell from the lossless one."""
         chosen: dict[str, Encoding] = {}
         pictures = {"ffhq": shot.image, **{name: crop.image for name, crop in shot.crops.items()}}
-        run_together([self._choose(shot, name, image, chosen) for name, image in pictures.items()], self._infer)
+        run_together([self._choose(shot, name, image, chosen) for name, image in pictures.items()], self._context.infer)
         return _encoded(shot, chosen)
 
     def _choose(self, shot: BestShot, name: str, image: Array, chosen: dict[str, Encoding]) -> Steps:
@@ -125,16 +121,16 @@ class Finisher:
 
     def _look(
         self, image: Array, landmarks: Array, name: str
-    ) -> Generator[list[Ask], list[Any], tuple[Array, float | None]]:
+    ) -> Generator[list[InferenceRequest], list[Any], tuple[Array, float | None]]:
         """What the networks see in a picture: its embedding (normalised), and its IFQA score."""
         picture = picture_of_rgb(image)
         if name == "arcface":
-            (output,) = yield [Ask("recognizer", image)]
+            (output,) = yield [InferenceRequest("recognizer", image)]
             return _normalised(output.embedding), None
-        asks = [Ask("recognizer", picture.warp(arcface_matrix(landmarks, ALIGNED_SIDE), ALIGNED_SIDE))]
-        if self._ifqa:
-            asks.append(Ask("ifqa", picture.warp(ffhq_matrix(landmarks, IFQA_SIDE), IFQA_SIDE)))
-        recognised, *ranked = yield asks
+        requests = [InferenceRequest("recognizer", picture.warp(arcface_matrix(landmarks, ALIGNED_SIDE), ALIGNED_SIDE))]
+        if "ifqa" in self._context.judge.names:
+            requests.append(InferenceRequest("ifqa", picture.warp(ffhq_matrix(landmarks, IFQA_SIDE), IFQA_SIDE)))
+        recognised, *ranked = yield requests
         return _normalised(recognised.embedding), float(ranked[0].score) if ranked else None
 
     def _alike(self, lossless: tuple[Array, float | None], coded: tuple[Array, float | None]) -> bool:

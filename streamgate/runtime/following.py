@@ -14,10 +14,11 @@ import numpy as np
 
 from streamgate.config import Config
 from streamgate.frames import Array, Face, Frame
-from streamgate.quality.gate import shorter_side
+from streamgate.measures.size import shorter_side
+from streamgate.networks.batcher import InferenceRequest
 from streamgate.runtime.guiding import Guidance
-from streamgate.runtime.scoring import enlarged
-from streamgate.selection.steps import Ask, Infer
+from streamgate.scoring.faces import enlarged
+from streamgate.scoring.steps import Infer
 from streamgate.sources.base import Interest
 from streamgate.tracking.cuts import CutDetector
 from streamgate.tracking.tracker import Tracker
@@ -53,21 +54,21 @@ class Follower:
     """Follows the faces of one source.
 
     With `max_track_s` a track that lasts longer is ended and its face becomes a new one: on a live stream nobody
-    wants to wait for its end for ever.
+    wants to wait for its end forever.
     """
 
     def __init__(self, config: Config, infer: Infer, *, max_track_s: float | None = None) -> None:
         self._config = config
         self._infer = infer
-        self._tracker = Tracker(config.tracking)
-        self._cuts = CutDetector(config.tracking)
+        self._tracker = Tracker(config)
+        self._cuts = CutDetector(config.advanced)
         self._next_detection = -np.inf
         self._max_track_s = max_track_s
         self._size: tuple[int, int] | None = None
         self._interest = Interest.LIVELY
         self.guidance: Guidance | None = None
         """For the source; None where every frame is wanted."""
-        if not config.exhaustive and (config.decoding.discard != "none" or config.decoding.leap_s > 0):
+        if not config.exhaustive and (config.decoding.discard != "none" or config.decoding.max_skip_s > 0):
             self.guidance = Guidance(config, self._faces)
 
     def moments(self, frames: Iterable[Frame]) -> Iterator[Moment]:
@@ -91,13 +92,13 @@ class Follower:
 
     def _faces(self, frame: Frame) -> list[Face]:
         thumbnail = frame.thumbnail(self._detector_side(frame))
-        (found,) = self._infer([Ask("detector", thumbnail)])
+        (found,) = self._infer([InferenceRequest("detector", thumbnail)])
         return enlarged(found, thumbnail, frame.picture)
 
     def _detect(self, frame: Frame, moment: Moment) -> None:
         known = self.guidance.looked(frame.pts_seconds) if self.guidance is not None else None
         faces: Sequence[Face] = self._faces(frame) if known is None else known
-        moment.faces_detected = sum(face.score >= self._config.tracking.high_score for face in faces)
+        moment.faces_detected = sum(face.score >= self._config.advanced.high_score for face in faces)
         if self._max_track_s is not None:
             expired = self._tracker.expire(frame.pts_seconds - self._max_track_s)
             moment.ended += [track.track_id for track in expired]
@@ -134,12 +135,12 @@ class Follower:
 
     def _smallest(self, frame: Frame) -> float:
         """The shorter side in pixels from which a face may be, or soon become, large enough to be kept."""
-        return 0.8 * self._config.gate.min_size_px(frame.width, frame.height)
+        return 0.8 * self._config.smallest_face_px(frame.width, frame.height)
 
     def _region(self, frame: Frame, box: Array) -> Frame:
         """The frame's time with a copy of the pixels around `box`: a square, since crops are turned squares."""
         centre = (box[:2] + box[2:]) / 2
-        half = (0.5 + self._config.candidates.region_margin) * float(max(box[2] - box[0], box[3] - box[1]))
+        half = (0.5 + self._config.advanced.region_margin) * float(max(box[2] - box[0], box[3] - box[1]))
         return Frame(
             frame.region(np.concatenate([centre - half, centre + half])),
             frame.pts_seconds,
@@ -153,14 +154,13 @@ class Follower:
 
     def _detector_side(self, frame: Frame) -> int:
         """The longer side of the detector's input: the smallest face asked for must stay findable."""
-        config = self._config.detection
+        config = self._config.advanced
         longer = max(frame.width, frame.height)
-        needed = longer * config.face_px / self._config.gate.min_size_px(frame.width, frame.height)
+        needed = longer * config.face_px / self._config.smallest_face_px(frame.width, frame.height)
         return int(min(max(needed, config.min_long_side), config.max_long_side, longer))
 
     def _interval(self, lively: bool) -> float:
         """Seconds until the next detection."""
-        config = self._config.detection
         if not self._tracker.tracks:
-            return config.empty_interval_s
-        return config.dense_interval_s if lively else config.interval_s
+            return self._config.advanced.empty_interval_s
+        return self._config.advanced.dense_interval_s if lively else self._config.detection.interval_s

@@ -35,10 +35,10 @@ class Guidance:
 
     def __init__(self, config: Config, detect: Callable[[Frame], Sequence[Face]]) -> None:
         self.discards = DISCARDS[config.decoding.discard]
-        self.leap_s = config.decoding.leap_s
-        self.look_s = config.detection.empty_interval_s
+        self.max_skip_s = config.decoding.max_skip_s
+        self.probe_interval_s = config.advanced.empty_interval_s
         self._detect = detect
-        self._score = config.tracking.high_score
+        self._score = config.advanced.high_score
         self._changes: deque[tuple[float, Interest]] = deque(maxlen=_CHANGES)
         self._until = float("-inf")
         self._closed = False

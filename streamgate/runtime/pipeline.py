@@ -11,7 +11,6 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import closing, nullcontext
 from typing import Protocol
 
-from streamgate.config import Config
 from streamgate.errors import DeviceError, SinkError, SourceError, StreamgateError, scrub
 from streamgate.frames import Candidate, TrackEnd
 from streamgate.people.reference import Reference
@@ -19,9 +18,8 @@ from streamgate.runtime.analysis import Analysis
 from streamgate.runtime.finishing import Finisher, needs_finishing
 from streamgate.runtime.following import Follower
 from streamgate.runtime.prefetch import prefetch
-from streamgate.runtime.scoring import FaceScorer
 from streamgate.runtime.watchdog import MARGIN_S, within
-from streamgate.selection.steps import Infer
+from streamgate.scoring.context import ScoringContext
 from streamgate.sinks.base import Sink
 from streamgate.sources import Source
 from streamgate.sources.container import stall_seconds
@@ -78,20 +76,10 @@ class NoProgress:
 class Pipeline:
     """What all sources of a run share."""
 
-    def __init__(
-        self,
-        config: Config,
-        scorer: FaceScorer,
-        infer: Infer,
-        calibration_id: str,
-        reference: Reference | None = None,
-    ) -> None:
+    def __init__(self, context: ScoringContext, reference: Reference | None = None) -> None:
         """reference: the only person whose faces are kept; None keeps everybody's."""
+        self._context = context
         self._reference = reference
-        self._config = config
-        self._scorer = scorer
-        self._infer = infer
-        self._calibration_id = calibration_id
 
     def tracks(
         self,
@@ -111,22 +99,15 @@ class Pipeline:
         """
         progress = progress or NoProgress()
         analysis = Analysis(
-            self._config,
-            self._scorer,
-            self._infer,
-            location=source.location,
-            source_id=source.source_id,
-            calibration_id=self._calibration_id,
-            reference=self._reference,
-            emit_candidate=emit_candidate,
+            self._context,
+            SourceInfo(source.location, source.source_id),
+            emit_candidate,
             near_misses=NEAR_MISSES,
+            reference=self._reference,
         )
-        finisher = (
-            Finisher(self._config, self._infer, source, self._scorer.pictures, ifqa="ifqa" in self._scorer.names)
-            if needs_finishing(self._config)
-            else None
-        )
-        follower = Follower(self._config, self._infer)
+        config = self._context.config
+        finisher = Finisher(self._context, source) if needs_finishing(config) else None
+        follower = Follower(config, self._context.infer)
         guide = follower.guidance
         began = time.perf_counter()
         # Decoding, following and choosing are three threads in a row. Only following speaks to the one before it, and

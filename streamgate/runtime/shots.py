@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+from streamgate.config import Config
 from streamgate.frames import BestShot, Crop, TrackInfo
 from streamgate.networks.alignment import arcface_enlargement
-from streamgate.runtime.scoring import FaceScorer
+from streamgate.scoring.faces import enlargement
 from streamgate.selection.keeper import Ranked
+from streamgate.sinks.base import SourceInfo
 
 
 def best_shot(
-    ranked: Ranked,
-    track: TrackInfo,
-    scorer: FaceScorer,
-    *,
-    source: str,
-    source_id: str,
-    calibration_id: str,
-    epoch: str = "0",
-    keeps_identity: bool = False,
+    ranked: Ranked, track: TrackInfo, source: SourceInfo, config: Config, calibration_id: str, epoch: str = "0"
 ) -> BestShot:
-    """The shot of a candidate whose picture has been cut; with its embedding only where `keeps_identity`."""
+    """The shot of a candidate whose picture has been cut; with its embedding only where `identity.store` allows it."""
     candidate = ranked.candidate
     assert candidate.crop is not None
     crops = {}
@@ -27,8 +21,8 @@ def best_shot(
         crops["arcface"] = Crop(candidate.arcface, arcface_enlargement(candidate.face.landmarks))
     return BestShot(
         image=candidate.crop,
-        source=source,
-        source_id=source_id,
+        source=source.location,
+        source_id=source.source_id,
         track=track,
         rank=ranked.rank,
         pts_seconds=candidate.pts_seconds,
@@ -45,8 +39,8 @@ def best_shot(
         captured_at=candidate.captured_at,
         epoch=epoch,
         name=candidate.name,
-        upscaled=scorer.upscaled(candidate),
-        embedding=candidate.evidence.embedding if keeps_identity else None,
+        upscaled=enlargement(candidate.face, config.output),
+        embedding=candidate.evidence.embedding if config.identity.store != "none" else None,
         ifqa_map=candidate.evidence.ifqa_map,
         crops=crops,
         phash=candidate.phash,

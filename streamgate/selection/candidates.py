@@ -1,7 +1,7 @@
 """Which faces of a track are scored: the cascade (DESIGN 3).
 
 Cost follows useful candidates, not frames. A track's frames are collected as small copied regions; once a
-stretch of time (a bucket) is full, cheap evidence orders its faces, and only the most promising one that could
+stretch of time (a window) is full, cheap evidence orders its faces, and only the most promising one that could
 still beat what is kept goes to the networks. A face that would be kept has its neighbours in time scored too, once
 it has stood for a while, since a lucky frame must survive its neighbours (DESIGN 4.5), and when a neighbour is better
 the search moves there.
@@ -16,90 +16,93 @@ import numpy as np
 
 from streamgate.config import Config
 from streamgate.frames import Candidate, Face, Frame, Picture
-from streamgate.quality.proxy import yaw_proxy
-from streamgate.selection.glimpses import Glimpse, Held
+from streamgate.measures.yaw import yaw_proxy
+from streamgate.networks.batcher import InferenceRequest
+from streamgate.scoring.faces import FaceScorer
+from streamgate.scoring.steps import Floor, Steps, no_floor, together
 from streamgate.selection.keeper import Keeper
 from streamgate.selection.nearmisses import NearMisses
+from streamgate.selection.observations import Observation, ObservationBuffer
 from streamgate.selection.poses import PoseBins
-from streamgate.selection.steps import Ask, CandidateScorer, Floor, Steps, no_floor, together
 from streamgate.selection.template import TemplateSum
 
 RETRIES = 3
-"""Further faces of a bucket that are tried where one fails early (a bad pose, say); none while bucket after bucket
+"""Further faces of a window that are tried where one fails early (a bad pose, say); none while window after window
 fails and something is kept already."""
 CLIMB = 3
 """Neighbours the search moves on to at most."""
 ENOUGH_FACES = 8
 """Faces that a kept track's template is made of at least, as far as its end shows so many."""
-GLANCE_MOST_S = 0.25
-"""Time between two glances at a long track: so often that a smile or a turn of the head is still seen."""
+PRESCORE_MOST_S = 0.25
+"""Time between two prescored faces of a long track: so often that a smile or a turn of the head is still seen."""
 LUCK = 5.0
-"""A best face whose neighbours take more points from it was luck: those passed over for its sake get their chance."""
+"""A best face whose neighbours take more points from it was luck: those skipped for its sake get their chance."""
 REGION_BYTES = 48 << 20
-"""Regions of one track that may wait for their bucket to fill; beyond it the bucket is judged early. Only a
+"""Regions of one track that may wait for their window to fill; beyond it the window is judged early. Only a
 face that fills much of a 2160p picture gets there."""
 
 
 class TrackSelector:
     """Chooses and scores the faces of one track, and keeps its best."""
 
-    def __init__(self, track_id: int, config: Config, scorer: CandidateScorer, *, near_misses: int = 0) -> None:
+    def __init__(self, track_id: int, config: Config, scorer: FaceScorer, *, near_misses: int = 0) -> None:
         """near_misses: how many faces that nearly passed are remembered with a small picture."""
         self.track_id = track_id
         self.keeper = Keeper(config.keep, config.smoothing, scorer.crop)
         self.near_misses = NearMisses(near_misses, lambda candidate, picture: scorer.thumbnail(candidate, picture))
         self.template = TemplateSum() if config.identity.store != "none" or config.identity.only else None
         self.frames_scored = 0
-        self.held = Held(config.candidates.lookback_s, self._candidate)
+        self.observed = ObservationBuffer(config.advanced.lookback_s, self._candidate)
         self._bins = PoseBins.of(config.keep)
         self._config = config
         self._scorer = scorer
-        self._bucket_start: float | None = None
-        self._fallback: Glimpse | None = None
+        self._window_start: float | None = None
+        self._fallback: Observation | None = None
         self._done: list[Candidate] = []
         self._ceilings: dict[str, float] = {}
         self._scored_pts = -np.inf
-        self._glanced_pts = -np.inf
+        self._prescored_pts = -np.inf
         self._record = 0.0
         self._failures = 0
-        self._standing: Glimpse | None = None
-        self._settles = self._bins is None and config.keep.top_k == 1
+        self._standing: Observation | None = None
+        self._confirms_late = self._bins is None and config.keep.top_k == 1
 
     def detected(self, frame: Frame, face: Face) -> list[Candidate]:
-        """A detection of this track, see `Held.detected`; returns the candidates that came into being."""
-        made = self.held.detected(frame, face)
-        if self._bucket_start is None:
-            self._bucket_start = made[0].pts_seconds
+        """A detection of this track, see `ObservationBuffer.detected`; returns the candidates that came into being."""
+        made = self.observed.detected(frame, face)
+        if self._window_start is None:
+            self._window_start = made[0].pts_seconds
         return made
 
     def ready(self) -> bool:
-        """Whether a bucket is full."""
-        if self._bucket_start is None or not self.held:
+        """Whether a window is full."""
+        if self._window_start is None or not self.observed:
             return False
         if self._config.exhaustive:
-            return len(self.held) > 1
-        # One face beyond the bucket's end must be known, so that its last face has a neighbour.
-        full = self.held.newest.pts_seconds - self._bucket_start > self._config.candidates.bucket_s
+            return len(self.observed) > 1
+        # One face beyond the window's end must be known, so that its last face has a neighbour.
+        full = self.observed.newest.pts_seconds - self._window_start > self._config.advanced.window_s
         return full or self._too_large()
 
     def _too_large(self) -> bool:
-        return self.held.nbytes > REGION_BYTES and self.held.oldest.pts_seconds < self.held.newest.pts_seconds
+        seen = self.observed
+        return seen.nbytes > REGION_BYTES and seen.oldest.pts_seconds < seen.newest.pts_seconds
 
     def judge(self, *, final: bool = False) -> Steps:
-        """Score what the filled bucket (with `final`: all that is left) has to offer."""
-        if self._bucket_start is None or not self.held:
+        """Score what the filled window (with `final`: all that is left) has to offer."""
+        if self._window_start is None or not self.observed:
             return
-        newest = self.held.newest.pts_seconds
+        newest = self.observed.newest.pts_seconds
         if self._config.exhaustive:
             yield from self._judge_all(final)
             judged = newest - self._config.smoothing.short_s
         else:
             if self._too_large():
                 # What is held for the sake of the best face goes first.
-                yield from self._settle(newest, final)
+                yield from self._confirm_standing(newest, final)
                 self._let_go(self._judged() - self._config.smoothing.short_s)
-            yield from self._judge_buckets(newest, final)
-            yield from self._settle(newest, final)
+            yield from self._judge_windows(newest, final)
+            yield from self._confirm_standing(newest, final)
             judged = self._judged()
         self.keeper.prune(judged)
         if final and self._fallback is not None and not self.keeper.finish():
@@ -111,28 +114,28 @@ class TrackSelector:
 
     def _judged(self) -> float:
         """Faces before this time are settled: nothing that is still to come asks for them."""
-        assert self._bucket_start is not None
+        assert self._window_start is not None
         standing = np.inf if self._standing is None else self._standing.pts_seconds
-        return min(self._bucket_start, standing)
+        return min(self._window_start, standing)
 
-    def _judge_buckets(self, newest: float, final: bool) -> Steps:
-        """Every bucket that is full, one after the other: rare frames may have filled several at once."""
-        assert self._bucket_start is not None
+    def _judge_windows(self, newest: float, final: bool) -> Steps:
+        """Every window that is full, one after the other: rare frames may have filled several at once."""
+        assert self._window_start is not None
         while True:
-            start, end = self._bucket_start, self._bucket_start + self._config.candidates.bucket_s
+            start, end = self._window_start, self._window_start + self._config.advanced.window_s
             if final:
                 end = min(end, newest)
             elif newest <= end:
                 if not self._too_large():
                     return
                 end = float(np.nextafter(newest, -np.inf))
-            bucket = [one for one in self.held if start <= one.pts_seconds <= end]
-            if bucket:
-                yield from self._judge_best(bucket, final and end == newest)
-            later = [one.pts_seconds for one in self.held if one.pts_seconds > end]
-            # The next bucket starts with the next face; a few of this one's last stay as neighbours.
-            self._bucket_start = later[0] if later else float(np.nextafter(end, np.inf))
-            if not later or not bucket:
+            window = [one for one in self.observed if start <= one.pts_seconds <= end]
+            if window:
+                yield from self._judge_best(window, final and end == newest)
+            later = [one.pts_seconds for one in self.observed if one.pts_seconds > end]
+            # The next window starts with the next face; a few of this one's last stay as neighbours.
+            self._window_start = later[0] if later else float(np.nextafter(end, np.inf))
+            if not later or not window:
                 return
 
     def drain(self) -> list[Candidate]:
@@ -145,90 +148,90 @@ class TrackSelector:
 
     def _judge_all(self, final: bool) -> Steps:
         """Exhaustive: every face, fully; one is offered when its following neighbour has been scored."""
-        glimpses = list(self.held)
-        yield from self._score_fully(glimpses)
+        observations = list(self.observed)
+        yield from self._score_fully(observations)
         half = self._config.smoothing.short_s / 2
-        newest = glimpses[-1].pts_seconds
-        for glimpse in glimpses:
-            if final or newest - glimpse.pts_seconds > half:
-                self._offer(glimpse)
+        newest = observations[-1].pts_seconds
+        for observation in observations:
+            if final or newest - observation.pts_seconds > half:
+                self._offer(observation)
 
-    def _judge_best(self, bucket: list[Glimpse], final: bool) -> Steps:
-        self._glance_through(bucket)
+    def _judge_best(self, window: list[Observation], final: bool) -> Steps:
+        self._prescore_some(window)
         finished = 0
-        for alike in self._by_guessed_pose(bucket):
+        for alike in self._by_guessed_pose(window):
             finished += yield from self._judge_alike(alike, final)
-        glanced = [one for one in bucket if one.glanced]
-        if self._config.keep.fallback == "best" and finished == 0 and glanced:
-            self._remember_fallback(glanced)
+        prescored = [one for one in window if one.prescored]
+        if self._config.keep.fallback == "best" and finished == 0 and prescored:
+            self._remember_fallback(prescored)
 
-    def _by_guessed_pose(self, bucket: list[Glimpse]) -> list[list[Glimpse]]:
-        """The bucket's faces by the bin of yaw that they seem to belong to; together where poses are not binned."""
+    def _by_guessed_pose(self, window: list[Observation]) -> list[list[Observation]]:
+        """The window's faces by the bin of yaw that they seem to belong to; together where poses are not binned."""
         if self._bins is None:
-            return [bucket]
-        groups: dict[int, list[Glimpse]] = {}
-        for glimpse in bucket:
-            if glimpse.candidate is not None:
-                groups.setdefault(self._bins.yaw_bin(yaw_proxy(glimpse.candidate.face)), []).append(glimpse)
+            return [window]
+        groups: dict[int, list[Observation]] = {}
+        for observation in window:
+            if observation.candidate is not None:
+                groups.setdefault(self._bins.yaw_bin(yaw_proxy(observation.candidate.face)), []).append(observation)
         return [groups[place] for place in sorted(groups)]
 
-    def _judge_alike(self, bucket: list[Glimpse], final: bool) -> Generator[list[Ask], list[Any], int]:
-        """Score the most promising of a bucket's faces that compete with each other; returns how many were scored."""
+    def _judge_alike(self, window: list[Observation], final: bool) -> Generator[list[InferenceRequest], list[Any], int]:
+        """Score the most promising of a window's faces that compete with each other; returns how many were scored."""
         finished = tries = 0
-        wanted = self._config.candidates.per_bucket
-        # A face that failed is like those beside it, and after a whole bucket of them like those of the next; but while
+        wanted = self._config.advanced.per_window
+        # A face that failed is like those beside it, and after a whole window of them like those of the next; but while
         # nothing is kept, a single one that passes is worth the search.
         retries = RETRIES if self._failures <= RETRIES or not self.keeper.bar() else 0
         # Where a rank is free another look is wanted, and of a pose bin the next face may be the first.
         settled = self._bins is None and (self._config.keep.top_k == 1 or self.keeper.bar() > 0.0)
-        patient = settled and bucket[-1].pts_seconds < self._scored_pts + self._patience_s()
-        for glimpse in sorted(bucket, key=lambda one: (-one.promise, one.pts_seconds)):
-            assert glimpse.candidate is not None
+        cooling = settled and window[-1].pts_seconds < self._scored_pts + self._cooldown_s()
+        for observation in sorted(window, key=lambda one: (-one.promise, one.pts_seconds)):
+            assert observation.candidate is not None
             floor = self._floor()
-            if finished == wanted or tries >= wanted + retries or glimpse.promise <= floor(glimpse.candidate):
+            if finished == wanted or tries >= wanted + retries or observation.promise <= floor(observation.candidate):
                 break
-            if glimpse.offered:
+            if observation.offered:
                 continue
-            if patient and not self._is_record(glimpse):
+            if cooling and not self._is_record(observation):
                 continue
-            if not glimpse.scored:
+            if not observation.scored:
                 tries += 1
-                self._scored_pts = glimpse.pts_seconds
-                yield from self._score(glimpse, floor, full=False)
-            if glimpse.quality < 0:
+                self._scored_pts = observation.pts_seconds
+                yield from self._score(observation, floor, full=False)
+            if observation.quality < 0:
                 self._failures += 1
                 continue
             self._failures = 0
             finished += 1
-            if not glimpse.passed:
-                self._offer(glimpse)
-            elif glimpse.quality > floor(glimpse.candidate):
-                if self._settles:
-                    self._standing = glimpse
+            if not observation.passed:
+                self._offer(observation)
+            elif observation.quality > floor(observation.candidate):
+                if self._confirms_late:
+                    self._standing = observation
                 else:
-                    yield from self._confirm(glimpse, final)
+                    yield from self._confirm(observation, final)
         return finished
 
-    def _settle(self, newest: float, final: bool) -> Steps:
+    def _confirm_standing(self, newest: float, final: bool) -> Steps:
         """Have the best face so far confirmed once it has stood for a while: a rising track beats most of them soon."""
-        tried: list[Glimpse] = []
+        tried: list[Observation] = []
         while self._standing is not None:
             standing = self._standing
-            stood = newest - standing.pts_seconds > self._config.candidates.settle_s
-            if not (final or stood or self._too_large()) or (standing is self.held.newest and not final):
+            stood = newest - standing.pts_seconds > self._config.advanced.confirm_delay_s
+            if not (final or stood or self._too_large()) or (standing is self.observed.newest and not final):
                 return
             self._standing = None
             yield from self._confirm(standing, final)
             tried.append(standing)
             if standing.quality - self.keeper.bar() > LUCK:
-                new = (one for one in self.held if one.glanced and not one.scored)
+                new = (one for one in self.observed if one.prescored and not one.scored)
                 since = [one for one in new if one.pts_seconds > standing.pts_seconds]
                 if since:
                     yield from self._judge_alike(since, final)
             floor = self._floor()
             better = [
                 one
-                for one in self.held
+                for one in self.observed
                 if one.candidate is not None
                 and one.passed
                 and not one.offered
@@ -241,7 +244,7 @@ class TrackSelector:
         """What a face has to promise to be worth scoring now: somewhat more than what is kept where it would go."""
 
         def raised(bar: float) -> float:
-            return bar + self._config.candidates.min_gain if bar else 0.0
+            return bar + self._config.advanced.min_gain if bar else 0.0
 
         if self._bins is not None:
             # Which bin that is shows only while it is scored.
@@ -254,91 +257,92 @@ class TrackSelector:
         """Have the recognizer see more faces of a kept track that showed it few: one or two do not tell who it is."""
         if self.template is None or self.template.faces >= ENOUGH_FACES or not self.keeper.finish():
             return
-        new = (one for one in self.held if one.glanced and not one.scored and not one.recognised)
+        new = (one for one in self.observed if one.prescored and not one.scored and not one.recognised)
         fit = [one for one in new if one.candidate is not None and not one.candidate.gate.reasons]
-        for glimpse in _spread(fit, ENOUGH_FACES - self.template.faces):
-            yield from self._score(glimpse, _until_recognised, full=False)
+        for observation in _spread(fit, ENOUGH_FACES - self.template.faces):
+            yield from self._score(observation, _until_recognised, full=False)
 
-    def _confirm(self, glimpse: Glimpse, final: bool) -> Steps:
+    def _confirm(self, observation: Observation, final: bool) -> Steps:
         """Score the neighbours of a face that would be kept; where one is better, go on there."""
         for _ in range(1 + CLIMB):
-            if glimpse is self.held.newest and not final:
-                # The frame after it is still to come: the next bucket takes it up again.
+            if observation is self.observed.newest and not final:
+                # The frame after it is still to come: the next window takes it up again.
                 return
-            if self.held.has_lost_neighbour(glimpse, self._reach()):
+            if self.observed.has_lost_neighbour(observation, self._reach()):
                 # The frame before it has been let go, so nobody can vouch for this one.
                 return
-            near = self.held.neighbours(glimpse, self._reach())
+            near = self.observed.neighbours(observation, self._reach())
             for neighbour in near:
-                self._glance(neighbour)
+                self._prescore(neighbour)
             yield from self._score_fully(near)
-            self._offer(glimpse)
-            better = [one for one in near if one.quality > glimpse.quality and one.passed and not one.offered]
+            self._offer(observation)
+            better = [one for one in near if one.quality > observation.quality and one.passed and not one.offered]
             if not better:
                 return
-            glimpse = max(better, key=_by_quality)
+            observation = max(better, key=_by_quality)
 
     def _reach(self) -> float:
         """Seconds on each side within which a neighbour counts."""
         return self._config.smoothing.short_s / 2 + 1e-9
 
-    def _glance_through(self, bucket: list[Glimpse]) -> None:
-        """Look at some of the bucket's faces without networks; the others promise nothing."""
-        for glimpse in bucket:
-            if glimpse.pts_seconds - self._glanced_pts >= self._glance_interval(glimpse) - 1e-6:
-                self._glanced_pts = glimpse.pts_seconds
-                self._glance(glimpse)
+    def _prescore_some(self, window: list[Observation]) -> None:
+        """Look at some of the window's faces without networks; the others promise nothing."""
+        for observation in window:
+            if observation.pts_seconds - self._prescored_pts >= self._prescore_interval(observation) - 1e-6:
+                self._prescored_pts = observation.pts_seconds
+                self._prescore(observation)
 
-    def _glance_interval(self, glimpse: Glimpse) -> float:
-        """Seconds between two glances: the longer a track, the less a single moment of it can add."""
-        config = self._config.candidates
-        age = glimpse.pts_seconds - self.held.first_pts
-        return max(config.glance_s, min(GLANCE_MOST_S, config.glance_share * age))
+    def _prescore_interval(self, observation: Observation) -> float:
+        """Seconds between two prescored faces: the longer a track, the less a single moment of it can add."""
+        config = self._config.advanced
+        age = observation.pts_seconds - self.observed.first_pts
+        return max(config.prescore_interval_s, min(PRESCORE_MOST_S, config.prescore_share * age))
 
-    def _glance(self, glimpse: Glimpse) -> None:
-        if not glimpse.glanced and glimpse.candidate is not None:
-            glimpse.promise = self._scorer.glance(glimpse.candidate, glimpse.frame.picture)
-            glimpse.glanced = True
+    def _prescore(self, observation: Observation) -> None:
+        if not observation.prescored and observation.candidate is not None:
+            observation.promise = self._scorer.prescore(observation.candidate, observation.frame.picture)
+            observation.prescored = True
 
-    def _score(self, glimpse: Glimpse, floor: Floor, *, full: bool) -> Steps:
-        assert glimpse.candidate is not None
-        yield from self._scorer.score(glimpse.candidate, glimpse.frame.picture, floor, full=full)
-        self._scored(glimpse, full=full)
+    def _score(self, observation: Observation, floor: Floor, *, full: bool) -> Steps:
+        assert observation.candidate is not None
+        yield from self._scorer.score(observation.candidate, observation.frame.picture, floor, full=full)
+        self._scored(observation, full=full)
 
-    def _score_fully(self, glimpses: Sequence[Glimpse]) -> Steps:
+    def _score_fully(self, observations: Sequence[Observation]) -> Steps:
         """Score those that are not yet, whatever comes out; the networks see them side by side."""
-        left = [glimpse for glimpse in glimpses if not glimpse.scored and glimpse.candidate is not None]
+        left = [one for one in observations if not one.scored and one.candidate is not None]
         yield from together(
-            self._scorer.score(glimpse.candidate, glimpse.frame.picture, no_floor, full=True)
-            for glimpse in left
-            if glimpse.candidate is not None
+            self._scorer.score(observation.candidate, observation.frame.picture, no_floor, full=True)
+            for observation in left
+            if observation.candidate is not None
         )
-        for glimpse in left:
-            self._scored(glimpse, full=True)
+        for observation in left:
+            self._scored(observation, full=True)
 
-    def _scored(self, glimpse: Glimpse, *, full: bool) -> None:
+    def _scored(self, observation: Observation, *, full: bool) -> None:
         """Draw the conclusions from a face that went through the networks, as far as it went."""
-        assert glimpse.candidate is not None
-        glimpse.glanced = True
-        if self.template is not None and not glimpse.recognised and glimpse.candidate.evidence.embedding is not None:
-            self.template.add(glimpse.candidate)
-            glimpse.recognised = True
-        if glimpse.candidate.quality is not None or full:
-            glimpse.scored = True
+        candidate = observation.candidate
+        assert candidate is not None
+        observation.prescored = True
+        if self.template is not None and not observation.recognised and candidate.evidence.embedding is not None:
+            self.template.add(candidate)
+            observation.recognised = True
+        if candidate.quality is not None or full:
+            observation.scored = True
             # From here on its own figure orders it.
-            glimpse.promise = glimpse.quality
-        if glimpse.candidate.quality is not None:
+            observation.promise = observation.quality
+        if candidate.quality is not None:
             self.frames_scored += 1
-            self._learn(glimpse.candidate)
-            self.keeper.note(glimpse.candidate)
+            self._learn(candidate)
+            self.keeper.note(candidate)
 
-    def _patience_s(self) -> float:
-        """How long after a scored face others are only glanced at: the longer a track, the less a second can add."""
-        return self._config.candidates.patience * (self.held.last_pts - self.held.first_pts)
+    def _cooldown_s(self) -> float:
+        """How long after a scored face others are only prescored: the longer a track, the less a second can add."""
+        return self._config.advanced.cooldown_ratio * (self.observed.last_pts - self.observed.first_pts)
 
-    def _is_record(self, glimpse: Glimpse) -> bool:
+    def _is_record(self, observation: Observation) -> bool:
         """Whether it looks better than every face that was scored, as far as that shows without networks."""
-        return glimpse.candidate is not None and glimpse.candidate.bound > self._record
+        return observation.candidate is not None and observation.candidate.bound > self._record
 
     def _learn(self, candidate: Candidate) -> None:
         """A face was scored: what networks can be expected to say of this track, and how good it looked before.
@@ -347,40 +351,40 @@ class TrackSelector:
         """
         if self._bins is not None:
             return
-        headroom = self._config.candidates.headroom
+        margin = self._config.advanced.network_margin
         for name, measure in candidate.measures.items():
             if measure.scalar is not None:
-                self._ceilings[name] = max(self._ceilings.get(name, 0.0), min(100.0, measure.scalar + headroom))
+                self._ceilings[name] = max(self._ceilings.get(name, 0.0), min(100.0, measure.scalar + margin))
         self._record = max(self._record, candidate.bound)
 
-    def _offer(self, glimpse: Glimpse) -> None:
-        glimpse.offered = True
-        if glimpse.candidate is not None and glimpse.candidate.quality is not None:
-            if glimpse.candidate.gate.passed and glimpse.candidate.phash is None:
-                glimpse.candidate.phash = self._scorer.fingerprint(glimpse.candidate, glimpse.frame.picture)
-            self.keeper.offer(glimpse.candidate, glimpse.frame.picture)
+    def _offer(self, observation: Observation) -> None:
+        observation.offered = True
+        if observation.candidate is not None and observation.candidate.quality is not None:
+            if observation.candidate.gate.passed and observation.candidate.phash is None:
+                observation.candidate.phash = self._scorer.fingerprint(observation.candidate, observation.frame.picture)
+            self.keeper.offer(observation.candidate, observation.frame.picture)
 
-    def _remember_fallback(self, bucket: list[Glimpse]) -> None:
-        """Of faces that the cheap gate turned away keep the least bad one, should none do better."""
+    def _remember_fallback(self, window: list[Observation]) -> None:
+        """Of faces that the cheap gate rejected keep the least bad one, should none do better."""
 
-        def badness(glimpse: Glimpse) -> tuple[int, float, float]:
-            assert glimpse.candidate is not None
-            return (len(glimpse.candidate.gate.reasons), -glimpse.candidate.bound, glimpse.pts_seconds)
+        def badness(observation: Observation) -> tuple[int, float, float]:
+            assert observation.candidate is not None
+            return (len(observation.candidate.gate.reasons), -observation.candidate.bound, observation.pts_seconds)
 
-        best = min(bucket, key=badness)
+        best = min(window, key=badness)
         if self._fallback is None or badness(best) < badness(self._fallback):
             before, self._fallback = self._fallback, best
-            if before is not None and before not in self.held and before.candidate is not None:
+            if before is not None and before not in self.observed and before.candidate is not None:
                 self._done.append(before.candidate)
 
     def _let_go(self, before: float) -> None:
-        """Drop judged faces earlier than `before`; the later ones may be neighbours of the next bucket's."""
+        """Drop judged faces earlier than `before`; the later ones may be neighbours of the next window's."""
         settled: list[tuple[Candidate, Picture]] = []
-        for glimpse in self.held.let_go(before):
+        for observation in self.observed.let_go(before):
             # The fallback's figures are not final before the track is.
-            if glimpse.candidate is not None and glimpse.glanced and glimpse is not self._fallback:
-                self._done.append(glimpse.candidate)
-                settled.append((glimpse.candidate, glimpse.frame.picture))
+            if observation.candidate is not None and observation.prescored and observation is not self._fallback:
+                self._done.append(observation.candidate)
+                settled.append((observation.candidate, observation.frame.picture))
         self.near_misses.offer(settled)
         if before == np.inf and self._fallback is not None and self._fallback.candidate is not None:
             self._done.append(self._fallback.candidate)
@@ -404,12 +408,12 @@ def _until_recognised(candidate: Candidate) -> float:
     return 0.0 if candidate.evidence.embedding is None else np.inf
 
 
-def _spread(glimpses: Sequence[Glimpse], count: int) -> Sequence[Glimpse]:
+def _spread(observations: Sequence[Observation], count: int) -> Sequence[Observation]:
     """At most `count` of them, evenly."""
-    if len(glimpses) <= count:
-        return glimpses
-    return [glimpses[int((place + 0.5) * len(glimpses) / count)] for place in range(count)]
+    if len(observations) <= count:
+        return observations
+    return [observations[int((place + 0.5) * len(observations) / count)] for place in range(count)]
 
 
-def _by_quality(glimpse: Glimpse) -> float:
-    return glimpse.quality
+def _by_quality(observation: Observation) -> float:
+    return observation.quality

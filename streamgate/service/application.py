@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
+from streamgate.measures.words import vocabulary_module
 from streamgate.service.auth import SESSION_COOKIE, SESSION_SECONDS, Access, Throttle
 from streamgate.service.events import EventStreams, streams_record
 from streamgate.service.guard import client_of
@@ -173,7 +174,9 @@ class _Asset:
 def _assets() -> dict[str, _Asset]:
     folder = resources.files("streamgate.service").joinpath("static")
     names = [entry.name for entry in folder.iterdir() if entry.name.endswith(tuple(_TYPES))]
-    return {name: _Asset(name, folder.joinpath(name).read_bytes()) for name in names}
+    files = {name: folder.joinpath(name).read_bytes() for name in names}
+    files["vocabulary.js"] = vocabulary_module().encode()
+    return {name: _Asset(name, body) for name, body in files.items()}
 
 
 def _asset_answer(asset: _Asset, headers: dict[str, str]) -> Response:

@@ -9,12 +9,12 @@ spool_mb = 1024
 max_days = 30
 max_gb = 50
 preset = "live"
-set = { "gate.max_yaw" = 40 }   # for all streams
+set = { "measures.yaw.max" = 40 }   # for all streams
 
 [streams.entrance]              # the name: letters, digits, . _ -
 url = "rtsp://user:password@10.0.0.5/stream1"
 preset = "live"                 # both optional, for this stream alone
-set = { "gate.min_size" = 80, "live.transport" = "udp" }
+set = { "measures.size.min" = 80, "live.transport" = "udp" }
 """
 
 from __future__ import annotations
@@ -218,10 +218,10 @@ def _config_of(preset: str | None, own: Mapping[str, Any], settings: Sequence[st
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`gate.max_yaw = 20` is a nested table in TOML, `"gate.max_yaw" = 20` a key with a dot; both mean the same."""
+    """`measures.yaw.max = 20` is a nested table in TOML, `"measures.yaw.max" = 20` one key; both mean the same."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        # A sigmoid's {x0, w} comes out as its leaves, as `--set` names them.
+        # A table comes out as its leaves, as `--set` names them.
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
 

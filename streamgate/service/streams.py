@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from streamgate.errors import scrub
+from streamgate.scoring.context import ScoringContext
 from streamgate.service.delivery import LiveEvent
 from streamgate.service.framequeue import FrameQueue, Moment
 from streamgate.service.settings import StreamSpec
 from streamgate.service.state import ServiceState, StreamState
-from streamgate.service.watching import Judging, Watch, new_epoch
+from streamgate.service.watching import Watch, new_epoch
 from streamgate.sources.live import Arrived, LiveConnection, LiveError, Trouble
 
 _STEADY_S = 10.0
@@ -54,7 +55,7 @@ class Stream:
     def __init__(
         self,
         spec: StreamSpec,
-        judging: Judging,
+        context: ScoringContext,
         state: ServiceState,
         emit: Callable[[LiveEvent], None],
         log: Callable[[str], None],
@@ -62,7 +63,7 @@ class Stream:
         written: bool,
     ) -> None:
         self.spec = spec
-        self._judging = judging
+        self._context = context
         self._state = state
         self._meter = state.add_stream(spec.name, spec.location)
         self._emit = emit
@@ -239,7 +240,7 @@ class Stream:
             self.spec.name,
             self.spec.location,
             epoch,
-            self._judging,
+            self._context,
             self._state,
             self._counts,
             self._emit,

@@ -13,12 +13,12 @@ from typing import Self
 from streamgate.config import Config
 from streamgate.errors import StreamgateError
 from streamgate.gate import Gate
+from streamgate.scoring.context import ScoringContext
 from streamgate.service.delivery import Delivery
 from streamgate.service.memory import Trimmer
 from streamgate.service.settings import Settings, StreamSpec
 from streamgate.service.state import ServiceState
 from streamgate.service.streams import Stream
-from streamgate.service.watching import Judging
 from streamgate.sinks.livefolder import LiveFolder
 from streamgate.sinks.redisstream import RedisStream
 from streamgate.sinks.spool import Spool
@@ -39,7 +39,7 @@ class Service:
         self._state = state
         self._log = log
         self._streams: dict[str, Stream] = {}
-        self._judgings: dict[str, Judging] = {}
+        self._contexts: dict[str, ScoringContext] = {}
         self._leaving: list[Stream] = []
         self._stack = ExitStack()
 
@@ -131,14 +131,13 @@ class Service:
         """Refuse what a stream cannot have with these networks, before anything is touched. Raises UsageError."""
         found = {}
         for spec in settings.streams:
-            scorer, infer, calibration = self._gate.follow(spec.config, spec.name)
-            found[spec.name] = Judging(spec.config, scorer, infer, calibration)
-        self._judgings = found
+            found[spec.name] = self._gate.follow(spec.config, spec.name)
+        self._contexts = found
 
     def _add(self, spec: StreamSpec) -> None:
         stream = Stream(
             spec,
-            self._judgings[spec.name],
+            self._contexts[spec.name],
             self._state,
             self._delivery.put,
             self._log,
@@ -166,5 +165,5 @@ def _fixed(settings: Settings) -> tuple[object, ...]:
     config: Config = settings.config
     return (
         settings.redis, settings.out, settings.http, settings.spool, settings.spool_bytes, settings.max_days,
-        settings.max_bytes, settings.models, settings.device, config.detection.nms_iou, config.tracking.low_score,
+        settings.max_bytes, settings.models, settings.device, config.advanced.nms_iou, config.advanced.low_score,
     )  # fmt: skip

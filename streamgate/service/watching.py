@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from streamgate.config import Config
 from streamgate.frames import BestShot, Candidate, TrackEnd
-from streamgate.quality.heatmap import heatmap_png
+from streamgate.report.heatmap import heatmap_png
 from streamgate.runtime.analysis import Analysis
 from streamgate.runtime.following import Follower
 from streamgate.runtime.following import Moment as FrameMoment
 from streamgate.runtime.prefetch import prefetch
-from streamgate.runtime.scoring import FaceScorer
-from streamgate.selection.steps import Infer
+from streamgate.scoring.context import ScoringContext
 from streamgate.service.delivery import LiveEvent
 from streamgate.service.framequeue import Arrivals, FrameQueue, Moment
 from streamgate.service.state import LatestFace, QualityPoint, ServiceState, utc_text
@@ -28,21 +26,12 @@ from streamgate.sinks.livefolder import LiveFolder
 from streamgate.store.images import JPEG_QUALITY, encode_jpeg
 from streamgate.store.jsonlines import Record
 from streamgate.store.records import face_record, missed_record, track_record
+from streamgate.store.run import SourceInfo
 
 if TYPE_CHECKING:
     from streamgate.service.streams import StreamCounts
 
 _SERIES = 300
-
-
-@dataclass(frozen=True, slots=True)
-class Judging:
-    """What a stream's faces are judged with."""
-
-    config: Config
-    scorer: FaceScorer
-    infer: Infer
-    calibration_id: str
 
 
 @dataclass(slots=True)
@@ -69,7 +58,7 @@ class Watch:
         name: str,
         location: str,
         epoch: str,
-        judging: Judging,
+        context: ScoringContext,
         state: ServiceState,
         counts: StreamCounts,
         emit: Callable[[LiveEvent], None],
@@ -79,32 +68,25 @@ class Watch:
         self._name = name
         self._location = location
         self._epoch = epoch
-        self._judging = judging
+        self._context = context
         self._state = state
         self._counts = counts
         self._emit = emit
         self._written = written
-        live, tracking = judging.config.live, judging.config.tracking
+        live, tracking = context.config.live, context.config.tracking
         self._arrivals = Arrivals(live.max_track_s + tracking.max_gap_s + 10.0)
         self._told: defaultdict[int, _Told] = defaultdict(_Told)
         self._series: defaultdict[int, list[QualityPoint]] = defaultdict(list)
         self._analysis = Analysis(
-            judging.config,
-            judging.scorer,
-            judging.infer,
-            location=location,
-            source_id=name,
-            calibration_id=judging.calibration_id,
-            emit_candidate=self._evaluated,
-            epoch=epoch,
+            context, SourceInfo(location, name), self._evaluated, epoch=epoch
         )
 
     def run(self, queue: FrameQueue, stop: threading.Event) -> None:
         """Take frames until the queue is closed and empty, or `stop` is set; then every track ends."""
-        config = self._judging.config
-        follower = Follower(config, self._judging.infer, max_track_s=config.live.max_track_s)
+        config = self._context.config
+        follower = Follower(config, self._context.infer, max_track_s=config.live.max_track_s)
         moments = self._timed(follower.moments(queue.frames(self._arrivals)), queue)
-        with closing(prefetch(moments, config.live.queue_moments)) as ahead:
+        with closing(prefetch(moments, config.live.queue_tracked)) as ahead:
             for moment in ahead:
                 if stop.is_set():
                     # What is in the queues would take its time; the faces found so far are what counts now.
@@ -135,7 +117,7 @@ class Watch:
     def _end_of(self, ended: TrackEnd, moment: FrameMoment) -> Moment:
         """When a track ended: the first frame at which its gap was too long, else (a cut, old age) this frame."""
         here = self._arrivals.at(moment.pts_seconds) or Moment.now()
-        gap = self._arrivals.after(ended.track.last_pts + self._judging.config.tracking.max_gap_s)
+        gap = self._arrivals.after(ended.track.last_pts + self._context.config.tracking.max_gap_s)
         return gap if gap is not None and gap.monotonic < here.monotonic else here
 
     def _evaluated(self, candidate: Candidate) -> None:
@@ -143,7 +125,7 @@ class Watch:
 
     def _improved(self, track_id: int, now: float) -> None:
         """Tell of a better face, at most once in a while and only when it is clearly better."""
-        live = self._judging.config.live
+        live = self._context.config.live
         told = self._told[track_id]
         if now - told.pts_seconds < live.improved_interval_s:
             return
@@ -164,7 +146,7 @@ class Watch:
             self._counts.faces += 1
             self._send("final", shot, self._record(shot, when), when)
         if not ended.shots:
-            record = missed_record(track_record(ended), self._location, self._judging.calibration_id)
+            record = missed_record(track_record(ended), self._location, self._context.judge.calibration_id)
             record["ended_at"] = utc_text(when.wall)
             self._emit(LiveEvent("final", record, None, None, None, when))
         self._told.pop(ended.track.track_id, None)

@@ -48,13 +48,13 @@ class Guide(Protocol):
     Attributes:
         discards: after frames of this interest, those that no other frame builds on may be left out; after EMPTY
             ones all that are not due for a look.
-        leap_s: seconds without a face that may be passed over at once, 0 for none.
-        look_s: seconds between two looks while there is no face.
+        max_skip_s: seconds without a face that may be skipped at once, 0 for none.
+        probe_interval_s: seconds between two frames that are looked at while there is no face.
     """
 
     discards: frozenset[Interest]
-    leap_s: float
-    look_s: float
+    max_skip_s: float
+    probe_interval_s: float
 
     def interest(self, pts_seconds: float) -> Interest:
         """What the frame of that time, which was given out, means; waits until it has been looked at."""

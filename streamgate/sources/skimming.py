@@ -86,7 +86,7 @@ class Skimmer:
     def begin(self, guide: Guide | None) -> None:
         """From here on ask `guide`; without one decode everything."""
         self._guide = guide
-        self._keeps_group = guide is not None and guide.leap_s > 0
+        self._keeps_group = guide is not None and guide.max_skip_s > 0
         if not self._keeps_group:
             self._group = None
         if guide is None:
@@ -155,7 +155,7 @@ class Skimmer:
     def _due(self, pts: int) -> bool:
         """Whether it is time for a look, or the last one found something."""
         guide, latest = self._guide, self._latest
-        if guide is None or latest is None or pts * self._base >= latest + guide.look_s - 1e-6:
+        if guide is None or latest is None or pts * self._base >= latest + guide.probe_interval_s - 1e-6:
             return True
         return guide.interest(latest) is not Interest.EMPTY
 
@@ -183,7 +183,7 @@ class Skimmer:
 
     def _may_leap(self, guide: Guide, number: int) -> bool:
         # Should a face show up in what is inside the decoder, decoding starts again at the last key frame.
-        return guide.leap_s > 0 and number > self._held and self._failures < PATIENCE and self._group is not None
+        return guide.max_skip_s > 0 and number > self._held and self._failures < PATIENCE and self._group is not None
 
     def _leap(self, guide: Guide) -> Iterator[VideoFrame]:
         """Pass over what lies before a key frame without a face, and so on from there.
@@ -226,7 +226,7 @@ class Skimmer:
         That is the first one that is due for a look, else the last one within the longest leap. None when there is
         none; then no leap begins before what was read is decoded.
         """
-        due, limit = self._after(since, guide.look_s), self._after(since, guide.leap_s)
+        due, limit = self._after(since, guide.probe_interval_s), self._after(since, guide.max_skip_s)
         found, place, size = None, first, sum(packet.size for _, packet in self._waiting)
         while True:
             if place == len(self._waiting):

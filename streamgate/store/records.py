@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from streamgate.errors import redact_url, scrub
 from streamgate.frames import (
-    MEASURE_NAMES,
     BestShot,
     Candidate,
     Crop,
@@ -33,6 +32,7 @@ from streamgate.frames import (
     TrackEnd,
     TrackInfo,
 )
+from streamgate.measures import built_in_measures, known_measures
 from streamgate.store.jsonlines import SCHEMA, Record, dumps, redacted
 from streamgate.store.run import TOTALS
 
@@ -345,9 +345,11 @@ _NOT_SCORED = Measure.missing(Status.NOT_SCORED)
 
 
 def _measures(measures: Mapping[str, Measure]) -> Record:
-    if unknown := measures.keys() - set(MEASURE_NAMES):
+    names = [spec.name for spec in known_measures()]
+    if unknown := measures.keys() - set(names):
         raise ValueError(f"unknown measures: {', '.join(sorted(unknown))}")
-    return {name: _measure(measures.get(name, _NOT_SCORED)) for name in MEASURE_NAMES}
+    ours = {spec.name for spec in built_in_measures()}
+    return {name: _measure(measures.get(name, _NOT_SCORED)) for name in names if name in ours or name in measures}
 
 
 def _measure(measure: Measure) -> Record:
@@ -372,14 +374,11 @@ def _track(track: TrackInfo) -> Record:
     }
 
 
-_EVIDENCE = (
-    "spread", "ifqa", "inter_eye", "inside", "sharpness", "exposure", "mean_luma", "visible", "eyes_open",
-)  # fmt: skip
-
-
 def _evidence(evidence: Evidence) -> Record:
-    figures: Record = {name: _significant(getattr(evidence, name)) for name in _EVIDENCE}
-    return {**figures, "failed": sorted(evidence.failed)}
+    names = [name for spec in built_in_measures() for name in spec.evidence]
+    values: Record = {name: _significant(evidence.values.get(name)) for name in names}
+    others = {name: _significant(value) for name, value in sorted(evidence.values.items()) if name not in values}
+    return {**values, **others, "failed": sorted(evidence.failed)}
 
 
 def _scored(face: ScoredFace, embedding: bool) -> Record:

@@ -7,7 +7,7 @@ from collections import deque
 import cv2
 import numpy as np
 
-from streamgate.config import TrackingConfig
+from streamgate.config import AdvancedConfig
 from streamgate.frames import Array, Frame
 
 GRID = (32, 18)
@@ -21,7 +21,7 @@ class CutDetector:
     stand out from the motion of the last second too: a shaking camera is none either.
     """
 
-    def __init__(self, config: TrackingConfig) -> None:
+    def __init__(self, config: AdvancedConfig) -> None:
         self._config = config
         self._before: Array | None = None
         self._recent: deque[tuple[float, float]] = deque()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from streamgate.config import TrackingConfig
+from streamgate.config import Config
 from streamgate.frames import Array, Face
 from streamgate.tracking.assignment import assign
 from streamgate.tracking.motion import BoxMotion
@@ -56,8 +56,9 @@ class TrackerUpdate:
 class Tracker:
     """Follows faces within one source; ids count births from 1 over the whole source."""
 
-    def __init__(self, config: TrackingConfig) -> None:
-        self._config = config
+    def __init__(self, config: Config) -> None:
+        self._config = config.advanced
+        self._max_gap_s = config.tracking.max_gap_s
         self._tracks: list[Track] = []
         self._next_id = 1
 
@@ -70,7 +71,7 @@ class Tracker:
         """Take in all detections (score >= low_score) of the frame at `pts_seconds`."""
         config = self._config
         # Where frames are rarer than the longest gap, one round must still be allowed to find it again.
-        lost = [track for track in self._tracks if track.missed and pts_seconds - track.last_pts > config.max_gap_s]
+        lost = [track for track in self._tracks if track.missed and pts_seconds - track.last_pts > self._max_gap_s]
         self._tracks = [track for track in self._tracks if track not in lost]
         strong = [face for face in faces if face.score >= config.high_score]
         weak = [face for face in faces if config.low_score <= face.score < config.high_score]

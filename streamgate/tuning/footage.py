@@ -13,8 +13,8 @@ from streamgate.errors import SourceError, StreamgateError, WeightsError
 from streamgate.frames import Candidate, Frame, Picture, TrackEnd
 from streamgate.gate import Gate
 from streamgate.runtime.finishing import Finisher
-from streamgate.runtime.scoring import FaceScorer
-from streamgate.selection.steps import Infer, run_together
+from streamgate.scoring.faces import FaceScorer
+from streamgate.scoring.steps import no_floor, run_together
 from streamgate.sources import Source, SourceSpec, discover
 from streamgate.sources.naming import file_source_id
 from streamgate.tuning.settings import Tuning
@@ -45,7 +45,7 @@ class Footage:
         self._models = models
         self._device = device
         self._gate: Gate | None = None
-        self._scoring: tuple[FaceScorer, Infer] | None = None
+        self._scorer: FaceScorer | None = None
         self._known: dict[float | None, dict[str, SourceSpec]] = {}
 
     def open(self, location: str, source_id: str, sequence_fps: float | None = None) -> Source:
@@ -72,11 +72,11 @@ class Footage:
         Faces whose frame is not found stay as they are. Raises SourceError when the source cannot be read, WeightsError
         when the run's networks are not at hand.
         """
-        scorer, infer = self._scorer()
+        scorer = self._opened()
         for frame, candidates in _at_their_times(source, faces):
             for candidate in candidates:
                 region = self._region(frame, candidate)
-                run_together([scorer.score(candidate, region, _no_floor, full=True)], infer)
+                run_together([scorer.score(candidate, region, no_floor, full=True)], scorer.context.infer)
                 passed = candidate.gate.passed
                 candidate.crop = scorer.crop(candidate, region) if passed else None
                 candidate.phash = scorer.fingerprint(candidate, region) if passed else None
@@ -84,9 +84,7 @@ class Footage:
 
     def finish(self, source: Source, ended: TrackEnd) -> TrackEnd:
         """`ended` with all the pictures of its shots that the run writes, as it encodes them."""
-        scorer, infer = self._scorer()
-        finisher = Finisher(self._tuning.after, infer, source, scorer.pictures, ifqa="ifqa" in scorer.names)
-        return finisher.finish(ended)
+        return Finisher(self._opened().context, source).finish(ended)
 
     def close(self) -> None:
         """Let go of the networks."""
@@ -94,14 +92,14 @@ class Footage:
             self._gate.close()
             self._gate = None
 
-    def _scorer(self) -> tuple[FaceScorer, Infer]:
-        if self._scoring is None:
+    def _opened(self) -> FaceScorer:
+        if self._scorer is None:
             self._gate = Gate(models=self._right_models(), device=self._device, config=self._tuning.after)
-            scorer, infer, meaning = self._gate.scoring(self._tuning.after, "tune")
-            if meaning != self._tuning.run.calibration_id:
+            context = self._gate.scoring(self._tuning.after, "tune")
+            if context.judge.calibration_id != self._tuning.judge.calibration_id:
                 raise WeightsError("the networks at hand are calibrated otherwise than those of the run; give --models")
-            self._scoring = scorer, infer
-        return self._scoring
+            self._scorer = FaceScorer(context)
+        return self._scorer
 
     def _right_models(self) -> str:
         """Which weights are those of the run. Raises WeightsError."""
@@ -143,12 +141,8 @@ class Footage:
         """What a run would have held of the frame: a copied square around the face."""
         box = candidate.face.box
         centre = (box[:2] + box[2:]) / 2
-        half = (0.5 + self._tuning.after.candidates.region_margin) * float(max(box[2] - box[0], box[3] - box[1]))
+        half = (0.5 + self._tuning.after.advanced.region_margin) * float(max(box[2] - box[0], box[3] - box[1]))
         return frame.region(np.concatenate([centre - half, centre + half]))
-
-
-def _no_floor(candidate: Candidate) -> float:
-    return 0.0
 
 
 def _at_their_times(source: Source, faces: Iterable[Candidate]) -> Iterator[tuple[Frame, list[Candidate]]]:

@@ -2,51 +2,46 @@
 
 from __future__ import annotations
 
-from streamgate.frames import Candidate, GateResult, Measure, Status
-from streamgate.quality.gate import REASONS, GateRules
-from streamgate.quality.measures import Fusion, measure_all
-from streamgate.quality.pose import angle_scalar
-from streamgate.quality.proxy import yaw_proxy
+from streamgate.frames import Candidate, GateResult, Status
+from streamgate.measures.words import reason_words
 from streamgate.tuning.settings import Tuning
 
 
-class Judge:
-    """Measures, quality and gate of stored faces of a source whose frames are `width` x `height` pixels."""
+class StoredJudge:
+    """Judges stored faces of a source whose frames are `width` x `height` pixels."""
 
     def __init__(self, tuning: Tuning, width: int, height: int) -> None:
-        self._tuning = tuning
-        self._names = tuning.run.measure_set
-        self._rules = GateRules(tuning.after.gate, self._names)
-        self._fusion = Fusion.of(tuning.after.fusion, self._names)
+        self._judge = tuning.judge
+        self._same_meaning = tuning.same_meaning
         self._size = width, height
-        self._same_size_limit = tuning.before.gate.min_size == tuning.after.gate.min_size
+        was, now = (config.measures["size"].limit("min") for config in (tuning.before, tuning.after))
+        self._same_size_limit = was == now
 
     def judge(self, candidate: Candidate) -> None:
-        """Judge a stored face anew, in place.
+        """Judge a stored face again, in place.
 
         What means the same stays as it was written, to the last digit.
         """
         was_small = "small" in candidate.gate.reasons
-        if not self._tuning.same_meaning:
-            candidate.measures = measure_all(candidate.evidence, self._tuning.calibration)
-            candidate.quality = self._fusion.quality(candidate.measures)
-        gate = self._rules.judge(candidate.face, candidate.evidence, candidate.measures, *self._size)
+        if not self._same_meaning:
+            candidate.measures = self._judge.measures(candidate.evidence)
+            candidate.quality = self._judge.quality(candidate.measures)
+        gate = self._judge.gate(candidate.face, candidate.evidence, candidate.measures, *self._size)
         if self._same_size_limit and was_small != ("small" in gate.reasons):
             # Pictures of a folder differ in size, and a share of theirs was the limit.
             reasons = set(gate.reasons) ^ {"small"}
             gate = GateResult(
-                not reasons and all(candidate.measures[name].status is Status.OK for name in self._names),
-                tuple(reason for reason in REASONS if reason in reasons),
+                not reasons and all(candidate.measures[name].status is Status.OK for name in self._judge.names),
+                tuple(reason for reason in reason_words() if reason in reasons),
                 gate.shortfall,
             )
         candidate.gate = gate
 
     def promise(self, candidate: Candidate) -> float:
         """The quality that a face not scored in full could have at best, its turn guessed where it is not known."""
-        known = dict(candidate.measures)
-        if "yaw" in self._names and known["yaw"].status is Status.NOT_SCORED:
-            turn = yaw_proxy(candidate.face)
-            if abs(turn) > self._tuning.after.gate.max_yaw:
-                return 0.0
-            known["yaw"] = Measure.ok(turn, angle_scalar(turn))
-        return self._fusion.bound(known)
+        guessed = self._judge.guessed(candidate.face, candidate.measures)
+        face, evidence = candidate.face, candidate.evidence
+        before = self._judge.gate(face, evidence, candidate.measures, *self._size).reasons
+        if set(self._judge.gate(face, evidence, guessed, *self._size).reasons) - set(before):
+            return 0.0
+        return self._judge.bound(guessed)

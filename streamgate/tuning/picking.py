@@ -12,11 +12,11 @@ from streamgate.config import Config
 from streamgate.frames import Array, Candidate
 from streamgate.selection.keeper import Keeper, Ranked
 from streamgate.sources.picture import picture_of_rgb
-from streamgate.tuning.judging import Judge
+from streamgate.tuning.judging import StoredJudge
 
 LOOKS = 12
-"""Faces of a track, beyond the neighbours of picks, that are looked at anew at most. A run looks at one each
-`candidates.bucket_s`; here the most promising ones have to do."""
+"""Faces of a track, beyond the neighbours of picks, that are looked at again at most. A run looks at one each
+`advanced.window_s`; here the most promising ones have to do."""
 
 _NO_PICTURE = picture_of_rgb(np.zeros((8, 8, 3), np.uint8))
 
@@ -26,14 +26,14 @@ class TrackFaces:
 
     Args:
         trusted: times of the picks there were: a run has seen to it that they are no lucky frames.
-        open_to: faces never scored in full that may be worth it now; the run has passed the others over for good.
+        open_to: faces never scored in full that may be worth it now; the run has skipped the others for good.
     """
 
     def __init__(
         self,
         faces: Sequence[Candidate],
         config: Config,
-        judge: Judge,
+        judge: StoredJudge,
         *,
         trusted: frozenset[float] = frozenset(),
         open_to: Sequence[Candidate] = (),
@@ -75,7 +75,7 @@ class TrackFaces:
 
     def _promising(self) -> list[Candidate]:
         keeper = self._keeper(self.faces, None)
-        stretch = self._config.candidates.bucket_s
+        stretch = self._config.advanced.window_s
         scored = [face.pts_seconds for face in self.faces if face.gate.passed]
         best: dict[int, tuple[float, Candidate]] = {}
         for face in self._open_to:
@@ -91,7 +91,7 @@ class TrackFaces:
         return [face for promise, face in ordered if promise > self._floor(keeper.bar(face))]
 
     def _floor(self, bar: float) -> float:
-        return bar + self._config.candidates.min_gain if bar else 0.0
+        return bar + self._config.advanced.min_gain if bar else 0.0
 
     def _picked(self, faces: Sequence[Candidate], only: frozenset[float] | None) -> list[Ranked]:
         return self._keeper(faces, only).finish()

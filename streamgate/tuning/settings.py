@@ -8,12 +8,13 @@ from typing import Any
 
 from streamgate.config import Config, differing_keys, stored_config, with_settings
 from streamgate.errors import SourceError, UsageError
-from streamgate.quality.calibration import Calibration, calibration_id, measure_set
+from streamgate.scoring.calibration import Calibration
+from streamgate.scoring.judge import Judge
 from streamgate.store.jsonlines import Record
 from streamgate.store.run import RunInfo
 
-SECTIONS = ("gate", "fusion", "keep", "smoothing", "measures")
-"""Sections of the configuration that judging and picking anew can follow; all else decides what was looked at."""
+SECTIONS = ("measures", "keep", "smoothing")
+"""Sections of the configuration that judging and picking again can follow; all else decides what was looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Tuning:
     before: Config
     after: Config
     changed: tuple[str, ...]
-    calibration: Calibration
+    judge: Judge
     run: RunInfo
     same_meaning: bool
 
@@ -35,14 +36,14 @@ def tuning_of(summary: Mapping[str, Any], settings: Iterable[str], flags: Mappin
     """Read a run's configuration from summary.json and lay the changes over it.
 
     Raises UsageError for a key or value that cannot be, or that takes another run; SourceError for a summary without
-    what judging anew takes.
+    what judging again takes.
     """
     try:
         before = stored_config(summary["config"])
         calibration = Calibration.of_summary(summary["calibration"])
     except (UsageError, KeyError, TypeError, ValueError) as error:
         raise SourceError(
-            f"summary.json lacks what judging anew takes or is of another version ({error}); run the sources again"
+            f"summary.json lacks what judging again takes or is of another version ({error}); run the sources again"
         ) from error
     after = with_settings(before, settings, flags)
     changed = tuple(differing_keys(after, before))
@@ -53,22 +54,19 @@ def tuning_of(summary: Mapping[str, Any], settings: Iterable[str], flags: Mappin
                 f"tune changes {', '.join(SECTIONS)}"
             )
     calibration = calibration.under(after)
-    names = measure_set(after, calibration)
-    if not any(getattr(after.fusion, name) > 0 for name in names):
-        raise UsageError("no measure that counts is left; see measures.set and fusion")
-    meaning = calibration_id(after, calibration)
+    judge = Judge(after, calibration)
+    if not judge.can_rank:
+        raise UsageError("none of the measures in use that have a weight was to be had in this run")
     run = RunInfo(
         config=after.model_dump(mode="json"),
-        measure_set=names,
-        absent_measures={
-            name: str(calibration.absent[name]) for name in after.measures.set if name in calibration.absent
-        },
-        calibration_id=meaning,
+        measure_set=judge.names,
+        absent_measures=calibration.missing(after),
+        calibration_id=judge.calibration_id,
         weights=tuple(summary["weights"]),
         versions=summary.get("versions", {}),
         calibration=calibration.summary(),
     )
-    return Tuning(before, after, changed, calibration, run, meaning == summary.get("calibration_id"))
+    return Tuning(before, after, changed, judge, run, judge.calibration_id == summary.get("calibration_id"))
 
 
 def tuned_totals(record: Record, rejected: Mapping[str, int], *, kept: int, scored: int) -> Record:

@@ -13,7 +13,6 @@ import numpy as np
 from streamgate.errors import SourceError
 from streamgate.frames import BestShot, Candidate, TrackEnd, TrackInfo
 from streamgate.report.notes import NOTES_NAME, Point, Series, miss_note, note_record, shot_note
-from streamgate.runtime.scoring import FaceScorer
 from streamgate.runtime.shots import best_shot
 from streamgate.selection.keeper import Ranked
 from streamgate.selection.nearmisses import NearMisses, distance_from_passing
@@ -21,8 +20,9 @@ from streamgate.sources.discovery import VIDEO_SUFFIXES
 from streamgate.store.images import encode
 from streamgate.store.jsonlines import Record, dumps, new_gzip
 from streamgate.store.records import candidate_record, face_record, image_path
+from streamgate.store.run import SourceInfo
 from streamgate.tuning.footage import Footage
-from streamgate.tuning.judging import Judge
+from streamgate.tuning.judging import StoredJudge
 from streamgate.tuning.picking import TrackFaces
 from streamgate.tuning.pictures import KeptFace, Spares, kept_face, ranked_record
 from streamgate.tuning.settings import Tuning, tuned_totals
@@ -74,7 +74,6 @@ class SourceTuning:
         self._ranked: dict[int, list[Ranked]] = {}
         self._shots: dict[tuple[int, float], BestShot] = {}
         self._scored_before = {track_id: _scored(faces) for track_id, faces in stored.faces.items()}
-        self._scorer = FaceScorer(tuning.after, tuning.calibration)
 
     @property
     def location(self) -> str:
@@ -83,7 +82,7 @@ class SourceTuning:
     def pick(self, footage: Footage) -> None:
         """Judge and pick anew. Raises SourceError when footage is needed that is not there."""
         record = self._stored.record
-        judge = Judge(self._tuning, int(record["width"]), int(record["height"]))
+        judge = StoredJudge(self._tuning, int(record["width"]), int(record["height"]))
         affected = any(key.partition(".")[0] in ("keep", "smoothing") for key in self._tuning.changed)
         tracks: dict[int, TrackFaces] = {}
         for track_id in self._stored.tracks:
@@ -335,13 +334,9 @@ class SourceTuning:
         return records, shots, names
 
     def _shot(self, ranked: Ranked, track_id: int) -> BestShot:
+        source = SourceInfo(self.location, self._stored.source_id)
         return best_shot(
-            ranked,
-            self._info(track_id),
-            self._scorer,
-            source=self.location,
-            source_id=self._stored.source_id,
-            calibration_id=self._tuning.run.calibration_id,
+            ranked, self._info(track_id), source, self._tuning.after, self._tuning.judge.calibration_id
         )
 
     def _figures(self, ranked: Ranked, track_id: int, before: Record) -> dict[str, Any]:
@@ -352,7 +347,7 @@ class SourceTuning:
         shown = BestShot(
             _NO_IMAGE, "", "", self._info(track_id), ranked.rank, ranked.candidate.pts_seconds, ranked.candidate.face,
             ranked.candidate.evidence.pose, ranked.candidate.measures, ranked.candidate.quality,
-            ranked.quality_smoothed, ranked.quality_context, self._tuning.run.calibration_id, ranked.candidate.gate,
+            ranked.quality_smoothed, ranked.quality_context, self._tuning.judge.calibration_id, ranked.candidate.gate,
             pose_bin=ranked.pose_bin,
         )  # fmt: skip
         keys = (
@@ -403,9 +398,9 @@ class SourceTuning:
             float(miss["pts_seconds"]): miss for miss in self._stored.notes.get(track_id, {}).get("misses", ())
         }
         seen |= {pts: face.note for (one, pts), face in self._kept.items() if one == track_id}
-        found = _nearest([face for face in faces if face.pts_seconds in seen], self._tuning.after.candidates.bucket_s)
+        found = _nearest([face for face in faces if face.pts_seconds in seen], self._tuning.after.advanced.window_s)
         if not found:
-            found = _nearest(faces, self._tuning.after.candidates.bucket_s)
+            found = _nearest(faces, self._tuning.after.advanced.window_s)
         empty: Record = {"thumbnail": None, "heat": None}
         return [
             miss_note(face, self._stored.source_id, seen.get(face.pts_seconds, empty)) for face in found

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from streamgate.errors import SourceError
-from streamgate.frames import MEASURE_NAMES, Candidate, Evidence, Face, GateResult, Measure, Pose, Status
+from streamgate.frames import Candidate, Evidence, Face, GateResult, Measure, Pose, Status
 from streamgate.report.notes import NOTES_NAME
 from streamgate.store.jsonlines import SCHEMA, Record
 
@@ -69,8 +69,8 @@ def candidate_of(record: Mapping[str, Any]) -> Candidate:
     Raises KeyError, TypeError or ValueError for what is no such record.
     """
     pose, captured = record["pose"], record["captured_at"]
-    evidence = dict(record["evidence"])
-    failed = set(evidence.pop("failed"))
+    values = dict(record["evidence"])
+    failed = set(values.pop("failed"))
     return Candidate(
         track_id=int(record["track_id"]),
         pts_seconds=float(record["pts_seconds"]),
@@ -86,11 +86,11 @@ def candidate_of(record: Mapping[str, Any]) -> Candidate:
         interpolated=bool(record["interpolated"]),
         refined=bool(record["refined"]),
         evidence=Evidence(
+            values={name: float(value) for name, value in values.items() if value is not None},
             pose=None if pose is None else Pose(float(pose["yaw"]), float(pose["pitch"]), float(pose["roll"])),
             failed=failed,
-            **evidence,
         ),
-        measures={name: _measure_of(record["measures"][name]) for name in MEASURE_NAMES},
+        measures={name: _measure_of(measure) for name, measure in record["measures"].items()},
         quality=record["quality"],
         gate=GateResult(bool(record["gate"]["passed"]), tuple(record["gate"]["reasons"])),
     )

@@ -17,7 +17,7 @@ def test_bestshot_finds_no_regret_where_all_faces_are_alike_and_keeps_its_yardst
     results, work = tmp_path / "RESULTS.md", tmp_path / "work"
     arguments = [
         drifting, "--clips", "drift", "absent", "--work", work, "--results", results, "--peers", tmp_path / "nothing",
-        "--config", "rare", "detection.dense_interval_s=0.4", "--config", "wrong", "detection.nonsense=1",
+        "--config", "rare", "advanced.dense_interval_s=0.4", "--config", "wrong", "detection.nonsense=1",
     ]  # fmt: skip
     ran = run_script("bestshot.py", *arguments, models=standard_models())
     assert ran.returncode == 0, ran.stderr

@@ -49,7 +49,7 @@ def test_it_can_be_run_again_in_its_folder_but_takes_no_other(out: Path, tmp_pat
 
 
 def test_the_clip_is_fifteen_seconds_with_one_cut(out: Path) -> None:
-    cuts = CutDetector(load_config("studio").tracking)
+    cuts = CutDetector(load_config("studio").advanced)
     with VideoFile(out / "astronaut.mp4") as clip:
         times = [(frame.pts_seconds, cuts.is_cut(frame)) for frame in clip.frames()]
     assert len(times) == SECONDS * FPS and times[-1][0] == pytest.approx(SECONDS - 1 / FPS)

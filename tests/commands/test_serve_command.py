@@ -167,15 +167,15 @@ def test_reloading_changes_what_changed_and_a_broken_file_nothing(
         epoch = service.until(lambda: (service.stream("stays") or {}).get("epoch"), "an epoch")
         changed = service.stream("changes")
 
-        config.write_text(f'[streams.stays]\nurl = "{url}"\nset = {{ "gate.max_yow" = 3 }}\n')
+        config.write_text(f'[streams.stays]\nurl = "{url}"\nset = {{ "measures.yaw.mox" = 3 }}\n')
         service.process.send_signal(signal.SIGHUP)
         service.until(lambda: "configuration not taken" in service.said(), "the refusal")
-        assert "gate.max_yaw" in service.said(), "no hint at the key that was meant"
+        assert "measures.yaw.max" in service.said(), "no hint at the key that was meant"
         overview = service.get("/api/streams") + service.get("/metrics")
         assert "streamgate_config_error 1.0" in overview
         assert {one for one in ("stays", "goes", "changes") if service.stream(one)} == {"stays", "goes", "changes"}
 
-        write("stays", "changes", "comes", changes='set = { "gate.max_yaw" = 20 }')
+        write("stays", "changes", "comes", changes='set = { "measures.yaw.max" = 20 }')
         service.process.send_signal(signal.SIGHUP)
         service.until(lambda: "1 new, 1 changed, 1 gone" in service.said(), "the reload")
         service.until(lambda: service.stream("comes") and service.stream("comes")["state"] == "running", "the new one")

@@ -76,7 +76,7 @@ def test_a_stricter_limit_takes_a_face_away_and_says_why(out: Path) -> None:
     assert not (out / gone["image"]).exists()
     told = summary(out)
     assert told["totals"]["kept"] == 1 and told["totals"]["rejected"]["small"] > 10
-    assert told["config"]["gate"]["min_size"] == pytest.approx(limit)
+    assert told["config"]["measures"]["size"]["min"] == pytest.approx(limit)
     with gzip.open(out / gone["source_id"] / "candidates.jsonl.gz", "rt") as file:
         judged = [json.loads(line) for line in file]
     assert any(one["gate"]["reasons"] == ["small"] for one in judged if one["track_id"] == gone["track_id"])
@@ -92,7 +92,7 @@ def test_turning_a_limit_back_gives_back_the_very_face_without_the_footage(
     assert streamgate("tune", out, "--min-size", between(out)).code == 0
     hidden = clip.rename(clip.with_suffix(".hidden"))
     try:
-        done = streamgate("tune", out, "--set", "gate.min_size=0.1", "--pictured")
+        done = streamgate("tune", out, "--set", "measures.size.min=0.1", "--pictured")
     finally:
         hidden.rename(clip)
     assert done.code == 0, done.err
@@ -178,7 +178,7 @@ def test_the_bin_of_a_pose_is_told_and_taken_back_where_the_same_face_stays(out:
 
 def test_other_weights_of_the_measures_change_what_quality_means(out: Path) -> None:
     before = summary(out)["calibration_id"]
-    done = streamgate("tune", out, "--set", "fusion.size=3")
+    done = streamgate("tune", out, "--set", "measures.size.weight=3")
     assert done.code == 0, done.err
     assert "do not compare" in done.out
     told = summary(out)
@@ -186,7 +186,7 @@ def test_other_weights_of_the_measures_change_what_quality_means(out: Path) -> N
     for face in lines(out / "faces.jsonl"):
         assert face["calibration_id"] == told["calibration_id"]
         scalars = {name: measure["scalar"] for name, measure in face["measures"].items()}
-        weights = {name: told["config"]["fusion"][name] for name in told["measure_set"]}
+        weights = {name: told["config"]["measures"][name]["weight"] for name in told["measure_set"]}
         logs = [weight * np.log(max(1.0, scalars[name])) for name, weight in weights.items()]
         assert face["quality"] == pytest.approx(np.exp(sum(logs) / sum(weights.values())), abs=1e-3)
 
@@ -222,14 +222,38 @@ def test_footage_that_changed_is_not_taken_for_the_same(out: Path, result: Path,
         hidden.replace(clip)
 
 
+def test_profiles_kept_with_all_poses_stay_kept(clip: Path, tmp_path: Path) -> None:
+    """Networks that learned on frontal faces call a profile covered; with all poses that rejects none."""
+    out = tmp_path / "out"
+    assert streamgate("run", clip, "-o", out, "--poses", "all").code == 0
+    kept = len(lines(out / "faces.jsonl"))
+
+    def turned(record: dict[str, Any]) -> dict[str, Any]:
+        covered = {"raw": 0.1, "scalar": 2.0, "status": "ok"}
+        told = {**record, "pose": {**record["pose"], "yaw": 60.0}}
+        told["measures"] = {**record["measures"], "occlusion": covered, "yaw": {**covered, "raw": 60.0, "scalar": 25.0}}
+        return told | ({"evidence": {**record["evidence"], "visible": 0.1}} if "evidence" in record else {})
+
+    for path in (*out.glob("*/candidates.jsonl.gz"), *out.glob("**/faces.jsonl")):
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt") as file:
+            records = [json.loads(line) for line in file]
+        with opened(path, "wt") as file:
+            file.writelines(json.dumps(turned(one) if one["quality"] else one) + "\n" for one in records)
+    done = streamgate("tune", out, "--set", "smoothing.long_s=3", "--pictured")
+    assert done.code == 0, done.err
+    assert len(lines(out / "faces.jsonl")) == kept > 0
+    assert "occluded" not in summary(out)["totals"]["rejected"]
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
         (("--set", "detection.interval_s=0.5"), "takes a run"),
         (("--set", "output.size=256"), "takes a run"),
-        (("--set", "gate.max_yo=20"), "gate.max_yaw"),
+        (("--set", "measures.yaw.ma=20"), "measures.yaw.max"),
         (("--max-yaw", "200"), "allowed"),
-        (("--set", "measures.set=[]"), "measure"),
+        (("--set", "measures.yaw.use=3"), "measures.yaw.use"),
     ],
 )
 def test_wrong_settings_are_named_and_change_nothing(

@@ -22,8 +22,8 @@ from real_weights import shared_part, standard_models  # noqa: E402
 from streamgate.convert import calibrate, checkpoints, import_weights, importing, retinaface  # noqa: E402
 from streamgate.convert.iresnet import DEPTHS, IResNet, depth_of  # noqa: E402
 from streamgate.errors import UsageError, WeightsError  # noqa: E402
+from streamgate.measures.serfiq import raw_from_spread  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
-from streamgate.quality.serfiq import raw_from_spread  # noqa: E402
 from streamgate.weights import store  # noqa: E402
 
 
@@ -97,7 +97,7 @@ def test_a_recognizer_is_imported_calibrated_and_used(
     assert streamgate("models", "verify", models=models).code == 0
 
     clip = write_clip(tmp_path / "clip.mp4", astronaut_frames(20, (480, 360), zoom=1.6))
-    done = streamgate("run", clip, "-o", tmp_path / "out", "--models", "imported", "--set", "gate.min_serfiq=0",
+    done = streamgate("run", clip, "-o", tmp_path / "out", "--models", "imported", "--set", "measures.serfiq.min=0",
                       models=models)  # fmt: skip
     assert done.code == 0, done.err
     assert "detector: no imported weights, using the standard ones" in done.err

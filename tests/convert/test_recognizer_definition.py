@@ -25,7 +25,7 @@ from streamgate.convert.recognizer import (  # noqa: E402
     export_onnx,
     normalise,
 )
-from streamgate.quality.serfiq import closed_form_spread  # noqa: E402
+from streamgate.measures.serfiq import closed_form_spread  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from real_weights import aligned, lfw_pairs
-from streamgate.quality.serfiq import closed_form_spread
+from streamgate.measures.serfiq import closed_form_spread
 
 THRESHOLD = 0.33
 """Cosine above which two faces are one person; chosen on fold 2."""

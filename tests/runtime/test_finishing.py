@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from judges import judge
 from media import astronaut_frames, write_clip
-from streamgate.config import Config, load_config
+from streamgate.config import load_config
 from streamgate.frames import BestShot, Face, Frame, GateResult, TrackEnd, TrackInfo
 from streamgate.networks.alignment import ffhq_matrix
 from streamgate.runtime.finishing import Finisher, loose_box
-from streamgate.selection.spill import PictureStore
+from streamgate.scoring.context import ScoringContext
 from streamgate.sources import open_source
 
 TRACK = TrackInfo(1, 0.0, 2.0, 50, 5)
@@ -21,12 +22,12 @@ LANDMARKS = np.array([[120, 60], [160, 60], [140, 82], [124, 102], [156, 102]], 
 FACE = Face(np.array([100, 40, 180, 120], np.float32), LANDMARKS, 0.9)
 
 
-def config(*settings: str) -> Config:
-    return load_config("studio", ["output.size=128", *settings])
-
-
-def no_networks(asks: Any) -> list[Any]:
+def no_networks(requests: Any) -> list[Any]:
     raise AssertionError("no network is needed")
+
+
+def context(*settings: str) -> ScoringContext:
+    return ScoringContext(load_config("studio", ["output.size=128", *settings]), judge(), no_networks)
 
 
 def shot_of(frame: Frame) -> BestShot:
@@ -54,7 +55,7 @@ def test_the_whole_frame_is_the_one_the_face_was_kept_from(suffix: str, tmp_path
             if place in wanted:
                 shots.append(shot_of(frame))
                 whole.append(frame.warp(np.eye(2, 3), (320, 240)))
-        finisher = Finisher(config('output.crops=["loose", "frame"]'), no_networks, source, PictureStore(), ifqa=True)
+        finisher = Finisher(context('output.crops=["loose", "frame"]'), source)
         finished = finisher.finish(ended(*shots))
     assert finisher.missed == 0
     for shot, picture in zip(finished.shots, whole, strict=True):
@@ -70,7 +71,7 @@ def test_a_frame_that_is_not_there_any_more_costs_only_its_pictures(tmp_path: Pa
     with open_source(str(clip)) as source:
         shots = [shot_of(frame) for frame in source.frames()][10:11]
         write_clip(clip, [np.full((240, 320, 3), 40, np.uint8)] * 30)
-        finisher = Finisher(config('output.crops=["frame"]'), no_networks, source, PictureStore(), ifqa=True)
+        finisher = Finisher(context('output.crops=["frame"]'), source)
         (shot,) = finisher.finish(ended(*shots)).shots
     assert finisher.missed == 1 and shot.crops == {} and shot.image is shots[0].image
 
@@ -89,6 +90,6 @@ def test_quality_is_that_of_the_configuration(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", astronaut_frames(5, (320, 240)))
     with open_source(str(clip)) as source:
         shots = [shot_of(frame) for frame in source.frames()][:1]
-        made = config("output.format=webp", "output.quality=70")
-        (shot,) = Finisher(made, no_networks, source, PictureStore(), ifqa=True).finish(ended(*shots)).shots
+        made = context("output.format=webp", "output.quality=70")
+        (shot,) = Finisher(made, source).finish(ended(*shots)).shots
     assert (shot.encoding.format, shot.encoding.quality, shot.encoding.suffix) == ("webp", 70, "webp")

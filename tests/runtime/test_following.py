@@ -10,8 +10,8 @@ import pytest
 
 from streamgate.config import load_config
 from streamgate.frames import Array, Face, Frame
+from streamgate.networks.batcher import InferenceRequest
 from streamgate.runtime.following import Follower
-from streamgate.selection.steps import Ask
 from streamgate.sources import picture_of_rgb
 
 WIDTH, HEIGHT, FPS = 320, 240, 25
@@ -29,9 +29,9 @@ def looks(side: float, left: Callable[[float], float], seconds: float) -> list[f
             now = place / FPS
             yield Frame(PICTURE, now, duration_seconds=1 / FPS, frame_index=place)
 
-    def infer(asks: Sequence[Ask]) -> list[Any]:
+    def infer(requests: Sequence[InferenceRequest]) -> list[Any]:
         asked.append(now)
-        return [[face(side * scale(ask.crop), left(now) * scale(ask.crop))] for ask in asks]
+        return [[face(side * scale(one.crop), left(now) * scale(one.crop))] for one in requests]
 
     follower = Follower(load_config(), infer)
     assert len(list(follower.moments(frames()))) == round(seconds * FPS)
@@ -51,11 +51,11 @@ def face(side: float, left: float) -> Face:
 @pytest.mark.parametrize(("side", "close"), [(60, True), (15, False)])
 def test_a_new_or_fast_face_is_watched_closely_unless_it_is_too_small_to_be_kept(side: int, close: bool) -> None:
     config = load_config()
-    smallest = config.gate.min_size_px(WIDTH, HEIGHT)
+    smallest = config.smallest_face_px(WIDTH, HEIGHT)
     assert (side > smallest) is close
     asked = np.array(looks(side, lambda now: 20 + 1.5 * side * max(0.0, now - 2.0), 3.6))
     young, steady, fast = (asked[(asked >= a) & (asked < b)] for a, b in ((0, 0.5), (1, 2), (2.8, 3.6)))
-    dense, usual = config.detection.dense_interval_s, config.detection.interval_s
+    dense, usual = config.advanced.dense_interval_s, config.detection.interval_s
     assert np.diff(steady).min() > 0.9 * usual
     for lively in (young, fast):
         assert bool(np.diff(lively).max() < dense + 1.5 / FPS) is close, lively

@@ -18,7 +18,7 @@ from streamgate.runtime.guiding import Guidance
 from streamgate.sources.base import Interest
 
 SIZE = (480, 360)
-WHOLE = ("decoding.discard=none", "decoding.leap_s=0")
+WHOLE = ("decoding.discard=none", "decoding.max_skip_s=0")
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from streamgate.config import Config, load_config
-from streamgate.frames import Array, Candidate, Face, Frame, GateResult, Measure, Picture, Status
-from streamgate.quality.measures import Fusion
+from streamgate.frames import Array, Candidate, Face, Frame, GateResult, Picture
+from streamgate.networks.batcher import InferenceRequest
+from streamgate.scoring.steps import Floor, Steps, run_together
 from streamgate.selection.candidates import ENOUGH_FACES, TrackSelector
-from streamgate.selection.steps import Ask, Floor, Steps, run_together
 from streamgate.sources import picture_of_rgb
 
 PICTURE = picture_of_rgb(np.zeros((64, 64, 3), np.uint8))
@@ -21,7 +21,7 @@ FACE = Face(
     0.99,
 )
 
-EVERY_FRAME = ["candidates.glance_s=0", "candidates.glance_share=0"]
+EVERY_FRAME = ["advanced.prescore_interval_s=0", "advanced.prescore_share=0"]
 
 
 class KnownQuality:
@@ -35,12 +35,12 @@ class KnownQuality:
         self.failing: Callable[[float], bool] = lambda pts: False
         """When the gate is shut before a quality is known."""
 
-    def glance(self, candidate: Candidate, picture: Picture) -> float:
+    def prescore(self, candidate: Candidate, picture: Picture) -> float:
         candidate.bound = self._promise(candidate.pts_seconds)
         return candidate.bound
 
     def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
-        (answer,) = yield [Ask("recognizer", np.zeros((1, 1, 3), np.uint8))]
+        (answer,) = yield [InferenceRequest("recognizer", np.zeros((1, 1, 3), np.uint8))]
         assert answer == "recognizer"
         self.recognised.append(candidate.pts_seconds)
         candidate.evidence.embedding = np.ones(4, np.float32)
@@ -70,7 +70,7 @@ def drive(config: Config, scorer: KnownQuality, seconds: float, *, fps: float = 
     for place in range(round(seconds * fps)):
         frame = Frame(PICTURE, place / fps, frame_index=place)
         if place % stride:
-            selector.held.between(frame)
+            selector.observed.between(frame)
             continue
         selector.detected(frame, FACE)
         if selector.ready():
@@ -108,42 +108,42 @@ def test_of_a_rising_track_only_a_best_face_that_stands_has_its_neighbours_score
     counts = {}
     for settle_s in (0.0, 0.5):
         scorer = KnownQuality(rising, promise=lambda pts: rising(pts) + 0.1)
-        settings = [*EVERY_FRAME, f"candidates.settle_s={settle_s}", "candidates.patience=0"]
+        settings = [*EVERY_FRAME, f"advanced.confirm_delay_s={settle_s}", "advanced.cooldown_ratio=0"]
         kept = best(drive(load_config("studio", settings), scorer, 6.0))
         assert kept.pts_seconds > 5.7
         counts[settle_s] = len(scorer.scored)
     assert counts[0.5] < 0.8 * counts[0.0]
 
 
-def test_faces_passed_over_for_the_sake_of_a_lucky_one_get_their_chance() -> None:
+def test_faces_skipped_for_the_sake_of_a_lucky_one_get_their_chance() -> None:
     def quality(pts: float) -> float:
         return 99.0 if abs(pts - 0.2) < 1e-6 else 60.0 if pts > 0.3 else 30.0
 
-    # The track is over before another bucket could make up for it.
+    # The track is over before another window could make up for it.
     scorer = KnownQuality(quality, promise=lambda pts: quality(pts) + 0.5)
     kept = best(drive(load_config("studio", EVERY_FRAME), scorer, 0.64, stride=1))
     assert kept.quality == 60.0
 
 
-def test_where_something_is_kept_and_bucket_after_bucket_fails_each_gets_one_look() -> None:
+def test_where_something_is_kept_and_window_after_window_fails_each_gets_one_look() -> None:
     def looks(passing: Callable[[float], bool]) -> tuple[int, Candidate]:
         scorer = KnownQuality(lambda pts: 50.0 if pts < 1 else 60.0)
         scorer.failing = lambda pts: not passing(pts)
-        selector = drive(load_config("studio", [*EVERY_FRAME, "candidates.patience=0"]), scorer, 40.0)
+        selector = drive(load_config("studio", [*EVERY_FRAME, "advanced.cooldown_ratio=0"]), scorer, 40.0)
         return len([pts for pts in scorer.recognised if 1 <= pts < 20]), best(selector)
 
-    # Eighty buckets of a quarter second: what comes later is still found.
+    # Eighty windows of a quarter second: what comes later is still found.
     few, kept = looks(lambda pts: pts < 0.5 or 30 <= pts < 30.6)
     assert few < 100 and 30 <= kept.pts_seconds < 30.6
-    # While nothing is kept every bucket gets several.
+    # While nothing is kept every window gets several.
     many, kept = looks(lambda pts: 30 <= pts < 30.1)
     assert many > 200 and 30 <= kept.pts_seconds < 30.1
 
 
 def test_the_search_climbs_to_a_better_neighbour() -> None:
-    # Promise is blind inside a bucket; quality peaks two frames after each bucket's first detection.
+    # Promise is blind inside a window; quality peaks two frames after each window's first detection.
     scorer = KnownQuality(lambda pts: 80 - 200 * abs(pts - 4.08), promise=lambda pts: 100.0)
-    kept = best(drive(load_config("studio", ["candidates.patience=0"]), scorer, 8.0))
+    kept = best(drive(load_config("studio", ["advanced.cooldown_ratio=0"]), scorer, 8.0))
     assert abs(kept.pts_seconds - 4.08) < 0.05
 
 
@@ -174,29 +174,29 @@ def test_exhaustive_scores_every_frame_once_and_finds_the_best() -> None:
     selector = drive(load_config("studio", ["exhaustive=true"]), scorer, 8.0, stride=1)
     assert sorted(scorer.scored) == [pytest.approx(place / 25) for place in range(200)]
     assert best(selector).pts_seconds == pytest.approx(5.0, abs=0.13)
-    assert selector.frames_scored == selector.held.frames_seen == 200
+    assert selector.frames_scored == selector.observed.frames_seen == 200
 
 
 def test_every_face_is_handed_out_once_in_order_and_memory_stays_small() -> None:
     scorer = KnownQuality(lambda pts: 50.0)
     selector = drive(load_config("studio", EVERY_FRAME), scorer, 30.0)
     times = [candidate.pts_seconds for candidate in selector.drain()]
-    assert times == sorted(set(times)) and len(times) == selector.held.frames_seen == 746
+    assert times == sorted(set(times)) and len(times) == selector.observed.frames_seen == 746
     assert selector.drain() == []
-    assert len(selector.held) == 0
+    assert len(selector.observed) == 0
 
 
 def test_faces_between_two_detections_are_interpolated_and_a_gap_is_not() -> None:
     selector = TrackSelector(1, load_config(), KnownQuality(lambda pts: 50.0))
     selector.detected(Frame(PICTURE, 0.0), FACE)
-    selector.held.between(Frame(PICTURE, 0.1))
+    selector.observed.between(Frame(PICTURE, 0.1))
     moved = Face(FACE.box + 20, FACE.landmarks + 20, 0.8)
     between, here = selector.detected(Frame(PICTURE, 0.2), moved)
     assert between.interpolated and not here.interpolated
     assert between.face.box == pytest.approx(FACE.box + 10) and between.face.score == 0.8
-    selector.held.between(Frame(PICTURE, 0.3))
-    selector.held.unseen()
-    selector.held.between(Frame(PICTURE, 0.5))
+    selector.observed.between(Frame(PICTURE, 0.3))
+    selector.observed.unseen()
+    selector.observed.between(Frame(PICTURE, 0.5))
     assert [one.pts_seconds for one in selector.detected(Frame(PICTURE, 0.6), FACE)] == [0.6]
 
 
@@ -213,10 +213,10 @@ def test_very_large_regions_are_judged_early_with_their_neighbours(monkeypatch: 
         held = 0
 
         class Watching(KnownQuality):
-            def glance(self, candidate: Candidate, picture: Picture) -> float:
+            def prescore(self, candidate: Candidate, picture: Picture) -> float:
                 nonlocal held
-                held = max(held, len(selectors[-1].held))
-                return super().glance(candidate, picture)
+                held = max(held, len(selectors[-1].observed))
+                return super().prescore(candidate, picture)
 
         scorer = Watching(lambda pts: 50 + 5 * np.sin(3 * pts))
         selectors: list[TrackSelector] = []
@@ -244,9 +244,9 @@ def test_the_fallback_is_the_least_bad_face_and_not_the_first() -> None:
     config = load_config("studio", [*EVERY_FRAME, "keep.fallback=best"])
 
     class Dark(KnownQuality):
-        """Every face is turned away when first looked at; the one at 3 s for the least."""
+        """Every face is rejected when first looked at; the one at 3 s for the least."""
 
-        def glance(self, candidate: Candidate, picture: Picture) -> float:
+        def prescore(self, candidate: Candidate, picture: Picture) -> float:
             good = abs(candidate.pts_seconds - 3.0) < 1e-6
             candidate.gate = GateResult(False, ("dark",) if good else ("dark", "small"))
             candidate.bound = 50.0
@@ -261,59 +261,50 @@ def test_the_fallback_is_the_least_bad_face_and_not_the_first() -> None:
 
 
 @pytest.mark.parametrize(("fps", "stride"), [(1.0, 1), (25.0, 50)])
-def test_rare_detections_do_not_let_buckets_fall_behind(fps: float, stride: int) -> None:
+def test_rare_detections_do_not_let_windows_fall_behind(fps: float, stride: int) -> None:
     scorer = KnownQuality(lambda pts: 50 + pts / 10, promise=lambda pts: 50.2 + pts / 10)
-    selector = TrackSelector(1, load_config("studio", ["candidates.lookback_s=3"]), scorer)
+    selector = TrackSelector(1, load_config("studio", ["advanced.lookback_s=3"]), scorer)
     for place in range(round(120 * fps)):
         frame = Frame(PICTURE, place / fps)
         if place % stride:
-            selector.held.between(frame)
+            selector.observed.between(frame)
             continue
         selector.detected(frame, FACE)
         if selector.ready():
             run_together([selector.judge()], lambda asks: [ask.role for ask in asks])
-        assert len(selector.held) <= 2 + stride * 1.5
+        assert len(selector.observed) <= 2 + stride * 1.5
 
 
 def test_patience_grows_with_the_track_and_a_record_is_scored_at_once() -> None:
     def promise(pts: float) -> float:
         return 95.0 if abs(pts - 47.6) < 1e-6 else 90.0
 
-    patient = ["candidates.patience=0.2", "detection.interval_s=0.2"]
+    patient = ["advanced.cooldown_ratio=0.2", "detection.interval_s=0.2"]
     scorer = KnownQuality(lambda pts: 40 + 0.5 * pts + (30 if abs(pts - 47.6) < 0.05 else 0), promise)
     kept = best(drive(load_config("studio", patient), scorer, 60.0))
-    # Better by half a point every second: without patience each bucket of half a second has one scored.
-    buckets = {round(pts) for pts in scorer.scored}
-    assert 12 <= len(buckets) <= 30
+    # Better by half a point every second: without patience each window of half a second has one scored.
+    windows = {round(pts) for pts in scorer.scored}
+    assert 12 <= len(windows) <= 30
     assert len([pts for pts in scorer.scored if pts < 10]) > len([pts for pts in scorer.scored if 30 <= pts < 40])
     assert kept.pts_seconds == pytest.approx(47.6, abs=0.05)
 
 
-def test_glances_can_be_spaced_and_neighbours_are_still_scored() -> None:
+def test_prescored_faces_can_be_spaced_and_neighbours_are_still_scored() -> None:
     scorer = KnownQuality(lambda pts: 50 + 5 * np.sin(3 * pts))
-    selector = drive(load_config("studio", ["candidates.glance_s=0.08", "candidates.glance_share=0"]), scorer, 8.0)
+    config = load_config("studio", ["advanced.prescore_interval_s=0.08", "advanced.prescore_share=0"])
+    selector = drive(config, scorer, 8.0)
     handed_out = [candidate.pts_seconds for candidate in selector.drain()]
-    assert 0.5 * selector.held.frames_seen < len(handed_out) < 0.75 * selector.held.frames_seen
+    assert 0.5 * selector.observed.frames_seen < len(handed_out) < 0.75 * selector.observed.frames_seen
     kept = best(selector)
     for beside in (-1, 1):
         assert any(abs(kept.pts_seconds + beside / 25 - pts) < 1e-6 for pts in scorer.scored)
 
 
-def test_glances_come_apart_as_a_track_grows_older() -> None:
+def test_prescored_faces_come_apart_as_a_track_grows_older() -> None:
     scorer = KnownQuality(lambda pts: 50 + 5 * np.sin(3 * pts))
-    settings = ["candidates.glance_s=0.06", "candidates.glance_share=0.01"]
+    settings = ["advanced.prescore_interval_s=0.06", "advanced.prescore_share=0.01"]
     looked_at = np.array([one.pts_seconds for one in drive(load_config("studio", settings), scorer, 60.0).drain()])
     for age, apart in ((3.0, 0.08), (15.0, 0.16), (50.0, 0.28)):
         nearby = looked_at[abs(looked_at - age) < 2.0]
         # Neighbours of a face that may be kept are looked at as well.
         assert float(np.median(np.diff(nearby))) == pytest.approx(apart)
-
-
-def test_nobody_is_believed_to_exceed_what_the_track_has_reached_by_more_than_the_headroom() -> None:
-    fusion = Fusion.of(load_config().fusion, ("ifqa", "sharpness"))
-    looked_at = {"ifqa": Measure.missing(Status.NOT_SCORED), "sharpness": Measure.ok(0.1, 50.0)}
-    assert fusion.bound(looked_at) > fusion.bound(looked_at, {"ifqa": 60.0})
-    assert fusion.bound(looked_at, {"ifqa": 60.0}) == pytest.approx((60.0**2 * 50.0**0.5) ** (1 / 2.5))
-    # A ceiling is for what is not known yet.
-    known = {**looked_at, "ifqa": Measure.ok(0.9, 90.0)}
-    assert fusion.bound(known, {"ifqa": 60.0}) == fusion.bound(known) == fusion.quality(known)

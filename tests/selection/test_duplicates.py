@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from media import astronaut
+from streamgate.scoring.fingerprint import HASH_SIDE, hash_matrix, perceptual_hash
 from streamgate.selection.duplicates import Look, NearDuplicates
-from streamgate.selection.fingerprint import HASH_SIDE, hash_matrix, perceptual_hash
 
 LANDMARKS = np.array([[212, 105], [244, 105], [228, 125], [214, 142], [242, 142]], np.float32)
 

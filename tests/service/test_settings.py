@@ -13,7 +13,7 @@ FILE = """
 [service]
 redis = "redis://ann:pw12345@localhost:6379/0"
 max_gb = 1.5
-set = { "gate.max_yaw" = 40, "live.stall_s" = 2 }
+set = { "measures.yaw.max" = 40, "live.stall_s" = 2 }
 
 [streams.door]
 url = "rtsp://ann:pw12345@10.0.0.1/1"
@@ -21,8 +21,7 @@ url = "rtsp://ann:pw12345@10.0.0.1/1"
 [streams.hall]
 url = "rtsp://10.0.0.2/1"
 [streams.hall.set]
-gate.min_size = 80
-measures.size = { x0 = 60, w = 10 }
+measures.size = { min = 80, x0 = 60, w = 10 }
 """
 
 
@@ -36,8 +35,8 @@ def test_a_stream_has_the_services_settings_and_its_own(tmp_path: Path):
     settings = read(tmp_path)
     door, hall = settings.streams
     assert (door.name, hall.name) == ("door", "hall")
-    assert door.config.gate.max_yaw == hall.config.gate.max_yaw == 40
-    assert (door.config.gate.min_size, hall.config.gate.min_size) == (48, 80)
+    assert door.config.measures.yaw.max == hall.config.measures.yaw.max == 40
+    assert (door.config.measures.size.min, hall.config.measures.size.min) == (48, 80)
     assert hall.config.measures.size.x0 == 60 and door.config.keep.fallback == "best"
     assert settings.max_bytes == 1_500_000_000 and settings.out is None
 
@@ -47,17 +46,17 @@ def test_flags_win_over_the_file_and_add_streams(tmp_path: Path):
         tmp_path,
         rtsp=("gate=rtsp://10.0.0.3/1", "rtsp://10.0.0.3:8554/2", "rtsp://10.0.0.3/3"),
         table=ServiceTable(max_gb=2.0, out="faces"),
-        settings=("gate.max_yaw=20",),
+        settings=("measures.yaw.max=20",),
     )
     assert [spec.name for spec in settings.streams] == ["door", "hall", "gate", "10.0.0.3", "10.0.0.3-2"]
-    assert all(spec.config.gate.max_yaw == 20 for spec in settings.streams)
+    assert all(spec.config.measures.yaw.max == 20 for spec in settings.streams)
     assert settings.max_bytes == 2_000_000_000
     assert settings.spool == Path("faces/.streamgate/spool")
 
 
 def test_unchanged_streams_compare_equal_and_changed_ones_do_not(tmp_path: Path):
     before = {spec.name: spec for spec in read(tmp_path).streams}
-    after = {spec.name: spec for spec in read(tmp_path, FILE.replace("min_size = 80", "min_size = 81")).streams}
+    after = {spec.name: spec for spec in read(tmp_path, FILE.replace("min = 80", "min = 81")).streams}
     assert before["door"] == after["door"] and before["hall"] != after["hall"]
     moved = {spec.name: spec for spec in read(tmp_path, FILE.replace("10.0.0.1", "10.0.0.9")).streams}
     assert before["door"] != moved["door"]
@@ -88,8 +87,8 @@ def test_a_file_is_a_stream(tmp_path: Path):
         ("[streams.a]\nurl = 5\n", "url"),
         ("[streams.a]\nurl = 'ftp://ann:pw12345@h/1'\n", "not a stream known here"),
         ("[streams.'a b']\nurl = 'rtsp://h/1'\n", "letters"),
-        ("[streams.a]\nurl = 'rtsp://h/1'\nset = { 'gate.max_yow' = 3 }\n", "did you mean gate.max_yaw"),
-        ("[streams.a]\nurl = 'rtsp://h/1'\nset = { 'gate.max_yaw' = 300 }\n", "gate.max_yaw"),
+        ("[streams.a]\nurl = 'rtsp://h/1'\nset = { 'measures.yaw.mox' = 3 }\n", "did you mean measures.yaw.max"),
+        ("[streams.a]\nurl = 'rtsp://h/1'\nset = { 'measures.yaw.max' = 300 }\n", "measures.yaw.max"),
         ("[service]\nmax_gb = 0\n", "max_gb"),
         ("[service]\nspool_mb = 'many'\n", "spool_mb"),
         ("streams = 3\n", "tables"),

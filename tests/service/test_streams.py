@@ -142,7 +142,7 @@ def test_a_track_that_keeps_nothing_says_so_once_without_a_picture(
     settings = settings_of(
         {"strict": str(clip)},
         "keep.fallback=none",
-        "gate.min_serfiq=100",
+        "measures.serfiq.min=100",
         redis=server.url(),
         spool=str(tmp_path / "s"),
     )

@@ -28,8 +28,8 @@ class Witness:
 
     faces: Sequence[tuple[float, float]] = ()
     discard: str = "none"
-    leap_s: float = 0.0
-    look_s: float = 0.5
+    max_skip_s: float = 0.0
+    probe_interval_s: float = 0.5
     looks: list[float] = field(default_factory=list)
 
     @property
@@ -115,7 +115,7 @@ def test_discarding_begins_and_ends_with_the_faces(clip: Path) -> None:
 
 
 def test_without_faces_only_frames_due_for_a_look_are_given(clip: Path) -> None:
-    guide = Witness([(6.0, 9.0)], discard="empty", look_s=0.5)
+    guide = Witness([(6.0, 9.0)], discard="empty", probe_interval_s=0.5)
     whole, some = same_where_given(clip, guide)
     early = [time for time in some if LAG / 25 + 0.5 < time < 6.0]
     assert early and all(0.5 <= b - a <= 0.6 for a, b in pairwise(early))
@@ -132,7 +132,7 @@ def test_nothing_around_a_face_is_lost(kind: str, request: pytest.FixtureRequest
     start = min(shown(path)[0])
     # Key frames lie every two seconds: there is one in each of these spans.
     spans = [(start + 5.0, start + 6.5), (start + 11.9, start + 12.1)]
-    whole, some = same_where_given(path, Witness(spans, leap_s=3.0))
+    whole, some = same_where_given(path, Witness(spans, max_skip_s=3.0))
     for since, until in spans:
         wanted = [time for time in whole if since <= time < until]
         assert wanted and [time for time in wanted if time not in some] == []
@@ -140,7 +140,7 @@ def test_nothing_around_a_face_is_lost(kind: str, request: pytest.FixtureRequest
 
 
 def test_a_file_without_faces_is_mostly_passed_over(clip: Path) -> None:
-    guide = Witness(leap_s=3.0)
+    guide = Witness(max_skip_s=3.0)
     _, some = same_where_given(clip, guide)
     # The beginning, until a word counts; the key frames; the last group, whose end no key frame closes.
     assert guide.looks == [2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0]
@@ -149,7 +149,7 @@ def test_a_file_without_faces_is_mostly_passed_over(clip: Path) -> None:
 
 
 def test_no_leap_is_longer_than_allowed(clip: Path) -> None:
-    guide = Witness(leap_s=1.5)
+    guide = Witness(max_skip_s=1.5)
     _, some = same_where_given(clip, guide)
     times = sorted(some)
     assert max(b - a for a, b in pairwise(times)) <= 1.5 + 0.04
@@ -159,7 +159,7 @@ def test_no_leap_is_longer_than_allowed(clip: Path) -> None:
 
 def test_looks_are_no_closer_than_asked_for(tmp_path: Path) -> None:
     path = long_clip(tmp_path / "intra.mkv", codec="mjpeg", pix_fmt="yuvj420p", options={}, full_range=True)
-    guide = Witness([(10.0, 11.0)], leap_s=3.0, look_s=0.6)
+    guide = Witness([(10.0, 11.0)], max_skip_s=3.0, probe_interval_s=0.6)
     whole, some = same_where_given(path, guide)
     assert all(b - a >= 0.6 - 0.041 for a, b in pairwise(guide.looks) if b < 10 or a > 12)
     assert all(time in some for time in whole if 10.0 <= time < 11.0)
@@ -171,16 +171,16 @@ def test_a_face_that_appears_while_a_leap_begins_is_kept(clip: Path) -> None:
     # word and the key frame behind say that there is none.
     first = LAG / 25
     spans = [(first - 0.2, first + 0.3)]
-    whole, some = same_where_given(clip, Witness(spans, leap_s=3.0))
+    whole, some = same_where_given(clip, Witness(spans, max_skip_s=3.0))
     missing = [time for time in whole if spans[0][0] <= time < spans[0][1] and time not in some]
     # Frames that were being put in order when the decoder was emptied.
     assert len(missing) <= 3
 
 
-@pytest.mark.parametrize("discard, leap_s", [("steady", 0.0), ("none", 3.0), ("empty", 3.0)])
-def test_the_number_of_decoder_threads_makes_no_difference(open_groups: Path, discard: str, leap_s: float) -> None:
+@pytest.mark.parametrize("discard, max_skip_s", [("steady", 0.0), ("none", 3.0), ("empty", 3.0)])
+def test_the_number_of_decoder_threads_makes_no_difference(open_groups: Path, discard: str, max_skip_s: float) -> None:
     guide = [(5.0, 6.5), (9.0, 9.3)]
-    one, two, many = (shown(open_groups, Witness(guide, discard, leap_s), threads)[0] for threads in (1, 2, 9))
+    one, two, many = (shown(open_groups, Witness(guide, discard, max_skip_s), threads)[0] for threads in (1, 2, 9))
     assert one == two == many
 
 
@@ -197,7 +197,7 @@ def test_any_format_gives_what_a_whole_decode_gives(tmp_path: Path, name: str, h
     path = long_clip(tmp_path / name, 8, **how)
     start = min(shown(path)[0])
     spans = [(start + 3.0, start + 6.0)]
-    whole, some = same_where_given(path, Witness(spans, discard="empty", leap_s=3.0))
+    whole, some = same_where_given(path, Witness(spans, discard="empty", max_skip_s=3.0))
     seen = spans[0][0] + 0.6  # at the latest
     wanted = [time for time in whole if seen + (LAG + 8) / 25 <= time < spans[0][1]]
     assert wanted and all(time in some for time in wanted)
@@ -207,20 +207,20 @@ def test_variable_rate_keeps_its_times(tmp_path: Path) -> None:
     steps = np.random.default_rng(3).choice([33, 40, 67, 200], 300)
     pts = [int(one) for one in np.cumsum(steps)]
     path = long_clip(tmp_path / "vfr.mkv", 12, pts=pts, time_base=Fraction(1, 1000))
-    whole, some = same_where_given(path, Witness([(8.0, 12.0)], leap_s=9.0))
+    whole, some = same_where_given(path, Witness([(8.0, 12.0)], max_skip_s=9.0))
     assert all(time in some for time in whole if 8.0 <= time < 12.0) and len(some) < len(whole)
 
 
 def test_interlaced_material_is_decoded_whole(tmp_path: Path) -> None:
     path = long_clip(tmp_path / "tv.mp4", 8, interlaced=True, options={"g": "25"})
-    guide = Witness(discard="empty", leap_s=3.0)
+    guide = Witness(discard="empty", max_skip_s=3.0)
     whole, some = same_where_given(path, guide)
     assert len(some) == len(whole) and guide.looks == []
 
 
 def test_guessed_times_are_no_ground_for_leaving_out(shared_clip: Callable[[str], Path]) -> None:
     path = shared_clip("mmaction2_tests_test.avi")
-    whole, some = same_where_given(path, Witness(discard="empty", leap_s=3.0))
+    whole, some = same_where_given(path, Witness(discard="empty", max_skip_s=3.0))
     assert len(some) == len(whole)
 
 
@@ -235,9 +235,9 @@ def test_damage_is_passed_over_as_before(clip: Path, tmp_path: Path) -> None:
     path.write_bytes(data)
     # One thread: what several make of a damaged picture depends on how far each has come.
     whole, everything = shown(path, threads=1)
-    some, stats = shown(path, Witness([(0.0, 99.0)], leap_s=3.0), threads=1)
+    some, stats = shown(path, Witness([(0.0, 99.0)], max_skip_s=3.0), threads=1)
     assert (some, stats.decode_errors) == (whole, everything.decode_errors) and stats.decode_errors > 0
-    times = list(shown(path, Witness(leap_s=3.0))[0])
+    times = list(shown(path, Witness(max_skip_s=3.0))[0])
     assert times == sorted(times) and set(times) <= set(shown(clip)[0])
 
 
@@ -245,7 +245,7 @@ def test_a_file_cut_off_behind_what_was_read_ahead(clip: Path, tmp_path: Path) -
     whole = long_clip(tmp_path / "w.mkv")
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
-    _, some = same_where_given(cut, Witness(leap_s=3.0))
+    _, some = same_where_given(cut, Witness(max_skip_s=3.0))
     assert len(some) > LAG
 
 
@@ -255,7 +255,7 @@ def test_a_file_cut_off_behind_what_was_read_ahead(clip: Path, tmp_path: Path) -
 ])  # fmt: skip
 def test_real_clips_give_what_a_whole_decode_gives(name: str, shared_clip: Callable[[str], Path]) -> None:
     path = shared_clip(name)
-    same_where_given(path, Witness([(2.0, 2.5)], discard="empty", leap_s=10.0))
+    same_where_given(path, Witness([(2.0, 2.5)], discard="empty", max_skip_s=10.0))
 
 
 def test_a_guide_changes_nothing_for_pictures(tmp_path: Path) -> None:
@@ -264,4 +264,4 @@ def test_a_guide_changes_nothing_for_pictures(tmp_path: Path) -> None:
     for index, frame in enumerate(plain_frames(3, SIZE)):
         cv2.imwrite(str(tmp_path / f"{index}.png"), frame)
     with open_source(tmp_path) as source:
-        assert sum(1 for _ in source.frames(Witness(discard="empty", leap_s=3.0))) == 3
+        assert sum(1 for _ in source.frames(Witness(discard="empty", max_skip_s=3.0))) == 3

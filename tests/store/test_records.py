@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from streamgate.frames import (
-    MEASURE_NAMES,
     BestShot,
     Candidate,
     Evidence,
@@ -22,6 +21,7 @@ from streamgate.frames import (
     TrackEnd,
     TrackInfo,
 )
+from streamgate.measures import built_in_measures
 from streamgate.store.jsonlines import dumps
 from streamgate.store.records import (
     candidate_record,
@@ -93,7 +93,7 @@ def test_figures_are_rounded_and_never_minus_zero() -> None:
 
 def test_every_measure_is_listed_and_those_not_given_are_not_scored() -> None:
     measures = face_record(shot(), None)["measures"]
-    assert tuple(measures) == MEASURE_NAMES
+    assert list(measures) == [spec.name for spec in built_in_measures()]
     assert measures["ifqa"] == {"raw": None, "scalar": None, "status": "not_scored"}
 
 
@@ -142,7 +142,7 @@ def test_source_is_redacted() -> None:
 
 
 def test_candidate_record_carries_what_judging_anew_takes() -> None:
-    evidence = Evidence(mean_luma=33.0, spread=0.25, failed={"eyes", "edge"})
+    evidence = Evidence({"mean_luma": 33.0, "spread": 0.25}, failed={"eyes", "edge"})
     candidate = Candidate(3, 0.5, face(), interpolated=True, evidence=evidence)
     record = candidate_record(candidate, "clip-01234567")
     assert record["evidence"]["mean_luma"] == 33.0 and record["evidence"]["spread"] == 0.25

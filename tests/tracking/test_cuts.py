@@ -30,7 +30,7 @@ WITHOUT = [
 
 
 def cuts_in(path: Path) -> list[int]:
-    detector = CutDetector(load_config().tracking)
+    detector = CutDetector(load_config().advanced)
     with open_source(path) as source:
         return [place for place, frame in enumerate(source.frames()) if detector.is_cut(frame)]
 
@@ -46,7 +46,7 @@ def test_no_cut_where_there_is_none(shared_clip: Callable[[str], Path], name: st
 
 
 def detect(pictures: list[np.ndarray]) -> list[int]:
-    detector = CutDetector(load_config().tracking)
+    detector = CutDetector(load_config().advanced)
     frames = [Frame(picture_of_rgb(rgb), place / 25) for place, rgb in enumerate(pictures)]
     return [place for place, frame in enumerate(frames) if detector.is_cut(frame)]
 

@@ -10,7 +10,7 @@ from streamgate.frames import Face
 from streamgate.tracking.motion import BoxMotion
 from streamgate.tracking.tracker import Tracker
 
-CONFIG = load_config().tracking
+CONFIG = load_config()
 
 
 def face(x: float, y: float = 100.0, size: float = 80.0, score: float = 0.95) -> Face:

@@ -56,7 +56,7 @@ export class Face {
     say(one("quality"), words.whole(face.quality));
     const gate = one("gate");
     gate.className = face.gate.passed ? "gate" : "gate shut";
-    say(gate, face.gate.passed ? "Passed the gate" : `Turned away: ${words.reasons(face.gate)}`);
+    say(gate, face.gate.passed ? "Passed the gate" : `Rejected: ${words.reasons(face.gate)}`);
     one("measures").replaceChildren(...measureRows(face));
     this.course(face, track);
     one("meta").replaceChildren(...facts(face, track, this.base).map(([term, what]) => make("div", {}, make("dt", {}, term), make("dd", {}, what))));

@@ -45,22 +45,21 @@ function problems(summary) {
     else if (source.error && source.status === "done") found.push(source.error);
   }
   for (const [name, why] of Object.entries(summary.absent)) {
-    const label = words.MEASURES.find(([key]) => key === name)?.[1] ?? name;
-    found.push(`${label} was left out: ${words.status({ status: why })}`);
+    found.push(`${words.label(name)} was left out: ${words.status({ status: why })}`);
   }
   return [...found.slice(0, 30), ...summary.problems];
 }
 
 function charts(summary) {
   const { quality, yaw } = summary.histograms;
-  const limit = summary.limits.max_yaw;
+  const limit = summary.limits.yaw?.max;
   const cards = [];
   if (summary.faces) {
     cards.push(chartCard("Quality of the kept faces", histogram(quality, { unit: "", ticks: [0, 25, 50, 75, 100], label: "Quality" })));
-    cards.push(chartCard("Yaw of the kept faces", histogram(yaw, { unit: "°", ticks: ticksOf(yaw), label: "Yaw", limits: limit ? [-limit, limit] : [] }), limit ? `the gate lets ±${limit}° pass` : ""));
+    cards.push(chartCard("Yaw of the kept faces", histogram(yaw, { unit: "°", ticks: ticksOf(yaw), label: "Yaw", limits: limit ? [-limit, limit] : [] }), limit ? `the gate passes ±${limit}°` : ""));
   }
   const turned = Object.entries(summary.rejected).sort((one, other) => other[1] - one[1]);
-  if (turned.length) cards.push(chartCard("Turned away", reasons(turned), turned.length > REASONS ? `faces; ${turned.length - REASONS} rarer reasons left out` : "faces, by reason"));
+  if (turned.length) cards.push(chartCard("Rejected", reasons(turned), turned.length > REASONS ? `faces; ${turned.length - REASONS} rarer reasons left out` : "faces, by reason"));
   return make("section", { class: "charts", "aria-label": "Distributions" }, ...cards);
 }
 

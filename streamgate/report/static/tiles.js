@@ -52,6 +52,6 @@ function framed(face) {
 function labelOf(face) {
   const parts = [`Face from ${face.source} at ${momentOf(face)}`];
   if (face.quality !== null) parts.push(`quality ${Math.round(face.quality)} of 100`);
-  if (!face.gate.passed) parts.push(`turned away: ${words.reasons(face.gate)}`);
+  if (!face.gate.passed) parts.push(`rejected: ${words.reasons(face.gate)}`);
   return parts.join(", ");
 }

@@ -69,6 +69,6 @@ function factsOf(track, still) {
   const parts = [kept];
   if (!still) parts.unshift(`${words.position(track.first_pts)} to ${words.position(track.last_pts)}`);
   if (!still) parts.push(`${words.grouped(track.frames_scored)} of ${words.grouped(track.frames_seen)} faces scored`);
-  if (why) parts.push(`turned away: ${why}`);
+  if (why) parts.push(`rejected: ${why}`);
   return parts.join(" · ");
 }

@@ -154,7 +154,7 @@ export class Chart {
     if (!point) return say(this.readout, "");
     const quality = point.quality === null ? "not fully scored" : `quality ${point.quality.toFixed(0)}`;
     const time = this.clock ? this.clock(point.pts_seconds) : `${(point.pts_seconds - this.start).toFixed(1)} s`;
-    say(this.readout, `${time}: ${quality}, ${point.passed === null ? "no verdict" : point.passed ? "passed" : "turned away"}`);
+    say(this.readout, `${time}: ${quality}, ${point.passed === null ? "no verdict" : point.passed ? "passed" : "rejected"}`);
   }
 }
 

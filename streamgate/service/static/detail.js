@@ -76,7 +76,7 @@ export class Detail {
     say(one("quality"), words.whole(record.quality));
     const gate = one("gate");
     gate.className = record.gate.passed ? "gate" : "gate shut";
-    say(gate, record.gate.passed ? "Passed the gate" : `Turned away: ${words.reasons(record.gate)}`);
+    say(gate, record.gate.passed ? "Passed the gate" : `Rejected: ${words.reasons(record.gate)}`);
     one("measures").replaceChildren(...measureRows(record));
 
     this.chart.set(face.series, record.pts_seconds, record.track.first_pts, record.track.last_pts);

@@ -3,15 +3,13 @@
 import { make, meter } from "./dom.js";
 import * as words from "./words.js";
 
-// A row a measure, in the order of `words.MEASURES`; those for which the gate stayed shut stand out.
+// One row per measure; those for which the gate rejected the face stand out.
 export function measureRows({ measures, gate }) {
   const failing = words.failing(gate);
-  return words.MEASURES.map(([name, label, hint]) => {
-    return row(name, label, hint, measures[name] ?? { status: "not_scored" }, failing.has(name));
-  });
+  return words.measured(measures).map((spec) => row(spec, measures[spec.name], failing.has(spec.name)));
 }
 
-function row(name, label, hint, measure, failing) {
+function row({ label, hint, unit }, measure, failing) {
   const title = make("span", { title: hint }, label);
   if (measure.status !== "ok") {
     return make("li", { class: "measure absent" }, title, make("span", { class: "why" }, words.status(measure)));
@@ -22,6 +20,6 @@ function row(name, label, hint, measure, failing) {
     title,
     meter(measure.scalar / 100, failing),
     make("span", { class: "scalar" }, words.whole(measure.scalar)),
-    make("span", { class: "raw" }, words.raw(name, measure)),
+    make("span", { class: "raw" }, words.raw(measure.raw, unit)),
   );
 }

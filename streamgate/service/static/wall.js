@@ -189,7 +189,7 @@ function labelOf(face, when) {
   const { quality, gate } = face.record;
   const parts = [`Face from ${face.stream}`];
   parts.push(quality === null ? "quality not known" : `quality ${Math.round(quality)} of 100`);
-  if (!gate.passed) parts.push(`turned away: ${words.reasons(gate)}`);
+  if (!gate.passed) parts.push(`rejected: ${words.reasons(gate)}`);
   if (when) parts.push(words.clock(when));
   return parts.join(", ");
 }

@@ -1,33 +1,6 @@
-// How figures and names read on the page.
+// How values and names read on the page. What is said of measures and reasons comes from their specs.
 
-export const MEASURES = [
-  ["serfiq", "SER-FIQ", "how surely a recognizer knows this face"],
-  ["ifqa", "IFQA", "how much it looks like a clean photograph"],
-  ["yaw", "Yaw", "turned to a side"],
-  ["pitch", "Pitch", "turned up or down"],
-  ["roll", "Roll", "tilted"],
-  ["size", "Size", "distance between the eyes in the picture"],
-  ["edge", "In frame", "share of the face inside the picture"],
-  ["sharpness", "Sharpness", "fine detail against contrast"],
-  ["exposure", "Exposure", "share that is neither dark nor burnt out"],
-  ["occlusion", "Uncovered", "share that nothing covers"],
-  ["eyes", "Eyes", "open"],
-];
-
-// A gate's reason: the measure that gave it, and how it reads.
-const REASONS = {
-  serfiq_low: ["serfiq", "not recognisable"],
-  ifqa_low: ["ifqa", "not clean"],
-  yaw: ["yaw", "turned aside"],
-  pitch: ["pitch", "up or down"],
-  small: ["size", "small"],
-  edge: ["edge", "cut off"],
-  blurred: ["sharpness", "blurred"],
-  dark: ["exposure", "dark"],
-  bright: ["exposure", "too bright"],
-  occluded: ["occlusion", "covered"],
-  eyes_closed: ["eyes", "eyes closed"],
-};
+import { MEASURES, REASONS } from "./vocabulary.js";
 
 const STATUSES = {
   not_scored: "not scored",
@@ -45,30 +18,35 @@ export const STATES = {
 };
 
 export function reason(name) {
-  return REASONS[name]?.[1] ?? name;
+  return REASONS[name]?.words ?? name;
 }
 
 export function reasons(gate) {
   return gate.reasons.map(reason).join(", ");
 }
 
-// The measures for which a gate stayed shut.
+// The measures for which the gate rejected a face.
 export function failing(gate) {
-  return new Set(gate.reasons.map((name) => REASONS[name]?.[0]));
+  return new Set(gate.reasons.map((name) => REASONS[name]?.measure));
 }
 
-export function raw(name, measure) {
-  const value = measure.raw;
-  switch (name) {
-    case "yaw":
-    case "pitch":
-    case "roll":
+// The measures of a record as {name, label, hint, unit}, in their order.
+export function measured(record) {
+  return MEASURES.filter(({ name }) => name in record);
+}
+
+export function label(name) {
+  return MEASURES.find((each) => each.name === name)?.label ?? name;
+}
+
+// A raw value in its unit.
+export function raw(value, unit) {
+  switch (unit) {
+    case "degrees":
       return `${signed(value)}°`;
-    case "size":
+    case "pixels":
       return `${value.toFixed(0)} px`;
-    case "edge":
-    case "exposure":
-    case "occlusion":
+    case "share":
       return `${Math.round(value * 100)} %`;
     default:
       return value.toFixed(3);

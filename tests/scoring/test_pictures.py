@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from streamgate.errors import SinkError
-from streamgate.selection.spill import PictureStore
+from streamgate.scoring.pictures import PictureStore
 
 
 def picture(seed: int) -> np.ndarray:

@@ -8,22 +8,15 @@ The recognizer's graph computes the closed form itself; `closed_form_spread` is 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from streamgate.frames import Array, Evidence, Measure, Status
-from streamgate.quality.calibration import SigmoidMapping
+from streamgate.frames import Array, Evidence
+from streamgate.measures.spec import Limit, MeasureSpec
 
 _BLOCK = 128
 _NOISE = 5e-15
-
-
-def measure_serfiq(evidence: Evidence, mapping: SigmoidMapping) -> Measure:
-    """Raw: 0..1, 1 for a face whose embedding dropout cannot move; mapped with x0 = r, w = 1 / alpha."""
-    if evidence.spread is None:
-        return Measure.missing(Status.NOT_SCORED)
-    raw = raw_from_spread(evidence.spread)
-    return Measure.ok(raw, mapping.scalar(raw))
 
 
 def raw_from_spread(d: float) -> float:
@@ -102,3 +95,29 @@ def _sigmoid(z: float) -> float:
     if z >= 0:
         return 1.0 / (1.0 + math.exp(-z))
     return math.exp(z) / (1.0 + math.exp(z))
+
+
+def _read(output: Any) -> float:
+    return float(output.spread)
+
+
+def _raw(evidence: Evidence) -> float | None:
+    """0..1, 1 for a face whose embedding dropout cannot move."""
+    spread = evidence.values.get("spread")
+    return None if spread is None else raw_from_spread(spread)
+
+
+MEASURE = MeasureSpec(
+    name="serfiq",
+    label="SER-FIQ",
+    hint="how surely a recognizer knows this face",
+    purpose="Is it a robust, recognisable face? How little dropout moves the recognizer's embedding.",
+    source="recognizer",
+    output="spread",
+    read=_read,
+    evidence=("spread",),
+    raw=_raw,
+    limits=(Limit("min", 30.0, {"serfiq_low": "not recognisable"}),),
+    frontal=True,
+    order=10,
+)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from real_weights import aligned, hq_faces, networks  # noqa: F401
-from streamgate.frames import Evidence, Status
-from streamgate.quality.calibration import SigmoidMapping
-from streamgate.quality.serfiq import (
+from streamgate.frames import Evidence
+from streamgate.measures import Sigmoid
+from streamgate.measures.serfiq import (
+    MEASURE,
     closed_form_spread,
-    measure_serfiq,
     official,
     raw_from_spread,
     sample_embeddings,
@@ -67,20 +67,17 @@ def test_near_neighbours_keep_their_distance():
     assert sampled_spread(rows) == pytest.approx(1e-5, rel=1e-3)
 
 
-def test_what_is_not_defined_is_nan_and_becomes_an_error():
+def test_what_is_not_defined_is_nan():
     assert math.isnan(closed_form_spread(WEIGHT, np.zeros(4), np.zeros(3), 0.5))
     assert math.isnan(sampled_spread(np.array([[0.0, 0.0], [1.0, 0.0]])))
-    measure = measure_serfiq(Evidence(spread=math.nan), SigmoidMapping(0.6, 0.01))
-    assert measure.status is Status.ERROR and measure.raw is None and measure.scalar is None
-    assert measure_serfiq(Evidence(), SigmoidMapping(0.6, 0.01)).status is Status.NOT_SCORED
     with pytest.raises(ValueError, match="two"):
         sampled_spread(np.ones((1, 3)))
 
 
 def test_the_scalar_is_the_official_quality_in_percent():
     d = sampled_spread(np.arange(12).reshape(3, 4) + 1)
-    measure = measure_serfiq(Evidence(spread=d), SigmoidMapping(0.88, 1 / 130))
-    assert measure.scalar == pytest.approx(88.74806521, abs=1e-6)
+    raw = MEASURE.raw_of(Evidence({"spread": d}))
+    assert Sigmoid(0.88, 1 / 130).scalar(raw) == pytest.approx(88.74806521, abs=1e-6)
 
 
 def test_far_out_values_do_not_overflow():

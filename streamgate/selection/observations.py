@@ -12,14 +12,14 @@ from streamgate.frames import Candidate, Face, Frame
 
 
 @dataclass(slots=True, eq=False)
-class Glimpse:
+class Observation:
     """A track's face in one frame: a copied region, and (once two detections enclose it) a candidate."""
 
     frame: Frame
     """Time and index of the frame; its picture is the copied region."""
     candidate: Candidate | None = None
     promise: float = 0.0
-    glanced: bool = False
+    prescored: bool = False
     scored: bool = False
     """The networks have said all they were asked; its quality stands."""
     offered: bool = False
@@ -43,8 +43,8 @@ class Glimpse:
         return self.candidate is not None and self.candidate.gate.passed
 
 
-class Held:
-    """The glimpses of one track that have not been let go, in order of time.
+class ObservationBuffer:
+    """The observations of one track that have not been let go, in order of time.
 
     Frames between two detections get their faces, and with them their place here, by interpolation.
     """
@@ -56,35 +56,35 @@ class Held:
         self.frames_seen = 0
         self._lookback_s = lookback_s
         self._make = make
-        self._glimpses: deque[Glimpse] = deque()
-        self._pending: list[Glimpse] = []
+        self._observations: deque[Observation] = deque()
+        self._pending: list[Observation] = []
         self._detected: Candidate | None = None
         self._lost_pts = -np.inf
 
-    def __iter__(self) -> Iterator[Glimpse]:
-        return iter(self._glimpses)
+    def __iter__(self) -> Iterator[Observation]:
+        return iter(self._observations)
 
     def __len__(self) -> int:
-        return len(self._glimpses)
+        return len(self._observations)
 
     @property
-    def oldest(self) -> Glimpse:
+    def oldest(self) -> Observation:
         """There must be one."""
-        return self._glimpses[0]
+        return self._observations[0]
 
     @property
-    def newest(self) -> Glimpse:
+    def newest(self) -> Observation:
         """There must be one."""
-        return self._glimpses[-1]
+        return self._observations[-1]
 
     @property
     def nbytes(self) -> int:
         """Memory of the regions."""
-        return sum(glimpse.frame.picture.nbytes for glimpse in self._glimpses)
+        return sum(observation.frame.picture.nbytes for observation in self._observations)
 
     def between(self, frame: Frame) -> None:
         """A frame without detection, its picture a region of this face: it waits for the next detection."""
-        self._pending.append(Glimpse(frame))
+        self._pending.append(Observation(frame))
         while self._pending[0].pts_seconds < frame.pts_seconds - self._lookback_s:
             self._pending.pop(0)
 
@@ -95,14 +95,15 @@ class Held:
         """
         here = self._make(frame, face)
         made: list[Candidate] = []
-        for glimpse in self._pending if self._detected is not None else ():
+        for observation in self._pending if self._detected is not None else ():
             assert self._detected is not None
-            glimpse.candidate = self._make(glimpse.frame, interpolate(self._detected, here, glimpse.pts_seconds))
-            glimpse.candidate.interpolated = True
-            made.append(glimpse.candidate)
-            self._glimpses.append(glimpse)
+            face = interpolate(self._detected, here, observation.pts_seconds)
+            observation.candidate = self._make(observation.frame, face)
+            observation.candidate.interpolated = True
+            made.append(observation.candidate)
+            self._observations.append(observation)
         self._pending = []
-        self._glimpses.append(Glimpse(frame, here))
+        self._observations.append(Observation(frame, here))
         made.append(here)
         self._detected = here
         if self.frames_seen == 0:
@@ -116,21 +117,21 @@ class Held:
         self._pending = []
         self._detected = None
 
-    def neighbours(self, glimpse: Glimpse, reach: float) -> list[Glimpse]:
+    def neighbours(self, observation: Observation, reach: float) -> list[Observation]:
         """Those right before and after it, as far as they lie within `reach` seconds."""
-        place = next(i for i, one in enumerate(self._glimpses) if one is glimpse)
-        beside = [self._glimpses[i] for i in (place - 1, place + 1) if 0 <= i < len(self._glimpses)]
-        return [one for one in beside if abs(one.pts_seconds - glimpse.pts_seconds) <= reach]
+        place = next(i for i, one in enumerate(self._observations) if one is observation)
+        beside = [self._observations[i] for i in (place - 1, place + 1) if 0 <= i < len(self._observations)]
+        return [one for one in beside if abs(one.pts_seconds - observation.pts_seconds) <= reach]
 
-    def has_lost_neighbour(self, glimpse: Glimpse, reach: float) -> bool:
+    def has_lost_neighbour(self, observation: Observation, reach: float) -> bool:
         """Whether the one right before it, within `reach` seconds, has been let go."""
-        return glimpse is self.oldest and glimpse.pts_seconds - self._lost_pts <= reach
+        return observation is self.oldest and observation.pts_seconds - self._lost_pts <= reach
 
-    def let_go(self, before: float) -> list[Glimpse]:
+    def let_go(self, before: float) -> list[Observation]:
         """Forget those earlier than `before`; returns them."""
         gone = []
-        while self._glimpses and self._glimpses[0].pts_seconds < before:
-            gone.append(self._glimpses.popleft())
+        while self._observations and self._observations[0].pts_seconds < before:
+            gone.append(self._observations.popleft())
             self._lost_pts = gone[-1].pts_seconds
         return gone
 

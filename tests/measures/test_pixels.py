@@ -8,8 +8,13 @@ import pytest
 
 from media import astronaut
 from streamgate.frames import Evidence, Face
-from streamgate.quality.pixels import face_core, look_at, share_inside, sharpness_of
-from streamgate.quality.proxy import yaw_proxy
+from streamgate.measures import FaceView
+from streamgate.measures.edge import share_inside
+from streamgate.measures.exposure import MEASURE as EXPOSURE
+from streamgate.measures.faceview import face_core
+from streamgate.measures.sharpness import MEASURE as SHARPNESS
+from streamgate.measures.sharpness import sharpness_of
+from streamgate.measures.yaw import yaw_proxy
 from streamgate.sources import picture_of_rgb
 
 # The astronaut's eyes, nose and mouth corners in the 512 x 512 picture, by eye.
@@ -17,18 +22,19 @@ LANDMARKS = np.array([[205, 106], [243, 106], [226, 131], [210, 145], [242, 145]
 FACE = Face(np.array([185, 70, 265, 170], np.float32), LANDMARKS, 0.99)
 
 
-def evidence_of(rgb: np.ndarray, scale: float = 1.0) -> Evidence:
-    evidence = Evidence()
-    face = Face(FACE.box * scale, FACE.landmarks * scale, 0.99)
-    look_at(picture_of_rgb(rgb), face, evidence)
-    return evidence
+def view(rgb: np.ndarray, scale: float = 1.0) -> FaceView:
+    return FaceView(picture_of_rgb(rgb), Face(FACE.box * scale, FACE.landmarks * scale, 0.99))
+
+
+def sharpness(rgb: np.ndarray, scale: float = 1.0) -> float:
+    value = SHARPNESS.read(view(rgb, scale))
+    assert isinstance(value, float)
+    return value
 
 
 def test_blur_lowers_sharpness_step_by_step() -> None:
     image = astronaut()
-    values = [evidence_of(image).sharpness] + [
-        evidence_of(cv2.GaussianBlur(image, (0, 0), sigma)).sharpness for sigma in (0.8, 1.5, 3.0)
-    ]
+    values = [sharpness(image)] + [sharpness(cv2.GaussianBlur(image, (0, 0), sigma)) for sigma in (0.8, 1.5, 3.0)]
     assert values == sorted(values, reverse=True)
     assert values[-1] < values[0] / 10
 
@@ -37,7 +43,7 @@ def test_sharpness_is_taken_at_one_size() -> None:
     image = astronaut()
     large = cv2.resize(image, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
     larger = cv2.resize(image, None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)
-    assert evidence_of(larger, 8).sharpness == pytest.approx(evidence_of(large, 4).sharpness, rel=0.1)
+    assert sharpness(larger, 8) == pytest.approx(sharpness(large, 4), rel=0.1)
 
 
 def test_contrast_does_not_count_as_sharpness() -> None:
@@ -53,19 +59,12 @@ def test_an_even_area_has_no_sharpness_and_a_tiny_one_no_figure() -> None:
 
 def test_exposure_tells_dark_and_bright_from_good() -> None:
     image = astronaut().astype(np.float32)
-    good = evidence_of(image.astype(np.uint8))
-    dark = evidence_of((image * 0.15).astype(np.uint8))
-    bright = evidence_of(np.clip(image * 3 + 80, 0, 255).astype(np.uint8))
-    assert good.exposure > 0.8 > 0.4 > max(dark.exposure, bright.exposure)
-    assert dark.mean_luma < 60 < 200 < bright.mean_luma
-
-
-def test_a_face_outside_the_picture_is_an_error_not_an_exception() -> None:
-    evidence = Evidence()
-    away = Face(FACE.box + 900, FACE.landmarks + 900, 0.9)
-    look_at(picture_of_rgb(astronaut()), away, evidence)
-    assert evidence.inside == 0.0
-    assert {"sharpness", "exposure"} <= evidence.failed
+    good = EXPOSURE.read(view(image.astype(np.uint8)))
+    dark = EXPOSURE.read(view((image * 0.15).astype(np.uint8)))
+    bright = EXPOSURE.read(view(np.clip(image * 3 + 80, 0, 255).astype(np.uint8)))
+    assert good["exposure"] > 0.8 > 0.4 > max(dark["exposure"], bright["exposure"])
+    (limit,) = EXPOSURE.limits
+    assert [limit.choose(Evidence(dict(found))) for found in (dark, bright)] == ["dark", "bright"]
 
 
 @pytest.mark.parametrize(

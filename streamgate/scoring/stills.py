@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamgate.config import Config
 from streamgate.frames import Array, Candidate, Face, ScoredFace
 from streamgate.networks.alignment import ARCFACE_TEMPLATE, ffhq_matrix
-from streamgate.runtime.scoring import FaceScorer, enlarged
-from streamgate.selection.steps import Ask, Infer, Steps, no_floor, run_together
+from streamgate.networks.batcher import InferenceRequest
+from streamgate.scoring.faces import FaceScorer, enlarged
+from streamgate.scoring.steps import no_floor, run_together
 from streamgate.sources.picture import picture_of_rgb
 
 
-def score_picture(
-    image: Array, scorer: FaceScorer, infer: Infer, config: Config, *, full: bool
-) -> list[ScoredFace]:
+def score_picture(image: Array, scorer: FaceScorer, *, full: bool) -> list[ScoredFace]:
     """Detect and score every face of an RGB uint8 (H, W, 3) picture, largest first."""
     picture = picture_of_rgb(image)
-    long_side = min(max(image.shape[:2]), config.detection.max_long_side)
-    thumbnail = picture.thumbnail(long_side)
-    (found,) = infer([Ask("detector", thumbnail)])
-    strong = [face for face in found if face.score >= config.tracking.high_score]
+    config, infer = scorer.context.config.advanced, scorer.context.infer
+    thumbnail = picture.thumbnail(min(max(image.shape[:2]), config.max_long_side))
+    (found,) = infer([InferenceRequest("detector", thumbnail)])
+    strong = [face for face in found if face.score >= config.high_score]
     faces = enlarged(strong, thumbnail, picture)
     faces.sort(key=lambda face: -float((face.box[2] - face.box[0]) * (face.box[3] - face.box[1])))
     candidates = [Candidate(0, 0.0, face) for face in faces]
@@ -28,8 +26,8 @@ def score_picture(
     return [_scored(one, scorer.crop(one, picture)) for one in candidates]
 
 
-def score_aligned(image: Array, aligned: str, scorer: FaceScorer, into: list[ScoredFace]) -> Steps:
-    """Score a ready crop as the face it is taken to hold, without detecting.
+def score_aligned(image: Array, aligned: str, scorer: FaceScorer) -> ScoredFace:
+    """Score a ready crop ("arcface" or "ffhq") as the face it is taken to hold, without detecting.
 
     Landmarks are where the alignment puts them. An ArcFace crop has no pixels for IFQA, pose or the picture's
     edge; an FFHQ crop gives the ArcFace one as well. Size would be that of the crop, not of the source.
@@ -44,8 +42,8 @@ def score_aligned(image: Array, aligned: str, scorer: FaceScorer, into: list[Sco
         landmarks = ARCFACE_TEMPLATE @ matrix[:, :2].T + matrix[:, 2]
     face = Face(_box_around(landmarks), landmarks.astype(np.float32), 1.0)
     candidate = Candidate(0, 0.0, face)
-    yield from scorer.score_ready(candidate, picture, ffhq=aligned == "ffhq")
-    into.append(_scored(candidate, None))
+    run_together([scorer.score_ready(candidate, picture, ffhq=aligned == "ffhq")], scorer.context.infer)
+    return _scored(candidate, None)
 
 
 def _box_around(landmarks: Array) -> Array:

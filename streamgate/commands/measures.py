@@ -1,0 +1,75 @@
+"""`streamgate measures`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from streamgate.commands.help import Command
+from streamgate.commands.options import preset_option, set_option
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from streamgate.config import Config
+
+
+@click.command(
+    cls=Command,
+    epilog="""
+    streamgate measures
+    streamgate measures --preset live --toml > mine.toml
+    """,
+)
+@click.option("--toml", "as_toml", is_flag=True, help="Print the tables as TOML, to copy into a preset.")
+@preset_option
+@set_option
+def measures(as_toml: bool, preset: str, settings: tuple[str, ...]) -> int:
+    """List what is measured of a face: what each measure is for, its limits and weight.
+
+    `use`, `min`, `max` and `weight` of a measure are set with --set measures.NAME.KEY=VALUE.
+    """
+    from rich.console import Console
+
+    from streamgate.config import load_config
+
+    config = load_config(preset, settings)
+    if as_toml:
+        click.echo(_toml(config))
+        return 0
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=160)
+    console.print(_table(config))
+    return 0
+
+
+def _table(config: Config) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from streamgate.measures import known_measures
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("measure", "weight", "limit", "rejected as"):
+        table.add_column(name, justify="right" if name == "weight" else "left", no_wrap=True)
+    table.add_column("purpose")
+    for spec in known_measures():
+        values = config.measures[spec.name]
+        weight = f"{values.weight:g}" if values.use else "not used"
+        limits = "\n".join(f"{limit.key} {values.limit(limit.key):g}" for limit in spec.limits)
+        reasons = "\n".join(", ".join(limit.reasons) for limit in spec.limits)
+        table.add_row(spec.name, weight, limits, reasons, escape(spec.purpose))
+    return table
+
+
+def _toml(config: Config) -> str:
+    from streamgate.measures import known_measures
+
+    tables = []
+    for spec in known_measures():
+        values = config.measures[spec.name].model_dump()
+        text = {key: str(value).lower() if isinstance(value, bool) else value for key, value in values.items()}
+        tables.append("\n".join([f"[measures.{spec.name}]", *(f"{key} = {value}" for key, value in text.items())]))
+    return "\n\n".join(tables)

@@ -1,0 +1,25 @@
+"""ifqa: does it look like a clean, real face? (DESIGN 4.2)"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamgate.measures.spec import Limit, MeasureSpec
+
+
+def _read(output: Any) -> float:
+    return float(output.score)
+
+
+MEASURE = MeasureSpec(
+    name="ifqa",
+    label="IFQA",
+    hint="how much it looks like a clean photograph",
+    purpose="Does it look like a clean photograph of a real face? The mean of a discriminator's map of realness.",
+    source="ifqa",
+    output="score",
+    read=_read,
+    limits=(Limit("min", 13.0, {"ifqa_low": "not clean"}),),
+    weight=2.0,
+    order=20,
+)

@@ -1,0 +1,27 @@
+"""occlusion: is something in front of the face?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamgate.measures.spec import Limit, MeasureSpec
+
+
+def _read(output: Any) -> float | None:
+    return None if output.visible is None else float(output.visible)
+
+
+MEASURE = MeasureSpec(
+    name="occlusion",
+    label="Uncovered",
+    hint="share that nothing covers",
+    purpose="Is something in front of the face (a mask, a hand, a microphone)? Its visible share.",
+    source="recognizer",
+    output="visible",
+    read=_read,
+    evidence=("visible",),
+    unit="share",
+    limits=(Limit("min", 50.0, {"occluded": "covered"}),),
+    frontal=True,
+    order=100,
+)

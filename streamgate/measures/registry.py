@@ -1,0 +1,74 @@
+"""Which measures there are: every module of this package with a `MEASURE`, and those of other packages."""
+
+from __future__ import annotations
+
+import math
+import pkgutil
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import cache, wraps
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from streamgate.measures.spec import MeasureSpec
+
+GROUP = "streamgate.measures"
+"""Entry point group; each of its entries names a `MeasureSpec`."""
+
+
+@cache
+def known_measures() -> tuple[MeasureSpec, ...]:
+    """Built in and installed, in the order of records and pages.
+
+    A measure of another package does nothing until a configuration says `use = true` for it: installing a package
+    changes no results. One that cannot be loaded is left out with a warning.
+    """
+    found = {spec.name: spec for spec in built_in_measures()}
+    for entry in entry_points(group=GROUP):
+        try:
+            spec = _installed(entry)
+            if spec.name in found:
+                raise ValueError(f"there is a measure {spec.name} already")
+        except Exception as error:  # whatever a foreign module does when it is imported
+            what = f"measure {entry.name} ({entry.value}) cannot be loaded and is left out"
+            warnings.warn(f"{what}: {type(error).__name__}: {error}", stacklevel=2)
+        else:
+            found[spec.name] = spec
+    return _in_order(found.values())
+
+
+@cache
+def built_in_measures() -> tuple[MeasureSpec, ...]:
+    """Those that come with streamgate; every record lists them all."""
+    package = import_module(__name__.rpartition(".")[0])
+    modules = [import_module(f"{package.__name__}.{item.name}") for item in pkgutil.iter_modules(package.__path__)]
+    return _in_order(module.MEASURE for module in modules if hasattr(module, "MEASURE"))
+
+
+def _in_order(specs: Iterable[MeasureSpec]) -> tuple[MeasureSpec, ...]:
+    return tuple(sorted(specs, key=lambda spec: (spec.order, spec.name)))
+
+
+def _installed(entry: EntryPoint) -> MeasureSpec:
+    spec = entry.load()
+    if not isinstance(spec, MeasureSpec):
+        raise TypeError(f"it is a {type(spec).__name__}, not a MeasureSpec")
+    return replace(spec, use=False, read=_guarded(spec.name, spec.read), raw=_guarded(spec.name, spec.raw))
+
+
+def _guarded(name: str, function: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+    """What a foreign function raises makes the measure an error for that face, not the run."""
+    if function is None:
+        return None
+
+    @wraps(function)
+    def guarded(what: Any) -> Any:
+        try:
+            return function(what)
+        except Exception as error:
+            warnings.warn(f"measure {name} failed on a face ({type(error).__name__}: {error})", stacklevel=2)
+            return math.nan
+
+    return guarded

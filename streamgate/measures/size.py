@@ -1,0 +1,44 @@
+"""size: enough pixels on the face."""
+
+from __future__ import annotations
+
+from streamgate.frames import Array, Face
+from streamgate.measures.faceview import FaceView
+from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
+
+
+def shorter_side(box: Array) -> float:
+    """What a face's smallest size is a limit of: the shorter side of its box [x1, y1, x2, y2], in pixels."""
+    return float(min(box[2] - box[0], box[3] - box[1]))
+
+
+def smallest_px(limit: float, width: int, height: int) -> float:
+    """The limit in pixels for an upright frame of `width` x `height`: below 1 it is a share of its shorter side."""
+    return limit * min(width, height) if limit < 1 else limit
+
+
+def _side(face: Face) -> float:
+    return shorter_side(face.box)
+
+
+def _read(view: FaceView) -> float:
+    return view.face.inter_eye
+
+
+MEASURE = MeasureSpec(
+    name="size",
+    label="Size",
+    hint="distance between the eyes in the picture",
+    purpose="Does the face have enough pixels? Distance between the eyes; the limit is of the shorter side of its box, "
+    "below 1 as a share of the frame's shorter side, else in pixels.",
+    read=_read,
+    evidence=("inter_eye",),
+    unit="pixels",
+    mapping=Sigmoid(70.0, 20.0),
+    limits=(
+        Limit("min", 0.1, {"small": "small"}, of=_side, at=smallest_px, bounds=(0.0, 10000.0), positive=True),
+    ),
+    weight=0.5,
+    of_source=True,
+    order=60,
+)

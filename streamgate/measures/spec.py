@@ -1,0 +1,129 @@
+"""What a measure is: one `MeasureSpec`, and the parts it is made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from streamgate.frames import Evidence, Face
+
+Direction = Literal["higher", "lower", "near zero"]
+"""Which raw values are good."""
+Unit = Literal["", "degrees", "pixels", "share"]
+"""How a raw value is shown: three decimals, +3.2°, 71 px, 93 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sigmoid:
+    """scalar = 100 / (1 + exp(-(raw - x0) / w)), DESIGN 4; with a negative `w` it falls as raw grows."""
+
+    x0: float
+    w: float
+
+    def scalar(self, raw: float) -> float:
+        """0..100; far out values saturate instead of overflowing."""
+        return 100.0 / (1.0 + math.exp(min(700.0, max(-700.0, -(raw - self.x0) / self.w))))
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit of the gate.
+
+    Attributes:
+        key: "min" or "max": its name in the measure's table of the configuration, and its sense.
+        value: its default.
+        reasons: why a face beyond it is rejected, name -> words; records list reasons in the order of the measures.
+        of: what is compared: the measure's "scalar", its "raw" (without its sign where values near zero are good), or
+            a function of the face.
+        bounds: what a user may set, both included.
+        positive: a limit of 0 makes no sense.
+        choose: which of several reasons it is.
+        span: how far beyond a "max" the worst there can be lies; near misses are ordered by that.
+        at: the limit in a frame of some width and height in pixels, where it depends on them.
+    """
+
+    key: Literal["min", "max"]
+    value: float
+    reasons: Mapping[str, str]
+    of: Literal["scalar", "raw"] | Callable[[Face], float] = "scalar"
+    bounds: tuple[float, float] = (0.0, 100.0)
+    positive: bool = False
+    choose: Callable[[Evidence], str] | None = None
+    span: float = 100.0
+    at: Callable[[float, int, int], float] | None = None
+
+    def excess(self, value: float, limit: float) -> float | None:
+        """How far `value` lies beyond `limit` as a share of what there is, 0..1; None when it is within."""
+        if self.key == "min":
+            return None if value >= limit else 1.0 - value / limit if limit > 0 else 1.0
+        return None if value <= limit else min(1.0, (value - limit) / self.span)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureSpec:
+    """One measure: what it needs, how it is computed, what the gate and the fusion make of it, and its words.
+
+    A figure's way: `read` takes figures from the pixels or from a network's output and puts them into the face's
+    `Evidence.values`, where records keep them; `raw` makes the raw value of the evidence; the mapping makes the scalar.
+
+    Attributes:
+        name: in records, configuration and columns: lower case, an identifier.
+        label, hint: its name on page and report, and what it says in a few words.
+        purpose: what it is for, one sentence; `streamgate measures` prints it.
+        source: where its evidence comes from: "pixels", or the role of the network ("recognizer", "pose", "ifqa").
+        read: for "pixels" a function of a `FaceView`, else of the role's output for one face. It gives the value of
+            `evidence[0]`, values by name where there are several, or None where there is nothing to measure. A value
+            that is not finite makes the measure an error, and so does None of pixels.
+        evidence: names of those values; the measure's own name unless given.
+        output: of a network, the output that its graph must have.
+        raw: the raw value, None where the evidence for it is missing; by default the value of `evidence[0]`.
+        unit, better: of the raw value.
+        mapping: to the scalar. A `Sigmoid` gives defaults that users may set; a function is fixed; None: the weights'
+            card has it, and without one the measure is `uncalibrated`.
+        version: raised with any change of what a raw value or a fixed mapping means: qualities before and after do not
+            compare, and `calibration_id` says so.
+        limits: of the gate.
+        weight: in the weighted geometric mean `quality`.
+        use: whether it belongs to a run's set where the configuration does not say.
+        frontal: it learned on frontal faces: with `--poses all` its reasons do not count on turned heads.
+        guess: the raw value guessed of the face's landmarks alone, for choosing which faces to score.
+        of_source: speaks of the source's picture, so a ready-made crop does not tell it.
+        order: place among the measures in records and on pages; measures of one place are sorted by name.
+    """
+
+    name: str
+    label: str
+    hint: str
+    purpose: str
+    source: str = "pixels"
+    read: Callable[[Any], float | Mapping[str, float] | None] | None = None
+    evidence: tuple[str, ...] = ()
+    output: str = ""
+    raw: Callable[[Evidence], float | None] | None = None
+    unit: Unit = ""
+    better: Direction = "higher"
+    mapping: Sigmoid | Callable[[float], float] | None = None
+    version: int = 1
+    limits: tuple[Limit, ...] = ()
+    weight: float = 1.0
+    use: bool = True
+    frontal: bool = False
+    guess: Callable[[Face], float] | None = None
+    of_source: bool = False
+    order: int = 1000
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier() or self.name != self.name.lower():
+            raise ValueError(f"a measure's name must be an identifier in lower case, got {self.name!r}")
+        if self.read is not None and not self.evidence:
+            object.__setattr__(self, "evidence", (self.name,))
+        if self.read is None and self.raw is None:
+            raise ValueError(f"measure {self.name}: give `read`, `raw` or both")
+        if self.source != "pixels" and not self.output:
+            raise ValueError(f"measure {self.name}: name the `output` that the graph of {self.source} must have")
+
+    def raw_of(self, evidence: Evidence) -> float | None:
+        """The raw value, None where its evidence is missing."""
+        return evidence.values.get(self.evidence[0]) if self.raw is None else self.raw(evidence)

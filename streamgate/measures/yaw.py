@@ -1,0 +1,55 @@
+"""yaw: is the head turned to a side?"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from streamgate.frames import Evidence, Face
+from streamgate.measures.spec import Limit, MeasureSpec
+
+
+def squared_cosine(degrees: float) -> float:
+    """100 * max(0, cos)^2 of the angle (DESIGN 4.3)."""
+    return 100.0 * max(0.0, math.cos(math.radians(degrees))) ** 2
+
+
+def yaw_proxy(face: Face) -> float:
+    """Head yaw guessed from five landmarks, degrees, > 0 when the nose moves to larger x.
+
+    The nose tip stands about 0.55 eye distances in front of the plane of the eyes; seen along the face's own
+    horizontal axis it moves by 0.55 tan(yaw) of the (foreshortened) eye distance.
+    """
+    eyes = face.landmarks[1] - face.landmarks[0]
+    distance = float(np.hypot(*eyes))
+    if distance < 1e-3:
+        return 90.0
+    axis = eyes / distance
+    centre = (face.landmarks[:2].mean(axis=0) + face.landmarks[3:].mean(axis=0)) / 2
+    offset = float(np.dot(face.landmarks[2] - centre, axis)) / distance
+    return math.degrees(math.atan(offset / 0.55))
+
+
+def _raw(evidence: Evidence) -> float | None:
+    """Degrees, > 0 when the nose moves to larger x."""
+    return evidence.pose.yaw if evidence.pose else None
+
+
+MEASURE = MeasureSpec(
+    name="yaw",
+    label="Yaw",
+    hint="turned to a side",
+    purpose="Is the head turned to a side?",
+    source="pose",
+    output="pose",
+    raw=_raw,
+    unit="degrees",
+    better="near zero",
+    mapping=squared_cosine,
+    limits=(
+        Limit("max", 25.0, {"yaw": "turned aside"}, of="raw", bounds=(0.0, 90.0), positive=True, span=90.0),
+    ),
+    guess=yaw_proxy,
+    order=30,
+)

@@ -1,0 +1,5 @@
+"""From a face in a picture to evidence, measures, gate and quality.
+
+`ScoringContext` is what a run or stream scores with, `FaceScorer` does it, `Judge` draws the conclusions; `steps` lets
+many faces share the networks. Knows faces and candidates, and nothing of how tracks are searched.
+"""

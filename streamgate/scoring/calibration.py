@@ -1,0 +1,160 @@
+"""From raw figures to scalars 0..100, and the id under which qualities compare."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamgate.config import Config
+from streamgate.errors import WeightsError
+from streamgate.frames import Array, Status
+from streamgate.measures import MeasureSpec, Sigmoid, known_measures
+from streamgate.measures.serfiq import sample_embeddings, sampled_spread
+from streamgate.networks import Networks
+from streamgate.weights import LogisticCalibration, SerfiqCalibration
+
+_GRANTED = "squared_cosine"
+"""The fixed mapping that ids have taken for granted from the first; like version 1 of a measure it is not in them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How this run turns evidence into scalars.
+
+    Attributes:
+        mappings: measure -> mapping, for the measures whose mapping is not fixed by their spec.
+        absent: measure -> why it cannot be had in this run (NO_WEIGHTS or UNCALIBRATED).
+        learned_ids: calibration ids of the learned measures' cards.
+    """
+
+    mappings: Mapping[str, Sigmoid]
+    absent: Mapping[str, Status] = field(default_factory=dict)
+    learned_ids: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of_networks(cls, networks: Networks, config: Config) -> Calibration:
+        """Mappings from the configuration and from the cards of the weights at hand.
+
+        Measures whose network is not there or lacks the output, or whose weights have no calibration, are absent with
+        that status.
+        """
+        absent: dict[str, Status] = {}
+        mappings: dict[str, Sigmoid] = {}
+        learned: dict[str, str] = {}
+        for spec in recorded_measures(config):
+            if spec.source != "pixels" and spec.output not in networks.outputs(spec.source):
+                absent[spec.name] = Status.NO_WEIGHTS
+            elif spec.mapping is None:
+                card = networks.calibration(spec.source, spec.name)
+                if card is None:
+                    absent[spec.name] = Status.UNCALIBRATED
+                else:
+                    mappings[spec.name] = _mapping_of(card)
+                    learned[spec.name] = card.calibration_id
+        return cls(mappings, absent, learned).under(config)
+
+    @classmethod
+    def of_summary(cls, summary: Mapping[str, Any]) -> Calibration:
+        """What `summary` gave. Raises KeyError, TypeError or ValueError for what is none."""
+        return cls(
+            {name: Sigmoid(float(x0), float(w)) for name, (x0, w) in summary["mappings"].items()},
+            {name: Status(status) for name, status in summary["absent"].items()},
+            dict(summary["learned"]),
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """All of it as JSON takes it."""
+        return {
+            "mappings": {name: [mapping.x0, mapping.w] for name, mapping in sorted(self.mappings.items())},
+            "absent": {name: str(status) for name, status in sorted(self.absent.items())},
+            "learned": dict(sorted(self.learned_ids.items())),
+        }
+
+    def missing(self, config: Config) -> dict[str, str]:
+        """Measures in use that cannot be had, with the status that says why."""
+        return {name: str(self.absent[name]) for name in config.measures.used if name in self.absent}
+
+    def under(self, config: Config) -> Calibration:
+        """The same with the mappings that a configuration gives."""
+        given = {name: config.measures[name].mapping for name in config.measures.recorded}
+        chosen = {name: mapping for name, mapping in given.items() if mapping is not None}
+        return Calibration({**self.mappings, **chosen}, self.absent, self.learned_ids)
+
+    def scale_of(self, spec: MeasureSpec) -> Callable[[float], float]:
+        """From the raw value of a measure that is not absent to its scalar."""
+        if spec.name not in self.mappings:
+            assert callable(spec.mapping)
+            return spec.mapping
+        mapping = self.mappings[spec.name]
+        if spec.better == "higher":
+            return mapping.scalar
+        falling = Sigmoid(-mapping.x0, mapping.w)
+        if spec.better == "lower":
+            return lambda raw: falling.scalar(-raw)
+        return lambda raw: falling.scalar(-abs(raw))
+
+
+def recorded_measures(config: Config) -> list[MeasureSpec]:
+    """The measures that records list, in their order."""
+    return [spec for spec in known_measures() if spec.name in config.measures.recorded]
+
+
+def measure_set(config: Config, calibration: Calibration) -> tuple[str, ...]:
+    """The run's measures: those in use that have weights and calibration, in the order of records."""
+    return tuple(name for name in config.measures.used if name not in calibration.absent)
+
+
+def calibration_id(config: Config, calibration: Calibration) -> str:
+    """A short name of all that decides what a quality means: the set, its mappings, versions and weights.
+
+    Qualities are comparable only between records with the same id.
+    """
+    names = measure_set(config, calibration)
+    specs = [spec for spec in known_measures() if spec.name in names]
+    meaning: dict[str, Any] = {
+        "set": names,
+        "fusion": {name: config.measures[name].weight for name in names},
+        "mappings": {
+            name: (mapping.x0, mapping.w) for name, mapping in calibration.mappings.items() if name in names
+        },
+        "learned": {name: text for name, text in calibration.learned_ids.items() if name in names},
+        "serfiq": config.serfiq.model_dump() if config.serfiq.method == "sampled" else "closed",
+    }
+    fixed = {spec.name: _name_of(spec.mapping) for spec in specs if callable(spec.mapping)}
+    changed = {
+        "fixed": {name: mapping for name, mapping in fixed.items() if mapping != _GRANTED},
+        "versions": {spec.name: spec.version for spec in specs if spec.version != 1},
+    }
+    meaning |= {key: value for key, value in changed.items() if value}
+    return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _mapping_of(card: SerfiqCalibration | LogisticCalibration) -> Sigmoid:
+    return Sigmoid(card.r, 1.0 / card.alpha) if isinstance(card, SerfiqCalibration) else Sigmoid(card.x0, card.w)
+
+
+def _name_of(function: Callable[[float], float]) -> str:
+    return str(getattr(function, "__name__", repr(function)))
+
+
+def sampled_head(networks: Networks, config: Config) -> Callable[[Array], float] | None:
+    """A function features (K,) -> d by sampling, when the configuration asks for that form; else None.
+
+    Raises WeightsError when the weights do not bring their last layer.
+    """
+    if config.serfiq.method != "sampled":
+        return None
+    card = networks.calibration("recognizer", "serfiq")
+    if not isinstance(card, SerfiqCalibration):
+        raise WeightsError("serfiq.method=sampled needs a recognizer with a drop rate; this one has none")
+    layer = networks.recognizer.last_affine()
+    samples, seed = config.serfiq.samples, config.serfiq.seed
+
+    def head(features: Array) -> float:
+        drawn = sample_embeddings(layer.weight, features, layer.bias, card.drop_rate, samples, seed)
+        return sampled_spread(drawn)
+
+    return head

@@ -1,0 +1,48 @@
+"""What a run or a stream scores its faces with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from streamgate.config import Config
+from streamgate.frames import Array
+from streamgate.networks import Networks
+from streamgate.scoring.calibration import Calibration, sampled_head
+from streamgate.scoring.judge import Judge
+from streamgate.scoring.pictures import PictureStore
+from streamgate.scoring.steps import Infer
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringContext:
+    """Shared by all tracks and threads of a run, or of one stream of a service.
+
+    Attributes:
+        judge: draws the conclusions.
+        infer: runs networks.
+        aligned_pose: the pose role takes the recognizer's crop.
+        shared_pose: a run of the recognizer gives the pose.
+        sampled_head: features (K,) -> SER-FIQ's d by sampling; None where the graph's closed form counts.
+        pictures: holds the kept pictures of all tracks.
+    """
+
+    config: Config
+    judge: Judge
+    infer: Infer
+    aligned_pose: bool = False
+    shared_pose: bool = False
+    sampled_head: Callable[[Array], float] | None = None
+    pictures: PictureStore = field(default_factory=PictureStore)
+
+    @classmethod
+    def over(cls, networks: Networks, config: Config, infer: Infer) -> ScoringContext:
+        """For a configuration and the networks there are. Raises WeightsError where it asks for what they lack."""
+        return cls(
+            config,
+            Judge(config, Calibration.of_networks(networks, config)),
+            infer,
+            networks.pose.aligned,
+            networks.shared_pose,
+            sampled_head(networks, config),
+        )

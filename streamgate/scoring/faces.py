@@ -1,0 +1,239 @@
+"""Scoring a face in a picture, by way of the networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from streamgate.config import OutputConfig
+from streamgate.frames import Array, Candidate, Evidence, Face, Picture, Pose
+from streamgate.measures import FaceView, MeasureSpec
+from streamgate.networks.alignment import arcface_matrix, box_matrix, ffhq_matrix, ffhq_side
+from streamgate.networks.batcher import InferenceRequest
+from streamgate.networks.ifqa import CROP_SIDE as IFQA_SIDE
+from streamgate.networks.pose import CROP_SIDE as POSE_SIDE
+from streamgate.networks.pose import crop_box, upright
+from streamgate.networks.recognizer import CROP_SIDE as ALIGNED_SIDE
+from streamgate.scoring.calibration import recorded_measures
+from streamgate.scoring.context import ScoringContext
+from streamgate.scoring.fingerprint import HASH_SIDE, hash_matrix, perceptual_hash
+from streamgate.scoring.steps import Floor, Steps
+from streamgate.tracking.overlap import iou
+
+THUMBNAIL_SIDE = 128
+"""Side of the small pictures of near misses."""
+REFINE_SIDE = 160
+"""Side of the region on which landmarks are refined, pixels; a face fills a little over half of it."""
+REFINE_GROWTH = 0.4
+REFINE_SCORE = 0.5
+REFINE_IOU = 0.3
+
+
+class FaceScorer:
+    """Scores faces; one serves all tracks and threads of a run, since it holds nothing but its context."""
+
+    def __init__(self, context: ScoringContext) -> None:
+        self.context = context
+        self._judge = context.judge
+        self._by_source: dict[str, list[MeasureSpec]] = {}
+        for spec in recorded_measures(context.config):
+            self._by_source.setdefault(spec.source, []).append(spec)
+
+    def prescore(self, candidate: Candidate, picture: Picture) -> float:
+        """Cheap evidence; returns the quality at best with the head's turn guessed, 0 where the gate rejects it."""
+        self._look(candidate, picture)
+        self._conclude(candidate, picture)
+        guessed = self._judge.guessed(candidate.face, candidate.measures)
+        candidate.bound = self._judge.bound(guessed)
+        return 0.0 if candidate.gate.reasons else self._judge.bound(guessed, candidate.ceilings)
+
+    def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
+        """Refine, look, turn, recognise, rank: expensive steps come last and only when the cheap ones let through.
+
+        Without `full` it stops when the gate fails or when quality cannot exceed `floor` of it any more.
+        """
+        if self.context.config.advanced.refine and not candidate.refined:
+            found = yield from self.refine(picture, candidate.face)
+            if found is None and candidate.interpolated:
+                # Landmarks guessed between two detections, and no face to see there: nothing to score.
+                return
+            if found is not None:
+                candidate.face = found
+                candidate.refined = True
+                candidate.evidence = Evidence()
+        self._look(candidate, picture)
+        if self._hopeless(candidate, picture, floor, full):
+            return
+        if candidate.evidence.pose is None and not self.context.shared_pose:
+            yield from self._run_pose(candidate, picture)
+            if self._hopeless(candidate, picture, floor, full):
+                return
+        if candidate.evidence.embedding is None:
+            yield from self._run_recognizer(candidate, picture)
+        if self._hopeless(candidate, picture, floor, full):
+            return
+        if "ifqa" in self._judge.names:
+            yield from self._run_ifqa(candidate, picture)
+            self._conclude(candidate, picture)
+
+    def refine(self, picture: Picture, face: Face) -> Generator[list[InferenceRequest], list[Any], Face | None]:
+        """Find the face again on its enlarged (or reduced) region; returns it, or None when it is not there."""
+        centre = (face.box[:2] + face.box[2:]) / 2
+        side = (1 + REFINE_GROWTH) * float(max(face.box[2] - face.box[0], face.box[3] - face.box[1], 1.0))
+        scale = REFINE_SIDE / side
+        corner = centre - side / 2
+        matrix = np.array([[scale, 0, -corner[0] * scale], [0, scale, -corner[1] * scale]])
+        (faces,) = yield [InferenceRequest("detector", picture.warp(matrix, REFINE_SIDE))]
+        faces = [one for one in faces if one.score >= REFINE_SCORE]
+        if not faces:
+            return None
+        back = [
+            Face(
+                (one.box / scale + np.tile(corner, 2)).astype(np.float32),
+                (one.landmarks / scale + corner).astype(np.float32),
+                one.score,
+            )
+            for one in faces
+        ]
+        overlaps = iou(face.box[None], np.stack([one.box for one in back]))[0]
+        best = int(np.argmax(overlaps))
+        return back[best] if overlaps[best] >= REFINE_IOU else None
+
+    def crop(self, candidate: Candidate, picture: Picture) -> Array:
+        """The FFHQ-aligned picture to be kept, RGB uint8; its side is `output.size`, less for a small face
+        when `output.upscale` is off.
+
+        Notes the ArcFace crop with the candidate where that is to be kept too.
+        """
+        output = self.context.config.output
+        landmarks, side = candidate.face.landmarks, crop_side(candidate.face, output)
+        if "arcface" in output.crops:
+            candidate.arcface = picture.warp(arcface_matrix(landmarks, ALIGNED_SIDE), ALIGNED_SIDE, fine=True)
+        return self.context.pictures.keep(picture.warp(ffhq_matrix(landmarks, side), side, fine=True))
+
+    def thumbnail(self, candidate: Candidate, picture: Picture) -> Array | None:
+        """The square of `crop`, RGB uint8 (128, 128, 3); None where the landmarks coincide."""
+        try:
+            matrix = ffhq_matrix(candidate.face.landmarks, THUMBNAIL_SIDE)
+        except ValueError:
+            return None
+        return picture.warp(matrix, THUMBNAIL_SIDE)
+
+    def fingerprint(self, candidate: Candidate, picture: Picture) -> int | None:
+        """The perceptual hash of the face; None where its landmarks define no square."""
+        try:
+            matrix = hash_matrix(candidate.face.landmarks)
+        except ValueError:
+            return None
+        return perceptual_hash(picture.warp(matrix, HASH_SIDE))
+
+    def score_ready(self, candidate: Candidate, picture: Picture, *, ffhq: bool) -> Steps:
+        """Score a ready crop by what its pixels hold: the recognizer always, IFQA on an FFHQ crop, pose where the
+        crop shows what its network looks at.
+
+        What speaks of the source's picture, which is not at hand, stays `not_scored`, and so does the quality.
+        """
+        self._look(candidate, picture, ready=True)
+        if not self.context.shared_pose and (ffhq or self.context.aligned_pose):
+            yield from self._run_pose(candidate, picture)
+        yield from self._run_recognizer(candidate, picture)
+        if ffhq and "ifqa" in self._judge.names:
+            yield from self._run_ifqa(candidate, picture)
+        self._conclude(candidate, picture)
+
+    def _hopeless(self, candidate: Candidate, picture: Picture, floor: Floor, full: bool) -> bool:
+        self._conclude(candidate, picture)
+        if full:
+            return False
+        bound = self._judge.bound(candidate.measures, candidate.ceilings)
+        return bool(candidate.gate.reasons) or bound <= floor(candidate)
+
+    def _conclude(self, candidate: Candidate, picture: Picture) -> None:
+        self._judge.conclude(candidate, picture.width, picture.height)
+
+    def _look(self, candidate: Candidate, picture: Picture, *, ready: bool = False) -> None:
+        """Evidence that needs no network; of a ready-made crop only what does not speak of the source."""
+        view = FaceView(picture, candidate.face)
+        for spec in self._by_source.get("pixels", ()):
+            if spec.read is not None and not (ready and spec.of_source):
+                note(spec, spec.read(view), candidate.evidence, needed=True)
+
+    def _read(self, role: str, output: Any, evidence: Evidence) -> None:
+        """Evidence that a network's output for one face holds."""
+        for spec in self._by_source.get(role, ()):
+            if spec.read is not None:
+                note(spec, spec.read(output), evidence)
+
+    def _run_pose(self, candidate: Candidate, picture: Picture) -> Steps:
+        if self.context.aligned_pose:
+            matrix = arcface_matrix(candidate.face.landmarks, ALIGNED_SIDE)
+            (angles,) = yield [InferenceRequest("pose", picture.warp(matrix, ALIGNED_SIDE))]
+            angles = upright(angles, matrix)
+        else:
+            matrix = box_matrix(crop_box(candidate.face.box), POSE_SIDE)
+            (angles,) = yield [InferenceRequest("pose", picture.warp(matrix, POSE_SIDE))]
+        self._note_pose(candidate, angles)
+
+    def _note_pose(self, candidate: Candidate, angles: Array) -> None:
+        if np.isfinite(angles).all():
+            candidate.evidence.pose = Pose(*(float(angle) for angle in angles))
+        else:
+            candidate.evidence.failed.update(spec.name for spec in self._by_source.get("pose", ()))
+
+    def _run_recognizer(self, candidate: Candidate, picture: Picture) -> Steps:
+        matrix = arcface_matrix(candidate.face.landmarks, ALIGNED_SIDE)
+        (output,) = yield [InferenceRequest("recognizer", picture.warp(matrix, ALIGNED_SIDE))]
+        candidate.evidence.embedding = output.embedding
+        if self.context.shared_pose:
+            self._note_pose(candidate, upright(output.pose, matrix))
+        if self.context.sampled_head is not None:
+            output = replace(output, spread=self.context.sampled_head(output.features))
+        self._read("recognizer", output, candidate.evidence)
+
+    def _run_ifqa(self, candidate: Candidate, picture: Picture) -> Steps:
+        crop = picture.warp(ffhq_matrix(candidate.face.landmarks, IFQA_SIDE), IFQA_SIDE)
+        (output,) = yield [InferenceRequest("ifqa", crop)]
+        self._read("ifqa", output, candidate.evidence)
+        candidate.evidence.ifqa_map = output.map
+
+
+def note(
+    spec: MeasureSpec, read: float | Mapping[str, float] | None, evidence: Evidence, *, needed: bool = False
+) -> None:
+    """Put what a measure's `read` gave into the evidence; `needed`: to read nothing is a failure."""
+    if read is None:
+        if needed:
+            evidence.failed.add(spec.name)
+        return
+    values = read if isinstance(read, Mapping) else {spec.evidence[0]: float(read)}
+    if all(map(math.isfinite, values.values())):
+        evidence.values.update(values)
+    else:
+        evidence.failed.add(spec.name)
+
+
+def crop_side(face: Face, output: OutputConfig) -> int:
+    """Side of the kept picture in pixels."""
+    return output.size if output.upscale else max(64, min(output.size, round(ffhq_side(face.landmarks))))
+
+
+def enlargement(face: Face, output: OutputConfig) -> float:
+    """How many times larger the kept picture is than the face's square in the source, at least 1.0."""
+    return max(1.0, crop_side(face, output) / max(ffhq_side(face.landmarks), 1.0))
+
+
+def enlarged(faces: Sequence[Face], thumbnail: Array, picture: Picture) -> list[Face]:
+    """Faces found on a picture's thumbnail, in the picture's own pixels; pixel centres are whole numbers."""
+    ratio = np.array([picture.width / thumbnail.shape[1], picture.height / thumbnail.shape[0]])
+    return [
+        Face(
+            ((face.box + 0.5) * np.tile(ratio, 2) - 0.5).astype(np.float32),
+            ((face.landmarks + 0.5) * ratio - 0.5).astype(np.float32),
+            face.score,
+        )
+        for face in faces
+    ]

@@ -1,0 +1,132 @@
+"""The conclusions about a face: measures, gate and quality. FIQA and geometry filter, IQA ranks (DESIGN 4.4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from streamgate.config import Config
+from streamgate.frames import Candidate, Evidence, Face, GateResult, Measure, Pose, Status
+from streamgate.scoring.calibration import Calibration, calibration_id, measure_set, recorded_measures
+
+TURNED = 35.0
+"""Degrees of yaw or pitch beyond which an eye or half the mouth is out of sight."""
+
+_NO_CEILINGS: Mapping[str, float] = {}
+_NOT_SCORED = Measure.missing(Status.NOT_SCORED)
+_FAILED = Measure.missing(Status.ERROR)
+
+
+class Judge:
+    """Judges faces under one configuration and calibration. Thread-safe: it holds nothing else.
+
+    Attributes:
+        names: the run's set: measures in use that have weights and calibration.
+        calibration_id: qualities compare only under the same one.
+    """
+
+    def __init__(self, config: Config, calibration: Calibration) -> None:
+        self.calibration = calibration
+        self.names = measure_set(config, calibration)
+        self.calibration_id = calibration_id(config, calibration)
+        specs = recorded_measures(config)
+        here = [spec for spec in specs if spec.name in self.names]
+        self._absent = {name: Measure.missing(status) for name, status in calibration.absent.items()}
+        self._specs = [
+            (spec, None if spec.name in calibration.absent else calibration.scale_of(spec)) for spec in specs
+        ]
+        self._limits = [
+            (spec, limit, config.measures[spec.name].limit(limit.key)) for spec in here for limit in spec.limits
+        ]
+        self._weights = {name: config.measures[name].weight for name in self.names}
+        # Where turned heads are wanted, what networks say of them that learned on frontal faces rejects none.
+        lenient = [spec for spec in here if spec.frontal] if config.keep.poses == "all" else []
+        self._frontal_reasons = [reason for spec in lenient for limit in spec.limits for reason in limit.reasons]
+
+    @property
+    def can_rank(self) -> bool:
+        """Whether any measure of the set has a weight: without one there is no quality."""
+        return any(self._weights.values())
+
+    def conclude(self, candidate: Candidate, width: int, height: int) -> None:
+        """Fill in measures, quality and gate of a face of an upright frame of `width` x `height` source pixels."""
+        candidate.measures = self.measures(candidate.evidence)
+        candidate.quality = self.quality(candidate.measures)
+        candidate.gate = self.gate(candidate.face, candidate.evidence, candidate.measures, width, height)
+
+    def measures(self, evidence: Evidence) -> dict[str, Measure]:
+        """Every recorded measure by name; those that cannot be had say so instead of a figure."""
+        found: dict[str, Measure] = {}
+        for spec, scale in self._specs:
+            if scale is None:
+                found[spec.name] = self._absent[spec.name]
+            elif spec.name in evidence.failed:
+                found[spec.name] = _FAILED
+            else:
+                raw = spec.raw_of(evidence)
+                found[spec.name] = _NOT_SCORED if raw is None else Measure.ok(raw, scale(raw))
+        return found
+
+    def guessed(self, face: Face, measures: Mapping[str, Measure]) -> dict[str, Measure]:
+        """`measures` with those of the set that are not scored guessed from the landmarks, where that can be done."""
+        found = dict(measures)
+        for spec, scale in self._specs:
+            known = found[spec.name]
+            if spec.guess and scale and known.status is Status.NOT_SCORED and spec.name in self.names:
+                raw = spec.guess(face)
+                found[spec.name] = Measure.ok(raw, scale(raw))
+        return found
+
+    def gate(
+        self, face: Face, evidence: Evidence, measures: Mapping[str, Measure], width: int, height: int
+    ) -> GateResult:
+        """Whether a face passes: every measure of the set is ok and within its limits.
+
+        May be asked early: what is not scored yet gives no reason, so a result with reasons is final while one without
+        is not a pass.
+        """
+        found: dict[str, float] = {}
+        for spec, limit, value in self._limits:
+            measure = measures[spec.name]
+            given: float | None
+            if limit.of == "scalar":
+                given = measure.scalar
+            elif limit.of == "raw":
+                given = measure.raw if measure.raw is None or spec.better != "near zero" else abs(measure.raw)
+            else:
+                given = limit.of(face)
+            if given is None:
+                continue
+            excess = limit.excess(given, value if limit.at is None else limit.at(value, width, height))
+            if excess is not None:
+                found[limit.choose(evidence) if limit.choose else next(iter(limit.reasons))] = excess
+        if self._frontal_reasons and evidence.pose is not None and _is_turned(evidence.pose):
+            for reason in self._frontal_reasons:
+                found.pop(reason, None)
+        complete = all(measures[name].status is Status.OK for name in self.names)
+        return GateResult(complete and not found, tuple(found), max(found.values(), default=0.0))
+
+    def quality(self, measures: Mapping[str, Measure]) -> float | None:
+        """Weighted geometric mean of the scalars, 0..100; None unless every measure of the set is ok."""
+        if any(measures[name].status is not Status.OK for name in self.names):
+            return None
+        return self._mean(measures, _NO_CEILINGS)
+
+    def bound(self, measures: Mapping[str, Measure], ceilings: Mapping[str, float] = _NO_CEILINGS) -> float:
+        """The most `quality` can become: what is missing counts as its ceiling, or 100; an error bounds it to 0."""
+        if any(measures[name].status is Status.ERROR for name in self.names):
+            return 0.0
+        return self._mean(measures, ceilings)
+
+    def _mean(self, measures: Mapping[str, Measure], ceilings: Mapping[str, float]) -> float:
+        total = weight_sum = 0.0
+        for name, weight in self._weights.items():
+            scalar = measures[name].scalar
+            # Floored at 1 so that one hopeless scalar lowers the mean instead of erasing all else.
+            total += weight * math.log(max(1.0, ceilings.get(name, 100.0) if scalar is None else scalar))
+            weight_sum += weight
+        return math.exp(total / weight_sum) if weight_sum else 0.0
+
+
+def _is_turned(pose: Pose) -> bool:
+    return max(abs(pose.yaw), abs(pose.pitch)) > TURNED

@@ -1,0 +1,81 @@
+"""From pixels and network outputs to evidence and measures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from judges import judge
+from media import astronaut
+from streamgate.config import load_config
+from streamgate.frames import Candidate, Face, Status
+from streamgate.networks.ifqa import IfqaOutput
+from streamgate.networks.recognizer import RecognizerOutput
+from streamgate.scoring.context import ScoringContext
+from streamgate.scoring.faces import FaceScorer
+from streamgate.scoring.steps import no_floor, run_together
+from streamgate.sources import picture_of_rgb
+
+# The astronaut's eyes, nose and mouth corners in the 512 x 512 picture, by eye.
+FACE = Face(
+    np.array([185, 70, 265, 170], np.float32),
+    np.array([[205, 106], [243, 106], [226, 131], [210, 145], [242, 145]], np.float32),
+    0.99,
+)
+RECOGNISED = RecognizerOutput(
+    np.ones(4, np.float32), np.float32(0.4), np.ones(3, np.float32), visible=np.float32(0.9), eyes=np.float32(0.8)
+)
+
+
+def scored(face: Face = FACE, **outputs: Any) -> Candidate:
+    answers = {
+        "pose": np.array([3.0, -2.0, 1.0]),
+        "recognizer": RECOGNISED,
+        "ifqa": IfqaOutput(np.float32(0.7), np.zeros((256, 256), np.float32)),
+        **outputs,
+    }
+    context = ScoringContext(
+        load_config("studio", ["advanced.refine=false"]), judge(), lambda wanted: [answers[one.role] for one in wanted]
+    )
+    candidate = Candidate(1, 0.0, face)
+    steps = FaceScorer(context).score(candidate, picture_of_rgb(astronaut()), no_floor, full=True)
+    run_together([steps], context.infer)
+    return candidate
+
+
+def test_every_network_gives_its_measures() -> None:
+    candidate = scored()
+    raws = {name: measure.raw for name, measure in candidate.measures.items() if measure.status is Status.OK}
+    assert set(raws) == set(candidate.measures)
+    assert [raws[name] for name in ("ifqa", "occlusion", "eyes")] == pytest.approx([0.7, 0.9, 0.8])
+    assert (raws["yaw"], raws["pitch"], raws["roll"]) == (3.0, -2.0, 1.0)
+    assert raws["size"] == FACE.inter_eye and candidate.quality is not None
+
+
+@pytest.mark.parametrize(
+    ("outputs", "failed"),
+    [
+        ({"pose": np.array([math.nan, 0.0, 0.0])}, {"yaw", "pitch", "roll"}),
+        ({"recognizer": replace(RECOGNISED, spread=np.float32(math.nan))}, {"serfiq"}),
+        ({"recognizer": replace(RECOGNISED, eyes=np.float32(math.inf))}, {"eyes"}),
+        ({"ifqa": IfqaOutput(np.float32(math.nan), np.zeros((256, 256), np.float32))}, {"ifqa"}),
+    ],
+)
+def test_a_network_that_gives_no_number_makes_an_error_of_its_measures_alone(
+    outputs: dict[str, Any], failed: set[str]
+) -> None:
+    candidate = scored(**outputs)
+    assert {name for name, one in candidate.measures.items() if one.status is Status.ERROR} == failed
+    assert candidate.quality is None and not candidate.gate.passed
+    assert all(map(math.isfinite, candidate.evidence.values.values()))
+
+
+def test_a_face_outside_the_picture_is_an_error_not_an_exception() -> None:
+    candidate = scored(Face(FACE.box + 900, FACE.landmarks + 900, 0.9))
+    assert candidate.evidence.values["inside"] == 0.0
+    assert candidate.evidence.failed == {"sharpness", "exposure"}
+    assert candidate.measures["edge"].raw == 0.0
