@@ -78,7 +78,7 @@ def test_presets_that_extend_each_other_without_end_are_refused(tmp_path: Path) 
 
 def test_a_long_list_of_wrong_values_is_told_in_part() -> None:
     with pytest.raises(UsageError, match=r"and \d+ more") as caught:
-        load_config("studio", [f"measures.set=[{', '.join(['9'] * 10_000)}]"])
+        load_config("studio", [f"output.crops=[{', '.join(['9'] * 10_000)}]"])
     assert one_line(str(caught.value))
 
 
