@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from common import RESULTS, SHARED, Machine, command_line, find_clips, say, table, target, write_section
 
 from streamgate.frames import Array, Face
 from streamgate.measures import Sigmoid
 from streamgate.networks.alignment import ffhq_matrix
 from streamgate.networks.detector import Detector
+from streamgate.networks.device import load_onnxruntime
 from streamgate.networks.priors import decode, priors, suppress
 from streamgate.networks.runtime import Session
 from streamgate.sources import open_source
@@ -133,11 +133,11 @@ def quantise(path: Path, target_path: Path, feeds: Sequence[dict[str, Array]]) -
             return next(self._feeds, None)
 
     # Constants folded and float16 initialisers cast first, else the weights cannot be seen.
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options = load_onnxruntime().SessionOptions()
+    options.graph_optimization_level = load_onnxruntime().GraphOptimizationLevel.ORT_ENABLE_BASIC
     folded = target_path.with_suffix(".folded.onnx")
     options.optimized_model_filepath = str(folded)
-    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    load_onnxruntime().InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     quantize_static(
         str(folded), str(target_path), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
@@ -146,9 +146,9 @@ def quantise(path: Path, target_path: Path, feeds: Sequence[dict[str, Array]]) -
 
 
 def session(path: Path) -> Any:
-    options = onnxruntime.SessionOptions()
+    options = load_onnxruntime().SessionOptions()
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return load_onnxruntime().InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def times(one: Any, other: Any, inputs: dict[str, Array]) -> tuple[float, float]:

@@ -267,7 +267,7 @@ def print_threshold(tier: str) -> None:
 def _threshold(tier: str) -> float:
     from streamgate.weights import resolve
 
-    return resolve(tier).weights["recognizer"].identity_threshold or 0.0
+    return resolve(tier)["recognizer"].identity_threshold or 0.0
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

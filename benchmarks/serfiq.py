@@ -29,6 +29,7 @@ from streamgate.frames import Array
 from streamgate.measures.serfiq import closed_form_spread, raw_from_spread, sample_embeddings, sampled_spread
 from streamgate.networks import Networks
 from streamgate.networks.alignment import arcface_matrix
+from streamgate.networks.device import load_onnxruntime
 from streamgate.networks.recognizer import LastAffine
 
 REFERENCE_PASSES, REFERENCE_RUNS = 2000, 5
@@ -212,12 +213,12 @@ def _graph_times(models: str, crops: Array, features: Array) -> tuple[float, flo
     The head is cut out of the graph and run by itself (ONNX Runtime runs every node, whatever is asked for); NaN
     where onnx is not installed.
     """
-    import onnxruntime
+    onnxruntime = load_onnxruntime()
 
     from streamgate.networks.runtime import as_input
     from streamgate.weights import resolve
 
-    weights = resolve(models).weights["recognizer"]
+    weights = resolve(models)["recognizer"]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
 

@@ -14,7 +14,7 @@ from click.shell_completion import shell_complete
 from streamgate import __version__
 from streamgate.commands.help import Group, write_sections
 from streamgate.commands.signals import INTERRUPTED
-from streamgate.errors import SinkError, StreamgateError, UsageError, scrub
+from streamgate.errors import SinkError, StreamgateError, UsageError, scrub, unexpected
 
 COMMANDS = {
     "Find faces": ("run", "score", "serve", "demo"),
@@ -99,6 +99,5 @@ def _exit_code(arguments: Sequence[str]) -> int:
     except Exception as error:
         if os.environ.get("STREAMGATE_DEBUG"):
             raise
-        what = scrub(f"{type(error).__name__}: {error}", *arguments)
-        click.echo(f"streamgate: internal error ({what}); please report it. STREAMGATE_DEBUG=1 shows more.", err=True)
+        click.echo(f"streamgate: {unexpected(error, *arguments)}", err=True)
         return 1

@@ -75,6 +75,33 @@ def one_line(text: str, most: int = 300) -> str:
     return shown if len(shown) <= most and len(text) <= 4 * most else f"{shown[: most - 1]}…"
 
 
+def unexpected(error: Exception, *secrets: str) -> StreamgateError:
+    """An exception nobody planned for, in words: a package that cannot be imported, else a defect of ours.
+
+    `secrets` are addresses whose passwords must not appear; see `scrub`.
+    """
+    what = scrub(f"{type(error).__name__}: {error}", *secrets)
+    requirement = _requirement_of(error) if isinstance(error, ImportError) else None
+    if requirement:
+        return StreamgateError(f"a package cannot be used ({what}); install it again: pip install '{requirement}'")
+    return StreamgateError(f"internal error ({what}); please report it. STREAMGATE_DEBUG=1 shows more.")
+
+
+def _requirement_of(error: ImportError) -> str | None:
+    """What streamgate's own metadata asks of the package that `error` is about; None where it asks nothing."""
+    from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+
+    module = (error.name or "").partition(".")[0]
+    # A package that is gone is in no list any more.
+    names = {module.lower(), *(name.lower() for name in packages_distributions().get(module, ()))}
+    names |= {"opencv-python-headless"} if module == "cv2" else set()
+    try:
+        wanted = [line.partition(";")[0].strip() for line in requires("streamgate") or ()]
+    except PackageNotFoundError:
+        return None
+    return next((line for line in wanted if re.split(r"[^A-Za-z0-9_.-]", line)[0].lower() in names), None)
+
+
 SECRET_PARAMETERS = frozenset(
     {"password", "passwd", "pwd", "pass", "passphrase", "ssl_password", "token", "access_token", "auth", "key",
      "api_key", "apikey", "secret", "sig", "signature", "user", "username", "usr", "login"}

@@ -43,7 +43,7 @@ class Gate:
 
     Args:
         preset: "studio", "live", "archive" or the path of a TOML file.
-        models: "embedded", "standard" or a folder with weights.
+        models: "embedded", "standard", "imported" or a folder with weights; several joined by commas.
         device: "auto", "cpu", "cuda" or "cuda:N".
         settings: `key=value` texts as `--set` takes them, for example "measures.yaw.max=20".
         config: a whole configuration instead of `preset` and `settings`.
@@ -203,6 +203,7 @@ class Gate:
             calibration_id=judge.calibration_id,
             weights=tuple(_as_mapping(record) for record in self._weights),
             versions=_versions(),
+            device=str(self._networks.device),
             identity=IdentityInfo(self.config.identity.store, self._identity_threshold),
             calibration=judge.calibration.summary(),
         )
@@ -213,8 +214,8 @@ class Gate:
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know about the weights in use, a line each."""
-        notes = [f"{one.role}: no {one.wanted} weights, using the {one.used} ones" for one in self._networks.fallbacks]
+        """What a user should know about the device and the weights in use, one line each."""
+        notes = [f"device: {self._networks.device}"]
         if self.config.identity.store != "none" and self._identity_threshold is None:
             notes.append(
                 "no persons: this recognizer has no identity threshold; give one with --set identity.threshold=COSINE"

@@ -132,7 +132,7 @@ def read_pictures(args: argparse.Namespace, data: dict[str, Any], work: Path) ->
         f"leaving out {len(leave_out.people)} people, {len(digests)} digests, "
         f"what looks like one of {len(seen.names) if seen else 0} pictures"
     )
-    detector = Detector(Session(resolve("standard").weights["detector"], "cpu"))
+    detector = Detector(Session(resolve("standard")["detector"], "cpu"))
     return prepare(
         paths, backgrounds, labelled, leave_out, work / "cache", detector, data["at_most"], data["minimum_pictures"]
     )

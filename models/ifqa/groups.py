@@ -8,13 +8,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime
 
 from models.common.align import align_ffhq
 from models.common.images import DataError, decode_rgb, list_sources
 from models.common.report import Section
 from models.common.stats import bootstrap, spearman
 from models.ifqa.scoring import Scorers
+from streamgate.networks.device import load_onnxruntime
 
 RACES = ("White", "Black", "Asian", "Indian", "others")
 AGES = ((0, 12), (13, 29), (30, 49), (50, 69), (70, 120))
@@ -39,7 +39,7 @@ class Landmarks:
     """YuNet on a square picture: the five landmarks of the surest face."""
 
     def __init__(self, model: Path) -> None:
-        self.session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+        self.session = load_onnxruntime().InferenceSession(str(model), providers=["CPUExecutionProvider"])
 
     def __call__(self, picture: np.ndarray, side: int = 320) -> np.ndarray | None:
         """uint8 [H, H, 3] RGB -> [5, 2] pixels, or None without a face of score 0.6 or more."""

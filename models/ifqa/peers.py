@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import gamma as gamma_function
 
 from models.common.align import FFHQ_EYES, FFHQ_MOUTH
+from streamgate.networks.device import load_onnxruntime
 
 Measure = Callable[[np.ndarray], float]
 _SHAPES = np.arange(0.2, 10.001, 0.001)
@@ -163,7 +164,7 @@ class LightQNet:
     TARGET = np.array([[0.3419, 0.4616], [0.6565, 0.4598], [0.5012, 0.8240]])
 
     def __init__(self, model: Path) -> None:
-        import onnxruntime
+        onnxruntime = load_onnxruntime()
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from models.common.images import DataError
 from models.ifqa.peers import Measure
+from streamgate.networks.device import load_onnxruntime
 
 CHUNK = 16
 
@@ -35,10 +35,10 @@ class Shipped:
         data = (folder / self.card["file"]).read_bytes()
         if hashlib.sha256(data).hexdigest() != self.card["sha256"]:
             raise DataError(f"{folder / self.card['file']} is not the file its card describes: export again")
-        options = onnxruntime.SessionOptions()
+        options = load_onnxruntime().SessionOptions()
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        self.session = load_onnxruntime().InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
     def scores(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         """[N] in 0..1."""
@@ -53,9 +53,9 @@ class Shipped:
 
 def one_thread_milliseconds(model: Path, repeats: int = 40) -> float:
     """Median milliseconds of one 256x256 face on one CPU thread."""
-    options = onnxruntime.SessionOptions()
+    options = load_onnxruntime().SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    session = load_onnxruntime().InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     blob = np.random.default_rng(0).uniform(-1, 1, (1, 3, 256, 256)).astype(np.float32)
     times = []
     for _ in range(repeats):

@@ -18,6 +18,7 @@ from models.common.stats import auc, bootstrap, mean_estimate
 from models.recognizer.covers import draw_cover
 from models.recognizer.network import Face, OwnNetwork, find_face, sharpness
 from streamgate.networks import Networks
+from streamgate.networks.device import load_onnxruntime
 
 FMR = 1e-3
 DISCARDED = 0.2
@@ -159,7 +160,7 @@ def _detection(face: Face, networks: Networks) -> float:
 
 def light_qualities(model: Path, faces: list[Face]) -> np.ndarray:
     """LightQNet's score of each face: 96 x 96, (x - 128) / 128, eyes and mouth centre in their places."""
-    import onnxruntime
+    onnxruntime = load_onnxruntime()
 
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     target = np.array([[0.3419, 0.4616], [0.6565, 0.4598], [0.5012, 0.8240]]) * 96

@@ -15,6 +15,7 @@ from models.common.report import Section
 from models.common.stats import mean_estimate
 from models.recognizer.network import Face, OwnNetwork, detect
 from streamgate.networks import Networks
+from streamgate.networks.device import load_onnxruntime
 from streamgate.weights.store import models_folder
 
 MATCH_IOU = 0.35
@@ -60,7 +61,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 def speed(own: OwnNetwork, runs: int = 200) -> Section:
     """One face on one thread: this graph, the same without its heads, the standard recognizer; interleaved."""
     import onnx.utils
-    import onnxruntime
+    onnxruntime = load_onnxruntime()
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

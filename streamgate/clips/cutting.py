@@ -202,6 +202,8 @@ def _encoder(out: OutputContainer, stream: VideoStream, frame: VideoFrame) -> An
         context.color_primaries, context.color_trc = stored.color_primaries, stored.color_trc
     turn = shown_turn(frame)
     if turn != UNTURNED:
+        if not hasattr(made, "set_display_rotation"):
+            raise SourceError("clips of turned video need a newer PyAV: pip install 'av>=17.1,<20'")
         rotation, hflip = _rotation_of(turn)
         made.set_display_rotation(rotation, hflip=hflip, vflip=False)
     return made

@@ -143,7 +143,7 @@ def import_(file: Path, name: str | None, calibrate: Path | None, licence: str |
             "not calibrated: its measure will be left out of quality; give --calibrate FOLDER with "
             f"{MIN_FACES} faces or more that nothing is evaluated on"
         )
-    console.print("use it with --models imported")
+    console.print("use it with --models imported,embedded: the package fills the other roles")
     return 0
 
 

@@ -29,7 +29,7 @@ from streamgate.commands.messages import (
     Started,
 )
 from streamgate.config import Config, load_config
-from streamgate.errors import DeliveryError, SourceError, StreamgateError, UsageError, display, scrub
+from streamgate.errors import DeliveryError, SourceError, StreamgateError, UsageError, display, unexpected
 from streamgate.finals import undelivered
 from streamgate.gate import Gate
 from streamgate.measures.words import reason_words
@@ -56,9 +56,7 @@ def work(request: RunRequest, state: RunState, line: Line) -> None:
     except Exception as error:
         if os.environ.get("STREAMGATE_DEBUG"):
             traceback.print_exc()
-        what = scrub(f"{type(error).__name__}: {error}", *request.inputs, *request.sinks)
-        told = f"internal error ({what}); please report it. STREAMGATE_DEBUG=1 shows more."
-        line.send(Failed(StreamgateError(told)))
+        line.send(Failed(unexpected(error, *request.inputs, *request.sinks)))
 
 
 class _Work:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from streamgate.convert.onnx_check import OPSET, check_self_contained
 from streamgate.errors import WeightsError
+from streamgate.networks.device import load_onnxruntime
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -255,7 +256,7 @@ def _noise(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
 
 
 def _session(content: bytes) -> Any:
-    runtime = _need("onnxruntime")
+    runtime = load_onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -265,8 +266,6 @@ def _need(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        if module == "onnxruntime":
-            raise WeightsError("converting needs ONNX Runtime: pip install 'streamgate[cpu]'") from error
         raise WeightsError(
             f"converting weights needs {module}: pip install 'streamgate[convert]' (for the small CPU build "
             "of torch first: pip install torch --index-url https://download.pytorch.org/whl/cpu)"

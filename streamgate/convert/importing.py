@@ -206,7 +206,7 @@ def _calibrated(
 
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     identity = f"{name}/{folder.name}/{sha256_of(checkpoint)[:8]}"
-    detector = Detector(Session(store.resolve("standard").weights["detector"], "cpu", threads))
+    detector = Detector(Session(store.resolve("standard")["detector"], "cpu", threads))
     with tempfile.TemporaryDirectory(prefix="streamgate-import-") as temporary:
         path = Path(temporary) / store.ONNX_NAME
         path.write_bytes(converted.onnx)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from streamgate.defaults import DEFAULT_MODELS
 from streamgate.networks.detector import NMS_OVERLAP, Detector
+from streamgate.networks.device import choose_device
 from streamgate.networks.ifqa import IfqaNetwork
 from streamgate.networks.pose import PoseNetwork
 from streamgate.networks.recognizer import Recognizer
 from streamgate.networks.runtime import Session
 from streamgate.weights.catalog import Calibration
-from streamgate.weights.store import Fallback, Weights, resolve
+from streamgate.weights.store import Weights, resolve
 
 _OWN_MEASURE = {"recognizer": "serfiq", "ifqa": "ifqa"}
 """The measure that a role's own calibration is of; those of further outputs have names on the card."""
@@ -34,40 +36,39 @@ class WeightsRecord:
 class Networks:
     """The adapters of a run: `detector`, `recognizer`, `pose`, and `ifqa`, which is None without weights.
 
-    `shared_pose`: recognizer and pose are one graph, so a run of the recognizer gives the pose as well. Adapters are
-    thread-safe and may be shared by any number of sources. Use as a context manager.
+    `device` is where they run. `shared_pose`: recognizer and pose are one graph, so a run of the recognizer gives the
+    pose as well. Adapters are thread-safe and may be shared by any number of sources. Use as a context manager.
     """
 
     def __init__(
         self,
-        weights: dict[str, Weights],
-        fallbacks: tuple[Fallback, ...],
+        weights: Mapping[str, Weights],
         device: str,
         threads: int,
         nms_iou: float = NMS_OVERLAP,
     ):
         """Open sessions; prefer `Networks.open`, which finds the weights."""
+        self.device = choose_device(device)
         # One session may fill several roles (DESIGN 2).
         sessions: dict[Path, Session] = {}
         for found in weights.values():
             if found.path not in sessions:
-                sessions[found.path] = Session(found, device, threads)
+                sessions[found.path] = Session(found, self.device, threads)
         by_role = {role: sessions[found.path] for role, found in weights.items()}
         self.detector = Detector(by_role["detector"], nms_iou)
         self.recognizer = Recognizer(by_role["recognizer"])
         self.pose = PoseNetwork(by_role["pose"])
         self.shared_pose = by_role["pose"] is by_role["recognizer"]
         self.ifqa = IfqaNetwork(by_role["ifqa"]) if "ifqa" in by_role else None
-        self.fallbacks = fallbacks
         self.on_cuda = any(session.on_cuda for session in sessions.values())
         self._outputs = {role: session.outputs for role, session in by_role.items()}
-        self._weights = weights
+        self._weights = dict(weights)
 
     @classmethod
     def open(
         cls, models: str = DEFAULT_MODELS, device: str = "auto", threads: int = 1, nms_iou: float = NMS_OVERLAP
     ) -> Networks:
-        """Find weights ("embedded", "standard" or a folder) and open them.
+        """Find weights (see `streamgate.weights.resolve`) and open them.
 
         `threads` is the number inside one run on the CPU; 1 costs the fewest core-ms, use 2 for latency.
 
@@ -75,8 +76,7 @@ class Networks:
             WeightsError: a required role has no weights, or a file is not what its receipt says (exit 4).
             DeviceError: CUDA was asked for and is not there (exit 6).
         """
-        found = resolve(models)
-        return cls(dict(found.weights), found.fallbacks, device, threads, nms_iou)
+        return cls(resolve(models), device, threads, nms_iou)
 
     @property
     def weights(self) -> list[WeightsRecord]:

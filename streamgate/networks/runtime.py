@@ -1,14 +1,14 @@
-"""Inference sessions: the only place that touches ONNX Runtime, imported when the first network opens."""
+"""Inference sessions of ONNX Runtime, which is imported when the first network opens."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import numpy as np
 
-from streamgate.errors import DeviceError, StreamgateError, UsageError, WeightsError
+from streamgate.errors import DeviceError, StreamgateError, WeightsError
 from streamgate.frames import Array
+from streamgate.networks.device import Device, choose_device, load_onnxruntime
 from streamgate.weights.catalog import InputSpec
 from streamgate.weights.store import Weights
 
@@ -24,15 +24,16 @@ class Session:
     spread and pose); on CUDA rows are padded to fixed batch sizes. Safe to call from several threads.
     """
 
-    def __init__(self, weights: Weights, device: str = "auto", threads: int = 1) -> None:
-        """Open `weights` on "auto", "cpu", "cuda" or "cuda:N", with `threads` threads inside one run (CPU).
+    def __init__(self, weights: Weights, device: str | Device = "auto", threads: int = 1) -> None:
+        """Open `weights` on `device` (or what `choose_device` makes of it), with `threads` inside one run (CPU).
 
         Raises:
             WeightsError: the file is missing, changed, or not a model that runs.
             DeviceError: CUDA was asked for and is not what the session runs on.
             StreamgateError: ONNX Runtime is not installed.
         """
-        ort = _onnxruntime()
+        ort = load_onnxruntime()
+        chosen = device if isinstance(device, Device) else choose_device(device)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -44,7 +45,7 @@ class Session:
         self.weights = weights
         try:
             self._session = ort.InferenceSession(
-                _verified_bytes(weights), options, providers=_providers(device, ort.get_available_providers())
+                _verified_bytes(weights), options, providers=chosen.providers()
             )
         except StreamgateError:
             raise
@@ -53,11 +54,10 @@ class Session:
             raise WeightsError(f"{weights.name}: {weights.path} cannot be run ({reason})") from error
         self.on_cuda = self._session.get_providers()[0] == "CUDAExecutionProvider"
         # Asking for CUDA never raises: it silently runs on the CPU (DESIGN 7).
-        if device.startswith("cuda") and not self.on_cuda:
+        if chosen.index is not None and not self.on_cuda:
             raise DeviceError(
-                f"device {device!r} is not available to ONNX Runtime (it offers "
-                f"{', '.join(ort.get_available_providers())}); for GPUs: pip uninstall onnxruntime, then "
-                "pip install 'streamgate[gpu]'; or use --device cpu"
+                f"device {chosen.name}: driver and libraries load, but ONNX Runtime runs {weights.name} on the CPU; "
+                "see that its CUDA version and the driver fit, or use --device cpu"
             )
         self._input = self._session.get_inputs()[0].name
         self.outputs = tuple(output.name for output in self._session.get_outputs())
@@ -125,26 +125,3 @@ def _verified_bytes(weights: Weights) -> bytes:
             f"{weights.name}: {weights.path} is not what its receipt describes; run `streamgate models pull`"
         )
     return content
-
-
-def _providers(device: str, available: list[str]) -> list[Any]:
-    if device == "cpu":
-        return ["CPUExecutionProvider"]
-    kind, _, number = device.partition(":")
-    if kind not in ("auto", "cuda") or (number and (kind == "auto" or not number.isdigit())):
-        raise UsageError(f"device {device!r} is not one of auto, cpu, cuda, cuda:N")
-    if "CUDAExecutionProvider" not in available:
-        return ["CPUExecutionProvider"]
-    # TF32 moves figures by 1e-2; the heuristic search picks the same kernel for a shape every time.
-    settings = {"device_id": int(number or 0), "use_tf32": 0, "cudnn_conv_algo_search": "HEURISTIC"}
-    return [("CUDAExecutionProvider", settings), "CPUExecutionProvider"]
-
-
-def _onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise StreamgateError(
-            "ONNX Runtime is not installed: pip install 'streamgate[cpu]' (or 'streamgate[gpu]' with CUDA)"
-        ) from error
-    return onnxruntime

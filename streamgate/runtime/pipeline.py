@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import closing, nullcontext
 from typing import Protocol
 
-from streamgate.errors import DeviceError, SinkError, SourceError, StreamgateError, scrub
+from streamgate.errors import DeviceError, SinkError, SourceError, StreamgateError, unexpected
 from streamgate.frames import Candidate, TrackEnd
 from streamgate.people.reference import Reference
 from streamgate.runtime.analysis import Analysis
@@ -222,9 +222,8 @@ class Pipeline:
             # A defect of ours must cost one source, not the batch.
             if os.environ.get("STREAMGATE_DEBUG"):
                 traceback.print_exc()
-            what = scrub(f"{type(error).__name__}: {error}", label)
             result.status = "failed"
-            result.error = f"{result.source.location}: internal error ({what}); please report it"
+            result.error = f"{result.source.location}: {unexpected(error, label)}"
         progress.finished(result)
         return result
 

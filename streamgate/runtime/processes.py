@@ -20,7 +20,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from streamgate.errors import StreamgateError
+from streamgate.errors import StreamgateError, unexpected
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -165,7 +165,7 @@ def apart(call: Callable[[], None]) -> None:
         except Exception as error:
             if os.environ.get("STREAMGATE_DEBUG"):
                 traceback.print_exc()
-            line.send(StreamgateError(f"internal error ({type(error).__name__}: {error}); please report it"))
+            line.send(unexpected(error))
 
     worker = Worker.start(work)
     try:

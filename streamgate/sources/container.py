@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 
 from streamgate.errors import DeviceError, SourceError, scrub
 from streamgate.sources.base import MAX_PIXELS
+from streamgate.sources.pyav import METADATA_ERRORS, ArgumentError
 
 STALL_S = 60.0
 """Seconds without a packet, or for opening, after which a file is given up; see `stall_seconds`."""
@@ -106,7 +107,7 @@ def _open(path: Path, decode: str, max_pixels: int) -> InputContainer:
             f"file:{path.absolute()}",
             options=pixel_limit(max_pixels),
             container_options={"protocol_whitelist": "file", "format_whitelist": _accepted_formats()},
-            metadata_errors="replace",
+            **METADATA_ERRORS,
             hwaccel=hardware,
             # For files too: damage can make FFmpeg search through all the rest, and network disks hang.
             timeout=stall_seconds(),
@@ -150,7 +151,7 @@ def _why_not_opened(path: Path, display: str, error: Exception) -> str:
         return str(unreadable(display, error))
     if isinstance(error, av.error.ExitError):
         return f"{display}: could not be opened within {stall_seconds():g} s; check the file and its disk"
-    if isinstance(error, av.error.ArgumentError):
+    if isinstance(error, ArgumentError):
         return f"{display}: is a playlist or names other files; give the video files themselves"
     head = _head(path)
     if head[4:8] in (b"ftyp", b"mdat", b"free", b"wide", b"skip"):

@@ -32,6 +32,7 @@ from streamgate.sources.container import open_video, over_limit, pixel_limit
 from streamgate.sources.deinterlace import Deinterlacer
 from streamgate.sources.liveclock import Lateness, LiveClock, Pace
 from streamgate.sources.picture import PictureMaker
+from streamgate.sources.pyav import METADATA_ERRORS
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "file")
 _WHITELIST = {
@@ -171,7 +172,8 @@ class LiveConnection:
                 trouble = Trouble.UNREADABLE if path.exists() else Trouble.MISSING
                 raise LiveError(trouble, str(error), self.location) from None
         limit = pixel_limit(self._options.max_pixels)
-        options = {"protocol_whitelist": _WHITELIST[scheme], **limit}
+        # FFmpeg 9 verifies certificates unless told otherwise, and cameras sign their own.
+        options = {"protocol_whitelist": _WHITELIST[scheme], "tls_verify": "0", **limit}
         if scheme in ("rtsp", "rtsps"):
             # Size and codec stand in the session description: looking long would only delay the first picture.
             options |= {"rtsp_transport": self._options.transport, "allowed_media_types": "video",
@@ -182,7 +184,7 @@ class LiveConnection:
                 self._url,
                 options=options,
                 timeout=(self._options.connect_timeout_s, self._options.read_timeout_s),
-                metadata_errors="replace",
+                **METADATA_ERRORS,
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
             failed = self._explain(error, opening=True)

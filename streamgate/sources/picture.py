@@ -11,14 +11,18 @@ from functools import cached_property
 import cv2
 import numpy as np
 from av import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 
 from streamgate.frames import Array
 from streamgate.sources.colour import HLG, PQ, Colour, full_range_luma, resolve_matrix, yuv_to_rgb
 from streamgate.sources.layout import Kind, Layout, layouts, plain_format, planes_of
 from streamgate.sources.orientation import UNTURNED, Turn, Upright, turn_array, upright
+from streamgate.sources.pyav import colour_of
 from streamgate.sources.resample import COARSE, EXACT, FINE, Care, sample
 from streamgate.sources.sidedata import Eye, shown_turn, used_eye
+
+_SWS_FLAGS = 4 | 0x40000 | 0x4000
+"""libswscale's bicubic, ACCURATE_RND and FULL_CHR_H_INP; PyAV names the last two only from 18 on."""
 
 _REGION_MARGIN = 8
 """Stored pixels copied around a region, so that interpolation inside its box sees the true neighbours."""
@@ -229,9 +233,9 @@ class PictureMaker:
 
     def _read(self, frame: VideoFrame, aspect: Fraction | None) -> Stored:
         turn, eye = self._shown(frame)
-        matrix = resolve_matrix(frame.colorspace, frame.color_primaries, frame.color_trc, frame.height)
+        transfer, primaries = colour_of(frame)
+        matrix = resolve_matrix(frame.colorspace, primaries, transfer, frame.height)
         full_range = frame.color_range == 2
-        transfer, primaries = frame.color_trc, frame.color_primaries
         frame = self._readable(frame)
         layout = layouts()[frame.format.name]
         colour = Colour(
@@ -268,7 +272,7 @@ class PictureMaker:
             format=target,
             src_color_range=frame.color_range,
             dst_color_range=2 if target in ("rgb24", "gray") else frame.color_range,
-            interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
+            interpolation=_SWS_FLAGS,
         )
 
     def _siting(self, layout: Layout, colour: Colour) -> Siting:

@@ -263,7 +263,7 @@ def summary_record(
         schema, complete, totals {sources {STATUS: n}, frames, ..., kept, persons | null, rejected {reason: faces}},
         sources [source_record without schema and timing], measure_set, absent_measures {NAME: status},
         calibration_id, calibration {mappings {NAME: [x0, w]}, absent {NAME: status}, learned {NAME: id}}, weights,
-        versions, config, timing {run {...}, sources {SOURCE_ID: {...}}}
+        versions, device, config, timing {run {...}, sources {SOURCE_ID: {...}}}
     """
     entries: list[Record] = []
     times: dict[str, Any] = {}
@@ -290,6 +290,7 @@ def summary_record(
         "calibration": dict(run.calibration),
         "weights": redacted([dict(weights) for weights in run.weights]),
         "versions": dict(run.versions),
+        "device": run.device,
         "config": redacted(run.config),
         "timing": {"run": _timing(timing), "sources": times},
     }

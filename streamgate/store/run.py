@@ -79,5 +79,7 @@ class RunInfo:
     weights: tuple[Mapping[str, Any], ...]
     versions: Mapping[str, str]
     identity: IdentityInfo = IdentityInfo()
+    device: str = ""
+    """Where the networks ran, and why there."""
     calibration: Mapping[str, Any] = field(default_factory=dict)
     """How raw figures become scalars: `Calibration.summary()`; enough to judge stored evidence anew."""

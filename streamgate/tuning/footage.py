@@ -105,9 +105,10 @@ class Footage:
         """Which weights are those of the run. Raises WeightsError."""
         wanted = {str(one["role"]): str(one["sha256"]) for one in self._tuning.run.weights}
         tiers = [str(one.get("tier")) for one in self._tuning.run.weights]
-        for models in [self._models] if self._models else list(dict.fromkeys([*tiers, "embedded", "standard"])):
+        together = ",".join(dict.fromkeys(tiers))
+        for models in [self._models] if self._models else list(dict.fromkeys([together, "embedded", "standard"])):
             try:
-                found = resolve(models).weights
+                found = resolve(models)
             except WeightsError:
                 continue
             if {role: weights.sha256 for role, weights in found.items()} == wanted:

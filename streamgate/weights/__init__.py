@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from streamgate.weights.catalog import REQUIRED_ROLES, ROLES, LogisticCalibration, SerfiqCalibration
 from streamgate.weights.listing import ModelState, Verified, list_models, verify
-from streamgate.weights.store import Fallback, Resolution, Weights, embedded_folder, models_folder, resolve
+from streamgate.weights.store import Weights, embedded_folder, models_folder, resolve
 
 __all__ = [
     "REQUIRED_ROLES",
     "ROLES",
-    "Fallback",
     "LogisticCalibration",
     "ModelState",
-    "Resolution",
     "SerfiqCalibration",
     "Verified",
     "Weights",

@@ -68,7 +68,7 @@ def list_models() -> list[ModelState]:
 def _used() -> dict[Path | None, tuple[str, ...]]:
     """Roles by the file that fills them by default; empty while a needed role is not filled."""
     try:
-        found = store.resolve().weights
+        found = store.resolve()
     except WeightsError:
         return {}
     return {

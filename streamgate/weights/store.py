@@ -20,6 +20,7 @@ from streamgate.weights.catalog import (
     CONVERTER_VERSION,
     REQUIRED_ROLES,
     ROLES,
+    TIERS,
     Calibration,
     Entry,
     InputSpec,
@@ -63,24 +64,6 @@ class Weights:
     identity_threshold: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Fallback:
-    """A role that the tier asked for could not fill and another tier did."""
-
-    role: str
-    wanted: str
-    used: str
-
-
-@dataclass(frozen=True, slots=True)
-class Resolution:
-    """Weights by role, roles filled from another tier than asked for, and roles nothing fills."""
-
-    weights: Mapping[str, Weights]
-    fallbacks: tuple[Fallback, ...]
-    missing: tuple[str, ...]
-
-
 def models_folder() -> Path:
     """Where pulled weights lie: $STREAMGATE_MODELS, else streamgate/models in the user's cache folder."""
     chosen = os.environ.get("STREAMGATE_MODELS")
@@ -109,42 +92,53 @@ def embedded_folder() -> Path | None:
     return None
 
 
-def resolve(models: str = DEFAULT_MODELS) -> Resolution:
-    """Find weights for every role: "embedded", "standard", "imported", or a folder laid out like these.
+def resolve(models: str = DEFAULT_MODELS) -> dict[str, Weights]:
+    """Weights by role from "embedded", "standard", "imported" or a folder laid out like these.
 
-    A role that the tier asked for lacks is taken from another tier and listed in `fallbacks`. Imported weights serve
-    only when they are asked for; of several for one role the latest does.
+    Several, joined by commas, are searched in their order for each role: "imported,embedded" takes what was imported
+    and fills the rest from the package. Nothing is taken from a set that is not named: its licence would be another
+    one. Roles that only optional measures need may be missing. Of several imported weights of one role the latest does.
 
     Raises:
-        WeightsError: the folder does not exist, or a role that nothing runs without is missing.
+        WeightsError: a folder does not exist or fills no role, or a role that nothing runs without is missing.
     """
-    order = ["embedded", "standard"] if models == "embedded" else ["standard", "embedded"]
-    if models == IMPORTED:
-        if not scan(IMPORTED):
-            raise WeightsError("no imported weights; make some with `streamgate models import FILE`")
-        order = [IMPORTED, *order]
-    elif models not in order:
-        if not Path(models).expanduser().is_dir():
-            raise WeightsError(f"models {models!r} is neither 'embedded', 'standard', 'imported' nor a folder")
-        if not scan(models):
-            raise WeightsError(f"models {models!r}: no weights in this folder (each in a subfolder with its card)")
-        order = [models, "embedded", "standard"]
     found: dict[str, Weights] = {}
-    for tier in order:
-        for weights in scan(tier):
+    for name in models.split(","):
+        for weights in _weights_in(name.strip()):
             for role in weights.roles:
                 found.setdefault(role, weights)
-    missing = tuple(role for role in ROLES if role not in found)
-    needed = [role for role in missing if role in REQUIRED_ROLES]
+    needed = [role for role in REQUIRED_ROLES if role not in found]
     if needed:
-        raise WeightsError(
-            f"no weights for {', '.join(needed)}; run `streamgate models pull` (about 8 MB, into "
-            f"{models_folder()}) or point STREAMGATE_MODELS to a folder that has them"
-        )
-    fallbacks = tuple(
-        Fallback(role, order[0], found[role].tier) for role in ROLES if role in found and found[role].tier != order[0]
-    )
-    return Resolution({role: found[role] for role in ROLES if role in found}, fallbacks, missing)
+        raise WeightsError(f"--models {models}: no weights for {', '.join(needed)}; {_remedy(models)}")
+    return {role: found[role] for role in ROLES if role in found}
+
+
+def _weights_in(name: str) -> list[Weights]:
+    """What `scan` finds for one name of `--models`. Raises WeightsError for nothing of use."""
+    if name in TIERS:
+        return scan(name)
+    if name == IMPORTED:
+        if not (found := scan(IMPORTED)):
+            raise WeightsError("no imported weights; make some with `streamgate models import FILE`")
+        return found
+    if not name or not Path(name).expanduser().is_dir():
+        raise WeightsError(f"models {name!r} is neither 'embedded', 'standard', 'imported' nor a folder")
+    if not (found := scan(name)):
+        raise WeightsError(f"models {name!r}: no weights in this folder (each in a subfolder with its card)")
+    for weights in found:
+        if not weights.roles:
+            raise WeightsError(
+                f"{weights.path.with_name(CARD_NAME)}: fills no role; `roles` takes {', '.join(ROLES)}"
+            )
+    return found
+
+
+def _remedy(models: str) -> str:
+    if models == "standard":
+        return f"run `streamgate models pull` (about 8 MB, into {models_folder()}) or set STREAMGATE_MODELS"
+    if "embedded" in models.split(","):
+        return "the package is damaged: install streamgate again"
+    return f"to take them from the package: --models {models},embedded"
 
 
 def scan(tier: str) -> list[Weights]:

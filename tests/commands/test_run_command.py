@@ -166,7 +166,8 @@ def test_exit_codes_of_a_run_that_cannot_be(clip: Path, models: Path, tmp_path: 
     without = streamgate("run", clip, "-o", tmp_path / "a", "--models", tmp_path / "empty", models=models)
     assert without.code == 4 and "no weights in this folder" in without.err
     other = streamgate("run", clip, "-o", tmp_path / "own", "--models", "standard", models=tmp_path / "nothing")
-    assert other.code == 0 and "no standard weights, using the embedded ones" in other.err
+    assert other.code == 4 and "no weights for detector, recognizer, pose" in other.err
+    assert not (tmp_path / "own" / "summary.json").exists()
     (tmp_path / "file").touch()
     assert streamgate("run", clip, "-o", tmp_path / "file", models=models).code == 5
     cuda = streamgate("run", clip, "-o", tmp_path / "a", "--device", "cuda", models=models)

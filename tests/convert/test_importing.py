@@ -86,7 +86,7 @@ def test_a_recognizer_is_imported_calibrated_and_used(
     done = inside("models", "import", checkpoint, "--calibrate", faces)
     assert done.code == 0
     said = done.err
-    assert "iresnet18" in said and "calibration: p 0." in said and "--models imported" in said
+    assert "iresnet18" in said and "calibration: p 0." in said and "--models imported,embedded" in said
 
     receipt = json.loads((models / "imported" / "iresnet18" / "receipt.json").read_text())
     assert receipt["source"][0]["file"] == "backbone.pth" and receipt["opset"] == 17
@@ -97,10 +97,12 @@ def test_a_recognizer_is_imported_calibrated_and_used(
     assert streamgate("models", "verify", models=models).code == 0
 
     clip = write_clip(tmp_path / "clip.mp4", astronaut_frames(20, (480, 360), zoom=1.6))
-    done = streamgate("run", clip, "-o", tmp_path / "out", "--models", "imported", "--set", "measures.serfiq.min=0",
-                      models=models)  # fmt: skip
+    done = streamgate("run", clip, "-o", tmp_path / "out", "--models", "imported,embedded", "--set",
+                      "measures.serfiq.min=0", models=models)  # fmt: skip
     assert done.code == 0, done.err
-    assert "detector: no imported weights, using the standard ones" in done.err
+    alone = streamgate("run", clip, "-o", tmp_path / "alone", "--models", "imported", models=models)
+    assert alone.code == 4 and "no weights for detector, pose; " in alone.err
+    assert "--models imported,embedded" in alone.err
     (record,) = lines(tmp_path / "out" / "faces.jsonl")
     assert record["measures"]["serfiq"]["status"] == "ok"
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -115,7 +117,7 @@ def test_a_recognizer_is_imported_calibrated_and_used(
 def test_the_closed_form_sits_in_the_imported_graph(checkpoint: Path, models: Path) -> None:
     made = import_weights(checkpoint, name="mine")
     state = torch.load(checkpoint, weights_only=True)
-    with Networks.open("imported", device="cpu") as networks:
+    with Networks.open("imported,embedded", device="cpu") as networks:
         crops = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
         found = networks.recognizer.run(crops)
         layer = networks.recognizer.last_affine()
@@ -143,7 +145,7 @@ def test_a_detector_may_come_in_its_published_zip(models: Path, tmp_path: Path) 
     made = import_weights(tmp_path / "retinaface.zip")
     assert (made.role, made.name) == ("detector", "retinaface-resnet50")
     assert not (tmp_path.parent / "escape").exists()
-    with Networks.open("imported", device="cpu") as networks:
+    with Networks.open("imported,embedded", device="cpu") as networks:
         assert networks.detector.detect([np.zeros((96, 128, 3), np.uint8)], threshold=1.0) == [[]]
     with pytest.raises(UsageError, match="no measure to calibrate"):
         import_weights(tmp_path / "retinaface.zip", calibrate=tmp_path)
@@ -161,7 +163,7 @@ def test_the_official_ifqa_checkpoint_is_imported(models: Path, tmp_path: Path) 
     torch.save({"D": network.state_dict(), "epoch": 3}, path)
     made = import_weights(path)
     assert (made.role, made.name) == ("ifqa", "ifqa-official")
-    with Networks.open("imported", device="cpu") as networks:
+    with Networks.open("imported,embedded", device="cpu") as networks:
         assert networks.ifqa is not None
         found = networks.ifqa.run(np.full((1, 256, 256, 3), 7, np.uint8))
     # All weights zero give exactly a half (DESIGN 4.2).
@@ -280,6 +282,6 @@ def test_wrong_usage_of_import(models: Path, tmp_path: Path, checkpoint: Path) -
         ([checkpoint, "--calibrate", tmp_path / "missing"], 2),
     ):  # fmt: skip
         assert streamgate("models", "import", *arguments, models=models).code == code
-    assert streamgate("run", "x.mp4", "--models", "imported", models=models).code in (3, 4)
+    assert streamgate("run", "x.mp4", "--models", "imported,embedded", models=models).code in (3, 4)
     with pytest.raises(WeightsError, match="models import FILE"):
         store.resolve("imported")

@@ -95,7 +95,7 @@ def test_a_hostile_file_in_a_folder_of_ones_own_is_refused_when_run(tmp_path: Pa
     (tmp_path / "clip.mp4").write_bytes(clip_bytes())
     with WatchedFolder(elsewhere) as watched:
         ran = run_limited(
-            ["run", tmp_path / "clip.mp4", "-o", tmp_path / "out", "--models", tmp_path / "own"],
+            ["run", tmp_path / "clip.mp4", "-o", tmp_path / "out", "--models", f"{tmp_path / 'own'},standard"],
             {"STREAMGATE_MODELS": str(standard_models())},
         )
         touched = watched.touched()

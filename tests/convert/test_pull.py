@@ -98,7 +98,7 @@ def test_pull_from_a_mirror_converts_verifies_and_needs_nothing_twice(models, se
     assert len(requests) == count
     assert [one.ok for one in weights.verify() if one.tier == "standard"] == [True] * 3
     assert {state.state for state in weights.list_models() if state.tier == "standard"} == {"ready"}
-    assert set(weights.resolve("standard").weights) >= {"detector", "recognizer", "pose"}
+    assert set(weights.resolve("standard")) >= {"detector", "recognizer", "pose"}
 
     receipt = json.loads((models / "mobilefacenet-foamliu" / "receipt.json").read_text())
     assert receipt["source"][0]["sha256"] == load_catalog()[1].source[0].sha256

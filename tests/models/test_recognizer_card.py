@@ -110,9 +110,9 @@ def test_the_eyes_of_the_portrait_are_open(own: OwnNetwork, crop: np.ndarray) ->
 
 def test_the_embedded_tier_serves_recognizer_and_pose(card: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMGATE_MODELS", str(standard_models()))
-    found = resolve("embedded").weights
+    found = resolve("embedded")
     assert found["recognizer"].name == found["pose"].name == card["name"]
-    assert resolve("standard").weights["recognizer"].tier == "standard"
+    assert resolve("standard")["recognizer"].tier == "standard"
 
 
 @pytest.fixture(scope="module")

@@ -155,9 +155,9 @@ def test_networks_say_what_they_run(networks):
 
 
 def test_a_session_that_serves_two_roles_is_opened_once(tmp_path):
-    found = resolve(str(standard_models())).weights
+    found = resolve(str(standard_models()))
     both = {**found, "pose": dataclasses.replace(found["pose"])}
-    opened = Networks(dict(both), (), "cpu", 1)
+    opened = Networks(both, "cpu", 1)
     assert opened.detector is not None and opened.pose is not None
 
 

@@ -37,7 +37,7 @@ CARD = {
 
 
 def put_weights(folder: Path, eyes: EyesHead | None, **changes: object) -> Path:
-    """A models folder with an untrained graph; roles it lacks come from the standard tier."""
+    """A models folder with an untrained graph; which lacks a detector."""
     torch.manual_seed(0)
     inner = folder / "untrained"
     inner.mkdir()
@@ -60,12 +60,12 @@ def face() -> np.ndarray:
 
 
 def test_one_run_fills_both_roles_and_every_measure(folder: Path, face: np.ndarray) -> None:
-    with Networks.open(str(folder), "cpu") as networks:
+    with Networks.open(f"{folder},embedded", "cpu") as networks:
         assert networks.shared_pose and networks.pose.aligned
         crop = np.ascontiguousarray(face[72:184, 72:184])[None]
         row = networks.recognizer.run(crop).row(0)
         assert row.pose is not None and networks.pose.run(crop)[0] == pytest.approx(row.pose)
-    with Gate(models=str(folder), device="cpu") as gate:
+    with Gate(models=f"{folder},embedded", device="cpu") as gate:
         assert gate.run_info().absent_measures == {}
         (scored,) = gate.score(face)
     assert {name for name, one in scored.measures.items() if one.status is Status.OK} == set(scored.measures)
@@ -75,7 +75,7 @@ def test_one_run_fills_both_roles_and_every_measure(folder: Path, face: np.ndarr
 
 def test_an_arcface_crop_has_a_pose_where_its_network_takes_one(folder: Path, face: np.ndarray) -> None:
     crop = np.ascontiguousarray(face[72:184, 72:184])
-    with Gate(models=str(folder), device="cpu") as gate:
+    with Gate(models=f"{folder},embedded", device="cpu") as gate:
         (own,) = gate.score(crop, aligned="arcface")
     with Gate(models="standard", device="cpu") as gate:
         (standard,) = gate.score(crop, aligned="arcface")
@@ -85,7 +85,7 @@ def test_an_arcface_crop_has_a_pose_where_its_network_takes_one(folder: Path, fa
 
 def test_what_a_graph_lacks_or_a_card_does_not_calibrate_is_absent(folder: Path, tmp_path: Path) -> None:
     models = put_weights(tmp_path, None, measures={})
-    with Gate(models=str(models), device="cpu") as gate:
+    with Gate(models=f"{models},embedded", device="cpu") as gate:
         assert gate.run_info().absent_measures == {"occlusion": Status.UNCALIBRATED, "eyes": Status.NO_WEIGHTS}
 
 

@@ -42,51 +42,61 @@ def test_the_models_folder_follows_the_environment(monkeypatch, tmp_path):
     assert store.models_folder() == tmp_path / "streamgate" / "models"
 
 
-@pytest.mark.parametrize("models", ["embedded", "standard"])
-def test_missing_roles_name_the_remedy(embedded, models):
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        ("embedded", "no weights for recognizer, pose; the package is damaged"),
+        ("standard", "no weights for detector, recognizer, pose; run `streamgate models pull`"),
+    ],
+)
+def test_missing_roles_name_the_remedy(embedded, models, said):
     add_card(embedded, "detector")
-    with pytest.raises(WeightsError, match=r"recognizer, pose; run `streamgate models pull`") as caught:
+    with pytest.raises(WeightsError, match=said) as caught:
         store.resolve(models)
     assert caught.value.exit_code == 4
 
 
-def test_shipped_ifqa_serves_beside_pulled_weights(embedded, monkeypatch):
+def test_a_role_that_only_optional_measures_need_may_be_missing(embedded, monkeypatch):
     monkeypatch.setenv("STREAMGATE_MODELS", str(standard_models()))
-    assert store.resolve("standard").missing == ("ifqa",)
     add_card(embedded, "ifqa", training_data=["faces A", "faces B"])
-    found = store.resolve("standard")
-    assert found.missing == ()
-    assert [(one.role, one.wanted, one.used) for one in found.fallbacks] == [("ifqa", "standard", "embedded")]
-    ifqa = found.weights["ifqa"]
+    assert "ifqa" not in store.resolve("standard")
+    ifqa = store.resolve("standard,embedded")["ifqa"]
+    assert ifqa.tier == "embedded"
     assert ifqa.training_data == "faces A, faces B"
     assert ifqa.calibration == LogisticCalibration("ifqa/1", 0.4, 0.1)
     assert ifqa.input == InputSpec("float32", "RGB", (127.5,) * 3, (1 / 127.5,) * 3)
 
 
-def test_a_tier_falls_back_role_by_role(embedded):
+def test_weights_of_another_set_serve_only_when_it_is_named(embedded, tmp_path):
     for role in ("detector", "recognizer", "pose"):
         add_card(embedded, role)
-    assert store.resolve("embedded").fallbacks == ()
-    fallbacks = store.resolve("standard").fallbacks
-    assert [one.role for one in fallbacks] == ["detector", "recognizer", "pose"]
-    assert {one.used for one in fallbacks} == {"embedded"}
-
-
-def test_a_folder_of_cards_comes_before_the_tiers(embedded, tmp_path):
-    for role in ("detector", "recognizer", "pose"):
-        add_card(embedded, role)
+    mine = str(tmp_path / "mine")
     add_card(tmp_path / "mine", "pose", name="my-pose")
-    found = store.resolve(str(tmp_path / "mine"))
-    assert found.weights["pose"].name == "my-pose"
-    assert [one.role for one in found.fallbacks] == ["detector", "recognizer"]
+    with pytest.raises(WeightsError, match=f"no weights for detector, recognizer; .* --models {mine},embedded"):
+        store.resolve(mine)
+    found = store.resolve(f"{mine},embedded")
+    assert {role: weights.name for role, weights in found.items()} == {
+        "detector": "detector-own", "recognizer": "recognizer-own", "pose": "my-pose"
+    }  # fmt: skip
+    assert store.resolve(f"embedded,{mine}")["pose"].name == "pose-own"
     with pytest.raises(WeightsError, match="neither"):
         store.resolve(str(tmp_path / "absent"))
+    with pytest.raises(WeightsError, match="neither"):
+        store.resolve("embedded,")
+
+
+def test_a_folder_whose_card_fills_no_role_is_refused(embedded, tmp_path):
+    for role in ("detector", "recognizer", "pose"):
+        add_card(tmp_path / "mine", role)
+    add_card(tmp_path / "mine", "landmarks")
+    with pytest.raises(WeightsError, match=r"landmarks/card\.json: fills no role; .*detector, recognizer"):
+        store.resolve(str(tmp_path / "mine"))
 
 
 def test_one_file_may_fill_two_roles(embedded):
     add_card(embedded, "detector", roles=["detector", "pose"])
     add_card(embedded, "recognizer")
-    weights = store.resolve("embedded").weights
+    weights = store.resolve("embedded")
     assert weights["detector"] is weights["pose"]
 
 
