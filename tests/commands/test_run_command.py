@@ -77,7 +77,7 @@ def test_candidates_and_summary_tell_the_rest(result: Path) -> None:
     (source,) = summary["sources"]
     assert (source["frames"], source["tracks"], source["kept"]) == (75, 1, 1)
     assert all(len(weights["sha256"]) == 64 for weights in summary["weights"])
-    assert summary["config"]["gate"]["max_yaw"] == 25
+    assert summary["config"]["measures"]["yaw"]["max"] == 25
 
 
 def tree(folder: Path) -> dict[str, bytes]:
