@@ -23,6 +23,7 @@ from reliability_rows import Row, run, table, told
 
 from faulty_line import Line, line_to
 from hostile_videos import clip_bytes
+from lying_redis import LIES, Lie, lying_redis
 from redis_server import RedisServer, launch, spare_port
 
 CLIPS = 4
@@ -136,12 +137,35 @@ def redis_faults(folder: Path) -> str:
         rows.append(_under(fault, clips, folder / f"fault{number}"))
         say(f"redis, {fault.what}: {rows[-1].code}, {rows[-1].seconds:.1f} s")
     rows += [*_tls(clips, folder / "tls"), _killed(clips, folder / "killed"), *_replays(folder)]
+    lies = [_lied_to(lie, clips, folder / f"lie{number}") for number, lie in enumerate(LIES)]
     return "\n".join([
         "## Redis", "",
         f"`run` over {CLIPS} clips of a face each with `--sink` and `--sink-retry {RETRY_S}` (default 30), time-outs "
         "of 2 s in the address, against a real redis-server. Results on disk are complete wherever the run began; what "
-        "had not arrived was then sent by `streamgate replay` to a sound server.", "", table(rows),
+        "had not arrived was then sent by `streamgate replay` to a sound server.", "", table(rows), "",
+        "### A server that lies", "",
+        "It answers as Redis does until the run has begun, and from then on everything with this.", "", table(lies),
     ])  # fmt: skip
+
+
+def _lied_to(lie: Lie, clips: Path, folder: Path) -> Row:
+    """A run whose server answers nonsense once the run has begun."""
+    folder.mkdir()
+    out, done = folder / "out", threading.Event()
+    with lying_redis(sound_adds=None) as server:
+
+        def begin() -> None:
+            while not (out / ".streamgate" / "manifest.json").exists() and not done.wait(0.01):
+                pass
+            server.lie = lie
+
+        acting = threading.Thread(target=begin)
+        acting.start()
+        ran = run(["run", clips, "-o", out, "--sink", server.url(f"?{_QUICK}"), "--sink-retry", RETRY_S])
+        done.set()
+        acting.join()
+    say(f"redis, {lie.what}: {ran.code}, {ran.seconds:.1f} s")
+    return Row(lie.what, "; ".join([*_told(ran.err, folder), _sources(out)]), ran.code, ran.seconds, ran.peak_mib)
 
 
 def _under(fault: Fault, clips: Path, folder: Path) -> Row:

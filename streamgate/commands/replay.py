@@ -56,11 +56,10 @@ def replay(out: Path, url: str, sink_retry: float, quiet: bool) -> int:
                 f"{run.finals} finals: the stream keeps about {MAXLEN}, so that the first are gone "
                 "unless a consumer takes them meanwhile"
             )
-        hurry = threading.Event()
-        courier = Courier(stream, retry_seconds=sink_retry, hurry=hurry, say=shown.warn)
+        courier = Courier(stream, retry_seconds=sink_retry, say=shown.warn)
         try:
-            with _interruptible(hurry):
-                return _send(run, stream, courier, shown, hurry)
+            with _interruptible(stream.hurry):
+                return _send(run, stream, courier, shown)
         finally:
             stream.close()
 
@@ -77,12 +76,10 @@ def _interruptible(hurry: threading.Event) -> Iterator[None]:
         yield
 
 
-def _send(
-    run: FinishedRun, stream: RedisStream, courier: Courier, shown: ReplayDisplay, hurry: threading.Event
-) -> int:
+def _send(run: FinishedRun, stream: RedisStream, courier: Courier, shown: ReplayDisplay) -> int:
     """Send everything; returns the exit code. Raises SinkError, DeliveryError."""
     problem = courier.reach()
-    if hurry.is_set():
+    if stream.hurry.is_set():
         raise KeyboardInterrupt
     if problem:
         raise SinkError(f"cannot use {stream.location}: {problem}; nothing was sent")
@@ -94,7 +91,7 @@ def _send(
             damages = _Damages()
             outcome = courier.deliver(shown.counted(source.events(damages.add)))
             sent += outcome.sent
-            if hurry.is_set():
+            if stream.hurry.is_set():
                 raise KeyboardInterrupt
             if outcome.problem is not None:
                 raise DeliveryError(

@@ -20,7 +20,7 @@ from streamgate.commands.help import Command, section
 from streamgate.commands.options import PATH, complete_devices, complete_folders, complete_models, complete_presets
 from streamgate.commands.signals import INTERRUPTED, handling
 from streamgate.defaults import DEFAULT_MODELS
-from streamgate.errors import UsageError, scrub
+from streamgate.errors import UsageError, one_line, scrub
 
 if TYPE_CHECKING:
     from streamgate.service.settings import ServeRequest, Settings
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 DEFAULT_HTTP = "127.0.0.1:8080"
 HTTP_OFF = "off"
+_LINE = 2000
+"""Longest line of the log: what a camera or server says stands in it."""
 
 _streams = section("Streams")
 _results = section("Where faces go")
@@ -114,7 +116,7 @@ class Log:
     def __call__(self, text: str) -> None:
         from streamgate.service.state import utc_text
 
-        line = f"{utc_text(datetime.now(UTC))} {' '.join(scrub(text).split())}\n"
+        line = f"{utc_text(datetime.now(UTC))} {one_line(scrub(text), _LINE)}\n"
         with self._mutex:
             sys.stderr.write(line)
             sys.stderr.flush()

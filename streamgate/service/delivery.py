@@ -98,7 +98,7 @@ class Delivery:
         self._book = threading.Lock()
         self._delivered = 0
         self._stopping = threading.Event()
-        self._hurry = threading.Event()
+        self._hurry = threading.Event() if redis is None else redis.hurry
         self._threads: list[threading.Thread] = []
         self._stack = ExitStack()
 

@@ -29,10 +29,11 @@ class Outcome:
 class Courier:
     """Sends packed events to `stream`; at least once, since an answer may be lost. Thread-safe.
 
+    Once `stream.hurry` is set nothing is waited for: what the server does not take at once stays undelivered.
+
     Args:
         retry_seconds: a fault that may pass is tried again until so long nothing was taken. The time-outs of the
             connection itself come on top.
-        hurry: once set nothing is waited for: what the server does not take at once stays undelivered.
         say: told when waiting begins, a line.
     """
 
@@ -41,12 +42,11 @@ class Courier:
         stream: RedisStream,
         *,
         retry_seconds: float = RETRY_SECONDS,
-        hurry: threading.Event | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._stream = stream
         self._retry_seconds = retry_seconds
-        self._hurry = hurry or threading.Event()
+        self._hurry = stream.hurry
         self._say = say
 
     def reach(self) -> str | None:

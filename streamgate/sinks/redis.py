@@ -92,9 +92,9 @@ class RedisSink:
         hurry: threading.Event | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self._stream = RedisStream(url, stream=stream, maxlen=maxlen)
         self._hurry = hurry or threading.Event()
-        self._courier = Courier(self._stream, retry_seconds=retry_seconds, hurry=self._hurry, say=say)
+        self._stream = RedisStream(url, stream=stream, maxlen=maxlen, hurry=self._hurry)
+        self._courier = Courier(self._stream, retry_seconds=retry_seconds, say=say)
         self._retry_seconds = retry_seconds
         self._run = run
         self._jpeg_quality = jpeg_quality

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis
 from redis import exceptions as errors
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from streamgate.errors import UsageError, redact_url, scrub
+from streamgate.errors import UsageError, one_line, redact_url, scrub
+from streamgate.sinks.guardedsocket import GuardedSocket
 
 STREAM = "streamgate:faces"
 MAXLEN = 100_000
@@ -34,6 +37,7 @@ _SPOKEN = (
 )  # fmt: skip
 """What is known by the words of the server or of TLS alone; looked at before the kind of error."""
 
+_NONSENSE = "what answers there does not speak as Redis does; check the address"
 _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
     (errors.AuthenticationError, "the server refuses user or password; correct them in the URL"),
     (errors.AuthorizationError, "the server refuses user or password; correct them in the URL"),
@@ -43,6 +47,7 @@ _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
     (errors.MasterDownError, "the server is a replica that has lost its primary; give the address of the primary"),
     (errors.ClusterDownError, "the server's cluster is down; try again when it is whole"),
     (errors.BusyLoadingError, "the server is still loading its data; try again in a moment"),
+    (errors.InvalidResponse, _NONSENSE),
     (errors.TimeoutError, "the server does not answer in time; check the address and its load"),
     (errors.ConnectionError, "no connection; check that the server runs and that host and port are right"),
 )
@@ -61,6 +66,16 @@ _PASSING = (
     OSError,
 )
 _PASSING_WORDS = ("MISCONF", "NOREPLICAS", "BUSY")
+_ENTRY_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+_LONGEST = 3600
+"""Seconds of a time-out in the URL."""
+_LONGEST_URL = 4096
+_OPTIONS = frozenset(
+    {"client_name", "db", "health_check_interval", "password", "socket_connect_timeout", "socket_keepalive",
+     "socket_timeout", "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile",
+     "ssl_check_hostname", "ssl_ciphers", "ssl_keyfile", "ssl_min_version", "ssl_password", "username"}
+)  # fmt: skip
+"""Behind the ?. The library takes others too: objects of Python's, and those that change how answers are read."""
 
 
 class RedisStream:
@@ -71,29 +86,44 @@ class RedisStream:
         stream: key of the Redis stream.
         maxlen: the stream is trimmed to about this many events (`MAXLEN ~`).
         option: the option that brought the URL, for messages.
+        hurry: the event of that name, one of its own by default.
+
+    Whatever the server answers is a value here, a number of events taken and an exception of whichever kind: nothing
+    it sends may raise. An answer has bounds in time and size, see `GuardedSocket`.
 
     Raises UsageError for a malformed URL; nothing is connected before something is asked.
     """
 
-    def __init__(self, url: str, *, stream: str = STREAM, maxlen: int = MAXLEN, option: str = "--sink") -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        stream: str = STREAM,
+        maxlen: int = MAXLEN,
+        option: str = "--sink",
+        hurry: threading.Event | None = None,
+    ) -> None:
         self.location = redact_url(url)
         self._url = url
         self._stream = stream
         self._maxlen = maxlen
-        self._client = _connect(url, option)
+        self.hurry = hurry or threading.Event()
+        """Set once we are to end: then no answer is waited for longer than two seconds."""
+        self._client = _connect(url, option, self.hurry)
         self._multi: bool | None = None
         """Whether the user may MULTI; None until it was asked."""
 
     def probe(self) -> Exception | None:
         """Why events could not be sent now; None when they can."""
         try:
-            self._client.ping()
+            if self._client.ping() is not True:
+                return errors.InvalidResponse("PING is not answered by PONG")
             # A write that never changes anything (no entry has this id): it meets a read-only
             # server or a key of another type now and not after the first source's work.
             self._client.xdel(self._stream, "0-0")
         except errors.NoPermissionError:
             return None  # a user allowed nothing but XADD is fine
-        except (errors.RedisError, OSError) as error:
+        except Exception as error:
             return error
         return None
 
@@ -109,20 +139,22 @@ class RedisStream:
                 with self._client.pipeline(transaction=True) as pipeline:
                     for item in chunk:
                         self._add(pipeline, item)
-                    pipeline.execute()
+                    for answer in pipeline.execute():
+                        _check_id(answer)
                 return len(chunk), None
             for item in chunk:
-                self._add(self._client, item)
+                _check_id(self._add(self._client, item))
                 taken += 1
-        except (errors.RedisError, OSError) as error:
+        except Exception as error:
             if isinstance(error, errors.OutOfMemoryError):
                 # What was sent is held for the connection, and counts as the server's memory while it is open.
-                self._client.connection_pool.disconnect(inuse_connections=False)
+                with suppress(Exception):
+                    self._client.connection_pool.disconnect(inuse_connections=False)
             return taken, error
         return taken, None
 
-    def _add(self, client: redis.Redis, item: bytes) -> None:
-        client.xadd(self._stream, unpack(item), maxlen=self._maxlen, approximate=True)
+    def _add(self, client: redis.Redis, item: bytes) -> Any:
+        return client.xadd(self._stream, unpack(item), maxlen=self._maxlen, approximate=True)
 
     def _may_multi(self) -> bool:
         # Found out beforehand: without MULTI the server would run the commands behind it one by one.
@@ -139,9 +171,12 @@ class RedisStream:
     def explain(self, error: Exception) -> str:
         """What went wrong and what to do, in one line."""
         # The server knows user and password decoded.
-        said = " ".join(scrub(_said(error), self._url, unquote(self._url)).split())[:200]
+        said = one_line(scrub(_said(error), self._url, unquote(self._url)), 200)
         remedy = next((remedy for words, remedy in _SPOKEN if words in said), None)
         remedy = remedy or next((remedy for kind, remedy in _REMEDIES if isinstance(error, kind)), None)
+        if remedy is None and not isinstance(error, (errors.RedisError, OSError)):
+            # The client itself stumbled over it.
+            remedy, said = _NONSENSE, f"{type(error).__name__}: {said}"
         if isinstance(error, errors.TimeoutError) and self._url.startswith("rediss:"):
             # A plain server waits for the end of what it takes for a command.
             remedy = f"{remedy}, or it does not speak TLS at this port: write redis://"
@@ -149,7 +184,8 @@ class RedisStream:
 
     def close(self) -> None:
         """Let go of the connections; further use opens new ones."""
-        self._client.close()
+        with suppress(Exception):
+            self._client.close()
 
 
 def may_pass(error: Exception) -> bool:
@@ -160,12 +196,22 @@ def may_pass(error: Exception) -> bool:
     return isinstance(error, _PASSING) or said.startswith(_PASSING_WORDS)
 
 
+def _check_id(answer: Any) -> None:
+    """Raises InvalidResponse when `answer` is not what Redis says to an XADD."""
+    if not (isinstance(answer, (bytes, str)) and _ENTRY_ID.fullmatch(_text(answer))):
+        raise errors.InvalidResponse("XADD is not answered by an entry's id")
+
+
+def _text(answer: bytes | str) -> str:
+    return answer if isinstance(answer, str) else answer.decode("latin-1")
+
+
 def _said(error: Exception) -> str:
     """The server's words, without the command that the client repeats before them."""
     return _REPEATED.sub("", str(error))
 
 
-def _connect(url: str, option: str) -> redis.Redis:
+def _connect(url: str, option: str, hurry: threading.Event) -> redis.Redis:
     """A client of `url`, not connected yet. Raises UsageError without the URL's secrets."""
     problem = _malformed(url)
     if problem is None:
@@ -178,15 +224,18 @@ def _connect(url: str, option: str) -> redis.Redis:
                 socket_connect_timeout=_CONNECT_SECONDS,
                 socket_timeout=_ANSWER_SECONDS,
             )
-            # An option that nobody knows shows only when a connection object is made; it connects nothing.
             pool = client.connection_pool
-            pool.connection_class(**pool.connection_kwargs)
+            pool.connection_class = _guarded(pool.connection_class, hurry)
+            # What is wrong with an option shows only when a connection object is made; it connects nothing.
+            made = pool.connection_class(**pool.connection_kwargs)
+            limits = (made.socket_timeout, getattr(made, "socket_connect_timeout", _CONNECT_SECONDS))
+            if not all(0 < seconds <= _LONGEST for seconds in limits):
+                raise ValueError(f"time-outs are above 0 and at most {_LONGEST} seconds")
             return client
-        except TypeError as error:
-            named = re.search(r"argument '(\w+)'", str(error))
-            problem = f"there is no option {named[1] if named else ''!r} behind the ?"
         except ValueError as error:
-            problem = scrub(str(error), url)
+            problem = one_line(scrub(str(error), url))
+        except Exception as error:
+            problem = f"an option behind the ? has no such value ({type(error).__name__})"
     # Raised outside the handler: a parser's error may quote the password and would hang on the chain.
     raise UsageError(
         f"{option} {redact_url(url)}: {problem}; use redis://[user:password@]HOST[:PORT][/DB] with special "
@@ -194,19 +243,33 @@ def _connect(url: str, option: str) -> redis.Redis:
     )
 
 
+def _guarded(kind: Any, hurry: threading.Event) -> Any:
+    """A connection class like `kind` whose socket is a `GuardedSocket`."""
+
+    def connect(connection: Any) -> Any:
+        return GuardedSocket(kind._connect(connection), hurry)
+
+    return type(kind.__name__, (kind,), {"_connect": connect})
+
+
 def _malformed(url: str) -> str | None:
+    if len(url) > _LONGEST_URL:
+        return f"it has more than {_LONGEST_URL} letters"
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
         return "port or host is malformed"
+    for name in parse_qs(parts.query, keep_blank_values=True):
+        if name not in _OPTIONS:
+            return f"there is no option {one_line(name, 40)!r} behind the ?"
     if parts.scheme == "unix":
         return None if parts.path else "the path of the socket is missing"
     if not parts.hostname:
         return "the host is missing"
     # redis-py silently takes database 0 for a path that is no number.
     database = parts.path.strip("/")
-    if database and not database.isdigit():
+    if database and not (database.isascii() and database.isdigit() and len(database) < 10):
         return "the database must be a number"
     return None
 

@@ -25,7 +25,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from streamgate.config import LiveConfig
-from streamgate.errors import SourceError, UsageError, redact_url, scrub
+from streamgate.errors import SourceError, UsageError, one_line, redact_url, scrub
 from streamgate.frames import Frame
 from streamgate.sources.base import SourceStats
 from streamgate.sources.container import open_video, over_limit, pixel_limit
@@ -45,6 +45,7 @@ _WHITELIST = {
 LATE_S = 3.0
 """So far behind the camera only key frames are decoded, until this is made up for: a live picture is worth more than
 a complete one. Cameras and networks that merely stutter stay below it."""
+_LONGEST_URL = 4096
 _DAMAGED_IN_A_ROW = 500
 """Packets without a picture after which a connection is given up: some twenty seconds."""
 
@@ -83,6 +84,11 @@ class Arrived:
 
 def check_address(url: str) -> str:
     """Return `url` in its full form (a path becomes file://). Raises UsageError for what cannot be a stream."""
+    if len(url) > _LONGEST_URL:
+        raise UsageError(f"the address of a stream has {len(url)} letters; at most {_LONGEST_URL} make sense")
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in url):
+        # They would end up in the lines of a protocol.
+        raise UsageError(f"{one_line(redact_url(url))}: an address holds no control characters")
     if "://" not in url:
         if not url.strip():
             raise UsageError("the address of a stream is empty; give rtsp://HOST/PATH")

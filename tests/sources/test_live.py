@@ -148,7 +148,10 @@ def test_a_file_plays_at_its_own_pace_and_its_end_is_a_disconnect(clips: list[Pa
     assert all(np.array_equal(a, b) for a, b in zip(pixels, expected, strict=False))
 
 
-@pytest.mark.parametrize("url", ["ftp://host/x", "rtsp://", "", "rtsp://ann:pw12345@host:port/x"])
+@pytest.mark.parametrize("url", [
+    "ftp://host/x", "rtsp://", "", "rtsp://ann:pw12345@host:port/x", "rtsp://ann:pw12345@h/" + "x" * 5000,
+    "rtsp://ann:pw12345@h/\r\nX: y", "a\0b",
+])
 def test_what_cannot_be_a_stream_is_refused_without_secrets(url: str):
     with pytest.raises(UsageError) as caught:
         check_address(url)
