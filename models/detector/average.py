@@ -21,9 +21,8 @@ sys.path.insert(0, str(HERE.parents[1]))
 import torch  # noqa: E402
 
 from models.common.images import DataError  # noqa: E402
-from models.detector.deploy import CARD_NAME, ONNX_NAME, WARM_NAME, replace  # noqa: E402
+from models.detector.deploy import CARD_NAME, ONNX_NAME, WARM_NAME, export_onnx, replace  # noqa: E402
 from models.detector.units import new_network  # noqa: E402
-from streamgate.convert.retinaface import export_onnx  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> int:

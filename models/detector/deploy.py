@@ -13,8 +13,9 @@ import torch
 
 from models.detector.teacher import NAME as TEACHER_NAME
 from models.detector.trainer import Trainer
+from streamgate.convert.export import write_onnx
 from streamgate.convert.onnx_check import OPSET
-from streamgate.convert.retinaface import OUTPUTS, export_onnx
+from streamgate.convert.retinaface import MEAN_RGB, OUTPUTS, DetectorGraph, RetinaFace, export_detector
 from streamgate.weights.catalog import load_catalog
 
 ONNX_NAME, CARD_NAME, WARM_NAME = "detector.onnx", "card.json", "detector_warm.pth"
@@ -54,6 +55,13 @@ def deploy(trainer: Trainer, pictures: int, data_names: list[str], target: Path,
     }
     replace(target / CARD_NAME, lambda part: part.write_text(json.dumps(card, indent=2) + "\n"))
     return f"{ONNX_NAME} {card['sha256'][:12]} at step {trainer.steps_done}"
+
+
+def export_onnx(network: RetinaFace, path: Path) -> None:
+    """Write a MobileNet-0.25 network that takes RGB minus `MEAN_RGB`: batch and size open, checked against torch,
+    weights stored as float16.
+    """
+    write_onnx(export_detector(DetectorGraph(network.eval(), MEAN_RGB, (1.0, 1.0, 1.0))), path)
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:

@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from models.common.images import DataError, FaceCache, shrink_square
 from models.ifqa.batches import SIDE
 from models.ifqa.monitor import CHAINS, series
 from models.ifqa.trainer import Trainer
-from streamgate.convert.ifqa import FACE_ELLIPSE, OPSET, count_gmac, export_onnx
+from streamgate.convert.export import export, noise, write_onnx
+from streamgate.convert.ifqa import FACE_ELLIPSE, INPUT_SIDE, OUTPUTS, Ifqa, IfqaScorer
+from streamgate.convert.onnx_check import OPSET
 
 ONNX_NAME, CARD_NAME, WARM_NAME = "ifqa.onnx", "card.json", "ifqa_warm.pth"
 VERSION = "1"
@@ -58,7 +61,7 @@ def deploy(
     target.mkdir(parents=True, exist_ok=True)
     figures = calibrate(trainer, cache.faces, calibration_indexes)
     network = trainer.average.to("cpu").eval()
-    export_onnx(network, target / ONNX_NAME, pool="ellipse")
+    export_onnx(network, target / ONNX_NAME)
     digest = hashlib.sha256((target / ONNX_NAME).read_bytes()).hexdigest()
     names = hashlib.sha256("\n".join(cache.names[i] for i in calibration_indexes).encode()).hexdigest()[:8]
     card = {
@@ -105,6 +108,36 @@ def deploy(
     os.replace(warm, target / WARM_NAME)
     trainer.average.to(trainer.device)
     return card
+
+
+def export_onnx(network: Ifqa, path: Path) -> None:
+    """Write one ONNX file: `face` -> `score`, `map`; batch open, checked against torch, weights stored as float16."""
+    faces = noise(3, INPUT_SIDE, INPUT_SIDE, 3).transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+    model = export(IfqaScorer(network, "ellipse").float(), "face", OUTPUTS, faces[:2], faces)
+    write_onnx(model, path)
+
+
+def count_gmac(network: nn.Module) -> float:
+    """Multiply-accumulates of one 256x256 face through the convolutions, in 10^9."""
+    total = 0
+    handles = []
+
+    def count(module: nn.Conv2d, _: object, output: Tensor) -> None:
+        nonlocal total
+        kernel = module.kernel_size[0] * module.kernel_size[1] * module.in_channels // module.groups
+        total += output.shape[1] * output.shape[2] * output.shape[3] * kernel
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            handles.append(module.register_forward_hook(count))
+    training = network.training
+    network.eval()
+    with torch.no_grad():
+        network(torch.zeros(1, 3, INPUT_SIDE, INPUT_SIDE))
+    network.train(training)
+    for handle in handles:
+        handle.remove()
+    return total / 1e9
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from models.common.images import DataError
+from models.recognizer.architecture import FaceGraph, export_onnx
 from models.recognizer.covers import KINDS, draw_cover
 from models.recognizer.eyes import Eyes
 from models.recognizer.faces import FaceSet, centre
@@ -24,7 +25,6 @@ from models.recognizer.teacher import NAME as TEACHER_NAME
 from models.recognizer.trainer import Trainer, halved
 from streamgate.convert.calibrate import MIN_FACES, Fit, calibrate_serfiq, fit
 from streamgate.convert.onnx_check import OPSET
-from streamgate.convert.recognizer import FaceGraph, export_onnx
 from streamgate.networks import Recognizer
 from streamgate.networks.runtime import Session
 from streamgate.weights.catalog import load_catalog

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 
 from models.common.stats import auc
 from models.common.training import say
+from models.recognizer.architecture import EyesHead
 from models.recognizer.batches import Augmentation, Batches
 from models.recognizer.faces import FaceSet, LeaveOut, centre, prepare
-from streamgate.convert.recognizer import EyesHead
 from streamgate.networks import Networks
 
 BORDER = 0.3

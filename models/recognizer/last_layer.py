@@ -27,10 +27,10 @@ import numpy as np
 import torch
 
 from models.common.degrade import draw_mixture
+from models.recognizer.architecture import FaceNetwork, normalise
 from models.recognizer.covers import draw_cover
 from models.recognizer.faces import FaceSet, centre
 from models.recognizer.teacher import Teacher
-from streamgate.convert.recognizer import FaceNetwork, normalise
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from models.common.stats import auc
+from models.recognizer.architecture import normalise
 from models.recognizer.batches import Augmentation, Batches
 from models.recognizer.faces import FaceSet, centre
 from models.recognizer.teacher import Teacher
 from models.recognizer.trainer import Trainer
-from streamgate.convert.recognizer import normalise
 
 LOOKS = ("clean", "augmented")
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.common.images import DataError
+from models.recognizer.architecture import FaceNetwork
 from streamgate.convert.checkpoints import load_state
 from streamgate.convert.mobilefacenet import MobileFaceNet
-from streamgate.convert.recognizer import FaceNetwork
 from streamgate.errors import WeightsError
 from streamgate.weights.catalog import load_catalog
 from streamgate.weights.files import sha256_of

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.common.training import update_average
+from models.recognizer.architecture import MIDDLE_BLOCK, FaceNetwork, Taps, normalise
 from models.recognizer.precision import autocast, halve_pointwise
 from models.recognizer.teacher import Teacher
-from streamgate.convert.recognizer import MIDDLE_BLOCK, FaceNetwork, Taps, normalise
 
 COARSE_UNITS, MIDDLE_UNITS = 7, 13
 """Units before these numbers take maps of 28 x 28 or more, and of 14 x 14: they see so many places in a face that a

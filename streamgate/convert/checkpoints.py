@@ -1,23 +1,24 @@
 """Upstream checkpoints become one plain ONNX file each, checked against what they came from.
 
-torch and onnx are needed only here (`pip install 'streamgate[convert]'`) and are imported when called.
+torch and onnx are imported when a file is converted.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from streamgate.convert.onnx_check import OPSET, check_self_contained
+from streamgate.convert.export import check_agreement, export, noise, run
+from streamgate.convert.onnx_check import check_self_contained
 from streamgate.errors import WeightsError
-from streamgate.networks.device import load_onnxruntime
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -46,23 +47,21 @@ def convert(converter: str, sources: list[Path], options: Mapping[str, Any]) -> 
 
 
 def retinaface_mnet025(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
-    """RetinaFace MobileNet-0.25: detector graph of `convert.retinaface`."""
+    """RetinaFace MobileNet-0.25."""
     return _retinaface("mobilenet025", sources[0]), {}
 
 
 def retinaface_resnet50(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
-    """RetinaFace ResNet-50 of retinaface-pytorch: detector graph of `convert.retinaface`."""
+    """RetinaFace ResNet-50 of retinaface-pytorch."""
     return _retinaface("resnet50", sources[0]), {}
 
 
 def mobilefacenet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
-    """MobileFaceNet with the SER-FIQ head; keeps A and c for the sampled form."""
+    """MobileFaceNet of foamliu."""
     state = load_state(sources[0])
     from streamgate.convert.mobilefacenet import foamliu
 
-    graph = _built(lambda: foamliu(state, float(options["drop_rate"])), sources[0])
-    model = export(graph, "face", (112, 112), ("embedding", "spread", "features"), free_size=False)
-    return model, {"weight": graph.weight.numpy(), "bias": graph.bias.numpy()}
+    return _recognizer(lambda: foamliu(state, float(options["drop_rate"])), sources[0])
 
 
 def fsanet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
@@ -71,66 +70,40 @@ def fsanet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays
 
     first, second = (source.read_bytes() for source in sources)
     model = merge(first, second)
-    faces = _noise((3, 64, 64, 3))
+    faces = noise(3, 64, 64, 3)
     planes = (faces[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) - 127.5) / 128.0
-    runners = [_session(content) for content in (first, second)]
     single = [
-        np.mean([runner.run(None, {"input": planes[i : i + 1]})[0][0] for runner in runners], axis=0)
+        np.mean([run(content, {"input": planes[i : i + 1]})[0][0] for content in (first, second)], axis=0)
         for i in range(len(faces))
     ]
-    (batch,) = _session(model.SerializeToString()).run(None, {"face": faces})
-    _agree(batch, np.stack(single), 1e-2, sources[0].name)
+    (batch,) = run(model.SerializeToString(), {"face": faces})
+    check_agreement(batch, np.stack(single), 1e-2, sources[0].name)
     return model, {}
 
 
 def iresnet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
-    """InsightFace's iresnet of 18, 34, 50 or 100 layers, with the SER-FIQ head; keeps A and c for the sampled form."""
+    """InsightFace's iresnet of 18, 34, 50 or 100 layers."""
     state = load_state(sources[0])
     from streamgate.convert.iresnet import graph
 
-    built = _built(lambda: graph(state, float(options["drop_rate"])), sources[0])
-    model = export(built, "face", (112, 112), ("embedding", "spread", "features"), free_size=False)
-    return model, {"weight": built.weight.numpy(), "bias": built.bias.numpy()}
+    return _recognizer(lambda: graph(state, float(options["drop_rate"])), sources[0])
 
 
 def ifqa_official(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
     """The official IFQA checkpoint, key "D": `face` float32 (N, 3, 256, 256) in, `score` and `map` out."""
-    import io
-
     inner = load_checkpoint(sources[0]).get("D")
     if not isinstance(inner, Mapping):
         raise WeightsError(f'{sources[0].name}: has no discriminator under the key "D"')
     state = _tensors_of(inner, sources[0])
-    import onnx
-    import torch
-
-    from streamgate.convert.ifqa import INPUT_SIDE, OFFICIAL, Ifqa, IfqaScorer
+    from streamgate.convert.ifqa import INPUT_SIDE, OFFICIAL, OUTPUTS, Ifqa, IfqaScorer
 
     def build() -> Any:
         network = Ifqa(OFFICIAL)
         network.load_state_dict(state)
-        return IfqaScorer(network, "full").eval()
+        return IfqaScorer(network, "full")
 
-    scorer = _built(build, sources[0])
-    noise = _noise((2, INPUT_SIDE, INPUT_SIDE, 3)).transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
-    faces = torch.from_numpy(noise)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            scorer,
-            (faces[:1],),
-            cast(Any, buffer),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=["face"],
-            output_names=["score", "map"],
-            dynamic_axes={"face": {0: "N"}, "score": {0: "N"}, "map": {0: "N"}},
-        )
-        want = scorer(faces)
-    for got, wanted in zip(_session(buffer.getvalue()).run(None, {"face": noise}), want, strict=True):
-        _agree(got, wanted.numpy(), 1e-3, sources[0].name)
-    return onnx.load_from_string(buffer.getvalue()), {}
+    faces = noise(2, INPUT_SIDE, INPUT_SIDE, 3).transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+    return export(_built(build, sources[0]), "face", OUTPUTS, faces[:1], faces), {}
 
 
 CONVERTERS: dict[str, Callable[[list[Path], Mapping[str, Any]], tuple[Any, Arrays]]] = {
@@ -183,56 +156,20 @@ def _tensors_of(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
-def export(graph: Any, input_name: str, size: tuple[int, int], outputs: tuple[str, ...], free_size: bool) -> Any:
-    """Export a torch graph that takes uint8 (N, H, W, 3), with N (and H, W if `free_size`) left open.
-
-    The ONNX is run on noise of another batch (and size) than it was traced with and must agree with torch.
-
-    Raises:
-        WeightsError: it does not agree.
-    """
-    import io
-
-    import onnx
-    import torch
-
-    axes: dict[str, dict[int, str]] = {name: {0: "N"} for name in outputs}
-    axes[input_name] = {0: "N"}
-    if free_size:
-        axes[input_name].update({1: "H", 2: "W"})
-        for name in outputs:
-            axes[name][1] = "P"
-    buffer = io.BytesIO()
-    graph.eval()
-    with warnings.catch_warnings(), torch.no_grad():
-        # Deprecated but chosen: torch's new exporter writes external data.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            graph,
-            (torch.from_numpy(_noise((2, *size, 3))),),
-            cast(Any, buffer),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=[input_name],
-            output_names=list(outputs),
-            dynamic_axes=axes,
-        )
-    model = onnx.load_from_string(buffer.getvalue())
-    probe = _noise((3, size[0] + 32, size[1] + 64, 3) if free_size else (3, *size, 3))
-    with torch.no_grad():
-        expected = graph(torch.from_numpy(probe))
-    for name, got, want in zip(outputs, _session(buffer.getvalue()).run(None, {input_name: probe}), expected,
-                               strict=True):  # fmt: skip
-        _agree(got, want.numpy(), 1e-3, name)
-    return model
-
-
 def _retinaface(layout: str, source: Path) -> Any:
     state = load_state(source)
     from streamgate.convert import retinaface
 
     graph = _built(lambda: getattr(retinaface, layout)(state), source)
-    return export(graph, "image", (64, 96), ("loc", "conf", "landm"), free_size=True)
+    return retinaface.export_detector(graph)
+
+
+def _recognizer(build: Callable[[], Any], source: Path) -> tuple[Any, Arrays]:
+    """A graph with the SER-FIQ head; A and c of its last affine layer are kept for the sampled form."""
+    graph = _built(build, source)
+    outputs = ("embedding", "spread", "features")
+    model = export(graph, "face", outputs, noise(2, 112, 112, 3), noise(3, 112, 112, 3))
+    return model, {"weight": graph.weight.numpy(), "bias": graph.bias.numpy()}
 
 
 def _built(build: Callable[[], Any], source: Path) -> Any:
@@ -242,24 +179,6 @@ def _built(build: Callable[[], Any], source: Path) -> Any:
     except (RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{source.name}: does not have the layout of this converter ({reason})") from error
-
-
-def _agree(got: npt.NDArray[Any], want: npt.NDArray[Any], tolerance: float, name: str) -> None:
-    """Refuse a conversion whose figures differ by more than `tolerance` of their own size (at least of 1)."""
-    scale = max(1.0, float(np.abs(want).max()))
-    if got.shape != want.shape or not np.abs(got - want).max() <= tolerance * scale:
-        raise WeightsError(f"{name}: the converted graph does not agree with the original; nothing was installed")
-
-
-def _noise(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-
-def _session(content: bytes) -> Any:
-    runtime = load_onnxruntime()
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3
-    return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def _need(module: str) -> Any:
@@ -274,6 +193,4 @@ def _need(module: str) -> Any:
 
 def _version(module: str) -> str:
     """Version of an already imported module, "" when the conversion did not need it."""
-    import sys
-
     return str(getattr(sys.modules.get(module), "__version__", ""))

@@ -11,21 +11,16 @@ This module needs torch and is imported only when a network is trained, imported
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamgate.convert.half_storage import store_half
-
 INPUT_SIDE = 256
-OPSET = 17
-OFFICIAL_KEY = "D"
+OUTPUTS = ("score", "map")
 # Centre and half axes (x, y) as shares of the side: brow to chin of an FFHQ-aligned face, no background.
 FACE_ELLIPSE = (0.5, 0.575, 0.27, 0.345)
 
@@ -232,66 +227,3 @@ class IfqaScorer(nn.Module):
         if self.map_side != INPUT_SIDE:
             realness = F.interpolate(realness, size=(INPUT_SIDE, INPUT_SIDE), mode="bilinear", align_corners=False)
         return score, realness[:, 0]
-
-
-def load_checkpoint(path: Path | str, spec: IfqaSpec = OFFICIAL) -> Ifqa:
-    """The network of a checkpoint file: official {"D": state}, or a bare state dict (any float type)."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if OFFICIAL_KEY in state and isinstance(state[OFFICIAL_KEY], Mapping):
-        state = state[OFFICIAL_KEY]
-    # A checkpoint saved from DataParallel carries this prefix on every key.
-    state = {key.removeprefix("module."): value for key, value in state.items()}
-    network = Ifqa(spec)
-    network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    return network.eval()
-
-
-def export_onnx(network: Ifqa, path: Path | str, pool: str = "ellipse", half_storage: bool = True) -> None:
-    """Write one ONNX file: `face` -> `score`, `map`; batch dynamic, opset pinned, no external data.
-
-    half_storage keeps large initialisers as float16 behind a Cast: half the file, float32 arithmetic.
-    """
-    import onnx
-
-    path = Path(path)
-    scorer = IfqaScorer(network, pool).eval().float()
-    part = path.with_name(path.name + ".part")
-    torch.onnx.export(
-        scorer,
-        (torch.zeros(2, 3, INPUT_SIDE, INPUT_SIDE),),
-        str(part),
-        input_names=["face"],
-        output_names=["score", "map"],
-        dynamic_axes={"face": {0: "N"}, "score": {0: "N"}, "map": {0: "N"}},
-        opset_version=OPSET,
-        dynamo=False,
-    )
-    model = onnx.load(str(part))
-    if half_storage:
-        store_half(model)
-    onnx.checker.check_model(model)
-    onnx.save_model(model, str(part), save_as_external_data=False)
-    part.replace(path)
-
-
-def count_gmac(network: nn.Module) -> float:
-    """Multiply-accumulates of one 256x256 face through the convolutions, in 10^9."""
-    total = 0
-    handles = []
-
-    def count(module: nn.Conv2d, _: object, output: Tensor) -> None:
-        nonlocal total
-        kernel = module.kernel_size[0] * module.kernel_size[1] * module.in_channels // module.groups
-        total += output.shape[1] * output.shape[2] * output.shape[3] * kernel
-
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            handles.append(module.register_forward_hook(count))
-    training = network.training
-    network.eval()
-    with torch.no_grad():
-        network(torch.zeros(1, 3, INPUT_SIDE, INPUT_SIDE))
-    network.train(training)
-    for handle in handles:
-        handle.remove()
-    return total / 1e9

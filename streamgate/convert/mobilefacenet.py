@@ -119,16 +119,25 @@ class RecognizerGraph(nn.Module):
     def forward(self, face: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         planes = face.permute(0, 3, 1, 2).to(torch.float32)
         features = self.backbone((planes - self.mean) * self.scale)
-        # A @ x with x as a column: each face is its own product, so that the batch cannot change its bits.
-        column = features.unsqueeze(2)
-        embedding = torch.matmul(self.weight, column) + self.bias[:, None]
-        along = torch.matmul(self.weight.t(), embedding)
-        power = (embedding * embedding).sum(dim=1)
-        lengths = (self.weight * self.weight).sum(dim=0)[None, :, None]
-        across = column * column * (lengths - along * along / power[:, None])
-        trace = self.odds * across.sum(dim=1)
-        spread = torch.sqrt(2.0 * trace / (power + trace))
-        return embedding.squeeze(2), spread.squeeze(1), features
+        embedding, spread = closed_form(self.weight, self.bias, features, self.odds)
+        return embedding, spread, features
+
+
+def closed_form(weight: Tensor, bias: Tensor, features: Tensor, odds: float) -> tuple[Tensor, Tensor]:
+    """Embedding (N, D) and spread (N,) of features (N, K) for the last layer `weight` (D, K) x + `bias` (D,).
+
+    DESIGN 4.1 with odds = p / (1 - p). Float32 throughout.
+    """
+    # A @ x with x as a column: each face is its own product, so that the batch cannot change its bits.
+    column = features.unsqueeze(2)
+    embedding = torch.matmul(weight, column) + bias[:, None]
+    along = torch.matmul(weight.t(), embedding)
+    power = (embedding * embedding).sum(dim=1)
+    lengths = (weight * weight).sum(dim=0)[None, :, None]
+    across = column * column * (lengths - along * along / power[:, None])
+    trace = odds * across.sum(dim=1)
+    spread = torch.sqrt(2.0 * trace / (power + trace))
+    return embedding.squeeze(2), spread.squeeze(1)
 
 
 def foamliu(state: dict[str, Tensor], drop_rate: float) -> RecognizerGraph:

@@ -9,11 +9,13 @@ graph takes `image` uint8 (N, H, W, 3) RGB with H and W multiples of 32 and give
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from streamgate.convert.export import export, noise
 
 ANCHORS = 2
 """Priors in each cell of each of the three levels."""
@@ -228,20 +230,6 @@ def resnet50(state: dict[str, Tensor]) -> DetectorGraph:
     return DetectorGraph(network.eval(), mean, scale)
 
 
-def export_onnx(network: RetinaFace, path: Path | str) -> None:
-    """Write a MobileNet-0.25 network that takes RGB minus `MEAN_RGB`: opset pinned, batch and size open, checked
-    against torch, weights stored as float16.
-    """
-    import onnx
-
-    from streamgate.convert.checkpoints import export
-    from streamgate.convert.half_storage import store_half
-
-    path = Path(path)
-    graph = DetectorGraph(network.eval(), MEAN_RGB, (1.0, 1.0, 1.0))
-    model = export(graph, "image", (64, 96), OUTPUTS, free_size=True)
-    store_half(model)
-    onnx.checker.check_model(model)
-    part = path.with_name(path.name + ".part")
-    onnx.save_model(model, str(part), save_as_external_data=False)
-    part.replace(path)
+def export_detector(graph: DetectorGraph) -> Any:
+    """The graph as a ModelProto with batch and size left open. Raises WeightsError."""
+    return export(graph, "image", OUTPUTS, noise(2, 64, 96, 3), noise(3, 96, 160, 3), free_size=True)

@@ -1,16 +1,9 @@
-"""The recipes are plain scripts beside the package: tests find them from the repository's root."""
+"""Fixtures of the tests of recipes."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-if str(REPOSITORY) not in sys.path:
-    sys.path.insert(0, str(REPOSITORY))
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ pytest.importorskip("av")
 
 from models.common.images import DataError  # noqa: E402
 from models.recognizer import eyes  # noqa: E402
+from models.recognizer.architecture import FaceNetwork  # noqa: E402
 from models.recognizer.batches import Augmentation, Batches  # noqa: E402
 from models.recognizer.covers import KINDS, draw_cover, visible_share  # noqa: E402
 from models.recognizer.deploy import identity_threshold  # noqa: E402
@@ -32,7 +33,6 @@ from models.recognizer.sections import best_threshold  # noqa: E402
 from models.recognizer.teacher import Teacher, load_teacher  # noqa: E402
 from models.recognizer.train import split_faces  # noqa: E402
 from models.recognizer.trainer import Settings, Trainer  # noqa: E402
-from streamgate.convert.recognizer import FaceNetwork  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 STILL = Augmentation(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)

@@ -15,9 +15,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from models.recognizer.architecture import EyesHead, FaceNetwork, export_onnx  # noqa: E402
 from real_weights import read_rgb, shared_part, standard_models  # noqa: E402
 from streamgate import Gate  # noqa: E402
-from streamgate.convert.recognizer import EyesHead, FaceNetwork, export_onnx  # noqa: E402
 from streamgate.errors import WeightsError  # noqa: E402
 from streamgate.frames import Status  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402

@@ -21,9 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from streamgate.convert.checkpoints import export
-from streamgate.convert.half_storage import store_half
-from streamgate.convert.mobilefacenet import MobileFaceNet
+from streamgate.convert.export import export, noise, write_onnx
+from streamgate.convert.mobilefacenet import MobileFaceNet, closed_form
 
 INPUT_SIDE = 112
 OUTPUTS = ("embedding", "spread", "features", "pose", "visible")
@@ -203,22 +202,6 @@ class FaceGraph(nn.Module):
         return found if self.eyes is None else (*found, self.eyes(face))
 
 
-def closed_form(weight: Tensor, bias: Tensor, features: Tensor, odds: float) -> tuple[Tensor, Tensor]:
-    """Embedding (N, D) and spread (N,) of features (N, K) for the last layer `weight` (D, K) x + `bias` (D,).
-
-    DESIGN 4.1 with odds = p / (1 - p). Float32 throughout.
-    """
-    # A @ x with x as a column: each face is its own product, so that the batch cannot change its bits.
-    column = features.unsqueeze(2)
-    embedding = torch.matmul(weight, column) + bias[:, None]
-    along = torch.matmul(weight.t(), embedding)
-    power = (embedding * embedding).sum(dim=1)
-    lengths = (weight * weight).sum(dim=0)[None, :, None]
-    trace = odds * (column * column * (lengths - along * along / power[:, None])).sum(dim=1)
-    spread = torch.sqrt(2.0 * trace / (power + trace))
-    return embedding.squeeze(2), spread.squeeze(1)
-
-
 def normalise(faces: Tensor) -> Tensor:
     """uint8 (N, 112, 112, 3) RGB to the backbone's planes, float32 (N, 3, 112, 112), channels last."""
     mean, scale = torch.tensor(MEAN, device=faces.device), 1.0 / torch.tensor(DEVIATION, device=faces.device)
@@ -226,17 +209,11 @@ def normalise(faces: Tensor) -> Tensor:
     return ((faces.float() - mean) * scale).permute(0, 3, 1, 2)
 
 
-def export_onnx(network: FaceNetwork, path: Path | str, eyes: EyesHead | None = None) -> None:
-    """Write one ONNX file: opset pinned, batch open, checked against torch, large weights stored as float16."""
-    import onnx
-
-    path = Path(path)
+def export_onnx(network: FaceNetwork, path: Path, eyes: EyesHead | None = None) -> None:
+    """Write one ONNX file: batch open, checked against torch, large weights stored as float16."""
     graph = FaceGraph(network, eyes)
-    model = export(graph, "face", (INPUT_SIDE, INPUT_SIDE), graph.outputs, free_size=False)
+    side = (INPUT_SIDE, INPUT_SIDE, 3)
+    model = export(graph, "face", graph.outputs, noise(2, *side), noise(3, *side))
     # The last affine layer stays float32 (DESIGN 4.1's head).
     head = {name for node in model.graph.node if node.op_type in ("MatMul", "Add", "Mul", "Sub") for name in node.input}
-    store_half(model, keep=head, smallest=_SMALLEST_STORED_HALF)
-    onnx.checker.check_model(model)
-    part = path.with_name(path.name + ".part")
-    onnx.save_model(model, str(part), save_as_external_data=False)
-    part.replace(path)
+    write_onnx(model, path, keep=head, smallest=_SMALLEST_STORED_HALF)

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from streamgate.convert.recognizer import (  # noqa: E402
+from models.recognizer.architecture import (  # noqa: E402
     EYE_ROWS,
     LEFT_EYE,
     OUTPUTS,

@@ -1,0 +1,120 @@
+"""From a torch network to one plain ONNX file that gives the same values.
+
+Also used by the recipes in `models/`. torch and onnx are imported when called.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from streamgate.convert.onnx_check import OPSET
+from streamgate.errors import WeightsError
+from streamgate.networks.device import load_onnxruntime
+
+Values = npt.NDArray[Any]
+
+
+def noise(*shape: int) -> npt.NDArray[np.uint8]:
+    """Pictures of noise, the same at every call."""
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def export(
+    graph: Any, name: str, outputs: tuple[str, ...], example: Values, probe: Values, *, free_size: bool = False
+) -> Any:
+    """Export a torch module with one input `name` and the given outputs; returns a ModelProto.
+
+    Args:
+        example: the input that the graph is traced with; its first axis is left open.
+        probe: an input of another batch (and size) on which the ONNX must agree with torch.
+        free_size: the input's axes 1 and 2, and the outputs' axis 1, are left open too.
+
+    Raises:
+        WeightsError: it does not agree.
+    """
+    import onnx
+    import torch
+
+    axes: dict[str, dict[int, str]] = {one: {0: "N"} for one in (name, *outputs)}
+    if free_size:
+        axes[name].update({1: "H", 2: "W"})
+        for one in outputs:
+            axes[one][1] = "P"
+    buffer = io.BytesIO()
+    graph.eval()
+    with warnings.catch_warnings(), torch.no_grad():
+        # Deprecated but chosen: torch's new exporter writes external data.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph,
+            (torch.from_numpy(example),),
+            cast(Any, buffer),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[name],
+            output_names=list(outputs),
+            dynamic_axes=axes,
+        )
+        expected = graph(torch.from_numpy(probe))
+    for output, got, want in zip(outputs, run(buffer.getvalue(), {name: probe}), expected, strict=True):
+        check_agreement(got, want.numpy(), 1e-3, output)
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def run(content: bytes, inputs: dict[str, Values]) -> list[Values]:
+    """All outputs of an ONNX file on the CPU."""
+    runtime = load_onnxruntime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return list(session.run(None, inputs))
+
+
+def check_agreement(got: Values, want: Values, tolerance: float, name: str) -> None:
+    """Refuse a conversion whose values differ by more than `tolerance` of their own size (at least of 1).
+
+    Raises:
+        WeightsError: they do; `name` is the output or file.
+    """
+    scale = max(1.0, float(np.abs(want).max()))
+    if got.shape != want.shape or not np.abs(got - want).max() <= tolerance * scale:
+        raise WeightsError(f"{name}: the converted graph does not agree with the original; nothing was installed")
+
+
+def write_onnx(model: Any, path: Path, *, keep: Collection[str] = (), smallest: int = 64) -> None:
+    """Write a ModelProto as one file, whole or not at all, its weights stored as float16: half the size.
+
+    Arithmetic stays in float32. `keep` names initialisers that stay float32, as those of fewer than `smallest` values.
+    """
+    import onnx
+
+    _store_half(model, keep, smallest)
+    onnx.checker.check_model(model)
+    part = path.with_name(path.name + ".part")
+    onnx.save_model(model, str(part), save_as_external_data=False)
+    os.replace(part, path)
+
+
+def _store_half(model: Any, keep: Collection[str], smallest: int) -> None:
+    """Replace float32 initialisers by float16 ones, each behind a Cast to float32, in place."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for initializer in model.graph.initializer:
+        values = numpy_helper.to_array(initializer)
+        name = initializer.name
+        if name in keep or values.dtype != np.float32 or values.size < smallest:
+            continue
+        initializer.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name + "_fp16"))
+        casts.append(helper.make_node("Cast", [name + "_fp16"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
