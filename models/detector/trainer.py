@@ -26,7 +26,7 @@ from models.detector.teacher import Teacher
 from models.detector.units import MAPS, new_network, normalise, norms, run, same, set_heads, set_scales
 from models.detector.whitening import Whitening
 from models.recognizer.precision import autocast
-from streamgate.networks.priors import PriorCache
+from streamgate.networks.priors import priors
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,6 @@ class Trainer:
         self.optimiser: torch.optim.Optimizer | None = None
         self._calibrated = 0
         self._variance: dict[str, Tensor] = {}
-        self._priors = PriorCache()
 
     # --- one step -------------------------------------------------------------------------------------------
 
@@ -112,7 +111,7 @@ class Trainer:
 
     def priors(self, height: int, width: int) -> Tensor:
         """Priors (P, 3) of an input size, on the device."""
-        return torch.from_numpy(self._priors.get(height, width).copy()).to(self.device)
+        return torch.from_numpy(priors(height, width).copy()).to(self.device)
 
     @torch.no_grad()
     def _calibrate(self, planes: Tensor, maps: dict[str, Tensor]) -> None:

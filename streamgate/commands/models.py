@@ -14,7 +14,6 @@ from streamgate.commands.options import PATH, complete_folders, quiet_option
 from streamgate.errors import WeightsError
 
 if TYPE_CHECKING:
-    from streamgate.convert import Progress as PullStep
     from streamgate.weights import ModelState
 
 
@@ -78,7 +77,7 @@ def _use(state: ModelState) -> str:
 def pull(tier: str, mirror: str | None, quiet: bool) -> int:
     """Download, verify and convert the weights of TIER."""
     from rich.console import Console
-    from rich.progress import DownloadColumn, Progress, TextColumn
+    from rich.progress import DownloadColumn, Progress, TaskID, TextColumn
 
     from streamgate.convert import pull as pull_tier
 
@@ -91,21 +90,18 @@ def pull(tier: str, mirror: str | None, quiet: bool) -> int:
         # Where nobody can see it move, it would leave an empty line.
         disable=quiet or not console.is_terminal,
     ) as bar:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
 
-        def show(step: PullStep) -> None:
-            if step.phase == "convert":
-                console.print(f"converting {step.name} to ONNX")
-                return
-            if step.file not in tasks:
-                tasks[step.file] = bar.add_task(step.file, total=step.total)
+        def show(file: str, done: int, size: int) -> None:
+            if file not in tasks:
+                tasks[file] = bar.add_task(file, total=size)
                 if not console.is_terminal:
-                    console.print(f"downloading {step.file} ({step.total / 1e6:.1f} MB)")
-            bar.update(tasks[step.file], completed=step.done)  # type: ignore[arg-type]
+                    console.print(f"downloading {file} ({size / 1e6:.1f} MB)")
+            bar.update(tasks[file], completed=done)
 
-        done = pull_tier(tier, mirror, show)
-    for one in done:
-        console.print(f"{one.name}: {one.action}")
+        actions = pull_tier(tier, mirror, console.print, show)
+    for name, action in actions.items():
+        console.print(f"{name}: {action}")
     return 0
 
 
@@ -153,8 +149,9 @@ def verify() -> int:
     from streamgate.weights import verify as verify_all
 
     results = verify_all()
-    for one in results:
-        click.echo(f"{'ok    ' if one.ok else 'WRONG '} {one.tier:9} {one.name}: {one.path if one.ok else one.detail}")
+    for weights, damage in results:
+        state = "WRONG " if damage else "ok    "
+        click.echo(f"{state} {weights.tier:9} {weights.name}: {damage or weights.path}")
     if not results:
         click.echo("no weights here; run `streamgate models pull`", err=True)
-    return 0 if results and all(one.ok for one in results) else WeightsError.exit_code
+    return 0 if results and not any(damage for _, damage in results) else WeightsError.exit_code

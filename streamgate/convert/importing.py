@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,14 @@ from streamgate.convert.onnx_check import OPSET
 from streamgate.convert.pulling import write_conversion
 from streamgate.errors import UsageError, WeightsError
 from streamgate.weights import store
-from streamgate.weights.catalog import CONVERTER_VERSION, Calibration, InputSpec, LogisticCalibration, SerfiqCalibration
+from streamgate.weights.catalog import (
+    CONVERTER_VERSION,
+    Calibration,
+    Entry,
+    InputSpec,
+    LogisticCalibration,
+    SerfiqCalibration,
+)
 from streamgate.weights.files import sha256_of
 
 MIN_FACES = 100
@@ -37,22 +44,18 @@ _PLAIN_DROP_RATE = 0.5
 """Drop rate in the graph of a recognizer without calibration: the paper's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What can be imported: `converter` of `convert.checkpoints`, what people call it, role and input of its graph."""
-
-    converter: str
-    title: str
-    role: str
-    training_data: str
-    input: InputSpec = field(default_factory=InputSpec)
+def _kind(converter: str, title: str, role: str, training_data: str, described: InputSpec | None = None) -> Entry:
+    return Entry(
+        converter, title, (role,), store.IMPORTED, "", training_data, converter, (), described or InputSpec()
+    )
 
 
-KINDS: tuple[Kind, ...] = (
-    Kind("retinaface-resnet50", "RetinaFace ResNet-50 of retinaface-pytorch", "detector", "WIDER FACE (research use)"),
-    Kind("iresnet", "InsightFace iresnet", "recognizer", "not told by the checkpoint"),
-    Kind("ifqa-official", "official IFQA", "ifqa", "FFHQ and CelebA-HQ (research use)", _IFQA_INPUT),
+KINDS = (
+    _kind("retinaface-resnet50", "RetinaFace ResNet-50 of retinaface-pytorch", "detector", "WIDER FACE (research use)"),
+    _kind("iresnet", "InsightFace iresnet", "recognizer", "not told by the checkpoint"),
+    _kind("ifqa-official", "official IFQA", "ifqa", "FFHQ and CelebA-HQ (research use)", _IFQA_INPUT),
 )
+"""What can be imported, as entries of a catalog without files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ def import_weights(
         raise UsageError(f"--calibrate {calibrate}: no such folder")
     with _unpacked(file) as checkpoint:
         kind, title = _recognise(checkpoint)
-        if calibrate is not None and kind.role == "detector":
+        if calibrate is not None and kind.roles[0] == "detector":
             raise UsageError("--calibrate: a detector has no measure to calibrate; leave it out")
         chosen = name or (title.split()[-1] if kind.converter == "iresnet" else kind.converter)
         if not chosen or store.safe_name(chosen) != chosen:
@@ -113,7 +116,7 @@ def import_weights(
         "name": chosen,
         "imported": True,
         "title": title,
-        "roles": [kind.role],
+        "roles": list(kind.roles),
         "source": [{"file": file.name, "sha256": sha256_of(file)}],
         "converter": kind.converter,
         "converter_version": CONVERTER_VERSION,
@@ -132,10 +135,10 @@ def import_weights(
         raise WeightsError(
             f"{chosen}: cannot write to {folder} ({error.strerror or error}); free space there or set STREAMGATE_MODELS"
         ) from error
-    return Imported(chosen, title, kind.role, folder / store.ONNX_NAME, digest, calibration, words)
+    return Imported(chosen, title, kind.roles[0], folder / store.ONNX_NAME, digest, calibration, words)
 
 
-def _recognise(checkpoint: Path) -> tuple[Kind, str]:
+def _recognise(checkpoint: Path) -> tuple[Entry, str]:
     """Which kind a checkpoint is, and its full title. Raises WeightsError when it is none."""
     content = load_checkpoint(checkpoint)
     by_name = {kind.converter: kind for kind in KINDS}
@@ -195,7 +198,7 @@ def _copy_bounded(packed: Any, plain: Any, size: int, name: str) -> None:
 
 
 def _calibrated(
-    kind: Kind, name: str, converted: Converted, checkpoint: Path, folder: Path
+    kind: Entry, name: str, converted: Converted, checkpoint: Path, folder: Path
 ) -> tuple[Calibration, str, Converted]:
     """Fit on the faces of `folder`; a recognizer is converted again with the drop rate that was found."""
     from streamgate.convert import calibrate
@@ -210,9 +213,9 @@ def _calibrated(
     with tempfile.TemporaryDirectory(prefix="streamgate-import-") as temporary:
         path = Path(temporary) / store.ONNX_NAME
         path.write_bytes(converted.onnx)
-        weights = store.Weights(name, (kind.role,), "imported", path, sha256_of(path), "", "", kind.input, {}, None)
+        weights = store.Weights(name, (kind.roles[0],), "imported", path, sha256_of(path), "", "", kind.input, {}, None)
         session = Session(weights, "cpu", threads)
-        if kind.role == "ifqa":
+        if kind.roles[0] == "ifqa":
             faces = list(calibrate.aligned_faces(folder, detector, calibrate.IFQA_LIMIT, ffhq=True))
             mapping, found = calibrate.calibrate_ifqa(IfqaNetwork(session), faces, identity)
             return mapping, _words(found, len(faces)), converted

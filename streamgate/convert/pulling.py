@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -27,40 +28,23 @@ DOWNLOADS = "downloads"
 """Folder inside the models folder that keeps upstream files, so that a new converter needs no network."""
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """One step of a pull: `phase` is "download" or "convert"; `done` and `total` are bytes of `file`."""
-
-    name: str
-    phase: str
-    file: str
-    done: int
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pulled:
-    """What became of one entry: `action` is "present", "converted" (from kept downloads) or "pulled"."""
-
-    name: str
-    action: str
-    path: Path
-    sha256: str
-    licence: str
-    training_data: str
-
-
-ProgressCallback = Callable[[Progress], None]
-
-
-def pull(tier: str = "standard", mirror: str | None = None, progress: ProgressCallback | None = None) -> list[Pulled]:
+def pull(
+    tier: str = "standard",
+    mirror: str | None = None,
+    report: Callable[[str], None] = lambda text: None,
+    progress: Callable[[str, int, int], None] = lambda file, done, size: None,
+) -> dict[str, str]:
     """Make every entry of `tier` ready in the models folder; what is there and verified is left alone.
 
     Args:
         tier: only "standard" has anything to fetch.
         mirror: http(s) or file URL, or a folder, under which files lie by their catalog file name;
             default $STREAMGATE_MIRROR, else the pinned upstream addresses.
-        progress: called as bytes arrive and before each conversion.
+        report: called with a line before each conversion.
+        progress: called with a file's name, bytes that are there and its size as it arrives.
+
+    Returns:
+        By name of the weights what was done: "present" (nothing), "converted" (from kept downloads) or "pulled".
 
     Raises:
         UsageError: unknown tier or mirror scheme.
@@ -70,8 +54,7 @@ def pull(tier: str = "standard", mirror: str | None = None, progress: ProgressCa
     if not entries:
         raise UsageError(f"nothing to pull for tier {tier!r}; the tier that is fetched is 'standard'")
     base = _mirror_base(mirror or os.environ.get("STREAMGATE_MIRROR"))
-    report = progress or (lambda _: None)
-    return [_pull_entry(entry, base, report) for entry in entries]
+    return {entry.name: _pull_entry(entry, base, report, progress) for entry in entries}
 
 
 def is_ready(entry: Entry, folder: Path) -> bool:
@@ -89,7 +72,9 @@ def is_ready(entry: Entry, folder: Path) -> bool:
     return weights.affine.is_file() and sha256_of(weights.affine) == weights.affine_sha256
 
 
-def _pull_entry(entry: Entry, base: str | None, report: ProgressCallback) -> Pulled:
+def _pull_entry(
+    entry: Entry, base: str | None, report: Callable[[str], None], progress: Callable[[str, int, int], None]
+) -> str:
     root = store.models_folder()
     folder = root / entry.name
     action = "present"
@@ -99,17 +84,21 @@ def _pull_entry(entry: Entry, base: str | None, report: ProgressCallback) -> Pul
             for source in entry.source:
                 target = root / DOWNLOADS / source.file
                 if not (target.is_file() and sha256_of(target) == source.sha256):
-                    _download(entry, source, base, target, report)
+                    url = source.url if base is None else f"{base}/{quote(source.file)}"
+                    fetch(source, url, target, entry.name, partial(_arrived, source, progress))
                     action = "pulled"
-            report(Progress(entry.name, "convert", store.ONNX_NAME, 0, 0))
+            report(f"converting {entry.name} to ONNX")
             install(entry, [root / DOWNLOADS / source.file for source in entry.source], folder)
     except OSError as error:
         reason = error.strerror or str(error)
         raise WeightsError(
             f"{entry.name}: cannot write to {root} ({reason}); free space there or set STREAMGATE_MODELS"
         ) from error
-    path = folder / store.ONNX_NAME
-    return Pulled(entry.name, action, path, sha256_of(path), entry.licence, entry.training_data)
+    return action
+
+
+def _arrived(source: SourceFile, progress: Callable[[str, int, int], None], done: int) -> None:
+    progress(source.file, done, source.size)
 
 
 def install(entry: Entry, sources: list[Path], folder: Path) -> None:
@@ -181,14 +170,3 @@ def _has_place(mirror: str) -> bool:
         return parts.port != 0 and bool(parts.hostname or parts.scheme == "file")
     except ValueError:
         return False  # its words may quote the password
-
-
-def _download(entry: Entry, source: SourceFile, base: str | None, target: Path, report: ProgressCallback) -> None:
-    url = source.url if base is None else f"{base}/{quote(source.file)}"
-    fetch(
-        source,
-        url,
-        target,
-        entry.name,
-        lambda done: report(Progress(entry.name, "download", source.file, done, source.size)),
-    )

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from streamgate.frames import Array, Face
-from streamgate.networks.priors import PriorCache, decode, suppress
+from streamgate.networks.priors import decode, priors, suppress
 from streamgate.networks.runtime import Session, as_input
 
 STRIDE = 32
@@ -29,7 +29,6 @@ class Detector:
         session.need_outputs("loc", "conf", "landm")
         self._session = session
         self._nms_iou = nms_iou
-        self._priors = PriorCache()
 
     def detect(self, pictures: Sequence[Array], threshold: float = 0.5) -> list[list[Face]]:
         """Faces of each picture, best score first, in its own pixels.
@@ -44,7 +43,7 @@ class Detector:
             indices = [index for index, other in enumerate(shapes) if other == shape]
             batch = np.stack([_pad(pictures[index], shape) for index in indices])
             outputs = self._session.run_rows(as_input(batch, self._session.weights.input))
-            grid = self._priors.get(*shape)
+            grid = priors(*shape)
             for row, index in enumerate(indices):
                 found[index] = self._faces(
                     outputs["loc"][row], outputs["conf"][row], outputs["landm"][row], grid, threshold

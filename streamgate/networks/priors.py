@@ -6,8 +6,7 @@ Deng et al. 2020: two square priors in each cell at strides 8, 16 and 32; varian
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from threading import Lock
+from functools import lru_cache
 
 import numpy as np
 
@@ -22,8 +21,12 @@ VAST_OVERLAP = 0.15
 """Two faces that large do not overlap by more in any picture."""
 
 
+@lru_cache(maxsize=16)
 def priors(height: int, width: int) -> Array:
-    """Centre x, centre y and side of every prior, float32 (P, 3); both sides must be multiples of 32."""
+    """Centre x, centre y and side of every prior, float32 (P, 3); both sides must be multiples of 32.
+
+    The array is shared between callers and read-only.
+    """
     levels = []
     for stride, sides in zip(STRIDES, SIDES, strict=True):
         y, x = np.mgrid[0 : height // stride, 0 : width // stride]
@@ -31,31 +34,9 @@ def priors(height: int, width: int) -> Array:
         cells = len(centres)
         column = np.broadcast_to(np.array(sides, float)[None, :, None], (cells, len(sides), 1))
         levels.append(np.concatenate([np.repeat(centres, len(sides), axis=1), column], axis=2).reshape(-1, 3))
-    return np.concatenate(levels).astype(np.float32)
-
-
-class PriorCache:
-    """Priors by input size; keeps the most recently used `limit` sizes. Safe to share between threads."""
-
-    def __init__(self, limit: int = 16) -> None:
-        self._limit = limit
-        self._kept: OrderedDict[tuple[int, int], Array] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, height: int, width: int) -> Array:
-        """As `priors`; the array is shared and read-only."""
-        key = (height, width)
-        with self._lock:
-            found = self._kept.get(key)
-            if found is None:
-                found = priors(height, width)
-                found.flags.writeable = False
-                self._kept[key] = found
-                if len(self._kept) > self._limit:
-                    self._kept.popitem(last=False)
-            else:
-                self._kept.move_to_end(key)
-            return found
+    found = np.concatenate(levels).astype(np.float32)
+    found.flags.writeable = False
+    return found
 
 
 def decode(loc: Array, landmarks: Array, chosen: Array) -> tuple[Array, Array]:

@@ -6,7 +6,7 @@ Networks are opened from what `resolve` returns. What is converted comes from `s
 from __future__ import annotations
 
 from streamgate.weights.catalog import REQUIRED_ROLES, ROLES, LogisticCalibration, SerfiqCalibration
-from streamgate.weights.listing import ModelState, Verified, list_models, verify
+from streamgate.weights.listing import ModelState, list_models, verify
 from streamgate.weights.store import Weights, embedded_folder, models_folder, resolve
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "LogisticCalibration",
     "ModelState",
     "SerfiqCalibration",
-    "Verified",
     "Weights",
     "embedded_folder",
     "list_models",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from streamgate.errors import WeightsError
 from streamgate.weights import store
-from streamgate.weights.catalog import Calibration, Entry, load_catalog
+from streamgate.weights.catalog import TIERS, Calibration, Entry, load_catalog
 from streamgate.weights.files import sha256_of
 
 
@@ -29,17 +29,6 @@ class ModelState:
     path: Path | None
     in_use: tuple[str, ...] = ()
     """Roles that these weights fill when nobody says `--models`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """One hashed set of weights: `ok`, or what is wrong and what to do in `detail`."""
-
-    name: str
-    tier: str
-    path: Path
-    ok: bool
-    detail: str
 
 
 def list_models() -> list[ModelState]:
@@ -95,22 +84,22 @@ def _catalogued(entry: Entry) -> ModelState:
     )
 
 
-def verify() -> list[Verified]:
-    """Hash everything that is there against its card or receipt; empty when no weights are there."""
-    return [_verified(weights) for tier in ("embedded", "standard", store.IMPORTED) for weights in store.scan(tier)]
+def verify() -> list[tuple[store.Weights, str]]:
+    """All weights that are there, hashed: each with what is wrong and what to do, "" when it is intact."""
+    return [(weights, _damage(weights)) for tier in (*TIERS, store.IMPORTED) for weights in store.scan(tier)]
 
 
-def _verified(weights: store.Weights) -> Verified:
+def _damage(weights: store.Weights) -> str:
     remedy = {
         "standard": "run `streamgate models pull`",
         store.IMPORTED: "run `streamgate models import` again",
     }.get(weights.tier, "reinstall streamgate")
-    pairs = [(weights.path, weights.sha256)]
+    files = [(weights.path, weights.sha256)]
     if weights.affine is not None:
-        pairs.append((weights.affine, weights.affine_sha256))
-    for path, expected in pairs:
+        files.append((weights.affine, weights.affine_sha256))
+    for path, expected in files:
         if not path.is_file():
-            return Verified(weights.name, weights.tier, path, False, f"{path.name} is missing; {remedy}")
+            return f"{path.name} is missing; {remedy}"
         if sha256_of(path) != expected:
-            return Verified(weights.name, weights.tier, path, False, f"{path.name} has changed; {remedy}")
-    return Verified(weights.name, weights.tier, weights.path, True, "ok")
+            return f"{path.name} has changed; {remedy}"
+    return ""

@@ -86,17 +86,17 @@ def test_pull_from_a_mirror_converts_verifies_and_needs_nothing_twice(models, se
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
     url, requests = serve(shared_part("weights"))
-    seen = []
-    pulled = convert.pull(mirror=url, progress=seen.append)
-    assert [one.action for one in pulled] == ["pulled"] * 3
-    assert {one.phase for one in seen} == {"download", "convert"}
-    last = {one.file: one for one in seen if one.phase == "download"}
-    assert len(last) == 4 and all(one.done == one.total for one in last.values())
+    said, seen = [], []
+    pulled = convert.pull(mirror=url, report=said.append, progress=lambda *step: seen.append(step))
+    assert list(pulled.values()) == ["pulled"] * 3
+    assert len(said) == 3 and all(line.startswith("converting ") for line in said)
+    last = {file: (done, size) for file, done, size in seen}
+    assert len(last) == 4 and all(done == size for done, size in last.values())
     count = len(requests)
 
-    assert [one.action for one in convert.pull(mirror=url)] == ["present"] * 3
+    assert list(convert.pull(mirror=url).values()) == ["present"] * 3
     assert len(requests) == count
-    assert [one.ok for one in weights.verify() if one.tier == "standard"] == [True] * 3
+    assert [damage for one, damage in weights.verify() if one.tier == "standard"] == [""] * 3
     assert {state.state for state in weights.list_models() if state.tier == "standard"} == {"ready"}
     assert set(weights.resolve("standard")) >= {"detector", "recognizer", "pose"}
 
@@ -107,10 +107,10 @@ def test_pull_from_a_mirror_converts_verifies_and_needs_nothing_twice(models, se
 
     changed = models / "fsanet-headpose" / "model.onnx"
     changed.write_bytes(changed.read_bytes() + b"\0")
-    assert [one.name for one in weights.verify() if not one.ok] == ["fsanet-headpose"]
-    actions = {one.name: one.action for one in convert.pull(mirror=url)}
+    assert [one.name for one, damage in weights.verify() if damage] == ["fsanet-headpose"]
+    actions = convert.pull(mirror=url)
     assert actions["fsanet-headpose"] == "converted" and len(requests) == count
-    assert all(one.ok for one in weights.verify())
+    assert not any(damage for _, damage in weights.verify())
     assert leftovers(models) == []
 
 
@@ -181,7 +181,7 @@ def test_a_mirror_may_be_a_folder_or_come_from_the_environment(models, tmp_path,
     (mirror / "fake.bin").write_bytes(fake_entry)
     monkeypatch.setattr(pulling, "install", lambda entry, sources, folder: atomically(folder / store.ONNX_NAME))
     monkeypatch.setenv("STREAMGATE_MIRROR", str(mirror))
-    assert [one.action for one in convert.pull()] == ["pulled"]
+    assert list(convert.pull().values()) == ["pulled"]
 
 
 def atomically(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamgate.networks.priors import PriorCache, decode, priors, suppress
+from streamgate.networks.priors import decode, priors, suppress
 
 
 def test_priors_are_two_a_cell_level_by_level():
@@ -14,14 +14,15 @@ def test_priors_are_two_a_cell_level_by_level():
     assert grid[-1].tolist() == [80, 48, 512]
 
 
-def test_the_cache_gives_the_same_array_and_stays_bounded():
-    cache = PriorCache(limit=2)
-    first = cache.get(32, 32)
-    assert cache.get(32, 32) is first
-    cache.get(64, 32)
-    cache.get(96, 32)
-    assert cache.get(32, 32) is not first
-    assert np.array_equal(cache.get(32, 32), first)
+def test_priors_are_computed_once_for_a_size_and_only_so_many_are_kept():
+    priors.cache_clear()
+    first = priors(32, 32)
+    assert priors(32, 32) is first and not first.flags.writeable
+    for side in range(1, 60):
+        priors(32, 32 * side)
+    assert priors.cache_info().currsize < 60
+    again = priors(32, 32)
+    assert again is not first and np.array_equal(again, first)
 
 
 def test_figures_decode_relative_to_their_prior():
