@@ -63,7 +63,7 @@ def test_examples_in_the_help_are_valid_calls_that_fit_into_a_terminal(
         words = shlex.split(example, comments=True)
         for start in [place for place, word in enumerate(words) if word == "streamgate"]:
             call = words[start + 1 :]
-            call = call[: call.index("&&")] if "&&" in call else call
+            call = call[: min((call.index(word) for word in ("&&", ">") if word in call), default=None)]
             cli.main(call, standalone_mode=False)  # raises for what it does not understand
 
 
