@@ -43,8 +43,9 @@ quiet_option = click.option("--quiet", is_flag=True, help="Print errors only.")
 _settings = section("Settings and networks")
 
 models_option = _settings(
-    "--models", default=DEFAULT_MODELS, show_default=True, metavar="TIER|DIR",
-    shell_complete=complete_models, help="Weights to use: embedded, standard, imported, or a folder.",
+    "--models", default=DEFAULT_MODELS, show_default=True, metavar="SET[,SET]",
+    shell_complete=complete_models,
+    help="Weights to use: embedded, standard, imported, or a folder. For each role several are searched in this order.",
 )  # fmt: skip
 preset_option = _settings(
     "--preset", default="studio", show_default=True, metavar="NAME|FILE", shell_complete=complete_presets,

@@ -72,7 +72,8 @@ _settings = section("Settings and networks")
     help="Any key of the preset, for all streams. Repeatable.",
 )
 @_settings(
-    "--models", metavar="TIER|DIR", shell_complete=complete_models, help=f"Weights to use. [default: {DEFAULT_MODELS}]"
+    "--models", metavar="SET[,SET]", shell_complete=complete_models,
+    help=f"Weights to use. [default: {DEFAULT_MODELS}]",
 )
 @_settings(
     "--device", metavar="auto|cpu|cuda[:N]", shell_complete=complete_devices,

@@ -52,7 +52,7 @@ _networks = section("Settings and networks")
     help="Folder to search for sources that were moved. Repeatable.",
 )
 @_networks(
-    "--models", metavar="TIER|DIR", shell_complete=complete_models, help="Weights of the run. [default: found by hash]"
+    "--models", metavar="SET[,SET]", shell_complete=complete_models, help="Weights of the run. [default: found by hash]"
 )
 @device_option
 def tune(
