@@ -5,13 +5,13 @@ from __future__ import annotations
 import platform
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -201,7 +201,7 @@ class Gate:
             measure_set=judge.names,
             absent_measures=judge.calibration.missing(self.config),
             calibration_id=judge.calibration_id,
-            weights=tuple(_as_mapping(record) for record in self._weights),
+            weights=tuple(self._weights),
             versions=_versions(),
             device=str(self._networks.device),
             identity=IdentityInfo(self.config.identity.store, self._identity_threshold),
@@ -234,12 +234,6 @@ class Gate:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _as_mapping(record: Any) -> Mapping[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(record)
 
 
 def _versions() -> dict[str, str]:

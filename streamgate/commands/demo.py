@@ -8,12 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from streamgate.commands.help import Command
-from streamgate.commands.messages import RunRequest
 from streamgate.commands.options import PATH, complete_folders, device_option, models_option
-from streamgate.commands.parent import run_with_worker
 from streamgate.errors import UsageError
-from streamgate.runtime.processes import apart
-from streamgate.store.files import sink_errors
 
 if TYPE_CHECKING:
     from streamgate.frames import Array
@@ -34,6 +30,10 @@ def demo(out: Path, models: str, quiet: bool, device: str) -> int:
 
     The results of an earlier demo in the same folder are replaced.
     """
+    from streamgate.commands.messages import RunRequest
+    from streamgate.commands.parent import run_with_worker
+    from streamgate.runtime.processes import apart
+
     clip = out / CLIP
     # The run forks its worker, and a process that has encoded a clip has too many threads for that.
     apart(lambda: _render(clip, quiet))
@@ -52,6 +52,7 @@ def demo(out: Path, models: str, quiet: bool, device: str) -> int:
 def _render(clip: Path, quiet: bool) -> None:
     """Write the clip. Raises UsageError where the folder holds results of something else, SinkError."""
     from streamgate.demo import SECONDS, write_demo_clip
+    from streamgate.store.files import sink_errors
     from streamgate.store.manifest import Manifest
 
     portrait = _portrait()

@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from streamgate.commands.help import Command, section
-from streamgate.commands.messages import RunRequest
 from streamgate.commands.options import (
     PATH,
     TEXT_PATH,
@@ -22,9 +21,7 @@ from streamgate.commands.options import (
     set_option,
     sink_retry_option,
 )
-from streamgate.commands.parent import run_with_worker
 from streamgate.errors import UsageError
-from streamgate.sharding import Shard
 
 _input = section("Input")
 _faces = section("Which faces are kept")
@@ -110,6 +107,10 @@ def run(
 
     Pictures, records, a summary and an HTML report are written to the folder given by --out.
     """
+    from streamgate.commands.messages import RunRequest
+    from streamgate.commands.parent import run_with_worker
+    from streamgate.sharding import Shard
+
     if min_size is not None and not 1 <= min_size <= 10000:
         raise UsageError(f"--min-size {min_size:g}: give source pixels, 1 to 10000")
     if options["resume"] and options["overwrite"]:

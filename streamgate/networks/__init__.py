@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from streamgate.networks.batcher import Batcher
 from streamgate.networks.detector import Detector
-from streamgate.networks.facade import Networks, WeightsRecord
 from streamgate.networks.ifqa import IfqaNetwork, IfqaOutput
+from streamgate.networks.network_set import Networks
 from streamgate.networks.pose import PoseNetwork
 from streamgate.networks.recognizer import LastAffine, Recognizer, RecognizerOutput
 
@@ -23,5 +23,4 @@ __all__ = [
     "PoseNetwork",
     "Recognizer",
     "RecognizerOutput",
-    "WeightsRecord",
 ]

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from streamgate.frames import Array
-from streamgate.networks.facade import Networks
 from streamgate.networks.ifqa import IfqaOutput
+from streamgate.networks.network_set import Networks
 from streamgate.networks.recognizer import RecognizerOutput
 
 

@@ -146,10 +146,10 @@ def test_a_zero_embedding_has_no_spread(tmp_path):
 
 
 def test_networks_say_what_they_run(networks):
-    records = {record.role: record for record in networks.weights}
+    records = {record["role"]: record for record in networks.weights}
     assert {"detector", "recognizer", "pose"} <= set(records)
-    assert len(records["detector"].sha256) == 64
-    assert records["pose"].licence == "MIT"
+    assert len(records["detector"]["sha256"]) == 64
+    assert records["pose"]["licence"] == "MIT"
     assert networks.calibration("recognizer").alpha > 0
     assert networks.calibration("detector") is None
 

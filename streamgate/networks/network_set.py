@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -19,18 +18,6 @@ from streamgate.weights.store import Weights, resolve
 
 _OWN_MEASURE = {"recognizer": "serfiq", "ifqa": "ifqa"}
 """The measure that a role's own calibration is of; those of further outputs have names on the card."""
-
-
-@dataclass(frozen=True, slots=True)
-class WeightsRecord:
-    """What a run's summary says about the weights of one role."""
-
-    role: str
-    name: str
-    tier: str
-    file: str
-    sha256: str
-    licence: str
 
 
 class Networks:
@@ -79,17 +66,17 @@ class Networks:
         return cls(resolve(models), device, threads, nms_iou)
 
     @property
-    def weights(self) -> list[WeightsRecord]:
-        """One record a filled role, for `summary.json`."""
+    def weights(self) -> list[dict[str, str]]:
+        """One record per filled role, for `summary.json`."""
         return [
-            WeightsRecord(
-                role,
-                found.name,
-                found.tier,
-                f"{found.path.parent.name}/{found.path.name}",
-                found.sha256,
-                found.licence,
-            )
+            {
+                "role": role,
+                "name": found.name,
+                "tier": found.tier,
+                "file": f"{found.path.parent.name}/{found.path.name}",
+                "sha256": found.sha256,
+                "licence": found.licence,
+            }
             for role, found in self._weights.items()
         ]
 
