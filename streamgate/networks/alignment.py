@@ -18,6 +18,15 @@ ARCFACE_TEMPLATE.flags.writeable = False
 
 ARCFACE_SIDE = 112
 
+EXPRESSION_SIZE = (144, 128)
+"""Height and width of the expression network's picture."""
+EXPRESSION_EYE_DISTANCE = 52
+"""Pixels between the eyes in it, were the head turned to the camera."""
+EXPRESSION_EYE_ROW = 35.5
+"""Where the eye line lies in it: brows above, the chin of an open mouth below."""
+_NOSE_DEPTH = 1.7
+"""What a turn takes from the distance between the eyes the nose's shift along their line gives back, times this."""
+
 
 def umeyama(source: Array, target: Array) -> Array:
     """The similarity (rotation, one scale, shift; no mirroring) that takes `source` closest to `target`.
@@ -72,6 +81,28 @@ def ffhq_matrix(landmarks: Array, size: int) -> Array:
     linear = gain * np.array([x, _rot90(x)])
     # Corners are the outer edges of the corner pixels, hence the half pixel.
     return np.column_stack([linear, np.full(2, size / 2.0 - 0.5) - linear @ centre])
+
+
+def expression_matrix(landmarks: Array) -> Array:
+    """Landmarks to the expression network's picture: middle and turn from the eye line, never from the mouth.
+
+    The scale is the distance between the eyes as a frontal head would show it: sqrt(e^2 + (1.7 n)^2), e the distance
+    in the picture, n how far the nose is from the middle of the eyes along their line.
+
+    Raises:
+        ValueError: the eyes coincide.
+    """
+    points = np.asarray(landmarks, np.float64)
+    across = points[1] - points[0]
+    distance = float(np.hypot(*across))
+    if not distance > 0.0:
+        raise ValueError("the eyes coincide; no eye line is defined")
+    middle = points[:2].mean(axis=0)
+    axis = across / distance
+    gain = EXPRESSION_EYE_DISTANCE / float(np.hypot(distance, _NOSE_DEPTH * float((points[2] - middle) @ axis)))
+    linear = gain * np.array([axis, [-axis[1], axis[0]]])
+    target = np.array([(EXPRESSION_SIZE[1] - 1) / 2.0, EXPRESSION_EYE_ROW])
+    return np.column_stack([linear, target - linear @ middle])
 
 
 def box_matrix(box: Array, size: int) -> Array:

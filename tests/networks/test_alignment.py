@@ -8,8 +8,11 @@ import pytest
 
 from streamgate.networks.alignment import (
     ARCFACE_TEMPLATE,
+    EXPRESSION_EYE_DISTANCE,
+    EXPRESSION_EYE_ROW,
     arcface_matrix,
     box_matrix,
+    expression_matrix,
     ffhq_corners,
     ffhq_matrix,
     ffhq_side,
@@ -48,6 +51,11 @@ def test_coinciding_landmarks_are_refused():
             build(np.full((5, 2), 3.0))
 
 
+def test_an_eye_line_needs_two_eyes():
+    with pytest.raises(ValueError, match="eyes coincide"):
+        expression_matrix(np.ones((5, 2)))
+
+
 def test_template_landmarks_need_no_alignment():
     assert np.allclose(arcface_matrix(ARCFACE_TEMPLATE), [[1, 0, 0], [0, 1, 0]])
 
@@ -69,6 +77,26 @@ def test_ffhq_matrix_takes_the_corners_to_the_corners():
     assert np.allclose(corners, [[-0.5, -0.5], [255.5, -0.5], [255.5, 255.5], [-0.5, 255.5]])
     sides = np.linalg.norm(np.diff(ffhq_corners(landmarks), axis=0), axis=1)
     assert np.allclose(sides, ffhq_side(landmarks))
+
+
+def test_the_expression_picture_is_aligned_by_the_eye_line_alone():
+    landmarks = np.array([[200.0, 150.0], [260.0, 162.0], [229.0, 195.0], [205.0, 220.0], [245.0, 228.0]])
+    matrix = expression_matrix(landmarks)
+    eyes = apply(matrix, landmarks[:2])
+    assert eyes.mean(axis=0) == pytest.approx([63.5, EXPRESSION_EYE_ROW])
+    assert eyes[0, 1] == pytest.approx(eyes[1, 1])
+    assert eyes[1, 0] - eyes[0, 0] == pytest.approx(EXPRESSION_EYE_DISTANCE, rel=0.02)
+    opened = landmarks + np.array([[0, 0], [0, 0], [0, 0], [0, 40], [0, 40]])
+    assert np.array_equal(expression_matrix(opened), matrix)
+
+
+def test_a_turned_head_keeps_its_size_in_the_expression_picture():
+    """At 60 degrees the eyes are half as far apart and the nose has moved along their line."""
+    frontal = np.array([[200.0, 150.0], [260.0, 150.0], [230.0, 180.0], [205.0, 210.0], [255.0, 210.0]])
+    turned = frontal.copy()
+    turned[0, 0], turned[1, 0], turned[2, 0] = 215.0, 245.0, 230.0 + 60.0 * 0.866 / 1.7
+    scales = [float(np.hypot(*expression_matrix(points)[0, :2])) for points in (frontal, turned)]
+    assert scales[1] == pytest.approx(scales[0], rel=0.01)
 
 
 def test_box_matrix_stretches_the_box():

@@ -1,0 +1,196 @@
+"""The project's own network for expression, gaze and head pose in torch.
+
+Graph: `face` uint8 (N, 144, 128, 3) RGB in, aligned by the eye line (`networks.alignment.expression_matrix`); out come
+
+    pose      (N, 3)     yaw, pitch, roll in degrees, signs of DESIGN 5; roll as the crop shows it
+    signals   (N, S)     what SIGNALS names, in that order
+    points    (N, P, 2)  x, y of the mesh points POINTS in pixels of the crop
+
+A trunk of plain 3x3 convolutions sees the whole crop; lids and irises are finer than its maps, so both eyes are read
+once more from patches of their own, the right one mirrored so that they share their weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from streamgate.convert.export import export, noise, write_onnx
+from streamgate.networks.alignment import EXPRESSION_EYE_DISTANCE, EXPRESSION_EYE_ROW, EXPRESSION_SIZE
+
+OUTPUTS = ("pose", "signals", "points")
+
+
+def words(text: str) -> tuple[str, ...]:
+    """A list of names as a tuple."""
+    return tuple(text.split())
+
+
+_LIDS = (
+    "33 7 163 144 145 153 154 155 133 173 157 158 159 160 161 246",
+    "263 249 390 373 374 380 381 382 362 398 384 385 386 387 388 466",
+)
+_IRISES = ("468 470 472", "473 475 477")
+_BROWS = ("70 63 105 66 107", "300 293 334 296 336")
+_LIPS = (
+    "61 146 91 181 84 185 40 39 37 78 95 88 178 87 191 80 81 82",
+    "291 375 321 405 314 409 270 269 267 308 324 318 402 317 415 310 311 312",
+)
+_SIDES = ("98 148 172 234", "327 377 397 454")
+_MIDDLE = "0 13 14 17 1 4 6 168 152 10"
+_LEFT = [int(n) for part in (_LIDS, _IRISES, _BROWS, _LIPS, _SIDES) for n in part[0].split()]
+_RIGHT = [int(n) for part in (_LIDS, _IRISES, _BROWS, _LIPS, _SIDES) for n in part[1].split()]
+POINTS = (*_LEFT, *_RIGHT, *(int(n) for n in _MIDDLE.split()))
+"""Numbers of the teacher's mesh points: viewer's left half, the right half in the same order, the middle line."""
+MIRRORED_POINTS = (
+    *range(len(_LEFT), 2 * len(_LEFT)),
+    *range(len(_LEFT)),
+    *range(2 * len(_LEFT), len(POINTS)),
+)
+"""Where each point goes when the picture is mirrored."""
+
+BLENDSHAPES = words(
+    "browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff cheekSquintLeft "
+    "cheekSquintRight eyeBlinkLeft eyeBlinkRight eyeLookDownLeft eyeLookDownRight eyeLookInLeft eyeLookInRight "
+    "eyeLookOutLeft eyeLookOutRight eyeLookUpLeft eyeLookUpRight eyeSquintLeft eyeSquintRight eyeWideLeft "
+    "eyeWideRight jawForward jawLeft jawOpen jawRight mouthClose mouthDimpleLeft mouthDimpleRight "
+    "mouthFrownLeft mouthFrownRight mouthFunnel mouthLeft mouthLowerDownLeft mouthLowerDownRight "
+    "mouthPressLeft mouthPressRight mouthPucker mouthRight mouthRollLower mouthRollUpper mouthShrugLower "
+    "mouthShrugUpper mouthSmileLeft mouthSmileRight mouthStretchLeft mouthStretchRight mouthUpperUpLeft "
+    "mouthUpperUpRight noseSneerLeft noseSneerRight"
+)
+"""The teacher's blendshapes but its first; Left and Right are the person's own sides."""
+MEASURED = words("lidsLeft lidsRight lipGap mouthWidth irisAcrossLeft irisAcrossRight irisAboveLeft irisAboveRight")
+"""Lengths over the distance between the eyes, of the person's left and right eye: opening of the lids, of the inner
+lips, width of the mouth, and where the iris is: across from the middle of the eye's corners (towards larger x), above
+it."""
+SIGNALS = (*BLENDSHAPES, *MEASURED)
+
+_ROW = round(EXPRESSION_EYE_ROW + 0.5)
+EYE_ROWS = (_ROW - 16, _ROW + 16)
+_MIDDLE_COLUMN = EXPRESSION_SIZE[1] // 2
+LEFT_EYE = (_MIDDLE_COLUMN - EXPRESSION_EYE_DISTANCE // 2 - 22, _MIDDLE_COLUMN - EXPRESSION_EYE_DISTANCE // 2 + 22)
+RIGHT_EYE = (EXPRESSION_SIZE[1] - LEFT_EYE[1], EXPRESSION_SIZE[1] - LEFT_EYE[0])
+"""Rows of both eye patches and columns of each; mirror images."""
+
+POSE_UNIT = 30.0
+"""Degrees that the pose layer's 1 stands for; points are in units of the distance between the eyes."""
+_SMALLEST_STORED_HALF = 64
+
+
+def _unit(inputs: int, outputs: int, stride: int = 1, side: int = 3) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, side, stride, side // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions beside a shortcut."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _unit(channels, channels)
+        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
+        normalisation = self.second[1]
+        assert isinstance(normalisation, nn.BatchNorm2d)
+        nn.init.constant_(normalisation.weight, 0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.second(self.first(x)))
+
+
+def _over_map(layer: nn.Module, maps: Tensor) -> Tensor:
+    """A linear layer on maps (N, C, H, W), as (N, outputs, 1, 1)."""
+    assert isinstance(layer, nn.Linear)
+    return nn.functional.conv2d(maps, layer.weight.reshape(-1, *maps.shape[1:]), layer.bias)
+
+
+class ExpressionNetwork(nn.Module):
+    """Normalised planes (N, 3, 144, 128) in; pose, signals and points as raw units out (`forward`)."""
+
+    mean_points: Tensor
+    signal_mean: Tensor
+    signal_scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            _unit(3, 24, 2),
+            _unit(24, 48, 2),
+            _unit(48, 64, 2),
+            Residual(64),
+            Residual(64),
+            _unit(64, 128, 2),
+            Residual(128),
+            _unit(128, 48, 1, 1),
+        )
+        self.eye = nn.Sequential(_unit(3, 16, 2), _unit(16, 32, 2), _unit(32, 48), _unit(48, 64, 2))
+        self.face_hidden = nn.Sequential(nn.Linear(48 * 9 * 8, 192), nn.ReLU(inplace=True))
+        self.eye_hidden = nn.Sequential(nn.Linear(64 * 4 * 6, 64), nn.ReLU(inplace=True))
+        width = 192 + 2 * 64
+        self.pose = nn.Linear(width, 3)
+        self.signals = nn.Sequential(nn.Linear(width, 128), nn.ReLU(inplace=True), nn.Linear(128, len(SIGNALS)))
+        self.points = nn.Linear(width, 2 * len(POINTS))
+        self.register_buffer("mean_points", torch.zeros(2 * len(POINTS)))
+        self.register_buffer("signal_mean", torch.zeros(len(SIGNALS)))
+        self.register_buffer("signal_scale", torch.ones(len(SIGNALS)))
+
+    def maps(self, planes: Tensor) -> tuple[Tensor, Tensor]:
+        """The trunk's map (N, 48, 9, 8), and the eye patches' (2 N, 64, 4, 6): all left ones, then all right ones."""
+        rows = planes[:, :, EYE_ROWS[0] : EYE_ROWS[1]]
+        left, right = rows[..., LEFT_EYE[0] : LEFT_EYE[1]], rows[..., RIGHT_EYE[0] : RIGHT_EYE[1]].flip(3)
+        eyes = torch.cat([left, right])
+        # Each patch at mean 0 and contrast 1: neither light nor skin matters. A flat patch is not blown up to noise.
+        eyes = nn.functional.layer_norm(eyes, (3, EYE_ROWS[1] - EYE_ROWS[0], LEFT_EYE[1] - LEFT_EYE[0]), eps=0.01)
+        return self.trunk(planes), self.eye(eyes)
+
+    def answers(self, face: Tensor, eyes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What `forward` gives, from `maps`."""
+        # Linear layers as convolutions over the whole map: ONNX Runtime then works face by face, so that the batch
+        # cannot change a face's bits, and takes half the time.
+        hidden = torch.relu(_over_map(self.eye_hidden[0], eyes))
+        count = face.shape[0]
+        features = torch.cat([torch.relu(_over_map(self.face_hidden[0], face)), hidden[:count], hidden[count:]], dim=1)
+        signals = torch.relu(_over_map(self.signals[0], features))
+        raw = (_over_map(self.pose, features), _over_map(self.signals[2], signals), _over_map(self.points, features))
+        pose, signals, points = (out.flatten(1) for out in raw)
+        return pose, signals, points
+
+    def forward(self, planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pose in POSE_UNIT, signals in deviations from their mean, points over the eye distance from their mean."""
+        return self.answers(*self.maps(planes))
+
+
+class ExpressionGraph(nn.Module):
+    """What is exported: bytes in, OUTPUTS in their units out."""
+
+    def __init__(self, network: ExpressionNetwork) -> None:
+        super().__init__()
+        self.network = network.eval()
+
+    def forward(self, face: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return in_units(self.network, self.network(normalise(face)))
+
+
+def in_units(network: ExpressionNetwork, raw: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Pose in degrees, signals, points in pixels of the crop."""
+    pose, signals, points = raw
+    signals = signals * network.signal_scale + network.signal_mean
+    points = (points + network.mean_points) * float(EXPRESSION_EYE_DISTANCE)
+    origin = points.new_tensor([(EXPRESSION_SIZE[1] - 1) / 2, EXPRESSION_EYE_ROW])
+    return pose * POSE_UNIT, signals, points.reshape(-1, len(POINTS), 2) + origin
+
+
+def normalise(faces: Tensor) -> Tensor:
+    """uint8 (N, 144, 128, 3) RGB to planes, float32 (N, 3, 144, 128) of about -1..1."""
+    return (faces.permute(0, 3, 1, 2).to(torch.float32) - 127.5) * (1.0 / 64.0)
+
+
+def export_onnx(network: ExpressionNetwork, path: Path) -> None:
+    """Write one ONNX file: batch open, checked against torch, large weights stored as float16."""
+    size = (*EXPRESSION_SIZE, 3)
+    model = export(ExpressionGraph(network), "face", OUTPUTS, noise(2, *size), noise(3, *size))
+    # Units and means stay float32: what they carry is read as it is.
+    exact = {name for node in model.graph.node if node.op_type in ("Add", "Mul", "Sub") for name in node.input}
+    write_onnx(model, path, keep=exact, smallest=_SMALLEST_STORED_HALF)

@@ -1,0 +1,137 @@
+"""Training batches: a pure function of (seed, step), so that a run resumes where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from models.common.degrade import draw_mixture, tone
+from models.expression.architecture import BLENDSHAPES, MEASURED, MIRRORED_POINTS, SIGNALS, words
+from models.expression.dataset import CANVAS, FaceSet
+from streamgate.networks.alignment import EXPRESSION_SIZE
+
+_SPREAD = words(
+    "jawOpen lipGap mouthClose mouthPucker mouthFunnel mouthPressLeft mouthSmileLeft mouthStretchLeft "
+    "mouthFrownLeft mouthUpperUpLeft mouthLowerDownLeft mouthWidth eyeBlinkLeft lidsLeft lidsRight "
+    "eyeLookDownLeft eyeLookUpLeft eyeLookInLeft eyeLookOutLeft irisAcrossLeft irisAboveLeft browDownLeft "
+    "browInnerUp"
+)
+"""Signals that a run sees spread over their range instead of as often as they come."""
+_BINS = 12
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Shares of crops changed in each way (config.toml, [augment]), 0..1, and how far."""
+
+    degraded: float
+    grey: float
+    toned: float
+    turn_degrees: float
+    shift_px: float
+    scale: float
+
+
+def mirrored_signals() -> tuple[np.ndarray, np.ndarray]:
+    """For every signal where its mirrored value comes from, and the sign it gets."""
+
+    def other(name: str) -> str:
+        if name.endswith("Left"):
+            return name[:-4] + "Right"
+        return name[:-5] + "Left" if name.endswith("Right") else name
+
+    source = np.array([SIGNALS.index(other(name)) for name in SIGNALS])
+    sign = np.array([-1.0 if name.startswith("irisAcross") else 1.0 for name in SIGNALS], np.float32)
+    return source, sign
+
+
+def weights(faces: FaceSet, indexes: np.ndarray, largest: float = 12.0) -> np.ndarray:
+    """How often each face is drawn: rare values of the signals and rare turns more often, long clips less."""
+    columns = [faces.signals[indexes, SIGNALS.index(name)] for name in _SPREAD]
+    columns += [faces.pose[indexes, 0], faces.pose[indexes, 1]]
+    rarity = np.zeros(len(indexes))
+    for values in columns:
+        low, high = np.quantile(values, (0.005, 0.995))
+        bins = np.clip(((values - low) / max(high - low, 1e-6) * _BINS).astype(int), 0, _BINS - 1)
+        counts = np.bincount(bins, minlength=_BINS)
+        rarity += np.minimum(len(indexes) / _BINS / np.maximum(counts, 1), largest)[bins]
+    rarity /= len(columns)
+    sizes: dict[str, int] = {}
+    for index in indexes:
+        sizes[faces.clips[index]] = sizes.get(faces.clips[index], 0) + 1
+    length = np.array([1.0 if not faces.clips[i] else min(1.0, (40 / sizes[faces.clips[i]]) ** 0.5) for i in indexes])
+    drawn = rarity * length
+    return drawn / drawn.sum()
+
+
+class Batches:
+    """Map-style data set: `batches[step]` is a dict of arrays.
+
+    face: uint8 [N, 144, 128, 3] RGB; points: float32 [N, P, 2] pixels of the crop; signals: float32 [N, S];
+    pose: float32 [N, 3] degrees.
+    """
+
+    def __init__(
+        self, faces: FaceSet, indexes: Sequence[int] | np.ndarray, size: int, augmentation: Augmentation, seed: int
+    ) -> None:
+        """indexes: faces to train on; size: N."""
+        self._faces, self._indexes, self._size = faces, np.asarray(indexes), size
+        self._how, self._seed = augmentation, seed
+        self._likely = weights(faces, self._indexes)
+        self._source, self._sign = mirrored_signals()
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng((self._seed, step))
+        views = [self._view(int(i), rng) for i in rng.choice(self._indexes, self._size, p=self._likely)]
+        return {
+            "face": np.stack([view[0] for view in views]),
+            "points": np.stack([view[1] for view in views]).astype(np.float32),
+            "signals": np.stack([view[2] for view in views]).astype(np.float32),
+            "pose": np.stack([view[3] for view in views]).astype(np.float32),
+        }
+
+    def _view(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """A crop off its place as detectors put it, mirrored half of the time, degraded, with its labels."""
+        faces = self._faces
+        canvas, points = faces.canvases[index], faces.points[index]
+        signals, pose = faces.signals[index], faces.pose[index].copy()
+        if rng.random() < 0.5:
+            canvas = canvas[:, ::-1]
+            points = points[list(MIRRORED_POINTS)] * np.array([-1.0, 1.0]) + np.array([CANVAS[1] - 1.0, 0.0])
+            signals = signals[self._source] * self._sign
+            pose[[0, 2]] *= -1
+        matrix, gain, angle = self._place(rng)
+        size = EXPRESSION_SIZE[::-1]
+        crop = cv2.warpAffine(canvas, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        points = points @ matrix[:, :2].T + matrix[:, 2]
+        signals = signals.copy()
+        # Lengths are over the eye distance that the crop is believed to have.
+        signals[len(BLENDSHAPES) :] *= gain
+        pose[2] += angle
+        return self._coloured(crop, rng), points, signals, pose
+
+    def _place(self, rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
+        how = self._how
+        angle = float(np.clip(rng.normal(0, how.turn_degrees), -15, 15))
+        gain = float(np.exp(np.clip(rng.normal(0, how.scale), -0.2, 0.2)))
+        centre = ((CANVAS[1] - 1) / 2, (CANVAS[0] - 1) / 2)
+        matrix = cv2.getRotationMatrix2D(centre, -angle, gain)
+        margin = np.array([CANVAS[1] - EXPRESSION_SIZE[1], CANVAS[0] - EXPRESSION_SIZE[0]]) / 2
+        matrix[:, 2] += np.clip(rng.normal(0, how.shift_px, 2), -8, 8) - margin
+        return matrix, gain, angle
+
+    def _coloured(self, crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Tone, degradation and grey, each for its share of the crops."""
+        if rng.random() < self._how.toned:
+            crop = tone(crop, rng)
+        if rng.random() < self._how.degraded:
+            crop = draw_mixture(rng).apply(crop, float(rng.uniform(0, 0.8)))
+        if rng.random() < self._how.grey:
+            crop = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        return np.ascontiguousarray(crop)
+
+
+assert len(SIGNALS) == len(BLENDSHAPES) + len(MEASURED)

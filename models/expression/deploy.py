@@ -1,0 +1,82 @@
+"""What a run leaves for users: the ONNX file, its machine-readable card, and weights for the next run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.expression.architecture import OUTPUTS, POINTS, SIGNALS, export_onnx
+from models.expression.trainer import Trainer
+from streamgate.convert.onnx_check import OPSET
+from streamgate.networks.alignment import EXPRESSION_EYE_DISTANCE, EXPRESSION_EYE_ROW, EXPRESSION_SIZE
+
+ONNX_NAME, CARD_NAME, WARM_NAME = "expression.onnx", "card.json", "expression_warm.pth"
+VERSION = "1"
+
+
+def deploy(
+    trainer: Trainer,
+    agreement: Mapping[str, float],
+    faces: int,
+    clips: int,
+    data_names: list[str],
+    target: Path,
+    warm_only: bool,
+) -> str:
+    """Write the deliverables into `target`, each by one rename; returns what was written, for the log.
+
+    agreement: correlation of each output with the teacher on held-out faces. faces, clips: how many were trained on.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    _replace(target / WARM_NAME, lambda part: torch.save(trainer.warm_state(), part))
+    if warm_only:
+        return f"{WARM_NAME} at step {trainer.steps_done}"
+    # A card beside weights makes them count as shipped: it comes last.
+    with tempfile.TemporaryDirectory(dir=target) as made:
+        stage = Path(made)
+        export_onnx(trainer.average, stage / ONNX_NAME)
+        digest = hashlib.sha256((stage / ONNX_NAME).read_bytes()).hexdigest()
+        card: dict[str, Any] = {
+            "role": "expression",
+            "roles": ["expression"],
+            "name": "expression-slim",
+            "version": VERSION,
+            "file": ONNX_NAME,
+            "sha256": digest,
+            "licence": "research and non-commercial use only (terms of the training faces)",
+            "training_data": data_names,
+            "training_steps": trainer.steps_done,
+            "training_faces": faces,
+            "training_clips": clips,
+            "distilled_from": ["MediaPipe Face Landmarker (Apache-2.0; Google's own pictures): every output"],
+            "research_only": True,
+            "input": {},
+            "crop": {
+                "size": list(EXPRESSION_SIZE),
+                "eye_distance": EXPRESSION_EYE_DISTANCE,
+                "eye_row": EXPRESSION_EYE_ROW,
+            },
+            "outputs": list(OUTPUTS),
+            "signals": list(SIGNALS),
+            "points": list(POINTS),
+            "opset": OPSET,
+            "parameters": sum(p.numel() for p in trainer.average.parameters()),
+            "agreement": {name: round(value, 3) for name, value in agreement.items()},
+        }
+        (stage / CARD_NAME).write_text(json.dumps(card, indent=2) + "\n")
+        for name in (ONNX_NAME, CARD_NAME):
+            os.replace(stage / name, target / name)
+    return f"{ONNX_NAME} {digest[:12]} at step {trainer.steps_done}"
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    part = path.with_name(path.name + ".part")
+    write(part)
+    os.replace(part, path)

@@ -1,0 +1,49 @@
+"""The shipped expression network as the evaluation runs it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from models.common.images import DataError
+from models.expression.architecture import OUTPUTS, SIGNALS
+from models.expression.deploy import CARD_NAME, ONNX_NAME
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Rows for N faces: pose [N, 3] degrees, signals [N, S], points [N, P, 2] pixels of the crop."""
+
+    pose: np.ndarray
+    signals: np.ndarray
+    points: np.ndarray
+
+    def signal(self, name: str) -> np.ndarray:
+        """[N], one of SIGNALS."""
+        return self.signals[:, SIGNALS.index(name)]
+
+
+class OwnNetwork:
+    """`expression.onnx` of a folder with its card, on one thread."""
+
+    def __init__(self, folder: Path) -> None:
+        import onnxruntime
+
+        if not (folder / CARD_NAME).is_file():
+            raise DataError(f"{folder}: no {ONNX_NAME} with its {CARD_NAME}; run train.py --export first")
+        self.card = json.loads((folder / CARD_NAME).read_text())
+        self.path = folder / self.card["file"]
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+
+    def run(self, crops: np.ndarray, chunk: int = 32) -> Answers:
+        """Crops uint8 [N, 144, 128, 3]."""
+        parts = [
+            self.session.run(list(OUTPUTS), {"face": np.ascontiguousarray(crops[start : start + chunk])})
+            for start in range(0, len(crops), chunk)
+        ]
+        return Answers(*(np.concatenate([part[i] for part in parts]) for i in range(len(OUTPUTS))))

@@ -1,0 +1,133 @@
+"""The evaluation's questions: does the network agree with its teacher, see pose and closed eyes, pick better faces?"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from models.common.report import Section
+from models.common.stats import bootstrap
+from models.expression.architecture import words
+from models.expression.dataset import FaceSet
+from models.expression.monitor import correlations, crops_of
+from models.expression.network import Answers, OwnNetwork
+from models.expression.picks import Labelled, experiment
+
+_SHOWN = words(
+    "jawOpen lipGap mouthClose mouthPucker mouthFunnel mouthSmileLeft mouthFrownLeft mouthStretchLeft "
+    "mouthPressLeft mouthUpperUpLeft mouthLowerDownLeft eyeBlinkLeft lidsLeft eyeSquintLeft eyeLookDownLeft "
+    "eyeLookUpLeft eyeLookInLeft eyeLookOutLeft irisAcrossLeft irisAboveLeft browDownLeft browInnerUp yaw "
+    "pitch roll"
+)
+LARGEST_YAW = 60
+_REFERENCE = 90
+"""Percentile of a track's openness that counts as open."""
+_GOOD_LOST = 0.02
+
+
+def agreement(own: OwnNetwork, faces: FaceSet, answers: Answers) -> Section:
+    """Correlation with the teacher: on held-out training faces (from the card) and on the labelled clips."""
+    section = Section(
+        "Agreement with the teacher",
+        ["output", "held-out faces", "labelled clips"],
+        note=f"Pearson correlation; {len(faces)} labelled faces, not degraded.",
+    )
+    found = correlations({"signals": answers.signals, "pose": answers.pose}, faces.signals, faces.pose)
+    for name in _SHOWN:
+        section.rows.append([name, f"{own.card['agreement'][name]:.2f}", f"{found[name]:.2f}"])
+    return section
+
+
+def pose(labels: np.ndarray, answers: dict[str, np.ndarray]) -> Section:
+    """Mean absolute errors on AFW; labels and answers [n, 3] yaw, pitch, roll as the picture shows them."""
+    near = np.abs(labels[:, 0]) <= LARGEST_YAW
+    section = Section(
+        "Pose",
+        ["network", "yaw", "pitch", "roll", "yaw of all faces"],
+        note=f"Degrees, mean absolute error, 95 % intervals; AFW's {int(near.sum())} faces with |yaw| <= {LARGEST_YAW} "
+        f"of {len(labels)} (labels are steps of 15 degrees).",
+    )
+    for name, got in answers.items():
+        errors = np.abs(got - labels)
+        cells = [bootstrap(lambda i, e=errors[near, axis]: float(e[i].mean()), int(near.sum())) for axis in range(3)]
+        everyone = bootstrap(lambda i, e=errors[:, 0]: float(e[i].mean()), len(errors))
+        section.rows.append([name, *(cell.text(1) for cell in cells), everyone.text(1)])
+    section.goal("yaw error on AFW", float(np.abs(answers["this"] - labels)[near, 0].mean()), 8.2, at_most=True)
+    return section
+
+
+def picks(labelled: Labelled, table: dict[str, tuple[np.ndarray, np.ndarray]]) -> Section:
+    """The labels experiment for each network's (signals, pose)."""
+    section = Section(
+        "Picking faces",
+        ["network", "values", "good", "usable", "bad", "AUC of good"],
+        note="Tracks that have a good face: what the highest answer picks. Logistic regression (picks.py), judged on "
+        "clips that it did not see, mean over five splits. Values: absolute, less the track's 20th percentile, both.",
+    )
+    for name, (signals, angles) in table.items():
+        for kind, figures in experiment(signals, angles, labelled).items():
+            cells = [f"{100 * figures[key]:.0f} %" for key in "gmb"]
+            section.rows.append([name, kind, *cells, f"{figures['auc']:.2f}"])
+            if name == "this" and kind == "relative":
+                section.goal("good picks of 20", 20 * figures["g"], 13)
+                section.goal("bad picks of 20", 20 * figures["b"], 1, at_most=True)
+    return section
+
+
+def openness(answers: Answers, track: np.ndarray) -> np.ndarray:
+    """[n]: opening of the less open eye over the 90th percentile of its track."""
+    lids = np.minimum(answers.signal("lidsLeft"), answers.signal("lidsRight"))
+    out = np.empty_like(lids)
+    for name in np.unique(track):
+        rows = track == name
+        out[rows] = lids[rows] / max(float(np.percentile(lids[rows], _REFERENCE)), 0.05)
+    return out
+
+
+def eyes(labelled: Labelled, networks: dict[str, Answers]) -> Section:
+    """Closed eyes: faces labelled bad for the eyes alone against good ones."""
+    closed = np.array([why == "e" for why in labelled.why]) & (labelled.label == "b")
+    good = labelled.label == "g"
+    section = Section(
+        "Closed eyes",
+        ["network", "threshold", "bad for the eyes alone, rejected", "good, rejected"],
+        note="Opening of the less open eye over its track's 90th percentile; the threshold loses 2 % of the good.",
+    )
+    for name, answers in networks.items():
+        shown = openness(answers, labelled.track)
+        threshold = float(np.quantile(shown[good], _GOOD_LOST))
+        found = float((shown[closed] < threshold).mean())
+        lost = float((shown[good] < threshold).mean())
+        section.rows.append([name, f"{threshold:.2f}", f"{100 * found:.0f} % of {closed.sum()}", f"{100 * lost:.1f} %"])
+        if name == "this":
+            section.goal("closed eyes found", found, 0.85, unit=" %")
+    return section
+
+
+def speed(own: OwnNetwork, runs: int = 200) -> Section:
+    """Core-ms a face on one thread, alone and in a batch of eight."""
+    section = Section("Speed, one thread", ["faces a run", "core-ms a face"])
+    rng = np.random.default_rng(0)
+    for count in (1, 8):
+        crops = rng.integers(0, 256, (count, *own.card["crop"]["size"], 3), dtype=np.uint8)
+        times = []
+        for _ in range(max(10, runs // count)):
+            start = time.process_time()
+            own.session.run(None, {"face": crops})
+            times.append(1000 * (time.process_time() - start) / count)
+        section.rows.append([str(count), f"{np.median(times):.2f}"])
+        if count == 1:
+            section.goal("core-ms a face", float(np.median(times)), 3.0, at_most=True)
+    section.rows.append(["size of the file, MB", f"{own.path.stat().st_size / 1e6:.2f}"])
+    return section
+
+
+def judged(own: OwnNetwork, faces: FaceSet) -> Answers:
+    """The network on the middles of the canvases."""
+    return own.run(crops_of(faces, np.arange(len(faces))))
+
+
+def labels_of(names: list[str]) -> np.ndarray:
+    """AFW's yaw, pitch, roll of faces named by yardstick.cut_afw."""
+    return np.array([[float(word) for word in name.split("|")[1:]] for name in names])
