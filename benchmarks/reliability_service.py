@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import say
+from reliability_rows import run, told
 
 from hostile import high_water
 from hostile_settings import BAD_FILES, remove
+from hostile_spool import FOREIGN, HEAD, INTRUDERS
+from lying_redis import lying_redis
 from serve_process import Serving, serving
+from streamgate.sinks.redisstream import pack
+from streamgate.sinks.spool import Spool
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,10 @@ def _cell(text: str) -> str:
 
 def service_faults(folder: Path) -> str:
     """Every kind of attack on a service of its own, a table a kind."""
-    kinds: list[tuple[str, Callable[[Path], list[Attack]]]] = [("The file of streams, read again (SIGHUP)", _reloads)]
+    kinds: list[tuple[str, Callable[[Path], list[Attack]]]] = [
+        ("The file of streams, read again (SIGHUP)", _reloads),
+        ("What lies in the spool at the start", _spools),
+    ]
     parts = ["## The service under attack", "", "Seconds count until the service had dealt with it."]
     for title, attack in kinds:
         place = folder / attack.__name__.strip("_")
@@ -76,3 +84,62 @@ def _reloads(folder: Path) -> list[Attack]:
         config.write_text(sound.replace("door", "hall"))
         reloaded("a sound file after all of them", lambda: "1 new, 0 changed, 1 gone" in service.said())
     return rows
+
+
+EVENTS = 15
+
+
+def _spools(folder: Path) -> list[Attack]:
+    def flipped(place: int) -> Callable[[Path], object]:
+        def flip(spool: Path) -> None:
+            (segment,) = spool.glob("*.spool")
+            data = bytearray(segment.read_bytes())
+            data[place] ^= 4
+            segment.write_bytes(data)
+
+        return flip
+
+    def foreign(content: bytes) -> Callable[[Path], object]:
+        return lambda spool: (spool / "00000007.spool").write_bytes(content)
+
+    sound: list[tuple[str, Callable[[Path], object]]] = [
+        ("a bit of the first event's mark flipped", flipped(0)),
+        ("a bit of its length flipped", flipped(7)),
+        ("a bit of its data flipped", flipped(HEAD + 3)),
+        *((f"a foreign file: {what}", foreign(content)) for what, content in FOREIGN.items()),
+    ]
+    rows = [_damaged(what, put, folder / f"damaged{number}") for number, (what, put) in enumerate(sound)]
+    return rows + [_intruded(what, put, folder / f"in{number}") for number, (what, put) in enumerate(INTRUDERS.items())]
+
+
+def _filled(folder: Path) -> Path:
+    """A spool in which 15 events wait."""
+    with Spool(folder / "spool", 1 << 20) as spool:
+        spool.append([pack({"id": f"door/0/{n}/final/1/0", "kind": "final", "json": "{}"}) for n in range(EVENTS)])
+    return folder / "spool"
+
+
+def _damaged(what: str, put: Callable[[Path], object], folder: Path) -> Attack:
+    put(_filled(folder))
+    config = folder / "streams.toml"
+    began = time.monotonic()
+    with lying_redis() as server:
+        config.write_text(f'[service]\nredis = "{server.url()}"\nspool = "spool"\nhttp = "127.0.0.1:0"\n')
+        with serving(folder, "--config", config) as service:
+            service.until(lambda: "streamgate_spool_events 0.0" in service.get("/metrics"), "the spool to be empty")
+            words = [line for line in service.said().splitlines() if "damaged" in line]
+            mib = high_water(service.process.pid)
+            service.end()
+    kept = len(list((folder / "spool" / "damaged").iterdir()))
+    text = words[-1].partition(" ")[2].replace(f"{folder}/", "") if words else "**nothing was said**"
+    say(f"spool, {what}: {server.taken} of {EVENTS}")
+    return Attack(what, f"{server.taken} of {EVENTS} events arrived, {kept} files set aside; {text}",
+                  time.monotonic() - began, mib)  # fmt: skip
+
+
+def _intruded(what: str, put: Callable[[Path], object], folder: Path) -> Attack:
+    put(_filled(folder))
+    ran = run(["serve", "--rtsp", "rtsp://127.0.0.1:1/x", "--http", "off", "--redis", "redis://127.0.0.1:1/0",
+               "--spool", folder / "spool"])  # fmt: skip
+    say(f"spool, {what}: {ran.code}")
+    return Attack(what, f"exit code {ran.code}: {told(ran, folder)}", ran.seconds, ran.peak_mib)

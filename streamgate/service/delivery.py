@@ -159,6 +159,8 @@ class Delivery:
                 spool_events=len(self._spool),
                 spool_bytes=self._spool.size,
                 spool_dropped=self._spool.dropped,
+                spool_damaged=self._spool.damaged,
+                spool_set_aside=self._spool.set_aside,
                 delivered=self._delivered,
             )
         if self._folder is not None:
@@ -289,6 +291,14 @@ class Delivery:
                 _metric("streamgate_spool_bytes", "Size of what waits for Redis.", "gauge", self._spool.size),
                 _metric(
                     "streamgate_spool_dropped", "Events dropped at the spool's bound.", "counter", self._spool.dropped
+                ),
+                _metric(
+                    "streamgate_spool_damaged", "Places of the spool that could not be read.", "counter",
+                    self._spool.damaged,
+                ),
+                _metric(
+                    "streamgate_spool_set_aside", "Damaged files of the spool that were set aside.", "counter",
+                    self._spool.set_aside,
                 ),
             ]
         if self._folder is not None:

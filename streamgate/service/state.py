@@ -183,7 +183,7 @@ class Overview:
         config_error: why the configuration file, as it is now, is not in force; None when it is (or none is used).
         config_read_at: when the configuration in force was read.
         destinations: by kind. "redis": {url (redacted), ok, error (one line or null), spool_events, spool_bytes,
-            spool_dropped, delivered}. "disk": {path, ok, error, bytes, files_removed}.
+            spool_dropped, spool_damaged, spool_set_aside, delivered}. "disk": {path, ok, error, bytes, files_removed}.
         notes: what a user should know about the weights in use, a line each.
     """
 

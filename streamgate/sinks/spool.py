@@ -2,7 +2,8 @@
 
 FOLDER/lock                 who uses it
 FOLDER/acked                number of the last item that was done with
-FOLDER/00000001.spool       segments: one framed item after the other, appended and fsynced
+FOLDER/00000001.spool       segments: one framed item after the other, appended and fsynced (see segments.py)
+FOLDER/damaged/             segments in which something could not be read, set aside once their sound items are done
 
 Items are done with at least once: the number in `acked` is not fsynced with every item, so after a power cut some
 come out again. A segment is removed when none of its items is wanted any more.
@@ -15,41 +16,38 @@ import struct
 import threading
 import zlib
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 from streamgate.errors import SinkError
+from streamgate.sinks.segments import (
+    FRAME,
+    LARGEST_NUMBER,
+    Item,
+    NotASpool,
+    Place,
+    framed,
+    open_regular,
+    read_item,
+    scan,
+    segment_name,
+    segments_in,
+)
 from streamgate.store import files
 
-_FRAME = struct.Struct(">4sIIQ")  # mark, length, CRC-32 of number and data, number
-_MARK = b"SGE1"
 _ACKED = struct.Struct(">QI")
 _SEGMENT_BYTES = 16 << 20
 _MEMORY_BYTES = 64 << 20
 """Items held in memory while the disk takes none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One waiting item and its number, which grows over restarts too."""
-
-    number: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where an item lies: in a segment, or (`data`) in memory because the disk refused it."""
-
-    number: int
-    length: int
-    segment: int
-    offset: int
-    data: bytes | None = None
+_SET_ASIDE_BYTES = 256 << 20
+"""Of damaged segments that are kept; beyond it the oldest is removed."""
+_NAMED = 3
+"""Segments that a message names."""
 
 
 class Spool:
@@ -58,24 +56,40 @@ class Spool:
     Past `limit_bytes` the oldest items are dropped and counted. An item that the disk refuses (full, broken) waits
     in memory, up to 64 MiB, and `append` says so; it keeps its place in the order.
 
+    What cannot be read costs itself alone, is counted, and told to `log`; its segment is kept in FOLDER/damaged.
+
     Args:
         folder: made when it is missing, readable by its owner alone.
         limit_bytes: of all items that wait.
+        log: takes a line about damage.
 
-    Entering raises SinkError: the folder is in use by another process, or not writable.
+    Entering raises SinkError: the folder is in use by another process, not writable, or holds what no spool has
+    written.
     """
 
-    def __init__(self, folder: Path, limit_bytes: int, *, segment_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limit_bytes: int,
+        *,
+        segment_bytes: int | None = None,
+        log: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self.dropped = 0
         """Items dropped because the bound was reached."""
         self.damaged = 0
-        """Segments of an earlier process with a damaged or torn end."""
+        """Places that could not be read: stretches of segments, single items, the number in `acked`."""
+        self.set_aside = 0
+        """Segments that were moved to FOLDER/damaged."""
         self._folder = folder
+        self._log = log
+        self._hurt: set[int] = set()
+        """Segments that are not to be removed when they are done with."""
         self._limit = limit_bytes
         self._segment_bytes = segment_bytes or max(1, min(_SEGMENT_BYTES, limit_bytes // 8))
         self._lock = files.Lock(folder / "lock")
         self._changed = threading.Condition()
-        self._places: deque[_Place] = deque()
+        self._places: deque[Place] = deque()
         self._wanted: Counter[int] = Counter()
         self._bytes = 0
         self._in_memory = 0
@@ -91,6 +105,12 @@ class Spool:
         try:
             with files.sink_errors(self._folder):
                 self._scan()
+        except NotASpool as error:
+            self._lock.release()
+            raise SinkError(
+                f"{self._folder}: {error}; it was not written by `streamgate serve`: move it away, or give another "
+                "folder with --spool"
+            ) from None
         except BaseException:
             self._lock.release()
             raise
@@ -144,7 +164,7 @@ class Spool:
             except OSError as error:
                 problem = files.sink_error(error, self._folder)
                 held = []
-                places = [_Place(item.number, len(item.data), 0, 0, item.data) for item in numbered]
+                places = [Place(item.number, len(item.data), 0, 0, item.data) for item in numbered]
             for place in places[len(held) :]:
                 self._add(place)
             self._keep_bounds()
@@ -162,8 +182,11 @@ class Spool:
                 data = self._read(place)
                 if data is None:
                     # Gone or damaged under our hands: nothing can bring it back.
-                    self._forget(place)
                     self.damaged += 1
+                    if place.segment not in self._hurt:
+                        self._hurt.add(place.segment)
+                        self._log(f"spool: {segment_name(place.segment)} was damaged while its events waited")
+                    self._forget(place)
                     continue
                 found.append(Item(place.number, data))
                 size += place.length
@@ -182,27 +205,38 @@ class Spool:
             self._note_acked(number)
 
     def _scan(self) -> None:
-        """Find what an earlier process left."""
+        """Find what an earlier process left. Raises OSError and NotASpool."""
         acked = self._read_acked()
-        self._number = acked
-        found: list[_Place] = []
-        for path in sorted(self._folder.glob("*.spool")):
-            if not path.stem.isdigit():
-                continue
-            segment = int(path.stem)
-            self._segment = max(self._segment, segment)
-            places, whole = _places_of(path, segment)
-            self.damaged += not whole
+        found: list[Place] = []
+        segments, hurt = segments_in(self._folder), list[str]()
+        rescued = 0
+        for segment in segments:
+            places, stretches = scan(self._path(segment), segment)
+            wanted = [place for place in places if place.number > acked]
+            found += wanted
+            if stretches:
+                self.damaged += stretches
+                self._hurt.add(segment)
+                hurt.append(segment_name(segment))
+                rescued += len(wanted)
             self._number = max([self._number, *(place.number for place in places)])
-            found += [place for place in places if place.number > acked]
+        self._number = max(self._number, acked)
+        if self._number > LARGEST_NUMBER:
+            raise NotASpool(f"an event has the number {self._number}")
+        self._segment = max(segments, default=0)
         for place in sorted(found, key=lambda one: one.number):
             self._add(place)
-        for path in self._folder.glob("*.spool"):
-            if path.stem.isdigit() and not self._wanted[int(path.stem)]:
-                path.unlink()
+        for segment in segments:
+            self._remove_if_done(segment)
+        if hurt:
+            more = f" and {len(hurt) - _NAMED} more" if len(hurt) > _NAMED else ""
+            self._log(
+                f"spool: {self.damaged} damaged places in {', '.join(hurt[:_NAMED])}{more}; {rescued} events beside "
+                f"them are sent, the files are kept in {self._folder / 'damaged'}"
+            )
         self._keep_bounds()
 
-    def _write(self, items: Sequence[Item]) -> list[_Place]:
+    def _write(self, items: Sequence[Item]) -> list[Place]:
         """Append to the current segment and make it durable; all of them or none. Raises OSError."""
         if self._file is not None and self._file.tell() >= self._segment_bytes:
             self._file.close()
@@ -215,10 +249,10 @@ class Spool:
         start = self._file.tell()
         places, offset = [], start
         for item in items:
-            places.append(_Place(item.number, len(item.data), self._segment, offset + _FRAME.size))
-            offset += _FRAME.size + len(item.data)
+            places.append(Place(item.number, len(item.data), self._segment, offset + FRAME.size))
+            offset += FRAME.size + len(item.data)
         try:
-            data = memoryview(b"".join(_framed(item) for item in items))
+            data = memoryview(b"".join(framed(item) for item in items))
             while data:
                 data = data[self._file.write(data) :]
             os.fsync(self._file.fileno())
@@ -233,7 +267,7 @@ class Spool:
             raise
         return places
 
-    def _add(self, place: _Place) -> None:
+    def _add(self, place: Place) -> None:
         self._places.append(place)
         self._bytes += place.length
         if place.data is not None:
@@ -241,7 +275,7 @@ class Spool:
         else:
             self._wanted[place.segment] += 1
 
-    def _settle(self, places: Sequence[_Place]) -> None:
+    def _settle(self, places: Sequence[Place]) -> None:
         """Items that waited in memory lie on disk now."""
         moved = {place.number: place for place in places}
         if moved:
@@ -250,7 +284,7 @@ class Spool:
             for place in places:
                 self._wanted[place.segment] += 1
 
-    def _forget(self, place: _Place) -> None:
+    def _forget(self, place: Place) -> None:
         self._places.remove(place)
         self._bytes -= place.length
         if place.data is not None:
@@ -262,10 +296,32 @@ class Spool:
             self._remove_if_done(place.segment)
 
     def _remove_if_done(self, segment: int) -> None:
-        if not self._wanted[segment]:
-            del self._wanted[segment]
-            with suppress(OSError):
+        if self._wanted[segment]:
+            return
+        del self._wanted[segment]
+        with suppress(OSError):
+            if segment in self._hurt:
+                self._hurt.discard(segment)
+                self._set_aside(segment)
+            else:
                 self._path(segment).unlink()
+
+    def _set_aside(self, segment: int) -> None:
+        """Keep a segment for whoever wants to look at what could not be read. Raises OSError."""
+        kept = self._folder / "damaged"
+        kept.mkdir(mode=0o700, exist_ok=True)
+        stem, number = self._path(segment).stem, 0
+        while (target := kept / f"{stem}{f'-{number}' if number else ''}.spool").exists():
+            number += 1
+        self._path(segment).rename(target)
+        self.set_aside += 1
+        by_age = sorted(kept.glob("*.spool"), key=lambda path: path.stat().st_mtime)
+        size = sum(path.stat().st_size for path in by_age)
+        for path in by_age[:-1]:
+            if size <= _SET_ASIDE_BYTES:
+                break
+            size -= path.stat().st_size
+            path.unlink()
 
     def _keep_bounds(self) -> None:
         last = 0
@@ -279,67 +335,32 @@ class Spool:
         if last:
             self._note_acked(last)
 
-    def _read(self, place: _Place) -> bytes | None:
-        if place.data is not None:
-            return place.data
-        try:
-            with open(self._path(place.segment), "rb") as file:
-                file.seek(place.offset - _FRAME.size)
-                head, data = file.read(_FRAME.size), file.read(place.length)
-        except OSError:
-            return None
-        return data if len(head) == _FRAME.size and _is_whole(head, data) else None
+    def _read(self, place: Place) -> bytes | None:
+        return place.data if place.data is not None else read_item(self._path(place.segment), place)
 
     def _note_acked(self, number: int) -> None:
         with suppress(OSError):
             if self._acked is None:
                 path = self._folder / "acked"
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
                 self._acked = os.fdopen(descriptor, "r+b", buffering=0)
             raw = struct.pack(">Q", number)
             os.pwrite(self._acked.fileno(), _ACKED.pack(number, zlib.crc32(raw)), 0)
 
     def _read_acked(self) -> int:
+        """The number of the last item that was done with. Raises OSError and NotASpool."""
         try:
-            data = (self._folder / "acked").read_bytes()
+            with open_regular(self._folder / "acked") as file:
+                data = file.read(_ACKED.size + 1)
         except FileNotFoundError:
             return 0
-        if len(data) != _ACKED.size:
-            return 0
-        number, checksum = _ACKED.unpack(data)
-        return int(number) if zlib.crc32(data[:8]) == checksum else 0
+        if len(data) == _ACKED.size:
+            number, checksum = _ACKED.unpack(data)
+            if zlib.crc32(data[:8]) == checksum:
+                return int(number)
+        self.damaged += 1
+        self._log("spool: the number of the last event that arrived is damaged; those that wait may arrive again")
+        return 0
 
     def _path(self, segment: int) -> Path:
-        return self._folder / f"{segment:08d}.spool"
-
-
-def _framed(item: Item) -> bytes:
-    number = struct.pack(">Q", item.number)
-    checksum = zlib.crc32(item.data, zlib.crc32(number))
-    return _FRAME.pack(_MARK, len(item.data), checksum, item.number) + item.data
-
-
-def _is_whole(head: bytes, data: bytes) -> bool:
-    mark, length, checksum, number = _FRAME.unpack(head)
-    return bool(
-        mark == _MARK and length == len(data) and zlib.crc32(data, zlib.crc32(struct.pack(">Q", number))) == checksum
-    )
-
-
-def _places_of(path: Path, segment: int) -> tuple[list[_Place], bool]:
-    """The whole items of a segment up to its first damage, and whether there was none. Raises OSError."""
-    places: list[_Place] = []
-    offset = 0
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        while head := file.read(_FRAME.size):
-            if len(head) < _FRAME.size:
-                return places, False
-            mark, length, _, number = _FRAME.unpack(head)
-            if mark != _MARK or offset + _FRAME.size + length > size:
-                return places, False
-            if not _is_whole(head, file.read(length)):
-                return places, False
-            places.append(_Place(int(number), length, segment, offset + _FRAME.size))
-            offset += _FRAME.size + length
-    return places, True
+        return self._folder / segment_name(segment)

@@ -17,11 +17,14 @@ import redis
 from command import streamgate
 from conftest import REPOSITORY
 from hostile_settings import BAD_FILES, remove
+from hostile_spool import FOREIGN, HEAD, INTRUDERS
 from live_service import QUICK, records
 from real_weights import standard_models
 from redis_server import RedisServer
 from rtsp_server import CameraProcess
 from serve_process import serving
+from streamgate.sinks.redisstream import pack
+from streamgate.sinks.spool import Spool
 
 SECRETS = ("ann", "pw12345", "rd98765")
 STREAM = "streamgate:faces"
@@ -225,6 +228,44 @@ def test_a_file_plays_as_a_camera_and_ctrl_c_flushes_its_faces(shared_clip: Call
     (record,) = records(out, name)
     assert record["source"].startswith("file://") and record["ended_at"] > record["captured_at"]
     assert (out / record["image"]).is_file()
+
+
+def test_damage_in_the_spool_is_shown_and_the_rest_arrives(
+    start_redis: Callable[..., RedisServer], tmp_path: Path
+):
+    server = start_redis()
+    items = [pack({"id": f"door/0/{number}/final/1/0", "kind": "final", "json": "{}"}) for number in range(15)]
+    with Spool(tmp_path / "spool", 1 << 20) as spool:
+        spool.append(items)
+    (segment,) = (tmp_path / "spool").glob("*.spool")
+    data = bytearray(segment.read_bytes())
+    data[HEAD + 3] ^= 4
+    segment.write_bytes(data)
+    (tmp_path / "spool" / "00000004.spool").write_bytes(FOREIGN["an unknown mark"])
+    config = tmp_path / "streams.toml"
+    config.write_text(f'[service]\nredis = "{server.url()}"\nspool = "spool"\nhttp = "127.0.0.1:0"\n')
+    with serving(tmp_path, "--config", config) as service:
+        service.until(lambda: "watching" in service.said(), "its start")
+        service.until(lambda: len(server.entries()) == 14, "what is sound")
+        service.until(lambda: "streamgate_spool_set_aside_total 2.0" in service.get("/metrics"), "the figures")
+        assert "streamgate_spool_damaged_total 2.0" in service.get("/metrics")
+        redis_figures = json.loads(service.get("/api/streams"))["overview"]["destinations"]["redis"]
+        assert (redis_figures["spool_damaged"], redis_figures["spool_set_aside"]) == (2, 2)
+        assert "2 damaged places in 00000001.spool, 00000004.spool; 14 events" in service.said()
+        assert service.end() == 0
+
+
+@pytest.mark.parametrize("put", INTRUDERS.values(), ids=INTRUDERS.keys())
+def test_a_spool_that_none_has_written_keeps_it_from_starting(put: Callable[[Path], object], tmp_path: Path):
+    with Spool(tmp_path / "spool", 1 << 20) as spool:
+        spool.append([b"one"])
+    put(tmp_path / "spool")
+    done = streamgate(
+        "serve", "--rtsp", "rtsp://127.0.0.1:1/x", "--http", "off", "--redis", "redis://127.0.0.1:1/0",
+        "--spool", tmp_path / "spool", models=standard_models(),
+    )  # fmt: skip
+    assert done.code == 5 and "Traceback" not in done.err
+    assert str(tmp_path / "spool") in done.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from hostile_spool import FOREIGN, HEAD, INTRUDERS, acked
 from streamgate.errors import SinkError
 from streamgate.sinks.spool import Spool
 
@@ -70,16 +73,117 @@ def test_a_torn_end_costs_only_the_torn_item(tmp_path: Path):
         assert contents(spool) == [b"whole", b"next"]
 
 
-@pytest.mark.parametrize("place", ["mark", "number", "data"])
-def test_a_flipped_bit_is_noticed(tmp_path: Path, place: str):
+def only_segment(folder: Path) -> Path:
+    (segment,) = (folder / "spool").glob("*.spool")
+    return segment
+
+
+def kept(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((folder / "spool" / "damaged").glob("*"))]
+
+
+@pytest.mark.parametrize("byte", range(HEAD + 30))
+def test_a_flipped_bit_costs_one_event_and_the_file_is_set_aside(tmp_path: Path, byte: int):
+    """In any byte of the third of fifteen events: mark, length, checksum, number, data."""
+    items = [b"%02d" % number + b"SGE1 is a mark, SGE1 is one.." for number in range(15)]
     with Spool(tmp_path / "spool", LIMIT) as spool:
-        spool.append([b"payload"])
-    (segment,) = (tmp_path / "spool").glob("*.spool")
+        spool.append(items)
+    segment = only_segment(tmp_path)
     data = bytearray(segment.read_bytes())
-    data[{"mark": 0, "number": 19, "data": -1}[place]] ^= 1
+    data[2 * (HEAD + len(items[0])) + byte] ^= 1 << byte % 8
     segment.write_bytes(data)
+    said: list[str] = []
+    with Spool(tmp_path / "spool", LIMIT, log=said.append) as spool:
+        assert contents(spool) == items[:2] + items[3:]
+        assert (spool.damaged, spool.set_aside) == (1, 0)
+        spool.done(spool.peek(100, LIMIT)[-1].number)
+        assert (len(spool), spool.set_aside) == (0, 1)
+        assert not list((tmp_path / "spool").glob("*.spool"))
+        numbers, _ = spool.append([b"next"])
+        assert contents(spool) == [b"next"] and numbers[0] > 15
+    assert kept(tmp_path) == [bytes(data)]
+    assert len(said) == 1 and "14 events" in said[0] and "00000001.spool" in said[0]
+
+
+def test_damage_everywhere_costs_what_it_hits(tmp_path: Path):
+    items = [b"%04d" % number + os.urandom(200) for number in range(500)]
+    with Spool(tmp_path / "spool", 1 << 22, segment_bytes=20_000) as spool:
+        for start in range(0, 500, 10):
+            spool.append(items[start : start + 10])
+    rng = random.Random(3)
+    lost = set()
+    for path in sorted((tmp_path / "spool").glob("*.spool")):
+        data = bytearray(path.read_bytes())
+        for _ in range(3):
+            place = rng.randrange(len(data))
+            data[place] ^= 0xFF
+            lost.add((path.name, place // (HEAD + 204)))
+        path.write_bytes(data)
+    with Spool(tmp_path / "spool", 1 << 22) as spool:
+        assert len(spool) == 500 - len(lost)
+        assert set(contents(spool)) <= set(items) and contents(spool) == sorted(contents(spool))
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN.keys())
+def test_a_foreign_file_is_set_aside_and_not_deleted(tmp_path: Path, content: bytes):
     with Spool(tmp_path / "spool", LIMIT) as spool:
-        assert contents(spool) == [] and spool.damaged == 1
+        spool.append([b"one", b"two"])
+    (tmp_path / "spool" / "00000007.spool").write_bytes(content)
+    said: list[str] = []
+    with Spool(tmp_path / "spool", LIMIT, log=said.append) as spool:
+        assert contents(spool) == [b"one", b"two"]
+        assert (spool.damaged, spool.set_aside) == (1, 1)
+        spool.append([b"three"])
+        assert contents(spool) == [b"one", b"two", b"three"]
+    assert kept(tmp_path) == [content] and "00000007.spool" in said[0]
+
+
+def test_what_is_set_aside_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("streamgate.sinks.spool._SET_ASIDE_BYTES", 5000)
+    (tmp_path / "spool").mkdir()
+    for number in range(1, 21):
+        path = tmp_path / "spool" / f"{number:08d}.spool"
+        path.write_bytes(b"%02d" % number + bytes(998))
+        os.utime(path, (number, number))
+    with Spool(tmp_path / "spool", LIMIT) as spool:
+        assert spool.set_aside == 20
+    assert [data[:2] for data in kept(tmp_path)] == [b"16", b"17", b"18", b"19", b"20"]
+
+
+def test_damage_while_events_wait_costs_one_and_is_told(tmp_path: Path):
+    said: list[str] = []
+    with Spool(tmp_path / "spool", LIMIT, log=said.append) as spool:
+        spool.append([b"one", b"two", b"three"])
+        segment = only_segment(tmp_path)
+        with open(segment, "r+b") as file:
+            file.seek(HEAD + 3 + HEAD)
+            file.write(b"T")
+        assert contents(spool) == [b"one", b"three"]
+        assert spool.damaged == 1 and len(said) == 1
+
+
+@pytest.mark.parametrize("put", INTRUDERS.values(), ids=INTRUDERS.keys())
+def test_what_no_spool_has_written_is_refused_at_the_start(tmp_path: Path, put: Callable[[Path], object]):
+    with Spool(tmp_path / "spool", LIMIT) as spool:
+        spool.append([b"one", b"two"])
+    put(tmp_path / "spool")
+    before = sorted(path.name for path in (tmp_path / "spool").iterdir())
+    with pytest.raises(SinkError) as caught:
+        Spool(tmp_path / "spool", LIMIT).__enter__()
+    assert str(tmp_path / "spool") in str(caught.value) and "\n" not in str(caught.value)
+    assert sorted(path.name for path in (tmp_path / "spool").iterdir()) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\0" * 12, b"\0" * 500, acked(7)[:-1] + b"\0"])
+def test_a_damaged_number_of_what_arrived_lets_events_come_again(tmp_path: Path, content: bytes):
+    with Spool(tmp_path / "spool", LIMIT) as spool:
+        numbers, _ = spool.append([b"one", b"two"])
+        spool.done(numbers[0])
+    (tmp_path / "spool" / "acked").write_bytes(content)
+    said: list[str] = []
+    with Spool(tmp_path / "spool", LIMIT, log=said.append) as spool:
+        assert contents(spool) == [b"one", b"two"]
+        assert spool.damaged == 1 and len(said) == 1
 
 
 def test_past_the_bound_the_oldest_are_dropped_and_counted(tmp_path: Path):
