@@ -38,6 +38,15 @@ class SourceError(StreamgateError):
         self.location = location
 
 
+class ResultsError(StreamgateError):
+    """An output folder holds no results, damaged ones, or those of another version (exit 3).
+
+    There is one code for this whatever command meets it: results that cannot be read are an input that cannot be read.
+    """
+
+    exit_code: ClassVar[int] = 3
+
+
 class WeightsError(StreamgateError):
     """Weights are missing, wrong or do not fit their role (exit 4)."""
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamgate.errors import UsageError
+from streamgate.store.layout import SHARDS
 
 if TYPE_CHECKING:  # the parent process of a run stays light
     from streamgate.sources.discovery import Discovery, SourceSpec
 
-SHARDS = "shards"
-"""The folder in OUT that holds the shards' own results."""
 MOST = 100_000
 
 

@@ -217,7 +217,7 @@ def test_a_delivery_that_fails_midway_tells_no_secret(form: tuple[str, list[str]
 
 def test_records_and_summaries_are_clean(form: tuple[str, list[str]]) -> None:
     from streamgate.store.jsonlines import dumps
-    from streamgate.store.records import source_record
+    from streamgate.store.run import source_record
 
     text, secrets = form
     url = text.format(scheme="rtsp", host="camera:554")

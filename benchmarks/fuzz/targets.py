@@ -6,6 +6,7 @@ A target is a function of bytes; `TARGETS` holds them by name. Nothing here need
 from __future__ import annotations
 
 import atexit
+import gzip
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,14 +15,16 @@ from functools import lru_cache
 from pathlib import Path
 
 from streamgate import config
-from streamgate.errors import SinkError, SourceError, UsageError, WeightsError, display, redact_url, scrub
+from streamgate.errors import ResultsError, UsageError, WeightsError, display, redact_url, scrub
 from streamgate.imagesize import image_size
 from streamgate.service.settings import ServeRequest, read_settings
-from streamgate.sinks.committed import committed_result
 from streamgate.sinks.derive import derive
 from streamgate.sources.discovery import natural_key
 from streamgate.sources.naming import slug
+from streamgate.store.folder import RunFolder
+from streamgate.store.jsonlines import dumps
 from streamgate.store.manifest import Manifest, differences, run_record
+from streamgate.store.records import candidate_of
 from streamgate.weights import store
 from streamgate.weights.catalog import parse_catalog
 
@@ -100,8 +103,8 @@ def manifest(data: bytes) -> None:
     house.mkdir(parents=True, exist_ok=True)
     (house / "manifest.json").write_bytes(first)
     (house / "commits.jsonl").write_bytes(second)
-    with suppress(SinkError):
-        read = Manifest.read(house)
+    with suppress(ResultsError):
+        read = Manifest.read(house.parent)
         read.present()
         for name in read.paths():
             assert isinstance(name, str)
@@ -118,14 +121,14 @@ def source_json(data: bytes) -> None:
     (folder / "source.json").write_bytes(data)
     (folder / "faces.jsonl").touch()
     run = RunInfo({}, (), {}, "", (), {})
-    with suppress(SinkError):
+    with suppress(ResultsError):
         derive(folder.parent, [folder.name], run, [], {}, complete=True)
-    committed_result(folder.parent, folder.name)
+    RunFolder(folder.parent).result(folder.name)
 
 
 def finished(data: bytes) -> None:
     """What `replay` reads of an output folder: summary.json, source.json, tracks.jsonl, faces.jsonl, a crop."""
-    from streamgate.finals import FinishedRun
+    from streamgate.replay_source import finished_sources
 
     parts = [*data.split(b"\n--\n"), b"", b"", b"", b"", b""]
     folder = _folder() / "finished"
@@ -135,11 +138,33 @@ def finished(data: bytes) -> None:
     names = ("source.json", "tracks.jsonl", "faces.jsonl", "track_0001/1.png")
     for name, content in zip(names, parts[1:], strict=False):
         (source / name).write_bytes(content)
-    with suppress(SourceError):
-        for one in FinishedRun.read(folder).sources:
+    with suppress(ResultsError):
+        for one in finished_sources(folder, lambda words: None):
             words: list[str] = []
             sent = sum(1 for _ in one.events(words.append))
             assert sent >= one.finals or words, "a final is missing and nobody was told"
+
+
+def records(data: bytes) -> None:
+    """The files of lines in an output folder, as every reader of results takes them, raising or collecting."""
+    folder = _folder() / "records"
+    source = folder / "clip-00000000"
+    source.mkdir(parents=True, exist_ok=True)
+    for name in ("faces.jsonl", "tracks.jsonl"):
+        (source / name).write_bytes(data)
+    for name in ("candidates.jsonl.gz", "report.jsonl.gz"):
+        (source / name).write_bytes(gzip.compress(data, 1))
+    (folder / "persons.jsonl").write_bytes(data)
+    words: list[str] = []
+    for reader in (RunFolder(folder, words.append), RunFolder(folder)):
+        for read in (reader.faces, reader.tracks, reader.candidates, reader.notes):
+            with suppress(ResultsError):
+                for record in read(source.name):
+                    assert dumps(record) if isinstance(record, dict) else isinstance(record, int)
+        with suppress(ResultsError):
+            assert all(isinstance(name, str) for name in reader.person_names().values())
+        with suppress(ResultsError, ValueError):
+            list(map(candidate_of, reader.candidates(source.name)))
 
 
 def address(data: bytes) -> None:
@@ -177,6 +202,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "manifest": manifest,
     "source_json": source_json,
     "finished": finished,
+    "records": records,
     "address": address,
     "name": name,
 }

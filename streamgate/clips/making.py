@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,9 +16,10 @@ from streamgate.clips.verify import FrameScorer, merged
 from streamgate.clips.windows import Seen, Window, best_window
 from streamgate.errors import SourceError
 from streamgate.frames import Face
-from streamgate.report.folder import RunFolder
 from streamgate.sources.file import VideoFile
+from streamgate.store.folder import RunFolder
 from streamgate.store.jsonlines import SCHEMA, Record
+from streamgate.store.layout import CANDIDATES
 
 TRIES = 12
 """Windows of a track that are scored frame by frame before it is given up."""
@@ -61,9 +62,10 @@ class ClipMaker:
     ) -> None:  # fmt: skip
         self._request = request
         self._folder = folder
+        self._seen = lru_cache(maxsize=1)(partial(_seen, folder))
         self._scorer = scorer
         self._footage = Footage(request.footage)
-        self._locations = {str(one.get("source_id")): str(one.get("source")) for one in folder.summary["sources"]}
+        self._locations = {one["source_id"]: one["source"] for one in folder.summary["sources"]}
         self._staging = staging
         self._problem = problem
         self._lost: set[str] = set()
@@ -106,7 +108,7 @@ class ClipMaker:
             self._lost.add(track.source_id)
             self._problem(missing(location, self._request.footage))
             return
-        track.seen = _seen(self._folder, track)
+        track.seen = self._seen(track.source_id).get(track.track_id, [])
         try:
             with VideoFile(path, location) as source:
                 yield from self._windows(track, source, path, key, rank)
@@ -171,30 +173,23 @@ def _tracks(folder: RunFolder) -> list[_Track]:
     found: dict[tuple[str, int], _Track] = {}
     for record in folder.faces():
         key = (record["source_id"], record["track_id"])
-        if record["rank"] != 1 or not record["gate"].get("passed") or key in found:
-            continue
-        person, last, quality = record.get("person_id"), record["track"].get("last_pts"), record.get("quality")
-        found[key] = _Track(*key, person if isinstance(person, str) else None, _float(last), _float(quality))
+        if record["rank"] == 1 and record["gate"]["passed"] and key not in found:
+            found[key] = _Track(
+                *key, record.get("person_id"), float(record["track"]["last_pts"]), float(record.get("quality") or 0.0)
+            )
     return list(found.values())
 
 
-def _seen(folder: RunFolder, track: _Track) -> list[Seen]:
-    """What candidates.jsonl.gz knows of a track's face, by time."""
-    by_time: dict[float, Seen] = {}
-    for record in folder.candidates(track.source_id):
-        if record["track_id"] != track.track_id:
-            continue
-        try:
-            box = np.array(record["box"], np.float32).reshape(4)
-            landmarks = np.array(record["landmarks"], np.float32).reshape(5, 2)
-            failed = bool(record["gate"].get("reasons"))
-            quality = None if failed or record["quality"] is None else float(record["quality"])
-            face = Face(box, landmarks, float(record["detection_score"]))
-        except (KeyError, TypeError, ValueError):
-            continue
-        by_time[float(record["pts_seconds"])] = Seen(float(record["pts_seconds"]), face, failed, quality)
-    return [by_time[time] for time in sorted(by_time)]
-
-
-def _float(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+def _seen(folder: RunFolder, source_id: str) -> dict[int, list[Seen]]:
+    """What candidates.jsonl.gz knows of the faces of a source, by track and time."""
+    found: dict[int, dict[float, Seen]] = defaultdict(dict)
+    for record in folder.candidates(source_id) if folder.has(f"{source_id}/{CANDIDATES}") else ():
+        pts, failed = float(record["pts_seconds"]), bool(record["gate"]["reasons"])
+        face = Face(
+            np.array(record["box"], np.float32),
+            np.array(record["landmarks"], np.float32),
+            float(record["detection_score"]),
+        )
+        quality = None if failed else record.get("quality")
+        found[record["track_id"]][pts] = Seen(pts, face, failed, quality)
+    return {track_id: [seen[pts] for pts in sorted(seen)] for track_id, seen in found.items()}

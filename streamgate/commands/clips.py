@@ -17,17 +17,14 @@ from streamgate.commands.options import (
     quiet_option,
     results_argument,
 )
-from streamgate.errors import SourceError, UsageError, display
+from streamgate.errors import ResultsError, SourceError, UsageError, display
+from streamgate.store.layout import CLIPS, RECEIPT
 
 if TYPE_CHECKING:
     from streamgate.clips.making import ClipsRequest
     from streamgate.config import Config
     from streamgate.gate import Gate
-    from streamgate.report.folder import RunFolder
-
-CLIPS = "clips"
-"""Folder of the clips in OUT."""
-
+    from streamgate.store.folder import RunFolder
 
 @click.command(
     cls=Command,
@@ -68,14 +65,15 @@ def clips(out: Path, overwrite: bool, quiet: bool, models: str, device: str, **w
     """
     from streamgate.clips.making import ClipMaker, ClipsRequest
     from streamgate.clips.verify import FrameScorer
-    from streamgate.exports.places import RECEIPT, adopt, new_folder
+    from streamgate.exports.places import adopt, new_folder
     from streamgate.gate import Gate
-    from streamgate.report.folder import RunFolder
     from streamgate.store import files
+    from streamgate.store.folder import Damages, RunFolder
     from streamgate.store.jsonlines import dumps
 
     request = ClipsRequest(**wanted)
-    folder = RunFolder.read(out)
+    damages = Damages()
+    folder = RunFolder(out, damages.add)
     target = out / CLIPS
     problems = count = 0
 
@@ -98,7 +96,7 @@ def clips(out: Path, overwrite: bool, quiet: bool, models: str, device: str, **w
         if problems and (not count or target.exists()):
             stay = "; earlier clips stay" if target.exists() else ""
             raise SourceError(f"{display(out)}: not every source could be cut{stay}")
-    for text in folder.problems:
+    for text in damages.words:
         problem(f"{display(out)}: {text}")
     written = [path for path in target.rglob("*") if path.is_file()] + [target / RECEIPT]
     adopt(out, {path.relative_to(out).as_posix() for path in written})
@@ -126,17 +124,18 @@ def _config(folder: RunFolder) -> Config:
     from pydantic import ValidationError
 
     from streamgate.config import Config
+
     try:
         return Config.model_validate(folder.summary["config"])
     except ValidationError:
-        raise SourceError(
+        raise ResultsError(
             f"{display(folder.out)}: its configuration is of another version of streamgate; use that version, "
             "or run the sources again"
         ) from None
 
 
 def _refuse_other_weights(folder: RunFolder, gate: Gate) -> None:
-    before = {one.get("role"): one.get("sha256") for one in folder.summary["weights"] if isinstance(one, dict)}
+    before = {one["role"]: one["sha256"] for one in folder.summary["weights"]}
     now = {one["role"]: one["sha256"] for one in gate.run_info().weights}
     if before != now:
         roles = before.keys() | now.keys()

@@ -57,7 +57,7 @@ def _render(clip: Path, quiet: bool) -> None:
 
     portrait = _portrait()
     out = clip.parent
-    earlier = Manifest.read(out / ".streamgate").sources
+    earlier = Manifest.read(out).sources
     if any(not source_id.startswith(f"{clip.stem}-") for source_id in earlier):
         raise UsageError(f"{out} holds results of `streamgate run`; choose another folder for the demo with -o")
     if not quiet:

@@ -11,6 +11,7 @@ import click
 from streamgate.commands.help import Command
 from streamgate.commands.options import PATH, quiet_option, results_argument
 from streamgate.errors import UsageError, display
+from streamgate.store.layout import EXPORTS, RECEIPT
 
 NAMES = {"parquet": "faces.parquet", "webdataset": "webdataset", "imagefolder": "imagefolder", "csv": "faces.csv"}
 """The formats, and the names of the exports in OUT/exports."""
@@ -41,12 +42,13 @@ def export(
 ) -> int:
     """Write the kept faces in OUT as Parquet, WebDataset, imagefolder or CSV."""
     from streamgate.exports.formats import write_csv, write_imagefolder, write_parquet, write_webdataset
-    from streamgate.results import Results
+    from streamgate.store.folder import RunFolder
     from streamgate.store.manifest import Manifest
 
     if target is not None and len(formats) > 1:
         raise UsageError("-o names one file or folder: give one --to, or leave -o out to write into OUT/exports")
-    results = Results.open(out)
+    folder = RunFolder(out)
+    folder.check()
     writers: dict[str, Callable[..., int]] = {
         "parquet": write_parquet,
         "csv": write_csv,
@@ -55,10 +57,10 @@ def export(
     }
     if target is None or _is_inside(out, target):
         # What is in the results is listed in their manifest: one of another schema has to refuse before, not after.
-        Manifest.read(out / ".streamgate")
+        Manifest.read(out)
     for kind in dict.fromkeys(formats):
-        path = target if target is not None else out / "exports" / NAMES[kind]
-        count = writers[kind](results, path, overwrite=overwrite)
+        path = target if target is not None else out / EXPORTS / NAMES[kind]
+        count = writers[kind](folder, path, overwrite=overwrite)
         _adopt_inside(out, path)
         if not quiet:
             click.echo(f"{count} face{'' if count == 1 else 's'} in {display(path)}", err=True)
@@ -67,7 +69,7 @@ def export(
 
 def _adopt_inside(out: Path, path: Path) -> None:
     """An export inside the results folder goes when `run --overwrite` replaces these results."""
-    from streamgate.exports.places import RECEIPT, adopt
+    from streamgate.exports.places import adopt
 
     if not _is_inside(out, path):
         return

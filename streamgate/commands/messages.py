@@ -13,7 +13,7 @@ from typing import Any
 from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import SourceError, StreamgateError
 from streamgate.sharding import Shard
-from streamgate.store.files import Lock
+from streamgate.store.lock import Lock
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 
 

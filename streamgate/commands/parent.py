@@ -29,9 +29,9 @@ from streamgate.commands.messages import (
 from streamgate.commands.signals import INTERRUPTED, handling
 from streamgate.errors import DeliveryError, SourceError, StreamgateError
 from streamgate.runtime.processes import STOP_SIGNALS, Line, Worker
-from streamgate.sinks.committed import committed_result
 from streamgate.sinks.stdout import print_records
-from streamgate.store.files import Lock
+from streamgate.store.folder import RunFolder
+from streamgate.store.lock import Lock
 from streamgate.store.run import SourceInfo, SourceResult
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class _Run:
                 display.warn(message.text) if message.warning else display.note(message.text)
             case Locked():
                 state.info, state.config, state.words = message.info, message.config, message.words
-                state.lock = Lock.held(self._request.out / ".streamgate" / "lock", worker.files.pop(0))
+                state.lock = Lock.held(self._request.out, worker.files.pop(0))
             case Known():
                 state.results.update(message.done)
                 state.last |= message.unfinished
@@ -237,7 +237,7 @@ class _Run:
     def _is_committed(self, place: int) -> bool:
         """Whether a source has its final name although its worker did not live to tell."""
         source_id = self._state.ids.get(place)
-        result = None if source_id is None else committed_result(self._request.out, source_id)
+        result = None if source_id is None else RunFolder(self._request.out).result(source_id)
         return result is not None and result.status == "done"
 
     def _close(self, display: RunDisplay) -> None:

@@ -85,11 +85,12 @@ def list_(out: Path, as_json: bool = False) -> int:
 @click.pass_obj
 def merge(out: Path, person: str, others: Sequence[str]) -> int:
     """Make PERSON and every OTHER one person; the id PERSON stays."""
-    from streamgate.people.folder import PeopleFolder, list_people
+    from streamgate.people.folder import correcting, list_people
+
     before = list_people(out)
-    with PeopleFolder(out) as people:
-        people.merge(person, list(others))
-        _rebuild_report(out)
+    with correcting(out) as ledger:
+        ledger.merge(person, others)
+    _rebuild_report(out)
     click.echo(f"{', '.join(dict.fromkeys(others))} merged into {person}", err=True)
     for here, there in _seen_together([record for record in before if record["person_id"] in {person, *others}]):
         # The user's word counts more than the tracker's, but it is more often a mistake in typing.
@@ -117,11 +118,12 @@ def _seen_together(people: Sequence[Record]) -> Iterator[tuple[str, str]]:
 @click.pass_obj
 def split(out: Path, person: str, tracks: Sequence[str]) -> int:
     """Make a new person of some tracks of PERSON; prints the new id."""
-    from streamgate.people.folder import PeopleFolder
+    from streamgate.people.folder import correcting
+    from streamgate.people.ledger import track_of
 
-    with PeopleFolder(out) as people:
-        new = people.split(person, list(tracks))
-        _rebuild_report(out)
+    with correcting(out) as ledger:
+        new = ledger.split(person, map(track_of, tracks))
+    _rebuild_report(out)
     click.echo(new)
     return 0
 
@@ -132,21 +134,23 @@ def split(out: Path, person: str, tracks: Sequence[str]) -> int:
 @click.pass_obj
 def name(out: Path, person: str, name: str) -> int:
     """Give PERSON a NAME; an empty one removes the name."""
-    from streamgate.people.folder import PeopleFolder
+    from streamgate.people.folder import correcting
 
-    with PeopleFolder(out) as people:
-        people.name(person, name)
-        _rebuild_report(out)
+    with correcting(out) as ledger:
+        ledger.name(person, name)
+    _rebuild_report(out)
     return 0
 
 
 def _rebuild_report(out: Path) -> None:
-    """Let the report show it, where the run has written one; the folder's lock is held."""
+    """Let the report show it, where the run has written one."""
     from streamgate.people.ledger import Ledger
-    from streamgate.report.write import REPORT, write_report
+    from streamgate.report.write import write_report
+    from streamgate.store.layout import REPORT
+    from streamgate.store.lock import Lock
     from streamgate.store.manifest import Manifest
 
-    house = out / ".streamgate"
-    manifest = Manifest.read(house)
-    if REPORT in manifest.owned:
-        write_report(out, manifest, Ledger.read(house).names)
+    with Lock(out):
+        manifest = Manifest.read(out)
+        if REPORT in manifest.owned:
+            write_report(out, manifest, Ledger.read(out).names)

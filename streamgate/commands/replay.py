@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,10 +17,11 @@ from streamgate.commands.help import Command, section
 from streamgate.commands.options import quiet_option, results_argument, sink_retry_option
 from streamgate.commands.signals import INTERRUPTED, handling
 from streamgate.errors import DeliveryError, SinkError, SourceError, display
+from streamgate.store.folder import Damages
 
 if TYPE_CHECKING:
     from streamgate.commands.progress import ReplayDisplay
-    from streamgate.finals import FinishedRun, FinishedSource
+    from streamgate.replay_source import FinishedSource
     from streamgate.sinks.courier import Courier
     from streamgate.sinks.redisstream import RedisStream
 
@@ -42,24 +43,27 @@ def replay(out: Path, url: str, sink_retry: float, quiet: bool) -> int:
     and the rest is sent.
     """
     from streamgate.commands.progress import ReplayDisplay
-    from streamgate.finals import FinishedRun, unchanged
+    from streamgate.replay_source import finished_sources
     from streamgate.sinks.courier import Courier
     from streamgate.sinks.redisstream import MAXLEN, RedisStream
+    from streamgate.store.lock import unchanged
 
     stream = RedisStream(url)
     with ReplayDisplay(quiet=quiet) as shown, unchanged(out):
-        run = FinishedRun.read(out)
-        for problem in run.problems:
+        problems: list[str] = []
+        sources = finished_sources(out, problems.append)
+        for problem in problems:
             shown.error(problem)
-        if run.finals > MAXLEN:
+        total = sum(source.finals for source in sources)
+        if total > MAXLEN:
             shown.warn(
-                f"{run.finals} finals: the stream keeps about {MAXLEN}, so that the first are gone "
+                f"{total} finals: the stream keeps about {MAXLEN}, so that the first are gone "
                 "unless a consumer takes them meanwhile"
             )
         courier = Courier(stream, retry_seconds=sink_retry, say=shown.warn)
         try:
             with _interruptible(stream.hurry):
-                return _send(run, stream, courier, shown)
+                return _send(sources, stream, courier, shown, whole=not problems)
         finally:
             stream.close()
 
@@ -76,7 +80,9 @@ def _interruptible(hurry: threading.Event) -> Iterator[None]:
         yield
 
 
-def _send(run: FinishedRun, stream: RedisStream, courier: Courier, shown: ReplayDisplay) -> int:
+def _send(
+    sources: Sequence[FinishedSource], stream: RedisStream, courier: Courier, shown: ReplayDisplay, *, whole: bool
+) -> int:
     """Send everything; returns the exit code. Raises SinkError, DeliveryError."""
     problem = courier.reach()
     if stream.hurry.is_set():
@@ -84,56 +90,41 @@ def _send(run: FinishedRun, stream: RedisStream, courier: Courier, shown: Replay
     if problem:
         raise SinkError(f"cannot use {stream.location}: {problem}; nothing was sent")
     began = time.perf_counter()
-    sent, whole = 0, not run.problems
-    shown.start(run.finals)
+    sent, total = 0, sum(source.finals for source in sources)
+    shown.start(total)
     try:
-        for number, source in enumerate(run.sources, 1):
-            damages = _Damages()
+        for number, source in enumerate(sources, 1):
+            damages = Damages(_NAMED)
             outcome = courier.deliver(shown.counted(source.events(damages.add)))
             sent += outcome.sent
             if stream.hurry.is_set():
                 raise KeyboardInterrupt
             if outcome.problem is not None:
                 raise DeliveryError(
-                    f"{stream.location}: {sent} of {run.finals} finals delivered, up to {outcome.sent} of "
+                    f"{stream.location}: {sent} of {total} finals delivered, up to {outcome.sent} of "
                     f"{source.finals} of {source.location}; the rest not: {outcome.problem}. The same command sends "
                     "all of them again"
                 )
-            shown.line(f"[{number}/{len(run.sources)}] {source.location}: {outcome.sent} finals sent")
-            if damages:
+            shown.line(f"[{number}/{len(sources)}] {source.location}: {outcome.sent} finals sent")
+            if damages.count:
                 whole = False
-                shown.error(damages.text(source, outcome.sent))
+                shown.error(_lost(damages, source, outcome.sent))
     except KeyboardInterrupt:
-        shown.error(f"interrupted: about {shown.taken} of {run.finals} finals were sent to {stream.location}")
+        shown.error(f"interrupted: about {shown.taken} of {total} finals were sent to {stream.location}")
         return INTERRUPTED
     shown.line(
-        f"{sent} of {run.finals} finals of {len(run.sources)} sources sent to {stream.location} "
+        f"{sent} of {total} finals of {len(sources)} sources sent to {stream.location} "
         f"({time.perf_counter() - began:.1f} s)"
     )
     if whole:
         return 0
-    return 1 if sent or any(not source.finals for source in run.sources) else SourceError.exit_code
+    return 1 if sent or any(not source.finals for source in sources) else SourceError.exit_code
 
 
-class _Damages:
-    """What of a source could not be read: the first few in words, all counted."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._first: list[str] = []
-
-    def __bool__(self) -> bool:
-        return self._count > 0
-
-    def add(self, words: str) -> None:
-        self._count += 1
-        if len(self._first) < _NAMED:
-            self._first.append(words)
-
-    def text(self, source: FinishedSource, sent: int) -> str:
-        more = f" and {self._count - len(self._first)} more" if self._count > len(self._first) else ""
-        lost = max(0, source.finals - sent)
-        return (
-            f"{display(source.folder)}: {lost} of {source.finals} finals cannot be sent: "
-            f"{', '.join(self._first)}{more}; run its source again"
-        )
+def _lost(damages: Damages, source: FinishedSource, sent: int) -> str:
+    more = f" and {damages.count - len(damages.words)} more" if damages.count > len(damages.words) else ""
+    lost = max(0, source.finals - sent)
+    return (
+        f"{display(source.out / source.source_id)}: {lost} of {source.finals} finals cannot be sent: "
+        f"{', '.join(damages.words)}{more}; run its source again"
+    )

@@ -19,21 +19,16 @@ def report(out: Path, quiet: bool) -> int:
     What cannot be read is reported, and the rest is shown.
     """
     from streamgate.people.ledger import Ledger
-    from streamgate.report.folder import RunFolder
-    from streamgate.report.write import REPORT, write_report
-    from streamgate.store.files import Lock
+    from streamgate.report.write import write_report
+    from streamgate.store.folder import RunFolder
+    from streamgate.store.layout import REPORT
+    from streamgate.store.lock import Lock
     from streamgate.tuning.tune import finish_pending
 
-    RunFolder.read(out)
-    lock = Lock(out / ".streamgate" / "lock")
-    lock.acquire()
-    try:
+    RunFolder(out).manifest  # noqa: B018 - without one there is nothing to lock
+    with Lock(out):
         finish_pending(out)
-        # Read again: until the lock was ours a run may have been at work.
-        folder = RunFolder.read(out)
-        problems = write_report(out, folder.manifest, Ledger.read(out / ".streamgate").names)
-    finally:
-        lock.release()
+        problems = write_report(out, RunFolder(out).manifest, Ledger.read(out).names)
     for problem in problems:
         click.echo(f"streamgate: warning: {problem}", err=True)
     if not quiet:

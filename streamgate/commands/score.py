@@ -128,7 +128,7 @@ def _write_heatmaps(
         done, data = cv2.imencode(".png", cv2.cvtColor(_overlay(crop, face.ifqa_map), cv2.COLOR_RGB2BGR))
         if not done:
             raise SinkError(f"{target}: the picture cannot be encoded")
-        write_bytes(target, data.tobytes())
+        write_bytes(folder, target.name, data.tobytes())
 
 
 def _overlay(crop: Array, ifqa_map: Array) -> Array:

@@ -75,7 +75,7 @@ def tune(
     from rich.console import Console
     from rich.markup import escape
 
-    from streamgate.report.write import REPORT
+    from streamgate.store.layout import REPORT
     from streamgate.tuning.tune import TuneRequest
     from streamgate.tuning.tune import tune as tune_folder
 

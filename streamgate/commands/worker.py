@@ -30,17 +30,18 @@ from streamgate.commands.messages import (
 )
 from streamgate.config import Config, load_config
 from streamgate.errors import DeliveryError, SourceError, StreamgateError, UsageError, display, unexpected
-from streamgate.finals import undelivered
 from streamgate.gate import Gate
 from streamgate.measures.words import reason_words
+from streamgate.replay_source import undelivered
 from streamgate.runtime.processes import Line
 from streamgate.runtime.watchdog import MARGIN_S, within
 from streamgate.sinks import Sink, SinkGroup, open_sink
-from streamgate.sinks.disk import DiskSink, lock_of
+from streamgate.sinks.disk import DiskSink
 from streamgate.sinks.merging import write_part
 from streamgate.sources import Source, SourceSpec, discover
 from streamgate.sources.container import stall_seconds
 from streamgate.sources.discovery import is_video
+from streamgate.store.lock import Lock
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 
 _TELL_S = 0.1
@@ -148,7 +149,7 @@ class _Work:
             candidates=config.output.candidates,
             report=config.output.report,
             part=request.shard is not None,
-            lock=state.lock or lock_of(request.out, holder=os.getppid()),
+            lock=state.lock or Lock(request.out, holder=os.getppid()),
             begun=lambda: self._line.send(Begun()),
         )
 

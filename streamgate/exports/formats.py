@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import shutil
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -15,9 +14,9 @@ from typing import IO, Any
 from streamgate.errors import UsageError
 from streamgate.exports.places import new_file, new_folder
 from streamgate.exports.table import COLUMNS, FURTHER_CROPS, Kind, Row, row_of, texts_joined
-from streamgate.results import Record, Results
 from streamgate.store import files
-from streamgate.store.jsonlines import SCHEMA, dumps
+from streamgate.store.folder import RunFolder
+from streamgate.store.jsonlines import SCHEMA, Record, dumps
 
 ROWS_A_GROUP = 4096
 """Rows of a Parquet row group; also what is held in memory at once."""
@@ -33,10 +32,10 @@ _SPLIT_WORD = re.compile(
 """Words in a path that `datasets` (data_files.py, SPLIT_KEYWORDS) takes for the name of a split."""
 
 
-def write_csv(results: Results, target: Path, *, overwrite: bool = False) -> int:
+def write_csv(folder: RunFolder, target: Path, *, overwrite: bool = False) -> int:
     """`target` as CSV with a header line, UTF-8, LF; null is empty, several reasons are parted by spaces.
 
-    Returns the number of rows. Raises UsageError, SourceError, SinkError.
+    Returns the number of rows. Raises UsageError, ResultsError, SinkError.
     """
 
     def is_ours(path: Path) -> bool:
@@ -48,17 +47,17 @@ def write_csv(results: Results, target: Path, *, overwrite: bool = False) -> int
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
         writer = csv.DictWriter(text, _HEADER, lineterminator="\n")
         writer.writeheader()
-        for record in _records(results):
+        for record in _records(folder):
             writer.writerow(texts_joined(row_of(record)))
             count += 1
         text.detach()
     return count
 
 
-def write_parquet(results: Results, target: Path, *, overwrite: bool = False) -> int:
+def write_parquet(folder: RunFolder, target: Path, *, overwrite: bool = False) -> int:
     """`target` as Parquet (zstd), a row a face; the file's metadata holds `streamgate.schema`.
 
-    Returns the number of rows. Raises UsageError (also without pyarrow), SourceError, SinkError.
+    Returns the number of rows. Raises UsageError (also without pyarrow), ResultsError, SinkError.
     """
     try:
         import pyarrow as pa
@@ -84,13 +83,13 @@ def write_parquet(results: Results, target: Path, *, overwrite: bool = False) ->
         new_file(target, overwrite=overwrite, is_ours=is_ours) as file,
         pq.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
-        for rows in _groups(map(row_of, _records(results))):
+        for rows in _groups(map(row_of, _records(folder))):
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
             count += len(rows)
     return count
 
 
-def write_imagefolder(results: Results, target: Path, *, overwrite: bool = False) -> int:
+def write_imagefolder(folder: RunFolder, target: Path, *, overwrite: bool = False) -> int:
     """`target` as a Hugging Face imagefolder: the crops in their own folders, and `metadata.jsonl`.
 
     Its rows are those of the other tables with `file_name` for `image`, and `arcface_file_name` for `image_arcface`
@@ -100,13 +99,13 @@ def write_imagefolder(results: Results, target: Path, *, overwrite: bool = False
     SinkError.
     """
     count = 0
-    there = {name for record in results.faces() for name in _pictures(record)}
+    there = {name for record in folder.faces() for name in _pictures(record)}
     with (
-        new_folder(target, "imagefolder", overwrite=overwrite) as folder,
+        new_folder(target, "imagefolder", overwrite=overwrite) as staging,
         files.sink_errors(target),
-        open(folder / "metadata.jsonl", "xb") as lines,
+        open(staging / "metadata.jsonl", "xb") as lines,
     ):
-        for record in _records(results):
+        for record in _records(folder):
             row = texts_joined(row_of(record))
             # `datasets` calls the loaded picture "image": the path may not have that name too.
             names = {"file_name": _of_no_split(row.pop("image"))}
@@ -116,45 +115,45 @@ def write_imagefolder(results: Results, target: Path, *, overwrite: bool = False
                     names[f"{name}_file_name"] = path and _of_no_split(path)
             row = names | row
             for image in _pictures(record).values():
-                _copy(results.image(image), folder / _of_no_split(image))
+                _copy(folder, image, staging / _of_no_split(image))
             lines.write(dumps(row).encode() + b"\n")
             count += 1
     return count
 
 
 def write_webdataset(
-    results: Results, target: Path, *, overwrite: bool = False, shard_bytes: int = 1_000_000_000
+    folder: RunFolder, target: Path, *, overwrite: bool = False, shard_bytes: int = 1_000_000_000
 ) -> int:
     """`target` as WebDataset shards `faces-000000.tar` ...: a sample a face, its crops and its record.
 
     The key is the FFHQ crop's path without suffix; fields are `png` (or `jpg`, `webp`), `json`, and further crops as
     `arcface.png`. A shard is at most `shard_bytes` long
-    unless a single sample is longer. Returns the number of samples. Raises UsageError, SourceError, SinkError.
+    unless a single sample is longer. Returns the number of samples. Raises UsageError, ResultsError, SinkError.
     """
     count = 0
-    with new_folder(target, "webdataset", overwrite=overwrite) as folder, files.sink_errors(target):
-        shards = _Shards(folder, shard_bytes)
+    with new_folder(target, "webdataset", overwrite=overwrite) as staging, files.sink_errors(target):
+        shards = _Shards(staging, shard_bytes)
         try:
-            for record in _records(results):
-                shards.add(_sample(results, record))
+            for record in _records(folder):
+                shards.add(_sample(folder, record))
                 count += 1
         finally:
             shards.close()
     return count
 
 
-def _records(results: Results) -> Iterator[Record]:
+def _records(folder: RunFolder) -> Iterator[Record]:
     """The records, with `person_name` where users have named the person."""
-    names = results.person_names()
-    for record in results.faces():
-        name = names.get(record.get("person_id"))
+    names = folder.person_names()
+    for record in folder.faces():
+        name = names.get(record.get("person_id") or "")
         yield record if name is None else {**record, "person_name": name}
 
 
-def _sample(results: Results, record: Record) -> list[tuple[str, bytes]]:
+def _sample(folder: RunFolder, record: Record) -> list[tuple[str, bytes]]:
     """The files of one sample, names and contents."""
     key = record["image"].rpartition(".")[0]
-    pictures = [(name, results.image(name).read_bytes()) for name in _pictures(record).values()]
+    pictures = [(name, _picture(folder, name)) for name in _pictures(record).values()]
     return [*pictures, (f"{key}.json", dumps(record).encode())]
 
 
@@ -164,7 +163,7 @@ def _of_no_split(path: str) -> str:
 
 
 def _pictures(record: Record) -> dict[str, str]:
-    """The paths of a record's pictures by crop, `image` first. Raises SourceError."""
+    """The paths of a record's pictures by crop, `image` first. Raises ResultsError."""
     row = row_of(record)
     further = {name: row[f"image_{name}"] for name in FURTHER_CROPS}
     return {"ffhq": record["image"], **{name: path for name, path in further.items() if path is not None}}
@@ -205,10 +204,23 @@ class _Shards:
                 file.close()
 
 
-def _copy(source: Path, target: Path) -> None:
+def _picture(folder: RunFolder, name: str) -> bytes:
+    """A picture that a record names. Raises ResultsError when it is not there."""
+    try:
+        return folder.content(name)
+    except FileNotFoundError:
+        raise folder.error(name, "is missing") from None
+    except OSError as error:
+        raise folder.error(name, f"cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise folder.error(name, str(error)) from None
+
+
+def _copy(folder: RunFolder, name: str, target: Path) -> None:
+    data = _picture(folder, name)
     target.parent.mkdir(parents=True, exist_ok=True)
     # A copy, not a link: who edits the export must not change the results.
-    shutil.copyfile(source, target)
+    target.write_bytes(data)
 
 
 def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from streamgate.errors import UsageError, display
-from streamgate.sources.discovery import EXPORT_RECEIPT
-from streamgate.store import files
+from streamgate.store import files, jsonlines, shapes
 from streamgate.store.jsonlines import dumps
+from streamgate.store.layout import RECEIPT, STATE_DIR, has_manifest
+from streamgate.store.lock import Lock
 from streamgate.store.manifest import Manifest
-
-RECEIPT = EXPORT_RECEIPT
-"""In a folder of ours: the format and the files that were written."""
+from streamgate.store.shapes import misfit
 
 
 @contextmanager
@@ -33,7 +31,7 @@ def new_file(path: Path, *, overwrite: bool, is_ours: Callable[[Path], bool]) ->
             raise UsageError(f"{display(path)} was not written by `streamgate export`; choose another place with -o")
     with files.sink_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with files.atomic_writer(path) as file:
+        with files.atomic_writer(path.parent, path.name) as file:
             yield file
 
 
@@ -49,17 +47,17 @@ def new_folder(path: Path, kind: str, *, overwrite: bool) -> Iterator[Path]:
         if not overwrite:
             raise UsageError(f"{display(path)} exists; give --overwrite to replace it, or another place with -o")
         _refuse_foreign(path)
-    staging, old = (path.with_name(f".{path.name}.{what}") for what in ("tmp", "old"))
-    lock = files.Lock(staging / ".streamgate" / "lock")
+    parent, staging, old = path.parent, f".{path.name}.tmp", f".{path.name}.old"
     with files.sink_errors(path):
-        (staging / ".streamgate").mkdir(parents=True, exist_ok=True)
+        parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(parent, f"{staging}/{STATE_DIR}")
+    lock = Lock(parent / staging)
     lock.acquire()
     try:
-        content = staging / "content"
         # Left by an export that died: we hold the lock.
-        files.remove_tree(content)
+        files.remove_tree(parent, f"{staging}/content")
         with files.sink_errors(path):
-            content.mkdir()
+            content = files.make_folder(parent, f"{staging}/content")
         yield content
         with files.sink_errors(path):
             names = sorted(one.relative_to(content).as_posix() for one in content.rglob("*") if one.is_file())
@@ -67,12 +65,12 @@ def new_folder(path: Path, kind: str, *, overwrite: bool) -> Iterator[Path]:
             (content / RECEIPT).write_text(dumps(receipt, pretty=True) + "\n", encoding="utf-8")
             files.sync_tree(content)
             if os.path.lexists(path):
-                files.remove_tree(old)
-                os.rename(path, old)
-            files.rename_folder(content, path)
-            files.remove_tree(old)
+                files.remove_tree(parent, old)
+                files.rename_folder(parent, path.name, old)
+            files.rename_folder(parent, f"{staging}/content", path.name)
+            files.remove_tree(parent, old)
     finally:
-        files.remove_tree(staging)
+        files.remove_tree(parent, staging)
         lock.release()
 
 
@@ -96,29 +94,24 @@ def _refuse_foreign(path: Path) -> None:
 def _listed(path: Path) -> frozenset[str] | None:
     """The files that the receipt in `path` lists, None without a receipt of ours."""
     try:
-        receipt: Any = json.loads((path / RECEIPT).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        with files.open_below(path, RECEIPT) as file:
+            receipt = jsonlines.parse(file.read(jsonlines.LONGEST_LIST))
+    except (OSError, ValueError):
         return None
-    if not isinstance(receipt, dict) or receipt.get("program") != "streamgate":
+    if receipt.get("program") != "streamgate" or misfit(receipt, shapes.RECEIPT):
         return None
-    names = receipt.get("files")
-    return frozenset(map(str, names)) if isinstance(names, list) else None
+    return frozenset(receipt["files"])
 
 
 def adopt(out: Path, names: Iterable[str]) -> None:
     """List files below `out` in its manifest, so that `run --overwrite` takes them along. Raises SinkError."""
-    house = out / ".streamgate"
-    if not (house / "manifest.json").is_file():
+    if not has_manifest(out):
         return
-    lock = files.Lock(house / "lock")
-    lock.acquire()
-    try:
-        manifest = Manifest.read(house)
+    with Lock(out):
+        manifest = Manifest.read(out)
         owned = tuple(sorted({*manifest.owned, *names}))
         if owned != tuple(sorted(manifest.owned)):
             manifest.owned = owned
-            with files.sink_errors(house):
+            with files.sink_errors(out):
                 manifest.write()
-    finally:
-        lock.release()
 

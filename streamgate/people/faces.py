@@ -16,11 +16,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from streamgate.config import KeepConfig
-from streamgate.people.persons import People, damaged, read_lines
+from streamgate.people.persons import People
 from streamgate.selection.duplicates import Look, NearDuplicates
 from streamgate.store import files
+from streamgate.store.folder import RunFolder
 from streamgate.store.identity import load_identity
 from streamgate.store.jsonlines import SCHEMA, Record, dumps
+from streamgate.store.layout import FACES, PERSONS
 
 FaceKey = tuple[str, int, int]
 """Source id, track id, rank."""
@@ -54,7 +56,9 @@ def keep_of(config: Mapping[str, Any]) -> KeepConfig | None:
 
 
 def write_people(out: Path, source_ids: Iterable[str], people: People, keep: KeepConfig | None = None) -> int:
-    """Write OUT/faces.jsonl and OUT/persons.jsonl, each atomically; returns the number of persons. Raises SinkError.
+    """Write OUT/faces.jsonl and OUT/persons.jsonl, each atomically; returns the number of persons.
+
+    Raises ResultsError, SinkError.
 
     `keep` says how many faces of a person are listed; all without it. Memory is linear in the kept faces, a few
     figures each, and their embeddings where faces of a person are compared.
@@ -62,23 +66,22 @@ def write_people(out: Path, source_ids: Iterable[str], people: People, keep: Kee
     committed = sorted(set(source_ids))
     by_person = _by_person(out, committed, people, keep)
     places = {face.key: place for faces in by_person.values() for place, face in enumerate(faces, 1)}
-    path = out / "faces.jsonl"
-    with files.sink_errors(path), files.atomic_writer(path) as target:
+    folder = RunFolder(out)
+    with files.sink_errors(out), files.atomic_writer(out, FACES) as target:
         for source_id in committed:
-            for record in read_lines(out / source_id / "faces.jsonl"):
+            for record in folder.faces(source_id):
                 record["person_id"] = people.person_of(source_id, record["track_id"])
                 record["person_rank"] = places.get((source_id, record["track_id"], record["rank"]))
                 if record["person_rank"] is not None or record["person_id"] is None:
                     target.write(dumps(record).encode() + b"\n")
     records = list(person_records(people, by_person))
-    path = out / "persons.jsonl"
-    with files.sink_errors(path):
-        files.write_text(path, "".join(dumps(record) + "\n" for record in records))
+    with files.sink_errors(out):
+        files.write_text(out, PERSONS, "".join(dumps(record) + "\n" for record in records))
     return len(records)
 
 
 def read_people(out: Path, source_ids: Iterable[str], people: People, keep: KeepConfig | None = None) -> list[Record]:
-    """What `write_people` would write into persons.jsonl. Raises SinkError."""
+    """What `write_people` would write into persons.jsonl. Raises ResultsError."""
     return list(person_records(people, _by_person(out, sorted(set(source_ids)), people, keep)))
 
 
@@ -127,9 +130,10 @@ def _by_person(
 ) -> dict[str, list[PersonFace]]:
     """The listed faces of each person, best first."""
     compared = keep is not None and keep.per == "person"
+    folder = RunFolder(out)
     found: dict[str, list[PersonFace]] = {}
     for source_id in committed:
-        for face in _faces(out, source_id, people, compared=compared):
+        for face in _faces(folder, source_id, people, compared=compared):
             found.setdefault(face.person_id, []).append(face)
     for person, faces in found.items():
         faces.sort(key=lambda face: face.order)
@@ -149,28 +153,25 @@ def _best(faces: Iterable[PersonFace], keep: KeepConfig) -> list[PersonFace]:
     return chosen
 
 
-def _faces(out: Path, source_id: str, people: People, *, compared: bool) -> Iterator[PersonFace]:
+def _faces(folder: RunFolder, source_id: str, people: People, *, compared: bool) -> Iterator[PersonFace]:
     """The kept faces of a source that are somebody's; with `compared` they know what they look like."""
-    embeddings = load_identity(out / ".streamgate", source_id).faces if compared else {}
-    path = out / source_id / "faces.jsonl"
-    for record in read_lines(path):
+    embeddings = load_identity(folder.out, source_id).faces if compared else {}
+    for record in folder.faces(source_id):
         person = people.person_of(source_id, record["track_id"])
         if person is None:
             continue
-        try:
-            yield PersonFace(
-                (source_id, record["track_id"], record["rank"]),
-                person,
-                record["quality_smoothed"],
-                record["quality"],
-                record["pts_seconds"],
-                record["image"],
-                record["pose_bin"],
-                Look(
-                    None if record["phash"] is None else int(record["phash"], 16),
-                    embeddings.get((record["track_id"], record["rank"])),
-                    math.dist(*record["landmarks"][:2]),
-                ),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise damaged(path) from error
+        phash = record.get("phash")
+        yield PersonFace(
+            (source_id, record["track_id"], record["rank"]),
+            person,
+            record.get("quality_smoothed"),
+            record.get("quality"),
+            record["pts_seconds"],
+            record["image"],
+            record.get("pose_bin"),
+            Look(
+                None if phash is None else int(phash, 16),
+                embeddings.get((record["track_id"], record["rank"])),
+                math.dist(*record["landmarks"][:2]),
+            ),
+        )

@@ -2,114 +2,65 @@
 
 from __future__ import annotations
 
-import json
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from streamgate.errors import SinkError, UsageError
+from streamgate.errors import UsageError, display
 from streamgate.people.faces import keep_of, read_people, write_people
-from streamgate.people.ledger import GROUPS_NAME, Ledger, TrackKey
+from streamgate.people.ledger import Ledger, has_people
 from streamgate.people.persons import known_people
 from streamgate.store import files
+from streamgate.store.folder import RunFolder
 from streamgate.store.jsonlines import Record, dumps
-from streamgate.store.manifest import Manifest
+from streamgate.store.layout import SUMMARY
+from streamgate.store.lock import Lock
 
-_TRACK = re.compile(r"(?:track_)?([0-9]{1,9})")
 
+@contextmanager
+def correcting(out: Path) -> Iterator[Ledger]:
+    """The persons of `out`, to write decisions about them down; runs are kept out of the folder meanwhile.
 
-class PeopleFolder:
-    """Decisions about the persons of `out`; a context manager that keeps runs out of the folder meanwhile.
+    A decision is durable when the ledger's method returns. When the block ends, faces.jsonl, persons.jsonl and the
+    number of persons in summary.json follow it; what a crash leaves out, the next decision or run makes up for.
 
-    Each decision is written down durably first, then faces.jsonl, persons.jsonl and the number of persons in
-    summary.json are made anew; what a crash leaves out, the next decision or derivation makes up for.
-
-    Raises UsageError where there are no persons, and for decisions that cannot be followed; SinkError.
+    Raises UsageError where there are no persons, and for decisions that cannot be followed; ResultsError, SinkError.
     """
-
-    def __init__(self, out: Path) -> None:
-        self._out = out
-        self._house = out / ".streamgate"
-        self._lock = files.Lock(self._house / "lock")
-        self._manifest = Manifest(self._house)
-
-    def __enter__(self) -> Self:
-        _need_people(self._out)
-        self._lock.acquire()
-        try:
-            # What cannot be read refuses the decision before it is written down.
-            self._manifest = Manifest.read(self._house)
-        except BaseException:
-            self._lock.release()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lock.release()
-
-    def merge(self, into: str, others: list[str]) -> None:
-        """Persons that are one: they keep the id and name of `into`."""
-        with files.sink_errors(self._house):
-            Ledger.read(self._house).merge(into, others)
-        self._derive()
-
-    def split(self, person: str, tracks: list[str]) -> str:
-        """Tracks (`SOURCE_ID/NUMBER`, or a face's image) of a person that are somebody else; returns the new id."""
-        with files.sink_errors(self._house):
-            new = Ledger.read(self._house).split(person, [track_of(text) for text in tracks])
-        self._derive()
-        return new
-
-    def name(self, person: str, name: str) -> None:
-        """What a person is called."""
-        with files.sink_errors(self._house):
-            Ledger.read(self._house).name(person, name)
-        self._derive()
-
-    def _derive(self) -> None:
-        committed = self._manifest.present()
-        keep = keep_of(self._manifest.run.get("config", {}))
-        persons = write_people(self._out, committed, known_people(self._out, committed), keep)
-        _count_in_summary(self._out / "summary.json", persons)
+    folder = _with_people(out)
+    with Lock(out):
+        # Read again, now that nobody writes; what cannot be read refuses the decision before it is written down.
+        folder = RunFolder(out)
+        keep = keep_of(folder.manifest.run.get("config", {}))
+        known_people(out, folder.source_ids)
+        ledger = Ledger.read(out)
+        with files.sink_errors(out):
+            yield ledger
+        persons = write_people(out, folder.source_ids, known_people(out, folder.source_ids), keep)
+        _count_in_summary(folder, persons)
 
 
 def list_people(out: Path) -> list[Record]:
-    """The lines of persons.jsonl as they follow from all decisions so far. Raises UsageError, SinkError."""
-    _need_people(out)
-    manifest = Manifest.read(out / ".streamgate")
-    committed = manifest.present()
-    return read_people(out, committed, known_people(out, committed), keep_of(manifest.run.get("config", {})))
+    """The lines of persons.jsonl as they follow from all decisions so far. Raises UsageError, ResultsError."""
+    folder = _with_people(out)
+    keep = keep_of(folder.manifest.run.get("config", {}))
+    return read_people(out, folder.source_ids, known_people(out, folder.source_ids), keep)
 
 
-def track_of(text: str) -> TrackKey:
-    """The track that `SOURCE_ID/3`, `SOURCE_ID/track_0003` or `SOURCE_ID/track_0003/1.png` names. Raises UsageError."""
-    parts = text.strip("/").split("/")
-    found = _TRACK.fullmatch(parts[1]) if len(parts) in (2, 3) else None
-    if found is None or not parts[0]:
-        raise UsageError(f"{text!r} names no track; write SOURCE_ID/NUMBER as `streamgate people OUT` lists them")
-    return parts[0], int(found[1])
-
-
-def _need_people(out: Path) -> None:
-    if not (out / ".streamgate" / "manifest.json").is_file():
-        raise UsageError(f"{out} holds no results of `streamgate run`; name its output folder")
-    if not (out / ".streamgate" / GROUPS_NAME).is_file():
+def _with_people(out: Path) -> RunFolder:
+    folder = RunFolder(out)
+    if folder.manifest and not has_people(out):
         raise UsageError(
-            f"{out}: its tracks were not merged into persons; run again with --overwrite and identity.store=session or "
-            "disk, and a recognizer whose identity threshold is known (`streamgate models list`)"
+            f"{display(out)}: its tracks were not merged into persons; run again with --overwrite and "
+            "identity.store=session or disk, and a recognizer whose identity threshold is known "
+            "(`streamgate models list`)"
         )
+    return folder
 
 
-def _count_in_summary(path: Path, persons: int) -> None:
-    with files.sink_errors(path):
-        try:
-            summary = json.loads(path.read_bytes())
-            summary["totals"]["persons"] = persons
-        except FileNotFoundError:
-            return
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise SinkError(f"{path} is damaged; the next run with --resume writes it anew") from error
-        files.write_text(path, dumps(summary, pretty=True) + "\n")
+def _count_in_summary(folder: RunFolder, persons: int) -> None:
+    if not folder.has(SUMMARY):
+        return
+    summary = folder.summary
+    summary["totals"]["persons"] = persons
+    with files.sink_errors(folder.out):
+        files.write_text(folder.out, SUMMARY, dumps(summary, pretty=True) + "\n")

@@ -12,16 +12,16 @@ first decision, which is about what people have seen.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from streamgate.errors import SinkError, UsageError
-from streamgate.store import files
-from streamgate.store.jsonlines import SCHEMA, dumps
+from streamgate.errors import ResultsError, UsageError, display
+from streamgate.store import files, jsonlines, shapes
+from streamgate.store.jsonlines import SCHEMA, Record, dumps
+from streamgate.store.layout import STATE_DIR
 
 GROUPS_NAME, DECISIONS_NAME = "persons.json", "decisions.jsonl"
 MAX_NAME = 200
@@ -29,6 +29,7 @@ MAX_NAME = 200
 TrackKey = tuple[str, int]
 """Source id and track id."""
 
+_TRACK = re.compile(r"(?:track_)?([0-9]{1,9})")
 _ID = re.compile(r"p([0-9]{4,9})")
 
 
@@ -37,7 +38,7 @@ class Ledger:
     """The persons of one output folder.
 
     Attributes:
-        house: OUT/.streamgate, where the two files lie.
+        out: the folder.
         settled: groups stay as they are; only new tracks are looked at.
         groups: track -> id of the group it was found, or put by hand, to belong to.
         persons: group -> id of the person that it is part of; a group that is missing here is a person of its own.
@@ -45,7 +46,7 @@ class Ledger:
         last: the highest number that an id was ever made of.
     """
 
-    house: Path
+    out: Path
     settled: bool = False
     groups: dict[TrackKey, str] = field(default_factory=dict)
     persons: dict[str, str] = field(default_factory=dict)
@@ -53,25 +54,23 @@ class Ledger:
     last: int = 0
 
     @classmethod
-    def read(cls, house: Path) -> Ledger:
-        """What is there; empty when nothing is. Raises SinkError for files that are damaged."""
-        ledger = cls(house)
-        stored = _read_json(house / GROUPS_NAME)
+    def read(cls, out: Path) -> Ledger:
+        """What is there; empty when nothing is. Raises ResultsError for files that are damaged."""
+        ledger = cls(out)
+        stored = _read_groups(out)
         if stored is not None:
             try:
-                if stored["schema"] != SCHEMA:
-                    raise ValueError("another schema")
-                ledger.settled = bool(stored["settled"])
+                ledger.settled = stored["settled"]
                 for source_id, tracks in stored["tracks"].items():
                     ledger.groups.update(((source_id, int(track)), _checked(group)) for track, group in tracks.items())
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise _damaged(house / GROUPS_NAME) from error
+            except ValueError as error:
+                raise _damaged(out, GROUPS_NAME) from error
         ledger._count(ledger.groups.values())
-        for decision in _read_decisions(house / DECISIONS_NAME):
+        for decision in _read_decisions(out):
             try:
                 ledger._apply(decision)
             except (KeyError, TypeError, ValueError) as error:
-                raise _damaged(house / DECISIONS_NAME) from error
+                raise _damaged(out, DECISIONS_NAME) from error
         return ledger
 
     def write(self) -> None:
@@ -80,7 +79,7 @@ class Ledger:
         for (source_id, track_id), group in sorted(self.groups.items()):
             by_source.setdefault(source_id, {})[str(track_id)] = group
         whole = {"schema": SCHEMA, "settled": self.settled, "tracks": by_source}
-        files.write_text(self.house / GROUPS_NAME, dumps(whole) + "\n")
+        files.write_text(self.out, f"{STATE_DIR}/{GROUPS_NAME}", dumps(whole) + "\n")
 
     def new_id(self) -> str:
         """An id that nobody had before."""
@@ -142,7 +141,7 @@ class Ledger:
         if not self.settled:
             self.settled = True
             self.write()
-        files.append_line(self.house / DECISIONS_NAME, dumps({"schema": SCHEMA, **decision}))
+        files.append_line(self.out, f"{STATE_DIR}/{DECISIONS_NAME}", dumps({"schema": SCHEMA, **decision}))
         self._apply(decision)
 
     def _apply(self, decision: Mapping[str, Any]) -> None:
@@ -175,10 +174,23 @@ class Ledger:
         self.last = max([self.last, *(int(one[1:]) for one in set(ids))])
 
 
-def remove_ledger(house: Path) -> None:
+def remove_ledger(out: Path) -> None:
     """Forget groups and decisions: the results that they were about are gone. Raises OSError."""
-    for name in (DECISIONS_NAME, GROUPS_NAME):
-        (house / name).unlink(missing_ok=True)
+    files.remove_listed(out, [f"{STATE_DIR}/{name}" for name in (DECISIONS_NAME, GROUPS_NAME)])
+
+
+def has_people(out: Path) -> bool:
+    """Whether the tracks of an output folder were merged into persons."""
+    return (out / STATE_DIR / GROUPS_NAME).is_file()
+
+
+def track_of(text: str) -> TrackKey:
+    """The track that `SOURCE_ID/3`, `SOURCE_ID/track_0003` or `SOURCE_ID/track_0003/1.png` names. Raises UsageError."""
+    parts = text.strip("/").split("/")
+    found = _TRACK.fullmatch(parts[1]) if len(parts) in (2, 3) else None
+    if found is None or not parts[0]:
+        raise UsageError(f"{text!r} names no track; write SOURCE_ID/NUMBER as `streamgate people OUT` lists them")
+    return parts[0], int(found[1])
 
 
 def _checked(person: Any) -> str:
@@ -187,38 +199,27 @@ def _checked(person: Any) -> str:
     return person
 
 
-def _read_json(path: Path) -> Any:
-    with files.sink_errors(path):
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return None
+def _read_groups(out: Path) -> Record | None:
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path) from error
+        return jsonlines.read_object(out, f"{STATE_DIR}/{GROUPS_NAME}", shapes.GROUPS)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _damaged(out, GROUPS_NAME) from error
 
 
-def _read_decisions(path: Path) -> list[dict[str, Any]]:
-    with files.sink_errors(path):
-        try:
-            lines = path.read_bytes().splitlines()
-        except FileNotFoundError:
-            return []
-    found = []
-    for line in lines:
-        try:
-            decision = json.loads(line)
-        except (ValueError, RecursionError):
-            continue  # torn by a crash while it was written: nobody was told that it holds
-        if not isinstance(decision, dict) or decision.get("schema") != SCHEMA:
-            raise _damaged(path)
-        found.append(decision)
+def _read_decisions(out: Path) -> list[Record]:
+    try:
+        found = jsonlines.read_log(out, f"{STATE_DIR}/{DECISIONS_NAME}")
+    except OSError as error:
+        raise _damaged(out, DECISIONS_NAME) from error
+    if any(decision.get("schema") != SCHEMA for decision in found):
+        raise _damaged(out, DECISIONS_NAME)
     return found
 
 
-def _damaged(path: Path) -> SinkError:
-    return SinkError(
-        f"{path} is damaged or was written by another version; put back a copy of it, or remove it and lose the "
-        f"{'decisions' if path.name == DECISIONS_NAME else 'ids of persons'} in it"
+def _damaged(out: Path, name: str) -> ResultsError:
+    return ResultsError(
+        f"{display(out / STATE_DIR / name)} is damaged or was written by another version; put back a copy of it, or "
+        f"remove it and lose the {'decisions' if name == DECISIONS_NAME else 'ids of persons'} in it"
     )

@@ -6,20 +6,19 @@ order of commits and interruptions do not show. Tracks that keep no face are nob
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from streamgate.errors import SinkError
+from streamgate.errors import ResultsError
 from streamgate.frames import Template
 from streamgate.people.ledger import Ledger, TrackKey
 from streamgate.people.linkage import Linkage, TrackSpan, link
 from streamgate.selection.template import is_sure
 from streamgate.store import files
+from streamgate.store.folder import RunFolder
 from streamgate.store.identity import load_identity
 
 
@@ -58,58 +57,42 @@ def find_people(out: Path, source_ids: Iterable[str], threshold: float, *, settl
     """Put every kept track of the committed sources into a person, and write down which.
 
     Tracks that are in one stay there when the ledger is settled; with `settle` it is from now on. `threshold` is the
-    least cosine of two tracks of one person. Raises SinkError.
+    least cosine of two tracks of one person. Raises ResultsError, SinkError.
     """
-    house = out / ".streamgate"
-    ledger = Ledger.read(house)
+    folder = RunFolder(out)
+    ledger = Ledger.read(out)
     if not ledger.settled:
-        ledger = Ledger(house)
+        ledger = Ledger(out)
     tracks: list[KeptTrack] = []
     templates: list[Template | None] = []
     for source_id in sorted(set(source_ids)):
-        known = load_identity(house, source_id).templates
-        for track in kept_tracks(out, source_id):
+        known = load_identity(out, source_id).templates
+        for track in _kept_tracks(folder, source_id):
             tracks.append(track)
             templates.append(known.get(track.track_id))
     unknown = _without_template(ledger, tracks, templates)
     _link_new(ledger, tracks, templates, threshold)
     ledger.settled = ledger.settled or settle
-    with files.sink_errors(house):
+    with files.sink_errors(out):
         ledger.write()
     return People(ledger, tuple(tracks), unknown)
 
 
 def known_people(out: Path, source_ids: Iterable[str]) -> People:
-    """The persons as the last derivation and decisions since have left them. Raises SinkError."""
-    tracks = [track for source_id in sorted(set(source_ids)) for track in kept_tracks(out, source_id)]
-    return People(Ledger.read(out / ".streamgate"), tuple(tracks))
+    """The persons as the last derivation and decisions since have left them. Raises ResultsError."""
+    folder = RunFolder(out)
+    tracks = [track for source_id in sorted(set(source_ids)) for track in _kept_tracks(folder, source_id)]
+    return People(Ledger.read(out), tuple(tracks))
 
 
-def kept_tracks(out: Path, source_id: str) -> Iterator[KeptTrack]:
-    """The tracks of a committed source that keep a face, by their ids. Raises SinkError."""
-    path = out / source_id / "tracks.jsonl"
-    found = []
-    for record in read_lines(path):
-        try:
-            if record["kept"]:
-                first, last = float(record["first_pts"]), float(record["last_pts"])
-                found.append(KeptTrack(source_id, int(record["track_id"]), first, last))
-        except (KeyError, TypeError, ValueError) as error:
-            raise damaged(path) from error
-    yield from sorted(found, key=lambda track: track.track_id)
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON lines file of ours. Raises SinkError for one that is none."""
-    with files.sink_errors(path), open(path, "rb") as file:
-        for line in file:
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise damaged(path) from error
-            if not isinstance(record, dict):
-                raise damaged(path)
-            yield record
+def _kept_tracks(folder: RunFolder, source_id: str) -> list[KeptTrack]:
+    """The tracks of a committed source that keep a face, by their ids."""
+    found = [
+        KeptTrack(source_id, track["track_id"], float(track["first_pts"]), float(track["last_pts"]))
+        for track in folder.tracks(source_id)
+        if track["kept"]
+    ]
+    return sorted(found, key=lambda track: track.track_id)
 
 
 def _link_new(
@@ -123,7 +106,7 @@ def _link_new(
     for row, template in zip(vectors, templates, strict=True):
         if template is not None and is_sure(template):
             if len(template.vector) != size:
-                raise SinkError("templates of several recognizers lie in this folder; choose another one with -o")
+                raise ResultsError("templates of several recognizers are in this folder; choose another one with -o")
             row[:] = template.vector
     ids = sorted({ledger.groups[track.key] for track in tracks if track.key in ledger.groups})
     number = {group: place for place, group in enumerate(ids)}
@@ -158,8 +141,3 @@ def _owners(ids: Sequence[str], ledger: Ledger) -> list[int]:
     """For each group the first one of its person, as `link` wants it."""
     first: dict[str, int] = {}
     return [first.setdefault(ledger.persons.get(group, group), place) for place, group in enumerate(ids)]
-
-
-def damaged(path: Path) -> SinkError:
-    """The error for a file of a committed source that is not as it was written."""
-    return SinkError(f"{path} is damaged; remove the folder {path.parent} and run its source again")

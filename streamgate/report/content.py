@@ -7,19 +7,21 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Any
 
-import cv2
 import numpy as np
 
 from streamgate import __version__
 from streamgate.config import leaves, load_config
 from streamgate.frames import Array
-from streamgate.report.folder import NotesShelf, RunFolder
 from streamgate.report.heatmap import colours, weight
 from streamgate.report.notes import HEAT_SIDE, HEAT_SIGNS, Point, Series, note_record, thumbnail
+from streamgate.store.folder import Damages, RunFolder
+from streamgate.store.images import decode_crop
 from streamgate.store.jsonlines import Record
+from streamgate.store.layout import CANDIDATES, NOTES
 
 QUALITY_STEP = 5
 YAW_STEP = 5
@@ -69,19 +71,21 @@ class Group:
 class Content:
     """All that a report says, read from `folder`; pixels are read from the notes as they are asked for."""
 
-    def __init__(self, folder: RunFolder, names: Mapping[str, str] | None = None) -> None:
-        """names: what users call persons, by person_id."""
-        self.folder = folder
-        self._shelf = NotesShelf(folder)
+    def __init__(self, out: Path, names: Mapping[str, str] | None = None) -> None:
+        """names: what users call persons, by person_id. Raises ResultsError for a folder that holds no results."""
+        self.damages = Damages()
+        self.folder = folder = RunFolder(out, self.damages.add)
+        # The faces of a person are shown source by source.
+        self._notes = lru_cache(maxsize=4)(folder.notes)
+        self._tracks = lru_cache(maxsize=4)(lambda one: {track["track_id"]: track for track in folder.tracks(one)})
         self._titles = _titles(folder.summary["sources"])
         self._made: dict[str, dict[int, Series]] = {}
         faces: list[FaceEntry] = []
         missing: list[str] = []
         for place, record in folder.placed_faces():
             faces.append(FaceEntry.of(place, record))
-            image = _inside(folder.out, record.get("image"))
-            if image is None or not image.is_file():
-                missing.append(str(record.get("image")))
+            if not folder.has(record["image"]):
+                missing.append(record["image"])
         self._tell_missing(missing)
         self.face_count = len(faces)
         self.by_person = any(face.person is not None for face in faces)
@@ -125,7 +129,7 @@ class Content:
             "settings": _settings(told["config"]),
             "weights": told["weights"],
             "versions": told.get("versions", {}),
-            "problems": list(self.folder.problems),
+            "problems": list(self.damages.words),
         }  # fmt: skip
 
     def title(self, source_id: str, location: str | None = None) -> str:
@@ -185,13 +189,13 @@ class Content:
             "track_key": f"{source_id}/{track_id}",
             "track_id": track_id,
             **shown,
-            "thumbnail": note.get("thumbnail") or self._thumbnail_of(record.get("image")),
+            "thumbnail": note.get("thumbnail") or self._thumbnail_of(record["image"]),
             "heat": note.get("heat"),
         }
 
     def _track(self, key: tuple[str, int], picks: Sequence[FaceEntry]) -> Record | None:
         source_id, track_id = key
-        record = self._shelf.tracks(source_id).get(track_id)
+        record = self._tracks(source_id).get(track_id)
         if record is None:
             return None
         note = self._note(source_id, track_id)
@@ -209,29 +213,26 @@ class Content:
         }
 
     def _note(self, source_id: str, track_id: int) -> Record:
-        if self.folder.has_notes(source_id):
-            return self._shelf.notes(source_id).get(track_id, {})
+        if self.folder.has(f"{source_id}/{NOTES}"):
+            return self._notes(source_id).get(track_id, {})
         # Written by a run without a report: the candidates tell the series, the pictures themselves the rest.
         if source_id not in self._made:
             self._made = {source_id: _series_of(self.folder, source_id)}
         series = self._made[source_id].get(track_id)
         return {} if series is None else note_record(track_id, series, [], [])
 
-    def _thumbnail_of(self, image: Any) -> str | None:
+    def _thumbnail_of(self, image: str) -> str | None:
         """A small picture made of the kept one; None where that cannot be read."""
-        path = _inside(self.folder.out, image)
         try:
-            data = np.frombuffer(path.read_bytes(), np.uint8) if path is not None else np.empty(0, np.uint8)
-        except OSError:
+            return thumbnail(decode_crop(self.folder.content(image)))
+        except (OSError, ValueError):
             return None
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-        return None if picture is None else thumbnail(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
 
     def _tell_missing(self, missing: Sequence[str]) -> None:
         if missing:
             named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             count = "1 picture is" if len(missing) == 1 else f"{len(missing)} pictures are"
-            self.folder.note_problem(f"{count} not in the folder any more ({named}); their small copies are shown")
+            self.damages.add(f"{count} not in the folder any more ({named}); their small copies are shown")
 
 
 def heat_table() -> Record:
@@ -316,20 +317,13 @@ def _text(value: Any) -> str:
 
 def _series_of(folder: RunFolder, source_id: str) -> dict[int, Series]:
     found: dict[int, Series] = {}
-    for record in folder.candidates(source_id):
+    for record in folder.candidates(source_id) if folder.has(f"{source_id}/{CANDIDATES}") else ():
         gate = record["gate"]
         verdict = True if gate.get("passed") else False if gate.get("reasons") else None
         quality = record.get("quality")
         point = Point(float(record["pts_seconds"]), None if quality is None else float(quality), verdict)
         found.setdefault(record["track_id"], Series()).add(point)
     return found
-
-
-def _inside(out: Path, name: Any) -> Path | None:
-    """The file of that name in the folder; None for one that leads elsewhere."""
-    if not isinstance(name, str) or not name or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
-        return None
-    return out / name
 
 
 def _number(value: Any) -> float:

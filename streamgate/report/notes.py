@@ -24,7 +24,6 @@ from streamgate.store.images import encode_jpeg
 from streamgate.store.jsonlines import SCHEMA, Record
 from streamgate.store.records import candidate_record
 
-NOTES_NAME = "report.jsonl.gz"
 THUMBNAIL_SIDE = 128
 THUMBNAIL_QUALITY = 82
 HEAT_SIDE = 32

@@ -16,15 +16,12 @@ from urllib.parse import quote
 
 from streamgate.errors import SinkError
 from streamgate.report.content import Content, FaceEntry, Group
-from streamgate.report.folder import RunFolder
 from streamgate.report.page import page_text
 from streamgate.store import files
 from streamgate.store.jsonlines import Record
+from streamgate.store.layout import PAGES, REPORT
 from streamgate.store.manifest import Manifest
 
-REPORT = "report.html"
-PAGES = "report"
-"""The folder of further pages."""
 MOST_FACES = 2000
 """Faces on one page."""
 BEST = 12
@@ -45,10 +42,9 @@ def write_report(out: Path, manifest: Manifest, names: Mapping[str, str] | None 
     """Write the report of the committed results in `out`; returns what in the folder could not be read, a line each.
 
     The pages are listed in `manifest` before the first is written. `names` are what users call persons. The caller
-    holds the folder's lock. Raises SourceError when `out` holds no results, SinkError when it cannot be written.
+    holds the folder's lock. Raises ResultsError when `out` holds no results, SinkError when it cannot be written.
     """
-    folder = RunFolder.read(out)
-    content = Content(folder, names)
+    content = Content(out, names)
     pages = plan(content)
     ours = {page.name for page in pages}
     before = {name for name in manifest.owned if is_page(name)}
@@ -61,14 +57,15 @@ def write_report(out: Path, manifest: Manifest, names: Mapping[str, str] | None 
     for page in reversed(pages):
         path = out / page.name
         with files.sink_errors(path):
-            path.parent.mkdir(exist_ok=True)
-            files.write_text(path, page.make())
+            if path.parent != out:
+                files.make_folder(out, PAGES)
+            files.write_text(out, page.name, page.make())
     if stale := before - ours:
         with files.sink_errors(out):
             files.remove_listed(out, sorted(stale))
             manifest.owned = tuple(name for name in manifest.owned if name not in stale)
             manifest.write()
-    return folder.problems
+    return content.damages.words
 
 
 def is_page(name: str) -> bool:

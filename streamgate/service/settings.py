@@ -35,6 +35,7 @@ from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import UsageError, one_line, redact_url, scrub
 from streamgate.sources.live import check_address
 from streamgate.sources.naming import slug
+from streamgate.store.layout import STATE_DIR
 from streamgate.tomltext import read_toml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -146,7 +147,7 @@ def read_settings(request: ServeRequest) -> Settings:
     out = service.out
     if out is None and service.redis is None:
         out = str(DEFAULT_OUT)
-    spool = Path(service.spool) if service.spool else (Path(out) / ".streamgate" / "spool" if out else DEFAULT_SPOOL)
+    spool = Path(service.spool) if service.spool else (Path(out) / STATE_DIR / "spool" if out else DEFAULT_SPOOL)
     return Settings(
         streams=tuple(specs.values()),
         config=config,

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from contextlib import suppress
 from pathlib import Path
 
-from streamgate.store import files
+from streamgate.store import files, jsonlines
 from streamgate.store.jsonlines import dumps
+from streamgate.store.layout import STATE_DIR
 
 _NAME = "delivered.jsonl"
 
 
-def remove_delivered(house: Path) -> None:
+def remove_delivered(out: Path) -> None:
     """Forget what an earlier run delivered: the results in the folder are no longer its. Raises OSError."""
-    (house / _NAME).unlink(missing_ok=True)
+    files.remove_listed(out, [f"{STATE_DIR}/{_NAME}"])
 
 
 class Delivered:
@@ -25,31 +25,26 @@ class Delivered:
     refuses is no error: its source is sent again, and repetitions are told by their ids.
 
     Args:
-        house: OUT/.streamgate; None keeps it in memory.
+        out: the output folder; None keeps it in memory.
         destination: the redacted address.
     """
 
-    def __init__(self, house: Path | None, destination: str) -> None:
-        self._path = None if house is None else house / _NAME
+    def __init__(self, out: Path | None, destination: str) -> None:
+        self._out = out
         self._destination = destination
         self._mutex = threading.Lock()
         self._delivered: set[str] = set()
 
     def open(self, *, keep: bool) -> None:
         """Begin: with `keep` where an earlier process of the same run ended, else with nothing delivered."""
-        if self._path is None:
-            return
-        if not keep:
-            with suppress(OSError):
-                remove_delivered(self._path.parent)
+        if self._out is None:
             return
         with suppress(OSError):
-            for line in self._path.read_bytes().splitlines():
-                # A crash may have torn the last one.
-                with suppress(ValueError, KeyError, TypeError):
-                    entry = json.loads(line)
-                    if entry["sink"] == self._destination:
-                        self._delivered.add(str(entry["source_id"]))
+            if not keep:
+                remove_delivered(self._out)
+                return
+            entries = jsonlines.read_log(self._out, f"{STATE_DIR}/{_NAME}")
+            self._delivered.update(str(one.get("source_id")) for one in entries if one.get("sink") == self._destination)
 
     def __contains__(self, source_id: object) -> bool:
         with self._mutex:
@@ -59,6 +54,7 @@ class Delivered:
         """The destination has all of this source. Never raises."""
         with self._mutex:
             self._delivered.add(source_id)
-            if self._path is not None:
+            if self._out is not None:
+                line = dumps({"sink": self._destination, "source_id": source_id})
                 with suppress(OSError):
-                    files.append_line(self._path, dumps({"sink": self._destination, "source_id": source_id}))
+                    files.append_line(self._out, f"{STATE_DIR}/{_NAME}", line)

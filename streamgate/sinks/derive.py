@@ -13,12 +13,12 @@ from pathlib import Path
 
 from streamgate.people.faces import keep_of, write_people
 from streamgate.people.persons import find_people
-from streamgate.sinks.committed import read_source
 from streamgate.store import files
-from streamgate.store.identity import remove_templates
+from streamgate.store.folder import RunFolder
+from streamgate.store.identity import remove_identity
 from streamgate.store.jsonlines import dumps
-from streamgate.store.records import source_record, summary_record
-from streamgate.store.run import RunInfo, SourceResult
+from streamgate.store.layout import FACES, SUMMARY
+from streamgate.store.run import RunInfo, SourceResult, source_record, summary_record
 
 
 def derive(
@@ -37,7 +37,7 @@ def derive(
     settled when the run is `complete`; templates that were for its time only are then removed, unless
     `keep_templates`: whoever merges this folder with others needs them.
     Returns how many persons from before could not be compared with new tracks, since their templates are gone.
-    Time is linear in the records, memory in the sources and kept faces. Raises SinkError.
+    Time is linear in the records, memory in the sources and kept faces. Raises ResultsError, SinkError.
     """
     committed = sorted(set(source_ids))
     persons, unknown = None, 0
@@ -48,23 +48,22 @@ def derive(
         persons = write_people(out, committed, people, keep_of(run.config))
     else:
         _join(out, committed)
-    sources = [read_source(out / source_id / "source.json") for source_id in committed]
+    folder = RunFolder(out)
+    sources = [folder.source(source_id) for source_id in committed]
     known = set(committed)
     sources += [source_record(result) for result in results if result.source.source_id not in known]
     sources.sort(key=lambda source: (source["source_id"], source["source"]))
     summary = summary_record(run, sources, timing, complete=complete, persons=persons)
-    path = out / "summary.json"
-    with files.sink_errors(path):
-        files.write_text(path, dumps(summary, pretty=True) + "\n")
+    with files.sink_errors(out):
+        files.write_text(out, SUMMARY, dumps(summary, pretty=True) + "\n")
     if complete and run.identity.store == "session" and not keep_templates:
-        remove_templates(out / ".streamgate")
+        remove_identity(out)
     return unknown
 
 
 def _join(out: Path, committed: Iterable[str]) -> None:
     """OUT/faces.jsonl of faces that are nobody's."""
-    faces = out / "faces.jsonl"
-    with files.sink_errors(faces), files.atomic_writer(faces) as target:
+    with files.sink_errors(out), files.atomic_writer(out, FACES) as target:
         for source_id in committed:
-            with open(out / source_id / "faces.jsonl", "rb") as part:
+            with files.open_below(out, f"{source_id}/{FACES}") as part:
                 shutil.copyfileobj(part, target)

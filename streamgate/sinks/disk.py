@@ -1,17 +1,4 @@
-"""The disk sink: one folder a source, committed by one rename, and what covers the run derived from them.
-
-OUT/.streamgate/lock, manifest.json, commits.jsonl      ours: who runs, what we created
-OUT/.streamgate/staging/<source_id>/                    a source that is not committed yet
-OUT/<source_id>/track_0001/1.png                        crops, FFHQ-aligned; the name is the rank
-OUT/<source_id>/faces.jsonl, tracks.jsonl               kept faces by (track, rank); every track's end
-OUT/<source_id>/candidates.jsonl.gz                     every evaluated face, in the order of evaluation
-OUT/<source_id>/report.jsonl.gz                         small pictures and series for the report
-OUT/<source_id>/source.json                             how the source went
-OUT/.streamgate/identity/<source_id>.npy                who its tracks show: removed with the run's end, or kept
-OUT/.streamgate/persons.json, decisions.jsonl           which tracks are one person, and what people decided
-OUT/faces.jsonl, persons.jsonl, summary.json            derived from the committed sources
-OUT/report.html, report/                                the same
-"""
+"""The disk sink: one folder per source, committed by one rename, and what covers the run derived from them."""
 
 from __future__ import annotations
 
@@ -25,26 +12,37 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from streamgate.errors import SinkError, SourceError, UsageError
+from streamgate.errors import ResultsError, SinkError, SourceError, UsageError
 from streamgate.frames import Candidate, TrackEnd
 from streamgate.people.faces import keep_of
 from streamgate.people.ledger import Ledger, remove_ledger
-from streamgate.report.notes import NOTES_NAME, SourceNotes
-from streamgate.sinks.committed import committed_result
+from streamgate.report.notes import SourceNotes
 from streamgate.sinks.delivered import remove_delivered
 from streamgate.sinks.derive import derive
 from streamgate.store import files
-from streamgate.store.identity import SourceIdentity, remove_templates, save_identity
+from streamgate.store.folder import RunFolder
+from streamgate.store.identity import SourceIdentity, remove_identity, save_identity
 from streamgate.store.images import encode
 from streamgate.store.jsonlines import dumps, new_gzip
-from streamgate.store.manifest import DERIVED, Manifest, differences, run_record
-from streamgate.store.records import candidate_record, face_record, image_path, source_record, track_record
-from streamgate.store.run import RunInfo, SourceInfo, SourceResult
+from streamgate.store.layout import (
+    CANDIDATES,
+    DERIVED,
+    FACES,
+    NOTES,
+    REPORT,
+    SOURCE,
+    STATE_DIR,
+    TRACKS,
+    may_be_named,
+)
+from streamgate.store.lock import Lock
+from streamgate.store.manifest import Manifest, differences, run_record
+from streamgate.store.records import candidate_record, face_record, image_path, track_record
+from streamgate.store.run import RunInfo, SourceInfo, SourceResult, source_record
 from streamgate.store.sorter import KeyedSorter
+from streamgate.store.staging import Staging
 
-_RESERVED = frozenset({*DERIVED, "report.html", "report", "shards", "clips", "exports"})
-"""Names directly in OUT that a source may not have: they are, or will be, ours."""
-
+_STAGING = f"{STATE_DIR}/staging"
 _DIFFERENCES = 5
 """So many of the things in which two runs differ are named."""
 
@@ -60,15 +58,15 @@ class DiskSink:
 
     Args:
         part: these are results of a shard, to be merged with others later.
-        lock: of the folder, `lock_of(out)` by default; it may be held already.
+        lock: of the folder, which may be held already.
         begun: called once, when the folder has been taken over and before anything is committed.
 
     Attributes:
         unfinished: ids of sources that were under way when an earlier run died.
         unknown_persons: how many persons of an earlier run, whose embeddings are gone, new tracks could not join.
 
-    Raises SinkError, and UsageError for earlier results that are to be neither replaced nor resumed. Safe for
-    several threads.
+    Raises SinkError, ResultsError for earlier results that cannot be read, and UsageError for ones that are to be
+    neither replaced nor resumed. Safe for several threads.
     """
 
     def __init__(
@@ -81,7 +79,7 @@ class DiskSink:
         candidates: bool = True,
         report: bool = False,
         part: bool = False,
-        lock: files.Lock | None = None,
+        lock: Lock | None = None,
         begun: Callable[[], None] = lambda: None,
     ) -> None:
         self.unfinished: frozenset[str] = frozenset()
@@ -93,10 +91,9 @@ class DiskSink:
         self._candidates = candidates
         self._report = report
         self._part = part
-        self._house = self._out / ".streamgate"
-        self._staging = self._house / "staging"
-        self._lock = lock or lock_of(self._out)
-        self._manifest = Manifest(self._house)
+        self._staging = self._out / _STAGING
+        self._lock = lock or Lock(self._out)
+        self._manifest = Manifest(self._out)
         self._mutex = threading.Lock()
         self._open: dict[str, _DiskWriter] = {}
         self._written: set[str] = set()
@@ -106,31 +103,32 @@ class DiskSink:
 
     def __enter__(self) -> Self:
         with files.sink_errors(self._out):
-            self._house.mkdir(parents=True, exist_ok=True)
+            self._out.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self._out, STATE_DIR)
             if not os.access(self._out, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, "no permission", str(self._out))
         self._lock.acquire()
         try:
             # What lies in staging belongs to a run that died: we hold the lock.
             self.unfinished = frozenset(path.name for path in self._staging.glob("*") if path.is_dir())
-            files.remove_tree(self._staging)
-            self._manifest = Manifest.read(self._house)
+            files.remove_tree(self._out, _STAGING)
+            self._manifest = Manifest.read(self._out)
             self._refuse_to_lose()
             if self._resume:
                 self._refuse_to_mix()
-                if (self._house / "tune" / "ready.json").is_file():
+                if Staging(self._out).pending():
                     raise UsageError(
                         f"{self._out}: a tuning broke off before its end; `streamgate report {self._out}` finishes it"
                     )
             with files.sink_errors(self._staging):
-                self._staging.mkdir(exist_ok=True)
+                files.make_folder(self._out, _STAGING)
         except BaseException:
             self._lock.release()
             raise
         return self
 
     def _refuse_to_lose(self) -> None:
-        for name in (*DERIVED, "report.html") if self._report else DERIVED:
+        for name in (*DERIVED, REPORT) if self._report else DERIVED:
             if name not in self._manifest.owned and os.path.lexists(self._out / name):
                 raise SinkError(
                     f"{self._out / name} exists and was not written by streamgate; "
@@ -155,11 +153,11 @@ class DiskSink:
     def _has_results(self) -> bool:
         if self._manifest.present():
             return True
-        faces = self._out / "faces.jsonl"
+        faces = self._out / FACES
         return faces.is_file() and faces.stat().st_size > 0
 
     @property
-    def lock(self) -> files.Lock:
+    def lock(self) -> Lock:
         """The lock of the folder, held between entering and leaving."""
         return self._lock
 
@@ -171,7 +169,7 @@ class DiskSink:
         """How a source went that is committed and complete, which resuming passes over; None when there is none."""
         if not self._resume or source_id not in self._manifest.sources:
             return None
-        result = committed_result(self._out, source_id)
+        result = RunFolder(self._out).result(source_id)
         return result if result is not None and result.status == "done" else None
 
     def open_source(self, source: SourceInfo) -> _DiskWriter:
@@ -211,12 +209,12 @@ class DiskSink:
             final = self._out / source_id
             if os.path.lexists(final) and source_id not in self._manifest.sources:
                 raise SinkError(f"{final} exists and is not of this run; move it")
-            if _is_same(final / "source.json", folder / "source.json"):
+            if _is_same(final / SOURCE, folder / SOURCE):
                 return False
         staging = self._staging / source_id
-        with files.sink_errors(staging):
+        with files.sink_errors(folder):
             for name in names:
-                files.link_or_copy(folder, name, staging)
+                files.link_or_copy(folder, name, staging / name)
         self._publish(source_id, staging, tuple(sorted(names)), identity)
         return True
 
@@ -244,12 +242,12 @@ class DiskSink:
             if self._begun and not self._finished and self._manifest.present():
                 try:
                     self._derive([], {}, complete=False)
-                except SinkError:
+                except (ResultsError, SinkError):
                     # The error under way says more; the sources are committed and can be derived again.
                     if kind is None:
                         raise
         finally:
-            files.remove_tree(self._staging)
+            files.remove_tree(self._out, _STAGING)
             self._lock.release()
 
     def _begin(self) -> None:
@@ -265,12 +263,12 @@ class DiskSink:
             else:
                 files.remove_listed(self._out, self._manifest.paths())
                 for name in ("tune", "spares"):  # what tuning the old results left
-                    files.remove_tree(self._house / name)
-                remove_templates(self._house)
-                remove_ledger(self._house)
-                remove_delivered(self._house)
+                    files.remove_tree(self._out, f"{STATE_DIR}/{name}")
+                remove_identity(self._out)
+                remove_ledger(self._out)
+                remove_delivered(self._out)
             owned = tuple(sorted({*DERIVED, *(self._manifest.owned if self._resume else ())}))
-            self._manifest = Manifest(self._house, run_record(self._run), owned, kept)
+            self._manifest = Manifest(self._out, run_record(self._run), owned, kept)
             self._manifest.write()
         self._begun = True
         self._tell_begun()
@@ -283,13 +281,13 @@ class DiskSink:
         if self._report:
             from streamgate.report.write import write_report
 
-            write_report(self._out, self._manifest, Ledger.read(self._house).names)
-        with files.sink_errors(self._house):
+            write_report(self._out, self._manifest, Ledger.read(self._out).names)
+        with files.sink_errors(self._out):
             self._manifest.write()
 
     def _has_more(self, source_id: str, frames: int) -> bool:
         """Whether an earlier run was interrupted later in this source, so that what it found is worth more."""
-        earlier = committed_result(self._out, source_id) if source_id in self._manifest.sources else None
+        earlier = RunFolder(self._out).result(source_id) if source_id in self._manifest.sources else None
         return earlier is not None and earlier.frames >= frames
 
     def _publish(
@@ -303,21 +301,16 @@ class DiskSink:
             if source_id in self._manifest.sources:
                 # Interrupted earlier. Until here what was found then was still there.
                 files.remove_listed(self._out, self._manifest.source_paths(source_id))
-                remove_templates(self._house, source_id)
-            save_identity(self._house, source_id, identity)
+                remove_identity(self._out, source_id)
+            save_identity(self._out, source_id, identity)
             # Listed first: a crash right after the rename then leaves nothing that --overwrite doesn't know.
             self._manifest.add(source_id, names)
-            files.rename_folder(folder, final)
+            files.rename_folder(self._out, f"{_STAGING}/{source_id}", source_id)
             self._written.add(source_id)
 
     def _closed(self, source_id: str) -> None:
         with self._mutex:
             self._open.pop(source_id, None)
-
-
-def lock_of(out: Path, *, holder: int | None = None) -> files.Lock:
-    """The lock of an output folder, not taken yet; `holder` is the process to name to others."""
-    return files.Lock(Path(out) / ".streamgate" / "lock", holder=holder)
 
 
 class _DiskWriter:
@@ -342,8 +335,8 @@ class _DiskWriter:
             self._tracks = KeyedSorter(folder.parent)
             self._noted = KeyedSorter(folder.parent)
             if candidates:
-                self._names.append("candidates.jsonl.gz")
-                self._candidates = new_gzip(folder / "candidates.jsonl.gz")
+                self._names.append(CANDIDATES)
+                self._candidates = new_gzip(folder / CANDIDATES)
 
     def evaluated(self, candidate: Candidate) -> None:
         """Stream the candidate to candidates.jsonl.gz; the caller's order must not depend on chance."""
@@ -383,11 +376,11 @@ class _DiskWriter:
         with files.sink_errors(self._folder):
             if self._candidates is not None:
                 self._candidates.close()
-            self._write("faces.jsonl", self._faces)
-            self._write("tracks.jsonl", self._tracks)
+            self._write(FACES, self._faces)
+            self._write(TRACKS, self._tracks)
             if self._notes is not None:
                 self._write_notes()
-            self._write("source.json", (dumps(source_record(result), pretty=True) + "\n").encode())
+            self._write(SOURCE, (dumps(source_record(result), pretty=True) + "\n").encode())
         self._sink._publish(self._source.source_id, self._folder, tuple(sorted(self._names)), self._identity)
         self._end()
 
@@ -395,7 +388,7 @@ class _DiskWriter:
         """Remove the staging folder; nothing happens after a commit."""
         if not self._ended:
             self._end()
-            files.remove_tree(self._folder)
+            files.remove_tree(self._folder.parent, self._folder.name)
 
     def _write(self, name: str, data: bytes | KeyedSorter) -> None:
         path = self._folder / name
@@ -406,10 +399,10 @@ class _DiskWriter:
         self._names.append(name)
 
     def _write_notes(self) -> None:
-        with new_gzip(self._folder / NOTES_NAME) as target:
+        with new_gzip(self._folder / NOTES) as target:
             for line in self._noted.in_order():
                 target.write(line)
-        self._names.append(NOTES_NAME)
+        self._names.append(NOTES)
 
     def _end(self) -> None:
         self._ended = True
@@ -429,12 +422,5 @@ def _is_same(mine: Path, other: Path) -> bool:
 
 def _check_name(source_id: str) -> None:
     """A source id becomes a folder name: refuse what could lead elsewhere or hide. Raises SinkError."""
-    unsafe = (
-        not source_id
-        or source_id.startswith(".")
-        or source_id in _RESERVED
-        or len(source_id.encode("utf-8", "surrogatepass")) > 200
-        or any(sign in "/\\" or not sign.isprintable() for sign in source_id)
-    )
-    if unsafe:
+    if not may_be_named(source_id):
         raise SinkError(f"source id {source_id!r} cannot be a folder name in the output; rename the input")

@@ -25,9 +25,10 @@ from streamgate.frames import BestShot
 from streamgate.store import files
 from streamgate.store.images import encode_png
 from streamgate.store.jsonlines import Record, dumps
+from streamgate.store.layout import FACES, STATE_DIR, has_manifest
+from streamgate.store.lock import Lock
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
-_RECORDS = "faces.jsonl"
 
 
 class LiveFolder:
@@ -48,17 +49,17 @@ class LiveFolder:
         self._out = Path(out)
         self._max_age = None if max_days is None else max_days * 86400
         self._max_bytes = max_bytes
-        self._lock = files.Lock(self._out / ".streamgate" / "lock")
+        self._lock = Lock(self._out)
         self._mutex = threading.Lock()
         self._bytes = 0
         self._crops: list[tuple[float, str, int]] = []
         self._left: Counter[Path] = Counter()
 
     def __enter__(self) -> Self:
-        house = self._out / ".streamgate"
         with files.sink_errors(self._out):
-            house.mkdir(parents=True, exist_ok=True)
-        if (house / "manifest.json").exists():
+            self._out.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self._out, STATE_DIR)
+        if has_manifest(self._out):
             raise SinkError(f"{self._out} holds the results of `streamgate run`; choose another folder with --out")
         self._lock.acquire()
         try:
@@ -91,14 +92,16 @@ class LiveFolder:
 
     def write(self, shot: BestShot, record: Record) -> None:
         """Write a crop and then its record (whose `image` is `place(shot)`), both durably. Raises SinkError."""
-        path = self._out / self.place(shot)
-        day = path.parents[2]
+        place = self.place(shot)
+        path = self._out / place
+        folder = place.rpartition("/")[0]
+        day = "/".join(place.split("/")[:2])
         data = encode_png(shot.image)
         line = dumps(record)
         with self._mutex, files.sink_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files.write_bytes(path, data)
-            files.append_line(day / _RECORDS, line)
+            files.make_folder(self._out, folder)
+            files.write_bytes(self._out, place, data)
+            files.append_line(self._out, f"{day}/{FACES}", line)
             self._bytes += len(line.encode()) + 1
             self._add(path, time.time(), len(data))
         self.tidy()
@@ -123,7 +126,7 @@ class LiveFolder:
             if not _DAY.fullmatch(day.name) or day.parent.name.startswith(".") or day.parent.is_symlink():
                 continue
             with suppress(FileNotFoundError):
-                self._bytes += (day / _RECORDS).stat().st_size
+                self._bytes += (day / FACES).stat().st_size
             for path in day.glob("*/track_*/*.png"):
                 found = path.stat()
                 self._add(path, found.st_mtime, found.st_size)
@@ -144,8 +147,8 @@ class LiveFolder:
         if not self._left[day]:
             del self._left[day]
             with suppress(OSError):
-                length = (day / _RECORDS).stat().st_size
-                (day / _RECORDS).unlink()
+                length = (day / FACES).stat().st_size
+                (day / FACES).unlink()
                 self._bytes -= length
         for folder in (path.parent, path.parent.parent, day):
             try:

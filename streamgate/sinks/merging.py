@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from streamgate.errors import SinkError, SourceError, UsageError, display
-from streamgate.people.ledger import GROUPS_NAME
-from streamgate.sharding import MOST, SHARDS, Shard
-from streamgate.sinks.committed import committed_result, is_source_record
-from streamgate.sinks.disk import DiskSink, lock_of
-from streamgate.store import files
-from streamgate.store.identity import load_identity, remove_templates
+from streamgate.errors import ResultsError, UsageError, display
+from streamgate.people.ledger import has_people
+from streamgate.sharding import MOST, Shard
+from streamgate.sinks.disk import DiskSink
+from streamgate.store import files, jsonlines, shapes
+from streamgate.store.folder import RunFolder, result_of
+from streamgate.store.identity import load_identity, remove_identity
 from streamgate.store.jsonlines import SCHEMA, dumps, redacted
-from streamgate.store.manifest import Manifest, differences, run_record
+from streamgate.store.layout import SHARDS, STATE_DIR, has_manifest
+from streamgate.store.lock import Lock
+from streamgate.store.manifest import differences, run_record
 from streamgate.store.run import IdentityInfo, RunInfo, SourceInfo, SourceResult
 
 _PART = "shard.json"
@@ -37,30 +38,25 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A shard's folder."""
+    """A shard."""
 
-    folder: Path
+    folder: RunFolder
     shard: Shard
     run: RunInfo
-    manifest: Manifest
     summary: Mapping[str, Any] | None
     """None: its run has not come to its end."""
 
     @property
-    def house(self) -> Path:
-        return self.folder / ".streamgate"
+    def out(self) -> Path:
+        return self.folder.out
 
     def results(self) -> Iterator[SourceResult]:
-        """How its sources went, the committed ones first. Raises SinkError."""
-        for source_id in self.manifest.present():
-            result = committed_result(self.folder, source_id)
-            if result is None:
-                raise SinkError(f"{self.folder / source_id}/source.json is damaged; run that source again")
-            yield result
+        """How its sources went, the committed ones first. Raises ResultsError."""
+        for source_id in self.folder.source_ids:
+            yield result_of(self.folder.source(source_id))
         for entry in (self.summary or {}).get("sources", ()):
-            if is_source_record({**entry, "timing": {}}) and entry["status"] in _UNCOMMITTED:
-                known = {key: entry[key] for key in SourceResult.__slots__ if key in entry and key != "source"}
-                yield SourceResult(SourceInfo(entry["source"], entry["source_id"]), **known)
+            if entry["status"] in _UNCOMMITTED:
+                yield result_of(entry)
 
 
 def write_part(folder: Path, shard: Shard, run: RunInfo) -> None:
@@ -69,9 +65,8 @@ def write_part(folder: Path, shard: Shard, run: RunInfo) -> None:
         "program": "streamgate", "schema": SCHEMA, "shard": shard.index, "of": shard.count,
         "run": redacted(asdict(run)),
     }  # fmt: skip
-    path = folder / ".streamgate" / _PART
-    with files.sink_errors(path):
-        files.write_text(path, dumps(record, pretty=True) + "\n")
+    with files.sink_errors(folder):
+        files.write_text(folder, f"{STATE_DIR}/{_PART}", dumps(record, pretty=True) + "\n")
 
 
 def merge(out: Path, *, overwrite: bool = False) -> Merged:
@@ -80,15 +75,13 @@ def merge(out: Path, *, overwrite: bool = False) -> Merged:
     Sources that are there already and the same stay untouched, so it can be repeated while shards come in. The
     shards' folders stay, except for templates that were kept for this: they go when all is complete.
 
-    Raises SourceError when there are no shards, UsageError when they do not belong together, SinkError when one is
-    still running or `out` cannot be written.
+    Raises ResultsError when there are no shards or damaged ones, UsageError when they do not belong together, SinkError
+    when one is still running or `out` cannot be written.
     """
     folders = _folders(out)
     with ExitStack() as stack:
         for folder in folders:
-            lock = lock_of(folder)
-            lock.acquire()
-            stack.callback(lock.release)
+            stack.enter_context(Lock(folder))
         parts = [_read(folder) for folder in folders]
         _refuse_strangers(parts)
         run = parts[0].run
@@ -101,26 +94,26 @@ def merge(out: Path, *, overwrite: bool = False) -> Merged:
         report = bool(run.config.get("output", {}).get("report"))
         with DiskSink(out, run, overwrite=overwrite, resume=not overwrite, report=report) as disk:
             for part in parts:
-                for source_id in part.manifest.present():
-                    identity = load_identity(part.house, source_id)
-                    new += disk.adopt(part.folder / source_id, part.manifest.sources[source_id], identity)
+                for source_id in part.folder.source_ids:
+                    identity = load_identity(part.out, source_id)
+                    new += disk.adopt(part.out / source_id, part.folder.manifest.sources[source_id], identity)
             disk.finish(results, {"seconds": sum(_seconds(part) for part in parts)})
         if not unfinished and run.identity.store == "session":
             for part in parts:
-                remove_templates(part.house)
+                remove_identity(part.out)
     committed = [result for result in results if result.status in ("done", "interrupted")]
     return Merged(len(parts), len(committed), new, sum(one.kept for one in committed), tuple(unfinished))
 
 
 def _folders(out: Path) -> list[Path]:
-    """The shards' folders by number. Raises SourceError when there are none."""
+    """The shards' folders by number. Raises ResultsError when there are none."""
     try:
-        names = [path.name for path in (out / SHARDS).iterdir() if (path / ".streamgate" / "manifest.json").is_file()]
+        names = [path.name for path in (out / SHARDS).iterdir() if has_manifest(path) and not path.is_symlink()]
     except OSError:
         names = []
     numbers = sorted(int(name) for name in names if name.isascii() and name.isdigit() and 1 <= int(name) <= MOST)
     if not numbers:
-        raise SourceError(
+        raise ResultsError(
             f"{display(out)}: holds no shards; `streamgate run ... -o {display(out)} --shard I/N` makes them, "
             "and merge takes the same folder"
         )
@@ -128,33 +121,26 @@ def _folders(out: Path) -> list[Path]:
 
 
 def _read(folder: Path) -> _Part:
-    path = folder / ".streamgate" / _PART
     try:
-        stored = json.loads(path.read_bytes())
-        if stored["program"] != "streamgate" or stored["schema"] != SCHEMA:
-            raise ValueError("another program or schema")
-        shard = Shard.parse(f"{int(stored['shard'])}/{int(stored['of'])}")
+        stored = jsonlines.read_object(folder, f"{STATE_DIR}/{_PART}", shapes.PART)
+        if stored["program"] != "streamgate":
+            raise ValueError("another program")
+        shard = Shard.parse(f"{stored['shard']}/{stored['of']}")
         values = dict(stored["run"])
         values |= {key: tuple(values[key]) for key in ("measure_set", "weights")}
         run = RunInfo(**{**values, "identity": IdentityInfo(**values["identity"])})
-        run_record(run)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
-        raise UsageError(
+    except (OSError, ValueError, TypeError, UsageError) as error:
+        raise ResultsError(
             f"{display(folder)}: was not made by --shard with this version of streamgate, or is damaged; "
             "run the shard again with --overwrite"
         ) from error
     if shard.index != int(folder.name):
         raise UsageError(f"{display(folder)}: holds shard {shard.index}; give the folder back its name")
-    return _Part(folder, shard, run, Manifest.read(folder / ".streamgate"), _summary(folder))
-
-
-def _summary(folder: Path) -> Mapping[str, Any] | None:
+    read = RunFolder(folder)
     try:
-        summary = json.loads((folder / "summary.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    whole = isinstance(summary, dict) and isinstance(summary.get("sources"), list)
-    return summary if whole and all(isinstance(entry, dict) for entry in summary["sources"]) else None
+        return _Part(read, shard, run, read.summary)
+    except ResultsError:
+        return _Part(read, shard, run, None)
 
 
 def _refuse_strangers(parts: Sequence[_Part]) -> None:
@@ -163,24 +149,24 @@ def _refuse_strangers(parts: Sequence[_Part]) -> None:
     for part in parts[1:]:
         if part.shard.count != first.shard.count:
             raise UsageError(
-                f"{display(part.folder)} is one of {part.shard.count} shards, {display(first.folder)} one of "
+                f"{display(part.out)} is one of {part.shard.count} shards, {display(first.out)} one of "
                 f"{first.shard.count}: they are no run together; remove the wrong ones, or run them again"
             )
     for part in parts:
         mine = run_record(part.run)
         # What the folder's own manifest says counts too: it may have been made before the note.
-        for told, other in ((first.folder, run_record(first.run)), (part.folder, part.manifest.run)):
+        for told, other in ((first.out, run_record(first.run)), (part.out, part.folder.manifest.run)):
             if found := differences(other, mine):
                 raise UsageError(
-                    f"{display(part.folder)} was made with something else than {display(told)}: "
+                    f"{display(part.out)} was made with something else than {display(told)}: "
                     f"{'; '.join(found[:5])}; run it again with --overwrite"
                 )
 
 
 def _refuse_to_forget(out: Path, parts: Sequence[_Part]) -> None:
     """Starting over would part all persons where what joins them went with an earlier merge."""
-    wanted = parts[0].run.identity.wanted and (out / ".streamgate" / GROUPS_NAME).is_file()
-    known = (load_identity(part.house, one).templates for part in parts for one in part.manifest.present())
+    wanted = parts[0].run.identity.wanted and has_people(out)
+    known = (load_identity(part.out, one).templates for part in parts for one in part.folder.source_ids)
     if wanted and not any(known):
         raise UsageError(
             f"--overwrite: {display(out)} could not find its persons again, for with identity.store=session their "
@@ -216,7 +202,5 @@ def _distinct(results: Sequence[SourceResult]) -> list[SourceResult]:
 
 
 def _seconds(part: _Part) -> float:
-    timing = (part.summary or {}).get("timing")
-    run = timing.get("run") if isinstance(timing, dict) else None
-    seconds = run.get("seconds") if isinstance(run, dict) else None
-    return float(seconds) if isinstance(seconds, int | float) else 0.0
+    timing = (part.summary or {}).get("timing") or {}
+    return (timing.get("run") or {}).get("seconds") or 0.0

@@ -102,7 +102,7 @@ class RedisSink:
         self._resumed = resumed
         self._probe = probe
         self._recover = recover
-        self._delivered = Delivered(None if results is None else results / ".streamgate", self._stream.location)
+        self._delivered = Delivered(results, self._stream.location)
         self._say = say
         self._book = _Book()
         self._mutex = threading.Lock()

@@ -37,6 +37,7 @@ from streamgate.sinks.segments import (
     segments_in,
 )
 from streamgate.store import files
+from streamgate.store.lock import Lock
 
 _ACKED = struct.Struct(">QI")
 _SEGMENT_BYTES = 16 << 20
@@ -87,7 +88,7 @@ class Spool:
         """Segments that are not to be removed when they are done with."""
         self._limit = limit_bytes
         self._segment_bytes = segment_bytes or max(1, min(_SEGMENT_BYTES, limit_bytes // 8))
-        self._lock = files.Lock(folder / "lock")
+        self._lock = Lock(folder, "lock")
         self._changed = threading.Condition()
         self._places: deque[Place] = deque()
         self._wanted: Counter[int] = Counter()

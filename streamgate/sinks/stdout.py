@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from streamgate.errors import SinkError
 from streamgate.store import files
+from streamgate.store.layout import FACES
 
 
 def print_records(out: Path, source_id: str, stream: BinaryIO | None = None) -> None:
@@ -21,9 +22,8 @@ def print_records(out: Path, source_id: str, stream: BinaryIO | None = None) -> 
         if sys.stdout is None:
             raise SinkError("standard output is closed; --json prints there")
         stream = sys.stdout.buffer
-    path = out / source_id / "faces.jsonl"
-    with files.sink_errors(path):
-        records = open(path, "rb")  # noqa: SIM115 - closed below; its errors are others than the stream's
+    with files.sink_errors(out / source_id):
+        records = files.open_below(out, f"{source_id}/{FACES}")  # closed below; its errors are others than the stream's
     with records:
         try:
             shutil.copyfileobj(records, stream)

@@ -16,6 +16,7 @@ from streamgate.sources.container import open_video
 from streamgate.sources.file import VideoFile
 from streamgate.sources.images import Images, pictures_name, pictures_source_id
 from streamgate.sources.naming import file_source_id, slug
+from streamgate.store.layout import is_ours
 
 VIDEO_SUFFIXES = frozenset(
     {
@@ -31,9 +32,6 @@ IMAGE_SUFFIXES = frozenset(
         ".tiff", ".webp",
     }
 )  # fmt: skip
-
-EXPORT_RECEIPT = ".streamgate-export.json"
-"""By this file in it a folder is known to be an export of `streamgate export`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,8 +274,7 @@ def _files_below(folder: Path, output: str | None, warnings: list[str]) -> Itera
             folders.clear()  # a link back up
             continue
         visited.add((status.st_dev, status.st_ino))
-        ours = (Path(base, ".streamgate", "manifest.json"), Path(base, EXPORT_RECEIPT))
-        if os.path.realpath(base) == output or any(path.is_file() for path in ours):
+        if os.path.realpath(base) == output or is_ours(Path(base)):
             folders.clear()
             continue
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -1,18 +1,18 @@
-"""Files that are whole or not there: atomic writes, the lock of an output folder, errors in plain words."""
+"""Files that are whole or not there, and inside of their folder: atomic writes, removal, errors in plain words."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
-import time
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
 from streamgate.errors import SinkError
+from streamgate.store.layout import parts_of
 
 _REMEDIES = {
     errno.ENOSPC: "no space left on the disk; free some or choose another folder",
@@ -26,12 +26,11 @@ _REMEDIES = {
     errno.EISDIR: "is a folder where a file is needed; move it or choose another folder",
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
     errno.ELOOP: "goes round in symbolic links; choose another folder",
+    errno.EINVAL: "is no plain file; remove it or choose another folder",
     errno.EMFILE: "too many open files; raise the limit (ulimit -n) or lower --jobs",
     errno.ENFILE: "too many open files in the whole system; close some programs",
     errno.EIO: "the disk reports an input/output error; check it or choose another folder",
 }
-
-_ENDING_S = 10.0
 
 
 @contextmanager
@@ -49,56 +48,73 @@ def sink_error(error: OSError, path: Path) -> SinkError:
     if isinstance(error.filename, (str, bytes)):
         own = Path(os.fsdecode(error.filename))
         named = own if own.is_relative_to(path) or path.is_relative_to(own) else path
+    if named.is_symlink():
+        return SinkError(f"cannot write {named}: is a symbolic link, which is not followed; remove it")
     reason = _REMEDIES.get(error.errno or 0) or f"{error.strerror or error}; choose another folder"
     return SinkError(f"cannot write {named}: {reason}")
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `path` atomically and durably. Raises OSError; then the old file, if any, is still whole."""
-    with atomic_writer(path) as file:
+def write_bytes(root: Path, name: str, data: bytes) -> None:
+    """Write the file atomically and durably. Raises OSError; then the old file, if any, is still whole."""
+    with atomic_writer(root, name) as file:
         file.write(data)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(root: Path, name: str, text: str) -> None:
     """`write_bytes` of UTF-8."""
-    write_bytes(path, text.encode())
+    write_bytes(root, name, text.encode())
 
 
 @contextmanager
-def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes `path`'s place when the block ends well, and vanishes when it does not.
+def atomic_writer(root: Path, name: str) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `name` when the block ends well, and vanishes when it does not.
 
-    It lies in the same folder, since a rename is atomic only inside one file system. One writer a path at a
-    time. Raises OSError.
+    It is in the same folder, since a rename is atomic only inside one file system. One writer per file at a time.
+    Raises OSError.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        # "x" never follows a symbolic link that someone else put there, and keeps the umask's permissions.
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    path, parts = _parts(root, name)
+    temporary = f".{path.name}.tmp"
+    with _folder(root, parts[:-1]) as folder:
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
+            # O_EXCL never follows a symbolic link that someone else put there.
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
+            with os.fdopen(descriptor, "w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(descriptor)
+            os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException as error:
+            with suppress(OSError):
+                os.unlink(temporary, dir_fd=folder)
+            if isinstance(error, OSError) and not error.filename:
+                error.filename = str(path)
+            raise
+        _sync(folder)
 
 
-def append_line(path: Path, text: str) -> None:
-    """Append a line durably. A line torn by an earlier crash is closed off first. Raises OSError."""
-    with open(path, "a+b") as file:
+def append_line(root: Path, name: str, text: str) -> None:
+    """Append a line durably. A line torn by an earlier crash is closed off first. Raises OSError.
+
+    A file that has another name too (a copy made of hard links) is replaced: the copy stays as it is.
+    """
+    line = text.encode() + b"\n"
+    with open_own(root, name, os.O_RDWR | os.O_CREAT | os.O_APPEND) as file:
         end = file.seek(0, os.SEEK_END)
         if end:
             file.seek(end - 1)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
-        file.write(text.encode() + b"\n")
+            line = line if file.read(1) == b"\n" else b"\n" + line
+        if os.fstat(file.fileno()).st_nlink > 1:
+            file.seek(0)
+            with atomic_writer(root, name) as whole:
+                shutil.copyfileobj(file, whole)
+                whole.write(line)
+            return
+        file.write(line)
         file.flush()
         os.fsync(file.fileno())
-    sync_folder(path.parent)
+    sync_folder((root / name).parent)
 
 
 def sync_tree(folder: Path) -> None:
@@ -112,157 +128,156 @@ def sync_tree(folder: Path) -> None:
     sync_folder(folder)
 
 
-def rename_folder(folder: Path, final: Path) -> None:
-    """Give `folder` its final name in one durable step. Raises OSError.
+def rename_folder(root: Path, name: str, final: str) -> None:
+    """Give the folder `name` the name `final`, both below `root`, in one durable step. Raises OSError.
 
     Fails when something other than an empty folder already has that name.
     """
-    os.rename(folder, final)
-    sync_folder(final.parent)
-    sync_folder(folder.parent)
+    (path, parts), (target, others) = _parts(root, name), _parts(root, final)
+    with _folder(root, parts[:-1]) as here, _folder(root, others[:-1]) as there:
+        try:
+            os.rename(path.name, target.name, src_dir_fd=here, dst_dir_fd=there)
+        except OSError as error:
+            raise _named(error, target) from None
+        _sync(there)
+        _sync(here)
 
 
 def sync_folder(folder: Path) -> None:
     """Make names in `folder` durable; file systems that cannot are left alone."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    with _folder(folder, ()) as descriptor:
+        _sync(descriptor)
+
+
+def _sync(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
+
+
+def open_below(root: Path, name: str) -> IO[bytes]:
+    """The plain file `name` (relative to `root`, with `/`) for reading.
+
+    No link is followed below `root`, and a pipe in its place does not hang. Raises OSError, also for what is no plain
+    file and for a name that leads out of `root`.
+    """
+    path, parts = _parts(root, name)
+    with _folder(root, parts[:-1]) as folder:
+        try:
+            descriptor = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        except OSError as error:
+            raise _named(error, path) from None
+    file = os.fdopen(descriptor, "rb")
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "is no plain file", str(path))
+    return file
+
+
+def open_own(root: Path, name: str, flags: int) -> IO[bytes]:
+    """The plain file `name` below `root` for reading and writing; no link is followed. Raises OSError."""
+    path, parts = _parts(root, name)
+    with _folder(root, parts[:-1]) as folder:
+        try:
+            descriptor = os.open(
+                path.name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666, dir_fd=folder
+            )
+        except OSError as error:
+            raise _named(error, path) from None
+    file = os.fdopen(descriptor, "a+b" if flags & os.O_APPEND else "r+b")
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "is no plain file", str(path))
+    return file
+
+
+def make_folder(root: Path, name: str) -> Path:
+    """Make the folder `name` below `root` where it is missing. Raises OSError, also where a link has its name."""
+    path, parts = _parts(root, name)
+    with _folder(root, parts, make=True):
+        return path
+
+
+def link_or_copy(root: Path, name: str, target: Path) -> None:
+    """Give `root`/`name` (with `/`) the new name `target` too: a hard link, or a copy where there are none.
+
+    Raises OSError, also for a name that leads out of `root` and for anything that is no plain file.
+    """
+    with open_below(root, name) as file:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(root / name, target, follow_symlinks=False)
+        except OSError:
+            with open(target, "xb") as copy:
+                shutil.copyfileobj(file, copy)
+
+
+def remove_listed(root: Path, names: Iterable[str]) -> None:
+    """Remove files (relative to `root`, with `/`) and the folders that this empties. Raises OSError.
+
+    What is missing is skipped; so is every name that leads out of `root`, by `..` or by a symbolic link, since the list
+    comes from a file that others can edit.
+    """
+    folders: set[tuple[str, ...]] = set()
+    for name in names:
+        with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            _, parts = _parts(root, name)
+            with _folder(root, parts[:-1]) as folder:
+                os.unlink(parts[-1], dir_fd=folder)
+            folders.update(parts[:depth] for depth in range(1, len(parts)))
+    for parts in sorted(folders, key=len, reverse=True):
+        # One that is not empty holds somebody else's file and stays.
+        with suppress(OSError), _folder(root, parts[:-1]) as folder:
+            os.rmdir(parts[-1], dir_fd=folder)
+
+
+def remove_tree(root: Path, name: str) -> None:
+    """Remove what is called `name` below `root`, a folder with all it holds; whatever refuses stays. Never raises.
+
+    Nothing outside of `root` is touched: a link is removed, not what it leads to.
+    """
+    with suppress(OSError):
+        _, parts = _parts(root, name)
+        with _folder(root, parts[:-1]) as folder:
+            if stat.S_ISDIR(os.lstat(parts[-1], dir_fd=folder).st_mode):
+                shutil.rmtree(parts[-1], ignore_errors=True, dir_fd=folder)
+            else:
+                os.unlink(parts[-1], dir_fd=folder)
+
+
+def _parts(root: Path, name: str) -> tuple[Path, tuple[str, ...]]:
+    try:
+        parts = parts_of(name)
+    except ValueError as error:
+        raise FileNotFoundError(errno.ENOENT, str(error), str(root)) from None
+    return root.joinpath(*parts), parts
+
+
+@contextmanager
+def _folder(root: Path, parts: Sequence[str], *, make: bool = False) -> Iterator[int]:
+    """The descriptor of a folder below `root`; no link is followed on the way. Raises OSError."""
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for depth, part in enumerate(parts, 1):
+            try:
+                if make:
+                    with suppress(FileExistsError):
+                        os.mkdir(part, dir_fd=descriptor)
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                further = os.open(part, flags, dir_fd=descriptor)
+            except OSError as error:
+                raise _named(error, root.joinpath(*parts[:depth])) from None
+            os.close(descriptor)
+            descriptor = further
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
-def link_or_copy(folder: Path, name: str, target: Path) -> None:
-    """Give `folder`/`name` (with `/`) the same name below `target`: a hard link, or a copy where there are none.
-
-    Raises OSError, also for a name that leads out of `folder` and for anything that is no plain file.
-    """
-    parts = PurePosixPath(name).parts
-    path = folder.joinpath(*parts)
-    inside = bool(parts) and ".." not in parts and not PurePosixPath(name).is_absolute()
-    if not inside or any(one.is_symlink() for one in (path, *path.parents[: len(parts)])) or not path.is_file():
-        raise OSError(errno.ENOENT, "is missing or no plain file; run its source again", str(path))
-    made = target.joinpath(*parts)
-    made.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(path, made)
-    except OSError:
-        shutil.copyfile(path, made)
-
-
-def remove_listed(root: Path, files: Iterable[str]) -> None:
-    """Remove `files` (relative to `root`, with `/`) and the folders that this empties. Raises OSError.
-
-    What is missing is passed over; so is every name that leads out of `root`, by `..` or by a symbolic link,
-    for the list comes from a file that others can edit.
-    """
-    folders: set[Path] = set()
-    for name in files:
-        parts = PurePosixPath(name).parts
-        if not parts or ".." in parts or PurePosixPath(name).is_absolute():
-            continue
-        parents = [root.joinpath(*parts[:depth]) for depth in range(1, len(parts))]
-        if any(parent.is_symlink() or not parent.is_dir() for parent in parents):
-            continue
-        path = root.joinpath(*parts)
-        if path.is_symlink() or not path.is_dir():
-            path.unlink(missing_ok=True)
-        folders.update(parents)
-    for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
-        with suppress(OSError):  # not empty: somebody else's file is in there and stays
-            folder.rmdir()
-
-
-def remove_tree(folder: Path) -> None:
-    """Remove a folder of ours with all it holds; whatever refuses stays. Never raises."""
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-class Lock:
-    """One run an output folder at a time, by `flock` on a file that stays.
-
-    The system releases it when every process that holds it has ended in whatever way; a process may share it with
-    the one it was forked from, or with another by its descriptor.
-
-    Args:
-        path: the file, OUT/.streamgate/lock.
-        holder: the process to name to others, this one by default.
-    """
-
-    def __init__(self, path: Path, *, holder: int | None = None) -> None:
-        self._path = path
-        self._holder = os.getpid() if holder is None else holder
-        self._file: IO[bytes] | None = None
-
-    @classmethod
-    def held(cls, path: Path, descriptor: int) -> Lock:
-        """The lock that another process took and gave this one by its `descriptor`."""
-        lock = cls(path)
-        lock._file = os.fdopen(descriptor, "a+b")
-        return lock
-
-    def acquire(self) -> None:
-        """Take the lock; does nothing when it is held already. Raises SinkError when another run holds it.
-
-        A run that has been killed may leave a process that is ending, for as long as the disk makes it wait: that
-        one is waited for, ten seconds at most.
-        """
-        if self._file is not None:
-            return
-        patience = time.monotonic() + _ENDING_S
-        while (other := self._try()) is not None:
-            if time.monotonic() > patience or not (other.isdigit() and _has_ended(int(other))):
-                process = f" (process {other})" if other.isdigit() else ""
-                raise SinkError(
-                    f"{self._path.parent.parent} is in use by another run{process}; wait for it to end or choose "
-                    "another folder with -o"
-                )
-            time.sleep(0.05)
-
-    def _try(self) -> str | None:
-        """Take the lock, or tell who holds it."""
-        with sink_errors(self._path):
-            file = open(self._path, "a+b")  # noqa: SIM115 - it stays open as long as the lock is held
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                file.truncate(0)
-                file.write(b"%d\n" % self._holder)
-                file.flush()
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read(32).decode("ascii", "replace").strip()
-                file.close()
-                return holder
-            except BaseException:
-                file.close()
-                raise
-            self._file = file
-            return None
-
-    def fileno(self) -> int:
-        """The descriptor of the held lock, to share it. Raises ValueError when it is not held."""
-        if self._file is None:
-            raise ValueError("the lock is not held")
-        return self._file.fileno()
-
-    def release(self) -> None:
-        """Let the next run in; does nothing when the lock is not held."""
-        if self._file is not None:
-            # The file stays: removing it would let a third run lock a new one beside a waiting second.
-            self._file.close()
-            self._file = None
-
-
-def _has_ended(process: int) -> bool:
-    """Whether there is no such process, or only its entry that nobody has asked for yet."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    with suppress(OSError, IndexError):
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    return False
+def _named(error: OSError, path: Path) -> OSError:
+    """The error with its whole path; one that a link caused says so."""
+    if path.is_symlink():
+        return NotADirectoryError(errno.ENOTDIR, "is a symbolic link, which is not followed", str(path))
+    return OSError(error.errno, error.strerror, str(path))

@@ -1,4 +1,4 @@
-"""Where templates lie while a run goes: OUT/.streamgate/identity, a file a source, never in a source's own folder.
+"""Embeddings in OUT/.streamgate/identity: one file per source, never in a source's own folder.
 
 Whoever passes results on passes on the folders of the sources; embeddings are biometric and stay behind.
 """
@@ -6,18 +6,19 @@ Whoever passes results on passes on the folders of the sources; embeddings are b
 from __future__ import annotations
 
 import io
-from contextlib import suppress
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-from streamgate.errors import SinkError
+from streamgate.errors import ResultsError, display
 from streamgate.frames import Array, Template
 from streamgate.store import files
+from streamgate.store.layout import STATE_DIR
 
-FOLDER = "identity"
-
+_FOLDER = f"{STATE_DIR}/identity"
 
 FaceKey = tuple[int, int]
 """Track id and rank of a kept face; rank 0 is the track as a whole."""
@@ -37,10 +38,10 @@ class SourceIdentity:
     faces: dict[FaceKey, Array] = field(default_factory=dict)
 
 
-def save_identity(house: Path, source_id: str, found: SourceIdentity) -> None:
-    """Write a source's file, atomically; nothing when there is nothing to say. Raises OSError.
+def save_identity(out: Path, source_id: str, found: SourceIdentity) -> None:
+    """Write a source's file, atomically; nothing when there is nothing to say. Raises OSError, ResultsError.
 
-    `house` is OUT/.streamgate. The bytes depend on the values alone.
+    The bytes depend on the values alone.
     """
     keys = sorted([*((track_id, 0) for track_id in found.templates), *found.faces])
     if not keys:
@@ -55,26 +56,24 @@ def save_identity(house: Path, source_id: str, found: SourceIdentity) -> None:
             row["agreement"], row["inter_eye"] = one.agreement, one.inter_eye
     buffer = io.BytesIO()
     np.save(buffer, rows, allow_pickle=False)
-    folder = house / FOLDER
-    folder.mkdir(exist_ok=True)
-    files.write_bytes(folder / f"{source_id}.npy", buffer.getvalue())
+    files.make_folder(out, _FOLDER)
+    files.write_bytes(out, f"{_FOLDER}/{source_id}.npy", buffer.getvalue())
 
 
-def load_identity(house: Path, source_id: str) -> SourceIdentity:
-    """A source's file; empty when there is none (any more). Raises SinkError for a damaged one."""
-    path = house / FOLDER / f"{source_id}.npy"
+def load_identity(out: Path, source_id: str) -> SourceIdentity:
+    """A source's file; empty when there is none (any more). Raises ResultsError for a damaged one."""
+    name = f"{_FOLDER}/{source_id}.npy"
+    path = display(out / name)
     try:
-        with files.sink_errors(path), open(path, "rb") as file:
-            rows = np.load(file, allow_pickle=False)
-        if rows.ndim != 1 or rows.dtype != _layout(rows.dtype["vector"].shape[0]):
-            raise ValueError("not a table of templates")
-    except SinkError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return SourceIdentity()
-        raise
-    except (ValueError, KeyError, IndexError, TypeError, EOFError) as error:
-        raise SinkError(
-            f"{path} is damaged; remove it (its tracks then join no other person) or run its source again"
+        with files.open_below(out, name) as file:
+            rows = _read_rows(file)
+    except FileNotFoundError:
+        return SourceIdentity()
+    except OSError as error:
+        raise ResultsError(f"{path} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ResultsError(
+            f"{path} is damaged; remove it (its tracks then join no other person), or run its source again"
         ) from error
     found = SourceIdentity()
     for row in rows:
@@ -87,13 +86,26 @@ def load_identity(house: Path, source_id: str) -> SourceIdentity:
     return found
 
 
-def remove_templates(house: Path, source_id: str | None = None) -> None:
-    """Remove every template of this output folder, or those of one source. Never raises."""
-    if source_id is None:
-        files.remove_tree(house / FOLDER)
-    else:
-        with suppress(OSError):
-            (house / FOLDER / f"{source_id}.npy").unlink(missing_ok=True)
+def remove_identity(out: Path, source_id: str | None = None) -> None:
+    """Remove every embedding of this output folder, or those of one source. Never raises."""
+    files.remove_tree(out, _FOLDER if source_id is None else f"{_FOLDER}/{source_id}.npy")
+
+
+def _read_rows(file: IO[bytes]) -> Array:
+    """The rows of a file of ours. Raises ValueError for any other: what a header claims is not believed."""
+    try:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("another version")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        mine = len(shape) == 1 and dtype == _layout(dtype["vector"].shape[0])
+        if not mine or os.fstat(file.fileno()).st_size - file.tell() != shape[0] * dtype.itemsize:
+            raise ValueError("not a table of ours")
+    except (KeyError, IndexError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError("not a table of ours") from error
+    rows = np.frombuffer(file.read(), dtype)
+    if not all(np.isfinite(rows[name]).all() for name in ("weight", "agreement", "inter_eye", "vector")):
+        raise ValueError("not finite")
+    return rows
 
 
 def _layout(size: int) -> np.dtype:

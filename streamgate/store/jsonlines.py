@@ -1,21 +1,39 @@
-"""JSON as it stands in the files of an output folder."""
+"""JSON in the files of an output folder: how it is written, and the one place where it is read.
+
+Files may come from anybody. What `parse` gives back is an object without surprises: no NaN or infinity, no number
+beyond 64 bits, no half of a surrogate pair, no nesting that breaks whoever walks through it; and reading holds no more
+of a file than one line of bounded length.
+"""
 
 from __future__ import annotations
 
 import gzip
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from streamgate.errors import scrub
+from streamgate.errors import ResultsError, display, scrub
+from streamgate.store import files
+from streamgate.store.shapes import Shape, misfit
 
 SCHEMA = 1
 """Version of every shape in an output folder; a reader refuses a number that it does not know."""
 
 Record = dict[str, Any]
 
+LONGEST_LINE = 1 << 20
+"""Bytes of a line that holds one face or one track."""
+LONGEST_LIST = 64 << 20
+"""... and of one that lists all that belongs to a source, a track or a person."""
+_LARGEST = 512 << 20
+"""Bytes of a file that is one object: the manifest of a million faces has 60 million."""
+_DEEPEST = 200
+"""Levels that may be nested: who walks through an object calls itself for each."""
+
+_DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -60,3 +78,120 @@ def new_gzip(path: Path) -> gzip.GzipFile:
     zipped = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0)
     zipped.myfileobj = file  # type: ignore[assignment]  # closed together
     return zipped
+
+
+def parse(data: bytes) -> Record:
+    """The object that `data` is. Raises ValueError for anything else, saying what it is not."""
+    return _checked(_decoded(data), data)
+
+
+def read_object(out: Path, name: str, shape: Shape) -> Record:
+    """The object that a whole file below `out` is, of this version and as `shape` says.
+
+    Raises OSError, ResultsError for another version, and ValueError saying what it is not.
+    """
+    with files.open_below(out, name) as file:
+        data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise ValueError("is larger than any of ours")
+    record = parse(data)
+    if type(record.get("schema")) is not int:
+        raise ValueError("it has no schema")
+    if record["schema"] != SCHEMA:
+        raise ResultsError(f"{display(out / name)} {other_version(record)}; use the version that wrote it")
+    if found := misfit(record, shape):
+        raise ValueError(found)
+    return record
+
+
+def read_log(out: Path, name: str) -> list[Record]:
+    """The objects of a file below `out` to which lines are appended; none where there is no file. Raises OSError.
+
+    A line that is no JSON was torn by a crash while it was written, and is left out.
+    """
+    try:
+        with files.open_below(out, name) as file:
+            return [record for _, record in read_lines(file, LONGEST_LIST) if record is not None]
+    except FileNotFoundError:
+        return []
+
+
+def other_version(record: Record) -> str:
+    """How a record of another schema is called."""
+    return f"was written by another version (schema {str(record.get('schema'))[:20]}, this one knows {SCHEMA})"
+
+
+def read_lines(file: IO[bytes] | gzip.GzipFile, longest: int = LONGEST_LINE) -> Iterator[tuple[int, Record | None]]:
+    """The lines of a file: where each begins, and its object. Raises OSError.
+
+    That is None where a line is no JSON or longer than `longest`, of which no more is held, and empty where it is JSON
+    and no object of ours.
+    """
+    place = 0
+    while line := file.readline(longest + 1):
+        began, rest = place, line
+        while len(rest) > longest and not rest.endswith(b"\n"):
+            place += len(rest)
+            rest = file.readline(longest + 1)
+        place += len(rest)
+        yield began, _record(line) if len(line) <= longest else None
+
+
+def _record(line: bytes) -> Record | None:
+    try:
+        value = _decoded(line)
+    except ValueError:
+        return None
+    try:
+        return _checked(value, line)
+    except ValueError:
+        return {}
+
+
+def _decoded(data: bytes) -> Any:
+    # A number of 19 digits or with such an exponent is rare; looking at every number would cost more than parsing.
+    digits = data.translate(_DIGITS, b"+")
+    unusual = b"e000" in digits or b"0" * 19 in digits
+    hooks: dict[str, Any] = {"parse_float": _finite, "parse_int": _small} if unusual else {}
+    try:
+        return json.loads(data.decode(), parse_constant=_refuse, **hooks)
+    except (ValueError, RecursionError):
+        raise ValueError("is no JSON") from None
+
+
+def _checked(value: Any, data: bytes) -> Record:
+    if not isinstance(value, dict):
+        raise ValueError("is no JSON object")
+    if data.count(b"[") + data.count(b"{") > _DEEPEST and _depth(value) > _DEEPEST:
+        raise ValueError("is nested too deeply")
+    if b"\\u" in data and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+        raise ValueError("has text that is no Unicode")
+    return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("not finite")
+    return number
+
+
+def _small(text: str) -> int:
+    number = int(text)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError("beyond 64 bits")
+    return number
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _depth(value: Any) -> int:
+    """How deeply lists and objects are nested, as far as that matters."""
+    depth, level = 0, [value]
+    while level and depth <= _DEEPEST:
+        depth += 1
+        inner = [list(one.values()) if isinstance(one, dict) else one for one in level]
+        level = [one for items in inner for one in items if isinstance(one, (dict, list))]
+    return depth

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from streamgate.errors import SinkError
-from streamgate.store import files
+from streamgate.errors import ResultsError, display
+from streamgate.store import files, jsonlines
 from streamgate.store.jsonlines import SCHEMA, dumps, redacted
+from streamgate.store.layout import SOURCE, STATE_DIR, is_source_id
 from streamgate.store.run import RunInfo
-
-DERIVED = ("faces.jsonl", "persons.jsonl", "summary.json")
-"""Files directly in OUT that follow from the committed sources."""
+from streamgate.store.shapes import COMMIT, MANIFEST, misfit
 
 _PROGRAM = "streamgate"
+_NAME, _COMMITS = f"{STATE_DIR}/manifest.json", f"{STATE_DIR}/commits.jsonl"
 
 
 @dataclass(slots=True)
@@ -32,57 +31,44 @@ class Manifest:
     """The manifest of one output folder.
 
     Attributes:
-        house: OUT/.streamgate, where the two files lie.
+        out: the folder.
         run: what decides about results, with its `digest`; a later `--resume` compares it.
         owned: files of ours that belong to no single source, relative to OUT.
         sources: source id -> its files, relative to OUT/<source id>. A source is listed just before it gets
             its final name, so after a crash one may be listed that is not there.
     """
 
-    house: Path
+    out: Path
     run: dict[str, Any] = field(default_factory=dict)
     owned: tuple[str, ...] = ()
     sources: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, house: Path) -> Manifest:
-        """What is there; empty when there is no manifest.
-
-        Raises SinkError for one that this version does not understand.
-        """
-        manifest = cls(house)
-        path = house / "manifest.json"
+    def read(cls, out: Path) -> Manifest:
+        """What is there; empty when there is no manifest. Raises ResultsError for one that cannot be understood."""
+        manifest = cls(out)
+        path = display(out / _NAME)
         try:
-            with files.sink_errors(path):
-                stored = json.loads(path.read_bytes())
-            if stored["program"] == _PROGRAM and type(stored["schema"]) is int and stored["schema"] != SCHEMA:
-                raise SinkError(
-                    f"{house.parent} holds results in schema {stored['schema']}, this version of streamgate writes "
-                    f"{SCHEMA}; use the version that wrote it, or another folder"
-                )
-            if stored["program"] != _PROGRAM or stored["schema"] != SCHEMA:
-                raise ValueError("another program")
-            manifest.run = dict(stored["run"])
-            manifest.owned = tuple(map(str, stored["files"]))
-            manifest.sources = {str(key): tuple(map(str, names)) for key, names in stored["sources"].items()}
-        except SinkError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                return manifest
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise SinkError(
-                f"{path} was not written by this version of streamgate or is damaged; "
-                "choose another folder with -o"
-            ) from error
-        manifest.sources.update(_read_commits(house / "commits.jsonl"))
+            stored = jsonlines.read_object(out, _NAME, MANIFEST)
+            if stored["program"] != _PROGRAM:
+                raise ValueError("it is of another program")
+            commits = jsonlines.read_log(out, _COMMITS)
+        except FileNotFoundError:
+            return manifest
+        except OSError as error:
+            raise ResultsError(f"{path} cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise ResultsError(f"{path} is damaged ({error}); choose another folder") from error
+        manifest.run = stored["run"]
+        manifest.owned = tuple(stored["files"])
+        manifest.sources = {key: tuple(names) for key, names in stored["sources"].items()}
+        manifest.sources |= {one["source_id"]: tuple(one["files"]) for one in commits if not misfit(one, COMMIT)}
         return manifest
 
     def present(self) -> list[str]:
         """Ids of listed sources that did get their final name, sorted."""
-        out = self.house.parent
         # The list may have been edited: a name that leads out of the folder is none of ours.
-        own = (key for key in self.sources if not key.startswith(".") and "/" not in key and "\0" not in key)
-        return sorted(key for key in own if os.path.isfile(out / key / "source.json"))
+        return sorted(key for key in self.sources if is_source_id(key) and (self.out / key / SOURCE).is_file())
 
     def paths(self) -> list[str]:
         """Every listed file relative to OUT, with `/`, in the order in which to remove them.
@@ -96,12 +82,12 @@ class Manifest:
         found = []
         for key in source_ids or self.sources:
             names = self.sources[key]
-            found += [f"{key}/{name}" for name in sorted(names, key=lambda name: name != "source.json")]
+            found += [f"{key}/{name}" for name in sorted(names, key=lambda name: name != SOURCE)]
         return found
 
     def add(self, source_id: str, names: tuple[str, ...]) -> None:
         """List a source that is about to get its final name. Raises OSError."""
-        files.append_line(self.house / "commits.jsonl", dumps({"source_id": source_id, "files": list(names)}))
+        files.append_line(self.out, _COMMITS, dumps({"source_id": source_id, "files": list(names)}))
         self.sources[source_id] = names
 
     def write(self) -> None:
@@ -113,8 +99,8 @@ class Manifest:
             "files": sorted(self.owned),
             "sources": {key: sorted(self.sources[key]) for key in sorted(self.sources)},
         }
-        files.write_text(self.house / "manifest.json", dumps(whole, pretty=True) + "\n")
-        (self.house / "commits.jsonl").unlink(missing_ok=True)
+        files.write_text(self.out, _NAME, dumps(whole, pretty=True) + "\n")
+        files.remove_listed(self.out, [_COMMITS])
 
 
 def run_record(run: RunInfo) -> dict[str, Any]:
@@ -178,19 +164,3 @@ def _short(value: Any) -> str:
 def _digest(record: Mapping[str, Any]) -> str:
     text = json.dumps(record, sort_keys=True, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _read_commits(path: Path) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
-    with files.sink_errors(path):
-        try:
-            lines = path.read_bytes().splitlines()
-        except FileNotFoundError:
-            return found
-    for line in lines:
-        try:
-            entry = json.loads(line)
-            found[str(entry["source_id"])] = tuple(map(str, entry["files"]))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue  # torn by a crash, before its source had its final name
-    return found

@@ -15,9 +15,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from streamgate.errors import redact_url, scrub
+import numpy as np
+
+from streamgate.errors import redact_url
 from streamgate.frames import (
     BestShot,
     Candidate,
@@ -33,11 +35,9 @@ from streamgate.frames import (
     TrackInfo,
 )
 from streamgate.measures import built_in_measures, known_measures
-from streamgate.store.jsonlines import SCHEMA, Record, dumps, redacted
-from streamgate.store.run import TOTALS
-
-if TYPE_CHECKING:
-    from streamgate.store.run import RunInfo, SourceResult
+from streamgate.store.jsonlines import SCHEMA, Record, dumps
+from streamgate.store.layout import picture_name
+from streamgate.store.run import counts
 
 
 def face_record(shot: BestShot, image: str | None) -> Record:
@@ -93,14 +93,9 @@ def face_record(shot: BestShot, image: str | None) -> Record:
 
 
 def image_path(shot: BestShot, crop: str = "ffhq") -> str:
-    """Where the disk sink puts a shot's picture, relative to OUT.
-
-    `<source_id>/track_0001/1.png` for the FFHQ crop, `.../1.arcface.png` for the crop of that name.
-    """
-    stem = f"{shot.source_id}/track_{shot.track.track_id:04d}/{shot.rank}"
-    if crop == "ffhq":
-        return f"{stem}.{shot.encoding.suffix}"
-    return f"{stem}.{crop}.{shot.crops[crop].encoding.suffix}"
+    """Where the disk sink puts a shot's picture, relative to OUT: `<source_id>/track_0001/1.png`."""
+    suffix = (shot.encoding if crop == "ffhq" else shot.crops[crop].encoding).suffix
+    return f"{shot.source_id}/{picture_name(shot.track.track_id, shot.rank, suffix, crop)}"
 
 
 def _crops(shot: BestShot, image: str) -> Record:
@@ -148,6 +143,41 @@ def candidate_record(candidate: Candidate, source_id: str) -> Record:
     }
 
 
+def candidate_of(record: Mapping[str, Any]) -> Candidate:
+    """The candidate that a line of candidates.jsonl.gz tells, whose shape is right; figures are rounded.
+
+    Raises ValueError for a time or a measure that this version does not know.
+    """
+    pose, captured = record.get("pose"), record.get("captured_at")
+    told = record["evidence"]
+    values = {name: float(value) for name, value in told.items() if name != "failed" and value is not None}
+    if unknown := record["measures"].keys() - {spec.name for spec in known_measures()}:
+        raise ValueError(f"unknown measures: {', '.join(sorted(unknown))}")
+    return Candidate(
+        track_id=record["track_id"],
+        pts_seconds=float(record["pts_seconds"]),
+        face=Face(
+            np.array(record["box"], np.float32),
+            np.array(record["landmarks"], np.float32),
+            float(record["detection_score"]),
+        ),
+        frame_index=record.get("frame_index"),
+        pts_estimated=record["pts_estimated"],
+        captured_at=None if captured is None else datetime.fromisoformat(captured),
+        name=record.get("name"),
+        interpolated=record["interpolated"],
+        refined=record["refined"],
+        evidence=Evidence(
+            values=values,
+            pose=None if pose is None else Pose(float(pose["yaw"]), float(pose["pitch"]), float(pose["roll"])),
+            failed=set(told["failed"]),
+        ),
+        measures={name: _measure_of(name, measure) for name, measure in record["measures"].items()},
+        quality=record.get("quality"),
+        gate=GateResult(record["gate"]["passed"], tuple(record["gate"]["reasons"])),
+    )
+
+
 def track_record(ended: TrackEnd) -> Record:
     """A line of tracks.jsonl: how a track ended, kept or not.
 
@@ -161,7 +191,7 @@ def track_record(ended: TrackEnd) -> Record:
         "track_id": ended.track.track_id,
         **_track(ended.track),
         "kept": len(ended.shots),
-        "rejected": _counts(ended.rejected),
+        "rejected": counts(ended.rejected),
         "reasons": list(ended.reasons),
     }
 
@@ -223,79 +253,6 @@ def score_record(image: str, faces: Iterable[ScoredFace], *, embedding: bool = F
     return {"image": redact_url(image), "faces": [_scored(face, embedding) for face in faces]}
 
 
-def source_record(result: SourceResult) -> Record:
-    """How a source went: source.json, and without `timing` an entry of summary.json's `sources`."""
-    return {
-        "schema": SCHEMA,
-        "source": redact_url(result.source.location),
-        "source_id": result.source.source_id,
-        "status": result.status,
-        "error": None if result.error is None else scrub(result.error),
-        "frames": result.frames,
-        "decode_errors": result.decode_errors,
-        "pts_estimated": result.pts_estimated,
-        "duration_seconds": _number(result.duration_seconds, 6),
-        "width": result.width,
-        "height": result.height,
-        "faces_detected": result.faces_detected,
-        "faces_scored": result.faces_scored,
-        "tracks": result.tracks,
-        "kept": result.kept,
-        "rejected": _counts(result.rejected),
-        "notes": [scrub(note) for note in result.notes],
-        "timing": _timing(result.timing),
-    }
-
-
-def summary_record(
-    run: RunInfo,
-    sources: Iterable[Mapping[str, Any]],
-    timing: Mapping[str, float],
-    *,
-    complete: bool = True,
-    persons: int | None = None,
-) -> Record:
-    """The whole of summary.json; `sources` are `source_record`s in the order in which they shall stand.
-
-    `complete` is false when the run broke off before all of its inputs had their turn; `persons` is None where tracks
-    did not become persons. Shape:
-
-        schema, complete, totals {sources {STATUS: n}, frames, ..., kept, persons | null, rejected {reason: faces}},
-        sources [source_record without schema and timing], measure_set, absent_measures {NAME: status},
-        calibration_id, calibration {mappings {NAME: [x0, w]}, absent {NAME: status}, learned {NAME: id}}, weights,
-        versions, device, config, timing {run {...}, sources {SOURCE_ID: {...}}}
-    """
-    entries: list[Record] = []
-    times: dict[str, Any] = {}
-    statuses: dict[str, int] = {}
-    totals = dict.fromkeys(TOTALS, 0)
-    rejected: dict[str, int] = {}
-    for source in sources:
-        entries.append({key: value for key, value in source.items() if key not in ("schema", "timing")})
-        if source["timing"]:
-            times[source["source_id"]] = source["timing"]
-        statuses[source["status"]] = statuses.get(source["status"], 0) + 1
-        for key in TOTALS:
-            totals[key] += source[key]
-        for reason, count in source["rejected"].items():
-            rejected[reason] = rejected.get(reason, 0) + count
-    return {
-        "schema": SCHEMA,
-        "complete": complete,
-        "totals": {"sources": _counts(statuses), **totals, "persons": persons, "rejected": _counts(rejected)},
-        "sources": entries,
-        "measure_set": list(run.measure_set),
-        "absent_measures": dict(run.absent_measures),
-        "calibration_id": run.calibration_id,
-        "calibration": dict(run.calibration),
-        "weights": redacted([dict(weights) for weights in run.weights]),
-        "versions": dict(run.versions),
-        "device": run.device,
-        "config": redacted(run.config),
-        "timing": {"run": _timing(timing), "sources": times},
-    }
-
-
 def _number(value: float | None, decimals: int) -> float | None:
     if value is None:
         return None
@@ -342,7 +299,7 @@ def _pose(pose: Pose | None) -> Record | None:
     return {"yaw": _number(pose.yaw, 2), "pitch": _number(pose.pitch, 2), "roll": _number(pose.roll, 2)}
 
 
-_NOT_SCORED = Measure.missing(Status.NOT_SCORED)
+_MISSING = {status: Measure.missing(status) for status in Status if status is not Status.OK}
 
 
 def _measures(measures: Mapping[str, Measure]) -> Record:
@@ -350,7 +307,8 @@ def _measures(measures: Mapping[str, Measure]) -> Record:
     if unknown := measures.keys() - set(names):
         raise ValueError(f"unknown measures: {', '.join(sorted(unknown))}")
     ours = {spec.name for spec in built_in_measures()}
-    return {name: _measure(measures.get(name, _NOT_SCORED)) for name in names if name in ours or name in measures}
+    missing = _MISSING[Status.NOT_SCORED]
+    return {name: _measure(measures.get(name, missing)) for name in names if name in ours or name in measures}
 
 
 def _measure(measure: Measure) -> Record:
@@ -360,6 +318,16 @@ def _measure(measure: Measure) -> Record:
     if status is not Status.OK:
         raw = scalar = None
     return {"raw": raw, "scalar": scalar, "status": status.value}
+
+
+def _measure_of(name: str, record: Mapping[str, Any]) -> Measure:
+    status = Status(record["status"])
+    if status is not Status.OK:
+        return _MISSING[status]
+    raw, scalar = record.get("raw"), record.get("scalar")
+    if raw is None or scalar is None:
+        raise ValueError(f"{name} is ok and has no figure")
+    return Measure(raw, scalar, status)
 
 
 def _gate(gate: GateResult) -> Record:
@@ -394,11 +362,3 @@ def _scored(face: ScoredFace, embedding: bool) -> Record:
         vector = face.embedding
         record["embedding"] = None if vector is None else [_significant(value) for value in vector.tolist()]
     return record
-
-
-def _counts(counts: Mapping[str, int]) -> dict[str, int]:
-    return {name: int(counts[name]) for name in sorted(counts)}
-
-
-def _timing(timing: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: _number(value, 6) for name, value in timing.items()}

@@ -1,10 +1,14 @@
-"""A run and how its sources went, as they stand in an output folder; light to import."""
+"""A run and how its sources went, and the records of that: source.json and summary.json. Light to import."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from streamgate.errors import redact_url, scrub
+from streamgate.store.jsonlines import SCHEMA, Record, redacted
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +87,89 @@ class RunInfo:
     """Where the networks ran, and why there."""
     calibration: Mapping[str, Any] = field(default_factory=dict)
     """How raw figures become scalars: `Calibration.summary()`; enough to judge stored evidence anew."""
+
+
+def source_record(result: SourceResult) -> Record:
+    """How a source went: source.json, and without `timing` an entry of summary.json's `sources`."""
+    return {
+        "schema": SCHEMA,
+        "source": redact_url(result.source.location),
+        "source_id": result.source.source_id,
+        "status": result.status,
+        "error": None if result.error is None else scrub(result.error),
+        "frames": result.frames,
+        "decode_errors": result.decode_errors,
+        "pts_estimated": result.pts_estimated,
+        "duration_seconds": _rounded(result.duration_seconds),
+        "width": result.width,
+        "height": result.height,
+        "faces_detected": result.faces_detected,
+        "faces_scored": result.faces_scored,
+        "tracks": result.tracks,
+        "kept": result.kept,
+        "rejected": counts(result.rejected),
+        "notes": [scrub(note) for note in result.notes],
+        "timing": _timing(result.timing),
+    }
+
+
+def summary_record(
+    run: RunInfo,
+    sources: Iterable[Mapping[str, Any]],
+    timing: Mapping[str, float],
+    *,
+    complete: bool = True,
+    persons: int | None = None,
+) -> Record:
+    """The whole of summary.json; `sources` are `source_record`s in the order in which they shall stand.
+
+    `complete` is false when the run broke off before all of its inputs had their turn; `persons` is None where tracks
+    did not become persons. Shape:
+
+        schema, complete, totals {sources {STATUS: n}, frames, ..., kept, persons | null, rejected {reason: faces}},
+        sources [source_record without schema and timing], measure_set, absent_measures {NAME: status},
+        calibration_id, calibration {mappings {NAME: [x0, w]}, absent {NAME: status}, learned {NAME: id}}, weights,
+        versions, device, config, timing {run {...}, sources {SOURCE_ID: {...}}}
+    """
+    entries: list[Record] = []
+    times: dict[str, Any] = {}
+    statuses: dict[str, int] = {}
+    totals = dict.fromkeys(TOTALS, 0)
+    rejected: dict[str, int] = {}
+    for source in sources:
+        entries.append({key: value for key, value in source.items() if key not in ("schema", "timing")})
+        if source["timing"]:
+            times[source["source_id"]] = source["timing"]
+        statuses[source["status"]] = statuses.get(source["status"], 0) + 1
+        for key in TOTALS:
+            totals[key] += source[key]
+        for reason, count in source["rejected"].items():
+            rejected[reason] = rejected.get(reason, 0) + count
+    return {
+        "schema": SCHEMA,
+        "complete": complete,
+        "totals": {"sources": counts(statuses), **totals, "persons": persons, "rejected": counts(rejected)},
+        "sources": entries,
+        "measure_set": list(run.measure_set),
+        "absent_measures": dict(run.absent_measures),
+        "calibration_id": run.calibration_id,
+        "calibration": dict(run.calibration),
+        "weights": redacted([dict(weights) for weights in run.weights]),
+        "versions": dict(run.versions),
+        "device": run.device,
+        "config": redacted(run.config),
+        "timing": {"run": _timing(timing), "sources": times},
+    }
+
+
+def counts(counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts by name, sorted."""
+    return {name: int(counts[name]) for name in sorted(counts)}
+
+
+def _timing(timing: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: _rounded(value) for name, value in timing.items()}
+
+
+def _rounded(value: float) -> float | None:
+    return round(float(value), 6) + 0.0 if math.isfinite(value) else None

@@ -8,27 +8,26 @@ So a limit that is turned back gives back what was there, footage or not.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
-from streamgate.store import files
+from streamgate.store import files, jsonlines, shapes
+from streamgate.store.folder import RunFolder
 from streamgate.store.jsonlines import Record, dumps
-from streamgate.tuning.staging import carry
-
-FOLDER = "spares"
+from streamgate.store.layout import STATE_DIR
+from streamgate.store.shapes import misfit
 
 
 @dataclass(frozen=True, slots=True)
 class KeptFace:
-    """A face with pictures: its line of faces.jsonl, its entry in the notes, and its files by what follows the rank
-    in their names (".png", ".arcface.png")."""
+    """A face with pictures: its line of faces.jsonl, its entry in the notes, and its files (relative to OUT) by what
+    follows the rank in their names (".png", ".arcface.png")."""
 
     record: Record
     note: Record
-    files: Mapping[str, Path]
+    files: Mapping[str, str]
 
     @property
     def track_id(self) -> int:
@@ -39,13 +38,12 @@ class KeptFace:
         return float(self.record["pts_seconds"])
 
 
-def kept_face(out: Path, record: Record, note: Record | None) -> KeptFace | None:
+def kept_face(folder: RunFolder, record: Record, note: Record | None) -> KeptFace | None:
     """The face of a line of faces.jsonl; None when one of its pictures is not there."""
-    names = _image_names(record)
-    paths = {_ending(name, record["rank"]): out / name for name in names}
-    if not names or not all(path.is_file() for path in paths.values()):
+    names = {_ending(name, record["rank"]): name for name in _image_names(record)}
+    if not all(map(folder.has, names.values())):
         return None
-    return KeptFace(record, note or {"rank": record["rank"], "thumbnail": None, "heat": None}, paths)
+    return KeptFace(record, note or {"rank": record["rank"], "thumbnail": None, "heat": None}, names)
 
 
 def ranked_record(face: KeptFace, rank: int) -> Record:
@@ -62,46 +60,43 @@ def ranked_record(face: KeptFace, rank: int) -> Record:
     return record
 
 
-class Spares:
-    """Faces of one source that were kept once. Writing raises OSError."""
+def read_spares(folder: RunFolder, source_id: str) -> list[KeptFace]:
+    """Faces of a source that were kept once, those that are complete; what is damaged is skipped."""
+    out, found = folder.out, []
+    for path in sorted((out / _spares(source_id)).glob("track_*/*.json")):
+        name = path.relative_to(out).as_posix()
+        try:
+            stored = jsonlines.parse(folder.content(name, jsonlines.LONGEST_LIST))
+        except (OSError, ValueError):
+            continue
+        if misfit(stored, shapes.SPARE) is None:
+            names = {ending: name.removesuffix(".json") + ending for ending in stored["files"]}
+            if all(map(folder.has, names.values())):
+                found.append(KeptFace(stored["record"], stored["note"], names))
+    return found
 
-    def __init__(self, out: Path, source_id: str) -> None:
-        self._folder = out / ".streamgate" / FOLDER / source_id
 
-    def read(self) -> list[KeptFace]:
-        """Those that are complete; what is damaged is passed over."""
-        found = []
-        for path in sorted(self._folder.glob("track_*/*.json")) if self._folder.is_dir() else []:
-            try:
-                stored: Any = json.loads(path.read_bytes())
-                stem = path.name.removesuffix(".json")
-                paths = {ending: path.with_name(stem + ending) for ending in stored["files"]}
-                face = KeptFace(stored["record"], stored["note"], paths)
-                if all(one.is_file() for one in paths.values()) and face.track_id >= 0 and face.pts_seconds >= 0:
-                    found.append(face)
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
-        return found
+def put_spare(folder: RunFolder, source_id: str, face: KeptFace) -> None:
+    """Put a face aside; its files stay where they are too. Raises OSError."""
+    out = folder.out
+    stem = f"{_spares(source_id)}/track_{face.track_id:04d}/{face.pts_seconds:.6f}"
+    for ending, name in face.files.items():
+        target = stem + ending
+        if name != target:
+            files.remove_listed(out, [target])
+            files.make_folder(out, target.rpartition("/")[0])
+            files.link_or_copy(out, name, out / target)
+    told = {"record": face.record, "note": face.note, "files": sorted(face.files)}
+    files.write_text(out, f"{stem}.json", dumps(told))
 
-    def put(self, face: KeptFace) -> None:
-        """Put a face aside; its files stay where they are too."""
-        folder = self._folder / f"track_{face.track_id:04d}"
-        stem = f"{face.pts_seconds:.6f}"
-        folder.mkdir(parents=True, exist_ok=True)
-        for ending, path in face.files.items():
-            target = folder / (stem + ending)
-            if path != target:
-                target.unlink(missing_ok=True)
-                carry(path, target)
-        told = {"record": face.record, "note": face.note, "files": sorted(face.files)}
-        files.write_text(folder / f"{stem}.json", dumps(told))
+
+def _spares(source_id: str) -> str:
+    return f"{STATE_DIR}/spares/{source_id}"
 
 
 def _image_names(record: Mapping[str, Any]) -> list[str]:
-    crops = record.get("crops")
-    further = [crop.get("image") for crop in crops.values()] if isinstance(crops, dict) else []
-    names = dict.fromkeys(name for name in [record.get("image"), *further] if isinstance(name, str))
-    return [name for name in names if ".." not in PurePosixPath(name).parts and not PurePosixPath(name).is_absolute()]
+    names = dict.fromkeys([record["image"], *(crop["image"] for crop in (record.get("crops") or {}).values())])
+    return list(names)
 
 
 def _ending(name: str, rank: int) -> str:

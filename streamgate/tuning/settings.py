@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamgate.config import Config, differing_keys, stored_config, with_settings
-from streamgate.errors import SourceError, UsageError
+from streamgate.errors import ResultsError, UsageError
 from streamgate.scoring.calibration import Calibration
 from streamgate.scoring.judge import Judge
 from streamgate.store.jsonlines import Record
@@ -35,14 +35,14 @@ class Tuning:
 def tuning_of(summary: Mapping[str, Any], settings: Iterable[str], flags: Mapping[str, Any]) -> Tuning:
     """Read a run's configuration from summary.json and lay the changes over it.
 
-    Raises UsageError for a key or value that cannot be, or that takes another run; SourceError for a summary without
+    Raises UsageError for a key or value that cannot be, or that takes another run; ResultsError for a summary without
     what judging again takes.
     """
     try:
         before = stored_config(summary["config"])
         calibration = Calibration.of_summary(summary["calibration"])
     except (UsageError, KeyError, TypeError, ValueError) as error:
-        raise SourceError(
+        raise ResultsError(
             f"summary.json lacks what judging again takes or is of another version ({error}); run the sources again"
         ) from error
     after = with_settings(before, settings, flags)
@@ -63,7 +63,8 @@ def tuning_of(summary: Mapping[str, Any], settings: Iterable[str], flags: Mappin
         absent_measures=calibration.missing(after),
         calibration_id=judge.calibration_id,
         weights=tuple(summary["weights"]),
-        versions=summary.get("versions", {}),
+        versions=summary.get("versions") or {},
+        device=summary.get("device") or "",
         calibration=calibration.summary(),
     )
     return Tuning(before, after, changed, judge, run, judge.calibration_id == summary.get("calibration_id"))

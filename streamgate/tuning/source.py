@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,23 @@ import numpy as np
 
 from streamgate.errors import SourceError
 from streamgate.frames import BestShot, Candidate, TrackEnd, TrackInfo
-from streamgate.report.notes import NOTES_NAME, Point, Series, miss_note, note_record, shot_note
+from streamgate.report.notes import Point, Series, miss_note, note_record, shot_note
 from streamgate.runtime.shots import best_shot
 from streamgate.selection.keeper import Ranked
 from streamgate.selection.nearmisses import NearMisses, distance_from_passing
 from streamgate.sources.discovery import VIDEO_SUFFIXES
+from streamgate.store import files
+from streamgate.store.folder import RunFolder
 from streamgate.store.images import encode
 from streamgate.store.jsonlines import Record, dumps, new_gzip
-from streamgate.store.records import candidate_record, face_record, image_path
+from streamgate.store.layout import CANDIDATES, FACES, NOTES, SOURCE, TRACKS
+from streamgate.store.records import candidate_of, candidate_record, face_record, image_path
 from streamgate.store.run import SourceInfo
 from streamgate.tuning.footage import Footage
 from streamgate.tuning.judging import StoredJudge
 from streamgate.tuning.picking import TrackFaces
-from streamgate.tuning.pictures import KeptFace, Spares, kept_face, ranked_record
+from streamgate.tuning.pictures import KeptFace, kept_face, put_spare, ranked_record, read_spares
 from streamgate.tuning.settings import Tuning, tuned_totals
-from streamgate.tuning.staging import carry
-from streamgate.tuning.stored import CANDIDATES, StoredSource, candidate_lines
 
 ROUNDS = 6
 """Times that a source is gone through for faces to look at; each round follows from what the one before showed."""
@@ -56,37 +57,53 @@ class Outcome:
 class SourceTuning:
     """The tuning of one source. With `dry` nothing is looked at and nothing can be written.
 
-    With `pictured` only faces whose pictures are at hand are picked: the footage is left alone.
+    With `pictured` only faces whose pictures are at hand are picked: the footage is left alone. Raises ResultsError for
+    a source whose files are missing, torn or of another version: nothing may be left out.
     """
 
     def __init__(
-        self, out: Path, stored: StoredSource, tuning: Tuning, *, dry: bool = False, pictured: bool = False
+        self, folder: RunFolder, source_id: str, tuning: Tuning, *, dry: bool = False, pictured: bool = False
     ) -> None:
         self.outcome = Outcome()
         self.changed = not tuning.same_meaning
-        self._out = out
-        self._stored = stored
+        self._folder = folder
+        self._source_id = source_id
         self._tuning = tuning
         self._dry = dry
         self._pictured = pictured
-        self._spares = Spares(out, stored.source_id)
+        self._record = folder.source(source_id)
+        self._faces: dict[int, list[Candidate]] = defaultdict(list)
+        """Every evaluated face, by track."""
+        for candidate in self._candidates():
+            self._faces[candidate.track_id].append(candidate)
+        self._tracks = {track["track_id"]: track for track in folder.tracks(source_id)}
+        self._picks: dict[int, list[Record]] = defaultdict(list)
+        for face in folder.faces(source_id):
+            self._picks[face["track_id"]].append(face)
+        self._notes = folder.notes(source_id)
         self._kept = self._faces_with_pictures()
         self._ranked: dict[int, list[Ranked]] = {}
         self._shots: dict[tuple[int, float], BestShot] = {}
-        self._scored_before = {track_id: _scored(faces) for track_id, faces in stored.faces.items()}
+        self._scored_before = {track_id: _scored(faces) for track_id, faces in self._faces.items()}
 
     @property
     def location(self) -> str:
-        return str(self._stored.record["source"])
+        return str(self._record["source"])
+
+    def _candidates(self) -> Iterator[Candidate]:
+        for record in self._folder.candidates(self._source_id):
+            try:
+                yield candidate_of(record)
+            except ValueError as error:
+                raise self._folder.error(f"{self._source_id}/{CANDIDATES}", f"is damaged ({error})") from None
 
     def pick(self, footage: Footage) -> None:
         """Judge and pick anew. Raises SourceError when footage is needed that is not there."""
-        record = self._stored.record
-        judge = StoredJudge(self._tuning, int(record["width"]), int(record["height"]))
+        judge = StoredJudge(self._tuning, self._record.get("width") or 0, self._record.get("height") or 0)
         affected = any(key.partition(".")[0] in ("keep", "smoothing") for key in self._tuning.changed)
         tracks: dict[int, TrackFaces] = {}
-        for track_id in self._stored.tracks:
-            faces = self._stored.faces.get(track_id, [])
+        for track_id in self._tracks:
+            faces = self._faces.get(track_id, [])
             before = [_verdict(face) for face in faces]
             for face in faces:
                 judge.judge(face)
@@ -94,7 +111,7 @@ class SourceTuning:
                 self.changed = True
             elif not affected:
                 continue
-            old = frozenset(float(pick["pts_seconds"]) for pick in self._stored.picks.get(track_id, ()))
+            old = frozenset(float(pick["pts_seconds"]) for pick in self._picks.get(track_id, ()))
             tracks[track_id] = TrackFaces(
                 faces, self._tuning.after, judge, trusted=old, open_to=self._open_to(faces, before, old)
             )
@@ -108,36 +125,36 @@ class SourceTuning:
 
     def write(self, folder: Path, listed: Sequence[str]) -> list[str]:
         """Write the source's new folder; `listed` are its files as they are. Returns the new ones. Raises OSError."""
-        ours = {CANDIDATES, "faces.jsonl", "tracks.jsonl", "source.json", NOTES_NAME}
+        ours = {CANDIDATES, FACES, TRACKS, SOURCE, NOTES}
         names = [self._write_candidates(folder)]
         faces: list[bytes] = []
         notes: list[bytes] = []
-        gone = {path for face in self._kept.values() for path in face.files.values()}
-        for track_id in sorted(self._stored.tracks):
+        gone = {name for face in self._kept.values() for name in face.files.values()}
+        for track_id in sorted(self._tracks):
             records, shots, written = self._write_track(folder, track_id)
             names += written
             faces += [dumps(record).encode() + b"\n" for record in records]
-            if self._stored.notes:
+            if self._notes:
                 notes.append(dumps(self._note(track_id, shots)).encode() + b"\n")
-        tracks = [dumps(self._track_record(track_id)).encode() + b"\n" for track_id in sorted(self._stored.tracks)]
-        scored = sum(self._info(track_id).frames_scored for track_id in self._stored.tracks)
-        source = tuned_totals(self._stored.record, self.outcome.rejected, kept=self.outcome.kept, scored=scored)
+        tracks = [dumps(self._track_record(track_id)).encode() + b"\n" for track_id in sorted(self._tracks)]
+        scored = sum(self._info(track_id).frames_scored for track_id in self._tracks)
+        source = tuned_totals(self._record, self.outcome.rejected, kept=self.outcome.kept, scored=scored)
         for name, data in {
-            "faces.jsonl": b"".join(faces),
-            "tracks.jsonl": b"".join(tracks),
-            "source.json": (dumps(source, pretty=True) + "\n").encode(),
+            FACES: b"".join(faces),
+            TRACKS: b"".join(tracks),
+            SOURCE: (dumps(source, pretty=True) + "\n").encode(),
         }.items():
             (folder / name).write_bytes(data)
             names.append(name)
-        if self._stored.notes:
-            with new_gzip(folder / NOTES_NAME) as target:
+        if self._notes:
+            with new_gzip(folder / NOTES) as target:
                 for line in notes:
                     target.write(line)
-            names.append(NOTES_NAME)
+            names.append(NOTES)
         for name in listed:
-            path = self._stored.folder / name
-            if name not in ours and path not in gone and not (folder / name).exists() and path.is_file():
-                carry(path, folder / name)
+            own = f"{self._source_id}/{name}"
+            if name not in ours and own not in gone and not (folder / name).exists() and self._folder.has(own):
+                files.link_or_copy(self._folder.out, own, folder / name)
                 names.append(name)
         return sorted(set(names))
 
@@ -146,7 +163,7 @@ class SourceTuning:
         picked = {(track_id, one.candidate.pts_seconds) for track_id, found in self._ranked.items() for one in found}
         for key, face in self._kept.items():
             if key[0] in self._ranked and key not in picked:
-                self._spares.put(face)
+                put_spare(self._folder, self._source_id, face)
 
     def _open_to(
         self, faces: Sequence[Candidate], before: Sequence[tuple[Any, ...]], old: frozenset[float]
@@ -173,11 +190,12 @@ class SourceTuning:
         ]
 
     def _faces_with_pictures(self) -> dict[tuple[int, float], KeptFace]:
-        found = {(face.track_id, face.pts_seconds): face for face in self._spares.read()}
-        for track_id, picks in self._stored.picks.items():
-            shots = {shot["rank"]: shot for shot in self._stored.notes.get(track_id, {}).get("shots", ())}
+        spares = read_spares(self._folder, self._source_id)
+        found = {(face.track_id, face.pts_seconds): face for face in spares}
+        for track_id, picks in self._picks.items():
+            shots = {shot["rank"]: shot for shot in self._notes.get(track_id, {}).get("shots", ())}
             for pick in picks:
-                face = kept_face(self._out, pick, shots.get(pick["rank"]))
+                face = kept_face(self._folder, pick, shots.get(pick["rank"]))
                 if face is not None:
                     found[track_id, face.pts_seconds] = face
         return found
@@ -220,7 +238,7 @@ class SourceTuning:
         """
         if not self._new():
             return
-        with footage.open(self.location, self._stored.source_id, self._sequence_fps()) as source:
+        with footage.open(self.location, self._source_id, self._sequence_fps()) as source:
             while missing := [one.candidate for _, one in self._new() if one.candidate.crop is None]:
                 self.outcome.looked += len(missing)
                 footage.score(source, missing)
@@ -233,7 +251,7 @@ class SourceTuning:
                 self._rank(tracks)
             for track_id, one in self._new():
                 shot = self._shot(one, track_id)
-                ended = TrackEnd(shot.track, (shot,), {}, (), self._stored.source_id)
+                ended = TrackEnd(shot.track, (shot,), {}, (), self._source_id)
                 self._shots[track_id, shot.pts_seconds] = footage.finish(source, ended).shots[0]
         self.changed = True
 
@@ -242,7 +260,7 @@ class SourceTuning:
         if Path(self.location).suffix.lower() in VIDEO_SUFFIXES:
             return None
         last = max(
-            (face for faces in self._stored.faces.values() for face in faces),
+            (face for faces in self._faces.values() for face in faces),
             key=lambda face: face.pts_seconds,
             default=None,
         )
@@ -253,13 +271,13 @@ class SourceTuning:
         return fps if abs(fps - 1.0) > 1e-6 else None
 
     def _read(self, footage: Footage, faces: Sequence[Candidate]) -> None:
-        with footage.open(self.location, self._stored.source_id, self._sequence_fps()) as source:
+        with footage.open(self.location, self._source_id, self._sequence_fps()) as source:
             footage.score(source, faces)
         self.changed = True
 
     def _conclude(self) -> None:
-        for track_id, record in self._stored.tracks.items():
-            before = [float(pick["pts_seconds"]) for pick in self._stored.picks.get(track_id, ())]
+        for track_id, record in self._tracks.items():
+            before = [float(pick["pts_seconds"]) for pick in self._picks.get(track_id, ())]
             ranked = self._ranked.get(track_id)
             now = before if ranked is None else [one.candidate.pts_seconds for one in ranked]
             self.outcome.kept += len(now)
@@ -267,9 +285,9 @@ class SourceTuning:
             if ranked is None:
                 self.outcome.rejected.update(record["rejected"])
                 continue
-            for face in self._stored.faces.get(track_id, ()):
+            for face in self._faces.get(track_id, ()):
                 self.outcome.rejected.update(face.gate.reasons)
-            picks = self._stored.picks.get(track_id, ())
+            picks = self._picks.get(track_id, ())
             if [pick.get("pose_bin") for pick in picks] != [one.pose_bin for one in ranked]:
                 self.changed = True
             if now != before:
@@ -280,15 +298,15 @@ class SourceTuning:
 
     def _write_candidates(self, folder: Path) -> str:
         now = {
-            (face.track_id, face.pts_seconds): face for found in self._stored.faces.values() for face in found
+            (face.track_id, face.pts_seconds): face for found in self._faces.values() for face in found
         }
         with new_gzip(folder / CANDIDATES) as target:
-            for line, before in candidate_lines(self._stored.folder):
+            for record in self._folder.candidates(self._source_id):
+                before = candidate_of(record)
                 face = now[before.track_id, before.pts_seconds]
                 same = _verdict(face) == _verdict(before) and face.measures == before.measures
-                stands = line.rstrip(b"\n")
-                changed = dumps(candidate_record(face, self._stored.source_id)).encode()
-                target.write((stands if same else changed) + b"\n")
+                told = record if same else candidate_record(face, self._source_id)
+                target.write(dumps(told).encode() + b"\n")
         return CANDIDATES
 
     def _write_track(self, folder: Path, track_id: int) -> tuple[list[Record], list[Record], list[str]]:
@@ -298,8 +316,8 @@ class SourceTuning:
         names: list[str] = []
         ranked = self._ranked.get(track_id)
         if ranked is None:
-            ranked = [None] * len(self._stored.picks.get(track_id, ()))  # type: ignore[list-item]
-        olds = self._stored.picks.get(track_id, ())
+            ranked = [None] * len(self._picks.get(track_id, ()))  # type: ignore[list-item]
+        olds = self._picks.get(track_id, ())
         for place, one in enumerate(ranked):
             pts = float(olds[place]["pts_seconds"]) if one is None else one.candidate.pts_seconds
             rank = place + 1
@@ -307,9 +325,9 @@ class SourceTuning:
             if face is not None:
                 record = ranked_record(face, rank)
                 note = {**face.note, "rank": rank}
-                for ending, path in face.files.items():
+                for ending, stored in face.files.items():
                     name = f"track_{track_id:04d}/{rank}{ending}"
-                    carry(path, folder / name)
+                    files.link_or_copy(self._folder.out, stored, folder / name)
                     names.append(name)
             elif one is not None:
                 shot = self._shots[track_id, pts]
@@ -334,7 +352,7 @@ class SourceTuning:
         return records, shots, names
 
     def _shot(self, ranked: Ranked, track_id: int) -> BestShot:
-        source = SourceInfo(self.location, self._stored.source_id)
+        source = SourceInfo(self.location, self._source_id)
         return best_shot(
             ranked, self._info(track_id), source, self._tuning.after, self._tuning.judge.calibration_id
         )
@@ -362,18 +380,18 @@ class SourceTuning:
         return found
 
     def _info(self, track_id: int) -> TrackInfo:
-        record = self._stored.tracks[track_id]
+        record = self._tracks[track_id]
         # A run counts some faces twice; what has been scored since is added to its count.
-        more = _scored(self._stored.faces.get(track_id, ())) - self._scored_before.get(track_id, 0)
+        more = _scored(self._faces.get(track_id, ())) - self._scored_before.get(track_id, 0)
         scored = int(record["frames_scored"]) + max(0, more)
         return TrackInfo(track_id, record["first_pts"], record["last_pts"], int(record["frames_seen"]), scored)
 
     def _track_record(self, track_id: int) -> Record:
-        record = self._stored.tracks[track_id]
+        record = self._tracks[track_id]
         ranked = self._ranked.get(track_id)
         if ranked is None:
             return record
-        faces = self._stored.faces.get(track_id, [])
+        faces = self._faces.get(track_id, [])
         rejected: Counter[str] = Counter(reason for face in faces for reason in face.gate.reasons)
         missed = [face for face in faces if face.gate.reasons]
         nearest = min(missed, key=distance_from_passing, default=None)
@@ -386,7 +404,7 @@ class SourceTuning:
         }
 
     def _note(self, track_id: int, shots: list[Record]) -> Record:
-        faces = sorted(self._stored.faces.get(track_id, []), key=lambda face: face.pts_seconds)
+        faces = sorted(self._faces.get(track_id, []), key=lambda face: face.pts_seconds)
         series = Series()
         for face in faces:
             series.add(Point(face.pts_seconds, face.quality, face.gate.verdict))
@@ -395,7 +413,7 @@ class SourceTuning:
     def _misses(self, track_id: int, faces: Sequence[Candidate]) -> list[Record]:
         """The nearest misses, preferably those of which a small picture is at hand."""
         seen: dict[float, Record] = {
-            float(miss["pts_seconds"]): miss for miss in self._stored.notes.get(track_id, {}).get("misses", ())
+            float(miss["pts_seconds"]): miss for miss in self._notes.get(track_id, {}).get("misses", ())
         }
         seen |= {pts: face.note for (one, pts), face in self._kept.items() if one == track_id}
         found = _nearest([face for face in faces if face.pts_seconds in seen], self._tuning.after.advanced.window_s)
@@ -403,7 +421,7 @@ class SourceTuning:
             found = _nearest(faces, self._tuning.after.advanced.window_s)
         empty: Record = {"thumbnail": None, "heat": None}
         return [
-            miss_note(face, self._stored.source_id, seen.get(face.pts_seconds, empty)) for face in found
+            miss_note(face, self._source_id, seen.get(face.pts_seconds, empty)) for face in found
         ]
 
 

@@ -9,19 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from streamgate.errors import SinkError, SourceError
-from streamgate.people.ledger import GROUPS_NAME, Ledger
-from streamgate.report.folder import RunFolder
-from streamgate.report.write import REPORT, write_report
+from streamgate.config import stored_config
+from streamgate.errors import SourceError
+from streamgate.people.ledger import Ledger, has_people
+from streamgate.report.write import write_report
 from streamgate.sinks.derive import derive
 from streamgate.store import files
+from streamgate.store.folder import RunFolder, result_of
+from streamgate.store.layout import REPORT
+from streamgate.store.lock import Lock
 from streamgate.store.manifest import Manifest, run_record
-from streamgate.store.run import IdentityInfo, RunInfo, SourceInfo, SourceResult
+from streamgate.store.run import IdentityInfo, RunInfo
+from streamgate.store.staging import Staging
 from streamgate.tuning.footage import Footage
 from streamgate.tuning.settings import Tuning, tuning_of
 from streamgate.tuning.source import Outcome, SourceTuning
-from streamgate.tuning.staging import Staging
-from streamgate.tuning.stored import StoredSource
 
 
 @dataclass(slots=True)
@@ -67,18 +69,15 @@ def tune(request: TuneRequest, told: Told = lambda done, total: None) -> TuneRes
 
     Raises:
         UsageError: a setting that cannot be, or takes a run.
-        SourceError: `out` holds no results, or not what judging anew takes; footage is needed and not there.
+        ResultsError: `out` holds no results, or not what judging them again takes.
+        SourceError: footage is needed and not there.
         WeightsError: footage is needed, and the networks of the run are not here.
         SinkError: the folder is in use or not writable.
     """
-    RunFolder.read(request.out)
-    lock = files.Lock(request.out / ".streamgate" / "lock")
-    lock.acquire()
-    try:
+    RunFolder(request.out).manifest  # noqa: B018 - without one there is nothing to lock
+    with Lock(request.out):
         finish_pending(request.out)
-        return _tune(request, RunFolder.read(request.out), told)
-    finally:
-        lock.release()
+        return _tune(request, RunFolder(request.out), told)
 
 
 def finish_pending(out: Path) -> bool:
@@ -89,7 +88,7 @@ def finish_pending(out: Path) -> bool:
     staging = Staging(out)
     if not staging.pending():
         return False
-    manifest = Manifest.read(out / ".streamgate")
+    manifest = Manifest.read(out)
     told = staging.finish(manifest)
     _derive(out, manifest, told)
     staging.clean()
@@ -113,8 +112,7 @@ def _tune(request: TuneRequest, folder: RunFolder, told: Told) -> TuneResult:
         with closing(footage):
             for place, source_id in enumerate(folder.source_ids):
                 told(place, len(folder.source_ids))
-                stored = StoredSource.read(out / source_id)
-                source = SourceTuning(out, stored, tuning, dry=request.dry, pictured=request.pictured)
+                source = SourceTuning(folder, source_id, tuning, dry=request.dry, pictured=request.pictured)
                 try:
                     source.pick(footage)
                 except SourceError as error:
@@ -155,12 +153,13 @@ def _put_in_place(folder: RunFolder, tuning: Tuning, staging: Staging, names: Ma
             "calibration_id": tuning.run.calibration_id,
             "weights": [dict(one) for one in tuning.run.weights],
             "versions": dict(tuning.run.versions),
+            "device": tuning.run.device,
             "calibration": dict(tuning.run.calibration),
         },
         # Sources that gave nothing stand in the summary alone.
-        "failed": [one for one in summary["sources"] if one.get("source_id") not in set(folder.source_ids)],
-        "timing": summary.get("timing", {}).get("run", {}),
-        "complete": bool(summary.get("complete", True)),
+        "failed": [one for one in summary["sources"] if one["source_id"] not in set(folder.source_ids)],
+        "timing": (summary.get("timing") or {}).get("run") or {},
+        "complete": summary.get("complete") is not False,
     }
     staging.commit(told, names)
     _derive(folder.out, folder.manifest, staging.finish(folder.manifest))
@@ -169,33 +168,23 @@ def _put_in_place(folder: RunFolder, tuning: Tuning, staging: Staging, names: Ma
 
 def _derive(out: Path, manifest: Manifest, told: Mapping[str, Any]) -> None:
     """faces.jsonl, persons.jsonl and summary.json from the sources as they are now. Raises SinkError."""
-    house = out / ".streamgate"
-    try:
-        info = dict(told["info"])
-        # Persons stay who they are. A track that keeps a face only now is a person of its own: nothing of its
-        # embedding was stored, and unsure stays split.
-        by_person = (house / GROUPS_NAME).is_file()
-        store = str(info["config"].get("identity", {}).get("store", "none"))
-        run = RunInfo(
-            **{**info, "measure_set": tuple(info["measure_set"]), "weights": tuple(info["weights"])},
-            identity=IdentityInfo(store, 1.0 if by_person else None),
-        )
-        results = [_failed(one) for one in told["failed"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise SinkError(f"{house / 'tune'} is damaged; remove it and tune again") from error
-    derive(out, manifest.present(), run, results, told["timing"], complete=bool(told["complete"]))
+    info = told["info"]
+    # Persons stay who they are. A track that keeps a face only now is a person of its own: nothing of its embedding was
+    # stored, and unsure stays split.
+    threshold = 1.0 if has_people(out) else None
+    run = RunInfo(
+        **{**info, "measure_set": tuple(info["measure_set"]), "weights": tuple(info["weights"])},
+        identity=IdentityInfo(stored_config(info["config"]).identity.store, threshold),
+    )
+    results = [result_of(one) for one in told["failed"]]
+    derive(out, manifest.present(), run, results, told["timing"], complete=told["complete"])
 
 
 def _report(out: Path) -> list[str]:
-    manifest = Manifest.read(out / ".streamgate")
+    manifest = Manifest.read(out)
     if REPORT not in manifest.owned:
         return []
-    return write_report(out, manifest, Ledger.read(out / ".streamgate").names)
-
-
-def _failed(entry: Mapping[str, Any]) -> SourceResult:
-    known = {name: entry[name] for name in SourceResult.__slots__ if name in entry and name != "source"}
-    return SourceResult(SourceInfo(str(entry["source"]), str(entry["source_id"])), **known)
+    return write_report(out, manifest, Ledger.read(out).names)
 
 
 def _before(folder: RunFolder) -> Outcome:
@@ -204,7 +193,7 @@ def _before(folder: RunFolder) -> Outcome:
         for track in folder.tracks(source_id):
             found.kept += track["kept"]
             found.tracks_without += not track["kept"]
-            found.rejected.update({str(name): int(count) for name, count in track["rejected"].items()})
+            found.rejected.update(track["rejected"])
     return found
 
 

@@ -21,10 +21,10 @@ from streamgate.store import files
 
 rename = files.rename_folder
 
-def dies(folder, final):
+def dies(root, name, final):
     first = not os.path.exists({flag!r})
     if {after} or not first:
-        rename(folder, final)
+        rename(root, name, final)
     if not first:
         return
     os.mkdir({flag!r})
@@ -140,7 +140,7 @@ def test_a_run_that_is_killed_in_a_commit_is_resumed(
 
 
 def test_a_worker_that_dies_before_it_reads_anything_ends_the_run(clips: list[Path], tmp_path: Path) -> None:
-    code = "import os\nfrom streamgate.store import files\nfiles.Lock.acquire = lambda lock: os.abort()"
+    code = "import os\nfrom streamgate.store.lock import Lock\nLock.acquire = lambda lock: os.abort()"
     result, _, err = Running([*clips, "-o", tmp_path / "out"], code=code).end()
     assert result == 1 and "died 2 times without reading anything (killed by signal 6, SIGABRT" in err, err
 

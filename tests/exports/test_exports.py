@@ -16,12 +16,12 @@ import pytest
 
 from command import lines, streamgate
 from sink_values import Make
-from streamgate.errors import SourceError, UsageError
+from streamgate.errors import ResultsError, UsageError
 from streamgate.exports.formats import write_csv, write_imagefolder, write_parquet, write_webdataset
 from streamgate.exports.table import COLUMNS
 from streamgate.frames import Crop, Encoding
-from streamgate.results import Results
 from streamgate.sinks.disk import DiskSink
+from streamgate.store.folder import RunFolder
 
 KINDS = {"csv": write_csv, "parquet": write_parquet, "imagefolder": write_imagefolder, "webdataset": write_webdataset}
 
@@ -60,7 +60,7 @@ def check_row(row: dict[str, Any], record: dict[str, Any]) -> None:
 
 def test_pyarrow_reads_the_parquet_file(results: Path, tmp_path: Path) -> None:
     pq = pytest.importorskip("pyarrow.parquet", reason="Parquet is written with pyarrow")
-    assert write_parquet(Results.open(results), tmp_path / "faces.parquet") == 6
+    assert write_parquet(RunFolder(results), tmp_path / "faces.parquet") == 6
     table = pq.read_table(tmp_path / "faces.parquet")
     assert table.column_names == [column.name for column in COLUMNS]
     assert str(table.schema.field("quality").type) == "double" and str(table.schema.field("rank").type) == "int64"
@@ -70,7 +70,7 @@ def test_pyarrow_reads_the_parquet_file(results: Path, tmp_path: Path) -> None:
 
 
 def test_csv_reads_the_csv_file(results: Path, tmp_path: Path) -> None:
-    assert write_csv(Results.open(results), tmp_path / "faces.csv") == 6
+    assert write_csv(RunFolder(results), tmp_path / "faces.csv") == 6
     with open(tmp_path / "faces.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     records = lines(results / "faces.jsonl")
@@ -81,7 +81,7 @@ def test_csv_reads_the_csv_file(results: Path, tmp_path: Path) -> None:
 
 def test_datasets_reads_the_imagefolder(results: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="the imagefolder is read with Hugging Face datasets")
-    assert write_imagefolder(Results.open(results), tmp_path / "faces") == 6
+    assert write_imagefolder(RunFolder(results), tmp_path / "faces") == 6
     loaded = datasets.load_dataset(
         "imagefolder", data_dir=str(tmp_path / "faces"), split="train", cache_dir=str(tmp_path / "cache")
     )
@@ -102,7 +102,7 @@ def test_sources_called_like_splits_stay_in_one_dataset(tmp_path: Path) -> None:
             make.fill(writer, name)
             writer.commit(make.result(name))
         sink.finish([], {})
-    results = Results.open(tmp_path / "out")
+    results = RunFolder(tmp_path / "out")
     count = write_imagefolder(results, tmp_path / "faces")
     loaded = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "faces"), cache_dir=str(tmp_path / "cache"))
     assert list(loaded) == ["train"]
@@ -115,7 +115,7 @@ def test_sources_called_like_splits_stay_in_one_dataset(tmp_path: Path) -> None:
 
 def test_webdataset_reads_the_shards(results: Path, tmp_path: Path) -> None:
     wds = pytest.importorskip("webdataset", reason="the shards are read with webdataset")
-    write_webdataset(Results.open(results), tmp_path / "shards", shard_bytes=60_000)
+    write_webdataset(RunFolder(results), tmp_path / "shards", shard_bytes=60_000)
     shards = sorted(tmp_path.glob("shards/*.tar"))
     assert len(shards) > 1 and shards[0].name == "faces-000000.tar"
     assert all(shard.stat().st_size <= 60_000 for shard in shards)
@@ -147,7 +147,7 @@ def with_crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_datasets_reads_further_crops_as_a_column_of_pictures(with_crops: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="the imagefolder is read with Hugging Face datasets")
-    assert write_imagefolder(Results.open(with_crops), tmp_path / "faces") == 2
+    assert write_imagefolder(RunFolder(with_crops), tmp_path / "faces") == 2
     loaded = datasets.load_dataset(
         "imagefolder", data_dir=str(tmp_path / "faces"), split="train", cache_dir=str(tmp_path / "cache")
     )
@@ -158,7 +158,7 @@ def test_datasets_reads_further_crops_as_a_column_of_pictures(with_crops: Path, 
 
 def test_webdataset_reads_further_crops_as_fields(with_crops: Path, tmp_path: Path) -> None:
     wds = pytest.importorskip("webdataset", reason="the shards are read with webdataset")
-    write_webdataset(Results.open(with_crops), tmp_path / "shards")
+    write_webdataset(RunFolder(with_crops), tmp_path / "shards")
     (shard,) = tmp_path.glob("shards/*.tar")
     samples = list(wds.WebDataset([str(shard)], shardshuffle=False).decode("rgb8"))
     assert [sorted(key for key in sample if not key.startswith("__")) for sample in samples] == [
@@ -171,7 +171,7 @@ def test_webdataset_reads_further_crops_as_fields(with_crops: Path, tmp_path: Pa
 def test_the_same_results_give_the_same_bytes(kind: str, results: Path, tmp_path: Path) -> None:
     needs(kind)
     for name in ("one", "two"):
-        KINDS[kind](Results.open(results), tmp_path / name)
+        KINDS[kind](RunFolder(results), tmp_path / name)
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
 
 
@@ -180,7 +180,7 @@ def test_an_export_is_replaced_only_when_asked_and_only_by_its_own_kind(
     kind: str, results: Path, tmp_path: Path
 ) -> None:
     needs(kind)
-    opened, target = Results.open(results), tmp_path / "target"
+    opened, target = RunFolder(results), tmp_path / "target"
     KINDS[kind](opened, target)
     before = tree(target)
     with pytest.raises(UsageError, match="--overwrite"):
@@ -193,7 +193,7 @@ def test_an_export_is_replaced_only_when_asked_and_only_by_its_own_kind(
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_others_made_is_never_replaced(kind: str, results: Path, tmp_path: Path) -> None:
     needs(kind)
-    opened, target = Results.open(results), tmp_path / "target"
+    opened, target = RunFolder(results), tmp_path / "target"
     if kind in ("csv", "parquet"):
         target.write_text("name,age\nann,7\n")
         before = target.read_bytes()
@@ -215,8 +215,8 @@ def test_a_missing_crop_is_named_and_leaves_nothing_half_done(results: Path, tmp
     (copy / image).unlink()
     for kind in ("imagefolder", "webdataset"):
         source = image.split("/")[0]
-        with pytest.raises(SourceError, match=rf"{image}.*remove the folder .*{source} and run .*--resume"):
-            KINDS[kind](Results.open(copy), tmp_path / kind)
+        with pytest.raises(ResultsError, match=rf"{image}.*remove the folder .*{source} and run .*--resume"):
+            KINDS[kind](RunFolder(copy), tmp_path / kind)
         assert not (tmp_path / kind).exists()
 
 
@@ -229,8 +229,8 @@ def test_a_record_cannot_name_a_file_outside_the_results(name: str, results: Pat
     records = lines(copy / "faces.jsonl")
     records[0]["image"] = name
     (copy / "faces.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    with pytest.raises(SourceError, match="is not there; run its source again"):
-        write_imagefolder(Results.open(copy), tmp_path / "faces")
+    with pytest.raises(ResultsError, match=r"image is not such a text|cannot be read \(is a symbolic link"):
+        write_imagefolder(RunFolder(copy), tmp_path / "faces")
 
 
 @pytest.mark.parametrize(
@@ -246,8 +246,8 @@ def test_a_torn_or_foreign_line_is_named(line: str, what: str, results: Path, tm
     out = tmp_path / "out"
     out.mkdir()
     (out / "faces.jsonl").write_text((results / "faces.jsonl").read_text() + line + "\n")
-    with pytest.raises(SourceError, match=what):
-        write_csv(Results.open(out), tmp_path / "faces.csv")
+    with pytest.raises(ResultsError, match=what):
+        write_csv(RunFolder(out), tmp_path / "faces.csv")
     assert not (tmp_path / "faces.csv").exists()
 
 
@@ -256,8 +256,8 @@ def test_a_figure_of_the_wrong_kind_is_named(results: Path, tmp_path: Path) -> N
     out.mkdir()
     record = lines(results / "faces.jsonl")[0] | {"quality": "very good"}
     (out / "faces.jsonl").write_text(json.dumps(record) + "\n")
-    with pytest.raises(SourceError, match="quality is no float"):
-        write_csv(Results.open(out), tmp_path / "faces.csv")
+    with pytest.raises(ResultsError, match="quality is not a number"):
+        write_csv(RunFolder(out), tmp_path / "faces.csv")
 
 
 def test_the_command_writes_into_exports_and_run_overwrite_takes_them_along(results: Path, tmp_path: Path) -> None:
@@ -277,6 +277,6 @@ def test_the_command_writes_into_exports_and_run_overwrite_takes_them_along(resu
 
 def test_a_folder_without_results_is_no_input(tmp_path: Path) -> None:
     done = streamgate("export", tmp_path, "--to", "csv")
-    assert done.code == 3 and "no faces.jsonl" in done.err
+    assert done.code == 3 and "holds no results of `streamgate run`" in done.err
     done = streamgate("export", tmp_path / "nowhere", "--to", "csv")
-    assert done.code == 3 and "is no folder" in done.err
+    assert done.code == 3 and "no such folder" in done.err

@@ -13,11 +13,11 @@ import pytest
 from command import lines
 from people_folder import THRESHOLD, Out, person, template
 from streamgate.config import load_config
-from streamgate.errors import SinkError, UsageError
+from streamgate.errors import ResultsError, SinkError, UsageError
 from streamgate.gate import Gate
 from streamgate.networks import Networks
-from streamgate.people.folder import PeopleFolder, list_people, track_of
-from streamgate.people.ledger import DECISIONS_NAME, GROUPS_NAME, Ledger
+from streamgate.people.folder import correcting, list_people
+from streamgate.people.ledger import DECISIONS_NAME, GROUPS_NAME, Ledger, track_of
 from streamgate.people.persons import find_people
 from streamgate.store.identity import load_identity
 
@@ -67,7 +67,7 @@ def test_without_identity_nobody_has_a_name_and_nothing_biometric_is_written(out
 @pytest.mark.parametrize(("store", "left"), [("session", False), ("disk", True)])
 def test_embeddings_stay_only_where_that_was_asked_for(out: Out, store: str, left: bool) -> None:
     out.run({"a": {1: (0, 1, person(ANN)), 2: (3, 4, person(BOB))}}, store=store)
-    assert bool(load_identity(out.path / ".streamgate", "a-0a1b2c3d").templates) is left
+    assert bool(load_identity(out.path, "a-0a1b2c3d").templates) is left
     raw = person(ANN).vector.tobytes()
     for path in out.path.rglob("*"):
         if path.is_file() and "identity" not in path.parts:
@@ -110,10 +110,10 @@ def test_an_interrupted_run_that_goes_on_comes_to_what_an_undisturbed_one_comes_
 def test_decisions_by_hand_are_followed_and_outlive_derivations(out: Out) -> None:
     out.run(sources())
     assert who(out.path)["b/1"] == who(out.path)["c/1"] == "p0003"
-    with PeopleFolder(out.path) as people:
+    with correcting(out.path) as people:
         people.name("p0003", "Eve")
         people.merge("p0001", ["p0003"])
-        assert people.split("p0002", ["b-0a1b2c3d/2"]) == "p0004"
+        assert people.split("p0002", [track_of("b-0a1b2c3d/2")]) == "p0004"
     decided = {"a/1": "p0001", "a/2": "p0002", "b/1": "p0001", "b/2": "p0004", "c/1": "p0001", "c/2": "p0001"}
     assert who(out.path) == decided
     assert people_of(out.path, "abc", settle=True) == decided
@@ -122,7 +122,7 @@ def test_decisions_by_hand_are_followed_and_outlive_derivations(out: Out) -> Non
     assert (first["name"], first["merged"]) == ("Eve", ["p0003"])
     assert json.loads((out.path / "summary.json").read_text())["totals"]["persons"] == 3
     # An id that was given up is never used again.
-    with PeopleFolder(out.path) as people, pytest.raises(UsageError, match="merged into p0001"):
+    with pytest.raises(UsageError, match="merged into p0001"), correcting(out.path) as people:
         people.name("p0003", "Ann")
 
 
@@ -130,7 +130,7 @@ def test_new_tracks_join_persons_that_were_merged_by_hand_by_either_look(out: Ou
     out.run(sources())
     (out.path / ".streamgate" / GROUPS_NAME).unlink()
     people_of(out.path, "a", settle=True)
-    Ledger.read(out.path / ".streamgate").merge("p0001", ["p0002"])
+    Ledger.read(out.path).merge("p0001", ["p0002"])
     found = people_of(out.path, "abc", settle=True)
     # Bob of b was not seen together with Ann or Bob of a.
     assert found["b/2"] == found["c/2"] == "p0001" and found["b/1"] == found["c/1"] == "p0003"
@@ -138,8 +138,8 @@ def test_new_tracks_join_persons_that_were_merged_by_hand_by_either_look(out: Ou
 
 def test_what_was_split_by_hand_is_not_merged_again(out: Out) -> None:
     out.run(sources())
-    with PeopleFolder(out.path) as people:
-        new = people.split("p0001", ["c-0a1b2c3d/track_0002/1.png"])
+    with correcting(out.path) as people:
+        new = people.split("p0001", [track_of("c-0a1b2c3d/track_0002/1.png")])
     for _ in range(2):
         assert people_of(out.path, "abc", settle=True)["c/2"] == new
 
@@ -149,19 +149,19 @@ def test_decisions_about_an_unfinished_run_settle_what_was_seen(out: Out) -> Non
     house = out.path / ".streamgate"
     (house / GROUPS_NAME).unlink()
     seen = people_of(out.path, "c", settle=False)
-    Ledger.read(house).name("p0002", "Ann")
+    Ledger.read(out.path).name("p0002", "Ann")
     after = people_of(out.path, "abc", settle=True)
     assert {key: after[key] for key in seen} == seen and after["a/1"] == "p0002"
 
 
 def test_overwriting_forgets_persons_with_the_results(out: Out) -> None:
     out.run(sources())
-    with PeopleFolder(out.path) as people:
+    with correcting(out.path) as people:
         people.merge("p0001", ["p0002"])
     out.run({"a": {1: (0, 1, person(ANN))}})
     assert who(out.path) == {"a/1": "p0001"}
     assert not (out.path / ".streamgate" / DECISIONS_NAME).exists()
-    assert load_identity(out.path / ".streamgate", "b-0a1b2c3d").templates == {}
+    assert load_identity(out.path, "b-0a1b2c3d").templates == {}
 
 
 @pytest.mark.parametrize(
@@ -169,9 +169,9 @@ def test_overwriting_forgets_persons_with_the_results(out: Out) -> None:
     [
         (lambda people: people.merge("p0001", ["p0009"]), "no person 'p0009'"),
         (lambda people: people.merge("p0001", ["p0001"]), "two persons"),
-        (lambda people: people.split("p0001", ["b-0a1b2c3d/1"]), "no track of p0001"),
-        (lambda people: people.split("p0001", ["a-0a1b2c3d/1", "c-0a1b2c3d/2"]), "leaves it others"),
-        (lambda people: people.split("p0001", ["a"]), "names no track"),
+        (lambda people: people.split("p0001", [("b-0a1b2c3d", 1)]), "no track of p0001"),
+        (lambda people: people.split("p0001", [("a-0a1b2c3d", 1), ("c-0a1b2c3d", 2)]), "leaves it others"),
+        (lambda people: people.split("p0001", [track_of("a")]), "names no track"),
         (lambda people: people.name("Ann", "Ann"), "no person 'Ann'"),
         (lambda people: people.name("p0001", "A\nnn"), "printable"),
     ],
@@ -179,23 +179,23 @@ def test_overwriting_forgets_persons_with_the_results(out: Out) -> None:
 def test_wrong_decisions_change_nothing_and_say_why(out: Out, act, words: str) -> None:
     out.run(sources())
     before = {path: path.read_bytes() for path in out.path.rglob("*") if path.is_file() and path.name != "lock"}
-    with PeopleFolder(out.path) as people, pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=words), correcting(out.path) as people:
         act(people)
     assert before == {p: p.read_bytes() for p in out.path.rglob("*") if p.is_file() and p.name != "lock"}
 
 
 def test_a_folder_that_is_none_of_ours_or_in_use_is_refused(out: Out, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no results"):
+    with pytest.raises(ResultsError, match="no such folder"):
         list_people(tmp_path / "nowhere")
     out.run(sources())
-    with PeopleFolder(out.path), pytest.raises(SinkError, match="in use"), PeopleFolder(out.path):
+    with correcting(out.path), pytest.raises(SinkError, match="in use"), correcting(out.path):
         pass
 
 
 def test_damaged_files_are_said_by_name_and_a_torn_decision_is_none(out: Out) -> None:
     out.run(sources())
     house = out.path / ".streamgate"
-    with PeopleFolder(out.path) as people:
+    with correcting(out.path) as people:
         people.name("p0001", "Ann")
     decisions = house / DECISIONS_NAME
     whole = decisions.read_bytes()
@@ -203,19 +203,19 @@ def test_damaged_files_are_said_by_name_and_a_torn_decision_is_none(out: Out) ->
     assert list_people(out.path)[0]["name"] == "Ann"
     for bad in (b'{"schema":9,"op":"name"}\n', b'{"schema":1,"op":"marry"}\n', b'{"schema":1,"op":"name"}\n', b"[]\n"):
         decisions.write_bytes(whole + bad)
-        with pytest.raises(SinkError, match=DECISIONS_NAME):
+        with pytest.raises(ResultsError, match=DECISIONS_NAME):
             list_people(out.path)
     decisions.write_bytes(whole)
     groups = (house / GROUPS_NAME).read_bytes()
     for bad in (groups[:40], b"[]", groups.replace(b"p0001", b"../..")):
         (house / GROUPS_NAME).write_bytes(bad)
-        with pytest.raises(SinkError, match=GROUPS_NAME):
+        with pytest.raises(ResultsError, match=GROUPS_NAME):
             list_people(out.path)
     file = house / "identity" / "a-0a1b2c3d.npy"
     for bad in (file.read_bytes()[:50], b"", b"\x93NUMPY", np.zeros(3).tobytes()):
         file.write_bytes(bad)
-        with pytest.raises(SinkError, match=r"a-0a1b2c3d\.npy"):
-            load_identity(house, "a-0a1b2c3d")
+        with pytest.raises(ResultsError, match=r"a-0a1b2c3d\.npy"):
+            load_identity(out.path, "a-0a1b2c3d")
 
 
 def test_tracks_are_named_as_people_see_them() -> None:
@@ -250,8 +250,8 @@ def test_the_best_faces_of_a_person_come_from_all_sources_and_look_different(out
     assert (out.path / "a-0a1b2c3d" / "track_0001" / "1.png").is_file()
     first, _ = lines(out.path / "persons.jsonl")
     assert (first["faces"], [one["faces"] for one in first["members"]]) == (2, [1, 1])
-    with PeopleFolder(out.path) as people:
-        people.split("p0001", ["b-0a1b2c3d/1"])
+    with correcting(out.path) as people:
+        people.split("p0001", [("b-0a1b2c3d", 1)])
     assert faces_of(out.path) == [
         ("a/1", 1, "p0001", 1), ("a/1", 2, "p0001", 2),
         ("b/1", 1, "p0003", 1), ("b/1", 2, "p0003", 2), ("b/2", 1, "p0002", 1),
@@ -271,7 +271,7 @@ def test_faces_that_look_the_same_by_hash_alone_are_told_apart_by_embedding(out:
     assert faces_of(out.path) == [("a/1", 1, "p0001", 1)]
     # A run that keeps faces per track writes no embeddings of single faces.
     out.keep(per="track", top_k=2).run(shots)
-    assert load_identity(out.path / ".streamgate", "b-0a1b2c3d").faces == {} and len(faces_of(out.path)) == 2
+    assert load_identity(out.path, "b-0a1b2c3d").faces == {} and len(faces_of(out.path)) == 2
 
 
 def test_the_best_of_each_person_need_persons(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,8 @@ from sink_values import Make
 from streamgate.config import load_config
 from streamgate.report import write
 from streamgate.report.content import Content
-from streamgate.report.folder import RunFolder
 from streamgate.sinks.disk import DiskSink
+from streamgate.store.manifest import Manifest
 
 
 def run(out: Path, make: Make, names: list[str], kept: int = 2) -> Path:
@@ -77,7 +77,7 @@ def test_it_asks_nobody_and_holds_nothing_that_varies(tmp_path: Path, make: Make
 
 def test_beyond_the_limit_each_group_has_pages_of_its_own(tmp_path: Path, make: Make) -> None:
     out = run(tmp_path / "out", make, ["a", "b", "c"], kept=25)
-    content = Content(RunFolder.read(out))
+    content = Content(out)
     pages = {page.name: page for page in write.plan(content, most=24)}
     assert list(pages)[:2] == ["report.html", "report/page-2.html"]
     for name, page in pages.items():
@@ -104,7 +104,7 @@ def test_beyond_the_limit_each_group_has_pages_of_its_own(tmp_path: Path, make: 
 
 def test_beyond_the_limit_small_groups_share_a_page(tmp_path: Path, make: Make) -> None:
     out = run(tmp_path / "out", make, ["a", "b", "c", "d"], kept=3)
-    content = Content(RunFolder.read(out))
+    content = Content(out)
     shown: dict[str, list[dict]] = {}
     for page in write.plan(content, most=9):
         (tmp_path / "page.html").write_text(page.make())
@@ -121,10 +121,9 @@ def test_pages_that_are_no_longer_needed_go(
     tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = run(tmp_path / "out", make, ["a", "b"])
-    folder = RunFolder.read(out)
     whole = write.plan
     monkeypatch.setattr(write, "plan", lambda content: whole(content, most=4))
-    write.write_report(out, folder.manifest)
+    write.write_report(out, Manifest.read(out))
     assert (out / "report" / "00001.html").is_file()
     (out / "report" / "mine.txt").write_text("mine")
     monkeypatch.undo()
@@ -168,8 +167,7 @@ def test_persons_come_with_their_names(tmp_path: Path, make: Make) -> None:
     for record in records:
         record["person_id"] = "p2" if record["track_id"] == 2 else None
     (out / "faces.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    folder = RunFolder.read(out)
-    write.write_report(out, folder.manifest, {"p2": "Anna <Maria>"})
+    write.write_report(out, Manifest.read(out), {"p2": "Anna <Maria>"})
     page = data(out / "report.html")
     assert page["title"] == "6 faces of 1 person"
     assert [(group["kind"], group["name"], len(group["faces"])) for group in page["groups"]] == [

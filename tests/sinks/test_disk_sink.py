@@ -20,6 +20,8 @@ import pytest
 from streamgate.errors import SinkError, SourceError, UsageError
 from streamgate.sinks.disk import DiskSink
 from streamgate.store import files
+from streamgate.store.layout import STATE_DIR
+from streamgate.store.lock import Lock
 from streamgate.store.manifest import Manifest
 from streamgate.store.run import SourceInfo
 
@@ -177,7 +179,7 @@ def test_bytes_do_not_depend_on_the_order_of_threads(tmp_path: Path, make: Make)
 def test_a_second_run_on_the_same_folder_is_locked_out(tmp_path: Path, make: Make) -> None:
     with DiskSink(tmp_path, make.run()):
         code = (
-            "import sys; from pathlib import Path; from streamgate.sinks import RunInfo\n"
+            "import sys; from pathlib import Path; from streamgate.store.run import RunInfo\n"
             "from streamgate.sinks.disk import DiskSink\n"
             "try: DiskSink(Path(sys.argv[1]), RunInfo({}, (), {}, '', (), {})).__enter__()\n"
             "except Exception as e: print(e); sys.exit(e.exit_code)"
@@ -216,19 +218,19 @@ def test_a_source_removed_by_half_no_longer_counts(
     tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_run(tmp_path, make, ["a"])
-    unlink, calls = Path.unlink, []
+    unlink, calls = os.unlink, []
 
-    def dies_after_four(path: Path, missing_ok: bool = False) -> None:
-        calls.append(path)
+    def dies_after_four(name: str, **folder: int) -> None:
+        calls.append(name)
         if len(calls) > 4:
             raise KeyboardInterrupt
-        unlink(path, missing_ok=missing_ok)
+        unlink(name, **folder)
 
-    monkeypatch.setattr(Path, "unlink", dies_after_four)
+    monkeypatch.setattr(files.os, "unlink", dies_after_four)
     with pytest.raises(KeyboardInterrupt), DiskSink(tmp_path, make.run(), overwrite=True) as sink:
         sink.open_source(make.source("b"))
     monkeypatch.undo()
-    assert (tmp_path / "a-0a1b2c3d").exists() and Manifest.read(tmp_path / ".streamgate").present() == []
+    assert (tmp_path / "a-0a1b2c3d").exists() and Manifest.read(tmp_path).present() == []
     write_run(tmp_path, make, ["b"])
     assert visible(tmp_path) == ["b-0a1b2c3d", "faces.jsonl", "summary.json"]
 
@@ -297,7 +299,7 @@ def test_what_a_killed_run_left_is_cleared_and_its_commits_are_known(tmp_path: P
     with (tmp_path / ".streamgate/commits.jsonl").open("a") as file:
         file.write('{"source_id": "torn')
     sink._lock.release()  # as the system does
-    assert Manifest.read(tmp_path / ".streamgate").present() == ["a-0a1b2c3d"]
+    assert Manifest.read(tmp_path).present() == ["a-0a1b2c3d"]
     with pytest.raises(UsageError), DiskSink(tmp_path, make.run()):
         pass
     assert not (tmp_path / ".streamgate/staging").exists()
@@ -410,27 +412,27 @@ def test_a_run_that_cannot_be_described_fails_before_work(tmp_path: Path, make: 
 
 
 def test_a_lock_that_only_a_dying_process_holds_is_waited_for(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
+    (tmp_path / STATE_DIR).mkdir()
     # A shell that takes the lock for a process that has ended, and ends a little later itself.
     ended = subprocess.Popen(["true"])
     ended.wait()
     code = (
-        "import sys, time; from pathlib import Path; from streamgate.store.files import Lock\n"
+        "import sys, time; from pathlib import Path; from streamgate.store.lock import Lock\n"
         "Lock(Path(sys.argv[1]), holder=int(sys.argv[2])).acquire(); print(flush=True); time.sleep(1)"
     )
     holder = subprocess.Popen(
-        [sys.executable, "-c", code, str(path), str(ended.pid)], stdout=subprocess.PIPE
+        [sys.executable, "-c", code, str(tmp_path), str(ended.pid)], stdout=subprocess.PIPE
     )
     holder.stdout.readline()
-    lock = files.Lock(path)
+    lock = Lock(tmp_path)
     lock.acquire()
     assert holder.wait() == 0
-    shared = files.Lock.held(path, os.dup(lock.fileno()))
+    shared = Lock.held(tmp_path, os.dup(lock.fileno()))
     lock.release()
     with pytest.raises(SinkError, match=f"process {os.getpid()}"):
-        files.Lock(path).acquire()
+        Lock(tmp_path).acquire()
     shared.release()
-    files.Lock(path).acquire()
+    Lock(tmp_path).acquire()
 
 
 def test_resuming_clears_away_what_was_listed_and_is_not_there(tmp_path: Path, make: Make) -> None:
@@ -442,7 +444,7 @@ def test_resuming_clears_away_what_was_listed_and_is_not_there(tmp_path: Path, m
         assert result is not None and result.frames == 50 and result.source.location == "in/b.mp4"
         sink.finish([], {})
     assert visible(tmp_path) == ["b-0a1b2c3d", "faces.jsonl", "summary.json"]
-    assert Manifest.read(tmp_path / ".streamgate").present() == ["b-0a1b2c3d"]
+    assert Manifest.read(tmp_path).present() == ["b-0a1b2c3d"]
 
 
 def test_resuming_knows_what_was_under_way(tmp_path: Path, make: Make) -> None:

@@ -20,7 +20,7 @@ import pytest
 from faulty_line import line_to
 from redis_server import RedisServer, TlsServer, entries
 from streamgate.errors import DeliveryError, SinkError
-from streamgate.finals import undelivered
+from streamgate.replay_source import undelivered
 from streamgate.sinks import SinkGroup, SourceWriter
 from streamgate.sinks.disk import DiskSink
 from streamgate.sinks.redis import RedisSink

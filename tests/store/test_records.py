@@ -30,11 +30,9 @@ from streamgate.store.records import (
     image_path,
     missed_record,
     score_record,
-    source_record,
-    summary_record,
     track_record,
 )
-from streamgate.store.run import RunInfo, SourceInfo, SourceResult
+from streamgate.store.run import RunInfo, SourceInfo, SourceResult, source_record, summary_record
 
 FACE_KEYS = [
     "schema", "id", "source", "source_id", "track_id", "person_id", "rank", "frame_index", "pts_seconds",

@@ -16,14 +16,15 @@ import pytest
 
 from redis_server import RedisServer, start_redis  # noqa: F401
 from sink_values import Make, make  # noqa: F401
-from streamgate.errors import SinkError, SourceError
-from streamgate.finals import FinishedRun, unchanged
+from streamgate.errors import ResultsError, SinkError
 from streamgate.frames import Encoding
+from streamgate.replay_source import finished_sources
 from streamgate.sinks import SinkGroup
 from streamgate.sinks.disk import DiskSink
 from streamgate.sinks.redis import RedisSink
 from streamgate.sinks.redisstream import unpack
 from streamgate.store.images import decode_png, encode_png
+from streamgate.store.lock import unchanged
 from streamgate.store.run import SourceInfo
 
 
@@ -40,9 +41,8 @@ def out(tmp_path: Path, make: Make) -> Path:
 
 def events(out: Path) -> tuple[list[dict[str, bytes]], list[str]]:
     damages: list[str] = []
-    run = FinishedRun.read(out)
-    found = [unpack(item) for source in run.sources for item in source.events(damages.append)]
-    return found, [*run.problems, *damages]
+    sources = finished_sources(out, damages.append)
+    return [unpack(item) for source in sources for item in source.events(damages.append)], damages
 
 
 def test_the_events_are_those_of_the_run_byte_for_byte(
@@ -65,7 +65,7 @@ def test_the_events_are_those_of_the_run_byte_for_byte(
     # The run sent its sources as they came; here they come by their ids, each in its own order.
     sent.sort(key=lambda entry: entry["id"].partition(b"/")[0])
     assert sent == found
-    assert FinishedRun.read(tmp_path).finals == len(found)
+    assert sum(source.finals for source in finished_sources(tmp_path, problems.append)) == len(found)
 
 
 def test_what_was_added_to_records_later_is_not_sent(out: Path) -> None:
@@ -97,15 +97,15 @@ def test_nothing_but_results_of_a_run_will_do(tmp_path: Path, out: Path) -> None
         ("nowhere", "no such folder"), ("file", "is a file"), ("empty", "no results of `streamgate run`"),
         ("live", "streamgate serve"),
     ):  # fmt: skip
-        with pytest.raises(SourceError, match=words):
-            FinishedRun.read(tmp_path / name)
+        with pytest.raises(ResultsError, match=words):
+            finished_sources(tmp_path / name, print)
 
 
 def test_another_schema_is_refused(out: Path) -> None:
-    summary = out / "summary.json"
-    summary.write_text(summary.read_text().replace('"schema": 1', '"schema": 7', 1))
-    with pytest.raises(SourceError, match=r"another version of streamgate \(schema 7, this one knows 1\)"):
-        FinishedRun.read(out)
+    for path in (out / "summary.json", out / ".streamgate" / "manifest.json"):
+        path.write_text(path.read_text().replace('"schema": 1', '"schema": 7', 1))
+    with pytest.raises(ResultsError, match=r"another version \(schema 7, this one knows 1\)"):
+        finished_sources(out, print)
 
 
 def test_a_source_of_another_schema_is_left_out_and_named(out: Path) -> None:
@@ -125,17 +125,26 @@ DAMAGES: list[tuple[str, Callable[[Path], object], int, str]] = [
     ("image is a folder", lambda a: replaced(a / "track_0001" / "1.png", os.mkdir), 1, "track_0001/1.png cannot be"),
     ("image is a link", lambda a: linked(a / "track_0001" / "1.png"), 1, "track_0001/1.png cannot be read"),
     ("a track's images missing", lambda a: shutil.rmtree(a / "track_0002"), 2, "track_0002/1.png is missing"),
-    ("faces missing", lambda a: (a / "faces.jsonl").unlink(), 4, "faces.jsonl cannot be read"),
-    ("faces cut off", lambda a: cut(a / "faces.jsonl", 0.9), 1, "faces.jsonl is damaged in line 3"),
+    ("faces missing", lambda a: (a / "faces.jsonl").unlink(), 3, "faces.jsonl is missing"),
+    ("faces cut off", lambda a: cut(a / "faces.jsonl", 0.9), 1, "faces.jsonl is damaged: 1 line is skipped (line 3"),
     ("faces cut off by a line", lambda a: keep_lines(a / "faces.jsonl", 2), 1, "lacks 1 of 2 faces of track 2"),
-    ("faces of another source", lambda a: changed(a / "faces.jsonl", "a-0a1b2c3d", "b-0a1b2c3d"), 3, "no face of this"),
-    ("faces not finite", lambda a: changed(a / "faces.jsonl", '"upscaled":null', '"upscaled":1e999'), 3, "figures"),
-    ("faces NaN", lambda a: changed(a / "faces.jsonl", '"upscaled":null', '"upscaled":NaN'), 3, "damaged in line 1"),
-    ("rank is a path", lambda a: changed(a / "faces.jsonl", '"rank":1', '"rank":"../../1"'), 2, "no face of this"),
-    ("a line without end", lambda a: (a / "faces.jsonl").write_bytes(b"[" * (3 << 20)), 3, "damaged in line 1"),
+    (
+        "faces of another source", lambda a: changed(a / "faces.jsonl", "a-0a1b2c3d", "b-0a1b2c3d"), 3,
+        "is of another source",
+    ),
+    (
+        "faces not finite", lambda a: changed(a / "faces.jsonl", '"upscaled":null', '"upscaled":1e999'), 3,
+        "3 lines are skipped",
+    ),
+    ("faces NaN", lambda a: changed(a / "faces.jsonl", '"upscaled":null', '"upscaled":NaN'), 3, "3 lines are skipped"),
+    ("rank is a path", lambda a: changed(a / "faces.jsonl", '"rank":1', '"rank":"../../1"'), 2, "rank is not a count"),
+    ("a line without end", lambda a: (a / "faces.jsonl").write_bytes(b"[" * (3 << 20)), 3, "1 line is skipped (line 1"),
     ("tracks missing", lambda a: (a / "tracks.jsonl").unlink(), 4, "tracks.jsonl is missing"),
     ("tracks are noise", lambda a: (a / "tracks.jsonl").write_bytes(os.urandom(999)), 4, "tracks.jsonl is damaged"),
-    ("a track without reasons", lambda a: changed(a / "tracks.jsonl", '"reasons"', '"x"'), 1, "damaged at track 3"),
+    (
+        "a track without reasons", lambda a: changed(a / "tracks.jsonl", '"reasons":["yaw"]', '"x":[]'), 1,
+        "reasons is not a list",
+    ),
     ("a track twice", lambda a: double(a / "tracks.jsonl"), 0, "lacks"),
     ("source.json missing", lambda a: (a / "source.json").unlink(), 4, "source.json is missing"),
     ("source.json torn", lambda a: cut(a / "source.json"), 4, "source.json is damaged"),
@@ -196,17 +205,21 @@ def test_a_damaged_summary_is_named_and_the_manifest_serves(out: Path, content: 
     found, problems = events(out)
     assert len(found) == 8 and len(problems) == 1 and "summary.json is damaged" in problems[0]
     shutil.rmtree(out / ".streamgate")
-    with pytest.raises(SourceError, match=r"summary.json is damaged"):
-        FinishedRun.read(out)
+    with pytest.raises(ResultsError, match=r"summary.json is damaged"):
+        finished_sources(out, print)
 
 
 @pytest.mark.parametrize("name", ["..", "../elsewhere", "/etc", ".streamgate", "a/../../x", "", 7, None])
 def test_a_summary_cannot_lead_elsewhere(out: Path, name: object) -> None:
     summary = json.loads((out / "summary.json").read_text())
-    summary["sources"].append({"source_id": name, "status": "done"})
+    summary["sources"].append({**summary["sources"][0], "source_id": name})
     (out / "summary.json").write_text(json.dumps(summary))
     found, problems = events(out)
-    assert len(found) == 8 and problems == []
+    assert len(found) == 8
+    if isinstance(name, str):
+        assert problems == []
+    else:
+        assert len(problems) == 1 and "summary.json is damaged (sources.2.source_id is not text)" in problems[0]
 
 
 def test_sources_that_failed_are_not_missed(tmp_path: Path, make: Make) -> None:

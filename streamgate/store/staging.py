@@ -8,36 +8,36 @@ OUT/.streamgate/tune/old/<source_id>/    the folders they have replaced, removed
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from streamgate.errors import SinkError
-from streamgate.store import files
+from streamgate.errors import ResultsError, display
+from streamgate.store import files, jsonlines, shapes
 from streamgate.store.jsonlines import SCHEMA, Record, dumps
+from streamgate.store.layout import STATE_DIR, may_be_named
 from streamgate.store.manifest import Manifest
 
+_TUNE = f"{STATE_DIR}/tune"
 _READY = "ready.json"
 
 
 class Staging:
-    """The tuning of one output folder, whose lock the caller holds. Methods raise SinkError."""
+    """The tuning of one output folder, whose lock the caller holds. Methods raise SinkError, and ResultsError."""
 
     def __init__(self, out: Path) -> None:
         self._out = out
-        self._house = out / ".streamgate" / "tune"
-        self.new = self._house / "new"
-        self._old = self._house / "old"
+        self._folder = out / _TUNE
+        self.new = self._folder / "new"
+        self._old = self._folder / "old"
 
     def begin(self) -> None:
         """Start empty; what an earlier tuning left that never was complete goes."""
-        with files.sink_errors(self._house):
-            files.remove_tree(self._house)
-            self.new.mkdir(parents=True)
+        with files.sink_errors(self._folder):
+            files.remove_tree(self._out, _TUNE)
+            files.make_folder(self._out, f"{_TUNE}/new")
 
     def folder(self, source_id: str) -> Path:
         """An empty folder for the new contents of a source."""
@@ -52,13 +52,13 @@ class Staging:
         `told` holds what finishing takes beside them: `run`, the manifest's run from now on, and what else the caller
         of `finish` wants to be given back.
         """
-        with files.sink_errors(self._house):
+        with files.sink_errors(self._folder):
             files.sync_tree(self.new)
-            files.write_text(self._house / _READY, dumps({**told, "schema": SCHEMA, "sources": dict(names)}))
+            files.write_text(self._out, f"{_TUNE}/{_READY}", dumps({**told, "schema": SCHEMA, "sources": dict(names)}))
 
     def pending(self) -> bool:
         """Whether there is a complete tuning to be finished."""
-        return (self._house / _READY).is_file()
+        return (self._folder / _READY).is_file()
 
     def finish(self, manifest: Manifest) -> Record:
         """Put what was committed in place, as far as that has not happened yet, and write the manifest.
@@ -67,7 +67,8 @@ class Staging:
         """
         ready = self._ready()
         with files.sink_errors(self._out):
-            self._old.mkdir(exist_ok=True)
+            for name in ("new", "old"):
+                files.make_folder(self._out, f"{_TUNE}/{name}")
             manifest.run = ready["run"]
             # Both sets of names are listed meanwhile: whatever a crash leaves, --overwrite knows it.
             before = {key: manifest.sources.get(key, ()) for key in ready["sources"]}
@@ -83,44 +84,35 @@ class Staging:
 
     def clean(self) -> None:
         """All is in place and derived."""
-        with files.sink_errors(self._house):
+        with files.sink_errors(self._folder):
             with suppress(FileNotFoundError):
-                (self._house / _READY).unlink()
-            files.remove_tree(self._house)
+                (self._folder / _READY).unlink()
+            files.remove_tree(self._out, _TUNE)
 
     def _swap(self, source_id: str, listed: set[str]) -> None:
         new, final, old = self.new / source_id, self._out / source_id, self._old / source_id
         if not new.is_dir():
             return  # done before a crash
         if final.exists() and not old.exists():
-            _keep_strangers(final, new, listed)
-            files.rename_folder(final, old)
-        files.rename_folder(new, final)
+            _keep_strangers(self._out, source_id, new, listed)
+            files.rename_folder(self._out, source_id, f"{_TUNE}/old/{source_id}")
+        files.rename_folder(self._out, f"{_TUNE}/new/{source_id}", source_id)
 
     def _ready(self) -> Record:
-        path = self._house / _READY
         try:
-            with files.sink_errors(path):
-                ready = json.loads(path.read_bytes())
-            if ready["schema"] == SCHEMA and isinstance(ready["run"], dict) and isinstance(ready["sources"], dict):
-                return dict(ready)
-        except (ValueError, KeyError, TypeError):
+            ready = jsonlines.read_object(self._out, f"{_TUNE}/{_READY}", shapes.READY)
+            if all(map(may_be_named, ready["sources"])):
+                return ready
+        except (OSError, ValueError):
             pass
-        raise SinkError(f"{path} is damaged; remove {self._house} and tune again")
+        folder = display(self._folder)
+        raise ResultsError(f"{folder}/{_READY} is damaged; remove {folder} and tune again")
 
 
-def carry(old: Path, new: Path) -> None:
-    """The same file in another folder: linked where that can be, else copied. Raises OSError."""
-    new.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(old, new)
-    except OSError:
-        shutil.copyfile(old, new)
-
-
-def _keep_strangers(folder: Path, new: Path, listed: set[str]) -> None:
+def _keep_strangers(out: Path, source_id: str, new: Path, listed: set[str]) -> None:
     """Files that others put into a source's folder stay with it."""
+    folder = out / source_id
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if name not in listed and path.is_file() and not path.is_symlink() and not (new / name).exists():
-            carry(path, new / name)
+        if name not in listed and path.is_file() and not path.is_symlink() and not os.path.lexists(new / name):
+            files.link_or_copy(out, f"{source_id}/{name}", new / name)

@@ -10,19 +10,18 @@ import pytest
 from streamgate.errors import SinkError
 from streamgate.store import files
 from streamgate.store.manifest import Manifest
-from streamgate.tuning.staging import Staging
+from streamgate.store.staging import Staging
 
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     """Two committed sources, each with a file of somebody else's."""
-    house = tmp_path / ".streamgate"
-    house.mkdir()
+    (tmp_path / ".streamgate").mkdir()
     for name in ("a-1", "b-2"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "source.json").write_text("old")
         (tmp_path / name / "notes.txt").write_text("mine")
-    Manifest(house, {"digest": "old"}, (), {"a-1": ("source.json",), "b-2": ("source.json",)}).write()
+    Manifest(tmp_path, {"digest": "old"}, (), {"a-1": ("source.json",), "b-2": ("source.json",)}).write()
     return tmp_path
 
 
@@ -36,6 +35,13 @@ def stage(out: Path) -> Staging:
     return staging
 
 
+TOLD = {
+    "run": {"digest": "new"}, "failed": [], "timing": {}, "complete": True,
+    "info": {
+        "config": {}, "measure_set": [], "absent_measures": {}, "calibration_id": "cal-1", "weights": [],
+        "versions": {}, "calibration": {},
+    },
+}  # fmt: skip
 NAMES = {"a-1": ["more.txt", "source.json"], "b-2": ["more.txt", "source.json"]}
 
 
@@ -45,18 +51,18 @@ def contents(out: Path) -> set[str]:
 
 def finish(out: Path) -> None:
     staging = Staging(out)
-    staging.finish(Manifest.read(out / ".streamgate"))
+    staging.finish(Manifest.read(out))
     staging.clean()
 
 
 def test_all_of_it_is_put_in_place_and_strangers_stay(out: Path) -> None:
     staging = stage(out)
-    staging.commit({"run": {"digest": "new"}}, NAMES)
+    staging.commit(TOLD, NAMES)
     assert contents(out) == {"old"}
     finish(out)
     assert contents(out) == {"new"}
     assert (out / "a-1" / "notes.txt").read_text() == "mine"
-    manifest = Manifest.read(out / ".streamgate")
+    manifest = Manifest.read(out)
     assert manifest.run == {"digest": "new"} and manifest.sources["b-2"] == ("more.txt", "source.json")
     assert not (out / ".streamgate" / "tune").exists()
 
@@ -72,15 +78,15 @@ def test_one_that_never_was_complete_is_forgotten(out: Path) -> None:
 def test_broken_off_after_any_rename_it_is_finished_later(
     out: Path, monkeypatch: pytest.MonkeyPatch, allowed: int
 ) -> None:
-    stage(out).commit({"run": {"digest": "new"}}, NAMES)
+    stage(out).commit(TOLD, NAMES)
     rename = os.rename
     left = [None] * allowed
 
-    def limited(old: Path, new: Path) -> None:
+    def limited(old: str, new: str, **folders: int) -> None:
         if not left:
             raise OSError(5, "the power went off")
         left.pop()
-        rename(old, new)
+        rename(old, new, **folders)
 
     with monkeypatch.context() as patched, pytest.raises(SinkError):
         patched.setattr(files.os, "rename", limited)

@@ -1,0 +1,250 @@
+"""An output folder of `run`, read again: one reader for all that is made of results afterwards.
+
+The folder may come from anybody. Nothing in it is believed before it has been looked at, no link inside it is followed,
+and no more than a line of a file is held at once.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from typing import IO
+
+from streamgate.errors import ResultsError, display
+from streamgate.store import files, jsonlines, shapes
+from streamgate.store.jsonlines import LONGEST_LINE, LONGEST_LIST, SCHEMA, Record
+from streamgate.store.layout import (
+    CANDIDATES,
+    DERIVED,
+    FACES,
+    NOTES,
+    PERSONS,
+    SOURCE,
+    SUMMARY,
+    TRACKS,
+    has_manifest,
+    is_source_id,
+)
+from streamgate.store.manifest import Manifest
+from streamgate.store.run import SourceInfo, SourceResult
+from streamgate.store.shapes import Shape, misfit
+
+
+class Damages:
+    """What could not be read, a line each: of many the first `most`, and how many there are."""
+
+    def __init__(self, most: int = 20) -> None:
+        self.count = 0
+        self.words: list[str] = []
+        self._most = most
+
+    def add(self, words: str) -> None:
+        """Tell something, once."""
+        if words not in self.words:
+            self.count += 1
+            if len(self.words) < self._most:
+                self.words.append(words)
+
+
+class RunFolder:
+    """Results of a run at `out`. Lines come one at a time.
+
+    Args:
+        damaged: is told what is damaged, a line each that begins with the file's name; that is skipped, and the rest is
+            read. Without it the first damage raises ResultsError.
+    """
+
+    def __init__(self, out: Path, damaged: Callable[[str], None] | None = None) -> None:
+        self.out = Path(out)
+        self._damaged = damaged
+
+    def check(self) -> None:
+        """Raises ResultsError where `out` holds no results at all."""
+        if not self._is_there():
+            raise ResultsError(self._no_results())
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The manifest. Raises ResultsError where there is none or a damaged one, whatever is told to whom."""
+        if not has_manifest(self.out):
+            raise ResultsError(self._no_results())
+        return Manifest.read(self.out)
+
+    @cached_property
+    def summary(self) -> Record:
+        """summary.json. Raises ResultsError where there is none or a damaged one, whatever is told to whom."""
+        path = display(self.out / SUMMARY)
+        remedy = "run the same command again with --resume, which rewrites it"
+        try:
+            return jsonlines.read_object(self.out, SUMMARY, shapes.SUMMARY)
+        except OSError as error:
+            self.check()
+            missing = isinstance(error, FileNotFoundError)
+            what = f"is missing; {remedy}" if missing else f"cannot be read ({error.strerror})"
+            raise ResultsError(f"{path} {what}") from None
+        except ValueError as error:
+            raise ResultsError(f"{path} is damaged ({error}); {remedy}") from None
+
+    @property
+    def source_ids(self) -> list[str]:
+        """The committed sources, sorted. Raises ResultsError as `manifest` does."""
+        return self.manifest.present()
+
+    def faces(self, source_id: str | None = None) -> Iterator[Record]:
+        """The kept faces, in their order: of the whole run (where they know whose they are), or of one source."""
+        for _, record in self._records(FACES if source_id is None else f"{source_id}/{FACES}", shapes.FACE):
+            yield record
+
+    def placed_faces(self) -> Iterator[tuple[int, Record]]:
+        """The faces of the run, each with its place in the file for `face_at`."""
+        yield from self._records(FACES, shapes.FACE)
+
+    def face_at(self, place: int) -> Record:
+        """The face at a place that `placed_faces` gave: all of them would not fit into memory."""
+        try:
+            with files.open_below(self.out, FACES) as file:
+                file.seek(place)
+                record = jsonlines.parse(file.readline(LONGEST_LINE))
+        except (OSError, ValueError):
+            record = {}
+        if misfit(record, shapes.FACE):
+            raise ResultsError(f"{display(self.out / FACES)} changed while it was read; try again")
+        return record
+
+    def tracks(self, source_id: str) -> Iterator[Record]:
+        """How each track of a source ended, by track."""
+        for _, record in self._records(f"{source_id}/{TRACKS}", shapes.TRACK):
+            yield record
+
+    def candidates(self, source_id: str) -> Iterator[Record]:
+        """Every evaluated face of a source in the order of evaluation."""
+        for _, record in self._records(f"{source_id}/{CANDIDATES}", shapes.CANDIDATE):
+            yield record
+
+    def notes(self, source_id: str) -> dict[int, Record]:
+        """What the source stored for the report, by track; empty where it stored nothing."""
+        if not self.has(f"{source_id}/{NOTES}"):
+            return {}
+        return {note["track_id"]: note for _, note in self._records(f"{source_id}/{NOTES}", shapes.NOTE, LONGEST_LIST)}
+
+    def person_names(self) -> dict[str, str]:
+        """What users call persons, by id; empty without persons."""
+        if not self.has(PERSONS):
+            return {}
+        found = (person for _, person in self._records(PERSONS, shapes.PERSON, LONGEST_LIST))
+        return {person["person_id"]: person["name"] for person in found if person.get("name")}
+
+    def source(self, source_id: str) -> Record:
+        """The source.json of a committed source. Raises ResultsError, whatever is told to whom."""
+        name = f"{source_id}/{SOURCE}"
+        try:
+            record = jsonlines.read_object(self.out, name, shapes.SOURCE)
+        except FileNotFoundError:
+            raise self.error(name, "is missing") from None
+        except OSError as error:
+            raise self.error(name, f"cannot be read ({error.strerror})") from None
+        except ValueError as error:
+            raise self.error(name, f"is damaged ({error})") from None
+        if record["source_id"] != source_id:
+            raise self.error(name, "is damaged (it is of another source)")
+        return record
+
+    def result(self, source_id: str) -> SourceResult | None:
+        """How a source went that has its final name; None when there is none that can be read."""
+        try:
+            return result_of(self.source(source_id)) if is_source_id(source_id) else None
+        except ResultsError:
+            return None
+
+    def has(self, name: str) -> bool:
+        """Whether there is a plain file of this name (relative to OUT, with `/`)."""
+        try:
+            files.open_below(self.out, name).close()
+        except OSError:
+            return False
+        return True
+
+    def content(self, name: str, most: int = 256 << 20) -> bytes:
+        """A file of the folder, a crop for example. Raises OSError, and ValueError where it is larger than `most`."""
+        with files.open_below(self.out, name) as file:
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise ValueError("is too large")
+        return data
+
+    def _records(self, name: str, shape: Shape, longest: int = LONGEST_LINE) -> Iterator[tuple[int, Record]]:
+        """Records of a file, gzipped or not, each with its place; what is none, and a torn end, is told."""
+        first, bad = "", 0
+        try:
+            with ExitStack() as stack:
+                file: IO[bytes] | gzip.GzipFile = stack.enter_context(files.open_below(self.out, name))
+                if name.endswith(".gz"):
+                    file = stack.enter_context(gzip.GzipFile(fileobj=file))
+                for number, (place, record) in enumerate(jsonlines.read_lines(file, longest), 1):
+                    if not record:
+                        what = "is no record"
+                    elif record.get("schema") != SCHEMA:
+                        what = jsonlines.other_version(record)
+                    elif "/" in name and record.get("source_id", name.partition("/")[0]) != name.partition("/")[0]:
+                        what = "is of another source"
+                    else:
+                        what = misfit(record, shape) or ""
+                        if not what:
+                            yield place, record
+                            continue
+                    if self._damaged is None:
+                        raise self.error(name, f"is damaged in line {number}: {what}")
+                    first, bad = first or f"line {number}: {what}", bad + 1
+        except FileNotFoundError:
+            self._tell(name, "is missing")
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            self._tell(name, "is cut off or damaged")
+        except OSError as error:
+            self._tell(name, f"cannot be read ({error.strerror or error})")
+        finally:
+            if bad:
+                lines = "1 line is" if bad == 1 else f"{bad} lines are"
+                self._tell(name, f"is damaged: {lines} skipped ({first})")
+
+    def _tell(self, name: str, what: str) -> None:
+        if self._damaged is None:
+            raise self.error(name, what)
+        self._damaged(f"{display(name)} {what}")
+
+    def error(self, name: str, what: str) -> ResultsError:
+        """The error that says what is wrong with a file, and what to do."""
+        source_id, _, rest = name.partition("/")
+        remedy = "run the same command again with --resume, which rewrites it"
+        if rest:
+            # Nobody is told to remove a folder that a damaged record makes up.
+            ours = rest == SOURCE or self.has(f"{source_id}/{SOURCE}")
+            folder = f"remove the folder {display(self.out / source_id)} and " if ours else ""
+            remedy = f"{folder}run its source again with --resume"
+        return ResultsError(f"{display(self.out / name)} {what}; {remedy}")
+
+    def _is_there(self) -> bool:
+        return has_manifest(self.out) or any(os.path.lexists(self.out / name) for name in DERIVED)
+
+    def _no_results(self) -> str:
+        shown = display(self.out)
+        if not os.path.exists(self.out):
+            return f"{shown}: there is no such folder; name the folder that `streamgate run` wrote (-o)"
+        if not os.path.isdir(self.out):
+            return f"{shown} is a file; name the folder that `streamgate run` wrote (-o)"
+        if any(self.out.glob(f"*/????-??-??/{FACES}")):
+            return (
+                f"{shown} holds the results of `streamgate serve`, which keeps its events until they are delivered; "
+                "name a folder that `streamgate run` wrote (-o)"
+            )
+        return f"{shown} holds no results of `streamgate run`; name the folder that it wrote (-o)"
+
+
+def result_of(record: Record) -> SourceResult:
+    """The result that a source.json, or an entry of summary.json, tells."""
+    known = {name: record[name] for name in SourceResult.__slots__ if name in record and name != "source"}
+    return SourceResult(SourceInfo(record["source"], record["source_id"]), **known)

@@ -1,0 +1,81 @@
+"""Where everything is in the output folder OUT of a run, and by what it is known to be one.
+
+OUT/.streamgate/lock, manifest.json, commits.jsonl      ours: who runs, what we created
+OUT/.streamgate/staging/<source_id>/                    a source that is not committed yet
+OUT/<source_id>/track_0001/1.png                        crops, FFHQ-aligned; the name is the rank
+OUT/<source_id>/faces.jsonl, tracks.jsonl               kept faces by (track, rank); every track's end
+OUT/<source_id>/candidates.jsonl.gz                     every evaluated face, in the order of evaluation
+OUT/<source_id>/report.jsonl.gz                         small pictures and series for the report
+OUT/<source_id>/source.json                             how the source went
+OUT/.streamgate/identity/<source_id>.npy                who its tracks show: removed with the run's end, or kept
+OUT/.streamgate/persons.json, decisions.jsonl           which tracks are one person, and what people decided
+OUT/.streamgate/delivered.jsonl                         which sources a destination has had as a whole
+OUT/.streamgate/tune/, spares/                          a tuning under way; faces that an earlier one put aside
+OUT/faces.jsonl, persons.jsonl, summary.json            derived from the committed sources
+OUT/report.html, report/                                the same
+OUT/exports/, clips/                                    made of the results later
+OUT/shards/<number>/                                    output folders of their own, to be merged
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+
+from streamgate.errors import display
+
+STATE_DIR = ".streamgate"
+"""The folder in OUT that holds what is ours alone."""
+
+SOURCE, FACES, TRACKS = "source.json", "faces.jsonl", "tracks.jsonl"
+CANDIDATES, NOTES = "candidates.jsonl.gz", "report.jsonl.gz"
+PERSONS, SUMMARY = "persons.jsonl", "summary.json"
+REPORT, PAGES = "report.html", "report"
+EXPORTS, CLIPS, SHARDS = "exports", "clips", "shards"
+
+DERIVED = (FACES, PERSONS, SUMMARY)
+"""Files directly in OUT that follow from the committed sources."""
+
+RECEIPT = ".streamgate-export.json"
+"""In a folder that `export` or `clips` made: the format and the files that were written."""
+
+_RESERVED = frozenset({*DERIVED, REPORT, PAGES, EXPORTS, CLIPS, SHARDS})
+_NAME = re.compile(r"[^./\\\0][^/\\\0]{0,254}")
+
+
+def has_manifest(out: Path) -> bool:
+    """Whether `run` has begun to write into a folder."""
+    return (out / STATE_DIR / "manifest.json").is_file()
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder holds results or an export of streamgate's, so that it is no footage."""
+    return has_manifest(folder) or (folder / RECEIPT).is_file()
+
+
+def is_source_id(name: object) -> bool:
+    """Whether a name found in a file can be that of a source's folder: one part, not hidden."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
+def may_be_named(source_id: str) -> bool:
+    """Whether a source may be written under this name: it neither leads elsewhere, nor hides, nor is kept for us."""
+    return (
+        is_source_id(source_id)
+        and source_id not in _RESERVED
+        and source_id.isprintable()
+        and len(source_id.encode("utf-8", "surrogatepass")) <= 200
+    )
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """The parts of a name relative to a folder, with `/`. Raises ValueError for one that leads out of the folder."""
+    parts = PurePosixPath(name).parts
+    if not parts or ".." in parts or parts[0].startswith("/") or "\0" in name:
+        raise ValueError(f"{display(name)} is no name of a file in this folder")
+    return parts
+
+
+def picture_name(track_id: int, rank: int, suffix: str, crop: str = "ffhq") -> str:
+    """The file of a kept face relative to its source's folder: `track_0001/1.png`, `track_0001/1.arcface.png`."""
+    return f"track_{track_id:04d}/{rank}{'' if crop == 'ffhq' else f'.{crop}'}.{suffix}"

@@ -1,0 +1,138 @@
+"""The lock of an output folder: one command that writes at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from streamgate.errors import SinkError, display
+from streamgate.store import files
+from streamgate.store.layout import STATE_DIR
+
+_NAME = f"{STATE_DIR}/lock"
+_ENDING_S = 10.0
+
+
+class Lock:
+    """Keeps others from writing to a folder, by `flock` on a file in it that stays: OUT/.streamgate/lock.
+
+    The system releases it when every process that holds it has ended in whatever way; a process may share it with
+    the one it was forked from, or with another by its descriptor. A context manager.
+
+    Args:
+        folder: the folder, which must be there.
+        name: the file, relative to it with `/`.
+        holder: the process to name to others, this one by default.
+    """
+
+    def __init__(self, folder: Path, name: str = _NAME, *, holder: int | None = None) -> None:
+        self._folder = Path(folder)
+        self._name = name
+        self._holder = os.getpid() if holder is None else holder
+        self._file: IO[bytes] | None = None
+
+    @classmethod
+    def held(cls, folder: Path, descriptor: int) -> Lock:
+        """The lock that another process took and gave this one by its `descriptor`."""
+        lock = cls(folder)
+        lock._file = os.fdopen(descriptor, "r+b")
+        return lock
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def acquire(self) -> None:
+        """Take the lock; does nothing when it is held already. Raises SinkError when another process holds it.
+
+        A run that has been killed may leave a process that is ending, for as long as the disk makes it wait: that
+        one is waited for, ten seconds at most.
+        """
+        if self._file is not None:
+            return
+        patience = time.monotonic() + _ENDING_S
+        while (other := self._try()) is not None:
+            if time.monotonic() > patience or not (other.isdigit() and _has_ended(int(other))):
+                process = f" (process {other})" if other.isdigit() else ""
+                raise SinkError(
+                    f"{display(self._folder)} is in use by another run{process}; wait for it to end or choose another "
+                    "folder with -o"
+                )
+            time.sleep(0.05)
+
+    def _try(self) -> str | None:
+        """Take the lock, or tell who holds it."""
+        with files.sink_errors(self._folder):
+            file = files.open_own(self._folder, self._name, os.O_RDWR | os.O_CREAT)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(file.fileno()).st_nlink == 1:  # else it is somebody's other file too
+                    file.truncate(0)
+                    file.write(b"%d\n" % self._holder)
+                    file.flush()
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read(32).decode("ascii", "replace").strip()
+                file.close()
+                return holder
+            except BaseException:
+                file.close()
+                raise
+            self._file = file
+            return None
+
+    def fileno(self) -> int:
+        """The descriptor of the held lock, to share it. Raises ValueError when it is not held."""
+        if self._file is None:
+            raise ValueError("the lock is not held")
+        return self._file.fileno()
+
+    def release(self) -> None:
+        """Let the next run in; does nothing when the lock is not held."""
+        if self._file is not None:
+            # The file stays: removing it would let a third run lock a new one beside a waiting second.
+            self._file.close()
+            self._file = None
+
+
+@contextmanager
+def unchanged(out: Path) -> Iterator[None]:
+    """Keep runs out of the folder while it is read. Raises SinkError when one is at work there."""
+    try:
+        file = files.open_below(out, _NAME)
+    except OSError:
+        # A copy of the results alone; nothing will write there.
+        yield
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SinkError(f"{display(out)} is in use by a run; wait for it to end") from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+def _has_ended(process: int) -> bool:
+    """Whether there is no such process, or only its entry that nobody has asked for yet."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return False
