@@ -276,7 +276,8 @@ class _Reading:
                 self._stats.decode_errors += 1
                 self._clock.packet_lost()
             frames = []
-        self._silent = 0 if frames else self._silent + 1
+        # What is outside the edit list, and what was sent before, may be any number of packets.
+        self._silent = 0 if frames else self._silent + counted
         return frames
 
     def _scouting(self) -> VideoCodecContext:
@@ -315,7 +316,12 @@ class _Reading:
             real = packet.size > 0 or pts is not None or dts is not None  # else the flush at the end
             self._promised -= real
             if packet.is_discard:
-                continue  # outside the edit list, never shown
+                # Outside the edit list: never shown, but others build on it. The decoder drops what comes of it.
+                if self._headless is None:
+                    self._headless = not packet.is_keyframe
+                if packet.size:
+                    yield packet
+                continue
             if packet.size == 0:
                 # The decoder would take it for the end.
                 if real:

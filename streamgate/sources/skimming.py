@@ -67,7 +67,7 @@ class Skimmer:
         self._sees_face = sees_face
         self._base = time_base
         self._failure: SourceError | None = None
-        self._number = 0  # packets read
+        self._number = 0  # packets read, but for those outside an edit list
         self._sent = 0  # the highest number of a packet sent to the decoder
         self._sent_pts = -(1 << 62)
         self._waiting: deque[Numbered] = deque()  # read ahead, to be decoded
@@ -134,7 +134,8 @@ class Skimmer:
             return None
         if packet is None:
             return None
-        self._number += 1
+        # Ranks count what is shown, and numbers are compared with them.
+        self._number += not packet.is_discard
         return self._number, packet
 
     def _send(self, item: Numbered) -> Iterator[VideoFrame]:
@@ -243,7 +244,7 @@ class Skimmer:
                 break
             if packet.pts > limit or size > AHEAD_BYTES:
                 break
-            if packet.is_keyframe and packet.pts > since:
+            if packet.is_keyframe and not packet.is_discard and packet.pts > since:
                 found = place
                 if packet.pts >= due:
                     break
