@@ -77,6 +77,7 @@ class Frame:
         pts_estimated: the container's time was missing or stepped backwards and was replaced.
         captured_at: wall-clock time (UTC) of arrival, live sources only.
         unrelated: nothing connects this picture with the one before it (a folder of single images).
+        corrupt: damaged, or built on something that is damaged or missing; no face of it may be kept.
     """
 
     picture: Picture
@@ -88,6 +89,7 @@ class Frame:
     unrelated: bool = False
     name: str | None = None
     """File name of an image source's picture."""
+    corrupt: bool = False
 
     @property
     def width(self) -> int:
@@ -204,6 +206,9 @@ class GateResult:
         return self.passed if self.passed or self.reasons else None
 
 
+CORRUPT = GateResult(False, ("corrupt",), 1.0)
+"""Of every face of a torn picture, whatever it looks like."""
+
 CROP_NAMES = ("ffhq", "arcface", "loose", "frame")
 """The pictures of a kept face by their public names: aligned as FFHQ's, as ArcFace's, cut with a margin, whole."""
 
@@ -251,6 +256,8 @@ class Candidate:
     name: str | None = None
     interpolated: bool = False
     refined: bool = False
+    corrupt: bool = False
+    """Its picture is torn (`Frame.corrupt`): the gate is shut, and nothing is measured."""
     evidence: Evidence = field(default_factory=Evidence)
     measures: dict[str, Measure] = field(default_factory=dict)
     quality: float | None = None

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from streamgate.config import Config
-from streamgate.frames import Candidate, Evidence, Face, GateResult, Measure, Pose, Status
+from streamgate.frames import CORRUPT, Candidate, Evidence, Face, GateResult, Measure, Pose, Status
 from streamgate.scoring.calibration import Calibration, calibration_id, measure_set, recorded_measures
 
 TURNED = 35.0
@@ -52,7 +52,10 @@ class Judge:
         """Fill in measures, quality and gate of a face of an upright frame of `width` x `height` source pixels."""
         candidate.measures = self.measures(candidate.evidence)
         candidate.quality = self.quality(candidate.measures)
-        candidate.gate = self.gate(candidate.face, candidate.evidence, candidate.measures, width, height)
+        if candidate.corrupt:
+            candidate.gate = CORRUPT
+        else:
+            candidate.gate = self.gate(candidate.face, candidate.evidence, candidate.measures, width, height)
 
     def measures(self, evidence: Evidence) -> dict[str, Measure]:
         """Every recorded measure by name; those that cannot be had say so instead of a figure."""

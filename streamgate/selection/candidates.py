@@ -161,9 +161,9 @@ class TrackSelector:
         finished = 0
         for alike in self._by_guessed_pose(window):
             finished += yield from self._judge_alike(alike, final)
-        prescored = [one for one in window if one.prescored]
-        if self._config.keep.fallback == "best" and finished == 0 and prescored:
-            self._remember_fallback(prescored)
+        whole = [one for one in window if one.prescored and one.candidate is not None and not one.candidate.corrupt]
+        if self._config.keep.fallback == "best" and finished == 0 and whole:
+            self._remember_fallback(whole)
 
     def _by_guessed_pose(self, window: list[Observation]) -> list[list[Observation]]:
         """The window's faces by the bin of yaw that they seem to belong to; together where poses are not binned."""
@@ -399,6 +399,7 @@ class TrackSelector:
             pts_estimated=frame.pts_estimated,
             captured_at=frame.captured_at,
             name=frame.name,
+            corrupt=frame.corrupt,
             ceilings=self._ceilings,
         )
 

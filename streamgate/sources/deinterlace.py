@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -14,7 +15,8 @@ from av.filter import Graph
 class Deinterlacer:
     """Passes frames through until one is interlaced, from then on through FFmpeg's bwdif filter.
 
-    The filter holds one frame back and keeps times; frames that are progressive pass it unchanged.
+    The filter holds one frame back and keeps times; frames that are progressive pass it unchanged. With each frame goes
+    whether it is torn.
 
     Args:
         time_base: of the stream.
@@ -24,11 +26,12 @@ class Deinterlacer:
         self._time_base = time_base
         self._graph: Graph | None = None
         self._shape: tuple[int, int, str] | None = None
+        self._torn: deque[bool] = deque()  # of the frames inside
 
-    def feed(self, frame: VideoFrame) -> Iterator[VideoFrame]:
+    def feed(self, frame: VideoFrame, torn: bool) -> Iterator[tuple[VideoFrame, bool]]:
         """Yield the frames that are ready, in order."""
         if self._graph is None and not frame.interlaced_frame:
-            yield frame
+            yield frame, torn
             return
         shape = (frame.width, frame.height, frame.format.name)
         if shape != self._shape:
@@ -36,9 +39,10 @@ class Deinterlacer:
             self._graph, self._shape = self._build(frame), shape
         assert self._graph is not None
         self._graph.vpush(frame)
+        self._torn.append(torn)
         yield from self._ready()
 
-    def flush(self) -> Iterator[VideoFrame]:
+    def flush(self) -> Iterator[tuple[VideoFrame, bool]]:
         """Yield the frames held back."""
         if self._graph is not None:
             self._graph.vpush(None)
@@ -57,10 +61,12 @@ class Deinterlacer:
         graph.configure()
         return graph
 
-    def _ready(self) -> Iterator[VideoFrame]:
+    def _ready(self) -> Iterator[tuple[VideoFrame, bool]]:
         assert self._graph is not None
         while True:
             try:
-                yield self._graph.vpull()
+                frame = self._graph.vpull()
             except (NothingReady, Drained):
                 return
+            yield frame, self._torn.popleft()
+            del frame

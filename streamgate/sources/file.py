@@ -22,6 +22,7 @@ from streamgate.sources.base import MAX_PIXELS, Guide, SourceStats
 from streamgate.sources.clock import Clock, Tick
 from streamgate.sources.container import open_video, stall_seconds, unreadable
 from streamgate.sources.cutoff import is_cut_off
+from streamgate.sources.damage import Damage
 from streamgate.sources.deinterlace import Deinterlacer
 from streamgate.sources.naming import file_source_id
 from streamgate.sources.picture import PictureMaker
@@ -117,7 +118,7 @@ class VideoFile:
         try:
             reading.seek(pts_seconds)
             with closing(reading.decoded()) as frames:
-                for time, frame in frames:
+                for time, frame, _ in frames:
                     yield time.pts_seconds, frame
                     del frame
         finally:
@@ -170,6 +171,7 @@ class _Reading:
         # An MP4's index tells how many packets there must be: those missing at the end were cut off.
         self._promised = stream.frames if "mp4" in self._container.format.name else 0
         self._cut_off = is_cut_off(path)
+        self._damage = Damage(stream.codec_context)
         self._skimmer = Skimmer(
             self._packets(), stream.codec_context, self._decode, self._scouting, self._sees_face, self._time_base
         )
@@ -227,16 +229,16 @@ class _Reading:
 
     def _timed(self) -> Generator[Frame, None, None]:
         make = self._maker.picture
-        for time, frame in self.decoded():
+        for time, frame, torn in self.decoded():
             yield Frame(
-                make(frame), time.pts_seconds, time.duration_seconds, time.frame_index, time.estimated
+                make(frame), time.pts_seconds, time.duration_seconds, time.frame_index, time.estimated, corrupt=torn
             )
             del frame
 
-    def decoded(self) -> Generator[tuple[Tick, VideoFrame], None, None]:
-        """The decoder's frames with their corrected times."""
+    def decoded(self) -> Generator[tuple[Tick, VideoFrame, bool], None, None]:
+        """The decoder's frames with their corrected times, and whether they are torn."""
         clock, stats = self._clock, self._stats
-        for frame in self._pictures():
+        for frame, torn in self._pictures():
             base = frame.time_base or self._time_base
             time = clock.frame(
                 _seconds(frame.pts, base),
@@ -253,16 +255,16 @@ class _Reading:
             if not clock.trusted:
                 self._skimmer.begin(None)
             self._skimmer.shown(time.frame_index, time.pts_seconds)
-            yield time, frame
+            yield time, frame, torn
             del frame
 
-    def _pictures(self) -> Iterator[VideoFrame]:
+    def _pictures(self) -> Iterator[tuple[VideoFrame, bool]]:
         deinterlacer = Deinterlacer(self._time_base)
         for frame in self._skimmer.frames():
             if frame.interlaced_frame and not self._interlaced:
                 self._interlaced = True
                 self._skimmer.begin(None)
-            yield from deinterlacer.feed(frame)
+            yield from deinterlacer.feed(frame, self._damage.is_torn(frame))
             del frame
         yield from deinterlacer.flush()
 
@@ -275,6 +277,7 @@ class _Reading:
             if counted:
                 self._stats.decode_errors += 1
                 self._clock.packet_lost()
+            self._damage.failed(packet)
             frames = []
         # What is outside the edit list, and what was sent before, may be any number of packets.
         self._silent = 0 if frames else self._silent + counted
@@ -320,6 +323,7 @@ class _Reading:
                 if self._headless is None:
                     self._headless = not packet.is_keyframe
                 if packet.size:
+                    self._damage.packet(packet)
                     yield packet
                 continue
             if packet.size == 0:
@@ -332,6 +336,7 @@ class _Reading:
             if self._headless is None:
                 self._headless = not packet.is_keyframe
             self._clock.packet(_seconds(pts, base), _seconds(dts, base))
+            self._damage.packet(packet)
             yield packet
         self._stats.decode_errors += 1
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from streamgate.errors import redact_url
 from streamgate.frames import (
+    CORRUPT,
     BestShot,
     Candidate,
     Crop,
@@ -149,6 +150,7 @@ def candidate_of(record: Mapping[str, Any]) -> Candidate:
     Raises ValueError for a time or a measure that this version does not know.
     """
     pose, captured = record.get("pose"), record.get("captured_at")
+    gate = GateResult(record["gate"]["passed"], tuple(record["gate"]["reasons"]))
     told = record["evidence"]
     values = {name: float(value) for name, value in told.items() if name != "failed" and value is not None}
     if unknown := record["measures"].keys() - {spec.name for spec in known_measures()}:
@@ -174,7 +176,8 @@ def candidate_of(record: Mapping[str, Any]) -> Candidate:
         ),
         measures={name: _measure_of(name, measure) for name, measure in record["measures"].items()},
         quality=record.get("quality"),
-        gate=GateResult(record["gate"]["passed"], tuple(record["gate"]["reasons"])),
+        gate=gate,
+        corrupt=gate.reasons == CORRUPT.reasons,
     )
 
 

@@ -1,0 +1,35 @@
+"""Footage that once went wrong, through the commands; skips where ../shared/cases is missing."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from command import lines, streamgate
+
+Case = Callable[[str], Path]
+
+
+def run(out: Path, *inputs: object) -> dict[str, Any]:
+    """`streamgate run` into `out`; its summary."""
+    done = streamgate("run", *inputs, "-o", out, "--quiet")
+    assert done.code == 0, done.err
+    return json.loads((out / "summary.json").read_text())
+
+
+def candidates(out: Path, source: dict[str, Any]) -> list[dict[str, Any]]:
+    with gzip.open(out / source["source_id"] / "candidates.jsonl.gz", "rt") as file:
+        return [json.loads(line) for line in file]
+
+
+def test_after_packet_loss_a_face_from_before_it_is_kept(shared_case: Case, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (source,) = run(out, shared_case("packet_loss.ts"))["sources"]
+    (face,) = lines(out / "faces.jsonl")
+    assert face["pts_seconds"] < 1.41 + 23 / 30
+    torn = [one for one in candidates(out, source) if one["gate"]["reasons"] == ["corrupt"]]
+    assert len(torn) == source["rejected"]["corrupt"] > 50
+    assert all(one["pts_seconds"] > 2.0 and one["quality"] is None for one in torn)
