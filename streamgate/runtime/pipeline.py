@@ -143,6 +143,8 @@ class Pipeline:
             result.notes.append(
                 f"{finisher.missed} kept face(s) without loose or whole-frame crop: their frames were not found again"
             )
+        if source.stats.combed:
+            result.notes.append(f"{source.stats.combed} frame(s) are interlaced without saying so: deinterlaced")
         counts = analysis.counts
         result.frames = counts.frames
         result.decode_errors = source.stats.decode_errors

@@ -1,4 +1,4 @@
-"""Deinterlacing, for material that says it is interlaced."""
+"""Deinterlacing, for material that says it is interlaced, and for what does not say so and is."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from av.error import BlockingIOError as NothingReady
 from av.error import EOFError as Drained
 from av.filter import Graph
 
+from streamgate.sources.combing import CombWatch
+
 
 class Deinterlacer:
     """Passes frames through until one is interlaced, from then on through FFmpeg's bwdif filter.
 
-    The filter holds one frame back and keeps times; frames that are progressive pass it unchanged. With each frame goes
-    whether it is torn.
+    The filter holds one frame back and keeps times; frames that are progressive pass it unchanged, unless some of them
+    are seen to be combed: then all are taken for interlaced. With each frame goes whether it is torn.
 
     Args:
         time_base: of the stream.
@@ -25,18 +27,23 @@ class Deinterlacer:
     def __init__(self, time_base: Fraction) -> None:
         self._time_base = time_base
         self._graph: Graph | None = None
-        self._shape: tuple[int, int, str] | None = None
+        self._shape: tuple[int, int, str, bool] | None = None
+        self._watch = CombWatch()
+        self.unflagged = 0
+        """Frames that were deinterlaced although they do not say that they are interlaced."""
         self._torn: deque[bool] = deque()  # of the frames inside
 
     def feed(self, frame: VideoFrame, torn: bool) -> Iterator[tuple[VideoFrame, bool]]:
         """Yield the frames that are ready, in order."""
-        if self._graph is None and not frame.interlaced_frame:
+        found = not frame.interlaced_frame and self._watch.is_interlaced(frame)
+        if self._graph is None and not frame.interlaced_frame and not found:
             yield frame, torn
             return
-        shape = (frame.width, frame.height, frame.format.name)
+        self.unflagged += found
+        shape = (frame.width, frame.height, frame.format.name, found)
         if shape != self._shape:
             yield from self.flush()
-            self._graph, self._shape = self._build(frame), shape
+            self._graph, self._shape = self._build(frame, "all" if found else "interlaced"), shape
         assert self._graph is not None
         self._graph.vpush(frame)
         self._torn.append(torn)
@@ -49,12 +56,12 @@ class Deinterlacer:
             yield from self._ready()
             self._graph = self._shape = None
 
-    def _build(self, frame: VideoFrame) -> Graph:
+    def _build(self, frame: VideoFrame, which: str) -> Graph:
         graph = Graph()
         source = graph.add_buffer(
             width=frame.width, height=frame.height, format=frame.format, time_base=self._time_base
         )
-        filtered = graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
+        filtered = graph.add("bwdif", f"mode=send_frame:parity=auto:deint={which}")
         sink = graph.add("buffersink")
         source.link_to(filtered)
         filtered.link_to(sink)

@@ -168,6 +168,7 @@ class _Reading:
         self._silent = 0
         self._headless: bool | None = None
         self._interlaced = False
+        self._deinterlacer = Deinterlacer(self._time_base)
         # An MP4's index tells how many packets there must be: those missing at the end were cut off.
         self._promised = stream.frames if "mp4" in self._container.format.name else 0
         self._cut_off = is_cut_off(path)
@@ -254,19 +255,21 @@ class _Reading:
                 self._headless = False
             if not clock.trusted:
                 self._skimmer.begin(None)
+            if self._deinterlacer.unflagged and not stats.combed:
+                self._skimmer.stop_after(time.frame_index)
+            stats.combed = self._deinterlacer.unflagged
             self._skimmer.shown(time.frame_index, time.pts_seconds)
             yield time, frame, torn
             del frame
 
     def _pictures(self) -> Iterator[tuple[VideoFrame, bool]]:
-        deinterlacer = Deinterlacer(self._time_base)
         for frame in self._skimmer.frames():
             if frame.interlaced_frame and not self._interlaced:
                 self._interlaced = True
                 self._skimmer.begin(None)
-            yield from deinterlacer.feed(frame, self._damage.is_torn(frame))
+            yield from self._deinterlacer.feed(frame, self._damage.is_torn(frame))
             del frame
-        yield from deinterlacer.flush()
+        yield from self._deinterlacer.flush()
 
     def _decode(self, packet: Packet | None, counted: bool) -> list[VideoFrame]:
         try:

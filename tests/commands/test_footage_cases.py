@@ -8,7 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from command import lines, streamgate
+from streamgate.sources.combing import combed
 
 Case = Callable[[str], Path]
 
@@ -33,3 +36,12 @@ def test_after_packet_loss_a_face_from_before_it_is_kept(shared_case: Case, tmp_
     torn = [one for one in candidates(out, source) if one["gate"]["reasons"] == ["corrupt"]]
     assert len(torn) == source["rejected"]["corrupt"] > 50
     assert all(one["pts_seconds"] > 2.0 and one["quality"] is None for one in torn)
+
+
+def test_of_combed_footage_a_clean_face_is_kept(shared_case: Case, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (source,) = run(out, shared_case("combed_unflagged.mp4"))["sources"]
+    (face,) = lines(out / "faces.jsonl")
+    assert any("deinterlaced" in note for note in source["notes"]) and face["gate"]["passed"]
+    luma = cv2.cvtColor(cv2.imread(str(out / face["image"])), cv2.COLOR_BGR2GRAY)
+    assert combed(luma).mean() < 1e-4

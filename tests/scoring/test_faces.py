@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from judges import judge
-from media import astronaut
+from media import astronaut, astronaut_frames, make_frame
 from streamgate.config import load_config
 from streamgate.frames import Candidate, Face, Status
 from streamgate.networks.ifqa import IfqaOutput
@@ -19,6 +19,7 @@ from streamgate.scoring.context import ScoringContext
 from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.steps import no_floor, run_together
 from streamgate.sources import picture_of_rgb
+from streamgate.sources.picture import PictureMaker
 
 # The astronaut's eyes, nose and mouth corners in the 512 x 512 picture, by eye.
 FACE = Face(
@@ -79,3 +80,22 @@ def test_a_face_outside_the_picture_is_an_error_not_an_exception() -> None:
     assert candidate.evidence.values["inside"] == 0.0
     assert candidate.evidence.failed == {"sharpness", "exposure"}
     assert candidate.measures["edge"].raw == 0.0
+
+
+@pytest.mark.parametrize("way", ["prescore", "score"])
+def test_a_combed_face_is_rejected_before_anything_is_measured(way: str) -> None:
+    def nobody(wanted: Any) -> list[Any]:
+        raise AssertionError("no network is needed")
+
+    still = astronaut_frames(2, (512, 512), step=6.0)
+    woven = still[0].copy()
+    woven[1::2] = still[1][1::2]
+    scorer = FaceScorer(ScoringContext(load_config("studio", ["advanced.refine=false"]), judge(), nobody))
+    candidate, region = Candidate(1, 0.0, FACE), PictureMaker("h264").picture(make_frame(woven)).region(FACE.box)
+    if way == "prescore":
+        assert scorer.prescore(candidate, region) == 0.0
+    run_together([scorer.score(candidate, region, no_floor, full=True)], nobody)
+    assert candidate.gate.reasons == ("corrupt",) and not candidate.gate.passed
+    assert {measure.status for measure in candidate.measures.values()} == {Status.NOT_SCORED}
+    # What is no video has no lines.
+    assert not picture_of_rgb(woven).combed(FACE.box)
