@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from streamgate.errors import SourceError
 from streamgate.frames import Frame
 from streamgate.sources.base import MAX_PIXELS, Guide, SourceStats
-from streamgate.sources.clock import Clock, Tick
+from streamgate.sources.clock import Clock, PlaceClock, Tick
 from streamgate.sources.container import open_video, stall_seconds, unreadable
 from streamgate.sources.cutoff import is_cut_off
 from streamgate.sources.damage import Damage
@@ -32,8 +32,11 @@ _HOPELESS = 2000
 """Packets in a row without a picture after which a file is given up: more than the longest usual distance
 between key frames."""
 
-_GUESSED_TIMES = frozenset({"avi"})
-"""Containers without presentation times, for which FFmpeg guesses them."""
+_NO_TIMES = frozenset({"avi", "mpegvideo"})
+"""Containers that store packets at a fixed rate, without presentation times; FFmpeg guesses some."""
+
+_NEVER_SKIP = frozenset({"h264", "hevc"})
+"""Codecs whose decoders give a frame for every packet, sooner or later."""
 
 _FLUSH_ERRORS = (av.error.EOFError,)
 
@@ -162,8 +165,12 @@ class _Reading:
         self.estimated_frames = stream.frames or None
         if self.estimated_frames is None and self.duration_seconds and self.fps:
             self.estimated_frames = max(1, round(self.duration_seconds * self.fps))
-        trusted = _has_times(self._container.format)
-        self._clock = Clock(1 / self.fps if self.fps else None, trusted=trusted)
+        nominal = 1 / self.fps if self.fps else None
+        self._clock: Clock | PlaceClock
+        if self._container.format.name in _NO_TIMES:
+            self._clock = PlaceClock(nominal, skips=stream.codec_context.name not in _NEVER_SKIP)
+        else:
+            self._clock = Clock(nominal, trusted=_has_times(self._container.format))
         self._maker = PictureMaker(stream.codec_context.name, stream.sample_aspect_ratio)
         self._silent = 0
         self._headless: bool | None = None
@@ -361,4 +368,4 @@ def _duration(container: InputContainer, stream: VideoStream) -> float | None:
 
 def _has_times(container_format: ContainerFormat) -> bool:
     no_timestamps = 0x80  # AVFMT_NOTIMESTAMPS: raw streams
-    return container_format.name not in _GUESSED_TIMES and not int(container_format.flags) & no_timestamps
+    return not int(container_format.flags) & no_timestamps
