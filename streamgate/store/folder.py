@@ -30,6 +30,7 @@ from streamgate.store.layout import (
     has_manifest,
     is_source_id,
 )
+from streamgate.store.lock import Lock
 from streamgate.store.manifest import Manifest
 from streamgate.store.run import SourceInfo, SourceResult
 from streamgate.store.shapes import Shape, misfit
@@ -67,6 +68,12 @@ class RunFolder:
         """Raises ResultsError where `out` holds no results at all."""
         if not self._is_there():
             raise ResultsError(self._no_results())
+
+    def lock(self) -> Lock:
+        """The lock that keeps runs out of the folder, not taken yet. Raises ResultsError where there is no manifest."""
+        if not has_manifest(self.out):
+            raise ResultsError(self._no_results())
+        return Lock(self.out)
 
     @cached_property
     def manifest(self) -> Manifest:
