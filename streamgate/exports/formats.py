@@ -146,7 +146,7 @@ def _records(folder: RunFolder) -> Iterator[Record]:
     """The records, with `person_name` where users have named the person."""
     names = folder.person_names()
     for record in folder.faces():
-        name = names.get(record.get("person_id") or "")
+        name = names.get(record["person_id"] or "")
         yield record if name is None else {**record, "person_name": name}
 
 

@@ -160,15 +160,15 @@ def _faces(folder: RunFolder, source_id: str, people: Ledger, *, compared: bool)
         person = people.person_of((source_id, record["track_id"]))
         if person is None:
             continue
-        phash = record.get("phash")
+        phash = record["phash"]
         yield PersonFace(
             (source_id, record["track_id"], record["rank"]),
             person,
-            record.get("quality_smoothed"),
-            record.get("quality"),
+            record["quality_smoothed"],
+            record["quality"],
             record["pts_seconds"],
             record["image"],
-            record.get("pose_bin"),
+            record["pose_bin"],
             Look(
                 None if phash is None else int(phash, 16),
                 embeddings.get((record["track_id"], record["rank"])),

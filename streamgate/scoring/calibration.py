@@ -59,6 +59,8 @@ class Calibration:
     @classmethod
     def of_summary(cls, summary: Mapping[str, Any]) -> Calibration:
         """What `summary` gave. Raises KeyError, TypeError or ValueError for what is none."""
+        if not all(w for _, w in summary["mappings"].values()):
+            raise ValueError("a mapping without width")
         return cls(
             {name: Sigmoid(float(x0), float(w)) for name, (x0, w) in summary["mappings"].items()},
             {name: Status(status) for name, status in summary["absent"].items()},

@@ -144,7 +144,7 @@ class RunFolder:
         if not self.has(PERSONS):
             return {}
         found = (person for _, person in self._records(PERSONS, shapes.PERSON, LONGEST_LIST))
-        return {person["person_id"]: person["name"] for person in found if person.get("name")}
+        return {person["person_id"]: person["name"] for person in found if person["name"]}
 
     def source(self, source_id: str) -> Record:
         """The source.json of a committed source. Raises ResultsError, whatever is told to whom."""

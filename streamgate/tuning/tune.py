@@ -159,8 +159,8 @@ def _put_in_place(folder: RunFolder, tuning: Tuning, staging: Staging, names: Ma
         },
         # Sources that gave nothing stand in the summary alone.
         "failed": [one for one in summary["sources"] if one["source_id"] not in set(folder.source_ids)],
-        "timing": (summary.get("timing") or {}).get("run") or {},
-        "complete": summary.get("complete") is not False,
+        "timing": summary["timing"]["run"],
+        "complete": summary["complete"],
     }
     staging.commit(told, names)
     _derive(folder.out, folder.manifest, staging.finish(folder.manifest))
