@@ -86,9 +86,10 @@ class Calibration:
         return Calibration({**self.mappings, **chosen}, self.absent, self.learned_ids)
 
     def scale_of(self, spec: MeasureSpec) -> Callable[[float], float]:
-        """From the raw value of a measure that is not absent to its scalar."""
+        """From the raw value of a measure that is not absent to its scalar. Raises ValueError without a mapping."""
         if spec.name not in self.mappings:
-            assert callable(spec.mapping)
+            if not callable(spec.mapping):
+                raise ValueError(f"there is no mapping of {spec.name}")
             return spec.mapping
         mapping = self.mappings[spec.name]
         if spec.better == "higher":

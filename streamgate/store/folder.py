@@ -193,9 +193,9 @@ class RunFolder:
                 if name.endswith(".gz"):
                     file = stack.enter_context(gzip.GzipFile(fileobj=file))
                 for number, (place, record) in enumerate(jsonlines.read_lines(file, longest), 1):
-                    if not record:
+                    if not record or type(record.get("schema")) is not int:
                         what = "is no record"
-                    elif record.get("schema") != SCHEMA:
+                    elif record["schema"] != SCHEMA:
                         what = jsonlines.other_version(record)
                     elif "/" in name and record.get("source_id", name.partition("/")[0]) != name.partition("/")[0]:
                         what = "is of another source"

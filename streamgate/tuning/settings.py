@@ -41,6 +41,7 @@ def tuning_of(summary: Mapping[str, Any], settings: Iterable[str], flags: Mappin
     try:
         before = stored_config(summary["config"])
         calibration = Calibration.of_summary(summary["calibration"])
+        Judge(before, calibration)
     except (UsageError, KeyError, TypeError, ValueError) as error:
         raise ResultsError(
             f"summary.json lacks what judging again takes or is of another version ({error}); run the sources again"
