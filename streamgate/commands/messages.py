@@ -101,7 +101,8 @@ class Found:
     errors: tuple[SourceError, ...]
     warnings: tuple[str, ...]
     duplicates: tuple[tuple[str, str], ...]
-    skipped: int
+    skipped: str
+    """What was skipped, in words."""
     elsewhere: int = 0
     """Sources that other shards read."""
 

@@ -172,7 +172,7 @@ class _Run:
         if found.elsewhere:
             display.note(f"{found.elsewhere} source(s) belong to other shards")
         if found.skipped:
-            display.note(f"{found.skipped} file(s) in the given folders are neither video nor picture: skipped")
+            display.note(found.skipped)
         for copy, first in found.duplicates:
             display.warn(f"{copy}: same name and content as {first}; the first one counts")
         for error in found.errors:

@@ -118,7 +118,7 @@ class _Work:
             errors=tuple(found.errors),
             warnings=tuple(found.warnings),
             duplicates=tuple(found.duplicates),
-            skipped=found.skipped,
+            skipped=found.skipped_words(),
             elsewhere=elsewhere,
         )
         self._line.send(self._state.found)

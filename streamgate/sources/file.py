@@ -24,6 +24,7 @@ from streamgate.sources.container import open_video, stall_seconds, unreadable
 from streamgate.sources.cutoff import is_cut_off
 from streamgate.sources.damage import Damage
 from streamgate.sources.deinterlace import Deinterlacer
+from streamgate.sources.encryption import ENCRYPTED, is_scrambled
 from streamgate.sources.naming import file_source_id
 from streamgate.sources.picture import PictureMaker
 from streamgate.sources.skimming import Skimmer
@@ -201,6 +202,8 @@ class _Reading:
         self._first = next(self._frames, None)
         if self._first is None:
             # A decoder that was never told a size it would take has none.
+            if is_scrambled(self._again[0]):
+                raise SourceError(f"{self._location}: {ENCRYPTED}")
             unknown = not self._stream.codec_context.width
             large = f", or its pictures are larger than decoding.max_pixels ({self._max_pixels})" if unknown else ""
             raise SourceError(

@@ -45,3 +45,19 @@ def test_of_combed_footage_a_clean_face_is_kept(shared_case: Case, tmp_path: Pat
     assert any("deinterlaced" in note for note in source["notes"]) and face["gate"]["passed"]
     luma = cv2.cvtColor(cv2.imread(str(out / face["image"])), cv2.COLOR_BGR2GRAY)
     assert combed(luma).mean() < 1e-4
+
+
+def test_an_encrypted_file_says_so_and_skipped_files_are_named(shared_case: Case, tmp_path: Path) -> None:
+    folder = tmp_path / "card"
+    folder.mkdir()
+    (folder / "film.mp4").symlink_to(shared_case("encrypted_cenc.mp4"))
+    (folder / "notes.txt").touch()
+    done = streamgate("run", folder, "-o", tmp_path / "out")
+    assert done.code == 3 and "its pictures are encrypted" in done.err
+    assert "1 file(s) are neither video nor picture: skipped (1 .txt)" in done.err
+
+
+def test_of_a_stereo_pair_one_man_is_one_person(shared_case: Case, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    summary = run(out, shared_case("sbs3d.mkv"))
+    assert summary["totals"]["persons"] == summary["totals"]["tracks"] == 1
