@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from streamgate.config import KeepConfig
 from streamgate.people.ledger import Ledger
-from streamgate.selection.duplicates import Look, NearDuplicates
+from streamgate.selection.duplicates import Look, alike
 from streamgate.store import files
 from streamgate.store.folder import RunFolder
 from streamgate.store.identity import load_identity
@@ -144,11 +144,10 @@ def _by_person(
 
 def _best(faces: Iterable[PersonFace], keep: KeepConfig) -> list[PersonFace]:
     """The best `keep.top_k` of each pose bin that look different. They lie apart in time already, in their tracks."""
-    duplicates = NearDuplicates.of(keep)
     chosen: list[PersonFace] = []
     for face in faces:
         beside = sum(other.pose_bin == face.pose_bin for other in chosen)
-        if beside < keep.top_k and not any(duplicates.alike(face.look, other.look) for other in chosen):
+        if beside < keep.top_k and not any(alike(face.look, other.look, keep) for other in chosen):
             chosen.append(face)
     return chosen
 

@@ -41,7 +41,7 @@ class Judge:
         self._weights = {name: config.measures[name].weight for name in self.names}
         # Where turned heads are wanted, what networks say of them that learned on frontal faces rejects none.
         lenient = [spec for spec in here if spec.frontal] if config.keep.poses == "all" else []
-        self._frontal_reasons = [reason for spec in lenient for limit in spec.limits for reason in limit.reasons]
+        self._frontal_reasons = [reason for spec in lenient for reason in spec.reasons]
 
     @property
     def can_rank(self) -> bool:
