@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from common import say
 from reliability_rows import run, told
 
+from client import Client
 from hostile import high_water
+from hostile_peers import PEERS, Peers, crowd
 from hostile_settings import BAD_FILES, remove
 from hostile_spool import FOREIGN, HEAD, INTRUDERS
 from lying_redis import lying_redis
+from media import plain_frames, write_clip
+from rtsp_server import CameraProcess, cameras
 from serve_process import Serving, serving
 from streamgate.sinks.redisstream import pack
 from streamgate.sinks.spool import Spool
@@ -42,6 +49,8 @@ def service_faults(folder: Path) -> str:
     kinds: list[tuple[str, Callable[[Path], list[Attack]]]] = [
         ("The file of streams, read again (SIGHUP)", _reloads),
         ("What lies in the spool at the start", _spools),
+        ("Peers of the page, at a limit of 256 open files", _crowds),
+        ("Tokens and forms", _guesses),
     ]
     parts = ["## The service under attack", "", "Seconds count until the service had dealt with it."]
     for title, attack in kinds:
@@ -143,3 +152,85 @@ def _intruded(what: str, put: Callable[[Path], object], folder: Path) -> Attack:
                "--spool", folder / "spool"])  # fmt: skip
     say(f"spool, {what}: {ran.code}")
     return Attack(what, f"exit code {ran.code}: {told(ran, folder)}", ran.seconds, ran.peak_mib)
+
+
+FILES = 256
+ASKED = 20
+
+
+def _crowds(folder: Path) -> list[Attack]:
+    clip = write_clip(folder / "empty.mp4", plain_frames(50, (160, 120)), options={"g": "10"})
+    with cameras() as start:
+        camera = start(clip)
+        return [_crowded(peers, camera, folder / f"crowd{number}") for number, peers in enumerate(PEERS)]
+
+
+def _crowded(peers: Peers, camera: CameraProcess, folder: Path) -> Attack:
+    """Twenty seconds under a crowd, in which the camera goes away and comes back."""
+    folder.mkdir()
+    arguments = ("--rtsp", f"door={camera.url()}", "--out", "out", "--http", "127.0.0.1:0")
+    with serving(folder, *arguments, descriptors=FILES) as service:
+        service.until(lambda: (service.stream("door") or {}).get("state") == "running", "the camera")
+        before = len(service.said().splitlines())
+        began = time.monotonic()
+        answered, slowest = 0, 0.0
+        with crowd(int(service.address.rpartition(":")[2]), peers) as many:
+            camera.kill()
+            for number in range(ASKED):
+                asked = time.monotonic()
+                with suppress(OSError):
+                    answered += "true" in service.get("/healthz")
+                slowest = max(slowest, time.monotonic() - asked)
+                if number == ASKED // 2:
+                    camera.start()
+                time.sleep(1.0)
+            service.until(lambda: service.stream("door")["state"] == "running", "the camera's return")
+            figures = service.get("/metrics")
+        lines = len(service.said().splitlines()) - before
+        mib = high_water(service.process.pid)
+        service.end()
+    ended = {
+        why: float(value) for why, value in re.findall(r'streamgate_http_closed_total\{why="(\w+)"\} (\S+)', figures)
+    }
+    words = f"/healthz answered {answered} of {ASKED} times, at most after {slowest:.2f} s; the camera came back; " \
+            f"{lines} lines in the log; of {many.opened} connections were ended: " \
+            + ", ".join(f"{count:.0f} {why}" for why, count in ended.items())  # fmt: skip
+    say(f"{peers.what}: {words}")
+    return Attack(peers.what, words, time.monotonic() - began, mib)
+
+
+def _guesses(folder: Path) -> list[Attack]:
+    token = "correct horse battery staple"
+    config = folder / "streams.toml"
+    config.write_text('[service]\nhttp = "127.0.0.1:0"\nout = "out"\n')
+    rows = []
+    with serving(folder, "--config", config, STREAMGATE_TOKEN=token) as service:
+        client = Client(service.address, token)
+
+        def row(what: str, ask: Callable[[], str]) -> None:
+            began = time.monotonic()
+            words = ask()
+            rows.append(Attack(what, words, time.monotonic() - began, high_water(service.process.pid)))
+            say(f"{what}: {words}")
+
+        def guessed() -> str:
+            wrong = [client.get("/metrics", {"Authorization": f"Bearer {n}"}).status for n in range(7)]
+            return f"{wrong}; the right token then: {client.get('/metrics').status}"
+
+        row("seven wrong tokens from the address of the right one", guessed)
+        row("... and at the log-in", lambda: ", ".join([
+            f"wrong: {client.post('/login', 'token=x').status}",
+            f"right: {client.post('/login', f'token={quote(token)}').status}"]))  # fmt: skip
+        for origin in ("http://[", "http://evil.example", "null"):
+            row(f"a form with `Origin: {origin}`",
+                lambda origin=origin: str(client.post("/login", "token=x", {"Origin": origin}).status))  # fmt: skip
+        for count in (20, 1000):
+            body = "&".join(["a=b"] * count)[:4000]
+            row(f"a form of {count} fields", lambda body=body: str(client.post("/login", body).status))
+        service.end()
+    with serving(folder, "--config", config, STREAMGATE_TOKEN="abc") as service:
+        service.until(lambda: "watching" in service.said(), "its start")
+        words = next(line for line in service.said().splitlines() if "guessed" in line).partition(" ")[2]
+        rows.append(Attack("a token of three letters", words, 0.0, high_water(service.process.pid)))
+        service.end()
+    return rows

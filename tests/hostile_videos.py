@@ -179,7 +179,14 @@ def nested_boxes(path: Path) -> None:
     path.write_bytes(box(b"ftyp", b"isom\0\0\2\0isom") + content)
 
 
+TINY_INTERLACED = Hostile(
+    "rows.mkv", "interlaced pictures of 16 x 2 px",
+    clip(frames=plain_frames(10, (16, 2)), codec="mpeg2video", options={"flags": "+ildct+ilme"}),
+    "no picture could be decoded",
+)  # fmt: skip
+
 DAMAGED = [
+    TINY_INTERLACED,
     Hostile("zero.mp4", "zero bytes", data(b""), "empty"),
     Hostile("text.mp4", "text", data(b"this is a shopping list\n" * 50), "text"),
     Hostile("noise.mp4", "random bytes", data(lambda: np.random.default_rng(0).bytes(50_000)), "not a video"),

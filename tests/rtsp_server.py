@@ -10,6 +10,8 @@ a path answers:
     /mute       all well, but no media comes    /jump       time stamps leap by an hour every 2 s
     /missing    404                             /closed     401 whatever one says
     /forbidden  403                             /garbage    bytes that are no RTSP
+    /noise      some bytes of the pictures changed
+    /rubbish    random bytes for pictures
 
 With --user, every other path wants them (Basic). The process can be stopped (SIGSTOP) or killed: `start_camera`
 gives tests one of their own.
@@ -22,6 +24,7 @@ import asyncio
 import base64
 import itertools
 import os
+import random
 import re
 import signal
 import socket
@@ -79,18 +82,31 @@ def _nals(data: bytes) -> Iterator[bytes]:
 
 
 class Packets:
-    """RTP packets of one connection (RFC 3550, RFC 6184)."""
+    """RTP packets of one connection (RFC 3550, RFC 6184); of their payloads' bytes the share `damage` is changed."""
 
-    def __init__(self) -> None:
+    def __init__(self, damage: float = 0.0) -> None:
         self._sequence = 0
+        self._damage = damage
+        self._random = random.Random(1)
 
     def unit(self, seconds: float, nals: list[bytes]) -> Iterator[bytes]:
         stamp = int(seconds * CLOCK) & 0xFFFFFFFF
         parts = [part for nal in nals for part in self._parts(nal)]
         for place, part in enumerate(parts):
             marker = 0x80 if place == len(parts) - 1 else 0
-            yield struct.pack(">BBHII", 0x80, 96 | marker, self._sequence & 0xFFFF, stamp, 0xC0FFEE) + part
+            head = struct.pack(">BBHII", 0x80, 96 | marker, self._sequence & 0xFFFF, stamp, 0xC0FFEE)
+            yield head + self._damaged(part)
             self._sequence += 1
+
+    def _damaged(self, payload: bytes) -> bytes:
+        if self._damage == 0:
+            return payload
+        if self._damage == 1:
+            return self._random.randbytes(len(payload))
+        changed = bytearray(payload)
+        for _ in range(round(len(payload) * self._damage + self._random.random())):
+            changed[self._random.randrange(len(changed))] = self._random.randrange(256)
+        return bytes(changed)
 
     @staticmethod
     def _parts(nal: bytes) -> Iterator[bytes]:
@@ -181,7 +197,7 @@ class Camera:
         return reply(Session="1")
 
     def _clip(self, path: str) -> Clip | None:
-        if path in ("/stream", "/once", "/change", "/mute", "/jump"):
+        if path in ("/stream", "/once", "/change", "/mute", "/jump", "/noise", "/rubbish"):
             return self._clips[0]
         found = re.fullmatch(r"/stream(\d+)", path)
         return self._clips[int(found[1])] if found and int(found[1]) < len(self._clips) else None
@@ -190,7 +206,7 @@ class Camera:
         clip = self._clip(path)
         assert clip is not None
         turns = itertools.cycle(self._clips[:2]) if path == "/change" else itertools.repeat(clip)
-        packets = Packets()
+        packets = Packets({"/noise": 0.002, "/rubbish": 1.0}.get(path, 0.0))
         began, offset = time.monotonic(), 0.0
         with suppress(ConnectionError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
             for clip in turns:

@@ -12,7 +12,7 @@ from models.expression.architecture import words
 from models.expression.dataset import FaceSet
 from models.expression.monitor import correlations, crops_of
 from models.expression.network import Answers, OwnNetwork
-from models.expression.picks import MONOTONE, Labelled, experiment, openness
+from models.expression.picks import Labelled, experiment
 
 _SHOWN = words(
     "jawOpen lipGap mouthClose mouthPucker mouthFunnel mouthSmileLeft mouthFrownLeft mouthStretchLeft "
@@ -21,6 +21,8 @@ _SHOWN = words(
     "pitch roll"
 )
 LARGEST_YAW = 60
+_REFERENCE = 90
+"""Percentile of a track's openness that counts as open."""
 _GOOD_LOST = 0.02
 
 
@@ -59,19 +61,28 @@ def picks(labelled: Labelled, table: dict[str, tuple[np.ndarray, np.ndarray]]) -
     """The labels experiment for each network's (signals, pose)."""
     section = Section(
         "Picking faces",
-        ["network", "fit and values", "good", "usable", "bad", "bad by own fault", "AUC of good"],
-        note="Tracks that have a good face: what the highest answer picks, judged on clips that the fit (picks.py) did "
-        "not see, mean over five splits. Values: absolute, less the track's 20th percentile (relative), both. Measures "
-        "of picture quality, covers, the frame's edge take no part: what is bad for these alone is not its own fault.",
+        ["network", "values", "good", "usable", "bad", "AUC of good"],
+        note="Tracks that have a good face: what the highest answer picks. Logistic regression (picks.py), judged on "
+        "clips that it did not see, mean over five splits. Values: absolute, less the track's 20th percentile, both.",
     )
     for name, (signals, angles) in table.items():
         for kind, figures in experiment(signals, angles, labelled).items():
-            cells = [f"{100 * figures[key]:.0f} %" for key in ("g", "m", "b", "own")]
+            cells = [f"{100 * figures[key]:.0f} %" for key in "gmb"]
             section.rows.append([name, kind, *cells, f"{figures['auc']:.2f}"])
-            if name == "this" and kind == MONOTONE:
+            if name == "this" and kind == "relative":
                 section.goal("good picks of 20", 20 * figures["g"], 13)
                 section.goal("bad picks of 20", 20 * figures["b"], 1, at_most=True)
     return section
+
+
+def openness(answers: Answers, track: np.ndarray) -> np.ndarray:
+    """[n]: opening of the less open eye over the 90th percentile of its track."""
+    lids = np.minimum(answers.signal("lidsLeft"), answers.signal("lidsRight"))
+    out = np.empty_like(lids)
+    for name in np.unique(track):
+        rows = track == name
+        out[rows] = lids[rows] / max(float(np.percentile(lids[rows], _REFERENCE)), 0.05)
+    return out
 
 
 def eyes(labelled: Labelled, networks: dict[str, Answers]) -> Section:
@@ -84,9 +95,8 @@ def eyes(labelled: Labelled, networks: dict[str, Answers]) -> Section:
         note="Opening of the less open eye over its track's 90th percentile; the threshold loses 2 % of the good.",
     )
     for name, answers in networks.items():
-        lids = np.minimum(answers.signal("lidsLeft"), answers.signal("lidsRight"))
-        shown = openness(lids, labelled.track)
-        threshold = float(np.quantile(shown[good], _GOOD_LOST, method="lower"))
+        shown = openness(answers, labelled.track)
+        threshold = float(np.quantile(shown[good], _GOOD_LOST))
         found = float((shown[closed] < threshold).mean())
         lost = float((shown[good] < threshold).mean())
         section.rows.append([name, f"{threshold:.2f}", f"{100 * found:.0f} % of {closed.sum()}", f"{100 * lost:.1f} %"])

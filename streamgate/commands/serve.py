@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import resource
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 DEFAULT_HTTP = "127.0.0.1:8080"
 HTTP_OFF = "off"
+_OPEN_FILES = 4096
 _LINE = 2000
 """Longest line of the log: what a camera or server says stands in it."""
 
@@ -92,6 +94,7 @@ def serve(rtsp: tuple[str, ...], config_file: Path | None, settings: tuple[str, 
     request = ServeRequest(rtsp=rtsp, config_file=config_file, table=service_flags(flags), settings=settings)
     wanted = read_settings(request)
     settle_allocator()
+    _allow_open_files()
     state = ServiceState()
     log = Log()
     if config_file is not None:
@@ -166,9 +169,18 @@ def _http(settings: Settings, state: ServiceState, log: Log) -> Iterator[str | N
         return
     from streamgate.service.http import serving
 
-    page: AbstractContextManager[str] = serving(state, settings.http or DEFAULT_HTTP)
+    page: AbstractContextManager[str] = serving(state, settings.http or DEFAULT_HTTP, log=log)
     with page as address:
         yield address
+
+
+def _allow_open_files() -> None:
+    """Use what the system allows this process: 1024 files are few for many cameras and a page with many listeners."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _leave_hanging_readers(code: int) -> None:

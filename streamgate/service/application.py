@@ -21,6 +21,7 @@ from streamgate.store.jsonlines import dumps
 
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _FORM_LIMIT = 4096
+_MOST_FIELDS = 10
 _PRIVATE = {"cache-control": "no-store"}
 """Pictures of people are not left in a browser's cache on disk."""
 
@@ -133,18 +134,20 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
     async def login(request: Request) -> Response:
         if access is None:
             return RedirectResponse("/", 303)
-        form = await _form(request)
-        if form is None:
+        body = await _body(request)
+        if body is None:
             return _login(assets["login.html"], "That was too much for a token.", 413)
-        client = client_of(request.scope)
-        wait = throttle.wait_seconds(client)
-        if wait > 0:
+        try:
+            fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=_MOST_FIELDS)
+        except ValueError:
+            return _login(assets["login.html"], "That is no log-in.", 400)
+        if not access.token_fits(fields.get("token", [""])[0]):
+            wait = throttle.failed(client_of(request.scope))
+            if wait == 0:
+                return _login(assets["login.html"], "That is not the token.", 401)
             answer = _login(assets["login.html"], f"Too many attempts. Try again in {int(wait) + 1} seconds.", 429)
             answer.headers["retry-after"] = str(int(wait) + 1)
             return answer
-        if not access.token_fits(form.get("token", "")):
-            throttle.failed(client)
-            return _login(assets["login.html"], "That is not the token.", 401)
         answer = RedirectResponse("/", 303)
         answer.set_cookie(
             SESSION_COOKIE, access.new_session(), max_age=SESSION_SECONDS, path="/",
@@ -212,12 +215,11 @@ def _login(asset: _Asset, problem: str | None, status: int) -> Response:
     return Response(body, status, headers=dict(_PRIVATE), media_type="text/html")
 
 
-async def _form(request: Request) -> dict[str, str] | None:
-    """The fields of a form; None when it is longer than a log-in ever is."""
+async def _body(request: Request) -> bytes | None:
+    """The body of a form; None when it is longer than a log-in ever is."""
     body = b""
     async for part in request.stream():
         body += part
         if len(body) > _FORM_LIMIT:
             return None
-    fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=20)
-    return {name: values[0] for name, values in fields.items()}
+    return body

@@ -23,6 +23,8 @@ SESSION_COOKIE = "streamgate_session"
 SESSION_SECONDS = 7 * 24 * 3600
 
 _HOST = re.compile(r"(?:\[(?P<six>[0-9a-f:.]+)\]|(?P<name>[a-z0-9.-]+))(?::[0-9]{1,5})?")
+SHORT_TOKEN = 16
+"""Letters below which a token may be guessed."""
 _SALT = b"streamgate session key, version 1"
 _CLIENTS_REMEMBERED = 1024
 
@@ -70,6 +72,8 @@ class Access:
 class Throttle:
     """A brake on guessing: each client may fail `burst` times, then once every `refill_seconds`. Thread-safe.
 
+    It is for wrong tokens alone: the right one is never asked to wait.
+
     A client is an address, for IPv6 its /64 network, since one household owns all of that. All clients together
     have a budget too, twenty times as large, against guessing from many addresses at once. At most 1024 clients
     are remembered; the longest silent one is forgotten first.
@@ -86,20 +90,26 @@ class Throttle:
         self._everybody = (0.0, clock())
 
     def wait_seconds(self, client: str) -> float:
-        """How long `client` has to wait before its next attempt is looked at; 0 when it may try now."""
+        """How long `client` has to wait before another wrong attempt is taken as one; 0 when it may try now."""
         now = self._clock()
         with self._mutex:
-            own, since = self._failures.get(_network(client), (0.0, now))
+            own, since = self._failures.get(network_of(client), (0.0, now))
             own_wait = (own - (now - since) / self._refill - self._burst + 1) * self._refill
             shared, since = self._everybody
             pace = self._refill / 20
             shared_wait = (shared - (now - since) / pace - 20 * self._burst + 1) * pace
         return max(0.0, own_wait, shared_wait)
 
-    def failed(self, client: str) -> None:
-        """An attempt of `client` was wrong."""
+    def failed(self, client: str) -> float:
+        """An attempt of `client` was wrong: how long it had to wait before, 0 when it might try.
+
+        Attempts while it has to wait are not counted, or somebody who asks all the time would never be free again.
+        """
+        wait = self.wait_seconds(client)
+        if wait > 0:
+            return wait
         now = self._clock()
-        key = _network(client)
+        key = network_of(client)
         with self._mutex:
             count, since = self._failures.pop(key, (0.0, now))
             self._failures[key] = (max(0.0, count - (now - since) / self._refill) + 1, now)
@@ -107,6 +117,7 @@ class Throttle:
                 self._failures.popitem(last=False)
             count, since = self._everybody
             self._everybody = (max(0.0, count - (now - since) / (self._refill / 20)) + 1, now)
+        return 0.0
 
 
 def bearer_of(headers: Mapping[str, str]) -> str | None:
@@ -167,7 +178,8 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-def _network(client: str) -> str:
+def network_of(client: str) -> str:
+    """Who a peer's address counts as: itself, of IPv6 its /64 network; one household owns all of that."""
     try:
         address = ipaddress.ip_address(client.partition("%")[0])
     except ValueError:

@@ -11,8 +11,10 @@ from streamgate.service.state import ServiceState
 from streamgate.store.jsonlines import dumps
 
 MAX_LISTENERS = 512
-"""Browsers that may listen at once; one more is told to come back later."""
+"""Browsers that may listen at once, where there are files enough; one more is told to come back later."""
 
+_SPARE = 2
+"""Connections left to somebody who has all the event streams there may be: to be told so."""
 _WAITING_EVENTS = 256
 _STREAMS_EVERY_S = 3.0
 _WRITE_LIMIT_S = 30.0
@@ -30,10 +32,16 @@ def streams_record(state: ServiceState, login: bool) -> dict[str, Any]:
 
 
 class EventStreams:
-    """The open event streams of one server; lives in its event loop."""
+    """The open event streams of one server; lives in its event loop.
 
-    def __init__(self, state: ServiceState, login: bool) -> None:
+    Args:
+        login: whether one has to log in.
+        most: connections that one address may have.
+    """
+
+    def __init__(self, state: ServiceState, login: bool, most: int) -> None:
         self._state = state
+        self._most = min(MAX_LISTENERS, most - _SPARE)
         self._login = login
         self._streams_text = b""
         self._streams_made_at = 0.0
@@ -44,7 +52,7 @@ class EventStreams:
     @property
     def full(self) -> bool:
         """Whether nobody else may listen for now."""
-        return len(self._flags) >= MAX_LISTENERS
+        return len(self._flags) >= self._most
 
     def stop(self) -> None:
         """End all streams; from the event loop."""

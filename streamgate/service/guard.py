@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import urlsplit
 
 from streamgate.service.auth import SESSION_COOKIE, Access, Throttle, bearer_of, host_allowed
-
-_LOG = logging.getLogger("streamgate.http")
 
 _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/login", "/favicon.ico"})
 _OPEN_FOLDER = "/static/"
@@ -41,11 +38,11 @@ class Guard:
         access: the token; None when nobody is asked (loopback only).
         throttle: shared with the log-in, so that guessing by header and by form count together.
         loopback: only Host headers that name this machine are answered.
-        fault: called when an answer broke.
+        fault: told when an answer broke.
     """
 
     def __init__(
-        self, app: Any, *, access: Access | None, throttle: Throttle, loopback: bool, fault: Callable[[], None]
+        self, app: Any, *, access: Access | None, throttle: Throttle, loopback: bool, fault: Callable[[str], None]
     ) -> None:
         self._app = app
         self._access = access
@@ -77,8 +74,7 @@ class Guard:
             await self._app(scope, receive, send_guarded)
         except Exception as error:
             # One line: the trace of a broken answer is of no use to whoever runs the service.
-            _LOG.error("%s %s failed: %s", scope["method"], scope["path"], type(error).__name__)
-            self._fault()
+            self._fault(f"an answer broke ({type(error).__name__}): {scope['method']} {scope['path']}")
             if not started:
                 await _answer(send_guarded, 500, "the answer broke; the service goes on", {})
 
@@ -97,13 +93,12 @@ class Guard:
             return None
         bearer = bearer_of(headers)
         if bearer is not None:
-            client = client_of(scope)
-            wait = self._throttle.wait_seconds(client)
-            if wait > 0:
-                return 429, "too many wrong tokens; try again later", {"retry-after": str(int(wait) + 1)}
+            # First: whoever has the token is not locked out by others who guess from the same address.
             if self._access.token_fits(bearer):
                 return None
-            self._throttle.failed(client)
+            wait = self._throttle.failed(client_of(scope))
+            if wait > 0:
+                return 429, "too many wrong tokens; try again later", {"retry-after": str(int(wait) + 1)}
         if path == "/" and bearer is None:
             return 303, "", {"location": "/login"}
         return 401, "log in, or send `Authorization: Bearer TOKEN`", {"www-authenticate": "Bearer"}
@@ -130,7 +125,12 @@ def _from_another_site(headers: dict[str, str], host: str, *, reading: bool) -> 
     if site in ("cross-site", "same-site") and headers.get("sec-fetch-mode") != "navigate":
         return True
     origin = headers.get("origin")
-    return not reading and origin is not None and urlsplit(origin).netloc.lower() != host.strip().lower()
+    if reading or origin is None:
+        return False
+    try:
+        return urlsplit(origin).netloc.lower() != host.strip().lower()
+    except ValueError:
+        return True  # what is no address is none of ours
 
 
 async def _answer(send: Any, status: int, reason: str, headers: dict[str, str]) -> None:

@@ -6,17 +6,19 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from streamgate.errors import SinkError, UsageError
-from streamgate.service.auth import TOKEN_VARIABLE, Access, Throttle, checked_token, is_loopback
+from streamgate.service.auth import SHORT_TOKEN, TOKEN_VARIABLE, Access, Throttle, checked_token, is_loopback
 from streamgate.service.state import ServiceState
+from streamgate.service.troubles import Troubles, print_line
 
 if TYPE_CHECKING:
     import uvicorn
 
+    from streamgate.service.connections import Connections, Listener
     from streamgate.service.events import EventStreams
 
 _BACKLOG = 512
@@ -30,26 +32,31 @@ _STALLED_MS = 60_000
 
 
 @contextmanager
-def serving(state: ServiceState, address: str, token: str | None = None) -> Iterator[str]:
+def serving(
+    state: ServiceState, address: str, token: str | None = None, log: Callable[[str], None] = print_line
+) -> Iterator[str]:
     """Serve `state` at "HOST:PORT" while the block runs; gives the base URL ("http://127.0.0.1:8080").
 
     See `serve_http`; the token comes from the environment's STREAMGATE_TOKEN when it is not given.
     """
     host, port = parse_address(address)
-    service = serve_http(state, host, port, os.environ.get(TOKEN_VARIABLE) if token is None else token)
+    service = serve_http(state, host, port, os.environ.get(TOKEN_VARIABLE) if token is None else token, log)
     try:
         yield service.url
     finally:
         service.stop()
 
 
-def serve_http(state: ServiceState, host: str, port: int, token: str | None) -> HttpService:
+def serve_http(
+    state: ServiceState, host: str, port: int, token: str | None, log: Callable[[str], None] = print_line
+) -> HttpService:
     """Start serving and return at once when it listens.
 
     Args:
         host: name or address to listen on; another than loopback needs a token.
         port: 0 takes a free one.
         token: what users and Prometheus must present; None or empty asks nobody.
+        log: takes a line about trouble, each kind of it once a minute.
 
     Raises:
         UsageError: no token where one is needed, an address that is not this machine's, or the `serve` extra
@@ -63,7 +70,12 @@ def serve_http(state: ServiceState, host: str, port: int, token: str | None) -> 
         import uvicorn  # noqa: F401
     except ModuleNotFoundError as error:
         raise UsageError(f"--http needs {error.name}: pip install 'streamgate[serve]'") from None
-    return HttpService(state, _listen(host, port), host, token)
+    if token is not None and len(token) < SHORT_TOKEN:
+        log(
+            f"{TOKEN_VARIABLE} has fewer than {SHORT_TOKEN} letters and may be guessed; take the output of "
+            "`openssl rand -hex 24`"
+        )
+    return HttpService(state, _listen(host, port), host, token, log)
 
 
 def parse_address(address: str) -> tuple[str, int]:
@@ -77,12 +89,18 @@ def parse_address(address: str) -> tuple[str, int]:
 class HttpService:
     """A server that runs until `stop`. It takes no signals."""
 
-    def __init__(self, state: ServiceState, listener: socket.socket, host: str, token: str | None) -> None:
+    def __init__(
+        self, state: ServiceState, listener: Listener, host: str, token: str | None, log: Callable[[str], None]
+    ) -> None:
         name, port = listener.getsockname()[:2]
         self.url = f"http://{f'[{name}]' if ':' in name else name}:{port}"
         """Base URL, with the real port."""
         self._listener = listener
-        self._events, self._server = _build(state, Access(token) if token else None, is_loopback(host))
+        self._troubles = Troubles(state, log)
+        listener.say = self._troubles.say
+        self._connections, self._events, self._server = _build(
+            state, Access(token) if token else None, is_loopback(host), self._troubles
+        )
         self._loop: Any = None
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
@@ -105,11 +123,14 @@ class HttpService:
 
         async def main() -> None:
             self._loop = asyncio.get_running_loop()
+            self._loop.set_exception_handler(lambda loop, context: self._troubles.met(context))
+            watching = asyncio.create_task(self._connections.watch())
             serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
             while not self._server.started and not serving.done():
                 await asyncio.sleep(0.01)
             self._started.set()
             await serving
+            watching.cancel()
 
         try:
             asyncio.run(main())
@@ -117,29 +138,37 @@ class HttpService:
             self._started.set()
 
 
-def _build(state: ServiceState, access: Access | None, loopback: bool) -> tuple[EventStreams, uvicorn.Server]:
+def _build(
+    state: ServiceState, access: Access | None, loopback: bool, troubles: Troubles
+) -> tuple[Connections, EventStreams, uvicorn.Server]:
     import uvicorn
 
     from streamgate.service.application import build_application
+    from streamgate.service.connections import BURST, Connections, Limits
     from streamgate.service.events import EventStreams
     from streamgate.service.guard import Guard
 
-    throttle, events = Throttle(), EventStreams(state, login=access is not None)
+    limits = Limits.here()
+    connections = Connections(troubles.say, limits)
+    state.collect(connections.metrics)
+    throttle, events = Throttle(), EventStreams(state, login=access is not None, most=limits.most_each)
     app = Guard(
         build_application(state, access, throttle, events),
         access=access,
         throttle=throttle,
         loopback=loopback,
-        fault=lambda: state.faults.add("http"),
+        fault=troubles.say,
     )
     config = uvicorn.Config(
-        app, lifespan="off", ws="none", log_config=None, log_level="critical", access_log=False,
-        server_header=False, backlog=_BACKLOG, timeout_graceful_shutdown=_STOP_SECONDS,
+        app, http=connections.protocol(), lifespan="off", ws="none", log_config=None, log_level="critical",
+        access_log=False, server_header=False, backlog=BURST, timeout_graceful_shutdown=_STOP_SECONDS,
     )  # fmt: skip
-    return events, uvicorn.Server(config)
+    return connections, events, uvicorn.Server(config)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> Listener:
+    from streamgate.service.connections import Listener
+
     shown = f"--http {f'[{host}]' if ':' in host else host}:{port}"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -147,7 +176,7 @@ def _listen(host: str, port: int) -> socket.socket:
         )[0]
     except (OSError, UnicodeError):
         raise UsageError(f"{shown}: this host is not known; give a name or address of this machine") from None
-    listener = socket.socket(family, kind, protocol)
+    listener = Listener(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)

@@ -21,7 +21,6 @@ import numpy as np
 
 from streamgate.errors import redact_url
 from streamgate.frames import (
-    CORRUPT,
     BestShot,
     Candidate,
     Crop,
@@ -149,8 +148,7 @@ def candidate_of(record: Mapping[str, Any]) -> Candidate:
 
     Raises ValueError for a time or a measure that this version does not know.
     """
-    pose, captured = record["pose"], record["captured_at"]
-    gate = GateResult(record["gate"]["passed"], tuple(record["gate"]["reasons"]))
+    pose, captured = record.get("pose"), record.get("captured_at")
     told = record["evidence"]
     values = {name: float(value) for name, value in told.items() if name != "failed" and value is not None}
     if unknown := record["measures"].keys() - {spec.name for spec in known_measures()}:
@@ -163,10 +161,10 @@ def candidate_of(record: Mapping[str, Any]) -> Candidate:
             np.array(record["landmarks"], np.float32),
             float(record["detection_score"]),
         ),
-        frame_index=record["frame_index"],
+        frame_index=record.get("frame_index"),
         pts_estimated=record["pts_estimated"],
         captured_at=None if captured is None else datetime.fromisoformat(captured),
-        name=record["name"],
+        name=record.get("name"),
         interpolated=record["interpolated"],
         refined=record["refined"],
         evidence=Evidence(
@@ -175,9 +173,8 @@ def candidate_of(record: Mapping[str, Any]) -> Candidate:
             failed=set(told["failed"]),
         ),
         measures={name: _measure_of(name, measure) for name, measure in record["measures"].items()},
-        quality=record["quality"],
-        gate=gate,
-        corrupt=gate.reasons == CORRUPT.reasons,
+        quality=record.get("quality"),
+        gate=GateResult(record["gate"]["passed"], tuple(record["gate"]["reasons"])),
     )
 
 
@@ -327,7 +324,7 @@ def _measure_of(name: str, record: Mapping[str, Any]) -> Measure:
     status = Status(record["status"])
     if status is not Status.OK:
         return _MISSING[status]
-    raw, scalar = record["raw"], record["scalar"]
+    raw, scalar = record.get("raw"), record.get("scalar")
     if raw is None or scalar is None:
         raise ValueError(f"{name} is ok and has no figure")
     return Measure(raw, scalar, status)

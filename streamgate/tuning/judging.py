@@ -22,8 +22,6 @@ class StoredJudge:
 
         What means the same stays as it was written, to the last digit.
         """
-        if candidate.corrupt:
-            return
         was_small = "small" in candidate.gate.reasons
         if not self._same_meaning:
             candidate.measures = self._judge.measures(candidate.evidence)

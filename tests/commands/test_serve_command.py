@@ -16,9 +16,11 @@ import redis
 
 from command import streamgate
 from conftest import REPOSITORY
+from hostile_peers import PEERS, Peers, crowd
 from hostile_settings import BAD_FILES, remove
 from hostile_spool import FOREIGN, HEAD, INTRUDERS
 from live_service import QUICK, records
+from media import plain_frames, write_clip
 from real_weights import standard_models
 from redis_server import RedisServer
 from rtsp_server import CameraProcess
@@ -228,6 +230,28 @@ def test_a_file_plays_as_a_camera_and_ctrl_c_flushes_its_faces(shared_clip: Call
     (record,) = records(out, name)
     assert record["source"].startswith("file://") and record["ended_at"] > record["captured_at"]
     assert (out / record["image"]).is_file()
+
+
+@pytest.mark.parametrize("peers", PEERS[:4], ids=lambda peers: peers.what)
+def test_a_crowd_of_idle_peers_costs_neither_page_nor_cameras_nor_log(
+    start_camera: Callable[..., CameraProcess], tmp_path: Path, peers: Peers
+):
+    clip = write_clip(tmp_path / "empty.mp4", plain_frames(50, (160, 120)), options={"g": "10"})
+    camera = start_camera(clip)
+    arguments = ("--rtsp", f"door={camera.url()}", "--out", "out", "--http", "127.0.0.1:0")
+    with serving(tmp_path, *arguments, descriptors=256) as service:
+        service.until(lambda: (service.stream("door") or {}).get("state") == "running", "the camera")
+        with crowd(int(service.address.rpartition(":")[2]), peers) as many:
+            service.until(lambda: many.opened >= peers.count, "the crowd")
+            for _ in range(10):
+                assert "true" in service.get("/healthz")
+            camera.kill()
+            service.until(lambda: service.stream("door")["state"] != "running", "the loss of the camera")
+            camera.start()
+            service.until(lambda: service.stream("door")["state"] == "running", "its return")
+            assert 'streamgate_http_closed_total{why="crowded"}' in service.get("/metrics")
+        assert len(service.said().splitlines()) < 40, service.said()
+        assert service.end() == 0
 
 
 def test_damage_in_the_spool_is_shown_and_the_rest_arrives(

@@ -28,7 +28,7 @@ def real_faces(tmp_path_factory: pytest.TempPathFactory) -> tuple[LatestFace, ..
     entrance = write_clip(folder / "entrance.mp4", [*near, *plain_frames(50, (640, 480)), *near[::-1]])
     hall = write_clip(folder / "hall.mp4", astronaut_frames(40, (640, 480), step=3.0, zoom=1.3))
     state = ServiceState()
-    with Gate("live", models=str(standard_models()), device="cpu") as gate:
+    with Gate("live", models=f"{standard_models()},embedded", device="cpu") as gate:
         show_clips(state, [entrance, hall], gate)
     faces = tuple(reversed(state.faces()))
     assert len(faces) == 3 and all(face.heatmap and face.series for face in faces)

@@ -254,9 +254,20 @@ def test_a_wrong_token_is_told_so_and_soon_slowed_down(serve: Serve) -> None:
         answer = client.post("/login", urlencode({"token": "<wrong>"}))
         assert answer.status == 401 and b"not the token" in answer.body and b"<wrong>" not in answer.body
         assert "set-cookie" not in answer.headers
-    for answer in (client.post("/login", urlencode({"token": TOKEN})), client.get("/metrics")):
+    wrong = {"Authorization": "Bearer wrong"}
+    for answer in (client.post("/login", urlencode({"token": "wrong"})), client.get("/metrics", wrong)):
         assert answer.status == 429 and int(answer.headers["retry-after"]) > 0
     assert client.get("/login", {}).status == 200
+
+
+def test_the_right_token_passes_whoever_guesses_from_the_same_address(serve: Serve) -> None:
+    client = serve(token=TOKEN)
+    for number in range(12):
+        client.get("/metrics", {"Authorization": f"Bearer {number}"})
+        client.post("/login", urlencode({"token": str(number)}))
+        assert client.get("/metrics").status == 200
+        answer = client.post("/login", urlencode({"token": TOKEN}))
+        assert answer.status == 303 and "set-cookie" in answer.headers
 
 
 def test_guessing_by_header_is_slowed_down_as_well(serve: Serve) -> None:
@@ -278,6 +289,13 @@ def test_log_in_bodies_that_are_none(serve: Serve, body: str) -> None:
     assert serve(token=TOKEN).post("/login", body).status == 401
 
 
+@pytest.mark.parametrize("separator", ["&", ";&", "&&"])
+@pytest.mark.parametrize("count", [11, 20, 21, 1000])
+def test_a_form_of_many_fields_is_no_log_in(serve: Serve, count: int, separator: str) -> None:
+    body = separator.join(["a=b"] * count)[:4000]
+    assert serve(token=TOKEN).post("/login", body).status == 400
+
+
 def test_a_log_in_body_that_is_too_long_is_refused(serve: Serve) -> None:
     assert serve(token=TOKEN).post("/login", "token=" + "x" * 10_000).status == 413
 
@@ -289,6 +307,13 @@ def test_on_another_host_than_loopback_a_token_is_needed(state: ServiceState, se
     client = serve("0.0.0.0", TOKEN)
     assert client.get("/api/faces", {"Host": "cams.example"}).status == 401
     assert client.get("/api/faces", {"Host": "cams.example", "Authorization": f"Bearer {TOKEN}"}).status == 200
+
+
+@pytest.mark.parametrize(("token", "warned"), [("a" * 15, 1), ("a" * 16, 0), ("  short   ", 1)])
+def test_a_token_that_may_be_guessed_is_warned_of(state: ServiceState, token: str, warned: int) -> None:
+    said: list[str] = []
+    serve_http(state, "127.0.0.1", 0, token, said.append).stop()
+    assert len(said) == warned and all("openssl rand" in line and token.strip() not in line for line in said)
 
 
 def test_the_token_comes_from_the_environment(state: ServiceState, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,8 +342,12 @@ def test_pages_of_other_sites_get_nothing(serve: Serve) -> None:
     assert client.get("/api/faces", {**foreign, "Sec-Fetch-Mode": "no-cors"}).status == 403
     assert client.get("/api/events", {**foreign, "Sec-Fetch-Mode": "cors"}).status == 403
     assert client.get("/", {**foreign, "Sec-Fetch-Mode": "navigate"}).status == 200
-    for origin in ("http://evil.example", "null", f"http://localhost:{client.port + 1}"):
-        assert client.post("/login", "token=x", {"Origin": origin}).status == 403
+    for origin in (
+        "http://evil.example", "null", f"http://localhost:{client.port + 1}", "http://[", "http://]", "[", "", "//", "http://",
+        f"http://127.0.0.1:{client.port}.evil.example", f"http://127.0.0.1:{client.port}@evil.example", "\xff", "http://[::1",
+        f"http://127.0.0.1:{client.port} http://evil.example", "http://\uff0f".encode().decode("latin-1"), "a" * 9000,
+    ):  # fmt: skip
+        assert client.post("/login", "token=x", {"Origin": origin}).status == 403, origin
     own = {"Origin": f"http://127.0.0.1:{client.port}"}
     assert client.post("/login", "token=x", own).status == 303
 

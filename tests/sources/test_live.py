@@ -18,6 +18,7 @@ import pytest
 
 from hostile import Hostile
 from hostile_giants import GIANTS
+from hostile_videos import TINY_INTERLACED
 from media import astronaut_frames, write_clip
 from rtsp_server import CameraProcess, cameras, free_port
 from streamgate.config import LiveConfig, load_config
@@ -194,6 +195,26 @@ def test_pictures_that_outgrow_the_limit_are_counted_and_the_others_go_on(camera
                 break
     # 30 small ones, 30 large ones of which none comes, small ones again.
     assert sizes == {(320, 240)} and connection.stats.decode_errors >= 25
+
+
+def test_noise_on_the_line_is_counted_and_pictures_go_on(camera: CameraProcess):
+    with LiveConnection(camera.url("noise"), options(read_timeout_s=8.0)) as connection:
+        for arrived in islice(connection.frames(), 40):
+            arrived.frame.luma()
+        assert connection.stats.decode_errors > 0
+
+
+def test_rubbish_for_pictures_is_a_stream_that_cannot_be_read(camera: CameraProcess):
+    with pytest.raises(LiveError), LiveConnection(camera.url("rubbish"), options()) as connection:
+        for arrived in connection.frames():
+            arrived.frame.luma()
+
+
+def test_pictures_that_cannot_be_deinterlaced_are_counted(tmp_path: Path):
+    clip = TINY_INTERLACED.put(tmp_path)
+    with pytest.raises(LiveError) as caught, LiveConnection(check_address(str(clip)), options()) as connection:
+        list(connection.frames())
+    assert caught.value.trouble is Trouble.ENDED and connection.stats.decode_errors >= 9
 
 
 @pytest.mark.parametrize("giant", GIANTS, ids=lambda giant: giant.name)
