@@ -9,7 +9,17 @@ import cv2
 import numpy as np
 
 from models.common.degrade import draw_mixture, tone
-from models.expression.architecture import BLENDSHAPES, MEASURED, MIRRORED_POINTS, SIGNALS, words
+from models.expression.architecture import (
+    BLENDSHAPES,
+    GAZE_DEGREES,
+    GAZE_LEVEL,
+    LOOK_ABOVE,
+    LOOK_ACROSS,
+    MEASURED,
+    MIRRORED_POINTS,
+    SIGNALS,
+    words,
+)
 from models.expression.dataset import CANVAS, FaceSet
 from streamgate.networks.alignment import EXPRESSION_SIZE
 
@@ -21,6 +31,8 @@ _SPREAD = words(
 )
 """Signals that a run sees spread over their range instead of as often as they come."""
 _BINS = 12
+_GAZE_SHARE = 4
+"""Times that gaze counts among them."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,15 @@ class Augmentation:
     turn_degrees: float
     shift_px: float
     scale: float
+
+
+def gaze_of(signals: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """[n, 2] degrees, across and above: where the eyes look as the camera sees it, about 0 into the camera."""
+    turned = [
+        sum(share * signals[:, SIGNALS.index(name)] for name, share in parts.items())
+        for parts in (LOOK_ACROSS, LOOK_ABOVE)
+    ]
+    return pose[:, :2] + GAZE_DEGREES * np.stack(turned, axis=1) - np.array([0.0, GAZE_LEVEL])
 
 
 def mirrored_signals() -> tuple[np.ndarray, np.ndarray]:
@@ -52,6 +73,7 @@ def weights(faces: FaceSet, indexes: np.ndarray, largest: float = 12.0) -> np.nd
     """How often each face is drawn: rare values of the signals and rare turns more often, long clips less."""
     columns = [faces.signals[indexes, SIGNALS.index(name)] for name in _SPREAD]
     columns += [faces.pose[indexes, 0], faces.pose[indexes, 1]]
+    columns += [*gaze_of(faces.signals[indexes], faces.pose[indexes]).T] * _GAZE_SHARE
     rarity = np.zeros(len(indexes))
     for values in columns:
         low, high = np.quantile(values, (0.005, 0.995))

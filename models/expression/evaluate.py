@@ -93,14 +93,13 @@ def evaluate(args: argparse.Namespace) -> None:
         "the recognizer's head": recognizer_pose(args.work / "yardstick/afw", afw),
         "the teacher": afw.upright(afw.pose),
     }
+    table = {
+        "this": (answers.signals, faces.upright(answers.pose)),
+        "the teacher": (teacher.signals, faces.upright(teacher.pose)),
+    }
     done = [
-        sections.picks(
-            labelled,
-            {
-                "this": (answers.signals, faces.upright(answers.pose)),
-                "the teacher": (teacher.signals, faces.upright(teacher.pose)),
-            },
-        ),
+        sections.picks(labelled, table),
+        sections.measures(labelled, table),
         sections.eyes(labelled, {"this": answers, "the teacher": teacher}),
         sections.pose(sections.labels_of(afw.names), poses),
         sections.agreement(own, faces, answers),

@@ -1,25 +1,43 @@
 """Do the network's outputs pick better faces? Labelled faces, a fit on other clips than it is judged on.
 
-A fit is a logistic regression of good against bad-and-usable on a few values; the pick of a track is the face with the
-highest answer. Clips are split into folds; every face is judged by a fit that never saw its clip.
+Two fits of good against usable and bad: a logistic regression on all values, and a monotone one, where a value that
+gets worse never helps: the form that a fusion of measures has. The pick of a track is the face with the highest answer.
+Clips are split into folds; every face is judged by a fit that never saw its clip.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from models.common.stats import auc
-from models.expression.architecture import SIGNALS
+from models.expression.architecture import SIGNALS, words
+from models.expression.batches import gaze_of
 
 FOLDS, SEEDS = 8, 5
+MONOTONE = "monotone, absolute but for the eyes"
+Answer = Callable[[np.ndarray], np.ndarray]
+Fit = Callable[[np.ndarray, np.ndarray, np.ndarray], Answer]
+"""Takes values [n, k], good 0 or 1 [n], track [n]; gives what answers for further values."""
 _REFERENCE = 20
 """Percentile of a track that relative values are counted from."""
 _RIDGE = 3.0
+_OPEN = 90
+"""Percentile of a track's lids that counts as open."""
+_WORSE = words(
+    "jaw gap close pucker funnel smile frown stretch upper lower press yaw pitch roll squint down up wide look_aside "
+    "gaze_across gaze_away smile_asymmetry brow_down brow_up blink_worse"
+)
+"""Values that a portrait has little of."""
+_OWN_FAULTS = "metz"
+"""Reasons of the labels that are not the picture's: mouth, eyes, turn, gaze."""
+_KNOTS = (0.4, 0.75)
+_MONOTONE_RIDGE = 10.0
+_STEPS = 250
 
 
 @dataclass(frozen=True)
@@ -57,22 +75,23 @@ def values(signals: np.ndarray, pose: np.ndarray) -> tuple[np.ndarray, list[str]
     columns = {
         "jaw": at["jawOpen"], "gap": at["lipGap"], "close": at["mouthClose"], "pucker": at["mouthPucker"],
         "funnel": at["mouthFunnel"], "width": at["mouthWidth"], "yaw": np.abs(pose[:, 0]), "pitch": np.abs(pose[:, 1]),
-        "roll": np.abs(pose[:, 2]), "gaze across": np.abs(at["irisAcrossLeft"] + at["irisAcrossRight"]) / 2,
+        "roll": np.abs(pose[:, 2]), "gaze_across": np.abs(at["irisAcrossLeft"] + at["irisAcrossRight"]) / 2,
     }  # fmt: skip
     for short, stem in (
         ("blink", "eyeBlink"), ("squint", "eyeSquint"), ("down", "eyeLookDown"), ("up", "eyeLookUp"),
         ("wide", "eyeWide"),
         ("smile", "mouthSmile"), ("frown", "mouthFrown"), ("stretch", "mouthStretch"), ("upper", "mouthUpperUp"),
-        ("lower", "mouthLowerDown"), ("press", "mouthPress"), ("brow down", "browDown"), ("lids", "lids"),
+        ("lower", "mouthLowerDown"), ("press", "mouthPress"), ("brow_down", "browDown"), ("lids", "lids"),
     ):  # fmt: skip
         columns[short] = (at[f"{stem}Left"] + at[f"{stem}Right"]) / 2
-    columns["smile asymmetry"] = np.abs(at["mouthSmileLeft"] - at["mouthSmileRight"])
-    columns["blink worse"] = np.maximum(at["eyeBlinkLeft"], at["eyeBlinkRight"])
-    columns["lids worse"] = np.minimum(at["lidsLeft"], at["lidsRight"])
-    columns["look aside"] = np.abs(
+    columns["smile_asymmetry"] = np.abs(at["mouthSmileLeft"] - at["mouthSmileRight"])
+    columns["blink_worse"] = np.maximum(at["eyeBlinkLeft"], at["eyeBlinkRight"])
+    columns["lids_worse"] = np.minimum(at["lidsLeft"], at["lidsRight"])
+    columns["look_aside"] = np.abs(
         at["eyeLookInLeft"] - at["eyeLookOutLeft"] + at["eyeLookOutRight"] - at["eyeLookInRight"]
     )
-    columns["brow up"] = at["browInnerUp"]
+    columns["brow_up"] = at["browInnerUp"]
+    columns["gaze_away"] = np.hypot(*gaze_of(signals, pose).T)
     return np.stack(list(columns.values()), axis=1), list(columns)
 
 
@@ -85,8 +104,24 @@ def relative(table: np.ndarray, track: np.ndarray) -> np.ndarray:
     return out
 
 
-def out_of_clip(table: np.ndarray, labelled: Labelled, seed: int, ridge: float = _RIDGE) -> np.ndarray:
-    """Answer for every face by a fit on the clips of the other folds."""
+def penalties(signals: np.ndarray, pose: np.ndarray, track: np.ndarray) -> np.ndarray:
+    """[n, k], the larger the worse: absolute values, and what the less open eye lacks to its track's openness."""
+    table, names = values(signals, pose)
+    closed = 1.0 - openness(table[:, names.index("lids_worse")], track)
+    return np.column_stack([table[:, [names.index(name) for name in _WORSE]], closed])
+
+
+def openness(lids: np.ndarray, track: np.ndarray) -> np.ndarray:
+    """[n]: opening of the less open eye over the 90th percentile of its track."""
+    out = np.empty_like(lids)
+    for name in np.unique(track):
+        rows = track == name
+        out[rows] = lids[rows] / max(float(np.percentile(lids[rows], _OPEN)), 0.05)
+    return out
+
+
+def out_of_clip(table: np.ndarray, labelled: Labelled, seed: int, fit: Fit) -> np.ndarray:
+    """Answer for every face by `fit` on the clips of the other folds."""
     clips = np.random.default_rng(seed).permutation(np.unique(labelled.clip))
     fold = {clip: i % FOLDS for i, clip in enumerate(clips)}
     folds = np.array([fold[clip] for clip in labelled.clip])
@@ -94,18 +129,16 @@ def out_of_clip(table: np.ndarray, labelled: Labelled, seed: int, ridge: float =
     answer = np.empty(len(table))
     for number in range(FOLDS):
         out = folds == number
-        answer[out] = fitted(table[~out], good[~out], labelled.track[~out], ridge)(table[out])
+        answer[out] = fit(table[~out], good[~out], labelled.track[~out])(table[out])
     return answer
 
 
-def fitted(table: np.ndarray, good: np.ndarray, track: np.ndarray, ridge: float):
+def logistic(table: np.ndarray, good: np.ndarray, track: np.ndarray) -> Answer:
     """Logistic regression by Newton steps; every track weighs alike."""
     mean, scale = table.mean(axis=0), table.std(axis=0) + 1e-6
     x = np.column_stack([np.ones(len(table)), (table - mean) / scale])
-    counts = {name: np.sum(track == name) for name in np.unique(track)}
-    weight = np.array([1.0 / counts[name] for name in track])
-    weight *= len(weight) / weight.sum()
-    penalty = np.full(x.shape[1], ridge)
+    weight = _weights(track)
+    penalty = np.full(x.shape[1], _RIDGE)
     penalty[0] = 1e-3
     beta = np.zeros(x.shape[1])
     for _ in range(30):
@@ -116,26 +149,67 @@ def fitted(table: np.ndarray, good: np.ndarray, track: np.ndarray, ridge: float)
     return lambda rows: np.column_stack([np.ones(len(rows)), (rows - mean) / scale]) @ beta
 
 
+def monotone(table: np.ndarray, good: np.ndarray, track: np.ndarray) -> Answer:
+    """The same with weights of one sign on each value and on what of it exceeds two knots: mild flaws count little.
+
+    Projected gradient (Adam); the penalty is a ridge.
+    """
+    knots = [np.quantile(table, knot, axis=0) for knot in _KNOTS]
+
+    def spread(rows: np.ndarray) -> np.ndarray:
+        return np.concatenate([rows, *(np.maximum(rows - knot, 0.0) for knot in knots)], axis=1)
+
+    x = spread(table)
+    mean, scale = x.mean(axis=0), x.std(axis=0) + 1e-6
+    x = np.column_stack([np.ones(len(x)), -(x - mean) / scale])
+    weight = _weights(track) / len(x)
+    beta = np.zeros(x.shape[1])
+    beta[0] = -2.0
+    first, second = np.zeros_like(beta), np.zeros_like(beta)
+    for step in range(1, _STEPS + 1):
+        p = 1 / (1 + np.exp(-np.clip(x @ beta, -30, 30)))
+        gradient = x.T @ (weight * (p - good))
+        gradient[1:] += _MONOTONE_RIDGE * beta[1:] / len(x)
+        first, second = 0.9 * first + 0.1 * gradient, 0.99 * second + 0.01 * gradient**2
+        beta = beta - 0.05 * first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.99**step)) + 1e-8)
+        beta[1:] = np.maximum(beta[1:], 0.0)
+    return lambda rows: np.column_stack([np.ones(len(rows)), -(spread(rows) - mean) / scale]) @ beta
+
+
+def _weights(track: np.ndarray) -> np.ndarray:
+    """[n], mean 1: the same sum for every track."""
+    _, place, counts = np.unique(track, return_inverse=True, return_counts=True)
+    weight = 1.0 / counts[place]
+    return weight * (len(weight) / weight.sum())
+
+
 def shares(answer: np.ndarray, labelled: Labelled) -> dict[str, float]:
-    """Among tracks with a good face: shares of good, usable, bad picks and how many tracks; AUC of good over all."""
+    """Among tracks with a good face: shares of good, usable, bad picks, of picks bad for what a face does (`own`), how
+    many tracks; AUC of good over all."""
     picks = []
     for name in np.unique(labelled.track):
         rows = np.nonzero(labelled.track == name)[0]
         if (labelled.label[rows] == "g").any():
-            picks.append(labelled.label[rows[np.argmax(answer[rows])]])
-    found = np.array(picks)
+            picks.append(rows[np.argmax(answer[rows])])
+    found = labelled.label[picks]
+    own = [labelled.label[row] == "b" and bool(set(labelled.why[row]) & set(_OWN_FAULTS)) for row in picks]
     good = labelled.label == "g"
     figures = {f"{key}": float((found == key).mean()) for key in "gmb"}
-    return {**figures, "tracks": len(found), "auc": auc(answer[good], answer[~good])}
+    return {**figures, "own": float(np.mean(own)), "tracks": len(found), "auc": auc(answer[good], answer[~good])}
 
 
 def experiment(signals: np.ndarray, pose: np.ndarray, labelled: Labelled) -> dict[str, dict[str, float]]:
-    """Shares for absolute values, relative ones and both, the mean over seeds of the split into folds."""
+    """Shares for each fit, the mean over seeds of the split into folds."""
     table, _ = values(signals, pose)
     own = relative(table, labelled.track)
-    tables = {"absolute": table, "relative": own, "both": np.concatenate([table, own], axis=1)}
+    fits: dict[str, tuple[np.ndarray, Fit]] = {
+        "logistic, absolute": (table, logistic),
+        "logistic, relative": (own, logistic),
+        "logistic, both": (np.concatenate([table, own], axis=1), logistic),
+        MONOTONE: (penalties(signals, pose, labelled.track), monotone),
+    }
     found = {}
-    for name, columns in tables.items():
-        runs = [shares(out_of_clip(columns, labelled, seed), labelled) for seed in range(SEEDS)]
+    for name, (columns, fit) in fits.items():
+        runs = [shares(out_of_clip(columns, labelled, seed, fit), labelled) for seed in range(SEEDS)]
         found[name] = {key: float(np.mean([run[key] for run in runs])) for key in runs[0]}
     return found

@@ -7,12 +7,12 @@ import time
 import numpy as np
 
 from models.common.report import Section
-from models.common.stats import bootstrap
+from models.common.stats import auc, bootstrap
 from models.expression.architecture import words
 from models.expression.dataset import FaceSet
 from models.expression.monitor import correlations, crops_of
 from models.expression.network import Answers, OwnNetwork
-from models.expression.picks import Labelled, experiment
+from models.expression.picks import MONOTONE, Labelled, experiment, openness, values
 
 _SHOWN = words(
     "jawOpen lipGap mouthClose mouthPucker mouthFunnel mouthSmileLeft mouthFrownLeft mouthStretchLeft "
@@ -21,8 +21,6 @@ _SHOWN = words(
     "pitch roll"
 )
 LARGEST_YAW = 60
-_REFERENCE = 90
-"""Percentile of a track's openness that counts as open."""
 _GOOD_LOST = 0.02
 
 
@@ -61,28 +59,19 @@ def picks(labelled: Labelled, table: dict[str, tuple[np.ndarray, np.ndarray]]) -
     """The labels experiment for each network's (signals, pose)."""
     section = Section(
         "Picking faces",
-        ["network", "values", "good", "usable", "bad", "AUC of good"],
-        note="Tracks that have a good face: what the highest answer picks. Logistic regression (picks.py), judged on "
-        "clips that it did not see, mean over five splits. Values: absolute, less the track's 20th percentile, both.",
+        ["network", "fit and values", "good", "usable", "bad", "bad by own fault", "AUC of good"],
+        note="Tracks that have a good face: what the highest answer picks, judged on clips that the fit (picks.py) did "
+        "not see, mean over five splits. Values: absolute, less the track's 20th percentile (relative), both. Measures "
+        "of picture quality, covers, the frame's edge take no part: what is bad for these alone is not its own fault.",
     )
     for name, (signals, angles) in table.items():
         for kind, figures in experiment(signals, angles, labelled).items():
-            cells = [f"{100 * figures[key]:.0f} %" for key in "gmb"]
+            cells = [f"{100 * figures[key]:.0f} %" for key in ("g", "m", "b", "own")]
             section.rows.append([name, kind, *cells, f"{figures['auc']:.2f}"])
-            if name == "this" and kind == "relative":
+            if name == "this" and kind == MONOTONE:
                 section.goal("good picks of 20", 20 * figures["g"], 13)
                 section.goal("bad picks of 20", 20 * figures["b"], 1, at_most=True)
     return section
-
-
-def openness(answers: Answers, track: np.ndarray) -> np.ndarray:
-    """[n]: opening of the less open eye over the 90th percentile of its track."""
-    lids = np.minimum(answers.signal("lidsLeft"), answers.signal("lidsRight"))
-    out = np.empty_like(lids)
-    for name in np.unique(track):
-        rows = track == name
-        out[rows] = lids[rows] / max(float(np.percentile(lids[rows], _REFERENCE)), 0.05)
-    return out
 
 
 def eyes(labelled: Labelled, networks: dict[str, Answers]) -> Section:
@@ -95,13 +84,39 @@ def eyes(labelled: Labelled, networks: dict[str, Answers]) -> Section:
         note="Opening of the less open eye over its track's 90th percentile; the threshold loses 2 % of the good.",
     )
     for name, answers in networks.items():
-        shown = openness(answers, labelled.track)
-        threshold = float(np.quantile(shown[good], _GOOD_LOST))
+        lids = np.minimum(answers.signal("lidsLeft"), answers.signal("lidsRight"))
+        shown = openness(lids, labelled.track)
+        threshold = float(np.quantile(shown[good], _GOOD_LOST, method="lower"))
         found = float((shown[closed] < threshold).mean())
         lost = float((shown[good] < threshold).mean())
         section.rows.append([name, f"{threshold:.2f}", f"{100 * found:.0f} % of {closed.sum()}", f"{100 * lost:.1f} %"])
         if name == "this":
             section.goal("closed eyes found", found, 0.85, unit=" %")
+    return section
+
+
+def measures(labelled: Labelled, table: dict[str, tuple[np.ndarray, np.ndarray]]) -> Section:
+    """Single values for mouth, gaze and turn: faces bad for that reason (among others) against good ones."""
+    section = Section(
+        "One value at a time",
+        ["network", "value", "faces bad for it", "AUC", "found at 2 % of good lost", "at 10 %"],
+        note="mouth: `lipGap` + `jawOpen` / 2; gaze: degrees that the eyes look past the camera (batches.gaze_of); "
+        "turn: the largest of |yaw|, |pitch|, |roll|.",
+    )
+    good = labelled.label == "g"
+    for network, (signals, angles) in table.items():
+        columns, names = values(signals, angles)
+        at = {name: columns[:, i] for i, name in enumerate(names)}
+        turn = np.maximum.reduce([at["yaw"], at["pitch"], at["roll"]])
+        for name, reason, shown in (
+            ("mouth", "m", at["gap"] + 0.5 * at["jaw"]),
+            ("gaze", "z", at["gaze_away"]),
+            ("turn", "t", turn),
+        ):
+            bad = (labelled.label == "b") & np.array([reason in why for why in labelled.why])
+            found = [float((shown[bad] > np.quantile(shown[good], share)).mean()) for share in (0.98, 0.9)]
+            cells = [f"{auc(shown[bad], shown[good]):.2f}", *(f"{100 * share:.0f} %" for share in found)]
+            section.rows.append([network, name, str(int(bad.sum())), *cells])
     return section
 
 

@@ -15,6 +15,9 @@ from torch import Tensor
 from models.common.training import update_average
 from models.expression.architecture import (
     BLENDSHAPES,
+    GAZE_DEGREES,
+    LOOK_ABOVE,
+    LOOK_ACROSS,
     POINTS,
     POSE_UNIT,
     SIGNALS,
@@ -35,6 +38,8 @@ _WEIGHTS = {
 _POINT_BETA, _SIGNAL_BETA, _POSE_BETA = 0.05, 1.0, 0.5
 """Errors (eye distances, deviations, POSE_UNIT) at which each loss turns from square to absolute: with an absolute loss
 alone what is rare would be answered with the median for long."""
+_GAZE_UNIT = 8.0
+"""Degrees of gaze that count as 1."""
 _LIDS, _LIPS_FROM, _LIPS_TO = 19, 24, 42
 """Within each half of POINTS: lids and irises come first, then brows, then lips."""
 _STIFF = 4.0
@@ -47,6 +52,7 @@ class Settings:
     points: float
     signals: float
     pose: float
+    gaze: float
     steps: int
     warmup: int
     decay: int
@@ -76,6 +82,11 @@ class Trainer:
         self._signal_weight = torch.tensor(heavy, device=device) / float(np.mean(heavy))
         half_side = [_STIFF if i < _LIDS or _LIPS_FROM <= i < _LIPS_TO else 1.0 for i in range((len(POINTS) - 10) // 2)]
         stiff = [*half_side, *half_side, *([_STIFF] * 4), *([1.0] * 6)]
+        turns = torch.zeros(len(SIGNALS), 2)
+        for axis, parts in enumerate((LOOK_ACROSS, LOOK_ABOVE)):
+            for name, share in parts.items():
+                turns[SIGNALS.index(name), axis] = GAZE_DEGREES * share
+        self._turns = turns.to(device)
         self._point_weight = torch.tensor(stiff, device=device)[:, None] / float(np.mean(stiff))
 
     def fit_units(self, points: np.ndarray, signals: np.ndarray) -> None:
@@ -109,15 +120,21 @@ class Trainer:
         error = F.smooth_l1_loss(got[1], wanted, reduction="none", beta=_SIGNAL_BETA)
         signal = (error * self._signal_weight).mean()
         turn = F.smooth_l1_loss(got[0], pose / POSE_UNIT, beta=_POSE_BETA)
+        # Most people look into the camera, so the eyes' turn can be answered from the head's alone; the sum of both is
+        # what gaze is about.
+        eyes = (got[1] - wanted) * network.signal_scale @ self._turns
+        missed = (eyes + (got[0] - pose / POSE_UNIT)[:, :2] * POSE_UNIT) / _GAZE_UNIT
+        gaze = F.smooth_l1_loss(missed, torch.zeros_like(missed))
         s = self.settings
-        loss = s.points * place + s.signals * signal + s.pose * turn
+        loss = s.points * place + s.signals * signal + s.pose * turn + s.gaze * gaze
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         self.optimiser.step()
         self.steps_done += 1
         update_average(self.average, network, s.ema, self.steps_done - self.started_at)
-        return {"points": float(place.detach()), "signals": float(signal.detach()), "pose": float(turn.detach())}
+        terms = {"points": place, "signals": signal, "pose": turn, "gaze": gaze}
+        return {name: float(value.detach()) for name, value in terms.items()}
 
     def _set_rate(self) -> None:
         s = self.settings

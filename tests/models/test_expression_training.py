@@ -16,11 +16,11 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("skimage")
 
-from models.expression.architecture import MIRRORED_POINTS, POINTS, SIGNALS  # noqa: E402
-from models.expression.batches import Augmentation, Batches  # noqa: E402
+from models.expression.architecture import GAZE_LEVEL, MIRRORED_POINTS, POINTS, SIGNALS  # noqa: E402
+from models.expression.batches import Augmentation, Batches, gaze_of, mirrored_signals  # noqa: E402
 from models.expression.dataset import CANVAS, FaceSet, filled, prepare  # noqa: E402
 from models.expression.faces import BORDER_LEVEL  # noqa: E402
-from models.expression.picks import Labelled, relative, shares  # noqa: E402
+from models.expression.picks import Labelled, monotone, relative, shares  # noqa: E402
 from models.expression.smoke import synthetic_crops  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,3 +101,30 @@ def test_shares_count_the_pick_of_each_track_with_a_good_face() -> None:
     found = shares(np.array([2.0, 1.0, 3.0, 1.0, 9.0]), labelled)
     assert (found["g"], found["m"], found["b"], found["tracks"]) == (0.5, 0.5, 0.0, 2)
     assert relative(np.array([[3.0], [3.0], [1.0], [1.0], [7.0]]), track).max() == 0
+
+
+def test_a_monotone_fit_never_rewards_what_is_worse() -> None:
+    """In these rows good faces have more of the second value, by chance: it may not count in their favour."""
+    rng = np.random.default_rng(0)
+    good = (np.arange(400) % 2).astype(float)
+    rows = np.column_stack([1.0 - good + rng.normal(0, 0.3, 400), good + rng.normal(0, 0.3, 400)])
+    answer = monotone(rows, good, np.repeat(["a", "b"], 200))
+    grid = np.linspace(-1, 2, 20)
+    for column in range(2):
+        probe = np.full((20, 2), 0.5)
+        probe[:, column] = grid
+        assert np.all(np.diff(answer(probe)) <= 1e-9)
+    assert answer(np.array([[0.0, 0.5]]))[0] > answer(np.array([[1.0, 0.5]]))[0] + 1
+
+
+def test_gaze_is_the_heads_turn_and_the_eyes_together() -> None:
+    """A head turned by 15 degrees whose eyes turn back half as far as a look reaches sees the camera."""
+    signals = np.zeros((1, len(SIGNALS)), np.float32)
+    for name in ("eyeLookInLeft", "eyeLookOutRight"):
+        signals[0, SIGNALS.index(name)] = 0.5
+    pose = np.array([[15.0, GAZE_LEVEL, 0.0]])
+    assert gaze_of(signals, pose) == pytest.approx(np.zeros((1, 2)), abs=1e-5)
+    source, sign = mirrored_signals()
+    aside = np.array([[5.0, 3.0, 0.0]])
+    mirrored = gaze_of(signals[:, source] * sign, aside * [-1, 1, -1])
+    assert mirrored == pytest.approx(gaze_of(signals, aside) * [-1, 1])
