@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 import click
@@ -65,9 +66,16 @@ def main() -> None:
     """Entry point of `streamgate`."""
     # OpenCV would print its own warnings about damaged pictures; it reads this when it is imported.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    warnings.formatwarning = _format_warning
     if instruction := os.environ.get(COMPLETE):
         sys.exit(shell_complete(cli, {}, "streamgate", COMPLETE, instruction))
     sys.exit(_exit_code(sys.argv[1:]))
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"streamgate: warning: {message}\n"
 
 
 def _exit_code(arguments: Sequence[str]) -> int:

@@ -48,6 +48,10 @@ class Picture(Protocol):
         """Luma on an even grid of at least that many single pixels, uint8 (h, w), 0..255, upright."""
         ...
 
+    def combed(self, box: Array) -> bool:
+        """Whether `box` shows two moments, woven line by line."""
+        ...
+
     def thumbnail(self, long_side: int) -> Array:
         """The picture scaled (anti-aliased) so that its longer side is `long_side`, RGB uint8; never enlarged."""
         ...
@@ -77,6 +81,7 @@ class Frame:
         pts_estimated: the container's time was missing or stepped backwards and was replaced.
         captured_at: wall-clock time (UTC) of arrival, live sources only.
         unrelated: nothing connects this picture with the one before it (a folder of single images).
+        corrupt: torn: damaged, or built on something that is damaged or missing; no face of it may be kept.
     """
 
     picture: Picture
@@ -88,6 +93,7 @@ class Frame:
     unrelated: bool = False
     name: str | None = None
     """File name of an image source's picture."""
+    corrupt: bool = False
 
     @property
     def width(self) -> int:
@@ -204,6 +210,9 @@ class GateResult:
         return self.passed if self.passed or self.reasons else None
 
 
+CORRUPT = GateResult(False, ("corrupt",), 1.0)
+"""Of every face of a torn or combed picture, whatever it looks like."""
+
 CROP_NAMES = ("ffhq", "arcface", "loose", "frame")
 """The pictures of a kept face by their public names: aligned as FFHQ's, as ArcFace's, cut with a margin, whole."""
 
@@ -251,6 +260,8 @@ class Candidate:
     name: str | None = None
     interpolated: bool = False
     refined: bool = False
+    corrupt: bool = False
+    """Its picture is torn (`Frame.corrupt`) or combed: the gate is shut, and nothing is measured."""
     evidence: Evidence = field(default_factory=Evidence)
     measures: dict[str, Measure] = field(default_factory=dict)
     quality: float | None = None

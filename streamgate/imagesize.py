@@ -20,7 +20,7 @@ def image_size(data: bytes) -> tuple[int, int] | None:
     """Stored width and height in pixels of the picture file that `data` is (or begins), by its own words.
 
     Of several pictures in a file the largest. None when it is of no known format or breaks off before it tells.
-    Known: JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF, PBM/PGM/PPM/PAM.
+    Known: JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF, HEIC, PBM/PGM/PPM/PAM.
     """
     for magic, read in _FORMATS:
         if magic.match(data):
@@ -181,6 +181,6 @@ _FORMATS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], tuple[int, int] | Non
     (re.compile(rb"BM"), _bmp),
     (re.compile(rb"GIF8[79]a"), _gif),
     (re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"), _jpeg2000),
-    (re.compile(rb".{4}ftyp(?:avif|avis|mif1|msf1|miaf)", re.DOTALL), _avif),
+    (re.compile(rb".{4}ftyp(?:avif|avis|mif1|msf1|miaf|hei[cxms]|hev[cxms])", re.DOTALL), _avif),
     (re.compile(rb"P[1-7]\s"), _pnm),
 )

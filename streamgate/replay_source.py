@@ -108,7 +108,7 @@ def finished_sources(out: Path, damaged: Damaged) -> list[FinishedSource]:
     if folder.has(SUMMARY) or calibration is None:
         try:
             wanted.update(_committed(folder.summary))
-            calibration = folder.summary.get("calibration_id") or calibration
+            calibration = folder.summary["calibration_id"]
         except ResultsError as error:
             if calibration is None:
                 raise

@@ -12,6 +12,17 @@ from streamgate.scoring.judge import Judge
 CARDS = {"serfiq": "card-a", "ifqa": "card-b", "occlusion": "card-c", "eyes": "card-d"}
 """Calibration ids of the measures whose mapping a card has."""
 
+NAMES = (
+    "serfiq", "ifqa", "yaw", "pitch", "roll", "size", "edge", "sharpness", "exposure", "occlusion", "eyes",
+)  # fmt: skip
+"""The set of these judges: a measure that is added later has tests of its own."""
+
+
+def settings_for(names: Iterable[str] = NAMES) -> list[str]:
+    """Settings with which these measures make up the set."""
+    others = {spec.name for spec in built_in_measures()} - set(names)
+    return [f"measures.{name}.use=false" for name in sorted(others)]
+
 
 def calibration(settings: Iterable[str] = (), **mappings: Sigmoid) -> Calibration:
     """What a run with all weights has; cards map with x0 = 0.5, w = 0.1 unless `mappings` says otherwise."""
@@ -22,13 +33,14 @@ def calibration(settings: Iterable[str] = (), **mappings: Sigmoid) -> Calibratio
 
 def judge(*settings: str) -> Judge:
     """Preset studio with settings."""
-    return Judge(load_config("studio", settings), calibration(settings))
+    return Judge(load_config("studio", [*settings_for(), *settings]), calibration(settings))
 
 
 def judge_of(**weights: float) -> Judge:
     """A judge whose set is these measures, with these weights."""
-    others = [spec.name for spec in built_in_measures() if spec.name not in weights]
-    return judge(
-        *(f"measures.{name}.use=false" for name in others),
-        *(f"measures.{name}.weight={weight}" for name, weight in weights.items()),
-    )
+    used = [
+        setting
+        for name, weight in weights.items()
+        for setting in (f"measures.{name}.use=true", f"measures.{name}.weight={weight}")
+    ]
+    return judge(*settings_for(weights), *used)

@@ -107,6 +107,7 @@ def write_clip(
     options: dict[str, str] | None = None,
     audio: bool = False,
     movflags: str | None = None,
+    form: str | None = None,
 ) -> Path:
     """Write RGB uint8 frames as a video; the container follows from the suffix of `path`.
 
@@ -117,6 +118,7 @@ def write_clip(
         pts: presentation times in `time_base` units, one a frame.
         audio: add a second of silence.
         movflags: of the MP4 writer, for example "faststart" for an index in front.
+        form: FFmpeg's name of the container, where the suffix does not tell.
     """
     path = Path(path)
     rate = Fraction(fps).limit_denominator(1001)
@@ -126,7 +128,8 @@ def write_clip(
         settings.setdefault("preset", "ultrafast")
     if codec == "libx264" and interlaced:
         settings["x264-params"] = "interlaced=1"
-    with av.open(str(path), "w", container_options={"movflags": movflags} if movflags else {}) as container:
+    settings_of_form = {"movflags": movflags} if movflags else {}
+    with av.open(str(path), "w", format=form, container_options=settings_of_form) as container:
         stream: Any = None
         sound: Any = None
         for index, rgb in enumerate(frames_rgb):

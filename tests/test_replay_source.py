@@ -143,7 +143,7 @@ DAMAGES: list[tuple[str, Callable[[Path], object], int, str]] = [
     ("tracks are noise", lambda a: (a / "tracks.jsonl").write_bytes(os.urandom(999)), 4, "tracks.jsonl is damaged"),
     (
         "a track without reasons", lambda a: changed(a / "tracks.jsonl", '"reasons":["yaw"]', '"x":[]'), 1,
-        "reasons is not a list",
+        "reasons is missing",
     ),
     ("a track twice", lambda a: double(a / "tracks.jsonl"), 0, "lacks"),
     ("source.json missing", lambda a: (a / "source.json").unlink(), 4, "source.json is missing"),

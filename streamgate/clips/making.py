@@ -175,7 +175,7 @@ def _tracks(folder: RunFolder) -> list[_Track]:
         key = (record["source_id"], record["track_id"])
         if record["rank"] == 1 and record["gate"]["passed"] and key not in found:
             found[key] = _Track(
-                *key, record.get("person_id"), float(record["track"]["last_pts"]), float(record.get("quality") or 0.0)
+                *key, record["person_id"], float(record["track"]["last_pts"]), float(record["quality"] or 0.0)
             )
     return list(found.values())
 
@@ -190,6 +190,6 @@ def _seen(folder: RunFolder, source_id: str) -> dict[int, list[Seen]]:
             np.array(record["landmarks"], np.float32),
             float(record["detection_score"]),
         )
-        quality = None if failed else record.get("quality")
+        quality = None if failed else record["quality"]
         found[record["track_id"]][pts] = Seen(pts, face, failed, quality)
     return {track_id: [seen[pts] for pts in sorted(seen)] for track_id, seen in found.items()}

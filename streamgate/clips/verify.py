@@ -37,7 +37,9 @@ class FrameScorer:
         frames = self._regions(source, seen, window)
         while batch := list(islice(frames, _TOGETHER)):
             candidates = [
-                Candidate(0, frame.pts_seconds, face, interpolated=True) for frame, face in batch if face is not None
+                Candidate(0, frame.pts_seconds, face, interpolated=True, corrupt=frame.corrupt)
+                for frame, face in batch
+                if face is not None
             ]
             pictures = [frame.picture for frame, face in batch if face is not None]
             run_together(
@@ -73,7 +75,7 @@ class FrameScorer:
                         continue
                     face = face_at(seen, frame.pts_seconds)
                     box = np.array([0, 0, 1, 1]) if face is None else _around(face)
-                    yield Frame(frame.region(box), frame.pts_seconds), face
+                    yield Frame(frame.region(box), frame.pts_seconds, corrupt=frame.corrupt), face
                 if not late:
                     return
 

@@ -1,4 +1,4 @@
-"""What the worker process of `streamgate run` tells its parent, and what the parent remembers of it.
+"""What the worker process of `streamgate run` reports to its parent, and what the parent remembers of it.
 
 Both are light to import: the parent loads neither numpy nor a decoder nor the inference runtime.
 """
@@ -43,28 +43,28 @@ class RunRequest:
 
 @dataclass(slots=True)
 class RunState:
-    """What a run knows by now: a worker is forked with it and goes on from there.
+    """What a run knows by now: a worker is forked with it and continues from there.
 
     Attributes:
-        looking: a file whose name does not tell what it is, while that is found out.
-        shunned: such files at which a worker died.
+        probing: a file whose name does not say what it is, while it is opened to find out.
+        failed_probes: paths of such files at which a worker died.
         found: what the inputs led to.
         info, config: of the first worker, so that a later one does not run with something else.
         words: how each reason reads, as far as a worker has said it.
         lock: of the output folder, once a worker has taken it.
         begun: the folder has been taken over; what is committed there is of this run.
-        reading: places of the sources under way.
-        landed: places of those that have their final name although a worker died before it could tell.
-        ids: source id by place, of those that were opened.
-        deaths: how often the worker died while a source was under way, by place.
-        last: places that are done after the others and alone, for they may be what the worker dies of.
-        results: by place.
-        closing: no source is read any more; what there is gets its end.
+        reading: indexes of the sources that are being read.
+        committed: indexes of those that were committed although a worker died before it could report it.
+        ids: source id by index, of those that were opened.
+        deaths: how often the worker died while a source was being read, by index.
+        last: indexes that are read after the others and alone, since they may be what the worker dies of.
+        results: by index.
+        closing: no further source is read; what was found is completed.
     """
 
     began: float
-    looking: Looking | None = None
-    shunned: set[str] = field(default_factory=set)
+    probing: Probing | None = None
+    failed_probes: set[str] = field(default_factory=set)
     found: Found | None = None
     info: RunInfo | None = None
     config: Mapping[str, Any] | None = None
@@ -72,7 +72,7 @@ class RunState:
     lock: Lock | None = None
     begun: bool = False
     reading: set[int] = field(default_factory=set)
-    landed: set[int] = field(default_factory=set)
+    committed: set[int] = field(default_factory=set)
     ids: dict[int, str] = field(default_factory=dict)
     deaths: dict[int, int] = field(default_factory=dict)
     last: set[int] = field(default_factory=set)
@@ -83,8 +83,8 @@ class RunState:
         """Results in the order of the inputs; those that could not be sources come last."""
         assert self.found is not None
         results = [
-            self.results.get(place) or SourceResult(SourceInfo(label, self.ids.get(place, "")), status="not_started")
-            for place, label in enumerate(self.found.labels)
+            self.results.get(index) or SourceResult(SourceInfo(label, self.ids.get(index, "")), status="not_started")
+            for index, label in enumerate(self.found.labels)
         ]
         return results + [
             SourceResult(SourceInfo(error.location or "", ""), status="failed", error=str(error))
@@ -101,14 +101,15 @@ class Found:
     errors: tuple[SourceError, ...]
     warnings: tuple[str, ...]
     duplicates: tuple[tuple[str, str], ...]
-    skipped: int
+    skipped: str
+    """What was skipped, in words."""
     elsewhere: int = 0
     """Sources that other shards read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Looking:
-    """A file whose name does not tell what it is, is about to be opened; `label` is for people."""
+class Probing:
+    """A file whose name does not say what it is, is about to be opened; `label` is for people."""
 
     path: str
     label: str
@@ -134,7 +135,7 @@ class Locked:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Of a resumed run: sources that are done, and those under way when it died, by place."""
+    """Of a resumed run: sources that are done, and those that were being read when it died, by index."""
 
     done: Mapping[int, SourceResult]
     unfinished: frozenset[int]
@@ -149,14 +150,14 @@ class Begun:
 class Opening:
     """A source is about to be opened."""
 
-    place: int
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
     """A source was opened."""
 
-    place: int
+    index: int
     source: SourceInfo
     estimated_frames: int | None
 
@@ -165,7 +166,7 @@ class Started:
 class Advanced:
     """So far a source is read."""
 
-    place: int
+    index: int
     frames: int
     kept: int
 
@@ -174,23 +175,21 @@ class Advanced:
 class Finished:
     """A source is done with; what it gave is committed."""
 
-    place: int
+    index: int
     result: SourceResult
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """The whole run cannot go on."""
+class Ended:
+    """The worker's last message.
 
-    error: StreamgateError
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """Every source had its turn, or the run was asked to stop; what covers the run is written.
-
-    `undelivered` says what a destination other than the disk did not get.
+    Attributes:
+        error: what the whole run cannot continue with; None when every source had its turn, or the run was asked to
+            stop, and what covers the run is written.
+        interrupted: it was asked to stop.
+        undelivered: what a destination other than the disk did not get.
     """
 
-    interrupted: bool
+    error: StreamgateError | None = None
+    interrupted: bool = False
     undelivered: str | None = None

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING
 from streamgate.commands.messages import (
     Advanced,
     Begun,
-    Done,
-    Failed,
+    Ended,
     Finished,
     Found,
     Known,
     Locked,
-    Looking,
     Note,
     Opening,
+    Probing,
     RunRequest,
     RunState,
     Started,
@@ -63,7 +62,7 @@ class _Run:
         self._idle_deaths = 0
 
     def interrupt(self) -> None:
-        """Come to an end, keeping what was found; asked again, at once. For signal handlers."""
+        """End the run and keep what was found; when called again, at once. For signal handlers."""
         if self._stopping:
             raise KeyboardInterrupt
         self._stopping = True
@@ -77,7 +76,7 @@ class _Run:
 
         with RunDisplay(quiet=self._request.quiet) as display:
             try:
-                done = self._follow(worker, display)
+                ended = self._follow(worker, display)
             except BaseException:
                 self._close(display)
                 raise
@@ -93,12 +92,12 @@ class _Run:
                     )
                 return SourceError.exit_code
             results = self._state.all_results()
-            if done.interrupted:
+            if ended.interrupted:
                 display.note("interrupted: what was found until now is written")
             display.table(results, self._request.out, time.perf_counter() - self._state.began, self._state.words)
-            if done.undelivered is not None:
-                display.error(done.undelivered)
-        return _exit_code(results, done)
+            if ended.undelivered is not None:
+                display.error(ended.undelivered)
+        return _exit_code(results, ended)
 
     def _start(self) -> Worker:
         def work(line: Line) -> None:
@@ -112,37 +111,36 @@ class _Run:
             self._worker.stop()
         return self._worker
 
-    def _follow(self, worker: Worker, display: RunDisplay) -> Done:
-        """Hear the worker out, and those that take its place; how it ended.
+    def _follow(self, worker: Worker, display: RunDisplay) -> Ended:
+        """Hear the worker out, and those that take over; how it ended.
 
         Raises StreamgateError for what one of them could not go on with, SinkError when standard output is closed.
         """
         while True:
             try:
                 for message in worker.hear(display.wait_s):
-                    if isinstance(message, Done):
+                    if isinstance(message, Ended):
                         worker.wait()
+                        if message.error is not None:
+                            raise message.error
                         return message
-                    if isinstance(message, Failed):
-                        worker.wait()
-                        raise message.error
                     self._take(message, worker, display)
                 display.refresh()
             except EOFError:
                 how = worker.wait()
                 found = self._state.found
                 if found is not None and not found.labels and not found.elsewhere:
-                    return Done(interrupted=False)
+                    return Ended()
                 self._after_death(how or "it ended by itself", display)
                 worker = self._start()
 
     def _take(self, message: object, worker: Worker, display: RunDisplay) -> None:
         state = self._state
         match message:
-            case Looking():
-                state.looking = message
+            case Probing():
+                state.probing = message
             case Found():
-                state.found, state.looking = message, None
+                state.found, state.probing = message, None
                 self._show_found(message, display)
             case Note():
                 display.warn(message.text) if message.warning else display.note(message.text)
@@ -158,14 +156,14 @@ class _Run:
             case Begun():
                 state.begun = True
             case Opening():
-                state.reading.add(message.place)
+                state.reading.add(message.index)
             case Started():
-                state.ids[message.place] = message.source.source_id
-                display.started(message.place, message.source.location, message.estimated_frames)
+                state.ids[message.index] = message.source.source_id
+                display.started(message.index, message.source.location, message.estimated_frames)
             case Advanced():
-                display.advanced(message.place, message.frames, message.kept)
+                display.advanced(message.index, message.frames, message.kept)
             case Finished():
-                self._finished(message.place, message.result, display)
+                self._finished(message.index, message.result, display)
 
     def _show_found(self, found: Found, display: RunDisplay) -> None:
         display.total = len(found.labels)
@@ -174,25 +172,25 @@ class _Run:
         if found.elsewhere:
             display.note(f"{found.elsewhere} source(s) belong to other shards")
         if found.skipped:
-            display.note(f"{found.skipped} file(s) in the given folders are neither video nor picture: skipped")
+            display.note(found.skipped)
         for copy, first in found.duplicates:
             display.warn(f"{copy}: same name and content as {first}; the first one counts")
         for error in found.errors:
             display.error(str(error))
 
-    def _finished(self, place: int, result: SourceResult, display: RunDisplay) -> None:
+    def _finished(self, index: int, result: SourceResult, display: RunDisplay) -> None:
         state = self._state
         self._idle_deaths = 0
-        state.reading.discard(place)
-        state.landed.discard(place)
-        state.results[place] = result
-        display.closed(place)
+        state.reading.discard(index)
+        state.committed.discard(index)
+        state.results[index] = result
+        display.closed(index)
         display.finished(result)
         if self._request.as_json and result.status in ("done", "interrupted"):
             print_records(self._request.out, result.source.source_id)
 
     def _after_death(self, how: str, display: RunDisplay) -> None:
-        """Draw conclusions from the end of a worker that had not finished; `how` says how it died.
+        """Decide what follows from the end of a worker that had not finished; `how` says how it died.
 
         Raises StreamgateError when another one would not get further.
         """
@@ -201,42 +199,46 @@ class _Run:
             if not state.begun:
                 raise KeyboardInterrupt
             state.closing = True
-        if (looking := state.looking) is not None:
-            state.shunned.add(looking.path)
-            state.looking = None
-            display.warn(f"the worker process died ({how}) while it looked what {looking.label} is; it is left out")
+        if (probing := state.probing) is not None:
+            state.failed_probes.add(probing.path)
+            state.probing = None
+            display.warn(
+                f"the worker process died ({how}) while it opened {probing.label} to see what it is; it is left out"
+            )
             return
-        for place in state.reading:
-            display.closed(place)
-        state.landed |= {place for place in state.reading if self._is_committed(place)}
-        suspects = sorted(state.reading - state.landed)
+        for index in state.reading:
+            display.closed(index)
+        state.committed |= {index for index in state.reading if self._is_committed(index)}
+        suspects = sorted(state.reading - state.committed)
         state.reading.clear()
         self._idle_deaths = 0 if suspects else self._idle_deaths + 1
         if self._idle_deaths >= _DEATHS:
-            raise StreamgateError(f"the worker process died {_DEATHS} times without reading anything ({_told(how)})")
+            raise StreamgateError(
+                f"the worker process died {_DEATHS} times without reading anything ({_likely_cause(how)})"
+            )
         labels = state.found.labels if state.found is not None else ()
-        for place in suspects:
-            state.deaths[place] = state.deaths.get(place, 0) + 1
-            state.last.add(place)
+        for index in suspects:
+            state.deaths[index] = state.deaths.get(index, 0) + 1
+            state.last.add(index)
         if state.closing:
             return
-        guilty = [place for place in suspects if state.deaths[place] >= _DEATHS]
-        if again := [labels[place] for place in suspects if place not in guilty]:
-            told = f"the worker process died ({how}) while it read {', '.join(again)}"
-            display.warn(f"{told}; it is started again, and what it read comes last, one at a time")
+        guilty = [index for index in suspects if state.deaths[index] >= _DEATHS]
+        if again := [labels[index] for index in suspects if index not in guilty]:
+            text = f"the worker process died ({how}) while it read {', '.join(again)}"
+            display.warn(f"{text}; it is started again, and what it read comes last, one at a time")
         elif not guilty:
             display.warn(f"the worker process died ({how}); it is started again")
-        for place in guilty:
-            result = SourceResult(SourceInfo(labels[place], state.ids.get(place, "")), status="crashed")
+        for index in guilty:
+            result = SourceResult(SourceInfo(labels[index], state.ids.get(index, "")), status="crashed")
             result.error = (
-                f"{labels[place]}: the worker process died {_DEATHS} times while it read this ({_told(how)}); "
+                f"{labels[index]}: the worker process died {_DEATHS} times while it read this ({_likely_cause(how)}); "
                 "it is left out"
             )
-            self._finished(place, result, display)
+            self._finished(index, result, display)
 
-    def _is_committed(self, place: int) -> bool:
-        """Whether a source has its final name although its worker did not live to tell."""
-        source_id = self._state.ids.get(place)
+    def _is_committed(self, index: int) -> bool:
+        """Whether a source was committed although its worker died before it could report it."""
+        source_id = self._state.ids.get(index)
         result = None if source_id is None else RunFolder(self._request.out).result(source_id)
         return result is not None and result.status == "done"
 
@@ -253,7 +255,7 @@ class _Run:
 
     def _end(self, worker: Worker) -> None:
         try:
-            while not any(isinstance(message, Done | Failed) for message in worker.hear()):
+            while not any(isinstance(message, Ended) for message in worker.hear()):
                 pass
         except EOFError:
             pass  # the committed sources can be derived again
@@ -262,16 +264,16 @@ class _Run:
             worker.wait()
 
 
-def _told(how: str) -> str:
+def _likely_cause(how: str) -> str:
     if "SIGKILL" in how:
         return f"{how}: most often because memory ran out; close other programs or lower --jobs"
     return f"{how}; please report it"
 
 
-def _exit_code(results: Sequence[SourceResult], done: Done) -> int:
-    if done.interrupted:
+def _exit_code(results: Sequence[SourceResult], ended: Ended) -> int:
+    if ended.interrupted:
         return INTERRUPTED
-    if done.undelivered is not None:
+    if ended.undelivered is not None:
         return DeliveryError.exit_code
     failed = sum(result.status in FAILED for result in results)
     if not failed:

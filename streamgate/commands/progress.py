@@ -99,8 +99,8 @@ class RunDisplay(Display):
         self._tasks.clear()
         super().stop()
 
-    def started(self, place: int, location: str, estimated_frames: int | None) -> None:
-        """A source is being read; `place` stands for it from now on."""
+    def started(self, index: int, location: str, estimated_frames: int | None) -> None:
+        """A source is being read; `index` stands for it from now on."""
         bar = self._start_bar(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -113,13 +113,13 @@ class RunDisplay(Display):
         if bar is None:
             return
         name = Path(location).name
-        self._tasks[place] = bar.add_task(
+        self._tasks[index] = bar.add_task(
             escape(name if len(name) <= 40 else name[:37] + "..."), total=estimated_frames, rate="", faces=""
         )
 
-    def advanced(self, place: int, frames: int, kept: int) -> None:
+    def advanced(self, index: int, frames: int, kept: int) -> None:
         """So many frames of a source were read."""
-        task = self._tasks.get(place)
+        task = self._tasks.get(index)
         if self._bar is not None and task is not None:
             speed = next((one.speed for one in self._bar.tasks if one.id == task), None)
             self._bar.update(
@@ -129,9 +129,9 @@ class RunDisplay(Display):
                 faces=f"{kept} face{'' if kept == 1 else 's'}",
             )
 
-    def closed(self, place: int) -> None:
+    def closed(self, index: int) -> None:
         """A source is no longer read."""
-        task = self._tasks.pop(place, None)
+        task = self._tasks.pop(index, None)
         if self._bar is not None and task is not None:
             self._bar.remove_task(task)
 

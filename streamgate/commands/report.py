@@ -22,11 +22,9 @@ def report(out: Path, quiet: bool) -> int:
     from streamgate.report.write import write_report
     from streamgate.store.folder import RunFolder
     from streamgate.store.layout import REPORT
-    from streamgate.store.lock import Lock
     from streamgate.tuning.tune import finish_pending
 
-    RunFolder(out).manifest  # noqa: B018 - without one there is nothing to lock
-    with Lock(out):
+    with RunFolder(out).lock():
         finish_pending(out)
         problems = write_report(out, RunFolder(out).manifest, Ledger.read(out).names)
     for problem in problems:

@@ -76,26 +76,19 @@ def tune(
     from rich.markup import escape
 
     from streamgate.store.layout import REPORT
-    from streamgate.tuning.tune import TuneRequest
     from streamgate.tuning.tune import tune as tune_folder
 
-    request = TuneRequest(
-        out=out,
-        settings=settings,
-        flags={"keep.top_k": top_k, "measures.size.min": min_size, "measures.yaw.max": max_yaw},
-        roots=roots,
-        models=models,
-        device=device,
-        dry=dry,
-        pictured=pictured,
-    )
     began = time.perf_counter()
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console = Console(highlight=False, soft_wrap=True, width=160)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     with errors.status("") as status:
-        result = tune_folder(request, lambda done, total: status.update(f"source {done + 1} of {total}"))
+        result = tune_folder(
+            out, settings, {"keep.top_k": top_k, "measures.size.min": min_size, "measures.yaw.max": max_yaw},
+            roots=roots, models=models, device=device, dry=dry, pictured=pictured,
+            told=lambda done, total: status.update(f"source {done + 1} of {total}"),
+        )  # fmt: skip
     if not result.changed:
         console.print("nothing differs from the settings these results were made with; nothing was changed")
         return 0

@@ -15,15 +15,14 @@ from pathlib import Path
 from streamgate.commands.messages import (
     Advanced,
     Begun,
-    Done,
-    Failed,
+    Ended,
     Finished,
     Found,
     Known,
     Locked,
-    Looking,
     Note,
     Opening,
+    Probing,
     RunRequest,
     RunState,
     Started,
@@ -33,6 +32,7 @@ from streamgate.errors import DeliveryError, SourceError, StreamgateError, Usage
 from streamgate.gate import Gate
 from streamgate.measures.words import reason_words
 from streamgate.replay_source import undelivered
+from streamgate.runtime.pipeline import Progress
 from streamgate.runtime.processes import Line
 from streamgate.runtime.watchdog import MARGIN_S, within
 from streamgate.sinks import Sink, SinkGroup, open_sink
@@ -44,20 +44,20 @@ from streamgate.sources.discovery import is_video
 from streamgate.store.lock import Lock
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 
-_TELL_S = 0.1
-"""So often a source's progress is told."""
+_REPORT_S = 0.1
+"""So often a source's progress is reported."""
 
 
 def work(request: RunRequest, state: RunState, line: Line) -> None:
-    """Do what `state` leaves to be done, telling the parent over `line`. Never raises."""
+    """Do what `state` leaves to be done, reporting to the parent over `line`. Never raises."""
     try:
         _Work(request, state, line).run()
     except StreamgateError as error:
-        line.send(Failed(error))
+        line.send(Ended(error))
     except Exception as error:
         if os.environ.get("STREAMGATE_DEBUG"):
             traceback.print_exc()
-        line.send(Failed(unexpected(error, *request.inputs, *request.sinks)))
+        line.send(Ended(unexpected(error, *request.inputs, *request.sinks)))
 
 
 class _Work:
@@ -73,16 +73,16 @@ class _Work:
         assert self._state.found is not None
         if not specs and not self._state.found.elsewhere:
             return
-        open_places = [place for place in range(len(specs)) if place not in self._state.results]
-        if self._state.info is not None and (self._state.closing or not open_places):
+        unread = [index for index in range(len(specs)) if index not in self._state.results]
+        if self._state.info is not None and (self._state.closing or not unread):
             # Nothing is left to read, so no networks are needed.
             disk = self._disk(self._state.info, config)
             with SinkGroup(self._sinks(disk, self._state.info)) as sink:
                 missing = self._finish(sink, disk)
-            self._line.send(Done(self._stop.is_set(), missing))
+            self._line.send(Ended(None, self._stop.is_set(), missing))
             return
         with Gate(models=self._request.models, device=self._request.device, config=config) as gate:
-            self._tell_about(gate)
+            self._report_gate(gate)
             info = gate.run_info()
             disk = self._disk(info, config)
             with SinkGroup(self._sinks(disk, info)) as sink:
@@ -90,10 +90,10 @@ class _Work:
                     if self._request.shard is not None:
                         write_part(self._request.out, self._request.shard, info)
                     self._line.send(Locked(info, config.model_dump(mode="json"), reason_words()), disk.lock.fileno())
-                self._pass_over_done(disk, specs)
+                self._skip_done(disk, specs)
                 self._read(gate, sink, specs)
                 missing = self._finish(sink, disk)
-        self._line.send(Done(self._stop.is_set(), missing))
+        self._line.send(Ended(None, self._stop.is_set(), missing))
 
     def _config(self) -> Config:
         if self._state.config is not None:
@@ -118,26 +118,26 @@ class _Work:
             errors=tuple(found.errors),
             warnings=tuple(found.warnings),
             duplicates=tuple(found.duplicates),
-            skipped=found.skipped,
+            skipped=found.skipped_words(),
             elsewhere=elsewhere,
         )
         self._line.send(self._state.found)
         return found.sources
 
     def _is_video(self, path: Path) -> bool:
-        if str(path) in self._state.shunned:
+        if str(path) in self._state.failed_probes:
             return False
-        self._line.send(Looking(str(path), display(path)))
+        self._line.send(Probing(str(path), display(path)))
         return is_video(path)
 
-    def _tell_about(self, gate: Gate) -> None:
+    def _report_gate(self, gate: Gate) -> None:
         if self._state.info is not None:
             return  # the worker before this one has
         for note in gate.notes:
             self._line.send(Note(note))
         if absent := gate.run_info().absent_measures:
-            told = ", ".join(f"{name} ({why})" for name, why in absent.items())
-            self._line.send(Note(f"measures left out: {told}"))
+            names = ", ".join(f"{name} ({why})" for name, why in absent.items())
+            self._line.send(Note(f"measures left out: {names}"))
 
     def _disk(self, info: RunInfo, config: Config) -> DiskSink:
         request, state = self._request, self._state
@@ -170,48 +170,48 @@ class _Work:
             say=lambda text: self._line.send(Note(text, warning=True)),
         )
 
-    def _pass_over_done(self, disk: DiskSink, specs: Sequence[SourceSpec]) -> None:
+    def _skip_done(self, disk: DiskSink, specs: Sequence[SourceSpec]) -> None:
         """Take the results of what is committed already, by an earlier run or by a worker that died right after."""
         state = self._state
-        for place in sorted(state.landed):
-            if (result := disk.done(state.ids[place])) is not None:
-                self._finished(place, result)
+        for index in sorted(state.committed):
+            if (result := disk.done(state.ids[index])) is not None:
+                self._finished(index, result)
         if state.lock is not None or not self._request.resume:
             return
         ids = _ids(specs, disk.known_ids() | disk.unfinished)
         done: dict[int, SourceResult] = {}
         seen: set[str] = set()
-        for place, source_id in ids.items():
+        for index, source_id in ids.items():
             if source_id not in seen and (result := disk.done(source_id)) is not None:
-                done[place] = result
+                done[index] = result
             seen.add(source_id)
-        unfinished = {place for place, source_id in ids.items() if source_id in disk.unfinished} - done.keys()
+        unfinished = {index for index, source_id in ids.items() if source_id in disk.unfinished} - done.keys()
         state.results.update(done)
         state.last |= unfinished
         self._line.send(Known(done, frozenset(unfinished)))
 
-    def _finished(self, place: int, result: SourceResult) -> None:
-        self._state.results[place] = result
-        self._line.send(Finished(place, result))
+    def _finished(self, index: int, result: SourceResult) -> None:
+        self._state.results[index] = result
+        self._line.send(Finished(index, result))
 
     def _read(self, gate: Gate, sink: Sink, specs: Sequence[SourceSpec]) -> None:
         """Run what has no result yet: first what has never been seen to do harm, then the rest, one by one."""
-        left = [place for place in range(len(specs)) if place not in self._state.results]
-        together = [place for place in left if place not in self._state.last]
-        alone = [place for place in left if place in self._state.last]
+        left = [index for index in range(len(specs)) if index not in self._state.results]
+        together = [index for index in left if index not in self._state.last]
+        alone = [index for index in left if index in self._state.last]
         # Both decode alike, but not to the bit: "auto" stays where results are the same on every machine.
         decode = "cuda" if self._request.decode == "cuda" else "cpu"
         most = gate.config.decoding.max_pixels
-        for places, jobs in ((together, self._request.jobs), (alone, 1)):
+        for indexes, jobs in ((together, self._request.jobs), (alone, 1)):
             results = gate.process(
-                [partial(specs[place].open, decode=decode, max_pixels=most) for place in places],
+                [partial(specs[index].open, decode=decode, max_pixels=most) for index in indexes],
                 sink,
                 jobs=jobs,
                 stop=self._stop,
-                progress=_Told(self._line, places),
-                labels=[specs[place].location for place in places],
+                progress=_Reporter(self._line, indexes),
+                labels=[specs[index].location for index in indexes],
             )
-            self._state.results.update(zip(places, results, strict=True))
+            self._state.results.update(zip(indexes, results, strict=True))
 
     def _finish(self, sink: Sink, disk: DiskSink) -> str | None:
         """Write what covers the run; what did not get delivered, if anything."""
@@ -232,36 +232,33 @@ class _Work:
         return None
 
 
-class _Told:
-    """Tells the parent how sources go; `places` are theirs in the run."""
+class _Reporter(Progress):
+    """Reports to the parent how sources go; `indexes` are theirs in the run."""
 
-    def __init__(self, line: Line, places: Sequence[int]) -> None:
+    def __init__(self, line: Line, indexes: Sequence[int]) -> None:
         self._line = line
-        self._places = places
+        self._indexes = indexes
         self._here = threading.local()
 
-    def opening(self, place: int) -> None:
-        self._here.place = self._places[place]
-        self._here.told = 0.0
-        # What may kill this process is told before it is touched.
-        self._line.send(Opening(self._here.place))
+    def opening(self, index: int) -> None:
+        self._here.index = self._indexes[index]
+        self._here.reported = 0.0
+        # What may kill this process is reported before it is touched.
+        self._line.send(Opening(self._here.index))
 
     def started(self, source: Source) -> None:
         info = SourceInfo(source.location, source.source_id)
-        self._line.send(Started(self._here.place, info, source.estimated_frames))
+        self._line.send(Started(self._here.index, info, source.estimated_frames))
 
     def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None:
         now = time.monotonic()
-        if now - self._here.told >= _TELL_S:
-            self._here.told = now
-            self._line.send(Advanced(self._here.place, frames, kept))
-
-    def closed(self, source: Source) -> None:
-        """The end of a source is told with its result."""
+        if now - self._here.reported >= _REPORT_S:
+            self._here.reported = now
+            self._line.send(Advanced(self._here.index, frames, kept))
 
     def finished(self, result: SourceResult) -> None:
         if result.status != "not_started":
-            self._line.send(Finished(self._here.place, result))
+            self._line.send(Finished(self._here.index, result))
 
 
 def _apart(persons: int) -> str:
@@ -273,12 +270,12 @@ def _apart(persons: int) -> str:
 
 
 def _ids(specs: Sequence[SourceSpec], wanted: frozenset[str]) -> dict[int, str]:
-    """Source ids by place, of the specs that may have a wanted one; what cannot be read has none."""
+    """Source ids by index, of the specs that may have a wanted one; what cannot be read has none."""
 
     names = {source_id.rpartition("-")[0] for source_id in wanted}
 
     def look(spec: SourceSpec) -> str | None:
-        # Reading a pipe would wait for ever.
+        # Reading a pipe would wait forever.
         if spec.name not in names or (spec.root is None and not spec.paths[0].is_file()):
             return None
         try:
@@ -288,4 +285,4 @@ def _ids(specs: Sequence[SourceSpec], wanted: frozenset[str]) -> dict[int, str]:
 
     with ThreadPoolExecutor(max_workers=8, thread_name_prefix="streamgate-look") as pool:
         found = list(pool.map(look, specs)) if wanted else []
-    return {place: source_id for place, source_id in enumerate(found) if source_id in wanted}
+    return {index: source_id for index, source_id in enumerate(found) if source_id in wanted}

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from streamgate.errors import UsageError
 from streamgate.exports.places import new_file, new_folder
-from streamgate.exports.table import COLUMNS, FURTHER_CROPS, Kind, Row, row_of, texts_joined
+from streamgate.exports.table import FURTHER_CROPS, Column, Kind, Row, columns_of, row_of, texts_joined
 from streamgate.store import files
 from streamgate.store.folder import RunFolder
 from streamgate.store.jsonlines import SCHEMA, Record, dumps
@@ -21,9 +21,9 @@ from streamgate.store.jsonlines import SCHEMA, Record, dumps
 ROWS_A_GROUP = 4096
 """Rows of a Parquet row group; also what is held in memory at once."""
 
-_HEADER = [column.name for column in COLUMNS]
-_OLD_HEADERS = ",".join(_HEADER[:6]).encode()
+_OLD_HEADERS = ",".join(column.name for column in columns_of()[:6]).encode()
 """How every CSV of ours begins, whichever version wrote it."""
+_CROP_COLUMNS = [column for column in columns_of() if column.path[0] == "crops"]
 
 
 _SPLIT_WORD = re.compile(
@@ -43,12 +43,13 @@ def write_csv(folder: RunFolder, target: Path, *, overwrite: bool = False) -> in
             return file.read(len(_OLD_HEADERS)) == _OLD_HEADERS
 
     count = 0
+    columns = _columns(folder)
     with new_file(target, overwrite=overwrite, is_ours=is_ours) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
-        writer = csv.DictWriter(text, _HEADER, lineterminator="\n")
+        writer = csv.DictWriter(text, [column.name for column in columns], lineterminator="\n")
         writer.writeheader()
         for record in _records(folder):
-            writer.writerow(texts_joined(row_of(record)))
+            writer.writerow(texts_joined(row_of(record, columns)))
             count += 1
         text.detach()
     return count
@@ -75,15 +76,16 @@ def write_parquet(folder: RunFolder, target: Path, *, overwrite: bool = False) -
         "text": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(),
         "texts": pa.list_(pa.string()),
     }  # fmt: skip
+    columns = _columns(folder)
     schema = pa.schema(
-        [(column.name, kinds[column.kind]) for column in COLUMNS], metadata={"streamgate.schema": str(SCHEMA)}
+        [(column.name, kinds[column.kind]) for column in columns], metadata={"streamgate.schema": str(SCHEMA)}
     )
     count = 0
     with (
         new_file(target, overwrite=overwrite, is_ours=is_ours) as file,
         pq.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
-        for rows in _groups(map(row_of, _records(folder))):
+        for rows in _groups(row_of(record, columns) for record in _records(folder)):
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
             count += len(rows)
     return count
@@ -99,6 +101,7 @@ def write_imagefolder(folder: RunFolder, target: Path, *, overwrite: bool = Fals
     SinkError.
     """
     count = 0
+    columns = _columns(folder)
     there = {name for record in folder.faces() for name in _pictures(record)}
     with (
         new_folder(target, "imagefolder", overwrite=overwrite) as staging,
@@ -106,7 +109,7 @@ def write_imagefolder(folder: RunFolder, target: Path, *, overwrite: bool = Fals
         open(staging / "metadata.jsonl", "xb") as lines,
     ):
         for record in _records(folder):
-            row = texts_joined(row_of(record))
+            row = texts_joined(row_of(record, columns))
             # `datasets` calls the loaded picture "image": the path may not have that name too.
             names = {"file_name": _of_no_split(row.pop("image"))}
             for name in FURTHER_CROPS:
@@ -142,11 +145,15 @@ def write_webdataset(
     return count
 
 
+def _columns(folder: RunFolder) -> tuple[Column, ...]:
+    return columns_of(next(folder.faces(), None))
+
+
 def _records(folder: RunFolder) -> Iterator[Record]:
     """The records, with `person_name` where users have named the person."""
     names = folder.person_names()
     for record in folder.faces():
-        name = names.get(record.get("person_id") or "")
+        name = names.get(record["person_id"] or "")
         yield record if name is None else {**record, "person_name": name}
 
 
@@ -164,7 +171,7 @@ def _of_no_split(path: str) -> str:
 
 def _pictures(record: Record) -> dict[str, str]:
     """The paths of a record's pictures by crop, `image` first. Raises ResultsError."""
-    row = row_of(record)
+    row = row_of(record, _CROP_COLUMNS)
     further = {name: row[f"image_{name}"] for name in FURTHER_CROPS}
     return {"ffhq": record["image"], **{name: path for name, path in further.items() if path is not None}}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,7 +30,11 @@ def _plain(kind: Kind, *names: str) -> list[Column]:
     return [Column(name, kind, (name,)) for name in names]
 
 
-def _columns() -> tuple[Column, ...]:
+def columns_of(record: Mapping[str, Any] | None = None) -> tuple[Column, ...]:
+    """Every column in its order; README names the pattern of their names, tests hold them fast.
+
+    Those of measures that other packages gave a run come after the built-in ones, as `record`, any of its, lists them.
+    """
     points = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
     return (
         *_plain("text", "id", "source", "source_id"),
@@ -55,8 +59,8 @@ def _columns() -> tuple[Column, ...]:
         *_plain("float", "detection_score"),
         *(Column(f"pose_{angle}", "float", ("pose", angle)) for angle in ("yaw", "pitch", "roll")),
         *(
-            Column(f"{spec.name}_{part}", "text" if part == "status" else "float", ("measures", spec.name, part))
-            for spec in built_in_measures()
+            Column(f"{name}_{part}", "text" if part == "status" else "float", ("measures", name, part))
+            for name in _measures_in(record)
             for part in ("raw", "scalar", "status")
         ),
         *_plain("text", "pose_bin", "phash"),
@@ -67,13 +71,16 @@ def _columns() -> tuple[Column, ...]:
     )
 
 
-COLUMNS = _columns()
-"""Every column in its order; README names the pattern of their names, tests hold them fast."""
+def _measures_in(record: Mapping[str, Any] | None) -> list[str]:
+    ours = [spec.name for spec in built_in_measures()]
+    found = record.get("measures") if record is not None else None
+    others = found.keys() - set(ours) if isinstance(found, Mapping) else set()
+    return [*ours, *sorted(name for name in others if name.isidentifier())]
 
 
-def row_of(record: Mapping[str, Any]) -> Row:
+def row_of(record: Mapping[str, Any], columns: Iterable[Column]) -> Row:
     """The values of a record, whose shape is right, by column name."""
-    return {column.name: _value(record, column) for column in COLUMNS}
+    return {column.name: _value(record, column) for column in columns}
 
 
 def texts_joined(row: Row, join: Callable[[list[str]], str] = " ".join) -> Row:

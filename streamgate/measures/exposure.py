@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import cv2
-
 from streamgate.frames import Evidence
 from streamgate.measures.faceview import FaceView
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
@@ -16,6 +14,8 @@ MIDDLE = 128.0
 
 
 def _read(view: FaceView) -> Mapping[str, float] | None:
+    import cv2  # with the first face, not with every configuration
+
     luma = view.core
     if min(luma.shape, default=0) < 8:
         return None

@@ -29,8 +29,7 @@ def known_measures() -> tuple[MeasureSpec, ...]:
     for entry in entry_points(group=GROUP):
         try:
             spec = _installed(entry)
-            if spec.name in found:
-                raise ValueError(f"there is a measure {spec.name} already")
+            _check_new(spec, found.values())
         except Exception as error:  # whatever a foreign module does when it is imported
             what = f"measure {entry.name} ({entry.value}) cannot be loaded and is left out"
             warnings.warn(f"{what}: {type(error).__name__}: {error}", stacklevel=2)
@@ -49,6 +48,14 @@ def built_in_measures() -> tuple[MeasureSpec, ...]:
 
 def _in_order(specs: Iterable[MeasureSpec]) -> tuple[MeasureSpec, ...]:
     return tuple(sorted(specs, key=lambda spec: (spec.order, spec.name)))
+
+
+def _check_new(spec: MeasureSpec, others: Iterable[MeasureSpec]) -> None:
+    for other in others:
+        if spec.name == other.name:
+            raise ValueError(f"there is a measure {spec.name} already")
+        if taken := spec.reasons.keys() & other.reasons.keys():
+            raise ValueError(f"another measure has the reason {taken.pop()}")
 
 
 def _installed(entry: EntryPoint) -> MeasureSpec:

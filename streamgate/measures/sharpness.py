@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
-
 from streamgate.frames import Array
 from streamgate.measures.faceview import FaceView, scale_of
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
@@ -17,21 +15,19 @@ def sharpness_of(luma: Array, inter_eye: float) -> float | None:
 
     Never scaled up. None where there is nothing to measure (a region of fewer than 8 pixels a side).
     """
+    import cv2  # with the first face, not with every configuration
+
     if min(luma.shape, default=0) < 8:
         return None
     scale = INTER_EYE / max(inter_eye, 1.0)
     if scale < 1.0:
         size = (max(8, round(luma.shape[1] * scale)), max(8, round(luma.shape[0] * scale)))
         luma = cv2.resize(luma, size, interpolation=cv2.INTER_AREA)
-    variance = _deviation(luma) ** 2
+    variance = float(cv2.meanStdDev(luma)[1][0, 0]) ** 2
     if variance < 1.0:
         return 0.0
     # Of bytes the Laplacian fits in 16 bits exactly.
-    return _deviation(cv2.Laplacian(luma, cv2.CV_16S)) ** 2 / variance
-
-
-def _deviation(values: Array) -> float:
-    return float(cv2.meanStdDev(values)[1][0, 0])
+    return float(cv2.meanStdDev(cv2.Laplacian(luma, cv2.CV_16S))[1][0, 0]) ** 2 / variance
 
 
 def _read(view: FaceView) -> float | None:

@@ -124,6 +124,11 @@ class MeasureSpec:
         if self.source != "pixels" and not self.output:
             raise ValueError(f"measure {self.name}: name the `output` that the graph of {self.source} must have")
 
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why it may reject a face, name -> words, in their order."""
+        return {name: text for limit in self.limits for name, text in limit.reasons.items()}
+
     def raw_of(self, evidence: Evidence) -> float | None:
         """The raw value, None where its evidence is missing."""
         return evidence.values.get(self.evidence[0]) if self.raw is None else self.raw(evidence)

@@ -7,19 +7,19 @@ from typing import Any
 
 from streamgate.measures.registry import known_measures
 
-OTHER_REASONS = {"other_person": "another person"}
+OTHER_REASONS = {"corrupt": "damaged picture", "other_person": "another person"}
 """Reasons that no measure gives, name -> words."""
 
 
 def reason_words() -> dict[str, str]:
     """How each reason reads, in the order in which records list reasons."""
-    found = {name: text for spec in known_measures() for limit in spec.limits for name, text in limit.reasons.items()}
+    found = {name: text for spec in known_measures() for name, text in spec.reasons.items()}
     return {**found, **OTHER_REASONS}
 
 
 def vocabulary() -> dict[str, Any]:
     """For the pages: {measures [{name, label, hint, unit}], reasons {NAME: {measure | null, words}}}."""
-    giver = {name: spec.name for spec in known_measures() for limit in spec.limits for name in limit.reasons}
+    giver = {name: spec.name for spec in known_measures() for name in spec.reasons}
     return {
         "measures": [
             {key: getattr(spec, key) for key in ("name", "label", "hint", "unit")} for spec in known_measures()

@@ -16,8 +16,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from streamgate.config import KeepConfig
-from streamgate.people.persons import People
-from streamgate.selection.duplicates import Look, NearDuplicates
+from streamgate.people.ledger import Ledger
+from streamgate.selection.duplicates import Look, alike
 from streamgate.store import files
 from streamgate.store.folder import RunFolder
 from streamgate.store.identity import load_identity
@@ -55,7 +55,7 @@ def keep_of(config: Mapping[str, Any]) -> KeepConfig | None:
         return None
 
 
-def write_people(out: Path, source_ids: Iterable[str], people: People, keep: KeepConfig | None = None) -> int:
+def write_people(out: Path, source_ids: Iterable[str], people: Ledger, keep: KeepConfig | None = None) -> int:
     """Write OUT/faces.jsonl and OUT/persons.jsonl, each atomically; returns the number of persons.
 
     Raises ResultsError, SinkError.
@@ -70,7 +70,7 @@ def write_people(out: Path, source_ids: Iterable[str], people: People, keep: Kee
     with files.sink_errors(out), files.atomic_writer(out, FACES) as target:
         for source_id in committed:
             for record in folder.faces(source_id):
-                record["person_id"] = people.person_of(source_id, record["track_id"])
+                record["person_id"] = people.person_of((source_id, record["track_id"]))
                 record["person_rank"] = places.get((source_id, record["track_id"], record["rank"]))
                 if record["person_rank"] is not None or record["person_id"] is None:
                     target.write(dumps(record).encode() + b"\n")
@@ -80,12 +80,12 @@ def write_people(out: Path, source_ids: Iterable[str], people: People, keep: Kee
     return len(records)
 
 
-def read_people(out: Path, source_ids: Iterable[str], people: People, keep: KeepConfig | None = None) -> list[Record]:
+def read_people(out: Path, source_ids: Iterable[str], people: Ledger, keep: KeepConfig | None = None) -> list[Record]:
     """What `write_people` would write into persons.jsonl. Raises ResultsError."""
     return list(person_records(people, _by_person(out, sorted(set(source_ids)), people, keep)))
 
 
-def person_records(people: People, faces: dict[str, list[PersonFace]]) -> Iterator[Record]:
+def person_records(people: Ledger, faces: dict[str, list[PersonFace]]) -> Iterator[Record]:
     """The lines of persons.jsonl, by id; `faces` are each person's, best first. Shape, in this order:
 
         schema, person_id, name | null, merged [person_id] (into this one, by hand), sources, tracks, faces (in
@@ -98,7 +98,7 @@ def person_records(people: People, faces: dict[str, list[PersonFace]]) -> Iterat
         for face in kept:
             counts[face.key[:2]] = counts.get(face.key[:2], 0) + 1
     for track in people.tracks:
-        person = people.person_of(*track.key)
+        person = people.person_of(track.key)
         if person is not None:
             members.setdefault(person, []).append(
                 {
@@ -114,8 +114,8 @@ def person_records(people: People, faces: dict[str, list[PersonFace]]) -> Iterat
         yield {
             "schema": SCHEMA,
             "person_id": person,
-            "name": people.ledger.names.get(person),
-            "merged": people.ledger.merged_into(person),
+            "name": people.names.get(person),
+            "merged": people.merged_into(person),
             "sources": len({track["source_id"] for track in tracks}),
             "tracks": len(tracks),
             "faces": len(kept),
@@ -126,7 +126,7 @@ def person_records(people: People, faces: dict[str, list[PersonFace]]) -> Iterat
 
 
 def _by_person(
-    out: Path, committed: Iterable[str], people: People, keep: KeepConfig | None
+    out: Path, committed: Iterable[str], people: Ledger, keep: KeepConfig | None
 ) -> dict[str, list[PersonFace]]:
     """The listed faces of each person, best first."""
     compared = keep is not None and keep.per == "person"
@@ -144,31 +144,30 @@ def _by_person(
 
 def _best(faces: Iterable[PersonFace], keep: KeepConfig) -> list[PersonFace]:
     """The best `keep.top_k` of each pose bin that look different. They lie apart in time already, in their tracks."""
-    duplicates = NearDuplicates.of(keep)
     chosen: list[PersonFace] = []
     for face in faces:
         beside = sum(other.pose_bin == face.pose_bin for other in chosen)
-        if beside < keep.top_k and not any(duplicates.alike(face.look, other.look) for other in chosen):
+        if beside < keep.top_k and not any(alike(face.look, other.look, keep) for other in chosen):
             chosen.append(face)
     return chosen
 
 
-def _faces(folder: RunFolder, source_id: str, people: People, *, compared: bool) -> Iterator[PersonFace]:
+def _faces(folder: RunFolder, source_id: str, people: Ledger, *, compared: bool) -> Iterator[PersonFace]:
     """The kept faces of a source that are somebody's; with `compared` they know what they look like."""
     embeddings = load_identity(folder.out, source_id).faces if compared else {}
     for record in folder.faces(source_id):
-        person = people.person_of(source_id, record["track_id"])
+        person = people.person_of((source_id, record["track_id"]))
         if person is None:
             continue
-        phash = record.get("phash")
+        phash = record["phash"]
         yield PersonFace(
             (source_id, record["track_id"], record["rank"]),
             person,
-            record.get("quality_smoothed"),
-            record.get("quality"),
+            record["quality_smoothed"],
+            record["quality"],
             record["pts_seconds"],
             record["image"],
-            record.get("pose_bin"),
+            record["pose_bin"],
             Look(
                 None if phash is None else int(phash, 16),
                 embeddings.get((record["track_id"], record["rank"])),

@@ -33,6 +33,20 @@ _TRACK = re.compile(r"(?:track_)?([0-9]{1,9})")
 _ID = re.compile(r"p([0-9]{4,9})")
 
 
+@dataclass(frozen=True, slots=True)
+class KeptTrack:
+    """A track that keeps faces: where and when it was seen, pts seconds."""
+
+    source_id: str
+    track_id: int
+    first_pts: float
+    last_pts: float
+
+    @property
+    def key(self) -> TrackKey:
+        return (self.source_id, self.track_id)
+
+
 @dataclass(slots=True)
 class Ledger:
     """The persons of one output folder.
@@ -44,6 +58,8 @@ class Ledger:
         persons: group -> id of the person that it is part of; a group that is missing here is a person of its own.
         names: person -> what people call it.
         last: the highest number that an id was ever made of.
+        tracks: those that keep faces, by source and track, where they have been read (`people.persons`).
+        unknown: persons from before whom new tracks could not be compared with, since no embedding of them is left.
     """
 
     out: Path
@@ -52,6 +68,8 @@ class Ledger:
     persons: dict[str, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     last: int = 0
+    tracks: tuple[KeptTrack, ...] = ()
+    unknown: int = 0
 
     @classmethod
     def read(cls, out: Path) -> Ledger:

@@ -12,7 +12,6 @@ block against all), time is one matrix product a block.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,82 +24,61 @@ _APART = -2.0
 """Below every cosine."""
 
 
-@dataclass(frozen=True, slots=True)
-class TrackSpan:
-    """When a track was seen: a source by its number, pts seconds of the first and last frame."""
+def link(
+    vectors: Array, spans: Array, groups: Sequence[int | None], threshold: float, persons: Sequence[int] = ()
+) -> list[int]:
+    """Put every track whose group is None into one, and return the groups of all; a new one gets the next free number.
 
-    source: int
-    first_pts: float
-    last_pts: float
-
-
-@dataclass(slots=True)
-class Linkage:
-    """Tracks in groups.
-
-    Attributes:
+    Args:
         vectors: float32 (N, D), unit length; a row of zeros for a track that joins nobody.
-        spans: N of them.
-        groups: N group numbers; those that are given stay. A new group gets the next free number.
+        spans: float64 (N, 3), when each was seen: a source by its number, pts seconds of the first and last frame.
+        groups: N group numbers; those that are given stay.
+        threshold: the least cosine of two tracks of one person.
+        persons: for each known group which person it is part of (itself where the list ends): a track is kept out of
+            all groups of a person that it was seen together with.
     """
-
-    vectors: Array
-    spans: Sequence[TrackSpan]
-    groups: list[int | None]
-
-
-def link(linkage: Linkage, threshold: float, persons: Sequence[int] = ()) -> list[int]:
-    """Put every track whose group is None into one, and return the groups of all.
-
-    `persons` says for each known group which person it is part of (itself where the list ends): a track is kept out of
-    all groups of a person that it was seen together with.
-    """
-    groups = [-1 if group is None else group for group in linkage.groups]
-    owners = list(persons) + list(range(len(persons), max([*groups, -1]) + 1))
-    new = [place for place, group in enumerate(groups) if group < 0]
+    found = np.array([-1 if group is None else group for group in groups], np.intp)
+    owners = list(persons) + list(range(len(persons), max([*found.tolist(), -1]) + 1))
+    new = np.flatnonzero(found < 0)
     for start in range(0, len(new), BLOCK):
         block = new[start : start + BLOCK]
-        joined = _link_block(linkage, groups, owners, block, threshold)
+        joined = _link_block(vectors, spans, found, np.array(owners, np.intp), block, threshold)
         # In the order of their first tracks, so that the numbers depend on nothing else.
         numbers: dict[int, int] = {}
         for place, label in zip(block, joined, strict=True):
             if label >= 0:
-                groups[place] = label
+                found[place] = label
                 continue
             if label not in numbers:
                 numbers[label] = len(owners)
                 owners.append(len(owners))
-            groups[place] = numbers[label]
-    return groups
+            found[place] = numbers[label]
+    return found.tolist()
 
 
 def _link_block(
-    linkage: Linkage, groups: Sequence[int], owners: Sequence[int], block: Sequence[int], threshold: float
+    vectors: Array, spans: Array, groups: Array, owners: Array, block: Array, threshold: float
 ) -> list[int]:
     """For each track of the block the known group that it joins, or -1 - (a row of the block) for a new one."""
-    known = np.array([place for place, group in enumerate(groups) if group >= 0], np.intp)
-    rows = linkage.vectors[block]
-    likeness = [_between(rows, linkage, block)]
+    known = np.flatnonzero(groups >= 0)
+    likeness = [_between(vectors[block], spans[block])]
     columns = np.zeros(0, np.intp)
     # A track that tells nothing says nothing against the others of its group either.
-    telling = known[linkage.vectors[known].any(axis=1)] if len(known) else known
+    telling = known[vectors[known].any(axis=1)]
     if len(telling):
-        nearest, columns = _to_groups(rows, linkage, groups, telling)
+        nearest, columns = _to_groups(vectors[block], vectors[telling], groups[telling])
         near = (nearest >= threshold).any(axis=0)
         nearest, columns = nearest[:, near], columns[near]
-        _keep_apart(nearest, columns, linkage, groups, owners, block, known)
+        _keep_apart(nearest, owners[columns], spans[block], spans[known], owners[groups[known]])
         likeness.append(nearest)
     table = np.concatenate(likeness, axis=1)
     return _agglomerate(table, len(block), columns, threshold)
 
 
-def _between(rows: Array, linkage: Linkage, block: Sequence[int]) -> Array:
+def _between(rows: Array, spans: Array) -> Array:
     """Cosines of a block's tracks, (K, K); apart where they were seen together."""
     table = _rounded(rows @ rows.T)
-    spans = [linkage.spans[place] for place in block]
-    source = np.array([span.source for span in spans])
-    first = np.array([span.first_pts for span in spans])
-    last = np.array([span.last_pts for span in spans])
+    source, first, last = spans.T
     together = source[:, None] == source
     together &= np.maximum(first[:, None], first) <= np.minimum(last[:, None], last)
     # A track is seen together with itself: the diagonal is apart too.
@@ -108,36 +86,23 @@ def _between(rows: Array, linkage: Linkage, block: Sequence[int]) -> Array:
     return table
 
 
-def _to_groups(rows: Array, linkage: Linkage, groups: Sequence[int], known: Array) -> tuple[Array, Array]:
+def _to_groups(rows: Array, known: Array, labels: Array) -> tuple[Array, Array]:
     """Least cosine of each row to the members of each known group, (K, G), and the groups' numbers."""
-    labels = np.array([groups[place] for place in known])
     order = np.argsort(labels, kind="stable")
     columns, starts = np.unique(labels[order], return_index=True)
-    table = _rounded(rows @ linkage.vectors[known[order]].T)
+    table = _rounded(rows @ known[order].T)
     return np.minimum.reduceat(table, starts, axis=1), columns
 
 
-def _keep_apart(
-    table: Array,
-    columns: Array,
-    linkage: Linkage,
-    groups: Sequence[int],
-    owners: Sequence[int],
-    block: Sequence[int],
-    known: Array,
-) -> None:
-    """Set apart what a track may not join: persons that it was seen together with."""
-    owner = np.array([owners[column] for column in columns])
-    spans = [linkage.spans[place] for place in known]
-    source = np.array([span.source for span in spans])
-    first = np.array([span.first_pts for span in spans])
-    last = np.array([span.last_pts for span in spans])
-    of_known = np.array([owners[groups[place]] for place in known])
-    for row, place in enumerate(block):
-        span = linkage.spans[place]
-        beside = (source == span.source) & (first <= span.last_pts) & (last >= span.first_pts)
+def _keep_apart(table: Array, owners: Array, spans: Array, known: Array, of_known: Array) -> None:
+    """Set apart what a track may not join: persons that it was seen together with.
+
+    `owners` are the persons of the table's columns, `of_known` those of the `known` spans.
+    """
+    for row, (source, first, last) in enumerate(spans):
+        beside = (known[:, 0] == source) & (known[:, 1] <= last) & (known[:, 2] >= first)
         if beside.any():
-            table[row, np.isin(owner, of_known[beside])] = _APART
+            table[row, np.isin(owners, of_known[beside])] = _APART
 
 
 def _agglomerate(table: Array, count: int, columns: Array, threshold: float) -> list[int]:

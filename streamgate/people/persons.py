@@ -7,53 +7,21 @@ order of commits and interruptions do not show. Tracks that keep no face are nob
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from streamgate.errors import ResultsError
 from streamgate.frames import Template
-from streamgate.people.ledger import Ledger, TrackKey
-from streamgate.people.linkage import Linkage, TrackSpan, link
+from streamgate.people.ledger import KeptTrack, Ledger
+from streamgate.people.linkage import link
 from streamgate.selection.template import is_sure
 from streamgate.store import files
 from streamgate.store.folder import RunFolder
 from streamgate.store.identity import load_identity
 
 
-@dataclass(frozen=True, slots=True)
-class KeptTrack:
-    """A track that keeps faces: where and when it was seen, pts seconds."""
-
-    source_id: str
-    track_id: int
-    first_pts: float
-    last_pts: float
-
-    @property
-    def key(self) -> TrackKey:
-        return (self.source_id, self.track_id)
-
-
-@dataclass(frozen=True, slots=True)
-class People:
-    """The persons of an output folder, and the tracks that show them, by source and track.
-
-    Attributes:
-        unknown: persons from before whom new tracks could not be compared with, since no embedding of them is left.
-    """
-
-    ledger: Ledger
-    tracks: tuple[KeptTrack, ...]
-    unknown: int = 0
-
-    def person_of(self, source_id: str, track_id: int) -> str | None:
-        """The person that a track shows."""
-        return self.ledger.person_of((source_id, track_id))
-
-
-def find_people(out: Path, source_ids: Iterable[str], threshold: float, *, settle: bool) -> People:
+def find_people(out: Path, source_ids: Iterable[str], threshold: float, *, settle: bool) -> Ledger:
     """Put every kept track of the committed sources into a person, and write down which.
 
     Tracks that are in one stay there when the ledger is settled; with `settle` it is from now on. `threshold` is the
@@ -70,19 +38,20 @@ def find_people(out: Path, source_ids: Iterable[str], threshold: float, *, settl
         for track in _kept_tracks(folder, source_id):
             tracks.append(track)
             templates.append(known.get(track.track_id))
-    unknown = _without_template(ledger, tracks, templates)
+    ledger.tracks, ledger.unknown = tuple(tracks), _without_template(ledger, tracks, templates)
     _link_new(ledger, tracks, templates, threshold)
     ledger.settled = ledger.settled or settle
     with files.sink_errors(out):
         ledger.write()
-    return People(ledger, tuple(tracks), unknown)
+    return ledger
 
 
-def known_people(out: Path, source_ids: Iterable[str]) -> People:
+def known_people(out: Path, source_ids: Iterable[str]) -> Ledger:
     """The persons as the last derivation and decisions since have left them. Raises ResultsError."""
     folder = RunFolder(out)
-    tracks = [track for source_id in sorted(set(source_ids)) for track in _kept_tracks(folder, source_id)]
-    return People(Ledger.read(out), tuple(tracks))
+    ledger = Ledger.read(out)
+    ledger.tracks = tuple(track for one in sorted(set(source_ids)) for track in _kept_tracks(folder, one))
+    return ledger
 
 
 def _kept_tracks(folder: RunFolder, source_id: str) -> list[KeptTrack]:
@@ -112,12 +81,9 @@ def _link_new(
     number = {group: place for place, group in enumerate(ids)}
     sources = {source_id: place for place, source_id in enumerate(dict.fromkeys(track.source_id for track in tracks))}
     owners = _owners(ids, ledger)
-    linkage = Linkage(
-        vectors,
-        [TrackSpan(sources[track.source_id], track.first_pts, track.last_pts) for track in tracks],
-        [number.get(ledger.groups.get(track.key, "")) for track in tracks],
-    )
-    for track, place in zip(tracks, link(linkage, threshold, owners), strict=True):
+    spans = np.array([[sources[track.source_id], track.first_pts, track.last_pts] for track in tracks])
+    groups = [number.get(ledger.groups.get(track.key, "")) for track in tracks]
+    for track, place in zip(tracks, link(vectors, spans, groups, threshold, owners), strict=True):
         while place >= len(ids):
             ids.append(ledger.new_id())
         ledger.groups.setdefault(track.key, ids[place])

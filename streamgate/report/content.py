@@ -41,16 +41,16 @@ class FaceEntry:
 
     @classmethod
     def of(cls, place: int, record: Record) -> FaceEntry:
-        pose, quality, person = record.get("pose"), record.get("quality"), record.get("person_id")
-        yaw = pose.get("yaw") if isinstance(pose, dict) else None
+        quality, person = record["quality"], record["person_id"]
+        yaw = None if record["pose"] is None else record["pose"]["yaw"]
         return cls(
             place,
             (sys.intern(record["source_id"]), record["track_id"]),
             record["rank"],
             float(record["pts_seconds"]),
-            float(quality) if isinstance(quality, (int, float)) else None,
-            None if person is None else sys.intern(str(person)),
-            float(yaw) if isinstance(yaw, (int, float)) else None,
+            None if quality is None else float(quality),
+            None if person is None else sys.intern(person),
+            None if yaw is None else float(yaw),
         )
 
 
@@ -100,22 +100,22 @@ class Content:
     def summary(self) -> Record:
         """What stands at the top of the page, and the settings, weights and sources at its end."""
         told = self.folder.summary
-        sources = [source for source in told["sources"] if isinstance(source, dict)]
+        sources = told["sources"]
         tracks = [kept for found in self._track_ids.values() for _, kept in found]
         return {
-            "complete": bool(told.get("complete", True)),
+            "complete": told["complete"],
             "persons": self.persons,
             "faces": self.face_count,
             "tracks": len(tracks),
             "tracks_without": sum(not kept for kept in tracks),
-            "seconds": sum(_number(source.get("duration_seconds")) for source in sources),
-            "evaluated": sum(int(_number(source.get("faces_scored"))) for source in sources),
-            "rejected": {str(name): int(_number(count)) for name, count in told["totals"].get("rejected", {}).items()},
+            "seconds": sum(source["duration_seconds"] or 0.0 for source in sources),
+            "evaluated": sum(source["faces_scored"] for source in sources),
+            "rejected": told["totals"]["rejected"],
             "sources": [
                 {
-                    "name": self.title(source.get("source_id") or "", source.get("source")),
+                    "name": self.title(source["source_id"], source["source"]),
                     **{
-                        key: source.get(key)
+                        key: source[key]
                         for key in ("source", "status", "error", "frames", "duration_seconds", "width", "height",
                                     "tracks", "kept", "decode_errors", "rejected")
                     },
@@ -124,11 +124,11 @@ class Content:
             ],
             "histograms": self.histograms,
             "limits": _limits(told["config"]),
-            "absent": told.get("absent_measures", {}),
-            "calibration": told.get("calibration_id"),
+            "absent": told["absent_measures"],
+            "calibration": told["calibration_id"],
             "settings": _settings(told["config"]),
             "weights": told["weights"],
-            "versions": told.get("versions", {}),
+            "versions": told["versions"],
             "problems": list(self.damages.words),
         }  # fmt: skip
 
@@ -256,12 +256,8 @@ def _sort(group: Group) -> None:
     group.faces.sort(key=lambda face: (face.quality is None, -(face.quality or 0.0), face.track, face.rank))
 
 
-def _titles(sources: Iterable[Any]) -> dict[str, str]:
-    located = {
-        source["source_id"]: str(source.get("source") or "")
-        for source in sources
-        if isinstance(source, dict) and source.get("source_id")
-    }
+def _titles(sources: Iterable[Record]) -> dict[str, str]:
+    located = {source["source_id"]: source["source"] for source in sources if source["source_id"]}
     parents = {str(PurePath(location).parent) for location in located.values() if location}
     try:
         shared = os.path.commonpath(parents) if parents else ""
@@ -319,12 +315,7 @@ def _series_of(folder: RunFolder, source_id: str) -> dict[int, Series]:
     found: dict[int, Series] = {}
     for record in folder.candidates(source_id) if folder.has(f"{source_id}/{CANDIDATES}") else ():
         gate = record["gate"]
-        verdict = True if gate.get("passed") else False if gate.get("reasons") else None
-        quality = record.get("quality")
-        point = Point(float(record["pts_seconds"]), None if quality is None else float(quality), verdict)
+        verdict = True if gate["passed"] else False if gate["reasons"] else None
+        point = Point(float(record["pts_seconds"]), record["quality"], verdict)
         found.setdefault(record["track_id"], Series()).add(point)
     return found
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0.0

@@ -150,6 +150,7 @@ class Follower:
             captured_at=frame.captured_at,
             unrelated=frame.unrelated,
             name=frame.name,
+            corrupt=frame.corrupt,
         )
 
     def _detector_side(self, frame: Frame) -> int:

@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import closing, nullcontext
-from typing import Protocol
 
 from streamgate.errors import DeviceError, SinkError, SourceError, StreamgateError, unexpected
 from streamgate.frames import Candidate, TrackEnd
@@ -38,39 +37,23 @@ MOMENTS_BYTES = 96 << 20
 """... unless the frames are very large."""
 
 
-class Progress(Protocol):
-    """Told how a run goes; called from worker threads, for one source always from the same."""
+class Progress:
+    """Hears how a run goes; called from worker threads, for one source always from the same. This one ignores it."""
 
-    def opening(self, place: int) -> None:
-        """The source of that place in the list is about to be opened; what follows from this thread is about it."""
-        ...
-
-    def started(self, source: Source) -> None: ...
-
-    def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None: ...
-
-    def closed(self, source: Source) -> None: ...
-
-    def finished(self, result: SourceResult) -> None: ...
-
-
-class NoProgress:
-    """Says nothing."""
-
-    def opening(self, place: int) -> None:
-        pass
+    def opening(self, index: int) -> None:
+        """The source of that index in the list is about to be opened; what follows from this thread is about it."""
 
     def started(self, source: Source) -> None:
-        pass
+        """It was opened."""
 
     def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None:
-        pass
+        """So far it is read."""
 
     def closed(self, source: Source) -> None:
-        pass
+        """It is no longer read."""
 
     def finished(self, result: SourceResult) -> None:
-        pass
+        """Its result, whatever it is."""
 
 
 class Pipeline:
@@ -97,7 +80,7 @@ class Pipeline:
         Raises SourceError when the source breaks
         before its first frame; a later break ends it early and is noted in `result.error`.
         """
-        progress = progress or NoProgress()
+        progress = progress or Progress()
         analysis = Analysis(
             self._context,
             SourceInfo(source.location, source.source_id),
@@ -143,6 +126,8 @@ class Pipeline:
             result.notes.append(
                 f"{finisher.missed} kept face(s) without loose or whole-frame crop: their frames were not found again"
             )
+        if source.stats.combed:
+            result.notes.append(f"{source.stats.combed} frame(s) are interlaced without saying so: deinterlaced")
         counts = analysis.counts
         result.frames = counts.frames
         result.decode_errors = source.stats.decode_errors
@@ -170,7 +155,7 @@ class Pipeline:
         Raises SinkError as soon as a sink fails: going on would only lose more, so what is under way is dropped.
         """
         stop = stop or threading.Event()
-        progress = progress or NoProgress()
+        progress = progress or Progress()
 
         broken = threading.Event()
 

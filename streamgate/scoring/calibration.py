@@ -59,6 +59,8 @@ class Calibration:
     @classmethod
     def of_summary(cls, summary: Mapping[str, Any]) -> Calibration:
         """What `summary` gave. Raises KeyError, TypeError or ValueError for what is none."""
+        if not all(w for _, w in summary["mappings"].values()):
+            raise ValueError("a mapping without width")
         return cls(
             {name: Sigmoid(float(x0), float(w)) for name, (x0, w) in summary["mappings"].items()},
             {name: Status(status) for name, status in summary["absent"].items()},
@@ -84,9 +86,10 @@ class Calibration:
         return Calibration({**self.mappings, **chosen}, self.absent, self.learned_ids)
 
     def scale_of(self, spec: MeasureSpec) -> Callable[[float], float]:
-        """From the raw value of a measure that is not absent to its scalar."""
+        """From the raw value of a measure that is not absent to its scalar. Raises ValueError without a mapping."""
         if spec.name not in self.mappings:
-            assert callable(spec.mapping)
+            if not callable(spec.mapping):
+                raise ValueError(f"there is no mapping of {spec.name}")
             return spec.mapping
         mapping = self.mappings[spec.name]
         if spec.better == "higher":

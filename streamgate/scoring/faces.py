@@ -45,6 +45,9 @@ class FaceScorer:
 
     def prescore(self, candidate: Candidate, picture: Picture) -> float:
         """Cheap evidence; returns the quality at best with the head's turn guessed, 0 where the gate rejects it."""
+        if self._is_corrupt(candidate, picture):
+            self._conclude(candidate, picture)
+            return 0.0
         self._look(candidate, picture)
         self._conclude(candidate, picture)
         guessed = self._judge.guessed(candidate.face, candidate.measures)
@@ -56,6 +59,9 @@ class FaceScorer:
 
         Without `full` it stops when the gate fails or when quality cannot exceed `floor` of it any more.
         """
+        if self._is_corrupt(candidate, picture):
+            self._conclude(candidate, picture)
+            return
         if self.context.config.advanced.refine and not candidate.refined:
             found = yield from self.refine(picture, candidate.face)
             if found is None and candidate.interpolated:
@@ -144,6 +150,11 @@ class FaceScorer:
         if ffhq and "ifqa" in self._judge.names:
             yield from self._run_ifqa(candidate, picture)
         self._conclude(candidate, picture)
+
+    def _is_corrupt(self, candidate: Candidate, picture: Picture) -> bool:
+        if not candidate.corrupt and not candidate.evidence.values:  # not looked at yet
+            candidate.corrupt = picture.combed(candidate.face.box)
+        return candidate.corrupt
 
     def _hopeless(self, candidate: Candidate, picture: Picture, floor: Floor, full: bool) -> bool:
         self._conclude(candidate, picture)

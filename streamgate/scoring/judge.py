@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from streamgate.config import Config
-from streamgate.frames import Candidate, Evidence, Face, GateResult, Measure, Pose, Status
+from streamgate.frames import CORRUPT, Candidate, Evidence, Face, GateResult, Measure, Pose, Status
 from streamgate.scoring.calibration import Calibration, calibration_id, measure_set, recorded_measures
 
 TURNED = 35.0
@@ -41,7 +41,7 @@ class Judge:
         self._weights = {name: config.measures[name].weight for name in self.names}
         # Where turned heads are wanted, what networks say of them that learned on frontal faces rejects none.
         lenient = [spec for spec in here if spec.frontal] if config.keep.poses == "all" else []
-        self._frontal_reasons = [reason for spec in lenient for limit in spec.limits for reason in limit.reasons]
+        self._frontal_reasons = [reason for spec in lenient for reason in spec.reasons]
 
     @property
     def can_rank(self) -> bool:
@@ -52,7 +52,10 @@ class Judge:
         """Fill in measures, quality and gate of a face of an upright frame of `width` x `height` source pixels."""
         candidate.measures = self.measures(candidate.evidence)
         candidate.quality = self.quality(candidate.measures)
-        candidate.gate = self.gate(candidate.face, candidate.evidence, candidate.measures, width, height)
+        if candidate.corrupt:
+            candidate.gate = CORRUPT
+        else:
+            candidate.gate = self.gate(candidate.face, candidate.evidence, candidate.measures, width, height)
 
     def measures(self, evidence: Evidence) -> dict[str, Measure]:
         """Every recorded measure by name; those that cannot be had say so instead of a figure."""

@@ -23,7 +23,7 @@ from streamgate.scoring.steps import Floor, Steps, no_floor, together
 from streamgate.selection.keeper import Keeper
 from streamgate.selection.nearmisses import NearMisses
 from streamgate.selection.observations import Observation, ObservationBuffer
-from streamgate.selection.poses import PoseBins
+from streamgate.selection.poses import yaw_bin
 from streamgate.selection.template import TemplateSum
 
 RETRIES = 3
@@ -53,7 +53,7 @@ class TrackSelector:
         self.template = TemplateSum() if config.identity.store != "none" or config.identity.only else None
         self.frames_scored = 0
         self.observed = ObservationBuffer(config.advanced.lookback_s, self._candidate)
-        self._bins = PoseBins.of(config.keep)
+        self._binned = config.keep.poses == "all"
         self._config = config
         self._scorer = scorer
         self._window_start: float | None = None
@@ -65,7 +65,7 @@ class TrackSelector:
         self._record = 0.0
         self._failures = 0
         self._standing: Observation | None = None
-        self._confirms_late = self._bins is None and config.keep.top_k == 1
+        self._confirms_late = not self._binned and config.keep.top_k == 1
 
     def detected(self, frame: Frame, face: Face) -> list[Candidate]:
         """A detection of this track, see `ObservationBuffer.detected`; returns the candidates that came into being."""
@@ -161,18 +161,19 @@ class TrackSelector:
         finished = 0
         for alike in self._by_guessed_pose(window):
             finished += yield from self._judge_alike(alike, final)
-        prescored = [one for one in window if one.prescored]
-        if self._config.keep.fallback == "best" and finished == 0 and prescored:
-            self._remember_fallback(prescored)
+        whole = [one for one in window if one.prescored and one.candidate is not None and not one.candidate.corrupt]
+        if self._config.keep.fallback == "best" and finished == 0 and whole:
+            self._remember_fallback(whole)
 
     def _by_guessed_pose(self, window: list[Observation]) -> list[list[Observation]]:
         """The window's faces by the bin of yaw that they seem to belong to; together where poses are not binned."""
-        if self._bins is None:
+        if not self._binned:
             return [window]
         groups: dict[int, list[Observation]] = {}
         for observation in window:
             if observation.candidate is not None:
-                groups.setdefault(self._bins.yaw_bin(yaw_proxy(observation.candidate.face)), []).append(observation)
+                place = yaw_bin(yaw_proxy(observation.candidate.face), self._config.keep)
+                groups.setdefault(place, []).append(observation)
         return [groups[place] for place in sorted(groups)]
 
     def _judge_alike(self, window: list[Observation], final: bool) -> Generator[list[InferenceRequest], list[Any], int]:
@@ -183,7 +184,7 @@ class TrackSelector:
         # nothing is kept, a single one that passes is worth the search.
         retries = RETRIES if self._failures <= RETRIES or not self.keeper.bar() else 0
         # Where a rank is free another look is wanted, and of a pose bin the next face may be the first.
-        settled = self._bins is None and (self._config.keep.top_k == 1 or self.keeper.bar() > 0.0)
+        settled = not self._binned and (self._config.keep.top_k == 1 or self.keeper.bar() > 0.0)
         cooling = settled and window[-1].pts_seconds < self._scored_pts + self._cooldown_s()
         for observation in sorted(window, key=lambda one: (-one.promise, one.pts_seconds)):
             assert observation.candidate is not None
@@ -246,7 +247,7 @@ class TrackSelector:
         def raised(bar: float) -> float:
             return bar + self._config.advanced.min_gain if bar else 0.0
 
-        if self._bins is not None:
+        if self._binned:
             # Which bin that is shows only while it is scored.
             return lambda candidate: raised(self.keeper.bar(candidate))
         standing = 0.0 if self._standing is None else self._standing.quality
@@ -349,7 +350,7 @@ class TrackSelector:
 
         Of one pose that tells nothing about another, so with pose bins nothing is learned.
         """
-        if self._bins is not None:
+        if self._binned:
             return
         margin = self._config.advanced.network_margin
         for name, measure in candidate.measures.items():
@@ -399,6 +400,7 @@ class TrackSelector:
             pts_estimated=frame.pts_estimated,
             captured_at=frame.captured_at,
             name=frame.name,
+            corrupt=frame.corrupt,
             ceilings=self._ceilings,
         )
 

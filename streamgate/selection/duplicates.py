@@ -28,33 +28,22 @@ class Look:
     inter_eye: float = 100.0
 
 
-@dataclass(frozen=True, slots=True)
-class NearDuplicates:
-    """Two faces are near-duplicates when both their hashes and their embeddings are close.
+def alike(one: Look, other: Look, keep: KeepConfig) -> bool:
+    """Whether one of the two is enough: both their hashes and their embeddings are close.
 
-    `bits` of 63 may differ at most, and the cosine is at least `cosine`; where that is higher by `_SURE`, the hash does
-    not matter: it changes more than the look when a head leans. Where an embedding is not known (any more), half the
-    bits alone decide. With a cosine above 1 nothing is a near-duplicate.
+    `duplicate_bits` of 63 may differ at most, and the cosine is at least `duplicate_cosine`; where that is higher by
+    `_SURE`, the hash does not matter: it changes more than the look when a head leans. Where an embedding is not known
+    (any more), half the bits alone decide. With a cosine above 1 nothing is a near-duplicate.
     """
-
-    bits: int
-    cosine: float
-
-    @classmethod
-    def of(cls, keep: KeepConfig) -> NearDuplicates:
-        return cls(keep.duplicate_bits, keep.duplicate_cosine)
-
-    def alike(self, one: Look, other: Look) -> bool:
-        """Whether one of the two is enough."""
-        if one.hash is None or other.hash is None or self.cosine > 1.0:
-            return False
-        bits = (one.hash ^ other.hash).bit_count()
-        if one.embedding is None or other.embedding is None:
-            return bits <= self.bits // 2
-        small = min(one.inter_eye, other.inter_eye) < _SMALL
-        cosine = _cosine(one.embedding, other.embedding) + (_NOISE_COSINE if small else 0.0)
-        close = bits - (_NOISE_BITS if small else 0) <= self.bits
-        return cosine >= self.cosine + (0.0 if close else _SURE)
+    if one.hash is None or other.hash is None or keep.duplicate_cosine > 1.0:
+        return False
+    bits = (one.hash ^ other.hash).bit_count()
+    if one.embedding is None or other.embedding is None:
+        return bits <= keep.duplicate_bits // 2
+    small = min(one.inter_eye, other.inter_eye) < _SMALL
+    cosine = _cosine(one.embedding, other.embedding) + (_NOISE_COSINE if small else 0.0)
+    close = bits - (_NOISE_BITS if small else 0) <= keep.duplicate_bits
+    return cosine >= keep.duplicate_cosine + (0.0 if close else _SURE)
 
 
 def _cosine(one: Array, other: Array) -> float:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from streamgate.config import KeepConfig, SmoothingConfig
 from streamgate.frames import Array, Candidate, Picture
-from streamgate.selection.duplicates import Look, NearDuplicates
-from streamgate.selection.poses import Bin, PoseBins
+from streamgate.selection.duplicates import Look, alike
+from streamgate.selection.poses import Bin, bin_name, pose_bin
 from streamgate.selection.smoothing import QualityHistory
 
 SPARE = 2
@@ -48,8 +48,7 @@ class Keeper:
         self._regions: dict[int, Picture] = {}
         self._reach = smoothing.long_s / 2
         self._history = QualityHistory(smoothing.short_s, smoothing.long_s)
-        self._duplicates = NearDuplicates.of(keep)
-        self._bins = PoseBins.of(keep)
+        self._binned = keep.poses == "all"
         self._pools: dict[Bin | None, list[Candidate]] = {}
         self._runner_up: Candidate | None = None
 
@@ -73,7 +72,7 @@ class Keeper:
 
         With pose bins that is the bar of the candidate's bin, and 0 while its pose is not known.
         """
-        if self._bins is not None and (candidate is None or candidate.evidence.pose is None):
+        if self._binned and (candidate is None or candidate.evidence.pose is None):
             return 0.0
         pool = self._pools.get(None if candidate is None else self._bin(candidate), [])
         ranked = self._picks(pool, self._keep.top_k)
@@ -134,14 +133,14 @@ class Keeper:
                 None
                 if candidate.quality is None
                 else self._history.context(candidate.pts_seconds, candidate.quality),
-                None if place is None or self._bins is None else self._bins.name(place),
+                None if place is None else bin_name(place, self._keep),
             )
             for rank, (candidate, place) in enumerate(chosen, 1)
         ]
 
     def _bin(self, candidate: Candidate) -> Bin | None:
         pose = candidate.evidence.pose
-        return None if self._bins is None or pose is None else self._bins.bin(pose)
+        return None if pose is None or not self._binned else pose_bin(pose, self._keep)
 
     def _picks(self, pool: Iterable[Candidate], count: int) -> list[Candidate]:
         """Greedy by rank order: the best, then the best that lies far enough from all chosen before and looks new."""
@@ -158,7 +157,7 @@ class Keeper:
         return all(abs(candidate.pts_seconds - other.pts_seconds) >= gap for other in chosen)
 
     def _is_new(self, candidate: Candidate, chosen: Iterable[Candidate]) -> bool:
-        return not any(self._duplicates.alike(_look(candidate), _look(other)) for other in chosen)
+        return not any(alike(_look(candidate), _look(other), self._keep) for other in chosen)
 
     def _order(self, candidate: Candidate) -> tuple[float, float, float]:
         assert candidate.quality is not None

@@ -10,7 +10,6 @@ What is too old or too much is removed oldest first: crops one by one, and a day
 from __future__ import annotations
 
 import heapq
-import os
 import re
 import threading
 import time
@@ -53,7 +52,7 @@ class LiveFolder:
         self._mutex = threading.Lock()
         self._bytes = 0
         self._crops: list[tuple[float, str, int]] = []
-        self._left: Counter[Path] = Counter()
+        self._left: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
         with files.sink_errors(self._out):
@@ -93,17 +92,14 @@ class LiveFolder:
     def write(self, shot: BestShot, record: Record) -> None:
         """Write a crop and then its record (whose `image` is `place(shot)`), both durably. Raises SinkError."""
         place = self.place(shot)
-        path = self._out / place
-        folder = place.rpartition("/")[0]
-        day = "/".join(place.split("/")[:2])
         data = encode_png(shot.image)
         line = dumps(record)
-        with self._mutex, files.sink_errors(path):
-            files.make_folder(self._out, folder)
+        with self._mutex, files.sink_errors(self._out / place):
+            files.make_folder(self._out, place.rpartition("/")[0])
             files.write_bytes(self._out, place, data)
-            files.append_line(self._out, f"{day}/{FACES}", line)
+            files.append_line(self._out, f"{_day_of(place)}/{FACES}", line)
             self._bytes += len(line.encode()) + 1
-            self._add(path, time.time(), len(data))
+            self._add(place, time.time(), len(data))
         self.tidy()
 
     def tidy(self) -> None:
@@ -112,7 +108,7 @@ class LiveFolder:
         with self._mutex:
             while self._crops and self._is_due(now):
                 _, name, size = heapq.heappop(self._crops)
-                self._remove(self._out / name, size)
+                self._remove(name, size)
 
     def _is_due(self, now: float) -> bool:
         too_old = self._max_age is not None and now - self._crops[0][0] > self._max_age
@@ -121,37 +117,40 @@ class LiveFolder:
         return too_old or too_much
 
     def _scan(self) -> None:
-        """Find what earlier processes wrote: nothing but days of streams."""
+        """Find what earlier processes wrote: nothing but days of streams, and nothing behind a link."""
         for day in self._out.glob("*/*/"):
-            if not _DAY.fullmatch(day.name) or day.parent.name.startswith(".") or day.parent.is_symlink():
+            if not _DAY.fullmatch(day.name) or day.parent.name.startswith(".") or self._is_linked(day):
                 continue
             with suppress(FileNotFoundError):
-                self._bytes += (day / FACES).stat().st_size
+                self._bytes += (day / FACES).lstat().st_size
             for path in day.glob("*/track_*/*.png"):
-                found = path.stat()
-                self._add(path, found.st_mtime, found.st_size)
+                if not self._is_linked(path):
+                    found = path.stat()
+                    self._add(path.relative_to(self._out).as_posix(), found.st_mtime, found.st_size)
 
-    def _add(self, path: Path, when: float, size: int) -> None:
+    def _is_linked(self, path: Path) -> bool:
+        return any(one.is_symlink() for one in (path, *path.parents[: len(path.relative_to(self._out).parts) - 1]))
+
+    def _add(self, name: str, when: float, size: int) -> None:
         self._bytes += size
         if self._max_age is not None or self._max_bytes is not None:
-            heapq.heappush(self._crops, (when, str(path.relative_to(self._out)), size))
-            self._left[path.parents[2]] += 1
+            heapq.heappush(self._crops, (when, name, size))
+            self._left[_day_of(name)] += 1
 
-    def _remove(self, path: Path, size: int) -> None:
-        with suppress(OSError):
-            path.unlink()
+    def _remove(self, name: str, size: int) -> None:
+        gone, day = [name], _day_of(name)
         self._bytes -= size
         self.removed += 1
-        day = path.parents[2]
         self._left[day] -= 1
         if not self._left[day]:
             del self._left[day]
             with suppress(OSError):
-                length = (day / FACES).stat().st_size
-                (day / FACES).unlink()
-                self._bytes -= length
-        for folder in (path.parent, path.parent.parent, day):
-            try:
-                os.rmdir(folder)
-            except OSError:
-                break
+                self._bytes -= (self._out / day / FACES).lstat().st_size
+                gone.append(f"{day}/{FACES}")
+        with suppress(OSError):
+            files.remove_listed(self._out, gone)
+
+
+def _day_of(name: str) -> str:
+    """The folder of the day that a crop belongs to."""
+    return "/".join(name.split("/")[:2])

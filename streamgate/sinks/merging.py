@@ -54,7 +54,7 @@ class _Part:
         """How its sources went, the committed ones first. Raises ResultsError."""
         for source_id in self.folder.source_ids:
             yield result_of(self.folder.source(source_id))
-        for entry in (self.summary or {}).get("sources", ()):
+        for entry in self.summary["sources"] if self.summary is not None else ():
             if entry["status"] in _UNCOMMITTED:
                 yield result_of(entry)
 
@@ -184,7 +184,7 @@ def _unfinished(parts: Sequence[_Part]) -> list[str]:
         named = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")
         told.append(f"{len(missing)} of {count} shards have not been run: {named}")
     for part in parts:
-        if part.summary is None or not part.summary.get("complete"):
+        if part.summary is None or not part.summary["complete"]:
             told.append(f"shard {part.shard.index}/{count} was interrupted: run it again with --resume")
     return told
 
@@ -202,5 +202,4 @@ def _distinct(results: Sequence[SourceResult]) -> list[SourceResult]:
 
 
 def _seconds(part: _Part) -> float:
-    timing = (part.summary or {}).get("timing") or {}
-    return (timing.get("run") or {}).get("seconds") or 0.0
+    return 0.0 if part.summary is None else part.summary["timing"]["run"].get("seconds") or 0.0

@@ -24,11 +24,13 @@ class SourceStats:
         frames: frames given out.
         decode_errors: packets or pictures that could not be decoded, or came out damaged.
         pts_estimated: frames whose time was missing or stepped backwards and was replaced.
+        combed: frames that were deinterlaced although they do not say that they are interlaced.
     """
 
     frames: int = 0
     decode_errors: int = 0
     pts_estimated: int = 0
+    combed: int = 0
 
 
 class Interest(Enum):

@@ -98,3 +98,68 @@ class Clock:
         self._trusted = False
         self._pending.clear()
         self._lost = 0
+
+
+class PlaceClock:
+    """The same for containers that hold no times, as AVI: the place at which a packet is stored says when a frame is
+    shown, though not which. So the earliest frame takes the earliest place, the next one the next.
+
+    Args:
+        frame_seconds: nominal duration of a frame, None when unknown.
+        skips: the decoder gives nothing for packets that say "as before", as MPEG-4's does; other decoders that give
+            nothing hold a frame back.
+    """
+
+    trusted = False
+    """Ranks and times are right only when every packet is decoded."""
+
+    def __init__(self, frame_seconds: float | None = None, *, skips: bool = False) -> None:
+        self._nominal = frame_seconds or _FALLBACK_DURATION
+        self._skips = skips
+        self._places: list[float] = []
+        self._empty: set[float] = set()
+        self._newest = -self._nominal
+        self._previous: float | None = None
+        self._held: int | None = None
+        self._passed = 0
+        self.estimated = 0
+        """Frames for which no place was left."""
+
+    def packet(self, pts: float | None, dts: float | None) -> None:
+        """Note a stored packet, before it is decoded."""
+        self._newest = self._newest + self._nominal if dts is None else dts
+        if len(self._places) < _PENDING_LIMIT:
+            heapq.heappush(self._places, self._newest)
+
+    def packet_lost(self) -> None:
+        """Note that the packet noted last will give no frame."""
+        self._empty.add(self._newest)
+
+    def frame(self, pts: float | None, dts: float | None, duration: float | None) -> Tick:
+        """Give the next shown frame its time; `dts` is that of the packet which brought it out of the decoder."""
+        self._pass_empty()
+        if dts is not None:
+            held = sum(place <= dts for place in self._places if place not in self._empty) - 1
+            if self._held is None:
+                self._held = held
+            for _ in range(held - self._held if self._skips else 0):
+                self._pass()
+                self._pass_empty()
+        previous = self._previous
+        if self._places:
+            time, estimated = self._pass(), False
+        else:
+            time, estimated = (0.0 if previous is None else previous + self._nominal), True
+        if previous is not None and time <= previous + _SAME_TIME:
+            time, estimated = previous + self._nominal, True
+        self._previous = time
+        self.estimated += estimated
+        return Tick(time, duration or 0.0, max(0, self._passed - 1), estimated)
+
+    def _pass_empty(self) -> None:
+        while self._places and self._places[0] in self._empty:
+            self._empty.discard(self._pass())
+
+    def _pass(self) -> float:
+        self._passed += 1
+        return heapq.heappop(self._places)

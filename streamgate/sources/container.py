@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 
 from streamgate.errors import DeviceError, SourceError, scrub
 from streamgate.sources.base import MAX_PIXELS
+from streamgate.sources.encryption import ENCRYPTED, is_encrypted, is_scrambled
 from streamgate.sources.pyav import METADATA_ERRORS, ArgumentError
 
 STALL_S = 60.0
@@ -75,7 +76,7 @@ def open_video(
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise SourceError(_why_not_opened(path, display, error)) from None
     try:
-        stream = _video_stream(container, display)
+        stream = _video_stream(container, path, display)
         if (words := over_limit(stream, max_pixels)) is not None:
             raise SourceError(f"{display}: {words} {limited_by} ({max_pixels}); scale it down, or raise that")
         stream.codec_context.options = pixel_limit(max_pixels)
@@ -134,13 +135,15 @@ def unreadable(display: str, error: OSError) -> SourceError:
     return SourceError(f"{display}: cannot be read ({scrub(os.strerror(error.errno or 0))})")
 
 
-def _video_stream(container: InputContainer, display: str) -> VideoStream:
+def _video_stream(container: InputContainer, path: Path, display: str) -> VideoStream:
     streams = [s for s in container.streams.video if "attached_pic" not in (s.disposition.name or "")]
     if not streams:
         what = "only audio" if container.streams.audio else "no video stream"
         raise SourceError(f"{display}: has {what}; give a file with pictures")
     best = container.streams.best("video")
     stream = next((s for s in streams if best is not None and s.index == best.index), streams[0])
+    if is_encrypted(path, stream.id if "mp4" in container.format.name else None):
+        raise SourceError(f"{display}: {ENCRYPTED}")
     if stream.codec_context is None or not stream.codec_context.is_decoder:
         raise SourceError(f"{display}: no decoder for its video; convert it, for example to H.264")
     return stream
@@ -153,6 +156,8 @@ def _why_not_opened(path: Path, display: str, error: Exception) -> str:
         return f"{display}: could not be opened within {stall_seconds():g} s; check the file and its disk"
     if isinstance(error, ArgumentError):
         return f"{display}: is a playlist or names other files; give the video files themselves"
+    if is_scrambled(path):
+        return f"{display}: {ENCRYPTED}"
     head = _head(path)
     if head[4:8] in (b"ftyp", b"mdat", b"free", b"wide", b"skip"):
         return (

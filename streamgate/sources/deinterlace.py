@@ -1,7 +1,8 @@
-"""Deinterlacing, for material that says it is interlaced."""
+"""Deinterlacing, for material that says it is interlaced, and for what does not say so and is."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -13,13 +14,15 @@ from av.error import FFmpegError
 from av.filter import Graph
 
 from streamgate.sources.base import SourceStats
+from streamgate.sources.combing import CombWatch
 
 
 class Deinterlacer:
     """Passes frames through until one is interlaced, from then on through FFmpeg's bwdif filter.
 
-    The filter holds one frame back and keeps times; frames that are progressive pass it unchanged. A frame that it
-    does not take (damage makes frames of a few pixels that claim to be interlaced) is left out and counted.
+    The filter holds one frame back and keeps times; frames that are progressive pass it unchanged, unless some of them
+    are seen to be combed: then all are taken for interlaced. With each frame goes whether it is torn. A frame that the
+    filter does not take (damage makes frames of a few pixels that claim to be interlaced) is left out and counted.
 
     Args:
         time_base: of the stream.
@@ -30,27 +33,33 @@ class Deinterlacer:
         self._time_base = time_base
         self._stats = stats
         self._graph: Graph | None = None
-        self._shape: tuple[int, int, str] | None = None
+        self._shape: tuple[int, int, str, bool] | None = None
+        self._watch = CombWatch()
+        self.unflagged = 0
+        """Frames that were deinterlaced although they do not say that they are interlaced."""
+        self._torn: deque[bool] = deque()  # of the frames inside
 
-    def feed(self, frame: VideoFrame) -> Iterator[VideoFrame]:
+    def feed(self, frame: VideoFrame, torn: bool) -> Iterator[tuple[VideoFrame, bool]]:
         """Yield the frames that are ready, in order."""
-        if self._graph is None and not frame.interlaced_frame:
-            yield frame
+        found = not frame.interlaced_frame and self._watch.is_interlaced(frame)
+        if self._graph is None and not frame.interlaced_frame and not found:
+            yield frame, torn
             return
-        shape = (frame.width, frame.height, frame.format.name)
+        self.unflagged += found
+        shape = (frame.width, frame.height, frame.format.name, found)
         if shape != self._shape:
             yield from self.flush()
         try:
             if self._graph is None:
-                self._graph, self._shape = self._build(frame), shape
+                self._graph, self._shape = self._build(frame, "all" if found else "interlaced"), shape
             self._graph.vpush(frame)
         except (FFmpegError, OSError, ValueError):
-            self._stats.decode_errors += 1
-            self._graph = self._shape = None
+            self._give_up()
             return
+        self._torn.append(torn)
         yield from self._ready()
 
-    def flush(self) -> Iterator[VideoFrame]:
+    def flush(self) -> Iterator[tuple[VideoFrame, bool]]:
         """Yield the frames held back."""
         if self._graph is not None:
             with suppress(FFmpegError, OSError, ValueError):
@@ -58,19 +67,19 @@ class Deinterlacer:
                 yield from self._ready()
             self._graph = self._shape = None
 
-    def _build(self, frame: VideoFrame) -> Graph:
+    def _build(self, frame: VideoFrame, which: str) -> Graph:
         graph = Graph()
         source = graph.add_buffer(
             width=frame.width, height=frame.height, format=frame.format, time_base=self._time_base
         )
-        filtered = graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
+        filtered = graph.add("bwdif", f"mode=send_frame:parity=auto:deint={which}")
         sink = graph.add("buffersink")
         source.link_to(filtered)
         filtered.link_to(sink)
         graph.configure()
         return graph
 
-    def _ready(self) -> Iterator[VideoFrame]:
+    def _ready(self) -> Iterator[tuple[VideoFrame, bool]]:
         graph = self._graph
         assert graph is not None
         while True:
@@ -79,8 +88,13 @@ class Deinterlacer:
             except (NothingReady, Drained):
                 return
             except (FFmpegError, OSError, ValueError):
-                self._stats.decode_errors += 1
-                self._graph = self._shape = None
+                self._give_up()
                 return
-            yield frame
+            yield frame, self._torn.popleft()
             del frame
+
+    def _give_up(self) -> None:
+        """The filter refused: count it, and begin anew with the next frame."""
+        self._stats.decode_errors += 1
+        self._graph = self._shape = None
+        self._torn.clear()

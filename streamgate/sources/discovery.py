@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,24 +15,43 @@ from streamgate.errors import SourceError, UsageError, display, redact_url
 from streamgate.sources.base import MAX_PIXELS, Source
 from streamgate.sources.container import open_video
 from streamgate.sources.file import VideoFile
+from streamgate.sources.heic import HEIC_REMEDY, HEIC_SUFFIXES, reads_heic
 from streamgate.sources.images import Images, pictures_name, pictures_source_id
 from streamgate.sources.naming import file_source_id, slug
 from streamgate.store.layout import is_ours
 
 VIDEO_SUFFIXES = frozenset(
     {
-        ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264", ".h265", ".hevc",
-        ".ivf", ".m1v", ".m2p", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg",
-        ".mpg", ".mts", ".mxf", ".nut", ".obu", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm",
-        ".wmv", ".y4m",
+        ".264", ".265", ".3g2", ".3gp", ".3gp2", ".3gpp", ".amv", ".asf", ".avc", ".avi", ".dav", ".divx", ".dv",
+        ".dvr-ms", ".evo", ".f4v", ".flv", ".gif", ".h261", ".h263", ".h264", ".h265", ".hevc", ".insv", ".ismv",
+        ".ivf", ".lrv", ".m1v", ".m2p", ".m2t", ".m2ts", ".m2v", ".m4v", ".mj2", ".mjpeg", ".mjpg", ".mk3d", ".mkv",
+        ".mod", ".mov", ".mp2v", ".mp4", ".mp4v", ".mpe", ".mpeg", ".mpg", ".mpv", ".mqv", ".mts", ".mxf", ".nut",
+        ".obu", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".tod", ".tp", ".trp", ".ts", ".vob", ".vro", ".webm", ".wm",
+        ".wmv", ".wtv", ".xvid", ".y4m",
     }
 )  # fmt: skip
 IMAGE_SUFFIXES = frozenset(
     {
-        ".avif", ".bmp", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif",
-        ".tiff", ".webp",
+        ".avif", ".bmp", ".heic", ".heif", ".hif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
+        ".ppm", ".tif", ".tiff", ".webp",
     }
 )  # fmt: skip
+_SHARED_SUFFIXES = {
+    # TypeScript has the name too; a transport stream begins with its sync byte.
+    ".ts": (b"\x47",),
+    # Music modules; cameras record program streams, and some transport streams.
+    ".mod": (b"\0\0\1\xba", b"\x47"),
+}
+"""Suffixes that other things have, with what a recording begins with."""
+_NAMED = 6
+"""Suffixes of skipped files that are named; the rarer ones are counted together."""
+_NO_FOOTAGE = frozenset(
+    {
+        "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recycle", "@recently-snapshot", "__macosx", "lost+found",
+        "recycler", "system volume information",
+    }
+)  # fmt: skip
+"""Folders in which storage servers and systems keep what was deleted, and their own small copies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +102,27 @@ class Discovery:
         errors: inputs that cannot be read, one line each.
         warnings: inputs that were passed over although they were named.
         duplicates: location of a video and of the one before it with the same name and content.
-        skipped: files that a folder or pattern brought and that are neither video nor picture.
+        skipped: files that a folder or pattern brought and that are neither video nor picture, counted by suffix
+            ("" for none, "hidden" for hidden ones).
     """
 
     sources: list[SourceSpec] = field(default_factory=list)
     errors: list[SourceError] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     duplicates: list[tuple[str, str]] = field(default_factory=list)
-    skipped: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def skipped_words(self) -> str:
+        """What was skipped, in one line; empty when nothing was."""
+        if not self.skipped:
+            return ""
+        most = self.skipped.most_common(_NAMED)
+        named = [f"{count} {suffix or 'without suffix'}" for suffix, count in most]
+        if others := self.skipped.total() - sum(count for _, count in most):
+            named.append(f"{others} others")
+        text = f"{self.skipped.total()} file(s) are neither video nor picture: skipped ({', '.join(named)})"
+        unread = sum(self.skipped[suffix] for suffix in HEIC_SUFFIXES)
+        return f"{text}; to read the {unread} HEIC picture(s): {HEIC_REMEDY}" if unread else text
 
 
 def is_video(path: Path) -> bool:
@@ -216,7 +249,7 @@ class _Finder:
             elif _looks_like_media(path, path.suffix.lower()):
                 self._add_file(path, match)
             else:
-                self._found.skipped += 1
+                self._skip(path)
 
     def _add_folder(self, folder: Path, given: str, *, named: bool = True) -> None:
         videos: list[Path] = []
@@ -225,7 +258,7 @@ class _Finder:
         for path in _files_below(folder, self._output, self._found.warnings):
             suffix = path.suffix.lower()
             if path.name.startswith(".") or not _looks_like_media(path, suffix):
-                self._found.skipped += 1
+                self._skip(path)
             elif not self._is_new(path):
                 known += 1
             elif suffix in VIDEO_SUFFIXES:
@@ -239,6 +272,9 @@ class _Finder:
             readable = os.access(folder, os.R_OK | os.X_OK)
             what = "holds no video and no picture; check the folder"
             self._fail(display(given), what if readable else "no permission to read it; check the folder's rights")
+
+    def _skip(self, path: Path) -> None:
+        self._found.skipped["hidden" if path.name.startswith(".") else display(path.suffix.lower())] += 1
 
     def _fail(self, location: str, what: str) -> None:
         self._found.errors.append(SourceError(f"{location}: {what}", location))
@@ -277,20 +313,22 @@ def _files_below(folder: Path, output: str | None, warnings: list[str]) -> Itera
         if os.path.realpath(base) == output or is_ours(Path(base)):
             folders.clear()
             continue
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".") and name.casefold() not in _NO_FOOTAGE]
         # Reading a pipe would wait for ever.
         files.extend(path for path in (Path(base, name) for name in names) if path.is_file())
     yield from sorted(files, key=natural_key)
 
 
 def _looks_like_media(path: Path, suffix: str) -> bool:
-    if suffix == ".ts":
-        # TypeScript has the name too; a transport stream begins with its sync byte.
+    if suffix in _SHARED_SUFFIXES:
         try:
             with path.open("rb") as file:
-                return file.read(1) in (b"\x47", b"")
+                begin = file.read(4)
         except OSError:
             return True
+        return not begin or begin.startswith(_SHARED_SUFFIXES[suffix])
+    if suffix in HEIC_SUFFIXES:
+        return reads_heic()
     return suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES
 
 

@@ -19,10 +19,12 @@ from av.video.stream import VideoStream
 from streamgate.errors import SourceError
 from streamgate.frames import Frame
 from streamgate.sources.base import MAX_PIXELS, Guide, SourceStats
-from streamgate.sources.clock import Clock, Tick
+from streamgate.sources.clock import Clock, PlaceClock, Tick
 from streamgate.sources.container import open_video, stall_seconds, unreadable
 from streamgate.sources.cutoff import is_cut_off
+from streamgate.sources.damage import Damage
 from streamgate.sources.deinterlace import Deinterlacer
+from streamgate.sources.encryption import ENCRYPTED, is_scrambled
 from streamgate.sources.naming import file_source_id
 from streamgate.sources.picture import PictureMaker
 from streamgate.sources.skimming import Skimmer
@@ -31,8 +33,11 @@ _HOPELESS = 2000
 """Packets in a row without a picture after which a file is given up: more than the longest usual distance
 between key frames."""
 
-_GUESSED_TIMES = frozenset({"avi"})
-"""Containers without presentation times, for which FFmpeg guesses them."""
+_NO_TIMES = frozenset({"avi", "mpegvideo"})
+"""Containers that store packets at a fixed rate, without presentation times; FFmpeg guesses some."""
+
+_NEVER_SKIP = frozenset({"h264", "hevc"})
+"""Codecs whose decoders give a frame for every packet, sooner or later."""
 
 _FLUSH_ERRORS = (av.error.EOFError,)
 
@@ -117,7 +122,7 @@ class VideoFile:
         try:
             reading.seek(pts_seconds)
             with closing(reading.decoded()) as frames:
-                for time, frame in frames:
+                for time, frame, _ in frames:
                     yield time.pts_seconds, frame
                     del frame
         finally:
@@ -161,15 +166,21 @@ class _Reading:
         self.estimated_frames = stream.frames or None
         if self.estimated_frames is None and self.duration_seconds and self.fps:
             self.estimated_frames = max(1, round(self.duration_seconds * self.fps))
-        trusted = _has_times(self._container.format)
-        self._clock = Clock(1 / self.fps if self.fps else None, trusted=trusted)
+        nominal = 1 / self.fps if self.fps else None
+        self._clock: Clock | PlaceClock
+        if self._container.format.name in _NO_TIMES:
+            self._clock = PlaceClock(nominal, skips=stream.codec_context.name not in _NEVER_SKIP)
+        else:
+            self._clock = Clock(nominal, trusted=_has_times(self._container.format))
         self._maker = PictureMaker(stream.codec_context.name, stream.sample_aspect_ratio)
         self._silent = 0
         self._headless: bool | None = None
         self._interlaced = False
+        self._deinterlacer = Deinterlacer(self._time_base, stats)
         # An MP4's index tells how many packets there must be: those missing at the end were cut off.
         self._promised = stream.frames if "mp4" in self._container.format.name else 0
         self._cut_off = is_cut_off(path)
+        self._damage = Damage(stream.codec_context)
         self._skimmer = Skimmer(
             self._packets(), stream.codec_context, self._decode, self._scouting, self._sees_face, self._time_base
         )
@@ -191,6 +202,8 @@ class _Reading:
         self._first = next(self._frames, None)
         if self._first is None:
             # A decoder that was never told a size it would take has none.
+            if is_scrambled(self._again[0]):
+                raise SourceError(f"{self._location}: {ENCRYPTED}")
             unknown = not self._stream.codec_context.width
             large = f", or its pictures are larger than decoding.max_pixels ({self._max_pixels})" if unknown else ""
             raise SourceError(
@@ -227,16 +240,16 @@ class _Reading:
 
     def _timed(self) -> Generator[Frame, None, None]:
         make = self._maker.picture
-        for time, frame in self.decoded():
+        for time, frame, torn in self.decoded():
             yield Frame(
-                make(frame), time.pts_seconds, time.duration_seconds, time.frame_index, time.estimated
+                make(frame), time.pts_seconds, time.duration_seconds, time.frame_index, time.estimated, corrupt=torn
             )
             del frame
 
-    def decoded(self) -> Generator[tuple[Tick, VideoFrame], None, None]:
-        """The decoder's frames with their corrected times."""
+    def decoded(self) -> Generator[tuple[Tick, VideoFrame, bool], None, None]:
+        """The decoder's frames with their corrected times, and whether they are torn."""
         clock, stats = self._clock, self._stats
-        for frame in self._pictures():
+        for frame, torn in self._pictures():
             base = frame.time_base or self._time_base
             time = clock.frame(
                 _seconds(frame.pts, base),
@@ -252,19 +265,21 @@ class _Reading:
                 self._headless = False
             if not clock.trusted:
                 self._skimmer.begin(None)
+            if self._deinterlacer.unflagged and not stats.combed:
+                self._skimmer.stop_after(time.frame_index)
+            stats.combed = self._deinterlacer.unflagged
             self._skimmer.shown(time.frame_index, time.pts_seconds)
-            yield time, frame
+            yield time, frame, torn
             del frame
 
-    def _pictures(self) -> Iterator[VideoFrame]:
-        deinterlacer = Deinterlacer(self._time_base, self._stats)
+    def _pictures(self) -> Iterator[tuple[VideoFrame, bool]]:
         for frame in self._skimmer.frames():
             if frame.interlaced_frame and not self._interlaced:
                 self._interlaced = True
                 self._skimmer.begin(None)
-            yield from deinterlacer.feed(frame)
+            yield from self._deinterlacer.feed(frame, self._damage.is_torn(frame))
             del frame
-        yield from deinterlacer.flush()
+        yield from self._deinterlacer.flush()
 
     def _decode(self, packet: Packet | None, counted: bool) -> list[VideoFrame]:
         try:
@@ -275,8 +290,10 @@ class _Reading:
             if counted:
                 self._stats.decode_errors += 1
                 self._clock.packet_lost()
+            self._damage.failed(packet)
             frames = []
-        self._silent = 0 if frames else self._silent + 1
+        # What is outside the edit list, and what was sent before, may be any number of packets.
+        self._silent = 0 if frames else self._silent + counted
         return frames
 
     def _scouting(self) -> VideoCodecContext:
@@ -315,7 +332,13 @@ class _Reading:
             real = packet.size > 0 or pts is not None or dts is not None  # else the flush at the end
             self._promised -= real
             if packet.is_discard:
-                continue  # outside the edit list, never shown
+                # Outside the edit list: never shown, but others build on it. The decoder drops what comes of it.
+                if self._headless is None:
+                    self._headless = not packet.is_keyframe
+                if packet.size:
+                    self._damage.packet(packet)
+                    yield packet
+                continue
             if packet.size == 0:
                 # The decoder would take it for the end.
                 if real:
@@ -326,6 +349,7 @@ class _Reading:
             if self._headless is None:
                 self._headless = not packet.is_keyframe
             self._clock.packet(_seconds(pts, base), _seconds(dts, base))
+            self._damage.packet(packet)
             yield packet
         self._stats.decode_errors += 1
 
@@ -347,4 +371,4 @@ def _duration(container: InputContainer, stream: VideoStream) -> float | None:
 
 def _has_times(container_format: ContainerFormat) -> bool:
     no_timestamps = 0x80  # AVFMT_NOTIMESTAMPS: raw streams
-    return container_format.name not in _GUESSED_TIMES and not int(container_format.flags) & no_timestamps
+    return not int(container_format.flags) & no_timestamps

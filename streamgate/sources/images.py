@@ -17,6 +17,7 @@ from streamgate.frames import Array, Frame
 from streamgate.imagesize import image_size
 from streamgate.sources.base import MAX_PIXELS, Guide, SourceStats
 from streamgate.sources.container import unreadable
+from streamgate.sources.heic import HEIC_REMEDY, decode_heic, is_heic
 from streamgate.sources.naming import folder_source_id, slug
 from streamgate.sources.picture import picture_of_rgb
 
@@ -168,6 +169,8 @@ def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> Array:
             f"has {size[0]} x {size[1]} pixels, more than decoding.max_pixels ({max_pixels}); scale it down, or raise "
             "that with --set"
         )
+    if is_heic(data[:_HEAD].tobytes()):
+        return _heic_rgb(data.tobytes())
     try:
         # Decoding from memory takes names that OpenCV's own file access does not.
         bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
@@ -180,6 +183,15 @@ def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> Array:
         strip = bgr[top : top + _STRIP]
         strip[:] = cv2.cvtColor(strip, cv2.COLOR_BGR2RGB)
     return np.asarray(bgr)
+
+
+def _heic_rgb(data: bytes) -> Array:
+    try:
+        return decode_heic(data)
+    except ImportError:
+        raise PictureError(f"is a HEIC picture; {HEIC_REMEDY}") from None
+    except ValueError:
+        raise PictureError("is damaged and cannot be decoded") from None
 
 
 def _is_alone(paths: Sequence[Path], location: str) -> bool:

@@ -110,6 +110,12 @@ def planes_of(frame: VideoFrame, layout: Layout) -> tuple[Array, ...]:
     return (luma, *(_view(plane, chroma_width, chroma_height, 1, layout.dtype) for plane in planes[1:3]))
 
 
+def eight_bits(plane: Array, layout: Layout) -> Array:
+    """The upper eight bits of a plane's samples, uint8; the plane itself where it has no more."""
+    shift = layout.shift + layout.depth - 8
+    return np.asarray(plane >> shift, np.uint8) if shift else plane
+
+
 def _view(plane: object, width: int, height: int, channels: int, dtype: np.dtype) -> Array:
     stride = plane.line_size  # type: ignore[attr-defined]
     rows = np.frombuffer(plane, dtype, count=height * stride // dtype.itemsize)  # type: ignore[call-overload]

@@ -29,6 +29,7 @@ from streamgate.errors import SourceError, UsageError, one_line, redact_url, scr
 from streamgate.frames import Frame
 from streamgate.sources.base import SourceStats
 from streamgate.sources.container import open_video, over_limit, pixel_limit
+from streamgate.sources.damage import Damage
 from streamgate.sources.deinterlace import Deinterlacer
 from streamgate.sources.liveclock import Lateness, LiveClock, Pace
 from streamgate.sources.picture import PictureMaker
@@ -136,6 +137,7 @@ class LiveConnection:
         self._time_base = self._stream.time_base or Fraction(1, 90_000)
         self._maker = PictureMaker(codec.name, self._stream.sample_aspect_ratio)
         self._clock = LiveClock()
+        self._damage = Damage(codec)
         # A camera paces itself; a file or a playlist would come as fast as it can be read.
         self._pace = None if scheme in ("rtsp", "rtsps") else Pace()
         self._damaged = 0
@@ -154,9 +156,9 @@ class LiveConnection:
         last_picture = time.monotonic()
         for packet, arrived in self._packets():
             for decoded in self._decode(packet):
-                for picture in deinterlacer.feed(decoded):
+                for picture, torn in deinterlacer.feed(decoded, self._damage.is_torn(decoded)):
                     last_picture = time.monotonic()
-                    yield self._timed(picture, index, arrived)
+                    yield self._timed(picture, torn, index, arrived)
                     index += 1
                     del picture
                 del decoded
@@ -220,7 +222,9 @@ class LiveConnection:
                 break
             if self._late and not packet.is_keyframe:
                 self.left_out += 1
+                self._damage.left_out()
             elif packet.size:
+                self._damage.packet(packet)
                 yield packet, time.monotonic()
         raise failed or self._error(Trouble.ENDED, "the other side closed the connection")
 
@@ -231,6 +235,7 @@ class LiveConnection:
             frames = self._stream.codec_context.decode(packet)
         except (av.error.FFmpegError, OSError, ValueError):
             self.stats.decode_errors += 1
+            self._damage.failed(packet)
             self._damaged += 1
             if self._damaged >= _DAMAGED_IN_A_ROW:
                 raise self._error(Trouble.UNREADABLE, f"its pictures cannot be decoded{self._doubt()}") from None
@@ -244,7 +249,7 @@ class LiveConnection:
         """A decoder that was told no size it would take has none: the pictures may be too large."""
         return "" if self._stream.codec_context.width else "; they may be larger than live.max_pixels"
 
-    def _timed(self, decoded: VideoFrame, index: int, arrived: float) -> Arrived:
+    def _timed(self, decoded: VideoFrame, torn: bool, index: int, arrived: float) -> Arrived:
         base = decoded.time_base or self._time_base
         pts = None if decoded.pts is None else float(decoded.pts * base)
         if self._pace is not None:
@@ -264,6 +269,7 @@ class LiveConnection:
             estimated,
             # What lies between arrival and now was spent here, in decoding.
             datetime.fromtimestamp(time.time() - (time.monotonic() - arrived), UTC),
+            corrupt=torn,
         )
         return Arrived(frame, arrived)
 

@@ -15,7 +15,8 @@ from av.video.reformatter import VideoReformatter
 
 from streamgate.frames import Array
 from streamgate.sources.colour import HLG, PQ, Colour, full_range_luma, resolve_matrix, yuv_to_rgb
-from streamgate.sources.layout import Kind, Layout, layouts, plain_format, planes_of
+from streamgate.sources.combing import is_combed
+from streamgate.sources.layout import Kind, Layout, eight_bits, layouts, plain_format, planes_of
 from streamgate.sources.orientation import UNTURNED, Turn, Upright, turn_array, upright
 from streamgate.sources.pyav import colour_of
 from streamgate.sources.resample import COARSE, EXACT, FINE, Care, sample
@@ -119,6 +120,15 @@ class PlanePicture:
         columns, rows = (height, width) if stored.upright.turn[0] == 0 else (width, height)
         samples = _on_grid(stored.planes[0], columns, rows)
         return np.ascontiguousarray(turn_array(full_range_luma(samples, stored.colour), stored.upright.turn))
+
+    def combed(self, box: Array) -> bool:
+        """Whether `box` shows two moments, woven line by line: interlaced material that nothing has taken apart."""
+        stored = self._stored
+        if stored.layout.kind is Kind.PACKED:
+            return False
+        edges = stored.upright.stored_box(np.asarray(box, np.float64)) - (stored.left, stored.top) * 2
+        left, top, right, bottom = (max(0, round(edge)) for edge in edges.tolist())
+        return is_combed(np.ascontiguousarray(eight_bits(stored.planes[0][top:bottom, left:right], stored.layout)))
 
     def thumbnail(self, long_side: int) -> Array:
         """The picture (a region: its pixels) averaged down to `long_side`, RGB uint8, never enlarged.

@@ -67,7 +67,7 @@ class Skimmer:
         self._sees_face = sees_face
         self._base = time_base
         self._failure: SourceError | None = None
-        self._number = 0  # packets read
+        self._number = 0  # packets read, but for those outside an edit list
         self._sent = 0  # the highest number of a packet sent to the decoder
         self._sent_pts = -(1 << 62)
         self._waiting: deque[Numbered] = deque()  # read ahead, to be decoded
@@ -81,6 +81,7 @@ class Skimmer:
         self._shown: deque[tuple[int, float]] = deque()  # rank and time of frames the guide's word on which is due
         self._settled: float | None = None
         self._latest: float | None = None
+        self._stops_at = 1 << 62  # a packet's number
         self._skip_until = -(1 << 62)  # frames up to this pts have been given out before
 
     def begin(self, guide: Guide | None) -> None:
@@ -94,6 +95,10 @@ class Skimmer:
             self._codec_skips(False)
             self._thins = False
 
+    def stop_after(self, rank: int) -> None:
+        """Decode everything once the packets are read by which the frame of that rank has come out of any decoder."""
+        self._stops_at = rank + LAG
+
     def shown(self, rank: int, pts_seconds: float) -> None:
         """Note that a frame is given out now."""
         self._latest = pts_seconds
@@ -104,7 +109,7 @@ class Skimmer:
         """Yield the frames in the order shown. Raises SourceError after what could be read."""
         while (item := self._take()) is not None:
             number, packet = item
-            if packet.pts is None and self._guide is not None:
+            if self._guide is not None and (packet.pts is None or number > self._stops_at):
                 self.begin(None)
             if self._guide is not None:
                 word = self._word(self._guide, number)
@@ -134,7 +139,8 @@ class Skimmer:
             return None
         if packet is None:
             return None
-        self._number += 1
+        # Ranks count what is shown, and numbers are compared with them.
+        self._number += not packet.is_discard
         return self._number, packet
 
     def _send(self, item: Numbered) -> Iterator[VideoFrame]:
@@ -243,7 +249,7 @@ class Skimmer:
                 break
             if packet.pts > limit or size > AHEAD_BYTES:
                 break
-            if packet.is_keyframe and packet.pts > since:
+            if packet.is_keyframe and not packet.is_discard and packet.pts > since:
                 found = place
                 if packet.pts >= due:
                     break

@@ -30,6 +30,7 @@ from streamgate.store.layout import (
     has_manifest,
     is_source_id,
 )
+from streamgate.store.lock import Lock
 from streamgate.store.manifest import Manifest
 from streamgate.store.run import SourceInfo, SourceResult
 from streamgate.store.shapes import Shape, misfit
@@ -67,6 +68,12 @@ class RunFolder:
         """Raises ResultsError where `out` holds no results at all."""
         if not self._is_there():
             raise ResultsError(self._no_results())
+
+    def lock(self) -> Lock:
+        """The lock that keeps runs out of the folder, not taken yet. Raises ResultsError where there is no manifest."""
+        if not has_manifest(self.out):
+            raise ResultsError(self._no_results())
+        return Lock(self.out)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -137,7 +144,7 @@ class RunFolder:
         if not self.has(PERSONS):
             return {}
         found = (person for _, person in self._records(PERSONS, shapes.PERSON, LONGEST_LIST))
-        return {person["person_id"]: person["name"] for person in found if person.get("name")}
+        return {person["person_id"]: person["name"] for person in found if person["name"]}
 
     def source(self, source_id: str) -> Record:
         """The source.json of a committed source. Raises ResultsError, whatever is told to whom."""
@@ -186,9 +193,9 @@ class RunFolder:
                 if name.endswith(".gz"):
                     file = stack.enter_context(gzip.GzipFile(fileobj=file))
                 for number, (place, record) in enumerate(jsonlines.read_lines(file, longest), 1):
-                    if not record:
+                    if not record or type(record.get("schema")) is not int:
                         what = "is no record"
-                    elif record.get("schema") != SCHEMA:
+                    elif record["schema"] != SCHEMA:
                         what = jsonlines.other_version(record)
                     elif "/" in name and record.get("source_id", name.partition("/")[0]) != name.partition("/")[0]:
                         what = "is of another source"

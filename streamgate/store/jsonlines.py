@@ -118,7 +118,7 @@ def read_log(out: Path, name: str) -> list[Record]:
 
 def other_version(record: Record) -> str:
     """How a record of another schema is called."""
-    return f"was written by another version (schema {str(record.get('schema'))[:20]}, this one knows {SCHEMA})"
+    return f"was written by another version (schema {record['schema']}, this one knows {SCHEMA})"
 
 
 def read_lines(file: IO[bytes] | gzip.GzipFile, longest: int = LONGEST_LINE) -> Iterator[tuple[int, Record | None]]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from streamgate.errors import redact_url
 from streamgate.frames import (
+    CORRUPT,
     BestShot,
     Candidate,
     Crop,
@@ -148,7 +149,8 @@ def candidate_of(record: Mapping[str, Any]) -> Candidate:
 
     Raises ValueError for a time or a measure that this version does not know.
     """
-    pose, captured = record.get("pose"), record.get("captured_at")
+    pose, captured = record["pose"], record["captured_at"]
+    gate = GateResult(record["gate"]["passed"], tuple(record["gate"]["reasons"]))
     told = record["evidence"]
     values = {name: float(value) for name, value in told.items() if name != "failed" and value is not None}
     if unknown := record["measures"].keys() - {spec.name for spec in known_measures()}:
@@ -161,10 +163,10 @@ def candidate_of(record: Mapping[str, Any]) -> Candidate:
             np.array(record["landmarks"], np.float32),
             float(record["detection_score"]),
         ),
-        frame_index=record.get("frame_index"),
+        frame_index=record["frame_index"],
         pts_estimated=record["pts_estimated"],
         captured_at=None if captured is None else datetime.fromisoformat(captured),
-        name=record.get("name"),
+        name=record["name"],
         interpolated=record["interpolated"],
         refined=record["refined"],
         evidence=Evidence(
@@ -173,8 +175,9 @@ def candidate_of(record: Mapping[str, Any]) -> Candidate:
             failed=set(told["failed"]),
         ),
         measures={name: _measure_of(name, measure) for name, measure in record["measures"].items()},
-        quality=record.get("quality"),
-        gate=GateResult(record["gate"]["passed"], tuple(record["gate"]["reasons"])),
+        quality=record["quality"],
+        gate=gate,
+        corrupt=gate.reasons == CORRUPT.reasons,
     )
 
 
@@ -324,7 +327,7 @@ def _measure_of(name: str, record: Mapping[str, Any]) -> Measure:
     status = Status(record["status"])
     if status is not Status.OK:
         return _MISSING[status]
-    raw, scalar = record.get("raw"), record.get("scalar")
+    raw, scalar = record["raw"], record["scalar"]
     if raw is None or scalar is None:
         raise ValueError(f"{name} is ok and has no figure")
     return Measure(raw, scalar, status)

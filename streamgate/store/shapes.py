@@ -2,8 +2,8 @@
 
 A shape is a set of types for a plain value, a range or a pattern for a number or text inside it, `{key: shape}` for an
 object, in which `str` as key stands for all others, `[shape]` for a list of any length, `[shape, shape]` for a list of
-two, and `(shape,)` for one that may be null. Keys that a shape does not name may be there; what may be null may be
-missing.
+two, `(shape,)` for one that may be null, and `(shape, None)` for one that may be missing too. Keys that a shape does
+not name may be there.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ _TEXT_OR_NULL, _INTEGER_OR_NULL, _NUMBER_OR_NULL, _BOOLEAN_OR_NULL = (
     {*one, NoneType} for one in (_TEXT, _INTEGER, _NUMBER, _BOOLEAN)
 )
 _WORDS = {str: "text", int: "an integer", float: "a number", bool: "true or false"}
+
+_MISSING = object()
 
 _COUNT = range(2**53)
 _NAME = re.compile(r"(?!\.\.?(/|$))[^/\0]+(/(?!\.\.?(/|$))[^/\0]+)*")
@@ -37,7 +39,7 @@ FACE: Shape = {
     "captured_at": _TEXT_OR_NULL, **_GEOMETRY, "pose": _POSE, "measures": _MEASURES, "quality": _NUMBER_OR_NULL,
     "quality_smoothed": _NUMBER_OR_NULL, "quality_context": _NUMBER_OR_NULL, "calibration_id": _TEXT, "gate": _GATE,
     "image": _NAME, "track": _SPAN, "upscaled": _NUMBER_OR_NULL, "name": _TEXT_OR_NULL,
-    "person_rank": _INTEGER_OR_NULL, "person_name": _TEXT_OR_NULL, "crops": ({str: {"image": _NAME}},),
+    "person_rank": _INTEGER_OR_NULL, "person_name": (_TEXT, None), "crops": ({str: {"image": _NAME}},),
     "pose_bin": _TEXT_OR_NULL, "phash": (re.compile("[0-9a-f]{1,16}"),),
 }  # fmt: skip
 TRACK: Shape = {
@@ -63,25 +65,30 @@ _RESULT = {
     "width": _INTEGER_OR_NULL, "height": _INTEGER_OR_NULL, "faces_detected": _COUNT, "faces_scored": _COUNT,
     "tracks": _COUNT, "kept": _COUNT, "rejected": _COUNTS, "notes": ([_TEXT],),
 }  # fmt: skip
+_CONFIG: Shape = {"measures": ({}, None), "keep": ({}, None)}
+_CALIBRATION: Shape = {
+    "mappings": ({str: [_NUMBER] * 2}, None), "absent": ({str: _TEXT}, None), "learned": ({str: _TEXT}, None),
+}  # fmt: skip
 _TIMES = {str: _NUMBER_OR_NULL}
 SOURCE: Shape = {**_RESULT, "timing": _TIMES}
 SUMMARY: Shape = {
-    "sources": [_RESULT], "totals": {"rejected": (_COUNTS,)}, "config": {},
-    "weights": [{"role": _TEXT, "sha256": _TEXT}], "measure_set": [_TEXT], "calibration_id": _TEXT_OR_NULL,
-    "calibration": ({},), "absent_measures": ({str: _TEXT},), "versions": ({str: _TEXT},), "device": _TEXT_OR_NULL,
-    "timing": ({"run": (_TIMES,)},), "complete": _BOOLEAN_OR_NULL,
+    "sources": [_RESULT], "totals": {"rejected": _COUNTS}, "config": _CONFIG,
+    "weights": [{"role": _TEXT, "sha256": _TEXT}], "measure_set": [_TEXT], "calibration_id": _TEXT,
+    "calibration": _CALIBRATION, "absent_measures": {str: _TEXT}, "versions": {str: _TEXT}, "device": (_TEXT, None),
+    "timing": {"run": _TIMES}, "complete": _BOOLEAN,
 }  # fmt: skip
-MANIFEST: Shape = {"program": _TEXT, "run": {}, "files": [_TEXT], "sources": {str: [_TEXT]}}
+MANIFEST: Shape = {"program": _TEXT, "run": {"config": (_CONFIG, None)}, "files": [_TEXT], "sources": {str: [_TEXT]}}
 _RUN = {
-    "config": {}, "measure_set": [_TEXT], "absent_measures": {str: _TEXT}, "calibration_id": _TEXT,
-    "weights": [{"role": _TEXT, "sha256": _TEXT}], "versions": {str: _TEXT}, "device": _TEXT_OR_NULL, "calibration": {},
+    "config": _CONFIG, "measure_set": [_TEXT], "absent_measures": {str: _TEXT}, "calibration_id": _TEXT,
+    "weights": [{"role": _TEXT, "sha256": _TEXT}], "versions": {str: _TEXT}, "device": (_TEXT, None),
+    "calibration": _CALIBRATION,
 }  # fmt: skip
 PART: Shape = {
     "program": _TEXT, "shard": _COUNT, "of": _COUNT,
     "run": {**_RUN, "identity": {"store": _TEXT, "threshold": _NUMBER_OR_NULL}},
 }  # fmt: skip
 READY: Shape = {
-    "run": {}, "sources": {str: [_TEXT]}, "failed": [_RESULT], "timing": _TIMES, "complete": _BOOLEAN,
+    "run": {"config": _CONFIG}, "sources": {str: [_TEXT]}, "failed": [_RESULT], "timing": _TIMES, "complete": _BOOLEAN,
     "info": _RUN,
 }  # fmt: skip
 SPARE: Shape = {
@@ -95,10 +102,12 @@ COMMIT: Shape = {"source_id": _TEXT, "files": [_TEXT]}
 def misfit(value: Any, shape: Shape) -> str | None:
     """What of `value` is not as `shape` says, in words that begin with its key; None when all is."""
     kind = type(shape)
+    if kind is tuple:
+        return None if value is None or (value is _MISSING and len(shape) > 1) else misfit(value, shape[0])
+    if value is _MISSING:
+        return " is missing"
     if kind is set:
         return None if type(value) in shape else f" is not {_words(shape)}"
-    if kind is tuple:
-        return None if value is None else misfit(value, shape[0])
     if kind is range:
         return None if type(value) is int and value in shape else " is not a count"
     if kind is re.Pattern:
@@ -109,7 +118,7 @@ def misfit(value: Any, shape: Shape) -> str | None:
         return " is not an object"
     for key, inner in shape.items():
         if key is not str:
-            item = value.get(key)
+            item = value.get(key, _MISSING)
             if (type(inner) is not set or type(item) not in inner) and (found := misfit(item, inner)):
                 return f"{key}{found}" if found[0] == " " else f"{key}.{found}"
     if (others := shape.get(str)) is not None:

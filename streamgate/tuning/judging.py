@@ -22,6 +22,8 @@ class StoredJudge:
 
         What means the same stays as it was written, to the last digit.
         """
+        if candidate.corrupt:
+            return
         was_small = "small" in candidate.gate.reasons
         if not self._same_meaning:
             candidate.measures = self._judge.measures(candidate.evidence)

@@ -41,6 +41,7 @@ def tuning_of(summary: Mapping[str, Any], settings: Iterable[str], flags: Mappin
     try:
         before = stored_config(summary["config"])
         calibration = Calibration.of_summary(summary["calibration"])
+        Judge(before, calibration)
     except (UsageError, KeyError, TypeError, ValueError) as error:
         raise ResultsError(
             f"summary.json lacks what judging again takes or is of another version ({error}); run the sources again"
@@ -63,11 +64,11 @@ def tuning_of(summary: Mapping[str, Any], settings: Iterable[str], flags: Mappin
         absent_measures=calibration.missing(after),
         calibration_id=judge.calibration_id,
         weights=tuple(summary["weights"]),
-        versions=summary.get("versions") or {},
+        versions=summary["versions"],
         device=summary.get("device") or "",
         calibration=calibration.summary(),
     )
-    return Tuning(before, after, changed, judge, run, judge.calibration_id == summary.get("calibration_id"))
+    return Tuning(before, after, changed, judge, run, judge.calibration_id == summary["calibration_id"])
 
 
 def tuned_totals(record: Record, rejected: Mapping[str, int], *, kept: int, scored: int) -> Record:

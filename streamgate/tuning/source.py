@@ -99,7 +99,7 @@ class SourceTuning:
 
     def pick(self, footage: Footage) -> None:
         """Judge and pick anew. Raises SourceError when footage is needed that is not there."""
-        judge = StoredJudge(self._tuning, self._record.get("width") or 0, self._record.get("height") or 0)
+        judge = StoredJudge(self._tuning, self._record["width"] or 0, self._record["height"] or 0)
         affected = any(key.partition(".")[0] in ("keep", "smoothing") for key in self._tuning.changed)
         tracks: dict[int, TrackFaces] = {}
         for track_id in self._tracks:

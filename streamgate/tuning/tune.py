@@ -1,9 +1,9 @@
-"""Judge and pick anew over a whole output folder."""
+"""Judge and pick again over a whole output folder."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,30 +17,12 @@ from streamgate.sinks.derive import derive
 from streamgate.store import files
 from streamgate.store.folder import RunFolder, result_of
 from streamgate.store.layout import REPORT
-from streamgate.store.lock import Lock
 from streamgate.store.manifest import Manifest, run_record
 from streamgate.store.run import IdentityInfo, RunInfo
 from streamgate.store.staging import Staging
 from streamgate.tuning.footage import Footage
 from streamgate.tuning.settings import Tuning, tuning_of
 from streamgate.tuning.source import Outcome, SourceTuning
-
-
-@dataclass(slots=True)
-class TuneRequest:
-    """What to do: `settings` and `flags` as `run` takes them; `roots` are folders to look for moved sources in.
-
-    `dry`: only tell. `pictured`: leave the footage alone and pick among faces whose pictures are at hand.
-    """
-
-    out: Path
-    settings: tuple[str, ...] = ()
-    flags: Mapping[str, Any] = field(default_factory=dict)
-    roots: tuple[Path, ...] = ()
-    models: str | None = None
-    device: str = "auto"
-    dry: bool = False
-    pictured: bool = False
 
 
 @dataclass(slots=True)
@@ -61,11 +43,28 @@ class TuneResult:
 Told = Callable[[int, int], None]
 
 
-def tune(request: TuneRequest, told: Told = lambda done, total: None) -> TuneResult:
-    """Judge all stored faces under changed settings, pick anew, and write what changes.
+def tune(
+    out: Path,
+    settings: Iterable[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    *,
+    roots: Sequence[Path] = (),
+    models: str | None = None,
+    device: str = "auto",
+    dry: bool = False,
+    pictured: bool = False,
+    told: Told = lambda done, total: None,
+) -> TuneResult:
+    """Judge all stored faces under changed settings, pick again, and write what changes.
 
     Nothing of the results is touched before everything is known and written aside, so an error changes nothing.
-    `told` hears how many of how many sources are done.
+
+    Args:
+        settings, flags: as `run` takes them.
+        roots: folders to look for moved sources in.
+        dry: only tell.
+        pictured: leave the footage alone and pick among faces whose pictures are at hand.
+        told: hears how many of how many sources are done.
 
     Raises:
         UsageError: a setting that cannot be, or takes a run.
@@ -74,10 +73,13 @@ def tune(request: TuneRequest, told: Told = lambda done, total: None) -> TuneRes
         WeightsError: footage is needed, and the networks of the run are not here.
         SinkError: the folder is in use or not writable.
     """
-    RunFolder(request.out).manifest  # noqa: B018 - without one there is nothing to lock
-    with Lock(request.out):
-        finish_pending(request.out)
-        return _tune(request, RunFolder(request.out), told)
+    with RunFolder(out).lock():
+        finish_pending(out)
+        folder = RunFolder(out)
+        tuning = tuning_of(folder.summary, settings, flags or {})
+        footage = Footage(out, tuning, roots=roots, models=models, device=device)
+        with closing(footage):
+            return _tune(folder, tuning, footage, told, dry=dry, pictured=pictured)
 
 
 def finish_pending(out: Path) -> bool:
@@ -95,9 +97,10 @@ def finish_pending(out: Path) -> bool:
     return True
 
 
-def _tune(request: TuneRequest, folder: RunFolder, told: Told) -> TuneResult:
-    out = request.out
-    tuning = tuning_of(folder.summary, request.settings, request.flags)
+def _tune(
+    folder: RunFolder, tuning: Tuning, footage: Footage, told: Told, *, dry: bool, pictured: bool
+) -> TuneResult:
+    out = folder.out
     result = TuneResult(_before(folder), Outcome(), tuning.changed, same_meaning=tuning.same_meaning)
     if not tuning.changed:
         result.after = result.before
@@ -105,38 +108,36 @@ def _tune(request: TuneRequest, folder: RunFolder, told: Told) -> TuneResult:
     staging = Staging(out)
     names: dict[str, list[str]] = {}
     failed: list[str] = []
-    if not request.dry:
+    if not dry:
         staging.begin()
-    footage = Footage(out, tuning, roots=request.roots, models=request.models, device=request.device)
     try:
-        with closing(footage):
-            for place, source_id in enumerate(folder.source_ids):
-                told(place, len(folder.source_ids))
-                source = SourceTuning(folder, source_id, tuning, dry=request.dry, pictured=request.pictured)
-                try:
-                    source.pick(footage)
-                except SourceError as error:
-                    # The others are gone through, so that all that is missing can be named at once.
-                    failed.append(str(error))
-                    continue
-                _add(result.after, source.outcome)
-                result.sources += source.changed
-                if source.changed and not request.dry and not failed:
-                    with files.sink_errors(out):
-                        source.put_aside()
-                        listed = folder.manifest.sources[source_id]
-                        names[source_id] = source.write(staging.folder(source_id), listed)
+        for place, source_id in enumerate(folder.source_ids):
+            told(place, len(folder.source_ids))
+            source = SourceTuning(folder, source_id, tuning, dry=dry, pictured=pictured)
+            try:
+                source.pick(footage)
+            except SourceError as error:
+                # The others are gone through, so that all that is missing can be named at once.
+                failed.append(str(error))
+                continue
+            _add(result.after, source.outcome)
+            result.sources += source.changed
+            if source.changed and not dry and not failed:
+                with files.sink_errors(out):
+                    source.put_aside()
+                    listed = folder.manifest.sources[source_id]
+                    names[source_id] = source.write(staging.folder(source_id), listed)
         if failed:
             more = f" ({len(failed) - 5} more)" if len(failed) > 5 else ""
             raise SourceError(
                 f"better faces lie in footage that cannot be read, and nothing was changed: {'; '.join(failed[:5])}"
                 f"{more}. --pictured picks among the faces whose pictures are here"
             )
-        if not request.dry:
+        if not dry:
             _put_in_place(folder, tuning, staging, names)
             result.problems = _report(out)
     except BaseException:
-        if not request.dry and not staging.pending():
+        if not dry and not staging.pending():
             staging.clean()
         raise
     return result
@@ -158,8 +159,8 @@ def _put_in_place(folder: RunFolder, tuning: Tuning, staging: Staging, names: Ma
         },
         # Sources that gave nothing stand in the summary alone.
         "failed": [one for one in summary["sources"] if one["source_id"] not in set(folder.source_ids)],
-        "timing": (summary.get("timing") or {}).get("run") or {},
-        "complete": summary.get("complete") is not False,
+        "timing": summary["timing"]["run"],
+        "complete": summary["complete"],
     }
     staging.commit(told, names)
     _derive(folder.out, folder.manifest, staging.finish(folder.manifest))

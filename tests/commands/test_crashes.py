@@ -154,7 +154,7 @@ send = processes.Line.send
 
 def dies(line, message, file=None):
     send(line, message, file)
-    if type(message).__name__ == "Looking" and "odd" in message.path:
+    if type(message).__name__ == "Probing" and "odd" in message.path:
         os.abort()
 
 processes.Line.send = dies
@@ -163,7 +163,7 @@ processes.Line.send = dies
         (tmp_path / name).write_bytes(clips[0].read_bytes())
     running = Running([tmp_path / "odd", tmp_path / "even", clips[1], "-o", tmp_path / "out"], code=code)
     result, _, err = running.end()
-    assert result == 0 and "SIGABRT) while it looked what" in err, err
+    assert result == 0 and "SIGABRT) while it opened" in err, err
     assert statuses(tmp_path / "out") == {"even": "done", "clip1": "done"}
     result, _, err = Running([tmp_path / "odd", "-o", tmp_path / "other"], code=code).end()
     assert result == 3, err

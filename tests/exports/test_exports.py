@@ -18,7 +18,7 @@ from command import lines, streamgate
 from sink_values import Make
 from streamgate.errors import ResultsError, UsageError
 from streamgate.exports.formats import write_csv, write_imagefolder, write_parquet, write_webdataset
-from streamgate.exports.table import COLUMNS
+from streamgate.exports.table import columns_of
 from streamgate.frames import Crop, Encoding
 from streamgate.sinks.disk import DiskSink
 from streamgate.store.folder import RunFolder
@@ -62,7 +62,7 @@ def test_pyarrow_reads_the_parquet_file(results: Path, tmp_path: Path) -> None:
     pq = pytest.importorskip("pyarrow.parquet", reason="Parquet is written with pyarrow")
     assert write_parquet(RunFolder(results), tmp_path / "faces.parquet") == 6
     table = pq.read_table(tmp_path / "faces.parquet")
-    assert table.column_names == [column.name for column in COLUMNS]
+    assert table.column_names == [column.name for column in columns_of()]
     assert str(table.schema.field("quality").type) == "double" and str(table.schema.field("rank").type) == "int64"
     for row, record in zip(table.to_pylist(), lines(results / "faces.jsonl"), strict=True):
         check_row(row, record)

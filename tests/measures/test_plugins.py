@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -22,8 +23,8 @@ def read(view: FaceView) -> float:
 
 
 EYE = MeasureSpec(
-    name="left_eye", label="Left eye", hint="how bright it is", purpose="Is the left eye in the light?",
-    read=read, mapping=Sigmoid(40.0, 10.0), limits=(Limit("min", 5.0, {"eye_dark": "eye in the dark"}),),
+    name="eye_of_others", label="Left eye", hint="how bright it is", purpose="Is the left eye in the light?",
+    read=read, mapping=Sigmoid(40.0, 10.0), limits=(Limit("min", 5.0, {"others_eye_dark": "eye in the dark"}),),
 )
 
 
@@ -32,7 +33,12 @@ def broken(view: FaceView) -> float:
 
 
 BROKEN = MeasureSpec(
-    name="broken", label="Broken", hint="fails", purpose="Fails on every face.", read=broken, mapping=Sigmoid(0.0, 1.0)
+    name="broken_of_others", label="Broken", hint="fails", purpose="Fails on every face.", read=broken,
+    mapping=Sigmoid(0.0, 1.0),
+)
+BLURRED = MeasureSpec(
+    name="also_blurred", label="Blur", hint="", purpose="Its reason is taken.", read=read, mapping=Sigmoid(0.0, 1.0),
+    limits=(Limit("min", 5.0, {"blurred": "soft"}),),
 )
 NO_MEASURE = 3
 '''
@@ -64,41 +70,46 @@ def gate(package: Path, *arguments: object) -> Done:
 
 def test_it_is_listed_and_does_nothing_until_it_is_used(package: Path, clip: Path, tmp_path: Path) -> None:
     listed = gate(package, "measures")
-    (row,) = [line for line in listed.out.splitlines() if line.startswith("left_eye")]
-    assert "not used" in row and "Is the left eye in the light?" in row and "eye_dark" in row
+    (row,) = [line for line in listed.out.splitlines() if line.startswith("eye_of_others")]
+    assert "not used" in row and "Is the left eye in the light?" in row and "others_eye_dark" in row
     assert streamgate("run", clip, "-o", tmp_path / "plain").code == 0
     assert gate(package, "run", clip, "-o", tmp_path / "with").code == 0
     for name in ("faces.jsonl", "summary.json"):
         plain, beside = ((tmp_path / one / name).read_text() for one in ("plain", "with"))
-        assert ("left_eye" not in beside) and (name == "summary.json" or plain == beside)
+        assert ("eye_of_others" not in beside) and (name == "summary.json" or plain == beside)
 
 
 def test_used_it_is_measured_recorded_ranked_and_rejects(package: Path, clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    use = ("--set", "measures.left_eye.use=true")
+    use = ("--set", "measures.eye_of_others.use=true")
     assert gate(package, "run", clip, "-o", out, *use).code == 0
     (face,) = lines(out / "faces.jsonl")
-    assert face["measures"]["left_eye"]["status"] == "ok" and 0 < face["measures"]["left_eye"]["raw"] < 255
+    assert face["measures"]["eye_of_others"]["status"] == "ok" and 0 < face["measures"]["eye_of_others"]["raw"] < 255
     told = json.loads((out / "summary.json").read_text())
-    assert "left_eye" in told["measure_set"] and told["config"]["measures"]["left_eye"]["min"] == 5.0
+    assert "eye_of_others" in told["measure_set"] and told["config"]["measures"]["eye_of_others"]["min"] == 5.0
     report = (out / "report.html").read_text()
-    assert "left_eye" in report
+    assert "eye_of_others" in report
     with gzip.open(next(out.glob("*/candidates.jsonl.gz")), "rt") as file:
-        assert all(json.loads(line)["evidence"]["left_eye"] > 0 for line in file)
+        assert all(json.loads(line)["evidence"]["eye_of_others"] > 0 for line in file)
+    # A column of its own.
+    assert streamgate("export", out, "--to", "csv", "-o", tmp_path / "faces.csv").code == 0
+    with open(tmp_path / "faces.csv", newline="") as table:
+        (row,) = csv.DictReader(table)
+    assert float(row["eye_of_others_raw"]) == face["measures"]["eye_of_others"]["raw"]
     # A limit that no face meets, over what is stored.
-    done = gate(package, "tune", out, "--set", "measures.left_eye.min=100", "--pictured")
+    done = gate(package, "tune", out, "--set", "measures.eye_of_others.min=100", "--pictured")
     assert done.code == 0 and "rejected: eye in the dark" in done.out
     assert lines(out / "faces.jsonl") == []
     # Without the package nobody knows what the records mean.
-    missing = streamgate("tune", out, "--set", "measures.left_eye.min=5", "--pictured")
-    assert missing.code != 0 and "measures.left_eye" in missing.err
+    missing = streamgate("tune", out, "--set", "measures.eye_of_others.min=5", "--pictured")
+    assert missing.code != 0 and "measures.eye_of_others" in missing.err
 
 
 def test_one_that_fails_on_a_face_is_an_error_of_that_face(package: Path, clip: Path, tmp_path: Path) -> None:
-    done = gate(package, "run", clip, "-o", tmp_path / "out", "--set", "measures.broken.use=true")
-    assert done.code == 0 and "measure broken failed on a face (RuntimeError: no idea)" in done.err
+    done = gate(package, "run", clip, "-o", tmp_path / "out", "--set", "measures.broken_of_others.use=true")
+    assert done.code == 0 and "measure broken_of_others failed on a face (RuntimeError: no idea)" in done.err
     with gzip.open(next((tmp_path / "out").glob("*/candidates.jsonl.gz")), "rt") as file:
-        assert {json.loads(line)["measures"]["broken"]["status"] for line in file} == {"error"}
+        assert {json.loads(line)["measures"]["broken_of_others"]["status"] for line in file} == {"error"}
     assert lines(tmp_path / "out" / "faces.jsonl") == []
 
 
@@ -107,10 +118,12 @@ def test_one_that_fails_on_a_face_is_an_error_of_that_face(package: Path, clip: 
     [
         ("nothing = not_there:EYE", "ModuleNotFoundError"),
         ("nothing = eyes_of_others:NO_MEASURE", "not a MeasureSpec"),
-        ("eye = eyes_of_others:EYE\nagain = eyes_of_others:EYE", "there is a measure left_eye already"),
+        ("eye = eyes_of_others:EYE\nagain = eyes_of_others:EYE", "there is a measure eye_of_others already"),
+        ("blurred = eyes_of_others:BLURRED", "another measure has the reason blurred"),
     ],
 )
 def test_one_that_cannot_be_loaded_is_left_out_with_a_word(entry: str, told: str, tmp_path: Path) -> None:
     done = gate(install(tmp_path / "site", f"[streamgate.measures]\n{entry}\n"), "measures")
     assert done.code == 0 and told in done.err and "left out" in done.err
+    assert all(line.startswith("streamgate: warning: ") for line in done.err.splitlines())
     assert "serfiq" in done.out

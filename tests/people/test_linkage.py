@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from streamgate.people import linkage
-from streamgate.people.linkage import Linkage, TrackSpan, link
+from streamgate.people.linkage import link
 
 
 def at(*degrees: float) -> np.ndarray:
@@ -15,12 +15,12 @@ def at(*degrees: float) -> np.ndarray:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
 
-def apart(count: int) -> list[TrackSpan]:
-    return [TrackSpan(0, 10.0 * place, 10.0 * place + 5) for place in range(count)]
+def apart(count: int) -> np.ndarray:
+    return np.array([(0, 10.0 * place, 10.0 * place + 5) for place in range(count)])
 
 
-def linked(vectors: np.ndarray, threshold: float, spans: list[TrackSpan] | None = None) -> list[int]:
-    return link(Linkage(vectors, spans or apart(len(vectors)), [None] * len(vectors)), threshold)
+def linked(vectors: np.ndarray, threshold: float, spans: np.ndarray | None = None) -> list[int]:
+    return link(vectors, apart(len(vectors)) if spans is None else spans, [None] * len(vectors), threshold)
 
 
 SIXTY = float(np.cos(np.radians(60)))
@@ -40,10 +40,10 @@ def test_the_most_alike_merge_first_whatever_their_order() -> None:
 
 def test_tracks_seen_together_are_never_one() -> None:
     twins = at(0, 0, 0)
-    spans = [TrackSpan(0, 0.0, 2.0), TrackSpan(0, 2.0, 3.0), TrackSpan(1, 0.0, 3.0)]
+    spans = np.array([(0, 0.0, 2.0), (0, 2.0, 3.0), (1, 0.0, 3.0)])
     found = linked(twins, SIXTY, spans)
     assert found[0] != found[1] and found[2] in found[:2]
-    later = [TrackSpan(0, 0.0, 2.0), TrackSpan(0, 2.1, 3.0), TrackSpan(0, 4.0, 5.0)]
+    later = np.array([(0, 0.0, 2.0), (0, 2.1, 3.0), (0, 4.0, 5.0)])
     assert linked(twins, SIXTY, later) == [0, 0, 0]
 
 
@@ -55,17 +55,16 @@ def test_a_track_of_zeros_joins_nobody() -> None:
 
 def test_known_groups_stay_apart_and_new_tracks_join_the_most_alike() -> None:
     vectors = at(0, 10, 20, 12)
-    known = Linkage(vectors, apart(4), [5, 7, None, None])
-    assert link(known, SIXTY) == [5, 7, 7, 7]
+    assert link(vectors, apart(4), [5, 7, None, None], SIXTY) == [5, 7, 7, 7]
 
 
 def test_nobody_joins_a_person_through_one_group_who_was_seen_with_another() -> None:
     vectors = at(0, 100, 5)
-    spans = [TrackSpan(0, 0, 1), TrackSpan(1, 0, 5), TrackSpan(1, 3, 4)]
+    spans = np.array([(0, 0.0, 1.0), (1, 0.0, 5.0), (1, 3.0, 4.0)])
     groups: list[int | None] = [0, 1, None]
-    assert link(Linkage(vectors, spans, groups), SIXTY) == [0, 1, 0]
+    assert link(vectors, spans, groups, SIXTY) == [0, 1, 0]
     # By hand both groups are one person, which the new track was seen together with.
-    assert link(Linkage(vectors, spans, groups), SIXTY, [0, 0]) == [0, 1, 2]
+    assert link(vectors, spans, groups, SIXTY, [0, 0]) == [0, 1, 2]
 
 
 def brute_force(vectors: np.ndarray, threshold: float) -> set[frozenset[int]]:

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from judges import calibration, judge
+from judges import NAMES, calibration, judge, settings_for
 from streamgate.config import load_config
 from streamgate.frames import Status
 from streamgate.measures import MeasureSpec, built_in_measures, known_measures
@@ -26,7 +26,7 @@ def test_the_id_stays_while_nothing_changes_what_a_quality_means() -> None:
 
 
 def test_measures_without_weights_leave_the_set_and_change_the_id() -> None:
-    config = load_config()
+    config = load_config("studio", settings_for())
     without = dataclasses.replace(calibration(), absent={"ifqa": Status.NO_WEIGHTS})
     assert "ifqa" in measure_set(config, calibration())
     assert "ifqa" not in measure_set(config, without)
@@ -41,7 +41,7 @@ def test_what_changes_the_meaning_of_a_quality_changes_the_id(setting: str) -> N
     assert judge(setting).calibration_id != USUAL
 
 
-@pytest.mark.parametrize("name", [spec.name for spec in built_in_measures()])
+@pytest.mark.parametrize("name", NAMES)
 def test_so_does_the_version_of_any_measure_of_the_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrations, "known_measures", lambda: changed(name, version=2))
     assert judge().calibration_id != USUAL

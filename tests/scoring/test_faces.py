@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from judges import judge
-from media import astronaut
+from judges import NAMES, judge
+from media import astronaut, astronaut_frames, make_frame
 from streamgate.config import load_config
 from streamgate.frames import Candidate, Face, Status
 from streamgate.networks.ifqa import IfqaOutput
@@ -19,6 +19,7 @@ from streamgate.scoring.context import ScoringContext
 from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.steps import no_floor, run_together
 from streamgate.sources import picture_of_rgb
+from streamgate.sources.picture import PictureMaker
 
 # The astronaut's eyes, nose and mouth corners in the 512 x 512 picture, by eye.
 FACE = Face(
@@ -38,9 +39,8 @@ def scored(face: Face = FACE, **outputs: Any) -> Candidate:
         "ifqa": IfqaOutput(np.float32(0.7), np.zeros((256, 256), np.float32)),
         **outputs,
     }
-    context = ScoringContext(
-        load_config("studio", ["advanced.refine=false"]), judge(), lambda wanted: [answers[one.role] for one in wanted]
-    )
+    config = load_config("studio", ["advanced.refine=false"])
+    context = ScoringContext(config, judge(), lambda wanted: [answers[one.role] for one in wanted])
     candidate = Candidate(1, 0.0, face)
     steps = FaceScorer(context).score(candidate, picture_of_rgb(astronaut()), no_floor, full=True)
     run_together([steps], context.infer)
@@ -49,8 +49,8 @@ def scored(face: Face = FACE, **outputs: Any) -> Candidate:
 
 def test_every_network_gives_its_measures() -> None:
     candidate = scored()
-    raws = {name: measure.raw for name, measure in candidate.measures.items() if measure.status is Status.OK}
-    assert set(raws) == set(candidate.measures)
+    raws = {name: candidate.measures[name].raw for name in NAMES}
+    assert None not in raws.values()
     assert [raws[name] for name in ("ifqa", "occlusion", "eyes")] == pytest.approx([0.7, 0.9, 0.8])
     assert (raws["yaw"], raws["pitch"], raws["roll"]) == (3.0, -2.0, 1.0)
     assert raws["size"] == FACE.inter_eye and candidate.quality is not None
@@ -69,7 +69,7 @@ def test_a_network_that_gives_no_number_makes_an_error_of_its_measures_alone(
     outputs: dict[str, Any], failed: set[str]
 ) -> None:
     candidate = scored(**outputs)
-    assert {name for name, one in candidate.measures.items() if one.status is Status.ERROR} == failed
+    assert {name for name in NAMES if candidate.measures[name].status is Status.ERROR} == failed
     assert candidate.quality is None and not candidate.gate.passed
     assert all(map(math.isfinite, candidate.evidence.values.values()))
 
@@ -77,5 +77,24 @@ def test_a_network_that_gives_no_number_makes_an_error_of_its_measures_alone(
 def test_a_face_outside_the_picture_is_an_error_not_an_exception() -> None:
     candidate = scored(Face(FACE.box + 900, FACE.landmarks + 900, 0.9))
     assert candidate.evidence.values["inside"] == 0.0
-    assert candidate.evidence.failed == {"sharpness", "exposure"}
+    assert candidate.evidence.failed.intersection(NAMES) == {"sharpness", "exposure"}
     assert candidate.measures["edge"].raw == 0.0
+
+
+@pytest.mark.parametrize("way", ["prescore", "score"])
+def test_a_combed_face_is_rejected_before_anything_is_measured(way: str) -> None:
+    def nobody(wanted: Any) -> list[Any]:
+        raise AssertionError("no network is needed")
+
+    still = astronaut_frames(2, (512, 512), step=6.0)
+    woven = still[0].copy()
+    woven[1::2] = still[1][1::2]
+    scorer = FaceScorer(ScoringContext(load_config("studio", ["advanced.refine=false"]), judge(), nobody))
+    candidate, region = Candidate(1, 0.0, FACE), PictureMaker("h264").picture(make_frame(woven)).region(FACE.box)
+    if way == "prescore":
+        assert scorer.prescore(candidate, region) == 0.0
+    run_together([scorer.score(candidate, region, no_floor, full=True)], nobody)
+    assert candidate.gate.reasons == ("corrupt",) and not candidate.gate.passed
+    assert {measure.status for measure in candidate.measures.values()} == {Status.NOT_SCORED}
+    # What is no video has no lines.
+    assert not picture_of_rgb(woven).combed(FACE.box)

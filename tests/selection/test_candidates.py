@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streamgate.config import Config, load_config
-from streamgate.frames import Array, Candidate, Face, Frame, GateResult, Picture
+from streamgate.frames import CORRUPT, Array, Candidate, Face, Frame, GateResult, Picture
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.steps import Floor, Steps, run_together
 from streamgate.selection.candidates import ENOUGH_FACES, TrackSelector
@@ -60,15 +60,23 @@ class KnownQuality:
         return None
 
 
-def drive(config: Config, scorer: KnownQuality, seconds: float, *, fps: float = 25, stride: int = 5) -> TrackSelector:
-    """A track of `seconds`, detected every `stride` frames."""
+def drive(
+    config: Config,
+    scorer: KnownQuality,
+    seconds: float,
+    *,
+    fps: float = 25,
+    stride: int = 5,
+    torn: Callable[[float], bool] = lambda pts: False,
+) -> TrackSelector:
+    """A track of `seconds`, detected every `stride` frames; `torn` are frames that are damaged."""
     selector = TrackSelector(1, config, scorer)
 
     def judge(*, final: bool = False) -> None:
         run_together([selector.judge(final=final)], lambda asks: [ask.role for ask in asks])
 
     for place in range(round(seconds * fps)):
-        frame = Frame(PICTURE, place / fps, frame_index=place)
+        frame = Frame(PICTURE, place / fps, frame_index=place, corrupt=torn(place / fps))
         if place % stride:
             selector.observed.between(frame)
             continue
@@ -308,3 +316,25 @@ def test_prescored_faces_come_apart_as_a_track_grows_older() -> None:
         nearby = looked_at[abs(looked_at - age) < 2.0]
         # Neighbours of a face that may be kept are looked at as well.
         assert float(np.median(np.diff(nearby))) == pytest.approx(apart)
+
+
+@pytest.mark.parametrize("preset", ["studio", "live"])
+def test_a_face_of_a_torn_picture_is_never_kept(preset: str) -> None:
+    """Not even where any face is better than none: what is kept there is the best of the others."""
+
+    class Torn(KnownQuality):
+        def prescore(self, candidate: Candidate, picture: Picture) -> float:
+            if candidate.corrupt:
+                candidate.gate = CORRUPT
+                return 0.0
+            return super().prescore(candidate, picture)
+
+        def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
+            if not candidate.corrupt:
+                yield from super().score(candidate, picture, floor, full=full)
+
+    scorer = Torn(lambda pts: 90.0 if pts > 1.0 else 10.0)
+    selector = drive(load_config(preset), scorer, 4.0, torn=lambda pts: pts > 1.0)
+    kept = selector.keeper.finish()
+    assert all(one.candidate.pts_seconds <= 1.0 for one in kept) and len(kept) == (preset == "live")
+    assert {one.gate.reasons for one in selector.drain() if one.pts_seconds > 1.0} == {("corrupt",)}

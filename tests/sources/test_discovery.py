@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -36,7 +37,7 @@ def test_a_folder_gives_its_videos_and_one_source_of_pictures(tree: Path) -> Non
         str(tree / "day 2" / "a.MKV"),
         str(tree),
     ]
-    assert found.skipped == 3 and not found.errors and not found.warnings
+    assert found.skipped == {".md": 1, "hidden": 1, ".ts": 1} and not found.errors and not found.warnings
     with found.sources[2].open() as pictures:
         frames = list(pictures.frames())
         assert [frame.name for frame in frames] == ["day 2/q.jpg", "p2.png", "p10.png"]
@@ -68,7 +69,7 @@ def test_duplicates_collapse(tree: Path) -> None:
 def test_patterns_the_shell_left_are_expanded(tree: Path) -> None:
     found = discover([str(tree / "**" / "*.[mM]*")])
     assert [Path(spec.location).name for spec in found.sources] == ["b.mp4", "a.MKV"]
-    assert found.skipped == 1
+    assert found.skipped == {".md": 1}
     assert "no file matches" in str(discover([str(tree / "*.xyz")]).errors[0])
 
 
@@ -215,3 +216,64 @@ def test_an_export_below_a_folder_is_no_footage(tmp_path: Path) -> None:
     (tmp_path / "faces" / "face.png").write_bytes(b"x")
     (tmp_path / "clip.mp4").write_bytes(b"x")
     assert [spec.paths for spec in discover([tmp_path]).sources] == [(tmp_path / "clip.mp4",)]
+
+
+@pytest.mark.parametrize("suffix", [".264", ".265", ".m2t", ".mk3d", ".MOD", ".dav", ".insv", ".trp", ".m2ts"])
+def test_recordings_of_cameras_and_receivers_are_footage(tmp_path: Path, suffix: str) -> None:
+    codec = "libx265" if suffix == ".265" else "mpeg2video" if suffix == ".MOD" else "libx264"
+    form = {".264": "h264", ".265": "hevc", ".mk3d": "matroska", ".MOD": "vob", ".insv": "mp4", ".dav": "mp4"}
+    seed = tmp_path / "seed"
+    write_clip(seed, astronaut_frames(3, (64, 48)), codec=codec, form=form.get(suffix, "mpegts"))
+    (tmp_path / "card").mkdir()
+    path = seed.rename(tmp_path / "card" / f"clip{suffix}")
+    found = discover([tmp_path / "card"])
+    assert [spec.location for spec in found.sources] == [str(path)] and not found.skipped
+    with found.sources[0].open() as source:
+        assert sum(1 for _ in source.frames()) == 3
+
+
+def test_what_only_has_the_name_of_a_recording_is_none(tmp_path: Path) -> None:
+    (tmp_path / "song.mod").write_bytes(b"a tune\0\0" * 99)
+    (tmp_path / "code.ts").write_text("export const x = 1")
+    assert discover([tmp_path]).skipped == {".mod": 1, ".ts": 1}
+
+
+def test_what_a_storage_server_keeps_for_itself_is_no_footage(tree: Path) -> None:
+    for folder in ("@eaDir", "#recycle", "$RECYCLE.BIN"):
+        (tree / folder).mkdir()
+        (tree / folder / "b.mp4").write_bytes((tree / "b.mp4").read_bytes() + b"\0")
+    assert len(discover([tree]).sources) == 3
+
+
+def test_skipped_files_are_named_with_their_counts(tmp_path: Path) -> None:
+    for count, suffix in enumerate(("srt", "txt", "json", "log", "nfo", "xml", "md", "csv"), 1):
+        for place in range(count):
+            (tmp_path / f"{place}.{suffix}").touch()
+    (tmp_path / "README").touch()
+    words = discover([tmp_path]).skipped_words()
+    assert words.startswith("37 file(s) are neither video nor picture: skipped (8 .csv, 7 .md, 6 .xml, ")
+    assert words.endswith("4 others)")
+    assert discover([tmp_path / "README"]).skipped_words() == ""
+
+
+def test_heic_pictures_are_read_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    rgb = astronaut(320, 240)
+    pillow_heif.from_bytes("RGB", (320, 240), rgb.tobytes()).save(str(tmp_path / "photo.heic"), quality=95)
+    (spec,) = discover([tmp_path]).sources
+    with spec.open() as source:
+        (frame,) = source.frames()
+        assert (frame.width, frame.height) == (320, 240)
+        assert np.abs(frame.warp(np.eye(2, 3), (320, 240)).astype(int) - rgb).mean() < 4
+    damaged = tmp_path / "damaged.heic"
+    damaged.write_bytes((tmp_path / "photo.heic").read_bytes()[:-3000])
+    with pytest.raises(SourceError, match="damaged"):
+        open_source(damaged)
+    damaged.unlink()
+
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setattr("streamgate.sources.heic.find_spec", lambda name: None)
+    found = discover([tmp_path])
+    assert found.skipped == {".heic": 1} and "streamgate[heic]" in found.skipped_words()
+    with pytest.raises(SourceError, match=r"HEIC.*streamgate\[heic\]"):
+        open_source(tmp_path / "photo.heic")

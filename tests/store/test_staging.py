@@ -36,7 +36,7 @@ def stage(out: Path) -> Staging:
 
 
 TOLD = {
-    "run": {"digest": "new"}, "failed": [], "timing": {}, "complete": True,
+    "run": {"digest": "new", "config": {}}, "failed": [], "timing": {}, "complete": True,
     "info": {
         "config": {}, "measure_set": [], "absent_measures": {}, "calibration_id": "cal-1", "weights": [],
         "versions": {}, "calibration": {},
@@ -63,7 +63,7 @@ def test_all_of_it_is_put_in_place_and_strangers_stay(out: Path) -> None:
     assert contents(out) == {"new"}
     assert (out / "a-1" / "notes.txt").read_text() == "mine"
     manifest = Manifest.read(out)
-    assert manifest.run == {"digest": "new"} and manifest.sources["b-2"] == ("more.txt", "source.json")
+    assert manifest.run["digest"] == "new" and manifest.sources["b-2"] == ("more.txt", "source.json")
     assert not (out / ".streamgate" / "tune").exists()
 
 

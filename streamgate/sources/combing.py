@@ -1,0 +1,104 @@
+"""Combing: two moments woven into one picture, line by line, seen by the pixels alone."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import cv2
+import numpy as np
+from av import VideoFrame
+
+from streamgate.frames import Array
+from streamgate.sources.layout import Kind, eight_bits, layouts, planes_of
+
+LEAST_SHARE = 4e-4
+"""Share of combed pixels from which a picture is combed: the sharpest progressive pictures have a tenth of it, faces
+that turn or blink tens of times as many."""
+_STEP = 8
+"""Levels by which a line stands out from those above and below it."""
+_RUN = np.ones((1, 5), np.uint8)
+"""Pixels side by side that must do so, on three lines in turn: in noise, dither and ringing they do not."""
+_HEIGHTS = range(400, 1089)
+"""Lines of interlaced video. Smaller pictures were scaled down, which turns combs into blur."""
+_BAND, _EVERY = 16, 64
+"""Of every 64 lines 16 are looked at."""
+_FIRST = 12
+_OFTEN, _SELDOM = 2, 24
+"""Every how many frames one is looked at: of the first few, and later."""
+_AFTER_ONE = 8
+"""Frames that are all looked at after a combed one."""
+_HITS = 3
+"""Combed ones, of the last `_AFTER_ONE` that were looked at, from which the material is taken to be interlaced."""
+_ENOUGH = 15
+"""Looks without a combed frame after which it is taken to be progressive again."""
+
+
+def combed(luma: Array) -> Array:
+    """Which pixels of uint8 (h, w) luma, lines as stored, are part of a comb: 0 or 1, uint8 (h - 4, w), from line 2."""
+    rises, falls = cv2.subtract(luma[1:], luma[:-1]), cv2.subtract(luma[:-1], luma[1:])
+    brighter = cv2.erode(cv2.min(rises[:-1], falls[1:]), _RUN)
+    darker = cv2.erode(cv2.min(falls[:-1], rises[1:]), _RUN)
+    between_darker = cv2.min(brighter[1:-1], cv2.min(darker[:-2], darker[2:]))
+    between_brighter = cv2.min(darker[1:-1], cv2.min(brighter[:-2], brighter[2:]))
+    return cv2.threshold(cv2.max(between_darker, between_brighter), _STEP, 1, cv2.THRESH_BINARY)[1]
+
+
+def is_combed(luma: Array) -> bool:
+    """Whether a part of a picture, uint8 (h, w) luma with its lines as stored, shows two moments."""
+    if min(luma.shape) < _RUN.size:
+        return False
+    return cv2.countNonZero(combed(luma)) >= LEAST_SHARE * luma.size
+
+
+class CombWatch:
+    """Looks at a few of a stream's frames to tell whether it is interlaced without saying so."""
+
+    def __init__(self) -> None:
+        self._frames = 0
+        self._closely = 0
+        self._before: Array | None = None
+        self._seen: deque[bool] = deque(maxlen=_AFTER_ONE)
+        self._without = 0
+        self._interlaced = False
+
+    def is_interlaced(self, frame: VideoFrame) -> bool:
+        """Whether the material is, by this frame and those before it; to be asked once for each frame in order."""
+        place, self._frames = self._frames, self._frames + 1
+        self._closely = max(0, self._closely - 1)
+        if self._closely or place % (_OFTEN if place < _FIRST else _SELDOM) == 0:
+            self._look(frame)
+        return self._interlaced
+
+    def _look(self, frame: VideoFrame) -> None:
+        lines = _some_lines(frame)
+        if lines is None:
+            return
+        found, before = _within_bands(combed(lines)), self._before
+        # What stays where it is has that pattern; combs go along with what moves.
+        new = 0 if before is None or before.shape != found.shape else int(np.count_nonzero(found > before))
+        self._before = found
+        self._seen.append(new >= LEAST_SHARE * found.size)
+        if self._seen[-1]:
+            self._closely, self._without = 0 if self._interlaced else _AFTER_ONE, 0
+        else:
+            self._without += 1
+        self._interlaced = (self._interlaced and self._without < _ENOUGH) or sum(self._seen) >= _HITS
+
+
+def _some_lines(frame: VideoFrame) -> Array | None:
+    """Luma of a frame's bands one above the other, uint8; None where it cannot be combed."""
+    layout = layouts().get(frame.format.name)
+    if frame.height not in _HEIGHTS or layout is None or layout.kind is Kind.PACKED:
+        return None
+    luma = planes_of(frame, layout)[0]
+    count = frame.height // _EVERY
+    bands = luma[: count * _EVERY].reshape(count, _EVERY, -1)[:, _EVERY // 2 :][:, :_BAND]
+    lines = bands.reshape(count * _BAND, -1)
+    return eight_bits(lines, layout)
+
+
+def _within_bands(found: Array) -> Array:
+    """Without the lines next to a seam between bands, of which nothing is known."""
+    whole = np.zeros((len(found) + 4, found.shape[1]), np.uint8)
+    whole[2:-2] = found
+    return np.ascontiguousarray(whole.reshape(-1, _BAND, found.shape[1])[:, 2:-2])

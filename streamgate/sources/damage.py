@@ -1,0 +1,132 @@
+"""Which frames are torn: damaged themselves, or built on something that is damaged or missing.
+
+Decoders go on after a loss with what they have, and what comes out of that looks like a picture. A frame counts as torn
+from the first sign of a loss up to the next key frame that is whole:
+
+- a packet is marked as corrupt, as FFmpeg does where the counters of a transport stream have a gap;
+- a reference picture is missing by H.264's frame numbers;
+- the decoder could make nothing of a packet, or marks a frame as corrupt.
+
+What leaves no such sign cannot be seen here: bytes that changed and still decode, and what is lost over UDP inside a
+picture, of which FFmpeg says nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from av import Packet, VideoFrame
+from av.video.codeccontext import VideoCodecContext
+
+from streamgate.sources.h264 import FrameNumbers
+
+_HELD_BACK = 32
+"""Frames that a decoder holds back at most, for its threads and for their order."""
+_REMEMBERED = 4096
+"""Packets that are known to be torn and of which no frame has come yet."""
+_KEYS = 16
+_STARTS_ANYWHERE = frozenset(
+    {
+        "flv1", "h261", "h263", "h263i", "h263p", "mpeg4", "msmpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "rv10",
+        "rv20", "wmv1", "wmv2",
+    }
+)  # fmt: skip
+"""Decoders that show what they make of a stream's first packet, key frame or not; others wait for a key frame."""
+
+
+class Damage:
+    """Watches one reading of a stream, from its packets to its frames.
+
+    Args:
+        codec: the stream's decoder, before it has read anything.
+    """
+
+    def __init__(self, codec: VideoCodecContext) -> None:
+        self._alone = bool(codec.codec.intra_only)
+        self._numbers = FrameNumbers(codec.extradata) if codec.name == "h264" else None
+        self._starts_anywhere = codec.name in _STARTS_ANYWHERE
+        self._started = False
+        # By packets, in the order stored:
+        self._broken = False
+        self._left = 0  # pictures until a recovery point is reached
+        self._flagged = False  # the packet before was marked
+        self._whole_from: int | None = None  # what is shown earlier builds on what was before the last key packet
+        self._torn: dict[int, None] = {}
+        self._nameless = 0
+        # By frames, as they come out:
+        self._waits_for_key = False
+        self._failed_dts: int | None = None
+        self._since_failure = 0
+        self._keys: deque[tuple[int, int | None]] = deque(maxlen=_KEYS)
+
+    def packet(self, packet: Packet) -> None:
+        """Note a packet, in the order stored, before it is decoded."""
+        key = bool(packet.is_keyframe)
+        if not self._started:
+            self._started, self._waits_for_key = True, self._starts_anywhere and not key
+        gap = self._numbers is not None and self._numbers.gap_before(bytes(packet))
+        flagged = bool(packet.is_corrupt)
+        if flagged or gap or self._broken or self._flagged or self._whole_from is not None or key:
+            self._note(packet, key=key, gap=gap, flagged=flagged)
+
+    def left_out(self) -> None:
+        """Note that a packet others may build on is not decoded."""
+        self._broken = True
+
+    def failed(self, packet: Packet | None) -> None:
+        """Note that the decoder raised an error, by the packet that it was given."""
+        if not self._alone:
+            self._waits_for_key, self._since_failure = True, 0
+            self._failed_dts = None if packet is None else packet.dts
+
+    def is_torn(self, frame: VideoFrame) -> bool:
+        """Whether a frame that came out of the decoder is damaged or builds on what is; to be asked once for each."""
+        pts = frame.pts
+        torn = bool(frame.is_corrupt)
+        if torn and not self._alone:
+            self._waits_for_key, self._failed_dts = True, None
+        if self._torn and pts in self._torn:
+            del self._torn[pts]
+            return True
+        if self._nameless and pts is None:
+            self._nameless -= 1
+            return True
+        if self._waits_for_key:
+            self._since_failure += 1
+            self._waits_for_key = not self._begins_anew(frame) or torn
+            return self._waits_for_key
+        return torn
+
+    def _note(self, packet: Packet, *, key: bool, gap: bool, flagged: bool) -> None:
+        pts = packet.pts
+        # Where a parser cuts packets apart it is the one before the damaged one that is marked.
+        if key and pts is not None and not flagged and not self._flagged:
+            self._keys.append((pts, packet.dts))
+            if self._broken or gap:
+                self._whole_from = pts
+                self._left = 0 if self._numbers is None else self._numbers.recovers_after(bytes(packet))
+                self._broken = self._left > 0
+            elif self._whole_from is not None and pts > self._whole_from:
+                self._whole_from = None
+        elif flagged or gap:
+            self._broken, self._left = True, 0
+        elif self._left:
+            self._left -= 1
+            if self._left == 0:
+                self._broken, self._whole_from = False, pts
+        self._flagged = flagged
+        if self._broken or (self._whole_from is not None and (pts is None or pts < self._whole_from)):
+            if pts is None:
+                self._nameless += 1
+                return
+            self._torn[pts] = None
+            if len(self._torn) > _REMEMBERED:
+                del self._torn[next(iter(self._torn))]
+
+    def _begins_anew(self, frame: VideoFrame) -> bool:
+        """Whether nothing that failed has a part in a frame and in those to come."""
+        keys = [dts for pts, dts in self._keys if pts == frame.pts]
+        if self._failed_dts is None or self._since_failure > _HELD_BACK:
+            return bool(keys or frame.key_frame)
+        # Of several decoders that work side by side each raises its errors late.
+        return any(dts is None or dts > self._failed_dts for dts in keys)

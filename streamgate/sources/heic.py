@@ -1,0 +1,41 @@
+"""HEIC, the format of phones' photos: read by pillow-heif where that is installed."""
+
+from __future__ import annotations
+
+import io
+import re
+from importlib.util import find_spec
+
+import numpy as np
+
+from streamgate.frames import Array
+
+HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+HEIC_REMEDY = "pip install 'streamgate[heic]', or convert them to JPEG"
+_BRANDS = re.compile(rb".{4}ftyp(?:hei[cxms]|hev[cxms]|(?:mif1|msf1).{0,64}?hei[cxms])", re.DOTALL)
+
+
+def is_heic(head: bytes) -> bool:
+    """Whether a file that begins so is HEIC, and not the AVIF of the same family."""
+    return _BRANDS.match(head) is not None
+
+
+def reads_heic() -> bool:
+    """Whether pillow-heif is installed."""
+    return find_spec("pillow_heif") is not None
+
+
+def decode_heic(data: bytes) -> Array:
+    """The main picture upright, RGB uint8 (h, w, 3). Raises ValueError for damage, ImportError without pillow-heif."""
+    import pillow_heif
+
+    try:
+        picture = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
+        rgb = np.asarray(picture)
+    except (OSError, RuntimeError, EOFError, SyntaxError, MemoryError) as error:
+        raise ValueError(str(error)) from None
+    if rgb.dtype != np.uint8 or rgb.ndim < 2:
+        raise ValueError(f"unexpected samples ({rgb.dtype}, {rgb.shape})")
+    if rgb.ndim == 2 or rgb.shape[2] == 1:
+        return np.repeat(rgb.reshape(*rgb.shape[:2], 1), 3, axis=2)
+    return np.ascontiguousarray(rgb[:, :, :3])

@@ -1,0 +1,63 @@
+"""Footage that once went wrong, through the commands; skips where ../shared/cases is missing."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from command import lines, streamgate
+from streamgate.sources.combing import combed
+
+Case = Callable[[str], Path]
+
+
+def run(out: Path, *inputs: object) -> dict[str, Any]:
+    """`streamgate run` into `out`; its summary."""
+    done = streamgate("run", *inputs, "-o", out, "--quiet")
+    assert done.code == 0, done.err
+    return json.loads((out / "summary.json").read_text())
+
+
+def candidates(out: Path, source: dict[str, Any]) -> list[dict[str, Any]]:
+    with gzip.open(out / source["source_id"] / "candidates.jsonl.gz", "rt") as file:
+        return [json.loads(line) for line in file]
+
+
+def test_after_packet_loss_a_face_from_before_it_is_kept(shared_case: Case, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (source,) = run(out, shared_case("packet_loss.ts"))["sources"]
+    (face,) = lines(out / "faces.jsonl")
+    assert face["pts_seconds"] < 1.41 + 23 / 30
+    torn = [one for one in candidates(out, source) if one["gate"]["reasons"] == ["corrupt"]]
+    assert len(torn) == source["rejected"]["corrupt"] > 50
+    assert all(one["pts_seconds"] > 2.0 and one["quality"] is None for one in torn)
+
+
+def test_of_combed_footage_a_clean_face_is_kept(shared_case: Case, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (source,) = run(out, shared_case("combed_unflagged.mp4"))["sources"]
+    (face,) = lines(out / "faces.jsonl")
+    assert any("deinterlaced" in note for note in source["notes"]) and face["gate"]["passed"]
+    luma = cv2.cvtColor(cv2.imread(str(out / face["image"])), cv2.COLOR_BGR2GRAY)
+    assert combed(luma).mean() < 1e-4
+
+
+def test_an_encrypted_file_says_so_and_skipped_files_are_named(shared_case: Case, tmp_path: Path) -> None:
+    folder = tmp_path / "card"
+    folder.mkdir()
+    (folder / "film.mp4").symlink_to(shared_case("encrypted_cenc.mp4"))
+    (folder / "notes.txt").touch()
+    done = streamgate("run", folder, "-o", tmp_path / "out")
+    assert done.code == 3 and "its pictures are encrypted" in done.err
+    assert "1 file(s) are neither video nor picture: skipped (1 .txt)" in done.err
+
+
+def test_of_a_stereo_pair_one_man_is_one_person(shared_case: Case, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    summary = run(out, shared_case("sbs3d.mkv"))
+    assert summary["totals"]["persons"] == summary["totals"]["tracks"] == 1
