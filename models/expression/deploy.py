@@ -27,6 +27,7 @@ def deploy(
     faces: int,
     clips: int,
     data_names: list[str],
+    clip_sources: list[str],
     target: Path,
     warm_only: bool,
 ) -> str:
@@ -55,6 +56,7 @@ def deploy(
             "training_steps": trainer.steps_done,
             "training_faces": faces,
             "training_clips": clips,
+            "clip_sources": clip_sources,
             "distilled_from": ["MediaPipe Face Landmarker (Apache-2.0; Google's own pictures): every output"],
             "research_only": True,
             "input": {},

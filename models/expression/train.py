@@ -72,6 +72,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--work", type=Path, help="crops, aligned faces, checkpoints (default: $STREAMGATE_WORK/expression)")
     p.add_argument("--config", type=Path, default=HERE / "config.toml")
     p.add_argument("--name", nargs="*", help="how the data sets are called on the card (default: the crops' names)")
+    p.add_argument("--clip-source", nargs="*", default=[], help="where the clips are from, for the card")
     p.add_argument("--steps", type=int, help="total steps, instead of the config's")
     p.add_argument("--seed", type=int)
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -169,7 +170,7 @@ def train(args: argparse.Namespace) -> int:
     found = correlations(trainer.look(crops), faces.signals[held], faces.pose[held])
     target = work / "smoke" if args.smoke else args.target
     sources = args.name or sorted({base.name for base in bases})
-    wrote = deploy(trainer, found, len(chosen), clips, sources, target, args.warm_only)
+    wrote = deploy(trainer, found, len(chosen), clips, sources, args.clip_source, target, args.warm_only)
     say(f"wrote {target}: {wrote}")
     return 0
 

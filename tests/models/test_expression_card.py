@@ -52,7 +52,7 @@ def test_the_card_describes_the_file(card: dict[str, Any]) -> None:
     assert hashlib.sha256((FOLDER / card["file"]).read_bytes()).hexdigest() == card["sha256"]
     assert (FOLDER / card["file"]).stat().st_size < 3_200_000
     assert card["research_only"] is True and "non-commercial" in card["licence"]
-    assert card["training_data"] and card["training_clips"] >= 40
+    assert card["training_data"] and card["training_clips"] >= 40 and len(card["clip_sources"]) >= 40
     assert any("MediaPipe" in teacher and "Apache-2.0" in teacher for teacher in card["distilled_from"])
     assert "non-commercial" in (FOLDER / "card.md").read_text()
 
