@@ -1,0 +1,280 @@
+"""Are the kept faces the ones a person would choose? Judged with faces that were labelled by eye.
+
+    python benchmarks/picks.py [VIDEOS] [--labels picks.json] [--config NAME key=value...] [--sheets DIR]
+
+Labels: {clip: {track: [{pts, box, label, why}]}}; g good, m usable with one flaw, b bad. A kept face is matched to the
+labelled faces of its clip by time and box. One that matches none counts as bad, and so does a second one of a
+labelled track. Compared: the default, every face scored (`exhaustive`), each measure left out, a labelled face at
+random, and the most that the labels allow. `--sheets` writes a contact sheet of each configuration's picks. Writes its
+section of benchmarks/RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from common import RESULTS, SHARED, Machine, command_line, say, table, target, weights_facts, write_section
+
+from streamgate.config import load_config
+from streamgate.tracking.overlap import iou
+
+SAME_FACE = 0.3
+"""Overlap (IoU) from which a kept face is a labelled one."""
+CLOSEST_S = 0.12
+"""A label speaks for kept faces this near in time, or nearer than three quarters of the labels' usual distance."""
+FLAWS = {
+    "e": "eyes", "z": "gaze", "m": "mouth", "t": "turned", "q": "quality", "o": "covered", "c": "cut off",
+    "u": "no label near", "d": "second of its track",
+}  # fmt: skip
+GOALS = {"good": 15, "bad": 1, "picks": 19}
+"""Of the tracks that have a good face: picks that are good, at most so many bad, tracks with a pick."""
+SHEET_SIDE = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A face that a person judged; `why` are letters of FLAWS."""
+
+    pts: float
+    box: np.ndarray
+    label: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """A followed face of a clip with its labels in order of time; `gap` is how far a label reaches, seconds."""
+
+    clip: str
+    name: str
+    faces: tuple[Label, ...]
+    gap: float
+
+    @property
+    def has_good(self) -> bool:
+        return any(face.label == "g" for face in self.faces)
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A kept face: the labelled track it belongs to (None: no label near), g, m or b, and its flaws."""
+
+    record: Mapping[str, Any]
+    track: Track | None
+    label: str
+    why: str
+
+
+@dataclass(slots=True)
+class Score:
+    """Counts of picks by label, over all and over tracks that have a good face."""
+
+    every: Counter[str] = field(default_factory=Counter)
+    with_good: Counter[str] = field(default_factory=Counter)
+    flaws: Counter[str] = field(default_factory=Counter)
+
+    def row(self, tracks: int) -> list[str]:
+        """Cells of the table."""
+        picks, found = sum(self.every.values()), sum(self.with_good.values())
+        shares = [f"{self.every[key]} ({100 * self.every[key] / max(picks, 1):.0f} %)" for key in "gmb"]
+        flaws = ", ".join(f"{FLAWS[key]} {count}" for key, count in self.flaws.most_common())
+        there = [str(self.with_good[key]) for key in "gmb"]
+        return [str(picks), *shares, f"{found} of {tracks}", *there, flaws or "none"]
+
+
+def main() -> int:
+    given = _arguments()
+    tracks = read_labels(given.labels)
+    clips = [path for path in sorted(given.videos.iterdir()) if path.name in {track.clip for track in tracks}]
+    if not clips:
+        print(f"picks.py: none of the labelled clips is in {given.videos}", file=sys.stderr)
+        return 1
+    tracks = [track for track in tracks if track.clip in {path.name for path in clips}]
+    goods = sum(track.has_good for track in tracks)
+    rows, facts, scores = [], None, {}
+    with tempfile.TemporaryDirectory() as work:
+        for name, settings in configurations(given.config).items():
+            out = Path(work) / name.replace(" ", "-")
+            if (failed := _run(clips, out, settings, given.models)) is not None:
+                say(f"{name}: left out: {failed}")
+                continue
+            facts = facts or json.loads((out / "summary.json").read_text())
+            picks = judged(tracks, _kept(out))
+            scores[name] = score_of(picks)
+            rows.append([name, *scores[name].row(goods)])
+            say(" | ".join(rows[-1]))
+            if given.sheets is not None:
+                write_sheet(given.sheets / f"{out.name}.png", out, picks)
+    rows.append(["a labelled face at random", *_at_random(tracks)])
+    write_section(given.results, "picks", _body(rows, facts or {}, scores, tracks))
+    return 0
+
+
+def configurations(more: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+    """Settings by name: the default, exhaustive, each measure of the set left out, and those of `--config`."""
+    used = load_config("studio").measures.used
+    return {
+        "default": [],
+        "exhaustive": ["exhaustive=true"],
+        **{f"without {name}": [f"measures.{name}.use=false"] for name in used},
+        **{name: list(settings) for name, *settings in more},
+    }
+
+
+def read_labels(path: Path) -> list[Track]:
+    """The labelled tracks in the order of the file."""
+    found = []
+    for clip, tracks in json.loads(path.read_text()).items():
+        for name, faces in tracks.items():
+            labels = tuple(
+                Label(face["pts"], np.array(face["box"], float), face["label"], "".join(face["why"]))
+                for face in sorted(faces, key=lambda face: face["pts"])
+            )
+            gaps = sorted(after.pts - before.pts for before, after in pairwise(labels)) or [0.1]
+            found.append(Track(clip, name, labels, max(CLOSEST_S, 0.75 * gaps[len(gaps) // 2])))
+    return found
+
+
+def judged(tracks: Sequence[Track], records: Iterable[Mapping[str, Any]]) -> list[Pick]:
+    """Every kept face of the labelled clips, the best of a labelled track first."""
+    picks, seen = [], set()
+    clips = {track.clip for track in tracks}
+    for record in sorted(records, key=lambda one: -(one["quality_smoothed"] or 0.0)):
+        if Path(record["source"]).name not in clips:
+            continue
+        found = _nearest(tracks, record)
+        if found is None:
+            picks.append(Pick(record, None, "b", "u"))
+        elif (key := (found[0].clip, found[0].name)) in seen:
+            picks.append(Pick(record, found[0], "b", "d"))
+        else:
+            seen.add(key)
+            picks.append(Pick(record, found[0], found[1].label, found[1].why))
+    return picks
+
+
+def _nearest(tracks: Sequence[Track], record: Mapping[str, Any]) -> tuple[Track, Label] | None:
+    best: tuple[float, Track, Label] | None = None
+    box = np.array(record["box"], float)
+    for track in tracks:
+        if track.clip != Path(record["source"]).name:
+            continue
+        for face in track.faces:
+            away = abs(face.pts - record["pts_seconds"])
+            near = away <= track.gap and (best is None or away < best[0])
+            if near and iou(face.box[None], box[None])[0, 0] >= SAME_FACE:
+                best = (away, track, face)
+    return None if best is None else best[1:]
+
+
+def score_of(picks: Iterable[Pick]) -> Score:
+    """The counts."""
+    score = Score()
+    for pick in picks:
+        score.every[pick.label] += 1
+        score.flaws.update(pick.why)
+        if pick.track is not None and pick.track.has_good and pick.why != "d":
+            score.with_good[pick.label] += 1
+    return score
+
+
+def _run(clips: Sequence[Path], out: Path, settings: Sequence[str], models: str) -> str | None:
+    """`streamgate run` over the clips; what went wrong, or None."""
+    given = [word for one in ("output.report=false", *settings) for word in ("--set", one)]
+    command = [sys.executable, "-m", "streamgate", "run", *map(str, clips), "-o", str(out), "--models", models, *given]
+    ran = subprocess.run([*command, "--quiet"], capture_output=True, text=True)
+    return None if ran.returncode == 0 else f"streamgate run ended with {ran.returncode}: {ran.stderr.strip()[-300:]}"
+
+
+def _kept(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "faces.jsonl").read_text().splitlines()]
+
+
+def _at_random(tracks: Sequence[Track]) -> list[str]:
+    """The cells of the table for one face of each track drawn at random: mean shares in per cent."""
+
+    def shares(some: Sequence[Track]) -> list[float]:
+        each = [Counter(face.label for face in track.faces) for track in some]
+        return [100 * float(np.mean([counts[key] / counts.total() for counts in each])) for key in "gmb"]
+
+    good = [track for track in tracks if track.has_good]
+    cells = [f"{value:.0f} %" for value in shares(tracks)]
+    return [str(len(tracks)), *cells, f"{len(good)} of {len(good)}", *(f"{value:.0f} %" for value in shares(good)), ""]
+
+
+def write_sheet(path: Path, out: Path, picks: Sequence[Pick]) -> None:
+    """A contact sheet: the bad ones first, each with its clip, label and flaws."""
+    tiles = []
+    for pick in sorted(picks, key=lambda one: ("bmg".index(one.label), one.record["source"])):
+        picture = cv2.imread(str(out / pick.record["image"]))
+        tile = np.full((SHEET_SIDE + 32, SHEET_SIDE, 3), 255, np.uint8)
+        tile[:SHEET_SIDE] = cv2.resize(picture, (SHEET_SIDE, SHEET_SIDE), interpolation=cv2.INTER_AREA)
+        words = (f"{pick.label} {pick.why} {pick.record['quality']:.0f}", Path(pick.record["source"]).stem[:22])
+        for line, text in enumerate(words):
+            at = (2, SHEET_SIDE + 13 + 14 * line)
+            cv2.putText(tile, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+        tiles.append(tile)
+    while len(tiles) % 8:
+        tiles.append(np.full_like(tiles[0], 255))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.vstack([np.hstack(tiles[start : start + 8]) for start in range(0, len(tiles), 8)]))
+
+
+def _body(
+    rows: Sequence[Sequence[str]], summary: Mapping[str, Any], scores: Mapping[str, Score], tracks: Sequence[Track]
+) -> str:
+    goods = sum(track.has_good for track in tracks)
+    faces = sum(len(track.faces) for track in tracks)
+    head = ["picks of", "picks", "good", "usable", "bad", "tracks with a good face that have a pick",
+            "good there", "usable there", "bad there", "flaws of the picks"]  # fmt: skip
+    lines = [
+        "## Picks",
+        "",
+        f"`{command_line('picks.py', sys.argv[1:])}`",
+        "",
+        *Machine.here().lines(),
+        *(weights_facts(dict(summary)) if summary else []),
+        f"- {faces} faces of {len(tracks)} tracks labelled by eye; {goods} tracks have a good one",
+        "",
+        table(head, rows),
+        "",
+    ]
+    if "default" in scores:
+        with_good, every = scores["default"].with_good, scores["default"].every
+        share = 100 * every["b"] / max(1, sum(every.values()))
+        lines += [
+            target("good picks where there is a good face", f"{with_good['g']} of {goods}", f">= {GOALS['good']}",
+                   with_good["g"] >= GOALS["good"]),
+            target("bad picks there", str(with_good["b"]), f"<= {GOALS['bad']}", with_good["b"] <= GOALS["bad"]),
+            target("tracks with a good face that have a pick", str(sum(with_good.values())), f">= {GOALS['picks']}",
+                   sum(with_good.values()) >= GOALS["picks"]),
+            target("bad picks of all", f"{share:.0f} %", "<= 10 %", share <= 10),
+        ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("videos", nargs="?", type=Path, default=SHARED / "videos")
+    parser.add_argument("--labels", type=Path, default=SHARED / "labels" / "picks.json")
+    parser.add_argument("--config", action="append", nargs="+", default=[], metavar="NAME KEY=VALUE")
+    parser.add_argument("--models", default="embedded")
+    parser.add_argument("--sheets", type=Path, help="folder for contact sheets")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
