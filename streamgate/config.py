@@ -218,6 +218,8 @@ class OutputConfig(_Section):
 
     size: Annotated[int, Field(ge=64, le=4096)]
     upscale: bool
+    max_upscale: Annotated[float, Field(ge=0, le=100)]
+    pad: Literal["black", "reflect", "blur"]
     crops: tuple[Literal["ffhq", "arcface", "loose", "frame"], ...]
     margin: Annotated[float, Field(ge=0, le=10)]
     format: Literal["png", "jpeg", "webp"]
@@ -361,6 +363,8 @@ def load_config(
 
 _ALL_POSES = {
     "measures.yaw.max": 90.0, "measures.pitch.max": 90.0, "measures.yaw.weight": 0.0, "measures.pitch.weight": 0.0,
+    # Of a profile the angle of tilt says little.
+    "measures.roll.max": 180.0, "measures.roll.weight": 0.0,
 }  # fmt: skip
 """What `keep.poses=all` makes of these keys where they were not given: a turned head is no fault then."""
 
@@ -485,6 +489,9 @@ def _nearest_key(key: str, known: list[str]) -> str | None:
     def words(name: str) -> str:
         return " ".join(sorted(re.split(r"[._]", name)))
 
+    whole = next((name for name in known if name.endswith(f".{key}")), None)
+    if whole is not None:
+        return whole
     for form in (str, words, lambda name: name.rpartition(".")[2]):
         near = difflib.get_close_matches(form(key), [form(name) for name in known], 1, 0.7 if form is str else 0.5)
         if near:

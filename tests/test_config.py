@@ -26,7 +26,7 @@ def test_studio_names_every_key_so_that_it_can_be_read_and_copied() -> None:
 def test_every_measure_has_its_table_with_the_values_of_its_spec() -> None:
     tables = load_config("studio").model_dump(mode="json")["measures"]
     assert list(tables) == [spec.name for spec in built_in_measures()]
-    assert tables["yaw"] == {"use": True, "weight": 1.0, "max": 25.0}
+    assert tables["yaw"] == {"use": True, "weight": 1.0, "max": 25.0, "x0": 17.0, "w": 4.0}
     assert tables["size"] == {"use": True, "weight": 0.5, "min": 0.1, "x0": 70.0, "w": 20.0}
 
 
@@ -72,7 +72,7 @@ def test_own_preset_may_be_partial(tmp_path) -> None:
         ("measures.yaw.max=true", "takes no true or false"),
         ("measures.beauty.use=true", "no key 'measures.beauty.use'"),
         ("measures.yaw.use=maybe", "measures.yaw.use"),
-        ("measures.roll.max=10", "no key 'measures.roll.max'"),
+        ("measures.ifqa.max=10", "no key 'measures.ifqa.max'"),
         ("measures.yaw.max", "key=value"),
         ("gate=3", "no key 'gate'"),
     ],
@@ -119,7 +119,7 @@ def test_unknown_preset_and_missing_file() -> None:
 def test_without_a_measure_that_weighs_something_there_is_nothing_to_rank_by() -> None:
     idle = [f"measures.{spec.name}.use=false" for spec in built_in_measures() if spec.name != "roll"]
     with pytest.raises(UsageError, match="weight above 0"):
-        load_config("studio", idle)
+        load_config("studio", [*idle, "measures.roll.weight=0"])
     assert load_config("studio", [*idle, "measures.roll.weight=1"]).measures.used == ("roll",)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from streamgate.frames import Evidence
-from streamgate.measures.spec import Limit, MeasureSpec
-from streamgate.measures.yaw import squared_cosine
+from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 
 def _raw(evidence: Evidence) -> float | None:
@@ -22,10 +21,11 @@ MEASURE = MeasureSpec(
     raw=_raw,
     unit="degrees",
     better="near zero",
-    mapping=squared_cosine,
+    mapping=Sigmoid(17.0, 4.0),
     limits=(
         Limit("max", 25.0, {"pitch": "up or down"}, of="raw", bounds=(0.0, 90.0), positive=True, span=90.0),
     ),
     weight=0.5,
+    version=2,
     order=40,
 )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from streamgate.frames import Evidence
-from streamgate.measures.spec import MeasureSpec
-from streamgate.measures.yaw import squared_cosine
+from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 
 def _raw(evidence: Evidence) -> float | None:
@@ -16,13 +15,17 @@ MEASURE = MeasureSpec(
     name="roll",
     label="Roll",
     hint="tilted",
-    purpose="Is the head tilted? It weighs nothing: alignment removes it.",
+    purpose="Is the head tilted? Alignment turns the picture upright; shoulders and neck show it all the same.",
     source="pose",
     output="pose",
     raw=_raw,
     unit="degrees",
     better="near zero",
-    mapping=squared_cosine,
-    weight=0.0,
+    mapping=Sigmoid(17.0, 4.0),
+    limits=(
+        Limit("max", 20.0, {"roll": "tilted"}, of="raw", bounds=(0.0, 180.0), positive=True, span=90.0),
+    ),
+    weight=0.5,
+    version=2,
     order=50,
 )

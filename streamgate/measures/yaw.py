@@ -7,12 +7,7 @@ import math
 import numpy as np
 
 from streamgate.frames import Evidence, Face
-from streamgate.measures.spec import Limit, MeasureSpec
-
-
-def squared_cosine(degrees: float) -> float:
-    """100 * max(0, cos)^2 of the angle (DESIGN 4.3)."""
-    return 100.0 * max(0.0, math.cos(math.radians(degrees))) ** 2
+from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 
 def yaw_proxy(face: Face) -> float:
@@ -46,10 +41,11 @@ MEASURE = MeasureSpec(
     raw=_raw,
     unit="degrees",
     better="near zero",
-    mapping=squared_cosine,
+    mapping=Sigmoid(17.0, 4.0),
     limits=(
         Limit("max", 25.0, {"yaw": "turned aside"}, of="raw", bounds=(0.0, 90.0), positive=True, span=90.0),
     ),
     guess=yaw_proxy,
+    version=2,
     order=30,
 )

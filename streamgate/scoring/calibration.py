@@ -16,9 +16,6 @@ from streamgate.measures.serfiq import sample_embeddings, sampled_spread
 from streamgate.networks import Networks
 from streamgate.weights import LogisticCalibration, SerfiqCalibration
 
-_GRANTED = "squared_cosine"
-"""The fixed mapping that ids have taken for granted from the first; like version 1 of a measure it is not in them."""
-
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -128,7 +125,7 @@ def calibration_id(config: Config, calibration: Calibration) -> str:
     }
     fixed = {spec.name: _name_of(spec.mapping) for spec in specs if callable(spec.mapping)}
     changed = {
-        "fixed": {name: mapping for name, mapping in fixed.items() if mapping != _GRANTED},
+        "fixed": fixed,
         "versions": {spec.name: spec.version for spec in specs if spec.version != 1},
     }
     meaning |= {key: value for key, value in changed.items() if value}

@@ -12,7 +12,6 @@ from judges import NAMES, calibration, judge, judge_of
 from streamgate.config import load_config
 from streamgate.frames import Evidence, Face, Measure, Pose, Status
 from streamgate.measures import Sigmoid, built_in_measures
-from streamgate.measures.yaw import squared_cosine
 from streamgate.scoring.judge import Judge
 
 SIZE = (1920, 1080)
@@ -51,12 +50,18 @@ def test_scalars_follow_their_formulas() -> None:
     assert all(measures[name].status is Status.OK for name in NAMES)
     assert measures["serfiq"].raw == pytest.approx(2 / (1 + math.exp(0.5)))
     assert measures["size"].scalar == pytest.approx(100 / (1 + math.exp(-(110 - 70) / 20)))
-    assert measures["yaw"].scalar == pytest.approx(100 * math.cos(math.radians(2)) ** 2)
+    assert measures["yaw"].scalar == pytest.approx(100 / (1 + math.exp((2 - 17) / 4)))
 
 
-@pytest.mark.parametrize(("degrees", "scalar"), [(0, 100), (60, 25), (-60, 25), (90, 0), (120, 0)])
-def test_angles_map_to_the_squared_cosine(degrees: float, scalar: float) -> None:
-    assert squared_cosine(degrees) == pytest.approx(scalar, abs=1e-9)
+@pytest.mark.parametrize("angle", ["yaw", "pitch", "roll"])
+def test_a_turned_head_counts_as_people_count_it(angle: str) -> None:
+    """Up to 10 degrees nobody minds, 15 are a flaw, 25 are bad; to either side alike."""
+    scalars = []
+    for degrees in (0, 10, 15, 25, -25):
+        pose = Pose(**{"yaw": 0.0, "pitch": 0.0, "roll": 0.0, angle: degrees})
+        scalars.append(judge().measures(dataclasses.replace(good_evidence(), pose=pose))[angle].scalar)
+    assert scalars[3] == scalars[4]
+    assert scalars[0] > 95 and scalars[1] > 80 and 50 < scalars[2] < 75 and scalars[3] < 20
 
 
 def test_a_mapping_saturates_instead_of_overflowing() -> None:
