@@ -94,6 +94,8 @@ class Frame:
     name: str | None = None
     """File name of an image source's picture."""
     corrupt: bool = False
+    shown: Array | None = None
+    """What black bars leave of the picture, [x1, y1, x2, y2]; None: all of it, or not known."""
 
     @property
     def width(self) -> int:
@@ -276,6 +278,8 @@ class Candidate:
     """RGB uint8 (112, 112, 3), where that crop is asked for; as long as `crop`."""
     phash: int | None = None
     """Perceptual hash of brows to chin, 63 bits; of what may be kept only."""
+    shown: Array | None = None
+    """What black bars leave of the face's frame, see `Frame.shown`."""
 
 
 @dataclass(frozen=True, slots=True)

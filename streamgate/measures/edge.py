@@ -1,37 +1,52 @@
-"""edge: is the whole face inside the picture?"""
+"""edge: is the whole of the picture to be kept inside the frame?"""
 
 from __future__ import annotations
+
+import cv2
+import numpy as np
 
 from streamgate.frames import Array
 from streamgate.measures.faceview import FaceView
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 
-def share_inside(box: Array, width: int, height: int) -> float:
-    """Share of the box's area that lies inside a picture of `width` x `height`, 0..1."""
-    area = max(0.0, float(box[2] - box[0])) * max(0.0, float(box[3] - box[1]))
-    if area == 0.0:
+def share_inside(corners: Array, shown: Array) -> float:
+    """Share of a square (its corners (4, 2), in order) that lies inside the box `shown` [x1, y1, x2, y2], 0..1."""
+    x1, y1, x2, y2 = (float(value) for value in shown)
+    if not (x2 > x1 and y2 > y1):
         return 0.0
-    across = min(float(box[2]), width) - max(float(box[0]), 0.0)
-    down = min(float(box[3]), height) - max(float(box[1]), 0.0)
-    return max(0.0, across) * max(0.0, down) / area
+    square = np.asarray(corners, np.float32)
+    area = float(cv2.contourArea(square))
+    if area <= 0.0:
+        return 0.0
+    box = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float32)
+    common, _ = cv2.intersectConvexConvex(square, box)
+    return min(1.0, max(0.0, common / area))
 
 
-def _read(view: FaceView) -> float:
-    return share_inside(view.face.box, view.picture.width, view.picture.height)
+def _read(view: FaceView) -> float | None:
+    # Not at the top: configuration needs the measures, and the command line starts without networks.
+    from streamgate.networks.alignment import ffhq_corners
+
+    try:
+        corners = ffhq_corners(view.face.landmarks)
+    except ValueError:
+        return None
+    return share_inside(corners, view.shown)
 
 
 MEASURE = MeasureSpec(
     name="edge",
     label="In frame",
-    hint="share of the face inside the picture",
-    purpose="Is the whole face inside the picture? Share of its box.",
+    hint="share of the kept square inside the picture",
+    purpose="Is all of the picture to be kept inside the frame? Share of its FFHQ square; black bars count as outside.",
     read=_read,
     evidence=("inside",),
     unit="share",
-    mapping=Sigmoid(0.9, 0.025),
-    limits=(Limit("min", 0.97, {"edge": "cut off"}, of="raw", bounds=(0.0, 1.0)),),
+    mapping=Sigmoid(0.955, 0.012),
+    limits=(Limit("min", 0.96, {"edge": "cut off"}, of="raw", bounds=(0.0, 1.0)),),
     weight=0.5,
     of_source=True,
+    version=2,
     order=70,
 )

@@ -15,11 +15,14 @@ class FaceView:
     Attributes:
         picture: holds the face's pixels; `luma(box)` and `warp(matrix, size)` take source coordinates.
         face: its box and landmarks.
+        shown: what black bars leave of the source frame, [x1, y1, x2, y2].
     """
 
-    def __init__(self, picture: Picture, face: Face) -> None:
+    def __init__(self, picture: Picture, face: Face, shown: Array | None = None) -> None:
+        """shown: the whole frame when None."""
         self.picture = picture
         self.face = face
+        self.shown = np.array([0.0, 0.0, picture.width, picture.height]) if shown is None else shown
 
     @cached_property
     def core(self) -> Array:

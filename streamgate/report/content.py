@@ -181,7 +181,7 @@ class Content:
         shown = {
             key: record.get(key)
             for key in ("rank", "pts_seconds", "frame_index", "name", "box", "measures", "gate", "quality",
-                        "quality_smoothed", "quality_context", "image", "upscaled", "track", "person_id")
+                        "quality_smoothed", "quality_context", "image", "upscaled", "outside", "track", "person_id")
         }  # fmt: skip
         return {
             "key": f"{source_id}/{track_id}/{record['rank']}",

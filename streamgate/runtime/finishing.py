@@ -21,6 +21,7 @@ from streamgate.networks.alignment import arcface_matrix, ffhq_matrix
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.networks.ifqa import CROP_SIDE as IFQA_SIDE
 from streamgate.networks.recognizer import CROP_SIDE as ALIGNED_SIDE
+from streamgate.scoring.border import warp_padded
 from streamgate.scoring.context import ScoringContext
 from streamgate.scoring.steps import Steps, run_together
 from streamgate.sources import Source
@@ -79,7 +80,7 @@ class Finisher:
         matrix = ffhq_matrix(shot.face.landmarks, side)
 
         def check(frame: Frame) -> bool:
-            seen = frame.warp(matrix, side, fine=True)
+            seen = warp_padded(frame.picture, matrix, side, self._output.pad)
             return float(np.abs(seen.astype(np.int16) - shot.image).mean()) <= _SAME_PICTURE
 
         return check

@@ -20,6 +20,7 @@ from streamgate.runtime.guiding import Guidance
 from streamgate.scoring.faces import enlarged
 from streamgate.scoring.steps import Infer
 from streamgate.sources.base import Interest
+from streamgate.tracking.bars import BarDetector
 from streamgate.tracking.cuts import CutDetector
 from streamgate.tracking.tracker import Tracker
 
@@ -62,6 +63,7 @@ class Follower:
         self._infer = infer
         self._tracker = Tracker(config)
         self._cuts = CutDetector(config.advanced)
+        self._bars = BarDetector()
         self._next_detection = -np.inf
         self._max_track_s = max_track_s
         self._size: tuple[int, int] | None = None
@@ -79,7 +81,9 @@ class Follower:
             # Boxes of another picture size mean nothing in this one.
             resized = self._size not in (None, (frame.width, frame.height))
             self._size = frame.width, frame.height
-            if frame.unrelated or self._cuts.is_cut(frame) or resized:
+            new_shot = frame.unrelated or self._cuts.is_cut(frame) or resized
+            frame.shown = self._bars.shown(frame, new_shot=new_shot)
+            if new_shot:
                 moment.ended += [track.track_id for track in self._tracker.flush()]
                 self._next_detection = -np.inf
             if self._config.exhaustive or frame.unrelated or frame.pts_seconds >= self._next_detection:
@@ -151,6 +155,7 @@ class Follower:
             unrelated=frame.unrelated,
             name=frame.name,
             corrupt=frame.corrupt,
+            shown=frame.shown,
         )
 
     def _detector_side(self, frame: Frame) -> int:

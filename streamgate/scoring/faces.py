@@ -18,6 +18,7 @@ from streamgate.networks.ifqa import CROP_SIDE as IFQA_SIDE
 from streamgate.networks.pose import CROP_SIDE as POSE_SIDE
 from streamgate.networks.pose import crop_box, upright
 from streamgate.networks.recognizer import CROP_SIDE as ALIGNED_SIDE
+from streamgate.scoring.border import warp_padded
 from streamgate.scoring.calibration import recorded_measures
 from streamgate.scoring.context import ScoringContext
 from streamgate.scoring.fingerprint import HASH_SIDE, hash_matrix, perceptual_hash
@@ -118,8 +119,9 @@ class FaceScorer:
         output = self.context.config.output
         landmarks, side = candidate.face.landmarks, crop_side(candidate.face, output)
         if "arcface" in output.crops:
-            candidate.arcface = picture.warp(arcface_matrix(landmarks, ALIGNED_SIDE), ALIGNED_SIDE, fine=True)
-        return self.context.pictures.keep(picture.warp(ffhq_matrix(landmarks, side), side, fine=True))
+            matrix = arcface_matrix(landmarks, ALIGNED_SIDE)
+            candidate.arcface = warp_padded(picture, matrix, ALIGNED_SIDE, output.pad)
+        return self.context.pictures.keep(warp_padded(picture, ffhq_matrix(landmarks, side), side, output.pad))
 
     def thumbnail(self, candidate: Candidate, picture: Picture) -> Array | None:
         """The square of `crop`, RGB uint8 (128, 128, 3); None where the landmarks coincide."""
@@ -168,7 +170,7 @@ class FaceScorer:
 
     def _look(self, candidate: Candidate, picture: Picture, *, ready: bool = False) -> None:
         """Evidence that needs no network; of a ready-made crop only what does not speak of the source."""
-        view = FaceView(picture, candidate.face)
+        view = FaceView(picture, candidate.face, candidate.shown)
         for spec in self._by_source.get("pixels", ()):
             if spec.read is not None and not (ready and spec.of_source):
                 note(spec, spec.read(view), candidate.evidence, needed=True)

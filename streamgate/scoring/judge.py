@@ -7,7 +7,11 @@ from collections.abc import Mapping
 
 from streamgate.config import Config
 from streamgate.frames import CORRUPT, Candidate, Evidence, Face, GateResult, Measure, Pose, Status
+from streamgate.networks.alignment import ffhq_side
 from streamgate.scoring.calibration import Calibration, calibration_id, measure_set, recorded_measures
+
+SMALL = "small"
+"""The reason of a face with too few pixels: a limit of the measure `size`, and `output.max_upscale`."""
 
 TURNED = 35.0
 """Degrees of yaw or pitch beyond which an eye or half the mouth is out of sight."""
@@ -39,6 +43,10 @@ class Judge:
             (spec, limit, config.measures[spec.name].limit(limit.key)) for spec in here for limit in spec.limits
         ]
         self._weights = {name: config.measures[name].weight for name in self.names}
+        output = config.output
+        self._smallest_square = (
+            output.size / output.max_upscale if output.upscale and output.max_upscale and "size" in self.names else 0.0
+        )
         # Where turned heads are wanted, what networks say of them that learned on frontal faces rejects none.
         lenient = [spec for spec in here if spec.frontal] if config.keep.poses == "all" else []
         self._frontal_reasons = [reason for spec in lenient for reason in spec.reasons]
@@ -103,11 +111,17 @@ class Judge:
             excess = limit.excess(given, value if limit.at is None else limit.at(value, width, height))
             if excess is not None:
                 found[limit.choose(evidence) if limit.choose else next(iter(limit.reasons))] = excess
+        if SMALL not in found and measures["size"].raw is not None and self._is_enlarged(face):
+            found[SMALL] = 1.0 - _square(face) / self._smallest_square
         if self._frontal_reasons and evidence.pose is not None and _is_turned(evidence.pose):
             for reason in self._frontal_reasons:
                 found.pop(reason, None)
         complete = all(measures[name].status is Status.OK for name in self.names)
         return GateResult(complete and not found, tuple(found), max(found.values(), default=0.0))
+
+    def _is_enlarged(self, face: Face) -> bool:
+        """Whether the picture to be kept would be enlarged by more than `output.max_upscale`."""
+        return _square(face) < self._smallest_square
 
     def quality(self, measures: Mapping[str, Measure]) -> float | None:
         """Weighted geometric mean of the scalars, 0..100; None unless every measure of the set is ok."""
@@ -129,6 +143,14 @@ class Judge:
             total += weight * math.log(max(1.0, ceilings.get(name, 100.0) if scalar is None else scalar))
             weight_sum += weight
         return math.exp(total / weight_sum) if weight_sum else 0.0
+
+
+def _square(face: Face) -> float:
+    """Side of the face's FFHQ square in source pixels; 0.0 where its landmarks define none."""
+    try:
+        return ffhq_side(face.landmarks)
+    except ValueError:
+        return 0.0
 
 
 def _is_turned(pose: Pose) -> bool:

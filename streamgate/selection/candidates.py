@@ -401,6 +401,7 @@ class TrackSelector:
             captured_at=frame.captured_at,
             name=frame.name,
             corrupt=frame.corrupt,
+            shown=frame.shown,
             ceilings=self._ceilings,
         )
 

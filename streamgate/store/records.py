@@ -51,10 +51,11 @@ def face_record(shot: BestShot, image: str | None) -> Record:
         schema, id, source, source_id, track_id, person_id, rank, frame_index, pts_seconds, pts_estimated,
         captured_at, box [4], landmarks [5][2], detection_score, pose {yaw, pitch, roll} | null,
         measures {NAME: {raw, scalar, status}}, quality, quality_smoothed, quality_context, calibration_id,
-        gate {passed, reasons}, image, track {first_pts, last_pts, frames_seen, frames_scored}, upscaled, name,
+        gate {passed, reasons}, image, track {first_pts, last_pts, frames_seen, frames_scored}, upscaled, outside, name,
         person_rank, crops {NAME: {image, size [2], upscaled, quality, box [4] | null}}, pose_bin, phash
 
     `upscaled` says how many times the picture was enlarged where the source was smaller, else null.
+    `outside` is the share of the picture that lies outside the frame, black bars counted as outside, else null.
     `pose_bin` names the yaw and pitch, in degrees, of the bin that the face was kept for with `keep.poses` = all.
     `phash` is 16 hex digits: hashes of faces that look alike differ in few of 63 bits.
     `crops` lists every picture written of this face, ffhq (`image`) first; empty where there are no files. Its
@@ -85,6 +86,7 @@ def face_record(shot: BestShot, image: str | None) -> Record:
         "image": image,
         "track": _track(shot.track),
         "upscaled": _upscaled(shot.upscaled),
+        "outside": _outside(shot.measures),
         "name": shot.name,
         "person_rank": None,
         "crops": {} if image is None else _crops(shot, image),
@@ -112,6 +114,11 @@ def _crop(crop: Crop, image: str) -> Record:
         "quality": crop.encoding.quality,
         "box": None if crop.box is None else list(crop.box),
     }
+
+
+def _outside(measures: Mapping[str, Measure]) -> float | None:
+    edge = measures.get("edge")
+    return None if edge is None or edge.raw is None else round(1.0 - edge.raw, 4)
 
 
 def _upscaled(times: float) -> float | None:
@@ -230,6 +237,7 @@ def missed_record(track: Mapping[str, Any], source: str, calibration_id: str) ->
         "image": None,
         "track": {key: track[key] for key in ("first_pts", "last_pts", "frames_seen", "frames_scored")},
         "upscaled": None,
+        "outside": None,
         "name": None,
         "person_rank": None,
         "crops": {},

@@ -71,8 +71,18 @@ def test_exposure_tells_dark_and_bright_from_good() -> None:
     ("box", "share"),
     [([0, 0, 10, 10], 1.0), ([-5, 0, 5, 10], 0.5), ([95, 95, 105, 105], 0.25), ([200, 0, 210, 10], 0.0)],
 )
-def test_edge_is_the_share_inside(box: list[float], share: float) -> None:
-    assert share_inside(np.array(box, float), 100, 100) == pytest.approx(share)
+def test_edge_is_the_share_of_the_square_inside(box: list[float], share: float) -> None:
+    x1, y1, x2, y2 = box
+    corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], float)
+    assert share_inside(corners, np.array([0, 0, 100, 100])) == pytest.approx(share)
+
+
+def test_a_tilted_square_is_cut_by_the_frame_and_by_black_bars() -> None:
+    corners = np.array([[50, 10], [90, 50], [50, 90], [10, 50]], float)
+    assert share_inside(corners, np.array([0, 0, 100, 100])) == pytest.approx(1.0)
+    assert share_inside(corners, np.array([0, 0, 50, 100])) == pytest.approx(0.5)
+    assert share_inside(corners, np.array([0, 30, 100, 100])) == pytest.approx(1 - 400 / 3200, abs=1e-3)
+    assert share_inside(corners, np.array([60, 0, 60, 100])) == 0.0
 
 
 def test_face_core_follows_the_landmarks() -> None:

@@ -148,6 +148,7 @@ function facts(face, track, base) {
   if (face.box) found.push(["Face in the picture", `${Math.round(face.box[2] - face.box[0])} × ${Math.round(face.box[3] - face.box[1])} px`]);
   if (face.frame_index !== null && face.frame_index !== undefined && !face.name) found.push(["Frame", words.grouped(face.frame_index)]);
   if (face.upscaled) found.push(["Enlarged", `${face.upscaled.toFixed(1)} times`]);
+  if (face.outside) found.push(["Outside the frame", `${(100 * face.outside).toFixed(1)} %`]);
   if (face.image) found.push(["File", make("a", { href: base + path(face.image) }, face.image)]);
   return found;
 }

@@ -143,6 +143,7 @@ function facts({ record, image }) {
     ["Face in the picture", `${Math.round(box[2] - box[0])} × ${Math.round(box[3] - box[1])} px`],
   ];
   if (record.upscaled) found.push(["Enlarged", `${record.upscaled.toFixed(1)} times`]);
+  if (record.outside) found.push(["Outside the frame", `${(100 * record.outside).toFixed(1)} %`]);
   if (image) found.push(["File", image]);
   return found;
 }

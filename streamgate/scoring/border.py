@@ -1,0 +1,55 @@
+"""Kept pictures that reach past the frame: what stands where there are no pixels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from streamgate.frames import Array, Picture
+
+Pad = Literal["black", "reflect", "blur"]
+"""Black; the picture mirrored at its border; the same, blurred the further out the more, as FFHQ's own pictures are."""
+
+_BLUR = 0.02
+"""Standard deviation of the blur over the picture's side."""
+
+
+def warp_padded(picture: Picture, matrix: Array, side: int, pad: Pad) -> Array:
+    """`picture.warp(matrix, side, fine=True)` with `pad` in place of the repeated edge; RGB uint8 (side, side, 3)."""
+    crop = picture.warp(matrix, side, fine=True)
+    back = cv2.invertAffineTransform(np.asarray(matrix, np.float64))
+    columns, rows = np.meshgrid(np.arange(side, dtype=np.float64), np.arange(side, dtype=np.float64))
+    x = back[0, 0] * columns + back[0, 1] * rows + back[0, 2]
+    y = back[1, 0] * columns + back[1, 1] * rows + back[1, 2]
+    right, bottom = picture.width - 1, picture.height - 1
+    outside = (x < -0.5) | (x > right + 0.5) | (y < -0.5) | (y > bottom + 0.5)
+    if not outside.any():
+        return crop
+    if pad == "black":
+        crop[outside] = 0
+        return crop
+    mirrored_x, mirrored_y = _mirrored(x, right), _mirrored(y, bottom)
+    into = np.asarray(matrix, np.float64)
+    # What is mirrored lies in the same picture; beyond it (half the face outside) its edge is mirrored once more.
+    map_x = (into[0, 0] * mirrored_x + into[0, 1] * mirrored_y + into[0, 2]).astype(np.float32)
+    map_y = (into[1, 0] * mirrored_x + into[1, 1] * mirrored_y + into[1, 2]).astype(np.float32)
+    mirrored = cv2.remap(crop, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    filled = np.where(outside[..., None], mirrored, crop)
+    if pad == "reflect":
+        return filled
+    sigma = _BLUR * side
+    soft = cv2.GaussianBlur(filled, (0, 0), sigma)
+    # The blur begins at the border and is whole three deviations further out.
+    away = cv2.distanceTransform(outside.astype(np.uint8), cv2.DIST_L2, 3)
+    share = np.clip(away / (3 * sigma), 0.0, 1.0)[..., None]
+    return np.rint(filled * (1 - share) + soft * share).astype(np.uint8)
+
+
+def _mirrored(position: Array, last: int) -> Array:
+    """Positions beyond 0..last mirrored back into it."""
+    if last < 1:
+        return np.zeros_like(position)
+    folded = np.abs(position) % (2 * last)
+    return np.where(folded > last, 2 * last - folded, folded)
