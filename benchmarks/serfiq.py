@@ -107,10 +107,10 @@ def main() -> int:
                 _timed(f"T = {passes}", output.features, lambda x, i, t=passes: _sampled(layer, x, rate, t, 1000 + i))
             )
             say(f"T = {passes}: {estimates[-1].milliseconds:.2f} ms a face")
-        names = {record.role: record for record in networks.weights}
+        names = {record["role"]: record for record in networks.weights}
         facts = {
             "versions": {"numpy": np.__version__, "opencv": cv2.__version__},
-            "weights": [{"role": "recognizer", "name": names["recognizer"].name, "sha256": names["recognizer"].sha256}],
+            "weights": [names["recognizer"]],
         }
         lines += _report(machine, facts, len(crops), reference, estimates, (whole, head), rate)
         notes += _draw(reference, estimates, given.passes, plot)

@@ -28,8 +28,13 @@ from regret import Scored
 from streamgate.defaults import DEFAULT_MODELS
 
 PEERS = ("LightQNet", "NIQE")
-MATTERS = ("quality", "networks", "sources", "tracking", "runtime", "selection", "frames.py", "records.py")
+MATTERS = ("measures", "scoring", "networks", "sources", "tracking", "runtime", "selection", "frames.py")
 """Parts of the package that decide what exhaustive mode says."""
+_CHOOSING = frozenset(
+    {"dense_interval_s", "empty_interval_s", "window_s", "per_window", "min_gain", "prescore_interval_s",
+     "prescore_share", "cooldown_ratio", "confirm_delay_s", "network_margin", "lookback_s"}
+)  # fmt: skip
+"""Keys of `advanced` that only decide which faces are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +57,10 @@ class Yardstick:
 
 def settings_that_matter(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a configuration that exhaustive scores depend on: not how candidates are chosen or kept."""
-    detection = {name: value for name, value in config["detection"].items() if not name.endswith("interval_s")}
-    candidates = {name: config["candidates"][name] for name in ("refine", "region_margin")}
-    whole = {name: config[name] for name in ("tracking", "measures", "gate", "fusion", "serfiq")}
-    return {**whole, "detection": detection, "candidates": candidates}
+    whole = {name: config[name] for name in ("tracking", "measures", "serfiq")}
+    advanced = {name: value for name, value in config["advanced"].items() if name not in _CHOOSING}
+    output = {name: config["output"][name] for name in ("size", "upscale", "max_upscale")}
+    return {**whole, "advanced": advanced, "output": output}
 
 
 def cache_key(clip: Path, config: Mapping[str, Any], weights: Sequence[Mapping[str, Any]], peers: Path | None) -> str:
