@@ -352,7 +352,7 @@ class Template:
     Attributes:
         vector: float32 (D,), unit length.
         faces: faces in the mean.
-        weight: their mean weight, 0..1 (SER-FIQ, yaw, pitch and occlusion scalars multiplied).
+        weight: their mean weight, 0..1: SER-FIQ and occlusion scalars and squared cosines of yaw and pitch, multiplied.
         agreement: length of the mean before it was normalised, 0..1; 1 when all faces have one embedding.
         inter_eye: their mean distance between the eyes, source pixels.
     """

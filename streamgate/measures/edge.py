@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from streamgate.frames import Array
@@ -12,6 +11,8 @@ from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 def share_inside(corners: Array, shown: Array) -> float:
     """Share of a square (its corners (4, 2), in order) that lies inside the box `shown` [x1, y1, x2, y2], 0..1."""
+    import cv2  # with the first face, not with every configuration
+
     x1, y1, x2, y2 = (float(value) for value in shown)
     if not (x2 > x1 and y2 > y1):
         return 0.0

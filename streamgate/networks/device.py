@@ -82,7 +82,8 @@ def choose_device(wanted: str) -> Device:
         return Device(f"cuda:{index}", "as requested" if kind == "cuda" else "found a GPU and its libraries")
     if kind == "cuda":
         raise DeviceError(f"device {wanted!r} is not available: {missing}; or use --device cpu")
-    return Device(CPU, f"no GPU: {missing}")
+    # What to install is for those who asked for a GPU.
+    return Device(CPU, f"no GPU: {missing.partition(';')[0]}")
 
 
 def _missing_for_cuda(index: int) -> str | None:

@@ -6,12 +6,15 @@ other whoever they are. They do not speak here, or softly.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from streamgate.frames import Array, Candidate, Template
+from streamgate.frames import Array, Candidate, Pose, Template
 
-_WEIGHTS = ("serfiq", "yaw", "pitch", "occlusion")
-"""Measures whose scalars are multiplied into a face's weight; one that the run lacks does not count."""
+_WEIGHTS = ("serfiq", "occlusion")
+"""Measures whose scalars are multiplied into a face's weight; one that the run lacks does not count. The squared
+cosines of yaw and pitch go in too: a recognizer bears a turn that makes a bad portrait."""
 
 SURE_SERFIQ = 30.0
 """Faces with a lower SER-FIQ scalar stay out of a template, however lenient the gate is."""
@@ -43,7 +46,7 @@ class TemplateSum:
         length = float(np.linalg.norm(vector))
         if not (np.isfinite(length) and length > 0.0):
             return
-        weight = 1.0
+        weight = 1.0 if candidate.evidence.pose is None else _facing(candidate.evidence.pose)
         for name in _WEIGHTS:
             scalar = scalars.get(name)
             weight *= 1.0 if scalar is None else scalar / 100.0
@@ -77,3 +80,8 @@ class TemplateSum:
 def is_sure(template: Template) -> bool:
     """Whether a track may be taken for the same person as another by it; one that may not stays a person alone."""
     return template.weight >= SURE_WEIGHT and template.agreement >= SURE_AGREEMENT
+
+
+def _facing(pose: Pose) -> float:
+    """1.0 for a head towards the camera, falling to 0.0 for one in profile."""
+    return float(np.prod([max(0.0, math.cos(math.radians(angle))) ** 2 for angle in (pose.yaw, pose.pitch)]))

@@ -48,7 +48,7 @@ def sink_error(error: OSError, path: Path) -> SinkError:
     if isinstance(error.filename, (str, bytes)):
         own = Path(os.fsdecode(error.filename))
         named = own if own.is_relative_to(path) or path.is_relative_to(own) else path
-    if named.is_symlink():
+    if os.path.islink(named):
         return SinkError(f"cannot write {named}: is a symbolic link, which is not followed; remove it")
     reason = _REMEDIES.get(error.errno or 0) or f"{error.strerror or error}; choose another folder"
     return SinkError(f"cannot write {named}: {reason}")
@@ -278,6 +278,6 @@ def _folder(root: Path, parts: Sequence[str], *, make: bool = False) -> Iterator
 
 def _named(error: OSError, path: Path) -> OSError:
     """The error with its whole path; one that a link caused says so."""
-    if path.is_symlink():
+    if os.path.islink(path):
         return NotADirectoryError(errno.ENOTDIR, "is a symbolic link, which is not followed", str(path))
     return OSError(error.errno, error.strerror, str(path))

@@ -93,7 +93,7 @@ def test_an_input_is_read_or_refused_in_one_line(batch: Batch, one: Hostile) -> 
 def test_the_run_as_a_whole_says_that_some_inputs_failed(batch: Batch) -> None:
     assert batch.ran.code == 1
     assert leftovers(batch.out) == []
-    expected = {"streamgate: ", "ifqa: ", "measures ", "["}
+    expected = {"streamgate: ", "device: ", "measures ", "["}
     for line in batch.ran.err.splitlines()[: -len(batch.paths) - 3]:
         assert line.startswith(tuple(expected)), f"a library speaks for itself: {line}"
 

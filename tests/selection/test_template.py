@@ -5,26 +5,26 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamgate.frames import Candidate, Evidence, Face, GateResult, Measure
+from streamgate.frames import Candidate, Evidence, Face, GateResult, Measure, Pose
 from streamgate.selection.template import TemplateSum, is_sure
 
 
-def face(vector: list[float], serfiq: float = 90, yaw: float = 100, eyes: float = 60, reasons: tuple = ()) -> Candidate:
+def face(vector: list[float], serfiq: float = 90, yaw: float = 0, eyes: float = 60, reasons: tuple = ()) -> Candidate:
     landmarks = np.zeros((5, 2), np.float32)
     landmarks[1, 0] = eyes
     return Candidate(
         1,
         0.0,
         Face(np.array([0, 0, 100, 100], np.float32), landmarks, 0.9),
-        evidence=Evidence(embedding=np.array(vector, np.float32)),
-        measures={"serfiq": Measure.ok(0.9, serfiq), "yaw": Measure.ok(0.0, yaw)},
+        evidence=Evidence(embedding=np.array(vector, np.float32), pose=Pose(yaw, 0.0, 0.0)),
+        measures={"serfiq": Measure.ok(0.9, serfiq)},
         gate=GateResult(False, reasons),
     )
 
 
 def test_better_faces_weigh_more_whatever_the_length_of_their_embeddings() -> None:
     total = TemplateSum()
-    for candidate in (face([2, 0], serfiq=80, yaw=100), face([0, 9], serfiq=80, yaw=50)):
+    for candidate in (face([2, 0], serfiq=80), face([0, 9], serfiq=80, yaw=45)):
         total.add(candidate)
     found = total.mean()
     assert found is not None
