@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +82,13 @@ def test_one_line_is_one_short_printable_line() -> None:
     shown = one_line("a\n\tb\x1b[31m" + "c" * 10_000, 50)
     assert len(shown) == 50 and shown.isprintable() and shown.startswith("a b\ufffd[31mccc") and shown.endswith("…")
     assert one_line("short and plain") == "short and plain"
+
+
+def test_a_package_that_cannot_be_imported_is_named_with_the_version_that_works(tmp_path: Path) -> None:
+    (tmp_path / "av").mkdir()
+    (tmp_path / "av" / "__init__.py").write_text("raise ImportError('built for another FFmpeg', name='av')")
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    command = [sys.executable, "-m", "streamgate", "run", str(tmp_path / "clip.mp4"), "-o", str(tmp_path / "out")]
+    ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert ran.returncode == 1 and "Traceback" not in ran.stderr
+    assert "built for another FFmpeg" in ran.stderr and "pip install 'av<20,>=15'" in ran.stderr

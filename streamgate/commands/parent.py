@@ -26,7 +26,7 @@ from streamgate.commands.messages import (
     Started,
 )
 from streamgate.commands.signals import INTERRUPTED, handling
-from streamgate.errors import DeliveryError, SourceError, StreamgateError
+from streamgate.errors import DeliveryError, SourceError, StreamgateError, unexpected
 from streamgate.runtime.processes import STOP_SIGNALS, Line, Worker
 from streamgate.sinks.stdout import print_records
 from streamgate.store.folder import RunFolder
@@ -101,9 +101,12 @@ class _Run:
 
     def _start(self) -> Worker:
         def work(line: Line) -> None:
-            # Imported in the worker alone.
-            from streamgate.commands.worker import work
-
+            try:
+                # Imported in the worker alone.
+                from streamgate.commands.worker import work
+            except ImportError as error:
+                line.send(Ended(unexpected(error)))
+                return
             work(self._request, self._state, line)
 
         self._worker = Worker.start(work, stopping=self._stopping)
