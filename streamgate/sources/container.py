@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 from streamgate.errors import DeviceError, SourceError, scrub
 from streamgate.sources.base import MAX_PIXELS
 from streamgate.sources.encryption import ENCRYPTED, is_encrypted, is_scrambled
-from streamgate.sources.pyav import METADATA_ERRORS, ArgumentError
+from streamgate.sources.pyav import METADATA_ERRORS, TAKES_STREAM_OPTIONS, ArgumentError
 
 STALL_S = 60.0
 """Seconds without a packet, or for opening, after which a file is given up; see `stall_seconds`."""
@@ -106,7 +106,7 @@ def _open(path: Path, decode: str, max_pixels: int) -> InputContainer:
     def open_with(hardware: HWAccel | None) -> InputContainer:
         return av.open(
             f"file:{path.absolute()}",
-            options=pixel_limit(max_pixels),
+            options=pixel_limit(max_pixels) if TAKES_STREAM_OPTIONS else {},
             container_options={"protocol_whitelist": "file", "format_whitelist": _accepted_formats()},
             **METADATA_ERRORS,
             hwaccel=hardware,

@@ -7,7 +7,12 @@ from typing import Any
 import av
 from av import VideoFrame
 
-METADATA_ERRORS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+_RELEASE = int(av.__version__.split(".")[0])
+
+TAKES_STREAM_OPTIONS = _RELEASE >= 17
+"""Whether `av.open` may be given options of the streams: before, it crashes where streams are found while probing."""
+
+METADATA_ERRORS: dict[str, Any] = {"metadata_errors": "replace"} if _RELEASE < 19 else {}
 """For `av.open`: titles that are not UTF-8 must not end a file. PyAV 19 has no such option and reads them."""
 
 ArgumentError: type[Exception] = getattr(av.error, "ArgumentError", None) or getattr(av.error, "ValueError")  # noqa: B009
