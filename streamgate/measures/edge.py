@@ -26,14 +26,7 @@ def share_inside(corners: Array, shown: Array) -> float:
 
 
 def _read(view: FaceView) -> float | None:
-    # Not at the top: configuration needs the measures, and the command line starts without networks.
-    from streamgate.networks.alignment import ffhq_corners
-
-    try:
-        corners = ffhq_corners(view.face.landmarks)
-    except ValueError:
-        return None
-    return share_inside(corners, view.shown)
+    return None if view.square is None else share_inside(view.square, view.shown)
 
 
 MEASURE = MeasureSpec(

@@ -16,12 +16,16 @@ class FaceView:
         picture: holds the face's pixels; `luma(box)` and `warp(matrix, size)` take source coordinates.
         face: its box and landmarks.
         shown: what black bars leave of the source frame, [x1, y1, x2, y2].
+        square: corners (4, 2) of the picture that would be kept of the face; None where its landmarks define none.
     """
 
-    def __init__(self, picture: Picture, face: Face, shown: Array | None = None) -> None:
+    def __init__(
+        self, picture: Picture, face: Face, shown: Array | None = None, square: Array | None = None
+    ) -> None:
         """shown: the whole frame when None."""
         self.picture = picture
         self.face = face
+        self.square = square
         self.shown = np.array([0.0, 0.0, picture.width, picture.height]) if shown is None else shown
 
     @cached_property

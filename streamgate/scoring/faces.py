@@ -12,7 +12,7 @@ import numpy as np
 from streamgate.config import OutputConfig
 from streamgate.frames import Array, Candidate, Evidence, Face, Picture, Pose
 from streamgate.measures import FaceView, MeasureSpec
-from streamgate.networks.alignment import arcface_matrix, box_matrix, ffhq_matrix, ffhq_side
+from streamgate.networks.alignment import arcface_matrix, box_matrix, ffhq_corners, ffhq_matrix, ffhq_side
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.networks.ifqa import CROP_SIDE as IFQA_SIDE
 from streamgate.networks.pose import CROP_SIDE as POSE_SIDE
@@ -170,7 +170,7 @@ class FaceScorer:
 
     def _look(self, candidate: Candidate, picture: Picture, *, ready: bool = False) -> None:
         """Evidence that needs no network; of a ready-made crop only what does not speak of the source."""
-        view = FaceView(picture, candidate.face, candidate.shown)
+        view = FaceView(picture, candidate.face, candidate.shown, _kept_square(candidate.face))
         for spec in self._by_source.get("pixels", ()):
             if spec.read is not None and not (ready and spec.of_source):
                 note(spec, spec.read(view), candidate.evidence, needed=True)
@@ -227,6 +227,13 @@ def note(
         evidence.values.update(values)
     else:
         evidence.failed.add(spec.name)
+
+
+def _kept_square(face: Face) -> Array | None:
+    try:
+        return ffhq_corners(face.landmarks)
+    except ValueError:
+        return None
 
 
 def crop_side(face: Face, output: OutputConfig) -> int:

@@ -25,6 +25,7 @@ from streamgate.config import LiveConfig, load_config
 from streamgate.errors import UsageError
 from streamgate.sources.file import VideoFile
 from streamgate.sources.live import LiveConnection, LiveError, Trouble, check_address
+from streamgate.sources.pyav import TAKES_STREAM_OPTIONS
 
 SECRETS = ("ann", "pw12345")
 
@@ -219,6 +220,8 @@ def test_pictures_that_cannot_be_deinterlaced_are_counted(tmp_path: Path):
 
 @pytest.mark.parametrize("giant", GIANTS, ids=lambda giant: giant.name)
 def test_giant_pictures_cost_no_memory(giant: Hostile, tmp_path: Path):
+    if not TAKES_STREAM_OPTIONS:
+        pytest.skip("this PyAV takes no limit for FFmpeg's probing (17 and newer do)")
     path = giant.put(tmp_path)
     script = (
         "import resource, sys\nfrom streamgate.config import load_config\n"
