@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,6 +54,26 @@ def work_folder(given: Path | None, smoke: bool, name: str) -> Path:
         raise DataError(f"{work} lies inside the work tree: give a folder outside it")
     work.mkdir(parents=True, exist_ok=True)
     return work
+
+
+def load_config(args: argparse.Namespace, smoke: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The recipe's config.toml (`args.config`) with the smoke run's sizes and the command line over it."""
+    config = tomllib.loads(args.config.read_text())
+    if args.smoke:
+        for section, values in smoke.items():
+            config[section].update(values)
+    if args.steps is not None:
+        config["optimiser"]["steps"] = args.steps
+    if args.seed is not None:
+        config["seed"] = args.seed
+    return config
+
+
+def choose_device(name: str) -> torch.device:
+    """auto takes CUDA where there is one; asking for an absent CUDA is an error, never a silent CPU."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DataError("--device cuda: torch sees no CUDA device")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def resume(trainer: Trains, checkpoints: Path, warm: Path | None) -> None:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ import torch  # noqa: E402
 
 from models.common.images import DataError  # noqa: E402
 from models.common.overlap import EvaluationSet  # noqa: E402
-from models.common.training import Sums, resume, run, say, terms, work_folder  # noqa: E402
+from models.common.training import Sums, choose_device, load_config, resume, run, say, terms, work_folder  # noqa: E402
 from models.detector.batches import Batches  # noqa: E402
 from models.detector.deploy import WARM_NAME, deploy  # noqa: E402
 from models.detector.labels import read_labels  # noqa: E402
@@ -98,26 +97,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def load_config(args: argparse.Namespace) -> dict[str, Any]:
-    """config.toml with the smoke run's sizes and the command line over it."""
-    config = tomllib.loads(args.config.read_text())
-    if args.smoke:
-        for section, values in SMOKE.items():
-            config[section].update(values)
-    if args.steps is not None:
-        config["optimiser"]["steps"] = args.steps
-    if args.seed is not None:
-        config["seed"] = args.seed
-    return config
-
-
-def choose_device(name: str) -> torch.device:
-    """auto takes CUDA where there is one; asking for an absent CUDA is an error, never a silent CPU."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise DataError("--device cuda: torch sees no CUDA device")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 def read_pictures(args: argparse.Namespace, data: dict[str, Any], work: Path) -> PictureSet:
     """The training pictures, packed and labelled now or by an earlier run."""
     labelled = [(file, read_labels(file)) for file in args.labels]
@@ -140,7 +119,7 @@ def read_pictures(args: argparse.Namespace, data: dict[str, Any], work: Path) ->
 
 def train(args: argparse.Namespace) -> int:
     """Prepare the data, then run to the configured number of steps."""
-    config = load_config(args)
+    config = load_config(args, SMOKE)
     work = work_folder(args.work, args.smoke, "detector")
     device = choose_device(args.device)
     if args.threads:

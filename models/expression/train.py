@@ -17,9 +17,7 @@ import argparse
 import hashlib
 import os
 import sys
-import tomllib
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
@@ -32,7 +30,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from models.common.images import DataError  # noqa: E402
-from models.common.training import resume, run, say, work_folder  # noqa: E402
+from models.common.training import choose_device, load_config, resume, run, say, work_folder  # noqa: E402
 from models.expression.batches import Augmentation, Batches  # noqa: E402
 from models.expression.dataset import MARGIN, FaceSet, prepare  # noqa: E402
 from models.expression.deploy import WARM_NAME, deploy  # noqa: E402
@@ -89,26 +87,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def load_config(args: argparse.Namespace) -> dict[str, Any]:
-    """config.toml with the smoke run's sizes and the command line over it."""
-    config = tomllib.loads(args.config.read_text())
-    if args.smoke:
-        for section, values in SMOKE.items():
-            config[section].update(values)
-    if args.steps is not None:
-        config["optimiser"]["steps"] = args.steps
-    if args.seed is not None:
-        config["seed"] = args.seed
-    return config
-
-
-def choose_device(name: str) -> torch.device:
-    """auto takes CUDA where there is one; asking for an absent CUDA is an error, never a silent CPU."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise DataError("--device cuda: torch sees no CUDA device")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 def cut_all(args: argparse.Namespace, work: Path) -> int:
     """Loose crops of every folder, into work/crops."""
     with Networks.open("embedded", "cpu") as networks:
@@ -135,7 +113,7 @@ def split(faces: FaceSet, share: float, leave_out: frozenset[str]) -> tuple[np.n
 
 def train(args: argparse.Namespace) -> int:
     """Prepare the data, then run to the configured number of steps."""
-    config = load_config(args)
+    config = load_config(args, SMOKE)
     work = work_folder(args.work, args.smoke, "expression")
     cv2.setNumThreads(1)
     if args.cut:

@@ -16,7 +16,6 @@ import dataclasses
 import json
 import os
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ import torch  # noqa: E402
 from models.common.images import DataError, FaceCache, build_cache  # noqa: E402
 from models.common.overlap import EvaluationSet, find_overlaps  # noqa: E402
 from models.common.smoke import synthetic_faces  # noqa: E402
-from models.common.training import resume, run, say, work_folder  # noqa: E402
+from models.common.training import choose_device, load_config, resume, run, say, work_folder  # noqa: E402
 from models.ifqa.batches import Batches, BatchSizes  # noqa: E402
 from models.ifqa.deploy import WARM_NAME, deploy  # noqa: E402
 from models.ifqa.monitor import Monitor, table  # noqa: E402
@@ -90,26 +89,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def load_config(args: argparse.Namespace) -> dict[str, Any]:
-    """config.toml with the smoke run's sizes and the command line over it."""
-    config = tomllib.loads(args.config.read_text())
-    if args.smoke:
-        for section, values in SMOKE.items():
-            config[section].update(values)
-    if args.steps is not None:
-        config["optimiser"]["steps"] = args.steps
-    if args.seed is not None:
-        config["seed"] = args.seed
-    return config
-
-
-def choose_device(name: str) -> torch.device:
-    """auto takes CUDA where there is one; asking for an absent CUDA is an error, never a silent CPU."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise DataError("--device cuda: torch sees no CUDA device")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 @dataclasses.dataclass(frozen=True)
 class Split:
     """Indexes into the cache: three disjoint sets of faces."""
@@ -130,7 +109,7 @@ def split_faces(cache: FaceCache, data: dict[str, Any], dropped: set[int]) -> Sp
 
 def train(args: argparse.Namespace) -> int:
     """Prepare the data, then run to the configured number of steps."""
-    config = load_config(args)
+    config = load_config(args, SMOKE)
     work = work_folder(args.work, args.smoke, "ifqa")
     device = choose_device(args.device)
     if args.threads:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ import torch  # noqa: E402
 
 from models.common.images import DataError  # noqa: E402
 from models.common.smoke import synthetic_faces  # noqa: E402
-from models.common.training import Sums, resume, run, say, terms, work_folder  # noqa: E402
+from models.common.training import Sums, choose_device, load_config, resume, run, say, terms, work_folder  # noqa: E402
 from models.recognizer import eyes  # noqa: E402
 from models.recognizer.batches import Augmentation, Batches  # noqa: E402
 from models.recognizer.deploy import WARM_NAME, deploy  # noqa: E402
@@ -92,26 +91,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if not args.data and not args.masked and not args.smoke:
         p.error("give folders or tar files of pictures (or --smoke)")
     return args
-
-
-def load_config(args: argparse.Namespace) -> dict[str, Any]:
-    """config.toml with the smoke run's sizes and the command line over it."""
-    config = tomllib.loads(args.config.read_text())
-    if args.smoke:
-        for section, values in SMOKE.items():
-            config[section].update(values)
-    if args.steps is not None:
-        config["optimiser"]["steps"] = args.steps
-    if args.seed is not None:
-        config["seed"] = args.seed
-    return config
-
-
-def choose_device(name: str) -> torch.device:
-    """auto takes CUDA where there is one; asking for an absent CUDA is an error, never a silent CPU."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise DataError("--device cuda: torch sees no CUDA device")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 @dataclass(frozen=True)
@@ -185,7 +164,7 @@ def eyes_head(
 
 def train(args: argparse.Namespace) -> int:
     """Prepare the data, then run to the configured number of steps."""
-    config = load_config(args)
+    config = load_config(args, SMOKE)
     work = work_folder(args.work, args.smoke, "recognizer")
     device = choose_device(args.device)
     if args.threads:
