@@ -137,6 +137,10 @@ DAMAGES: list[tuple[str, Callable[[Path], object], int, str]] = [
         "3 lines are skipped",
     ),
     ("faces NaN", lambda a: changed(a / "faces.jsonl", '"upscaled":null', '"upscaled":NaN'), 3, "3 lines are skipped"),
+    (
+        "outside is a text", lambda a: changed(a / "faces.jsonl", '"outside":null', '"outside":"x"'), 3,
+        "outside is not a number",
+    ),
     ("rank is a path", lambda a: changed(a / "faces.jsonl", '"rank":1', '"rank":"../../1"'), 2, "rank is not a count"),
     ("a line without end", lambda a: (a / "faces.jsonl").write_bytes(b"[" * (3 << 20)), 3, "1 line is skipped (line 1"),
     ("tracks missing", lambda a: (a / "tracks.jsonl").unlink(), 4, "tracks.jsonl is missing"),

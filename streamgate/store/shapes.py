@@ -38,7 +38,7 @@ FACE: Shape = {
     "rank": _COUNT, "frame_index": _INTEGER_OR_NULL, "pts_seconds": _NUMBER, "pts_estimated": _BOOLEAN_OR_NULL,
     "captured_at": _TEXT_OR_NULL, **_GEOMETRY, "pose": _POSE, "measures": _MEASURES, "quality": _NUMBER_OR_NULL,
     "quality_smoothed": _NUMBER_OR_NULL, "quality_context": _NUMBER_OR_NULL, "calibration_id": _TEXT, "gate": _GATE,
-    "image": _NAME, "track": _SPAN, "upscaled": _NUMBER_OR_NULL, "name": _TEXT_OR_NULL,
+    "image": _NAME, "track": _SPAN, "upscaled": _NUMBER_OR_NULL, "outside": (_NUMBER, None), "name": _TEXT_OR_NULL,
     "person_rank": _INTEGER_OR_NULL, "person_name": (_TEXT, None), "crops": ({str: {"image": _NAME}},),
     "pose_bin": _TEXT_OR_NULL, "phash": (re.compile("[0-9a-f]{1,16}"),),
 }  # fmt: skip
