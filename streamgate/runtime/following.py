@@ -8,7 +8,7 @@ by frame what it could do without (see `guiding`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -145,18 +145,7 @@ class Follower:
         """The frame's time with a copy of the pixels around `box`: a square, since crops are turned squares."""
         centre = (box[:2] + box[2:]) / 2
         half = (0.5 + self._config.advanced.region_margin) * float(max(box[2] - box[0], box[3] - box[1]))
-        return Frame(
-            frame.region(np.concatenate([centre - half, centre + half])),
-            frame.pts_seconds,
-            duration_seconds=frame.duration_seconds,
-            frame_index=frame.frame_index,
-            pts_estimated=frame.pts_estimated,
-            captured_at=frame.captured_at,
-            unrelated=frame.unrelated,
-            name=frame.name,
-            corrupt=frame.corrupt,
-            shown=frame.shown,
-        )
+        return replace(frame, picture=frame.region(np.concatenate([centre - half, centre + half])))
 
     def _detector_side(self, frame: Frame) -> int:
         """The longer side of the detector's input: the smallest face asked for must stay findable."""

@@ -20,13 +20,14 @@ def warp_padded(picture: Picture, matrix: Array, side: int, pad: Pad) -> Array:
     """`picture.warp(matrix, side, fine=True)` with `pad` in place of the repeated edge; RGB uint8 (side, side, 3)."""
     crop = picture.warp(matrix, side, fine=True)
     back = cv2.invertAffineTransform(np.asarray(matrix, np.float64))
+    right, bottom = picture.width - 1, picture.height - 1
+    ends = np.array([[0, 0, 1], [side - 1, 0, 1], [0, side - 1, 1], [side - 1, side - 1, 1]], np.float64) @ back.T
+    if (ends >= -0.5).all() and (ends <= (right + 0.5, bottom + 0.5)).all():
+        return crop  # with its corners the whole square is inside
     columns, rows = np.meshgrid(np.arange(side, dtype=np.float64), np.arange(side, dtype=np.float64))
     x = back[0, 0] * columns + back[0, 1] * rows + back[0, 2]
     y = back[1, 0] * columns + back[1, 1] * rows + back[1, 2]
-    right, bottom = picture.width - 1, picture.height - 1
     outside = (x < -0.5) | (x > right + 0.5) | (y < -0.5) | (y > bottom + 0.5)
-    if not outside.any():
-        return crop
     if pad == "black":
         crop[outside] = 0
         return crop

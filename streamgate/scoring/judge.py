@@ -44,6 +44,7 @@ class Judge:
         ]
         self._weights = {name: config.measures[name].weight for name in self.names}
         output = config.output
+        # Side of the smallest face's square that `output.max_upscale` lets pass; 0.0: any.
         self._smallest_square = (
             output.size / output.max_upscale if output.upscale and output.max_upscale and "size" in self.names else 0.0
         )
@@ -111,17 +112,17 @@ class Judge:
             excess = limit.excess(given, value if limit.at is None else limit.at(value, width, height))
             if excess is not None:
                 found[limit.choose(evidence) if limit.choose else next(iter(limit.reasons))] = excess
-        if SMALL not in found and measures["size"].raw is not None and self._is_enlarged(face):
-            found[SMALL] = 1.0 - _square(face) / self._smallest_square
+        eyes = measures["size"].raw
+        # The square is at least four eye distances wide: of most faces that tells without working it out.
+        if SMALL not in found and eyes is not None and 4 * eyes < self._smallest_square + 1:
+            square = _square(face)
+            if square < self._smallest_square:
+                found[SMALL] = 1.0 - square / self._smallest_square
         if self._frontal_reasons and evidence.pose is not None and _is_turned(evidence.pose):
             for reason in self._frontal_reasons:
                 found.pop(reason, None)
         complete = all(measures[name].status is Status.OK for name in self.names)
         return GateResult(complete and not found, tuple(found), max(found.values(), default=0.0))
-
-    def _is_enlarged(self, face: Face) -> bool:
-        """Whether the picture to be kept would be enlarged by more than `output.max_upscale`."""
-        return _square(face) < self._smallest_square
 
     def quality(self, measures: Mapping[str, Measure]) -> float | None:
         """Weighted geometric mean of the scalars, 0..100; None unless every measure of the set is ok."""
