@@ -19,7 +19,7 @@ import click
 
 from streamgate.commands.help import Command, section
 from streamgate.commands.options import PATH, complete_devices, complete_folders, complete_models, complete_presets
-from streamgate.commands.signals import INTERRUPTED, handling
+from streamgate.commands.signals import INTERRUPTED, StopRequest, handling
 from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import UsageError, one_line, scrub
 
@@ -131,11 +131,12 @@ class _Signals:
         self.stop = threading.Event()
         self.reload = threading.Event()
         self.code = 0
+        self._request = StopRequest()
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             self.reload.set()
-        elif self.stop.is_set():
+        elif self._request.again(number):
             raise KeyboardInterrupt
         else:
             self.code = INTERRUPTED if number == signal.SIGINT else 0

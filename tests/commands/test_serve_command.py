@@ -232,6 +232,16 @@ def test_a_file_plays_as_a_camera_and_ctrl_c_flushes_its_faces(shared_clip: Call
     assert (out / record["image"]).is_file()
 
 
+def test_a_signal_that_comes_twice_in_a_row_is_one_request(shared_clip: Callable[[str], Path], tmp_path: Path):
+    """As `timeout` sends it: to its child, then to the child's whole group."""
+    with serving(tmp_path, "--rtsp", shared_clip("liveportrait_d6.mp4"), "--http", "off") as service:
+        service.until(lambda: "running, 480x480" in service.said(), "the file")
+        service.process.send_signal(signal.SIGTERM)
+        time.sleep(0.02)  # for the first to be heard alone
+        assert service.end(signal.SIGTERM) == 0
+        assert "stopped" in service.said()
+
+
 @pytest.mark.parametrize("peers", PEERS[:4], ids=lambda peers: peers.what)
 def test_a_crowd_of_idle_peers_costs_neither_page_nor_cameras_nor_log(
     start_camera: Callable[..., CameraProcess], tmp_path: Path, peers: Peers
