@@ -15,14 +15,16 @@ import av
 import numpy as np
 from av import VideoFrame
 from av.container import InputContainer, OutputContainer
+from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from streamgate.errors import SourceError
 from streamgate.sources.container import open_video
 from streamgate.sources.file import VideoFile
-from streamgate.sources.orientation import UNTURNED, Turn
-from streamgate.sources.sidedata import shown_turn
+from streamgate.sources.orientation import UNTURNED, Turn, turned
+from streamgate.sources.reading import NO_TIMES
+from streamgate.sources.sidedata import Eye, shown_turn, used_eye
 
 _IN_MP4 = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
 """Codecs that players expect in an MP4; anything else goes into Matroska."""
@@ -32,6 +34,8 @@ _ENCODABLE = frozenset(
 _CRF = "14"
 _THREADS = 2  # fixed, since x264's bytes depend on it
 _TICKS = Fraction(1, 90_000)
+_EARLIER_S = (0.0, 1.0, 10.0)
+"""How much before a span a container is entered, one after the other, until its key frame is found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,31 +46,37 @@ class Span:
     end: float
 
 
-def suffix_for(path: Path, location: str, *, copy: bool) -> str:
+def suffix_for(source: VideoFile, *, copy: bool) -> str:
     """`.mp4`, or `.mkv` for codecs that do not belong there. Raises SourceError."""
-    container, stream = open_video(path, location, 1)
+    container, stream = _opened(source)
     with closing(container):
         audio = _audio_of(container)
         codecs = {*({stream.codec_context.name} if copy else ()), *({audio.codec_context.name} if audio else ())}
         return ".mp4" if codecs <= _IN_MP4 else ".mkv"
 
 
-def copyable_spans(path: Path, location: str, seconds: float) -> list[Span]:
+def copyable_spans(source: VideoFile, seconds: float) -> list[Span]:
     """Where a copy can begin and how far it then goes, at least `seconds`: by key frame, in order of time.
 
-    A span ends where everything decoded before is shown before everything decoded after. Raises SourceError.
+    A span ends where everything decoded before is shown before everything decoded after. None are there where packets
+    do not tell when they are shown, or a clock starts again. Raises SourceError.
     """
-    container, stream = open_video(path, location, 1)
+    container, stream = _opened(source)
     base = stream.time_base or Fraction(1, 1000)
+    guessed = container.format.name in NO_TIMES
     times: list[float] = []
     keys: list[int] = []
+    last = None
     with closing(container):
         try:
             for packet in container.demux(stream):
                 if packet.size == 0 or packet.is_discard:
                     continue
-                if packet.pts is None:
-                    return []  # no times to cut by
+                if packet.pts is None or (guessed and packet.pts != packet.dts):
+                    return []
+                if packet.dts is not None and last is not None and packet.dts < last:
+                    return []
+                last = packet.dts
                 if packet.is_keyframe:
                     keys.append(len(times))
                 times.append(float(packet.pts * base))
@@ -87,86 +97,125 @@ def copyable_spans(path: Path, location: str, seconds: float) -> list[Span]:
     return sorted(spans, key=lambda span: span.start)
 
 
-def copy_span(path: Path, location: str, target: Path, span: Span) -> int:
+def copy_span(source: VideoFile, target: Path, span: Span) -> int:
     """Copy the packets of `span` (one of `copyable_spans`) and of its sound; returns the number of frames.
 
     Raises SourceError, OSError.
     """
-    container, stream = open_video(path, location, 1)
+    container, stream = _opened(source)
     with closing(container), _writing(target) as out:
         audio = _audio_of(container)
         video_out = out.add_stream_from_template(stream)
         video_out.time_base = stream.time_base
         audio_out = out.add_stream_from_template(audio) if audio else None
         count = 0
-        for packet in _packets_of(container, stream, audio, span):
-            if packet.stream is stream:
-                packet.stream = video_out
-                count += 1
-            else:
-                packet.stream = audio_out
+        for packet in _packets_of(source, span, video=True):
+            count += packet.stream.type == "video"
+            packet.stream = video_out if packet.stream.type == "video" else audio_out
             out.mux(packet)
         return count
 
 
-def encode_span(source: VideoFile, path: Path, target: Path, span: Span) -> int:
+def encode_span(source: VideoFile, target: Path, span: Span) -> int:
     """Encode the frames of `span` anew (H.264), rotation, pixel aspect and colours as stored, sound copied.
 
-    Returns the number of frames. Raises SourceError, OSError.
+    Of a stereo pair it shows the eye that was looked at. Where the source's clock starts again before the span nobody
+    knows which sound is its own, so there is none. Returns the number of frames. Raises SourceError, OSError.
     """
-    container, stream = open_video(path, source.location, 1)
+    container, stream = _opened(source)
     with closing(container), _writing(target) as out:
         audio = _audio_of(container)
         audio_out = out.add_stream_from_template(audio) if audio else None
-        sound = list(_packets_of(container, None, audio, span)) if audio else []
         video_out: Any = None
+        look = _Look(stream, source.turned)
         reformatter = VideoReformatter()
         count = 0
-        for time, frame in _frames_of(source, span):
-            if video_out is None:
-                video_out = _encoder(out, stream, frame)
-            form = video_out.codec_context.format.name
-            if frame.format.name != form or (frame.width, frame.height) != (video_out.width, video_out.height):
-                frame = reformatter.reformat(frame, width=video_out.width, height=video_out.height, format=form)
-            frame.pict_type = 0  # the encoder chooses key frames anew
-            frame.pts, frame.time_base = round((time - span.start) / _TICKS), _TICKS
-            out.mux(video_out.encode(frame))
-            count += 1
-            del frame
+        silent = False
+        with closing(source.decoded_from(span.start)) as frames:
+            for time, frame in frames:
+                if time.pts_seconds >= span.end - 1e-9:
+                    break
+                frame = look.of_one_eye(frame)
+                if video_out is None:
+                    video_out, silent = _encoder(out, stream, frame, look), time.estimated
+                form = video_out.codec_context.format.name
+                if frame.format.name != form or (frame.width, frame.height) != (video_out.width, video_out.height):
+                    frame = reformatter.reformat(frame, width=video_out.width, height=video_out.height, format=form)
+                frame.pict_type = 0  # the encoder chooses key frames anew
+                frame.pts, frame.time_base = round((time.pts_seconds - span.start) / _TICKS), _TICKS
+                out.mux(video_out.encode(frame))
+                count += 1
+                del frame
         if video_out is None:
             raise SourceError(f"{source.location}: gives no frame between {span.start:g} and {span.end:g} s any more")
         out.mux(video_out.encode())
-        for packet in sound:
+        for packet in _packets_of(source, span, video=False) if audio and not silent else ():
             packet.stream = audio_out
             out.mux(packet)
         return count
 
 
-def _frames_of(source: VideoFile, span: Span) -> Iterator[tuple[float, VideoFrame]]:
-    for begin in (span.start, max(0.0, span.start - 10.0), -1.0):
-        with closing(source.decoded_from(begin)) as frames:
-            entered = False
-            for time, frame in frames:
-                if not entered and time > span.start + 1e-6 and begin >= 0:
-                    break  # too late: the container has no key frame there
-                entered = True
-                if time >= span.end - 1e-9:
-                    return
-                if time >= span.start - 1e-6:
-                    yield time, frame
-                del frame
-            if entered:
+class _Look:
+    """How the frames of a stream are to be shown, by the first of them."""
+
+    def __init__(self, stream: VideoStream, quarters: int) -> None:
+        self.aspect = stream.sample_aspect_ratio
+        self.turn = UNTURNED
+        self._quarters = quarters
+        self._eye: Eye | None = None
+        self._graph: Graph | None = None
+
+    def of_one_eye(self, frame: VideoFrame) -> VideoFrame:
+        """The frame, of a stereo pair the half that is used."""
+        if self._graph is None:
+            self.turn, self._eye = turned(shown_turn(frame), self._quarters), used_eye(frame, self.aspect)
+            self.aspect = self.aspect if self._eye is None else self._eye.aspect(self.aspect)
+            self._graph = self._cut(frame)
+        if self._eye is None:
+            return frame
+        self._graph.vpush(frame)
+        return self._graph.vpull()
+
+    def _cut(self, frame: VideoFrame) -> Graph:
+        graph = Graph()
+        last = graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or _TICKS
+        )
+        width, height = (frame.width, frame.height) if self._eye is None else self._eye.size(frame.width, frame.height)
+        for each in (graph.add("crop", f"{width}:{height}:0:0:exact=1"), graph.add("buffersink")):
+            last.link_to(each)
+            last = each
+        graph.configure()
+        return graph
+
+
+def _packets_of(source: VideoFile, span: Span, *, video: bool) -> Iterator[Any]:
+    """The packets of the sound inside the span, with `video` also those of the pictures from the key frame at its
+    start; moved so that the span begins at 0."""
+    for earlier in (*_EARLIER_S, None):
+        container, stream = _opened(source)
+        with closing(container):
+            wanted = [one for one in (stream if video else None, _audio_of(container)) if one is not None]
+            lead = wanted[0]
+            if earlier is not None:
+                begin = math.floor(max(0.0, span.start - earlier) / (lead.time_base or Fraction(1, 1000)))
+                container.seek(begin, stream=lead, backward=True)
+            packets = _inside(container.demux(*wanted), span, wanted)
+            if earlier is None:
+                yield from packets
                 return
+            first = next(packets, None)
+            # A container without an index may have been entered behind the key frame.
+            if first is None or (video and not (first.stream.type == "video" and first.is_keyframe)):
+                continue
+            yield first
+            yield from packets
+            return
 
 
-def _packets_of(container: InputContainer, stream: VideoStream | None, audio: Any, span: Span) -> Iterator[Any]:
-    """Packets of the video (from the key frame at the span's start; None: not wanted) and the sound inside the span,
-    moved so that the span begins at 0."""
-    wanted = [one for one in (stream, audio) if one is not None]
-    lead = wanted[0]
-    container.seek(math.floor(span.start / (lead.time_base or Fraction(1, 1000))), stream=lead, backward=True)
+def _inside(packets: Iterator[Any], span: Span, wanted: Sequence[Any]) -> Iterator[Any]:
     done: set[int] = set()
-    for packet in container.demux(*wanted):
+    for packet in packets:
         if packet.size == 0 or packet.pts is None:
             continue
         base = packet.time_base
@@ -184,7 +233,11 @@ def _packets_of(container: InputContainer, stream: VideoStream | None, audio: An
         yield packet
 
 
-def _encoder(out: OutputContainer, stream: VideoStream, frame: VideoFrame) -> Any:
+def _opened(source: VideoFile) -> tuple[InputContainer, VideoStream]:
+    return open_video(source.path, source.location, 1)
+
+
+def _encoder(out: OutputContainer, stream: VideoStream, frame: VideoFrame, look: _Look) -> Any:
     made: Any = out.add_stream(
         "libx264", rate=stream.average_rate or stream.guessed_rate or 25, options={"crf": _CRF, "preset": "medium"}
     )
@@ -195,8 +248,8 @@ def _encoder(out: OutputContainer, stream: VideoStream, frame: VideoFrame) -> An
     context, stored = made.codec_context, stream.codec_context
     context.time_base = _TICKS
     context.thread_count = _THREADS
-    if stream.sample_aspect_ratio:
-        context.sample_aspect_ratio = stream.sample_aspect_ratio
+    if look.aspect:
+        context.sample_aspect_ratio = look.aspect
     if not frame.format.is_rgb:
         context.colorspace, context.color_range = stored.colorspace, stored.color_range
         context.color_primaries, context.color_trc = stored.color_primaries, stored.color_trc

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from streamgate.clips.cutting import Span, copy_span, copyable_spans, encode_span, suffix_for
-from streamgate.clips.footage import Footage, is_video, missing
 from streamgate.clips.verify import FrameScorer, merged
 from streamgate.clips.windows import Seen, Window, best_window
 from streamgate.errors import SourceError
 from streamgate.frames import Face
 from streamgate.sources.file import VideoFile
+from streamgate.sources.footage import FootageFinder
 from streamgate.store.folder import RunFolder
 from streamgate.store.jsonlines import SCHEMA, Record
 from streamgate.store.layout import CANDIDATES
@@ -45,6 +45,8 @@ class _Track:
     person_id: str | None
     last_pts: float
     quality: float
+    pictures: bool
+    """Its source are pictures, not video."""
     seen: list[Seen] = field(default_factory=list)
 
 
@@ -64,8 +66,8 @@ class ClipMaker:
         self._folder = folder
         self._seen = lru_cache(maxsize=1)(partial(_seen, folder))
         self._scorer = scorer
-        self._footage = Footage(request.footage)
-        self._locations = {one["source_id"]: one["source"] for one in folder.summary["sources"]}
+        self._footage = FootageFinder(folder.out, request.footage)
+        self._records = {one["source_id"]: one for one in folder.summary["sources"]}
         self._staging = staging
         self._problem = problem
         self._lost: set[str] = set()
@@ -90,36 +92,36 @@ class ClipMaker:
                     yield record
                 if rank >= self._request.top_k:
                     break
-            looked_at = any(
-                one.source_id not in self._lost and is_video(self._locations.get(one.source_id, ""))
-                for one in groups[key]
-            )
+            looked_at = any(one.source_id not in self._lost and not one.pictures for one in groups[key])
             if not rank and looked_at:
                 self.without.append("/".join(key))
 
     def _of_track(self, track: _Track, key: tuple[str, ...], rank: int) -> Iterator[Record]:
-        location = self._locations.get(track.source_id, "")
-        if not is_video(location):
-            self.pictures.add(location)
-        if track.source_id in self._lost or not is_video(location):
+        record = self._records[track.source_id]
+        if track.pictures:
+            self.pictures.add(record["source"])
             return
-        path = self._footage.find(location, track.source_id)
-        if path is None:
+        if track.source_id in self._lost:
+            return
+        try:
+            source = self._footage.open(record)
+        except SourceError as error:
             self._lost.add(track.source_id)
-            self._problem(missing(location, self._request.footage))
+            self._problem(str(error))
             return
+        assert isinstance(source, VideoFile)
         track.seen = self._seen(track.source_id).get(track.track_id, [])
         try:
-            with VideoFile(path, location) as source:
-                yield from self._windows(track, source, path, key, rank)
+            with source:
+                yield from self._windows(track, source, key, rank)
         except SourceError as error:
             self._problem(str(error))
 
     def _windows(
-        self, track: _Track, source: VideoFile, path: Path, key: tuple[str, ...], rank: int
+        self, track: _Track, source: VideoFile, key: tuple[str, ...], rank: int
     ) -> Iterator[Record]:
         copying = self._request.cut == "keyframes"
-        spans = copyable_spans(path, source.location, self._request.seconds) if copying else None
+        spans = copyable_spans(source, self._request.seconds) if copying else None
         tries = 0
         while rank < self._request.top_k and tries < TRIES:
             window = best_window(track.seen, self._request.seconds, track.last_pts, spans)
@@ -132,11 +134,11 @@ class ClipMaker:
                 if not checked:
                     return
                 continue
-            name = "/".join((*key, f"{rank + 1}{suffix_for(path, source.location, copy=copying)}"))
+            name = "/".join((*key, f"{rank + 1}{suffix_for(source, copy=copying)}"))
             target = self._staging / name
             target.parent.mkdir(parents=True, exist_ok=True)
             span = Span(window.start, window.end)
-            cut = copy_span(path, source.location, target, span) if copying else encode_span(source, path, target, span)
+            cut = (copy_span if copying else encode_span)(source, target, span)
             if not copying:
                 # Encoding changes pixels a little: what is written must pass, too.
                 again = self._check(target, track, window)
@@ -175,7 +177,8 @@ def _tracks(folder: RunFolder) -> list[_Track]:
         key = (record["source_id"], record["track_id"])
         if record["rank"] == 1 and record["gate"]["passed"] and key not in found:
             found[key] = _Track(
-                *key, record["person_id"], float(record["track"]["last_pts"]), float(record["quality"] or 0.0)
+                *key, record["person_id"], float(record["track"]["last_pts"]), float(record["quality"] or 0.0),
+                record["name"] is not None,
             )
     return list(found.values())
 

@@ -62,22 +62,14 @@ class FrameScorer:
         self, source: Source, seen: Sequence[Seen], window: Window
     ) -> Iterator[tuple[Frame, Face | None]]:
         """The frames of the window in order, each with its face and a copy of the pixels around that."""
-        for begin in (window.start, max(0.0, window.start - 10.0), -1.0):
-            with closing(source.frames_from(begin)) as frames:
-                late = True
-                for frame in frames:
-                    if late and frame.pts_seconds > window.start + 1e-6 and begin >= 0:
-                        break  # entered too late: the container has no key frame there
-                    late = False
-                    if frame.pts_seconds >= window.end - 1e-9:
-                        return
-                    if frame.pts_seconds < window.start - 1e-6:
-                        continue
-                    face = face_at(seen, frame.pts_seconds)
-                    box = np.array([0, 0, 1, 1]) if face is None else _around(face)
-                    yield Frame(frame.region(box), frame.pts_seconds, corrupt=frame.corrupt), face
-                if not late:
+        with closing(source.frames_from(window.start)) as frames:
+            for frame in frames:
+                if frame.pts_seconds >= window.end - 1e-9:
                     return
+                face = face_at(seen, frame.pts_seconds)
+                box = np.array([0, 0, 1, 1]) if face is None else _around(face)
+                yield Frame(frame.region(box), frame.pts_seconds, corrupt=frame.corrupt), face
+                del frame
 
 
 def _around(face: Face) -> np.ndarray:

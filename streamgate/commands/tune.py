@@ -48,7 +48,7 @@ _networks = section("Settings and networks")
 )
 @_footage("--pictured", is_flag=True, help="Do not open the footage: choose among faces whose pictures are in OUT.")
 @_footage(
-    "--sources", "roots", multiple=True, metavar="DIR", type=PATH, shell_complete=complete_folders,
+    "--footage", multiple=True, metavar="DIR", type=PATH, shell_complete=complete_folders,
     help="Folder to search for sources that were moved. Repeatable.",
 )
 @_networks(
@@ -61,7 +61,7 @@ def tune(
     top_k: int | None,
     min_size: float | None,
     max_yaw: float | None,
-    roots: tuple[Path, ...],
+    footage: tuple[Path, ...],
     models: str | None,
     device: str,
     dry: bool,
@@ -86,7 +86,7 @@ def tune(
     with errors.status("") as status:
         result = tune_folder(
             out, settings, {"keep.top_k": top_k, "measures.size.min": min_size, "measures.yaw.max": max_yaw},
-            roots=roots, models=models, device=device, dry=dry, pictured=pictured,
+            folders=footage, models=models, device=device, dry=dry, pictured=pictured,
             told=lambda done, total: status.update(f"source {done + 1} of {total}"),
         )  # fmt: skip
     if not result.changed:

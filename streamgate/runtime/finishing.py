@@ -7,8 +7,7 @@ time, and only for the few faces that are kept; so memory stays that of the regi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
@@ -28,9 +27,6 @@ from streamgate.sources import Source
 from streamgate.sources.picture import picture_of_rgb
 from streamgate.store.images import decode, encode
 
-_EARLIER_S = (0.0, 1.0, 10.0)
-"""How much before the wanted frame a source is entered, one after the other, until the frame is found."""
-_SAME_TIME_S = 1e-5
 _SAME_PICTURE = 4.0
 """Mean difference in levels up to which a frame is the one that the kept crop was cut from."""
 _LOWEST = 30
@@ -65,25 +61,20 @@ class Finisher:
         return replace(ended, shots=tuple(shots))
 
     def _with_frame_crops(self, shot: BestShot) -> BestShot:
-        found = None
-        with closing(_found_again(self._source, shot.pts_seconds, self._is_of(shot))) as frames:
-            for frame in frames:
-                found = self._cut(shot, frame)
-                break
-        if found is None:
+        try:
+            frame = self._source.frame_at(shot.pts_seconds)
+        except SourceError:
+            frame = None
+        if frame is None or not self._shows(frame, shot):
             self.missed += 1
             return shot
-        return replace(shot, crops={**shot.crops, **found})
+        return replace(shot, crops={**shot.crops, **self._cut(shot, frame)})
 
-    def _is_of(self, shot: BestShot) -> Callable[[Frame], bool]:
+    def _shows(self, frame: Frame, shot: BestShot) -> bool:
+        """Whether it is the frame that the kept picture was cut from."""
         side = shot.image.shape[0]
-        matrix = ffhq_matrix(shot.face.landmarks, side)
-
-        def check(frame: Frame) -> bool:
-            seen = warp_padded(frame.picture, matrix, side, self._output.pad)
-            return float(np.abs(seen.astype(np.int16) - shot.image).mean()) <= _SAME_PICTURE
-
-        return check
+        seen = warp_padded(frame.picture, ffhq_matrix(shot.face.landmarks, side), side, self._output.pad)
+        return float(np.abs(seen.astype(np.int16) - shot.image).mean()) <= _SAME_PICTURE
 
     def _cut(self, shot: BestShot, frame: Frame) -> dict[str, Crop]:
         boxes = {
@@ -159,26 +150,6 @@ def loose_box(face: Face, margin: float, width: int, height: int) -> tuple[int, 
     # A box beside the frame leaves nothing: a pixel stays, so that there is a picture.
     left, top = min(left, width - 1), min(top, height - 1)
     return left, top, max(right, left + 1), max(bottom, top + 1)
-
-
-def _found_again(
-    source: Source, pts_seconds: float, is_it: Callable[[Frame], bool]
-) -> Generator[Frame, None, None]:
-    """The frame at a time, once, or nothing. Key frames before it are tried, then the source from its beginning."""
-    for earlier in (*_EARLIER_S, None):
-        try:
-            begin = 0.0 if earlier is None else max(0.0, pts_seconds - earlier)
-            frames = source.frames_from(begin) if earlier is not None else source.frames_from(-1.0)
-            with closing(frames):
-                for frame in frames:
-                    if frame.pts_seconds > pts_seconds + _SAME_TIME_S:
-                        break
-                    if abs(frame.pts_seconds - pts_seconds) <= _SAME_TIME_S and is_it(frame):
-                        yield frame
-                        return
-                    del frame
-        except SourceError:
-            continue
 
 
 def _landmarks_in(shot: BestShot, name: str) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
@@ -14,6 +15,10 @@ MAX_PIXELS = 16384 * 8704
 """Largest picture that is decoded where no configuration says otherwise: as `decoding.max_pixels` of the presets.
 
 A header may claim any size and decoders believe it: they allocate before they look at what follows."""
+
+
+SAME_TIME_S = 1e-4
+"""Difference up to which a time is that of a frame: records hold microseconds."""
 
 
 @dataclass(slots=True)
@@ -31,6 +36,13 @@ class SourceStats:
     decode_errors: int = 0
     pts_estimated: int = 0
     combed: int = 0
+
+
+def first_at(frames: Generator[Frame, None, None], pts_seconds: float) -> Frame | None:
+    """The first of `frames` when it is that of a time, else None; closes them."""
+    with closing(frames):
+        frame = next(frames, None)
+    return frame if frame is not None and abs(frame.pts_seconds - pts_seconds) <= SAME_TIME_S else None
 
 
 class Interest(Enum):
@@ -103,11 +115,27 @@ class Source(Protocol):
         """
         ...
 
-    def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
-        """Yield frames beginning at or before a time, independent of a reading in progress.
+    def frame_at(self, pts_seconds: float) -> Frame | None:
+        """The frame that `frames()` gives at a time (to 0.1 ms), None when there is none; its `frame_index` is None.
 
-        A video is entered at a key frame, so the frames are those of `frames()` with `frame_index` None; where
-        a container cannot be entered so they begin elsewhere, at worst too late. Raises SourceError.
+        Its picture stays valid, unlike those of `frames()`. Raises SourceError.
+        """
+        ...
+
+    def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
+        """Yield the frames of `frames()` from that of a time on, or the first one after it; `frame_index` is None.
+
+        Independent of a reading in progress. Raises SourceError.
+        """
+        ...
+
+    def read_as(self, *, turned: int = 0, combed: bool = False, restarts: bool | None = None) -> None:
+        """Read it from now on, from its beginning, as it was found to be; what it cannot be is left alone.
+
+        Args:
+            turned: quarter turns clockwise by which its pictures are turned besides what it says itself.
+            combed: it is interlaced without saying so.
+            restarts: its clock starts again on the way, or not; None where nobody knows.
         """
         ...
 

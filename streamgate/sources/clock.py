@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _FALLBACK_DURATION = 1 / 25
 _SAME_TIME = 1e-5  # what records, in microseconds, could not tell apart
@@ -18,6 +19,17 @@ class Tick:
     duration_seconds: float
     frame_index: int
     estimated: bool
+
+
+class Memory(NamedTuple):
+    """What a clock has to know of the frames before, to go on from a frame in the middle of a file.
+
+    `previous` and `duration` are of the frame before, in seconds; `trusted` whether packet times have proved right.
+    """
+
+    previous: float | None
+    duration: float
+    trusted: bool
 
 
 class Clock:
@@ -51,6 +63,15 @@ class Clock:
     def trusted(self) -> bool:
         """Packet times have proved right so far."""
         return self._trusted
+
+    @property
+    def memory(self) -> Memory:
+        """For `resume`."""
+        return Memory(self._previous, self._previous_duration, self._trusted)
+
+    def resume(self, memory: Memory) -> None:
+        """Go on behind the frames of which that is the memory; ranks begin anew."""
+        self._previous, self._previous_duration, self._trusted = memory
 
     def packet(self, pts: float | None, dts: float | None) -> None:
         """Note a demuxed packet's times in seconds, before it is decoded."""
@@ -122,13 +143,30 @@ class PlaceClock:
         self._previous: float | None = None
         self._held: int | None = None
         self._passed = 0
+        self._taken = float("-inf")  # places up to here were given to frames before `resume`
         self.estimated = 0
         """Frames for which no place was left."""
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether frames come later than the packets whose places they take."""
+        return bool(self._held)
+
+    @property
+    def memory(self) -> Memory:
+        """For `resume`."""
+        return Memory(self._previous, 0.0, False)
+
+    def resume(self, memory: Memory) -> None:
+        """Go on behind the frames of which that is the memory; ranks begin anew."""
+        self._previous = memory.previous
+        if memory.previous is not None:
+            self._taken = memory.previous + _SAME_TIME
 
     def packet(self, pts: float | None, dts: float | None) -> None:
         """Note a stored packet, before it is decoded."""
         self._newest = self._newest + self._nominal if dts is None else dts
-        if len(self._places) < _PENDING_LIMIT:
+        if len(self._places) < _PENDING_LIMIT and self._newest > self._taken:
             heapq.heappush(self._places, self._newest)
 
     def packet_lost(self) -> None:
@@ -138,7 +176,10 @@ class PlaceClock:
     def frame(self, pts: float | None, dts: float | None, duration: float | None) -> Tick:
         """Give the next shown frame its time; `dts` is that of the packet which brought it out of the decoder."""
         self._pass_empty()
-        if dts is not None:
+        if dts is None:
+            # What comes out at the end alone was held back.
+            self._held = 1 if self._held is None else self._held
+        else:
             held = sum(place <= dts for place in self._places if place not in self._empty) - 1
             if self._held is None:
                 self._held = held

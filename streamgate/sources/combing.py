@@ -51,15 +51,19 @@ def is_combed(luma: Array) -> bool:
 
 
 class CombWatch:
-    """Looks at a few of a stream's frames to tell whether it is interlaced without saying so."""
+    """Looks at a few of a stream's frames to tell whether it is interlaced without saying so.
 
-    def __init__(self) -> None:
+    Args:
+        interlaced: it was found to be, in an earlier reading.
+    """
+
+    def __init__(self, interlaced: bool = False) -> None:
         self._frames = 0
         self._closely = 0
         self._before: Array | None = None
         self._seen: deque[bool] = deque(maxlen=_AFTER_ONE)
         self._without = 0
-        self._interlaced = False
+        self._interlaced = interlaced
 
     def is_interlaced(self, frame: VideoFrame) -> bool:
         """Whether the material is, by this frame and those before it; to be asked once for each frame in order."""

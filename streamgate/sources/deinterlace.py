@@ -27,14 +27,15 @@ class Deinterlacer:
     Args:
         time_base: of the stream.
         stats: what is left out is counted there, as decode errors.
+        interlaced: it is known to be interlaced without saying so.
     """
 
-    def __init__(self, time_base: Fraction, stats: SourceStats) -> None:
+    def __init__(self, time_base: Fraction, stats: SourceStats, *, interlaced: bool = False) -> None:
         self._time_base = time_base
         self._stats = stats
         self._graph: Graph | None = None
         self._shape: tuple[int, int, str, bool] | None = None
-        self._watch = CombWatch()
+        self._watch = CombWatch(interlaced)
         self.unflagged = 0
         """Frames that were deinterlaced although they do not say that they are interlaced."""
         self._torn: deque[bool] = deque()  # of the frames inside

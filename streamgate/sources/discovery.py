@@ -255,7 +255,7 @@ class _Finder:
         videos: list[Path] = []
         pictures: dict[Path, list[Path]] = {}
         known = 0
-        for path in _files_below(folder, self._output, self._found.warnings):
+        for path in files_below(folder, self._output, self._found.warnings):
             suffix = path.suffix.lower()
             if path.name.startswith(".") or not _looks_like_media(path, suffix):
                 self._skip(path)
@@ -293,14 +293,15 @@ def natural_key(path: str | Path) -> tuple[tuple[bool, int, str], ...]:
     return tuple((part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts)
 
 
-def _files_below(folder: Path, output: str | None, warnings: list[str]) -> Iterator[Path]:
+def files_below(folder: Path, output: str | None = None, warnings: list[str] | None = None) -> Iterator[Path]:
     """Files in and below `folder`, sorted naturally; linked folders are followed, each once.
 
     Results of streamgate are left out, those in `output` and any other folder with its manifest, and exports.
     """
 
     def unreadable_folder(error: OSError) -> None:
-        warnings.append(f"{display(error.filename or folder)}: this folder cannot be read; passed over")
+        if warnings is not None:
+            warnings.append(f"{display(error.filename or folder)}: this folder cannot be read; passed over")
 
     visited: set[tuple[int, int]] = set()
     files: list[Path] = []

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
-from fractions import Fraction
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import av
-from av import Packet, VideoFrame
-from av.container import InputContainer
-from av.format import ContainerFormat
-from av.video.codeccontext import VideoCodecContext
-from av.video.stream import VideoStream
+from av import VideoFrame
 
-from streamgate.errors import SourceError
 from streamgate.frames import Frame
-from streamgate.sources.base import MAX_PIXELS, Guide, SourceStats
-from streamgate.sources.clock import Clock, PlaceClock, Tick
-from streamgate.sources.container import open_video, stall_seconds, unreadable
-from streamgate.sources.cutoff import is_cut_off
-from streamgate.sources.damage import Damage
-from streamgate.sources.deinterlace import Deinterlacer
-from streamgate.sources.encryption import ENCRYPTED, is_scrambled
+from streamgate.sources.base import MAX_PIXELS, SAME_TIME_S, Guide, SourceStats, first_at
+from streamgate.sources.clock import Tick
+from streamgate.sources.container import unreadable
 from streamgate.sources.naming import file_source_id
-from streamgate.sources.picture import PictureMaker
-from streamgate.sources.skimming import Skimmer
+from streamgate.sources.reading import Mark, Opening, Reading, times_are_unique
 
-_HOPELESS = 2000
-"""Packets in a row without a picture after which a file is given up: more than the longest usual distance
-between key frames."""
-
-_NO_TIMES = frozenset({"avi", "mpegvideo"})
-"""Containers that store packets at a fixed rate, without presentation times; FFmpeg guesses some."""
-
-_NEVER_SKIP = frozenset({"h264", "hevc"})
-"""Codecs whose decoders give a frame for every packet, sooner or later."""
-
-_FLUSH_ERRORS = (av.error.EOFError,)
+_EARLIER_S = (0.0, 1.0, 10.0)
+"""How much before a wanted frame a file is entered, one after the other: where a container has no index FFmpeg lands
+near the time it is asked for, and what comes up to the next key frame cannot be decoded."""
 
 
 class VideoFile:
@@ -71,11 +52,10 @@ class VideoFile:
     ) -> None:
         self.location = location or str(path)
         self.stats = SourceStats()
-        self._path = path
-        self._threads = threads
-        self._decode = decode
-        self._max_pixels = max_pixels
-        self._reading: _Reading | None = self._read(self.stats)
+        self._opening = Opening(path, self.location, threads, decode, max_pixels)
+        self._unique: bool | None = None
+        self._marks: list[Mark] = []
+        self._reading: Reading | None = Reading(self._opening, self.stats)
         try:
             self.source_id = file_source_id(path)
             first = self._reading.first()
@@ -89,13 +69,33 @@ class VideoFile:
         self.duration_seconds = self._reading.duration_seconds
         self.fps = self._reading.fps
         self.estimated_frames = self._reading.estimated_frames
+        self._interlaced = self._reading.interlaced
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self._opening.path
+
+    @property
+    def turned(self) -> int:
+        """Quarter turns clockwise by which its pictures are turned besides what it says itself."""
+        return self._opening.turned
+
+    def read_as(self, *, turned: int = 0, combed: bool = False, restarts: bool | None = None) -> None:
+        """Read it from now on as it was found to be; see `Source.read_as`."""
+        if turned % 2 != self.turned % 2:
+            self.width, self.height = self.height, self.width
+        before, self._opening = self._opening, replace(self._opening, turned=turned, interlaced=combed)
+        if before != self._opening:
+            self.close()
+        self._unique = None if restarts is None else times_are_unique(self._opening, restarts=restarts)
 
     def frames(self, guide: Guide | None = None) -> Generator[Frame, None, None]:
         """Yield the frames in the order shown; see `Source.frames`."""
         reading, self._reading = self._reading, None
         if reading is None:
             self.stats = SourceStats()
-            reading = self._read(self.stats)
+            reading = Reading(self._opening, self.stats)
         self._reading = reading
         try:
             yield from reading.frames(guide)
@@ -104,39 +104,96 @@ class VideoFile:
             if self._reading is reading:
                 self._reading = None
 
+    def frame_at(self, pts_seconds: float) -> Frame | None:
+        """The frame of that time; see `Source.frame_at`."""
+        return first_at(self.frames_from(pts_seconds), pts_seconds)
+
     def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
-        """Yield the frames from the key frame at or before a time; see `Source.frames_from`."""
-        reading = self._read(SourceStats())
-        try:
-            reading.seek(pts_seconds)
-            for frame in reading.frames(None):
+        """Yield the frames from a time on; see `Source.frames_from`."""
+        with closing(self._found_from(pts_seconds)) as found:
+            for reading, time, decoded, torn in found:
+                frame = reading.frame(time, decoded, torn)
                 frame.frame_index = None
                 yield frame
-                del frame
-        finally:
-            reading.close()
+                del decoded, frame
 
-    def decoded_from(self, pts_seconds: float) -> Generator[tuple[float, VideoFrame], None, None]:
+    def decoded_from(self, pts_seconds: float) -> Generator[tuple[Tick, VideoFrame], None, None]:
         """The same frames as the decoder gave them (stored, not upright), each with its time; to encode them again."""
-        reading = self._read(SourceStats())
-        try:
-            reading.seek(pts_seconds)
-            with closing(reading.decoded()) as frames:
-                for time, frame, _ in frames:
-                    yield time.pts_seconds, frame
-                    del frame
-        finally:
-            reading.close()
-
-    def _read(self, stats: SourceStats) -> _Reading:
-        """A pass over the file that counts in `stats`."""
-        return _Reading(self._path, self.location, self._threads, self._decode, self._max_pixels, stats)
+        with closing(self._found_from(pts_seconds)) as found:
+            for _, time, decoded, _ in found:
+                yield time, decoded
+                del decoded
 
     def close(self) -> None:
         """Release the file; closing twice is fine."""
         if self._reading is not None:
             self._reading.close()
             self._reading = None
+
+    def _found_from(self, pts_seconds: float) -> Generator[tuple[Reading, Tick, VideoFrame, bool], None, None]:
+        """The frames from a time on, in a reading of their own."""
+        for earlier in _EARLIER_S:
+            if not self._has_unique_times():
+                break
+            entered = False
+            with closing(self._another()) as reading:
+                reading.seek(max(0.0, pts_seconds - earlier - self._lead_s))
+                with closing(reading.decoded()) as frames:
+                    for time, frame, torn in frames:
+                        if reading.reorders:
+                            self._unique = False
+                            break
+                        if not entered:
+                            # What is torn before the first whole frame may be so because it was entered here.
+                            if time.pts_seconds > pts_seconds + SAME_TIME_S:
+                                break
+                            if torn:
+                                continue
+                            entered = True
+                        if time.pts_seconds >= pts_seconds - SAME_TIME_S:
+                            yield reading, time, frame, torn
+                        del frame
+            if entered:
+                return
+        yield from self._found_by_reading(pts_seconds)
+
+    def _found_by_reading(self, pts_seconds: float) -> Generator[tuple[Reading, Tick, VideoFrame, bool], None, None]:
+        """The same by decoding from the beginning, or from a key frame passed when that was done before."""
+        marks = [mark for mark in self._marks if mark.pts_seconds <= pts_seconds - self._lead_s]
+        with closing(self._another()) as reading:
+            reading.mark()
+            if marks:
+                reading.enter(marks[-1])
+            try:
+                with closing(reading.decoded()) as frames:
+                    for time, frame, torn in frames:
+                        if time.pts_seconds >= pts_seconds - SAME_TIME_S:
+                            yield reading, time, frame, torn
+                        del frame
+            finally:
+                last = self._marks[-1].pts_seconds if self._marks else float("-inf")
+                self._marks += [mark for mark in reading.marks if mark.pts_seconds > last]
+
+    def _another(self) -> Reading:
+        """A reading beside the one that gives the frames."""
+        return Reading(replace(self._opening, interlaced=self._is_combed), SourceStats())
+
+    @property
+    def _is_combed(self) -> bool:
+        return self._opening.interlaced or self.stats.combed > 0
+
+    @property
+    def _lead_s(self) -> float:
+        """Time before a wanted frame at which to begin: those that are rebuilt from their neighbours need some."""
+        return 2.5 / (self.fps or 25.0) if self._interlaced or self._is_combed else 0.0
+
+    def _has_unique_times(self) -> bool:
+        """Whether a time that the container is asked for is that of one frame alone, and of the wanted one."""
+        if self.stats.pts_estimated:
+            return False
+        if self._unique is None:
+            self._unique = times_are_unique(self._opening)
+        return self._unique
 
     def __enter__(self) -> Self:
         return self
@@ -145,230 +202,3 @@ class VideoFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class _Reading:
-    """One pass over the file."""
-
-    def __init__(
-        self, path: Path, location: str, threads: int, decode: str, max_pixels: int, stats: SourceStats
-    ) -> None:
-        self._location = location
-        self._stats = stats
-        self._again = (path, location, 1, decode, max_pixels)
-        self._max_pixels = max_pixels
-        self._scout: tuple[InputContainer, VideoStream] | None = None
-        self._container, self._stream = open_video(path, location, threads, decode, max_pixels)
-        stream = self._stream
-        self._time_base = stream.time_base or Fraction(1, 1000)
-        self.fps = _positive(stream.average_rate) or _positive(stream.guessed_rate)
-        self.duration_seconds = _duration(self._container, stream)
-        self.estimated_frames = stream.frames or None
-        if self.estimated_frames is None and self.duration_seconds and self.fps:
-            self.estimated_frames = max(1, round(self.duration_seconds * self.fps))
-        nominal = 1 / self.fps if self.fps else None
-        self._clock: Clock | PlaceClock
-        if self._container.format.name in _NO_TIMES:
-            self._clock = PlaceClock(nominal, skips=stream.codec_context.name not in _NEVER_SKIP)
-        else:
-            self._clock = Clock(nominal, trusted=_has_times(self._container.format))
-        self._maker = PictureMaker(stream.codec_context.name, stream.sample_aspect_ratio)
-        self._silent = 0
-        self._headless: bool | None = None
-        self._interlaced = False
-        self._deinterlacer = Deinterlacer(self._time_base, stats)
-        # An MP4's index tells how many packets there must be: those missing at the end were cut off.
-        self._promised = stream.frames if "mp4" in self._container.format.name else 0
-        self._cut_off = is_cut_off(path)
-        self._damage = Damage(stream.codec_context)
-        self._skimmer = Skimmer(
-            self._packets(), stream.codec_context, self._decode, self._scouting, self._sees_face, self._time_base
-        )
-        self._frames = self._timed()
-        self._first: Frame | None = None
-
-    def seek(self, pts_seconds: float) -> None:
-        """Enter the file at the key frame before a time (below 0: at its beginning); before the first frame only."""
-        self._promised = 0
-        if pts_seconds < 0:
-            return
-        try:
-            self._container.seek(int(pts_seconds / self._time_base), stream=self._stream, backward=True)
-        except (av.error.FFmpegError, OSError):
-            return  # a format without seeking: it begins at its beginning
-
-    def first(self) -> Frame:
-        """Decode up to the first frame, which `frames()` will still yield."""
-        self._first = next(self._frames, None)
-        if self._first is None:
-            # A decoder that was never told a size it would take has none.
-            if is_scrambled(self._again[0]):
-                raise SourceError(f"{self._location}: {ENCRYPTED}")
-            unknown = not self._stream.codec_context.width
-            large = f", or its pictures are larger than decoding.max_pixels ({self._max_pixels})" if unknown else ""
-            raise SourceError(
-                f"{self._location}: no picture could be decoded; it is damaged or cut off{large}; copy it again"
-            )
-        return self._first
-
-    def frames(self, guide: Guide | None) -> Iterator[Frame]:
-        frame: Frame | None = self._first or self.first()
-        self._first = None
-        assert frame is not None
-        self._skimmer.begin(guide if self._clock.trusted and not self._interlaced else None)
-        self._skimmer.shown(frame.frame_index or 0, frame.pts_seconds)
-        while frame is not None:
-            self._stats.frames += 1
-            yield frame
-            # Without this the loop would hold a frame while the next one is decoded.
-            del frame
-            frame = next(self._frames, None)
-
-    def close(self) -> None:
-        self._first = None
-        try:
-            self._frames.close()
-        except ValueError:
-            # Another thread hangs in there and was given up: closing the container under it would crash.
-            return
-        # It calls back into this object: a cycle, which would keep the decoder's last picture alive.
-        vars(self).pop("_skimmer", None)
-        if self._scout is not None:
-            self._scout[0].close()
-            self._scout = None
-        self._container.close()
-
-    def _timed(self) -> Generator[Frame, None, None]:
-        make = self._maker.picture
-        for time, frame, torn in self.decoded():
-            yield Frame(
-                make(frame), time.pts_seconds, time.duration_seconds, time.frame_index, time.estimated, corrupt=torn
-            )
-            del frame
-
-    def decoded(self) -> Generator[tuple[Tick, VideoFrame, bool], None, None]:
-        """The decoder's frames with their corrected times, and whether they are torn."""
-        clock, stats = self._clock, self._stats
-        for frame, torn in self._pictures():
-            base = frame.time_base or self._time_base
-            time = clock.frame(
-                _seconds(frame.pts, base),
-                # A filter rescales pts but not dts, which stays in the stream's time base.
-                _seconds(frame.dts, self._time_base),
-                _seconds(frame.duration or None, base),
-            )
-            stats.pts_estimated = clock.estimated
-            stats.decode_errors += frame.is_corrupt
-            if self._headless:
-                # Packets of earlier time gave no picture: the key frame that they build on is not there.
-                stats.decode_errors += max(0, time.frame_index - stats.decode_errors)
-                self._headless = False
-            if not clock.trusted:
-                self._skimmer.begin(None)
-            if self._deinterlacer.unflagged and not stats.combed:
-                self._skimmer.stop_after(time.frame_index)
-            stats.combed = self._deinterlacer.unflagged
-            self._skimmer.shown(time.frame_index, time.pts_seconds)
-            yield time, frame, torn
-            del frame
-
-    def _pictures(self) -> Iterator[tuple[VideoFrame, bool]]:
-        for frame in self._skimmer.frames():
-            if frame.interlaced_frame and not self._interlaced:
-                self._interlaced = True
-                self._skimmer.begin(None)
-            yield from self._deinterlacer.feed(frame, self._damage.is_torn(frame))
-            del frame
-        yield from self._deinterlacer.flush()
-
-    def _decode(self, packet: Packet | None, counted: bool) -> list[VideoFrame]:
-        try:
-            frames = self._stream.codec_context.decode(packet)
-        except _FLUSH_ERRORS:
-            return []
-        except (av.error.FFmpegError, OSError, ValueError):
-            if counted:
-                self._stats.decode_errors += 1
-                self._clock.packet_lost()
-            self._damage.failed(packet)
-            frames = []
-        # What is outside the edit list, and what was sent before, may be any number of packets.
-        self._silent = 0 if frames else self._silent + counted
-        return frames
-
-    def _scouting(self) -> VideoCodecContext:
-        """A second decoder, set up by FFmpeg just as the first: key frames are tried on it."""
-        if self._scout is None:
-            self._scout = open_video(*self._again)
-        return self._scout[1].codec_context
-
-    def _sees_face(self, guide: Guide, frame: VideoFrame) -> bool:
-        seconds = _seconds(frame.pts, self._time_base)
-        assert seconds is not None
-        return guide.sees_face(Frame(self._maker.picture(frame), seconds))
-
-    def _packets(self) -> Iterator[Packet]:
-        """The packets of the video stream; damage between them is counted and passed over."""
-        base, failures = self._time_base, 0
-        packets = self._container.demux(self._stream)
-        while failures < _HOPELESS and self._silent < _HOPELESS:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                self._stats.decode_errors += max(0, self._promised) or self._cut_off
-                return
-            except av.error.ExitError:
-                self._stats.decode_errors += 1
-                raise SourceError(
-                    f"{self._location}: nothing more could be read from it for {stall_seconds():g} s; "
-                    "what follows is left out"
-                ) from None
-            except (av.error.FFmpegError, OSError):
-                self._stats.decode_errors += failures == 0  # a damaged place, however often it is tried
-                failures += 1
-                packets = self._container.demux(self._stream)
-                continue
-            pts, dts = packet.pts, packet.dts
-            real = packet.size > 0 or pts is not None or dts is not None  # else the flush at the end
-            self._promised -= real
-            if packet.is_discard:
-                # Outside the edit list: never shown, but others build on it. The decoder drops what comes of it.
-                if self._headless is None:
-                    self._headless = not packet.is_keyframe
-                if packet.size:
-                    self._damage.packet(packet)
-                    yield packet
-                continue
-            if packet.size == 0:
-                # The decoder would take it for the end.
-                if real:
-                    self._clock.packet(_seconds(pts, base), _seconds(dts, base))
-                    self._clock.packet_lost()
-                continue
-            failures = 0
-            if self._headless is None:
-                self._headless = not packet.is_keyframe
-            self._clock.packet(_seconds(pts, base), _seconds(dts, base))
-            self._damage.packet(packet)
-            yield packet
-        self._stats.decode_errors += 1
-
-
-def _seconds(value: int | None, base: Fraction) -> float | None:
-    # One division: the float nearest to the exact time, as other tools print it.
-    return None if value is None else value * base.numerator / base.denominator
-
-
-def _positive(rate: Fraction | None) -> float | None:
-    return float(rate) if rate is not None and rate > 0 else None
-
-
-def _duration(container: InputContainer, stream: VideoStream) -> float | None:
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration else None
-
-
-def _has_times(container_format: ContainerFormat) -> bool:
-    no_timestamps = 0x80  # AVFMT_NOTIMESTAMPS: raw streams
-    return not int(container_format.flags) & no_timestamps

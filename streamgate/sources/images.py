@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections.abc import Generator, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 from streamgate.errors import SourceError, StreamgateError, UsageError
 from streamgate.frames import Array, Frame
 from streamgate.imagesize import image_size
-from streamgate.sources.base import MAX_PIXELS, Guide, SourceStats
+from streamgate.sources.base import MAX_PIXELS, SAME_TIME_S, Guide, SourceStats, first_at
 from streamgate.sources.container import unreadable
 from streamgate.sources.heic import HEIC_REMEDY, decode_heic, is_heic
 from streamgate.sources.naming import folder_source_id, slug
@@ -81,9 +82,16 @@ class Images:
         self.stats = SourceStats()
         yield from self._frames(0, self.stats)
 
+    def frame_at(self, pts_seconds: float) -> Frame | None:
+        """The picture of that time; see `Source.frame_at`."""
+        return first_at(self.frames_from(pts_seconds), pts_seconds)
+
     def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
-        """Yield the pictures from the one shown at a time; see `Source.frames_from`."""
-        yield from self._frames(max(0, int(pts_seconds / self._step + 1e-6)), SourceStats())
+        """Yield the pictures from a time on; see `Source.frames_from`."""
+        yield from self._frames(max(0, math.ceil((pts_seconds - SAME_TIME_S) / self._step)), SourceStats())
+
+    def read_as(self, *, turned: int = 0, combed: bool = False, restarts: bool | None = None) -> None:
+        """Nothing of this is ever found of pictures; see `Source.read_as`."""
 
     @property
     def _step(self) -> float:

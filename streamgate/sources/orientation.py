@@ -76,6 +76,14 @@ def turn_of(display_matrix: bytes) -> Turn:
     return (0, _sign(c), _sign(b), 0)
 
 
+def turned(turn: Turn, quarters: int) -> Turn:
+    """`turn` followed by so many quarter turns clockwise."""
+    for _ in range(quarters % 4):
+        a, b, c, d = turn
+        turn = (-c, -d, a, b)
+    return turn
+
+
 def turn_array(array: Array, turn: Turn) -> Array:
     """Return a view of `array` (h, w, ...) turned from stored to upright direction."""
     if turn[0] == 0:

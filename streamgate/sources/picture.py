@@ -17,7 +17,7 @@ from streamgate.frames import Array
 from streamgate.sources.colour import HLG, PQ, Colour, full_range_luma, resolve_matrix, yuv_to_rgb
 from streamgate.sources.combing import is_combed
 from streamgate.sources.layout import Kind, Layout, eight_bits, layouts, plain_format, planes_of
-from streamgate.sources.orientation import UNTURNED, Turn, Upright, turn_array, upright
+from streamgate.sources.orientation import UNTURNED, Turn, Upright, turn_array, turned, upright
 from streamgate.sources.pyav import colour_of
 from streamgate.sources.resample import COARSE, EXACT, FINE, Care, sample
 from streamgate.sources.sidedata import Eye, shown_turn, used_eye
@@ -226,11 +226,13 @@ class PictureMaker:
     Args:
         codec: FFmpeg's name of the codec; it tells where chroma is sited.
         aspect: sample aspect ratio, None when square or unknown.
+        quarters: quarter turns clockwise besides those that the frames ask for.
     """
 
-    def __init__(self, codec: str = "", aspect: Fraction | None = None) -> None:
+    def __init__(self, codec: str = "", aspect: Fraction | None = None, quarters: int = 0) -> None:
         self.aspect = aspect
         self._centre_sited = codec in _CENTRE_SITED
+        self._quarters = quarters
         self._reformatter: VideoReformatter | None = None
         self._rotation: int | None = None
         self._turn = UNTURNED
@@ -264,7 +266,7 @@ class PictureMaker:
         # garbage collection: it is asked only when the angle, which is free of that, has changed.
         if frame.rotation != self._rotation:
             self._rotation = frame.rotation
-            self._turn, self._eye = shown_turn(frame), used_eye(frame, self.aspect)
+            self._turn, self._eye = turned(shown_turn(frame), self._quarters), used_eye(frame, self.aspect)
         return self._turn, self._eye
 
     def _readable(self, frame: VideoFrame) -> VideoFrame:

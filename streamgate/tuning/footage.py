@@ -2,69 +2,61 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
-from streamgate.errors import SourceError, StreamgateError, WeightsError
+from streamgate.errors import WeightsError
 from streamgate.frames import Candidate, Frame, Picture, TrackEnd
 from streamgate.gate import Gate
 from streamgate.runtime.finishing import Finisher
 from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.steps import no_floor, run_together
-from streamgate.sources import Source, SourceSpec, discover
-from streamgate.sources.naming import file_source_id
+from streamgate.sources import Source
+from streamgate.sources.base import SAME_TIME_S
+from streamgate.sources.footage import FootageFinder
+from streamgate.store.jsonlines import Record
 from streamgate.tuning.settings import Tuning
 from streamgate.weights.store import resolve
 
-_SAME_TIME_S = 1e-4
 _READ_ON_S = 2.0
 """A frame that lies so little ahead is read on to; for one further on the source is entered anew."""
-_EARLIER_S = (1.0, 10.0)
 
 
 class Footage:
     """Opens sources and networks when the first face asks for them.
 
     Args:
-        roots: folders to look for sources in, besides where the run found them.
+        folders: where to look for sources, besides where the run found them.
         models: weights; None for those of the run, by their sha256.
     """
 
     def __init__(
-        self, out: Path, tuning: Tuning, *, roots: Sequence[Path] = (), models: str | None = None, device: str = "auto"
+        self,
+        out: Path,
+        tuning: Tuning,
+        *,
+        folders: Sequence[Path] = (),
+        models: str | None = None,
+        device: str = "auto",
     ) -> None:
         self.looked = 0
         """Faces that were looked at."""
-        self._out = out
         self._tuning = tuning
-        self._roots = roots
+        self._finder = FootageFinder(out, folders)
         self._models = models
         self._device = device
         self._gate: Gate | None = None
         self._scorer: FaceScorer | None = None
-        self._known: dict[float | None, dict[str, SourceSpec]] = {}
 
-    def open(self, location: str, source_id: str, sequence_fps: float | None = None) -> Source:
-        """The source that a run called so; a folder of pictures that was read as a sequence at its rate.
+    def open(self, record: Record, sequence_fps: float | None = None) -> Source:
+        """The source of which `record` tells how it went; a folder of pictures that was read as a sequence at its rate.
 
         Raises SourceError when it is not there any more or has changed.
         """
-        changed = False
-        for spec in self._candidates_for(location, source_id, sequence_fps):
-            try:
-                source = spec.open()
-            except StreamgateError:
-                continue
-            if source.source_id == source_id:
-                return source
-            source.close()
-            changed = True
-        what = "has changed since" if changed else "is not where it was"
-        raise SourceError(f"{location} {what}; say where it lies with --sources DIR", location)
+        return self._finder.open(record, sequence_fps)
 
     def score(self, source: Source, faces: Iterable[Candidate]) -> None:
         """Score faces in full, in place; one that passes gets its crop.
@@ -117,27 +109,6 @@ class Footage:
             "a look at the footage takes the networks of the run, and other ones are here; give theirs with --models"
         )
 
-    def _candidates_for(self, location: str, source_id: str, sequence_fps: float | None) -> Iterator[SourceSpec]:
-        """Where the source may lie: where it was, beside the results, in the folders given."""
-        for place in dict.fromkeys([Path(location), self._out.parent / location]):
-            if place.exists():
-                yield from discover([place], sequence_fps=sequence_fps).sources
-        if sequence_fps not in self._known:
-            self._known[sequence_fps] = self._below_roots(sequence_fps)
-        if source_id in self._known[sequence_fps]:
-            yield self._known[sequence_fps][source_id]
-
-    def _below_roots(self, sequence_fps: float | None) -> dict[str, SourceSpec]:
-        known: dict[str, SourceSpec] = {}
-        roots = [os.fspath(root) for root in self._roots]
-        for spec in discover(roots, sequence_fps=sequence_fps).sources if roots else ():
-            try:
-                source_id = file_source_id(spec.paths[0]) if spec.root is None else spec.open().source_id
-            except (OSError, StreamgateError):
-                continue
-            known.setdefault(source_id, spec)
-        return known
-
     def _region(self, frame: Frame, candidate: Candidate) -> Picture:
         """What a run would have held of the frame: a copied square around the face."""
         box = candidate.face.box
@@ -152,25 +123,17 @@ def _at_their_times(source: Source, faces: Iterable[Candidate]) -> Iterator[tupl
     for face in faces:
         by_time.setdefault(face.pts_seconds, []).append(face)
     left = sorted(by_time)
-    # Tried from nearby first; a container without a usable index is read from its beginning.
-    begin: list[Callable[[float], float]] = [*(lambda pts, by=by: max(0.0, pts - by) for by in _EARLIER_S)]
-    for place_of in [*begin, lambda pts: -1.0]:
-        missing: list[float] = []
-        while left:
-            found = None
-            with closing(source.frames_from(place_of(left[0]))) as frames:
-                for frame in frames:
-                    while left and left[0] < frame.pts_seconds - _SAME_TIME_S:
-                        missing.append(left.pop(0))
-                    if not left or (found is not None and left[0] - frame.pts_seconds > _READ_ON_S):
-                        break
-                    if abs(left[0] - frame.pts_seconds) <= _SAME_TIME_S:
-                        found = left.pop(0)
-                        yield frame, by_time[found]
-                    del frame
-                else:
-                    missing += left
-                    left = []
-        left = missing
-        if not left:
-            return
+    while left:
+        found = None
+        with closing(source.frames_from(left[0])) as frames:
+            for frame in frames:
+                while left and left[0] < frame.pts_seconds - SAME_TIME_S:
+                    left.pop(0)  # not there
+                if not left or (found is not None and left[0] - frame.pts_seconds > _READ_ON_S):
+                    break
+                if abs(left[0] - frame.pts_seconds) <= SAME_TIME_S:
+                    found = left.pop(0)
+                    yield frame, by_time[found]
+                del frame
+            else:
+                return

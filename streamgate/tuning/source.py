@@ -16,7 +16,6 @@ from streamgate.report.notes import Point, Series, miss_note, note_record, shot_
 from streamgate.runtime.shots import best_shot
 from streamgate.selection.keeper import Ranked
 from streamgate.selection.nearmisses import NearMisses, distance_from_passing
-from streamgate.sources.discovery import VIDEO_SUFFIXES
 from streamgate.store import files
 from streamgate.store.folder import RunFolder
 from streamgate.store.images import encode
@@ -238,7 +237,7 @@ class SourceTuning:
         """
         if not self._new():
             return
-        with footage.open(self.location, self._source_id, self._sequence_fps()) as source:
+        with footage.open(self._record, self._sequence_fps()) as source:
             while missing := [one.candidate for _, one in self._new() if one.candidate.crop is None]:
                 self.outcome.looked += len(missing)
                 footage.score(source, missing)
@@ -257,10 +256,8 @@ class SourceTuning:
 
     def _sequence_fps(self) -> float | None:
         """The rate at which a folder of pictures was read, by the times of its frames; None for anything else."""
-        if Path(self.location).suffix.lower() in VIDEO_SUFFIXES:
-            return None
         last = max(
-            (face for faces in self._faces.values() for face in faces),
+            (face for faces in self._faces.values() for face in faces if face.name is not None),
             key=lambda face: face.pts_seconds,
             default=None,
         )
@@ -271,7 +268,7 @@ class SourceTuning:
         return fps if abs(fps - 1.0) > 1e-6 else None
 
     def _read(self, footage: Footage, faces: Sequence[Candidate]) -> None:
-        with footage.open(self.location, self._source_id, self._sequence_fps()) as source:
+        with footage.open(self._record, self._sequence_fps()) as source:
             footage.score(source, faces)
         self.changed = True
 

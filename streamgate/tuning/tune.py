@@ -48,7 +48,7 @@ def tune(
     settings: Iterable[str] = (),
     flags: Mapping[str, Any] | None = None,
     *,
-    roots: Sequence[Path] = (),
+    folders: Sequence[Path] = (),
     models: str | None = None,
     device: str = "auto",
     dry: bool = False,
@@ -61,7 +61,7 @@ def tune(
 
     Args:
         settings, flags: as `run` takes them.
-        roots: folders to look for moved sources in.
+        folders: where to look for moved sources.
         dry: only tell.
         pictured: leave the footage alone and pick among faces whose pictures are at hand.
         told: hears how many of how many sources are done.
@@ -77,7 +77,7 @@ def tune(
         finish_pending(out)
         folder = RunFolder(out)
         tuning = tuning_of(folder.summary, settings, flags or {})
-        footage = Footage(out, tuning, roots=roots, models=models, device=device)
+        footage = Footage(out, tuning, folders=folders, models=models, device=device)
         with closing(footage):
             return _tune(folder, tuning, footage, told, dry=dry, pictured=pictured)
 

@@ -52,7 +52,7 @@ def test_encoded_anew_it_shows_what_the_source_shows(options: dict, tmp_path: Pa
     with VideoFile(clip) as source:
         times = [frame.pts_seconds for frame in source.frames()]
         span = Span(times[7], times[31])
-        assert encode_span(source, clip, tmp_path / "cut.mp4", span) == 24
+        assert encode_span(source, tmp_path / "cut.mp4", span) == 24
     shown, expected = pictures(tmp_path / "cut.mp4"), pictures(clip, span.start, span.end)
     assert shown[0].shape == expected[0].shape
     assert difference(shown, expected) < 3.0
@@ -66,11 +66,11 @@ def test_encoded_anew_it_shows_what_the_source_shows(options: dict, tmp_path: Pa
 def test_copied_it_is_the_sources_own_packets_from_key_frame_on(bframes: int, rotation: int, tmp_path: Path) -> None:
     options = {"g": "10", "bf": str(bframes), "preset": "medium", "sc_threshold": "0"}
     clip = write_clip(tmp_path / "clip.mp4", astronaut_frames(50, (160, 120)), options=options, rotation=rotation)
-    spans = copyable_spans(clip, "clip.mp4", 0.5)
+    spans = copyable_spans(VideoFile(clip), 0.5)
     assert [round(span.start * 25) for span in spans] == [0, 10, 20, 30]
     assert all(span.end - span.start >= 0.5 - 1e-6 for span in spans)
     span = spans[1]
-    count = copy_span(clip, "clip.mp4", tmp_path / "cut.mp4", span)
+    count = copy_span(VideoFile(clip), tmp_path / "cut.mp4", span)
     own = packets(clip)
     assert packets(tmp_path / "cut.mp4") == own[10 : 10 + count]
     shown, expected = pictures(tmp_path / "cut.mp4"), pictures(clip, span.start, span.end)
@@ -81,13 +81,13 @@ def test_copied_it_is_the_sources_own_packets_from_key_frame_on(bframes: int, ro
 @pytest.mark.parametrize("copied", [False, True])
 def test_sound_stays(copied: bool, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", astronaut_frames(25, (160, 120)), audio=True, options={"g": "5"})
-    assert suffix_for(clip, "clip.mp4", copy=copied) == ".mp4"
+    assert suffix_for(VideoFile(clip), copy=copied) == ".mp4"
     target = tmp_path / "cut.mp4"
     if copied:
-        copy_span(clip, "clip.mp4", target, copyable_spans(clip, "clip.mp4", 0.4)[1])
+        copy_span(VideoFile(clip), target, copyable_spans(VideoFile(clip), 0.4)[1])
     else:
         with VideoFile(clip) as source:
-            encode_span(source, clip, target, Span(0.2, 0.6))
+            encode_span(source, target, Span(0.2, 0.6))
     with av.open(str(target)) as container:
         sound = container.streams.audio[0]
         assert sound.codec_context.name == "aac"
@@ -97,13 +97,13 @@ def test_sound_stays(copied: bool, tmp_path: Path) -> None:
 
 def test_what_an_mp4_does_not_hold_goes_into_matroska(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.avi", astronaut_frames(10, (160, 120)), codec="mjpeg", pix_fmt="yuvj420p")
-    assert suffix_for(clip, "clip.avi", copy=True) == ".mkv"
-    assert suffix_for(clip, "clip.avi", copy=False) == ".mp4"
+    assert suffix_for(VideoFile(clip), copy=True) == ".mkv"
+    assert suffix_for(VideoFile(clip), copy=False) == ".mp4"
 
 
 def test_the_same_cut_gives_the_same_bytes(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", astronaut_frames(25, (160, 120)))
     for name in ("one.mp4", "two.mp4"):
         with VideoFile(clip) as source:
-            encode_span(source, clip, tmp_path / name, Span(0.2, 0.6))
+            encode_span(source, tmp_path / name, Span(0.2, 0.6))
     assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()

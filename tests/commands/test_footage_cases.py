@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import pytest
 
 from command import lines, streamgate
+from streamgate.sources import open_source
 from streamgate.sources.combing import combed
 
 Case = Callable[[str], Path]
@@ -61,3 +63,24 @@ def test_of_a_stereo_pair_one_man_is_one_person(shared_case: Case, tmp_path: Pat
     out = tmp_path / "out"
     summary = run(out, shared_case("sbs3d.mkv"))
     assert summary["totals"]["persons"] == summary["totals"]["tracks"] == 1
+
+
+@pytest.mark.parametrize("name, at_least", [
+    ("nokey_tune_clips.ts", 1), ("joined_tune_clips.ts", 3), ("editlist_trim_copy.mp4", 1), ("nopts_bframes.avi", 1),
+])  # fmt: skip
+def test_what_run_reads_tune_and_clips_read(name: str, at_least: int, shared_case: Case, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(out, shared_case(name), "--crop", "loose")
+    faces = lines(out / "faces.jsonl")
+    assert len(faces) >= at_least and all("loose" in face["crops"] for face in faces)
+    tuned = streamgate("tune", out, "--top-k", 3, "--set", "keep.min_gap_seconds=0.2", "--set",
+                       "keep.duplicate_cosine=1.5")  # fmt: skip
+    assert tuned.code == 0, tuned.err
+    assert len(lines(out / "faces.jsonl")) > len(faces) and "scored in the footage" in tuned.out
+    cut = streamgate("clips", out, "--seconds", 0.4)
+    assert cut.code == 0, cut.err
+    clips = lines(out / "clips" / "clips.jsonl")
+    assert len(clips) >= at_least
+    for clip in clips:
+        with open_source(out / "clips" / clip["clip"]) as source:
+            assert sum(1 for _ in source.frames()) == clip["frames"] > 5

@@ -162,7 +162,7 @@ def test_frames_of_an_image_sequence_are_found_again_also_where_it_was_moved(tmp
     (tmp_path / "archive" / "other").mkdir(parents=True)
     folder.rename(tmp_path / "archive" / "scene")
     cv2.imwrite(str(tmp_path / "archive" / "other" / "1.png"), np.zeros((48, 64, 3), np.uint8))
-    done = streamgate("tune", tmp_path / "second", *MORE, "--sources", tmp_path / "archive")
+    done = streamgate("tune", tmp_path / "second", *MORE, "--footage", tmp_path / "archive")
     assert done.code == 0, done.err
     assert (tmp_path / "second" / "faces.jsonl").read_bytes() == (out / "faces.jsonl").read_bytes()
 
@@ -198,13 +198,13 @@ def test_without_the_footage_it_says_which_and_loses_nothing(
     try:
         done = streamgate("tune", out, *MORE)
         assert done.code == 3
-        assert str(clip) in done.err and "--sources" in done.err and "nothing was changed" in done.err
+        assert str(clip) in done.err and "--footage" in done.err and "nothing was changed" in done.err
         assert state(out) == state(result)
         # Moved and called otherwise, it is found by what it holds; its name is part of its id.
         moved = tmp_path / "archive" / clip.name
         moved.parent.mkdir()
         shutil.copy(hidden, moved)
-        done = streamgate("tune", out, *MORE, "--sources", tmp_path / "archive")
+        done = streamgate("tune", out, *MORE, "--footage", tmp_path / "archive")
         assert done.code == 0, done.err
         assert len(lines(out / "faces.jsonl")) > 3
     finally:

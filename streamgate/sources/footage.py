@@ -1,0 +1,106 @@
+"""A run's footage found again, which may have moved since."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from streamgate.errors import SourceError, StreamgateError, display
+from streamgate.sources.base import Source
+from streamgate.sources.discovery import SourceSpec, discover, files_below
+from streamgate.sources.naming import slug
+
+
+class FootageFinder:
+    """Finds sources by the ids that they had in a run; whatever has another id is another one.
+
+    A source is looked for where the run read it (relative paths: from here, and beside the results), then by its name
+    in and below `folders`.
+
+    Args:
+        out: the run's results.
+        folders: where to look besides.
+    """
+
+    def __init__(self, out: Path, folders: Sequence[Path] = ()) -> None:
+        self._out = out
+        self._folders = tuple(folders)
+        self._by_name: dict[str, list[Path]] | None = None
+
+    def find(self, record: Mapping[str, Any], sequence_fps: float | None = None) -> SourceSpec:
+        """The source of which a line of the summary tells.
+
+        Args:
+            record: with its `source` and `source_id`.
+            sequence_fps: the rate at which a folder of pictures was read, None for anything else.
+
+        Raises:
+            SourceError: it is not there any more, or has changed.
+        """
+        location, source_id = str(record["source"]), str(record["source_id"])
+        changed = False
+        for path in self._where_it_was(location):
+            for spec in _sources_of(path, sequence_fps):
+                if _is(spec, source_id):
+                    return spec
+                changed = True
+        for path in self._named(source_id.rpartition("-")[0]):
+            for spec in _sources_of(path, sequence_fps):
+                if _is(spec, source_id):
+                    return spec
+        where = f" nor below {', '.join(display(folder) for folder in self._folders)}" if self._folders else ""
+        what = "has changed since the run" if changed else f"is not where it was{where}"
+        raise SourceError(f"{display(location)}: {what}; name the folder it is in now with --footage DIR", location)
+
+    def open(self, record: Mapping[str, Any], sequence_fps: float | None = None) -> Source:
+        """The same, opened and read as the run read it. Raises SourceError."""
+        source = self.find(record, sequence_fps).open()
+        source.location = str(record["source"])
+        source.read_as(
+            turned=int(record.get("turned") or 0) // 90,
+            combed=bool(record.get("combed")),
+            restarts=bool(record["pts_estimated"]),
+        )
+        return source
+
+    def _where_it_was(self, location: str) -> list[Path]:
+        if not location or "\0" in location:
+            return []
+        return [path for path in dict.fromkeys([Path(location), self._out.parent / location]) if path.exists()]
+
+    def _named(self, name: str) -> list[Path]:
+        """Files and folders below the given ones that have a source's name."""
+        if self._by_name is None:
+            self._by_name = {}
+            for folder in self._folders:
+                for path in _all_of(folder):
+                    self._by_name.setdefault(slug(path.stem if path.is_file() else path.name), []).append(path)
+        return self._by_name.get(name, [])
+
+
+def _all_of(folder: Path) -> Iterator[Path]:
+    """A folder, and the files and folders below it that may be sources."""
+    folders = {folder: None}
+    for path in files_below(folder):
+        yield path
+        for above in path.parents:
+            if above in folders or folder not in above.parents:
+                break
+            folders[above] = None
+    yield from folders
+
+
+def _is(spec: SourceSpec, source_id: str) -> bool:
+    try:
+        return spec.source_id() == source_id
+    except OSError:
+        return False
+
+
+def _sources_of(path: Path, sequence_fps: float | None) -> list[SourceSpec]:
+    try:
+        return discover([os.fspath(path)], sequence_fps=sequence_fps).sources
+    except StreamgateError:
+        return []
