@@ -11,10 +11,10 @@ a path answers:
     /missing    404                             /closed     401 whatever one says
     /forbidden  403                             /garbage    bytes that are no RTSP
     /noise      some bytes of the pictures changed
-    /rubbish    random bytes for pictures
+    /rubbish    random bytes for pictures        /moved      302 to /stream of this camera, for who has the password
 
-With --user, every other path wants them (Basic). The process can be stopped (SIGSTOP) or killed: `start_camera`
-gives tests one of their own.
+With --user, every other path wants them (Basic; with --digest Digest, whose nonces hold for 20 requests each). The
+process can be stopped (SIGSTOP) or killed: `start_camera` gives tests one of their own.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import hashlib
 import itertools
 import os
 import random
@@ -125,8 +126,11 @@ def _interleaved(packet: bytes) -> bytes:
 
 
 class Camera:
-    def __init__(self, clips: list[Clip], credentials: str = "") -> None:
+    def __init__(self, clips: list[Clip], credentials: str = "", digest: bool = False) -> None:
         self._clips = clips
+        self._credentials = credentials
+        self._digest = digest
+        self._asked = 0
         self._wanted = "Basic " + base64.b64encode(credentials.encode()).decode() if credentials else None
 
     async def client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -171,9 +175,12 @@ class Camera:
             return os.urandom(4096)
         if method == "OPTIONS":
             return reply(Public="OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER")
-        refused = self._wanted is not None and headers.get("authorization") != self._wanted
+        refused = self._wanted is not None and not self._admitted(method, url, headers.get("authorization", ""))
         if path == "/closed" or (refused and path not in ("/missing", "/forbidden")):
-            return reply("401 Unauthorized", WWW_Authenticate='Basic realm="camera"')
+            asked = f'Digest realm="camera", nonce="{self._nonce()}"' if self._digest else 'Basic realm="camera"'
+            return reply("401 Unauthorized", WWW_Authenticate=asked)
+        if path == "/moved":
+            return reply("302 Moved", Location=url.partition("/moved")[0] + "/stream")
         if path == "/forbidden":
             return reply("403 Forbidden")
         clip = self._clip(path)
@@ -195,6 +202,20 @@ class Camera:
         if method == "PLAY":
             return reply(Session="1", Range="npt=0.000-")
         return reply(Session="1")
+
+    def _nonce(self) -> str:
+        return f"nonce{self._asked // 20}"
+
+    def _admitted(self, method: str, url: str, answer: str) -> bool:
+        if not self._digest:
+            return answer == self._wanted
+        self._asked += 1
+        given = dict(re.findall(r'(\w+)="([^"]*)"', answer))
+        user, _, password = self._credentials.partition(":")
+        first = hashlib.md5(f"{user}:camera:{password}".encode()).hexdigest()
+        second = hashlib.md5(f"{method}:{url}".encode()).hexdigest()
+        wanted = hashlib.md5(f"{first}:{self._nonce()}:{second}".encode()).hexdigest()
+        return answer.startswith("Digest ") and given.get("response") == wanted and given.get("uri") == url
 
     def _clip(self, path: str) -> Clip | None:
         if path in ("/stream", "/once", "/change", "/mute", "/jump", "/noise", "/rubbish"):
@@ -230,12 +251,14 @@ class Camera:
             writer.close()
 
 
-async def serve(port: int, clips: list[Clip], credentials: str = "", certificate: str = "") -> None:
+async def serve(
+    port: int, clips: list[Clip], credentials: str = "", certificate: str = "", digest: bool = False
+) -> None:
     secure = None
     if certificate:
         secure = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         secure.load_cert_chain(certificate)
-    server = await asyncio.start_server(Camera(clips, credentials).client, "127.0.0.1", port, ssl=secure)
+    server = await asyncio.start_server(Camera(clips, credentials, digest).client, "127.0.0.1", port, ssl=secure)
     print("ready", flush=True)
     async with server:
         await server.serve_forever()
@@ -316,11 +339,12 @@ def main() -> None:
     parser.add_argument("--fps", type=float)
     parser.add_argument("--user", default="")
     parser.add_argument("--password", default="")
+    parser.add_argument("--digest", action="store_true")
     parser.add_argument("--certificate", default="", help="PEM with key and certificate: speaks TLS")
     arguments = parser.parse_args()
     clips = [load(path, arguments.fps) for path in arguments.clips]
     credentials = f"{arguments.user}:{arguments.password}" if arguments.user else ""
-    asyncio.run(serve(arguments.port, clips, credentials, arguments.certificate))
+    asyncio.run(serve(arguments.port, clips, credentials, arguments.certificate, arguments.digest))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from streamgate.sources.deinterlace import Deinterlacer
 from streamgate.sources.liveclock import Lateness, LiveClock, Pace
 from streamgate.sources.picture import PictureMaker
 from streamgate.sources.pyav import METADATA_ERRORS
+from streamgate.sources.rtsplogin import LoginRelay, has_login
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "file")
 _WHITELIST = {
@@ -130,6 +131,7 @@ class LiveConnection:
         self._url = url
         self._options = options
         scheme = url.partition("://")[0].lower()
+        self._relay: LoginRelay | None = None
         self._container, self._stream = self._open(scheme)
         codec = self._stream.codec_context
         # One thread: others would hold frames back, and with many streams all cores are busy anyway.
@@ -168,6 +170,8 @@ class LiveConnection:
     def close(self) -> None:
         """Release the connection; closing twice is fine."""
         self._container.close()
+        if self._relay is not None:
+            self._relay.close()
 
     def _open(self, scheme: str) -> tuple[InputContainer, VideoStream]:
         if scheme == "file":
@@ -188,8 +192,13 @@ class LiveConnection:
                         "probesize": "32768", "analyzeduration": "500000"}  # fmt: skip
         failed: LiveError | None = None
         try:
+            address = self._url
+            if has_login(self._url):
+                # FFmpeg would take user and password along to wherever the camera sends it.
+                self._relay = LoginRelay(self._url, self._options.connect_timeout_s)
+                address = self._relay.url
             container = av.open(
-                self._url,
+                address,
                 options=options,
                 timeout=(self._options.connect_timeout_s, self._options.read_timeout_s),
                 **METADATA_ERRORS,
@@ -197,14 +206,20 @@ class LiveConnection:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             failed = self._explain(error, opening=True)
         if failed is not None:
+            if self._relay is not None:
+                self._relay.close()
             # Out here: on the chain FFmpeg's own error would show the whole address.
             raise failed
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.codec_context is None:
             container.close()
+            if self._relay is not None:
+                self._relay.close()
             raise self._error(Trouble.UNREADABLE, "has no video that can be decoded here; check the stream's codec")
         if (words := over_limit(stream, self._options.max_pixels)) is not None:
             container.close()
+            if self._relay is not None:
+                self._relay.close()
             raise self._error(Trouble.UNREADABLE, f"{words} live.max_pixels; take a smaller one, or raise that")
         stream.codec_context.options = limit
         return container, stream
@@ -323,7 +338,7 @@ _TROUBLES: tuple[tuple[Any, Trouble, str], ...] = (
         "the server answers with an error; check it",
     ),
     (
-        av.error.ConnectionRefusedError,
+        ConnectionRefusedError,
         Trouble.UNREACHABLE,
         "connection refused; check that the camera is on, and the port",
     ),

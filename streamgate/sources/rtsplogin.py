@@ -1,0 +1,320 @@
+"""User and password of an RTSP camera, kept away from whoever it sends us to.
+
+FFmpeg follows a redirect by itself and takes the password along, to any host and in any form that is asked for there.
+So it is not given one: it talks to a relay on the loopback, which adds the answer to a camera's question for a
+password, and knows no other server than the one that the address names. Where FFmpeg goes from there it goes without.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import secrets
+import selectors
+import socket
+import ssl
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+from urllib.request import parse_http_list, parse_keqv_list
+
+_PORTS = {"rtsp": 554, "rtsps": 322}
+_LONGEST_HEAD = 1 << 16
+_MOST_OPEN = 64
+"""Requests without an answer; FFmpeg has one or two."""
+_SEND_S = 30.0
+_HASHES = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}
+_END = b"\r\n\r\n"
+
+
+def has_login(url: str) -> bool:
+    """Whether an RTSP address names a user or a password."""
+    parts = urlsplit(url)
+    return parts.scheme.lower() in _PORTS and parts.username is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """User and password, and how a challenge (RFC 7616, RFC 7617) is answered with them."""
+
+    user: str
+    password: str
+
+    def answer(self, challenges: list[str], method: str, url: str) -> str | None:
+        """The Authorization header's value for the strongest challenge; None where none is known."""
+        basic = None
+        for challenge in challenges:
+            kind, _, rest = challenge.strip().partition(" ")
+            if kind.lower() == "digest" and (answer := self._digest(rest, method, url)) is not None:
+                return answer
+            if kind.lower() == "basic":
+                basic = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+        return None if basic is None else f"Basic {basic}"
+
+    def _digest(self, challenge: str, method: str, url: str) -> str | None:
+        try:
+            given = parse_keqv_list(parse_http_list(challenge))
+        except (ValueError, IndexError):
+            return None
+        name = given.get("algorithm", "MD5")
+        make = _HASHES.get(name.upper().removesuffix("-SESS"))
+        if make is None or "realm" not in given or "nonce" not in given:
+            return None
+
+        def hashed(*parts: str) -> str:
+            return make(":".join(parts).encode()).hexdigest()
+
+        count, own = "00000001", secrets.token_hex(8)
+        first = hashed(self.user, given["realm"], self.password)
+        if name.upper().endswith("-SESS"):
+            first = hashed(first, given["nonce"], own)
+        second = hashed(method, url)
+        fields = {"username": self.user, "realm": given["realm"], "nonce": given["nonce"], "uri": url}
+        tail = f", algorithm={name}" if "algorithm" in given else ""
+        if "auth" in [one.strip() for one in given.get("qop", "").split(",")]:
+            fields["response"] = hashed(first, given["nonce"], count, own, "auth", second)
+            fields["cnonce"] = own
+            tail += f", qop=auth, nc={count}"
+        else:
+            fields["response"] = hashed(first, given["nonce"], second)
+        if "opaque" in given:
+            fields["opaque"] = given["opaque"]
+        if any(set(text) & set('"\r\n') for text in fields.values()):
+            return None  # it would end a field, or a line
+        return "Digest " + ", ".join(f'{key}="{text}"' for key, text in fields.items()) + tail
+
+
+class LoginRelay:
+    """Stands between FFmpeg and a camera, in a thread of its own, until `close`.
+
+    Args:
+        url: rtsp:// or rtsps:// with user and password.
+        timeout_s: for connecting.
+
+    Raises OSError when the camera cannot be reached.
+    """
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        parts = urlsplit(url)
+        scheme = parts.scheme.lower()
+        self._login = Login(unquote(parts.username or ""), unquote(parts.password or ""))
+        self._tls = scheme == "rtsps"
+        self._timeout_s = timeout_s
+        self._peer = (parts.hostname or "", parts.port or _PORTS[scheme])
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        self._camera_base = f"{scheme}://{host}{f':{parts.port}' if parts.port else ''}"
+        camera = self._connect()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1)
+        # Whoever else is on this machine does not know it, and gets no picture with our password.
+        self._base = f"rtsp://127.0.0.1:{self._listener.getsockname()[1]}/{secrets.token_hex(16)}"
+        self.url = f"{self._base}{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+        """What FFmpeg is to open."""
+        self._open: list[socket.socket] = [camera, self._listener]
+        self._mutex = threading.Lock()
+        self._thread = threading.Thread(target=self._work, args=(camera,), name="streamgate-login", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End it; closing twice is fine."""
+        with self._mutex:
+            waiting, self._open = self._open, []
+        for one in waiting:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def _connect(self) -> socket.socket:
+        made = socket.create_connection(self._peer, self._timeout_s)
+        if not self._tls:
+            return made
+        # As FFmpeg does by itself: cameras sign their certificates themselves, and are old.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+        try:
+            return context.wrap_socket(made, server_hostname=self._peer[0])
+        except BaseException:
+            made.close()
+            raise
+
+    def _work(self, camera: socket.socket) -> None:
+        first: socket.socket | None = camera
+        while True:
+            try:
+                ours, _ = self._listener.accept()
+                theirs = first or self._connect()
+            except OSError:
+                return
+            first = None
+            with self._mutex:
+                if not self._open:
+                    ours.close()
+                    theirs.close()
+                    return
+                self._open = [self._listener, ours, theirs]
+            with ours, theirs, suppress(OSError, ValueError):
+                ours.settimeout(_SEND_S)
+                theirs.settimeout(_SEND_S)
+                _Session(ours, theirs, self._login, self._base, self._camera_base, self._peer).run()
+
+
+class _Open:
+    """A request that has no answer yet."""
+
+    def __init__(self, number: str, lines: list[str], body: bytes) -> None:
+        self.number = number
+        self.lines = lines
+        self.body = body
+        self.answered: set[str] = set()
+        """Challenges that it was sent again for."""
+
+
+class _Session:
+    """One connection of FFmpeg and one to the camera."""
+
+    def __init__(
+        self, ours: socket.socket, theirs: socket.socket, login: Login, base: str, camera: str, peer: tuple[str, int]
+    ) -> None:
+        self._ours, self._theirs = ours, theirs
+        self._login, self._base, self._camera, self._peer = login, base, camera, peer
+        self._from_us, self._from_them = b"", b""
+        self._passing = {True: 0, False: 0}
+        """Bytes of a frame or body that are passed on unseen, from us (True) and from them."""
+        self._known = False
+        self._challenges: list[str] = []
+        self._number = 0
+        self._waiting: dict[str, _Open] = {}
+
+    def run(self) -> None:
+        """Pass on until one side ends. Raises OSError; ValueError for a caller that is not ours."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._ours, selectors.EVENT_READ, True)
+            selector.register(self._theirs, selectors.EVENT_READ, False)
+            while True:
+                for key, _ in selector.select():
+                    connection = self._ours if key.data else self._theirs
+                    more = True
+                    while more:
+                        data = connection.recv(65536)
+                        if not data:
+                            return
+                        self._take(key.data, data)
+                        # What TLS has decrypted already wakes no selector.
+                        more = isinstance(connection, ssl.SSLSocket) and connection.pending() > 0
+
+    def _take(self, from_us: bool, data: bytes) -> None:
+        buffer = (self._from_us if from_us else self._from_them) + data
+        target, out = (self._theirs if from_us else self._ours), bytearray()
+        while buffer:
+            passing = min(self._passing[from_us], len(buffer))
+            if passing:
+                out += buffer[:passing]
+                self._passing[from_us] -= passing
+                buffer = buffer[passing:]
+                continue
+            if buffer[:1] == b"$":  # media and its reports, framed within the connection (RFC 2326, 10.12)
+                if len(buffer) < 4:
+                    break
+                self._passing[from_us] = 4 + int.from_bytes(buffer[2:4], "big")
+                continue
+            end = buffer.find(_END)
+            if end < 0 and len(buffer) < _LONGEST_HEAD and (from_us or b"RTSP/"[: len(buffer)] == buffer[:5]):
+                break
+            if end < 0 or (not from_us and not buffer.startswith(b"RTSP/")):
+                # Bytes that are neither: what is behind them may be.
+                found = [place for mark in (b"$", b"RTSP/") if (place := buffer.find(mark, 1)) > 0]
+                self._passing[from_us] = min(found, default=len(buffer))
+                continue
+            lines = buffer[:end].decode("latin-1").split("\r\n")
+            length = _number(_field(lines, "content-length"))
+            if from_us:
+                if len(buffer) < end + 4 + length:
+                    break
+                out += self._asked(lines, buffer[end + 4 : end + 4 + length])
+                buffer = buffer[end + 4 + length :]
+                continue
+            again, shown = self._told(lines)
+            if again and len(buffer) < end + 4 + length:
+                break
+            buffer = buffer[end + 4 + (length if again else 0) :]
+            if again:
+                self._theirs.sendall(again)
+            else:
+                out += shown
+                self._passing[False] = length
+        if from_us:
+            self._from_us = buffer
+        else:
+            self._from_them = buffer
+        if out:
+            target.sendall(out)
+
+    def _asked(self, lines: list[str], body: bytes) -> bytes:
+        """A request of FFmpeg as the camera gets it."""
+        if not self._known and self._base not in lines[0]:
+            raise ValueError("not FFmpeg")
+        self._known = True
+        lines = [lines[0].replace(self._base, self._camera, 1), *_without(lines[1:], "authorization")]
+        request = _Open(_field(lines, "cseq") or "", lines, body)
+        return self._numbered(request)
+
+    def _numbered(self, request: _Open) -> bytes:
+        self._number += 1
+        if len(self._waiting) >= _MOST_OPEN:
+            self._waiting.pop(next(iter(self._waiting)))
+        self._waiting[str(self._number)] = request
+        method, _, rest = request.lines[0].partition(" ")
+        lines = [request.lines[0], f"CSeq: {self._number}", *_without(request.lines[1:], "cseq")]
+        answer = self._login.answer(self._challenges, method, rest.rpartition(" ")[0]) if self._challenges else None
+        if answer is not None:
+            request.answered.update(self._challenges)
+            lines.append(f"Authorization: {answer}")
+        return "\r\n".join(lines).encode("latin-1") + _END + request.body
+
+    def _told(self, lines: list[str]) -> tuple[bytes, bytes]:
+        """An answer of the camera: the request to send again, if it asks for a password, or what FFmpeg gets."""
+        number = _field(lines, "cseq") or ""
+        request = self._waiting.pop(number, None)
+        status = lines[0].split(" ")[1:2]
+        challenges = [line.partition(":")[2].strip() for line in lines[1:] if _is(line, "www-authenticate")]
+        if status == ["401"] and request is not None and set(challenges) - request.answered:
+            self._challenges = challenges
+            request.answered.update(challenges)
+            if self._login.answer(challenges, "OPTIONS", "*") is not None:
+                return self._numbered(request), b""
+        shown = [self._shown(line, status) for line in lines]
+        if request is not None:
+            shown = [f"CSeq: {request.number}" if _is(line, "cseq") else line for line in shown]
+        return b"", "\r\n".join(shown).encode("latin-1") + _END
+
+    def _shown(self, line: str, status: list[str]) -> str:
+        if _is(line, "location") and status and status[0].startswith("3"):
+            with suppress(ValueError):
+                place = urlsplit(line.partition(":")[2].strip())
+                port = place.port or _PORTS.get(place.scheme.lower())
+                same_scheme = place.scheme.lower() == self._camera.partition(":")[0]
+                if same_scheme and (place.hostname or "", port) == (self._peer[0], self._peer[1]):
+                    # Another path of the same camera: through here again.
+                    return f"Location: {self._base}{place.path or '/'}{f'?{place.query}' if place.query else ''}"
+        if _is(line, "transport") and "server_port=" in line.lower() and "source=" not in line.lower():
+            # FFmpeg would take us for where the pictures come from.
+            return f"{line};source={self._theirs.getpeername()[0]}"
+        return line
+
+
+def _is(line: str, name: str) -> bool:
+    return line.partition(":")[0].strip().lower() == name
+
+
+def _field(lines: list[str], name: str) -> str | None:
+    return next((line.partition(":")[2].strip() for line in lines[1:] if _is(line, name)), None)
+
+
+def _without(lines: list[str], name: str) -> list[str]:
+    return [line for line in lines if not _is(line, name)]
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and re.fullmatch(r"[0-9]{1,7}", text) else 0
