@@ -21,6 +21,7 @@ from hostile_settings import BAD_FILES, remove
 from hostile_spool import FOREIGN, HEAD, INTRUDERS
 from lying_redis import lying_redis
 from media import plain_frames, write_clip
+from redirecting import asks, listening, sends
 from rtsp_server import CameraProcess, cameras
 from serve_process import Serving, serving
 from streamgate.sinks.redisstream import pack
@@ -51,6 +52,7 @@ def service_faults(folder: Path) -> str:
         ("What lies in the spool at the start", _spools),
         ("Peers of the page, at a limit of 256 open files", _crowds),
         ("Tokens and forms", _guesses),
+        ("Cameras that send elsewhere", _redirects),
     ]
     parts = ["## The service under attack", "", "Seconds count until the service had dealt with it."]
     for title, attack in kinds:
@@ -233,4 +235,30 @@ def _guesses(folder: Path) -> list[Attack]:
         words = next(line for line in service.said().splitlines() if "guessed" in line).partition(" ")[2]
         rows.append(Attack("a token of three letters", words, 0.0, high_water(service.process.pid)))
         service.end()
+    return rows
+
+
+def _redirects(folder: Path) -> list[Attack]:
+    """A camera with a password in its address that redirects to a place which asks for one."""
+    rows = []
+    for scheme, when in (("rtsp", "OPTIONS"), ("rtsp", "DESCRIBE"), ("http", "GET")):
+        for after in (None, "basic", "digest"):
+            place = folder / f"{when}-{after}"
+            place.mkdir()
+            began = time.monotonic()
+            with (
+                listening(asks("basic")) as other,
+                listening(sends(lambda s=scheme, o=other: f"{s}://127.0.0.1:{o.port}/x", when, after)) as first,
+                serving(place, "--rtsp", f"door={scheme}://ann:pw12345@127.0.0.1:{first.port}/s", "--http", "off")
+                as service,
+            ):  # fmt: skip
+                service.until(lambda other=other: other.connections > 0, "the redirect")
+                service.until(lambda: "next attempt" in service.said(), "the answer")
+                leaked = other.holds("ann", "pw12345", "uthorization:")
+                mib = high_water(service.process.pid)
+                service.end()
+            asked = f", once it has the {after} password" if after else ""
+            words = "**the password went along**" if leaked else f"{other.connections} connections there, no password"
+            rows.append(Attack(f"{scheme}, redirected at {when}{asked}", words, time.monotonic() - began, mib))
+            say(f"{rows[-1].what}: {words}")
     return rows

@@ -406,11 +406,11 @@ def differing_keys(one: Config, other: Config) -> list[str]:
 def _read_preset(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     path = Path(preset) if preset.endswith(".toml") or "/" in preset else presets_folder() / f"{preset}.toml"
     if str(path) in seen:
-        raise UsageError(f"preset {preset}: it extends itself")
+        raise UsageError(f"preset {one_line(preset)}: it extends itself")
     if len(seen) > _MAX_CHAIN:
-        raise UsageError(f"preset {preset}: it extends more than {_MAX_CHAIN} others, one after the other")
+        raise UsageError(f"preset {one_line(preset)}: it extends more than {_MAX_CHAIN} others, one after the other")
     try:
-        own = read_toml(path, f"preset {path}")
+        own = read_toml(path, f"preset {one_line(str(path))}")
     except FileNotFoundError:
         near = difflib.get_close_matches(preset, preset_names(), 1, 0.4)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(preset_names())}, or a .toml file"
@@ -422,11 +422,11 @@ def _read_preset(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         tree = {**own, "measures": _measure_defaults()}
         own = tables
     elif not isinstance(base_name, str):
-        raise UsageError(f"preset {path}: extends must be a preset's name")
+        raise UsageError(f"preset {one_line(str(path))}: extends must be a preset's name")
     else:
         tree = _read_preset(base_name, (*seen, str(path)))
     for key, value in leaves(own):
-        _assign(tree, key, value, f"preset {path}: {one_line(key, 80)}")
+        _assign(tree, key, value, f"preset {one_line(str(path))}: {one_line(key, 80)}")
     return tree
 
 

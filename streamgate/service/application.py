@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import html
+from contextlib import suppress
 from importlib import resources
 from typing import Any
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
+from starlette.requests import ClientDisconnect
 
 from streamgate.measures.words import vocabulary_module
 from streamgate.service.auth import SESSION_COOKIE, SESSION_SECONDS, Access, Throttle
@@ -218,8 +220,9 @@ def _login(asset: _Asset, problem: str | None, status: int) -> Response:
 async def _body(request: Request) -> bytes | None:
     """The body of a form; None when it is longer than a log-in ever is."""
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > _FORM_LIMIT:
-            return None
+    with suppress(ClientDisconnect):  # then nobody reads the answer either
+        async for part in request.stream():
+            body += part
+            if len(body) > _FORM_LIMIT:
+                return None
     return body

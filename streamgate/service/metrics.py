@@ -28,7 +28,11 @@ class Exposition:
 
     def page(self, accept: str) -> tuple[bytes, str]:
         """The body and its content type: OpenMetrics where the Accept header asks for it, else the text format."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except Exception:
+            # The library trips over headers that mean nothing.
+            encode, content_type = choose_encoder("")
         return encode(self._registry), content_type
 
 

@@ -122,6 +122,24 @@ def test_metrics_say_what_the_state_says_in_both_formats(serve: Serve, state: Se
         assert samples["process_resident_memory_bytes", ()] > 0
 
 
+@pytest.mark.parametrize(
+    "accept", ["application/openmetrics-text; version=x", "*/*;q=1e999", ";;;,,,", "\xff", "a/b," * 2000]
+)
+def test_metrics_come_in_plain_text_for_headers_that_mean_nothing(serve: Serve, accept: str) -> None:
+    answer = serve().get("/metrics", {"Accept": accept})
+    assert answer.status == 200 and b"streamgate_ready" in answer.body
+
+
+def test_a_log_in_that_is_broken_off_is_no_fault(serve: Serve, state: ServiceState) -> None:
+    client = serve(token=TOKEN)
+    with closing(socket.create_connection(("127.0.0.1", client.port), 20)) as connection:
+        connection.sendall(b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\ntoken=")
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65536):
+            pass
+    assert client.get("/metrics").status == 200 and state.faults.value("http") == 0
+
+
 def test_every_metric_has_a_helpful_name(serve: Serve) -> None:
     text = serve().get("/metrics").body.decode()
     for family in pytest.importorskip("prometheus_client.parser").text_string_to_metric_families(text):
