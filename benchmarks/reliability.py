@@ -1,8 +1,8 @@
 """Hostile inputs, outputs and downloads through the real command; writes its tables into docs/reliability.md.
 
 python benchmarks/reliability.py                    # everything, some ten minutes
-python benchmarks/reliability.py --only inputs      # one section: inputs, flips, outputs, crashes, weights, redis,
-                                                    # service, secrets
+python benchmarks/reliability.py --only inputs      # one section: inputs, flips, outputs, folders, crashes,
+                                                    # weights, redis, service, secrets
 
 Needs the weights (STREAMGATE_MODELS or ../shared/weights), for `flips` and `weights` the files of ../shared as well;
 `crashes` too; `outputs` and a row of `weights` and of `crashes` need root, to mount small file systems.
@@ -29,6 +29,7 @@ sys.path[:0] = [str(REPOSITORY / one) for one in ("tests", "tests/commands", "be
 
 from common import SHARED, Machine, say, write_section  # noqa: E402
 from kills import crashes  # noqa: E402
+from reliability_folders import folder_faults  # noqa: E402
 from reliability_redis import redis_faults  # noqa: E402
 from reliability_rows import Row, run, table, told  # noqa: E402
 from reliability_service import service_faults  # noqa: E402
@@ -336,6 +337,7 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "inputs": inputs,
     "flips": flips,
     "outputs": outputs,
+    "folders": folder_faults,
     "crashes": killed,
     "weights": weights,
     "redis": redis_faults,

@@ -6,13 +6,14 @@ runtime only when the first network is opened.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
 
 __all__ = ["BestShot", "Gate", "ScoredFace", "StreamgateError", "__version__"]
 
+TYPE_CHECKING = False  # `typing` takes ten milliseconds, in which Ctrl-C would show a traceback
 if TYPE_CHECKING:
+    from typing import Any
+
     from streamgate.errors import StreamgateError
     from streamgate.frames import BestShot, ScoredFace
     from streamgate.gate import Gate

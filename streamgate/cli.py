@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import click
 from click.exceptions import NoArgsIsHelpError
@@ -14,8 +14,9 @@ from click.shell_completion import shell_complete
 
 from streamgate import __version__
 from streamgate.commands.help import Group, write_sections
-from streamgate.commands.signals import INTERRUPTED
-from streamgate.errors import SinkError, StreamgateError, UsageError, scrub, unexpected
+from streamgate.commands.signals import INTERRUPTED, answer_signals, was_interrupted
+from streamgate.commands.streams import take_over
+from streamgate.errors import SinkError, StreamgateError, UsageError, escaped, scrub, unexpected
 
 COMMANDS = {
     "Find faces": ("run", "score", "serve", "demo"),
@@ -64,48 +65,79 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of `streamgate`."""
+    take_over()
+    answer_signals()
     # OpenCV would print its own warnings about damaged pictures; it reads this when it is imported.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     warnings.formatwarning = _format_warning
     if instruction := os.environ.get(COMPLETE):
-        sys.exit(shell_complete(cli, {}, "streamgate", COMPLETE, instruction))
-    sys.exit(_exit_code(sys.argv[1:]))
+        sys.exit(_guarded(lambda: shell_complete(cli, {}, "streamgate", COMPLETE, instruction), []))
+    sys.exit(call(sys.argv[1:]))
 
 
 def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    return f"streamgate: warning: {message}\n"
+    return f"streamgate: warning: {escaped(str(message))}\n"
 
 
-def _exit_code(arguments: Sequence[str]) -> int:
-    try:
+def call(arguments: Sequence[str]) -> int:
+    """Run the command that the arguments name; returns the exit code. What went wrong is told on stderr."""
+
+    def work() -> int:
         # Not cli.main(), which handles an interrupt and a closed pipe in its own way.
         with cli.make_context("streamgate", list(arguments)) as context:
             return int(cli.invoke(context) or 0)
+
+    code = _guarded(work, arguments)
+    # What waits in a buffer would fail when nobody can tell any more.
+    return _guarded(_flush, arguments) or code
+
+
+def _guarded(work: Callable[[], int], arguments: Sequence[str]) -> int:
+    """What `work` returns, or the exit code of its error, of which one line is told."""
+    try:
+        return work()
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("streamgate: interrupted", err=True)
-        return INTERRUPTED
+        return _end_interrupted()
     except NoArgsIsHelpError as error:
         error.show()
         return UsageError.exit_code
     except click.ClickException as error:
-        click.echo(f"streamgate: {scrub(error.format_message(), *arguments)}", err=True)
+        _complain(error.format_message(), arguments)
         if isinstance(error, click.UsageError):
             command = error.ctx.command_path if error.ctx else "streamgate"
             click.echo(f"Try '{command} --help'.", err=True)
         return UsageError.exit_code
     except StreamgateError as error:
-        click.echo(f"streamgate: {scrub(str(error), *arguments)}", err=True)
+        if was_interrupted():
+            return _end_interrupted()
+        _complain(str(error), arguments)
         return error.exit_code
     except BrokenPipeError:
         # Whoever read the output has gone, so there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SinkError.exit_code
     except Exception as error:
+        if was_interrupted():
+            return _end_interrupted()
         if os.environ.get("STREAMGATE_DEBUG"):
             raise
-        click.echo(f"streamgate: {unexpected(error, *arguments)}", err=True)
+        _complain(str(unexpected(error, *arguments)), arguments)
         return 1
+
+
+def _end_interrupted() -> int:
+    click.echo("streamgate: interrupted", err=True)
+    return INTERRUPTED
+
+
+def _complain(text: str, arguments: Sequence[str]) -> None:
+    click.echo(f"streamgate: {escaped(scrub(text, *arguments))}", err=True)
+
+
+def _flush() -> int:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    return 0

@@ -69,18 +69,25 @@ class DeviceError(StreamgateError):
     exit_code: ClassVar[int] = 6
 
 
+def escaped(text: str) -> str:
+    """`text` on one printable line: control characters and the like as `\\x1b`, bytes that are no UTF-8 as `\\xff`."""
+    return "".join(character if character.isprintable() else _escape(character) for character in text)
+
+
+def _escape(character: str) -> str:
+    byte = ord(character) - 0xDC00
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()
+
+
 def display(path: str | Path) -> str:
-    """Return `path` as one printable line: bytes that are no UTF-8 and control characters become U+FFFD."""
-    text = os.fsencode(path).decode("utf-8", "replace")
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+    """A path or name for people and records: `escaped`."""
+    return escaped(os.fsdecode(path))
 
 
 def one_line(text: str, most: int = 300) -> str:
-    """`text` fit for a message: in one line, control characters replaced, cut at `most` characters."""
+    """`text` fit for a message: in one line, `escaped`, cut at `most` characters."""
     # Cut first, with room for runs of spaces: the text may have come from anybody.
-    shown = "".join(
-        character if character.isprintable() else "\ufffd" for character in " ".join(text[: 4 * most].split())
-    )
+    shown = escaped(" ".join(text[: 4 * most].split()))
     return shown if len(shown) <= most and len(text) <= 4 * most else f"{shown[: most - 1]}…"
 
 

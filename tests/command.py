@@ -33,18 +33,12 @@ def streamgate(*arguments: object, models: Path | None = None, **environment: st
 
 def inside(*arguments: object) -> Done:
     """`streamgate ARGUMENTS` in this process: quicker, for commands that load nothing and start nothing."""
-    from streamgate.cli import main
+    from streamgate.cli import call
 
-    before, code = sys.argv, 0
-    sys.argv = ["streamgate", *map(str, arguments)]
-    try:
-        with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
-            main()
-    except SystemExit as leave:
-        code = int(leave.code or 0)
-    finally:
-        sys.argv = before
-    return Done(code, out.getvalue(), err.getvalue())
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    with redirect_stdout(out), redirect_stderr(err):
+        code = call([str(one) for one in arguments])
+    return Done(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))  # type: ignore[attr-defined]
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

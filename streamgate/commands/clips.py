@@ -17,7 +17,7 @@ from streamgate.commands.options import (
     quiet_option,
     results_argument,
 )
-from streamgate.errors import ResultsError, SourceError, UsageError, display
+from streamgate.errors import ResultsError, SourceError, UsageError, display, escaped
 from streamgate.store.layout import CLIPS, RECEIPT
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def clips(out: Path, overwrite: bool, quiet: bool, models: str, device: str, **w
     def problem(text: str) -> None:
         nonlocal problems
         problems += 1
-        click.echo(f"streamgate: {text}", err=True)
+        click.echo(f"streamgate: {escaped(text)}", err=True)
 
     with (
         Gate(models=models, device=device, config=_config(folder)) as gate,

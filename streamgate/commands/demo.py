@@ -9,7 +9,7 @@ import click
 
 from streamgate.commands.help import Command
 from streamgate.commands.options import PATH, complete_folders, device_option, models_option
-from streamgate.errors import UsageError
+from streamgate.errors import UsageError, display
 
 if TYPE_CHECKING:
     from streamgate.frames import Array
@@ -42,8 +42,8 @@ def demo(out: Path, models: str, quiet: bool, device: str) -> int:
     )
     report = out / "report.html"
     if code == 0:
-        click.echo(f"clip:   {clip}")
-        click.echo(f"faces:  {out / 'faces.jsonl'}")
+        click.echo(f"clip:   {display(clip)}")
+        click.echo(f"faces:  {display(out / 'faces.jsonl')}")
         if report.is_file():
             click.echo(f"report: {report.resolve().as_uri()}")
     return code

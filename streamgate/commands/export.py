@@ -51,7 +51,7 @@ def export(
     folder.check()
     writers: dict[str, Callable[..., int]] = {
         "parquet": write_parquet,
-        "csv": write_csv,
+        "csv": partial(write_csv, say=lambda words: click.echo(f"streamgate: warning: {words}", err=True)),
         "imagefolder": write_imagefolder,
         "webdataset": partial(write_webdataset, shard_bytes=shard_mb * 1_000_000),
     }

@@ -8,7 +8,7 @@ import click
 
 from streamgate.commands.help import Command
 from streamgate.commands.options import quiet_option, results_argument
-from streamgate.errors import display
+from streamgate.errors import display, escaped
 
 
 @click.command(
@@ -31,7 +31,7 @@ def merge(out: Path, overwrite: bool, quiet: bool) -> int:
 
     merged = merge_shards(out, overwrite=overwrite)
     for problem in merged.unfinished:
-        click.echo(f"streamgate: {problem}", err=True)
+        click.echo(f"streamgate: {escaped(problem)}", err=True)
     if not quiet:
         click.echo(
             f"{merged.kept} face{'' if merged.kept == 1 else 's'} of {merged.sources} source(s) from {merged.shards} "

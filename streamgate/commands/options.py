@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from streamgate.commands.help import section
 from streamgate.defaults import DEFAULT_MODELS
+from streamgate.store.layout import not_local
+
+
+class _LocalPath(click.Path):
+    """A file or folder of this machine: no empty text, and no address."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if problem := not_local(os.fsdecode(value)):
+            self.fail(problem, param, ctx)
+        return super().convert(value, param, ctx)
+
 
 # `readable=False`: what cannot be read is reported by the command, with the exit code for it.
 TEXT_PATH = click.Path(readable=False)
 """A path or pattern as it was typed, completed like a path."""
-PATH = click.Path(readable=False, path_type=Path)
+PATH = _LocalPath(readable=False, path_type=Path)
+LOCAL_TEXT = _LocalPath(readable=False)
+"""The same as text."""
 
 
 def complete_folders(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -25,7 +25,7 @@ from streamgate.commands.messages import (
     RunState,
     Started,
 )
-from streamgate.commands.signals import INTERRUPTED, StopRequest, handling
+from streamgate.commands.signals import INTERRUPTED, handling
 from streamgate.errors import DeliveryError, SourceError, StreamgateError, unexpected
 from streamgate.runtime.processes import STOP_SIGNALS, Line, Worker
 from streamgate.sinks.stdout import print_records
@@ -47,7 +47,7 @@ def run_with_worker(request: RunRequest) -> int:
     Ctrl-C and SIGTERM end the run; what was found by then is still committed. A second one ends it at once.
     """
     run = _Run(request)
-    with handling(STOP_SIGNALS, lambda number, frame: run.interrupt(number)):
+    with handling(STOP_SIGNALS, lambda number, frame: run.interrupt()):
         return run.run()
 
 
@@ -58,13 +58,14 @@ class _Run:
         self._request = request
         self._state = RunState(began=time.perf_counter())
         self._worker: Worker | None = None
-        self._stop = StopRequest()
+        self._stopping = False
         self._idle_deaths = 0
 
-    def interrupt(self, number: int) -> None:
+    def interrupt(self) -> None:
         """End the run and keep what was found; when asked again, at once. For signal handlers."""
-        if self._stop.again(number):
+        if self._stopping:
             raise KeyboardInterrupt
+        self._stopping = True
         if self._worker is not None:
             self._worker.stop()
 
@@ -108,8 +109,8 @@ class _Run:
                 return
             work(self._request, self._state, line)
 
-        self._worker = Worker.start(work, stopping=self._stop.made)
-        if self._stop.made:
+        self._worker = Worker.start(work, stopping=self._stopping)
+        if self._stopping:
             self._worker.stop()
         return self._worker
 
@@ -197,7 +198,7 @@ class _Run:
         Raises StreamgateError when another one would not get further.
         """
         state = self._state
-        if self._stop.made:
+        if self._stopping:
             if not state.begun:
                 raise KeyboardInterrupt
             state.closing = True

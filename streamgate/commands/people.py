@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +54,7 @@ def list_(out: Path, as_json: bool = False) -> int:
     people = list_people(out)
     if as_json:
         for record in people:
-            click.echo(dumps(record))
+            click.echo(dumps(record).encode())
         return 0
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("person", "name", "faces", "tracks", "seconds"):
@@ -137,7 +138,8 @@ def name(out: Path, person: str, name: str) -> int:
     from streamgate.people.folder import correcting
 
     with correcting(out) as ledger:
-        ledger.name(person, name)
+        # As it was typed, whatever the terminal's encoding makes of it.
+        ledger.name(person, os.fsencode(name).decode("utf-8", "replace"))
     _rebuild_report(out)
     return 0
 

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from streamgate.errors import display, escaped
 from streamgate.store.run import SourceResult
 
 REFRESH_S = 0.1
@@ -50,18 +51,18 @@ class Display:
     def line(self, text: str) -> None:
         """Print a result."""
         if not self._quiet:
-            self._console.print(escape(text))
+            self._console.print(escape(escaped(text)))
 
     def note(self, text: str) -> None:
         if not self._quiet:
-            self._console.print(f"[dim]{escape(text)}[/dim]")
+            self._console.print(f"[dim]{escape(escaped(text))}[/dim]")
 
     def warn(self, text: str) -> None:
         if not self._quiet:
-            self._console.print(f"[yellow]streamgate: warning:[/yellow] {escape(text)}")
+            self._console.print(f"[yellow]streamgate: warning:[/yellow] {escape(escaped(text))}")
 
     def error(self, text: str) -> None:
-        self._console.print(f"[red]streamgate:[/red] {escape(text)}")
+        self._console.print(f"[red]streamgate:[/red] {escape(escaped(text))}")
 
     def _start_bar(self, *columns: ProgressColumn, auto_refresh: bool) -> Progress | None:
         """A bar on a terminal, None elsewhere."""
@@ -188,10 +189,10 @@ class RunDisplay(Display):
         listed = _lines(out / "faces.jsonl")
         fewer = f", the best {listed} listed in faces.jsonl" if listed is not None and listed < kept else ""
         self._console.print(
-            f"{kept} face{'' if kept == 1 else 's'} kept in {escape(str(out))}{fewer} ({seconds:.1f} s)"
+            f"{kept} face{'' if kept == 1 else 's'} kept in {escape(display(out))}{fewer} ({seconds:.1f} s)"
         )
         if (out / "report.html").is_file():
-            self._console.print(f"report: {escape(str(out / 'report.html'))}")
+            self._console.print(f"report: {escape(display(out / 'report.html'))}")
 
 
 def _lines(path: Path) -> int | None:

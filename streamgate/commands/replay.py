@@ -76,7 +76,7 @@ def _interruptible(hurry: threading.Event) -> Iterator[None]:
         hurry.set()
         raise KeyboardInterrupt
 
-    with handling([signal.SIGINT], handle):
+    with handling([signal.SIGINT, signal.SIGTERM], handle):
         yield
 
 

@@ -8,6 +8,7 @@ import click
 
 from streamgate.commands.help import Command
 from streamgate.commands.options import quiet_option, results_argument
+from streamgate.errors import display, escaped
 
 
 @click.command(cls=Command, epilog="streamgate report faces   # after `run -o faces`")
@@ -28,7 +29,7 @@ def report(out: Path, quiet: bool) -> int:
         finish_pending(out)
         problems = write_report(out, RunFolder(out).manifest, Ledger.read(out).names)
     for problem in problems:
-        click.echo(f"streamgate: warning: {problem}", err=True)
+        click.echo(f"streamgate: warning: {escaped(problem)}", err=True)
     if not quiet:
-        click.echo(out / REPORT)
+        click.echo(display(out / REPORT))
     return 0

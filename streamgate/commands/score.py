@@ -19,7 +19,7 @@ from streamgate.commands.options import (
     preset_option,
     set_option,
 )
-from streamgate.errors import SinkError, SourceError, UsageError, display
+from streamgate.errors import SinkError, SourceError, UsageError, display, escaped
 
 if TYPE_CHECKING:
     from streamgate.frames import Array, ScoredFace
@@ -63,6 +63,7 @@ def score(
 
     config = load_config(preset, settings)
     failed = done = 0
+    taken: set[str] = set()
     with Gate(models=models, device=device, config=config) as gate:
         if heatmap is not None:
             if "ifqa" not in gate.run_info().measure_set:
@@ -75,12 +76,12 @@ def score(
                 faces = gate.score(image, aligned=aligned)
             except (SourceError, UsageError) as error:
                 failed += 1
-                click.echo(f"streamgate: {error}", err=True)
+                click.echo(f"streamgate: {escaped(str(error))}", err=True)
                 continue
             done += 1
             if heatmap is not None:
-                _write_heatmaps(heatmap, path, image, faces, aligned)
-            click.echo(dumps(score_record(str(path), faces, embedding=embedding)))
+                _write_heatmaps(heatmap, _name_of(path, taken), image, faces, aligned)
+            click.echo(dumps(score_record(str(path), faces, embedding=embedding)).encode())
     if not failed:
         return 0
     return 1 if done else SourceError.exit_code
@@ -112,8 +113,18 @@ def _read_image(path: Path, max_pixels: int) -> Array:
         raise SourceError(f"{display(path)}: {error}; for video use `streamgate run`") from None
 
 
+def _name_of(path: Path, taken: set[str]) -> str:
+    """What the maps of an image are called: its name, with its folder's or a number where that is `taken`."""
+    candidates = [path.stem, f"{path.absolute().parent.name}-{path.stem}"]
+    candidates += [f"{path.stem}-{number}" for number in range(2, len(taken) + 3)]
+    # Upper and lower case make no difference to many a file system.
+    name = next(name for name in candidates if name.casefold() not in taken)
+    taken.add(name.casefold())
+    return name
+
+
 def _write_heatmaps(
-    folder: Path, path: Path, image: Array, faces: Sequence[ScoredFace], aligned: str | None
+    folder: Path, name: str, image: Array, faces: Sequence[ScoredFace], aligned: str | None
 ) -> None:
     """One PNG per face: the aligned face, and beside it IFQA's map over it (red: not like a clean face)."""
     import cv2
@@ -124,7 +135,7 @@ def _write_heatmaps(
         crop = image if aligned == "ffhq" else face.crop
         if face.ifqa_map is None or crop is None:
             continue
-        target = folder / f"{path.stem}_{number}.png"
+        target = folder / f"{name}_{number}.png"
         done, data = cv2.imencode(".png", cv2.cvtColor(_overlay(crop, face.ifqa_map), cv2.COLOR_RGB2BGR))
         if not done:
             raise SinkError(f"{target}: the picture cannot be encoded")

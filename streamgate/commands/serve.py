@@ -18,8 +18,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamgate.commands.help import Command, section
-from streamgate.commands.options import PATH, complete_devices, complete_folders, complete_models, complete_presets
-from streamgate.commands.signals import INTERRUPTED, StopRequest, handling
+from streamgate.commands.options import (
+    LOCAL_TEXT,
+    PATH,
+    complete_devices,
+    complete_folders,
+    complete_models,
+    complete_presets,
+)
+from streamgate.commands.signals import INTERRUPTED, handling
 from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import UsageError, one_line, scrub
 
@@ -55,13 +62,13 @@ _settings = section("Settings and networks")
 @_streams("--config", "config_file", metavar="FILE", type=PATH, help="streams.toml; SIGHUP reads it again.")
 @_results("--redis", metavar="URL", help="Send events to redis://HOST:PORT/DB.")
 @_results(
-    "-o", "--out", metavar="DIR", shell_complete=complete_folders,
+    "-o", "--out", metavar="DIR", type=LOCAL_TEXT, shell_complete=complete_folders,
     help="Write faces into this folder. [default without --redis: streamgate-live]",
 )
 @_results("--max-days", type=float, metavar="N", help="Remove faces from DIR after so many days.")
 @_results("--max-gb", type=float, metavar="N", help="Remove the oldest faces from DIR beyond this size.")
 @_results(
-    "--spool", metavar="DIR", shell_complete=complete_folders,
+    "--spool", metavar="DIR", type=LOCAL_TEXT, shell_complete=complete_folders,
     help="Where events wait for Redis. [default: in --out, or streamgate-spool]",
 )
 @_results("--spool-mb", type=int, metavar="N", help="Drop the oldest waiting events beyond this size. [default: 1024]")
@@ -131,12 +138,11 @@ class _Signals:
         self.stop = threading.Event()
         self.reload = threading.Event()
         self.code = 0
-        self._request = StopRequest()
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             self.reload.set()
-        elif self._request.again(number):
+        elif self.stop.is_set():
             raise KeyboardInterrupt
         else:
             self.code = INTERRUPTED if number == signal.SIGINT else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from streamgate.commands.options import (
     min_size_option,
     results_argument,
 )
+from streamgate.errors import display, escaped
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,7 +40,7 @@ _networks = section("Settings and networks")
     """,
 )
 @results_argument
-@click.option("--dry-run", "dry", is_flag=True, help="Print what would change, and change nothing.")
+@click.option("--dry-run", "dry", is_flag=True, help="Find out what changes, footage included, and change nothing.")
 @_faces("--top-k", type=int, metavar="N", help="Number of best faces to keep per track.")
 @min_size_option
 @max_yaw_option
@@ -93,19 +95,38 @@ def tune(
         console.print("nothing differs from the settings these results were made with; nothing was changed")
         return 0
     console.print(_table(result), soft_wrap=False)
-    console.print(_words(result, dry))
+    console.print(_words(result))
+    if result.after.kept > result.before.kept and _is_stricter(result):
+        console.print(
+            "A stricter limit keeps more faces here: where it rejects a best face, others are kept in its place that "
+            "were too close to that one in time or looks, or that had not been scored because of it."
+        )
     if not result.same_meaning:
         console.print("Quality is computed in another way now: do not compare it with earlier values.")
+    for problem in result.left_out:
+        errors.print(f"[red]streamgate:[/red] {escape(escaped(problem))}. It stays as it was")
     for problem in result.problems:
-        errors.print(f"[yellow]streamgate: warning:[/yellow] {escape(problem)}")
+        errors.print(f"[yellow]streamgate: warning:[/yellow] {escape(escaped(problem))}")
+    made = f"made with {escape(', '.join(_settings(result)))}"
     if dry:
-        console.print("nothing was changed (--dry-run)")
-        return 0
-    console.print(f"{escape(str(out))} is as if made with {', '.join(result.changed)} "
-                  f"({time.perf_counter() - began:.1f} s)")
-    if (out / REPORT).is_file():
-        console.print(f"report: {escape(str(out / REPORT))}")
-    return 0
+        console.print(f"this is what results {made} would be; nothing was changed (--dry-run)")
+    else:
+        console.print(f"{escape(display(out))} is as if {made} ({time.perf_counter() - began:.1f} s)")
+        if (out / REPORT).is_file():
+            console.print(f"report: {escape(display(out / REPORT))}")
+    return 1 if result.left_out else 0
+
+
+def _settings(result: TuneResult) -> list[str]:
+    """What was set, `key = value (was value)`."""
+    shown = {key: [json.dumps(value) for value in values] for key, values in result.changed.items()}
+    return [f"{key} = {now} (was {was})" for key, (was, now) in shown.items()]
+
+
+def _is_stricter(result: TuneResult) -> bool:
+    limits = {key: values for key, values in result.changed.items() if None not in values}
+    lower = any(now < was for key, (was, now) in limits.items() if key.endswith(".max"))
+    return lower or any(now > was for key, (was, now) in limits.items() if key.endswith(".min"))
 
 
 def _table(result: TuneResult) -> Table:
@@ -130,7 +151,7 @@ def _table(result: TuneResult) -> Table:
     return table
 
 
-def _words(result: TuneResult, dry: bool) -> str:
+def _words(result: TuneResult) -> str:
     after = result.after
     parts = [
         f"{count} track{'' if count == 1 else 's'} {what}"
@@ -142,5 +163,5 @@ def _words(result: TuneResult, dry: bool) -> str:
     text = ", ".join(parts) or "the same faces are kept"
     if after.looked:
         faces = f"{after.looked} face{'' if after.looked == 1 else 's'}"
-        text += f"; {faces} {'would be scored' if dry else 'scored'} in the footage"
+        text += f"; {faces} scored in the footage"
     return text

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +18,8 @@ from streamgate.store import files
 from streamgate.store.folder import RunFolder
 from streamgate.store.jsonlines import SCHEMA, Record, dumps
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""How a cell begins that spreadsheets compute; the full-width signs too."""
 ROWS_A_GROUP = 4096
 """Rows of a Parquet row group; also what is held in memory at once."""
 
@@ -32,26 +34,35 @@ _SPLIT_WORD = re.compile(
 """Words in a path that `datasets` (data_files.py, SPLIT_KEYWORDS) takes for the name of a split."""
 
 
-def write_csv(folder: RunFolder, target: Path, *, overwrite: bool = False) -> int:
+def write_csv(
+    folder: RunFolder, target: Path, *, overwrite: bool = False, say: Callable[[str], None] = lambda words: None
+) -> int:
     """`target` as CSV with a header line, UTF-8, LF; null is empty, several reasons are parted by spaces.
 
-    Returns the number of rows. Raises UsageError, ResultsError, SinkError.
+    A text that a spreadsheet would take for a formula gets an apostrophe before it, which `say` is told once. Returns
+    the number of rows. Raises UsageError, ResultsError, SinkError.
     """
 
     def is_ours(path: Path) -> bool:
         with open(path, "rb") as file:
             return file.read(len(_OLD_HEADERS)) == _OLD_HEADERS
 
-    count = 0
+    count = quoted = 0
     columns = _columns(folder)
     with new_file(target, overwrite=overwrite, is_ours=is_ours) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
         writer = csv.DictWriter(text, [column.name for column in columns], lineterminator="\n")
         writer.writeheader()
         for record in _records(folder):
-            writer.writerow(texts_joined(row_of(record, columns)))
+            row = texts_joined(row_of(record, columns))
+            formulas = {name for name, value in row.items() if isinstance(value, str) and value.startswith(_FORMULA)}
+            writer.writerow({**row, **{name: f"'{row[name]}" for name in formulas}})
             count += 1
+            quoted += len(formulas)
         text.detach()
+    if quoted:
+        cells = "1 cell that begins" if quoted == 1 else f"{quoted} cells that begin"
+        say(f"{cells} like a formula got an apostrophe (') before it, so that no spreadsheet computes it")
     return count
 
 

@@ -145,7 +145,7 @@ class Ledger:
         self._need(person)
         name = name.strip()
         if len(name) > MAX_NAME or not all(sign.isprintable() for sign in name):
-            raise UsageError(f"a name has at most {MAX_NAME} printable signs")
+            raise UsageError(f"a name has at most {MAX_NAME} printable characters")
         self._decide({"op": "name", "person": person, "name": name})
 
     def _need(self, person: str) -> None:

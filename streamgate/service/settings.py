@@ -35,7 +35,7 @@ from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import UsageError, one_line, redact_url, scrub
 from streamgate.sources.live import check_address
 from streamgate.sources.naming import slug
-from streamgate.store.layout import STATE_DIR
+from streamgate.store.layout import STATE_DIR, not_local
 from streamgate.tomltext import read_toml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -144,6 +144,9 @@ def read_settings(request: ServeRequest) -> Settings:
         specs[name] = StreamSpec(name, url, config)
     if not specs and request.config_file is None:
         raise UsageError("no stream to watch: give --rtsp URL, or --config FILE with [streams.NAME] tables")
+    for key, value in (("out", service.out), ("spool", service.spool)):
+        if value is not None and (problem := not_local(value)):
+            raise UsageError(f"{key} = {one_line(redact_url(value), 60)!r}: {problem}")
     out = service.out
     if out is None and service.redis is None:
         out = str(DEFAULT_OUT)

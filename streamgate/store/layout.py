@@ -43,6 +43,18 @@ _RESERVED = frozenset({*DERIVED, REPORT, PAGES, EXPORTS, CLIPS, SHARDS})
 _NAME = re.compile(r"[^./\\\0][^/\\\0]{0,254}")
 
 
+def not_local(text: str) -> str | None:
+    """Why a text names no file or folder of this machine, in words; None where it may."""
+    if not text:
+        return "it is empty; name a file or folder"
+    if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text):
+        return (
+            f"{scheme[1]}:// is not supported here; give a path on this machine, and copy from or to other places "
+            "before or afterwards"
+        )
+    return None
+
+
 def has_manifest(out: Path) -> bool:
     """Whether `run` has begun to write into a folder."""
     return (out / STATE_DIR / "manifest.json").is_file()

@@ -56,9 +56,12 @@ class Manifest:
         except FileNotFoundError:
             return manifest
         except OSError as error:
-            raise ResultsError(f"{path} cannot be read ({error.strerror})") from error
+            reason = f"{path} cannot be read ({error.strerror})"
+            raise ResultsError(f"{reason}; remove it or choose another folder") from error
         except ValueError as error:
-            raise ResultsError(f"{path} is damaged ({error}); choose another folder") from error
+            raise ResultsError(
+                f"{path} is damaged ({error}); put back a copy of it, or run the sources again into another folder"
+            ) from error
         manifest.run = stored["run"]
         manifest.owned = tuple(stored["files"])
         manifest.sources = {key: tuple(names) for key, names in stored["sources"].items()}

@@ -111,7 +111,7 @@ def misfit(value: Any, shape: Shape) -> str | None:
     if kind is range:
         return None if type(value) is int and value in shape else " is not a count"
     if kind is re.Pattern:
-        return None if type(value) is str and shape.fullmatch(value) else " is not such a text"
+        return None if type(value) is str and shape.fullmatch(value) else " does not have the right form"
     if kind is list:
         return _misfit_of_list(value, shape)
     if type(value) is not dict:

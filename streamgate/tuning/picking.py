@@ -51,10 +51,6 @@ class TrackFaces:
         """The picks; with `only`, among the faces at these times."""
         return self._picked([face for face in self.faces if self._confirmed(face)], only)
 
-    def likely(self) -> list[Ranked]:
-        """The picks by what is stored, confirmed or not: what a dry run can tell."""
-        return self._picked(self.faces, None)
-
     def wanted(self) -> list[Candidate]:
         """Faces to be scored in full before `ranked` can be trusted, each asked for once.
 

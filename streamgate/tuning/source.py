@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,14 +50,15 @@ class Outcome:
     other: int = 0
     """Tracks with other faces, or another number of them."""
     looked: int = 0
-    """Faces for which the footage was needed; in a dry run, would be."""
+    """Faces for which the footage was needed."""
 
 
 class SourceTuning:
-    """The tuning of one source. With `dry` nothing is looked at and nothing can be written.
+    """The tuning of one source.
 
-    With `pictured` only faces whose pictures are at hand are picked: the footage is left alone. Raises ResultsError for
-    a source whose files are missing, torn or of another version: nothing may be left out.
+    With `dry` the same is found out, but pictures are not made and nothing can be written. With `pictured` only faces
+    whose pictures are at hand are picked: the footage is left alone. Raises ResultsError for a source of which the
+    whole results could not be derived.
     """
 
     def __init__(
@@ -71,33 +72,50 @@ class SourceTuning:
         self._dry = dry
         self._pictured = pictured
         self._record = folder.source(source_id)
-        self._faces: dict[int, list[Candidate]] = defaultdict(list)
-        """Every evaluated face, by track."""
-        for candidate in self._candidates():
-            self._faces[candidate.track_id].append(candidate)
         self._tracks = {track["track_id"]: track for track in folder.tracks(source_id)}
         self._picks: dict[int, list[Record]] = defaultdict(list)
         for face in folder.faces(source_id):
             self._picks[face["track_id"]].append(face)
-        self._notes = folder.notes(source_id)
-        self._kept = self._faces_with_pictures()
+        self._faces: dict[int, list[Candidate]] = defaultdict(list)
+        """Every evaluated face, by track."""
+        self._notes: dict[int, Record] = {}
+        self._kept: dict[tuple[int, float], KeptFace] = {}
         self._ranked: dict[int, list[Ranked]] = {}
         self._shots: dict[tuple[int, float], BestShot] = {}
-        self._scored_before = {track_id: _scored(faces) for track_id, faces in self._faces.items()}
+        self._scored_before: dict[int, int] = {}
 
     @property
     def location(self) -> str:
         return str(self._record["source"])
 
-    def _candidates(self) -> Iterator[Candidate]:
+    def before(self) -> Outcome:
+        """What the results say as they are."""
+        found = Outcome()
+        for track in self._tracks.values():
+            found.kept += track["kept"]
+            found.tracks_without += not track["kept"]
+            found.rejected.update(track["rejected"])
+        return found
+
+    def read(self) -> None:
+        """Read the stored faces. Raises ResultsError for missing, torn or other ones: none may be left out."""
+        name = f"{self._source_id}/{CANDIDATES}"
+        seen: set[tuple[int, float]] = set()
         for record in self._folder.candidates(self._source_id):
             try:
-                yield candidate_of(record)
+                face = candidate_of(record)
             except ValueError as error:
-                raise self._folder.error(f"{self._source_id}/{CANDIDATES}", f"is damaged ({error})") from None
+                raise self._folder.error(name, f"is damaged ({error})") from None
+            if (face.track_id, face.pts_seconds) in seen:
+                raise self._folder.error(name, f"is damaged (track {face.track_id} has two faces at one time)")
+            seen.add((face.track_id, face.pts_seconds))
+            self._faces[face.track_id].append(face)
+        self._notes = self._folder.notes(self._source_id)
+        self._kept = self._faces_with_pictures()
+        self._scored_before = {track_id: _scored(faces) for track_id, faces in self._faces.items()}
 
     def pick(self, footage: Footage) -> None:
-        """Judge and pick anew. Raises SourceError when footage is needed that is not there."""
+        """Judge and pick again. Raises SourceError when footage is needed that is not there."""
         judge = StoredJudge(self._tuning, self._record["width"] or 0, self._record["height"] or 0)
         affected = any(key.partition(".")[0] in ("keep", "smoothing") for key in self._tuning.changed)
         tracks: dict[int, TrackFaces] = {}
@@ -118,7 +136,7 @@ class SourceTuning:
         if not self._pictured:
             self._look(tracks, footage)
         self._rank(tracks)
-        if not self._pictured and not self._dry:
+        if not self._pictured:
             self._cut(tracks, footage)
         self._conclude()
 
@@ -209,7 +227,7 @@ class SourceTuning:
     def _rank(self, tracks: dict[int, TrackFaces]) -> None:
         for track_id, track in tracks.items():
             only = frozenset(pts for one, pts in self._kept if one == track_id) if self._pictured else None
-            self._ranked[track_id] = track.ranked(only=only) if not self._dry else track.likely()
+            self._ranked[track_id] = track.ranked(only=only)
 
     def _look(self, tracks: dict[int, TrackFaces], footage: Footage) -> None:
         for _ in range(ROUNDS):
@@ -217,8 +235,6 @@ class SourceTuning:
             if not wanted:
                 return
             self.outcome.looked += len(wanted)
-            if self._dry:
-                return
             self._read(footage, wanted)
 
     def _new(self) -> list[tuple[int, Ranked]]:
@@ -248,7 +264,7 @@ class SourceTuning:
                         self.location,
                     )
                 self._rank(tracks)
-            for track_id, one in self._new():
+            for track_id, one in self._new() if not self._dry else ():
                 shot = self._shot(one, track_id)
                 ended = TrackEnd(shot.track, (shot,), {}, (), self._source_id)
                 self._shots[track_id, shot.pts_seconds] = footage.finish(source, ended).shots[0]

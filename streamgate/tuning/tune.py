@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from streamgate.config import stored_config
-from streamgate.errors import SourceError
+from streamgate.config import leaves, stored_config
+from streamgate.errors import ResultsError, SourceError
 from streamgate.people.ledger import Ledger, has_people
 from streamgate.report.write import write_report
 from streamgate.sinks.derive import derive
 from streamgate.store import files
 from streamgate.store.folder import RunFolder, result_of
+from streamgate.store.identity import load_identity
 from streamgate.store.layout import REPORT
 from streamgate.store.manifest import Manifest, run_record
 from streamgate.store.run import IdentityInfo, RunInfo
@@ -31,13 +32,16 @@ class TuneResult:
 
     before: Outcome
     after: Outcome
-    changed: tuple[str, ...] = ()
-    """Keys of the configuration that differ."""
+    changed: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    """Keys of the configuration that differ, with the values before and after."""
     sources: int = 0
     """Sources whose records changed."""
     same_meaning: bool = True
     """Qualities compare with those from before."""
+    left_out: list[str] = field(default_factory=list)
+    """Sources that stayed as they were because what is stored of them is damaged, a line each."""
     problems: list[str] = field(default_factory=list)
+    """What else could not be read, a line each."""
 
 
 Told = Callable[[int, int], None]
@@ -62,7 +66,7 @@ def tune(
     Args:
         settings, flags: as `run` takes them.
         folders: where to look for moved sources.
-        dry: only tell.
+        dry: find out the same, and change nothing.
         pictured: leave the footage alone and pick among faces whose pictures are at hand.
         told: hears how many of how many sources are done.
 
@@ -101,10 +105,10 @@ def _tune(
     folder: RunFolder, tuning: Tuning, footage: Footage, told: Told, *, dry: bool, pictured: bool
 ) -> TuneResult:
     out = folder.out
-    result = TuneResult(_before(folder), Outcome(), tuning.changed, same_meaning=tuning.same_meaning)
+    result = TuneResult(Outcome(), Outcome(), _changes(tuning), same_meaning=tuning.same_meaning)
     if not tuning.changed:
-        result.after = result.before
         return result
+    Ledger.read(out)
     staging = Staging(out)
     names: dict[str, list[str]] = {}
     failed: list[str] = []
@@ -114,8 +118,15 @@ def _tune(
         for place, source_id in enumerate(folder.source_ids):
             told(place, len(folder.source_ids))
             source = SourceTuning(folder, source_id, tuning, dry=dry, pictured=pictured)
+            load_identity(out, source_id)  # what is derived at the end takes all of these
+            _add(result.before, source.before())
             try:
+                source.read()
                 source.pick(footage)
+            except ResultsError as error:
+                result.left_out.append(str(error))
+                _add(result.after, source.before())
+                continue
             except SourceError as error:
                 # The others are gone through, so that all that is missing can be named at once.
                 failed.append(str(error))
@@ -127,6 +138,8 @@ def _tune(
                     source.put_aside()
                     listed = folder.manifest.sources[source_id]
                     names[source_id] = source.write(staging.folder(source_id), listed)
+        if len(result.left_out) == len(folder.source_ids) > 0:
+            raise ResultsError(result.left_out[0])
         if failed:
             more = f" ({len(failed) - 5} more)" if len(failed) > 5 else ""
             raise SourceError(
@@ -188,14 +201,9 @@ def _report(out: Path) -> list[str]:
     return write_report(out, manifest, Ledger.read(out).names)
 
 
-def _before(folder: RunFolder) -> Outcome:
-    found = Outcome()
-    for source_id in folder.source_ids:
-        for track in folder.tracks(source_id):
-            found.kept += track["kept"]
-            found.tracks_without += not track["kept"]
-            found.rejected.update(track["rejected"])
-    return found
+def _changes(tuning: Tuning) -> dict[str, tuple[Any, Any]]:
+    before, after = (dict(leaves(one.model_dump(mode="json"))) for one in (tuning.before, tuning.after))
+    return {key: (before.get(key), after.get(key)) for key in tuning.changed}
 
 
 def _add(total: Outcome, one: Outcome) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -94,6 +95,18 @@ def test_heatmaps_show_each_face_beside_its_map(portrait: Path, models: Path, tm
     # The left half is the face in its colours, the right one its grey picture under green and red.
     assert sheet[:, :256].mean(axis=(0, 1)).std() > 5
     assert sheet[:, 256:, 0].mean() < sheet[:, 256:, 1:].mean()
+
+
+def test_maps_of_images_with_one_name_are_distinct_files(portrait: Path, models: Path, tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png", "b/2.png", "B/1.png", "b-1.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(portrait, tmp_path / "in" / name)
+    done = streamgate("score", tmp_path / "in", "--heatmap", tmp_path / "maps", models=models)
+    assert done.code == 0, done.err
+    images = [json.loads(line)["image"] for line in done.out.splitlines()]
+    maps = [path.name for path in (tmp_path / "maps").iterdir()]
+    assert len(images) == 5 == len({name.casefold() for name in maps}), maps
+    assert "1_1.png" in maps and "b-1_1.png" in maps and "2_1.png" in maps
 
 
 def test_ifqa_ranks_a_face_above_its_blurred_and_noisy_copies(portrait: Path, models: Path, tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from command import lines, streamgate
+from command import inside, lines, streamgate
 from media import astronaut_frames, plain_frames, write_clip
+from streamgate.tuning.source import Outcome
+from streamgate.tuning.tune import TuneResult
 
 MORE = ("--top-k", 3, "--set", "keep.min_gap_seconds=0.5", "--set", "keep.duplicate_cosine=1.5")
 """More faces, however much they look alike."""
@@ -113,6 +115,35 @@ def test_a_dry_run_tells_and_changes_nothing(result: Path, out: Path) -> None:
     done = streamgate("tune", out, "--min-size", between(out), "--dry-run")
     assert done.code == 0 and "rejected: small" in done.out and "nothing was changed" in done.out
     assert state(out) == state(result)
+
+
+@pytest.mark.parametrize("options", [("--max-yaw", 3), MORE, ("--set", "measures.serfiq.min=99")])
+def test_a_dry_run_says_what_the_real_run_says(options: tuple, result: Path, out: Path) -> None:
+    dry = streamgate("tune", out, *options, "--dry-run")
+    assert dry.code == 0 and state(out) == state(result), dry.err
+    real = streamgate("tune", out, *options)
+    assert real.code == 0, real.err
+    first, second = (done.out.split("\n") for done in (dry, real))
+    same = next(number for number, line in enumerate(first) if "made with" in line)
+    assert same > 3 and first[:same] == second[:same]
+
+
+def test_what_was_set_is_told_with_its_value(out: Path) -> None:
+    done = streamgate("tune", out, "--max-yaw", 3, "--set", "keep.top_k=2", "--pictured")
+    assert done.code == 0, done.err
+    assert "measures.yaw.max = 3.0 (was 25.0)" in done.out and "keep.top_k = 2 (was 1)" in done.out
+
+
+@pytest.mark.parametrize(("kept", "limits", "told"), [
+    (3, (25.0, 12.0), True), (1, (25.0, 12.0), False), (3, (12.0, 25.0), False), (3, (None, 12.0), False),
+])  # fmt: skip
+def test_why_a_stricter_limit_keeps_more_is_told(
+    kept: int, limits: tuple, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = TuneResult(Outcome(kept=2), Outcome(kept=kept), {"measures.yaw.max": limits})
+    monkeypatch.setattr("streamgate.tuning.tune.tune", lambda *arguments, **options: result)
+    done = inside("tune", "out", "--max-yaw", 12)
+    assert done.code == 0 and ("A stricter limit keeps more faces here" in done.out) == told
 
 
 def test_more_faces_are_cut_from_the_footage(out: Path, clip: Path) -> None:

@@ -229,7 +229,7 @@ def test_a_record_cannot_name_a_file_outside_the_results(name: str, results: Pat
     records = lines(copy / "faces.jsonl")
     records[0]["image"] = name
     (copy / "faces.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    with pytest.raises(ResultsError, match=r"image is not such a text|cannot be read \(is a symbolic link"):
+    with pytest.raises(ResultsError, match=r"image does not have the right form|cannot be read \(is a symbolic link"):
         write_imagefolder(RunFolder(copy), tmp_path / "faces")
 
 

@@ -86,6 +86,21 @@ def test_files_of_others_are_left_alone(tmp_path: Path, make):
     assert mine.exists()
 
 
+@pytest.mark.parametrize("linked", ["door", "door/2026-03-04", "door/2026-03-04/e1", "door/2026-03-04/e1/track_0001"])
+def test_nothing_behind_a_link_is_removed_or_written(linked: str, tmp_path: Path, make):
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    with LiveFolder(out) as folder:
+        write(folder, shot_of(make, 1))
+    (out / linked).rename(elsewhere)
+    (out / linked).symlink_to(elsewhere)
+    before = {path: path.stat().st_mtime_ns for path in elsewhere.rglob("*")}
+    with LiveFolder(out, max_days=0.0, max_bytes=0) as folder:
+        assert folder.removed == 0
+        with pytest.raises(SinkError, match="symbolic link"):
+            write(folder, shot_of(make, 1))
+    assert before and {path: path.stat().st_mtime_ns for path in elsewhere.rglob("*")} == before
+
+
 def test_a_folder_in_use_or_with_results_of_run_is_refused(tmp_path: Path):
     with LiveFolder(tmp_path), pytest.raises(SinkError, match="in use"):
         LiveFolder(tmp_path).__enter__()

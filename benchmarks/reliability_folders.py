@@ -1,0 +1,159 @@
+"""Rows on output folders from others, names, and how commands end; see `reliability.py`."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from common import say
+from reliability_rows import Row, run, table, told
+
+from hostile_folders import LINKS, STORED, Spoiled, contents, put
+from media import astronaut_frames, write_clip
+
+START = [sys.executable, "-m", "streamgate"]
+
+
+def folder_faults(folder: Path) -> str:
+    """Spoiled output folders, names and addresses given as paths, full outputs and signals."""
+    frames = astronaut_frames(150, (640, 480), step=0.3, zoom=1.6)
+    clips = [write_clip(folder / f"{name}.mp4", frames[number:]) for number, name in enumerate("ab")]
+    results = folder / "results"
+    run(["run", *clips, "-o", results, "--set", "identity.store=disk"])
+    run(["people", results, "name", "p0001", "Ann"])
+    run(["tune", results, "--min-size", 2000, "--pictured"])
+    run(["tune", results, "--set", "measures.size.min=0.1", "--pictured"])
+    links = [_spoiled(one, results, folder / "spoiled", clips[0], watched=True) for one in LINKS]
+    stored = [_spoiled(one, results, folder / "spoiled", clips[0], watched=False) for one in STORED]
+    return "\n".join([
+        "## Output folders from others", "",
+        "Exit code 3 says that the results in a folder cannot be read, whatever command meets them; 5 that it cannot "
+        "be written.", "",
+        "### Links inside", "", table(links), "", "### Stored files", "", table(stored), "",
+        "### Names, and addresses for paths", "",
+        table([*_names(folder / "names", results), *_paths(folder / "paths")]),
+        "", "### Ends", "", table([*_full(results, clips[0]), *_signals(folder / "signals", results)]),
+    ])  # fmt: skip
+
+
+def _spoiled(one: Spoiled, results: Path, folder: Path, clip: Path, *, watched: bool) -> Row:
+    shutil.rmtree(folder, ignore_errors=True)
+    command, elsewhere = put(one, results, folder, clip)
+    before = contents(elsewhere)
+    ran = run(command)
+    words = told(ran, folder) or "done"
+    if watched:
+        words += "; nothing elsewhere changed" if contents(elsewhere) == before else "; **files elsewhere changed**"
+    say(f"{one.what}: {ran.code}")
+    return Row(f"{one.what}: `{one.command.split(' ')[0]}`", words, ran.code, ran.seconds, ran.peak_mib)
+
+
+def _row(what: str, command: Sequence[object], folder: Path, also: Callable[[], str] = str, **environment: str) -> Row:
+    ran = run(command, **environment)
+    words = "; ".join(part for part in (told(ran, folder), also()) if part)
+    say(f"{what}: {ran.code}")
+    return Row(what, words or "done", ran.code, ran.seconds, ran.peak_mib)
+
+
+def _names(folder: Path, results: Path) -> list[Row]:
+    folder.mkdir()
+    formula = '=HYPERLINK("http://x","y")'
+    copy = Path(shutil.copytree(results, folder / "copy"))
+    run(["people", copy, "name", "p0001", formula])
+
+    def cell() -> str:
+        with open(folder / "faces.csv", newline="", encoding="utf-8") as file:
+            return f"the cell is `{next(iter(csv.DictReader(file)))['person_name']}`"
+
+    odd = folder / "a\u2028b\x85c.mp4"
+    shutil.copy(results.parent / "a.mp4", odd)
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    return [
+        _row("`-o ''`", ["run", "x.mp4", "-o", ""], folder),
+        _row("`-o s3://bucket/faces`", ["run", "x.mp4", "-o", "s3://bucket/faces"], folder),
+        _row("`-o file:///tmp/faces`", ["export", results, "--to", "csv", "-o", "file:///tmp/faces"], folder),
+        _row("a name with escapes and a line break", ["report", "a\x1b[31mred\x07\nb"], folder),
+        _row("a person called like a formula, as CSV",
+             ["export", copy, "--to", "csv", "-o", folder / "faces.csv"], folder, cell),
+        _row("a clip with U+2028 and U+0085 in its name", ["run", odd, "-o", folder / "odd", "--quiet"], folder,
+             lambda: f"{(folder / 'odd' / 'faces.jsonl').read_bytes().count(b'}' + bytes([10]))} face"),
+        _row("LC_ALL=C, a person called Zoë", ["people", results, "name", "p0001", "Zoë"], folder, **plain),
+        _row("... and listed", ["people", results], folder, **plain),
+    ]  # fmt: skip
+
+
+def _paths(folder: Path) -> list[Row]:
+    folder.mkdir()
+    clip = folder.parent / "a.mp4"
+    pipe = folder / "pipe.toml"
+    os.mkfifo(pipe)
+    return [
+        _row("`--preset` is a pipe", ["run", clip, "--preset", pipe], folder),
+        _row("`--preset /dev/zero`", ["run", clip, "--preset", "/dev/zero"], folder),
+        _row("`serve --config` is a pipe", ["serve", "--config", pipe], folder),
+        _row("`--only` is a pipe", ["run", clip, "--only", pipe, "-o", folder / "out"], folder),
+        _row("`--only /dev/zero`", ["run", clip, "--only", "/dev/zero", "-o", folder / "out"], folder),
+        _row("`score` of a pipe", ["score", pipe], folder),
+        _row("`--set` with 5,000 digits", ["run", clip, "--set", f"keep.top_k={'9' * 5000}"], folder),
+        _row("`--set` with 3,000 brackets", ["run", clip, "--set", f"keep.top_k={'[' * 3000}"], folder),
+    ]
+
+
+def _full(results: Path, clip: Path) -> list[Row]:
+    rows = []
+    commands = ("--help", "report OUT", "people OUT", "models list", "score PICTURE", "run CLIP -o NEW --json --quiet")
+    for words in commands:
+        given = {"OUT": results, "CLIP": clip, "NEW": clip.parent / "full", "PICTURE": next(results.glob("*/*/1.png"))}
+        began = time.monotonic()
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [*START, *(str(given.get(one, one)) for one in words.split(" "))],
+                stdout=full, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+        happened = done.stderr.strip().replace("streamgate: ", "")
+        what = f"standard output is full: `{words.split(' ')[0]}`"
+        rows.append(Row(what, happened, done.returncode, time.monotonic() - began))
+    return rows
+
+
+def _signals(folder: Path, results: Path) -> list[Row]:
+    (folder / "tmp").mkdir(parents=True)
+    with (
+        zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("a.pth", "w", force_zip64=True) as file,
+    ):
+        for _ in range(400):
+            file.write(bytes(1 << 20))
+    half = results / ".clips.tmp" / "content"
+    environment = {**os.environ, "TMPDIR": str(folder / "tmp"), "STREAMGATE_MODELS": str(folder / "models")}
+    cases: list[tuple[str, list[object], Callable[[], bool], Callable[[], bool]]] = [
+        ("`clips`", ["clips", results, "--seconds", 1], half.is_dir, half.parent.exists),
+        ("`models import` of 400 MB in a zip", ["models", "import", folder / "a.zip"],
+         lambda: any((folder / "tmp").glob("*/*.pth")), lambda: any((folder / "tmp").iterdir())),
+    ]  # fmt: skip
+    rows = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        for what, command, ready, left in cases:
+            began = time.monotonic()
+            process = subprocess.Popen(
+                [*START, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                env=environment if "import" in what else None,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )  # fmt: skip
+            while not ready() and process.poll() is None:
+                time.sleep(0.002)
+            process.send_signal(number)
+            _, err = process.communicate()
+            last = err.strip().splitlines()[-1].removeprefix("streamgate: ")
+            behind = "**files stay behind**" if left() else "nothing stays behind"
+            name = f"{signal.Signals(number).name} during {what}"
+            rows.append(Row(name, f"{last}; {behind}", process.returncode, time.monotonic() - began))
+    return rows

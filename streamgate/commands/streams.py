@@ -1,0 +1,64 @@
+"""Standard output and error as commands use them: whatever encoding, and whatever becomes of what they lead to."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Any, TextIO
+
+from streamgate.errors import SinkError
+
+
+class _Descriptor(io.RawIOBase):
+    """Writes to a descriptor. A write that fails raises SinkError where `needed`, and is never tried again."""
+
+    def __init__(self, descriptor: int, *, needed: bool) -> None:
+        self._descriptor = descriptor
+        self._needed = needed
+        self._broken = False
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def write(self, data: Any) -> int:
+        if not self._broken:
+            try:
+                return os.write(self._descriptor, data)
+            except BlockingIOError:
+                raise
+            except OSError as error:
+                self._broken = True
+                if self._needed and isinstance(error, BrokenPipeError):
+                    raise
+                if self._needed:
+                    raise SinkError(f"cannot write to standard output: {error.strerror or error}") from error
+        return len(data)
+
+
+def take_over() -> None:
+    """Put streams in the place of `sys.stdout` and `sys.stderr` that write what the encoding lacks as escapes.
+
+    A standard output that is full raises SinkError, one that nobody reads BrokenPipeError; a standard error that cannot
+    be written costs the messages and nothing else.
+    """
+    sys.stdout = _text(sys.stdout, needed=True)
+    sys.stderr = _text(sys.stderr, needed=False)
+
+
+def _text(stream: TextIO, *, needed: bool) -> TextIO:
+    # Closed by whoever started us, or replaced by a stream without a descriptor.
+    if stream is None or not isinstance(stream, io.TextIOWrapper):
+        return stream
+    raw = _Descriptor(stream.fileno(), needed=needed)
+    line_buffering = not needed or raw.isatty()
+    buffered: io.BufferedWriter = io.BufferedWriter(raw)
+    return io.TextIOWrapper(
+        buffered, encoding=stream.encoding, errors="backslashreplace", line_buffering=line_buffering
+    )
