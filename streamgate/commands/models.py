@@ -120,7 +120,7 @@ def import_(file: Path, name: str | None, calibrate: Path | None, licence: str |
     from rich.markup import escape
 
     from streamgate.convert import import_weights
-    from streamgate.convert.importing import MIN_FACES, calibration_words
+    from streamgate.convert.importing import MIN_FACES
 
     console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
     options = {} if licence is None else {"licence": licence}
@@ -131,10 +131,8 @@ def import_(file: Path, name: str | None, calibrate: Path | None, licence: str |
         report=lambda text: console.print(escape(text)),
         **options,
     )
-    console.print(f"{escape(made.name)}: {made.title} ({made.role}), sha256 {made.sha256}")
-    if made.calibration is not None:
-        console.print(f"calibration: {calibration_words(made.calibration)} ({made.fit})")
-    elif made.role != "detector":
+    console.print(f"{escape(made.name)}: {', '.join(made.roles)}, sha256 {made.sha256}")
+    if made.calibration is None and made.roles != ("detector",):
         console.print(
             "not calibrated: its measure will be left out of quality; give --calibrate FOLDER with "
             f"{MIN_FACES} faces or more that nothing is evaluated on"

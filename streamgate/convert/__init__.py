@@ -5,7 +5,7 @@ torch and onnx are needed only here (`pip install 'streamgate[convert]'`) and ar
 
 from __future__ import annotations
 
-from streamgate.convert.importing import Imported, import_weights
+from streamgate.convert.importing import import_weights
 from streamgate.convert.pulling import pull
 
-__all__ = ["Imported", "import_weights", "pull"]
+__all__ = ["import_weights", "pull"]

@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from streamgate.weights.catalog import (
     Calibration,
     Entry,
     InputSpec,
-    LogisticCalibration,
     SerfiqCalibration,
 )
 from streamgate.weights.files import sha256_of
@@ -58,19 +57,6 @@ KINDS = (
 """What can be imported, as entries of a catalog without files."""
 
 
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """What an import has made: `calibration` is None when the measure will be left out; `fit` says how it was found."""
-
-    name: str
-    title: str
-    role: str
-    path: Path
-    sha256: str
-    calibration: Calibration | None
-    fit: str
-
-
 def import_weights(
     file: Path,
     *,
@@ -78,15 +64,15 @@ def import_weights(
     calibrate: Path | None = None,
     licence: str = "your own responsibility",
     report: Callable[[str], None] = lambda text: None,
-) -> Imported:
-    """Convert `file` into the models folder, whole or not at all.
+) -> store.Weights:
+    """Convert `file` into the models folder, whole or not at all; returns what `--models imported` finds there.
 
     Args:
         file: the checkpoint (.pth, .pt), or a zip that holds it alone.
         name: of its folder; the kind's by default. An import under the same name is replaced.
         calibrate: a folder with faces, training-side ones, on which the mapping to 0..100 is fitted; not for detectors.
         licence: for `models list`.
-        report: told what is being done.
+        report: called with a line on what is being done.
 
     Raises:
         UsageError: the file is not there, or the options do not go together.
@@ -111,6 +97,7 @@ def import_weights(
         if calibrate is not None:
             report(f"calibrating on {calibrate}")
             calibration, words, converted = _calibrated(kind, chosen, converted, checkpoint, calibrate)
+            report(f"calibration: {_calibration_words(calibration)} ({words})")
     folder = store.imported_folder() / chosen
     record = {
         "name": chosen,
@@ -130,12 +117,14 @@ def import_weights(
         "imported_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     try:
-        digest = write_conversion(folder, converted, record)
+        write_conversion(folder, converted, record)
     except OSError as error:
         raise WeightsError(
             f"{chosen}: cannot write to {folder} ({error.strerror or error}); free space there or set STREAMGATE_MODELS"
         ) from error
-    return Imported(chosen, title, kind.roles[0], folder / store.ONNX_NAME, digest, calibration, words)
+    made = store.from_receipt(folder, store.IMPORTED)
+    assert made is not None
+    return made
 
 
 def _recognise(checkpoint: Path) -> tuple[Entry, str]:
@@ -229,10 +218,7 @@ def _words(found: Any, count: int) -> str:
     return f"{count} faces: clean median {found.clean_median:.4f} -> 90, {found.worst} {found.worst_median:.4f} -> 10"
 
 
-def calibration_words(calibration: Calibration | None) -> str:
-    """The fitted figures for people."""
+def _calibration_words(calibration: Calibration) -> str:
     if isinstance(calibration, SerfiqCalibration):
         return f"p {calibration.drop_rate:g}, alpha {calibration.alpha:.4g}, r {calibration.r:.6g}"
-    if isinstance(calibration, LogisticCalibration):
-        return f"x0 {calibration.x0:.6g}, w {calibration.w:.4g}"
-    return "none"
+    return f"x0 {calibration.x0:.6g}, w {calibration.w:.4g}"

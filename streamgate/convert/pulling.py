@@ -124,8 +124,8 @@ def install(entry: Entry, sources: list[Path], folder: Path) -> None:
     write_conversion(folder, converted, record)
 
 
-def write_conversion(folder: Path, converted: Converted, record: Mapping[str, Any]) -> str:
-    """Write ONNX, arrays, and last of all the receipt, which is `record` with their hashes; returns the ONNX's sha256.
+def write_conversion(folder: Path, converted: Converted, record: Mapping[str, Any]) -> None:
+    """Write ONNX, arrays, and last of all the receipt, which is `record` with their hashes.
 
     Raises OSError when the folder is not writable.
     """
@@ -137,7 +137,6 @@ def write_conversion(folder: Path, converted: Converted, record: Mapping[str, An
         np.savez(buffer, **converted.arrays)  # type: ignore[arg-type]
         receipt["arrays"] = _written(folder / store.ARRAYS_NAME, buffer.getvalue())
     _written(folder / store.RECEIPT_NAME, (json.dumps(receipt, indent=2) + "\n").encode())
-    return str(receipt["onnx"]["sha256"])
 
 
 def _written(path: Path, content: bytes) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def test_a_detector_may_come_in_its_published_zip(models: Path, tmp_path: Path) 
     with zipfile.ZipFile(tmp_path / "retinaface.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(inner, "../../escape/retinaface.pth")
     made = import_weights(tmp_path / "retinaface.zip")
-    assert (made.role, made.name) == ("detector", "retinaface-resnet50")
+    assert (made.roles, made.name) == (("detector",), "retinaface-resnet50")
     assert not (tmp_path.parent / "escape").exists()
     with Networks.open("imported,embedded", device="cpu") as networks:
         assert networks.detector.detect([np.zeros((96, 128, 3), np.uint8)], threshold=1.0) == [[]]
@@ -162,7 +162,7 @@ def test_the_official_ifqa_checkpoint_is_imported(models: Path, tmp_path: Path) 
     path = tmp_path / "IFQA_Metric.pth"
     torch.save({"D": network.state_dict(), "epoch": 3}, path)
     made = import_weights(path)
-    assert (made.role, made.name) == ("ifqa", "ifqa-official")
+    assert (made.roles, made.name) == (("ifqa",), "ifqa-official")
     with Networks.open("imported,embedded", device="cpu") as networks:
         assert networks.ifqa is not None
         found = networks.ifqa.run(np.full((1, 256, 256, 3), 7, np.uint8))
