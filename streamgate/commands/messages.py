@@ -1,6 +1,6 @@
-"""What the worker process of `streamgate run` reports to its parent, and what the parent remembers of it.
+"""What the parent process of `streamgate run` and its worker know in common: the request, the state, how it ended.
 
-Both are light to import: the parent loads neither numpy nor a decoder nor the inference runtime.
+Light to import: the parent loads neither numpy nor a decoder nor the inference runtime.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class RunState:
     """What a run knows by now: a worker is forked with it and continues from there.
 
     Attributes:
-        probing: a file whose name does not say what it is, while it is opened to find out.
+        probing: path of a file whose name does not say what it is, while it is opened to find out.
         failed_probes: paths of such files at which a worker died.
         found: what the inputs led to.
         info, config: of the first worker, so that a later one does not run with something else.
@@ -57,13 +57,14 @@ class RunState:
         committed: indexes of those that were committed although a worker died before it could report it.
         ids: source id by index, of those that were opened.
         deaths: how often the worker died while a source was being read, by index.
+        idle_deaths: how often in a row it died while none was.
         last: indexes that are read after the others and alone, since they may be what the worker dies of.
         results: by index.
         closing: no further source is read; what was found is completed.
     """
 
     began: float
-    probing: Probing | None = None
+    probing: str | None = None
     failed_probes: set[str] = field(default_factory=set)
     found: Found | None = None
     info: RunInfo | None = None
@@ -75,6 +76,7 @@ class RunState:
     committed: set[int] = field(default_factory=set)
     ids: dict[int, str] = field(default_factory=dict)
     deaths: dict[int, int] = field(default_factory=dict)
+    idle_deaths: int = 0
     last: set[int] = field(default_factory=set)
     results: dict[int, SourceResult] = field(default_factory=dict)
     closing: bool = False
@@ -105,78 +107,6 @@ class Found:
     """What was skipped, in words."""
     elsewhere: int = 0
     """Sources that other shards read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Probing:
-    """A file whose name does not say what it is, is about to be opened; `label` is for people."""
-
-    path: str
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """A line for the user."""
-
-    text: str
-    warning: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Locked:
-    """The networks are open and the folder is ours; the lock's descriptor comes with this."""
-
-    info: RunInfo
-    config: Mapping[str, Any]
-    words: Mapping[str, str]
-    """How each reason reads."""
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """Of a resumed run: sources that are done, and those that were being read when it died, by index."""
-
-    done: Mapping[int, SourceResult]
-    unfinished: frozenset[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """The folder has been taken over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """A source is about to be opened."""
-
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """A source was opened."""
-
-    index: int
-    source: SourceInfo
-    estimated_frames: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Advanced:
-    """So far a source is read."""
-
-    index: int
-    frames: int
-    kept: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A source is done with; what it gave is committed."""
-
-    index: int
-    result: SourceResult
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,27 +10,12 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from streamgate.commands.messages import (
-    Advanced,
-    Begun,
-    Ended,
-    Finished,
-    Found,
-    Known,
-    Locked,
-    Note,
-    Opening,
-    Probing,
-    RunRequest,
-    RunState,
-    Started,
-)
+from streamgate.commands.messages import Ended, RunRequest, RunState
+from streamgate.commands.monitor import RunMonitor
 from streamgate.commands.signals import INTERRUPTED, handling
-from streamgate.errors import DeliveryError, SourceError, StreamgateError, unexpected
+from streamgate.errors import DeliveryError, SourceError, StreamgateError, display, unexpected
 from streamgate.runtime.processes import STOP_SIGNALS, Line, Worker
-from streamgate.sinks.stdout import print_records
 from streamgate.store.folder import RunFolder
-from streamgate.store.lock import Lock
 from streamgate.store.run import SourceInfo, SourceResult
 
 if TYPE_CHECKING:
@@ -59,7 +44,6 @@ class _Run:
         self._state = RunState(began=time.perf_counter())
         self._worker: Worker | None = None
         self._stopping = False
-        self._idle_deaths = 0
 
     def interrupt(self) -> None:
         """End the run and keep what was found; when asked again, at once. For signal handlers."""
@@ -119,6 +103,7 @@ class _Run:
 
         Raises StreamgateError for what one of them could not go on with, SinkError when standard output is closed.
         """
+        monitor = RunMonitor(self._request, self._state, display, worker.files)
         while True:
             try:
                 for message in worker.hear(display.wait_s):
@@ -127,72 +112,18 @@ class _Run:
                         if message.error is not None:
                             raise message.error
                         return message
-                    self._take(message, worker, display)
+                    message(monitor)  # a call of one of its methods
                 display.refresh()
             except EOFError:
                 how = worker.wait()
                 found = self._state.found
                 if found is not None and not found.labels and not found.elsewhere:
                     return Ended()
-                self._after_death(how or "it ended by itself", display)
+                self._after_death(how or "it ended by itself", monitor)
                 worker = self._start()
+                monitor = RunMonitor(self._request, self._state, display, worker.files)
 
-    def _take(self, message: object, worker: Worker, display: RunDisplay) -> None:
-        state = self._state
-        match message:
-            case Probing():
-                state.probing = message
-            case Found():
-                state.found, state.probing = message, None
-                self._show_found(message, display)
-            case Note():
-                display.warn(message.text) if message.warning else display.note(message.text)
-            case Locked():
-                state.info, state.config, state.words = message.info, message.config, message.words
-                state.lock = Lock.held(self._request.out, worker.files.pop(0))
-            case Known():
-                state.results.update(message.done)
-                state.last |= message.unfinished
-                if message.done:
-                    display.skipped(len(message.done))
-                    display.note(f"{len(message.done)} of {display.total} sources are done already: skipped")
-            case Begun():
-                state.begun = True
-            case Opening():
-                state.reading.add(message.index)
-            case Started():
-                state.ids[message.index] = message.source.source_id
-                display.started(message.index, message.source.location, message.estimated_frames)
-            case Advanced():
-                display.advanced(message.index, message.frames, message.kept)
-            case Finished():
-                self._finished(message.index, message.result, display)
-
-    def _show_found(self, found: Found, display: RunDisplay) -> None:
-        display.total = len(found.labels)
-        for warning in found.warnings:
-            display.warn(warning)
-        if found.elsewhere:
-            display.note(f"{found.elsewhere} source(s) belong to other shards")
-        if found.skipped:
-            display.note(found.skipped)
-        for copy, first in found.duplicates:
-            display.warn(f"{copy}: same name and content as {first}; the first one counts")
-        for error in found.errors:
-            display.error(str(error))
-
-    def _finished(self, index: int, result: SourceResult, display: RunDisplay) -> None:
-        state = self._state
-        self._idle_deaths = 0
-        state.reading.discard(index)
-        state.committed.discard(index)
-        state.results[index] = result
-        display.closed(index)
-        display.finished(result)
-        if self._request.as_json and result.status in ("done", "interrupted"):
-            print_records(self._request.out, result.source.source_id)
-
-    def _after_death(self, how: str, display: RunDisplay) -> None:
+    def _after_death(self, how: str, monitor: RunMonitor) -> None:
         """Decide what follows from the end of a worker that had not finished; `how` says how it died.
 
         Raises StreamgateError when another one would not get further.
@@ -203,19 +134,19 @@ class _Run:
                 raise KeyboardInterrupt
             state.closing = True
         if (probing := state.probing) is not None:
-            state.failed_probes.add(probing.path)
+            state.failed_probes.add(probing)
             state.probing = None
-            display.warn(
-                f"the worker process died ({how}) while it opened {probing.label} to see what it is; it is left out"
+            monitor.warn(
+                f"the worker process died ({how}) while it opened {display(probing)} to see what it is; it is left out"
             )
             return
         for index in state.reading:
-            display.closed(index)
+            monitor.display.closed(index)
         state.committed |= {index for index in state.reading if self._is_committed(index)}
         suspects = sorted(state.reading - state.committed)
         state.reading.clear()
-        self._idle_deaths = 0 if suspects else self._idle_deaths + 1
-        if self._idle_deaths >= _DEATHS:
+        state.idle_deaths = 0 if suspects else state.idle_deaths + 1
+        if state.idle_deaths >= _DEATHS:
             raise StreamgateError(
                 f"the worker process died {_DEATHS} times without reading anything ({_likely_cause(how)})"
             )
@@ -228,16 +159,16 @@ class _Run:
         guilty = [index for index in suspects if state.deaths[index] >= _DEATHS]
         if again := [labels[index] for index in suspects if index not in guilty]:
             text = f"the worker process died ({how}) while it read {', '.join(again)}"
-            display.warn(f"{text}; it is started again, and what it read comes last, one at a time")
+            monitor.warn(f"{text}; it is started again, and what it read comes last, one at a time")
         elif not guilty:
-            display.warn(f"the worker process died ({how}); it is started again")
+            monitor.warn(f"the worker process died ({how}); it is started again")
         for index in guilty:
             result = SourceResult(SourceInfo(labels[index], state.ids.get(index, "")), status="crashed")
             result.error = (
                 f"{labels[index]}: the worker process died {_DEATHS} times while it read this ({_likely_cause(how)}); "
                 "it is left out"
             )
-            self._finished(index, result, display)
+            monitor.finished(index, result)
 
     def _is_committed(self, index: int) -> bool:
         """Whether a source was committed although its worker died before it could report it."""

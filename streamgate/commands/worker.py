@@ -12,23 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from streamgate.commands.messages import (
-    Advanced,
-    Begun,
-    Ended,
-    Finished,
-    Found,
-    Known,
-    Locked,
-    Note,
-    Opening,
-    Probing,
-    RunRequest,
-    RunState,
-    Started,
-)
+from streamgate.commands.messages import Ended, Found, RunRequest, RunState
+from streamgate.commands.monitor import RunMonitor
 from streamgate.config import Config, load_config
-from streamgate.errors import DeliveryError, SourceError, StreamgateError, UsageError, display, unexpected
+from streamgate.errors import DeliveryError, SourceError, StreamgateError, UsageError, unexpected
 from streamgate.gate import Gate
 from streamgate.measures.words import reason_words
 from streamgate.replay_source import undelivered
@@ -89,7 +76,10 @@ class _Work:
                 if self._state.lock is None:
                     if self._request.shard is not None:
                         write_part(self._request.out, self._request.shard, info)
-                    self._line.send(Locked(info, config.model_dump(mode="json"), reason_words()), disk.lock.fileno())
+                    locked = partial(
+                        RunMonitor.locked, info=info, config=config.model_dump(mode="json"), words=reason_words()
+                    )
+                    self._line.send(locked, disk.lock.fileno())
                 self._skip_done(disk, specs)
                 self._read(gate, sink, specs)
                 missing = self._finish(sink, disk)
@@ -121,23 +111,23 @@ class _Work:
             skipped=found.skipped_words(),
             elsewhere=elsewhere,
         )
-        self._line.send(self._state.found)
+        self._line.send(partial(RunMonitor.found, found=self._state.found))
         return found.sources
 
     def _is_video(self, path: Path) -> bool:
         if str(path) in self._state.failed_probes:
             return False
-        self._line.send(Probing(str(path), display(path)))
+        self._line.send(partial(RunMonitor.probing, path=str(path)))
         return is_video(path)
 
     def _report_gate(self, gate: Gate) -> None:
         if self._state.info is not None:
             return  # the worker before this one has
         for note in gate.notes:
-            self._line.send(Note(note))
+            self._line.send(partial(RunMonitor.note, text=note))
         if absent := gate.run_info().absent_measures:
             names = ", ".join(f"{name} ({why})" for name, why in absent.items())
-            self._line.send(Note(f"measures left out: {names}"))
+            self._line.send(partial(RunMonitor.note, text=f"measures left out: {names}"))
 
     def _disk(self, info: RunInfo, config: Config) -> DiskSink:
         request, state = self._request, self._state
@@ -150,7 +140,7 @@ class _Work:
             report=config.output.report,
             part=request.shard is not None,
             lock=state.lock or Lock(request.out, holder=os.getppid()),
-            begun=lambda: self._line.send(Begun()),
+            begun=lambda: self._line.send(RunMonitor.begun),
         )
 
     def _sinks(self, disk: DiskSink, info: RunInfo) -> list[Sink]:
@@ -167,7 +157,7 @@ class _Work:
             probe=not self._state.begun,
             recover=partial(undelivered, self._request.out),
             hurry=self._stop,
-            say=lambda text: self._line.send(Note(text, warning=True)),
+            say=self._warn,
         )
 
     def _skip_done(self, disk: DiskSink, specs: Sequence[SourceSpec]) -> None:
@@ -188,11 +178,11 @@ class _Work:
         unfinished = {index for index, source_id in ids.items() if source_id in disk.unfinished} - done.keys()
         state.results.update(done)
         state.last |= unfinished
-        self._line.send(Known(done, frozenset(unfinished)))
+        self._line.send(partial(RunMonitor.known, done=done, unfinished=frozenset(unfinished)))
 
     def _finished(self, index: int, result: SourceResult) -> None:
         self._state.results[index] = result
-        self._line.send(Finished(index, result))
+        self._line.send(partial(RunMonitor.finished, index=index, result=result))
 
     def _read(self, gate: Gate, sink: Sink, specs: Sequence[SourceSpec]) -> None:
         """Run what has no result yet: first what has never been seen to do harm, then the rest, one by one."""
@@ -228,8 +218,11 @@ class _Work:
             return str(error)
         finally:
             if disk.unknown_persons:
-                self._line.send(Note(_apart(disk.unknown_persons), warning=True))
+                self._warn(_apart(disk.unknown_persons))
         return None
+
+    def _warn(self, text: str) -> None:
+        self._line.send(partial(RunMonitor.warn, text=text))
 
 
 class _Reporter(Progress):
@@ -244,21 +237,25 @@ class _Reporter(Progress):
         self._here.index = self._indexes[index]
         self._here.reported = 0.0
         # What may kill this process is reported before it is touched.
-        self._line.send(Opening(self._here.index))
+        self._line.send(partial(RunMonitor.opening, index=self._here.index))
 
     def started(self, source: Source) -> None:
         info = SourceInfo(source.location, source.source_id)
-        self._line.send(Started(self._here.index, info, source.estimated_frames))
+        self._line.send(
+            partial(
+                RunMonitor.started, index=self._here.index, source=info, estimated_frames=source.estimated_frames
+            )
+        )
 
     def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None:
         now = time.monotonic()
         if now - self._here.reported >= _REPORT_S:
             self._here.reported = now
-            self._line.send(Advanced(self._here.index, frames, kept))
+            self._line.send(partial(RunMonitor.advanced, index=self._here.index, frames=frames, kept=kept))
 
     def finished(self, result: SourceResult) -> None:
         if result.status != "not_started":
-            self._line.send(Finished(self._here.index, result))
+            self._line.send(partial(RunMonitor.finished, index=self._here.index, result=result))
 
 
 def _apart(persons: int) -> str:

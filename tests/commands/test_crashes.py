@@ -154,7 +154,7 @@ send = processes.Line.send
 
 def dies(line, message, file=None):
     send(line, message, file)
-    if type(message).__name__ == "Probing" and "odd" in message.path:
+    if getattr(message, "func", message).__name__ == "probing" and "odd" in message.keywords["path"]:
         os.abort()
 
 processes.Line.send = dies

@@ -1,0 +1,99 @@
+"""What the parent process of `streamgate run` hears from its worker, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from streamgate.commands.messages import Found, RunRequest, RunState
+from streamgate.sinks.stdout import print_records
+from streamgate.store.lock import Lock
+from streamgate.store.run import RunInfo, SourceInfo, SourceResult
+
+if TYPE_CHECKING:
+    from streamgate.commands.progress import RunDisplay
+
+
+class RunMonitor:
+    """Notes in the state of a run what its worker reports, and shows it.
+
+    A report is a call of one of these methods that the worker sends: `line.send(partial(RunMonitor.opening, index=3))`.
+
+    Args:
+        files: descriptors that come with reports, first the one of the lock.
+    """
+
+    def __init__(self, request: RunRequest, state: RunState, display: RunDisplay, files: list[int]) -> None:
+        self.display = display
+        self._request = request
+        self._state = state
+        self._files = files
+
+    def probing(self, path: str) -> None:
+        """A file whose name does not say what it is, is about to be opened."""
+        self._state.probing = path
+
+    def found(self, found: Found) -> None:
+        """All inputs were looked through."""
+        self._state.found, self._state.probing = found, None
+        self.display.total = len(found.labels)
+        for warning in found.warnings:
+            self.display.warn(warning)
+        if found.elsewhere:
+            self.display.note(f"{found.elsewhere} source(s) belong to other shards")
+        if found.skipped:
+            self.display.note(found.skipped)
+        for copy, first in found.duplicates:
+            self.display.warn(f"{copy}: same name and content as {first}; the first one counts")
+        for error in found.errors:
+            self.display.error(str(error))
+
+    def note(self, text: str) -> None:
+        """A line for the user."""
+        self.display.note(text)
+
+    def warn(self, text: str) -> None:
+        """A line for the user about something that is not as it should be."""
+        self.display.warn(text)
+
+    def locked(self, info: RunInfo, config: Mapping[str, Any], words: Mapping[str, str]) -> None:
+        """The networks are open and the folder is ours. `words`: how each reason reads."""
+        self._state.info, self._state.config, self._state.words = info, config, words
+        self._state.lock = Lock.held(self._request.out, self._files.pop(0))
+
+    def known(self, done: Mapping[int, SourceResult], unfinished: frozenset[int]) -> None:
+        """Of a resumed run: sources that are done, and those that were being read when it died, by index."""
+        self._state.results.update(done)
+        self._state.last |= unfinished
+        if done:
+            self.display.skipped(len(done))
+            self.display.note(f"{len(done)} of {self.display.total} sources are done already: skipped")
+
+    def begun(self) -> None:
+        """The folder has been taken over."""
+        self._state.begun = True
+
+    def opening(self, index: int) -> None:
+        """A source is about to be opened."""
+        self._state.reading.add(index)
+
+    def started(self, index: int, source: SourceInfo, estimated_frames: int | None) -> None:
+        """A source was opened."""
+        self._state.ids[index] = source.source_id
+        self.display.started(index, source.location, estimated_frames)
+
+    def advanced(self, index: int, frames: int, kept: int) -> None:
+        """So far a source is read."""
+        self.display.advanced(index, frames, kept)
+
+    def finished(self, index: int, result: SourceResult) -> None:
+        """A source is done with; what it gave is committed."""
+        state = self._state
+        state.idle_deaths = 0
+        state.reading.discard(index)
+        state.committed.discard(index)
+        state.results[index] = result
+        self.display.closed(index)
+        self.display.finished(result)
+        if self._request.as_json and result.status in ("done", "interrupted"):
+            print_records(self._request.out, result.source.source_id)
