@@ -156,9 +156,14 @@ def _why_not_opened(path: Path, display: str, error: Exception) -> str:
         return f"{display}: could not be opened within {stall_seconds():g} s; check the file and its disk"
     if isinstance(error, ArgumentError):
         return f"{display}: is a playlist or names other files; give the video files themselves"
-    if is_scrambled(path):
+    if is_scrambled(path) or is_encrypted(path, None):
         return f"{display}: {ENCRYPTED}"
     head = _head(path)
+    if head[4:8] in (b"styp", b"sidx", b"moof", b"emsg"):
+        return (
+            f"{display}: is a later piece of a stream, without the header in its first piece; "
+            "give the whole recording in one file"
+        )
     if head[4:8] in (b"ftyp", b"mdat", b"free", b"wide", b"skip"):
         return (
             f"{display}: the MP4 is cut off or damaged (its index, the moov atom, is missing or broken); "

@@ -155,6 +155,11 @@ class Reading:
             # A decoder that was never told a size it would take has none.
             if is_scrambled(self._opening.path):
                 raise SourceError(f"{self._location}: {ENCRYPTED}")
+            if not self._count and not self._stats.decode_errors:
+                raise SourceError(
+                    f"{self._location}: has a header and no pictures: it broke off, or is the first piece of a "
+                    "stream; give the whole recording in one file"
+                )
             unknown = not self._stream.codec_context.width
             most = self._opening.max_pixels
             large = f", or its pictures are larger than decoding.max_pixels ({most})" if unknown else ""

@@ -31,6 +31,16 @@ def test_a_protected_sample_entry_in_an_mp4(clip: Path, tmp_path: Path) -> None:
     refused(path)
 
 
+def test_one_that_ffmpeg_does_not_open(tmp_path: Path) -> None:
+    pieces = "frag_keyframe+empty_moov+default_base_moof"
+    data = bytearray(write_clip(tmp_path / "clear.mp4", astronaut_frames(5, SIZE), movflags=pieces).read_bytes())
+    entry, fragment = data.index(b"avc1\0\0\0\0"), data.index(b"tfhd")
+    data[entry : entry + 4], data[fragment + 8 : fragment + 12] = b"encv", b"\0\0\0\7"
+    path = tmp_path / "film.mp4"
+    path.write_bytes(data)
+    refused(path)
+
+
 def test_protected_sound_is_no_protected_picture(clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
     path.write_bytes(clip.read_bytes().replace(b"mp4a\0\0\0\0\0\0\0\1", b"enca\0\0\0\0\0\0\0\1"))

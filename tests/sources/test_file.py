@@ -8,6 +8,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -199,6 +200,14 @@ def _cut_mp4(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3000])
 
 
+def _piece(path: Path, *, first: bool) -> None:
+    """The header of a stream in pieces, or what follows it."""
+    write_clip(path, astronaut_frames(10, SIZE), movflags="frag_keyframe+empty_moov+default_base_moof")
+    data = path.read_bytes()
+    begin = data.index(b"moof") - 4
+    path.write_bytes(data[:begin] if first else data[begin:])
+
+
 def _playlist(path: Path) -> None:
     path.write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n#EXT-X-ENDLIST\n")
 
@@ -218,6 +227,8 @@ def _dash(path: Path) -> None:
     (lambda path: path.write_bytes(b""), "empty"),
     (_text, "text"),
     (_cut_mp4, "cut off"),
+    (partial(_piece, first=True), "a header and no pictures"),
+    (partial(_piece, first=False), "a later piece of a stream"),
     (write_audio, "only audio"),
     (_playlist, "playlist|text"),
     (_concat, "playlist|text"),
