@@ -49,9 +49,10 @@ class DecodingConfig(_Section):
 
 
 class DetectionConfig(_Section):
-    """How often faces are looked for."""
+    """How often faces are looked for, and in which directions."""
 
     interval_s: Seconds
+    sideways: bool
 
 
 class TrackingConfig(_Section):

@@ -107,6 +107,10 @@ def copy_span(source: VideoFile, target: Path, span: Span) -> int:
         audio = _audio_of(container)
         video_out = out.add_stream_from_template(stream)
         video_out.time_base = stream.time_base
+        if source.turned:
+            with closing(source.decoded_from(span.start)) as frames:
+                _, first = next(frames)
+            _show_turned(video_out, turned(shown_turn(first), source.turned))
         audio_out = out.add_stream_from_template(audio) if audio else None
         count = 0
         for packet in _packets_of(source, span, video=True):
@@ -253,13 +257,17 @@ def _encoder(out: OutputContainer, stream: VideoStream, frame: VideoFrame, look:
     if not frame.format.is_rgb:
         context.colorspace, context.color_range = stored.colorspace, stored.color_range
         context.color_primaries, context.color_trc = stored.color_primaries, stored.color_trc
-    turn = shown_turn(frame)
-    if turn != UNTURNED:
-        if not hasattr(made, "set_display_rotation"):
-            raise SourceError("clips of turned video need a newer PyAV: pip install 'av>=17.1,<20'")
-        rotation, hflip = _rotation_of(turn)
-        made.set_display_rotation(rotation, hflip=hflip, vflip=False)
+    if look.turn != UNTURNED:
+        _show_turned(made, look.turn)
     return made
+
+
+def _show_turned(made: Any, turn: Turn) -> None:
+    """Tell players how the frames of a stream that is written are to be turned."""
+    if not hasattr(made, "set_display_rotation"):
+        raise SourceError("clips of turned video need a newer PyAV: pip install 'av>=17.1,<20'")
+    rotation, hflip = _rotation_of(turn)
+    made.set_display_rotation(rotation, hflip=hflip, vflip=False)
 
 
 def _rotation_of(turn: Turn) -> tuple[int, bool]:

@@ -155,6 +155,8 @@ class RunDisplay(Display):
                 f"{result.tracks} track{'' if result.tracks == 1 else 's'}, {result.kept} kept, "
                 f"{result.timing.get('seconds', 0.0):.1f} s ({speed:.1f}x real time)"
             )
+            for note in result.notes:
+                self._console.print(f"  {escape(note)}")
 
     def table(
         self, results: Sequence[SourceResult], out: Path, seconds: float, words: Mapping[str, str]

@@ -17,6 +17,7 @@ from streamgate.frames import Array, Face, Frame
 from streamgate.measures.size import shorter_side
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.runtime.guiding import Guidance
+from streamgate.runtime.sideways import SidewaysWatch
 from streamgate.scoring.faces import enlarged
 from streamgate.scoring.steps import Infer
 from streamgate.sources.base import Interest
@@ -36,7 +37,8 @@ class Moment:
 
     Tracks are named by their ids. Frames in it carry the frame's time and a copied region around one face,
     never the whole picture. What has `ended` ended before the rest happened. `people` are the tracks that have
-    proved to be more than noise; empty when no detection ran. `until` is the end of the frame's time.
+    proved to be more than noise; empty when no detection ran. `until` is the end of the frame's time. `turn` are the
+    quarter turns clockwise by which the source must be turned and read again; None while it is not known.
     """
 
     pts_seconds: float
@@ -49,16 +51,19 @@ class Moment:
     unseen: list[int] = field(default_factory=list)
     people: list[int] = field(default_factory=list)
     faces_detected: int = 0
+    turn: int | None = 0
 
 
 class Follower:
     """Follows the faces of one source.
 
     With `max_track_s` a track that lasts longer is ended and its face becomes a new one: on a live stream nobody
-    wants to wait for its end forever.
+    wants to wait for its end forever. With `may_turn` it looks for faces that lie on their side in the first seconds.
     """
 
-    def __init__(self, config: Config, infer: Infer, *, max_track_s: float | None = None) -> None:
+    def __init__(
+        self, config: Config, infer: Infer, *, max_track_s: float | None = None, may_turn: bool = False
+    ) -> None:
         self._config = config
         self._infer = infer
         self._tracker = Tracker(config)
@@ -72,6 +77,14 @@ class Follower:
         """For the source; None where every frame is wanted."""
         if not config.exhaustive and (config.decoding.discard != "none" or config.decoding.max_skip_s > 0):
             self.guidance = Guidance(config, self._faces)
+        self._sideways: SidewaysWatch | None = None
+        if may_turn:
+            self._sideways = SidewaysWatch(self._detected, config.advanced.high_score)
+
+    @property
+    def turn(self) -> int | None:
+        """See `Moment.turn`."""
+        return 0 if self._sideways is None else self._sideways.quarters
 
     def moments(self, frames: Iterable[Frame]) -> Iterator[Moment]:
         """One moment a frame, in order; tracks open at the end are not ended by a moment of their own."""
@@ -90,18 +103,26 @@ class Follower:
                 self._detect(frame, moment)
             else:
                 self._between(frame, moment)
+            moment.turn = self.turn
             if self.guidance is not None:
                 self.guidance.note(frame.pts_seconds, self._interest)
             yield moment
+        if self._sideways is not None:
+            self._sideways.conclude()
 
     def _faces(self, frame: Frame) -> list[Face]:
         thumbnail = frame.thumbnail(self._detector_side(frame))
-        (found,) = self._infer([InferenceRequest("detector", thumbnail)])
+        (found,) = self._detected([thumbnail])
         return enlarged(found, thumbnail, frame.picture)
+
+    def _detected(self, pictures: Sequence[Array]) -> list[list[Face]]:
+        return self._infer([InferenceRequest("detector", picture) for picture in pictures])
 
     def _detect(self, frame: Frame, moment: Moment) -> None:
         known = self.guidance.looked(frame.pts_seconds) if self.guidance is not None else None
         faces: Sequence[Face] = self._faces(frame) if known is None else known
+        if self._sideways is not None:
+            self._sideways.look(frame, faces, self._detector_side(frame))
         moment.faces_detected = sum(face.score >= self._config.advanced.high_score for face in faces)
         if self._max_track_s is not None:
             expired = self._tracker.expire(frame.pts_seconds - self._max_track_s)
@@ -127,6 +148,8 @@ class Follower:
         # A face too weak to begin a track may be about to.
         nothing = not self._tracker.tracks and not moment.faces_detected
         steady = bool(self._tracker.tracks) and not lively
+        if self._sideways is not None and self._sideways.suspects:
+            nothing = steady = False
         self._interest = Interest.EMPTY if nothing else Interest.STEADY if steady else Interest.LIVELY
 
     def _between(self, frame: Frame, moment: Moment) -> None:

@@ -6,14 +6,15 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import closing, nullcontext
+from functools import partial
 
 from streamgate.errors import DeviceError, SinkError, SourceError, StreamgateError, unexpected
 from streamgate.frames import Candidate, TrackEnd
 from streamgate.people.reference import Reference
-from streamgate.runtime.analysis import Analysis
+from streamgate.runtime.analysis import Analysis, AnalysisCounts
 from streamgate.runtime.finishing import Finisher, needs_finishing
 from streamgate.runtime.following import Follower
 from streamgate.runtime.prefetch import prefetch
@@ -56,6 +57,20 @@ class Progress:
         """Its result, whatever it is."""
 
 
+class _Held:
+    """What a source gives while it is not clear whether it must be turned: then it would be void."""
+
+    def __init__(self) -> None:
+        self.ends: list[TrackEnd] = []
+        self.candidates: list[Candidate] = []
+
+    def let_go(self, emit_candidate: Callable[[Candidate], None]) -> Iterator[TrackEnd]:
+        """It is clear: emit the candidates, yield the ends."""
+        for candidate in self.candidates:
+            emit_candidate(candidate)
+        yield from self.ends
+
+
 class Pipeline:
     """What all sources of a run share."""
 
@@ -76,23 +91,72 @@ class Pipeline:
     ) -> Iterator[TrackEnd]:
         """Yield the tracks of an opened source as they end, filling in `result` on the way.
 
+        A source that turns out to lie on its side is turned and read again from its beginning.
         When `stop` is set the tracks so far are ended and yielded; when `broken` is, nobody wants them any more.
         Raises SourceError when the source breaks
         before its first frame; a later break ends it early and is noted in `result.error`.
         """
         progress = progress or Progress()
+        config = self._context.config
+        finisher = Finisher(self._context, source) if needs_finishing(config) else None
+        began = time.perf_counter()
+        may_turn = config.detection.sideways and source.turned is not None
+        read = partial(self._read, source, result, finisher, stop, broken, emit_candidate, progress)
+        counts, turn = yield from read(may_turn=may_turn)
+        if turn:
+            source.read_as(turned=turn)
+            result.turned = 90 * turn
+            result.notes.append(f"it lies on its side without saying so: turned by {result.turned} degrees clockwise")
+            counts, _ = yield from read(may_turn=False)
+        if finisher is not None and finisher.missed:
+            result.notes.append(
+                f"{finisher.missed} kept face(s) without loose or whole-frame crop: their frames were not found again"
+            )
+        if source.stats.combed:
+            result.notes.append(f"{source.stats.combed} frame(s) are interlaced without saying so: deinterlaced")
+        result.frames = counts.frames
+        result.decode_errors = source.stats.decode_errors
+        result.pts_estimated = source.stats.pts_estimated
+        result.combed = source.stats.combed
+        result.faces_detected = counts.faces_detected
+        result.faces_scored = counts.faces_scored
+        result.tracks = counts.tracks
+        result.kept = counts.kept
+        result.rejected = dict(sorted(counts.rejected.items()))
+        result.timing["seconds"] = time.perf_counter() - began
+
+    def _read(
+        self,
+        source: Source,
+        result: SourceResult,
+        finisher: Finisher | None,
+        stop: threading.Event | None,
+        broken: threading.Event | None,
+        emit_candidate: Callable[[Candidate], None],
+        progress: Progress,
+        *,
+        may_turn: bool,
+    ) -> Generator[TrackEnd, None, tuple[AnalysisCounts, int]]:
+        """Yield the tracks of one reading; returns its counts, and the quarter turns clockwise by which the source
+        must be turned: then nothing was given out."""
+        config = self._context.config
+        held = _Held() if may_turn else None
+
+        def emit(candidate: Candidate) -> None:
+            if held is not None:
+                held.candidates.append(candidate)
+            else:
+                emit_candidate(candidate)
+
         analysis = Analysis(
             self._context,
             SourceInfo(source.location, source.source_id),
-            emit_candidate,
+            emit,
             near_misses=NEAR_MISSES,
             reference=self._reference,
         )
-        config = self._context.config
-        finisher = Finisher(self._context, source) if needs_finishing(config) else None
-        follower = Follower(config, self._context.infer)
+        follower = Follower(config, self._context.infer, may_turn=may_turn)
         guide = follower.guidance
-        began = time.perf_counter()
         # Decoding, following and choosing are three threads in a row. Only following speaks to the one before it, and
         # in a way that makes no difference how far ahead that is (see `guiding`).
         size = max(1, source.width * source.height * 3 // 2)
@@ -108,9 +172,17 @@ class Pipeline:
                 nullcontext() if guide is None else closing(guide),
             ):
                 for moment in moments:
+                    if moment.turn:
+                        return analysis.counts, moment.turn
                     result.width, result.height = moment.width, moment.height
                     result.duration_seconds = round(moment.until, 6)
-                    yield from _finished(analysis.take(moment), finisher)
+                    if held is not None and moment.turn is not None:
+                        ready, held = held, None
+                        yield from _finished(ready.let_go(emit_candidate), finisher)
+                    if held is not None:
+                        held.ends += analysis.take(moment)
+                    else:
+                        yield from _finished(analysis.take(moment), finisher)
                     progress.advanced(source, analysis.counts.frames, moment.pts_seconds, analysis.counts.kept)
                     if broken is not None and broken.is_set():
                         break
@@ -121,23 +193,13 @@ class Pipeline:
             if analysis.counts.frames == 0:
                 raise
             result.error = str(error)
+        if follower.turn:
+            return analysis.counts, follower.turn
+        if held is not None:
+            ready, held = held, None
+            yield from _finished(ready.let_go(emit_candidate), finisher)
         yield from _finished(analysis.finish(), finisher)
-        if finisher is not None and finisher.missed:
-            result.notes.append(
-                f"{finisher.missed} kept face(s) without loose or whole-frame crop: their frames were not found again"
-            )
-        if source.stats.combed:
-            result.notes.append(f"{source.stats.combed} frame(s) are interlaced without saying so: deinterlaced")
-        counts = analysis.counts
-        result.frames = counts.frames
-        result.decode_errors = source.stats.decode_errors
-        result.pts_estimated = source.stats.pts_estimated
-        result.faces_detected = counts.faces_detected
-        result.faces_scored = counts.faces_scored
-        result.tracks = counts.tracks
-        result.kept = counts.kept
-        result.rejected = dict(sorted(counts.rejected.items()))
-        result.timing["seconds"] = time.perf_counter() - began
+        return analysis.counts, 0
 
     def run(
         self,

@@ -91,6 +91,8 @@ class Source(Protocol):
         live: frames arrive in real time.
         estimated_frames: about how many frames there are, None when unknown.
         stats: counters of the reading in progress.
+        turned: quarter turns clockwise by which its pictures are turned besides what it says itself; None where they
+            cannot be.
     """
 
     location: str
@@ -102,6 +104,9 @@ class Source(Protocol):
     live: bool
     estimated_frames: int | None
     stats: SourceStats
+
+    @property
+    def turned(self) -> int | None: ...
 
     def frames(self, guide: Guide | None = None) -> Generator[Frame, None, None]:
         """Yield the frames in the order shown. A frame holds its decoder buffer: let go of it early.

@@ -78,7 +78,7 @@ class VideoFile:
 
     @property
     def turned(self) -> int:
-        """Quarter turns clockwise by which its pictures are turned besides what it says itself."""
+        """See `Source.turned`."""
         return self._opening.turned
 
     def read_as(self, *, turned: int = 0, combed: bool = False, restarts: bool | None = None) -> None:

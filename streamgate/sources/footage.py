@@ -59,8 +59,8 @@ class FootageFinder:
         source = self.find(record, sequence_fps).open()
         source.location = str(record["source"])
         source.read_as(
-            turned=int(record.get("turned") or 0) // 90,
-            combed=bool(record.get("combed")),
+            turned=record["turned"] // 90,
+            combed=bool(record["combed"]),
             restarts=bool(record["pts_estimated"]),
         )
         return source

@@ -52,6 +52,7 @@ class Images:
     """
 
     live = False
+    turned = None
 
     def __init__(
         self,

@@ -28,6 +28,8 @@ class SourceResult:
             "crashed" (the worker process died twice while it was read; nothing committed), "not_started" (the run
             ended before it) or "duplicate" (same name and content as an earlier input).
         error: one line for the user when failed, or when reading broke off after frames had been given.
+        combed: frames that were deinterlaced although they do not say that they are interlaced.
+        turned: degrees clockwise by which its pictures were turned besides what it says itself.
         rejected: evaluated faces by gate reason.
     """
 
@@ -37,6 +39,8 @@ class SourceResult:
     frames: int = 0
     decode_errors: int = 0
     pts_estimated: int = 0
+    combed: int = 0
+    turned: int = 0
     duration_seconds: float = 0.0
     width: int = 0
     height: int = 0
@@ -49,7 +53,7 @@ class SourceResult:
     timing: dict[str, float] = field(default_factory=dict)
 
 
-TOTALS = ("frames", "decode_errors", "faces_detected", "faces_scored", "tracks", "kept")
+TOTALS = ("frames", "decode_errors", "combed", "faces_detected", "faces_scored", "tracks", "kept")
 """Counts of a source that summary.json adds up."""
 
 
@@ -100,6 +104,8 @@ def source_record(result: SourceResult) -> Record:
         "frames": result.frames,
         "decode_errors": result.decode_errors,
         "pts_estimated": result.pts_estimated,
+        "combed": result.combed,
+        "turned": result.turned,
         "duration_seconds": _rounded(result.duration_seconds),
         "width": result.width,
         "height": result.height,

@@ -79,6 +79,23 @@ def test_copied_it_is_the_sources_own_packets_from_key_frame_on(bframes: int, ro
 
 
 @pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_of_a_source_that_was_found_on_its_side_it_is_shown_turned(
+    copied: bool, rotation: int, tmp_path: Path
+) -> None:
+    clip = write_clip(
+        tmp_path / "clip.mp4", astronaut_frames(30, (160, 96)), options={"g": "10"}, rotation=rotation
+    )
+    with VideoFile(clip) as source:
+        source.read_as(turned=1)
+        span = copyable_spans(source, 0.4)[1] if copied else Span(0.4, 0.8)
+        (copy_span if copied else encode_span)(source, tmp_path / "cut.mp4", span)
+    upright = pictures(clip, span.start, span.end)
+    shown = pictures(tmp_path / "cut.mp4")
+    assert difference(shown, [np.rot90(one, -1) for one in upright]) < 3.0
+
+
+@pytest.mark.parametrize("copied", [False, True])
 def test_sound_stays(copied: bool, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", astronaut_frames(25, (160, 120)), audio=True, options={"g": "5"})
     assert suffix_for(VideoFile(clip), copy=copied) == ".mp4"

@@ -84,3 +84,24 @@ def test_what_run_reads_tune_and_clips_read(name: str, at_least: int, shared_cas
     for clip in clips:
         with open_source(out / "clips" / clip["clip"]) as source:
             assert sum(1 for _ in source.frames()) == clip["frames"] > 5
+
+
+def test_footage_on_its_side_is_turned_for_every_command(shared_case: Case, tmp_path: Path) -> None:
+    out, clip = tmp_path / "out", shared_case("sideways_90.mp4")
+    (source,) = run(out, clip, "--crop", "frame")["sources"]
+    assert source["turned"] == 270 and (source["width"], source["height"]) == (960, 540)
+    assert json.loads((out / source["source_id"] / "source.json").read_text())["turned"] == 270
+    (face,) = lines(out / "faces.jsonl")
+    assert face["crops"]["frame"]["size"] == [960, 540] and abs(face["pose"]["roll"]) < 15
+    again = streamgate("run", clip, "-o", out, "--crop", "frame", "--resume")
+    assert again.code == 0 and "done already" in again.err
+    tuned = streamgate("tune", out, "--top-k", 3, "--set", "keep.min_gap_seconds=0.2", "--set",
+                       "keep.duplicate_cosine=1.5")  # fmt: skip
+    assert tuned.code == 0, tuned.err
+    faces = lines(out / "faces.jsonl")
+    assert len(faces) > 1 and all(one["crops"]["frame"]["size"] == [960, 540] for one in faces)
+    cut = streamgate("clips", out, "--seconds", 0.4)
+    assert cut.code == 0, cut.err
+    (written,) = lines(out / "clips" / "clips.jsonl")
+    with open_source(out / "clips" / written["clip"]) as shown:
+        assert (shown.width, shown.height) == (960, 540)

@@ -1,0 +1,145 @@
+"""Footage that lies on its side and does not say so.
+
+It is turned only when nothing is found upright in the first seconds and faces on several frames agree on one quarter
+turn. Detectors see faces in animals, cartoons and crumpled cloth too, and upright ones in faces on their side, but
+seldom at two sizes of one picture: so a direction counts only where both show a face, and by far clearer than others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from streamgate.frames import Array, Face, Frame
+from streamgate.tracking.overlap import iou
+
+FIRST_S = 3.0
+"""Seconds in which it must show."""
+AGREEING = 3
+"""Frames that must agree."""
+SCORE = 0.9
+SURE = 0.95
+"""An upright face of this score ends the search, at both sizes, or on so many frames without another on its side."""
+TILT = 20.0
+"""Degrees by which a face may be tilted once it is turned: who leans on a cushion does not turn the camera."""
+MARGIN = 0.2
+"""By how much the scores in the other directions are lower, in the mean of both sizes and of the agreeing frames."""
+OVERLAP = 0.3
+"""Of the boxes of one face found at both sizes."""
+PROBES_S = (0.0, 1.6)
+"""Seconds from the beginning from which a frame is looked at while nothing was found."""
+EVERY_S = 0.3
+"""Seconds between frames that are looked at once something was found."""
+SHRINK = 1.4
+"""The first look is at a picture smaller than what is looked at upright by so much each way: both directions then cost
+no more than that."""
+
+_QUARTERS = range(4)
+
+
+class SidewaysWatch:
+    """Looks at a source's first frames for faces that lie on their side.
+
+    Args:
+        detect: the faces of each of several pictures, RGB uint8 (h, w, 3), in their pixels.
+        high_score: detections from here on count as faces.
+    """
+
+    def __init__(self, detect: Callable[[Sequence[Array]], Sequence[Sequence[Face]]], high_score: float) -> None:
+        self.quarters: int | None = None
+        """Quarter turns clockwise that make it upright, 0 for none; None while that is not clear."""
+        self._detect = detect
+        self._high_score = high_score
+        self._first_pts: float | None = None
+        self._looked_pts = -np.inf
+        self._probes = 0
+        self._agreeing: list[tuple[int, Array]] = []  # quarter turns, and the score of each direction
+        self._unclear = 0
+        self._upright = 0
+
+    @property
+    def suspects(self) -> bool:
+        """Whether more frames are wanted, since some showed a face on its side."""
+        return self.quarters is None and bool(self._agreeing)
+
+    def look(self, frame: Frame, upright: Sequence[Face], side: int) -> None:
+        """Take notice of a frame in which `upright` faces were found on a thumbnail of that longer side."""
+        if self.quarters is not None:
+            return
+        pts = frame.pts_seconds
+        if self._first_pts is None:
+            self._first_pts = pts
+        if pts > self._first_pts + FIRST_S:
+            self.conclude()
+            return
+        found = [face for face in upright if face.score >= self._high_score]
+        if not found and not self._agreeing:
+            if self._probes == len(PROBES_S) or pts < self._first_pts + PROBES_S[self._probes]:
+                return
+            self._probes += 1
+        elif pts < self._looked_pts + EVERY_S:
+            return
+        self._looked_pts = pts
+        self._take(frame, max((face.score for face in found if _is_upright(face)), default=0.0), side)
+
+    def conclude(self) -> None:
+        """Decide by what was seen: the first seconds, or the source, are over."""
+        if self.quarters is not None:
+            return
+        self.quarters = 0
+        if len(self._agreeing) >= AGREEING and self._unclear < len(self._agreeing):
+            quarters = self._agreeing[0][0]
+            scores = np.mean([scores for _, scores in self._agreeing], axis=0)
+            if scores[quarters] - np.delete(scores, quarters).max() >= MARGIN:
+                self.quarters = quarters
+
+    def _take(self, frame: Frame, upright: float, side: int) -> None:
+        small = frame.thumbnail(max(1, round(side / SHRINK)))
+        first = self._clearest(small, (0,)) if upright >= SURE else {}
+        if first and _score(first[0]) >= SURE:
+            self.quarters = 0
+            return
+        first |= self._clearest(small, (1, 3))
+        if max(_score(first[1]), _score(first[3])) < SCORE:
+            self._upright += upright >= SURE
+            if self._upright == AGREEING:
+                self.quarters = 0
+            return
+        first |= self._clearest(small, (2,) if 0 in first else (0, 2))
+        again = self._clearest(frame.thumbnail(side), (1, 2, 3))
+        scores = np.array([_score(first[one]) + (_score(again[one]) if one else upright) for one in _QUARTERS]) / 2
+        quarters = int(scores.argmax())
+        if quarters not in (1, 3) or not _is_same(first[quarters], again[quarters]):
+            self._unclear += 1
+        elif self._agreeing and self._agreeing[0][0] != quarters:
+            self.quarters = 0
+        else:
+            self._agreeing.append((quarters, scores))
+
+    def _clearest(self, thumbnail: Array, turns: Sequence[int]) -> dict[int, Face | None]:
+        """The clearest upright face of a picture turned by each of several quarter turns."""
+        pictures = [np.ascontiguousarray(np.rot90(thumbnail, -quarters)) for quarters in turns]
+        return {
+            quarters: max(filter(_is_upright, faces), key=lambda face: face.score, default=None)
+            for quarters, faces in zip(turns, self._detect(pictures), strict=True)
+        }
+
+
+def _score(face: Face | None) -> float:
+    return 0.0 if face is None else face.score
+
+
+def _is_same(small: Face | None, large: Face | None) -> bool:
+    """Whether a face found at both sizes is one, and clear at both."""
+    if small is None or large is None or min(small.score, large.score) < SCORE:
+        return False
+    return bool(iou(small.box[None] * SHRINK, large.box[None])[0, 0] >= OVERLAP)
+
+
+def _is_upright(face: Face) -> bool:
+    """Whether the eyes are level, and above nose and mouth."""
+    left, right, nose, *mouth = np.asarray(face.landmarks, np.float64)
+    tilt = np.degrees(np.arctan2(right[1] - left[1], right[0] - left[0]))
+    eyes, lips = (left[1] + right[1]) / 2, (mouth[0][1] + mouth[1][1]) / 2
+    return bool(abs(tilt) <= TILT and eyes < nose[1] < lips)
