@@ -16,6 +16,7 @@ from reliability_rows import run, told
 
 from client import Client
 from hostile import high_water
+from hostile_cameras import HOSTILE_CAMERAS, HostileCamera, hostile_camera
 from hostile_peers import PEERS, Peers, crowd
 from hostile_settings import BAD_FILES, remove
 from hostile_spool import FOREIGN, HEAD, INTRUDERS
@@ -53,6 +54,7 @@ def service_faults(folder: Path) -> str:
         ("Peers of the page, at a limit of 256 open files", _crowds),
         ("Tokens and forms", _guesses),
         ("Cameras that send elsewhere", _redirects),
+        ("Cameras whose pictures are an attack", _pictures),
     ]
     parts = ["## The service under attack", "", "Seconds count until the service had dealt with it."]
     for title, attack in kinds:
@@ -262,3 +264,29 @@ def _redirects(folder: Path) -> list[Attack]:
             rows.append(Attack(f"{scheme}, redirected at {when}{asked}", words, time.monotonic() - began, mib))
             say(f"{rows[-1].what}: {words}")
     return rows
+
+
+def _pictures(folder: Path) -> list[Attack]:
+    with cameras() as start:
+        camera = hostile_camera(start, folder)
+        return [_shown(attack, camera, folder / f"camera{number}") for number, attack in enumerate(HOSTILE_CAMERAS)]
+
+
+def _shown(attack: HostileCamera, camera: CameraProcess, folder: Path) -> Attack:
+    """Ten seconds with a hostile camera beside a sound one."""
+    folder.mkdir()
+    hostile = f"door={attack.url(camera, folder)}"
+    began = time.monotonic()
+    arguments = ("--rtsp", hostile, "--rtsp", f"hall={camera.url()}", "--out", "out", "--http", "127.0.0.1:0")
+    with serving(folder, *arguments) as service:
+        service.until(lambda: (service.stream("hall") or {}).get("frames_in", 0) > 0, "the sound camera")
+        time.sleep(10.0)
+        door, hall = service.stream("door"), service.stream("hall")
+        said = [line.partition(": ")[2] for line in service.said().splitlines() if " door: " in line and "next" in line]
+        mib = high_water(service.process.pid)
+        service.end()
+    words = f"{door['frames_in']} pictures, {door['frames_in_error']} that could not be decoded; "
+    words += f"{re.sub(r'(rtsp|file)://[^ :]*(:[0-9]+/[^ :]*)?: ', '', said[0])}; " if said else ""
+    words += f"the other camera: {hall['frames_in']} pictures, {hall['frames_in_error']} that could not be decoded"
+    say(f"{attack.what}: {words}")
+    return Attack(attack.what, words, time.monotonic() - began, mib)

@@ -132,7 +132,11 @@ class LiveConnection:
         self._options = options
         scheme = url.partition("://")[0].lower()
         self._relay: LoginRelay | None = None
-        self._container, self._stream = self._open(scheme)
+        try:
+            self._container, self._stream = self._open(scheme)
+        except BaseException:
+            self._end_relay()
+            raise
         codec = self._stream.codec_context
         # One thread: others would hold frames back, and with many streams all cores are busy anyway.
         codec.thread_count = 1
@@ -170,6 +174,9 @@ class LiveConnection:
     def close(self) -> None:
         """Release the connection; closing twice is fine."""
         self._container.close()
+        self._end_relay()
+
+    def _end_relay(self) -> None:
         if self._relay is not None:
             self._relay.close()
 
@@ -206,20 +213,14 @@ class LiveConnection:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             failed = self._explain(error, opening=True)
         if failed is not None:
-            if self._relay is not None:
-                self._relay.close()
             # Out here: on the chain FFmpeg's own error would show the whole address.
             raise failed
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.codec_context is None:
             container.close()
-            if self._relay is not None:
-                self._relay.close()
             raise self._error(Trouble.UNREADABLE, "has no video that can be decoded here; check the stream's codec")
         if (words := over_limit(stream, self._options.max_pixels)) is not None:
             container.close()
-            if self._relay is not None:
-                self._relay.close()
             raise self._error(Trouble.UNREADABLE, f"{words} live.max_pixels; take a smaller one, or raise that")
         stream.codec_context.options = limit
         return container, stream

@@ -27,6 +27,8 @@ _MOST_OPEN = 64
 _SEND_S = 30.0
 _HASHES = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}
 _END = b"\r\n\r\n"
+_TEXT = ("utf-8", "surrogateescape")
+"""Names and passwords are UTF-8 (RFC 7616); bytes that are none come out as they came in."""
 
 
 def has_login(url: str) -> bool:
@@ -64,7 +66,7 @@ class Login:
             return None
 
         def hashed(*parts: str) -> str:
-            return make(":".join(parts).encode()).hexdigest()
+            return make(":".join(parts).encode(*_TEXT)).hexdigest()
 
         count, own = "00000001", secrets.token_hex(8)
         first = hashed(self.user, given["realm"], self.password)
@@ -227,7 +229,7 @@ class _Session:
                 found = [place for mark in (b"$", b"RTSP/") if (place := buffer.find(mark, 1)) > 0]
                 self._passing[from_us] = min(found, default=len(buffer))
                 continue
-            lines = buffer[:end].decode("latin-1").split("\r\n")
+            lines = buffer[:end].decode(*_TEXT).split("\r\n")
             length = _number(_field(lines, "content-length"))
             if from_us:
                 if len(buffer) < end + 4 + length:
@@ -271,7 +273,7 @@ class _Session:
         if answer is not None:
             request.answered.update(self._challenges)
             lines.append(f"Authorization: {answer}")
-        return "\r\n".join(lines).encode("latin-1") + _END + request.body
+        return _written(lines) + request.body
 
     def _told(self, lines: list[str]) -> tuple[bytes, bytes]:
         """An answer of the camera: the request to send again, if it asks for a password, or what FFmpeg gets."""
@@ -287,7 +289,7 @@ class _Session:
         shown = [self._shown(line, status) for line in lines]
         if request is not None:
             shown = [f"CSeq: {request.number}" if _is(line, "cseq") else line for line in shown]
-        return b"", "\r\n".join(shown).encode("latin-1") + _END
+        return b"", _written(shown)
 
     def _shown(self, line: str, status: list[str]) -> str:
         if _is(line, "location") and status and status[0].startswith("3"):
@@ -302,6 +304,10 @@ class _Session:
             # FFmpeg would take us for where the pictures come from.
             return f"{line};source={self._theirs.getpeername()[0]}"
         return line
+
+
+def _written(lines: list[str]) -> bytes:
+    return "\r\n".join(lines).encode(*_TEXT) + _END
 
 
 def _is(line: str, name: str) -> bool:

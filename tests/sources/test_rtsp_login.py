@@ -92,6 +92,15 @@ def test_the_camera_itself_gets_it(
     assert caught.value.trouble is Trouble.REFUSED and "wr0ng" not in str(caught.value)
 
 
+@pytest.mark.parametrize("digest", [(), ("--digest",)], ids=["basic", "digest"])
+def test_a_name_in_any_letters_is_sent_as_utf_8(
+    start_camera: Callable[..., CameraProcess], clip: Path, digest: tuple[str, ...]
+) -> None:
+    camera = start_camera(clip, options=("--user", "Łukasz 山", "--password", "päß", *digest))
+    with LiveConnection(camera.url("stream", "%C5%81ukasz%20%E5%B1%B1:p%C3%A4%C3%9F@"), options()) as connection:
+        assert next(connection.frames()).frame.width == 320
+
+
 @pytest.fixture
 def relay(start_camera: Callable[..., CameraProcess], clip: Path) -> Iterator[LoginRelay]:
     camera = start_camera(clip, options=("--user", USER, "--password", PASSWORD))
