@@ -16,8 +16,10 @@ from pathlib import Path
 from common import say
 from reliability_rows import Row, run, table, told
 
-from hostile_folders import LINKS, STORED, Spoiled, contents, put
+from hostile import high_water
+from hostile_folders import LINKED_DAYS, LINKS, STORED, Spoiled, contents, live_folder, put
 from media import astronaut_frames, write_clip
+from serve_process import serving
 
 START = [sys.executable, "-m", "streamgate"]
 
@@ -32,6 +34,7 @@ def folder_faults(folder: Path) -> str:
     run(["tune", results, "--min-size", 2000, "--pictured"])
     run(["tune", results, "--set", "measures.size.min=0.1", "--pictured"])
     links = [_spoiled(one, results, folder / "spoiled", clips[0], watched=True) for one in LINKS]
+    links += [_linked_day(what, part, folder / f"live-{what}") for what, part in LINKED_DAYS.items()]
     stored = [_spoiled(one, results, folder / "spoiled", clips[0], watched=False) for one in STORED]
     return "\n".join([
         "## Output folders from others", "",
@@ -54,6 +57,22 @@ def _spoiled(one: Spoiled, results: Path, folder: Path, clip: Path, *, watched: 
         words += "; nothing elsewhere changed" if contents(elsewhere) == before else "; **files elsewhere changed**"
     say(f"{one.what}: {ran.code}")
     return Row(f"{one.what}: `{one.command.split(' ')[0]}`", words, ran.code, ran.seconds, ran.peak_mib)
+
+
+def _linked_day(what: str, part: str, folder: Path) -> Row:
+    """`serve` over a folder of which a part is a link."""
+    began = time.monotonic()
+    old = live_folder(folder / "out", folder / "elsewhere", part)
+    before = contents(folder / "elsewhere")
+    arguments = ("--rtsp", "door=rtsp://127.0.0.1:1/x", "--out", "out", "--max-days", "1", "--http", "off")
+    with serving(folder, *arguments) as service:
+        service.until(lambda: not old.exists(), "the old face to go")
+        mib = high_water(service.process.pid)
+        code = service.end()
+    changed = contents(folder / "elsewhere") != before
+    words = f"the old face beside it is removed; {'**files elsewhere changed**' if changed else 'nothing elsewhere'}"
+    say(f"{what} is a link: {code}")
+    return Row(f"{what} of a live face is a link: `serve --max-days`", words, code, time.monotonic() - began, mib)
 
 
 def _row(what: str, command: Sequence[object], folder: Path, also: Callable[[], str] = str, **environment: str) -> Row:

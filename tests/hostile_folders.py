@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -121,7 +122,8 @@ LINKS = [
     Spoiled("the state folder is a link", linked(STATE), "tune OUT --max-yaw 5 --pictured", 5, "symbolic link"),
     Spoiled("the state folder is a link", linked(STATE), "run CLIP -o OUT --overwrite", 5, "symbolic link"),
     Spoiled("the lock is a link", linked(f"{STATE}/lock"), "report OUT", 5, "symbolic link"),
-    Spoiled("the decisions are a link", linked(f"{STATE}/decisions.jsonl"), "people OUT name p0001 Bob", 3, "damaged"),
+    Spoiled("the decisions are a link", linked(f"{STATE}/decisions.jsonl"), "people OUT name p0001 Bob", 3,
+            "symbolic link"),
     Spoiled("the manifest is a link", linked(f"{STATE}/manifest.json"), "report OUT", 3, "symbolic link"),
     Spoiled("the staging folder is a link", linked(f"{STATE}/staging"), "run CLIP -o OUT --overwrite", 0, ""),
     Spoiled("the tuning's folder is a link", linked(f"{STATE}/tune"), "tune OUT --max-yaw 5 --pictured", 0, ""),
@@ -206,3 +208,22 @@ def contents(folder: Path) -> dict[str, object]:
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else path.is_dir()
         for path in sorted(folder.rglob("*"))
     }
+
+
+def live_folder(out: Path, elsewhere: Path, linked: str) -> Path:
+    """What `serve --out` left years ago: a day of its own, and one of which a part is a link; the own day's crop."""
+    for day in ("2020-01-01", "2020-01-02"):
+        crop = out / "door" / day / "e1" / "track_0001" / "1.png"
+        crop.parent.mkdir(parents=True)
+        crop.write_bytes(b"x" * 1000)
+        (out / "door" / day / "faces.jsonl").write_text("{}\n")
+        os.utime(crop, (1_577_836_800, 1_577_836_800))
+    elsewhere.mkdir(parents=True)
+    linked_part = out / "door" / "2020-01-02" / linked
+    shutil.move(linked_part, elsewhere / "moved")
+    linked_part.symlink_to(elsewhere / "moved")
+    return out / "door" / "2020-01-01" / "e1" / "track_0001" / "1.png"
+
+
+LINKED_DAYS = {"the day": "", "the connection": "e1", "the track": "e1/track_0001", "a crop": "e1/track_0001/1.png"}
+"""Parts of a live folder that are links."""

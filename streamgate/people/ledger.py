@@ -222,7 +222,9 @@ def _read_groups(out: Path) -> Record | None:
         return jsonlines.read_object(out, f"{STATE_DIR}/{GROUPS_NAME}", shapes.GROUPS)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise _unreadable(out, GROUPS_NAME, f"cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
         raise _damaged(out, GROUPS_NAME) from error
 
 
@@ -230,14 +232,18 @@ def _read_decisions(out: Path) -> list[Record]:
     try:
         found = jsonlines.read_log(out, f"{STATE_DIR}/{DECISIONS_NAME}")
     except OSError as error:
-        raise _damaged(out, DECISIONS_NAME) from error
+        raise _unreadable(out, DECISIONS_NAME, f"cannot be read ({error.strerror or error})") from error
     if any(decision.get("schema") != SCHEMA for decision in found):
         raise _damaged(out, DECISIONS_NAME)
     return found
 
 
 def _damaged(out: Path, name: str) -> ResultsError:
+    return _unreadable(out, name, "is damaged or was written by another version")
+
+
+def _unreadable(out: Path, name: str, what: str) -> ResultsError:
+    lost = "decisions" if name == DECISIONS_NAME else "ids of persons"
     return ResultsError(
-        f"{display(out / STATE_DIR / name)} is damaged or was written by another version; put back a copy of it, or "
-        f"remove it and lose the {'decisions' if name == DECISIONS_NAME else 'ids of persons'} in it"
+        f"{display(out / STATE_DIR / name)} {what}; put back a copy of it, or remove it and lose the {lost} in it"
     )

@@ -105,10 +105,11 @@ class Delivery:
     def __enter__(self) -> Self:
         """Open spool and folder and start. Raises SinkError."""
         with ExitStack() as stack:
-            if self._spool is not None:
-                stack.enter_context(self._spool)
+            # The spool may be in the folder.
             if self._folder is not None:
                 stack.enter_context(self._folder)
+            if self._spool is not None:
+                stack.enter_context(self._spool)
             self._stack = stack.pop_all()
         self._state.collect(self._metrics)
         if self._spool is not None and self._redis is not None:

@@ -47,7 +47,8 @@ class Service:
         settings, state = self._settings, self._state
         # The destinations first: a wrong one is known before networks are loaded.
         redis = None if settings.redis is None else RedisStream(settings.redis, option="--redis")
-        spool = None if redis is None else Spool(settings.spool, settings.spool_bytes, log=self._log)
+        root = settings.out if settings.out and settings.spool.is_relative_to(settings.out) else None
+        spool = None if redis is None else Spool(settings.spool, settings.spool_bytes, root=root, log=self._log)
         folder = None
         if settings.out is not None:
             folder = LiveFolder(settings.out, max_days=settings.max_days, max_bytes=settings.max_bytes)

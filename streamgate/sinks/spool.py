@@ -62,6 +62,7 @@ class Spool:
     Args:
         folder: made when it is missing, readable by its owner alone.
         limit_bytes: of all items that wait.
+        root: an output folder that `folder` is in, where no link is followed; None where it is in none.
         log: takes a line about damage.
 
     Entering raises SinkError: the folder is in use by another process, not writable, or holds what no spool has
@@ -73,6 +74,7 @@ class Spool:
         folder: Path,
         limit_bytes: int,
         *,
+        root: Path | None = None,
         segment_bytes: int | None = None,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -83,6 +85,7 @@ class Spool:
         self.set_aside = 0
         """Segments that were moved to FOLDER/damaged."""
         self._folder = folder
+        self._root = root
         self._log = log
         self._hurt: set[int] = set()
         """Segments that are not to be removed when they are done with."""
@@ -101,7 +104,10 @@ class Spool:
 
     def __enter__(self) -> Self:
         with files.sink_errors(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if self._root is None:
+                self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            else:
+                files.make_folder(self._root, self._folder.relative_to(self._root).as_posix(), 0o700)
         self._lock.acquire()
         try:
             with files.sink_errors(self._folder):

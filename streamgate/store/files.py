@@ -193,10 +193,13 @@ def open_own(root: Path, name: str, flags: int) -> IO[bytes]:
     return file
 
 
-def make_folder(root: Path, name: str) -> Path:
-    """Make the folder `name` below `root` where it is missing. Raises OSError, also where a link has its name."""
+def make_folder(root: Path, name: str, mode: int = 0o777) -> Path:
+    """Make the folder `name` below `root` where it is missing, `mode` those that are made.
+
+    Raises OSError, also where a link has its name or that of a folder on the way.
+    """
     path, parts = _parts(root, name)
-    with _folder(root, parts, make=True):
+    with _folder(root, parts, make=mode):
         return path
 
 
@@ -256,15 +259,15 @@ def _parts(root: Path, name: str) -> tuple[Path, tuple[str, ...]]:
 
 
 @contextmanager
-def _folder(root: Path, parts: Sequence[str], *, make: bool = False) -> Iterator[int]:
-    """The descriptor of a folder below `root`; no link is followed on the way. Raises OSError."""
+def _folder(root: Path, parts: Sequence[str], *, make: int | None = None) -> Iterator[int]:
+    """The descriptor of a folder below `root`, made with the mode `make`; no link is followed. Raises OSError."""
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for depth, part in enumerate(parts, 1):
             try:
-                if make:
+                if make is not None:
                     with suppress(FileExistsError):
-                        os.mkdir(part, dir_fd=descriptor)
+                        os.mkdir(part, make, dir_fd=descriptor)
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
                 further = os.open(part, flags, dir_fd=descriptor)
             except OSError as error:

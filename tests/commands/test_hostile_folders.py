@@ -8,8 +8,9 @@ import pytest
 
 from command import inside, streamgate
 from hostile import run_limited
-from hostile_folders import LINKS, STORED, Spoiled, contents, put
+from hostile_folders import LINKED_DAYS, LINKS, STORED, Spoiled, contents, live_folder, put
 from media import astronaut_frames, write_clip
+from serve_process import serving
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +79,25 @@ def test_a_lock_that_has_another_name_is_left_as_it_is(results: Path, clips: lis
     assert inside("people", tmp_path / "out", "name", "p0001", "Bob").code == 0
     assert contents(elsewhere) == before
     assert "Bob" in inside("people", tmp_path / "out").out
+
+
+@pytest.mark.parametrize("linked", LINKED_DAYS.values(), ids=LINKED_DAYS)
+def test_serve_removes_what_is_old_and_nothing_behind_a_link(linked: str, tmp_path: Path) -> None:
+    old = live_folder(tmp_path / "out", tmp_path / "elsewhere", linked)
+    before = contents(tmp_path / "elsewhere")
+    arguments = ("--rtsp", "door=rtsp://127.0.0.1:1/x", "--out", "out", "--max-days", "1", "--http", "off")
+    with serving(tmp_path, *arguments) as service:
+        service.until(lambda: not old.exists(), "the old face to go")
+        assert service.end() == 0
+    assert contents(tmp_path / "elsewhere") == before != {}
+
+
+@pytest.mark.parametrize("part", ["", "spool"])
+def test_serve_takes_no_link_for_its_own_folders(part: str, tmp_path: Path) -> None:
+    state, elsewhere = tmp_path / "out" / ".streamgate", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (state / part).parent.mkdir(parents=True)
+    (state / part).symlink_to(elsewhere)
+    done = streamgate("serve", "--rtsp", "rtsp://127.0.0.1:1/x", "--http", "off", "--out", tmp_path / "out",
+                      "--redis", "redis://127.0.0.1:1/0")  # fmt: skip
+    assert done.code == 5 and "symbolic link" in done.err and list(elsewhere.iterdir()) == []
