@@ -6,7 +6,6 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from streamgate.clips.windows import Window
 from streamgate.errors import SourceError
 from streamgate.sources.container import open_video
 from streamgate.sources.file import VideoFile
@@ -35,15 +35,7 @@ _CRF = "14"
 _THREADS = 2  # fixed, since x264's bytes depend on it
 _TICKS = Fraction(1, 90_000)
 _EARLIER_S = (0.0, 1.0, 10.0)
-"""How much before a span a container is entered, one after the other, until its key frame is found."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A stretch of time [start, end), pts seconds."""
-
-    start: float
-    end: float
+"""How much before a window a container is entered, one after the other, until its key frame is found."""
 
 
 def suffix_for(source: VideoFile, *, copy: bool) -> str:
@@ -55,10 +47,10 @@ def suffix_for(source: VideoFile, *, copy: bool) -> str:
         return ".mp4" if codecs <= _IN_MP4 else ".mkv"
 
 
-def copyable_spans(source: VideoFile, seconds: float) -> list[Span]:
+def copyable_windows(source: VideoFile, seconds: float) -> list[Window]:
     """Where a copy can begin and how far it then goes, at least `seconds`: by key frame, in order of time.
 
-    A span ends where everything decoded before is shown before everything decoded after. None are there where packets
+    A window ends where everything decoded before is shown before everything decoded after. None are there where packets
     do not tell when they are shown, or a clock starts again. Raises SourceError.
     """
     container, stream = _opened(source)
@@ -86,19 +78,19 @@ def copyable_spans(source: VideoFile, seconds: float) -> list[Span]:
         return []
     latest_so_far = np.maximum.accumulate(times)
     earliest_to_come = np.append(np.minimum.accumulate(times[::-1])[::-1], np.inf)
-    # Behind the last packet nothing says how long the last frame lasts, so no span ends there.
+    # Behind the last packet nothing says how long the last frame lasts, so no window ends there.
     ends = [times_to_come for place, times_to_come in enumerate(earliest_to_come[1:-1].tolist())
             if latest_so_far[place] < times_to_come]  # fmt: skip
-    spans = []
+    windows = []
     for place in keys:
         following = bisect_left(ends, times[place] + seconds - 1e-9)
         if following < len(ends):
-            spans.append(Span(times[place], ends[following]))
-    return sorted(spans, key=lambda span: span.start)
+            windows.append(Window(times[place], ends[following]))
+    return sorted(windows, key=lambda window: window.start)
 
 
-def copy_span(source: VideoFile, target: Path, span: Span) -> int:
-    """Copy the packets of `span` (one of `copyable_spans`) and of its sound; returns the number of frames.
+def copy_window(source: VideoFile, target: Path, window: Window) -> int:
+    """Copy the packets of `window` (one of `copyable_windows`) and of its sound; returns the number of frames.
 
     Raises SourceError, OSError.
     """
@@ -108,22 +100,22 @@ def copy_span(source: VideoFile, target: Path, span: Span) -> int:
         video_out = out.add_stream_from_template(stream)
         video_out.time_base = stream.time_base
         if source.turned:
-            with closing(source.decoded_from(span.start)) as frames:
+            with closing(source.decoded_from(window.start)) as frames:
                 _, first = next(frames)
             _show_turned(video_out, turned(shown_turn(first), source.turned))
         audio_out = out.add_stream_from_template(audio) if audio else None
         count = 0
-        for packet in _packets_of(source, span, video=True):
+        for packet in _packets_of(source, window, video=True):
             count += packet.stream.type == "video"
             packet.stream = video_out if packet.stream.type == "video" else audio_out
             out.mux(packet)
         return count
 
 
-def encode_span(source: VideoFile, target: Path, span: Span) -> int:
-    """Encode the frames of `span` anew (H.264), rotation, pixel aspect and colours as stored, sound copied.
+def encode_window(source: VideoFile, target: Path, window: Window) -> int:
+    """Encode the frames of `window` anew (H.264), rotation, pixel aspect and colours as stored, sound copied.
 
-    Of a stereo pair it shows the eye that was looked at. Where the source's clock starts again before the span nobody
+    Of a stereo pair it shows the eye that was looked at. Where the source's clock starts again before the window nobody
     knows which sound is its own, so there is none. Returns the number of frames. Raises SourceError, OSError.
     """
     container, stream = _opened(source)
@@ -135,9 +127,9 @@ def encode_span(source: VideoFile, target: Path, span: Span) -> int:
         reformatter = VideoReformatter()
         count = 0
         silent = False
-        with closing(source.decoded_from(span.start)) as frames:
+        with closing(source.decoded_from(window.start)) as frames:
             for time, frame in frames:
-                if time.pts_seconds >= span.end - 1e-9:
+                if time.pts_seconds >= window.end - 1e-9:
                     break
                 frame = look.of_one_eye(frame)
                 if video_out is None:
@@ -146,14 +138,15 @@ def encode_span(source: VideoFile, target: Path, span: Span) -> int:
                 if frame.format.name != form or (frame.width, frame.height) != (video_out.width, video_out.height):
                     frame = reformatter.reformat(frame, width=video_out.width, height=video_out.height, format=form)
                 frame.pict_type = 0  # the encoder chooses key frames anew
-                frame.pts, frame.time_base = round((time.pts_seconds - span.start) / _TICKS), _TICKS
+                frame.pts, frame.time_base = round((time.pts_seconds - window.start) / _TICKS), _TICKS
                 out.mux(video_out.encode(frame))
                 count += 1
                 del frame
         if video_out is None:
-            raise SourceError(f"{source.location}: gives no frame between {span.start:g} and {span.end:g} s any more")
+            between = f"{window.start:g} and {window.end:g} s"
+            raise SourceError(f"{source.location}: gives no frame between {between} any more")
         out.mux(video_out.encode())
-        for packet in _packets_of(source, span, video=False) if audio and not silent else ():
+        for packet in _packets_of(source, window, video=False) if audio and not silent else ():
             packet.stream = audio_out
             out.mux(packet)
         return count
@@ -193,18 +186,18 @@ class _Look:
         return graph
 
 
-def _packets_of(source: VideoFile, span: Span, *, video: bool) -> Iterator[Any]:
-    """The packets of the sound inside the span, with `video` also those of the pictures from the key frame at its
-    start; moved so that the span begins at 0."""
+def _packets_of(source: VideoFile, window: Window, *, video: bool) -> Iterator[Any]:
+    """The packets of the sound inside the window, with `video` also those of the pictures from the key frame at its
+    start; moved so that the window begins at 0."""
     for earlier in (*_EARLIER_S, None):
         container, stream = _opened(source)
         with closing(container):
             wanted = [one for one in (stream if video else None, _audio_of(container)) if one is not None]
             lead = wanted[0]
             if earlier is not None:
-                begin = math.floor(max(0.0, span.start - earlier) / (lead.time_base or Fraction(1, 1000)))
+                begin = math.floor(max(0.0, window.start - earlier) / (lead.time_base or Fraction(1, 1000)))
                 container.seek(begin, stream=lead, backward=True)
-            packets = _inside(container.demux(*wanted), span, wanted)
+            packets = _inside(container.demux(*wanted), window, wanted)
             if earlier is None:
                 yield from packets
                 return
@@ -217,21 +210,21 @@ def _packets_of(source: VideoFile, span: Span, *, video: bool) -> Iterator[Any]:
             return
 
 
-def _inside(packets: Iterator[Any], span: Span, wanted: Sequence[Any]) -> Iterator[Any]:
+def _inside(packets: Iterator[Any], window: Window, wanted: Sequence[Any]) -> Iterator[Any]:
     done: set[int] = set()
     for packet in packets:
         if packet.size == 0 or packet.pts is None:
             continue
         base = packet.time_base
         time = float(packet.pts * base)
-        if packet.dts is not None and float(packet.dts * base) >= span.end:
+        if packet.dts is not None and float(packet.dts * base) >= window.end:
             done.add(packet.stream.index)
             if len(done) == len(wanted):
                 return
         # Frames shown before the key frame that they follow in the file belong to what is not copied.
-        if not span.start - 1e-6 <= time < span.end - 1e-9:
+        if not window.start - 1e-6 <= time < window.end - 1e-9:
             continue
-        shift = round(span.start / base)
+        shift = round(window.start / base)
         packet.pts -= shift
         packet.dts = None if packet.dts is None else packet.dts - shift
         yield packet
@@ -291,4 +284,4 @@ def _writing(target: Path) -> Any:
     return av.open(str(target), "w", format=form, container_options={"fflags": "+bitexact"})
 
 
-__all__: Sequence[str] = ["Span", "copy_span", "copyable_spans", "encode_span", "suffix_for"]
+__all__: Sequence[str] = ["copy_window", "copyable_windows", "encode_window", "suffix_for"]

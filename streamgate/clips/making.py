@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from streamgate.clips.cutting import Span, copy_span, copyable_spans, encode_span, suffix_for
-from streamgate.clips.verify import FrameScorer, merged
+from streamgate.clips.cutting import copy_window, copyable_windows, encode_window, suffix_for
+from streamgate.clips.verify import merged, score_window
 from streamgate.clips.windows import Seen, Window, best_window
 from streamgate.errors import SourceError
 from streamgate.frames import Face
+from streamgate.scoring.faces import FaceScorer
 from streamgate.sources.file import VideoFile
 from streamgate.sources.footage import FootageFinder
 from streamgate.store.folder import RunFolder
@@ -59,7 +60,7 @@ class ClipMaker:
     """
 
     def __init__(
-        self, request: ClipsRequest, folder: RunFolder, scorer: FrameScorer, staging: Path,
+        self, request: ClipsRequest, folder: RunFolder, scorer: FaceScorer, staging: Path,
         problem: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._request = request
@@ -121,14 +122,14 @@ class ClipMaker:
         self, track: _Track, source: VideoFile, key: tuple[str, ...], rank: int
     ) -> Iterator[Record]:
         copying = self._request.cut == "keyframes"
-        spans = copyable_spans(source, self._request.seconds) if copying else None
+        windows = copyable_windows(source, self._request.seconds) if copying else None
         tries = 0
         while rank < self._request.top_k and tries < TRIES:
-            window = best_window(track.seen, self._request.seconds, track.last_pts, spans)
+            window = best_window(track.seen, self._request.seconds, track.last_pts, windows)
             if window is None:
                 return
             tries += 1
-            checked = self._scorer.score(source, track.seen, window)
+            checked = score_window(self._scorer, source, track.seen, window)
             track.seen = merged(track.seen, checked)
             if not checked or any(one.failed for one in checked):
                 if not checked:
@@ -137,8 +138,7 @@ class ClipMaker:
             name = "/".join((*key, f"{rank + 1}{suffix_for(source, copy=copying)}"))
             target = self._staging / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            span = Span(window.start, window.end)
-            cut = (copy_span if copying else encode_span)(source, target, span)
+            cut = (copy_window if copying else encode_window)(source, target, window)
             if not copying:
                 # Encoding changes pixels a little: what is written must pass, too.
                 again = self._check(target, track, window)
@@ -162,7 +162,7 @@ class ClipMaker:
         """Every frame of a written clip scored, at the source's times."""
         moved = [Seen(one.pts_seconds - window.start, one.face, one.failed, one.quality) for one in track.seen]
         with VideoFile(clip) as written:
-            found = self._scorer.score(written, moved, Window(0.0, window.end - window.start, 0.0))
+            found = score_window(self._scorer, written, moved, Window(0.0, window.end - window.start, 0.0))
         return [Seen(one.pts_seconds + window.start, one.face, one.failed, one.quality) for one in found]
 
 

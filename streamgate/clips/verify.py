@@ -21,55 +21,56 @@ _TOGETHER = 8
 _MARGIN = 0.75
 
 
-class FrameScorer:
-    """Scores a track's face in single frames exactly as `run` scores the candidates of its cascade."""
+def frame_scorer(gate: Gate) -> FaceScorer:
+    """What scores faces in single frames exactly as `run` scores the candidates of its cascade."""
+    config = gate.config.model_copy(
+        update={"output": gate.config.output.model_copy(update={"crops": ("ffhq",), "format": "png"})}
+    )
+    return FaceScorer(gate.follow(config, "clips"))
 
-    def __init__(self, gate: Gate) -> None:
-        config = gate.config.model_copy(
-            update={"output": gate.config.output.model_copy(update={"crops": ("ffhq",), "format": "png"})}
+
+def score_window(scorer: FaceScorer, source: Source, seen: Sequence[Seen], window: Window) -> list[Seen]:
+    """Every frame of `source` in the window with the face of the track `seen`, scored.
+
+    Faces are looked for near where the track has them. A frame in which the face is not found has failed. Raises
+    SourceError.
+    """
+    found: list[Seen] = []
+    frames = _regions(source, seen, window)
+    while batch := list(islice(frames, _TOGETHER)):
+        candidates = [
+            Candidate(0, frame.pts_seconds, face, interpolated=True, corrupt=frame.corrupt)
+            for frame, face in batch
+            if face is not None
+        ]
+        pictures = [frame.picture for frame, face in batch if face is not None]
+        run_together(
+            [
+                scorer.score(candidate, picture, no_floor, full=True)
+                for candidate, picture in zip(candidates, pictures, strict=True)
+            ],
+            scorer.context.infer,
         )
-        self._scorer = FaceScorer(gate.follow(config, "clips"))
+        scored = {candidate.pts_seconds: candidate for candidate in candidates}
+        for frame, face in batch:
+            candidate = scored.get(frame.pts_seconds)
+            passed = candidate is not None and candidate.gate.passed
+            known = candidate.face if candidate is not None else face or seen[0].face
+            quality = candidate.quality if candidate is not None and passed else None
+            found.append(Seen(frame.pts_seconds, known, not passed, quality))
+    return found
 
-    def score(self, source: Source, seen: Sequence[Seen], window: Window) -> list[Seen]:
-        """Every frame of `source` in the window with the face of the track `seen`; faces are looked for near where the
-        track has them. A frame in which the face is not found has failed. Raises SourceError."""
-        found: list[Seen] = []
-        frames = self._regions(source, seen, window)
-        while batch := list(islice(frames, _TOGETHER)):
-            candidates = [
-                Candidate(0, frame.pts_seconds, face, interpolated=True, corrupt=frame.corrupt)
-                for frame, face in batch
-                if face is not None
-            ]
-            pictures = [frame.picture for frame, face in batch if face is not None]
-            run_together(
-                [
-                    self._scorer.score(candidate, picture, no_floor, full=True)
-                    for candidate, picture in zip(candidates, pictures, strict=True)
-                ],
-                self._scorer.context.infer,
-            )
-            scored = {candidate.pts_seconds: candidate for candidate in candidates}
-            for frame, face in batch:
-                candidate = scored.get(frame.pts_seconds)
-                passed = candidate is not None and candidate.gate.passed
-                known = candidate.face if candidate is not None else face or seen[0].face
-                quality = candidate.quality if candidate is not None and passed else None
-                found.append(Seen(frame.pts_seconds, known, not passed, quality))
-        return found
 
-    def _regions(
-        self, source: Source, seen: Sequence[Seen], window: Window
-    ) -> Iterator[tuple[Frame, Face | None]]:
-        """The frames of the window in order, each with its face and a copy of the pixels around that."""
-        with closing(source.frames_from(window.start)) as frames:
-            for frame in frames:
-                if frame.pts_seconds >= window.end - 1e-9:
-                    return
-                face = face_at(seen, frame.pts_seconds)
-                box = np.array([0, 0, 1, 1]) if face is None else _around(face)
-                yield Frame(frame.region(box), frame.pts_seconds, corrupt=frame.corrupt), face
-                del frame
+def _regions(source: Source, seen: Sequence[Seen], window: Window) -> Iterator[tuple[Frame, Face | None]]:
+    """The frames of the window in order, each with its face and a copy of the pixels around that."""
+    with closing(source.frames_from(window.start)) as frames:
+        for frame in frames:
+            if frame.pts_seconds >= window.end - 1e-9:
+                return
+            face = face_at(seen, frame.pts_seconds)
+            box = np.array([0, 0, 1, 1]) if face is None else _around(face)
+            yield Frame(frame.region(box), frame.pts_seconds, corrupt=frame.corrupt), face
+            del frame
 
 
 def _around(face: Face) -> np.ndarray:

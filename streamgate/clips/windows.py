@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from streamgate.frames import Array, Face
 
@@ -22,29 +21,19 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of time [start, end) of a track, and the mean quality of what was scored in it."""
+    """A stretch of time [start, end), pts seconds, and the mean quality of what was scored in it."""
 
     start: float
     end: float
-    quality: float
-
-
-class Stretch(Protocol):
-    """Anything with a start and an end, pts seconds."""
-
-    @property
-    def start(self) -> float: ...
-
-    @property
-    def end(self) -> float: ...
+    quality: float = 0.0
 
 
 def best_window(
-    seen: Sequence[Seen], seconds: float, last_pts: float, stretches: Iterable[Stretch] | None = None
+    seen: Sequence[Seen], seconds: float, last_pts: float, windows: Iterable[Window] | None = None
 ) -> Window | None:
     """The window of `seconds` with the best mean quality in which nothing is known to fail.
 
-    `seen` is sorted by time. A window begins at one of its times, or is one of `stretches`, and lies within the
+    `seen` is sorted by time. A window begins at one of its times, or is one of `windows`, and lies within the
     track, whose last frame is at `last_pts`. Needs at least one scored face inside. The earlier of equals wins.
     """
     if not seen:
@@ -56,7 +45,7 @@ def best_window(
         scored.append(scored[-1] + (one.quality is not None))
         total.append(total[-1] + (one.quality or 0.0))
     best: Window | None = None
-    for start, end in _bounds(times, seconds, stretches):
+    for start, end in _bounds(times, seconds, windows):
         if start < times[0] - 1e-6 or end > last_pts + 1e-6:
             continue
         first, behind = (bisect.bisect_left(times, time - 1e-6) for time in (start, end))
@@ -69,12 +58,12 @@ def best_window(
 
 
 def _bounds(
-    times: Sequence[float], seconds: float, stretches: Iterable[Stretch] | None
+    times: Sequence[float], seconds: float, windows: Iterable[Window] | None
 ) -> Iterator[tuple[float, float]]:
-    if stretches is None:
+    if windows is None:
         yield from ((time, time + seconds) for time in times)
     else:
-        yield from ((one.start, one.end) for one in stretches)
+        yield from ((one.start, one.end) for one in windows)
 
 
 def face_at(seen: Sequence[Seen], pts_seconds: float) -> Face | None:

@@ -64,7 +64,7 @@ def clips(out: Path, overwrite: bool, quiet: bool, models: str, device: str, **w
     Every frame of a clip passes the gate. --models must name the weights of the run.
     """
     from streamgate.clips.making import ClipMaker, ClipsRequest
-    from streamgate.clips.verify import FrameScorer
+    from streamgate.clips.verify import frame_scorer
     from streamgate.exports.places import adopt, new_folder
     from streamgate.gate import Gate
     from streamgate.store import files
@@ -88,7 +88,7 @@ def clips(out: Path, overwrite: bool, quiet: bool, models: str, device: str, **w
         files.sink_errors(target),
     ):
         _refuse_other_weights(folder, gate)
-        maker = ClipMaker(request, folder, FrameScorer(gate), staging, problem)
+        maker = ClipMaker(request, folder, frame_scorer(gate), staging, problem)
         with open(staging / "clips.jsonl", "xb") as lines:
             for record in maker.clips():
                 lines.write(dumps(record).encode() + b"\n")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from media import astronaut_frames, write_clip
-from streamgate.clips.cutting import Span, copy_span, copyable_spans, encode_span, suffix_for
+from streamgate.clips.cutting import copy_window, copyable_windows, encode_window, suffix_for
+from streamgate.clips.windows import Window
 from streamgate.sources.file import VideoFile
 
 
@@ -51,9 +52,9 @@ def test_encoded_anew_it_shows_what_the_source_shows(options: dict, tmp_path: Pa
     clip = write_clip(tmp_path / "clip.mp4", astronaut_frames(40, (160, 120)), **options)
     with VideoFile(clip) as source:
         times = [frame.pts_seconds for frame in source.frames()]
-        span = Span(times[7], times[31])
-        assert encode_span(source, tmp_path / "cut.mp4", span) == 24
-    shown, expected = pictures(tmp_path / "cut.mp4"), pictures(clip, span.start, span.end)
+        window = Window(times[7], times[31])
+        assert encode_window(source, tmp_path / "cut.mp4", window) == 24
+    shown, expected = pictures(tmp_path / "cut.mp4"), pictures(clip, window.start, window.end)
     assert shown[0].shape == expected[0].shape
     assert difference(shown, expected) < 3.0
     with VideoFile(tmp_path / "cut.mp4") as cut:
@@ -66,14 +67,14 @@ def test_encoded_anew_it_shows_what_the_source_shows(options: dict, tmp_path: Pa
 def test_copied_it_is_the_sources_own_packets_from_key_frame_on(bframes: int, rotation: int, tmp_path: Path) -> None:
     options = {"g": "10", "bf": str(bframes), "preset": "medium", "sc_threshold": "0"}
     clip = write_clip(tmp_path / "clip.mp4", astronaut_frames(50, (160, 120)), options=options, rotation=rotation)
-    spans = copyable_spans(VideoFile(clip), 0.5)
-    assert [round(span.start * 25) for span in spans] == [0, 10, 20, 30]
-    assert all(span.end - span.start >= 0.5 - 1e-6 for span in spans)
-    span = spans[1]
-    count = copy_span(VideoFile(clip), tmp_path / "cut.mp4", span)
+    windows = copyable_windows(VideoFile(clip), 0.5)
+    assert [round(window.start * 25) for window in windows] == [0, 10, 20, 30]
+    assert all(window.end - window.start >= 0.5 - 1e-6 for window in windows)
+    window = windows[1]
+    count = copy_window(VideoFile(clip), tmp_path / "cut.mp4", window)
     own = packets(clip)
     assert packets(tmp_path / "cut.mp4") == own[10 : 10 + count]
-    shown, expected = pictures(tmp_path / "cut.mp4"), pictures(clip, span.start, span.end)
+    shown, expected = pictures(tmp_path / "cut.mp4"), pictures(clip, window.start, window.end)
     assert shown[0].shape == expected[0].shape == ((160, 120, 3) if rotation else (120, 160, 3))
     assert difference(shown, expected) == 0.0
 
@@ -88,9 +89,9 @@ def test_of_a_source_that_was_found_on_its_side_it_is_shown_turned(
     )
     with VideoFile(clip) as source:
         source.read_as(turned=1)
-        span = copyable_spans(source, 0.4)[1] if copied else Span(0.4, 0.8)
-        (copy_span if copied else encode_span)(source, tmp_path / "cut.mp4", span)
-    upright = pictures(clip, span.start, span.end)
+        window = copyable_windows(source, 0.4)[1] if copied else Window(0.4, 0.8)
+        (copy_window if copied else encode_window)(source, tmp_path / "cut.mp4", window)
+    upright = pictures(clip, window.start, window.end)
     shown = pictures(tmp_path / "cut.mp4")
     assert difference(shown, [np.rot90(one, -1) for one in upright]) < 3.0
 
@@ -101,10 +102,10 @@ def test_sound_stays(copied: bool, tmp_path: Path) -> None:
     assert suffix_for(VideoFile(clip), copy=copied) == ".mp4"
     target = tmp_path / "cut.mp4"
     if copied:
-        copy_span(VideoFile(clip), target, copyable_spans(VideoFile(clip), 0.4)[1])
+        copy_window(VideoFile(clip), target, copyable_windows(VideoFile(clip), 0.4)[1])
     else:
         with VideoFile(clip) as source:
-            encode_span(source, target, Span(0.2, 0.6))
+            encode_window(source, target, Window(0.2, 0.6))
     with av.open(str(target)) as container:
         sound = container.streams.audio[0]
         assert sound.codec_context.name == "aac"
@@ -122,5 +123,5 @@ def test_the_same_cut_gives_the_same_bytes(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", astronaut_frames(25, (160, 120)))
     for name in ("one.mp4", "two.mp4"):
         with VideoFile(clip) as source:
-            encode_span(source, tmp_path / name, Span(0.2, 0.6))
+            encode_window(source, tmp_path / name, Window(0.2, 0.6))
     assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()

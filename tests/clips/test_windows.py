@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamgate.clips.cutting import Span
-from streamgate.clips.windows import Seen, best_window, face_at
+from streamgate.clips.windows import Seen, Window, best_window, face_at
 from streamgate.frames import Face
 
 FACE = Face(np.zeros(4, np.float32), np.zeros((5, 2), np.float32), 0.9)
@@ -42,7 +41,7 @@ def test_a_window_lies_within_the_track_and_knows_a_score() -> None:
 
 def test_given_stretches_are_the_only_ones() -> None:
     faces = [*every(0.5, 2.0, 50.0), *seen((2.0, 90.0, False), (2.5, 90.0, False), (3.0, 90.0, False))]
-    window = best_window(faces, 1.0, 3.0, [Span(-1.0, 0.5), Span(0.4, 1.6), Span(1.5, 2.6), Span(2.5, 3.6)])
+    window = best_window(faces, 1.0, 3.0, [Window(-1.0, 0.5), Window(0.4, 1.6), Window(1.5, 2.6), Window(2.5, 3.6)])
     assert window is not None and (window.start, window.end) == (1.5, 2.6)
     assert window.quality == pytest.approx((50 + 90 + 90) / 3)
 
