@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
@@ -12,7 +12,6 @@ from streamgate.config import Config
 from streamgate.frames import Array, Candidate
 from streamgate.selection.keeper import Keeper, Ranked
 from streamgate.sources.picture import picture_of_rgb
-from streamgate.tuning.judging import StoredJudge
 
 LOOKS = 12
 """Faces of a track, beyond the neighbours of picks, that are looked at again at most. A run looks at one each
@@ -25,6 +24,7 @@ class TrackFaces:
     """The judged faces of one track, by time.
 
     Args:
+        promise: the quality that a face not scored in full could have at best.
         trusted: times of the picks there were: a run has seen to it that they are no lucky frames.
         open_to: faces never scored in full that may be worth it now; the run has skipped the others for good.
     """
@@ -33,7 +33,7 @@ class TrackFaces:
         self,
         faces: Sequence[Candidate],
         config: Config,
-        judge: StoredJudge,
+        promise: Callable[[Candidate], float],
         *,
         trusted: frozenset[float] = frozenset(),
         open_to: Sequence[Candidate] = (),
@@ -43,7 +43,7 @@ class TrackFaces:
         self._trusted = trusted
         self._open_to = sorted(open_to, key=lambda face: face.pts_seconds)
         self._config = config
-        self._judge = judge
+        self._promise = promise
         self._looked: set[int] = set()
         self._looks = 0
 
@@ -79,7 +79,7 @@ class TrackFaces:
                 continue
             if _nearest(scored, face.pts_seconds) <= stretch:
                 continue  # its moment has a face that says how good it is
-            promise = self._judge.promise(face)
+            promise = self._promise(face)
             place = int(face.pts_seconds // stretch)
             if promise > best.get(place, (0.0, face))[0]:
                 best[place] = (promise, face)

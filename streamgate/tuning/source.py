@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from streamgate.store.layout import CANDIDATES, FACES, NOTES, SOURCE, TRACKS
 from streamgate.store.records import candidate_of, candidate_record, face_record, image_path
 from streamgate.store.run import SourceInfo
 from streamgate.tuning.footage import Footage
-from streamgate.tuning.judging import StoredJudge
+from streamgate.tuning.judging import judge_again, promise
 from streamgate.tuning.picking import TrackFaces
 from streamgate.tuning.pictures import KeptFace, kept_face, put_spare, ranked_record, read_spares
 from streamgate.tuning.settings import Tuning, tuned_totals
@@ -116,21 +117,22 @@ class SourceTuning:
 
     def pick(self, footage: Footage) -> None:
         """Judge and pick again. Raises SourceError when footage is needed that is not there."""
-        judge = StoredJudge(self._tuning, self._record["width"] or 0, self._record["height"] or 0)
+        size = (self._record["width"] or 0, self._record["height"] or 0)
+        at_best = partial(promise, tuning=self._tuning, size=size)
         affected = any(key.partition(".")[0] in ("keep", "smoothing") for key in self._tuning.changed)
         tracks: dict[int, TrackFaces] = {}
         for track_id in self._tracks:
             faces = self._faces.get(track_id, [])
             before = [_verdict(face) for face in faces]
             for face in faces:
-                judge.judge(face)
+                judge_again(face, self._tuning, size)
             if [_verdict(face) for face in faces] != before:
                 self.changed = True
             elif not affected:
                 continue
             old = frozenset(float(pick["pts_seconds"]) for pick in self._picks.get(track_id, ()))
             tracks[track_id] = TrackFaces(
-                faces, self._tuning.after, judge, trusted=old, open_to=self._open_to(faces, before, old)
+                faces, self._tuning.after, at_best, trusted=old, open_to=self._open_to(faces, before, old)
             )
             self._know_again(faces)
         if not self._pictured:
@@ -420,7 +422,7 @@ class SourceTuning:
         faces = sorted(self._faces.get(track_id, []), key=lambda face: face.pts_seconds)
         series = Series()
         for face in faces:
-            series.add(Point(face.pts_seconds, face.quality, face.gate.verdict))
+            series.add(Point.of(face))
         return note_record(track_id, series, shots, self._misses(track_id, faces))
 
     def _misses(self, track_id: int, faces: Sequence[Candidate]) -> list[Record]:
