@@ -7,6 +7,8 @@ what inverted dropout would feed into the last affine layer A x + c.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 
@@ -51,16 +53,12 @@ class SeparableConvolution(nn.Module):
         return torch.relu(self.bn2(self.pointwise(torch.relu(self.bn1(self.depthwise(x))))))
 
 
-class GlobalDepthwise(nn.Module):
+def _global_depthwise(channels: int) -> nn.Sequential:
     """A depthwise 7x7 over the whole 7x7 map: a learned weighted average for each channel."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(channels, channels, 7, groups=channels, bias=False)
-        self.bn = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.depthwise(x))
+    return nn.Sequential(OrderedDict([
+        ("depthwise", nn.Conv2d(channels, channels, 7, groups=channels, bias=False)),
+        ("bn", nn.BatchNorm2d(channels)),
+    ]))  # fmt: skip
 
 
 class MobileFaceNet(nn.Module):
@@ -78,7 +76,7 @@ class MobileFaceNet(nn.Module):
                 channels = outputs
         self.features = nn.Sequential(*blocks)
         self.conv2 = _unit(channels, 512, 1)
-        self.gdconv = GlobalDepthwise(512)
+        self.gdconv = _global_depthwise(512)
         self.conv3 = nn.Conv2d(512, 128, 1)
         self.bn = nn.BatchNorm2d(128)
 
