@@ -43,6 +43,11 @@ class Point:
     quality: float | None
     passed: bool | None
 
+    @classmethod
+    def of(cls, candidate: Candidate) -> Point:
+        """The point of an evaluated candidate."""
+        return cls(candidate.pts_seconds, candidate.quality, candidate.gate.verdict)
+
 
 class Series:
     """Quality over time with a bounded number of points, however long the track.
@@ -84,22 +89,11 @@ def _joined(first: Point, second: Point) -> Point:
     return Point(best.pts_seconds, best.quality, passed)
 
 
-class SourceNotes:
-    """Makes the notes of one source: fed with every evaluated face, asked for a record as each track ends."""
-
-    def __init__(self) -> None:
-        self._series: dict[int, Series] = {}
-
-    def evaluated(self, candidate: Candidate) -> None:
-        series = self._series.setdefault(candidate.track_id, Series())
-        series.add(Point(candidate.pts_seconds, candidate.quality, candidate.gate.verdict))
-
-    def track(self, ended: TrackEnd) -> Record:
-        """The track's line; its series is let go."""
-        series = self._series.pop(ended.track.track_id, None) or Series()
-        return note_record(ended.track.track_id, series, [_shot(shot) for shot in ended.shots], [
-            _miss(miss, ended.source_id) for miss in ended.near_misses
-        ])
+def track_note(ended: TrackEnd, series: Series) -> Record:
+    """The line of a track that has ended; `series` is of all its evaluated faces."""
+    return note_record(ended.track.track_id, series, [_shot(shot) for shot in ended.shots], [
+        _miss(miss, ended.source_id) for miss in ended.near_misses
+    ])
 
 
 def note_record(track_id: int, series: Series, shots: list[Record], misses: list[Record]) -> Record:

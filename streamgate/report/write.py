@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,12 +29,8 @@ MOST_TRACKS = 700
 """Tracks on one page of those that keep nothing, or of groups that share it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A page to be written: `name` relative to OUT with `/`."""
-
-    name: str
-    make: Callable[[], str]
+Pages = dict[str, Callable[[], str]]
+"""By name relative to OUT, with `/`: what makes the text of the page."""
 
 
 def write_report(out: Path, manifest: Manifest, names: Mapping[str, str] | None = None) -> list[str]:
@@ -46,7 +41,7 @@ def write_report(out: Path, manifest: Manifest, names: Mapping[str, str] | None 
     """
     content = Content(out, names)
     pages = plan(content)
-    ours = {page.name for page in pages}
+    ours = set(pages)
     before = {name for name in manifest.owned if is_page(name)}
     for name in sorted(ours - before):
         if os.path.lexists(out / name):
@@ -54,12 +49,12 @@ def write_report(out: Path, manifest: Manifest, names: Mapping[str, str] | None 
     with files.sink_errors(out):
         manifest.owned = tuple(sorted({*manifest.owned, *ours}))
         manifest.write()
-    for page in reversed(pages):
-        path = out / page.name
+    for name, make in reversed(pages.items()):
+        path = out / name
         with files.sink_errors(path):
             if path.parent != out:
                 files.make_folder(out, PAGES)
-            files.write_text(out, page.name, page.make())
+            files.write_text(out, name, make())
     if stale := before - ours:
         with files.sink_errors(out):
             files.remove_listed(out, sorted(stale))
@@ -73,22 +68,18 @@ def is_page(name: str) -> bool:
     return name == REPORT or name.startswith(f"{PAGES}/")
 
 
-def plan(content: Content, most: int = MOST_FACES) -> list[Page]:
+def plan(content: Content, most: int = MOST_FACES) -> Pages:
     """The pages of a report, the first of them report.html."""
     if content.face_count <= most:
-        return [Page(REPORT, lambda: _page(content, content.groups, ""))]
-    further: list[Page] = []
+        return {REPORT: lambda: _page(content, content.groups, "")}
+    further: Pages = {}
     where: dict[str, str] = {}
     for number, groups in _together(content.groups, most):
-        pages = _pages_of(content, groups[0], number, most) if len(groups) == 1 else [_shared(content, groups, number)]
-        further += pages
+        further |= _pages_of(content, groups[0], number, most) if len(groups) == 1 else _shared(content, groups, number)
         anchor = "#group-{}" if len(groups) > 1 else ""
         where.update((group.key, _group_name(number, 0) + anchor.format(quote(group.key))) for group in groups)
     chunks = list(_chunks([group for group in content.groups if group.faces], max(1, most // BEST)))
-    return [
-        *(Page(_index_name(place), _index(content, chunks, place, where)) for place in range(len(chunks))),
-        *further,
-    ]
+    return {_index_name(place): _index(content, chunks, place, where) for place in range(len(chunks))} | further
 
 
 def title_of(content: Content) -> str:
@@ -154,7 +145,7 @@ def _index(content: Content, chunks: list[list[Group]], place: int, where: Mappi
     return make
 
 
-def _pages_of(content: Content, group: Group, number: int, most: int) -> Iterator[Page]:
+def _pages_of(content: Content, group: Group, number: int, most: int) -> Pages:
     """A group's own pages: all of its faces, with their tracks."""
     if group.faces:
         parts: list[tuple[list[FaceEntry], list[tuple[str, int]]]] = []
@@ -181,11 +172,10 @@ def _pages_of(content: Content, group: Group, number: int, most: int) -> Iterato
 
         return text
 
-    for place, name in enumerate(pages):
-        yield Page(name, make(place))
+    return {name: make(place) for place, name in enumerate(pages)}
 
 
-def _shared(content: Content, groups: Sequence[Group], number: int) -> Page:
+def _shared(content: Content, groups: Sequence[Group], number: int) -> Pages:
     """One page of several small groups, each whole."""
 
     def text() -> str:
@@ -195,7 +185,7 @@ def _shared(content: Content, groups: Sequence[Group], number: int) -> Page:
             "groups": [_group(content, group) for group in groups],
         })  # fmt: skip
 
-    return Page(_group_name(number, 0), text)
+    return {_group_name(number, 0): text}
 
 
 def _group(

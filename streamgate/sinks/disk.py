@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from gzip import GzipFile
@@ -16,7 +17,7 @@ from streamgate.errors import ResultsError, SinkError, SourceError, UsageError
 from streamgate.frames import Candidate, TrackEnd
 from streamgate.people.faces import keep_of
 from streamgate.people.ledger import Ledger, remove_ledger
-from streamgate.report.notes import SourceNotes
+from streamgate.report.notes import Point, Series, track_note
 from streamgate.sinks.delivered import remove_delivered
 from streamgate.sinks.derive import derive
 from streamgate.store import files
@@ -328,7 +329,8 @@ class _DiskWriter:
         self._compares = keep is not None and keep.per == "person"
         self._ended = False
         self._candidates: GzipFile | None = None
-        self._notes = SourceNotes() if report else None
+        self._report = report
+        self._series: defaultdict[int, Series] = defaultdict(Series)
         with files.sink_errors(folder):
             folder.mkdir()
             self._faces = KeyedSorter(folder.parent)
@@ -340,8 +342,8 @@ class _DiskWriter:
 
     def evaluated(self, candidate: Candidate) -> None:
         """Stream the candidate to candidates.jsonl.gz; the caller's order must not depend on chance."""
-        if self._notes is not None:
-            self._notes.evaluated(candidate)
+        if self._report:
+            self._series[candidate.track_id].add(Point.of(candidate))
         if self._candidates is not None:
             line = dumps(candidate_record(candidate, self._source.source_id)).encode() + b"\n"
             with files.sink_errors(self._folder):
@@ -359,8 +361,9 @@ class _DiskWriter:
                     self._write(name, encode(further.image, further.encoding))
                 self._faces.put((track_id, shot.rank), dumps(face_record(shot, path)).encode() + b"\n")
             self._tracks.put((track_id, 0), dumps(track_record(ended)).encode() + b"\n")
-            if self._notes is not None:
-                self._noted.put((track_id, 0), dumps(self._notes.track(ended)).encode() + b"\n")
+            if self._report:
+                note = track_note(ended, self._series.pop(track_id, Series()))
+                self._noted.put((track_id, 0), dumps(note).encode() + b"\n")
         # Whoever keeps no face is nobody's: nothing biometric is kept of them.
         if ended.shots and self._sink._run.identity.wanted:
             if ended.template is not None:
@@ -378,7 +381,7 @@ class _DiskWriter:
                 self._candidates.close()
             self._write(FACES, self._faces)
             self._write(TRACKS, self._tracks)
-            if self._notes is not None:
+            if self._report:
                 self._write_notes()
             self._write(SOURCE, (dumps(source_record(result), pretty=True) + "\n").encode())
         self._sink._publish(self._source.source_id, self._folder, tuple(sorted(self._names)), self._identity)
