@@ -7,14 +7,12 @@ network fails, so that the next attempt, of this or of a later pull, continues w
 from __future__ import annotations
 
 import base64
-import errno
 import fcntl
 import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,16 +36,13 @@ PROGRESS = 1 << 14
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-class _Cut(Exception):
-    """The download failed; `again`: another attempt may succeed."""
+class _Failed(Exception):
+    """An attempt failed. `again`: another one may succeed. `wrong`: what came is not the pinned file."""
 
-    def __init__(self, reason: str, again: bool = True) -> None:
+    def __init__(self, reason: str, *, again: bool = False, wrong: bool = False) -> None:
         super().__init__(reason)
         self.again = again
-
-
-class _Wrong(Exception):
-    """What is there is not the pinned file; says what it is."""
+        self.wrong = wrong
 
 
 def fetch(source: SourceFile, url: str, target: Path, what: str, progress: Callable[[int], None]) -> None:
@@ -66,76 +61,65 @@ def fetch(source: SourceFile, url: str, target: Path, what: str, progress: Calla
     target.parent.mkdir(parents=True, exist_ok=True)
     # The hash is part of the name: what is left of another version must not be taken for the start of this one.
     part = target.with_name(f".{target.name}.{source.sha256[:12]}.part")
-    with _locked(part, what) as file:
-        problem = ""
+    # Not followed if somebody put a link there.
+    with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+b") as file:
+        if not _is_ours(file, part):
+            raise WeightsError(f"{what}: another process is fetching it; wait for that one to end")
         try:
             _fill(file, source.size, url, progress)
             if (found := sha256_of(part)) != source.sha256:
-                raise _Wrong(f"sha256 {found}")
-        except _Cut as cut:
-            done = file.tell()
+                raise _Failed(f"sha256 {found}", wrong=True)
+        except _Failed as failed:
+            done = file.truncate(0) if failed.wrong else file.tell()
             kept = f"; {done} of {source.size} bytes are kept, so the next pull continues from there" if done else ""
-            problem = f"cannot download {redact_url(url)} ({cut}){kept}; check the network or proxy, or give a --mirror"
-        except _Wrong as wrong:
-            file.truncate(0)
-            problem = (
-                f"{redact_url(url)} is not the pinned {source.file} ({wrong}); nothing was installed. Try again, or "
-                "another --mirror"
-            )
+            raise WeightsError(
+                f"{what}: {redact_url(url)} is not the pinned {source.file} ({failed}); nothing was installed. Try "
+                "again, or another --mirror"
+                if failed.wrong else
+                f"{what}: cannot download {redact_url(url)} ({failed}){kept}; check the network or proxy, or give a "
+                "--mirror"
+            ) from None  # fmt: skip
         finally:
             if os.fstat(file.fileno()).st_size == 0:
                 part.unlink(missing_ok=True)
-        if problem:
-            raise WeightsError(f"{what}: {problem}")
         os.fsync(file.fileno())
         os.chmod(part, 0o644)
         os.replace(part, target)
     sync_folder(target.parent)
 
 
-@contextmanager
-def _locked(part: Path, what: str) -> Iterator[BinaryIO]:
-    """The part file, opened for reading and writing by this process alone."""
-    # Not followed if somebody put a link there.
-    with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Between opening and locking it may have been finished and renamed.
-            mine = os.path.samestat(os.fstat(file.fileno()), os.stat(part))
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.ENOENT):
-                raise
-            mine = False
-        if not mine:
-            raise WeightsError(f"{what}: another process is fetching it; wait for that one to end")
-        yield file
+def _is_ours(file: BinaryIO, path: Path) -> bool:
+    """Lock the open file; whether this process alone has it now, and it is still the one at `path`. Raises OSError."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Between opening and locking it may have been finished and renamed.
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except (BlockingIOError, PermissionError, FileNotFoundError):
+        return False
 
 
 def _fill(file: BinaryIO, size: int, url: str, progress: Callable[[int], None]) -> None:
-    """Download until the file has its size. Raises _Cut, _Wrong, OSError."""
+    """Download until the file has its size. Raises _Failed, OSError."""
     done = file.seek(0, os.SEEK_END)
     pauses = iter(PAUSES_S)
     while done != size:
         before = done if done < size else 0
         try:
             _receive(file, before, size, url, progress)
-            cut = _Cut(f"the connection ended after {file.tell()} of {size} bytes")
-        except _Cut as error:
-            cut = error
-        file.flush()
-        done = file.tell()
-        if done == size:
-            break
-        if done - before >= PROGRESS:
-            pauses = iter(PAUSES_S)
-        pause = next(pauses, None) if cut.again else None
-        if pause is None:
-            raise cut
-        time.sleep(pause)
+            return
+        except _Failed as failed:
+            file.flush()
+            done = file.tell()
+            if done - before >= PROGRESS:
+                pauses = iter(PAUSES_S)
+            pause = 0.0 if done == size else next(pauses, None) if failed.again else None
+            if failed.wrong or pause is None:
+                raise
+            time.sleep(pause)
 
 
 def _receive(file: BinaryIO, offset: int, size: int, url: str, progress: Callable[[int], None]) -> None:
-    """Append to the first `offset` bytes of the file what the server sends. Raises _Cut, _Wrong, OSError."""
+    """Bring the file from its first `offset` bytes to its size in one attempt. Raises _Failed, OSError."""
     with _asked(lambda: _open(url, offset), url) as answer:
         # A server that knows no ranges starts at the beginning.
         if not str(answer.headers.get("Content-Range", "")).strip().lower().startswith(f"bytes {offset}-"):
@@ -144,34 +128,37 @@ def _receive(file: BinaryIO, offset: int, size: int, url: str, progress: Callabl
         file.truncate()
         said = str(answer.headers.get("Content-Length") or "").strip()
         if said.isdigit() and int(said) != size - offset:
-            raise _Wrong(f"{said} bytes instead of {size - offset}")
+            raise _Failed(f"{said} bytes instead of {size - offset}", wrong=True)
         if (coding := str(answer.headers.get("Content-Encoding") or "identity").lower()) != "identity":
-            raise _Wrong(f"sent with the encoding {coding}")
+            raise _Failed(f"sent with the encoding {coding}", wrong=True)
         began, arrived = time.monotonic(), 0
         # read1: what has arrived now; read() would wait for a whole chunk. A file: address has only the latter.
         read = getattr(answer, "read1", answer.read)
         while chunk := _asked(lambda: read(CHUNK), url):
             offset += len(chunk)
             if offset > size:
-                raise _Wrong(f"more than {size} bytes")
+                raise _Failed(f"more than {size} bytes", wrong=True)
             file.write(chunk)
             progress(offset)
             arrived += len(chunk)
             passed = time.monotonic() - began
             if passed > PATIENCE_S:
                 if arrived < SLOWEST * passed:
-                    raise _Cut(f"too slow: {arrived} bytes in {passed:.0f} s", again=False)
+                    raise _Failed(f"too slow: {arrived} bytes in {passed:.0f} s")
                 began, arrived = time.monotonic(), 0
+    file.flush()
+    if offset < size:
+        raise _Failed(f"the connection ended after {offset} of {size} bytes", again=True)
 
 
 def _open(url: str, offset: int) -> Any:
     """The response of the server. Raises what urllib raises."""
     parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
-    plain = urlunsplit(parts._replace(netloc=host))
-    request = urllib.request.Request(plain, headers={"User-Agent": "streamgate", "Accept-Encoding": "identity"})
+    headers = {"User-Agent": "streamgate", "Accept-Encoding": "identity"}
     if offset:
-        request.add_header("Range", f"bytes={offset}-")
+        headers["Range"] = f"bytes={offset}-"
+    request = urllib.request.Request(urlunsplit(parts._replace(netloc=host)), headers=headers)
     if at:
         # Not sent along to another host that this one redirects to.
         token = base64.b64encode(unquote(user).encode()).decode()
@@ -181,7 +168,7 @@ def _open(url: str, offset: int) -> Any:
 
 
 def _asked(call: Callable[[], Any], url: str) -> Any:
-    """What a call to the network returns. Raises _Cut, without secrets, for every way in which it fails."""
+    """What a call to the network returns. Raises _Failed, without secrets, for every way in which it fails."""
     try:
         return call()
     except urllib.error.HTTPError as error:
@@ -195,4 +182,4 @@ def _asked(call: Callable[[], Any], url: str) -> Any:
         if isinstance(inner, TimeoutError):
             reason = f"nothing came for {SILENCE_S:g} s"
     # Raised out here: on the chain of an exception the library's own would show the whole address.
-    raise _Cut(scrub(reason, url), again)
+    raise _Failed(scrub(reason, url), again=again)
