@@ -40,6 +40,8 @@ _OPEN_FILES = 4096
 _LINE = 2000
 """Longest line of the log: what a camera or server says stands in it."""
 
+_LOG_MUTEX = threading.Lock()
+
 _streams = section("Streams")
 _results = section("Where faces go")
 _page = section("Web page")
@@ -103,11 +105,10 @@ def serve(rtsp: tuple[str, ...], config_file: Path | None, settings: tuple[str, 
     settle_allocator()
     _allow_open_files()
     state = ServiceState()
-    log = Log()
     if config_file is not None:
         state.note(config_read_at=datetime.now(UTC))
     with _signals() as signals, ExitStack() as stack:
-        address = stack.enter_context(_http(wanted, state, log))
+        address = stack.enter_context(_http(wanted, state))
         service = stack.enter_context(Service(wanted, state, log))
         where = f", to be seen at {address}" if address else ""
         log(f"watching {len(wanted.streams)} stream(s){where}")
@@ -118,19 +119,14 @@ def serve(rtsp: tuple[str, ...], config_file: Path | None, settings: tuple[str, 
     return signals.code
 
 
-class Log:
-    """Writes lines with the time to stderr, without secrets. Thread-safe."""
+def log(text: str) -> None:
+    """Write a line with the time to stderr, without secrets. Thread-safe."""
+    from streamgate.service.state import utc_text
 
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-
-    def __call__(self, text: str) -> None:
-        from streamgate.service.state import utc_text
-
-        line = f"{utc_text(datetime.now(UTC))} {one_line(scrub(text), _LINE)}\n"
-        with self._mutex:
-            sys.stderr.write(line)
-            sys.stderr.flush()
+    line = f"{utc_text(datetime.now(UTC))} {one_line(scrub(text), _LINE)}\n"
+    with _LOG_MUTEX:
+        sys.stderr.write(line)
+        sys.stderr.flush()
 
 
 class _Signals:
@@ -165,7 +161,7 @@ def _read_again(request: ServeRequest) -> Settings:
 
 
 @contextmanager
-def _http(settings: Settings, state: ServiceState, log: Log) -> Iterator[str | None]:
+def _http(settings: Settings, state: ServiceState) -> Iterator[str | None]:
     """The page and its APIs while the block runs; gives their address, None where they are off."""
     if settings.http == HTTP_OFF:
         yield None
