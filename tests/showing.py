@@ -11,7 +11,8 @@ from typing import Any, Self
 from streamgate import Gate
 from streamgate.frames import BestShot, Candidate, TrackEnd
 from streamgate.report.heatmap import heatmap_png
-from streamgate.service.state import LatestFace, QualityPoint, ServiceState, StreamMeter, StreamState, utc_text
+from streamgate.report.notes import Point
+from streamgate.service.state import LatestFace, ServiceState, StreamMeter, StreamState, utc_text
 from streamgate.sources import discover
 from streamgate.store.images import encode_jpeg
 from streamgate.store.records import face_record
@@ -63,13 +64,13 @@ class _WallWriter:
 
     def track(self, ended: TrackEnd) -> None:
         points = sorted(self._candidates.get(ended.track.track_id, []), key=lambda one: one.pts_seconds)
-        series = tuple(QualityPoint.of(one) for one in points)
+        series = tuple(Point.of(one) for one in points)
         self._meter.count(tracks=1)
         for shot in ended.shots:
             self._state.show(self._face(shot, series))
             self._meter.count(faces=1)
 
-    def _face(self, shot: BestShot, series: tuple[QualityPoint, ...]) -> LatestFace:
+    def _face(self, shot: BestShot, series: tuple[Point, ...]) -> LatestFace:
         stream = self._meter.snapshot().name
         track_key = f"{stream}/0/{shot.track.track_id}"
         record = face_record(shot, None)

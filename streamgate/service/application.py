@@ -28,15 +28,6 @@ _PRIVATE = {"cache-control": "no-store"}
 """Pictures of people are not left in a browser's cache on disk."""
 
 
-class Record(Response):
-    """A JSON object, written like the records elsewhere."""
-
-    media_type = "application/json"
-
-    def __init__(self, content: dict[str, Any], status_code: int = 200) -> None:
-        super().__init__(dumps(content).encode(), status_code, headers=dict(_PRIVATE))
-
-
 class Listening(Response):
     """An open event stream."""
 
@@ -79,11 +70,11 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
 
     @app.get("/api/streams")
     def streams() -> Response:
-        return Record(streams_record(state, access is not None))
+        return _record(streams_record(state, access is not None))
 
     @app.get("/api/faces")
     def faces(limit: int = Query(60, ge=1, le=LATEST_FACES), stream: str | None = None) -> Response:
-        return Record({"faces": [one.summary() for one in state.faces(limit, stream)]})
+        return _record({"faces": [one.summary() for one in state.faces(limit, stream)]})
 
     # A key holds slashes. It is only ever looked up among the faces that the state holds: no path is made of it.
     @app.get("/api/faces/{key:path}/photo")
@@ -101,7 +92,7 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
     @app.get("/api/faces/{key:path}")
     def face(key: str) -> Response:
         found = state.face(key)
-        return _missing() if found is None else Record(_with_series(found))
+        return _missing() if found is None else _record(_with_series(found))
 
     @app.get("/api/events")
     async def listen(request: Request) -> Response:
@@ -188,12 +179,17 @@ def _asset_answer(asset: _Asset, headers: dict[str, str]) -> Response:
     return Response(asset.body, media_type=asset.type, headers=headers)
 
 
+def _record(content: dict[str, Any], status: int = 200) -> Response:
+    """A JSON object, written like the records elsewhere."""
+    return Response(dumps(content).encode(), status, headers=dict(_PRIVATE), media_type="application/json")
+
+
 def _picture(data: bytes, media_type: str) -> Response:
     return Response(data, media_type=media_type, headers=dict(_PRIVATE))
 
 
 def _missing() -> Response:
-    return Record({"error": "this face is not among the latest (any more)"}, 404)
+    return _record({"error": "this face is not among the latest (any more)"}, 404)
 
 
 def _with_series(face: LatestFace) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -57,18 +57,6 @@ class LiveEvent:
     ended: Moment | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Times:
-    kind: str
-    captured: float | None
-    ended: float | None
-
-    @classmethod
-    def of(cls, one: LiveEvent) -> _Times:
-        captured = None if one.captured is None else one.captured.monotonic
-        return cls(one.kind, captured, None if one.ended is None else one.ended.monotonic)
-
-
 class Delivery:
     """Takes events from all streams. A context manager: leaving it makes the spool durable.
 
@@ -91,10 +79,10 @@ class Delivery:
         self._spool = spool
         self._folder = folder
         self._log = log
-        self._inbox: queue.Queue[tuple[bytes, _Times]] = queue.Queue(_INBOX)
+        self._inbox: queue.Queue[tuple[bytes, LiveEvent]] = queue.Queue(_INBOX)
         self._outbox: queue.Queue[LiveEvent] = queue.Queue(_OUTBOX)
-        self._times: dict[int, _Times] = {}
-        """Of this process's events, by their number in the spool."""
+        self._waiting: dict[int, LiveEvent] = {}
+        """This process's events without what is big, by their number in the spool."""
         self._book = threading.Lock()
         self._delivered = 0
         self._stopping = threading.Event()
@@ -133,7 +121,8 @@ class Delivery:
     def put(self, one: LiveEvent) -> None:
         """Take an event; waits only when hundreds already wait for a disk that hangs."""
         if self._spool is not None:
-            self._inbox.put((pack(event(one.record, one.kind, one.jpeg)), _Times.of(one)))
+            light = replace(one, record={}, jpeg=None, shot=None)
+            self._inbox.put((pack(event(one.record, one.kind, one.jpeg)), light))
         if self._folder is not None and one.kind == "final" and one.shot is not None:
             self._outbox.put(one)
 
@@ -194,7 +183,7 @@ class Delivery:
                 continue
             with self._book:
                 numbers, problem = self._spool.append([packed for packed, _ in events])
-                self._times.update(zip(numbers, [times for _, times in events], strict=True))
+                self._waiting.update(zip(numbers, [light for _, light in events], strict=True))
             if problem is not None:
                 self._state.faults.add("spool")
                 if ok:
@@ -240,13 +229,13 @@ class Delivery:
         self._spool.done(chunk[-1].number)
         self._delivered += len(chunk)
         with self._book:
-            found = [self._times.pop(item.number, None) for item in chunk]
+            found = [self._waiting.pop(item.number, None) for item in chunk]
             # Those before them were dropped at the spool's bound.
-            while self._times and next(iter(self._times)) < chunk[0].number:
-                self._times.pop(next(iter(self._times)))
-        for times in found:
-            if times is not None:
-                self._measure(times)
+            while self._waiting and next(iter(self._waiting)) < chunk[0].number:
+                self._waiting.pop(next(iter(self._waiting)))
+        for one in found:
+            if one is not None:
+                self._measure(one)
 
     def _writing(self) -> None:
         assert self._folder is not None
@@ -270,18 +259,18 @@ class Delivery:
                     self._state.destination("disk", ok=True, error=None)
                 ok = True
                 if self._redis is None:
-                    self._measure(_Times.of(one))
+                    self._measure(one)
             if time.monotonic() - tidied > _TIDY_S:
                 self._folder.tidy()
                 tidied = time.monotonic()
 
-    def _measure(self, times: _Times) -> None:
+    def _measure(self, one: LiveEvent) -> None:
         now = time.monotonic()
-        self._state.events.add(times.kind)
-        if times.ended is not None:
-            self._state.final_latency.observe(now - times.ended)
-        if times.captured is not None:
-            self._state.capture_latency.observe(times.kind, now - times.captured)
+        self._state.events.add(one.kind)
+        if one.ended is not None:
+            self._state.final_latency.observe(now - one.ended.monotonic)
+        if one.captured is not None:
+            self._state.capture_latency.observe(now - one.captured.monotonic, one.kind)
 
     def _metrics(self) -> list[Metric]:
         self.figures()

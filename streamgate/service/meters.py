@@ -6,6 +6,7 @@ import bisect
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Literal
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -55,50 +56,43 @@ class Metric:
 
 
 class Histogram:
-    """Counts observations in fixed buckets. Thread-safe."""
+    """Counts the observations of one metric in fixed buckets, by the value of its label where it has one. Thread-safe.
 
-    def __init__(self, bounds: Sequence[float] = SECONDS) -> None:
-        self._bounds = tuple(bounds)
-        self._counts = [0] * (len(self._bounds) + 1)
-        self._total = 0.0
-        self._mutex = threading.Lock()
+    Values of the label are listed as they are met.
+    """
 
-    def observe(self, value: float) -> None:
-        place = bisect.bisect_left(self._bounds, value)
-        with self._mutex:
-            self._counts[place] += 1
-            self._total += value
-
-    def distribution(self) -> Distribution:
-        with self._mutex:
-            counts, total = list(self._counts), self._total
-        reached, buckets = 0, []
-        for bound, count in zip((*self._bounds, float("inf")), counts, strict=True):
-            reached += count
-            buckets.append((bound, reached))
-        return Distribution(tuple(buckets), total)
-
-
-class Histograms:
-    """Histograms of one metric by the value of its one label, made as they are met. Thread-safe."""
-
-    def __init__(self, label: str, bounds: Sequence[float] = SECONDS) -> None:
+    def __init__(self, label: str | None = None, bounds: Sequence[float] = SECONDS) -> None:
         self._label = label
         self._bounds = tuple(bounds)
-        self._by_value: dict[str, Histogram] = {}
         self._mutex = threading.Lock()
+        self._counts: dict[str, list[int]] = {}
+        self._totals: dict[str, float] = {}
+        if label is None:
+            self._add("")
 
-    def observe(self, label_value: str, value: float) -> None:
-        found = self._by_value.get(label_value)
-        if found is None:
-            with self._mutex:
-                found = self._by_value.setdefault(label_value, Histogram(self._bounds))
-        found.observe(value)
+    def observe(self, value: float, label_value: str = "") -> None:
+        place = bisect.bisect_left(self._bounds, value)
+        with self._mutex:
+            if label_value not in self._counts:
+                self._add(label_value)
+            self._counts[label_value][place] += 1
+            self._totals[label_value] += value
 
     def samples(self) -> tuple[Sample, ...]:
         with self._mutex:
-            known = sorted(self._by_value.items())
-        return tuple(Sample(one.distribution(), {self._label: value}) for value, one in known)
+            known = [(name, list(counts), self._totals[name]) for name, counts in sorted(self._counts.items())]
+        return tuple(
+            Sample(self._distribution(counts, total), {} if self._label is None else {self._label: name})
+            for name, counts, total in known
+        )
+
+    def _add(self, label_value: str) -> None:
+        self._counts[label_value] = [0] * (len(self._bounds) + 1)
+        self._totals[label_value] = 0.0
+
+    def _distribution(self, counts: Sequence[int], total: float) -> Distribution:
+        bounds = (*self._bounds, float("inf"))
+        return Distribution(tuple(zip(bounds, accumulate(counts), strict=True)), total)
 
 
 class Counts:

@@ -22,8 +22,9 @@ class Exposition:
     """
 
     def __init__(self, state: ServiceState) -> None:
+        self._state = state
         self._registry = CollectorRegistry()
-        self._registry.register(_StateCollector(state))
+        self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
     def page(self, accept: str) -> tuple[bytes, str]:
@@ -35,12 +36,8 @@ class Exposition:
             encode, content_type = choose_encoder("")
         return encode(self._registry), content_type
 
-
-class _StateCollector:
-    def __init__(self, state: ServiceState) -> None:
-        self._state = state
-
     def collect(self) -> Iterator[Family]:
+        """For the registry: every figure of the state."""
         overview = self._state.overview()
         yield InfoMetricFamily("streamgate_build", "The version in service.", {"version": overview.version})
         for metric in self._state.metrics():

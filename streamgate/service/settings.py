@@ -47,12 +47,13 @@ DEFAULT_OUT = Path("streamgate-live")
 DEFAULT_SPOOL = Path("streamgate-spool")
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+_STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
-class ServiceTable(_Table):
+class ServiceTable(BaseModel):
     """The `[service]` table, and what flags give."""
+
+    model_config = _STRICT
 
     redis: str | None = None
     out: str | None = None
@@ -67,8 +68,10 @@ class ServiceTable(_Table):
     set: dict[str, Any] = {}
 
 
-class StreamTable(_Table):
+class StreamTable(BaseModel):
     """A `[streams.NAME]` table."""
+
+    model_config = _STRICT
 
     url: str
     preset: str | None = None

@@ -28,12 +28,12 @@ from enum import StrEnum
 from typing import Any
 
 from streamgate import __version__
-from streamgate.frames import Candidate
+from streamgate.report.notes import Point
 from streamgate.service.hub import EventHub, HubEvent, Subscription
-from streamgate.service.meters import SECONDS, SIZES, Counts, Distribution, Histogram, Histograms, Metric, Sample
+from streamgate.service.meters import SECONDS, SIZES, Counts, Distribution, Histogram, Metric, Sample
 
 __all__ = [
-    "Distribution", "EventHub", "HubEvent", "LatestFace", "Metric", "Overview", "QualityPoint", "Sample",
+    "Distribution", "EventHub", "HubEvent", "LatestFace", "Metric", "Overview", "Sample",
     "ServiceState", "StreamMeter", "StreamSnapshot", "StreamState", "Subscription",
 ]  # fmt: skip
 
@@ -116,22 +116,6 @@ class StreamSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class QualityPoint:
-    """One evaluated face of a track: seconds since the epoch's first frame, quality 0..100 (None: not all
-    measures are ok) and whether the gate let it pass (None: no verdict, since scoring stopped when the face could
-    no longer become the best)."""
-
-    pts_seconds: float
-    quality: float | None
-    passed: bool | None
-
-    @classmethod
-    def of(cls, candidate: Candidate) -> QualityPoint:
-        """The point of an evaluated candidate."""
-        return cls(candidate.pts_seconds, candidate.quality, candidate.gate.verdict)
-
-
-@dataclass(frozen=True, slots=True)
 class LatestFace:
     """The newest word on one kept rank of one track: an `improved`, later its `final`.
 
@@ -159,7 +143,7 @@ class LatestFace:
     jpeg: bytes
     heatmap: bytes | None = None
     image: str | None = None
-    series: tuple[QualityPoint, ...] = ()
+    series: tuple[Point, ...] = ()
     number: int = 0
 
     def summary(self) -> dict[str, Any]:
@@ -255,10 +239,10 @@ class ServiceState:
 
     def __init__(self) -> None:
         self.hub = EventHub()
-        self.stages = Histograms("stage")
-        self.batches = Histograms("role", SIZES)
+        self.stages = Histogram("stage")
+        self.batches = Histogram("role", SIZES)
         self.final_latency = Histogram()
-        self.capture_latency = Histograms("kind", (*SECONDS, 30.0, 60.0, 120.0, 300.0))
+        self.capture_latency = Histogram("kind", (*SECONDS, 30.0, 60.0, 120.0, 300.0))
         self.events = Counts("kind", ("improved", "final"))
         self.faults = Counts("what")
         self._mutex = threading.Lock()
@@ -342,7 +326,7 @@ class ServiceState:
             Metric("streamgate_stage_seconds", "Time by stage.", "histogram", self.stages.samples()),
             Metric("streamgate_batch_size", "Items a network run.", "histogram", self.batches.samples()),
             Metric("streamgate_final_latency_seconds", "From the end of a track to its final's acknowledgement.",
-                   "histogram", (Sample(self.final_latency.distribution()),)),
+                   "histogram", self.final_latency.samples()),
             Metric("streamgate_capture_latency_seconds", "From a face's capture to its event's acknowledgement.",
                    "histogram", self.capture_latency.samples()),
         ]  # fmt: skip

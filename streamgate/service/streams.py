@@ -9,7 +9,6 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from streamgate.errors import scrub
@@ -18,7 +17,7 @@ from streamgate.service.delivery import LiveEvent
 from streamgate.service.framequeue import FrameQueue, Moment
 from streamgate.service.settings import StreamSpec
 from streamgate.service.state import ServiceState, StreamState
-from streamgate.service.watching import Watch, new_epoch
+from streamgate.service.watching import StreamCounts, Watch, new_epoch
 from streamgate.sources.live import Arrived, LiveConnection, LiveError, Trouble
 
 _STEADY_S = 10.0
@@ -26,21 +25,6 @@ _STEADY_S = 10.0
 _FPS_WINDOW_S = 10.0
 _FLUSH_S = 30.0
 """Time for the last faces of a lost connection before the next one is opened."""
-
-
-@dataclass(slots=True)
-class StreamCounts:
-    """Figures that one thread each writes; `Stream.tick` brings them to the state."""
-
-    frames_in: int = 0
-    dropped: int = 0
-    skipped: int = 0
-    errors: int = 0
-    frames: int = 0
-    """Analysed."""
-    tracks: int = 0
-    tracks_open: int = 0
-    faces: int = 0
 
 
 class Stream:
@@ -197,7 +181,7 @@ class Stream:
                 counts.frames_in += 1 + left_out
                 counts.dropped += left_out
                 counts.errors = errors + connection.stats.decode_errors
-                self._state.stages.observe("decode", connection.decode_seconds)
+                self._state.stages.observe(connection.decode_seconds, "decode")
                 connection.decode_seconds = 0.0
                 if self._watcher is None:
                     self._begin(queue, arrived)

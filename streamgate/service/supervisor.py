@@ -58,8 +58,8 @@ class Service:
             )
 
             def observe(role: str, items: int, seconds: float) -> None:
-                state.batches.observe(role, items)
-                state.stages.observe(role, seconds)
+                state.batches.observe(items, role)
+                state.stages.observe(seconds, role)
 
             self._gate = stack.enter_context(
                 Gate(models=settings.models, device=settings.device, config=settings.config, observe=observe)

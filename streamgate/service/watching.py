@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from streamgate.frames import BestShot, Candidate, TrackEnd
 from streamgate.report.heatmap import heatmap_png
+from streamgate.report.notes import Point
 from streamgate.runtime.analysis import Analysis
 from streamgate.runtime.following import Follower
 from streamgate.runtime.following import Moment as FrameMoment
@@ -21,17 +21,29 @@ from streamgate.runtime.prefetch import prefetch
 from streamgate.scoring.context import ScoringContext
 from streamgate.service.delivery import LiveEvent
 from streamgate.service.framequeue import Arrivals, FrameQueue, Moment
-from streamgate.service.state import LatestFace, QualityPoint, ServiceState, utc_text
+from streamgate.service.state import LatestFace, ServiceState, utc_text
 from streamgate.sinks.livefolder import LiveFolder
 from streamgate.store.images import JPEG_QUALITY, encode_jpeg
 from streamgate.store.jsonlines import Record
 from streamgate.store.records import face_record, missed_record, track_record
 from streamgate.store.run import SourceInfo
 
-if TYPE_CHECKING:
-    from streamgate.service.streams import StreamCounts
-
 _SERIES = 300
+
+
+@dataclass(slots=True)
+class StreamCounts:
+    """Figures that one thread each writes; `Stream.tick` brings them to the state."""
+
+    frames_in: int = 0
+    dropped: int = 0
+    skipped: int = 0
+    errors: int = 0
+    frames: int = 0
+    """Analysed."""
+    tracks: int = 0
+    tracks_open: int = 0
+    faces: int = 0
 
 
 @dataclass(slots=True)
@@ -76,7 +88,7 @@ class Watch:
         live, tracking = context.config.live, context.config.tracking
         self._arrivals = Arrivals(live.max_track_s + tracking.max_gap_s + 10.0)
         self._told: defaultdict[int, _Told] = defaultdict(_Told)
-        self._series: defaultdict[int, list[QualityPoint]] = defaultdict(list)
+        self._series: defaultdict[int, list[Point]] = defaultdict(list)
         self._analysis = Analysis(
             context, SourceInfo(location, name), self._evaluated, epoch=epoch
         )
@@ -98,7 +110,7 @@ class Watch:
                     self._improved(track_id, moment.pts_seconds)
                 self._counts.frames += 1
                 self._counts.tracks_open = len(self._analysis.open_tracks)
-                self._state.stages.observe("choose", time.perf_counter() - began)
+                self._state.stages.observe(time.perf_counter() - began, "choose")
         lost = queue.closed_at or Moment.now()
         for ended in self._analysis.finish():
             self._final(ended, lost)
@@ -111,7 +123,7 @@ class Watch:
             moment = next(moments, None)
             if moment is None:
                 return
-            self._state.stages.observe("follow", time.perf_counter() - began - (queue.waited - waited))
+            self._state.stages.observe(time.perf_counter() - began - (queue.waited - waited), "follow")
             yield moment
 
     def _end_of(self, ended: TrackEnd, moment: FrameMoment) -> Moment:
@@ -121,7 +133,7 @@ class Watch:
         return gap if gap is not None and gap.monotonic < here.monotonic else here
 
     def _evaluated(self, candidate: Candidate) -> None:
-        self._series[candidate.track_id].append(QualityPoint.of(candidate))
+        self._series[candidate.track_id].append(Point.of(candidate))
 
     def _improved(self, track_id: int, now: float) -> None:
         """Tell of a better face, at most once in a while and only when it is clearly better."""
@@ -175,7 +187,7 @@ class Watch:
                 series=_thinned(sorted(self._series[shot.track.track_id], key=lambda point: point.pts_seconds)),
             )
         )
-        self._state.stages.observe("encode", time.perf_counter() - began)
+        self._state.stages.observe(time.perf_counter() - began, "encode")
 
 
 def new_epoch() -> str:
@@ -188,7 +200,7 @@ def new_epoch() -> str:
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
-def _thinned(points: list[QualityPoint]) -> tuple[QualityPoint, ...]:
+def _thinned(points: list[Point]) -> tuple[Point, ...]:
     """Evenly thinned to what a chart can show."""
     if len(points) <= _SERIES:
         return tuple(points)

@@ -91,9 +91,9 @@ def test_a_face_with_its_pictures_and_its_track(serve: Serve, state: ServiceStat
 
 
 def test_metrics_say_what_the_state_says_in_both_formats(serve: Serve, state: ServiceState) -> None:
-    state.stages.observe("detector", 0.012)
-    state.stages.observe("detector", 0.3)
-    state.batches.observe("detector", 4)
+    state.stages.observe(0.012, "detector")
+    state.stages.observe(0.3, "detector")
+    state.batches.observe(4, "detector")
     state.events.add("final", 3)
     client = serve()
     plain = client.get("/metrics")
