@@ -128,7 +128,7 @@ def source_json(data: bytes) -> None:
 
 def finished(data: bytes) -> None:
     """What `replay` reads of an output folder: summary.json, source.json, tracks.jsonl, faces.jsonl, a crop."""
-    from streamgate.replay_source import finished_sources
+    from streamgate.sinks.replay_source import finished_sources
 
     parts = [*data.split(b"\n--\n"), b"", b"", b"", b"", b""]
     folder = _folder() / "finished"

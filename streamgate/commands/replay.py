@@ -21,9 +21,9 @@ from streamgate.store.folder import Damages
 
 if TYPE_CHECKING:
     from streamgate.commands.progress import ReplayDisplay
-    from streamgate.replay_source import FinishedSource
     from streamgate.sinks.courier import Courier
     from streamgate.sinks.redisstream import RedisStream
+    from streamgate.sinks.replay_source import FinishedSource
 
 _NAMED = 5
 """Damages of a source that are named; the rest is counted."""
@@ -43,9 +43,9 @@ def replay(out: Path, url: str, sink_retry: float, quiet: bool) -> int:
     and the rest is sent.
     """
     from streamgate.commands.progress import ReplayDisplay
-    from streamgate.replay_source import finished_sources
     from streamgate.sinks.courier import Courier
     from streamgate.sinks.redisstream import MAXLEN, RedisStream
+    from streamgate.sinks.replay_source import finished_sources
     from streamgate.store.lock import unchanged
 
     stream = RedisStream(url)

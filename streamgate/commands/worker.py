@@ -18,7 +18,6 @@ from streamgate.config import Config, load_config
 from streamgate.errors import DeliveryError, SourceError, StreamgateError, UsageError, unexpected
 from streamgate.gate import Gate
 from streamgate.measures.words import reason_words
-from streamgate.replay_source import undelivered
 from streamgate.runtime.pipeline import Progress
 from streamgate.runtime.processes import Line
 from streamgate.runtime.watchdog import MARGIN_S, within
@@ -155,7 +154,6 @@ class _Work:
             # A process before this one may have committed what it did not live to send.
             resumed=self._request.resume or self._state.begun,
             probe=not self._state.begun,
-            recover=partial(undelivered, self._request.out),
             hurry=self._stop,
             say=self._warn,
         )

@@ -5,18 +5,19 @@ from __future__ import annotations
 import shlex
 import threading
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from streamgate.errors import DeliveryError, SinkError
 from streamgate.frames import Candidate, TrackEnd
 from streamgate.sinks.courier import RETRY_SECONDS, Courier, Outcome
 from streamgate.sinks.delivered import Delivered
 from streamgate.sinks.redisstream import MAXLEN, STREAM, RedisStream, pack
+from streamgate.sinks.replay_source import FinishedSource, undelivered
 from streamgate.store.images import JPEG_QUALITY, encode_jpeg
 from streamgate.store.records import event, face_record, missed_record, track_record
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult
@@ -24,24 +25,6 @@ from streamgate.store.sorter import KeyedSorter
 
 _NAMED = 3
 """Sources that a message names."""
-
-
-class Recovered(Protocol):
-    """A committed source as it is read from the results again; see `streamgate.finals`."""
-
-    @property
-    def location(self) -> str: ...
-
-    @property
-    def source_id(self) -> str: ...
-
-    @property
-    def finals(self) -> int: ...
-
-    def events(self, damaged: Callable[[str], None]) -> Iterator[bytes]: ...
-
-
-Recover = Callable[[Container[str]], Iterable[Recovered]]
 
 
 class RedisSink:
@@ -62,12 +45,11 @@ class RedisSink:
         maxlen: the stream is trimmed to about this many events (`MAXLEN ~`).
         jpeg_quality: 1..100.
         retry_seconds: see above; 0 tries once.
-        results: the output folder, from which `streamgate replay` can send everything again. There it is noted which
-            sources were delivered.
+        results: the output folder, where it is noted which sources were delivered. What is missing is read from there
+            again; `streamgate replay` can send everything again.
         resumed: sources of `results` may have been committed by an earlier process: those that it did not deliver are
             sent in `finish`.
         probe: whether entering looks for the server. In the middle of a run there is no use in knowing it then.
-        recover: reads sources from the results again: given the ids that are not wanted, it yields the others.
         hurry: once set, a fault is not waited for: the run is to end.
         say: told of faults and their ends while the run goes on, a line each.
 
@@ -88,7 +70,6 @@ class RedisSink:
         results: Path | None = None,
         resumed: bool = False,
         probe: bool = True,
-        recover: Recover | None = None,
         hurry: threading.Event | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -101,7 +82,6 @@ class RedisSink:
         self._results = results
         self._resumed = resumed
         self._probe = probe
-        self._recover = recover
         self._delivered = Delivered(results, self._stream.location)
         self._say = say
         self._book = _Book()
@@ -130,11 +110,11 @@ class RedisSink:
 
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
         """Send what is missing. Raises DeliveryError when the server does not take it."""
-        if self._recover is not None and (self._resumed or self._book.missing):
-            self._catch_up(self._recover(self._delivered))
+        if self._results is not None and (self._resumed or self._book.missing):
+            self._catch_up(undelivered(self._results, self._delivered))
         self._raise_missing()
 
-    def _catch_up(self, sources: Iterable[Recovered]) -> None:
+    def _catch_up(self, sources: Iterable[FinishedSource]) -> None:
         """Send sources that are committed and were not delivered, until the server takes no more."""
         problem = None
         for source in sources:

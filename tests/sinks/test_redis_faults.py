@@ -11,7 +11,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,6 @@ import pytest
 from faulty_line import line_to
 from redis_server import RedisServer, TlsServer, entries
 from streamgate.errors import DeliveryError, SinkError
-from streamgate.replay_source import undelivered
 from streamgate.sinks import SinkGroup, SourceWriter
 from streamgate.sinks.disk import DiskSink
 from streamgate.sinks.redis import RedisSink
@@ -196,6 +194,7 @@ def test_a_server_gone_midway_costs_its_events_and_is_counted(make: Make, start_
         server.stop()
         for name in "bcdef":
             make.send(sink, name)
+        during = list(said)
         with pytest.raises(DeliveryError) as caught:
             sink.finish([make.result(name) for name in "abcdef"], {})
     text = str(caught.value)
@@ -205,8 +204,9 @@ def test_a_server_gone_midway_costs_its_events_and_is_counted(make: Make, start_
     # Nothing on disk is lost, and the run's own files are whole.
     assert len((tmp_path / "my out" / "faces.jsonl").read_text().splitlines()) == 18
     assert json.loads((tmp_path / "my out" / "summary.json").read_text())["complete"] is True
-    # One line when waiting begins and one when it is given up, not one for each source.
-    assert len(said) == 2 and "the run goes on" in said[1], said
+    # One line when waiting begins and one when it is given up, not one for each source; one more at the end.
+    assert len(during) == 2 and "the run goes on" in during[1], during
+    assert len(said) == 3 and "trying again" in said[2], said
     assert "s3cret-pw" not in whole_chain(caught.value) + "".join(said)
 
 
@@ -228,9 +228,7 @@ def test_a_server_that_comes_back_gets_what_follows(make: Make, start_redis: Sta
 
 def recovering(server: RedisServer, make: Make, out: Path, **options: object) -> RedisSink:
     """As `run` makes it."""
-    return RedisSink(
-        server.url(), make.run(), retry_seconds=SHORT, results=out, recover=partial(undelivered, out), **options
-    )
+    return RedisSink(server.url(), make.run(), retry_seconds=SHORT, results=out, **options)
 
 
 def test_what_is_missing_is_sent_at_the_end(make: Make, start_redis: Start, tmp_path: Path) -> None:
@@ -293,9 +291,7 @@ def test_a_process_that_goes_on_sends_what_the_one_before_it_did_not(
     with recovering(server, make, tmp_path, resumed=True) as third:
         third.finish([], {})
     assert len(server.entries()) == 12
-    with RedisSink(
-        server.url(database=1), make.run(), results=tmp_path, resumed=True, recover=partial(undelivered, tmp_path)
-    ) as other:
+    with RedisSink(server.url(database=1), make.run(), results=tmp_path, resumed=True) as other:
         other.finish([], {})
     assert len(entries(server.url(database=1))) == 8
 

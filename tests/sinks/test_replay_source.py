@@ -18,11 +18,11 @@ from redis_server import RedisServer, start_redis  # noqa: F401
 from sink_values import Make, make  # noqa: F401
 from streamgate.errors import ResultsError, SinkError
 from streamgate.frames import Encoding
-from streamgate.replay_source import finished_sources
 from streamgate.sinks import SinkGroup
 from streamgate.sinks.disk import DiskSink
 from streamgate.sinks.redis import RedisSink
 from streamgate.sinks.redisstream import unpack
+from streamgate.sinks.replay_source import finished_sources
 from streamgate.store.images import decode_png, encode_png
 from streamgate.store.lock import unchanged
 from streamgate.store.run import SourceInfo
