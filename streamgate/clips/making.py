@@ -26,17 +26,6 @@ TRIES = 12
 """Windows of a track that are scored frame by frame before it is given up."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClipsRequest:
-    """Which clips to make; the options of `streamgate clips`."""
-
-    seconds: float
-    top_k: int
-    per: str
-    cut: str
-    footage: tuple[Path, ...]
-
-
 @dataclass(slots=True)
 class _Track:
     """A track that keeps a face, with what the run knows of it."""
@@ -54,20 +43,41 @@ class _Track:
 class ClipMaker:
     """Makes clips group by group, one after another.
 
+    Args:
+        seconds: length of a clip.
+        top_k: how many clips of each group at most.
+        per: what a group is, "track" or "person".
+        cut: "exact" or "keyframes".
+        footage: folders to look for moved sources in.
+        staging: where clips are written.
+        problem: called with a line on what could not be cut.
+
     Attributes:
         pictures: sources that are pictures, not video: there is nothing to cut.
         without: tracks or persons whose footage was searched and gave no clip.
     """
 
     def __init__(
-        self, request: ClipsRequest, folder: RunFolder, scorer: FaceScorer, staging: Path,
+        self,
+        folder: RunFolder,
+        scorer: FaceScorer,
+        *,
+        seconds: float,
+        top_k: int,
+        per: str,
+        cut: str,
+        footage: Sequence[Path],
+        staging: Path,
         problem: Callable[[str], None],
-    ) -> None:  # fmt: skip
-        self._request = request
+    ) -> None:
+        self._seconds = seconds
+        self._top_k = top_k
+        self._per = per
+        self._cut = cut
         self._folder = folder
         self._seen = lru_cache(maxsize=1)(partial(_seen, folder))
         self._scorer = scorer
-        self._footage = FootageFinder(folder.out, request.footage)
+        self._footage = FootageFinder(folder.out, footage)
         self._records = {one["source_id"]: one for one in folder.summary["sources"]}
         self._staging = staging
         self._problem = problem
@@ -79,7 +89,7 @@ class ClipMaker:
         """Write every clip into the staging folder; yields their records."""
         groups: dict[tuple[str, ...], list[_Track]] = defaultdict(list)
         for track in _tracks(self._folder):
-            alone = self._request.per == "track" or track.person_id is None
+            alone = self._per == "track" or track.person_id is None
             key: tuple[str, ...] = (str(track.person_id),)
             if alone:
                 key = (track.source_id, f"track_{track.track_id:04d}")
@@ -91,7 +101,7 @@ class ClipMaker:
                 for record in self._of_track(track, key, rank):
                     rank += 1
                     yield record
-                if rank >= self._request.top_k:
+                if rank >= self._top_k:
                     break
             looked_at = any(one.source_id not in self._lost and not one.pictures for one in groups[key])
             if not rank and looked_at:
@@ -121,11 +131,11 @@ class ClipMaker:
     def _windows(
         self, track: _Track, source: VideoFile, key: tuple[str, ...], rank: int
     ) -> Iterator[Record]:
-        copying = self._request.cut == "keyframes"
-        windows = copyable_windows(source, self._request.seconds) if copying else None
+        copying = self._cut == "keyframes"
+        windows = copyable_windows(source, self._seconds) if copying else None
         tries = 0
-        while rank < self._request.top_k and tries < TRIES:
-            window = best_window(track.seen, self._request.seconds, track.last_pts, windows)
+        while rank < self._top_k and tries < TRIES:
+            window = best_window(track.seen, self._seconds, track.last_pts, windows)
             if window is None:
                 return
             tries += 1
@@ -151,7 +161,7 @@ class ClipMaker:
             yield {
                 "schema": SCHEMA, "clip": name, "source": source.location, "source_id": track.source_id,
                 "track_id": track.track_id, "person_id": track.person_id, "start_seconds": round(window.start, 6),
-                "end_seconds": round(window.end, 6), "frames": cut, "cut": self._request.cut,
+                "end_seconds": round(window.end, 6), "frames": cut, "cut": self._cut,
                 "quality_mean": round(float(np.mean(qualities)), 4), "quality_min": round(float(np.min(qualities)), 4),
             }  # fmt: skip
             # The next best of this track must be another stretch.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,7 +21,6 @@ from streamgate.errors import ResultsError, SourceError, UsageError, display, es
 from streamgate.store.layout import CLIPS, RECEIPT
 
 if TYPE_CHECKING:
-    from streamgate.clips.making import ClipsRequest
     from streamgate.config import Config
     from streamgate.gate import Gate
     from streamgate.store.folder import RunFolder
@@ -58,12 +57,23 @@ if TYPE_CHECKING:
 @quiet_option
 @models_option
 @device_option
-def clips(out: Path, overwrite: bool, quiet: bool, models: str, device: str, **wanted: Any) -> int:
+def clips(
+    out: Path,
+    seconds: float,
+    top_k: int,
+    per: str,
+    cut: str,
+    footage: tuple[Path, ...],
+    overwrite: bool,
+    quiet: bool,
+    models: str,
+    device: str,
+) -> int:
     """Cut the best seconds of every track in OUT out of its sources.
 
     Every frame of a clip passes the gate. --models must name the weights of the run.
     """
-    from streamgate.clips.making import ClipMaker, ClipsRequest
+    from streamgate.clips.making import ClipMaker
     from streamgate.clips.verify import frame_scorer
     from streamgate.exports.places import adopt, new_folder
     from streamgate.gate import Gate
@@ -71,7 +81,6 @@ def clips(out: Path, overwrite: bool, quiet: bool, models: str, device: str, **w
     from streamgate.store.folder import Damages, RunFolder
     from streamgate.store.jsonlines import dumps
 
-    request = ClipsRequest(**wanted)
     damages = Damages()
     folder = RunFolder(out, damages.add)
     target = out / CLIPS
@@ -88,7 +97,10 @@ def clips(out: Path, overwrite: bool, quiet: bool, models: str, device: str, **w
         files.sink_errors(target),
     ):
         _refuse_other_weights(folder, gate)
-        maker = ClipMaker(request, folder, frame_scorer(gate), staging, problem)
+        maker = ClipMaker(
+            folder, frame_scorer(gate), seconds=seconds, top_k=top_k, per=per, cut=cut, footage=footage,
+            staging=staging, problem=problem,
+        )  # fmt: skip
         with open(staging / "clips.jsonl", "xb") as lines:
             for record in maker.clips():
                 lines.write(dumps(record).encode() + b"\n")
@@ -106,16 +118,16 @@ def clips(out: Path, overwrite: bool, quiet: bool, models: str, device: str, **w
             text = f"{len(maker.pictures)} source(s) of pictures skipped: clips are cut from video files only"
             click.echo(text, err=True)
         if maker.without:
-            click.echo(_without(maker.without, request), err=True)
+            click.echo(_without(maker.without, seconds, per, cut), err=True)
     return 1 if problems else 0
 
 
-def _without(names: Sequence[str], request: ClipsRequest) -> str:
-    start = " from a key frame on" if request.cut == "keyframes" else ""
-    whose = "person" if request.per == "person" else "track"
+def _without(names: Sequence[str], seconds: float, per: str, cut: str) -> str:
+    start = " from a key frame on" if cut == "keyframes" else ""
+    whose = "person" if per == "person" else "track"
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return (
-        f"{len(names)} {whose}{'' if len(names) == 1 else 's'} without {request.seconds:g} s{start} in which every "
+        f"{len(names)} {whose}{'' if len(names) == 1 else 's'} without {seconds:g} s{start} in which every "
         f"frame passes the gate: {', '.join(names[:5])}{more}"
     )
 
