@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from real_weights import standard_models
-from streamgate.service.settings import ServeRequest, ServiceTable, Settings, read_settings
+from streamgate.service.settings import ServiceTable, Settings, read_settings
 from streamgate.service.state import ServiceState, StreamSnapshot, StreamState
 from streamgate.service.supervisor import Service
 
@@ -56,11 +56,9 @@ class Running:
 def settings_of(streams: Mapping[str, str], *settings: str, **table: object) -> Settings:
     """Settings as the command line would make them."""
     return read_settings(
-        ServeRequest(
-            rtsp=tuple(f"{name}={url}" for name, url in streams.items()),
-            table=ServiceTable(models=str(standard_models()), http="off", **table),  # type: ignore[arg-type]
-            settings=(*QUICK, *settings),
-        )
+        rtsp=tuple(f"{name}={url}" for name, url in streams.items()),
+        table=ServiceTable(models=str(standard_models()), http="off", **table),  # type: ignore[arg-type]
+        settings=(*QUICK, *settings),
     )
 
 

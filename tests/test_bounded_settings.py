@@ -11,7 +11,7 @@ from command import inside
 from hostile_settings import BAD_FILES, VALUES, BadFile
 from streamgate.config import load_config
 from streamgate.errors import UsageError
-from streamgate.service.settings import ServeRequest, read_settings
+from streamgate.service.settings import read_settings
 from streamgate.tomltext import MAX_DEPTH, parse_toml
 
 LINE = 800
@@ -35,7 +35,7 @@ def test_a_file_of_streams_that_is_none(tmp_path: Path, bad: BadFile) -> None:
     path = tmp_path / "streams.toml"
     bad.put(path)
     with pytest.raises(UsageError, match=bad.words or None) as caught:
-        read_settings(ServeRequest(config_file=path))
+        read_settings(config_file=path)
     assert one_line(str(caught.value)) and str(path) in str(caught.value)
 
 
@@ -52,7 +52,7 @@ def test_a_setting_of_a_stream_that_nothing_can_hold(tmp_path: Path, text: str) 
     path = tmp_path / "streams.toml"
     path.write_text(f'[streams.a]\nurl = "rtsp://ann:pw12345@h/1"\nset = {{ "measures.yaw.max" = {text} }}\n')
     with pytest.raises(UsageError) as caught:
-        read_settings(ServeRequest(config_file=path))
+        read_settings(config_file=path)
     assert one_line(str(caught.value)) and "pw12345" not in str(caught.value)
 
 
@@ -86,7 +86,7 @@ def test_more_streams_than_a_service_takes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "streams.toml"
     path.write_text("".join(f"[streams.s{number}]\nurl = 'rtsp://h/1'\n" for number in range(3000)))
     with pytest.raises(UsageError, match="3000 streams"):
-        read_settings(ServeRequest(config_file=path))
+        read_settings(config_file=path)
 
 
 def test_what_is_sound_is_read(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from streamgate import config
 from streamgate.errors import ResultsError, UsageError, WeightsError, display, redact_url, scrub
 from streamgate.imagesize import image_size
-from streamgate.service.settings import ServeRequest, read_settings
+from streamgate.service.settings import read_settings
 from streamgate.sinks.derive import derive
 from streamgate.sources.discovery import natural_key
 from streamgate.sources.naming import slug
@@ -71,7 +71,7 @@ def setting(data: bytes) -> None:
 def streams(data: bytes) -> None:
     """streams.toml, as `serve --config FILE` takes it."""
     with _file("streams.toml", data) as path, suppress(UsageError):
-        read_settings(ServeRequest(config_file=path))
+        read_settings(config_file=path)
 
 
 def catalog(data: bytes) -> None:

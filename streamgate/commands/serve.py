@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import UsageError, one_line, scrub
 
 if TYPE_CHECKING:
-    from streamgate.service.settings import ServeRequest, Settings
+    from streamgate.service.settings import Settings
     from streamgate.service.state import ServiceState
 
 DEFAULT_HTTP = "127.0.0.1:8080"
@@ -96,12 +97,12 @@ def serve(rtsp: tuple[str, ...], config_file: Path | None, settings: tuple[str, 
     SIGTERM ends it (exit code 0); what was found until then is written.
     """
     from streamgate.service.memory import settle_allocator
-    from streamgate.service.settings import ServeRequest, read_settings, service_flags
+    from streamgate.service.settings import read_settings, service_flags
     from streamgate.service.state import ServiceState
     from streamgate.service.supervisor import Service
 
-    request = ServeRequest(rtsp=rtsp, config_file=config_file, table=service_flags(flags), settings=settings)
-    wanted = read_settings(request)
+    read = partial(read_settings, rtsp=rtsp, config_file=config_file, table=service_flags(flags), settings=settings)
+    wanted = read()
     settle_allocator()
     _allow_open_files()
     state = ServiceState()
@@ -112,7 +113,7 @@ def serve(rtsp: tuple[str, ...], config_file: Path | None, settings: tuple[str, 
         service = stack.enter_context(Service(wanted, state, log))
         where = f", to be seen at {address}" if address else ""
         log(f"watching {len(wanted.streams)} stream(s){where}")
-        service.run(signals.stop, signals.reload, lambda: _read_again(request))
+        service.run(signals.stop, signals.reload, read if config_file else _nothing_to_read)
         log("stopping: the last faces are written")
     log("stopped")
     _leave_hanging_readers(signals.code)
@@ -152,12 +153,8 @@ def _signals() -> Iterator[_Signals]:
         yield signals
 
 
-def _read_again(request: ServeRequest) -> Settings:
-    from streamgate.service.settings import read_settings
-
-    if request.config_file is None:
-        raise UsageError("there is no file to read again: the service was started without --config")
-    return read_settings(request)
+def _nothing_to_read() -> Settings:
+    raise UsageError("there is no file to read again: the service was started without --config")
 
 
 @contextmanager

@@ -9,9 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-import time
 
-TRIM_S = 30.0
 ARENAS = 4
 LARGE_BYTES = 256 << 10
 """Pictures are larger, records and what a network run needs besides them are smaller."""
@@ -37,19 +35,11 @@ def settle_allocator() -> None:
             mallopt(option, value)
 
 
-class Trimmer:
-    """Asks glibc now and then to give back what is free in its arenas. Nothing happens elsewhere."""
-
-    def __init__(self, every_s: float = TRIM_S) -> None:
-        self._every_s = every_s
-        self._due = time.monotonic() + every_s
-        self._trim = _function("malloc_trim", [ctypes.c_size_t])
-
-    def tick(self) -> None:
-        """Call often; trims when it is time again. Takes some milliseconds then."""
-        if self._trim is not None and time.monotonic() >= self._due:
-            self._due = time.monotonic() + self._every_s
-            self._trim(0)
+def trim_memory() -> None:
+    """Ask glibc to give back what is free in its arenas, which takes some milliseconds. Nothing happens elsewhere."""
+    trim = _function("malloc_trim", [ctypes.c_size_t])
+    if trim is not None:
+        trim(0)
 
 
 def _function(name: str, arguments: list[type]) -> ctypes._NamedFuncPointer | None:

@@ -110,16 +110,6 @@ class Settings:
     device: str
 
 
-@dataclass(frozen=True, slots=True)
-class ServeRequest:
-    """What the command line gave. `table` holds the flags that were given."""
-
-    rtsp: tuple[str, ...] = ()
-    config_file: Path | None = None
-    table: ServiceTable = field(default_factory=ServiceTable)
-    settings: tuple[str, ...] = ()
-
-
 def service_flags(given: Mapping[str, Any]) -> ServiceTable:
     """The flags of the command line, None where not given. Raises UsageError for a value out of range."""
     present = {name: value for name, value in given.items() if value is not None}
@@ -127,25 +117,35 @@ def service_flags(given: Mapping[str, Any]) -> ServiceTable:
     return table
 
 
-def read_settings(request: ServeRequest) -> Settings:
-    """Put flags and file together. Raises UsageError: the first thing wrong, in one line without secrets."""
+def read_settings(
+    *,
+    rtsp: Sequence[str] = (),
+    config_file: Path | None = None,
+    table: ServiceTable | None = None,
+    settings: Sequence[str] = (),
+) -> Settings:
+    """Put what the command line gave and the file together; `table` holds the flags that were given.
+
+    Raises UsageError: the first thing wrong, in one line without secrets.
+    """
+    flags = table or ServiceTable()
     own, streams = ServiceTable(), dict[str, StreamTable]()
-    if request.config_file is not None:
-        own, streams = _read_file(request.config_file)
-    merged = {**own.model_dump(exclude_none=True), **request.table.model_dump(exclude_none=True, exclude={"set"})}
+    if config_file is not None:
+        own, streams = _read_file(config_file)
+    merged = {**own.model_dump(exclude_none=True), **flags.model_dump(exclude_none=True, exclude={"set"})}
     service = ServiceTable.model_validate(merged)
-    where = str(request.config_file)
-    config = _config_of(service.preset, own.set, request.settings, f"{where}: [service]")
+    where = str(config_file)
+    config = _config_of(service.preset, own.set, settings, f"{where}: [service]")
     specs: dict[str, StreamSpec] = {}
-    for name, table in streams.items():
+    for name, stream in streams.items():
         what = f"{where}: [streams.{name}]"
-        special = table.preset is not None or bool(table.set)
-        mine = _config_of(table.preset or service.preset, {**own.set, **table.set}, request.settings, what)
-        specs[name] = StreamSpec(name, _address(table.url, what), mine if special else config)
-    for given in request.rtsp:
+        special = stream.preset is not None or bool(stream.set)
+        mine = _config_of(stream.preset or service.preset, {**own.set, **stream.set}, settings, what)
+        specs[name] = StreamSpec(name, _address(stream.url, what), mine if special else config)
+    for given in rtsp:
         name, url = _named(given, specs)
         specs[name] = StreamSpec(name, url, config)
-    if not specs and request.config_file is None:
+    if not specs and config_file is None:
         raise UsageError("no stream to watch: give --rtsp URL, or --config FILE with [streams.NAME] tables")
     for key, value in (("out", service.out), ("spool", service.spool)):
         if value is not None and (problem := not_local(value)):

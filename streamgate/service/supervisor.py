@@ -15,7 +15,7 @@ from streamgate.errors import StreamgateError
 from streamgate.gate import Gate
 from streamgate.scoring.context import ScoringContext
 from streamgate.service.delivery import Delivery
-from streamgate.service.memory import Trimmer
+from streamgate.service.memory import trim_memory
 from streamgate.service.settings import Settings, StreamSpec
 from streamgate.service.state import ServiceState
 from streamgate.service.streams import Stream
@@ -24,6 +24,8 @@ from streamgate.sinks.redisstream import RedisStream
 from streamgate.sinks.spool import Spool
 
 TICK_S = 0.5
+TRIM_S = 30.0
+"""Between two times that memory is given back to the system."""
 STOP_S = 4.0
 """Within this streams and destinations have stopped; the page takes up to another second."""
 
@@ -84,10 +86,12 @@ class Service:
 
     def run(self, stop: threading.Event, reload: threading.Event, read: Callable[[], Settings]) -> None:
         """Watch over the streams until `stop` is set; whenever `reload` is, take what `read` returns."""
-        memory = Trimmer()
+        trim_at = time.monotonic() + TRIM_S
         while not stop.wait(TICK_S):
             self._state.beat()
-            memory.tick()
+            if time.monotonic() >= trim_at:
+                trim_at = time.monotonic() + TRIM_S
+                trim_memory()
             if reload.is_set():
                 reload.clear()
                 self.reload(read)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import REPOSITORY
-from streamgate.service.settings import ServeRequest, read_settings
+from streamgate.service.settings import read_settings
 
 DEPLOY = REPOSITORY / "deploy"
 
@@ -26,7 +26,7 @@ def test_the_systemd_unit_verifies(tmp_path: Path):
 
 
 def test_the_example_configuration_is_one():
-    settings = read_settings(ServeRequest(config_file=DEPLOY / "streams.toml"))
+    settings = read_settings(config_file=DEPLOY / "streams.toml")
     assert [spec.name for spec in settings.streams] == ["entrance", "hall"]
     assert settings.streams[1].config.live.transport == "udp"
     assert settings.streams[0].config.live.transport == "tcp"

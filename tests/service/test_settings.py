@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from streamgate.errors import UsageError
-from streamgate.service.settings import ServeRequest, ServiceTable, Settings, read_settings
+from streamgate.service.settings import ServiceTable, Settings, read_settings
 
 FILE = """
 [service]
@@ -28,7 +28,7 @@ measures.size = { min = 80, x0 = 60, w = 10 }
 def read(tmp_path: Path, text: str = FILE, **request: object) -> Settings:
     path = tmp_path / "streams.toml"
     path.write_text(text)
-    return read_settings(ServeRequest(config_file=path, **request))  # type: ignore[arg-type]
+    return read_settings(config_file=path, **request)  # type: ignore[arg-type]
 
 
 def test_a_stream_has_the_services_settings_and_its_own(tmp_path: Path):
@@ -69,12 +69,12 @@ def test_a_stream_shows_no_secret_of_its_address(tmp_path: Path):
 
 
 def test_without_a_destination_faces_go_to_a_folder():
-    settings = read_settings(ServeRequest(rtsp=("rtsp://10.0.0.3/1",)))
+    settings = read_settings(rtsp=("rtsp://10.0.0.3/1",))
     assert settings.out == Path("streamgate-live")
 
 
 def test_a_file_is_a_stream(tmp_path: Path):
-    (spec,) = read_settings(ServeRequest(rtsp=(str(tmp_path / "a clip.mp4"),))).streams
+    (spec,) = read_settings(rtsp=(str(tmp_path / "a clip.mp4"),)).streams
     assert spec.url == f"file://{tmp_path}/a clip.mp4" and spec.name == "a-clip"
 
 
