@@ -230,10 +230,12 @@ class Stream:
             self._emit,
             written=self._written,
         )
-        self._watcher = threading.Thread(
+        watcher = threading.Thread(
             target=self._run_watch, args=(watch, queue), name=f"streamgate-watch-{self.spec.name}", daemon=True
         )
-        self._watcher.start()
+        watcher.start()
+        # Only now: whoever stops the stream waits for it, and a thread that was not started cannot be waited for.
+        self._watcher = watcher
 
     def _run_watch(self, watch: Watch, queue: FrameQueue) -> None:
         try:
