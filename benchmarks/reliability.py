@@ -2,7 +2,7 @@
 
 python benchmarks/reliability.py                    # everything, some ten minutes
 python benchmarks/reliability.py --only inputs      # one section: inputs, flips, outputs, folders, crashes,
-                                                    # weights, redis, service, secrets
+                                                    # weights, redis, service, cameras, secrets
 
 Needs the weights (STREAMGATE_MODELS or ../shared/weights), for `flips` and `weights` the files of ../shared as well;
 `crashes` too; `outputs` and a row of `weights` and of `crashes` need root, to mount small file systems.
@@ -32,7 +32,7 @@ from kills import crashes  # noqa: E402
 from reliability_folders import folder_faults  # noqa: E402
 from reliability_redis import redis_faults  # noqa: E402
 from reliability_rows import Row, run, table, told  # noqa: E402
-from reliability_service import service_faults  # noqa: E402
+from reliability_service import camera_faults, service_faults  # noqa: E402
 
 import hostile_giants  # noqa: E402
 import hostile_pictures  # noqa: E402
@@ -342,6 +342,7 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "weights": weights,
     "redis": redis_faults,
     "service": service_faults,
+    "cameras": camera_faults,
     "secrets": secrets,
 }
 

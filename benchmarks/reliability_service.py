@@ -54,7 +54,6 @@ def service_faults(folder: Path) -> str:
         ("Peers of the page, at a limit of 256 open files", _crowds),
         ("Tokens and forms", _guesses),
         ("Cameras that send elsewhere", _redirects),
-        ("Cameras whose pictures are an attack", _pictures),
     ]
     parts = ["## The service under attack", "", "Seconds count until the service had dealt with it."]
     for title, attack in kinds:
@@ -266,10 +265,15 @@ def _redirects(folder: Path) -> list[Attack]:
     return rows
 
 
-def _pictures(folder: Path) -> list[Attack]:
+def camera_faults(folder: Path) -> str:
+    """Cameras whose pictures are an attack, each beside a sound one."""
     with cameras() as start:
         camera = hostile_camera(start, folder)
-        return [_shown(attack, camera, folder / f"camera{number}") for number, attack in enumerate(HOSTILE_CAMERAS)]
+        rows = [_shown(attack, camera, folder / f"camera{number}") for number, attack in enumerate(HOSTILE_CAMERAS)]
+    return "\n".join([
+        "## Cameras whose pictures are an attack", "",
+        "Each is watched by `serve` for ten seconds beside a sound camera of 320 x 240 px.", "", _table(rows),
+    ])  # fmt: skip
 
 
 def _shown(attack: HostileCamera, camera: CameraProcess, folder: Path) -> Attack:

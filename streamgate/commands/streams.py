@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import sys
 from typing import Any, TextIO
 
@@ -30,9 +31,7 @@ class _Descriptor(io.RawIOBase):
     def write(self, data: Any) -> int:
         if not self._broken:
             try:
-                return os.write(self._descriptor, data)
-            except BlockingIOError:
-                raise
+                return self._write(data)
             except OSError as error:
                 self._broken = True
                 if self._needed and isinstance(error, BrokenPipeError):
@@ -40,6 +39,14 @@ class _Descriptor(io.RawIOBase):
                 if self._needed:
                     raise SinkError(f"cannot write to standard output: {error.strerror or error}") from error
         return len(data)
+
+    def _write(self, data: Any) -> int:
+        while True:
+            try:
+                return os.write(self._descriptor, data)
+            except BlockingIOError:
+                # Whoever started us made it so (some shells and Node.js do), and expects us to wait all the same.
+                select.select([], [self._descriptor], [])
 
 
 def take_over() -> None:

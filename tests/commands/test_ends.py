@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
@@ -56,6 +57,20 @@ def test_a_standard_output_that_is_full_is_exit_code_5(
     told = [line for line in done.stderr.splitlines() if line.startswith("streamgate:")]
     assert done.returncode == 5 and len(told) == 1 and "cannot write to standard output" in told[0], done.stderr
     assert "Exception ignored" not in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_standard_output_that_does_not_block_is_waited_for() -> None:
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writing, False)
+    os.write(writing, b"." * 4000)
+    with open(reading, "rb") as output:
+        process = subprocess.Popen([*START, "run", "--help"], stdout=writing, stderr=subprocess.PIPE)
+        os.close(writing)
+        time.sleep(1.0)  # it is full by then, or when this begins to read
+        text = output.read()
+        _, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0 and err == b"" and len(text) > 4096 + 2000 and text.endswith(b"\n")
 
 
 @needs_full
