@@ -196,6 +196,7 @@ class KeepConfig(_Section):
     yaw_edges: tuple[Angle, ...]
     pitch_edges: tuple[Angle, ...]
     fallback: Literal["none", "best"]
+    expression: Literal["neutral", "any"]
 
     @model_validator(mode="after")
     def _ordered(self) -> KeepConfig:
@@ -341,8 +342,8 @@ def load_config(
         settings: `key=value` texts, keys dotted, values as in TOML (`keep.fallback=best` needs no quotes).
         flags: dotted key -> value of named flags, which win; None values are ignored.
 
-    With `keep.poses` = "all" the limits of yaw and pitch go up to 90 and their weights to 0, unless a setting or flag
-    gives them.
+    With `keep.poses` = "all" the limits of yaw and pitch go up to 90, their weights to 0, and any expression will do,
+    unless a setting or flag gives them.
 
     Raises:
         UsageError: unknown preset or key, value outside its range, contradicting values.
@@ -366,6 +367,7 @@ _ALL_POSES = {
     "measures.yaw.max": 90.0, "measures.pitch.max": 90.0, "measures.yaw.weight": 0.0, "measures.pitch.weight": 0.0,
     # Of a profile the angle of tilt says little.
     "measures.roll.max": 180.0, "measures.roll.weight": 0.0,
+    "keep.expression": "any",
 }  # fmt: skip
 """What `keep.poses=all` makes of these keys where they were not given: a turned head is no fault then."""
 

@@ -271,6 +271,8 @@ class Candidate:
     """The most that `quality` could become when the face was first looked at, whatever the gate said."""
     ceilings: Mapping[str, float] = field(default_factory=dict)
     """The most that the networks' scalars of this track are believed to reach, by measure; grows with the track."""
+    usual: Mapping[str, float] = field(default_factory=dict)
+    """What is usual for this track's person, by measure (`ReferenceSpec`); follows the track."""
     gate: GateResult = field(default_factory=lambda: GateResult(False))
     crop: Array | None = None
     """RGB uint8 (S, S, 3), FFHQ-aligned, lossless; only while the candidate may still be kept."""
@@ -381,7 +383,8 @@ class TrackEnd:
 
     `rejected` counts evaluated faces by gate reason; `reasons` are those of the best near miss, for a
     track that keeps nothing. `near_misses` are the best few, nearest first, when they were asked for. `template`
-    is None where identity is off or no face was good enough for it.
+    is None where identity is off or no face was good enough for it. `reference` is what is usual for the person, by
+    measure (`ReferenceSpec`).
     """
 
     track: TrackInfo
@@ -392,6 +395,7 @@ class TrackEnd:
     epoch: str = "0"
     near_misses: tuple[NearMiss, ...] = ()
     template: Template | None = None
+    reference: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

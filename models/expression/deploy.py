@@ -66,7 +66,7 @@ def deploy(
                 "eye_row": EXPRESSION_EYE_ROW,
             },
             "outputs": list(OUTPUTS),
-            "signals": list(SIGNALS),
+            "output": {"signals": list(SIGNALS)},
             "points": list(POINTS),
             "opset": OPSET,
             "parameters": sum(p.numel() for p in trainer.average.parameters()),

@@ -15,6 +15,7 @@ from streamgate.clips.verify import merged, score_window
 from streamgate.clips.windows import Seen, Window, best_window
 from streamgate.errors import SourceError
 from streamgate.frames import Face
+from streamgate.measures import known_measures
 from streamgate.scoring.faces import FaceScorer
 from streamgate.sources.file import VideoFile
 from streamgate.sources.footage import FootageFinder
@@ -196,8 +197,10 @@ def _tracks(folder: RunFolder) -> list[_Track]:
 def _seen(folder: RunFolder, source_id: str) -> dict[int, list[Seen]]:
     """What candidates.jsonl.gz knows of the faces of a source, by track and time."""
     found: dict[int, dict[float, Seen]] = defaultdict(dict)
+    # Who talks opens the mouth: a clip asks for no face at rest.
+    passable = {reason for spec in known_measures() if spec.at_rest for reason in spec.reasons}
     for record in folder.candidates(source_id) if folder.has(f"{source_id}/{CANDIDATES}") else ():
-        pts, failed = float(record["pts_seconds"]), bool(record["gate"]["reasons"])
+        pts, failed = float(record["pts_seconds"]), bool(set(record["gate"]["reasons"]) - passable)
         face = Face(
             np.array(record["box"], np.float32),
             np.array(record["landmarks"], np.float32),

@@ -24,7 +24,11 @@ _MARGIN = 0.75
 def frame_scorer(gate: Gate) -> FaceScorer:
     """What scores faces in single frames exactly as `run` scores the candidates of its cascade."""
     config = gate.config.model_copy(
-        update={"output": gate.config.output.model_copy(update={"crops": ("ffhq",), "format": "png"})}
+        update={
+            "output": gate.config.output.model_copy(update={"crops": ("ffhq",), "format": "png"}),
+            # Who talks opens the mouth: a clip asks for no face at rest.
+            "keep": gate.config.keep.model_copy(update={"expression": "any"}),
+        }
     )
     return FaceScorer(gate.follow(config, "clips"))
 

@@ -18,6 +18,8 @@ from streamgate.store.run import SourceResult
 
 REFRESH_S = 0.1
 """So often the bar is drawn."""
+_MOST_TOLD = 5
+"""Sources that keep nothing of which the closing lines say why."""
 
 
 class Display:
@@ -183,11 +185,11 @@ class RunDisplay(Display):
             )
         self._console.print(table, soft_wrap=False)
         kept = sum(result.kept for result in results)
-        small = [result for result in results if not result.kept and _mostly_small(result)]
-        if small:
-            self._console.print(
-                f"{len(small)} source(s) keep nothing because faces are small: --min-size PX takes smaller ones",
-            )
+        told = [(result, note) for result in results if not result.kept for note in result.notes]
+        for result, note in told[:_MOST_TOLD]:
+            self._console.print(f"{escape(Path(result.source.location).name)}: {escape(note)}")
+        if len(told) > _MOST_TOLD:
+            self._console.print(f"... and {len(told) - _MOST_TOLD} more, see `notes` in summary.json")
         listed = _lines(out / "faces.jsonl")
         fewer = f", the best {listed} listed in faces.jsonl" if listed is not None and listed < kept else ""
         self._console.print(
@@ -204,10 +206,6 @@ def _lines(path: Path) -> int | None:
             return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
     except OSError:
         return None
-
-
-def _mostly_small(result: SourceResult) -> bool:
-    return bool(result.rejected) and max(result.rejected, key=lambda reason: result.rejected[reason]) == "small"
 
 
 class ReplayDisplay(Display):

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from streamgate.measures.spec import Limit, MeasureSpec
+from streamgate.measures.spec import Limit, MeasureSpec, ReferenceSpec, Sigmoid
 
 
-def _read(output: Any) -> float | None:
-    return None if output.eyes is None else float(output.eyes)
+def _read(output: Any) -> float:
+    """Opening of the less open eye over the distance between the eyes."""
+    return float(min(output.signals["lidsLeft"], output.signals["lidsRight"]))
 
 
 MEASURE = MeasureSpec(
     name="eyes",
     label="Eyes",
     hint="open",
-    purpose="Are both eyes open? The probability that they are.",
-    source="recognizer",
-    output="eyes",
+    purpose="Are both eyes open? The less open one, compared with how far this person's eyes usually open.",
+    source="expression",
+    output="signals",
     read=_read,
     evidence=("eyes_open",),
-    limits=(Limit("min", 50.0, {"eyes_closed": "eyes closed"}),),
+    mapping=Sigmoid(0.69, 0.1),
+    reference=ReferenceSpec("eyes_usual", population=0.16, lowest=0.1),
+    limits=(Limit("min", 35.0, {"eyes_closed": "eyes closed"}),),
     frontal=True,
+    version=2,
     order=110,
 )

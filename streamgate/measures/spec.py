@@ -62,6 +62,25 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferenceSpec:
+    """What is usual for the person of a track, to which a raw value is compared: scalars are of raw / reference.
+
+    Attributes:
+        evidence: under this name the reference that a face was judged with stands in its `Evidence.values`.
+        population: the reference where the track is not known or has shown too few faces.
+        lowest: no track's reference is lower, so that eyes that never open are not taken for narrow ones.
+        percentile: of the raw values of the track's evenly spaced faces.
+        faces: so many of them there must be.
+    """
+
+    evidence: str
+    population: float
+    lowest: float
+    percentile: float = 90.0
+    faces: int = 5
+
+
+@dataclass(frozen=True, slots=True)
 class MeasureSpec:
     """One measure: what it needs, how it is computed, what the gate and the fusion make of it, and its words.
 
@@ -72,7 +91,8 @@ class MeasureSpec:
         name: in records, configuration and columns: lower case, an identifier.
         label, hint: its name on page and report, and what it says in a few words.
         purpose: what it is for, one sentence; `streamgate measures` prints it.
-        source: where its evidence comes from: "pixels", or the role of the network ("recognizer", "pose", "ifqa").
+        source: where its evidence comes from: "pixels", or the role of the network ("recognizer", "pose",
+            "expression", "ifqa").
         read: for "pixels" a function of a `FaceView`, else of the role's output for one face. It gives the value of
             `evidence[0]`, values by name where there are several, or None where there is nothing to measure. A value
             that is not finite makes the measure an error, and so does None of pixels.
@@ -87,7 +107,10 @@ class MeasureSpec:
         limits: of the gate.
         weight: in the weighted geometric mean `quality`.
         use: whether it belongs to a run's set where the configuration does not say.
-        frontal: it learned on frontal faces: with `--poses all` its reasons do not count on turned heads.
+        frontal: it learned on frontal faces: with `--poses all` its reasons do not count on turned heads; those of the
+            expression network's measures never do.
+        at_rest: it asks for a face at rest: it belongs to the set only with `keep.expression` = neutral.
+        reference: scalars are of the raw value over what is usual for the track's person, at most 1.
         guess: the raw value guessed of the face's landmarks alone, for choosing which faces to score.
         of_source: speaks of the source's picture, so a ready-made crop does not tell it.
         order: place among the measures in records and on pages; measures of one place are sorted by name.
@@ -110,6 +133,8 @@ class MeasureSpec:
     weight: float = 1.0
     use: bool = True
     frontal: bool = False
+    at_rest: bool = False
+    reference: ReferenceSpec | None = None
     guess: Callable[[Face], float] | None = None
     of_source: bool = False
     order: int = 1000
@@ -119,6 +144,8 @@ class MeasureSpec:
             raise ValueError(f"a measure's name must be an identifier in lower case, got {self.name!r}")
         if self.read is not None and not self.evidence:
             object.__setattr__(self, "evidence", (self.name,))
+        if self.reference is not None and self.reference.evidence not in self.evidence:
+            object.__setattr__(self, "evidence", (*self.evidence, self.reference.evidence))
         if self.read is None and self.raw is None:
             raise ValueError(f"measure {self.name}: give `read`, `raw` or both")
         if self.source != "pixels" and not self.output:
@@ -128,6 +155,13 @@ class MeasureSpec:
     def reasons(self) -> dict[str, str]:
         """Why it may reject a face, name -> words, in their order."""
         return {name: text for limit in self.limits for name, text in limit.reasons.items()}
+
+    def compared(self, raw: float, evidence: Evidence) -> float:
+        """What the mapping takes: the raw value, or its share of the reference."""
+        if self.reference is None:
+            return raw
+        usual = evidence.values.get(self.reference.evidence, self.reference.population)
+        return min(1.0, raw / usual) if usual > 0 else 1.0
 
     def raw_of(self, evidence: Evidence) -> float | None:
         """The raw value, None where its evidence is missing."""

@@ -1,4 +1,4 @@
-"""Inference: pictures in, figures out, for the roles detector, recognizer, pose and ifqa (DESIGN 2).
+"""Inference: pictures in, figures out, for the roles detector, recognizer, pose, expression and ifqa (DESIGN 2).
 
 `Networks.open` finds the weights and gives one adapter a role; `Batcher` lets many tracks and sources share
 them; `alignment` says where crops lie.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from streamgate.networks.batcher import Batcher
 from streamgate.networks.detector import Detector
+from streamgate.networks.expression import ExpressionNetwork, ExpressionOutput
 from streamgate.networks.ifqa import IfqaNetwork, IfqaOutput
 from streamgate.networks.network_set import Networks
 from streamgate.networks.pose import PoseNetwork
@@ -16,6 +17,8 @@ from streamgate.networks.recognizer import LastAffine, Recognizer, RecognizerOut
 __all__ = [
     "Batcher",
     "Detector",
+    "ExpressionNetwork",
+    "ExpressionOutput",
     "IfqaNetwork",
     "IfqaOutput",
     "LastAffine",

@@ -26,7 +26,7 @@ from streamgate.networks.recognizer import RecognizerOutput
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """One network run: `role` is detector, recognizer, pose or ifqa; `crop` RGB uint8 of that role's size."""
+    """One network run: `role` is one of `weights.ROLES`, `crop` RGB uint8 of that role's size."""
 
     role: str
     crop: Array
@@ -41,8 +41,8 @@ Observer = Callable[[str, int, float], None]
 class Batcher:
     """Runs submitted pictures on worker threads and answers through futures.
 
-    Results: "detector" list[Face]; "recognizer" RecognizerOutput and "ifqa" IfqaOutput of one face, without
-    the N axis; "pose" float32 (3,) degrees. Use as a context manager.
+    Results: "detector" list[Face]; "recognizer" RecognizerOutput, "expression" ExpressionOutput and "ifqa" IfqaOutput
+    of one face, without the N axis; "pose" float32 (3,) degrees. Use as a context manager.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Batcher:
         Clients take turns: one that asks for much (a crowd) makes no other wait for more than its own turn.
 
         Raises:
-            KeyError: no such role (ifqa without weights).
+            KeyError: no such role (expression or ifqa without weights).
             RuntimeError: the batcher is closed.
         """
         return self._lanes[role].submit(picture, client)
@@ -120,7 +120,9 @@ def runners(networks: Networks, threshold: float) -> dict[str, Runner]:
         "recognizer": recognize,
         "pose": lambda crops: list(networks.pose.run(np.stack(crops))),
     }
-    ifqa = networks.ifqa
+    expression, ifqa = networks.expression, networks.ifqa
+    if expression is not None:
+        found["expression"] = lambda crops: expression.run(np.stack(crops))
     if ifqa is not None:
 
         def rate(crops: Sequence[Array]) -> list[IfqaOutput]:

@@ -9,6 +9,7 @@ from types import TracebackType
 from streamgate.defaults import DEFAULT_MODELS
 from streamgate.networks.detector import NMS_OVERLAP, Detector
 from streamgate.networks.device import choose_device
+from streamgate.networks.expression import ExpressionNetwork
 from streamgate.networks.ifqa import IfqaNetwork
 from streamgate.networks.pose import PoseNetwork
 from streamgate.networks.recognizer import Recognizer
@@ -21,7 +22,7 @@ _OWN_MEASURE = {"recognizer": "serfiq", "ifqa": "ifqa"}
 
 
 class Networks:
-    """The adapters of a run: `detector`, `recognizer`, `pose`, and `ifqa`, which is None without weights.
+    """The adapters of a run: `detector`, `recognizer`, `pose`; `expression` and `ifqa` are None without weights.
 
     `device` is where they run. `shared_pose`: recognizer and pose are one graph, so a run of the recognizer gives the
     pose as well. Adapters are thread-safe and may be shared by any number of sources. Use as a context manager.
@@ -46,6 +47,7 @@ class Networks:
         self.recognizer = Recognizer(by_role["recognizer"])
         self.pose = PoseNetwork(by_role["pose"])
         self.shared_pose = by_role["pose"] is by_role["recognizer"]
+        self.expression = ExpressionNetwork(by_role["expression"]) if "expression" in by_role else None
         self.ifqa = IfqaNetwork(by_role["ifqa"]) if "ifqa" in by_role else None
         self.on_cuda = any(session.on_cuda for session in sessions.values())
         self._outputs = {role: session.outputs for role, session in by_role.items()}

@@ -92,11 +92,12 @@ class Session:
             raise WeightsError(f"{self.weights.name}: its graph has no output {', '.join(missing)}")
 
 
-def check_pictures(pictures: Array, size: int) -> Array:
-    """Contiguous uint8 (N, size, size, 3), or a ValueError that says what came instead."""
+def check_pictures(pictures: Array, size: int | tuple[int, int]) -> Array:
+    """Contiguous uint8 (N, H, W, 3), size the side or (H, W), or a ValueError that says what came instead."""
     pictures = np.asarray(pictures)
-    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[1:] != (size, size, 3):
-        raise ValueError(f"expected RGB uint8 (N, {size}, {size}, 3), got {pictures.dtype} {pictures.shape}")
+    height, width = (size, size) if isinstance(size, int) else size
+    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[1:] != (height, width, 3):
+        raise ValueError(f"expected RGB uint8 (N, {height}, {width}, 3), got {pictures.dtype} {pictures.shape}")
     return np.ascontiguousarray(pictures)
 
 

@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from streamgate.frames import BestShot, Candidate, TrackEnd, TrackInfo
+from streamgate.frames import BestShot, Candidate, Face, TrackEnd, TrackInfo
 from streamgate.people.reference import OTHER_PERSON, Reference
 from streamgate.runtime.following import Moment
 from streamgate.runtime.shots import best_shot
 from streamgate.scoring.context import ScoringContext
 from streamgate.scoring.faces import FaceScorer
+from streamgate.scoring.judge import SMALL
 from streamgate.scoring.steps import run_together
 from streamgate.selection.candidates import TrackSelector
 from streamgate.selection.keeper import Ranked
@@ -33,6 +34,8 @@ class AnalysisCounts:
     tracks: int = 0
     kept: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    largest_small: Face | None = None
+    """Of the faces that were too small the one with the most pixels between the eyes."""
 
 
 class Analysis:
@@ -92,6 +95,7 @@ class Analysis:
     def standing(self, track_id: int) -> BestShot | None:
         """The best shot of an open track so far, when there is one that passed the gate."""
         selector = self._selectors[track_id]
+        selector.settle()
         best = next(iter(selector.keeper.finish()), None)
         if best is None or not best.candidate.gate.passed:
             return None
@@ -136,7 +140,10 @@ class Analysis:
         reasons = nearest.gate.reasons if nearest is not None and not shots else ()
         rejected = dict(self._rejected[selector.track_id])
         misses = tuple(selector.near_misses.finish())
-        return TrackEnd(track, shots, rejected, reasons, self._source.source_id, self._epoch, misses, template)
+        return TrackEnd(
+            track, shots, rejected, reasons, self._source.source_id, self._epoch, misses, template,
+            dict(selector.reference.usual),
+        )  # fmt: skip
 
     def _somebody_else(self, selector: TrackSelector, track: TrackInfo, *, kept: bool) -> TrackEnd:
         """The end of a track that does not show whom the reference shows: no picture and no template leaves."""
@@ -160,6 +167,9 @@ class Analysis:
                 if before is None or distance_from_passing(candidate) < distance_from_passing(before):
                     self._nearest[selector.track_id] = candidate
             self.counts.rejected.update(candidate.gate.reasons)
+            largest = self.counts.largest_small
+            if SMALL in candidate.gate.reasons and (largest is None or candidate.face.inter_eye > largest.inter_eye):
+                self.counts.largest_small = candidate.face
             self._emit_candidate(candidate)
 
 

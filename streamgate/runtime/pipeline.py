@@ -11,8 +11,10 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import closing, nullcontext
 from functools import partial
 
+from streamgate.config import Config
 from streamgate.errors import DeviceError, SinkError, SourceError, StreamgateError, unexpected
-from streamgate.frames import Candidate, TrackEnd
+from streamgate.frames import Candidate, Face, TrackEnd
+from streamgate.measures.size import shorter_side
 from streamgate.people.reference import Reference
 from streamgate.runtime.analysis import Analysis, AnalysisCounts
 from streamgate.runtime.finishing import Finisher, needs_finishing
@@ -20,6 +22,8 @@ from streamgate.runtime.following import Follower
 from streamgate.runtime.prefetch import prefetch
 from streamgate.runtime.watchdog import MARGIN_S, within
 from streamgate.scoring.context import ScoringContext
+from streamgate.scoring.faces import enlargement
+from streamgate.scoring.judge import SMALL
 from streamgate.sinks.base import Sink
 from streamgate.sources import Source
 from streamgate.sources.container import stall_seconds
@@ -124,6 +128,9 @@ class Pipeline:
         result.kept = counts.kept
         result.rejected = dict(sorted(counts.rejected.items()))
         result.timing["seconds"] = time.perf_counter() - began
+        small = counts.largest_small
+        if not counts.kept and small is not None and counts.rejected.most_common(1)[0][0] == SMALL:
+            result.notes.append(_too_small(small, config, result.width or 0, result.height or 0))
 
     def _read(
         self,
@@ -297,6 +304,20 @@ class Pipeline:
         except BaseException:
             writer.discard()
             raise
+
+
+def _too_small(face: Face, config: Config, width: int, height: int) -> str:
+    """That nothing is kept since all is smaller than `face`, the largest, and what to do."""
+    side = shorter_side(face.box)
+    remedies = []
+    if side < config.smallest_face_px(width, height):
+        remedies.append(f"--min-size {max(1, int(side))}")
+    if config.output.max_upscale and enlargement(face, config.output) > config.output.max_upscale:
+        remedies.append("--set output.max_upscale=0")
+    return (
+        f"faces are too small: the largest is {side:.0f} px wide, {face.inter_eye:.0f} px between the eyes; "
+        f"{' '.join(remedies)} takes it"
+    )
 
 
 def _finished(tracks: Iterator[TrackEnd], finisher: Finisher | None) -> Iterator[TrackEnd]:

@@ -103,8 +103,12 @@ def recorded_measures(config: Config) -> list[MeasureSpec]:
 
 
 def measure_set(config: Config, calibration: Calibration) -> tuple[str, ...]:
-    """The run's measures: those in use that have weights and calibration, in the order of records."""
-    return tuple(name for name in config.measures.used if name not in calibration.absent)
+    """The run's measures: those in use that have weights and calibration, in the order of records.
+
+    With `keep.expression` = any those that ask for a face at rest are left out.
+    """
+    left_out = {spec.name for spec in known_measures() if spec.at_rest} if config.keep.expression == "any" else set()
+    return tuple(name for name in config.measures.used if name not in calibration.absent and name not in left_out)
 
 
 def calibration_id(config: Config, calibration: Calibration) -> str:

@@ -12,7 +12,15 @@ import numpy as np
 from streamgate.config import OutputConfig
 from streamgate.frames import Array, Candidate, Evidence, Face, Picture, Pose
 from streamgate.measures import FaceView, MeasureSpec
-from streamgate.networks.alignment import arcface_matrix, box_matrix, ffhq_corners, ffhq_matrix, ffhq_side
+from streamgate.networks.alignment import (
+    EXPRESSION_SIZE,
+    arcface_matrix,
+    box_matrix,
+    expression_matrix,
+    ffhq_corners,
+    ffhq_matrix,
+    ffhq_side,
+)
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.networks.ifqa import CROP_SIDE as IFQA_SIDE
 from streamgate.networks.pose import CROP_SIDE as POSE_SIDE
@@ -30,6 +38,8 @@ THUMBNAIL_SIDE = 128
 REFINE_SIDE = 160
 """Side of the region on which landmarks are refined, pixels; a face fills a little over half of it."""
 REFINE_GROWTH = 0.4
+NARROWLY = 0.5
+"""Shortfall up to which a rejection by landmarks that are not refined is no last word."""
 REFINE_SCORE = 0.5
 REFINE_IOU = 0.3
 
@@ -50,13 +60,40 @@ class FaceScorer:
             self._conclude(candidate, picture)
             return 0.0
         self._look(candidate, picture)
+        return self.promise(candidate, picture)
+
+    def promise(self, candidate: Candidate, picture: Picture) -> float:
+        """The quality at best by the evidence there is, the head's turn guessed; 0 where the gate rejects it.
+
+        What narrowly fails for one reason may pass with landmarks that are refined.
+        """
         self._conclude(candidate, picture)
         guessed = self._judge.guessed(candidate.face, candidate.measures)
         candidate.bound = self._judge.bound(guessed)
-        return 0.0 if candidate.gate.reasons else self._judge.bound(guessed, candidate.ceilings)
+        gate = candidate.gate
+        may_be_refined = self.context.config.advanced.refine and not candidate.refined and not candidate.corrupt
+        if gate.reasons and not (may_be_refined and len(gate.reasons) == 1 and gate.shortfall <= NARROWLY):
+            return 0.0
+        return self._judge.bound(guessed, candidate.ceilings)
+
+    @property
+    def sees_expressions(self) -> bool:
+        """Whether the run's set has measures of the expression network."""
+        return any(spec.name in self._judge.names for spec in self._by_source.get("expression", ()))
+
+    def express(self, candidate: Candidate, picture: Picture) -> Steps:
+        """Have the expression network see a face: evidence only, nothing is concluded."""
+        try:
+            matrix = expression_matrix(candidate.face.landmarks)
+        except ValueError:
+            candidate.evidence.failed.update(spec.name for spec in self._by_source["expression"])
+            return
+        height, width = EXPRESSION_SIZE
+        (output,) = yield [InferenceRequest("expression", picture.warp(matrix, (width, height)))]
+        self._read("expression", output, candidate.evidence)
 
     def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
-        """Refine, look, turn, recognise, rank: expensive steps come last and only when the cheap ones let through.
+        """Refine, look, express, turn, recognise, rank: expensive steps last, if the cheap ones let through.
 
         Without `full` it stops when the gate fails or when quality cannot exceed `floor` of it any more.
         """
@@ -75,6 +112,10 @@ class FaceScorer:
         self._look(candidate, picture)
         if self._hopeless(candidate, picture, floor, full):
             return
+        if self.sees_expressions and not self._is_seen(candidate):
+            yield from self.express(candidate, picture)
+            if self._hopeless(candidate, picture, floor, full):
+                return
         if candidate.evidence.pose is None and not self.context.shared_pose:
             yield from self._run_pose(candidate, picture)
             if self._hopeless(candidate, picture, floor, full):
@@ -140,12 +181,14 @@ class FaceScorer:
         return perceptual_hash(picture.warp(matrix, HASH_SIDE))
 
     def score_ready(self, candidate: Candidate, picture: Picture, *, ffhq: bool) -> Steps:
-        """Score a ready crop by what its pixels hold: the recognizer always, IFQA on an FFHQ crop, pose where the
-        crop shows what its network looks at.
+        """Score a ready crop by what its pixels hold: the recognizer always, IFQA and expression on an FFHQ crop (an
+        ArcFace crop has no chin), pose where the crop shows what its network looks at.
 
         What speaks of the source's picture, which is not at hand, stays `not_scored`, and so does the quality.
         """
         self._look(candidate, picture, ready=True)
+        if ffhq and self.sees_expressions:
+            yield from self.express(candidate, picture)
         if not self.context.shared_pose and (ffhq or self.context.aligned_pose):
             yield from self._run_pose(candidate, picture)
         yield from self._run_recognizer(candidate, picture)
@@ -157,6 +200,14 @@ class FaceScorer:
         if not candidate.corrupt and not candidate.evidence.values:  # not looked at yet
             candidate.corrupt = picture.combed(candidate.face.box)
         return candidate.corrupt
+
+    def _is_seen(self, candidate: Candidate) -> bool:
+        """Whether the expression network has seen it, or cannot."""
+        evidence = candidate.evidence
+        names = {spec.name for spec in self._by_source["expression"]}
+        return bool(names & evidence.failed) or any(
+            spec.evidence[0] in evidence.values for spec in self._by_source["expression"]
+        )
 
     def _hopeless(self, candidate: Candidate, picture: Picture, floor: Floor, full: bool) -> bool:
         self._conclude(candidate, picture)

@@ -39,6 +39,7 @@ class Judge:
         self._specs = [
             (spec, None if spec.name in calibration.absent else calibration.scale_of(spec)) for spec in specs
         ]
+        self._relative = [spec for spec in here if spec.reference is not None]
         self._limits = [
             (spec, limit, config.measures[spec.name].limit(limit.key)) for spec in here for limit in spec.limits
         ]
@@ -48,8 +49,10 @@ class Judge:
         self._smallest_square = (
             output.size / output.max_upscale if output.upscale and output.max_upscale and "size" in self.names else 0.0
         )
-        # Where turned heads are wanted, what networks say of them that learned on frontal faces rejects none.
-        lenient = [spec for spec in here if spec.frontal] if config.keep.poses == "all" else []
+        # Eyes and half the mouth of a turned head are out of sight; where such heads are wanted, what other networks
+        # that learned on frontal faces say of them rejects none either.
+        everyone = config.keep.poses == "all"
+        lenient = [spec for spec in here if spec.frontal and (everyone or spec.source == "expression")]
         self._frontal_reasons = [reason for spec in lenient for reason in spec.reasons]
 
     @property
@@ -59,12 +62,27 @@ class Judge:
 
     def conclude(self, candidate: Candidate, width: int, height: int) -> None:
         """Fill in measures, quality and gate of a face of an upright frame of `width` x `height` source pixels."""
+        for spec in self._relative:
+            assert spec.reference is not None
+            if spec.raw_of(candidate.evidence) is not None:
+                usual = candidate.usual.get(spec.name, spec.reference.population)
+                candidate.evidence.values[spec.reference.evidence] = usual
         candidate.measures = self.measures(candidate.evidence)
         candidate.quality = self.quality(candidate.measures)
         if candidate.corrupt:
             candidate.gate = CORRUPT
         else:
             candidate.gate = self.gate(candidate.face, candidate.evidence, candidate.measures, width, height)
+
+    def follows_reference(self, candidate: Candidate) -> bool:
+        """Whether a concluded face was judged by what is usual for its track's person by now."""
+        values = candidate.evidence.values
+        return all(
+            spec.reference is None
+            or spec.raw_of(candidate.evidence) is None
+            or values.get(spec.reference.evidence) == candidate.usual.get(spec.name, spec.reference.population)
+            for spec in self._relative
+        )
 
     def measures(self, evidence: Evidence) -> dict[str, Measure]:
         """Every recorded measure by name; those that cannot be had say so instead of a figure."""
@@ -76,7 +94,10 @@ class Judge:
                 found[spec.name] = _FAILED
             else:
                 raw = spec.raw_of(evidence)
-                found[spec.name] = _NOT_SCORED if raw is None else Measure.ok(raw, scale(raw))
+                if raw is None:
+                    found[spec.name] = _NOT_SCORED
+                else:
+                    found[spec.name] = Measure.ok(raw, scale(spec.compared(raw, evidence)))
         return found
 
     def guessed(self, face: Face, measures: Mapping[str, Measure]) -> dict[str, Measure]:

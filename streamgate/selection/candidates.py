@@ -24,6 +24,7 @@ from streamgate.selection.keeper import Keeper
 from streamgate.selection.nearmisses import NearMisses
 from streamgate.selection.observations import Observation, ObservationBuffer
 from streamgate.selection.poses import yaw_bin
+from streamgate.selection.reference import TrackReference
 from streamgate.selection.template import TemplateSum
 
 RETRIES = 3
@@ -50,6 +51,7 @@ class TrackSelector:
         self.track_id = track_id
         self.keeper = Keeper(config.keep, config.smoothing, scorer.crop)
         self.near_misses = NearMisses(near_misses, lambda candidate, picture: scorer.thumbnail(candidate, picture))
+        self.reference = TrackReference()
         self.template = TemplateSum() if config.identity.store != "none" or config.identity.only else None
         self.frames_scored = 0
         self.observed = ObservationBuffer(config.advanced.lookback_s, self._candidate)
@@ -65,11 +67,15 @@ class TrackSelector:
         self._record = 0.0
         self._failures = 0
         self._standing: Observation | None = None
+        self._finalists: list[Candidate] = []
+        self._frame_size = (0, 0)
+        self._ended = False
         self._confirms_late = not self._binned and config.keep.top_k == 1
 
     def detected(self, frame: Frame, face: Face) -> list[Candidate]:
         """A detection of this track, see `ObservationBuffer.detected`; returns the candidates that came into being."""
         made = self.observed.detected(frame, face)
+        self._frame_size = frame.width, frame.height
         if self._window_start is None:
             self._window_start = made[0].pts_seconds
         return made
@@ -105,12 +111,32 @@ class TrackSelector:
             yield from self._confirm_standing(newest, final)
             judged = self._judged()
         self.keeper.prune(judged)
+        if final:
+            self._ended = True
+            self.settle()
         if final and self._fallback is not None and not self.keeper.finish():
             yield from self._score(self._fallback, no_floor, full=True)
             self._offer(self._fallback)
         if final:
             yield from self._introduce()
         self._let_go(np.inf if final else judged - self._config.smoothing.short_s)
+
+    def settle(self) -> None:
+        """Judge the finalists again by what is known of the person by now, and rank them anew."""
+        if not self._scorer.sees_expressions:
+            return
+        self.keeper.settle(self._judge_again)
+        standing = self._standing
+        if standing is not None and standing.candidate is not None:
+            self._judge_again(standing.candidate)
+            self.keeper.note(standing.candidate)
+            if not standing.passed:
+                self._standing = None
+
+    def _judge_again(self, candidate: Candidate) -> None:
+        judge = self._scorer.context.judge
+        if not judge.follows_reference(candidate):
+            judge.conclude(candidate, *self._frame_size)
 
     def _judged(self) -> float:
         """Faces before this time are settled: nothing that is still to come asks for them."""
@@ -141,14 +167,18 @@ class TrackSelector:
     def drain(self) -> list[Candidate]:
         """Evaluated faces that will not change any more, each handed out once.
 
-        They come in order of time; only with a fallback may single ones come late.
+        They come in order of time, except that those which may still be kept come late: they are judged again when the
+        track has ended.
         """
-        done, self._done = self._done, []
+        left = [one for one in self._finalists if self._ended or not self.keeper.holds(one)]
+        self._finalists = [one for one in self._finalists if all(one is not other for other in left)]
+        done, self._done = self._done + left, []
         return done
 
     def _judge_all(self, final: bool) -> Steps:
         """Exhaustive: every face, fully; one is offered when its following neighbour has been scored."""
         observations = list(self.observed)
+        yield from self._prescore_some(observations)
         yield from self._score_fully(observations)
         half = self._config.smoothing.short_s / 2
         newest = observations[-1].pts_seconds
@@ -157,7 +187,7 @@ class TrackSelector:
                 self._offer(observation)
 
     def _judge_best(self, window: list[Observation], final: bool) -> Steps:
-        self._prescore_some(window)
+        yield from self._prescore_some(window)
         finished = 0
         for alike in self._by_guessed_pose(window):
             finished += yield from self._judge_alike(alike, final)
@@ -286,12 +316,32 @@ class TrackSelector:
         """Seconds on each side within which a neighbour counts."""
         return self._config.smoothing.short_s / 2 + 1e-9
 
-    def _prescore_some(self, window: list[Observation]) -> None:
-        """Look at some of the window's faces without networks; the others promise nothing."""
+    def _prescore_some(self, window: list[Observation]) -> Steps:
+        """Look at some of the window's faces, evenly spaced; the expression network sees those that pass so far.
+
+        The others promise nothing.
+        """
+        chosen: list[Observation] = []
         for observation in window:
             if observation.pts_seconds - self._prescored_pts >= self._prescore_interval(observation) - 1e-6:
                 self._prescored_pts = observation.pts_seconds
                 self._prescore(observation)
+                chosen.append(observation)
+        if not self._scorer.sees_expressions:
+            return
+        new = [one for one in chosen if one.candidate is not None and not one.scored and one.promise > 0]
+        yield from together(self._express(one) for one in new)
+        for observation in new:
+            if observation.candidate is not None:
+                self.reference.add(observation.candidate.evidence)
+        for observation in new:
+            if observation.candidate is not None:
+                observation.promise = self._scorer.promise(observation.candidate, observation.frame.picture)
+        self.settle()
+
+    def _express(self, observation: Observation) -> Steps:
+        assert observation.candidate is not None
+        yield from self._scorer.express(observation.candidate, observation.frame.picture)
 
     def _prescore_interval(self, observation: Observation) -> float:
         """Seconds between two prescored faces: the longer a track, the less a single moment of it can add."""
@@ -384,7 +434,10 @@ class TrackSelector:
         for observation in self.observed.let_go(before):
             # The fallback's figures are not final before the track is.
             if observation.candidate is not None and observation.prescored and observation is not self._fallback:
-                self._done.append(observation.candidate)
+                if self.keeper.holds(observation.candidate):
+                    self._finalists.append(observation.candidate)
+                else:
+                    self._done.append(observation.candidate)
                 settled.append((observation.candidate, observation.frame.picture))
         self.near_misses.offer(settled)
         if before == np.inf and self._fallback is not None and self._fallback.candidate is not None:
@@ -403,6 +456,7 @@ class TrackSelector:
             corrupt=frame.corrupt,
             shown=frame.shown,
             ceilings=self._ceilings,
+            usual=self.reference.usual,
         )
 
 

@@ -12,7 +12,8 @@ from streamgate.selection.poses import Bin, bin_name, pose_bin
 from streamgate.selection.smoothing import QualityHistory
 
 SPARE = 2
-"""Ranks beyond K that are remembered, since a later candidate can push one out and let another back in."""
+"""Ranks beyond K that are remembered: a later candidate can push one out and let another back in, and at the end of the
+track they are judged again."""
 
 LAYERS = 3
 """Of candidates that exclude each other, how many deep are remembered once there are many."""
@@ -88,7 +89,7 @@ class Keeper:
     def _prune(self, pool: list[Candidate], now: float) -> None:
         # Recent ones stay: their smoothed quality may still change.
         settled = [one for one in pool if now - one.pts_seconds > self._reach]
-        needed = 1 if self._keep.top_k == 1 else self._keep.top_k + SPARE
+        needed = self._keep.top_k + SPARE
         chosen = self._picks(settled, needed)
         gone: list[Candidate] = []
         if len(chosen) == needed:
@@ -110,6 +111,20 @@ class Keeper:
             chosen = self._picks(left, needed)
             left = [one for one in left if all(one is not other for other in chosen)]
         return left
+
+    def holds(self, candidate: Candidate) -> bool:
+        """Whether it may still be kept."""
+        return any(one is candidate for pool in self._pools.values() for one in pool)
+
+    def settle(self, judge: Callable[[Candidate], None]) -> None:
+        """Judge the finalists again with `judge`; those that do not pass any more leave."""
+        for pool in self._pools.values():
+            for candidate in self._picks(pool, self._keep.top_k + SPARE):
+                judge(candidate)
+                self.note(candidate)
+                if not candidate.gate.passed or candidate.quality is None:
+                    self._forget(candidate)
+                    pool[:] = [one for one in pool if one is not candidate]
 
     def finish(self) -> list[Ranked]:
         """The kept candidates by rank, from 1; with fallback "best" one that did not pass, if none did."""

@@ -192,7 +192,8 @@ def track_record(ended: TrackEnd) -> Record:
     """A line of tracks.jsonl: how a track ended, kept or not.
 
     Shape: schema, source_id, epoch, track_id, first_pts, last_pts, frames_seen, frames_scored, kept (number
-    of shots), rejected {reason: faces}, reasons (of the best near miss).
+    of shots), rejected {reason: faces}, reasons (of the best near miss), reference {measure: what is usual for the
+    person}.
     """
     return {
         "schema": SCHEMA,
@@ -203,6 +204,7 @@ def track_record(ended: TrackEnd) -> Record:
         "kept": len(ended.shots),
         "rejected": counts(ended.rejected),
         "reasons": list(ended.reasons),
+        "reference": {name: _significant(value) for name, value in sorted(ended.reference.items())},
     }
 
 

@@ -44,7 +44,7 @@ FACE: Shape = {
 }  # fmt: skip
 TRACK: Shape = {
     "source_id": _TEXT, "epoch": {str, int}, "track_id": _COUNT, **_SPAN, "kept": _COUNT, "rejected": _COUNTS,
-    "reasons": [_TEXT],
+    "reasons": [_TEXT], "reference": ({str: _NUMBER}, None),
 }  # fmt: skip
 CANDIDATE: Shape = {
     "source_id": _TEXT, "track_id": _COUNT, "frame_index": _INTEGER_OR_NULL, "pts_seconds": _NUMBER,

@@ -32,10 +32,16 @@ def judge_again(candidate: Candidate, tuning: Tuning, size: tuple[int, int]) -> 
     candidate.gate = gate
 
 
+def settle(candidate: Candidate, tuning: Tuning, size: tuple[int, int]) -> None:
+    """Judge a face that may be kept by what its whole track showed to be usual, in place."""
+    if not tuning.judge.follows_reference(candidate):
+        tuning.judge.conclude(candidate, *size)
+
+
 def promise(candidate: Candidate, tuning: Tuning, size: tuple[int, int]) -> float:
     """The quality that a face not scored in full could have at best, its turn guessed where it is not known."""
     judge, face, evidence = tuning.judge, candidate.face, candidate.evidence
-    guessed = judge.guessed(face, candidate.measures)
+    guessed = judge.guessed(face, evidence, candidate.measures)
     before = judge.gate(face, evidence, candidate.measures, *size).reasons
     if set(judge.gate(face, evidence, guessed, *size).reasons) - set(before):
         return 0.0

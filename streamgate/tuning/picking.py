@@ -25,6 +25,7 @@ class TrackFaces:
 
     Args:
         promise: the quality that a face not scored in full could have at best.
+        settle: judges a face that may be kept by what its whole track showed.
         trusted: times of the picks there were: a run has seen to it that they are no lucky frames.
         open_to: faces never scored in full that may be worth it now; the run has skipped the others for good.
     """
@@ -34,6 +35,7 @@ class TrackFaces:
         faces: Sequence[Candidate],
         config: Config,
         promise: Callable[[Candidate], float],
+        settle: Callable[[Candidate], None],
         *,
         trusted: frozenset[float] = frozenset(),
         open_to: Sequence[Candidate] = (),
@@ -44,6 +46,7 @@ class TrackFaces:
         self._open_to = sorted(open_to, key=lambda face: face.pts_seconds)
         self._config = config
         self._promise = promise
+        self._settle = settle
         self._looked: set[int] = set()
         self._looks = 0
 
@@ -90,7 +93,9 @@ class TrackFaces:
         return bar + self._config.advanced.min_gain if bar else 0.0
 
     def _picked(self, faces: Sequence[Candidate], only: frozenset[float] | None) -> list[Ranked]:
-        return self._keeper(faces, only).finish()
+        keeper = self._keeper(faces, only)
+        keeper.settle(self._settle)
+        return keeper.finish()
 
     def _keeper(self, faces: Sequence[Candidate], only: frozenset[float] | None) -> Keeper:
         # Pictures are no matter here: what a face has it keeps.

@@ -25,7 +25,7 @@ from streamgate.store.layout import CANDIDATES, FACES, NOTES, SOURCE, TRACKS
 from streamgate.store.records import candidate_of, candidate_record, face_record, image_path
 from streamgate.store.run import SourceInfo
 from streamgate.tuning.footage import Footage
-from streamgate.tuning.judging import judge_again, promise
+from streamgate.tuning.judging import judge_again, promise, settle
 from streamgate.tuning.picking import TrackFaces
 from streamgate.tuning.pictures import KeptFace, kept_face, put_spare, ranked_record, read_spares
 from streamgate.tuning.settings import Tuning, tuned_totals
@@ -74,6 +74,9 @@ class SourceTuning:
         self._pictured = pictured
         self._record = folder.source(source_id)
         self._tracks = {track["track_id"]: track for track in folder.tracks(source_id)}
+        for track_id, found in self._faces.items():
+            for candidate in found:
+                candidate.usual = self._tracks[track_id].get("reference") or {}
         self._picks: dict[int, list[Record]] = defaultdict(list)
         for face in folder.faces(source_id):
             self._picks[face["track_id"]].append(face)
@@ -119,6 +122,7 @@ class SourceTuning:
         """Judge and pick again. Raises SourceError when footage is needed that is not there."""
         size = (self._record["width"] or 0, self._record["height"] or 0)
         at_best = partial(promise, tuning=self._tuning, size=size)
+        settled = partial(settle, tuning=self._tuning, size=size)
         affected = any(key.partition(".")[0] in ("keep", "smoothing") for key in self._tuning.changed)
         tracks: dict[int, TrackFaces] = {}
         for track_id in self._tracks:
@@ -132,7 +136,7 @@ class SourceTuning:
                 continue
             old = frozenset(float(pick["pts_seconds"]) for pick in self._picks.get(track_id, ()))
             tracks[track_id] = TrackFaces(
-                faces, self._tuning.after, at_best, trusted=old, open_to=self._open_to(faces, before, old)
+                faces, self._tuning.after, at_best, settled, trusted=old, open_to=self._open_to(faces, before, old)
             )
             self._know_again(faces)
         if not self._pictured:

@@ -10,11 +10,11 @@ from typing import Any
 
 from streamgate.errors import WeightsError
 
-ROLES = ("detector", "recognizer", "pose", "ifqa")
+ROLES = ("detector", "recognizer", "pose", "expression", "ifqa")
 """What a network can be used for."""
 
 REQUIRED_ROLES = ("detector", "recognizer", "pose")
-"""Roles without which nothing runs; `ifqa` may be absent."""
+"""Roles without which nothing runs; the others serve optional measures."""
 
 IDENTITY_FMR = 1e-6
 """Of pairs of strangers, the share that an identity threshold lets through."""

@@ -36,7 +36,23 @@ def test_blur_lowers_sharpness_step_by_step() -> None:
     image = astronaut()
     values = [sharpness(image)] + [sharpness(cv2.GaussianBlur(image, (0, 0), sigma)) for sigma in (0.8, 1.5, 3.0)]
     assert values == sorted(values, reverse=True)
-    assert values[-1] < values[0] / 10
+    assert values[-1] < values[0] / 8
+
+
+def test_grain_dither_and_sharpening_do_not_make_up_for_blur() -> None:
+    image = astronaut()
+    noise = np.random.default_rng(3).normal(0, 1, image.shape[:2])[..., None]
+    blurred = cv2.GaussianBlur(image, (0, 0), 2.5)
+    dots = np.tile(np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]) / 16 - 0.5, (128, 128))
+    worse = {
+        "grain": np.clip(blurred + 10 * noise, 0, 255),
+        "dither": np.clip(np.round(blurred / 17.0 + dots[..., None]) * 17, 0, 255),
+        "sharpened": cv2.addWeighted(blurred, 2.5, cv2.GaussianBlur(blurred, (0, 0), 2.0), -1.5, 0),
+    }
+    for name, picture in worse.items():
+        assert sharpness(picture.astype(np.uint8)) < sharpness(image) / 3, name
+    # A clean face does not gain by it either.
+    assert sharpness(np.clip(image + 8 * noise, 0, 255).astype(np.uint8)) < 1.1 * sharpness(image)
 
 
 def test_sharpness_is_taken_at_one_size() -> None:

@@ -69,7 +69,7 @@ def test_the_package_can_read_the_card(card: dict[str, Any]) -> None:
 
 def test_outputs_are_as_the_card_lists_them(card: dict[str, Any], own: OwnNetwork, answers: Answers) -> None:
     assert [out.name for out in own.session.get_outputs()] == card["outputs"] == ["pose", "signals", "points"]
-    assert answers.signals.shape == (2, len(card["signals"]))
+    assert answers.signals.shape == (2, len(card["output"]["signals"]))
     assert answers.points.shape == (2, len(card["points"]), 2)
     assert answers.pose.shape == (2, 3) and np.isfinite(answers.signals).all()
 

@@ -39,7 +39,7 @@ def test_smoke_run_leaves_every_deliverable_and_resumes(tmp_path: Path) -> None:
     made = {path.name for path in (tmp_path / "smoke").iterdir()}
     assert made == {"expression.onnx", "card.json", "expression_warm.pth"}
     card = json.loads((tmp_path / "smoke/card.json").read_text())
-    assert card["signals"] == list(SIGNALS) and card["research_only"] is True
+    assert card["output"]["signals"] == list(SIGNALS) and card["research_only"] is True
     newest = sorted((tmp_path / "checkpoints").iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
     again = train("--smoke", "--work", tmp_path, "--threads", "1")

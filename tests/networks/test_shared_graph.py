@@ -70,7 +70,7 @@ def test_one_run_fills_both_roles_and_every_measure(folder: Path, face: np.ndarr
         (scored,) = gate.score(face)
     assert {name for name, one in scored.measures.items() if one.status is Status.OK} == set(scored.measures)
     assert scored.pose is not None and scored.measures["yaw"].raw == scored.pose.yaw
-    assert 0 < scored.measures["eyes"].raw < 1 and 0 < scored.measures["occlusion"].raw < 1
+    assert 0 < scored.measures["occlusion"].raw < 1
 
 
 def test_an_arcface_crop_has_a_pose_where_its_network_takes_one(folder: Path, face: np.ndarray) -> None:
@@ -79,14 +79,14 @@ def test_an_arcface_crop_has_a_pose_where_its_network_takes_one(folder: Path, fa
         (own,) = gate.score(crop, aligned="arcface")
     with Gate(models="standard", device="cpu") as gate:
         (standard,) = gate.score(crop, aligned="arcface")
-    assert own.pose is not None and own.measures["eyes"].status is Status.OK
-    assert standard.pose is None and standard.measures["eyes"].status is Status.NO_WEIGHTS
+    assert own.pose is not None and own.measures["occlusion"].status is Status.OK
+    assert standard.pose is None and standard.measures["occlusion"].status is Status.NO_WEIGHTS
 
 
 def test_what_a_graph_lacks_or_a_card_does_not_calibrate_is_absent(folder: Path, tmp_path: Path) -> None:
     models = put_weights(tmp_path, None, measures={})
     with Gate(models=f"{models},embedded", device="cpu") as gate:
-        assert gate.run_info().absent_measures == {"occlusion": Status.UNCALIBRATED, "eyes": Status.NO_WEIGHTS}
+        assert gate.run_info().absent_measures == {"occlusion": Status.UNCALIBRATED}
 
 
 def test_a_measure_calibrated_like_serfiq_is_refused(tmp_path: Path) -> None:

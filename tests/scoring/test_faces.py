@@ -13,6 +13,7 @@ from judges import NAMES, judge
 from media import astronaut, astronaut_frames, make_frame
 from streamgate.config import load_config
 from streamgate.frames import Candidate, Face, Status
+from streamgate.networks.expression import NEEDED, ExpressionOutput
 from streamgate.networks.ifqa import IfqaOutput
 from streamgate.networks.recognizer import RecognizerOutput
 from streamgate.scoring.context import ScoringContext
@@ -28,14 +29,16 @@ FACE = Face(
     0.99,
 )
 RECOGNISED = RecognizerOutput(
-    np.ones(4, np.float32), np.float32(0.4), np.ones(3, np.float32), visible=np.float32(0.9), eyes=np.float32(0.8)
+    np.ones(4, np.float32), np.float32(0.4), np.ones(3, np.float32), visible=np.float32(0.9)
 )
+AT_REST = ExpressionOutput(1.0, 2.0, {**dict.fromkeys(NEEDED, 0.05), "lidsLeft": 0.15, "lidsRight": 0.14})
 
 
 def scored(face: Face = FACE, **outputs: Any) -> Candidate:
     answers = {
         "pose": np.array([3.0, -2.0, 1.0]),
         "recognizer": RECOGNISED,
+        "expression": AT_REST,
         "ifqa": IfqaOutput(np.float32(0.7), np.zeros((256, 256), np.float32)),
         **outputs,
     }
@@ -51,7 +54,7 @@ def test_every_network_gives_its_measures() -> None:
     candidate = scored()
     raws = {name: candidate.measures[name].raw for name in NAMES}
     assert None not in raws.values()
-    assert [raws[name] for name in ("ifqa", "occlusion", "eyes")] == pytest.approx([0.7, 0.9, 0.8])
+    assert [raws[name] for name in ("ifqa", "occlusion", "eyes")] == pytest.approx([0.7, 0.9, 0.14])
     assert (raws["yaw"], raws["pitch"], raws["roll"]) == (3.0, -2.0, 1.0)
     assert raws["size"] == FACE.inter_eye and candidate.quality is not None
 
@@ -61,7 +64,7 @@ def test_every_network_gives_its_measures() -> None:
     [
         ({"pose": np.array([math.nan, 0.0, 0.0])}, {"yaw", "pitch", "roll"}),
         ({"recognizer": replace(RECOGNISED, spread=np.float32(math.nan))}, {"serfiq"}),
-        ({"recognizer": replace(RECOGNISED, eyes=np.float32(math.inf))}, {"eyes"}),
+        ({"expression": replace(AT_REST, signals={**AT_REST.signals, "lidsLeft": -math.inf})}, {"eyes"}),
         ({"ifqa": IfqaOutput(np.float32(math.nan), np.zeros((256, 256), np.float32))}, {"ifqa"}),
     ],
 )

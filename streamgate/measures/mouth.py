@@ -1,0 +1,32 @@
+"""mouth: closed, or in the middle of a word?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
+
+
+def _read(output: Any) -> float:
+    """The gap between the lips over the distance between the eyes, half of what the jaw has opened (0..1), less a tenth
+    of a smile (0..1): teeth that a smile shows are no word.
+    """
+    at = output.signals
+    return float(at["lipGap"] + 0.5 * at["jawOpen"] - 0.1 * output.both("mouthSmile"))
+
+
+MEASURE = MeasureSpec(
+    name="mouth",
+    label="Mouth",
+    hint="closed",
+    purpose="Is the mouth closed, or caught in mid-word? The gap between the lips and the opening of the jaw.",
+    source="expression",
+    output="signals",
+    read=_read,
+    better="lower",
+    mapping=Sigmoid(0.077, 0.035),
+    limits=(Limit("max", 0.25, {"mouth_open": "mouth open"}, of="raw", bounds=(0.0, 2.0), span=1.0),),
+    frontal=True,
+    at_rest=True,
+    order=112,
+)

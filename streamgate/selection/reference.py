@@ -1,0 +1,49 @@
+"""What is usual for the person of a track: some measures compare a face with it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from streamgate.frames import Evidence
+from streamgate.measures import MeasureSpec, known_measures
+
+_DECIMALS = 3
+
+
+class TrackReference:
+    """Percentiles of raw values over a track's evenly spaced faces, never over what selection chose.
+
+    Attributes:
+        usual: the references so far by measure; a candidate that holds it is judged by them. A measure is missing while
+            too few faces were seen.
+    """
+
+    def __init__(self, specs: Iterable[MeasureSpec] | None = None) -> None:
+        """specs: those with a reference count; every known measure when None."""
+        self.usual: dict[str, float] = {}
+        # Counted by rounded value, so that memory does not grow with the track.
+        compared = (spec for spec in (known_measures() if specs is None else specs) if spec.reference is not None)
+        self._seen: list[tuple[MeasureSpec, Counter[float]]] = [(spec, Counter()) for spec in compared]
+
+    def add(self, evidence: Evidence) -> None:
+        """Count one of the evenly spaced faces."""
+        for spec, seen in self._seen:
+            raw = spec.raw_of(evidence)
+            if raw is None or spec.reference is None:
+                continue
+            seen[round(raw, _DECIMALS)] += 1
+            if seen.total() >= spec.reference.faces:
+                found = _percentile(seen, spec.reference.percentile)
+                self.usual[spec.name] = max(spec.reference.lowest, found)
+
+
+def _percentile(seen: Counter[float], percent: float) -> float:
+    """The smallest value that so many per cent of all do not exceed (nearest rank)."""
+    wanted = percent / 100 * seen.total()
+    below = 0
+    for value in sorted(seen):
+        below += seen[value]
+        if below >= wanted:
+            return value
+    return 0.0

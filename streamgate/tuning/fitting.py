@@ -1,0 +1,161 @@
+"""Weights and mappings of measures fitted to faces that people judged.
+
+The quality is that of a run: log quality = sum of weight * log scalar over the sum of weights, scalar = 100 * sigmoid.
+So a measure that gets worse never helps, and what is fitted is a preset. Few parameters (a weight a measure, and place
+and width of the mappings that a preset may set), held near the values that they start from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from streamgate.frames import Array
+
+GOOD, USABLE, BAD = 2, 1, 0
+"""Grades."""
+_ACROSS = 0.3
+"""Pairs of a good and a bad face of different tracks weigh so much beside those of one track."""
+_ACROSS_PAIRS = 20_000
+_RIDGE = 0.2
+_SHARPNESS = 1.5
+_STEPS = 250
+_RATE = 0.05
+_FURTHEST = 2.0
+"""A place moves by at most so many of its widths, a width by a factor of two."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Faces that people judged.
+
+    Attributes:
+        values: float (N, K): what each measure's mapping takes (`MeasureSpec.compared`), turned so that larger is
+            better: the raw value, its negative where low ones are good, the negative of its size near zero.
+        grades: int (N,): GOOD, USABLE or BAD.
+        tracks, clips: (N,): which track and clip each face is of.
+    """
+
+    values: Array
+    grades: Array
+    tracks: Array
+    clips: Array
+
+    def of(self, rows: Array) -> Judged:
+        """Those of the rows (indexes or a mask)."""
+        return Judged(self.values[rows], self.grades[rows], self.tracks[rows], self.clips[rows])
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What a preset says of K measures: float (K,) each; `movable` says whose place and width may be fitted."""
+
+    weight: Array
+    x0: Array
+    w: Array
+    movable: Array
+
+    def log_quality(self, values: Array) -> Array:
+        """Logarithm of quality / 100, float (N,)."""
+        scalars = -np.logaddexp(0.0, -(values - self.x0) / self.w)
+        return np.maximum(scalars, np.log(0.01)) @ self.weight / self.weight.sum()
+
+
+def fit(judged: Judged, start: Fusion, *, seed: int = 0) -> Fusion:
+    """The fusion under which good faces rank above usable ones and these above bad ones, in each track and across.
+
+    Projected gradient (Adam) on the logistic loss of pairs; every track counts alike. Deterministic by `seed`.
+    """
+    better, worse, share = _pairs(judged, np.random.default_rng(seed))
+    count = len(start.weight)
+    # Logarithms of the weights, then the moves of places and widths, all 0 at the start.
+    moves = np.zeros(3 * count)
+    frozen = np.concatenate([np.zeros(count, bool), ~start.movable, ~start.movable])
+    first, second = np.zeros_like(moves), np.zeros_like(moves)
+    for step in range(1, _STEPS + 1):
+        slope = _slope(judged.values, better, worse, share, start, moves) + 2 * _RIDGE * moves / len(moves)
+        slope[frozen] = 0.0
+        first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
+        moves = moves - _RATE * first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+    return _moved(start, moves)
+
+
+def out_of_clip(judged: Judged, start: Fusion, *, folds: int = 8, seed: int = 0) -> Array:
+    """Log quality of every face by a fit that saw nothing of its clip, float (N,)."""
+    clips = np.random.default_rng(seed).permutation(np.unique(judged.clips))
+    fold = {clip: place % folds for place, clip in enumerate(clips)}
+    here = np.array([fold[clip] for clip in judged.clips])
+    found = np.empty(len(here))
+    for number in range(min(folds, len(clips))):
+        fitted = fit(judged.of(here != number), start, seed=seed)
+        found[here == number] = fitted.log_quality(judged.values[here == number])
+    return found
+
+
+def picks(judged: Judged, quality: Array) -> Array:
+    """Index of the best face of each track, int (tracks,)."""
+    return np.array([rows[np.argmax(quality[rows])] for rows in _by_track(judged)])
+
+
+def _by_track(judged: Judged) -> Iterator[Array]:
+    for track in np.unique(judged.tracks):
+        yield np.nonzero(judged.tracks == track)[0]
+
+
+def _moved(start: Fusion, moves: Array) -> Fusion:
+    weight, place, width = np.split(moves, 3)
+    return replace(
+        start,
+        weight=start.weight * np.exp(weight),
+        x0=start.x0 + _FURTHEST * start.w * np.tanh(place),
+        w=start.w * np.exp2(np.tanh(width)),
+    )
+
+
+def _slope(values: Array, better: Array, worse: Array, share: Array, start: Fusion, moves: Array) -> Array:
+    """Gradient of the loss in `moves`.
+
+    The loss takes the weighted sum of log scalars, not the mean: how surely pairs are told apart is for the weights to
+    say.
+    """
+    fusion = _moved(start, moves)
+    scaled = (values - fusion.x0) / fusion.w
+    scalars = -np.logaddexp(0.0, -scaled)
+    total = scalars @ fusion.weight
+    wrong = 1.0 / (1.0 + np.exp(np.clip(_SHARPNESS * (total[better] - total[worse]), -30.0, 30.0)))
+    pull = np.zeros(len(values))
+    np.add.at(pull, better, -_SHARPNESS * share * wrong)
+    np.add.at(pull, worse, _SHARPNESS * share * wrong)
+    rising = fusion.weight / (1.0 + np.exp(np.clip(scaled, -30.0, 30.0)))  # of the total, by `scaled`
+    _, place, width = np.split(moves, 3)
+    by_weight = (pull @ scalars) * fusion.weight
+    by_place = -(pull @ rising) / fusion.w * _FURTHEST * start.w / np.cosh(place) ** 2
+    by_width = -(pull @ (rising * scaled)) * np.log(2.0) / np.cosh(width) ** 2
+    return np.concatenate([by_weight, by_place, by_width])
+
+
+def _pairs(judged: Judged, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+    """(better, worse, weight) of pairs; the weights of all pairs of one kind sum up to the same for every track."""
+    found: list[tuple[Array, Array, Array]] = []
+    for rows in _by_track(judged):
+        for high, low, weight in ((GOOD, USABLE, 1.0), (GOOD, BAD, 1.0), (USABLE, BAD, 0.3)):
+            one, other = rows[judged.grades[rows] == high], rows[judged.grades[rows] == low]
+            if len(one) and len(other):
+                better, worse = (part.ravel() for part in np.meshgrid(one, other, indexing="ij"))
+                found.append((better, worse, np.full(len(better), weight / len(better))))
+    if found:
+        total = sum(float(weights.sum()) for _, _, weights in found)
+        found = [(better, worse, weights / total) for better, worse, weights in found]
+    chance = np.zeros(len(judged.grades))
+    for rows in _by_track(judged):
+        chance[rows] = 1.0 / len(rows)
+    good, bad = (chance * (judged.grades == grade) for grade in (GOOD, BAD))
+    if good.any() and bad.any():
+        drawn = [rng.choice(len(chance), _ACROSS_PAIRS, p=one / one.sum()) for one in (good, bad)]
+        found.append((drawn[0], drawn[1], np.full(_ACROSS_PAIRS, _ACROSS / _ACROSS_PAIRS)))
+    if not found:
+        raise ValueError("nothing to learn from: no track has faces of two grades")
+    better, worse, share = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return better, worse, share

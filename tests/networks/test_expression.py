@@ -1,0 +1,81 @@
+"""The expression network's adapter, and the figures that measures make of its signals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from media import astronaut
+from streamgate import Gate
+from streamgate.errors import WeightsError
+from streamgate.measures import expression, eyes, gaze, lips, mouth
+from streamgate.networks import Networks
+from streamgate.networks.expression import NEEDED, ExpressionOutput
+from streamgate.weights.store import embedded_folder
+
+QUIET = {**dict.fromkeys(NEEDED, 0.0), "lidsLeft": 0.16, "lidsRight": 0.15, "mouthWidth": 0.8}
+
+
+def seen(yaw: float = 0.0, pitch: float = 0.0, **signals: float) -> ExpressionOutput:
+    return ExpressionOutput(yaw, pitch, {**QUIET, **signals})
+
+
+def test_measures_read_the_signals() -> None:
+    assert eyes.MEASURE.read(seen()) == 0.15
+    assert lips.MEASURE.read(seen()) == 0.8
+    assert mouth.MEASURE.read(seen(lipGap=0.1, jawOpen=0.2)) == pytest.approx(0.2)
+    smile = {"mouthSmileLeft": 0.8, "mouthSmileRight": 1.0}
+    assert mouth.MEASURE.read(seen(lipGap=0.1, **smile)) == pytest.approx(0.01)
+    assert expression.MEASURE.read(seen(browInnerUp=0.2, mouthFunnel=0.1)) == pytest.approx(0.2)
+    assert expression.MEASURE.read(seen(mouthStretchLeft=0.2, mouthUpperUpRight=0.2)) == pytest.approx(0.13)
+
+
+def test_the_gaze_is_where_head_and_eyes_look_together() -> None:
+    ahead = gaze.MEASURE.read(seen(pitch=-2.0))
+    assert ahead == pytest.approx(0.0)
+    # A head turned to larger x, eyes turned back by as much: the person's left eye looks in, the right one out.
+    back = {"eyeLookInLeft": 0.5, "eyeLookOutRight": 0.5}
+    assert gaze.MEASURE.read(seen(yaw=15.0, pitch=-2.0, **back)) == pytest.approx(0.0)
+    assert gaze.MEASURE.read(seen(pitch=-2.0, **back)) == pytest.approx(15.0)
+    down = {"eyeLookDownLeft": 0.4, "eyeLookDownRight": 0.4}
+    assert gaze.MEASURE.read(seen(pitch=-2.0, **down)) == pytest.approx(12.0)
+
+
+def test_a_smile_with_teeth_ranks_lower_and_is_never_rejected() -> None:
+    with Gate(device="cpu") as gate:
+        (face,) = gate.score(astronaut())
+    assert not {"mouth_open", "grimace"} & set(face.gate.reasons)
+    assert face.measures["expression"].scalar < 50
+
+
+def test_batches_change_nothing_and_names_come_from_the_card() -> None:
+    crops = np.random.default_rng(1).integers(0, 255, (3, 144, 128, 3), np.uint8)
+    with Networks.open("embedded", "cpu") as networks:
+        assert networks.expression is not None
+        together = networks.expression.run(crops)
+        assert together[1] == networks.expression.run(crops[1:2])[0]
+        assert set(NEEDED) <= set(together[0].signals)
+        with pytest.raises(ValueError, match="144, 128"):
+            networks.expression.run(crops[:, :128])
+
+
+def card_with(folder: Path, change: object) -> Path:
+    shutil.copytree(embedded_folder() / "expression", folder / "expression")
+    card = folder / "expression" / "card.json"
+    told = json.loads(card.read_text())
+    told["output"] = change
+    card.write_text(json.dumps(told))
+    return folder
+
+
+def test_a_card_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    lacking = card_with(tmp_path / "lacking", {"signals": ["jawOpen"]})
+    with pytest.raises(WeightsError, match="names no signal"):
+        Networks.open(f"{lacking},embedded", "cpu")
+    longer = card_with(tmp_path / "longer", {"signals": [*NEEDED, *map(str, range(200))]})
+    with Networks.open(f"{longer},embedded", "cpu") as networks, pytest.raises(WeightsError, match="its card names"):
+        networks.expression.run(np.zeros((1, 144, 128, 3), np.uint8))
