@@ -74,9 +74,6 @@ class SourceTuning:
         self._pictured = pictured
         self._record = folder.source(source_id)
         self._tracks = {track["track_id"]: track for track in folder.tracks(source_id)}
-        for track_id, found in self._faces.items():
-            for candidate in found:
-                candidate.usual = self._tracks[track_id].get("reference") or {}
         self._picks: dict[int, list[Record]] = defaultdict(list)
         for face in folder.faces(source_id):
             self._picks[face["track_id"]].append(face)
@@ -113,6 +110,8 @@ class SourceTuning:
             if (face.track_id, face.pts_seconds) in seen:
                 raise self._folder.error(name, f"is damaged (track {face.track_id} has two faces at one time)")
             seen.add((face.track_id, face.pts_seconds))
+            if face.track_id in self._tracks:
+                face.usual = self._tracks[face.track_id].get("reference") or {}
             self._faces[face.track_id].append(face)
         self._notes = self._folder.notes(self._source_id)
         self._kept = self._faces_with_pictures()
