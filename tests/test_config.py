@@ -26,8 +26,8 @@ def test_studio_names_every_key_so_that_it_can_be_read_and_copied() -> None:
 def test_every_measure_has_its_table_with_the_values_of_its_spec() -> None:
     tables = load_config("studio").model_dump(mode="json")["measures"]
     assert list(tables) == [spec.name for spec in built_in_measures()]
-    assert tables["yaw"] == {"use": True, "weight": 1.0, "max": 25.0, "x0": 17.0, "w": 4.0}
-    assert tables["size"] == {"use": True, "weight": 0.5, "min": 0.1, "x0": 70.0, "w": 20.0}
+    assert tables["yaw"] == {"use": True, "weight": 2.0, "max": 20.0, "x0": 12.9, "w": 3.6}
+    assert tables["size"] == {"use": True, "weight": 0.3, "min": 0.1, "x0": 70.0, "w": 20.0}
 
 
 def test_the_limit_of_pixels_without_a_configuration_is_that_of_the_presets() -> None:

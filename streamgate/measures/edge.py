@@ -39,8 +39,8 @@ MEASURE = MeasureSpec(
     unit="share",
     mapping=Sigmoid(0.955, 0.012),
     limits=(Limit("min", 0.96, {"edge": "cut off"}, of="raw", bounds=(0.0, 1.0)),),
-    weight=0.5,
     of_source=True,
     version=2,
+    weight=0.7,
     order=70,
 )

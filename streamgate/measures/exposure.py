@@ -39,6 +39,6 @@ MEASURE = MeasureSpec(
     unit="share",
     mapping=Sigmoid(0.583, 0.151),
     limits=(Limit("min", 55.0, {"dark": "dark", "bright": "too bright"}, choose=_side),),
-    weight=0.5,
+    weight=0.45,
     order=90,
 )

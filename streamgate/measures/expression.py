@@ -30,9 +30,10 @@ MEASURE = MeasureSpec(
     output="signals",
     read=_read,
     better="lower",
-    mapping=Sigmoid(0.205, 0.03),
+    mapping=Sigmoid(0.177, 0.039),
     limits=(Limit("max", 0.35, {"grimace": "grimace"}, of="raw", bounds=(0.0, 5.0), span=2.0),),
     frontal=True,
     at_rest=True,
+    weight=0.8,
     order=114,
 )

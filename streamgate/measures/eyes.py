@@ -21,10 +21,11 @@ MEASURE = MeasureSpec(
     output="signals",
     read=_read,
     evidence=("eyes_open",),
-    mapping=Sigmoid(0.69, 0.1),
+    mapping=Sigmoid(0.735, 0.1),
     reference=ReferenceSpec("eyes_usual", population=0.16, lowest=0.1),
-    limits=(Limit("min", 35.0, {"eyes_closed": "eyes closed"}),),
+    limits=(Limit("min", 32.0, {"eyes_closed": "eyes closed"}),),
     frontal=True,
     version=2,
+    weight=1.3,
     order=110,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
@@ -13,12 +14,16 @@ LEVEL = -2.0
 """Degrees above the camera's axis that the network says of eyes that look into it."""
 
 
-def _read(output: Any) -> float:
-    """Degrees between where the eyes look and the camera: head and eyes together."""
+def _read(output: Any) -> Mapping[str, float]:
+    """Degrees between where the eyes look and the camera, head and eyes together.
+
+    And the head's turn, by which `yaw` and `pitch` are guessed.
+    """
     at = output.signals
     across = (at["eyeLookOutLeft"] - at["eyeLookInLeft"] + at["eyeLookInRight"] - at["eyeLookOutRight"]) / 2
     above = (at["eyeLookUpLeft"] + at["eyeLookUpRight"] - at["eyeLookDownLeft"] - at["eyeLookDownRight"]) / 2
-    return math.hypot(output.yaw + EYES_TURN * across, output.pitch + EYES_TURN * above - LEVEL)
+    away = math.hypot(output.yaw + EYES_TURN * across, output.pitch + EYES_TURN * above - LEVEL)
+    return {"gaze": away, "head_yaw": output.yaw, "head_pitch": output.pitch}
 
 
 MEASURE = MeasureSpec(
@@ -29,11 +34,13 @@ MEASURE = MeasureSpec(
     source="expression",
     output="signals",
     read=_read,
+    evidence=("gaze", "head_yaw", "head_pitch"),
     unit="degrees",
     better="lower",
-    mapping=Sigmoid(8.0, 2.5),
+    mapping=Sigmoid(8.5, 2.5),
     limits=(Limit("max", 15.0, {"gaze_away": "looks away"}, of="raw", bounds=(0.0, 180.0), span=90.0),),
     frontal=True,
     at_rest=True,
+    weight=0.9,
     order=116,
 )

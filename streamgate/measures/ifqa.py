@@ -20,6 +20,6 @@ MEASURE = MeasureSpec(
     output="score",
     read=_read,
     limits=(Limit("min", 13.0, {"ifqa_low": "not clean"}),),
-    weight=2.0,
+    weight=0.5,
     order=20,
 )

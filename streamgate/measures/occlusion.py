@@ -23,5 +23,6 @@ MEASURE = MeasureSpec(
     unit="share",
     limits=(Limit("min", 50.0, {"occluded": "covered"}),),
     frontal=True,
+    weight=0.5,
     order=100,
 )

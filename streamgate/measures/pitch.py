@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from streamgate.frames import Evidence
+from streamgate.frames import Evidence, Face
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 
 def _raw(evidence: Evidence) -> float | None:
     """Degrees, > 0 when the nose moves to smaller y."""
     return evidence.pose.pitch if evidence.pose else None
+
+
+def _guess(face: Face, evidence: Evidence) -> float | None:
+    return evidence.values.get("head_pitch")
 
 
 MEASURE = MeasureSpec(
@@ -21,11 +25,12 @@ MEASURE = MeasureSpec(
     raw=_raw,
     unit="degrees",
     better="near zero",
-    mapping=Sigmoid(17.0, 4.0),
+    mapping=Sigmoid(18.0, 3.9),
     limits=(
-        Limit("max", 25.0, {"pitch": "up or down"}, of="raw", bounds=(0.0, 90.0), positive=True, span=90.0),
+        Limit("max", 20.0, {"pitch": "up or down"}, of="raw", bounds=(0.0, 90.0), positive=True, span=90.0),
     ),
-    weight=0.5,
+    guess=_guess,
     version=2,
+    weight=0.9,
     order=40,
 )

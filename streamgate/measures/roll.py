@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from streamgate.frames import Evidence
+import math
+
+from streamgate.frames import Evidence, Face
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 
 def _raw(evidence: Evidence) -> float | None:
     """Degrees, > 0 when the head tilts clockwise on the screen."""
     return evidence.pose.roll if evidence.pose else None
+
+
+def _guess(face: Face, evidence: Evidence) -> float:
+    across, down = (float(value) for value in face.landmarks[1] - face.landmarks[0])
+    return math.degrees(math.atan2(down, across))
 
 
 MEASURE = MeasureSpec(
@@ -21,11 +28,12 @@ MEASURE = MeasureSpec(
     raw=_raw,
     unit="degrees",
     better="near zero",
-    mapping=Sigmoid(17.0, 4.0),
+    mapping=Sigmoid(12.9, 3.7),
     limits=(
         Limit("max", 20.0, {"roll": "tilted"}, of="raw", bounds=(0.0, 180.0), positive=True, span=90.0),
     ),
-    weight=0.5,
+    guess=_guess,
     version=2,
+    weight=1.8,
     order=50,
 )

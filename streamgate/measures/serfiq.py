@@ -119,5 +119,6 @@ MEASURE = MeasureSpec(
     raw=_raw,
     limits=(Limit("min", 30.0, {"serfiq_low": "not recognisable"}),),
     frontal=True,
+    weight=0.5,
     order=10,
 )

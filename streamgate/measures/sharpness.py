@@ -56,7 +56,7 @@ MEASURE = MeasureSpec(
     read=_read,
     mapping=Sigmoid(0.0105, 0.0035),
     limits=(Limit("min", 13.0, {"blurred": "blurred"}),),
-    weight=0.5,
     version=2,
+    weight=0.35,
     order=80,
 )

@@ -38,7 +38,7 @@ MEASURE = MeasureSpec(
     limits=(
         Limit("min", 0.1, {"small": "small"}, of=_side, at=smallest_px, bounds=(0.0, 10000.0), positive=True),
     ),
-    weight=0.5,
     of_source=True,
+    weight=0.3,
     order=60,
 )

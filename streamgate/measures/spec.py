@@ -111,7 +111,8 @@ class MeasureSpec:
             expression network's measures never do.
         at_rest: it asks for a face at rest: it belongs to the set only with `keep.expression` = neutral.
         reference: scalars are of the raw value over what is usual for the track's person, at most 1.
-        guess: the raw value guessed of the face's landmarks alone, for choosing which faces to score.
+        guess: the raw value guessed before its network has run, for choosing which faces to score; None where nothing
+            tells.
         of_source: speaks of the source's picture, so a ready-made crop does not tell it.
         order: place among the measures in records and on pages; measures of one place are sorted by name.
     """
@@ -135,7 +136,7 @@ class MeasureSpec:
     frontal: bool = False
     at_rest: bool = False
     reference: ReferenceSpec | None = None
-    guess: Callable[[Face], float] | None = None
+    guess: Callable[[Face, Evidence], float | None] | None = None
     of_source: bool = False
     order: int = 1000
 

@@ -31,6 +31,10 @@ def _raw(evidence: Evidence) -> float | None:
     return evidence.pose.yaw if evidence.pose else None
 
 
+def _guess(face: Face, evidence: Evidence) -> float:
+    return evidence.values.get("head_yaw", yaw_proxy(face))
+
+
 MEASURE = MeasureSpec(
     name="yaw",
     label="Yaw",
@@ -41,11 +45,12 @@ MEASURE = MeasureSpec(
     raw=_raw,
     unit="degrees",
     better="near zero",
-    mapping=Sigmoid(17.0, 4.0),
+    mapping=Sigmoid(12.9, 3.6),
     limits=(
-        Limit("max", 25.0, {"yaw": "turned aside"}, of="raw", bounds=(0.0, 90.0), positive=True, span=90.0),
+        Limit("max", 20.0, {"yaw": "turned aside"}, of="raw", bounds=(0.0, 90.0), positive=True, span=90.0),
     ),
-    guess=yaw_proxy,
+    guess=_guess,
     version=2,
+    weight=2.0,
     order=30,
 )

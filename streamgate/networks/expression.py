@@ -14,10 +14,10 @@ NEEDED = (
     "browInnerUp", "eyeLookDownLeft", "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight", "eyeLookOutLeft",
     "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight", "eyeSquintLeft", "eyeSquintRight", "jawOpen", "lidsLeft",
     "lidsRight", "lipGap", "mouthFunnel", "mouthSmileLeft", "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight",
-    "mouthUpperUpLeft", "mouthUpperUpRight", "mouthWidth",
+    "mouthUpperUpLeft", "mouthUpperUpRight",
 )  # fmt: skip
 """Signals that measures are made of: blendshapes of ARKit, about 0..1, and lengths over the distance between the eyes
-(`lids...`: opening of the lids, `lipGap`: between the lips, `mouthWidth`); left and right are the person's own."""
+(`lids...`: opening of the lids, `lipGap`: between the lips); left and right are the person's own."""
 
 
 @dataclass(frozen=True, slots=True)

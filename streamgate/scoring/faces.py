@@ -68,7 +68,7 @@ class FaceScorer:
         What narrowly fails for one reason may pass with landmarks that are refined.
         """
         self._conclude(candidate, picture)
-        guessed = self._judge.guessed(candidate.face, candidate.measures)
+        guessed = self._judge.guessed(candidate.face, candidate.evidence, candidate.measures)
         candidate.bound = self._judge.bound(guessed)
         gate = candidate.gate
         may_be_refined = self.context.config.advanced.refine and not candidate.refined and not candidate.corrupt

@@ -100,14 +100,15 @@ class Judge:
                     found[spec.name] = Measure.ok(raw, scale(spec.compared(raw, evidence)))
         return found
 
-    def guessed(self, face: Face, measures: Mapping[str, Measure]) -> dict[str, Measure]:
-        """`measures` with those of the set that are not scored guessed from the landmarks, where that can be done."""
+    def guessed(self, face: Face, evidence: Evidence, measures: Mapping[str, Measure]) -> dict[str, Measure]:
+        """`measures` with those of the set that are not scored guessed, where that can be done."""
         found = dict(measures)
         for spec, scale in self._specs:
             known = found[spec.name]
             if spec.guess and scale and known.status is Status.NOT_SCORED and spec.name in self.names:
-                raw = spec.guess(face)
-                found[spec.name] = Measure.ok(raw, scale(raw))
+                raw = spec.guess(face, evidence)
+                if raw is not None:
+                    found[spec.name] = Measure.ok(raw, scale(raw))
         return found
 
     def gate(

@@ -12,12 +12,12 @@ import pytest
 from media import astronaut
 from streamgate import Gate
 from streamgate.errors import WeightsError
-from streamgate.measures import expression, eyes, gaze, lips, mouth
+from streamgate.measures import expression, eyes, gaze, mouth
 from streamgate.networks import Networks
 from streamgate.networks.expression import NEEDED, ExpressionOutput
 from streamgate.weights.store import embedded_folder
 
-QUIET = {**dict.fromkeys(NEEDED, 0.0), "lidsLeft": 0.16, "lidsRight": 0.15, "mouthWidth": 0.8}
+QUIET = {**dict.fromkeys(NEEDED, 0.0), "lidsLeft": 0.16, "lidsRight": 0.15}
 
 
 def seen(yaw: float = 0.0, pitch: float = 0.0, **signals: float) -> ExpressionOutput:
@@ -26,7 +26,6 @@ def seen(yaw: float = 0.0, pitch: float = 0.0, **signals: float) -> ExpressionOu
 
 def test_measures_read_the_signals() -> None:
     assert eyes.MEASURE.read(seen()) == 0.15
-    assert lips.MEASURE.read(seen()) == 0.8
     assert mouth.MEASURE.read(seen(lipGap=0.1, jawOpen=0.2)) == pytest.approx(0.2)
     smile = {"mouthSmileLeft": 0.8, "mouthSmileRight": 1.0}
     assert mouth.MEASURE.read(seen(lipGap=0.1, **smile)) == pytest.approx(0.01)
@@ -35,14 +34,14 @@ def test_measures_read_the_signals() -> None:
 
 
 def test_the_gaze_is_where_head_and_eyes_look_together() -> None:
-    ahead = gaze.MEASURE.read(seen(pitch=-2.0))
+    ahead = gaze.MEASURE.read(seen(pitch=-2.0))["gaze"]
     assert ahead == pytest.approx(0.0)
     # A head turned to larger x, eyes turned back by as much: the person's left eye looks in, the right one out.
     back = {"eyeLookInLeft": 0.5, "eyeLookOutRight": 0.5}
-    assert gaze.MEASURE.read(seen(yaw=15.0, pitch=-2.0, **back)) == pytest.approx(0.0)
-    assert gaze.MEASURE.read(seen(pitch=-2.0, **back)) == pytest.approx(15.0)
+    assert gaze.MEASURE.read(seen(yaw=15.0, pitch=-2.0, **back))["gaze"] == pytest.approx(0.0)
+    assert gaze.MEASURE.read(seen(pitch=-2.0, **back))["gaze"] == pytest.approx(15.0)
     down = {"eyeLookDownLeft": 0.4, "eyeLookDownRight": 0.4}
-    assert gaze.MEASURE.read(seen(pitch=-2.0, **down)) == pytest.approx(12.0)
+    assert gaze.MEASURE.read(seen(pitch=-2.0, **down))["gaze"] == pytest.approx(12.0)
 
 
 def test_a_smile_with_teeth_ranks_lower_and_is_never_rejected() -> None:
