@@ -106,7 +106,7 @@ def test_turning_a_limit_back_gives_back_the_very_face_without_the_footage(
 
 
 def test_a_setting_that_is_the_same_changes_nothing(result: Path, out: Path) -> None:
-    done = streamgate("tune", out, "--max-yaw", 25)
+    done = streamgate("tune", out, "--max-yaw", 20)
     assert done.code == 0 and "nothing was changed" in done.out
     assert state(out) == state(result)
 
@@ -131,7 +131,7 @@ def test_a_dry_run_says_what_the_real_run_says(options: tuple, result: Path, out
 def test_what_was_set_is_told_with_its_value(out: Path) -> None:
     done = streamgate("tune", out, "--max-yaw", 3, "--set", "keep.top_k=2", "--pictured")
     assert done.code == 0, done.err
-    assert "measures.yaw.max = 3.0 (was 25.0)" in done.out and "keep.top_k = 2 (was 1)" in done.out
+    assert "measures.yaw.max = 3.0 (was 20.0)" in done.out and "keep.top_k = 2 (was 1)" in done.out
 
 
 @pytest.mark.parametrize(("kept", "limits", "told"), [
