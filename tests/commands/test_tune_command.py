@@ -305,7 +305,7 @@ def test_candidates_that_cannot_be_read_whole_are_named_and_nothing_is_lost(out:
     else:
         path.unlink()
     before = state(out)
-    done = streamgate("tune", out, "--max-yaw", 20)
+    done = streamgate("tune", out, "--max-yaw", 15)
     assert done.code == 3 and "candidates.jsonl.gz" in done.err and "run its source again" in done.err
     assert state(out) == before
 
