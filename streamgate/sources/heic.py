@@ -34,6 +34,8 @@ def decode_heic(data: bytes) -> Array:
         rgb = np.asarray(picture)
     except (OSError, RuntimeError, EOFError, SyntaxError, MemoryError) as error:
         raise ValueError(str(error)) from None
+    if rgb.dtype == np.uint16:  # grey of more than 8 bits stays as it is, its upper bits filled
+        rgb = (rgb >> 8).astype(np.uint8)
     if rgb.dtype != np.uint8 or rgb.ndim < 2:
         raise ValueError(f"unexpected samples ({rgb.dtype}, {rgb.shape})")
     if rgb.ndim == 2 or rgb.shape[2] == 1:

@@ -277,3 +277,14 @@ def test_heic_pictures_are_read_or_named(tmp_path: Path, monkeypatch: pytest.Mon
     assert found.skipped == {".heic": 1} and "streamgate[heic]" in found.skipped_words()
     with pytest.raises(SourceError, match=r"HEIC.*streamgate\[heic\]"):
         open_source(tmp_path / "photo.heic")
+
+
+def test_grey_heic_of_ten_bits_is_read(tmp_path: Path) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    grey = astronaut(320, 240)[:, :, 1]
+    sixteen = (grey.astype("<u2") << 8).tobytes()
+    pillow_heif.from_bytes("I;16", (320, 240), sixteen).save(str(tmp_path / "grey.heic"), quality=95)
+    assert pillow_heif.open_heif(tmp_path / "grey.heic").mode == "I;16"
+    with open_source(tmp_path / "grey.heic") as source:
+        (frame,) = source.frames()
+        assert np.abs(frame.warp(np.eye(2, 3), (320, 240)).astype(int) - grey[:, :, None]).mean() < 4
