@@ -23,8 +23,10 @@ SURE = 0.95
 """An upright face of this score ends the search, at both sizes, or on so many frames without another on its side."""
 TILT = 20.0
 """Degrees by which a face may be tilted once it is turned: who leans on a cushion does not turn the camera."""
-MARGIN = 0.2
-"""By how much the scores in the other directions are lower, in the mean of both sizes and of the agreeing frames."""
+LEAN = 45.0
+"""... and one that speaks for another direction."""
+MARGIN = 0.15
+"""By how much the scores in the other directions, the lower ones of both sizes, are lower in the mean of the frames."""
 OVERLAP = 0.3
 """Of the boxes of one face found at both sizes."""
 PROBES_S = (0.0, 1.6)
@@ -60,8 +62,8 @@ class SidewaysWatch:
 
     @property
     def suspects(self) -> bool:
-        """Whether more frames are wanted, since some showed a face on its side."""
-        return self.quarters is None and bool(self._agreeing)
+        """Whether more frames are wanted, since some may show a face on its side."""
+        return self.quarters is None and bool(self._agreeing or self._unclear)
 
     def look(self, frame: Frame, upright: Sequence[Face], side: int) -> None:
         """Take notice of a frame in which `upright` faces were found on a thumbnail of that longer side."""
@@ -74,14 +76,14 @@ class SidewaysWatch:
             self.conclude()
             return
         found = [face for face in upright if face.score >= self._high_score]
-        if not found and not self._agreeing:
+        if not found and not self.suspects:
             if self._probes == len(PROBES_S) or pts < self._first_pts + PROBES_S[self._probes]:
                 return
             self._probes += 1
         elif pts < self._looked_pts + EVERY_S:
             return
         self._looked_pts = pts
-        self._take(frame, max((face.score for face in found if _is_upright(face)), default=0.0), side)
+        self._take(frame, max((face.score for face in found if _tilt(face) <= LEAN), default=0.0), side)
 
     def conclude(self) -> None:
         """Decide by what was seen: the first seconds, or the source, are over."""
@@ -108,7 +110,7 @@ class SidewaysWatch:
             return
         first |= self._clearest(small, (2,) if 0 in first else (0, 2))
         again = self._clearest(frame.thumbnail(side), (1, 2, 3))
-        scores = np.array([_score(first[one]) + (_score(again[one]) if one else upright) for one in _QUARTERS]) / 2
+        scores = np.array([min(_score(first[one]), _score(again[one]) if one else upright) for one in _QUARTERS])
         quarters = int(scores.argmax())
         if quarters not in (1, 3) or not _is_same(first[quarters], again[quarters]):
             self._unclear += 1
@@ -118,10 +120,12 @@ class SidewaysWatch:
             self._agreeing.append((quarters, scores))
 
     def _clearest(self, thumbnail: Array, turns: Sequence[int]) -> dict[int, Face | None]:
-        """The clearest upright face of a picture turned by each of several quarter turns."""
+        """The clearest more or less upright face of a picture turned by each of several quarter turns."""
         pictures = [np.ascontiguousarray(np.rot90(thumbnail, -quarters)) for quarters in turns]
         return {
-            quarters: max(filter(_is_upright, faces), key=lambda face: face.score, default=None)
+            quarters: max(
+                (face for face in faces if _tilt(face) <= LEAN), key=lambda face: face.score, default=None
+            )
             for quarters, faces in zip(turns, self._detect(pictures), strict=True)
         }
 
@@ -131,15 +135,17 @@ def _score(face: Face | None) -> float:
 
 
 def _is_same(small: Face | None, large: Face | None) -> bool:
-    """Whether a face found at both sizes is one, and clear at both."""
+    """Whether a face found at both sizes is one, and clear and upright at both."""
     if small is None or large is None or min(small.score, large.score) < SCORE:
+        return False
+    if max(_tilt(small), _tilt(large)) > TILT:
         return False
     return bool(iou(small.box[None] * SHRINK, large.box[None])[0, 0] >= OVERLAP)
 
 
-def _is_upright(face: Face) -> bool:
-    """Whether the eyes are level, and above nose and mouth."""
+def _tilt(face: Face) -> float:
+    """By how many degrees the line through the eyes is tilted; 180 where they are not above nose and mouth."""
     left, right, nose, *mouth = np.asarray(face.landmarks, np.float64)
     tilt = np.degrees(np.arctan2(right[1] - left[1], right[0] - left[0]))
     eyes, lips = (left[1] + right[1]) / 2, (mouth[0][1] + mouth[1][1]) / 2
-    return bool(abs(tilt) <= TILT and eyes < nose[1] < lips)
+    return float(abs(tilt)) if eyes < nose[1] < lips else 180.0
