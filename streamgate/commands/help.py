@@ -12,7 +12,7 @@ _WIDEST = 28
 """Names longer than this have their explanation on the next line."""
 
 
-class Option(click.Option):
+class _Option(click.Option):
     """An option that `--help` lists under the title `section`."""
 
     def __init__(self, *names: Any, section: str, **attributes: Any) -> None:
@@ -22,7 +22,7 @@ class Option(click.Option):
 
 def section(title: str) -> Callable[..., Callable[..., Any]]:
     """A decorator like `click.option`, for options that are listed under `title`."""
-    return partial(click.option, cls=Option, section=title)
+    return partial(click.option, cls=_Option, section=title)
 
 
 class Command(click.Command):

@@ -67,7 +67,7 @@ def block_transform(side: int) -> np.ndarray:
     return np.kron(colour, np.kron(dct, dct)).astype(np.float32)
 
 
-class BlockStem(nn.Module):
+class _BlockStem(nn.Module):
     """Folds side x side pixels into channels and brings every frequency to unit variance before convolving.
 
     Noise of a few levels and JPEG's losses are a hundredth of the brightness that shares their pixels:
@@ -92,7 +92,7 @@ class BlockStem(nn.Module):
         return self.conv(blocks.clamp(-8, 8))
 
 
-class ResBlock(nn.Module):
+class _ResBlock(nn.Module):
     """Pre-activation residual block, sum / sqrt(2); halves the resolution when `down`."""
 
     def __init__(self, channels_in: int, channels_out: int, norm: str, down: bool = False) -> None:
@@ -117,7 +117,7 @@ class ResBlock(nn.Module):
         return (shortcut + y) / math.sqrt(2)
 
 
-class UpBlock(nn.Module):
+class _UpBlock(nn.Module):
     """Residual block that doubles the resolution (nearest), sum / sqrt(2)."""
 
     def __init__(self, channels_in: int, channels_out: int, norm: str, light: bool) -> None:
@@ -152,22 +152,22 @@ class Ifqa(nn.Module):
         self.spec = spec
         side = INPUT_SIDE // spec.unshuffle
         if spec.unshuffle > 1:
-            self.stem = BlockStem(spec.unshuffle, spec.widths[0])
+            self.stem = _BlockStem(spec.unshuffle, spec.widths[0])
         self._encoders: list[str] = []
         self._decoders: list[str] = []
         for wide, wider in pairwise(spec.widths):
             side //= 2
             self._encoders.append(f"encoder{side}")
-            self.add_module(self._encoders[-1], ResBlock(wide, wider, spec.norm, down=True))
+            self.add_module(self._encoders[-1], _ResBlock(wide, wider, spec.norm, down=True))
         self.btn = nn.Sequential(
-            *(ResBlock(spec.widths[-1], spec.widths[-1], spec.norm) for _ in range(spec.bottleneck))
+            *(_ResBlock(spec.widths[-1], spec.widths[-1], spec.norm) for _ in range(spec.bottleneck))
         )
         backwards = spec.widths[::-1]
         for wider, wide in pairwise(backwards):
             side *= 2
             self._decoders.append(f"decoder{side}")
             last = side * spec.unshuffle == INPUT_SIDE
-            up = UpBlock(wider, 1 if last and not spec.light_decoder else wide, spec.norm, spec.light_decoder)
+            up = _UpBlock(wider, 1 if last and not spec.light_decoder else wide, spec.norm, spec.light_decoder)
             # The official checkpoint numbers its last decoder as the first element of a sequence.
             self.add_module(self._decoders[-1], nn.Sequential(up) if last and not spec.light_decoder else up)
         if spec.light_decoder:

@@ -30,7 +30,7 @@ _LEVELS = 127.5
 """(RGB - 127.5) / 127.5 is what the networks were trained on."""
 
 
-class Block(nn.Module):
+class _Block(nn.Module):
     """Batch norm, 3x3, batch norm, PReLU, 3x3 with the stride, batch norm; a shortcut beside."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -61,7 +61,7 @@ class IResNet(nn.Module):
         self.prelu = nn.PReLU(64)
         inputs = 64
         for number, (width, count) in enumerate(zip(_WIDTHS, blocks, strict=True), 1):
-            stage = [Block(inputs, width, 2), *(Block(width, width, 1) for _ in range(count - 1))]
+            stage = [_Block(inputs, width, 2), *(_Block(width, width, 1) for _ in range(count - 1))]
             self.add_module(f"layer{number}", nn.Sequential(*stage))
             inputs = width
         self.bn2 = nn.BatchNorm2d(inputs)

@@ -21,7 +21,7 @@ def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int =
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU6())
 
 
-class InvertedResidual(nn.Module):
+class _InvertedResidual(nn.Module):
     """Expand 1x1, depthwise 3x3, project 1x1 without activation; a shortcut where the shape allows."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
@@ -39,7 +39,7 @@ class InvertedResidual(nn.Module):
         return x + self.conv(x) if self.shortcut else self.conv(x)
 
 
-class SeparableConvolution(nn.Module):
+class _SeparableConvolution(nn.Module):
     """Depthwise 3x3 and pointwise 1x1, a plain ReLU after each."""
 
     def __init__(self, channels: int) -> None:
@@ -67,12 +67,12 @@ class MobileFaceNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = _unit(3, 64, 3, 2)
-        self.dw_conv = SeparableConvolution(64)
+        self.dw_conv = _SeparableConvolution(64)
         blocks: list[nn.Module] = []
         channels = 64
         for expansion, outputs, count, first_stride in _BLOCKS:
             for index in range(count):
-                blocks.append(InvertedResidual(channels, outputs, first_stride if index == 0 else 1, expansion))
+                blocks.append(_InvertedResidual(channels, outputs, first_stride if index == 0 else 1, expansion))
                 channels = outputs
         self.features = nn.Sequential(*blocks)
         self.conv2 = _unit(channels, 512, 1)

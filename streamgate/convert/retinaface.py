@@ -68,7 +68,7 @@ class MobileNetBody(nn.Module):
         return [first, second, self.stage3(second)]
 
 
-class Bottleneck(nn.Module):
+class _Bottleneck(nn.Module):
     """ResNet's 1x1, 3x3, 1x1 residual block; the stride sits on the 3x3 (He et al., the v1.5 variant)."""
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
@@ -107,8 +107,8 @@ class ResNet50Body(nn.Module):
 
     @staticmethod
     def _stage(inputs: int, width: int, blocks: int, stride: int) -> nn.Sequential:
-        first = Bottleneck(inputs, width, stride)
-        return nn.Sequential(first, *[Bottleneck(4 * width, width, 1) for _ in range(blocks - 1)])
+        first = _Bottleneck(inputs, width, stride)
+        return nn.Sequential(first, *[_Bottleneck(4 * width, width, 1) for _ in range(blocks - 1)])
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(image))), 3, 2, 1)
@@ -117,7 +117,7 @@ class ResNet50Body(nn.Module):
         return [first, second, self.layer4(second)]
 
 
-class FeaturePyramid(nn.Module):
+class _FeaturePyramid(nn.Module):
     """Lateral 1x1 convolutions, top-down sums, and a 3x3 on the two finer levels."""
 
     def __init__(self, widths: Sequence[int], channels: int, slope: float) -> None:
@@ -153,7 +153,7 @@ class ContextModule(nn.Module):
         return F.relu(torch.cat([self.conv3X3(x), self.conv5X5_2(shared), wide], dim=1))
 
 
-class PriorHead(nn.Module):
+class _PriorHead(nn.Module):
     """A 1x1 convolution that gives `values` figures for each prior: (N, C, h, w) -> (N, h*w*2, values)."""
 
     def __init__(self, channels: int, values: int) -> None:
@@ -172,13 +172,13 @@ class RetinaFace(nn.Module):
         super().__init__()
         slope = 0.1 if channels <= 64 else 0.0
         self.body = body
-        self.fpn = FeaturePyramid(body.widths, channels, slope)
+        self.fpn = _FeaturePyramid(body.widths, channels, slope)
         self.ssh1 = ContextModule(channels, slope)
         self.ssh2 = ContextModule(channels, slope)
         self.ssh3 = ContextModule(channels, slope)
-        self.ClassHead = nn.ModuleList(PriorHead(channels, 2) for _ in range(3))
-        self.BboxHead = nn.ModuleList(PriorHead(channels, 4) for _ in range(3))
-        self.LandmarkHead = nn.ModuleList(PriorHead(channels, 10) for _ in range(3))
+        self.ClassHead = nn.ModuleList(_PriorHead(channels, 2) for _ in range(3))
+        self.BboxHead = nn.ModuleList(_PriorHead(channels, 4) for _ in range(3))
+        self.LandmarkHead = nn.ModuleList(_PriorHead(channels, 10) for _ in range(3))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         levels = self.fpn(self.body(image))

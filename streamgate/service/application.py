@@ -28,7 +28,7 @@ _PRIVATE = {"cache-control": "no-store"}
 """Pictures of people are not left in a browser's cache on disk."""
 
 
-class Listening(Response):
+class _Listening(Response):
     """An open event stream."""
 
     def __init__(self, streams: EventStreams, after: int | None) -> None:
@@ -99,7 +99,7 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
         if events.full:
             return JSONResponse({"error": "too many listeners"}, 503, {"retry-after": "10", **_PRIVATE})
         last = request.headers.get("last-event-id", "")
-        return Listening(events, int(last) if last.isascii() and last.isdigit() and len(last) < 16 else None)
+        return _Listening(events, int(last) if last.isascii() and last.isdigit() and len(last) < 16 else None)
 
     @app.api_route("/", methods=["GET", "HEAD"])
     def page() -> Response:
