@@ -170,7 +170,10 @@ class _Open:
         self.lines = lines
         self.body = body
         self.answered: set[str] = set()
-        """Challenges that it was sent again for."""
+        """Challenges that it was sent with an answer to."""
+        self.repeated = False
+        """Whether it was sent again. Most cameras ask anew, with another nonce, after a wrong password: to answer each
+        time would be thousands of wrong attempts a second."""
 
 
 class _Session:
@@ -281,9 +284,9 @@ class _Session:
         request = self._waiting.pop(number, None)
         status = lines[0].split(" ")[1:2]
         challenges = [line.partition(":")[2].strip() for line in lines[1:] if _is(line, "www-authenticate")]
-        if status == ["401"] and request is not None and set(challenges) - request.answered:
+        if status == ["401"] and request and not request.repeated and set(challenges) - request.answered:
             self._challenges = challenges
-            request.answered.update(challenges)
+            request.repeated = True
             if self._login.answer(challenges, "OPTIONS", "*") is not None:
                 return self._numbered(request), b""
         shown = [self._shown(line, status) for line in lines]

@@ -109,6 +109,24 @@ def relay(start_camera: Callable[..., CameraProcess], clip: Path) -> Iterator[Lo
     relay.close()
 
 
+@pytest.mark.parametrize("kind", ["Basic realm", 'Digest nonce="1", realm', 'Digest stale=true, nonce="1", realm'])
+@pytest.mark.parametrize("when", ["OPTIONS", "DESCRIBE"])
+def test_a_wrong_password_is_not_tried_again_and_again(when: str, kind: str) -> None:
+    """Also where each refusal asks in other words, as most cameras do: an account locks after a few attempts."""
+    asked: list[str] = []
+
+    def anew(method: str, url: str, headers: dict[str, str]) -> str:
+        if method == when or method != "OPTIONS":
+            asked.append(headers.get("authorization", ""))
+            return f'401 Unauthorized\r\nWWW-Authenticate: {kind}="{len(asked)}"'
+        return "200 OK\r\nPublic: OPTIONS, DESCRIBE, SETUP, PLAY"
+
+    with listening(anew) as camera, pytest.raises(LiveError) as caught:
+        LiveConnection(f"rtsp://{LOGIN}127.0.0.1:{camera.port}/s", options())
+    assert caught.value.trouble is Trouble.REFUSED
+    assert 1 <= sum(map(bool, asked)) <= 3
+
+
 def test_another_program_gets_no_picture_through_it(relay: LoginRelay) -> None:
     place = relay.url.partition("://")[2]
     port = int(place.partition(":")[2].partition("/")[0])
