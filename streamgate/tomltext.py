@@ -15,8 +15,9 @@ from typing import Any
 
 from streamgate.errors import UsageError, one_line
 
-MAX_BYTES = 1 << 20
-"""Several thousand streams; the longest preset has 8 kB."""
+MAX_BYTES = 256 << 10
+"""500 streams with 500 letters each; the longest preset has 8 kB. The parser may need seconds for a megabyte, in which
+a service answers no signal."""
 MAX_DEPTH = 16
 """Tables and arrays inside each other; a preset has three."""
 _MAX_INTEGER = 1 << 63

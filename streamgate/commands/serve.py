@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import queue
 import resource
 import signal
 import sys
@@ -131,26 +132,47 @@ def log(text: str) -> None:
 
 
 class _Signals:
+    """What was asked of the service by signals.
+
+    A handler runs between any two steps of the main thread, also while that holds the lock inside `stop` or `reload`:
+    setting one there may wait for ever. So a thread does, told through a queue that takes no lock.
+    """
+
     def __init__(self) -> None:
         self.stop = threading.Event()
         self.reload = threading.Event()
         self.code = 0
+        self._told: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
+        self._stopping = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
-            self.reload.set()
-        elif self.stop.is_set():
+            self._told.put(self.reload)
+        elif self._stopping:
             raise KeyboardInterrupt
         else:
+            self._stopping = True
             self.code = INTERRUPTED if number == signal.SIGINT else 0
-            self.stop.set()
+            self._told.put(self.stop)
+
+    def pass_on(self) -> None:
+        """Set what was asked for, until `end`."""
+        while (event := self._told.get()) is not None:
+            event.set()
+
+    def end(self) -> None:
+        self._told.put(None)
 
 
 @contextmanager
 def _signals() -> Iterator[_Signals]:
     signals = _Signals()
-    with handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signals.handle):
-        yield signals
+    threading.Thread(target=signals.pass_on, name="streamgate-signals", daemon=True).start()
+    try:
+        with handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signals.handle):
+            yield signals
+    finally:
+        signals.end()
 
 
 def _nothing_to_read() -> Settings:

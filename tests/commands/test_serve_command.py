@@ -218,6 +218,20 @@ def test_whatever_the_file_holds_at_a_reload_the_service_goes_on(shared_clip: Ca
         assert service.end() == 0
 
 
+def test_a_storm_of_reloads_stops_nothing(shared_clip: Callable[[str], Path], tmp_path: Path) -> None:
+    """A signal may come while the service holds the very lock that its answer would want."""
+    config = tmp_path / "streams.toml"
+    config.write_text(f'[streams.door]\nurl = "{shared_clip("liveportrait_d6.mp4")}"\n')
+    with serving(tmp_path, "--config", config, "--http", "off") as service:
+        service.until(lambda: "running, 480x480" in service.said(), "the stream")
+        for _ in range(100_000):
+            service.process.send_signal(signal.SIGHUP)
+        before = service.said().count("configuration read")
+        service.process.send_signal(signal.SIGHUP)
+        service.until(lambda: service.said().count("configuration read") > before, "a reload behind them")
+        assert service.end() == 0
+
+
 def test_a_file_plays_as_a_camera_and_ctrl_c_flushes_its_faces(shared_clip: Callable[[str], Path], tmp_path: Path):
     clip = shared_clip("liveportrait_d6.mp4")  # one face for 34 seconds
     with serving(tmp_path, "--rtsp", clip, "--http", "off") as service:
