@@ -46,6 +46,8 @@ INTRUDERS: dict[str, Callable[[Path], object]] = {
     "a pipe for the number of what arrived": lambda folder: (_without_acked(folder), os.mkfifo(folder / "acked")),
     "a link for it": lambda folder: (_without_acked(folder), (folder / "acked").symlink_to("/dev/zero")),
     "an absurd number of what arrived": lambda folder: (folder / "acked").write_bytes(acked(_MOST)),
+    "a link for the folder of damaged files": lambda folder: (folder / "damaged").symlink_to(folder.parent),
+    "a file for it": lambda folder: (folder / "damaged").touch(),
     "a pipe for the lock": lambda folder: ((folder / "lock").unlink(), os.mkfifo(folder / "lock")),
 }
 """Each puts something into the folder of a spool that has been used."""

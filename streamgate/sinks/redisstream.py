@@ -172,6 +172,7 @@ class RedisStream:
         """What went wrong and what to do, in one line."""
         # The server knows user and password decoded.
         said = one_line(scrub(_said(error), self._url, unquote(self._url)), 200)
+        said = said if said.strip("…") else f"an error without words ({type(error).__name__})"
         remedy = next((remedy for words, remedy in _SPOKEN if words in said), None)
         remedy = remedy or next((remedy for kind, remedy in _REMEDIES if isinstance(error, kind)), None)
         if remedy is None and not isinstance(error, (errors.RedisError, OSError)):

@@ -22,6 +22,8 @@ LARGEST_ITEM = 64 << 20
 LARGEST_NUMBER = 1 << 53
 """Items are numbered from 1, and no service lives to get there."""
 LARGEST_SEGMENT = 1 << 30
+DAMAGED = "damaged"
+"""Folder of the segments that were set aside."""
 _MARK = b"SGE1"
 _NAME = re.compile(r"[0-9]{8}\.spool")
 _LAST = 90_000_000
@@ -32,6 +34,8 @@ marks would take time by the square of its size."""
 _TRY = 4096
 """What a look counts for at least."""
 _BLOCK = 1 << 20
+_FIRST_BLOCK = 4096
+"""Most damage ends soon: a whole block for each would take time by the square of their number."""
 
 
 class NotASpool(Exception):
@@ -65,11 +69,14 @@ def segment_name(number: int) -> str:
 def segments_in(folder: Path) -> list[int]:
     """Numbers of the segments in a folder, ascending.
 
-    Raises OSError, and NotASpool for whatever else is named `.spool`.
+    Raises OSError, and NotASpool for whatever else is named `.spool`, and where `DAMAGED` is no folder.
     """
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
+            if entry.name == DAMAGED and not entry.is_dir(follow_symlinks=False):
+                # Files are removed there.
+                raise NotASpool(f"{DAMAGED} is no folder")
             if not entry.name.endswith(".spool"):
                 continue
             if not _NAME.fullmatch(entry.name):
@@ -160,8 +167,9 @@ def _claimed(file: IO[bytes], offset: int) -> int:
 def _marks(file: IO[bytes], start: int) -> Iterator[int]:
     """Places of the marks at or behind `start`."""
     file.seek(start)
-    before = b""
-    while block := file.read(_BLOCK):
+    before, size = b"", _FIRST_BLOCK
+    while block := file.read(size):
+        size = _BLOCK
         block = before + block
         found = block.find(_MARK)
         while found >= 0:

@@ -18,12 +18,14 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 from streamgate.errors import SinkError
 from streamgate.sinks.segments import (
+    DAMAGED,
     FRAME,
     LARGEST_NUMBER,
     Item,
@@ -91,6 +93,8 @@ class Spool:
         """Segments that are not to be removed when they are done with."""
         self._limit = limit_bytes
         self._segment_bytes = segment_bytes or max(1, min(_SEGMENT_BYTES, limit_bytes // 8))
+        self._set_aside_bytes: int | None = None
+        """Of all segments in FOLDER/damaged; None until it was looked at."""
         self._lock = Lock(folder, "lock")
         self._changed = threading.Condition()
         self._places: deque[Place] = deque()
@@ -183,7 +187,7 @@ class Spool:
         with self._changed:
             found: list[Item] = []
             size = 0
-            for place in list(self._places)[:max_items]:
+            for place in list(islice(self._places, max_items)):
                 if found and size + place.length > max_bytes:
                     break
                 data = self._read(place)
@@ -239,7 +243,7 @@ class Spool:
             more = f" and {len(hurt) - _NAMED} more" if len(hurt) > _NAMED else ""
             self._log(
                 f"spool: {self.damaged} damaged places in {', '.join(hurt[:_NAMED])}{more}; {rescued} events beside "
-                f"them are sent, the files are kept in {self._folder / 'damaged'}"
+                f"them are sent, the files are kept in {self._folder / DAMAGED}"
             )
         self._keep_bounds()
 
@@ -315,20 +319,18 @@ class Spool:
 
     def _set_aside(self, segment: int) -> None:
         """Keep a segment for whoever wants to look at what could not be read. Raises OSError."""
-        kept = self._folder / "damaged"
+        kept = self._folder / DAMAGED
         kept.mkdir(mode=0o700, exist_ok=True)
         stem, number = self._path(segment).stem, 0
         while (target := kept / f"{stem}{f'-{number}' if number else ''}.spool").exists():
             number += 1
         self._path(segment).rename(target)
         self.set_aside += 1
-        by_age = sorted(kept.glob("*.spool"), key=lambda path: path.stat().st_mtime)
-        size = sum(path.stat().st_size for path in by_age)
-        for path in by_age[:-1]:
-            if size <= _SET_ASIDE_BYTES:
-                break
-            size -= path.stat().st_size
-            path.unlink()
+        if self._set_aside_bytes is not None:
+            self._set_aside_bytes += target.stat().st_size
+        # A look at all of them for each one would take time by the square of their number.
+        if self._set_aside_bytes is None or self._set_aside_bytes > _SET_ASIDE_BYTES:
+            self._set_aside_bytes = _bounded(kept, _SET_ASIDE_BYTES)
 
     def _keep_bounds(self) -> None:
         last = 0
@@ -371,3 +373,16 @@ class Spool:
 
     def _path(self, segment: int) -> Path:
         return self._folder / segment_name(segment)
+
+
+def _bounded(kept: Path, most: int) -> int:
+    """Remove the oldest segments of a folder beyond so many bytes, never the newest; the bytes left. Raises OSError."""
+    found = [(path, path.lstat()) for path in kept.glob("*.spool")]
+    found.sort(key=lambda one: one[1].st_mtime)
+    size = sum(status.st_size for _, status in found)
+    for path, status in found[:-1]:
+        if size <= most:
+            break
+        path.unlink()
+        size -= status.st_size
+    return size

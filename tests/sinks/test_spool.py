@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hostile_spool import FOREIGN, HEAD, INTRUDERS, acked
+from hostile_spool import FOREIGN, HEAD, INTRUDERS, acked, frame
 from streamgate.errors import SinkError
 from streamgate.sinks.spool import Spool
 
@@ -160,6 +160,23 @@ def test_damage_while_events_wait_costs_one_and_is_told(tmp_path: Path):
             file.write(b"T")
         assert contents(spool) == [b"one", b"three"]
         assert spool.damaged == 1 and len(said) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not count what a process reads")
+def test_damage_at_every_event_is_not_read_again_and_again(tmp_path: Path):
+    count, size = 4000, 400
+
+    def bytes_read() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    content = b"".join(frame(number, bytes(size)) + b"junk" for number in range(1, count + 1))
+    (folder / "00000001.spool").write_bytes(content)
+    before = bytes_read()
+    with Spool(folder, 1 << 30) as spool:
+        assert bytes_read() - before < 100 * len(content)
+        assert len(spool) == spool.damaged == count
 
 
 @pytest.mark.parametrize("put", INTRUDERS.values(), ids=INTRUDERS.keys())
