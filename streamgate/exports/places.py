@@ -39,14 +39,21 @@ def new_file(path: Path, *, overwrite: bool, is_ours: Callable[[Path], bool]) ->
 def new_folder(path: Path, kind: str, *, overwrite: bool) -> Iterator[Path]:
     """A folder to fill, which appears whole at `path` when the block ends well.
 
-    `kind` is the format, for the receipt. Raises UsageError when something is there that may not go: anything
-    without `overwrite`, with it whatever no receipt lists. Raises SinkError.
+    `kind` is the format, for the receipt; of `clips`, which has one place only, messages name no other. Raises
+    UsageError when something is there that may not go: anything without `overwrite`, with it whatever no receipt lists.
+    Raises SinkError.
     """
     path = path.absolute()
+    fixed = kind == "clips"
     if os.path.lexists(path) and not _is_empty_folder(path):
         if not overwrite:
-            raise UsageError(f"{display(path)} exists; give --overwrite to replace it, or another place with -o")
-        _refuse_foreign(path)
+            other = "move it away" if fixed else "another place with -o"
+            raise UsageError(f"{display(path)} exists; give --overwrite to replace it, or {other}")
+        if foreign := _foreign(path):
+            command, advice = (
+                ("clips", "move it away") if fixed else ("export", "move it away or choose another place with -o")
+            )
+            raise UsageError(f"{display(foreign)} was not written by `streamgate {command}`; {advice}")
     parent, staging, old = path.parent, f".{path.name}.tmp", f".{path.name}.old"
     with files.sink_errors(path):
         parent.mkdir(parents=True, exist_ok=True)
@@ -78,17 +85,13 @@ def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
 
 
-def _refuse_foreign(path: Path) -> None:
+def _foreign(path: Path) -> Path | None:
+    """What is at `path` and no receipt lists: the folder itself where it has no receipt, else a file in it."""
     listed = _listed(path)
     if listed is None:
-        raise UsageError(f"{display(path)} was not written by `streamgate export`; choose another place with -o")
+        return path
     there = (one.relative_to(path).as_posix() for one in path.rglob("*") if one.is_symlink() or not one.is_dir())
-    for name in there:
-        if name not in listed and name != RECEIPT:
-            raise UsageError(
-                f"{display(path / name)} was not written by `streamgate export`; "
-                "move it away or choose another place with -o"
-            )
+    return next((path / name for name in there if name not in listed and name != RECEIPT), None)
 
 
 def _listed(path: Path) -> frozenset[str] | None:

@@ -191,6 +191,8 @@ class RunFolder:
             with ExitStack() as stack:
                 file: IO[bytes] | gzip.GzipFile = stack.enter_context(files.open_below(self.out, name))
                 if name.endswith(".gz"):
+                    if not os.fstat(file.fileno()).st_size:
+                        raise EOFError  # a gzip file of nothing has a header; `gzip` takes none for the end
                     file = stack.enter_context(gzip.GzipFile(fileobj=file))
                 for number, (place, record) in enumerate(jsonlines.read_lines(file, longest), 1):
                     if not record or type(record.get("schema")) is not int:

@@ -47,9 +47,10 @@ def not_local(text: str) -> str | None:
     """Why a text names no file or folder of this machine, in words; None where it may."""
     if not text:
         return "it is empty; name a file or folder"
-    if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text):
+    # One slash is enough (RFC 8089 has file:/path); one letter is no scheme but a drive.
+    if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}", text):
         return (
-            f"{scheme[1]}:// is not supported here; give a path on this machine, and copy from or to other places "
+            f"{scheme[0]} is not supported here; give a path on this machine, and copy from or to other places "
             "before or afterwards"
         )
     return None

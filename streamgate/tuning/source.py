@@ -113,6 +113,9 @@ class SourceTuning:
             if face.track_id in self._tracks:
                 face.usual = self._tracks[face.track_id].get("reference") or {}
             self._faces[face.track_id].append(face)
+        for track_id, picks in self._picks.items():
+            if any((track_id, float(pick["pts_seconds"])) not in seen for pick in picks):
+                raise self._folder.error(name, f"is damaged (a kept face of track {track_id} is missing)")
         self._notes = self._folder.notes(self._source_id)
         self._kept = self._faces_with_pictures()
         self._scored_before = {track_id: _scored(faces) for track_id, faces in self._faces.items()}

@@ -81,7 +81,8 @@ def test_earlier_clips_are_replaced_only_when_asked(work: Path) -> None:
     (work / "clips").mkdir()
     (work / "clips" / "mine.txt").write_text("mine")
     done = streamgate("clips", work, "--overwrite")
-    assert done.code == 2 and "was not written by" in done.err
+    assert done.code == 2 and "was not written by `streamgate clips`; move it away" in done.err
+    assert "-o" not in done.err.split(), "clips has no such option"
     assert (work / "clips" / "mine.txt").read_text() == "mine"
 
 

@@ -20,7 +20,7 @@ from streamgate.store.run import SourceInfo
     ["serve", "--rtsp", "rtsp://127.0.0.1:1/x", "--out"], ["serve", "--rtsp", "rtsp://127.0.0.1:1/x", "--spool"],
     ["report"], ["merge"], ["people"], ["clips"],
 ])  # fmt: skip
-@pytest.mark.parametrize("name", ["", "s3://bucket/faces", "file:///tmp/faces", "gs://u:pw12345@b/x"])
+@pytest.mark.parametrize("name", ["", "s3://bucket/faces", "file:///tmp/faces", "file:/tmp/faces", "gs://u:pw12345@b/x"])
 def test_an_output_is_a_path_of_this_machine(
     command: list[str], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -295,13 +295,21 @@ def test_wrong_settings_are_named_and_change_nothing(
     assert state(out) == state(result)
 
 
-@pytest.mark.parametrize("damage", ["torn", "another schema", "missing"])
+@pytest.mark.parametrize("damage", ["torn", "another schema", "missing", "empty", "no faces", "no kept face"])
 def test_candidates_that_cannot_be_read_whole_are_named_and_nothing_is_lost(out: Path, damage: str) -> None:
     (path,) = out.glob("*/candidates.jsonl.gz")
     if damage == "torn":
         path.write_bytes(path.read_bytes()[:-40])
     elif damage == "another schema":
         path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b'{"schema":1,', b'{"schema":7,')))
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "no faces":
+        path.write_bytes(gzip.compress(b""))
+    elif damage == "no kept face":
+        kept = lines(out / "faces.jsonl")[0]["pts_seconds"]
+        faces = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+        path.write_bytes(gzip.compress(b"".join(one for one in faces if json.loads(one)["pts_seconds"] != kept)))
     else:
         path.unlink()
     before = state(out)
