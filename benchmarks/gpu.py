@@ -26,7 +26,7 @@ from common import RESULTS, SHARED, Machine, command_line, say, table, target, w
 from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import StreamgateError
 from streamgate.frames import Array
-from streamgate.networks.alignment import arcface_matrix, box_matrix, ffhq_matrix
+from streamgate.networks.alignment import EXPRESSION_SIZE, arcface_matrix, box_matrix, expression_matrix, ffhq_matrix
 from streamgate.networks.detector import Detector
 from streamgate.networks.device import Device, choose_device, load_onnxruntime
 from streamgate.networks.runtime import Session, as_input
@@ -104,6 +104,7 @@ def _crops(folder: Path, networks: Mapping[str, Weights]) -> dict[str, Array]:
             "detector": (np.array([[scale, 0, 0], [0, scale, 0]]), SCENE[::-1]),
             "recognizer": (arcface_matrix(face.landmarks), (112, 112)),
             "pose": (box_matrix(face.box, 64), (64, 64)),
+            "expression": (expression_matrix(face.landmarks), EXPRESSION_SIZE[::-1]),
             "ifqa": (ffhq_matrix(face.landmarks, 256), (256, 256)),
         }
         for role in rows:
