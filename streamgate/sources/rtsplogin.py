@@ -202,7 +202,9 @@ class _Session:
                     connection = self._ours if key.data else self._theirs
                     more = True
                     while more:
-                        data = connection.recv(65536)
+                        data = _received(connection)
+                        if data is None:
+                            break
                         if not data:
                             return
                         self._take(key.data, data)
@@ -307,6 +309,20 @@ class _Session:
             # FFmpeg would take us for where the pictures come from.
             return f"{line};source={self._theirs.getpeername()[0]}"
         return line
+
+
+def _received(connection: socket.socket) -> bytes | None:
+    """What there is to read, b"" at the end; None where TLS had something for itself (a session ticket, half a record).
+
+    Waiting for the rest would keep the other side waiting too.
+    """
+    connection.settimeout(0.0)
+    try:
+        return connection.recv(65536)
+    except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
+        return None
+    finally:
+        connection.settimeout(_SEND_S)
 
 
 def _written(lines: list[str]) -> bytes:
