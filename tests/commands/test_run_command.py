@@ -24,6 +24,10 @@ from redis_server import RedisServer
 from streamgate.measures import built_in_measures
 
 
+LENIENT = [word for one in ("keep.expression=any", "measures.eyes.min=0", "measures.yaw.max=25") for word in ("--set", one)]
+"""Singers and talkers as they come."""
+
+
 @pytest.fixture(scope="module")
 def models() -> Path:
     return standard_models()
@@ -77,7 +81,7 @@ def test_candidates_and_summary_tell_the_rest(result: Path) -> None:
     (source,) = summary["sources"]
     assert (source["frames"], source["tracks"], source["kept"]) == (75, 1, 1)
     assert all(len(weights["sha256"]) == 64 for weights in summary["weights"])
-    assert summary["config"]["measures"]["yaw"]["max"] == 25
+    assert summary["config"]["measures"]["yaw"]["max"] == 20
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -257,7 +261,7 @@ def test_nothing_is_kept_where_no_human_face_is(
 def test_one_person_is_one_track_a_shot(
     shared_clip: Callable[[str], Path], models: Path, tmp_path: Path, name: str, shots: int
 ) -> None:
-    done = streamgate("run", shared_clip(name), "-o", tmp_path / "out", "--models", "standard", models=models)
+    done = streamgate("run", shared_clip(name), "-o", tmp_path / "out", "--models", "standard", *LENIENT, models=models)
     assert done.code == 0, done.err
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["sources"][0]["tracks"], summary["sources"][0]["kept"]) == (shots, shots)
@@ -358,7 +362,7 @@ def test_every_kept_face_had_its_neighbours_scored(
     shared_videos: Path, models: Path, tmp_path: Path
 ) -> None:
     clips = [shared_videos / name for name in ("ghost_nggyup.mp4", "dawoon_faces1.mp4", "vretalk_1.mp4")]
-    done = streamgate("run", *clips, "-o", tmp_path / "out", "--top-k", 3, models=models)
+    done = streamgate("run", *clips, "-o", tmp_path / "out", "--top-k", 3, *LENIENT, models=models)
     assert done.code == 0, done.err
     records = lines(tmp_path / "out" / "faces.jsonl")
     assert len(records) >= 8
