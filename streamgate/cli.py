@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import click
 from click.exceptions import NoArgsIsHelpError
@@ -72,7 +73,14 @@ def main() -> None:
     warnings.formatwarning = _format_warning
     if instruction := os.environ.get(COMPLETE):
         sys.exit(_guarded(lambda: shell_complete(cli, {}, "streamgate", COMPLETE, instruction), []))
-    sys.exit(call(sys.argv[1:]))
+    code = call(sys.argv[1:])
+    if code == INTERRUPTED:
+        # All is cleaned up and said; another interrupt, while Python takes itself down, would change the exit code.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _format_warning(

@@ -23,8 +23,8 @@ from real_weights import standard_models
 from redis_server import RedisServer
 from streamgate.measures import built_in_measures
 
-
-LENIENT = [word for one in ("keep.expression=any", "measures.eyes.min=0", "measures.yaw.max=25") for word in ("--set", one)]
+_LENIENT = ("keep.expression=any", "measures.eyes.min=0", "measures.yaw.max=25")
+LENIENT = [word for one in _LENIENT for word in ("--set", one)]
 """Singers and talkers as they come."""
 
 
@@ -369,8 +369,9 @@ def test_every_kept_face_had_its_neighbours_scored(
     for record in records:
         with gzip.open(tmp_path / "out" / record["source_id"] / "candidates.jsonl.gz", "rt") as file:
             track = [one for one in map(json.loads, file) if one["track_id"] == record["track_id"]]
+        # Those that might have been kept come late.
+        track.sort(key=lambda one: one["pts_seconds"])
         times = [one["pts_seconds"] for one in track]
-        assert times == sorted(times)
         place = times.index(record["pts_seconds"])
         near = [one for one in track if abs(one["pts_seconds"] - record["pts_seconds"]) <= 0.1 + 1e-6]
         for beside in (place - 1, place + 1):
