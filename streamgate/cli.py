@@ -7,7 +7,6 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import click
 from click.exceptions import NoArgsIsHelpError
@@ -75,10 +74,7 @@ def main() -> None:
         sys.exit(_guarded(lambda: shell_complete(cli, {}, "streamgate", COMPLETE, instruction), []))
     code = call(sys.argv[1:])
     if code == INTERRUPTED:
-        # All is cleaned up and said; another interrupt, while Python takes itself down, would change the exit code.
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
-                stream.flush()
+        # All is cleaned up, said and flushed; another interrupt, while Python takes itself down, would change the code.
         os._exit(code)
     sys.exit(code)
 

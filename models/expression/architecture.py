@@ -68,13 +68,10 @@ lips, width of the mouth, and where the iris is: across from the middle of the e
 it."""
 SIGNALS = (*BLENDSHAPES, *MEASURED)
 
-GAZE_DEGREES = 30.0
-"""How far the eyes turn in the head where a look's blendshapes are 1 (fitted by eye on labels of gaze)."""
 LOOK_ACROSS = {"eyeLookOutLeft": 0.5, "eyeLookInLeft": -0.5, "eyeLookInRight": 0.5, "eyeLookOutRight": -0.5}
 LOOK_ABOVE = {"eyeLookUpLeft": 0.5, "eyeLookUpRight": 0.5, "eyeLookDownLeft": -0.5, "eyeLookDownRight": -0.5}
 """The eyes' turn in the head, towards larger x and upwards, as sums of signals. While someone looks into the camera,
 yaw + GAZE_DEGREES x LOOK_ACROSS is near 0 and pitch + GAZE_DEGREES x LOOK_ABOVE near GAZE_LEVEL."""
-GAZE_LEVEL = -2.0
 
 _ROW = round(EXPRESSION_EYE_ROW + 0.5)
 EYE_ROWS = (_ROW - 16, _ROW + 16)

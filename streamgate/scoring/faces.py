@@ -53,6 +53,8 @@ class FaceScorer:
         self._by_source: dict[str, list[MeasureSpec]] = {}
         for spec in recorded_measures(context.config):
             self._by_source.setdefault(spec.source, []).append(spec)
+        self.sees_expressions = any(spec.name in self._judge.names for spec in self._by_source.get("expression", ()))
+        """Whether the run's set has measures of the expression network."""
 
     def prescore(self, candidate: Candidate, picture: Picture) -> float:
         """Cheap evidence; returns the quality at best with the head's turn guessed, 0 where the gate rejects it."""
@@ -75,11 +77,6 @@ class FaceScorer:
         if gate.reasons and not (may_be_refined and len(gate.reasons) == 1 and gate.shortfall <= NARROWLY):
             return 0.0
         return self._judge.bound(guessed, candidate.ceilings)
-
-    @property
-    def sees_expressions(self) -> bool:
-        """Whether the run's set has measures of the expression network."""
-        return any(spec.name in self._judge.names for spec in self._by_source.get("expression", ()))
 
     def express(self, candidate: Candidate, picture: Picture) -> Steps:
         """Have the expression network see a face: evidence only, nothing is concluded."""
@@ -203,11 +200,8 @@ class FaceScorer:
 
     def _is_seen(self, candidate: Candidate) -> bool:
         """Whether the expression network has seen it, or cannot."""
-        evidence = candidate.evidence
-        names = {spec.name for spec in self._by_source["expression"]}
-        return bool(names & evidence.failed) or any(
-            spec.evidence[0] in evidence.values for spec in self._by_source["expression"]
-        )
+        evidence, specs = candidate.evidence, self._by_source["expression"]
+        return any(spec.name in evidence.failed or spec.evidence[0] in evidence.values for spec in specs)
 
     def _hopeless(self, candidate: Candidate, picture: Picture, floor: Floor, full: bool) -> bool:
         self._conclude(candidate, picture)

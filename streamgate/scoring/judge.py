@@ -39,7 +39,7 @@ class Judge:
         self._specs = [
             (spec, None if spec.name in calibration.absent else calibration.scale_of(spec)) for spec in specs
         ]
-        self._relative = [spec for spec in here if spec.reference is not None]
+        self._relative = [(spec, spec.reference) for spec in here if spec.reference is not None]
         self._limits = [
             (spec, limit, config.measures[spec.name].limit(limit.key)) for spec in here for limit in spec.limits
         ]
@@ -62,11 +62,7 @@ class Judge:
 
     def conclude(self, candidate: Candidate, width: int, height: int) -> None:
         """Fill in measures, quality and gate of a face of an upright frame of `width` x `height` source pixels."""
-        for spec in self._relative:
-            assert spec.reference is not None
-            if spec.raw_of(candidate.evidence) is not None:
-                usual = candidate.usual.get(spec.name, spec.reference.population)
-                candidate.evidence.values[spec.reference.evidence] = usual
+        candidate.evidence.values.update(self._usual(candidate))
         candidate.measures = self.measures(candidate.evidence)
         candidate.quality = self.quality(candidate.measures)
         if candidate.corrupt:
@@ -76,13 +72,15 @@ class Judge:
 
     def follows_reference(self, candidate: Candidate) -> bool:
         """Whether a concluded face was judged by what is usual for its track's person by now."""
-        values = candidate.evidence.values
-        return all(
-            spec.reference is None
-            or spec.raw_of(candidate.evidence) is None
-            or values.get(spec.reference.evidence) == candidate.usual.get(spec.name, spec.reference.population)
-            for spec in self._relative
-        )
+        return self._usual(candidate).items() <= candidate.evidence.values.items()
+
+    def _usual(self, candidate: Candidate) -> dict[str, float]:
+        """What the face's measures are compared with by now, as its evidence names it."""
+        return {
+            reference.evidence: candidate.usual.get(spec.name, reference.population)
+            for spec, reference in self._relative
+            if spec.raw_of(candidate.evidence) is not None
+        }
 
     def measures(self, evidence: Evidence) -> dict[str, Measure]:
         """Every recorded measure by name; those that cannot be had say so instead of a figure."""

@@ -171,7 +171,7 @@ class TrackSelector:
         track has ended.
         """
         left = [one for one in self._finalists if self._ended or not self.keeper.holds(one)]
-        self._finalists = [one for one in self._finalists if all(one is not other for other in left)]
+        self._finalists = [one for one in self._finalists if one not in left]
         done, self._done = self._done + left, []
         return done
 
@@ -329,19 +329,17 @@ class TrackSelector:
                 chosen.append(observation)
         if not self._scorer.sees_expressions:
             return
-        new = [one for one in chosen if one.candidate is not None and not one.scored and one.promise > 0]
-        yield from together(self._express(one) for one in new)
-        for observation in new:
-            if observation.candidate is not None:
-                self.reference.add(observation.candidate.evidence)
-        for observation in new:
-            if observation.candidate is not None:
-                observation.promise = self._scorer.promise(observation.candidate, observation.frame.picture)
+        new = [
+            (one, one.candidate, one.frame.picture)
+            for one in chosen
+            if one.candidate is not None and not one.scored and one.promise > 0
+        ]
+        yield from together(self._scorer.express(candidate, picture) for _, candidate, picture in new)
+        for _, candidate, _ in new:
+            self.reference.add(candidate.evidence)
+        for observation, candidate, picture in new:
+            observation.promise = self._scorer.promise(candidate, picture)
         self.settle()
-
-    def _express(self, observation: Observation) -> Steps:
-        assert observation.candidate is not None
-        yield from self._scorer.express(observation.candidate, observation.frame.picture)
 
     def _prescore_interval(self, observation: Observation) -> float:
         """Seconds between two prescored faces: the longer a track, the less a single moment of it can add."""

@@ -114,7 +114,7 @@ class Keeper:
 
     def holds(self, candidate: Candidate) -> bool:
         """Whether it may still be kept."""
-        return any(one is candidate for pool in self._pools.values() for one in pool)
+        return any(candidate in pool for pool in self._pools.values())
 
     def settle(self, judge: Callable[[Candidate], None]) -> None:
         """Judge the finalists again with `judge`; those that do not pass any more leave."""
@@ -124,7 +124,7 @@ class Keeper:
                 self.note(candidate)
                 if not candidate.gate.passed or candidate.quality is None:
                     self._forget(candidate)
-                    pool[:] = [one for one in pool if one is not candidate]
+                    pool.remove(candidate)
 
     def finish(self) -> list[Ranked]:
         """The kept candidates by rank, from 1; with fallback "best" one that did not pass, if none did."""

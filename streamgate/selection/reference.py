@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 
 from streamgate.frames import Evidence
 from streamgate.measures import MeasureSpec, known_measures
+from streamgate.measures.spec import ReferenceSpec
 
 _DECIMALS = 3
 
@@ -19,23 +19,22 @@ class TrackReference:
             too few faces were seen.
     """
 
-    def __init__(self, specs: Iterable[MeasureSpec] | None = None) -> None:
-        """specs: those with a reference count; every known measure when None."""
+    def __init__(self) -> None:
         self.usual: dict[str, float] = {}
         # Counted by rounded value, so that memory does not grow with the track.
-        compared = (spec for spec in (known_measures() if specs is None else specs) if spec.reference is not None)
-        self._seen: list[tuple[MeasureSpec, Counter[float]]] = [(spec, Counter()) for spec in compared]
+        self._seen: list[tuple[MeasureSpec, ReferenceSpec, Counter[float]]] = [
+            (spec, spec.reference, Counter()) for spec in known_measures() if spec.reference is not None
+        ]
 
     def add(self, evidence: Evidence) -> None:
         """Count one of the evenly spaced faces."""
-        for spec, seen in self._seen:
+        for spec, reference, seen in self._seen:
             raw = spec.raw_of(evidence)
-            if raw is None or spec.reference is None:
+            if raw is None:
                 continue
             seen[round(raw, _DECIMALS)] += 1
-            if seen.total() >= spec.reference.faces:
-                found = _percentile(seen, spec.reference.percentile)
-                self.usual[spec.name] = max(spec.reference.lowest, found)
+            if seen.total() >= reference.faces:
+                self.usual[spec.name] = max(reference.lowest, _percentile(seen, reference.percentile))
 
 
 def _percentile(seen: Counter[float], percent: float) -> float:

@@ -42,7 +42,7 @@ def test_faces_without_a_figure_do_not_count_and_memory_does_not_grow() -> None:
     for place in range(20_000):
         reference.add(Evidence({"eyes_open": 0.15 + 0.02 * np.sin(place)}))
         reference.add(Evidence())
-    (seen,) = (seen for spec, seen in reference._seen if spec.name == "eyes")
+    (seen,) = (seen for spec, _, seen in reference._seen if spec.name == "eyes")
     assert seen.total() == 20_000 and len(seen) < 100
     assert reference.usual["eyes"] == pytest.approx(0.169, abs=0.002)
 
