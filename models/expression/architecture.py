@@ -71,7 +71,7 @@ SIGNALS = (*BLENDSHAPES, *MEASURED)
 LOOK_ACROSS = {"eyeLookOutLeft": 0.5, "eyeLookInLeft": -0.5, "eyeLookInRight": 0.5, "eyeLookOutRight": -0.5}
 LOOK_ABOVE = {"eyeLookUpLeft": 0.5, "eyeLookUpRight": 0.5, "eyeLookDownLeft": -0.5, "eyeLookDownRight": -0.5}
 """The eyes' turn in the head, towards larger x and upwards, as sums of signals. While someone looks into the camera,
-yaw + GAZE_DEGREES x LOOK_ACROSS is near 0 and pitch + GAZE_DEGREES x LOOK_ABOVE near GAZE_LEVEL."""
+yaw + EYES_TURN x LOOK_ACROSS is near 0 and pitch + EYES_TURN x LOOK_ABOVE near LEVEL (streamgate/measures/gaze.py)."""
 
 _ROW = round(EXPRESSION_EYE_ROW + 0.5)
 EYE_ROWS = (_ROW - 16, _ROW + 16)

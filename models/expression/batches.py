@@ -11,8 +11,6 @@ import numpy as np
 from models.common.degrade import draw_mixture, tone
 from models.expression.architecture import (
     BLENDSHAPES,
-    GAZE_DEGREES,
-    GAZE_LEVEL,
     LOOK_ABOVE,
     LOOK_ACROSS,
     MEASURED,
@@ -21,6 +19,7 @@ from models.expression.architecture import (
     words,
 )
 from models.expression.dataset import CANVAS, FaceSet
+from streamgate.measures.gaze import EYES_TURN, LEVEL
 from streamgate.networks.alignment import EXPRESSION_SIZE
 
 _SPREAD = words(
@@ -53,7 +52,7 @@ def gaze_of(signals: np.ndarray, pose: np.ndarray) -> np.ndarray:
         sum(share * signals[:, SIGNALS.index(name)] for name, share in parts.items())
         for parts in (LOOK_ACROSS, LOOK_ABOVE)
     ]
-    return pose[:, :2] + GAZE_DEGREES * np.stack(turned, axis=1) - np.array([0.0, GAZE_LEVEL])
+    return pose[:, :2] + EYES_TURN * np.stack(turned, axis=1) - np.array([0.0, LEVEL])
 
 
 def mirrored_signals() -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,6 @@ from torch import Tensor
 from models.common.training import update_average
 from models.expression.architecture import (
     BLENDSHAPES,
-    GAZE_DEGREES,
     LOOK_ABOVE,
     LOOK_ACROSS,
     POINTS,
@@ -25,6 +24,7 @@ from models.expression.architecture import (
     in_units,
     normalise,
 )
+from streamgate.measures.gaze import EYES_TURN
 from streamgate.networks.alignment import EXPRESSION_EYE_DISTANCE, EXPRESSION_EYE_ROW, EXPRESSION_SIZE
 
 _WEIGHTS = {
@@ -85,7 +85,7 @@ class Trainer:
         turns = torch.zeros(len(SIGNALS), 2)
         for axis, parts in enumerate((LOOK_ACROSS, LOOK_ABOVE)):
             for name, share in parts.items():
-                turns[SIGNALS.index(name), axis] = GAZE_DEGREES * share
+                turns[SIGNALS.index(name), axis] = EYES_TURN * share
         self._turns = turns.to(device)
         self._point_weight = torch.tensor(stiff, device=device)[:, None] / float(np.mean(stiff))
 

@@ -16,12 +16,13 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("skimage")
 
-from models.expression.architecture import GAZE_LEVEL, MIRRORED_POINTS, POINTS, SIGNALS  # noqa: E402
+from models.expression.architecture import MIRRORED_POINTS, POINTS, SIGNALS  # noqa: E402
 from models.expression.batches import Augmentation, Batches, gaze_of, mirrored_signals  # noqa: E402
 from models.expression.dataset import CANVAS, FaceSet, filled, prepare  # noqa: E402
 from models.expression.faces import BORDER_LEVEL  # noqa: E402
 from models.expression.picks import Labelled, monotone, relative, shares  # noqa: E402
 from models.expression.smoke import synthetic_crops  # noqa: E402
+from streamgate.measures.gaze import LEVEL  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 STILL = Augmentation(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -122,7 +123,7 @@ def test_gaze_is_the_heads_turn_and_the_eyes_together() -> None:
     signals = np.zeros((1, len(SIGNALS)), np.float32)
     for name in ("eyeLookInLeft", "eyeLookOutRight"):
         signals[0, SIGNALS.index(name)] = 0.5
-    pose = np.array([[15.0, GAZE_LEVEL, 0.0]])
+    pose = np.array([[15.0, LEVEL, 0.0]])
     assert gaze_of(signals, pose) == pytest.approx(np.zeros((1, 2)), abs=1e-5)
     source, sign = mirrored_signals()
     aside = np.array([[5.0, 3.0, 0.0]])
