@@ -69,6 +69,8 @@ class Analysis:
         self._rejected: dict[int, Counter[str]] = {}
         self._nearest: dict[int, Candidate] = {}
         self._people: set[int] = set()
+        self.judged: list[int] = []
+        """Ids of the tracks whose faces the last moment had judged: of the others nothing new is known."""
 
     def take(self, moment: Moment) -> Iterator[TrackEnd]:
         """Take the next moment; yields the tracks that end with it."""
@@ -86,6 +88,7 @@ class Analysis:
         run_together([selector.judge() for selector in ready], self._context.infer)
         for selector in ready:
             self._drain(selector)
+        self.judged = [selector.track_id for selector in ready]
 
     @property
     def open_tracks(self) -> list[int]:

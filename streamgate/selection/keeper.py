@@ -15,6 +15,9 @@ SPARE = 2
 """Ranks beyond K that are remembered: a later candidate can push one out and let another back in, and at the end of the
 track they are judged again."""
 
+LARGE_REGION = 1 << 20
+"""Bytes of a region from which on a candidate keeps the picture to be made of it instead: that is smaller."""
+
 LAYERS = 3
 """Of candidates that exclude each other, how many deep are remembered once there are many."""
 
@@ -40,7 +43,8 @@ class Keeper:
 
     Memory does not grow with the track: a candidate leaves as soon as enough better ones, apart in time, are
     known, and the history forgets what no remembered candidate can see. The picture to be kept is cut out of
-    the region with `make_crop` only once a candidate has outlived its smoothing window: most never do.
+    the region with `make_crop` at the end, out of a large one once a candidate has outlived its smoothing window: most
+    never do.
     """
 
     def __init__(self, keep: KeepConfig, smoothing: SmoothingConfig, make_crop: MakeCrop) -> None:
@@ -101,7 +105,8 @@ class Keeper:
             self._forget(candidate)
             pool.remove(candidate)
         for candidate in settled:
-            if id(candidate) in self._regions:
+            region = self._regions.get(id(candidate))
+            if region is not None and region.nbytes > LARGE_REGION:
                 self._cut(candidate)
 
     def _below_layers(self, settled: list[Candidate], needed: int) -> list[Candidate]:

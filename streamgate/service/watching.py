@@ -53,6 +53,10 @@ class _Told:
     seq: int = 0
     quality: float = 0.0
     pts_seconds: float = float("-inf")
+    news: bool = False
+    """Faces were judged since it was last asked for its best."""
+    face_pts: float = float("nan")
+    """Time of the face that was told of last."""
 
 
 class Watch:
@@ -106,6 +110,8 @@ class Watch:
                 began = time.perf_counter()
                 for ended in self._analysis.take(moment):
                     self._final(ended, self._end_of(ended, moment))
+                for track_id in self._analysis.judged:
+                    self._told[track_id].news = True
                 for track_id in moment.people:
                     self._improved(track_id, moment.pts_seconds)
                 self._counts.frames += 1
@@ -139,15 +145,18 @@ class Watch:
         """Tell of a better face, at most once in a while and only when it is clearly better."""
         live = self._context.config.live
         told = self._told[track_id]
-        if now - told.pts_seconds < live.improved_interval_s:
+        if not told.news or now - told.pts_seconds < live.improved_interval_s:
             return
+        told.news = False
         shot = self._analysis.standing(track_id)
         if shot is None or shot.quality_smoothed is None:
             return
         if told.seq and shot.quality_smoothed < told.quality + live.improved_gain:
             return
+        if shot.pts_seconds == told.face_pts:  # Only judged otherwise since more is known of the person.
+            return
         told.seq += 1
-        told.quality, told.pts_seconds = shot.quality_smoothed, now
+        told.quality, told.pts_seconds, told.face_pts = shot.quality_smoothed, now, shot.pts_seconds
         record = self._record(shot, None)
         record["id"] = f"{self._name}/{self._epoch}/{track_id}/improved/{shot.rank}/{told.seq}"
         self._send("improved", shot, record, None)
