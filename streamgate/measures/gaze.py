@@ -38,7 +38,7 @@ MEASURE = MeasureSpec(
     unit="degrees",
     better="lower",
     mapping=Sigmoid(8.5, 2.5),
-    limits=(Limit("max", 15.0, {"gaze_away": "looks away"}, of="raw", bounds=(0.0, 180.0), span=90.0),),
+    limits=(Limit("max", 13.0, {"gaze_away": "looks away"}, of="raw", bounds=(0.0, 180.0), span=90.0),),
     frontal=True,
     at_rest=True,
     weight=0.9,
