@@ -98,7 +98,7 @@ def detect(clip: Path, preset: str, models: str, judge: str) -> Seen:
     from streamgate.scoring.calibration import Calibration
     from streamgate.scoring.faces import enlarged
     from streamgate.sources import open_source
-    from streamgate.tracking.cuts import CutDetector
+    from streamgate.tracking.cuts import Change, CutDetector
 
     config = load_config(preset, ["exhaustive=true"])
     networks = Networks.open(models, "cpu", 1, config.advanced.nms_iou)
@@ -118,7 +118,7 @@ def detect(clip: Path, preset: str, models: str, judge: str) -> Seen:
 
         follower = Follower(config, infer)
         for frame in source.frames():
-            cut = cuts.is_cut(frame)
+            cut = cuts.look(frame) is Change.CUT
             shot = next(shots) if cut else shot
             # The follower chooses the detector's input; what it makes of the faces is not of interest here.
             list(follower.moments([frame]))

@@ -33,7 +33,7 @@ ORDER = (
 )  # fmt: skip
 
 _FUNCTIONS = (
-    ("streamgate.tracking.cuts", "CutDetector.is_cut", "cuts"),
+    ("streamgate.tracking.cuts", "CutDetector.look", "cuts"),
     ("streamgate.sources.picture", "PlanePicture.thumbnail", "thumbnails"),
     ("streamgate.tracking.tracker", "Tracker.update", "track"),
     ("streamgate.sources.picture", "PlanePicture.region", "regions"),

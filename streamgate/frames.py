@@ -82,6 +82,7 @@ class Frame:
         captured_at: wall-clock time (UTC) of arrival, live sources only.
         unrelated: nothing connects this picture with the one before it (a folder of single images).
         corrupt: torn: damaged, or built on something that is damaged or missing; no face of it may be kept.
+        transition: it lies between two shots that dissolve, fade or are wiped into each other: as `corrupt`.
     """
 
     picture: Picture
@@ -94,6 +95,7 @@ class Frame:
     name: str | None = None
     """File name of an image source's picture."""
     corrupt: bool = False
+    transition: bool = False
     shown: Array | None = None
     """What black bars leave of the picture, [x1, y1, x2, y2]; None: all of it, or not known."""
 
@@ -104,6 +106,11 @@ class Frame:
     @property
     def height(self) -> int:
         return self.picture.height
+
+    @property
+    def spoiled(self) -> str | None:
+        """See `Candidate.spoiled`."""
+        return next((reason for reason in SPOILED if getattr(self, reason)), None)
 
     def luma(self, box: Array | None = None) -> Array:
         return self.picture.luma(box)
@@ -212,8 +219,8 @@ class GateResult:
         return self.passed if self.passed or self.reasons else None
 
 
-CORRUPT = GateResult(False, ("corrupt",), 1.0)
-"""Of every face of a torn or combed picture, whatever it looks like."""
+SPOILED = ("corrupt", "transition")
+"""Reasons that shut the gate on every face of a picture, whatever it looks like: torn or combed, or of two shots."""
 
 CROP_NAMES = ("ffhq", "arcface", "loose", "frame")
 """The pictures of a kept face by their public names: aligned as FFHQ's, as ArcFace's, cut with a margin, whole."""
@@ -262,8 +269,8 @@ class Candidate:
     name: str | None = None
     interpolated: bool = False
     refined: bool = False
-    corrupt: bool = False
-    """Its picture is torn (`Frame.corrupt`) or combed: the gate is shut, and nothing is measured."""
+    spoiled: str | None = None
+    """The one of `SPOILED` that its picture is: the gate is shut, and nothing is measured."""
     evidence: Evidence = field(default_factory=Evidence)
     measures: dict[str, Measure] = field(default_factory=dict)
     quality: float | None = None

@@ -43,7 +43,7 @@ def score_window(scorer: FaceScorer, source: Source, seen: Sequence[Seen], windo
     frames = _regions(source, seen, window)
     while batch := list(islice(frames, _TOGETHER)):
         candidates = [
-            Candidate(0, frame.pts_seconds, face, interpolated=True, corrupt=frame.corrupt)
+            Candidate(0, frame.pts_seconds, face, interpolated=True, spoiled=frame.spoiled)
             for frame, face in batch
             if face is not None
         ]

@@ -66,6 +66,9 @@ class Analysis:
         self._near_misses = near_misses
         self._reference = reference
         self._selectors: dict[int, TrackSelector] = {}
+        self._ids: dict[int, int] = {}
+        self._next_id = 1
+        self._in_transition = False
         self._rejected: dict[int, Counter[str]] = {}
         self._nearest: dict[int, Candidate] = {}
         self._people: set[int] = set()
@@ -76,15 +79,21 @@ class Analysis:
         """Take the next moment; yields the tracks that end with it."""
         self.counts.frames += 1
         self.counts.faces_detected += moment.faces_detected
-        yield from self.end(moment.ended)
-        for track_id, region in moment.between:
-            self._selectors[track_id].observed.between(region)
-        for track_id, region, face in moment.seen:
-            self._selector(track_id).detected(region, face)
-        for track_id in moment.unseen:
-            self._selectors[track_id].observed.unseen()
-        self._people.update(moment.people)
-        ready = [self._selectors[track_id] for track_id in moment.people if self._selectors[track_id].ready()]
+        if self._in_transition and not moment.transition:
+            yield from self.finish()
+        self._in_transition = moment.transition
+        yield from self.end([self._ids.pop(followed) for followed in moment.ended if followed in self._ids])
+        for followed, region in moment.between:
+            if followed in self._ids:
+                self._selectors[self._ids[followed]].observed.between(region)
+        for followed, region, face in moment.seen:
+            self._selector(followed).detected(region, face)
+        for followed in moment.unseen:
+            if followed in self._ids:
+                self._selectors[self._ids[followed]].observed.unseen()
+        people = [self._ids[followed] for followed in moment.people if followed in self._ids]
+        self._people.update(people)
+        ready = [self._selectors[track_id] for track_id in people if self._selectors[track_id].ready()]
         run_together([selector.judge() for selector in ready], self._context.infer)
         for selector in ready:
             self._drain(selector)
@@ -105,7 +114,8 @@ class Analysis:
         return self._shot(_info(selector), best)
 
     def finish(self) -> Iterator[TrackEnd]:
-        """End every track: the source is over, or the run stops."""
+        """End every track: the source or a shot is over, or the run stops."""
+        self._ids.clear()
         yield from self.end(sorted(self._selectors))
 
     def end(self, track_ids: list[int]) -> Iterator[TrackEnd]:
@@ -121,13 +131,16 @@ class Analysis:
             self._nearest.pop(track_id, None)
             self._people.discard(track_id)
 
-    def _selector(self, track_id: int) -> TrackSelector:
-        if track_id not in self._selectors:
+    def _selector(self, followed: int) -> TrackSelector:
+        """That of a track by the id that following gave it; its own counts what was seen of it in one shot."""
+        if followed not in self._ids:
+            self._ids[followed] = track_id = self._next_id
+            self._next_id += 1
             self._selectors[track_id] = TrackSelector(
                 track_id, self._context.config, self._scorer, near_misses=self._near_misses
             )
             self._rejected[track_id] = Counter()
-        return self._selectors[track_id]
+        return self._selectors[self._ids[followed]]
 
     def _ended(self, selector: TrackSelector) -> TrackEnd:
         track = _info(selector)

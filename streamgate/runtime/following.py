@@ -7,6 +7,7 @@ by frame what it could do without (see `guiding`).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -22,13 +23,16 @@ from streamgate.scoring.faces import enlarged
 from streamgate.scoring.steps import Infer
 from streamgate.sources.base import Interest
 from streamgate.tracking.bars import BarDetector
-from streamgate.tracking.cuts import CutDetector
-from streamgate.tracking.tracker import Tracker
+from streamgate.tracking.cuts import RETURN_S, Change, CutDetector
+from streamgate.tracking.tracker import Track, Tracker
+from streamgate.tracking.transitions import TransitionFinder
 
 YOUNG_S = 0.5
 """A track is watched closely for this long after its birth."""
 FAST = 1.0
 """Face widths per second from which a track is watched closely."""
+HELD_BYTES = 32 << 20
+"""Of the regions in moments that wait until it is sure that they lie in no transition."""
 
 
 @dataclass(slots=True)
@@ -38,7 +42,8 @@ class Moment:
     Tracks are named by their ids. Frames in it carry the frame's time and a copied region around one face,
     never the whole picture. What has `ended` ended before the rest happened. `people` are the tracks that have
     proved to be more than noise; empty when no detection ran. `until` is the end of the frame's time. `turn` are the
-    quarter turns clockwise by which the source must be turned and read again; None while it is not known.
+    quarter turns clockwise by which the source must be turned and read again; None while it is not known. With
+    `transition` the frame lies between two shots, and no track goes on after the last such one.
     """
 
     pts_seconds: float
@@ -52,13 +57,25 @@ class Moment:
     people: list[int] = field(default_factory=list)
     faces_detected: int = 0
     turn: int | None = 0
+    transition: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the regions."""
+        return sum(region.picture.nbytes for region in self.regions)
+
+    @property
+    def regions(self) -> list[Frame]:
+        """All regions in it."""
+        return [region for _, region in self.between] + [region for _, region, _ in self.seen]
 
 
 class Follower:
     """Follows the faces of one source.
 
     With `max_track_s` a track that lasts longer is ended and its face becomes a new one: on a live stream nobody
-    wants to wait for its end forever. With `may_turn` it looks for faces that lie on their side in the first seconds.
+    wants to wait for its end forever, nor for a transition to be over: none is looked for. With `may_turn` it looks for
+    faces that lie on their side in the first seconds.
     """
 
     def __init__(
@@ -68,6 +85,10 @@ class Follower:
         self._infer = infer
         self._tracker = Tracker(config)
         self._cuts = CutDetector(config.advanced)
+        self._transitions = TransitionFinder() if max_track_s is None else None
+        self._held: deque[Moment] = deque()
+        self._left: list[Track] = []
+        self._left_until = -np.inf
         self._bars = BarDetector()
         self._next_detection = -np.inf
         self._max_track_s = max_track_s
@@ -94,10 +115,11 @@ class Follower:
             # Boxes of another picture size mean nothing in this one.
             resized = self._size not in (None, (frame.width, frame.height))
             self._size = frame.width, frame.height
-            new_shot = frame.unrelated or self._cuts.is_cut(frame) or resized
+            change = Change.CUT if frame.unrelated else self._cuts.look(frame)
+            new_shot = change is not Change.NONE or resized
             frame.shown = self._bars.shown(frame, new_shot=new_shot)
+            self._change_shots(change, moment, for_good=frame.unrelated or resized)
             if new_shot:
-                moment.ended += [track.track_id for track in self._tracker.flush()]
                 self._next_detection = -np.inf
             if self._config.exhaustive or frame.unrelated or frame.pts_seconds >= self._next_detection:
                 self._detect(frame, moment)
@@ -106,9 +128,48 @@ class Follower:
             moment.turn = self.turn
             if self.guidance is not None:
                 self.guidance.note(frame.pts_seconds, self._interest)
-            yield moment
+            yield from self._settled(moment, new_shot, unrelated=frame.unrelated)
+        if self._transitions is not None:
+            yield from self._let_go(self._transitions.finish())
         if self._sideways is not None:
             self._sideways.conclude()
+
+    def _change_shots(self, change: Change, moment: Moment, *, for_good: bool) -> None:
+        """End the tracks of a shot that is over; after a cut that is so once it can not come back."""
+        gone: list[Track] = []
+        if change is Change.RETURN and not for_good:
+            gone = self._tracker.flush()
+            self._tracker.restore(self._left)
+            self._left = []
+        elif for_good or (self._left and moment.pts_seconds > self._left_until):
+            gone, self._left = self._left, []
+        if for_good or change is Change.CUT:
+            tracks = self._tracker.flush()
+            if for_good or self._left:
+                gone += tracks
+            else:
+                self._left, self._left_until = tracks, moment.pts_seconds + RETURN_S
+                moment.unseen = [track.track_id for track in tracks]
+        moment.ended += [track.track_id for track in gone]
+
+    def _settled(self, moment: Moment, new_shot: bool, *, unrelated: bool) -> Iterator[Moment]:
+        """The moments of which it is sure by now whether they lie in a transition."""
+        grid = self._cuts.grid
+        if self._transitions is None or unrelated or grid is None:
+            yield moment
+            return
+        self._held.append(moment)
+        yield from self._let_go(self._transitions.add(moment.pts_seconds, grid, new_shot=new_shot))
+        while sum(held.nbytes for held in self._held) > HELD_BYTES:
+            yield from self._let_go(self._transitions.release())
+
+    def _let_go(self, inside: Sequence[bool]) -> Iterator[Moment]:
+        for transition in inside:
+            moment = self._held.popleft()
+            moment.transition = transition
+            for region in moment.regions:
+                region.transition = transition
+            yield moment
 
     def _faces(self, frame: Frame) -> list[Face]:
         thumbnail = frame.thumbnail(self._detector_side(frame))
@@ -135,8 +196,9 @@ class Follower:
         for track, face in [*update.seen, *((track, track.face) for track in update.born)]:
             moment.seen.append((track.track_id, self._region(frame, face.box), face))
         seen = {track_id for track_id, _, _ in moment.seen}
-        moment.unseen = [track.track_id for track in self._tracker.tracks if track.track_id not in seen]
-        moment.people = [track.track_id for track in self._tracker.tracks if track.confident]
+        moment.unseen += [track.track_id for track in self._tracker.tracks if track.track_id not in seen]
+        # What comes up while the shot before may still return is nobody yet.
+        moment.people = [track.track_id for track in self._tracker.tracks if track.confident and not self._left]
         smallest = self._smallest(frame)
         lively = any(
             track.track_id not in seen or track.last_pts - track.first_pts < YOUNG_S or track.motion.speed > FAST

@@ -58,7 +58,7 @@ class FaceScorer:
 
     def prescore(self, candidate: Candidate, picture: Picture) -> float:
         """Cheap evidence; returns the quality at best with the head's turn guessed, 0 where the gate rejects it."""
-        if self._is_corrupt(candidate, picture):
+        if self._is_spoiled(candidate, picture):
             self._conclude(candidate, picture)
             return 0.0
         self._look(candidate, picture)
@@ -73,7 +73,7 @@ class FaceScorer:
         guessed = self._judge.guessed(candidate.face, candidate.evidence, candidate.measures)
         candidate.bound = self._judge.bound(guessed)
         gate = candidate.gate
-        may_be_refined = self.context.config.advanced.refine and not candidate.refined and not candidate.corrupt
+        may_be_refined = self.context.config.advanced.refine and not candidate.refined and not candidate.spoiled
         if gate.reasons and not (may_be_refined and len(gate.reasons) == 1 and gate.shortfall <= NARROWLY):
             return 0.0
         return self._judge.bound(guessed, candidate.ceilings)
@@ -94,7 +94,7 @@ class FaceScorer:
 
         Without `full` it stops when the gate fails or when quality cannot exceed `floor` of it any more.
         """
-        if self._is_corrupt(candidate, picture):
+        if self._is_spoiled(candidate, picture):
             self._conclude(candidate, picture)
             return
         if self.context.config.advanced.refine and not candidate.refined:
@@ -193,10 +193,10 @@ class FaceScorer:
             yield from self._run_ifqa(candidate, picture)
         self._conclude(candidate, picture)
 
-    def _is_corrupt(self, candidate: Candidate, picture: Picture) -> bool:
-        if not candidate.corrupt and not candidate.evidence.values:  # not looked at yet
-            candidate.corrupt = picture.combed(candidate.face.box)
-        return candidate.corrupt
+    def _is_spoiled(self, candidate: Candidate, picture: Picture) -> bool:
+        if not candidate.spoiled and not candidate.evidence.values:  # not looked at yet
+            candidate.spoiled = "corrupt" if picture.combed(candidate.face.box) else None
+        return candidate.spoiled is not None
 
     def _is_seen(self, candidate: Candidate) -> bool:
         """Whether the expression network has seen it, or cannot."""

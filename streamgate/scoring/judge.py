@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from streamgate.config import Config
-from streamgate.frames import CORRUPT, Candidate, Evidence, Face, GateResult, Measure, Pose, Status
+from streamgate.frames import Candidate, Evidence, Face, GateResult, Measure, Pose, Status
 from streamgate.networks.alignment import ffhq_side
 from streamgate.scoring.calibration import Calibration, calibration_id, measure_set, recorded_measures
 
@@ -65,8 +65,8 @@ class Judge:
         candidate.evidence.values.update(self._usual(candidate))
         candidate.measures = self.measures(candidate.evidence)
         candidate.quality = self.quality(candidate.measures)
-        if candidate.corrupt:
-            candidate.gate = CORRUPT
+        if candidate.spoiled:
+            candidate.gate = GateResult(False, (candidate.spoiled,), 1.0)
         else:
             candidate.gate = self.gate(candidate.face, candidate.evidence, candidate.measures, width, height)
 

@@ -191,7 +191,7 @@ class TrackSelector:
         finished = 0
         for alike in self._by_guessed_pose(window):
             finished += yield from self._judge_alike(alike, final)
-        whole = [one for one in window if one.prescored and one.candidate is not None and not one.candidate.corrupt]
+        whole = [one for one in window if one.prescored and one.candidate is not None and not one.candidate.spoiled]
         if self._config.keep.fallback == "best" and finished == 0 and whole:
             self._remember_fallback(whole)
 
@@ -451,7 +451,7 @@ class TrackSelector:
             pts_estimated=frame.pts_estimated,
             captured_at=frame.captured_at,
             name=frame.name,
-            corrupt=frame.corrupt,
+            spoiled=frame.spoiled,
             shown=frame.shown,
             ceilings=self._ceilings,
             usual=self.reference.usual,

@@ -112,7 +112,7 @@ class Watch:
                     self._final(ended, self._end_of(ended, moment))
                 for track_id in self._analysis.judged:
                     self._told[track_id].news = True
-                for track_id in moment.people:
+                for track_id in self._analysis.open_tracks if moment.people else ():
                     self._improved(track_id, moment.pts_seconds)
                 self._counts.frames += 1
                 self._counts.tracks_open = len(self._analysis.open_tracks)

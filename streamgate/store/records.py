@@ -21,7 +21,7 @@ import numpy as np
 
 from streamgate.errors import redact_url
 from streamgate.frames import (
-    CORRUPT,
+    SPOILED,
     BestShot,
     Candidate,
     Crop,
@@ -184,7 +184,7 @@ def candidate_of(record: Mapping[str, Any]) -> Candidate:
         measures={name: _measure_of(name, measure) for name, measure in record["measures"].items()},
         quality=record["quality"],
         gate=gate,
-        corrupt=gate.reasons == CORRUPT.reasons,
+        spoiled=gate.reasons[0] if len(gate.reasons) == 1 and gate.reasons[0] in SPOILED else None,
     )
 
 

@@ -1,8 +1,10 @@
-"""Cuts: where one shot ends and another begins. A track never crosses one."""
+"""Cuts: where one shot ends and another begins, unless the first comes back at once. A track never crosses one."""
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
+from enum import Enum
 
 import cv2
 import numpy as np
@@ -11,36 +13,74 @@ from streamgate.config import AdvancedConfig
 from streamgate.frames import Array, Frame
 
 GRID = (32, 18)
+RETURN_S = 0.3
+"""Time after a cut within which the shot before it may come back: a flash, a picture or two of something else."""
+_ALIKE = 0.5
+"""Share of a cut's difference up to which a frame shows what was seen before."""
+
+
+class Change(Enum):
+    """What a frame is to the one before it."""
+
+    NONE = "the same shot"
+    CUT = "a new shot"
+    RETURN = "the shot before the last cut again, after `RETURN_S` at most"
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """The shot that the last cut left."""
+
+    pts_seconds: float
+    grid: Array
+    recent: deque[tuple[float, float]]
 
 
 class CutDetector:
     """Compares each frame with the one before it on a grid of luma samples.
 
     The difference is counted in the pictures' own contrast, so a cut in a dark hall weighs as much as one in
-    daylight, and after a common change of brightness was taken out, so a flash or a fade is none. A cut has to
+    daylight, and after a common change of brightness was taken out, so a fade is none. A cut has to
     stand out from the motion of the last second too: a shaking camera is none either.
     """
 
     def __init__(self, config: AdvancedConfig) -> None:
         self._config = config
-        self._before: Array | None = None
+        self.grid: Array | None = None
+        """Of the last frame, see `grid_of`."""
         self._recent: deque[tuple[float, float]] = deque()
+        self._left: _Left | None = None
 
-    def is_cut(self, frame: Frame) -> bool:
-        """True when `frame` begins a new shot. To be asked once for every frame, in order."""
+    def look(self, frame: Frame) -> Change:
+        """What `frame` is to the one before it. To be asked once for every frame, in order."""
         now = grid_of(frame)
-        before, self._before = self._before, now
+        before, self.grid = self.grid, now
         if before is None:
-            return False
+            return Change.NONE
+        if self._has_returned(frame.pts_seconds, now):
+            return Change.RETURN
         difference = grid_difference(before, now)
         while self._recent and frame.pts_seconds - self._recent[0][0] > 1.0:
             self._recent.popleft()
-        cut = difference >= self._config.cut_difference and difference >= self._config.cut_ratio * self._usual()
-        if cut:
-            self._recent.clear()
-        else:
-            self._recent.append((frame.pts_seconds, difference))
-        return cut
+        if difference >= self._config.cut_difference and difference >= self._config.cut_ratio * self._usual():
+            if self._left is None:
+                self._left = _Left(frame.pts_seconds, before, self._recent)
+            self._recent = deque()
+            return Change.CUT
+        self._recent.append((frame.pts_seconds, difference))
+        return Change.NONE
+
+    def _has_returned(self, pts_seconds: float, now: Array) -> bool:
+        left = self._left
+        if left is None:
+            return False
+        late = pts_seconds - left.pts_seconds > RETURN_S
+        if late or grid_difference(left.grid, now) < _ALIKE * self._config.cut_difference:
+            self._left = None
+        if late or self._left is not None:
+            return False
+        self._recent = left.recent
+        return True
 
     def _usual(self) -> float:
         """The median difference of the last second."""

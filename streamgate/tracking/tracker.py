@@ -105,6 +105,10 @@ class Tracker:
         ended, self._tracks = self._tracks, []
         return ended
 
+    def restore(self, tracks: Sequence[Track]) -> None:
+        """Go on with tracks that `flush` gave out, in place of those there are."""
+        self._tracks = list(tracks)
+
     def _start(self, pts_seconds: float, face: Face) -> Track:
         track = Track(
             self._next_id,

@@ -12,7 +12,7 @@ def judge_again(candidate: Candidate, tuning: Tuning, size: tuple[int, int]) -> 
 
     What means the same stays as it was written, to the last digit.
     """
-    if candidate.corrupt:
+    if candidate.spoiled:
         return
     judge = tuning.judge
     was_small = "small" in candidate.gate.reasons

@@ -11,7 +11,7 @@ from command import lines, streamgate
 from streamgate.config import load_config
 from streamgate.demo import CUT_S, FPS, SECONDS
 from streamgate.sources.file import VideoFile
-from streamgate.tracking.cuts import CutDetector
+from streamgate.tracking.cuts import Change, CutDetector
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,6 @@ def test_it_can_be_run_again_in_its_folder_but_takes_no_other(out: Path, tmp_pat
 def test_the_clip_is_fifteen_seconds_with_one_cut(out: Path) -> None:
     cuts = CutDetector(load_config("studio").advanced)
     with VideoFile(out / "astronaut.mp4") as clip:
-        times = [(frame.pts_seconds, cuts.is_cut(frame)) for frame in clip.frames()]
+        times = [(frame.pts_seconds, cuts.look(frame) is not Change.NONE) for frame in clip.frames()]
     assert len(times) == SECONDS * FPS and times[-1][0] == pytest.approx(SECONDS - 1 / FPS)
     assert [time for time, cut in times if cut] == [CUT_S]

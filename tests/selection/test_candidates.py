@@ -10,7 +10,7 @@ import pytest
 
 from known_quality import FACE, PICTURE, KnownQuality
 from streamgate.config import Config, load_config
-from streamgate.frames import CORRUPT, Candidate, Face, Frame, GateResult, Picture
+from streamgate.frames import Candidate, Face, Frame, GateResult, Picture
 from streamgate.scoring.steps import Floor, Steps, run_together
 from streamgate.selection.candidates import ENOUGH_FACES, TrackSelector
 from streamgate.selection.keeper import SPARE
@@ -285,13 +285,13 @@ def test_a_face_of_a_torn_picture_is_never_kept(preset: str) -> None:
 
     class Torn(KnownQuality):
         def prescore(self, candidate: Candidate, picture: Picture) -> float:
-            if candidate.corrupt:
-                candidate.gate = CORRUPT
+            if candidate.spoiled:
+                candidate.gate = GateResult(False, ("corrupt",), 1.0)
                 return 0.0
             return super().prescore(candidate, picture)
 
         def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
-            if not candidate.corrupt:
+            if not candidate.spoiled:
                 yield from super().score(candidate, picture, floor, full=full)
 
     scorer = Torn(lambda pts: 90.0 if pts > 1.0 else 10.0)

@@ -12,7 +12,7 @@ from media import astronaut
 from streamgate.config import load_config
 from streamgate.frames import Frame
 from streamgate.sources import open_source, picture_of_rgb
-from streamgate.tracking.cuts import CutDetector
+from streamgate.tracking.cuts import Change, CutDetector
 
 # By eye. The first of the third clip and the fourth of the last are real cuts too, if not in the footage's index.
 MARKED = {
@@ -32,7 +32,7 @@ WITHOUT = [
 def cuts_in(path: Path) -> list[int]:
     detector = CutDetector(load_config().advanced)
     with open_source(path) as source:
-        return [place for place, frame in enumerate(source.frames()) if detector.is_cut(frame)]
+        return [place for place, frame in enumerate(source.frames()) if detector.look(frame) is Change.CUT]
 
 
 @pytest.mark.parametrize("name", MARKED)
@@ -48,7 +48,7 @@ def test_no_cut_where_there_is_none(shared_clip: Callable[[str], Path], name: st
 def detect(pictures: list[np.ndarray]) -> list[int]:
     detector = CutDetector(load_config().advanced)
     frames = [Frame(picture_of_rgb(rgb), place / 25) for place, rgb in enumerate(pictures)]
-    return [place for place, frame in enumerate(frames) if detector.is_cut(frame)]
+    return [place for place, frame in enumerate(frames) if detector.look(frame) is Change.CUT]
 
 
 def test_a_flash_a_fade_and_noise_are_no_cuts() -> None:

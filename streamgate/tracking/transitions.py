@@ -1,0 +1,145 @@
+"""Gradual transitions: one shot dissolves into another, fades out or in, is wiped away. A track never crosses one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from streamgate.frames import Array
+
+LONGEST_S = 1.5
+"""Longest span that is compared; of a longer transition the part is found that changes enough within it."""
+_SPANS_S = (0.3, 0.5, 0.8, 1.1, LONGEST_S)
+_STEP_S = 1 / 16
+"""Frames closer to the last one that was compared are not."""
+_CHANGE = 0.5
+"""Difference of a span's ends from which they may be two shots (as of cuts, in the pictures' contrast)."""
+_DETOUR = 1.35
+"""Sum of the changes on the way over the change between the ends: 1 where every sample goes straight from what it was
+to what it becomes. Motion makes it wander: pans, zooms and people start at 1.2."""
+_LEAP = 0.6
+"""A single step that makes up more of the change than this is a cut."""
+_BLENDED = 0.13
+"""Mean distance of the frames between from a mixture of the ends, over the change: up to 0.05 in dissolves and fades,
+0.19 and more in anything else."""
+_WIPE_CHANGE, _WIPE_DETOUR, _WIPED = 0.6, 1.15, 0.07
+"""Of a wipe: most samples are still one shot, or already the other."""
+_SAME_SCENE = 0.8
+"""Correlation of the ends from which the light changed and not the shot."""
+_EMPTY = 0.03
+"""Contrast below which a picture shows nothing, as between two fades."""
+_MARGIN = 0.03
+"""Share of the way up to which a frame is still the one shot, or already the other."""
+_SETTLED_S, _SETTLED = 0.4, 0.1
+"""After so long a frame from which the picture has changed by no more than this is in no transition."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    pts_seconds: float
+    grid: Array
+    contrast: float
+    step: float = 0.0
+    """Mean absolute change from the compared frame before it."""
+    inside: bool = False
+
+
+class TransitionFinder:
+    """Tells of each frame whether it lies inside a gradual transition, once that is sure: up to 1.5 s later.
+
+    Compares grids of luma (`cuts.grid_of`), in order. Dissolves and fades mix two pictures, so every sample goes
+    straight from what it was to what it becomes, and all by the same share; in a wipe each is one or the other.
+    """
+
+    def __init__(self) -> None:
+        self._compared: list[_Seen] = []
+        self._waiting: list[_Seen] = []
+
+    def add(self, pts_seconds: float, grid: Array, *, new_shot: bool = False) -> list[bool]:
+        """Take the next frame; with `new_shot` it follows a cut.
+
+        Returns for each frame that is settled by now, in order from the first that was not yet returned, whether it
+        lies inside a transition.
+        """
+        settled = self.finish() if new_shot else []
+        seen = _Seen(pts_seconds, grid, float(cv2.meanStdDev(grid)[1][0, 0]))
+        self._waiting.append(seen)
+        if not self._compared or pts_seconds - self._compared[-1].pts_seconds >= _STEP_S - 1e-6:
+            self._compare(seen)
+            while self._is_settled(self._waiting[0], seen):
+                settled.append(self._waiting.pop(0).inside)
+        return settled
+
+    def release(self) -> list[bool]:
+        """Give out the oldest frame although it is not settled; empty where none waits."""
+        return [self._waiting.pop(0).inside] if self._waiting else []
+
+    def finish(self) -> list[bool]:
+        """The shot is over: as `add` for all frames that are left."""
+        settled = [seen.inside for seen in self._waiting]
+        self._waiting, self._compared = [], []
+        return settled
+
+    def _is_settled(self, seen: _Seen, now: _Seen) -> bool:
+        age = now.pts_seconds - seen.pts_seconds
+        if age > LONGEST_S:
+            return True
+        return age >= _SETTLED_S and not seen.inside and _difference(seen, now) <= _SETTLED
+
+    def _compare(self, now: _Seen) -> None:
+        compared = self._compared
+        if compared:
+            now.step = _distance(now.grid, compared[-1].grid)
+        compared.append(now)
+        while now.pts_seconds - compared[0].pts_seconds > LONGEST_S + _STEP_S:
+            compared.pop(0)
+        first = len(compared) - 1
+        for span in _SPANS_S:
+            while first > 0 and now.pts_seconds - compared[first].pts_seconds < span - 1e-6:
+                first -= 1
+            if len(compared) - first < 4:
+                continue
+            self._mark(compared[first], compared[first + 1 : -1], now)
+
+    def _mark(self, start: _Seen, between: list[_Seen], end: _Seen) -> None:
+        """Mark the frames between two that a transition connects."""
+        steps = [seen.step for seen in (*between, end)]
+        way, size = sum(steps), _distance(start.grid, end.grid)
+        if way > _DETOUR * size or max(steps) > _LEAP * size or _difference(start, end) < _CHANGE:
+            return
+        change = end.grid - start.grid
+        shows_both = start.contrast >= _EMPTY and end.contrast >= _EMPTY
+        if shows_both and np.corrcoef(start.grid.ravel(), end.grid.ravel())[0, 1] >= _SAME_SCENE:
+            return
+        grids = np.stack([seen.grid for seen in between])
+        share = ((grids - start.grid) * change).sum(axis=(1, 2)) / float((change * change).sum())
+        mixed = start.grid + share[:, None, None] * change
+        blended = float(np.abs(grids - mixed).mean()) <= _BLENDED * size
+        if not blended:
+            nearer = np.minimum(np.abs(grids - start.grid), np.abs(grids - end.grid)).mean(axis=(1, 2)).max()
+            if way > _WIPE_DETOUR * size or nearer > _WIPED * size or _difference(start, end) < _WIPE_CHANGE:
+                return
+        inside = [
+            seen.pts_seconds
+            for seen, part in zip(between, share.tolist(), strict=True)
+            if _MARGIN < part < 1 - _MARGIN
+        ]
+        if inside:
+            for seen in self._waiting:
+                # Those between two that were compared, too.
+                if inside[0] - _STEP_S < seen.pts_seconds < inside[-1] + _STEP_S:
+                    seen.inside = True
+
+
+def _distance(first: Array, second: Array) -> float:
+    """Mean absolute difference; by OpenCV, since this runs many times a second."""
+    return cv2.norm(first, second, cv2.NORM_L1) / first.size
+
+
+def _difference(before: _Seen, now: _Seen) -> float:
+    """As `cuts.grid_difference`, with the mean for the median."""
+    change = cv2.subtract(now.grid, before.grid)
+    common = np.full_like(change, cv2.mean(change)[0])
+    return _distance(change, common) / ((before.contrast + now.contrast) / 2 + 0.02)
