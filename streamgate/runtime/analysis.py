@@ -97,6 +97,10 @@ class Analysis:
         run_together([selector.judge() for selector in ready], self._context.infer)
         for selector in ready:
             self._drain(selector)
+            if selector.strangers:
+                new, old = self._part(selector), selector.track_id
+                self._ids = {key: new if track_id == old else track_id for key, track_id in self._ids.items()}
+                yield from self.end([selector.track_id])
         self.judged = [selector.track_id for selector in ready]
 
     @property
@@ -123,24 +127,38 @@ class Analysis:
         selectors = [self._selectors.pop(track_id) for track_id in track_ids]
         people = [selector for selector in selectors if selector.track_id in self._people]
         run_together([selector.judge(final=True) for selector in people], self._context.infer)
+        parted: list[int] = []
         for selector in people:
             self._drain(selector)
+            if selector.strangers:
+                parted.append(self._part(selector))
             yield self._ended(selector)
         for track_id in track_ids:
             self._rejected.pop(track_id)
             self._nearest.pop(track_id, None)
             self._people.discard(track_id)
+        if parted:
+            yield from self.end(parted)
+
+    def _part(self, selector: TrackSelector) -> int:
+        """A track of its own for faces that are not the selector's person's; returns its id."""
+        new = self._open()
+        new.adopt(selector.strangers)
+        selector.strangers = []
+        self._people.add(new.track_id)
+        return new.track_id
 
     def _selector(self, followed: int) -> TrackSelector:
         """That of a track by the id that following gave it; its own counts what was seen of it in one shot."""
         if followed not in self._ids:
-            self._ids[followed] = track_id = self._next_id
-            self._next_id += 1
-            self._selectors[track_id] = TrackSelector(
-                track_id, self._context.config, self._scorer, near_misses=self._near_misses
-            )
-            self._rejected[track_id] = Counter()
+            self._ids[followed] = self._open().track_id
         return self._selectors[self._ids[followed]]
+
+    def _open(self) -> TrackSelector:
+        track_id, self._next_id = self._next_id, self._next_id + 1
+        selector = TrackSelector(track_id, self._context.config, self._scorer, near_misses=self._near_misses)
+        self._selectors[track_id], self._rejected[track_id] = selector, Counter()
+        return selector
 
     def _ended(self, selector: TrackSelector) -> TrackEnd:
         track = _info(selector)

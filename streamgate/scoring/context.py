@@ -24,6 +24,7 @@ class ScoringContext:
         aligned_pose: the pose role takes the recognizer's crop.
         shared_pose: a run of the recognizer gives the pose.
         sampled_head: features (K,) -> SER-FIQ's d by sampling; None where the graph's closed form counts.
+        identity_threshold: the least cosine of two faces of one person; None where the recognizer's is not known.
         pictures: holds the kept pictures of all tracks.
     """
 
@@ -33,6 +34,7 @@ class ScoringContext:
     aligned_pose: bool = False
     shared_pose: bool = False
     sampled_head: Callable[[Array], float] | None = None
+    identity_threshold: float | None = None
     pictures: PictureStore = field(default_factory=PictureStore)
 
     @classmethod
@@ -45,4 +47,5 @@ class ScoringContext:
             networks.pose.aligned,
             networks.shared_pose,
             sampled_head(networks, config),
+            config.identity.threshold or networks.identity_threshold,
         )

@@ -148,6 +148,16 @@ class FaceScorer:
         best = int(np.argmax(overlaps))
         return back[best] if overlaps[best] >= REFINE_IOU else None
 
+    def embedding(self, face: Face, picture: Picture) -> Generator[list[InferenceRequest], list[Any], Array | None]:
+        """Who a face shows, float32 (D,); None where its landmarks coincide. Nothing is noted."""
+        try:
+            matrix = arcface_matrix(face.landmarks, ALIGNED_SIDE)
+        except ValueError:
+            return None
+        (output,) = yield [InferenceRequest("recognizer", picture.warp(matrix, ALIGNED_SIDE))]
+        embedding: Array = output.embedding
+        return embedding
+
     def crop(self, candidate: Candidate, picture: Picture) -> Array:
         """The FFHQ-aligned picture to be kept, RGB uint8; its side is `output.size`, less for a small face
         when `output.upscale` is off.

@@ -20,6 +20,7 @@ from streamgate.measures.yaw import yaw_proxy
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.steps import Floor, Steps, no_floor, together
+from streamgate.selection.continuity import Continuity
 from streamgate.selection.keeper import Keeper
 from streamgate.selection.nearmisses import NearMisses
 from streamgate.selection.observations import Observation, ObservationBuffer
@@ -53,11 +54,15 @@ class TrackSelector:
         self.near_misses = NearMisses(near_misses, lambda candidate, picture: scorer.thumbnail(candidate, picture))
         self.reference = TrackReference()
         self.template = TemplateSum() if config.identity.store != "none" or config.identity.only else None
+        self.strangers: list[Observation] = []
+        """Faces that turned out to be somebody else's: they belong to a track of their own, and this one is over."""
         self.frames_scored = 0
         self.observed = ObservationBuffer(config.advanced.lookback_s, self._candidate)
         self._binned = config.keep.poses == "all"
         self._config = config
         self._scorer = scorer
+        threshold = scorer.context.identity_threshold
+        self._continuity = Continuity(scorer, threshold) if threshold is not None else None
         self._window_start: float | None = None
         self._fallback: Observation | None = None
         self._done: list[Candidate] = []
@@ -79,6 +84,18 @@ class TrackSelector:
         if self._window_start is None:
             self._window_start = made[0].pts_seconds
         return made
+
+    def adopt(self, strangers: Sequence[Observation]) -> None:
+        """Begin with faces that another track gave up, as if they had just been seen."""
+        for observation in strangers:
+            observation.promise = 0.0
+            observation.prescored = observation.scored = observation.offered = observation.recognised = False
+            if observation.candidate is not None:
+                observation.candidate = self._candidate(
+                    observation.frame, observation.candidate.face, like=observation.candidate
+                )
+        self.observed.adopt(strangers)
+        self._window_start = strangers[0].pts_seconds
 
     def ready(self) -> bool:
         """Whether a window is full."""
@@ -156,6 +173,14 @@ class TrackSelector:
                     return
                 end = float(np.nextafter(newest, -np.inf))
             window = [one for one in self.observed if start <= one.pts_seconds <= end]
+            if window and not (yield from self._look_through(window, final)):
+                return
+            if self.strangers:
+                if not final:
+                    return
+                newest = self.observed.newest.pts_seconds
+                end = min(end, newest)
+                window = [one for one in window if one.pts_seconds <= end]
             if window:
                 yield from self._judge_best(window, final and end == newest)
             later = [one.pts_seconds for one in self.observed if one.pts_seconds > end]
@@ -177,8 +202,9 @@ class TrackSelector:
 
     def _judge_all(self, final: bool) -> Steps:
         """Exhaustive: every face, fully; one is offered when its following neighbour has been scored."""
+        if not (yield from self._look_through(list(self.observed), final)) or (self.strangers and not final):
+            return
         observations = list(self.observed)
-        yield from self._prescore_some(observations)
         yield from self._score_fully(observations)
         half = self._config.smoothing.short_s / 2
         newest = observations[-1].pts_seconds
@@ -186,8 +212,33 @@ class TrackSelector:
             if final or newest - observation.pts_seconds > half:
                 self._offer(observation)
 
+    def _look_through(
+        self, window: list[Observation], final: bool
+    ) -> Generator[list[InferenceRequest], list[Any], bool]:
+        """Look at some of the window's faces; False while later ones must tell whether they are one person's."""
+        chosen = yield from self._prescore_some(window)
+        if self._continuity is None or self.strangers:
+            return True
+        last = yield from self._continuity.follow(chosen, self.observed)
+        while last is None and self._continuity.in_doubt:
+            chosen = yield from self._prescore_some(list(self.observed))
+            if not chosen:
+                return final
+            last = yield from self._continuity.follow(chosen, self.observed)
+        if last is not None:
+            self._part(last)
+        return True
+
+    def _part(self, last: float) -> None:
+        """Give up what is later than `last`: it shows somebody else."""
+        self.strangers = self.observed.split(last)
+        self.keeper.drop_after(last)
+        if self._standing is not None and self._standing.pts_seconds > last:
+            self._standing = None
+        if self._fallback is not None and self._fallback.pts_seconds > last:
+            self._fallback = None
+
     def _judge_best(self, window: list[Observation], final: bool) -> Steps:
-        yield from self._prescore_some(window)
         finished = 0
         for alike in self._by_guessed_pose(window):
             finished += yield from self._judge_alike(alike, final)
@@ -316,10 +367,12 @@ class TrackSelector:
         """Seconds on each side within which a neighbour counts."""
         return self._config.smoothing.short_s / 2 + 1e-9
 
-    def _prescore_some(self, window: list[Observation]) -> Steps:
+    def _prescore_some(
+        self, window: list[Observation]
+    ) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
         """Look at some of the window's faces, evenly spaced; the expression network sees those that pass so far.
 
-        The others promise nothing.
+        The others promise nothing. Returns those that were looked at now.
         """
         chosen: list[Observation] = []
         for observation in window:
@@ -328,7 +381,7 @@ class TrackSelector:
                 self._prescore(observation)
                 chosen.append(observation)
         if not self._scorer.sees_expressions:
-            return
+            return chosen
         new = [
             (one, one.candidate, one.frame.picture)
             for one in chosen
@@ -340,6 +393,7 @@ class TrackSelector:
         for observation, candidate, picture in new:
             observation.promise = self._scorer.promise(candidate, picture)
         self.settle()
+        return chosen
 
     def _prescore_interval(self, observation: Observation) -> float:
         """Seconds between two prescored faces: the longer a track, the less a single moment of it can add."""
@@ -442,11 +496,14 @@ class TrackSelector:
             self._done.append(self._fallback.candidate)
             self._fallback = None
 
-    def _candidate(self, frame: Frame, face: Face) -> Candidate:
+    def _candidate(self, frame: Frame, face: Face, like: Candidate | None = None) -> Candidate:
+        """`like`: an earlier one of the same face."""
         return Candidate(
             self.track_id,
             frame.pts_seconds,
             face,
+            interpolated=like is not None and like.interpolated,
+            refined=like is not None and like.refined,
             frame_index=frame.frame_index,
             pts_estimated=frame.pts_estimated,
             captured_at=frame.captured_at,

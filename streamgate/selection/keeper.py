@@ -117,6 +117,17 @@ class Keeper:
             left = [one for one in left if all(one is not other for other in chosen)]
         return left
 
+    def drop_after(self, pts_seconds: float) -> None:
+        """Forget the candidates that are later: they show somebody else."""
+        for pool in self._pools.values():
+            for candidate in [one for one in pool if one.pts_seconds > pts_seconds]:
+                self._forget(candidate)
+                pool.remove(candidate)
+        if self._runner_up is not None and self._runner_up.pts_seconds > pts_seconds:
+            self._forget(self._runner_up)
+            self._runner_up = None
+        self._history.drop_after(pts_seconds)
+
     def holds(self, candidate: Candidate) -> bool:
         """Whether it may still be kept."""
         return any(candidate in pool for pool in self._pools.values())

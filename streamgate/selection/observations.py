@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,6 +111,22 @@ class ObservationBuffer:
         self.last_pts = frame.pts_seconds
         self.frames_seen += len(made)
         return made
+
+    def split(self, after: float) -> list[Observation]:
+        """Give up what is later than `after`; returns it, in order. What waits for the next detection goes too."""
+        kept = deque(one for one in self._observations if one.pts_seconds <= after)
+        gone = [one for one in self._observations if one.pts_seconds > after]
+        self._observations, self._pending, self._detected = kept, [], None
+        self.frames_seen -= len(gone)
+        self.last_pts = min(self.last_pts, after)
+        return gone
+
+    def adopt(self, observations: Sequence[Observation]) -> None:
+        """Begin with what another one gave up, at least one; the last of it is a detection."""
+        self._observations.extend(observations)
+        self.first_pts, self.last_pts = observations[0].pts_seconds, observations[-1].pts_seconds
+        self.frames_seen = len(observations)
+        self._detected = observations[-1].candidate
 
     def unseen(self) -> None:
         """A detection round found nothing here: what lies between is not to be trusted."""

@@ -45,6 +45,11 @@ class QualityHistory:
         self._times = [self._times[place] for place in keep]
         self._values = [self._values[place] for place in keep]
 
+    def drop_after(self, pts_seconds: float) -> None:
+        """Drop what is later."""
+        place = bisect.bisect_right(self._times, pts_seconds)
+        del self._times[place:], self._values[place:]
+
     def _near(self, pts_seconds: float, half: float) -> list[float]:
         # A hair of tolerance: |dt| = half exactly must count whatever binary fractions make of it.
         first = bisect.bisect_left(self._times, pts_seconds - half - 1e-9)

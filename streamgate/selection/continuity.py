@@ -1,0 +1,141 @@
+"""Whether a track goes on showing one person: in a tile of a split screen, or through a transition that nobody noticed,
+its face may become somebody else's without a cut.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable
+from typing import Any
+
+import cv2
+import numpy as np
+
+from streamgate.frames import Array
+from streamgate.measures.yaw import yaw_proxy
+from streamgate.networks.alignment import box_matrix
+from streamgate.networks.batcher import InferenceRequest
+from streamgate.scoring.faces import FaceScorer
+from streamgate.scoring.judge import SMALL
+from streamgate.selection.observations import Observation
+from streamgate.tracking.cuts import grid_difference
+
+_SIDE = 24
+_SUDDEN, _GRADUAL = 0.35, 0.6
+"""Change of a face and what surrounds it, in its own contrast, from one look to the next and within a second, from
+which on it is worth asking the recognizer. Of people who talk the median is 0.1 to 0.2 and 0.2 to 0.45."""
+_WITHIN_S = 1.0
+"""Two faces that are compared lie no further apart; and for so long after an answer nothing is asked."""
+_STRANGERS = 0.5
+"""Share of the identity threshold below which two faces are of two people."""
+_HELD_BYTES = 16 << 20
+"""Of the regions that are kept for a comparison."""
+_YAW = 20.0
+_INTER_EYE = 16.0
+"""A recognizer tells little of a face that is turned further, or smaller (pixels between the eyes)."""
+
+
+class Continuity:
+    """Watches the evenly spaced faces of one track.
+
+    Only where they change in looks does it ask for embeddings, and two faces in a row must tell of somebody else.
+
+    Args:
+        threshold: the least cosine of two faces of one person.
+    """
+
+    def __init__(self, scorer: FaceScorer, threshold: float) -> None:
+        self._scorer = scorer
+        self._threshold = threshold
+        self._looks: deque[tuple[float, Array]] = deque()
+        self._fit: deque[Observation] = deque()
+        self._anchor: Array | None = None
+        self._asking = False
+        self._answered = -np.inf
+        self._doubtful: tuple[Observation, Array] | None = None
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the last face that was recognised showed somebody else: the next one decides."""
+        return self._doubtful is not None
+
+    def follow(
+        self, observations: Iterable[Observation], track: Iterable[Observation]
+    ) -> Generator[list[InferenceRequest], list[Any], float | None]:
+        """Take the next of the evenly spaced faces, in order.
+
+        Returns the time of the last face of `track` (all that there are, in order) before somebody else's, None where
+        there is nobody else. After such an answer it is of no more use.
+        """
+        for observation in observations:
+            if observation.candidate is None or observation.candidate.spoiled:
+                continue
+            quiet = observation.pts_seconds - self._answered <= _WITHIN_S
+            if self._looks_new(observation) and not quiet and not self._asking and self._fit:
+                self._asking, self._anchor = True, (yield from self._embedding(self._fit[0]))
+            if not _is_fit(observation):
+                continue
+            if self._asking:
+                vector = yield from self._embedding(observation)
+                if self._anchor is None or vector is None or self._is_known(vector):
+                    self._asking, self._doubtful, self._answered = False, None, observation.pts_seconds
+                elif self._doubtful is None or float(self._doubtful[1] @ vector) < self._threshold:
+                    self._doubtful = observation, vector
+                    continue
+                else:
+                    return (yield from self._last_known(list(track)))
+            self._remember(observation)
+        return None
+
+    def _is_known(self, vector: Array) -> bool:
+        return self._anchor is not None and float(self._anchor @ vector) >= _STRANGERS * self._threshold
+
+    def _last_known(self, track: list[Observation]) -> Generator[list[InferenceRequest], list[Any], float]:
+        """Time of the last face before the doubtful one that is still the same person's."""
+        assert self._doubtful is not None and self._anchor is not None
+        first, (doubtful, strange) = self._fit[0].pts_seconds, self._doubtful
+        for observation in reversed(track):
+            if first < observation.pts_seconds < doubtful.pts_seconds and observation.candidate is not None:
+                vector = yield from self._embedding(observation)
+                if vector is not None and float(self._anchor @ vector) >= float(strange @ vector):
+                    return observation.pts_seconds
+        return first
+
+    def _remember(self, observation: Observation) -> None:
+        fit = self._fit
+        fit.append(observation)
+        while len(fit) > 1 and (
+            observation.pts_seconds - fit[0].pts_seconds > _WITHIN_S
+            or sum(one.frame.picture.nbytes for one in fit) > _HELD_BYTES
+        ):
+            fit.popleft()
+
+    def _looks_new(self, observation: Observation) -> bool:
+        assert observation.candidate is not None
+        box = observation.candidate.face.box
+        centre, half = (box[:2] + box[2:]) / 2, 0.7 * float(max(box[2] - box[0], box[3] - box[1], 1.0))
+        matrix = box_matrix(np.concatenate([centre - half, centre + half]), _SIDE)
+        look = cv2.cvtColor(observation.frame.picture.warp(matrix, _SIDE), cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+        looks = self._looks
+        while looks and observation.pts_seconds - looks[0][0] > _WITHIN_S:
+            looks.popleft()
+        new = bool(looks) and (
+            grid_difference(looks[-1][1], look) >= _SUDDEN or grid_difference(looks[0][1], look) >= _GRADUAL
+        )
+        looks.append((observation.pts_seconds, look))
+        return new
+
+    def _embedding(self, observation: Observation) -> Generator[list[InferenceRequest], list[Any], Array | None]:
+        assert observation.candidate is not None
+        vector = observation.candidate.evidence.embedding
+        if vector is None:
+            vector = yield from self._scorer.embedding(observation.candidate.face, observation.frame.picture)
+        length = float(np.linalg.norm(vector)) if vector is not None else 0.0
+        return vector / length if vector is not None and np.isfinite(length) and length > 0 else None
+
+
+def _is_fit(observation: Observation) -> bool:
+    assert observation.candidate is not None
+    face = observation.candidate.face
+    small = face.inter_eye < _INTER_EYE or SMALL in observation.candidate.gate.reasons
+    return not small and abs(yaw_proxy(face)) <= _YAW
