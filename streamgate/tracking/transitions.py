@@ -30,7 +30,7 @@ _SAME_SCENE = 0.8
 """Correlation of the ends from which the light changed and not the shot."""
 _EMPTY = 0.03
 """Contrast below which a picture shows nothing, as between two fades."""
-_MARGIN = 0.03
+_MARGIN = 0.05
 """Share of the way up to which a frame is still the one shot, or already the other."""
 _SETTLED_S, _SETTLED = 0.4, 0.1
 """After so long a frame from which the picture has changed by no more than this is in no transition."""

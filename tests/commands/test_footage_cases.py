@@ -105,3 +105,50 @@ def test_footage_on_its_side_is_turned_for_every_command(shared_case: Case, tmp_
     (written,) = lines(out / "clips" / "clips.jsonl")
     with open_source(out / "clips" / written["clip"]) as shown:
         assert (shown.width, shown.height) == (960, 540)
+
+
+def tracks(out: Path, source: dict[str, Any]) -> list[dict[str, Any]]:
+    return lines(out / source["source_id"] / "tracks.jsonl")
+
+
+def test_two_people_who_dissolve_into_each_other_are_two_tracks(shared_case: Case, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (source,) = run(out, shared_case("diss_0.6.mp4"), "--set", "keep.expression=any", "--set", "measures.edge.min=0.5")[
+        "sources"
+    ]
+    first, second = tracks(out, source)
+    assert first["last_pts"] < 2.8 and second["first_pts"] > 2.6
+    between = [one for one in candidates(out, source) if one["gate"]["reasons"] == ["transition"]]
+    assert between and all(2.0 <= one["pts_seconds"] <= 2.75 and one["quality"] is None for one in between)
+    kept = [face["pts_seconds"] for face in lines(out / "faces.jsonl")]
+    assert len(kept) == 2 and kept[0] < 2.05 and kept[1] > 2.65
+    assert len({face["person_id"] for face in lines(out / "faces.jsonl")}) == 2
+
+
+def test_flashes_end_no_track(shared_case: Case, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (source,) = run(out, shared_case("flash.mp4"))["sources"]
+    (track,) = tracks(out, source)
+    assert track["kept"] == 1 and track["last_pts"] > 4.0
+
+
+def test_a_tile_that_shows_somebody_else_begins_a_new_track(shared_case: Case, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    lenient = ["keep.expression=any", "measures.edge.min=0.5", "measures.eyes.min=0"]
+    settings = [word for setting in lenient for word in ("--set", setting)]
+    (source,) = run(out, shared_case("tile_switch.mp4"), *settings)["sources"]
+    stays, before, after = sorted(tracks(out, source), key=lambda track: track["track_id"])
+    assert stays["first_pts"] < 0.1 and stays["last_pts"] > 4.5
+    assert before["last_pts"] == pytest.approx(2.48, abs=0.05) and after["first_pts"] == pytest.approx(2.52, abs=0.05)
+    faces = lines(out / "faces.jsonl")
+    assert len(faces) == len({face["person_id"] for face in faces}) == 3
+
+
+def test_split_tracks_are_the_same_for_any_jobs(shared_case: Case, tmp_path: Path) -> None:
+    cases = [shared_case(name) for name in ("diss_0.6.mp4", "tile_switch.mp4", "flash.mp4")]
+    one, two = tmp_path / "one", tmp_path / "two"
+    sources = run(one, *cases, "--jobs", "1")["sources"]
+    run(two, *cases, "--jobs", "3")
+    for source in sources:
+        assert candidates(one, source) == candidates(two, source) and tracks(one, source) == tracks(two, source)
+    assert lines(one / "faces.jsonl") == lines(two / "faces.jsonl")

@@ -65,3 +65,22 @@ def test_black_noise_is_no_cut_and_a_new_picture_after_it_is() -> None:
     black = [random.integers(0, 4, (120, 160, 3), dtype=np.uint8) for _ in range(10)]
     assert detect(black) == []
     assert detect([*black, *[astronaut(160, 120)] * 3]) == [10]
+
+
+def test_a_shot_that_comes_back_at_once_is_no_new_one() -> None:
+    detector = CutDetector(load_config().advanced)
+    image = astronaut()
+    white = np.full_like(image, 250)
+    found = []
+    for place in range(40):
+        rgb = white if place in (10, 11) else image[:, ::-1] if place >= 20 else image
+        found.append(detector.look(Frame(picture_of_rgb(np.ascontiguousarray(rgb)), place / 25)))
+    assert [(place, one) for place, one in enumerate(found) if one is not Change.NONE] == [
+        (10, Change.CUT), (12, Change.RETURN), (20, Change.CUT),
+    ]  # fmt: skip
+
+
+def test_a_shot_that_comes_back_late_is_a_new_one() -> None:
+    image = astronaut()
+    other = np.ascontiguousarray(image[::-1])
+    assert detect([image] * 10 + [other] * 9 + [image] * 10) == [10, 19]
