@@ -31,7 +31,7 @@ YOUNG_S = 0.5
 """A track is watched closely for this long after its birth."""
 FAST = 1.0
 """Face widths per second from which a track is watched closely."""
-HELD_BYTES = 32 << 20
+HELD_BYTES = 20 << 20
 """Of the regions in moments that wait until it is sure that they lie in no transition."""
 
 
@@ -60,11 +60,6 @@ class Moment:
     transition: bool = False
 
     @property
-    def nbytes(self) -> int:
-        """Memory of the regions."""
-        return sum(region.picture.nbytes for region in self.regions)
-
-    @property
     def regions(self) -> list[Frame]:
         """All regions in it."""
         return [region for _, region in self.between] + [region for _, region, _ in self.seen]
@@ -86,7 +81,8 @@ class Follower:
         self._tracker = Tracker(config)
         self._cuts = CutDetector(config.advanced)
         self._transitions = TransitionFinder() if max_track_s is None else None
-        self._held: deque[Moment] = deque()
+        self._held: deque[tuple[Moment, int]] = deque()
+        self._held_bytes = 0
         self._left: list[Track] = []
         self._left_until = -np.inf
         self._bars = BarDetector()
@@ -155,17 +151,21 @@ class Follower:
     def _settled(self, moment: Moment, new_shot: bool, *, unrelated: bool) -> Iterator[Moment]:
         """The moments of which it is sure by now whether they lie in a transition."""
         grid = self._cuts.grid
-        if self._transitions is None or unrelated or grid is None:
+        if self._transitions is None or unrelated or grid is None or not (self._held or moment.regions):
+            # Where nobody is seen, nothing can go wrong.
             yield moment
             return
-        self._held.append(moment)
+        nbytes = sum(region.picture.nbytes for region in moment.regions)
+        self._held.append((moment, nbytes))
+        self._held_bytes += nbytes
         yield from self._let_go(self._transitions.add(moment.pts_seconds, grid, new_shot=new_shot))
-        while sum(held.nbytes for held in self._held) > HELD_BYTES:
+        while self._held_bytes > HELD_BYTES and self._held:
             yield from self._let_go(self._transitions.release())
 
     def _let_go(self, inside: Sequence[bool]) -> Iterator[Moment]:
         for transition in inside:
-            moment = self._held.popleft()
+            moment, nbytes = self._held.popleft()
+            self._held_bytes -= nbytes
             moment.transition = transition
             for region in moment.regions:
                 region.transition = transition

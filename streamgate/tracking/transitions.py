@@ -11,7 +11,7 @@ from streamgate.frames import Array
 
 LONGEST_S = 1.5
 """Longest span that is compared; of a longer transition the part is found that changes enough within it."""
-_SPANS_S = (0.3, 0.5, 0.8, 1.1, LONGEST_S)
+_SPANS_S = (0.3, 0.6, 1.0, LONGEST_S)
 _STEP_S = 1 / 16
 """Frames closer to the last one that was compared are not."""
 _CHANGE = 0.5
