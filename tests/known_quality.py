@@ -31,6 +31,7 @@ class KnownQuality:
         """When the gate is shut before a quality is known."""
 
     sees_expressions = False
+    identity_threshold = None
 
     def prescore(self, candidate: Candidate, picture: Picture) -> float:
         candidate.bound = self._promise(candidate.pts_seconds)

@@ -55,6 +55,7 @@ class FaceScorer:
             self._by_source.setdefault(spec.source, []).append(spec)
         self.sees_expressions = any(spec.name in self._judge.names for spec in self._by_source.get("expression", ()))
         """Whether the run's set has measures of the expression network."""
+        self.identity_threshold = context.identity_threshold
 
     def prescore(self, candidate: Candidate, picture: Picture) -> float:
         """Cheap evidence; returns the quality at best with the head's turn guessed, 0 where the gate rejects it."""

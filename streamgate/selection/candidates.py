@@ -61,7 +61,7 @@ class TrackSelector:
         self._binned = config.keep.poses == "all"
         self._config = config
         self._scorer = scorer
-        threshold = scorer.context.identity_threshold
+        threshold = scorer.identity_threshold
         self._continuity = Continuity(scorer, threshold) if threshold is not None else None
         self._window_start: float | None = None
         self._fallback: Observation | None = None
