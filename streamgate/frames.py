@@ -357,6 +357,7 @@ class Template:
         weight: their mean weight, 0..1: SER-FIQ and occlusion scalars and squared cosines of yaw and pitch, multiplied.
         agreement: length of the mean before it was normalised, 0..1; 1 when all faces have one embedding.
         inter_eye: their mean distance between the eyes, source pixels.
+        offset: how much of its cosines it has in common with many others, at least 0 (see `networks.cohort`).
     """
 
     vector: Array
@@ -364,6 +365,11 @@ class Template:
     weight: float
     agreement: float
     inter_eye: float
+    offset: float = 0.0
+
+    def similarity(self, other: Template) -> float:
+        """How alike two people look: the cosine less what they have in common with many others, in the mean."""
+        return float(self.vector @ other.vector) - (self.offset + other.offset) / 2
 
 
 @dataclass(frozen=True, slots=True)

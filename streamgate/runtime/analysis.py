@@ -14,6 +14,7 @@ from streamgate.frames import BestShot, Candidate, Face, TrackEnd, TrackInfo
 from streamgate.people.reference import OTHER_PERSON, Reference
 from streamgate.runtime.following import Moment
 from streamgate.runtime.shots import best_shot
+from streamgate.runtime.stillness import StillFaces
 from streamgate.scoring.context import ScoringContext
 from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.judge import SMALL
@@ -71,6 +72,7 @@ class Analysis:
         self._people: set[int] = set()
         self.judged: list[int] = []
         """Ids of the tracks whose faces the last moment had judged: of the others nothing new is known."""
+        self._still = StillFaces()
 
     def take(self, moment: Moment) -> Iterator[TrackEnd]:
         """Take the next moment; yields the tracks that end with it."""
@@ -84,6 +86,9 @@ class Analysis:
         for track_id in moment.unseen:
             self._selectors[track_id].observed.unseen()
         self._people.update(moment.people)
+        if len(self._people) > 1:
+            people = {one: (region, face) for one, region, face in moment.seen if one in self._people}
+            self._still.note(moment.pts_seconds, people)
         ready = [self._selectors[track_id] for track_id in moment.people if self._selectors[track_id].ready()]
         run_together([selector.judge() for selector in ready], self._context.infer)
         for selector in ready:
@@ -116,6 +121,7 @@ class Analysis:
         for selector in people:
             self._drain(selector)
             yield self._ended(selector)
+        self._still.forget(track_ids)
         for track_id in track_ids:
             self._rejected.pop(track_id)
             self._nearest.pop(track_id, None)
@@ -132,6 +138,8 @@ class Analysis:
     def _ended(self, selector: TrackSelector) -> TrackEnd:
         track = _info(selector)
         template = selector.template.mean() if selector.template is not None else None
+        if template is not None and self._context.cohort is not None:
+            template = self._context.cohort.place(template)
         kept = selector.keeper.finish()
         if self._reference is not None and not self._reference.shows(template):
             return self._somebody_else(selector, track, kept=bool(kept))

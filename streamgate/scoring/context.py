@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from streamgate.config import Config
 from streamgate.frames import Array
 from streamgate.networks import Networks
+from streamgate.networks.cohort import Cohort
 from streamgate.scoring.calibration import Calibration, sampled_head
 from streamgate.scoring.judge import Judge
 from streamgate.scoring.pictures import PictureStore
@@ -25,6 +26,7 @@ class ScoringContext:
         shared_pose: a run of the recognizer gives the pose.
         sampled_head: features (K,) -> SER-FIQ's d by sampling; None where the graph's closed form counts.
         pictures: holds the kept pictures of all tracks.
+        cohort: what similarities of the recognizer's embeddings are normalised by; None where they are plain cosines.
     """
 
     config: Config
@@ -34,6 +36,7 @@ class ScoringContext:
     shared_pose: bool = False
     sampled_head: Callable[[Array], float] | None = None
     pictures: PictureStore = field(default_factory=PictureStore)
+    cohort: Cohort | None = None
 
     @classmethod
     def over(cls, networks: Networks, config: Config, infer: Infer) -> ScoringContext:
@@ -45,4 +48,5 @@ class ScoringContext:
             networks.pose.aligned,
             networks.shared_pose,
             sampled_head(networks, config),
+            cohort=networks.cohort,
         )
