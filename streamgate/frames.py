@@ -215,6 +215,9 @@ class GateResult:
 CORRUPT = GateResult(False, ("corrupt",), 1.0)
 """Of every face of a torn or combed picture, whatever it looks like."""
 
+STILL = "still"
+"""The reason of a track that would keep faces if it had ever moved."""
+
 CROP_NAMES = ("ffhq", "arcface", "loose", "frame")
 """The pictures of a kept face by their public names: aligned as FFHQ's, as ArcFace's, cut with a margin, whole."""
 
@@ -286,13 +289,17 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class TrackInfo:
-    """One face followed inside one shot; times are pts seconds of its first and last frame."""
+    """One face followed inside one shot; times are pts seconds of its first and last frame.
+
+    `still`: it never moved while another one did (`runtime.stillness`).
+    """
 
     track_id: int
     first_pts: float
     last_pts: float
     frames_seen: int
     frames_scored: int
+    still: bool = False
 
 
 @dataclass(frozen=True, slots=True)

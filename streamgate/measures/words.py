@@ -7,7 +7,7 @@ from typing import Any
 
 from streamgate.measures.registry import known_measures
 
-OTHER_REASONS = {"corrupt": "damaged picture", "other_person": "another person"}
+OTHER_REASONS = {"corrupt": "damaged picture", "other_person": "another person", "still": "never moves"}
 """Reasons that no measure gives, name -> words."""
 
 

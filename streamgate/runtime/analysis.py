@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from streamgate.frames import BestShot, Candidate, Face, TrackEnd, TrackInfo
+from streamgate.frames import STILL, BestShot, Candidate, Face, TrackEnd, TrackInfo
 from streamgate.people.reference import OTHER_PERSON, Reference
 from streamgate.runtime.following import Moment
 from streamgate.runtime.shots import best_shot
@@ -107,7 +107,7 @@ class Analysis:
         best = next(iter(selector.keeper.finish()), None)
         if best is None or not best.candidate.gate.passed:
             return None
-        return self._shot(_info(selector), best)
+        return self._shot(self._info(selector), best)
 
     def finish(self) -> Iterator[TrackEnd]:
         """End every track: the source is over, or the run stops."""
@@ -136,13 +136,15 @@ class Analysis:
         return self._selectors[track_id]
 
     def _ended(self, selector: TrackSelector) -> TrackEnd:
-        track = _info(selector)
+        track = self._info(selector)
         template = selector.template.mean() if selector.template is not None else None
         if template is not None and self._context.cohort is not None:
             template = self._context.cohort.place(template)
         kept = selector.keeper.finish()
         if self._reference is not None and not self._reference.shows(template):
-            return self._somebody_else(selector, track, kept=bool(kept))
+            return self._unwanted(selector, track, OTHER_PERSON if kept else None)
+        if track.still and not self._context.config.keep.stills:
+            return self._unwanted(selector, track, STILL if kept else None)
         shots = tuple(self._shot(track, ranked) for ranked in kept)
         self.counts.tracks += 1
         self.counts.kept += len(shots)
@@ -156,14 +158,21 @@ class Analysis:
             dict(selector.reference.usual),
         )  # fmt: skip
 
-    def _somebody_else(self, selector: TrackSelector, track: TrackInfo, *, kept: bool) -> TrackEnd:
-        """The end of a track that does not show whom the reference shows: no picture and no template leaves."""
+    def _unwanted(self, selector: TrackSelector, track: TrackInfo, reason: str | None) -> TrackEnd:
+        """The end of a track of which no picture and no template leaves; `reason` where it would keep faces."""
         self.counts.tracks += 1
         self.counts.faces_scored += selector.frames_scored
         nearest = self._nearest.get(selector.track_id)
-        reasons = (OTHER_PERSON,) if kept else nearest.gate.reasons if nearest is not None else ()
+        reasons = (reason,) if reason else nearest.gate.reasons if nearest is not None else ()
         rejected = dict(self._rejected[selector.track_id])
         return TrackEnd(track, (), rejected, reasons, self._source.source_id, self._epoch)
+
+    def _info(self, selector: TrackSelector) -> TrackInfo:
+        seen = selector.observed
+        still = self._still.is_still(selector.track_id)
+        return TrackInfo(
+            selector.track_id, seen.first_pts, seen.last_pts, seen.frames_seen, selector.frames_scored, still
+        )
 
     def _shot(self, track: TrackInfo, ranked: Ranked) -> BestShot:
         return best_shot(
@@ -182,8 +191,3 @@ class Analysis:
             if SMALL in candidate.gate.reasons and (largest is None or candidate.face.inter_eye > largest.inter_eye):
                 self.counts.largest_small = candidate.face
             self._emit_candidate(candidate)
-
-
-def _info(selector: TrackSelector) -> TrackInfo:
-    seen = selector.observed
-    return TrackInfo(selector.track_id, seen.first_pts, seen.last_pts, seen.frames_seen, selector.frames_scored)

@@ -29,12 +29,15 @@ COMPANY = 3
 """Looks in which a face that moves has to be seen beside a still one."""
 PATCH_SIDE = 240
 """Pixels, at most, of the square picture in which points are followed: twice the face's box."""
-TOLERANCE = 0.35
+TOLERANCE = 0.75
 """Pixels of that picture within which a point moves with the others."""
+APART = 0.007
+"""Distance of a face from where its surroundings would have it up to which it is still, as a share of the distance
+between the eyes, root mean square over the looks."""
 LEAST_POINTS = 8
 """Points in the face, and as many around it, without which nothing can be told."""
-FACE_SHARE, AROUND_SHARE = 0.85, 0.75
-"""Share of the points in and around the face that move together in a picture. Somebody may pass before its edge."""
+FACE_SHARE, AROUND_SHARE = 0.8, 0.5
+"""Share of the points in and around a picture that move together. Somebody may pass before its edge."""
 MOVED = 3
 """Looks at which a face has moved after which it is not looked at any more ..."""
 CHANCE = 0.1
@@ -55,7 +58,9 @@ class StillFaces:
         self._next = pts_seconds + INTERVAL_S
         moving = [track_id for track_id in faces if track_id in self._motions and self._motions[track_id].moves]
         for track_id, (frame, face) in faces.items():
-            motion = self._motions.setdefault(track_id, _Motion(pts_seconds, _Sight(frame, face)))
+            if track_id not in self._motions:
+                self._motions[track_id] = _Motion(pts_seconds, _Sight(frame, face))
+            motion = self._motions[track_id]
             if not motion.moves:
                 motion.look(pts_seconds, frame, face)
                 motion.company += bool(moving)
@@ -83,6 +88,8 @@ class _Motion:
     looks: int = 0
     compared: int = 0
     moved: int = 0
+    placed: int = 0
+    apart: float = 0.0
     company: int = 0
     mean: Array = field(default_factory=lambda: np.zeros((5, 2)))
     squares: float = 0.0
@@ -93,9 +100,13 @@ class _Motion:
         before = face.landmarks.astype(np.float64) - self.mean
         self.mean = self.mean + before / self.looks
         self.squares += float((before * (face.landmarks - self.mean)).sum())
-        if self.looks > 1 and (together := self.first.moves_together(frame, face)) is not None:
+        if self.looks > 1 and (found := self.first.compare(frame, face)) is not None:
+            same, apart = found
             self.compared += 1
-            self.moved += not together
+            self.moved += not same
+            if apart is not None:
+                self.placed += 1
+                self.apart += apart**2
 
     @property
     def deviation(self) -> float:
@@ -105,16 +116,19 @@ class _Motion:
 
     @property
     def moves(self) -> bool:
-        """Nothing that is still to come makes it a picture."""
-        return self.moved >= MOVED and self.moved > CHANCE * self.looks and self.deviation > STILL
+        """It is somebody: not looked at any more, and company for those that are still."""
+        return self.moved >= MOVED and self.moved > CHANCE * self.looks
 
     @property
     def still(self) -> bool:
         # A track is a little longer than from its first look to its last.
         if self.last_pts - self.first_pts < LEAST_S - 2 * INTERVAL_S:
             return False
-        together = self.compared >= 0.8 * (self.looks - 1) and self.moved <= CHANCE * self.compared
-        return together or self.deviation <= STILL
+        if self.moved > CHANCE * self.compared:
+            return False
+        return self.deviation <= STILL or (
+            self.placed >= 0.6 * (self.looks - 1) and float(np.sqrt(self.apart / self.placed)) <= APART
+        )
 
 
 class _Sight:
@@ -143,30 +157,40 @@ class _Sight:
             cv2.goodFeaturesToTrack(self._picture, 40, 0.02, max(3, self._side // 40), mask=mask)
             for mask in (inside, around)
         ]
-        points = [np.zeros((0, 1, 2), np.float32) if one is None else one for one in found]
-        self._in_face = len(points[0])
-        self._points = np.concatenate(points)
+        self._in_face, self._around = (np.zeros((0, 1, 2), np.float32) if one is None else one for one in found)
+        self._landmarks = (face.landmarks.astype(np.float64) - self._centre) * self._scale + middle
+        self._eyes = max(face.inter_eye * self._scale, 1e-6)
 
-    def moves_together(self, frame: Frame, face: Face) -> bool | None:
-        """Whether face and surroundings have moved as one since then; None where that cannot be told."""
-        count = len(self._points)
-        if self._in_face < LEAST_POINTS or count - self._in_face < LEAST_POINTS:
+    def compare(self, frame: Frame, face: Face) -> tuple[bool, float | None] | None:
+        """Whether the face is the same but for where it is; and how far it is from where its surroundings would have it.
+
+        The distance is a share of that between the eyes, None where the surroundings tell nothing. None for a face that
+        has too few points.
+        """
+        if len(self._in_face) < LEAST_POINTS:
             return None
-        places, found, _ = cv2.calcOpticalFlowPyrLK(
-            self._picture, self._cut(frame, _centre(face)), self._points, None, winSize=(15, 15), maxLevel=3
-        )
+        now = self._cut(frame, _centre(face))
+        own = self._moved(self._in_face, now, FACE_SHARE)
+        if own is None:
+            return False, None
+        around = self._moved(self._around, now, AROUND_SHARE)
+        if around is None:
+            return True, None
+        apart = self._landmarks @ (own - around)[:, :2].T + (own - around)[:, 2]
+        return True, float(np.sqrt((apart**2).sum(axis=1).mean())) / self._eyes
+
+    def _moved(self, points: Array, now: Array, share: float) -> Array | None:
+        """How points of the first sight have moved, (2, 3), where at least a `share` of them has done so together."""
+        if len(points) < LEAST_POINTS:
+            return None
+        places, found, _ = cv2.calcOpticalFlowPyrLK(self._picture, now, points, None, winSize=(15, 15), maxLevel=2)
         seen = found[:, 0] == 1
         if seen.sum() < LEAST_POINTS:
-            return False
+            return None
         matrix, agree = cv2.estimateAffinePartial2D(
-            self._points[seen], places[seen], method=cv2.RANSAC, ransacReprojThreshold=TOLERANCE, refineIters=10
+            points[seen], places[seen], method=cv2.RANSAC, ransacReprojThreshold=TOLERANCE, maxIters=200
         )
-        if matrix is None:
-            return False
-        together = np.zeros(count, bool)
-        together[seen] = agree[:, 0] == 1
-        face_share, around_share = together[: self._in_face].mean(), together[self._in_face :].mean()
-        return bool(face_share >= FACE_SHARE and around_share >= AROUND_SHARE)
+        return None if matrix is None or agree.sum() < share * len(points) else matrix
 
     def _cut(self, frame: Frame, centre: Array) -> Array:
         shift = self._side / 2 - self._scale * centre
