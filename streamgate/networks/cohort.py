@@ -19,6 +19,7 @@ from streamgate.frames import Array, Template
 from streamgate.weights.files import sha256_of
 from streamgate.weights.store import CohortFile
 
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Cohort:
     """Mean faces of groups of people, as one recognizer sees them.

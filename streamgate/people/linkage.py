@@ -1,8 +1,9 @@
 """Complete linkage of track templates: which tracks show one person.
 
-Two tracks are as alike as their templates' normalised similarity (`frames.Template`). Two groups of tracks are as alike
-as their least alike pair, and merge, most alike first, while that reaches the threshold and no track of one was seen together with a track of the other. So every pair of tracks of a group is alike
-enough by itself: a chain of look-alikes never makes one person of two.
+Two tracks are as alike as their templates (`Template.similarity`), two groups of tracks as their least alike pair. They
+merge, most alike first, while that reaches the threshold and no track of one was seen together with a track of the
+other. So every pair of tracks of a group is alike enough by itself: a chain of look-alikes never makes one person of
+two.
 
 Up to `BLOCK` new tracks this is exact. More come in blocks, in their order: those of a block are merged with each other
 and with the groups that are there, which are not merged with each other any more. Memory is linear in the tracks (one

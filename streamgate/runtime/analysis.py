@@ -141,31 +141,25 @@ class Analysis:
         if template is not None and self._context.cohort is not None:
             template = self._context.cohort.place(template)
         kept = selector.keeper.finish()
+        self.counts.tracks += 1
+        self.counts.faces_scored += selector.frames_scored
+        nearest = self._nearest.get(selector.track_id)
+        reasons = nearest.gate.reasons if nearest is not None else ()
+        rejected = dict(self._rejected[selector.track_id])
+        source_id = self._source.source_id
         if self._reference is not None and not self._reference.shows(template):
-            return self._unwanted(selector, track, OTHER_PERSON if kept else None)
+            # Nothing leaves of somebody else, neither a picture nor a template.
+            return TrackEnd(track, (), rejected, (OTHER_PERSON,) if kept else reasons, source_id, self._epoch)
+        misses, reference = tuple(selector.near_misses.finish()), dict(selector.reference.usual)
         if track.still and not self._context.config.keep.stills:
-            return self._unwanted(selector, track, STILL if kept else None)
+            return TrackEnd(
+                track, (), rejected, (STILL,) if kept else reasons, source_id, self._epoch, misses, None, reference
+            )
         shots = tuple(self._shot(track, ranked) for ranked in kept)
-        self.counts.tracks += 1
         self.counts.kept += len(shots)
-        self.counts.faces_scored += selector.frames_scored
-        nearest = self._nearest.get(selector.track_id)
-        reasons = nearest.gate.reasons if nearest is not None and not shots else ()
-        rejected = dict(self._rejected[selector.track_id])
-        misses = tuple(selector.near_misses.finish())
         return TrackEnd(
-            track, shots, rejected, reasons, self._source.source_id, self._epoch, misses, template,
-            dict(selector.reference.usual),
-        )  # fmt: skip
-
-    def _unwanted(self, selector: TrackSelector, track: TrackInfo, reason: str | None) -> TrackEnd:
-        """The end of a track of which no picture and no template leaves; `reason` where it would keep faces."""
-        self.counts.tracks += 1
-        self.counts.faces_scored += selector.frames_scored
-        nearest = self._nearest.get(selector.track_id)
-        reasons = (reason,) if reason else nearest.gate.reasons if nearest is not None else ()
-        rejected = dict(self._rejected[selector.track_id])
-        return TrackEnd(track, (), rejected, reasons, self._source.source_id, self._epoch)
+            track, shots, rejected, () if shots else reasons, source_id, self._epoch, misses, template, reference
+        )
 
     def _info(self, selector: TrackSelector) -> TrackInfo:
         seen = selector.observed

@@ -66,7 +66,7 @@ class StillFaces:
                 motion.company += bool(moving)
 
     def is_still(self, track_id: int) -> bool:
-        """Whether a face has not moved for as long as it was seen, which is long enough to say so, beside one that did."""
+        """Whether a face has never moved, was seen for long enough to say so, and beside one that did move."""
         motion = self._motions.get(track_id)
         return motion is not None and motion.company >= COMPANY and motion.still
 
@@ -162,7 +162,7 @@ class _Sight:
         self._eyes = max(face.inter_eye * self._scale, 1e-6)
 
     def compare(self, frame: Frame, face: Face) -> tuple[bool, float | None] | None:
-        """Whether the face is the same but for where it is; and how far it is from where its surroundings would have it.
+        """Whether the face is the same but for its place, and how far it is from where its surroundings would have it.
 
         The distance is a share of that between the eyes, None where the surroundings tell nothing. None for a face that
         has too few points.
@@ -183,7 +183,9 @@ class _Sight:
         """How points of the first sight have moved, (2, 3), where at least a `share` of them has done so together."""
         if len(points) < LEAST_POINTS:
             return None
-        places, found, _ = cv2.calcOpticalFlowPyrLK(self._picture, now, points, None, winSize=(15, 15), maxLevel=2)
+        places, found, _ = cv2.calcOpticalFlowPyrLK(
+            self._picture, now, points, np.zeros_like(points), winSize=(15, 15), maxLevel=2
+        )
         seen = found[:, 0] == 1
         if seen.sum() < LEAST_POINTS:
             return None

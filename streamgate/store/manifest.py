@@ -107,7 +107,7 @@ class Manifest:
 
 
 def run_record(run: RunInfo) -> dict[str, Any]:
-    """What decides about results, and its sha256 as `digest` (weights and cohort by their sha256, wherever they lie)."""
+    """What decides about results, and its sha256 as `digest` (weights by their sha256, wherever they lie)."""
     record = {
         "schema": SCHEMA,
         "calibration_id": run.calibration_id,
@@ -142,8 +142,9 @@ def _hashes(run: Mapping[str, Any]) -> dict[str, str]:
     weights = run.get("weights")
     entries = [one for one in weights if isinstance(one, Mapping)] if isinstance(weights, list) else []
     found = {f"the weights of the {one.get('role')}": str(one.get("sha256"))[:12] for one in entries}
-    cohorts = (one["cohort"] for one in entries if "cohort" in one)
-    return found | {"the cohort of the recognizer": str(one)[:12] for one in cohorts}
+    for cohort in (one["cohort"] for one in entries if "cohort" in one):
+        found["the cohort of the recognizer"] = str(cohort)[:12]
+    return found
 
 
 def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -195,8 +195,8 @@ def track_record(ended: TrackEnd) -> Record:
     """A line of tracks.jsonl: how a track ended, kept or not.
 
     Shape: schema, source_id, epoch, track_id, first_pts, last_pts, frames_seen, frames_scored, still
-    (it never moved while another one did), kept (number of shots), rejected {reason: faces}, reasons (of the best near miss), reference {measure: what is usual for the
-    person}.
+    (it never moved while another one did), kept (number of shots), rejected {reason: faces}, reasons (of the best near
+    miss), reference {measure: what is usual for the person}.
     """
     return {
         "schema": SCHEMA,

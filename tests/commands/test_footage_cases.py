@@ -65,6 +65,33 @@ def test_of_a_stereo_pair_one_man_is_one_person(shared_case: Case, tmp_path: Pat
     assert summary["totals"]["persons"] == summary["totals"]["tracks"] == 1
 
 
+def test_a_portrait_on_the_wall_is_marked_and_not_kept_and_tune_says_the_same(
+    shared_case: Case, tmp_path: Path
+) -> None:
+    clip = shared_case("poster_on_wall.mp4")
+    summary = run(tmp_path / "out", clip)
+    source = tmp_path / "out" / summary["sources"][0]["source_id"]
+    tracks = lines(source / "tracks.jsonl")
+    still, moving = sorted(tracks, key=lambda one: not one["still"])
+    assert (still["still"], still["kept"], still["reasons"]) == (True, 0, ["still"])
+    assert (moving["still"], moving["kept"]) == (False, 1)
+    (face,) = lines(tmp_path / "out" / "faces.jsonl")
+    assert face["track_id"] == moving["track_id"] and face["still"] is False
+
+    done = streamgate("run", clip, "-o", tmp_path / "all", "--quiet", "--set", "keep.stills=true")
+    assert done.code == 0, done.err
+    assert sorted(one["still"] for one in lines(tmp_path / "all" / "faces.jsonl")) == [False, True]
+    for folder, value in (("all", "false"), ("out", "true")):
+        done = streamgate("tune", tmp_path / folder, "--set", f"keep.stills={value}")
+        assert done.code == 0, done.err
+    assert lines(tmp_path / "all" / source.name / "tracks.jsonl") == tracks
+    # Persons keep their numbers.
+    (left,) = lines(tmp_path / "all" / "faces.jsonl")
+    assert {**left, "person_id": face["person_id"]} == face
+    # What a run left out, tune fetches from the footage.
+    assert sorted(one["still"] for one in lines(tmp_path / "out" / "faces.jsonl")) == [False, True]
+
+
 @pytest.mark.parametrize("name, at_least", [
     ("nokey_tune_clips.ts", 1), ("joined_tune_clips.ts", 3), ("editlist_trim_copy.mp4", 1), ("nopts_bframes.avi", 1),
 ])  # fmt: skip

@@ -25,7 +25,8 @@ def apart(count: int) -> np.ndarray:
 
 
 def linked(vectors: np.ndarray, threshold: float, spans: np.ndarray | None = None) -> list[int]:
-    return link(vectors, plain(vectors), apart(len(vectors)) if spans is None else spans, [None] * len(vectors), threshold)
+    when = apart(len(vectors)) if spans is None else spans
+    return link(vectors, plain(vectors), when, [None] * len(vectors), threshold)
 
 
 SIXTY = float(np.cos(np.radians(60)))

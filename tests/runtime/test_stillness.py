@@ -61,7 +61,7 @@ def watched(
                 drawn = cv2.warpAffine(source, shift, (512, 512))
                 window = (slice(60, 185), slice(175, 275))
                 scene[y + 60 : y + 185, x + 175 : x + 275] = drawn[window]
-                found[track_id] = moved(LANDMARKS, shift) + (left, top)
+                found[track_id] = moved(LANDMARKS, shift) + np.float32((left, top))
             else:
                 scene[y : y + 512, x : x + 512] = picture[:, : scene.shape[1] - x]
                 found[track_id] = LANDMARKS + np.float32((left, top))
