@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 
 from command import lines, streamgate
+from media import write_clip
 from streamgate.sources import open_source
 from streamgate.sources.combing import combed
 
@@ -63,6 +65,24 @@ def test_of_a_stereo_pair_one_man_is_one_person(shared_case: Case, tmp_path: Pat
     out = tmp_path / "out"
     summary = run(out, shared_case("sbs3d.mkv"))
     assert summary["totals"]["persons"] == summary["totals"]["tracks"] == 1
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_one_person_in_two_tiles_stays_two_tracks(mirrored: bool, shared_clip: Case, tmp_path: Path) -> None:
+    """Neither takes the other for a duplicate or a picture; seen at once they are one person by hand alone."""
+    with open_source(shared_clip("podium_man.mp4")) as source:
+        left = [frame.thumbnail(640) for frame, _ in zip(source.frames(), range(75), strict=False)]
+    clip = tmp_path / "tiles.mp4"
+    write_clip(clip, [np.hstack([one, one[:, ::-1] if mirrored else one]) for one in left], fps=30)
+    out = tmp_path / "out"
+    done = streamgate("run", clip, "-o", out, "--quiet", "--set", "keep.expression=any")
+    assert done.code == 0, done.err
+    faces = lines(out / "faces.jsonl")
+    assert [face["track_id"] for face in faces] == [1, 2] and not any(face["still"] for face in faces)
+    assert [face["person_id"] for face in faces] == ["p0001", "p0002"]
+    done = streamgate("people", out, "merge", "p0001", "p0002")
+    assert done.code == 0, done.err
+    assert {face["person_id"] for face in lines(out / "faces.jsonl")} == {"p0001"}
 
 
 def test_a_portrait_on_the_wall_is_marked_and_not_kept_and_tune_says_the_same(
