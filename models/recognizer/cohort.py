@@ -121,8 +121,8 @@ def make(args: argparse.Namespace) -> None:
         "threshold": threshold,
         "fmr": TARGET_FMR,
         "how": "generalised Pareto tails of LFW people, none of View 2, most of them trained on without labels: "
-        f"{fitted} of the normalised similarities of {len(named.names)}; the threshold of the cosines stays where it is "
-        "higher",
+        f"{fitted} of the normalised similarities of {len(named.names)}; the threshold of the cosines stays where it "
+        "is higher",
         "cohort": {
             "file": COHORT_NAME,
             "sha256": hashlib.sha256((args.model / COHORT_NAME).read_bytes()).hexdigest(),

@@ -27,7 +27,7 @@ STILL = 0.007
 eyes, root mean square over the landmarks."""
 COMPANY = 3
 """Looks in which a face that moves has to be seen beside a still one."""
-PATCH_SIDE = 240
+PATCH_SIDE = 192
 """Pixels, at most, of the square picture in which points are followed: twice the face's box."""
 TOLERANCE = 0.75
 """Pixels of that picture within which a point moves with the others."""
