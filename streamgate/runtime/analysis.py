@@ -87,7 +87,11 @@ class Analysis:
             self._selectors[track_id].observed.unseen()
         self._people.update(moment.people)
         if len(self._people) > 1:
-            people = {one: (region, face) for one, region, face in moment.seen if one in self._people}
+            people = {
+                one: (region, face)
+                for one, region, face in moment.seen
+                if one in self._people and not region.unrelated
+            }
             self._still.note(moment.pts_seconds, people)
         ready = [self._selectors[track_id] for track_id in moment.people if self._selectors[track_id].ready()]
         run_together([selector.judge() for selector in ready], self._context.infer)
