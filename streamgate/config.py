@@ -197,6 +197,7 @@ class KeepConfig(_Section):
     pitch_edges: tuple[Angle, ...]
     fallback: Literal["none", "best"]
     expression: Literal["neutral", "any"]
+    stills: bool
 
     @model_validator(mode="after")
     def _ordered(self) -> KeepConfig:

@@ -222,6 +222,9 @@ class GateResult:
 SPOILED = ("corrupt", "transition")
 """Reasons that shut the gate on every face of a picture, whatever it looks like: torn or combed, or of two shots."""
 
+STILL = "still"
+"""The reason of a track that would keep faces if it had ever moved."""
+
 CROP_NAMES = ("ffhq", "arcface", "loose", "frame")
 """The pictures of a kept face by their public names: aligned as FFHQ's, as ArcFace's, cut with a margin, whole."""
 
@@ -293,13 +296,17 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class TrackInfo:
-    """One face followed inside one shot; times are pts seconds of its first and last frame."""
+    """One face followed inside one shot; times are pts seconds of its first and last frame.
+
+    `still`: it never moved while another one did (`runtime.stillness`).
+    """
 
     track_id: int
     first_pts: float
     last_pts: float
     frames_seen: int
     frames_scored: int
+    still: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +371,7 @@ class Template:
         weight: their mean weight, 0..1: SER-FIQ and occlusion scalars and squared cosines of yaw and pitch, multiplied.
         agreement: length of the mean before it was normalised, 0..1; 1 when all faces have one embedding.
         inter_eye: their mean distance between the eyes, source pixels.
+        offset: how much of its cosines it has in common with many others, at least 0 (see `networks.cohort`).
     """
 
     vector: Array
@@ -371,6 +379,11 @@ class Template:
     weight: float
     agreement: float
     inter_eye: float
+    offset: float = 0.0
+
+    def similarity(self, other: Template) -> float:
+        """How alike two people look: the cosine less what they have in common with many others, in the mean."""
+        return float(self.vector @ other.vector) - (self.offset + other.offset) / 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,7 +210,9 @@ class Gate:
 
     def _read_reference(self) -> Reference | None:
         only = self.config.identity.only
-        return read_reference(Path(only), self.score, self._identity_threshold) if only else None
+        if not only:
+            return None
+        return read_reference(Path(only), self.score, self._identity_threshold, self._networks.cohort)
 
     @property
     def notes(self) -> list[str]:

@@ -28,6 +28,8 @@ from models.recognizer import footage, sections, views  # noqa: E402
 from models.recognizer.network import OwnNetwork  # noqa: E402
 from streamgate.errors import StreamgateError  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
+from streamgate.networks.cohort import Cohort  # noqa: E402
+from streamgate.weights.store import from_card  # noqa: E402
 
 PROFILE = 60
 """Degrees of yaw from which a face counts as a profile."""
@@ -121,12 +123,14 @@ def questions(
         asked.append(lambda: footage.same_face(args.videos, own))
     else:
         absent.append("blinks, one face in four views: no --videos given")
-    asked.append(lambda: identity(own, lfw))
+    asked.append(lambda: identity(own, args.model, lfw))
     asked.append(lambda: views.speed(own))
     return asked
 
 
-def identity(own: OwnNetwork, lfw: tuple[list[str], np.ndarray, sections.Pairs] | None) -> Section:
+def identity(
+    own: OwnNetwork, folder: Path, lfw: tuple[list[str], np.ndarray, sections.Pairs] | None
+) -> Section:
     """The threshold on the card, and what it does to the evaluation's faces."""
     section = Section("Identity", ["figure", "value"])
     found = own.card.get("identity")
@@ -134,11 +138,13 @@ def identity(own: OwnNetwork, lfw: tuple[list[str], np.ndarray, sections.Pairs] 
         section.missed.append("identity threshold on the card: none")
         return section
     section.rows.append(
-        [f"cosine for an estimated FMR of {found['fmr']:g} ({found['how']})", f"{found['threshold']:.3f}"]
+        [f"similarity for an estimated FMR of {found['fmr']:g} ({found['how']})", f"{found['threshold']:.3f}"]
     )
     section.met.append(f"identity threshold on the card: {found['threshold']:.3f}")
     if lfw is not None:
-        section.rows += sections.beyond(found["threshold"], *lfw)
+        weights = from_card(folder, str(folder))
+        cohort = Cohort.read(weights.cohort) if weights is not None and weights.cohort is not None else None
+        section.rows += sections.beyond(found["threshold"], cohort, *lfw)
     return section
 
 

@@ -18,6 +18,7 @@ from models.common.stats import auc, bootstrap, mean_estimate
 from models.recognizer.covers import draw_cover
 from models.recognizer.network import Face, OwnNetwork, find_face, sharpness
 from streamgate.networks import Networks
+from streamgate.networks.cohort import Cohort
 from streamgate.networks.device import load_onnxruntime
 
 FMR = 1e-3
@@ -120,12 +121,16 @@ def people_of(names: Sequence[str]) -> np.ndarray:
     return np.array([re.sub(r"_\d+\.\w+$", "", name) for name in names])
 
 
-def beyond(threshold: float, names: list[str], vectors: np.ndarray, pairs: Pairs) -> list[list[str]]:
+def beyond(
+    threshold: float, cohort: Cohort | None, names: list[str], vectors: np.ndarray, pairs: Pairs
+) -> list[list[str]]:
     """Rows: different people above the threshold among all pairs of pictures, matched pairs above it."""
     people = people_of(names)
-    impostors = (vectors @ vectors.T)[np.triu(people[:, None] != people[None, :], 1)]
+    offsets = np.array([0.0 if cohort is None else cohort.offset(vector) for vector in vectors])
+    similarities = vectors @ vectors.T - (offsets[:, None] + offsets) / 2
+    impostors = similarities[np.triu(people[:, None] != people[None, :], 1)]
     genuine = pairs.index[pairs.same]
-    accepted = (vectors[genuine[:, 0]] * vectors[genuine[:, 1]]).sum(axis=1) >= threshold
+    accepted = similarities[genuine[:, 0], genuine[:, 1]] >= threshold
     false = int((impostors >= threshold).sum())
     return [
         ["different people above it", f"{false} of {len(impostors)} pairs (FMR {false / len(impostors):.1e})"],

@@ -64,6 +64,7 @@ def columns_of(record: Mapping[str, Any] | None = None) -> tuple[Column, ...]:
             for part in ("raw", "scalar", "status")
         ),
         *_plain("text", "pose_bin", "phash"),
+        *_plain("bool", "still"),
         *_plain("float", "upscaled", "outside"),
         *(Column(f"image_{name}", "text", ("crops", name, "image")) for name in FURTHER_CROPS),
         *(Column(f"track_{key}", "float", ("track", key)) for key in ("first_pts", "last_pts")),

@@ -7,7 +7,12 @@ from typing import Any
 
 from streamgate.measures.registry import known_measures
 
-OTHER_REASONS = {"corrupt": "damaged picture", "transition": "between two shots", "other_person": "another person"}
+OTHER_REASONS = {
+    "corrupt": "damaged picture",
+    "transition": "between two shots",
+    "other_person": "another person",
+    "still": "never moves",
+}
 """Reasons that no measure gives, name -> words."""
 
 

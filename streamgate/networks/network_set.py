@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from streamgate.defaults import DEFAULT_MODELS
+from streamgate.networks.cohort import Cohort
 from streamgate.networks.detector import NMS_OVERLAP, Detector
 from streamgate.networks.device import choose_device
 from streamgate.networks.expression import ExpressionNetwork
@@ -52,6 +53,8 @@ class Networks:
         self.on_cuda = any(session.on_cuda for session in sessions.values())
         self._outputs = {role: session.outputs for role, session in by_role.items()}
         self._weights = dict(weights)
+        file = weights["recognizer"].cohort
+        self._cohort = None if file is None else Cohort.read(file)
 
     @classmethod
     def open(
@@ -78,6 +81,7 @@ class Networks:
                 "file": f"{found.path.parent.name}/{found.path.name}",
                 "sha256": found.sha256,
                 "licence": found.licence,
+                **({"cohort": found.cohort.sha256} if role == "recognizer" and found.cohort is not None else {}),
             }
             for role, found in self._weights.items()
         ]
@@ -98,9 +102,14 @@ class Networks:
 
     @property
     def identity_threshold(self) -> float | None:
-        """Cosine of embeddings from which two faces count as one person; None where the recognizer's is unknown."""
+        """Similarity from which two faces count as one person; None where the recognizer's is unknown."""
         found = self._weights.get("recognizer")
         return found.identity_threshold if found else None
+
+    @property
+    def cohort(self) -> Cohort | None:
+        """What similarities of embeddings are normalised by; None where they are plain cosines."""
+        return self._cohort
 
     def close(self) -> None:
         """Let go of the sessions; adapters held elsewhere keep working until they are dropped."""

@@ -1,8 +1,9 @@
 """Complete linkage of track templates: which tracks show one person.
 
-Two groups of tracks are as alike as their least alike pair, and merge, most alike first, while that reaches the
-threshold and no track of one was seen together with a track of the other. So every pair of tracks of a group is alike
-enough by itself: a chain of look-alikes never makes one person of two.
+Two tracks are as alike as their templates (`Template.similarity`), two groups of tracks as their least alike pair. They
+merge, most alike first, while that reaches the threshold and no track of one was seen together with a track of the
+other, but for the same picture shown twice. So every pair of tracks of a group is alike enough by itself: a chain of look-alikes never makes one person of
+two.
 
 Up to `BLOCK` new tracks this is exact. More come in blocks, in their order: those of a block are merged with each other
 and with the groups that are there, which are not merged with each other any more. Memory is linear in the tracks (one
@@ -20,20 +21,30 @@ from streamgate.frames import Array
 BLOCK = 512
 """New tracks that are compared with all others at once; of 20,000 known ones that takes 40 MB."""
 
-_APART = -2.0
-"""Below every cosine."""
+TWICE = 0.93
+"""Similarity from which two tracks seen together are the same picture twice, plain or mirrored (0.96 to 0.99), as in the
+tiles of a display, and not two people."""
+
+_APART = -np.inf
+"""Below every similarity."""
 
 
 def link(
-    vectors: Array, spans: Array, groups: Sequence[int | None], threshold: float, persons: Sequence[int] = ()
+    vectors: Array,
+    offsets: Array,
+    spans: Array,
+    groups: Sequence[int | None],
+    threshold: float,
+    persons: Sequence[int] = (),
 ) -> list[int]:
     """Put every track whose group is None into one, and return the groups of all; a new one gets the next free number.
 
     Args:
         vectors: float32 (N, D), unit length; a row of zeros for a track that joins nobody.
+        offsets: float32 (N,), `Template.offset` of each.
         spans: float64 (N, 3), when each was seen: a source by its number, pts seconds of the first and last frame.
         groups: N group numbers; those that are given stay.
-        threshold: the least cosine of two tracks of one person.
+        threshold: the least similarity of two tracks of one person.
         persons: for each known group which person it is part of (itself where the list ends): a track is kept out of
             all groups of a person that it was seen together with.
     """
@@ -42,7 +53,7 @@ def link(
     new = np.flatnonzero(found < 0)
     for start in range(0, len(new), BLOCK):
         block = new[start : start + BLOCK]
-        joined = _link_block(vectors, spans, found, np.array(owners, np.intp), block, threshold)
+        joined = _link_block(vectors, offsets, spans, found, np.array(owners, np.intp), block, threshold)
         # In the order of their first tracks, so that the numbers depend on nothing else.
         numbers: dict[int, int] = {}
         for place, label in zip(block, joined, strict=True):
@@ -57,16 +68,19 @@ def link(
 
 
 def _link_block(
-    vectors: Array, spans: Array, groups: Array, owners: Array, block: Array, threshold: float
+    vectors: Array, offsets: Array, spans: Array, groups: Array, owners: Array, block: Array, threshold: float
 ) -> list[int]:
     """For each track of the block the known group that it joins, or -1 - (a row of the block) for a new one."""
     known = np.flatnonzero(groups >= 0)
-    likeness = [_between(vectors[block], spans[block])]
+    likeness = [_between(vectors[block], offsets[block], spans[block])]
     columns = np.zeros(0, np.intp)
     # A track that tells nothing says nothing against the others of its group either.
     telling = known[vectors[known].any(axis=1)]
     if len(telling):
-        nearest, columns = _to_groups(vectors[block], vectors[telling], groups[telling])
+        telling = telling[np.argsort(groups[telling], kind="stable")]
+        alike = _similarities(vectors[block], offsets[block], vectors[telling], offsets[telling])
+        columns, starts = np.unique(groups[telling], return_index=True)
+        nearest = np.minimum.reduceat(alike, starts, axis=1)
         near = (nearest >= threshold).any(axis=0)
         nearest, columns = nearest[:, near], columns[near]
         _keep_apart(nearest, owners[columns], spans[block], spans[known], owners[groups[known]])
@@ -75,34 +89,26 @@ def _link_block(
     return _agglomerate(table, len(block), columns, threshold)
 
 
-def _between(rows: Array, spans: Array) -> Array:
-    """Cosines of a block's tracks, (K, K); apart where they were seen together."""
-    table = _rounded(rows @ rows.T)
+def _between(rows: Array, offsets: Array, spans: Array) -> Array:
+    """Similarities of a block's tracks, (K, K); apart where they were seen together, unless it is the same picture."""
+    table = _similarities(rows, offsets, rows, offsets)
     source, first, last = spans.T
     together = source[:, None] == source
     together &= np.maximum(first[:, None], first) <= np.minimum(last[:, None], last)
-    # A track is seen together with itself: the diagonal is apart too.
-    table[together] = _APART
+    table[together & (table < TWICE)] = _APART
+    np.fill_diagonal(table, _APART)
     return table
 
 
-def _to_groups(rows: Array, known: Array, labels: Array) -> tuple[Array, Array]:
-    """Least cosine of each row to the members of each known group, (K, G), and the groups' numbers."""
-    order = np.argsort(labels, kind="stable")
-    columns, starts = np.unique(labels[order], return_index=True)
-    table = _rounded(rows @ known[order].T)
-    return np.minimum.reduceat(table, starts, axis=1), columns
-
-
 def _keep_apart(table: Array, owners: Array, spans: Array, known: Array, of_known: Array) -> None:
-    """Set apart what a track may not join: persons that it was seen together with.
+    """Set apart what a track may not join: persons that it was seen together with, unless it is the same picture.
 
     `owners` are the persons of the table's columns, `of_known` those of the `known` spans.
     """
     for row, (source, first, last) in enumerate(spans):
         beside = (known[:, 0] == source) & (known[:, 1] <= last) & (known[:, 2] >= first)
         if beside.any():
-            table[row, np.isin(owners, of_known[beside])] = _APART
+            table[row, np.isin(owners, of_known[beside]) & (table[row] < TWICE)] = _APART
 
 
 def _agglomerate(table: Array, count: int, columns: Array, threshold: float) -> list[int]:
@@ -140,6 +146,13 @@ def _agglomerate(table: Array, count: int, columns: Array, threshold: float) -> 
     return result
 
 
-def _rounded(table: Array) -> Array:
-    """Cosines to four places: the last bits of a product differ from machine to machine."""
+def _similarities(rows: Array, offsets: Array, others: Array, of_others: Array) -> Array:
+    """As `Template.similarity`, float32 (K, M); apart for rows of zeros.
+
+    To four places: the last bits of a product differ from machine to machine.
+    """
+    table = rows @ others.T
+    table -= (offsets[:, None] + of_others) / 2
+    table[~rows.any(axis=1)] = _APART
+    table[:, ~others.any(axis=1)] = _APART
     return np.round(table, 4)

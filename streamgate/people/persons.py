@@ -25,7 +25,7 @@ def find_people(out: Path, source_ids: Iterable[str], threshold: float, *, settl
     """Put every kept track of the committed sources into a person, and write down which.
 
     Tracks that are in one stay there when the ledger is settled; with `settle` it is from now on. `threshold` is the
-    least cosine of two tracks of one person. Raises ResultsError, SinkError.
+    least similarity of two tracks of one person. Raises ResultsError, SinkError.
     """
     folder = RunFolder(out)
     ledger = Ledger.read(out)
@@ -72,18 +72,19 @@ def _link_new(
         return
     size = next((len(one.vector) for one in templates if one is not None), 1)
     vectors = np.zeros((len(tracks), size), np.float32)
-    for row, template in zip(vectors, templates, strict=True):
+    offsets = np.zeros(len(tracks), np.float32)
+    for place, template in enumerate(templates):
         if template is not None and is_sure(template):
             if len(template.vector) != size:
                 raise ResultsError("templates of several recognizers are in this folder; choose another one with -o")
-            row[:] = template.vector
+            vectors[place], offsets[place] = template.vector, template.offset
     ids = sorted({ledger.groups[track.key] for track in tracks if track.key in ledger.groups})
     number = {group: place for place, group in enumerate(ids)}
     sources = {source_id: place for place, source_id in enumerate(dict.fromkeys(track.source_id for track in tracks))}
     owners = _owners(ids, ledger)
     spans = np.array([[sources[track.source_id], track.first_pts, track.last_pts] for track in tracks])
     groups = [number.get(ledger.groups.get(track.key, "")) for track in tracks]
-    for track, place in zip(tracks, link(vectors, spans, groups, threshold, owners), strict=True):
+    for track, place in zip(tracks, link(vectors, offsets, spans, groups, threshold, owners), strict=True):
         while place >= len(ids):
             ids.append(ledger.new_id())
         ledger.groups.setdefault(track.key, ids[place])

@@ -11,6 +11,7 @@ import numpy as np
 
 from streamgate.errors import UsageError, display
 from streamgate.frames import Array, ScoredFace, Template
+from streamgate.networks.cohort import Cohort
 from streamgate.selection.template import SURE_INTER_EYE, SURE_SERFIQ, is_sure
 from streamgate.sources.images import PictureError, read_rgb
 
@@ -23,9 +24,9 @@ _BESIDE = 1 / 3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """Who is wanted: `vector` float32 (D,), unit length; `threshold` the least cosine; `sha256` of the picture."""
+    """Who is wanted: the `template` of the picture; `threshold` the least similarity; `sha256` of the picture."""
 
-    vector: Array
+    template: Template
     threshold: float
     sha256: str
 
@@ -33,10 +34,12 @@ class Reference:
         """Whether a track shows the one; one that tells too little does not."""
         if template is None or not is_sure(template):
             return False
-        return float(self.vector @ template.vector) >= self.threshold
+        return self.template.similarity(template) >= self.threshold
 
 
-def read_reference(path: Path, score: Callable[[Array], list[ScoredFace]], threshold: float | None) -> Reference:
+def read_reference(
+    path: Path, score: Callable[[Array], list[ScoredFace]], threshold: float | None, cohort: Cohort | None = None
+) -> Reference:
     """The reference in a picture; `score` finds and scores its faces, largest first.
 
     Raises UsageError for a picture that cannot be read or shows nobody, several or somebody too badly, and where the
@@ -71,4 +74,7 @@ def read_reference(path: Path, score: Callable[[Array], list[ScoredFace]], thres
             "give a picture that shows the person from the front, large and sharp"
         )
     unit = largest.embedding / np.linalg.norm(largest.embedding)
-    return Reference(unit.astype(np.float32), threshold, hashlib.sha256(data).hexdigest())
+    template = Template(unit.astype(np.float32), faces=1, weight=1.0, agreement=1.0, inter_eye=largest.face.inter_eye)
+    return Reference(
+        template if cohort is None else cohort.place(template), threshold, hashlib.sha256(data).hexdigest()
+    )

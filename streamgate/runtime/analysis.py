@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from streamgate.frames import BestShot, Candidate, Face, TrackEnd, TrackInfo
+from streamgate.frames import STILL, BestShot, Candidate, Face, TrackEnd, TrackInfo
 from streamgate.people.reference import OTHER_PERSON, Reference
 from streamgate.runtime.following import Moment
 from streamgate.runtime.shots import best_shot
+from streamgate.runtime.stillness import StillFaces
 from streamgate.scoring.context import ScoringContext
 from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.judge import SMALL
@@ -74,6 +75,7 @@ class Analysis:
         self._people: set[int] = set()
         self.judged: list[int] = []
         """Ids of the tracks whose faces the last moment had judged: of the others nothing new is known."""
+        self._still = StillFaces()
 
     def take(self, moment: Moment) -> Iterator[TrackEnd]:
         """Take the next moment; yields the tracks that end with it."""
@@ -93,6 +95,13 @@ class Analysis:
                 self._selectors[self._ids[followed]].observed.unseen()
         people = [self._ids[followed] for followed in moment.people if followed in self._ids]
         self._people.update(people)
+        if len(self._people) > 1 and not moment.transition:
+            seen = {
+                self._ids[followed]: (region, face)
+                for followed, region, face in moment.seen
+                if self._ids[followed] in self._people and not region.unrelated
+            }
+            self._still.note(moment.pts_seconds, seen)
         ready = [self._selectors[track_id] for track_id in people if self._selectors[track_id].ready()]
         run_together([selector.judge() for selector in ready], self._context.infer)
         for selector in ready:
@@ -115,7 +124,7 @@ class Analysis:
         best = next(iter(selector.keeper.finish()), None)
         if best is None or not best.candidate.gate.passed:
             return None
-        return self._shot(_info(selector), best)
+        return self._shot(self._info(selector), best)
 
     def finish(self) -> Iterator[TrackEnd]:
         """End every track: the source or a shot is over, or the run stops."""
@@ -133,6 +142,7 @@ class Analysis:
             if selector.strangers:
                 parted.append(self._part(selector))
             yield self._ended(selector)
+        self._still.forget(track_ids)
         for track_id in track_ids:
             self._rejected.pop(track_id)
             self._nearest.pop(track_id, None)
@@ -161,32 +171,37 @@ class Analysis:
         return selector
 
     def _ended(self, selector: TrackSelector) -> TrackEnd:
-        track = _info(selector)
+        track = self._info(selector)
         template = selector.template.mean() if selector.template is not None else None
+        if template is not None and self._context.cohort is not None:
+            template = self._context.cohort.place(template)
         kept = selector.keeper.finish()
+        self.counts.tracks += 1
+        self.counts.faces_scored += selector.frames_scored
+        nearest = self._nearest.get(selector.track_id)
+        reasons = nearest.gate.reasons if nearest is not None else ()
+        rejected = dict(self._rejected[selector.track_id])
+        source_id = self._source.source_id
         if self._reference is not None and not self._reference.shows(template):
-            return self._somebody_else(selector, track, kept=bool(kept))
+            # Nothing leaves of somebody else, neither a picture nor a template.
+            return TrackEnd(track, (), rejected, (OTHER_PERSON,) if kept else reasons, source_id, self._epoch)
+        misses, reference = tuple(selector.near_misses.finish()), dict(selector.reference.usual)
+        if track.still and not self._context.config.keep.stills:
+            return TrackEnd(
+                track, (), rejected, (STILL,) if kept else reasons, source_id, self._epoch, misses, None, reference
+            )
         shots = tuple(self._shot(track, ranked) for ranked in kept)
-        self.counts.tracks += 1
         self.counts.kept += len(shots)
-        self.counts.faces_scored += selector.frames_scored
-        nearest = self._nearest.get(selector.track_id)
-        reasons = nearest.gate.reasons if nearest is not None and not shots else ()
-        rejected = dict(self._rejected[selector.track_id])
-        misses = tuple(selector.near_misses.finish())
         return TrackEnd(
-            track, shots, rejected, reasons, self._source.source_id, self._epoch, misses, template,
-            dict(selector.reference.usual),
-        )  # fmt: skip
+            track, shots, rejected, () if shots else reasons, source_id, self._epoch, misses, template, reference
+        )
 
-    def _somebody_else(self, selector: TrackSelector, track: TrackInfo, *, kept: bool) -> TrackEnd:
-        """The end of a track that does not show whom the reference shows: no picture and no template leaves."""
-        self.counts.tracks += 1
-        self.counts.faces_scored += selector.frames_scored
-        nearest = self._nearest.get(selector.track_id)
-        reasons = (OTHER_PERSON,) if kept else nearest.gate.reasons if nearest is not None else ()
-        rejected = dict(self._rejected[selector.track_id])
-        return TrackEnd(track, (), rejected, reasons, self._source.source_id, self._epoch)
+    def _info(self, selector: TrackSelector) -> TrackInfo:
+        seen = selector.observed
+        still = self._still.is_still(selector.track_id)
+        return TrackInfo(
+            selector.track_id, seen.first_pts, seen.last_pts, seen.frames_seen, selector.frames_scored, still
+        )
 
     def _shot(self, track: TrackInfo, ranked: Ranked) -> BestShot:
         return best_shot(
@@ -205,8 +220,3 @@ class Analysis:
             if SMALL in candidate.gate.reasons and (largest is None or candidate.face.inter_eye > largest.inter_eye):
                 self.counts.largest_small = candidate.face
             self._emit_candidate(candidate)
-
-
-def _info(selector: TrackSelector) -> TrackInfo:
-    seen = selector.observed
-    return TrackInfo(selector.track_id, seen.first_pts, seen.last_pts, seen.frames_seen, selector.frames_scored)

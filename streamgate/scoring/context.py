@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from streamgate.config import Config
 from streamgate.frames import Array
 from streamgate.networks import Networks
+from streamgate.networks.cohort import Cohort
 from streamgate.scoring.calibration import Calibration, sampled_head
 from streamgate.scoring.judge import Judge
 from streamgate.scoring.pictures import PictureStore
@@ -26,6 +27,7 @@ class ScoringContext:
         sampled_head: features (K,) -> SER-FIQ's d by sampling; None where the graph's closed form counts.
         identity_threshold: the least cosine of two faces of one person; None where the recognizer's is not known.
         pictures: holds the kept pictures of all tracks.
+        cohort: what similarities of the recognizer's embeddings are normalised by; None where they are plain cosines.
     """
 
     config: Config
@@ -36,6 +38,7 @@ class ScoringContext:
     sampled_head: Callable[[Array], float] | None = None
     identity_threshold: float | None = None
     pictures: PictureStore = field(default_factory=PictureStore)
+    cohort: Cohort | None = None
 
     @classmethod
     def over(cls, networks: Networks, config: Config, infer: Infer) -> ScoringContext:
@@ -47,5 +50,6 @@ class ScoringContext:
             networks.pose.aligned,
             networks.shared_pose,
             sampled_head(networks, config),
-            config.identity.threshold or networks.identity_threshold,
+            identity_threshold=config.identity.threshold or networks.identity_threshold,
+            cohort=networks.cohort,
         )

@@ -20,6 +20,9 @@ from streamgate.store.layout import STATE_DIR
 
 _FOLDER = f"{STATE_DIR}/identity"
 
+_FIGURES = ("weight", "agreement", "inter_eye", "offset")
+"""Numbers of a `Template` beside its vector and its faces, in their order."""
+
 FaceKey = tuple[int, int]
 """Track id and rank of a kept face; rank 0 is the track as a whole."""
 
@@ -54,6 +57,7 @@ def save_identity(out: Path, source_id: str, found: SourceIdentity) -> None:
             one = found.templates[track_id]
             row["faces"], row["weight"] = one.faces, one.weight
             row["agreement"], row["inter_eye"] = one.agreement, one.inter_eye
+            row["offset"] = one.offset
     buffer = io.BytesIO()
     np.save(buffer, rows, allow_pickle=False)
     files.make_folder(out, _FOLDER)
@@ -81,7 +85,7 @@ def load_identity(out: Path, source_id: str) -> SourceIdentity:
         if rank:
             found.faces[(track_id, rank)] = vector
             continue
-        figures = (float(row[name]) for name in ("weight", "agreement", "inter_eye"))
+        figures = (float(row[name]) for name in _FIGURES)
         found.templates[track_id] = Template(vector, int(row["faces"]), *figures)
     return found
 
@@ -103,7 +107,7 @@ def _read_rows(file: IO[bytes]) -> Array:
     except (KeyError, IndexError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError("not a table of ours") from error
     rows = np.frombuffer(file.read(), dtype)
-    if not all(np.isfinite(rows[name]).all() for name in ("weight", "agreement", "inter_eye", "vector")):
+    if not all(np.isfinite(rows[name]).all() for name in (*_FIGURES, "vector")):
         raise ValueError("not finite")
     return rows
 
@@ -117,6 +121,7 @@ def _layout(size: int) -> np.dtype:
             ("weight", "<f4"),
             ("agreement", "<f4"),
             ("inter_eye", "<f4"),
+            ("offset", "<f4"),
             ("vector", "<f4", (size,)),
         ]
     )

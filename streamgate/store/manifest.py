@@ -115,7 +115,7 @@ def run_record(run: RunInfo) -> dict[str, Any]:
         "weights": redacted([dict(weights) for weights in run.weights]),
         "config": redacted(run.config),
     }
-    hashes = sorted(str(weights.get("sha256", weights)) for weights in run.weights)
+    hashes = sorted(f"{weights.get('sha256', weights)}{weights.get('cohort', '')}" for weights in run.weights)
     return {"digest": _digest({**record, "weights": hashes}), **record}
 
 
@@ -128,7 +128,7 @@ def differences(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]
         return []
     found = []
     for role, (before, now) in sorted(_changed(_hashes(earlier), _hashes(run)).items()):
-        found.append(f"the weights of the {role} (sha256 {before}, now {now})")
+        found.append(f"{role} (sha256 {before}, now {now})")
     with suppress(RecursionError):  # nobody's configuration goes that deep
         before, now = _leaves(earlier.get("config")), _leaves(json.loads(json.dumps(run["config"])))
         found += [f"{key} ({_short(was)}, now {_short(is_)})" for key, (was, is_) in _changed(before, now).items()]
@@ -141,7 +141,10 @@ def differences(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]
 def _hashes(run: Mapping[str, Any]) -> dict[str, str]:
     weights = run.get("weights")
     entries = [one for one in weights if isinstance(one, Mapping)] if isinstance(weights, list) else []
-    return {str(one.get("role")): str(one.get("sha256"))[:12] for one in entries}
+    found = {f"the weights of the {one.get('role')}": str(one.get("sha256"))[:12] for one in entries}
+    for cohort in (one["cohort"] for one in entries if "cohort" in one):
+        found["the cohort of the recognizer"] = str(cohort)[:12]
+    return found
 
 
 def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -52,7 +52,8 @@ def face_record(shot: BestShot, image: str | None) -> Record:
         captured_at, box [4], landmarks [5][2], detection_score, pose {yaw, pitch, roll} | null,
         measures {NAME: {raw, scalar, status}}, quality, quality_smoothed, quality_context, calibration_id,
         gate {passed, reasons}, image, track {first_pts, last_pts, frames_seen, frames_scored}, upscaled, outside, name,
-        person_rank, crops {NAME: {image, size [2], upscaled, quality, box [4] | null}}, pose_bin, phash
+        person_rank, crops {NAME: {image, size [2], upscaled, quality, box [4] | null}}, pose_bin, phash,
+        still
 
     `upscaled` says how many times the picture was enlarged where the source was smaller, else null.
     `outside` is the share of the picture that lies outside the frame, black bars counted as outside, else null.
@@ -61,6 +62,7 @@ def face_record(shot: BestShot, image: str | None) -> Record:
     `crops` lists every picture written of this face, ffhq (`image`) first; empty where there are no files. Its
     `size` is [width, height], `quality` the encoder's (null: nothing was lost), `box` what a crop that is not
     aligned shows of the upright source frame.
+    `still` says that the face never moved, for 3 s at least, while another one did.
     `name` is the picture's file name when the source is a folder of images, else null.
     """
     return {
@@ -92,6 +94,7 @@ def face_record(shot: BestShot, image: str | None) -> Record:
         "crops": {} if image is None else _crops(shot, image),
         "pose_bin": shot.pose_bin,
         "phash": None if shot.phash is None else f"{shot.phash:016x}",
+        "still": shot.track.still,
     }
 
 
@@ -191,9 +194,9 @@ def candidate_of(record: Mapping[str, Any]) -> Candidate:
 def track_record(ended: TrackEnd) -> Record:
     """A line of tracks.jsonl: how a track ended, kept or not.
 
-    Shape: schema, source_id, epoch, track_id, first_pts, last_pts, frames_seen, frames_scored, kept (number
-    of shots), rejected {reason: faces}, reasons (of the best near miss), reference {measure: what is usual for the
-    person}.
+    Shape: schema, source_id, epoch, track_id, first_pts, last_pts, frames_seen, frames_scored, still
+    (it never moved while another one did), kept (number of shots), rejected {reason: faces}, reasons (of the best near
+    miss), reference {measure: what is usual for the person}.
     """
     return {
         "schema": SCHEMA,
@@ -201,6 +204,7 @@ def track_record(ended: TrackEnd) -> Record:
         "epoch": ended.epoch,
         "track_id": ended.track.track_id,
         **_track(ended.track),
+        "still": ended.track.still,
         "kept": len(ended.shots),
         "rejected": counts(ended.rejected),
         "reasons": list(ended.reasons),
@@ -245,6 +249,7 @@ def missed_record(track: Mapping[str, Any], source: str, calibration_id: str) ->
         "crops": {},
         "pose_bin": None,
         "phash": None,
+        "still": track["still"],
         "rejected": dict(track["rejected"]),
     }
 

@@ -61,8 +61,8 @@ TOTALS = ("frames", "decode_errors", "combed", "faces_detected", "faces_scored",
 class IdentityInfo:
     """How tracks become persons in a run.
 
-    `store` is `identity.store`; `threshold` the least cosine of two tracks of one person, None where the recognizer's
-    is unknown: then there are no persons.
+    `store` is `identity.store`; `threshold` the least similarity of two tracks of one person, None where the
+    recognizer's is unknown: then there are no persons.
     """
 
     store: str = "none"

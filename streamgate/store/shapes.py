@@ -39,12 +39,12 @@ FACE: Shape = {
     "captured_at": _TEXT_OR_NULL, **_GEOMETRY, "pose": _POSE, "measures": _MEASURES, "quality": _NUMBER_OR_NULL,
     "quality_smoothed": _NUMBER_OR_NULL, "quality_context": _NUMBER_OR_NULL, "calibration_id": _TEXT, "gate": _GATE,
     "image": _NAME, "track": _SPAN, "upscaled": _NUMBER_OR_NULL, "outside": (_NUMBER, None), "name": _TEXT_OR_NULL,
-    "person_rank": _INTEGER_OR_NULL, "person_name": (_TEXT, None), "crops": ({str: {"image": _NAME}},),
-    "pose_bin": _TEXT_OR_NULL, "phash": (re.compile("[0-9a-f]{1,16}"),),
+    "person_rank": _INTEGER_OR_NULL, "still": _BOOLEAN, "person_name": (_TEXT, None),
+    "crops": ({str: {"image": _NAME}},), "pose_bin": _TEXT_OR_NULL, "phash": (re.compile("[0-9a-f]{1,16}"),),
 }  # fmt: skip
 TRACK: Shape = {
-    "source_id": _TEXT, "epoch": {str, int}, "track_id": _COUNT, **_SPAN, "kept": _COUNT, "rejected": _COUNTS,
-    "reasons": [_TEXT], "reference": ({str: _NUMBER}, None),
+    "source_id": _TEXT, "epoch": {str, int}, "track_id": _COUNT, **_SPAN, "still": _BOOLEAN, "kept": _COUNT,
+    "rejected": _COUNTS, "reasons": [_TEXT], "reference": ({str: _NUMBER}, None),
 }  # fmt: skip
 CANDIDATE: Shape = {
     "source_id": _TEXT, "track_id": _COUNT, "frame_index": _INTEGER_OR_NULL, "pts_seconds": _NUMBER,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from streamgate.errors import SourceError
-from streamgate.frames import BestShot, Candidate, TrackEnd, TrackInfo
+from streamgate.frames import STILL, BestShot, Candidate, TrackEnd, TrackInfo
 from streamgate.report.notes import Point, Series, miss_note, note_record, shot_note
 from streamgate.runtime.shots import best_shot
 from streamgate.selection.keeper import Ranked
@@ -84,6 +84,8 @@ class SourceTuning:
         self._ranked: dict[int, list[Ranked]] = {}
         self._shots: dict[tuple[int, float], BestShot] = {}
         self._scored_before: dict[int, int] = {}
+        self._unwanted: set[int] = set()
+        """Tracks that would keep a face if they had ever moved."""
 
     @property
     def location(self) -> str:
@@ -125,22 +127,30 @@ class SourceTuning:
         size = (self._record["width"] or 0, self._record["height"] or 0)
         at_best = partial(promise, tuning=self._tuning, size=size)
         settled = partial(settle, tuning=self._tuning, size=size)
-        affected = any(key.partition(".")[0] in ("keep", "smoothing") for key in self._tuning.changed)
+        affected = any(
+            key.partition(".")[0] in ("keep", "smoothing") and key != "keep.stills" for key in self._tuning.changed
+        )
         tracks: dict[int, TrackFaces] = {}
         for track_id in self._tracks:
             faces = self._faces.get(track_id, [])
+            still = self._tracks[track_id]["still"]
             before = [_verdict(face) for face in faces]
             for face in faces:
                 judge_again(face, self._tuning, size)
             if [_verdict(face) for face in faces] != before:
                 self.changed = True
-            elif not affected:
+            elif not affected and not (still and "keep.stills" in self._tuning.changed):
                 continue
             old = frozenset(float(pick["pts_seconds"]) for pick in self._picks.get(track_id, ()))
-            tracks[track_id] = TrackFaces(
-                faces, self._tuning.after, at_best, settled, trusted=old, open_to=self._open_to(faces, before, old)
-            )
+            opened = self._open_to(faces, before, old, still=still)
             self._know_again(faces)
+            track = TrackFaces(faces, self._tuning.after, at_best, settled, trusted=old, open_to=opened)
+            if still and not self._tuning.after.keep.stills:
+                if track.ranked():
+                    self._unwanted.add(track_id)
+                self._ranked[track_id] = []
+            else:
+                tracks[track_id] = track
         if not self._pictured:
             self._look(tracks, footage)
         self._rank(tracks)
@@ -191,7 +201,7 @@ class SourceTuning:
                 put_spare(self._folder, self._source_id, face)
 
     def _open_to(
-        self, faces: Sequence[Candidate], before: Sequence[tuple[Any, ...]], old: frozenset[float]
+        self, faces: Sequence[Candidate], before: Sequence[tuple[Any, ...]], old: frozenset[float], *, still: bool
     ) -> list[Candidate]:
         """Faces that the run did not score in full and that may win now.
 
@@ -199,7 +209,7 @@ class SourceTuning:
         because of what it had. Else those whose limit was loosened.
         """
         was, now = self._tuning.before.keep, self._tuning.after.keep
-        fewer = {"keep.per"}
+        fewer = {"keep.per"} if still and now.stills else {"keep.per", "keep.stills"}
         if now.top_k < was.top_k:
             fewer.add("keep.top_k")
         if now.min_gap_seconds > was.min_gap_seconds:
@@ -405,7 +415,9 @@ class SourceTuning:
         # A run counts some faces twice; what has been scored since is added to its count.
         more = _scored(self._faces.get(track_id, ())) - self._scored_before.get(track_id, 0)
         scored = int(record["frames_scored"]) + max(0, more)
-        return TrackInfo(track_id, record["first_pts"], record["last_pts"], int(record["frames_seen"]), scored)
+        return TrackInfo(
+            track_id, record["first_pts"], record["last_pts"], int(record["frames_seen"]), scored, record["still"]
+        )
 
     def _track_record(self, track_id: int) -> Record:
         record = self._tracks[track_id]
@@ -416,12 +428,13 @@ class SourceTuning:
         rejected: Counter[str] = Counter(reason for face in faces for reason in face.gate.reasons)
         missed = [face for face in faces if face.gate.reasons]
         nearest = min(missed, key=distance_from_passing, default=None)
+        reasons = [STILL] if track_id in self._unwanted else [] if nearest is None else list(nearest.gate.reasons)
         return {
             **record,
             "frames_scored": self._info(track_id).frames_scored,
             "kept": len(ranked),
             "rejected": dict(sorted(rejected.items())),
-            "reasons": list(nearest.gate.reasons) if nearest is not None and not ranked else [],
+            "reasons": reasons if not ranked else [],
         }
 
     def _note(self, track_id: int, shots: list[Record]) -> Record:

@@ -184,7 +184,7 @@ def parse_calibration(table: Mapping[str, Any] | None, name: str) -> Calibration
 
 
 def parse_identity(table: Mapping[str, Any] | None, name: str) -> float | None:
-    """The cosine from which two faces count as one person (`threshold`), for a false match rate of 1e-6.
+    """The similarity from which two faces count as one person (`threshold`), for a false match rate of 1e-6.
 
     None when the card or catalog says nothing about it.
 

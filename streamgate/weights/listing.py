@@ -94,10 +94,7 @@ def _damage(weights: store.Weights) -> str:
         "standard": "run `streamgate models pull`",
         store.IMPORTED: "run `streamgate models import` again",
     }.get(weights.tier, "reinstall streamgate")
-    files = [(weights.path, weights.sha256)]
-    if weights.affine is not None:
-        files.append((weights.affine, weights.affine_sha256))
-    for path, expected in files:
+    for path, expected in weights.files:
         if not path.is_file():
             return f"{path.name} is missing; {remedy}"
         if sha256_of(path) != expected:

@@ -39,13 +39,23 @@ IMPORTED = "imported"
 
 
 @dataclass(frozen=True, slots=True)
+class CohortFile:
+    """The cohort that a recognizer's similarities are normalised by; see `networks.cohort.Cohort`."""
+
+    path: Path
+    sha256: str
+    nearest: int
+    usual: float
+
+
+@dataclass(frozen=True, slots=True)
 class Weights:
     """One ONNX file that is there, and what its receipt or card says about it.
 
     `affine` holds A and c of the last affine layer (recognizers only); `licence` and `training_data` are
     words for people; `measures` are the calibrations of what a graph gives beside its roles' main figure (occlusion,
-    eyes), by measure; `identity_threshold` is the cosine from which two faces count as one person at a false match
-    rate of 1e-6 (recognizers; None: unknown).
+    eyes), by measure; `identity_threshold` is the similarity from which two faces count as one person at a false match
+    rate of 1e-6 (recognizers; None: unknown), the cosine where there is no `cohort` to normalise it by.
     """
 
     name: str
@@ -62,6 +72,17 @@ class Weights:
     affine_sha256: str = ""
     measures: Mapping[str, LogisticCalibration] = field(default_factory=dict)
     identity_threshold: float | None = None
+    cohort: CohortFile | None = None
+
+    @property
+    def files(self) -> list[tuple[Path, str]]:
+        """Every file of these weights, with its sha256."""
+        found = [(self.path, self.sha256)]
+        if self.affine is not None:
+            found.append((self.affine, self.affine_sha256))
+        if self.cohort is not None:
+            found.append((self.cohort.path, self.cohort.sha256))
+        return found
 
 
 def models_folder() -> Path:
@@ -242,7 +263,8 @@ def from_card(folder: Path, tier: str) -> Weights | None:
     """Weights with a `card.json`; None while the card's ONNX file is not there (a recipe not yet run).
 
     The card gives `sha256`, and where they differ from the plain case `file`, `name`, `roles`, `input`,
-    `output`, `affine` {file, sha256}, `calibration`, `measures` {NAME: calibration} and `identity` {threshold}.
+    `output`, `affine` {file, sha256}, `calibration`, `measures` {NAME: calibration} and `identity` {threshold, fmr,
+    cohort {file, sha256, nearest, usual}}.
 
     Raises:
         WeightsError: the card is not readable or names no sha256.
@@ -278,7 +300,20 @@ def _card_weights(folder: Path, tier: str, card: Mapping[str, Any]) -> Weights |
         affine_sha256=str(affine.get("sha256", "")),
         measures=_measures(card.get("measures"), name),
         identity_threshold=parse_identity(card.get("identity"), name),
+        cohort=_cohort(folder, (card.get("identity") or {}).get("cohort")),
     )
+
+
+def _cohort(folder: Path, table: Mapping[str, Any] | None) -> CohortFile | None:
+    """Raises KeyError, TypeError, ValueError for a table that says something else."""
+    if not table:
+        return None
+    found = CohortFile(
+        folder / Path(str(table["file"])).name, str(table["sha256"]), int(table["nearest"]), float(table["usual"])
+    )
+    if found.nearest < 1 or not -1 <= found.usual <= 1:
+        raise ValueError("a cohort takes 1 nearest at least and a cosine as the usual one")
+    return found
 
 
 def _measures(table: Any, name: str) -> dict[str, LogisticCalibration]:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 
 from command import lines, streamgate
+from media import write_clip
 from streamgate.sources import open_source
 from streamgate.sources.combing import combed
 
@@ -63,6 +65,48 @@ def test_of_a_stereo_pair_one_man_is_one_person(shared_case: Case, tmp_path: Pat
     out = tmp_path / "out"
     summary = run(out, shared_case("sbs3d.mkv"))
     assert summary["totals"]["persons"] == summary["totals"]["tracks"] == 1
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_one_person_in_two_tiles_is_two_tracks_of_one_person(mirrored: bool, shared_clip: Case, tmp_path: Path) -> None:
+    """Neither takes the other for a duplicate or a picture."""
+    with open_source(shared_clip("podium_man.mp4")) as source:
+        left = [frame.thumbnail(640) for frame, _ in zip(source.frames(), range(75), strict=False)]
+    clip = tmp_path / "tiles.mp4"
+    write_clip(clip, [np.hstack([one, one[:, ::-1] if mirrored else one]) for one in left], fps=30)
+    out = tmp_path / "out"
+    done = streamgate("run", clip, "-o", out, "--quiet", "--set", "keep.expression=any")
+    assert done.code == 0, done.err
+    faces = lines(out / "faces.jsonl")
+    assert [face["track_id"] for face in faces] == [1, 2] and not any(face["still"] for face in faces)
+    assert [face["person_id"] for face in faces] == ["p0001", "p0001"]
+
+
+def test_a_portrait_on_the_wall_is_marked_and_not_kept_and_tune_says_the_same(
+    shared_case: Case, tmp_path: Path
+) -> None:
+    clip = shared_case("poster_on_wall.mp4")
+    summary = run(tmp_path / "out", clip)
+    source = tmp_path / "out" / summary["sources"][0]["source_id"]
+    tracks = lines(source / "tracks.jsonl")
+    still, moving = sorted(tracks, key=lambda one: not one["still"])
+    assert (still["still"], still["kept"], still["reasons"]) == (True, 0, ["still"])
+    assert (moving["still"], moving["kept"]) == (False, 1)
+    (face,) = lines(tmp_path / "out" / "faces.jsonl")
+    assert face["track_id"] == moving["track_id"] and face["still"] is False
+
+    done = streamgate("run", clip, "-o", tmp_path / "all", "--quiet", "--set", "keep.stills=true")
+    assert done.code == 0, done.err
+    assert sorted(one["still"] for one in lines(tmp_path / "all" / "faces.jsonl")) == [False, True]
+    for folder, value in (("all", "false"), ("out", "true")):
+        done = streamgate("tune", tmp_path / folder, "--set", f"keep.stills={value}")
+        assert done.code == 0, done.err
+    assert lines(tmp_path / "all" / source.name / "tracks.jsonl") == tracks
+    # Persons keep their numbers.
+    (left,) = lines(tmp_path / "all" / "faces.jsonl")
+    assert {**left, "person_id": face["person_id"]} == face
+    # What a run left out, tune fetches from the footage.
+    assert sorted(one["still"] for one in lines(tmp_path / "out" / "faces.jsonl")) == [False, True]
 
 
 @pytest.mark.parametrize("name, at_least", [

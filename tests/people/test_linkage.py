@@ -15,12 +15,18 @@ def at(*degrees: float) -> np.ndarray:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
 
+def plain(vectors: np.ndarray) -> np.ndarray:
+    """Nobody has anything in common with many."""
+    return np.zeros(len(vectors), np.float32)
+
+
 def apart(count: int) -> np.ndarray:
     return np.array([(0, 10.0 * place, 10.0 * place + 5) for place in range(count)])
 
 
 def linked(vectors: np.ndarray, threshold: float, spans: np.ndarray | None = None) -> list[int]:
-    return link(vectors, apart(len(vectors)) if spans is None else spans, [None] * len(vectors), threshold)
+    when = apart(len(vectors)) if spans is None else spans
+    return link(vectors, plain(vectors), when, [None] * len(vectors), threshold)
 
 
 SIXTY = float(np.cos(np.radians(60)))
@@ -39,10 +45,12 @@ def test_the_most_alike_merge_first_whatever_their_order() -> None:
 
 
 def test_tracks_seen_together_are_never_one() -> None:
-    twins = at(0, 0, 0)
+    twins = at(0, 25, 12)
     spans = np.array([(0, 0.0, 2.0), (0, 2.0, 3.0), (1, 0.0, 3.0)])
     found = linked(twins, SIXTY, spans)
     assert found[0] != found[1] and found[2] in found[:2]
+    # The same picture in two tiles of a display shows nobody twice.
+    assert linked(at(0, 10, 12), SIXTY, spans) == [0, 0, 0]
     later = np.array([(0, 0.0, 2.0), (0, 2.1, 3.0), (0, 4.0, 5.0)])
     assert linked(twins, SIXTY, later) == [0, 0, 0]
 
@@ -55,16 +63,25 @@ def test_a_track_of_zeros_joins_nobody() -> None:
 
 def test_known_groups_stay_apart_and_new_tracks_join_the_most_alike() -> None:
     vectors = at(0, 10, 20, 12)
-    assert link(vectors, apart(4), [5, 7, None, None], SIXTY) == [5, 7, 7, 7]
+    assert link(vectors, plain(vectors), apart(4), [5, 7, None, None], SIXTY) == [5, 7, 7, 7]
 
 
 def test_nobody_joins_a_person_through_one_group_who_was_seen_with_another() -> None:
-    vectors = at(0, 100, 5)
+    vectors = at(0, 125, 30)
     spans = np.array([(0, 0.0, 1.0), (1, 0.0, 5.0), (1, 3.0, 4.0)])
     groups: list[int | None] = [0, 1, None]
-    assert link(vectors, spans, groups, SIXTY) == [0, 1, 0]
+    assert link(vectors, plain(vectors), spans, groups, SIXTY) == [0, 1, 0]
     # By hand both groups are one person, which the new track was seen together with.
-    assert link(vectors, spans, groups, SIXTY, [0, 0]) == [0, 1, 2]
+    assert link(vectors, plain(vectors), spans, groups, SIXTY, [0, 0]) == [0, 1, 2]
+
+
+def test_what_a_face_has_in_common_with_many_does_not_make_it_alike() -> None:
+    vectors = at(0, 50, 180, 230)
+    offsets = np.array([0.0, 0.0, 0.1, 0.3], np.float32)
+    assert link(vectors, offsets, apart(4), [None] * 4, SIXTY) == [0, 0, 1, 2]
+    # The same for tracks that come to known ones.
+    assert link(vectors, offsets, apart(4), [0, None, 1, None], SIXTY) == [0, 0, 1, 2]
+    assert link(vectors, offsets, apart(4), [0, None, 1, None], 0.4) == [0, 0, 1, 1]
 
 
 def brute_force(vectors: np.ndarray, threshold: float) -> set[frozenset[int]]:

@@ -73,7 +73,8 @@ def shot(**changes: object) -> BestShot:
 
 def test_face_record_has_the_public_keys_in_their_order() -> None:
     record = face_record(shot(), "clip-01234567/track_0007/2.png")
-    assert list(record) == [*FACE_KEYS, "upscaled", "outside", "name", "person_rank", "crops", "pose_bin", "phash"]
+    added = ["upscaled", "outside", "name", "person_rank", "crops", "pose_bin", "phash", "still"]
+    assert list(record) == [*FACE_KEYS, *added]
     assert list(record["track"]) == ["first_pts", "last_pts", "frames_seen", "frames_scored"]
     assert (record["schema"], record["id"]) == (1, "clip-01234567/0/7/final/2/0")
     assert record["person_id"] is None and record["captured_at"] is None
