@@ -2,8 +2,8 @@
 
 Two tracks are as alike as their templates (`Template.similarity`), two groups of tracks as their least alike pair. They
 merge, most alike first, while that reaches the threshold and no track of one was seen together with a track of the
-other, but for the same picture shown twice. So every pair of tracks of a group is alike enough by itself: a chain of look-alikes never makes one person of
-two.
+other, but for the same picture shown twice. So every pair of tracks of a group is alike enough by itself: a chain of
+look-alikes never makes one person of two.
 
 Up to `BLOCK` new tracks this is exact. More come in blocks, in their order: those of a block are merged with each other
 and with the groups that are there, which are not merged with each other any more. Memory is linear in the tracks (one
@@ -22,8 +22,8 @@ BLOCK = 512
 """New tracks that are compared with all others at once; of 20,000 known ones that takes 40 MB."""
 
 TWICE = 0.93
-"""Similarity from which two tracks seen together are the same picture twice, plain or mirrored (0.96 to 0.99), as in the
-tiles of a display, and not two people."""
+"""Similarity from which two tracks seen together are the same picture twice, plain or mirrored (0.96 to 0.99), as in
+the tiles of a display, and not two people."""
 
 _APART = -np.inf
 """Below every similarity."""

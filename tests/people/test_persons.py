@@ -50,7 +50,8 @@ def test_tracks_of_one_person_are_one_across_sources(out: Out) -> None:
 def test_faces_seen_together_and_faces_that_tell_nothing_stay_apart(out: Out) -> None:
     poor = template(person(ANN).vector, weight=0.1)
     mixed = template(person(ANN).vector, agreement=0.5)
-    out.run({"a": {1: (0, 2, person(ANN)), 2: (1, 3, person(ANN, 25)), 3: (4, 5, poor), 4: (6, 7, mixed), 5: (8, 9, None)}})
+    like = person(ANN, 25)
+    out.run({"a": {1: (0, 2, person(ANN)), 2: (1, 3, like), 3: (4, 5, poor), 4: (6, 7, mixed), 5: (8, 9, None)}})
     assert len(set(who(out.path).values())) == 5
 
 
