@@ -26,12 +26,14 @@ _BLENDED = 0.13
 0.19 and more in anything else."""
 _WIPE_CHANGE, _WIPE_DETOUR, _WIPED = 0.6, 1.15, 0.07
 """Of a wipe: most samples are still one shot, or already the other."""
-_SAME_SCENE = 0.8
+_SAME_SCENE = 0.75
 """Correlation of the ends from which the light changed and not the shot."""
-_EMPTY = 0.03
-"""Contrast below which a picture shows nothing, as between two fades."""
+_EMPTY = 0.015
+"""Contrast below which a picture shows nothing, as between two fades; a scene in the dark shows a little still."""
 _MARGIN = 0.05
 """Share of the way up to which a frame is still the one shot, or already the other."""
+_CORE = 0.2
+"""... and from which most of the change is still to come, or over."""
 _SETTLED_S, _SETTLED = 0.4, 0.1
 """After so long a frame from which the picture has changed by no more than this is in no transition."""
 
@@ -110,9 +112,6 @@ class TransitionFinder:
         if way > _DETOUR * size or max(steps) > _LEAP * size or _difference(start, end) < _CHANGE:
             return
         change = end.grid - start.grid
-        shows_both = start.contrast >= _EMPTY and end.contrast >= _EMPTY
-        if shows_both and np.corrcoef(start.grid.ravel(), end.grid.ravel())[0, 1] >= _SAME_SCENE:
-            return
         grids = np.stack([seen.grid for seen in between])
         share = ((grids - start.grid) * change).sum(axis=(1, 2)) / float((change * change).sum())
         mixed = start.grid + share[:, None, None] * change
@@ -121,16 +120,26 @@ class TransitionFinder:
             nearer = np.minimum(np.abs(grids - start.grid), np.abs(grids - end.grid)).mean(axis=(1, 2)).max()
             if way > _WIPE_DETOUR * size or nearer > _WIPED * size or _difference(start, end) < _WIPE_CHANGE:
                 return
-        inside = [
-            seen.pts_seconds
-            for seen, part in zip(between, share.tolist(), strict=True)
-            if _MARGIN < part < 1 - _MARGIN
-        ]
-        if inside:
-            for seen in self._waiting:
-                # Those between two that were compared, too.
-                if inside[0] - _STEP_S < seen.pts_seconds < inside[-1] + _STEP_S:
-                    seen.inside = True
+        inside = [place for place, part in enumerate(share.tolist()) if _MARGIN < part < 1 - _MARGIN]
+        if not inside:
+            return
+        # Only what changed meanwhile tells: before and after it people moved.
+        core = [place for place in inside if _CORE < share[place] < 1 - _CORE] or inside
+        before, after = [start, *between][core[0]], [*between, end][core[-1] + 1]
+        if min(start.contrast, end.contrast) >= _EMPTY and _correlation(before, after) >= _SAME_SCENE:
+            return
+        first, last = between[inside[0]].pts_seconds, between[inside[-1]].pts_seconds
+        for seen in self._waiting:
+            # Those between two that were compared, too.
+            if first - _STEP_S < seen.pts_seconds < last + _STEP_S:
+                seen.inside = True
+
+
+def _correlation(before: _Seen, after: _Seen) -> float:
+    """Near 1 where one is the other, brighter or darker."""
+    if min(before.contrast, after.contrast) < 1e-6:
+        return 0.0
+    return float(np.corrcoef(before.grid.ravel(), after.grid.ravel())[0, 1])
 
 
 def _distance(first: Array, second: Array) -> float:

@@ -71,6 +71,11 @@ def test_merging_who_was_seen_together_is_done_with_a_warning_that_names_the_way
     out = tmp_path / "out"
     done = streamgate("run", tmp_path / "twins.mp4", "-o", out, "--min-size", 40, models=tmp_path)
     assert done.code == 0, done.err
+    # The same picture twice is one person, until somebody says that it is two.
+    assert [one["person_id"] for one in lines(out / "persons.jsonl")] == ["p0001"]
+    second = lines(out / "faces.jsonl")[1]
+    done = streamgate("people", out, "split", "p0001", f"{second['source_id']}/{second['track_id']}")
+    assert done.code == 0, done.err
     assert [one["person_id"] for one in lines(out / "persons.jsonl")] == ["p0001", "p0002"]
     done = streamgate("people", out, "merge", "p0001", "p0002")
     assert done.code == 0 and "seen at the same time" in done.err

