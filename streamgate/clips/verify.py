@@ -15,6 +15,7 @@ from streamgate.gate import Gate
 from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.steps import no_floor, run_together
 from streamgate.sources.base import Source
+from streamgate.tracking.overlap import square
 
 _TOGETHER = 8
 """Frames scored at once; of each only a region around the face is held."""
@@ -72,15 +73,9 @@ def _regions(source: Source, seen: Sequence[Seen], window: Window) -> Iterator[t
             if frame.pts_seconds >= window.end - 1e-9:
                 return
             face = face_at(seen, frame.pts_seconds)
-            box = np.array([0, 0, 1, 1]) if face is None else _around(face)
+            box = np.array([0, 0, 1, 1]) if face is None else square(face.box, _MARGIN)
             yield Frame(frame.region(box), frame.pts_seconds, corrupt=frame.corrupt), face
             del frame
-
-
-def _around(face: Face) -> np.ndarray:
-    centre = (face.box[:2] + face.box[2:]) / 2
-    half = (0.5 + _MARGIN) * float(max(face.box[2] - face.box[0], face.box[3] - face.box[1]))
-    return np.concatenate([centre - half, centre + half])
 
 
 def merged(seen: Sequence[Seen], checked: Sequence[Seen]) -> list[Seen]:

@@ -24,6 +24,7 @@ from streamgate.scoring.steps import Infer
 from streamgate.sources.base import Interest
 from streamgate.tracking.bars import BarDetector
 from streamgate.tracking.cuts import RETURN_S, Change, CutDetector
+from streamgate.tracking.overlap import square
 from streamgate.tracking.tracker import Track, Tracker
 from streamgate.tracking.transitions import TransitionFinder
 
@@ -228,9 +229,7 @@ class Follower:
 
     def _region(self, frame: Frame, box: Array) -> Frame:
         """The frame's time with a copy of the pixels around `box`: a square, since crops are turned squares."""
-        centre = (box[:2] + box[2:]) / 2
-        half = (0.5 + self._config.advanced.region_margin) * float(max(box[2] - box[0], box[3] - box[1]))
-        return replace(frame, picture=frame.region(np.concatenate([centre - half, centre + half])))
+        return replace(frame, picture=frame.region(square(box, self._config.advanced.region_margin)))
 
     def _detector_side(self, frame: Frame) -> int:
         """The longer side of the detector's input: the smallest face asked for must stay findable."""

@@ -17,9 +17,12 @@ from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.judge import SMALL
 from streamgate.selection.observations import Observation
+from streamgate.selection.template import SURE_INTER_EYE
 from streamgate.tracking.cuts import grid_difference
+from streamgate.tracking.overlap import square
 
 _SIDE = 24
+_MARGIN = 0.2
 _SUDDEN, _GRADUAL = 0.45, 0.75
 """Change of a face and what surrounds it, in its own contrast, from one look to the next and within a second, from
 which on it is worth asking the recognizer. Of people who talk the median is 0.1 to 0.2 and 0.2 to 0.45, of another face
@@ -31,8 +34,7 @@ _STRANGERS = 0.5
 _HELD_BYTES = 16 << 20
 """Of the regions that are kept for a comparison."""
 _YAW = 20.0
-_INTER_EYE = 16.0
-"""A recognizer tells little of a face that is turned further, or smaller (pixels between the eyes)."""
+"""Degrees; a recognizer tells less of a face that is turned further."""
 
 
 class Continuity:
@@ -52,7 +54,7 @@ class Continuity:
         self._anchor: Array | None = None
         self._asking = False
         self._answered = -np.inf
-        self._doubtful: tuple[Observation, Array] | None = None
+        self._doubtful: tuple[float, Array] | None = None
 
     @property
     def in_doubt(self) -> bool:
@@ -77,25 +79,23 @@ class Continuity:
                 continue
             if self._asking:
                 vector = yield from self._embedding(observation)
-                if self._anchor is None or vector is None or self._is_known(vector):
+                known = self._anchor is None or vector is None or self._anchor @ vector >= _STRANGERS * self._threshold
+                if vector is None or known:
                     self._asking, self._doubtful, self._answered = False, None, observation.pts_seconds
                 elif self._doubtful is None or float(self._doubtful[1] @ vector) < self._threshold:
-                    self._doubtful = observation, vector
+                    self._doubtful = observation.pts_seconds, vector
                     continue
                 else:
                     return (yield from self._last_known(list(track)))
             self._remember(observation)
         return None
 
-    def _is_known(self, vector: Array) -> bool:
-        return self._anchor is not None and float(self._anchor @ vector) >= _STRANGERS * self._threshold
-
     def _last_known(self, track: list[Observation]) -> Generator[list[InferenceRequest], list[Any], float]:
         """Time of the last face before the doubtful one that is still the same person's."""
         assert self._doubtful is not None and self._anchor is not None
-        first, (doubtful, strange) = self._fit[0].pts_seconds, self._doubtful
+        first, (doubtful_pts, strange) = self._fit[0].pts_seconds, self._doubtful
         for observation in reversed(track):
-            if first < observation.pts_seconds < doubtful.pts_seconds and observation.candidate is not None:
+            if first < observation.pts_seconds < doubtful_pts and observation.candidate is not None:
                 vector = yield from self._embedding(observation)
                 if vector is not None and float(self._anchor @ vector) >= float(strange @ vector):
                     return observation.pts_seconds
@@ -112,9 +112,7 @@ class Continuity:
 
     def _looks_new(self, observation: Observation) -> bool:
         assert observation.candidate is not None
-        box = observation.candidate.face.box
-        centre, half = (box[:2] + box[2:]) / 2, 0.7 * float(max(box[2] - box[0], box[3] - box[1], 1.0))
-        luma = observation.frame.luma(np.concatenate([centre - half, centre + half]))
+        luma = observation.frame.luma(square(observation.candidate.face.box, _MARGIN))
         if min(luma.shape) == 0:
             return False
         look = cv2.resize(luma, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
@@ -139,5 +137,5 @@ class Continuity:
 def _is_fit(observation: Observation) -> bool:
     assert observation.candidate is not None
     face = observation.candidate.face
-    small = face.inter_eye < _INTER_EYE or SMALL in observation.candidate.gate.reasons
+    small = face.inter_eye < SURE_INTER_EYE or SMALL in observation.candidate.gate.reasons
     return not small and abs(yaw_proxy(face)) <= _YAW

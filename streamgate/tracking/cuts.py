@@ -74,12 +74,12 @@ class CutDetector:
         left = self._left
         if left is None:
             return False
-        late = pts_seconds - left.pts_seconds > RETURN_S
-        if late or grid_difference(left.grid, now) < _ALIKE * self._config.cut_difference:
+        if pts_seconds - left.pts_seconds > RETURN_S:
             self._left = None
-        if late or self._left is not None:
             return False
-        self._recent = left.recent
+        if grid_difference(left.grid, now) >= _ALIKE * self._config.cut_difference:
+            return False
+        self._left, self._recent = None, left.recent
         return True
 
     def _usual(self) -> float:

@@ -1,4 +1,4 @@
-"""Overlap of boxes."""
+"""Boxes: how they overlap, and larger ones around them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ def grown(boxes: Array, share: float) -> Array:
     """Boxes (N, 4) with `share` of their width and height added on every side."""
     margin = (boxes[:, 2:] - boxes[:, :2]) * share
     return np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1)
+
+
+def square(box: Array, margin: float) -> Array:
+    """The square around the middle of a box (4,) whose side is its longer one and `margin` of that on every side."""
+    centre = (box[:2] + box[2:]) / 2
+    half = (0.5 + margin) * float(max(box[2] - box[0], box[3] - box[1]))
+    return np.concatenate([centre - half, centre + half])
 
 
 def _area(boxes: Array) -> Array:
