@@ -30,10 +30,10 @@ MEASURE = MeasureSpec(
     output="signals",
     read=_read,
     better="lower",
-    mapping=Sigmoid(0.177, 0.039),
-    limits=(Limit("max", 0.35, {"grimace": "grimace"}, of="raw", bounds=(0.0, 5.0), span=2.0),),
+    mapping=Sigmoid(0.172, 0.045),
+    limits=(Limit("max", 0.4, {"grimace": "grimace"}, of="raw", bounds=(0.0, 5.0), span=2.0),),
     frontal=True,
     at_rest=True,
-    weight=0.8,
+    weight=0.75,
     order=114,
 )

@@ -24,10 +24,10 @@ MEASURE = MeasureSpec(
     output="signals",
     read=_read,
     better="lower",
-    mapping=Sigmoid(0.031, 0.043),
+    mapping=Sigmoid(-0.02, 0.038),
     limits=(Limit("max", 0.25, {"mouth_open": "mouth open"}, of="raw", bounds=(0.0, 2.0), span=1.0),),
     frontal=True,
     at_rest=True,
-    weight=1.1,
+    weight=1.0,
     order=112,
 )

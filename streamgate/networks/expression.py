@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from streamgate.errors import WeightsError
 from streamgate.frames import Array
-from streamgate.networks.alignment import EXPRESSION_SIZE
+from streamgate.networks.alignment import EXPRESSION_EYE_DISTANCE, EXPRESSION_SIZE
 from streamgate.networks.runtime import Session, as_input, check_pictures
 
 NEEDED = (
@@ -19,14 +21,28 @@ NEEDED = (
 """Signals that measures are made of: blendshapes of ARKit, about 0..1, and lengths over the distance between the eyes
 (`lids...`: opening of the lids, `lipGap`: between the lips); left and right are the person's own."""
 
+_LIDS = (
+    (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),
+    (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),
+)
+_LANDMARKS = (*_LIDS, (1,), (61,), (291,))
+"""Mesh points whose middle is a landmark: eyes, nose, corners of the mouth; left and right as the picture shows."""
+_OFFSETS = EXPRESSION_EYE_DISTANCE * np.array(
+    [[-0.01, -0.02], [0.01, -0.02], [0.0, -0.06], [-0.01, -0.01], [0.01, -0.01]]
+)
+"""From there to where the detector puts them in the mean, in pixels of the crop."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExpressionOutput:
-    """One face: `yaw` and `pitch` in degrees as its upright picture shows them, and the signals by name."""
+    """One face: `yaw` and `pitch` in degrees as its upright picture shows them, the signals by name, and the five
+    landmarks, float64 (5, 2) in pixels of the crop.
+    """
 
     yaw: float
     pitch: float
     signals: Mapping[str, float]
+    landmarks: Array
 
     def both(self, stem: str) -> float:
         """The mean of a signal's left and right."""
@@ -37,12 +53,16 @@ class ExpressionNetwork:
     """Expressions of faces aligned by their eyes. Thread-safe."""
 
     def __init__(self, session: Session) -> None:
-        """Raises WeightsError where the card's `output.signals` lacks a name of NEEDED."""
-        session.need_outputs("pose", "signals")
+        """Raises WeightsError where the card's `output.signals` or `output.points` lacks what is needed."""
+        session.need_outputs("pose", "signals", "points")
         self._session = session
         self._names = tuple(str(name) for name in session.weights.output.get("signals", ()))
         if missing := [name for name in NEEDED if name not in self._names]:
             raise WeightsError(f"{session.weights.name}: its card names no signal {missing[0]} in output.signals")
+        place = {int(number): i for i, number in enumerate(session.weights.output.get("points", ()))}
+        if lacking := [number for part in _LANDMARKS for number in part if number not in place]:
+            raise WeightsError(f"{session.weights.name}: its card names no point {lacking[0]} in output.points")
+        self._places = [[place[number] for number in part] for part in _LANDMARKS]
 
     def run(self, crops: Array) -> list[ExpressionOutput]:
         """Run crops RGB uint8 (N, 144, 128, 3), aligned with `expression_matrix`; one answer a crop.
@@ -51,11 +71,19 @@ class ExpressionNetwork:
         """
         crops = check_pictures(crops, EXPRESSION_SIZE)
         outputs = self._session.run_rows(as_input(crops, self._session.weights.input))
-        signals, pose = outputs["signals"], outputs["pose"]
+        signals, pose, points = outputs["signals"], outputs["pose"], outputs["points"]
         if signals.shape[1] != len(self._names):
             name = self._session.weights.name
             raise WeightsError(f"{name}: gives {signals.shape[1]} signals, its card names {len(self._names)}")
         return [
-            ExpressionOutput(float(turn[0]), float(turn[1]), dict(zip(self._names, row.tolist(), strict=True)))
-            for turn, row in zip(pose, signals, strict=True)
+            ExpressionOutput(
+                float(turn[0]),
+                float(turn[1]),
+                dict(zip(self._names, row.tolist(), strict=True)),
+                self._landmarks(where),
+            )
+            for turn, row, where in zip(pose, signals, points, strict=True)
         ]
+
+    def _landmarks(self, points: Array) -> Array:
+        return np.stack([points[part].mean(axis=0, dtype=np.float64) for part in self._places]) + _OFFSETS
