@@ -31,6 +31,6 @@ MEASURE = MeasureSpec(
     ),
     guess=_guess,
     version=2,
-    weight=0.95,
+    weight=0.9,
     order=40,
 )

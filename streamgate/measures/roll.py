@@ -28,12 +28,12 @@ MEASURE = MeasureSpec(
     raw=_raw,
     unit="degrees",
     better="near zero",
-    mapping=Sigmoid(9.9, 3.4),
+    mapping=Sigmoid(12.9, 3.7),
     limits=(
         Limit("max", 20.0, {"roll": "tilted"}, of="raw", bounds=(0.0, 180.0), positive=True, span=90.0),
     ),
     guess=_guess,
     version=2,
-    weight=1.55,
+    weight=1.8,
     order=50,
 )

@@ -45,12 +45,12 @@ MEASURE = MeasureSpec(
     raw=_raw,
     unit="degrees",
     better="near zero",
-    mapping=Sigmoid(10.0, 3.2),
+    mapping=Sigmoid(12.9, 3.6),
     limits=(
         Limit("max", 20.0, {"yaw": "turned aside"}, of="raw", bounds=(0.0, 90.0), positive=True, span=90.0),
     ),
     guess=_guess,
     version=2,
-    weight=1.75,
+    weight=2.0,
     order=30,
 )

@@ -70,7 +70,7 @@ def test_the_package_can_read_the_card(card: dict[str, Any]) -> None:
 def test_outputs_are_as_the_card_lists_them(card: dict[str, Any], own: OwnNetwork, answers: Answers) -> None:
     assert [out.name for out in own.session.get_outputs()] == card["outputs"] == ["pose", "signals", "points"]
     assert answers.signals.shape == (2, len(card["output"]["signals"]))
-    assert answers.points.shape == (2, len(card["points"]), 2)
+    assert answers.points.shape == (2, len(card["output"]["points"]), 2)
     assert answers.pose.shape == (2, 3) and np.isfinite(answers.signals).all()
 
 
@@ -87,7 +87,7 @@ def test_mirroring_negates_yaw_and_swaps_sides(card: dict[str, Any], answers: An
 
 
 def test_points_lie_on_eyes_and_mouth(card: dict[str, Any], answers: Answers) -> None:
-    at = {number: answers.points[0, i] for i, number in enumerate(card["points"])}
+    at = {number: answers.points[0, i] for i, number in enumerate(card["output"]["points"])}
     eye_row = card["crop"]["eye_row"]
     assert abs(at[468][1] - eye_row) < 8 and at[468][0] < 64 < at[473][0]
     assert at[13][1] > eye_row + 35 and at[61][0] < at[13][0] < at[291][0]

@@ -21,7 +21,7 @@ QUIET = {**dict.fromkeys(NEEDED, 0.0), "lidsLeft": 0.16, "lidsRight": 0.15}
 
 
 def seen(yaw: float = 0.0, pitch: float = 0.0, **signals: float) -> ExpressionOutput:
-    return ExpressionOutput(yaw, pitch, {**QUIET, **signals})
+    return ExpressionOutput(yaw, pitch, {**QUIET, **signals}, np.zeros((5, 2)))
 
 
 def test_measures_read_the_signals() -> None:
@@ -44,6 +44,13 @@ def test_the_gaze_is_where_head_and_eyes_look_together() -> None:
     assert gaze.MEASURE.read(seen(pitch=-2.0, **down))["gaze"] == pytest.approx(12.0)
 
 
+def test_crossed_eyes_look_away() -> None:
+    crossed = {"eyeLookInLeft": 0.15, "eyeLookInRight": 0.15}
+    assert gaze.MEASURE.read(seen(pitch=-2.0, **crossed))["gaze"] > 10.0
+    barely = {"eyeLookInLeft": 0.04, "eyeLookInRight": 0.04}
+    assert gaze.MEASURE.read(seen(pitch=-2.0, **barely))["gaze"] == pytest.approx(0.0)
+
+
 def test_a_smile_with_teeth_ranks_lower_and_is_never_rejected() -> None:
     with Gate(device="cpu") as gate:
         (face,) = gate.score(astronaut())
@@ -56,7 +63,9 @@ def test_batches_change_nothing_and_names_come_from_the_card() -> None:
     with Networks.open("embedded", "cpu") as networks:
         assert networks.expression is not None
         together = networks.expression.run(crops)
-        assert together[1] == networks.expression.run(crops[1:2])[0]
+        (alone,) = networks.expression.run(crops[1:2])
+        assert (together[1].signals, together[1].yaw) == (alone.signals, alone.yaw)
+        assert np.array_equal(together[1].landmarks, alone.landmarks)
         assert set(NEEDED) <= set(together[0].signals)
         with pytest.raises(ValueError, match="144, 128"):
             networks.expression.run(crops[:, :128])
@@ -75,6 +84,10 @@ def test_a_card_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     lacking = card_with(tmp_path / "lacking", {"signals": ["jawOpen"]})
     with pytest.raises(WeightsError, match="names no signal"):
         Networks.open(f"{lacking},embedded", "cpu")
-    longer = card_with(tmp_path / "longer", {"signals": [*NEEDED, *map(str, range(200))]})
+    pointless = card_with(tmp_path / "pointless", {"signals": list(NEEDED)})
+    with pytest.raises(WeightsError, match="names no point"):
+        Networks.open(f"{pointless},embedded", "cpu")
+    points = json.loads((embedded_folder() / "expression" / "card.json").read_text())["output"]["points"]
+    longer = card_with(tmp_path / "longer", {"signals": [*NEEDED, *map(str, range(200))], "points": points})
     with Networks.open(f"{longer},embedded", "cpu") as networks, pytest.raises(WeightsError, match="its card names"):
         networks.expression.run(np.zeros((1, 144, 128, 3), np.uint8))

@@ -11,8 +11,9 @@ import pytest
 
 from judges import NAMES, judge
 from media import astronaut, astronaut_frames, make_frame
+from streamgate import Gate
 from streamgate.config import load_config
-from streamgate.frames import Candidate, Face, Status
+from streamgate.frames import Array, Candidate, Face, Status
 from streamgate.networks.expression import NEEDED, ExpressionOutput
 from streamgate.networks.ifqa import IfqaOutput
 from streamgate.networks.recognizer import RecognizerOutput
@@ -31,7 +32,9 @@ FACE = Face(
 RECOGNISED = RecognizerOutput(
     np.ones(4, np.float32), np.float32(0.4), np.ones(3, np.float32), visible=np.float32(0.9)
 )
-AT_REST = ExpressionOutput(1.0, 2.0, {**dict.fromkeys(NEEDED, 0.05), "lidsLeft": 0.15, "lidsRight": 0.14})
+AT_REST = ExpressionOutput(
+    1.0, 2.0, {**dict.fromkeys(NEEDED, 0.05), "lidsLeft": 0.15, "lidsRight": 0.14}, np.zeros((5, 2))
+)
 
 
 def scored(face: Face = FACE, **outputs: Any) -> Candidate:
@@ -75,6 +78,32 @@ def test_a_network_that_gives_no_number_makes_an_error_of_its_measures_alone(
     assert {name for name in NAMES if candidate.measures[name].status is Status.ERROR} == failed
     assert candidate.quality is None and not candidate.gate.passed
     assert all(map(math.isfinite, candidate.evidence.values.values()))
+
+
+def test_landmarks_depend_little_on_where_the_face_was_thought_to_be() -> None:
+    config, picture = load_config("studio"), picture_of_rgb(astronaut())
+    found: list[Array] = []
+    with Gate(config=config, device="cpu") as gate:
+        context = gate.scoring(config)
+        for shift in (0.0, -5.0, 4.0):
+            candidate = Candidate(1, 0.0, Face(FACE.box + shift, FACE.landmarks + shift, 0.9))
+            run_together([FaceScorer(context).score(candidate, picture, no_floor, full=True)], context.infer)
+            assert candidate.refined
+            found.append(candidate.face.landmarks)
+    # 38 px between the eyes; where they are by eye, and the same place from each start.
+    assert np.abs(found[0] - FACE.landmarks).max() < 4.0
+    assert max(np.abs(one - found[0]).max() for one in found) < 0.5
+
+
+def test_landmarks_far_from_the_face_are_not_taken() -> None:
+    far = replace(AT_REST, landmarks=np.full((5, 2), 500.0))
+    config = load_config("studio")
+    outputs = {"detector": [FACE], "expression": far, "pose": np.zeros(3), "recognizer": RECOGNISED}
+    context = ScoringContext(config, judge(), lambda wanted: [outputs.get(one.role) for one in wanted])
+    candidate = Candidate(1, 0.0, FACE, refined=True)
+    run_together([FaceScorer(context).express(candidate, picture_of_rgb(astronaut()))], context.infer)
+    assert np.array_equal(candidate.face.landmarks, FACE.landmarks)
+    assert candidate.evidence.values["eyes_open"] == pytest.approx(0.14)
 
 
 def test_a_face_outside_the_picture_is_an_error_not_an_exception() -> None:
