@@ -90,8 +90,9 @@ def test_landmarks_depend_little_on_where_the_face_was_thought_to_be() -> None:
             run_together([FaceScorer(context).score(candidate, picture, no_floor, full=True)], context.infer)
             assert candidate.refined
             found.append(candidate.face.landmarks)
-    # 38 px between the eyes; where they are by eye, and the same place from each start.
-    assert np.abs(found[0] - FACE.landmarks).max() < 4.0
+    # Pupils and corners of the mouth by eye; 43 px between the eyes.
+    seen = np.array([[204, 101], [247, 103], [203, 139], [243, 141]])
+    assert np.abs(found[0][[0, 1, 3, 4]] - seen).max() < 3.5
     assert max(np.abs(one - found[0]).max() for one in found) < 0.5
 
 
