@@ -8,6 +8,9 @@ import numpy as np
 
 from streamgate.frames import Array, Face, Picture
 
+INTER_EYE = 60.0
+"""Pixels between the eyes of `at_one_size`."""
+
 
 class FaceView:
     """One face in one picture. What several measures need is computed once.
@@ -45,6 +48,17 @@ def face_core(face: Face) -> Array:
     half = 1.15 * scale_of(face)
     centre = (eyes + mouth) / 2
     return np.concatenate([centre - half, centre + half])
+
+
+def at_one_size(luma: Array, inter_eye: float) -> Array:
+    """Luma uint8 (h, w) scaled down to 60 px between the eyes, so that faces of different size compare; never up."""
+    import cv2  # with the first face, not with every configuration
+
+    scale = INTER_EYE / max(inter_eye, 1.0)
+    if scale >= 1.0:
+        return luma
+    size = (max(8, round(luma.shape[1] * scale)), max(8, round(luma.shape[0] * scale)))
+    return cv2.resize(luma, size, interpolation=cv2.INTER_AREA)
 
 
 def scale_of(face: Face) -> float:

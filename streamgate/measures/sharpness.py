@@ -5,19 +5,25 @@ from __future__ import annotations
 import numpy as np
 
 from streamgate.frames import Array
-from streamgate.measures.faceview import FaceView, scale_of
+from streamgate.measures.faceview import FaceView, at_one_size, scale_of
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
-INTER_EYE = 60.0
-"""Pixels between the eyes at which sharpness is taken, so that faces of different size compare."""
 SIGMA = 1.0
-"""Of the Gaussian before the Laplacian, in pixels there: it leaves edges of lids, irises, lips, and little of grain."""
+"""Of the Gaussian before the Laplacian, in pixels of `at_one_size`: it leaves edges of lids, irises and lips, and little
+of grain."""
 _NOISE_GAIN = 0.111
 """Variance that white noise of variance 1 keeps through both."""
 _NOISE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 """Blind to edges, gain 6 for white noise (Immerkaer, 1996)."""
 _MAD = 0.6745
 """Median of the size of normal noise of deviation 1."""
+
+
+def noise_of(pixels: Array) -> float:
+    """Deviation of the noise of luma float32 (h, w): edges do not count."""
+    import cv2  # with the first face, not with every configuration
+
+    return float(np.median(np.abs(cv2.filter2D(pixels, cv2.CV_32F, _NOISE)))) / (6 * _MAD)
 
 
 def sharpness_of(luma: Array, inter_eye: float) -> float | None:
@@ -30,12 +36,8 @@ def sharpness_of(luma: Array, inter_eye: float) -> float | None:
 
     if min(luma.shape, default=0) < 8:
         return None
-    scale = INTER_EYE / max(inter_eye, 1.0)
-    if scale < 1.0:
-        size = (max(8, round(luma.shape[1] * scale)), max(8, round(luma.shape[0] * scale)))
-        luma = cv2.resize(luma, size, interpolation=cv2.INTER_AREA)
-    pixels = luma.astype(np.float32)
-    grain = float(np.median(np.abs(cv2.filter2D(pixels, cv2.CV_32F, _NOISE)))) / (6 * _MAD)
+    pixels = at_one_size(luma, inter_eye).astype(np.float32)
+    grain = noise_of(pixels)
     variance = float(cv2.meanStdDev(pixels)[1][0, 0]) ** 2 - grain**2
     if variance < 1.0:
         return 0.0

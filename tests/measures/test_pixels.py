@@ -83,6 +83,17 @@ def test_exposure_tells_dark_and_bright_from_good() -> None:
     assert [limit.choose(Evidence(dict(found))) for found in (dark, bright)] == ["dark", "bright"]
 
 
+def test_exposure_does_not_follow_skin_but_noise() -> None:
+    image = astronaut().astype(np.float32)
+    good = EXPOSURE.read(view(image.astype(np.uint8)))["exposure"]
+    # Half as much light returned, the whites of the eyes and the highlights as before: skin, not light.
+    darker = np.where(image < 150, image * 0.5, image * 0.5 + (image - 150))
+    assert EXPOSURE.read(view(np.clip(darker, 0, 255).astype(np.uint8)))["exposure"] == pytest.approx(good, abs=0.02)
+    noise = np.random.default_rng(3).normal(0, 12, image.shape[:2])[..., None]
+    noisy = EXPOSURE.read(view(np.clip(image * 0.3 + noise, 0, 255).astype(np.uint8)))["exposure"]
+    assert noisy < EXPOSURE.read(view((image * 0.3).astype(np.uint8)))["exposure"] - 0.3
+
+
 @pytest.mark.parametrize(
     ("box", "share"),
     [([0, 0, 10, 10], 1.0), ([-5, 0, 5, 10], 0.5), ([95, 95, 105, 105], 0.25), ([200, 0, 210, 10], 0.0)],

@@ -138,7 +138,7 @@ def test_a_face_with_everything_in_order_passes() -> None:
         ({"exposure": 0.1, "mean_luma": 20.0}, "dark"),
         ({"exposure": 0.1, "mean_luma": 240.0}, "bright"),
         ({"visible": 0.2}, "occluded"),
-        ({"eyes_open": 0.1}, "eyes_closed"),
+        ({"eyes_open": 0.04}, "eyes_closed"),
     ],
 )
 def test_each_limit_has_its_reason(change: dict[str, float], reason: str) -> None:
@@ -159,7 +159,7 @@ def test_reasons_come_in_the_order_of_the_measures() -> None:
 
 
 def test_of_turned_heads_that_are_wanted_networks_that_know_frontal_faces_say_nothing() -> None:
-    evidence = good_evidence(eyes_open=0.1, visible=0.2, spread=3.0)
+    evidence = good_evidence(eyes_open=0.04, visible=0.2, spread=3.0)
     evidence.pose = Pose(-60.0, 0.0, 0.0)
     # Of a profile one eye is out of sight, wanted or not.
     assert reasons(judge(), evidence) == ("serfiq_low", "yaw", "occluded")
@@ -197,7 +197,7 @@ def test_a_face_not_scored_yet_has_no_reason_and_does_not_pass() -> None:
 
 def test_a_measure_that_is_not_used_rejects_nothing_and_is_still_recorded() -> None:
     without = judge("measures.eyes.use=false")
-    evidence = good_evidence(eyes_open=0.1)
+    evidence = good_evidence(eyes_open=0.04)
     assert reasons(without, evidence) == ()
     assert without.measures(evidence)["eyes"].status is Status.OK
     assert without.quality(without.measures(evidence)) is not None
