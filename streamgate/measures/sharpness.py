@@ -9,8 +9,8 @@ from streamgate.measures.faceview import FaceView, at_one_size, scale_of
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 SIGMA = 1.0
-"""Of the Gaussian before the Laplacian, in pixels of `at_one_size`: it leaves edges of lids, irises, lips, and little of
-grain."""
+"""Of the Gaussian before the Laplacian, in pixels of `at_one_size`: it leaves edges of lids, irises, lips, and little
+of grain."""
 _NOISE_GAIN = 0.111
 """Variance that white noise of variance 1 keeps through both."""
 _NOISE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
