@@ -1,0 +1,53 @@
+"""No measure follows skin, and open eyes are not closed: faces that were looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import cv2
+import pytest
+
+from real_weights import shared_part
+from streamgate import Gate
+
+CLOSED = {"04766", "04838", "04842", "04847", "04908", "04974"}
+"""Of the 240 validation faces, those whose eyes are shut, by eye: looking down, laughing with the eyes shut, asleep."""
+
+
+@pytest.fixture(scope="module")
+def gate() -> Gate:
+    return Gate(device="cpu", settings=["measures.size.min=1"])
+
+
+def test_narrow_and_laughing_eyes_are_open_and_shut_ones_are_not(gate: Gate) -> None:
+    folder = shared_part("faces/hq_val")
+    pictures = sorted(folder.glob("*.jpg"))
+    # Every third of the others, not to take a minute.
+    chosen = [path for place, path in enumerate(pictures) if path.stem in CLOSED or place % 3 == 0]
+    called = set()
+    for path in chosen:
+        picture = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        (face,) = gate.score(picture, aligned="ffhq")
+        if "eyes_closed" in face.gate.reasons:
+            called.add(path.stem)
+    assert called >= CLOSED
+    assert len(called - CLOSED) <= 0.02 * (len(chosen) - len(CLOSED))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("dark_skin_04792.mp4", "dark"),
+        ("eyes_open_04891.mp4", "eyes_closed"),
+        ("eyes_open_glasses_04803.mp4", "eyes_closed"),
+    ],
+)
+def test_faces_that_were_rejected_for_what_they_are(
+    gate: Gate, shared_case: Callable[[str], Path], name: str, reason: str
+) -> None:
+    with av.open(str(shared_case(name))) as video:
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+    for frame in frames[:: len(frames) // 4]:
+        assert reason not in gate.score(frame)[0].gate.reasons
