@@ -142,6 +142,8 @@ class FaceScorer:
             return
         if self.sees_expressions and not self._is_seen(candidate):
             yield from self.express(candidate, picture)
+            # What it looked like before the networks to come: others are measured by that.
+            self.promise(candidate, picture)
             if self._hopeless(candidate, picture, floor, full):
                 return
         if candidate.evidence.pose is None and not self.context.shared_pose:
