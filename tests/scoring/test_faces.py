@@ -96,6 +96,20 @@ def test_landmarks_depend_little_on_where_the_face_was_thought_to_be() -> None:
     assert max(np.abs(one - found[0]).max() for one in found) < 0.5
 
 
+def test_what_a_face_promised_is_corrected_by_what_was_seen_of_it() -> None:
+    """Else later faces would have to look better than one that only seemed to be good before anybody looked."""
+    blinking = replace(AT_REST, signals={**AT_REST.signals, "lidsLeft": 0.045})
+    outputs = {"expression": blinking, "pose": np.zeros(3), "recognizer": RECOGNISED,
+               "ifqa": IfqaOutput(np.float32(0.7), np.zeros((256, 256), np.float32))}  # fmt: skip
+    config = load_config("studio", ["advanced.refine=false"])
+    context = ScoringContext(config, judge(), lambda wanted: [outputs[one.role] for one in wanted])
+    scorer, picture, candidate = FaceScorer(context), picture_of_rgb(astronaut()), Candidate(1, 0.0, FACE)
+    scorer.prescore(candidate, picture)
+    promised = candidate.bound
+    run_together([scorer.score(candidate, picture, no_floor, full=True)], context.infer)
+    assert candidate.bound < promised - 8
+
+
 def test_landmarks_far_from_the_face_are_not_taken() -> None:
     far = replace(AT_REST, landmarks=np.full((5, 2), 500.0))
     config = load_config("studio")
