@@ -40,8 +40,6 @@ THUMBNAIL_SIDE = 128
 REFINE_SIDE = 160
 """Side of the region on which landmarks are refined, pixels; a face fills a little over half of it."""
 REFINE_GROWTH = 0.4
-NARROWLY = 0.5
-"""Shortfall up to which a rejection by landmarks that are not refined is no last word."""
 REFINE_SCORE = 0.5
 REFINE_IOU = 0.3
 MOST_LOOKS = 2
@@ -81,7 +79,7 @@ class FaceScorer:
         candidate.bound = self._judge.bound(guessed)
         gate = candidate.gate
         may_be_refined = self.context.config.advanced.refine and not candidate.refined and not candidate.spoiled
-        if gate.reasons and not (may_be_refined and len(gate.reasons) == 1 and gate.shortfall <= NARROWLY):
+        if gate.reasons and not (may_be_refined and gate.failed_narrowly):
             return 0.0
         return self._judge.bound(guessed, candidate.ceilings)
 

@@ -267,7 +267,10 @@ class TrackSelector:
         # Where a rank is free another look is wanted, and of a pose bin the next face may be the first.
         settled = not self._binned and (self._config.keep.top_k == 1 or self.keeper.bar() > 0.0)
         cooling = settled and window[-1].pts_seconds < self._scored_pts + self._cooldown_s()
-        for observation in sorted(window, key=lambda one: (-one.promise, one.pts_seconds)):
+        left = list(window)
+        while left:
+            observation = min(left, key=lambda one: (-one.promise, one.pts_seconds))
+            left.remove(observation)
             assert observation.candidate is not None
             floor = self._floor()
             if finished == wanted or tries >= wanted + retries or observation.promise <= floor(observation.candidate):
@@ -282,6 +285,8 @@ class TrackSelector:
                 yield from self._score(observation, floor, full=False)
             if observation.quality < 0:
                 self._failures += 1
+                if observation.candidate.gate.failed_narrowly:
+                    left += yield from self._look_beside(observation)
                 continue
             self._failures = 0
             finished += 1
@@ -378,22 +383,35 @@ class TrackSelector:
         for observation in window:
             if observation.pts_seconds - self._prescored_pts >= self._prescore_interval(observation) - 1e-6:
                 self._prescored_pts = observation.pts_seconds
-                self._prescore(observation)
                 chosen.append(observation)
+        for candidate in (yield from self._look_at(chosen)):
+            self.reference.add(candidate.evidence)
+        self.settle()
+        return chosen
+
+    def _look_beside(self, observation: Observation) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
+        """Look at the faces right beside one that promised to win and failed narrowly; returns them."""
+        reach = self._prescore_interval(observation) / 2 + 1e-6
+        near = [one for one in self.observed if abs(one.pts_seconds - observation.pts_seconds) <= reach]
+        new = [one for one in near if not one.prescored and one.candidate is not None]
+        yield from self._look_at(new)
+        return new
+
+    def _look_at(self, faces: Sequence[Observation]) -> Generator[list[InferenceRequest], list[Any], list[Candidate]]:
+        """Prescore faces; the expression network sees those that pass so far. Returns the candidates that it saw."""
+        for observation in faces:
+            self._prescore(observation)
         if not self._scorer.sees_expressions:
-            return chosen
+            return []
         new = [
             (one, one.candidate, one.frame.picture)
-            for one in chosen
+            for one in faces
             if one.candidate is not None and not one.scored and one.promise > 0
         ]
         yield from together(self._scorer.express(candidate, picture) for _, candidate, picture in new)
-        for _, candidate, _ in new:
-            self.reference.add(candidate.evidence)
         for observation, candidate, picture in new:
             observation.promise = self._scorer.promise(candidate, picture)
-        self.settle()
-        return chosen
+        return [candidate for _, candidate, _ in new]
 
     def _prescore_interval(self, observation: Observation) -> float:
         """Seconds between two prescored faces: the longer a track, the less a single moment of it can add."""
