@@ -267,7 +267,7 @@ class TrackSelector:
         # Where a rank is free another look is wanted, and of a pose bin the next face may be the first.
         settled = not self._binned and (self._config.keep.top_k == 1 or self.keeper.bar() > 0.0)
         cooling = settled and window[-1].pts_seconds < self._scored_pts + self._cooldown_s()
-        left = list(window)
+        left, beside = list(window), list[Observation]()
         while left:
             observation = min(left, key=lambda one: (-one.promise, one.pts_seconds))
             left.remove(observation)
@@ -285,8 +285,11 @@ class TrackSelector:
                 yield from self._score(observation, floor, full=False)
             if observation.quality < 0:
                 self._failures += 1
-                if observation.candidate.gate.failed_narrowly:
-                    left += yield from self._look_beside(observation)
+                # Not beside those in turn: of a face that stays at a limit all would fail.
+                if observation.candidate.gate.failed_narrowly and observation not in beside:
+                    near = yield from self._look_beside(observation)
+                    left += [one for one in near if one not in left]
+                    beside, tries = beside + near, tries - bool(near)
                 continue
             self._failures = 0
             finished += 1
