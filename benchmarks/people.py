@@ -29,8 +29,10 @@ from common import REPOSITORY, RESULTS, SHARED, Machine, command_line, say, tabl
 NEAR_S = 0.5
 """A point speaks for a face that was kept so long before or after it."""
 OPTIONS = ("--top-k", "5", "--min-size", "40", "--jobs", "2", "--quiet")
-WITHOUT_EXTRAS = ("measures.occlusion.use=false", "measures.eyes.use=false")
-TIERS = {"embedded": (), "standard": ("--set", WITHOUT_EXTRAS)}
+TIERS = {
+    "embedded": (),
+    "standard": ("--set", "measures.occlusion.use=false", "--set", "measures.eyes.use=false"),
+}
 CROWD = "facenetpt_video"
 LENIENT = (
     "--min-size", "32", "--max-yaw", "45", "--set", "measures.pitch.max=40", "--set", "measures.ifqa.min=0",
