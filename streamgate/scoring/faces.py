@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from streamgate.config import OutputConfig
-from streamgate.frames import Array, Candidate, Evidence, Face, Picture, Pose
+from streamgate.frames import Array, Candidate, Evidence, Face, Measure, Picture, Pose
 from streamgate.measures import FaceView, MeasureSpec
 from streamgate.networks.alignment import (
     EXPRESSION_SIZE,
@@ -31,7 +31,7 @@ from streamgate.scoring.border import warp_padded
 from streamgate.scoring.calibration import recorded_measures
 from streamgate.scoring.context import ScoringContext
 from streamgate.scoring.fingerprint import HASH_SIDE, hash_matrix, perceptual_hash
-from streamgate.scoring.judge import TURNED
+from streamgate.scoring.judge import is_turned
 from streamgate.scoring.steps import Floor, Steps
 from streamgate.tracking.overlap import iou
 
@@ -75,13 +75,18 @@ class FaceScorer:
         What narrowly fails for one reason may pass with landmarks that are refined.
         """
         self._conclude(candidate, picture)
-        guessed = self._judge.guessed(candidate.face, candidate.evidence, candidate.measures)
-        candidate.bound = self._judge.bound(guessed)
+        guessed = self._guess(candidate)
         gate = candidate.gate
         may_be_refined = self.context.config.advanced.refine and not candidate.refined and not candidate.spoiled
         if gate.reasons and not (may_be_refined and gate.failed_narrowly):
             return 0.0
         return self._judge.bound(guessed, candidate.ceilings)
+
+    def _guess(self, candidate: Candidate) -> dict[str, Measure]:
+        """Measures as concluded, the head's turn guessed; notes the quality at best by them."""
+        guessed = self._judge.guessed(candidate.face, candidate.evidence, candidate.measures)
+        candidate.bound = self._judge.bound(guessed)
+        return guessed
 
     def express(self, candidate: Candidate, picture: Picture, *, ready: bool = False) -> Steps:
         """Have the expression network see a face: evidence only, nothing is concluded.
@@ -113,7 +118,7 @@ class FaceScorer:
         face = candidate.face
         found = (output.landmarks - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
         moved = float(np.hypot(*(found - face.landmarks).T).max()) / max(face.inter_eye, 1.0)
-        if not moved <= FURTHEST or max(abs(output.yaw), abs(output.pitch)) > TURNED:
+        if not moved <= FURTHEST or is_turned(output.yaw, output.pitch):
             return 0.0
         candidate.face = replace(face, landmarks=found.astype(np.float32))
         return moved
@@ -140,9 +145,10 @@ class FaceScorer:
             return
         if self.sees_expressions and not self._is_seen(candidate):
             yield from self.express(candidate, picture)
+            hopeless = self._hopeless(candidate, picture, floor, full)
             # What it looked like before the networks to come: others are measured by that.
-            self.promise(candidate, picture)
-            if self._hopeless(candidate, picture, floor, full):
+            self._guess(candidate)
+            if hopeless:
                 return
         if candidate.evidence.pose is None and not self.context.shared_pose:
             yield from self._run_pose(candidate, picture)

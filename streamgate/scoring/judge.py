@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from streamgate.config import Config
-from streamgate.frames import Candidate, Evidence, Face, GateResult, Measure, Pose, Status
+from streamgate.frames import Candidate, Evidence, Face, GateResult, Measure, Status
 from streamgate.networks.alignment import ffhq_side
 from streamgate.scoring.calibration import Calibration, calibration_id, measure_set, recorded_measures
 
@@ -138,7 +138,7 @@ class Judge:
             square = _square(face)
             if square < self._smallest_square:
                 found[SMALL] = 1.0 - square / self._smallest_square
-        if self._frontal_reasons and evidence.pose is not None and _is_turned(evidence.pose):
+        if self._frontal_reasons and evidence.pose is not None and is_turned(evidence.pose.yaw, evidence.pose.pitch):
             for reason in self._frontal_reasons:
                 found.pop(reason, None)
         complete = all(measures[name].status is Status.OK for name in self.names)
@@ -174,5 +174,6 @@ def _square(face: Face) -> float:
         return 0.0
 
 
-def _is_turned(pose: Pose) -> bool:
-    return max(abs(pose.yaw), abs(pose.pitch)) > TURNED
+def is_turned(yaw: float, pitch: float) -> bool:
+    """Whether a head, degrees, is turned further than networks know that learned on frontal faces."""
+    return max(abs(yaw), abs(pitch)) > TURNED
