@@ -269,7 +269,8 @@ class Candidate:
     """A face of a track, with its evidence and what was concluded from it.
 
     `quality` is None unless every measure of the run's set is ok. `interpolated` says that box and
-    landmarks lie between two detections; `refined` that landmarks come from a second look at the region.
+    landmarks lie between two detections; `refined` that landmarks come from a second look at the region;
+    `unsettled` that this look moved them so far that another will tell more.
     """
 
     track_id: int
@@ -281,6 +282,7 @@ class Candidate:
     name: str | None = None
     interpolated: bool = False
     refined: bool = False
+    unsettled: bool = False
     spoiled: str | None = None
     """The one of `SPOILED` that its picture is: the gate is shut, and nothing is measured."""
     evidence: Evidence = field(default_factory=Evidence)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from streamgate.frames import Array, Evidence
-from streamgate.measures.faceview import FaceView, at_one_size, scale_of
-from streamgate.measures.sharpness import noise_of
+from streamgate.measures.faceview import FaceView, quantile
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 FULL = 90.0
@@ -22,8 +19,8 @@ MIDDLE = 128.0
 """Mean luma that parts dark from bright where the exposure is bad."""
 
 
-def exposure_of(luma: Array, inter_eye: float) -> float:
-    """How well a face is lit, 0..1, of its luma uint8 (h, w), `inter_eye` px between the eyes.
+def exposure_of(luma: Array, small: Array, noise: float) -> float:
+    """How well a face is lit, 0..1, of its luma uint8 (h, w), and the same smaller with what noise that has.
 
     From the span between the 5th and the 95th percentile, noise taken off, and the share of burnt pixels. No level
     itself counts: what skin reflects is no fault of the light. The span is the same for dark and for pale skin (median
@@ -32,17 +29,18 @@ def exposure_of(luma: Array, inter_eye: float) -> float:
     import cv2  # with the first face, not with every configuration
 
     burnt = cv2.countNonZero(cv2.inRange(luma, BURNT, 255)) / luma.size
-    pixels = at_one_size(luma, inter_eye).astype(np.float32)
-    low, high = np.percentile(pixels, (5, 95)).tolist()
-    contrast = min(1.0, max(0.0, high - low - NOISE_WEIGHT * noise_of(pixels)) / FULL)
+    span = quantile(small, 0.95) - quantile(small, 0.05)
+    contrast = min(1.0, max(0.0, span - NOISE_WEIGHT * noise) / FULL)
     return contrast * max(0.0, 1.0 - BURNT_WEIGHT * burnt)
 
 
 def _read(view: FaceView) -> Mapping[str, float] | None:
+    import cv2  # with the first face, not with every configuration
+
     luma = view.core
-    if min(luma.shape, default=0) < 8:
+    if min(luma.shape) < 8:
         return None
-    return {"exposure": exposure_of(luma, scale_of(view.face)), "mean_luma": float(luma.mean())}
+    return {"exposure": exposure_of(luma, view.small, view.noise), "mean_luma": cv2.mean(luma)[0]}
 
 
 def _side(evidence: Evidence) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 import numpy as np
@@ -9,7 +10,11 @@ import numpy as np
 from streamgate.frames import Array, Face, Picture
 
 INTER_EYE = 60.0
-"""Pixels between the eyes of `at_one_size`."""
+"""Pixels between the eyes of `FaceView.small`."""
+_NOISE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+"""Blind to edges, gain 6 for white noise (Immerkaer, 1996)."""
+_MAD = 0.6745
+"""Median of the size of normal noise of deviation 1."""
 
 
 class FaceView:
@@ -36,6 +41,16 @@ class FaceView:
         """Luma of `face_core`, uint8 (h, w); fewer than 8 pixels a side where there is next to nothing to see."""
         return self.picture.luma(face_core(self.face))
 
+    @cached_property
+    def small(self) -> Array:
+        """`core` scaled down to 60 px between the eyes, so that faces of different size compare; never up."""
+        return at_one_size(self.core, scale_of(self.face))
+
+    @cached_property
+    def noise(self) -> float:
+        """Deviation of the noise of `small`."""
+        return noise_of(self.small)
+
 
 def face_core(face: Face) -> Array:
     """The square that holds eyes, nose and mouth and little else, [x1, y1, x2, y2] in source pixels.
@@ -59,6 +74,21 @@ def at_one_size(luma: Array, inter_eye: float) -> Array:
         return luma
     size = (max(8, round(luma.shape[1] * scale)), max(8, round(luma.shape[0] * scale)))
     return cv2.resize(luma, size, interpolation=cv2.INTER_AREA)
+
+
+def noise_of(luma: Array) -> float:
+    """Deviation of the noise of luma uint8 (h, w): edges do not count."""
+    import cv2  # with the first face, not with every configuration
+
+    return quantile(np.abs(cv2.filter2D(luma, cv2.CV_16S, _NOISE)), 0.5) / (6 * _MAD)
+
+
+def quantile(levels: Array, share: float) -> float:
+    """`np.quantile` of small whole numbers not below 0; counting them takes a tenth of the time of sorting them."""
+    up_to = np.cumsum(np.bincount(levels.ravel()))
+    place = share * (levels.size - 1)
+    low, high = np.searchsorted(up_to, (math.floor(place), math.ceil(place)), side="right").tolist()
+    return low + (high - low) * (place - math.floor(place))
 
 
 def scale_of(face: Face) -> float:

@@ -42,10 +42,9 @@ REFINE_SIDE = 160
 REFINE_GROWTH = 0.4
 REFINE_SCORE = 0.5
 REFINE_IOU = 0.3
-MOST_LOOKS = 2
-"""Times that the expression network looks at a face at most."""
 MOVED, FURTHEST = 0.02, 0.25
-"""How far it may move landmarks, as a share of the distance between the eyes, without another look; and at all."""
+"""How far the expression network may move landmarks, as a share of the distance between the eyes, before a second look
+is worth it; and at all."""
 
 
 class FaceScorer:
@@ -60,6 +59,7 @@ class FaceScorer:
         self.sees_expressions = any(spec.name in self._judge.names for spec in self._by_source.get("expression", ()))
         """Whether the run's set has measures of the expression network."""
         self.identity_threshold = context.identity_threshold
+        self._refines = context.config.advanced.refine
 
     def prescore(self, candidate: Candidate, picture: Picture) -> float:
         """Cheap evidence; returns the quality at best with the head's turn guessed, 0 where the gate rejects it."""
@@ -77,7 +77,7 @@ class FaceScorer:
         self._conclude(candidate, picture)
         guessed = self._guess(candidate)
         gate = candidate.gate
-        may_be_refined = self.context.config.advanced.refine and not candidate.refined and not candidate.spoiled
+        may_be_refined = self._refines and (candidate.unsettled or not candidate.refined)
         if gate.reasons and not (may_be_refined and gate.failed_narrowly):
             return 0.0
         return self._judge.bound(guessed, candidate.ceilings)
@@ -89,26 +89,26 @@ class FaceScorer:
         return guessed
 
     def express(self, candidate: Candidate, picture: Picture, *, ready: bool = False) -> Steps:
-        """Have the expression network see a face: evidence only, nothing is concluded.
+        """Have the expression network see a face once: evidence only, nothing is concluded.
 
         It finds the landmarks too (but in a `ready` crop, where they stand), and more steadily than the detector: cut
         out at another place, the same face gives others by 0.4 % of the distance between the eyes, the detector by
-        1.2 %. Where they are far from those that the picture was cut out by, it looks again.
+        1.2 %. Where they are far from those that the picture was cut out by, the face is `unsettled`: a second look
+        tells more, and the last word.
         """
-        for _ in range(MOST_LOOKS):
-            try:
-                matrix = expression_matrix(candidate.face.landmarks)
-            except ValueError:
-                candidate.evidence.failed.update(spec.name for spec in self._by_source["expression"])
-                return
-            height, width = EXPRESSION_SIZE
-            (output,) = yield [InferenceRequest("expression", picture.warp(matrix, (width, height)))]
-            takes = self.context.config.advanced.refine and not ready
-            moved = self._take_landmarks(candidate, output, matrix) if takes else 0.0
-            if moved <= MOVED:
-                break
-        if moved:
-            self._look(candidate, picture)
+        again, candidate.unsettled = candidate.unsettled, False
+        try:
+            matrix = expression_matrix(candidate.face.landmarks)
+        except ValueError:
+            candidate.evidence.failed.update(spec.name for spec in self._by_source["expression"])
+            return
+        height, width = EXPRESSION_SIZE
+        (output,) = yield [InferenceRequest("expression", picture.warp(matrix, (width, height)))]
+        moved = self._take_landmarks(candidate, output, matrix) if self._refines and not ready else 0.0
+        candidate.unsettled = moved > MOVED and not again
+        if again or moved:
+            # What the pixels of the face say, as against its place, hardly changes with the first look.
+            self._look(candidate, picture, place_only=not again)
         self._read("expression", output, candidate.evidence)
 
     def _take_landmarks(self, candidate: Candidate, output: ExpressionOutput, matrix: Array) -> float:
@@ -121,6 +121,7 @@ class FaceScorer:
         if not moved <= FURTHEST or is_turned(output.yaw, output.pitch):
             return 0.0
         candidate.face = replace(face, landmarks=found.astype(np.float32))
+        candidate.refined = True
         return moved
 
     def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
@@ -131,20 +132,23 @@ class FaceScorer:
         if self._is_spoiled(candidate, picture):
             self._conclude(candidate, picture)
             return
-        if self.context.config.advanced.refine and not candidate.refined:
+        if self._refines and (candidate.interpolated or not candidate.refined):
             found = yield from self.refine(picture, candidate.face)
             if found is None and candidate.interpolated:
                 # Landmarks guessed between two detections, and no face to see there: nothing to score.
                 return
-            if found is not None:
+            if found is not None and not candidate.refined:
                 candidate.face = found
                 candidate.refined = True
                 candidate.evidence = Evidence()
-        self._look(candidate, picture)
+        if not candidate.evidence.values:
+            self._look(candidate, picture)
         if self._hopeless(candidate, picture, floor, full):
             return
-        if self.sees_expressions and not self._is_seen(candidate):
+        if self.sees_expressions and (candidate.unsettled or not self._is_seen(candidate)):
             yield from self.express(candidate, picture)
+            if candidate.unsettled:
+                yield from self.express(candidate, picture)
             hopeless = self._hopeless(candidate, picture, floor, full)
             # What it looked like before the networks to come: others are measured by that.
             self._guess(candidate)
@@ -260,11 +264,15 @@ class FaceScorer:
     def _conclude(self, candidate: Candidate, picture: Picture) -> None:
         self._judge.conclude(candidate, picture.width, picture.height)
 
-    def _look(self, candidate: Candidate, picture: Picture, *, ready: bool = False) -> None:
-        """Evidence that needs no network; of a ready-made crop only what does not speak of the source."""
+    def _look(
+        self, candidate: Candidate, picture: Picture, *, ready: bool = False, place_only: bool = False
+    ) -> None:
+        """Evidence that needs no network; of a ready-made crop only what does not speak of the source, and with
+        `place_only` only what does.
+        """
         view = FaceView(picture, candidate.face, candidate.shown, _kept_square(candidate.face))
         for spec in self._by_source.get("pixels", ()):
-            if spec.read is not None and not (ready and spec.of_source):
+            if spec.read is not None and not (ready and spec.of_source) and not (place_only and not spec.of_source):
                 note(spec, spec.read(view), candidate.evidence, needed=True)
 
     def _read(self, role: str, output: Any, evidence: Evidence) -> None:

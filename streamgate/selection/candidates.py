@@ -22,6 +22,7 @@ from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.steps import Floor, Steps, no_floor, together
 from streamgate.selection.continuity import Continuity
 from streamgate.selection.keeper import Keeper
+from streamgate.selection.looks import Looks
 from streamgate.selection.nearmisses import NearMisses
 from streamgate.selection.observations import Observation, ObservationBuffer
 from streamgate.selection.poses import yaw_bin
@@ -35,10 +36,10 @@ CLIMB = 3
 """Neighbours the search moves on to at most."""
 ENOUGH_FACES = 8
 """Faces that a kept track's template is made of at least, as far as its end shows so many."""
-PRESCORE_MOST_S = 0.25
-"""Time between two prescored faces of a long track: so often that a smile or a turn of the head is still seen."""
 LUCK = 5.0
 """A best face whose neighbours take more points from it was luck: those skipped for its sake get their chance."""
+CLOSER = 6.0
+"""Points that a face, or one beside it, may promise more at a closer look."""
 REGION_BYTES = 48 << 20
 """Regions of one track that may wait for their window to fill; beyond it the window is judged early. Only a
 face that fills much of a 2160p picture gets there."""
@@ -58,6 +59,7 @@ class TrackSelector:
         """Faces that turned out to be somebody else's: they belong to a track of their own, and this one is over."""
         self.frames_scored = 0
         self.observed = ObservationBuffer(config.advanced.lookback_s, self._candidate)
+        self._looks = Looks(self.observed, self.reference, scorer, config.advanced)
         self._binned = config.keep.poses == "all"
         self._config = config
         self._scorer = scorer
@@ -68,7 +70,6 @@ class TrackSelector:
         self._done: list[Candidate] = []
         self._ceilings: dict[str, float] = {}
         self._scored_pts = -np.inf
-        self._prescored_pts = -np.inf
         self._record = 0.0
         self._failures = 0
         self._standing: Observation | None = None
@@ -216,12 +217,14 @@ class TrackSelector:
         self, window: list[Observation], final: bool
     ) -> Generator[list[InferenceRequest], list[Any], bool]:
         """Look at some of the window's faces; False while later ones must tell whether they are one person's."""
-        chosen = yield from self._prescore_some(window)
+        chosen = yield from self._looks.spread(window)
+        self.settle()
         if self._continuity is None or self.strangers:
             return True
         last = yield from self._continuity.follow(chosen, self.observed)
         while last is None and self._continuity.in_doubt:
-            chosen = yield from self._prescore_some(list(self.observed))
+            chosen = yield from self._looks.spread(list(self.observed))
+            self.settle()
             if not chosen:
                 return final
             last = yield from self._continuity.follow(chosen, self.observed)
@@ -267,17 +270,37 @@ class TrackSelector:
         # Where a rank is free another look is wanted, and of a pose bin the next face may be the first.
         settled = not self._binned and (self._config.keep.top_k == 1 or self.keeper.bar() > 0.0)
         cooling = settled and window[-1].pts_seconds < self._scored_pts + self._cooldown_s()
-        left, beside = list(window), list[Observation]()
+        left, closer, beside, lead = list(window), list[Observation](), list[Observation](), 0.0
+
+        def hope(one: Observation) -> float:
+            return one.promise + CLOSER if one.promise and may_look_closer(one) else one.promise
+
+        def may_look_closer(one: Observation) -> bool:
+            return self._scorer.sees_expressions and not one.scored and one not in closer
+
         while left:
-            observation = min(left, key=lambda one: (-one.promise, one.pts_seconds))
+            observation = min(left, key=lambda one: (-hope(one), one.pts_seconds))
             left.remove(observation)
             assert observation.candidate is not None
             floor = self._floor()
-            if finished == wanted or tries >= wanted + retries or observation.promise <= floor(observation.candidate):
+            if finished == wanted or tries >= wanted + retries or hope(observation) <= floor(observation.candidate):
                 break
             if observation.offered:
                 continue
             if cooling and not self._is_record(observation):
+                continue
+            if may_look_closer(observation):
+                closer.append(observation)
+                if observation.candidate.unsettled:
+                    yield from self._looks.again([observation])
+                # Not beside those that fail in turn: of a face that stays at a limit all would.
+                fails = observation.candidate.gate.failed_narrowly and observation not in beside
+                if observation.promise > lead or fails:
+                    lead = max(lead, observation.promise)
+                    near = yield from self._looks.beside(observation)
+                    left += [one for one in near if one not in left]
+                    beside += near
+                left.append(observation)
                 continue
             if not observation.scored:
                 tries += 1
@@ -285,11 +308,6 @@ class TrackSelector:
                 yield from self._score(observation, floor, full=False)
             if observation.quality < 0:
                 self._failures += 1
-                # Not beside those in turn: of a face that stays at a limit all would fail.
-                if observation.candidate.gate.failed_narrowly and observation not in beside:
-                    near = yield from self._look_beside(observation)
-                    left += [one for one in near if one not in left]
-                    beside, tries = beside + near, tries - bool(near)
                 continue
             self._failures = 0
             finished += 1
@@ -363,7 +381,7 @@ class TrackSelector:
                 return
             near = self.observed.neighbours(observation, self._reach())
             for neighbour in near:
-                self._prescore(neighbour)
+                self._looks.prescore(neighbour)
             yield from self._score_fully(near)
             self._offer(observation)
             better = [one for one in near if one.quality > observation.quality and one.passed and not one.offered]
@@ -374,58 +392,6 @@ class TrackSelector:
     def _reach(self) -> float:
         """Seconds on each side within which a neighbour counts."""
         return self._config.smoothing.short_s / 2 + 1e-9
-
-    def _prescore_some(
-        self, window: list[Observation]
-    ) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
-        """Look at some of the window's faces, evenly spaced; the expression network sees those that pass so far.
-
-        The others promise nothing. Returns those that were looked at now.
-        """
-        chosen: list[Observation] = []
-        for observation in window:
-            if observation.pts_seconds - self._prescored_pts >= self._prescore_interval(observation) - 1e-6:
-                self._prescored_pts = observation.pts_seconds
-                chosen.append(observation)
-        for candidate in (yield from self._look_at(chosen)):
-            self.reference.add(candidate.evidence)
-        self.settle()
-        return chosen
-
-    def _look_beside(self, observation: Observation) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
-        """Look at the faces right beside one that promised to win and failed narrowly; returns them."""
-        reach = self._prescore_interval(observation) / 2 + 1e-6
-        near = [one for one in self.observed if abs(one.pts_seconds - observation.pts_seconds) <= reach]
-        new = [one for one in near if not one.prescored and one.candidate is not None]
-        yield from self._look_at(new)
-        return new
-
-    def _look_at(self, faces: Sequence[Observation]) -> Generator[list[InferenceRequest], list[Any], list[Candidate]]:
-        """Prescore faces; the expression network sees those that pass so far. Returns the candidates that it saw."""
-        for observation in faces:
-            self._prescore(observation)
-        if not self._scorer.sees_expressions:
-            return []
-        new = [
-            (one, one.candidate, one.frame.picture)
-            for one in faces
-            if one.candidate is not None and not one.scored and one.promise > 0
-        ]
-        yield from together(self._scorer.express(candidate, picture) for _, candidate, picture in new)
-        for observation, candidate, picture in new:
-            observation.promise = self._scorer.promise(candidate, picture)
-        return [candidate for _, candidate, _ in new]
-
-    def _prescore_interval(self, observation: Observation) -> float:
-        """Seconds between two prescored faces: the longer a track, the less a single moment of it can add."""
-        config = self._config.advanced
-        age = observation.pts_seconds - self.observed.first_pts
-        return max(config.prescore_interval_s, min(PRESCORE_MOST_S, config.prescore_share * age))
-
-    def _prescore(self, observation: Observation) -> None:
-        if not observation.prescored and observation.candidate is not None:
-            observation.promise = self._scorer.prescore(observation.candidate, observation.frame.picture)
-            observation.prescored = True
 
     def _score(self, observation: Observation, floor: Floor, *, full: bool) -> Steps:
         assert observation.candidate is not None

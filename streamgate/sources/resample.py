@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import cv2
@@ -54,8 +55,7 @@ def sample(
     matrix = np.array(to_plane, np.float64)
     part, left, top = _covered(plane, matrix, size)
     matrix[:, 2] -= (left, top)
-    shrink_x = max(1.0, float(np.hypot(matrix[0, 0], matrix[0, 1])))
-    shrink_y = max(1.0, float(np.hypot(matrix[1, 0], matrix[1, 1])))
+    shrink_x, shrink_y = (max(1.0, math.hypot(across, down)) for across, down, _ in matrix.tolist())
     if care.lanczos and max(shrink_x, shrink_y) > care.shrink_from:
         return _lanczos(part, matrix, size, interpolation, (shrink_x, shrink_y))
     if max(shrink_x, shrink_y) > care.shrink_from:
@@ -121,20 +121,16 @@ def _reduce(fine: Array, axis: int, count: int, step: int) -> Array:
 
 def _covered(plane: Array, matrix: Array, size: tuple[int, int]) -> tuple[Array, int, int]:
     """The part of the plane that the result looks at, never empty, with its left and top."""
-    width, height = size
-    x, y = np.array([-0.5, width - 0.5]), np.array([-0.5, height - 0.5])
-    corners = np.array([[i, j, 1.0] for i in x for j in y]) @ matrix.T
-    reach = _MARGIN * np.maximum(1.0, np.hypot(matrix[:, 0], matrix[:, 1]))
-    low = np.floor(corners.min(axis=0) - reach)
-    high = np.ceil(corners.max(axis=0) + reach)
-    rows, columns = plane.shape[:2]
-    left, top = (int(np.clip(v, 0, end - 1)) for v, end in zip(low, (columns, rows), strict=True))
-    right, bottom = (
-        int(np.clip(v, begin + 1, end))
-        for v, begin, end in zip(high, (left, top), (columns, rows), strict=True)
-    )
-    left, right = _even(left, right, columns)
-    top, bottom = _even(top, bottom, rows)
+    # Plain numbers: on so few, numpy would take as long as the resampling.
+    spans = []
+    for (across, down, shift), length in zip(matrix.tolist(), (plane.shape[1], plane.shape[0]), strict=True):
+        ends = [(across * -0.5, across * (size[0] - 0.5)), (down * -0.5, down * (size[1] - 0.5))]
+        reach = _MARGIN * max(1.0, math.hypot(across, down))
+        low = math.floor(shift + sum(map(min, ends)) - reach)
+        high = math.ceil(shift + sum(map(max, ends)) + reach)
+        begin = min(max(low, 0), length - 1)
+        spans.append(_even(begin, min(max(high, begin + 1), length), length))
+    (left, right), (top, bottom) = spans
     return plane[top:bottom, left:right], left, top
 
 
@@ -170,6 +166,8 @@ def _shrink(
 
 def _is_resize(matrix: Array, scale_x: float, scale_y: float, size: tuple[int, int], slack: float) -> bool:
     """Whether the map takes the whole part onto the whole result, as `cv2.resize` does."""
-    plain = np.array([[scale_x, 0.0, scale_x / 2 - 0.5], [0.0, scale_y, scale_y / 2 - 0.5]])
-    difference = np.abs(matrix - plain) @ np.array([size[0], size[1], 1.0])
-    return bool((difference <= slack * np.array([scale_x, scale_y])).all())
+    plain = ((scale_x, 0.0, scale_x / 2 - 0.5), (0.0, scale_y, scale_y / 2 - 0.5))
+    return all(
+        sum(abs(is_ - would) * far for is_, would, far in zip(row, wanted, (*size, 1.0), strict=True)) <= slack * scale
+        for row, wanted, scale in zip(matrix.tolist(), plain, (scale_x, scale_y), strict=True)
+    )

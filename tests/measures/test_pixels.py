@@ -11,7 +11,7 @@ from streamgate.frames import Evidence, Face
 from streamgate.measures import FaceView
 from streamgate.measures.edge import share_inside
 from streamgate.measures.exposure import MEASURE as EXPOSURE
-from streamgate.measures.faceview import face_core
+from streamgate.measures.faceview import face_core, noise_of, quantile
 from streamgate.measures.sharpness import MEASURE as SHARPNESS
 from streamgate.measures.sharpness import sharpness_of
 from streamgate.measures.yaw import yaw_proxy
@@ -65,12 +65,12 @@ def test_sharpness_is_taken_at_one_size() -> None:
 def test_contrast_does_not_count_as_sharpness() -> None:
     luma = cv2.cvtColor(astronaut(), cv2.COLOR_RGB2GRAY)[70:170, 185:265]
     flat = (luma.astype(np.float32) * 0.5 + 60).astype(np.uint8)
-    assert sharpness_of(flat, 38) == pytest.approx(sharpness_of(luma, 38), rel=0.15)
+    assert sharpness_of(flat, noise_of(flat)) == pytest.approx(sharpness_of(luma, noise_of(luma)), rel=0.15)
 
 
 def test_an_even_area_has_no_sharpness_and_a_tiny_one_no_figure() -> None:
-    assert sharpness_of(np.full((64, 64), 90, np.uint8), 60) == 0.0
-    assert sharpness_of(np.zeros((4, 64), np.uint8), 60) is None
+    assert sharpness_of(np.full((64, 64), 90, np.uint8), 0.0) == 0.0
+    assert SHARPNESS.read(view(np.zeros((4, 64, 3), np.uint8))) is None
 
 
 def test_exposure_tells_dark_and_bright_from_good() -> None:
@@ -124,3 +124,10 @@ def test_yaw_proxy_has_the_sign_of_yaw_and_mirrors() -> None:
     to_right = yaw_proxy(Face(FACE.box, turned, 0.9))
     assert to_right > 10
     assert yaw_proxy(Face(FACE.box, mirrored, 0.9)) == pytest.approx(-to_right, abs=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 1000])
+def test_quantiles_of_levels_are_numpys(count: int) -> None:
+    levels = np.random.default_rng(count).integers(0, 256, count).astype(np.uint8)
+    for share in (0.0, 0.05, 0.5, 0.95, 1.0):
+        assert quantile(levels, share) == pytest.approx(np.quantile(levels, share))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from known_quality import FACE, PICTURE, KnownQuality
 from streamgate.config import Config, load_config
 from streamgate.frames import Candidate, Face, Frame, GateResult, Picture
+from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.steps import Floor, Steps, run_together
 from streamgate.selection.candidates import ENOUGH_FACES, TrackSelector
 from streamgate.selection.keeper import SPARE
@@ -277,6 +279,41 @@ def test_prescored_faces_come_apart_as_a_track_grows_older() -> None:
         nearby = looked_at[abs(looked_at - age) < 2.0]
         # Neighbours of a face that may be kept are looked at as well.
         assert float(np.median(np.diff(nearby))) == pytest.approx(apart)
+
+
+class Expressions(KnownQuality):
+    """Sees expressions: at the first look less than there is where landmarks were `off`, at the second all."""
+
+    sees_expressions = True
+    context = SimpleNamespace(judge=SimpleNamespace(follows_reference=lambda candidate: True))
+
+    def __init__(self, quality: Callable[[float], float], off: Callable[[float], bool] = lambda pts: False) -> None:
+        super().__init__(quality)
+        self._off = off
+
+    def express(self, candidate: Candidate, picture: Picture) -> Steps:
+        yield [InferenceRequest("expression", np.zeros((1, 1, 3), np.uint8))]
+        candidate.unsettled = self._off(candidate.pts_seconds) and not candidate.refined
+        candidate.refined = True
+
+    def promise(self, candidate: Candidate, picture: Picture) -> float:
+        candidate.bound = self._quality(candidate.pts_seconds) - 5 * candidate.unsettled
+        return candidate.bound
+
+
+def test_a_good_moment_beside_a_face_that_nearly_leads_is_found() -> None:
+    levels = {0.4: 70.0, 2.0: 66.0, 2.2: 80.0}
+    scorer = Expressions(lambda pts: next((q for t, q in levels.items() if abs(pts - t) < 0.09), 50.0))
+    config = load_config("studio", ["advanced.prescore_interval_s=0.4", "advanced.prescore_share=0"])
+    assert best(drive(config, scorer, 4.0)).pts_seconds == pytest.approx(2.2, abs=0.09)
+    assert len(scorer.scored) < 20
+
+
+def test_what_leads_by_a_first_look_is_looked_at_again() -> None:
+    scorer = Expressions(lambda pts: 60 + pts / 2 + 3 * (abs(pts - 1.6) < 0.09), off=lambda pts: 1.5 < pts < 1.7)
+    config = load_config("studio", ["advanced.prescore_interval_s=0.4", "advanced.prescore_share=0"])
+    found = best(drive(config, scorer, 2.4))
+    assert found.pts_seconds == pytest.approx(1.6, abs=0.09) and not found.unsettled
 
 
 @pytest.mark.parametrize("preset", ["studio", "live"])

@@ -62,11 +62,11 @@ class OpeningEyes(KnownQuality):
         judge = Judge(self.config, calibration(used))
         self.context = ScoringContext(self.config, judge, lambda asks: [])
         self.opening, self.usual = opening, usual
-        self.expressed: list[float] = []
+        self.seen: dict[int, float] = {}
 
     def express(self, candidate: Candidate, picture: Picture) -> Steps:
         yield [InferenceRequest("expression", np.zeros((1, 1, 3), np.uint8))]
-        self.expressed.append(candidate.pts_seconds)
+        self.seen[id(candidate.evidence)] = candidate.pts_seconds
         candidate.evidence.values["eyes_open"] = self.opening.get(round(candidate.pts_seconds, 2), self.usual)
 
     def promise(self, candidate: Candidate, picture: Picture) -> float:
@@ -106,12 +106,18 @@ def test_narrow_eyes_are_compared_with_themselves_and_closed_ones_are_found() ->
     assert closed and all(one.gate.reasons == ("eyes_closed",) for one in closed)
 
 
-def test_faces_are_evenly_spaced_and_finalists_are_judged_by_what_the_whole_track_showed() -> None:
+def test_faces_are_evenly_spaced_and_finalists_are_judged_by_what_the_whole_track_showed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    added: list[Evidence] = []
+    add = TrackReference.add
+    monkeypatch.setattr(TrackReference, "add", lambda self, evidence: (added.append(evidence), add(self, evidence))[1])
     # Half open for a second, which then looks usual; wide open for the rest.
     half = {round(place / 25, 2): 0.1 for place in range(26)}
     scorer = OpeningEyes(half, usual=0.2)
     selector = track(scorer, 3.0)
-    evenly = sorted(set(scorer.expressed) - set(scorer.scored))
+    evenly = [scorer.seen[id(evidence)] for evidence in added]
+    assert len(evenly) >= 15
     assert all(later - before >= 0.12 - 1e-6 for before, later in pairwise(evenly))
     assert selector.reference.usual == {"eyes": pytest.approx(0.2)}
     (kept,) = selector.keeper.finish()
