@@ -8,6 +8,7 @@ import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 
+import cv2
 import numpy as np
 import pytest
 
@@ -92,6 +93,32 @@ def test_sampling_depends_on_its_seed_alone():
     assert np.allclose(sample_embeddings(WEIGHT, FEATURES, BIAS, 0.0, 2), WEIGHT @ FEATURES + BIAS)
 
 
+def test_every_unit_is_dropped_in_its_share_of_the_passes_and_faces_share_no_masks() -> None:
+    one_unit_each = np.eye(40)
+    features = np.random.default_rng(5).uniform(1, 2, 40).astype(np.float32)
+    dropped = sample_embeddings(one_unit_each, features, np.zeros(40), 0.05, count=100, seed=0) < features / 2
+    assert (dropped.sum(axis=0) == 5).all() and len(set(map(bytes, dropped.T))) == 40
+    other = sample_embeddings(one_unit_each, features[::-1], np.zeros(40), 0.05, count=100, seed=0) < features[::-1] / 2
+    assert not np.array_equal(dropped, other)
+    # A share that the passes cannot meet exactly is met on the average.
+    more = [features + n for n in range(50)]
+    few = [sample_embeddings(one_unit_each, one, np.zeros(40), 0.05, 10) < one / 2 for one in more]
+    assert np.mean(few) == pytest.approx(0.05, abs=0.005)
+
+
+@pytest.mark.parametrize("count", [2, 10, 100])
+def test_the_squared_distance_of_passes_is_that_of_plain_dropout(count: int) -> None:
+    rng = np.random.default_rng(7)
+    weight, rate = rng.normal(size=(8, 60)), 0.07
+    squares = []
+    for run in range(400):
+        features = np.full(60, 1 + run * 1e-6, np.float32)  # other masks, practically the same face
+        drawn = sample_embeddings(weight, features, np.zeros(8), rate, count)
+        squares.append(((drawn[:, None] - drawn[None]) ** 2).sum() / (count * (count - 1)))
+    expected = 2 * rate / (1 - rate) * (weight**2).sum()
+    assert np.mean(squares) == pytest.approx(expected, rel=0.05)
+
+
 def sampled_runs(weight, bias, drop_rate, features, index):
     """The raw value of one face in five independent runs of T = 2000."""
     runs = (sample_embeddings(weight, features, bias, drop_rate, 2000, seed=run * 1000 + index) for run in range(5))
@@ -117,8 +144,26 @@ def test_both_forms_agree_on_real_faces(networks, hq_faces, monkeypatch):  # noq
     closed = np.array([raw_from_spread(float(d)) for d in output.spread])
     mean = sampled.mean(axis=0)
     rmse = float(np.sqrt(np.mean((closed - mean) ** 2)))
-    between = max(stats.spearmanr(sampled[a], sampled[b]).statistic for a in range(5) for b in range(a + 1, 5))
     rank = stats.spearmanr(closed, mean).statistic
-    print(f"RMSE {rmse:.5f}, rank {rank:.5f}, between single runs at most {between:.5f}")
+    print(f"RMSE {rmse:.5f}, rank {rank:.5f}")
     assert rmse <= 0.004
-    assert rank >= between
+    assert rank >= 0.999
+
+
+def test_a_hundred_passes_say_about_the_same_with_any_seed(networks, hq_faces):  # noqa: F811
+    """In points of the scalar; the mapping belongs to the closed form, so that is what they must stay near."""
+    clean = [aligned(networks, face) for face in hq_faces[:20]]
+    crops = clean + [cv2.GaussianBlur(crop, (0, 0), 2.0) for crop in clean]
+    output = networks.recognizer.run(np.stack(crops))
+    layer, card = networks.recognizer.last_affine(), networks.calibration("recognizer")
+    scalar = Sigmoid(card.r, 1 / card.alpha).scalar
+
+    def points(features, seed):
+        drawn = sample_embeddings(layer.weight, features, layer.bias, card.drop_rate, 100, seed)
+        return scalar(raw_from_spread(sampled_spread(drawn)))
+
+    runs = np.array([[points(features, seed) for features in output.features] for seed in (0, 1)])
+    closed = np.array([scalar(raw_from_spread(float(d))) for d in output.spread])
+    apart, off = np.abs(runs[0] - runs[1]), runs.mean(axis=0) - closed
+    print(f"two seeds apart: median {np.median(apart):.2f}, most {apart.max():.2f}; off: median {np.median(off):.2f}")
+    assert np.median(apart) < 3 and apart.max() < 12 and abs(np.median(off)) < 2
