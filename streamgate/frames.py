@@ -201,10 +201,6 @@ class Evidence:
     failed: set[str] = field(default_factory=set)
 
 
-NARROWLY = 0.5
-"""Shortfall up to which a rejection is narrow."""
-
-
 @dataclass(frozen=True, slots=True)
 class GateResult:
     """Pass or fail, with the reasons in the order of DESIGN 4.4.
@@ -217,10 +213,9 @@ class GateResult:
     reasons: tuple[str, ...] = ()
     shortfall: float = field(default=0.0, compare=False)
 
-    @property
-    def failed_narrowly(self) -> bool:
-        """Whether it was rejected for one reason alone, and not by much."""
-        return len(self.reasons) == 1 and self.shortfall <= NARROWLY
+    def failed_within(self, shortfall: float) -> bool:
+        """Whether it was rejected for one reason alone, and by so much at most."""
+        return len(self.reasons) == 1 and self.shortfall <= shortfall
 
     @property
     def verdict(self) -> bool | None:

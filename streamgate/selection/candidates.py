@@ -18,7 +18,7 @@ from streamgate.config import Config
 from streamgate.frames import Candidate, Face, Frame, Picture
 from streamgate.measures.yaw import yaw_proxy
 from streamgate.networks.batcher import InferenceRequest
-from streamgate.scoring.faces import FaceScorer
+from streamgate.scoring.faces import NARROWLY, FaceScorer
 from streamgate.scoring.steps import Floor, Steps, no_floor, together
 from streamgate.selection.continuity import Continuity
 from streamgate.selection.keeper import Keeper
@@ -294,7 +294,7 @@ class TrackSelector:
                 if observation.candidate.unsettled:
                     yield from self._looks.again([observation])
                 # Not beside those that fail in turn: of a face that stays at a limit all would.
-                fails = observation.candidate.gate.failed_narrowly and observation not in beside
+                fails = observation.candidate.gate.failed_within(NARROWLY) and observation not in beside
                 if observation.promise > lead or fails:
                     lead = max(lead, observation.promise)
                     near = yield from self._looks.beside(observation)
