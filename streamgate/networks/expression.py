@@ -13,10 +13,10 @@ from streamgate.networks.alignment import EXPRESSION_EYE_DISTANCE, EXPRESSION_SI
 from streamgate.networks.runtime import Session, as_input, check_pictures
 
 NEEDED = (
-    "browInnerUp", "eyeLookDownLeft", "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight", "eyeLookOutLeft",
-    "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight", "eyeSquintLeft", "eyeSquintRight", "jawOpen", "lidsLeft",
-    "lidsRight", "lipGap", "mouthFunnel", "mouthSmileLeft", "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight",
-    "mouthUpperUpLeft", "mouthUpperUpRight",
+    "browDownLeft", "browDownRight", "browInnerUp", "eyeLookDownLeft", "eyeLookDownRight", "eyeLookInLeft",
+    "eyeLookInRight", "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight", "eyeSquintLeft",
+    "eyeSquintRight", "jawOpen", "lidsLeft", "lidsRight", "lipGap", "mouthFunnel", "mouthSmileLeft", "mouthSmileRight",
+    "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight",
 )  # fmt: skip
 """Signals that measures are made of: blendshapes of ARKit, about 0..1, and lengths over the distance between the eyes
 (`lids...`: opening of the lids, `lipGap`: between the lips); left and right are the person's own."""

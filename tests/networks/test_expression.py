@@ -30,6 +30,7 @@ def test_measures_read_the_signals() -> None:
     smile = {"mouthSmileLeft": 0.8, "mouthSmileRight": 1.0}
     assert mouth.MEASURE.read(seen(lipGap=0.1, **smile)) == pytest.approx(0.01)
     assert expression.MEASURE.read(seen(browInnerUp=0.2, mouthFunnel=0.1)) == pytest.approx(0.2)
+    assert expression.MEASURE.read(seen(browDownLeft=0.4, browDownRight=0.2)) == pytest.approx(0.09)
     assert expression.MEASURE.read(seen(mouthStretchLeft=0.2, mouthUpperUpRight=0.2)) == pytest.approx(0.13)
 
 
