@@ -8,8 +8,8 @@ from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 
 def _read(output: Any) -> float:
-    """Raised and lowered brows, squinting eyes, a raised upper lip, stretched and rounded lips, less what a smile has of
-    them: blendshapes, each about 0..1.
+    """Raised and lowered brows, squinting eyes, a raised upper lip, stretched and rounded lips, less what a smile has
+    of them: blendshapes, each about 0..1.
     """
     return float(
         0.5 * output.signals["browInnerUp"]
