@@ -5,9 +5,12 @@ Graph: `face` uint8 (N, 144, 128, 3) RGB in, aligned by the eye line (`networks.
     pose      (N, 3)     yaw, pitch, roll in degrees, signs of DESIGN 5; roll as the crop shows it
     signals   (N, S)     what SIGNALS names, in that order
     points    (N, P, 2)  x, y of the mesh points POINTS in pixels of the crop
+    visible   (N,)       share of the face, forehead to chin, that nothing covers, 0..1; eyes and mouth count threefold
 
 A trunk of plain 3x3 convolutions sees the whole crop; lids and irises are finer than its maps, so both eyes are read
-once more from patches of their own, the right one mirrored so that they share their weights.
+once more from patches of their own, the right one mirrored so that they share their weights. What covers the face is
+seen by a branch that takes the trunk's maps of four depths, the first of them for hard edges; it is trained on its own
+(visible.py) with all else frozen.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from torch import Tensor, nn
 from streamgate.convert.export import export, noise, write_onnx
 from streamgate.networks.alignment import EXPRESSION_EYE_DISTANCE, EXPRESSION_EYE_ROW, EXPRESSION_SIZE
 
-OUTPUTS = ("pose", "signals", "points")
+OUTPUTS = ("pose", "signals", "points", "visible")
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -105,6 +108,46 @@ class Residual(nn.Module):
         return torch.relu(x + self.second(self.first(x)))
 
 
+class VisibleHead(nn.Module):
+    """What covers the face, from the trunk's maps: logits of the covered share of each cell, and of the extent.
+
+    The extent is the square root of the covered share: a finger on the chin is 3 % of a face, and must count.
+    """
+
+    steps: Tensor
+    """How many it has been trained for: the trunk's count is another one."""
+
+    TAPS = (0, 1, 4, 6)
+    """The trunk's units whose maps are taken: 24 x 72 x 64, 48 x 36 x 32, 64 x 18 x 16, 128 x 9 x 8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.edges = _unit(24, 24, 2)
+        self.parts = _unit(24 + 48, 40, 2)
+        self.wholes = _unit(40 + 64, 64, 2)
+        self.known = _unit(128, 32, 1, 1)
+        self.both = _unit(64 + 32, 64)
+        self.cells = nn.Conv2d(64, 1, 1)
+        self.squeeze = _unit(64, 16, 1, 1)
+        self.hidden = nn.Linear(16 * 9 * 8, 48)
+        self.extent = nn.Linear(48, 1)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, taps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (N, 9, 8) and (N,)."""
+        edges = self.edges(taps[0])
+        parts = self.parts(torch.cat([edges, taps[1]], dim=1))
+        wholes = self.wholes(torch.cat([parts, taps[2]], dim=1))
+        maps = self.both(torch.cat([wholes, self.known(taps[3])], dim=1))
+        hidden = torch.relu(_over_map(self.hidden, self.squeeze(maps)))
+        return self.cells(maps).flatten(2).reshape(-1, 9, 8), _over_map(self.extent, hidden).flatten()
+
+
+def visible_share(extent: Tensor) -> Tensor:
+    """Share 0..1 that nothing covers, from the head's logit of the extent."""
+    return 1.0 - torch.sigmoid(extent) ** 2
+
+
 def _over_map(layer: nn.Module, maps: Tensor) -> Tensor:
     """A linear layer on maps (N, C, H, W), as (N, outputs, 1, 1)."""
     assert isinstance(layer, nn.Linear)
@@ -137,18 +180,33 @@ class ExpressionNetwork(nn.Module):
         self.pose = nn.Linear(width, 3)
         self.signals = nn.Sequential(nn.Linear(width, 128), nn.ReLU(inplace=True), nn.Linear(128, len(SIGNALS)))
         self.points = nn.Linear(width, 2 * len(POINTS))
+        self.visible = VisibleHead()
         self.register_buffer("mean_points", torch.zeros(2 * len(POINTS)))
         self.register_buffer("signal_mean", torch.zeros(len(SIGNALS)))
         self.register_buffer("signal_scale", torch.ones(len(SIGNALS)))
 
     def maps(self, planes: Tensor) -> tuple[Tensor, Tensor]:
-        """The trunk's map (N, 48, 9, 8), and the eye patches' (2 N, 64, 4, 6): all left ones, then all right ones."""
+        """The trunk's map (N, 48, 9, 8), and `eye_maps`."""
+        return self.trunk(planes), self.eye_maps(planes)
+
+    def eye_maps(self, planes: Tensor) -> Tensor:
+        """The eye patches' maps (2 N, 64, 4, 6): all left ones, then all right ones."""
         rows = planes[:, :, EYE_ROWS[0] : EYE_ROWS[1]]
         left, right = rows[..., LEFT_EYE[0] : LEFT_EYE[1]], rows[..., RIGHT_EYE[0] : RIGHT_EYE[1]].flip(3)
         eyes = torch.cat([left, right])
         # Each patch at mean 0 and contrast 1: neither light nor skin matters. A flat patch is not blown up to noise.
         eyes = nn.functional.layer_norm(eyes, (3, EYE_ROWS[1] - EYE_ROWS[0], LEFT_EYE[1] - LEFT_EYE[0]), eps=0.01)
-        return self.trunk(planes), self.eye(eyes)
+        maps: Tensor = self.eye(eyes)
+        return maps
+
+    def taps(self, planes: Tensor) -> list[Tensor]:
+        """The trunk's maps that the head `visible` takes."""
+        maps = []
+        for number, unit in enumerate(self.trunk[: VisibleHead.TAPS[-1] + 1]):
+            planes = unit(planes)
+            if number in VisibleHead.TAPS:
+                maps.append(planes)
+        return maps
 
     def answers(self, face: Tensor, eyes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What `forward` gives, from `maps`."""
@@ -174,8 +232,12 @@ class ExpressionGraph(nn.Module):
         super().__init__()
         self.network = network.eval()
 
-    def forward(self, face: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return in_units(self.network, self.network(normalise(face)))
+    def forward(self, face: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        planes = normalise(face)
+        taps = self.network.taps(planes)
+        maps = self.network.trunk[VisibleHead.TAPS[-1] + 1 :](taps[-1]), self.network.eye_maps(planes)
+        _, extent = self.network.visible(taps)
+        return *in_units(self.network, self.network.answers(*maps)), visible_share(extent)
 
 
 def in_units(network: ExpressionNetwork, raw: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

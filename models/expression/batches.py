@@ -46,6 +46,17 @@ class Augmentation:
     scale: float
 
 
+@dataclass(frozen=True)
+class Placed:
+    """A crop uint8 [144, 128, 3] with points [P, 2], signals [S] and pose [3]; matrix [2, 3]: from the canvas to it."""
+
+    crop: np.ndarray
+    points: np.ndarray
+    signals: np.ndarray
+    pose: np.ndarray
+    matrix: np.ndarray
+
+
 def gaze_of(signals: np.ndarray, pose: np.ndarray) -> np.ndarray:
     """[n, 2] degrees, across and above: where the eyes look as the camera sees it, about 0 into the camera."""
     turned = [
@@ -115,11 +126,17 @@ class Batches:
         }
 
     def _view(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """A crop off its place as detectors put it, mirrored half of the time, degraded, with its labels."""
+        """A crop off its place, degraded, with its labels."""
+        placed = self._placed(index, rng)
+        return self._coloured(placed.crop, rng), placed.points, placed.signals, placed.pose
+
+    def _placed(self, index: int, rng: np.random.Generator) -> Placed:
+        """A crop off its place as detectors put it, mirrored half of the time, with its labels."""
         faces = self._faces
         canvas, points = faces.canvases[index], faces.points[index]
         signals, pose = faces.signals[index], faces.pose[index].copy()
-        if rng.random() < 0.5:
+        mirrored = rng.random() < 0.5
+        if mirrored:
             canvas = canvas[:, ::-1]
             points = points[list(MIRRORED_POINTS)] * np.array([-1.0, 1.0]) + np.array([CANVAS[1] - 1.0, 0.0])
             signals = signals[self._source] * self._sign
@@ -132,7 +149,9 @@ class Batches:
         # Lengths are over the eye distance that the crop is believed to have.
         signals[len(BLENDSHAPES) :] *= gain
         pose[2] += angle
-        return self._coloured(crop, rng), points, signals, pose
+        if mirrored:
+            matrix = matrix @ np.array([[-1.0, 0.0, CANVAS[1] - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+        return Placed(crop, points, signals, pose, matrix)
 
     def _place(self, rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
         how = self._how

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from models.expression.architecture import OUTPUTS, POINTS, SIGNALS, export_onnx
+from models.expression.architecture import OUTPUTS, POINTS, SIGNALS, ExpressionNetwork, export_onnx
 from models.expression.trainer import Trainer
 from streamgate.convert.onnx_check import OPSET
 from streamgate.networks.alignment import EXPRESSION_EYE_DISTANCE, EXPRESSION_EYE_ROW, EXPRESSION_SIZE
@@ -35,46 +35,64 @@ def deploy(
 
     agreement: correlation of each output with the teacher on held-out faces. faces, clips: how many were trained on.
     """
-    target.mkdir(parents=True, exist_ok=True)
-    _replace(target / WARM_NAME, lambda part: torch.save(trainer.warm_state(), part))
     if warm_only:
+        write_warm(trainer.average, trainer.steps_done, target)
         return f"{WARM_NAME} at step {trainer.steps_done}"
+    card: dict[str, Any] = {
+        "role": "expression",
+        "roles": ["expression"],
+        "name": "expression-slim",
+        "version": VERSION,
+        "file": ONNX_NAME,
+        "sha256": "",
+        "licence": "research and non-commercial use only (terms of the training faces)",
+        "training_data": data_names,
+        "training_steps": trainer.steps_done,
+        "training_faces": faces,
+        "training_clips": clips,
+        "clip_sources": clip_sources,
+        "distilled_from": ["MediaPipe Face Landmarker (Apache-2.0; Google's own pictures): every output but `visible`"],
+        "research_only": True,
+        "input": {},
+        "crop": {
+            "size": list(EXPRESSION_SIZE),
+            "eye_distance": EXPRESSION_EYE_DISTANCE,
+            "eye_row": EXPRESSION_EYE_ROW,
+        },
+        "output": {"signals": list(SIGNALS), "points": list(POINTS)},
+        "agreement": {name: round(value, 3) for name, value in agreement.items()},
+    }
+    return deploy_network(trainer.average, trainer.steps_done, card, target)
+
+
+def deploy_network(network: ExpressionNetwork, steps: int, card: dict[str, Any], target: Path) -> str:
+    """Write a network, its card (what follows from the file is brought up to date) and the next run's weights.
+
+    steps: that the trunk was trained for.
+    """
+    write_warm(network, steps, target)
     # A card beside weights makes them count as shipped: it comes last.
     with tempfile.TemporaryDirectory(dir=target) as made:
         stage = Path(made)
-        export_onnx(trainer.average, stage / ONNX_NAME)
+        export_onnx(network, stage / ONNX_NAME)
         digest = hashlib.sha256((stage / ONNX_NAME).read_bytes()).hexdigest()
-        card: dict[str, Any] = {
-            "role": "expression",
-            "roles": ["expression"],
-            "name": "expression-slim",
-            "version": VERSION,
-            "file": ONNX_NAME,
+        card |= {
             "sha256": digest,
-            "licence": "research and non-commercial use only (terms of the training faces)",
-            "training_data": data_names,
-            "training_steps": trainer.steps_done,
-            "training_faces": faces,
-            "training_clips": clips,
-            "clip_sources": clip_sources,
-            "distilled_from": ["MediaPipe Face Landmarker (Apache-2.0; Google's own pictures): every output"],
-            "research_only": True,
-            "input": {},
-            "crop": {
-                "size": list(EXPRESSION_SIZE),
-                "eye_distance": EXPRESSION_EYE_DISTANCE,
-                "eye_row": EXPRESSION_EYE_ROW,
-            },
             "outputs": list(OUTPUTS),
-            "output": {"signals": list(SIGNALS), "points": list(POINTS)},
             "opset": OPSET,
-            "parameters": sum(p.numel() for p in trainer.average.parameters()),
-            "agreement": {name: round(value, 3) for name, value in agreement.items()},
+            "parameters": sum(p.numel() for p in network.parameters()),
         }
         (stage / CARD_NAME).write_text(json.dumps(card, indent=2) + "\n")
         for name in (ONNX_NAME, CARD_NAME):
             os.replace(stage / name, target / name)
-    return f"{ONNX_NAME} {digest[:12]} at step {trainer.steps_done}"
+    return f"{ONNX_NAME} {digest[:12]} at step {steps}"
+
+
+def write_warm(network: ExpressionNetwork, steps: int, target: Path) -> None:
+    """Half-precision weights and the steps behind them: what is committed for the next run to start from."""
+    target.mkdir(parents=True, exist_ok=True)
+    weights = {k: v.cpu().half() if v.is_floating_point() else v.cpu() for k, v in network.state_dict().items()}
+    _replace(target / WARM_NAME, lambda part: torch.save({"step": steps, "network": weights}, part))
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

@@ -86,7 +86,7 @@ def evaluate(args: argparse.Namespace) -> None:
     faces = prepare([args.work / "yardstick/labelled"], aligned, _ANY_SIZE)
     labelled = Labelled.read(args.labels, faces.names)
     answers = sections.judged(own, faces)
-    teacher = sections.Answers(faces.pose, faces.signals, faces.points)
+    teacher = sections.Answers(faces.pose, faces.signals, faces.points, np.full(len(faces), np.nan))
     afw = prepare([args.work / "yardstick/afw"], aligned, _ANY_SIZE)
     poses = {
         "this": afw.upright(sections.judged(own, afw).pose),
@@ -101,6 +101,7 @@ def evaluate(args: argparse.Namespace) -> None:
         sections.picks(labelled, table),
         sections.measures(labelled, table),
         sections.eyes(labelled, {"this": answers, "the teacher": teacher}),
+        sections.covers(labelled, answers),
         sections.pose(sections.labels_of(afw.names), poses),
         sections.agreement(own, faces, answers),
         sections.speed(own),

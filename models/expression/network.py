@@ -15,11 +15,12 @@ from models.expression.deploy import CARD_NAME, ONNX_NAME
 
 @dataclass(frozen=True)
 class Answers:
-    """Rows for N faces: pose [N, 3] degrees, signals [N, S], points [N, P, 2] pixels of the crop."""
+    """Rows for N faces: pose [N, 3] degrees, signals [N, S], points [N, P, 2] pixels of the crop, visible [N]."""
 
     pose: np.ndarray
     signals: np.ndarray
     points: np.ndarray
+    visible: np.ndarray
 
     def signal(self, name: str) -> np.ndarray:
         """[N], one of SIGNALS."""

@@ -13,6 +13,8 @@ from models.expression.dataset import FaceSet
 from models.expression.monitor import correlations, crops_of
 from models.expression.network import Answers, OwnNetwork
 from models.expression.picks import MONOTONE, Labelled, experiment, openness, values
+from streamgate.measures import Sigmoid
+from streamgate.measures.occlusion import MEASURE as OCCLUSION
 
 _SHOWN = words(
     "jawOpen lipGap mouthClose mouthPucker mouthFunnel mouthSmileLeft mouthFrownLeft mouthStretchLeft "
@@ -92,6 +94,28 @@ def eyes(labelled: Labelled, networks: dict[str, Answers]) -> Section:
         section.rows.append([name, f"{threshold:.2f}", f"{100 * found:.0f} % of {closed.sum()}", f"{100 * lost:.1f} %"])
         if name == "this":
             section.goal("closed eyes found", found, 0.85, unit=" %")
+    return section
+
+
+def covers(labelled: Labelled, answers: Answers) -> Section:
+    """What covers a face: faces labelled covered, clip by clip, against good and usable ones, by the default limit."""
+    covered = np.array(["o" in why for why in labelled.why])
+    mapping, limit = OCCLUSION.mapping, OCCLUSION.limits[0].value
+    assert isinstance(mapping, Sigmoid)
+    rejected = np.array([mapping.scalar(float(share)) < limit for share in answers.visible])
+    section = Section(
+        "Covers",
+        ["faces", "number", "rejected"],
+        note="Faces labelled covered (among other flaws) and those labelled good or usable without that flaw; median "
+        f"visible share of the good {np.median(answers.visible[(labelled.label == 'g') & ~covered]):.3f}.",
+    )
+    groups = {"good": (labelled.label == "g") & ~covered, "usable": (labelled.label == "m") & ~covered}
+    groups |= {f"covered, {clip}": covered & (labelled.clip == clip) for clip in np.unique(labelled.clip[covered])}
+    groups["covered"] = covered
+    for name, chosen in groups.items():
+        section.rows.append([name, str(int(chosen.sum())), f"{100 * rejected[chosen].mean():.1f} %"])
+    section.goal("covered faces found", float(rejected[covered].mean()), 0.8, unit=" %")
+    section.goal("good faces lost to covers", float(rejected[groups["good"]].mean()), 0.01, unit=" %", at_most=True)
     return section
 
 

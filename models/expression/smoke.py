@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from models.common.smoke import ASTRONAUT_LANDMARKS
+from models.expression.covers import Bank
 from models.expression.faces import Crops, loose_crop
 
 _EYES = {33: (-12, 0), 133: (12, 0), 362: (-12, 0), 263: (12, 0)}
@@ -38,3 +39,11 @@ def synthetic_crops(folder: Path, count: int = 24) -> None:
         blendshapes=rng.uniform(0, 1, (count, 52)).astype(np.float32),
         pose=rng.normal(0, 10, (count, 3)).astype(np.float32),
     )
+
+
+def synthetic_bank() -> Bank:
+    """Covers of the right form: a box with an arm for a hand, coloured noise for things."""
+    rng = np.random.default_rng(0)
+    hand = np.zeros((100, 100, 4), np.uint8)
+    hand[20:, 35:65] = (200, 150, 120, 255)
+    return Bank(hand[None], rng.integers(0, 256, (2, 160, 160, 3), dtype=np.uint8))

@@ -170,15 +170,8 @@ class Trainer:
             getattr(self, name).load_state_dict(state[name])
         self.steps_done, self.started_at = int(state["step"]), int(state["started_at"])
 
-    def warm_state(self) -> dict[str, Any]:
-        """Half-precision weights and the steps behind them: what is committed for the next run to start from."""
-        weights = {
-            k: v.cpu().half() if v.is_floating_point() else v.cpu() for k, v in self.average.state_dict().items()
-        }
-        return {"step": self.steps_done, "network": weights}
-
     def load_warm(self, state: Mapping[str, Any]) -> None:
-        """Start from `warm_state()` of an earlier run, with a fresh optimiser."""
+        """Start from what deploy.write_warm wrote, with a fresh optimiser."""
         weights = {k: v.float() if v.is_floating_point() else v for k, v in state["network"].items()}
         self.network.load_state_dict(weights)
         self.average.load_state_dict(weights)

@@ -1,0 +1,141 @@
+"""Batches of faces that are covered or bare, for the head `visible`: a pure function of (seed, step)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from models.common.images import DataError
+from models.expression.batches import Augmentation, Batches
+from models.expression.covers import CELL, KINDS, Bank, cell_means, covered_share, draw, face_weights, paste
+from models.expression.dataset import CANVAS, FaceSet, canvas_matrix, placed_points
+from models.expression.faces import read_crops
+from streamgate.networks.alignment import EXPRESSION_SIZE
+
+CELLS = (EXPRESSION_SIZE[0] // CELL, EXPRESSION_SIZE[1] // CELL)
+_FINGERS = ((0, 1, 2, 3, 4), (5, 6, 7, 8), (9, 10, 11, 12), (13, 14, 15, 16), (17, 18, 19, 20))
+_PALM = (0, 1, 5, 9, 13, 17)
+_FINGER_WIDTH = 0.24
+"""Of a finger, over the length of the palm."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """config.toml, [covers]: shares of the crops, 0..1, that get one cover, a second one, and that are frames with a
+    real hand; how often what is pasted throws a shadow."""
+
+    covered: float
+    twice: float
+    real: float
+    shadow: float
+
+
+def hand_masks(bases: Sequence[Path], faces: FaceSet) -> dict[int, np.ndarray]:
+    """For faces of clips on which hands.py found hands: uint8 masks [188, 172] on the canvas, 255 where a hand lies.
+
+    Keys are indexes into `faces`. Clips without a NAME.hands.npz have none.
+    """
+    index_of = {(clip, name): i for i, (clip, name) in enumerate(zip(faces.clips, faces.names, strict=True))}
+    masks: dict[int, np.ndarray] = {}
+    for base in bases:
+        found = base.with_name(base.name + ".hands.npz")
+        if not found.is_file():
+            continue
+        index, _ = read_crops(base)
+        with np.load(found, allow_pickle=False) as arrays:
+            crops, joints = arrays["faces"], arrays["points"]
+        for number, hand in zip(crops, joints, strict=True):
+            face = index_of.get((index["clips"][number], index["names"][number]))
+            if face is None:
+                continue
+            matrix = canvas_matrix(np.array(index["landmarks"][number]))
+            mask = masks.setdefault(face, np.zeros(CANVAS, np.uint8))
+            draw_hand(mask, placed_points(hand, matrix))
+    return masks
+
+
+def draw_hand(mask: np.ndarray, joints: np.ndarray) -> None:
+    """A hand of 21 joints [21, 2] into a mask, in place: the palm, fingers as thick as they usually are, the wrist."""
+    length = float(np.hypot(*(joints[9] - joints[0])))
+    width = max(2, round(_FINGER_WIDTH * length))
+    whole = np.clip(np.round(joints), -2000, 2000).astype(np.int32)
+    cv2.fillConvexPoly(mask, cv2.convexHull(whole[list(_PALM)]), 255)
+    for finger in _FINGERS:
+        cv2.polylines(mask, [whole[list(finger)]], False, 255, width)
+    arm = joints[0] + (joints[0] - joints[9]) * 0.8
+    cv2.line(mask, tuple(map(int, whole[0])), tuple(map(int, np.clip(arm, -2000, 2000))), 255, round(0.6 * length))
+
+
+class CoveredBatches(Batches):
+    """`batches[step]`: face uint8 [N, 144, 128, 3] RGB; covered float32 [N], share of the face that is hidden;
+    cells float32 [N, 9, 8], the same of each cell of 16 px; weight float32 [N, 9, 8], how much face a cell has."""
+
+    def __init__(
+        self,
+        faces: FaceSet,
+        indexes: Sequence[int] | np.ndarray,
+        size: int,
+        augmentation: Augmentation,
+        seed: int,
+        share: Share,
+        bank: Bank,
+        masks: dict[int, np.ndarray],
+    ) -> None:
+        """masks: `hand_masks`; faces in it are not among the bare ones, since the masks are rough."""
+        bare = np.array([i for i in indexes if int(i) not in masks])
+        if not len(bare):
+            raise DataError("every face has a hand before it: nothing to tell covers from")
+        super().__init__(faces, bare, size, augmentation, seed)
+        self._share, self._bank = share, bank
+        chosen = set(map(int, indexes))
+        self._real = {i: mask for i, mask in masks.items() if i in chosen}
+        self._handed = np.array(sorted(self._real))
+        self._kinds = list(KINDS)
+        self._odds = np.array([KINDS[kind][1] for kind in self._kinds])
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng((self._seed, step))
+        bare = rng.choice(self._indexes, self._size, p=self._likely)
+        views = [self.covered_view(int(i), rng) for i in bare]
+        return {
+            "face": np.stack([view[0] for view in views]),
+            "covered": np.array([view[1] for view in views], np.float32),
+            "cells": np.stack([view[2] for view in views]).astype(np.float32),
+            "weight": np.stack([view[3] for view in views]).astype(np.float32),
+        }
+
+    def covered_view(
+        self, index: int, rng: np.random.Generator, kind: str | None = None
+    ) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
+        """Crop, covered share, cells and their weight; kind: the cover to draw, "" for none, None for any."""
+        how = self._share
+        if kind is None and len(self._handed) and rng.random() < how.real:
+            return self._real_view(int(rng.choice(self._handed)), rng)
+        placed = self._placed(index, rng)
+        crop, weights = placed.crop, face_weights(placed.points)
+        hidden = np.zeros(EXPRESSION_SIZE, np.float32)
+        count = int(kind != "") if kind is not None else int(rng.random() < how.covered)
+        count += int(count and kind is None and rng.random() < how.twice)
+        for _ in range(count):
+            drawn = kind or self._kinds[int(rng.choice(len(self._kinds), p=self._odds / self._odds.sum()))]
+            layer = draw(crop, placed.points, rng, self._bank, drawn)
+            shadow = float(rng.uniform(0, 0.5)) if rng.random() < how.shadow else 0.0
+            crop = paste(crop, layer, shadow)
+            hidden = np.maximum(hidden, layer.alpha)
+        return self._told(crop, hidden, weights, rng)
+
+    def _real_view(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
+        placed = self._placed(index, rng)
+        mask = cv2.warpAffine(self._real[index], placed.matrix, EXPRESSION_SIZE[::-1]).astype(np.float32) / 255
+        return self._told(placed.crop, mask, face_weights(placed.points), rng)
+
+    def _told(
+        self, crop: np.ndarray, hidden: np.ndarray, weights: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
+        cells = cell_means(weights)
+        share = cell_means(hidden * weights) / np.maximum(cells, 1e-3)
+        return self._coloured(crop, rng), covered_share(hidden, weights), share, np.minimum(cells, 1.0)

@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+"""Train the expression network's head `visible` on covered faces; everything else of the network keeps its weights.
+
+    python models/expression/cutouts.py --hands FOLDER --things FOLDER --out DIR/covers.npz   # its docstring
+    TEACHER/bin/python models/expression/hands.py DIR/crops    # frames on which a real hand lies before the face
+    python models/expression/visible.py --work DIR             # train, or continue a stopped run
+    python models/expression/visible.py --work DIR --export    # only write the deliverables
+    python models/expression/visible.py --smoke                # under a minute: does it all run?
+
+DIR is train.py's: its crops and its newest checkpoint (none: the committed weights) are what the head learns on, so it
+is run again whenever the trunk has changed. The run's own checkpoints go into DIR/visible; the first start takes over
+the committed head unless --fresh is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+# Threads that wait by spinning starve each other where the machine is shared; must be set before torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from models.common.checkpoint import load_latest  # noqa: E402
+from models.common.images import DataError  # noqa: E402
+from models.common.training import choose_device, load_config, resume, run, say, work_folder  # noqa: E402
+from models.expression.batches import Augmentation  # noqa: E402
+from models.expression.covered import CoveredBatches, Share, hand_masks  # noqa: E402
+from models.expression.covers import KINDS, Bank  # noqa: E402
+from models.expression.cutouts import load_bank  # noqa: E402
+from models.expression.dataset import FaceSet, prepare  # noqa: E402
+from models.expression.deploy import CARD_NAME, WARM_NAME, deploy_network  # noqa: E402
+from models.expression.head import HeadSettings, HeadTrainer, separation  # noqa: E402
+from models.expression.smoke import synthetic_bank, synthetic_crops  # noqa: E402
+from models.expression.train import split  # noqa: E402
+
+SMOKE = {
+    "data": {"minimum_faces": 8, "held_out_clips": 0.3},
+    "batch": {"size": 8},
+    "visible": {"steps": 6, "warmup": 2, "ema": 0.8},
+    "log": {"every": 3, "monitor": 6, "checkpoint": 3},
+    "optimiser": {},
+}
+_BARE, _EACH_KIND = 256, 48
+"""Views of held-out faces that the log is told of: bare ones, and of every kind of cover."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad data, weights or arguments (one line on stderr)."""
+    args = parse(arguments)
+    try:
+        return train(args)
+    except DataError as error:
+        print(f"visible.py: {error}", file=sys.stderr)
+        return 2
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Command line."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--work", type=Path, help="train.py's folder (default: $STREAMGATE_WORK/expression)")
+    p.add_argument("--config", type=Path, default=HERE / "config.toml")
+    p.add_argument("--cover-source", nargs="*", default=[], help="where covers.npz is from, for the card")
+    p.add_argument("--steps", type=int, help="total steps, instead of the config's")
+    p.add_argument("--seed", type=int)
+    p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    p.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
+    p.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    p.add_argument("--fresh", action="store_true", help="ignore the committed head")
+    p.add_argument("--export", action="store_true", help="no training: write the deliverables of the newest checkpoint")
+    p.add_argument("--target", type=Path, default=HERE, help="where the deliverables go")
+    p.add_argument("--smoke", action="store_true", help="a minute on synthetic faces, deliverables into DIR/smoke")
+    return p.parse_args(arguments)
+
+
+def train(args: argparse.Namespace) -> int:
+    """Prepare the data, then run to the configured number of steps."""
+    config = load_config(args, SMOKE)
+    if args.steps is not None:
+        config["visible"]["steps"] = args.steps
+    work = work_folder(args.work, args.smoke, "expression")
+    cv2.setNumThreads(1)
+    device = choose_device(args.device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.smoke:
+        synthetic_crops(work / "crops")
+    bank = synthetic_bank() if args.smoke else load_bank(work / "covers.npz")
+    bases = [path.with_suffix("") for path in sorted((work / "crops").glob("*.json"))]
+    faces = prepare([base for base in bases if base.with_suffix(".npz").is_file()], work / "aligned",
+                    config["data"]["smallest_eyes"])  # fmt: skip
+    if len(faces) < config["data"]["minimum_faces"]:
+        raise DataError(f"only {len(faces)} labelled faces: at least {config['data']['minimum_faces']} are needed")
+    chosen, held = split(faces, config["data"]["held_out_clips"], frozenset(config["data"]["leave_out"]))
+    masks = hand_masks(bases, faces)
+    say(f"{len(chosen)} faces to train on, {len(held)} held out; {len(masks)} with a hand before them or beside")
+    trainer = HeadTrainer(HeadSettings(**config["visible"]), config["seed"], device, args.precision == "bf16")
+    base, _ = load_latest(work / "checkpoints")
+    warm = torch.load(HERE / WARM_NAME, map_location="cpu", weights_only=True)
+    trained, trunk = (warm, warm["network"]) if base is None else (base, base["average"])
+    trainer.take_network(trunk)
+    resume(trainer, work / "visible", None if args.fresh or args.smoke else HERE / WARM_NAME)
+    say(f"device {device}, {args.precision}, at step {trainer.steps_done} of {trainer.settings.steps}")
+    share, how = Share(**config["covers"]), Augmentation(**config["augment"])
+    batches = CoveredBatches(faces, chosen, config["batch"]["size"], how, config["seed"], share, bank, masks)
+    views = held_out(faces, held, how, share, bank, masks)
+
+    def look() -> dict[str, float]:
+        return separation(trainer.look(views[""]), {kind: trainer.look(views[kind]) for kind in KINDS})
+
+    def told() -> str:
+        return ", ".join(f"{name} {value:.2f}" for name, value in look().items())
+
+    if not args.export:
+        run(trainer, batches, told, config["log"], work / "visible")
+    target = work / "smoke" if args.smoke else args.target
+    card = json.loads((HERE / CARD_NAME).read_text())
+    card["visible"] = {
+        "training_steps": trainer.steps_done,
+        "training_faces": len(chosen),
+        "faces_with_hands": len(masks),
+        "cover_sources": args.cover_source,
+        "found_at_1_percent_lost": {name: round(value, 3) for name, value in look().items()},
+    }
+    wrote = deploy_network(trainer.whole(), int(trained["step"]), card, target)
+    say(f"wrote {target}: {wrote}")
+    return 0
+
+
+def held_out(
+    faces: FaceSet, held: np.ndarray, how: Augmentation, share: Share, bank: Bank, masks: dict[int, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Crops of held-out faces by kind of cover, "" being none; always the same ones."""
+    drawn = CoveredBatches(faces, held, 1, how, 0, share, bank, masks)
+    rng = np.random.default_rng(0)
+    bare = [int(i) for i in held if int(i) not in masks]
+    views = {}
+    for kind, count in (("", _BARE), *((kind, _EACH_KIND) for kind in KINDS)):
+        crops: list[np.ndarray] = []
+        while len(crops) < min(count, 4 * len(bare)):
+            crop, hidden, _, _ = drawn.covered_view(bare[int(rng.integers(len(bare)))], rng, kind)
+            # What hides next to nothing is neither bare nor covered.
+            if not kind or hidden > 0.05:
+                crops.append(crop)
+        views[kind] = np.stack(crops)
+    return views
+
+
+if __name__ == "__main__":
+    sys.exit(main())
