@@ -9,7 +9,7 @@ from streamgate.measures import Sigmoid, built_in_measures
 from streamgate.scoring.calibration import Calibration
 from streamgate.scoring.judge import Judge
 
-CARDS = {"serfiq": "card-a", "ifqa": "card-b", "occlusion": "card-c"}
+CARDS = {"serfiq": "card-a", "ifqa": "card-b"}
 """Calibration ids of the measures whose mapping a card has."""
 
 NAMES = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from streamgate.networks.alignment import EXPRESSION_SIZE
 CELLS = (EXPRESSION_SIZE[0] // CELL, EXPRESSION_SIZE[1] // CELL)
 _FINGERS = ((0, 1, 2, 3, 4), (5, 6, 7, 8), (9, 10, 11, 12), (13, 14, 15, 16), (17, 18, 19, 20))
 _PALM = (0, 1, 5, 9, 13, 17)
+_FRAMES = 12
+"""Frames of a clip count no more than so many stills."""
 _FINGER_WIDTH = 0.24
 """Of a finger, over the length of the palm."""
 
@@ -90,6 +93,10 @@ class CoveredBatches(Batches):
         if not len(bare):
             raise DataError("every face has a hand before it: nothing to tell covers from")
         super().__init__(faces, bare, size, augmentation, seed)
+        # Many people tell more of what is no cover (beards, glasses, shadows) than many frames of one.
+        sizes = Counter(faces.clips[i] for i in bare)
+        often = np.array([min(1.0, _FRAMES / sizes[faces.clips[i]]) if faces.clips[i] else 1.0 for i in bare])
+        self._likely = often / often.sum()
         self._share, self._bank = share, bank
         chosen = set(map(int, indexes))
         self._real = {i: mask for i, mask in masks.items() if i in chosen}

@@ -24,8 +24,9 @@ _EYES = ([33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161
          [263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466])  # fmt: skip
 _LIPS = [61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185]
 _BROWS, _CHIN, _JAW, _NOSE, _BRIDGE = [70, 63, 105, 107, 336, 334, 293, 300], 152, (172, 397), 4, 6
-_FEATURE_WEIGHT, _FOREHEAD_WEIGHT = 3.0, 0.4
-"""What a pixel of eyes and mouth, and one above the brows, counts; any other counts 1."""
+_FEATURE_WEIGHT, _CHIN_WEIGHT, _FOREHEAD_WEIGHT = 3.0, 2.0, 0.4
+"""What a pixel of eyes and mouth counts, one below the lips (hands and microphones seldom reach higher), and one above
+the brows, where hair lies; any other counts 1."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def face_weights(points: np.ndarray) -> np.ndarray:
     weights = filled(cv2.convexHull(points.astype(np.float32))[:, 0])
     brows = at(points, _BROWS)[:, 1].min()
     rows = np.arange(HEIGHT)[:, None]
-    weights *= np.where(rows < brows, _FOREHEAD_WEIGHT, 1.0).astype(np.float32)
+    lips = at(points, _LIPS)[:, 1].max()
+    weights *= np.where(rows < brows, _FOREHEAD_WEIGHT, np.where(rows > lips, _CHIN_WEIGHT, 1.0)).astype(np.float32)
     for part in (*_EYES, _LIPS):
         shape = filled(cv2.convexHull(at(points, part).astype(np.float32))[:, 0])
         grown = cv2.dilate(shape, np.ones((7, 7), np.uint8))
@@ -320,7 +322,7 @@ def _smeared(colour: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) ->
     kernel[length // 2] = 1.0
     kernel = cv2.warpAffine(kernel, cv2.getRotationMatrix2D(((length - 1) / 2,) * 2, angle, 1.0), (length, length))
     kernel /= max(float(kernel.sum()), 1e-6)
-    thick = cv2.filter2D(alpha, -1, kernel)
+    thick = np.clip(cv2.filter2D(alpha, -1, kernel), 0.0, 1.0)
     mixed = cv2.filter2D(colour * alpha[..., None], -1, kernel) / np.maximum(thick, 1e-3)[..., None]
     return mixed.astype(np.float32), thick
 

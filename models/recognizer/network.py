@@ -112,8 +112,8 @@ class OwnNetwork:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """Measures that this graph feeds and its card calibrates."""
-        fed = ("serfiq", "yaw", "pitch", "roll", "occlusion", "eyes")
+        """Measures that this graph feeds and its card calibrates; what covers a face the expression network sees."""
+        fed = ("serfiq", "yaw", "pitch", "roll", "eyes")
         return tuple(name for name in fed if name not in self._calibration.absent)
 
     @property
@@ -134,7 +134,7 @@ class OwnNetwork:
         judge = Judge(load_config("studio", self.alone), self._calibration)
         verdicts = []
         for i, face in enumerate(faces):
-            values = {"spread": float(output.spread[i]), "visible": float(output.visible[i])}
+            values = {"spread": float(output.spread[i])}
             if output.eyes is not None:
                 values["eyes_open"] = float(output.eyes[i])
             evidence = Evidence(values, pose=Pose(*upright(output.pose[i], arcface_matrix(face.landmarks)).tolist()))

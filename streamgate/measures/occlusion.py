@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from streamgate.measures.spec import Limit, MeasureSpec
+from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 
 def _read(output: Any) -> float | None:
@@ -15,14 +15,16 @@ MEASURE = MeasureSpec(
     name="occlusion",
     label="Uncovered",
     hint="share that nothing covers",
-    purpose="Is something in front of the face (a mask, a hand, a microphone)? Its visible share.",
-    source="recognizer",
+    purpose="Is something in front of the face (a mask, a hand, a microphone, letters)? Its visible share.",
+    source="expression",
     output="visible",
     read=_read,
     evidence=("visible",),
     unit="share",
+    mapping=Sigmoid(0.965, 0.015),
     limits=(Limit("min", 50.0, {"occluded": "covered"}),),
     frontal=True,
+    version=2,
     weight=0.5,
     order=100,
 )

@@ -1,4 +1,4 @@
-"""What a face does at this moment: mouth, eyes, brows, and where head and eyes turn."""
+"""What a face does at this moment: mouth, eyes, brows, where head and eyes turn, and whether something covers it."""
 
 from __future__ import annotations
 
@@ -35,14 +35,16 @@ _OFFSETS = EXPRESSION_EYE_DISTANCE * np.array(
 
 @dataclass(frozen=True, slots=True)
 class ExpressionOutput:
-    """One face: `yaw` and `pitch` in degrees as its upright picture shows them, the signals by name, and the five
-    landmarks, float64 (5, 2) in pixels of the crop.
+    """One face: `yaw` and `pitch` in degrees as its upright picture shows them, the signals by name, the five landmarks,
+    float64 (5, 2) in pixels of the crop, and `visible`, the share of it that nothing covers, 0..1; None where the graph
+    has no such output.
     """
 
     yaw: float
     pitch: float
     signals: Mapping[str, float]
     landmarks: Array
+    visible: float | None = None
 
     def both(self, stem: str) -> float:
         """The mean of a signal's left and right."""
@@ -75,14 +77,16 @@ class ExpressionNetwork:
         if signals.shape[1] != len(self._names):
             name = self._session.weights.name
             raise WeightsError(f"{name}: gives {signals.shape[1]} signals, its card names {len(self._names)}")
+        visible = outputs["visible"].tolist() if "visible" in outputs else [None] * len(crops)
         return [
             ExpressionOutput(
                 float(turn[0]),
                 float(turn[1]),
                 dict(zip(self._names, row.tolist(), strict=True)),
                 self._landmarks(where),
+                share,
             )
-            for turn, row, where in zip(pose, signals, points, strict=True)
+            for turn, row, where, share in zip(pose, signals, points, visible, strict=True)
         ]
 
     def _landmarks(self, points: Array) -> Array:

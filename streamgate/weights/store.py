@@ -53,8 +53,8 @@ class Weights:
     """One ONNX file that is there, and what its receipt or card says about it.
 
     `affine` holds A and c of the last affine layer (recognizers only); `licence` and `training_data` are
-    words for people; `measures` are the calibrations of what a graph gives beside its roles' main figure (occlusion,
-    eyes), by measure; `identity_threshold` is the similarity from which two faces count as one person at a false match
+    words for people; `measures` are the calibrations of what a graph gives beside its roles' main figure, by
+    measure; `identity_threshold` is the similarity from which two faces count as one person at a false match
     rate of 1e-6 (recognizers; None: unknown), the cosine where there is no `cohort` to normalise it by.
     """
 

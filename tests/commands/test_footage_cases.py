@@ -51,6 +51,14 @@ def test_of_combed_footage_a_clean_face_is_kept(shared_case: Case, tmp_path: Pat
     assert combed(luma).mean() < 1e-4
 
 
+def test_a_banner_over_the_mouth_covers_the_face(shared_case: Case, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (source,) = run(out, shared_case("banner_over_mouth.mp4"))["sources"]
+    assert lines(out / "faces.jsonl") == []
+    seen = candidates(out, source)
+    assert len(seen) > 3 and all("occluded" in one["gate"]["reasons"] for one in seen)
+
+
 def test_an_encrypted_file_says_so_and_skipped_files_are_named(shared_case: Case, tmp_path: Path) -> None:
     folder = tmp_path / "card"
     folder.mkdir()

@@ -68,10 +68,12 @@ def test_the_package_can_read_the_card(card: dict[str, Any]) -> None:
 
 
 def test_outputs_are_as_the_card_lists_them(card: dict[str, Any], own: OwnNetwork, answers: Answers) -> None:
-    assert [out.name for out in own.session.get_outputs()] == card["outputs"] == ["pose", "signals", "points"]
+    outputs = ["pose", "signals", "points", "visible"]
+    assert [out.name for out in own.session.get_outputs()] == card["outputs"] == outputs
     assert answers.signals.shape == (2, len(card["output"]["signals"]))
     assert answers.points.shape == (2, len(card["output"]["points"]), 2)
     assert answers.pose.shape == (2, 3) and np.isfinite(answers.signals).all()
+    assert answers.visible.shape == (2,) and 0 < answers.visible.min() <= answers.visible.max() <= 1
 
 
 def test_the_portrait_smiles_with_open_eyes(answers: Answers) -> None:
@@ -93,7 +95,16 @@ def test_points_lie_on_eyes_and_mouth(card: dict[str, Any], answers: Answers) ->
     assert at[13][1] > eye_row + 35 and at[61][0] < at[13][0] < at[291][0]
 
 
+def test_what_covers_the_portrait_is_seen(own: OwnNetwork, crop: np.ndarray, answers: Answers) -> None:
+    strip, half = crop.copy(), crop.copy()
+    strip[95:120] = (30, 60, 160)
+    half[:, :60] = (200, 190, 180)
+    covered = own.run(np.stack([strip, half])).visible
+    assert answers.visible.min() > 0.98 and covered[0] < 0.92 and covered[1] < 0.8
+
+
 def test_a_batch_does_not_change_a_face(own: OwnNetwork, crop: np.ndarray) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (4, *crop.shape), dtype=np.uint8)
     alone, together = own.run(crop[None]), own.run(np.concatenate([noise, crop[None]]))
     assert np.array_equal(alone.signals[0], together.signals[-1]) and np.array_equal(alone.pose[0], together.pose[-1])
+    assert alone.visible[0] == together.visible[-1]

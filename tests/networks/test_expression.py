@@ -59,6 +59,27 @@ def test_a_smile_with_teeth_ranks_lower_and_is_never_rejected() -> None:
     assert face.measures["expression"].scalar < 50
 
 
+def covered(picture: np.ndarray, box: tuple[int, int, int, int], colour: tuple[int, int, int]) -> np.ndarray:
+    """A picture with a box x1, y1, x2, y2 over it."""
+    x1, y1, x2, y2 = box
+    changed = picture.copy()
+    changed[y1:y2, x1:x2] = colour
+    return changed
+
+
+def test_what_lies_over_eyes_mouth_or_chin_is_seen_and_what_lies_beside_is_not() -> None:
+    """The astronaut's eyes are at y = 106, her mouth at 145, her chin at 165, her cheeks between x = 185 and 265."""
+    picture = astronaut()
+    over = {"mouth": (150, 136, 300, 156), "chin": (150, 153, 300, 185), "eye": (190, 95, 222, 118)}
+    beside = {"collar": (150, 190, 300, 230), "hair": (262, 60, 300, 200)}
+    with Gate(device="cpu") as gate:
+        bare, *faces = [gate.score(covered(picture, box, (40, 70, 160)))[0] for box in (
+            (0, 0, 1, 1), *over.values(), *beside.values())]  # fmt: skip
+    rejected = ["occluded" in face.gate.reasons for face in faces]
+    assert rejected == [True] * len(over) + [False] * len(beside)
+    assert bare.measures["occlusion"].scalar > 80
+
+
 def test_batches_change_nothing_and_names_come_from_the_card() -> None:
     crops = np.random.default_rng(1).integers(0, 255, (3, 144, 128, 3), np.uint8)
     with Networks.open("embedded", "cpu") as networks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from media import astronaut  # noqa: E402
 from models.recognizer.architecture import EyesHead, FaceNetwork, export_onnx  # noqa: E402
 from real_weights import read_rgb, shared_part, standard_models  # noqa: E402
 from streamgate import Gate  # noqa: E402
@@ -23,7 +25,7 @@ from streamgate.frames import Status  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
 from streamgate.networks.alignment import arcface_matrix  # noqa: E402
 from streamgate.networks.pose import upright  # noqa: E402
-from streamgate.weights.store import from_card  # noqa: E402
+from streamgate.weights.store import embedded_folder, from_card  # noqa: E402
 
 CARD = {
     "roles": ["recognizer", "pose"],
@@ -70,7 +72,6 @@ def test_one_run_fills_both_roles_and_every_measure(folder: Path, face: np.ndarr
         (scored,) = gate.score(face)
     assert {name for name, one in scored.measures.items() if one.status is Status.OK} == set(scored.measures)
     assert scored.pose is not None and scored.measures["yaw"].raw == scored.pose.yaw
-    assert 0 < scored.measures["occlusion"].raw < 1
 
 
 def test_an_arcface_crop_has_a_pose_where_its_network_takes_one(folder: Path, face: np.ndarray) -> None:
@@ -79,14 +80,31 @@ def test_an_arcface_crop_has_a_pose_where_its_network_takes_one(folder: Path, fa
         (own,) = gate.score(crop, aligned="arcface")
     with Gate(models="standard", device="cpu") as gate:
         (standard,) = gate.score(crop, aligned="arcface")
-    assert own.pose is not None and own.measures["occlusion"].status is Status.OK
+    # An ArcFace crop has no chin: what covers a face is not to be told.
+    assert own.pose is not None and own.measures["occlusion"].status is Status.NOT_SCORED
     assert standard.pose is None and standard.measures["occlusion"].status is Status.NO_WEIGHTS
 
 
-def test_what_a_graph_lacks_or_a_card_does_not_calibrate_is_absent(folder: Path, tmp_path: Path) -> None:
-    models = put_weights(tmp_path, None, measures={})
+def test_what_a_card_does_not_calibrate_is_absent(tmp_path: Path) -> None:
+    models = put_weights(tmp_path, None, calibration=None)
     with Gate(models=f"{models},embedded", device="cpu") as gate:
-        assert gate.run_info().absent_measures == {"occlusion": Status.UNCALIBRATED}
+        assert gate.run_info().absent_measures == {"serfiq": Status.UNCALIBRATED}
+
+
+def test_without_the_output_that_tells_covers_the_measure_is_absent_and_the_others_are_there(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    shutil.copytree(embedded_folder() / "expression", tmp_path / "expression")
+    graph, card = tmp_path / "expression/expression.onnx", tmp_path / "expression/card.json"
+    model = onnx.load(graph)
+    (visible,) = [output for output in model.graph.output if output.name == "visible"]
+    model.graph.output.remove(visible)
+    onnx.save(model, graph)
+    digest = hashlib.sha256(graph.read_bytes()).hexdigest()
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"sha256": digest}))
+    with Gate(models=f"{tmp_path},embedded", device="cpu") as gate:
+        assert gate.run_info().absent_measures == {"occlusion": Status.NO_WEIGHTS}
+        (scored,) = gate.score(astronaut())
+    assert scored.measures["eyes"].status is Status.OK and scored.quality is not None
 
 
 def test_a_measure_calibrated_like_serfiq_is_refused(tmp_path: Path) -> None:

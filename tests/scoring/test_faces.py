@@ -29,11 +29,9 @@ FACE = Face(
     np.array([[205, 106], [243, 106], [226, 131], [210, 145], [242, 145]], np.float32),
     0.99,
 )
-RECOGNISED = RecognizerOutput(
-    np.ones(4, np.float32), np.float32(0.4), np.ones(3, np.float32), visible=np.float32(0.9)
-)
+RECOGNISED = RecognizerOutput(np.ones(4, np.float32), np.float32(0.4), np.ones(3, np.float32))
 AT_REST = ExpressionOutput(
-    1.0, 2.0, {**dict.fromkeys(NEEDED, 0.05), "lidsLeft": 0.15, "lidsRight": 0.14}, np.zeros((5, 2))
+    1.0, 2.0, {**dict.fromkeys(NEEDED, 0.05), "lidsLeft": 0.15, "lidsRight": 0.14}, np.zeros((5, 2)), 0.9
 )
 
 
@@ -68,6 +66,7 @@ def test_every_network_gives_its_measures() -> None:
         ({"pose": np.array([math.nan, 0.0, 0.0])}, {"yaw", "pitch", "roll"}),
         ({"recognizer": replace(RECOGNISED, spread=np.float32(math.nan))}, {"serfiq"}),
         ({"expression": replace(AT_REST, signals={**AT_REST.signals, "lidsLeft": -math.inf})}, {"eyes"}),
+        ({"expression": replace(AT_REST, visible=math.nan)}, {"occlusion"}),
         ({"ifqa": IfqaOutput(np.float32(math.nan), np.zeros((256, 256), np.float32))}, {"ifqa"}),
     ],
 )
