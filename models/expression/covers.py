@@ -159,7 +159,7 @@ def microphone(crop: np.ndarray, points: np.ndarray, rng: np.random.Generator, b
 
 def banner(crop: np.ndarray, points: np.ndarray, rng: np.random.Generator, bank: Bank) -> Layer:
     """A strip with hard edges, lettered or not, mostly over the lower face; or letters alone; or a logo."""
-    low = at(points, [_CHIN])[0, 1] + 12
+    low = max(70.0, float(at(points, [_CHIN])[0, 1]) + 12)
     centre = float(rng.uniform(20, low) if rng.random() < 0.3 else rng.uniform(60, low))
     height = float(np.exp(rng.uniform(np.log(9), np.log(56))))
     left, right = (-4, WIDTH + 4) if rng.random() < 0.65 else sorted(rng.uniform(-20, WIDTH + 20, 2))
