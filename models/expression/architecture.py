@@ -122,9 +122,10 @@ class VisibleHead(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.edges = _unit(24, 24, 2)
-        self.parts = _unit(24 + 48, 40, 2)
-        self.wholes = _unit(40 + 64, 64, 2)
+        # Multiples of 16 channels are joined without being laid out anew, which costs more than the sums saved.
+        self.edges = _unit(24, 16, 2)
+        self.parts = _unit(16 + 48, 48, 2)
+        self.wholes = _unit(48 + 64, 64, 2)
         self.known = _unit(128, 32, 1, 1)
         self.both = _unit(64 + 32, 64)
         self.cells = nn.Conv2d(64, 1, 1)
@@ -140,7 +141,7 @@ class VisibleHead(nn.Module):
         wholes = self.wholes(torch.cat([parts, taps[2]], dim=1))
         maps = self.both(torch.cat([wholes, self.known(taps[3])], dim=1))
         hidden = torch.relu(_over_map(self.hidden, self.squeeze(maps)))
-        return self.cells(maps).flatten(2).reshape(-1, 9, 8), _over_map(self.extent, hidden).flatten()
+        return self.cells(maps).flatten(2).reshape(-1, 9, 8), _over_map(self.extent, hidden).flatten(1).squeeze(1)
 
 
 def visible_share(extent: Tensor) -> Tensor:
@@ -151,7 +152,9 @@ def visible_share(extent: Tensor) -> Tensor:
 def _over_map(layer: nn.Module, maps: Tensor) -> Tensor:
     """A linear layer on maps (N, C, H, W), as (N, outputs, 1, 1)."""
     assert isinstance(layer, nn.Linear)
-    return nn.functional.conv2d(maps, layer.weight.reshape(-1, *maps.shape[1:]), layer.bias)
+    # Plain numbers: as parts of the exported graph sizes would be reckoned anew in every run.
+    sizes = [int(size) for size in maps.shape[1:]]
+    return nn.functional.conv2d(maps, layer.weight.reshape(-1, *sizes), layer.bias)
 
 
 class ExpressionNetwork(nn.Module):

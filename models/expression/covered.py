@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -24,17 +25,61 @@ _FRAMES = 12
 """Frames of a clip count no more than so many stills."""
 _FINGER_WIDTH = 0.24
 """Of a finger, over the length of the palm."""
+_HARD = 6.0
+"""How much oftener a bare face is drawn that the head once took for covered."""
+_SEEN_SHARE = 0.1
+"""What a face counts as covered by at least where a person only said that it is."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """config.toml, [covers]: shares of the crops, 0..1, that get one cover, a second one, and that are frames with a
-    real hand; how often what is pasted throws a shadow."""
+    """config.toml, [covers]: shares of the crops, 0..1, that get one cover, a second one, that are frames with a real
+    hand, and faces that somebody saw to be covered; how often what is pasted throws a shadow."""
 
     covered: float
     twice: float
     real: float
+    seen: float
     shadow: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """looked_at.toml: faces by `face_key`, and clips, that a person judged; its head says what each word means."""
+
+    covered: frozenset[str] = frozenset()
+    bare: frozenset[str] = frozenset()
+    unsure: frozenset[str] = frozenset()
+    unsure_clips: frozenset[str] = frozenset()
+
+    @classmethod
+    def read(cls, file: Path) -> Seen:
+        """Raises DataError where the file lacks a list or one has another name."""
+        try:
+            return cls(**{name: frozenset(names) for name, names in tomllib.loads(file.read_text()).items()})
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(f"{file}: {error}") from error
+
+
+@dataclass(frozen=True)
+class View:
+    """A crop uint8 [144, 128, 3] with what its face is covered by.
+
+    covered: share, 0..1; at_least: it may be more, and where is not known (cells and their weight are 0).
+    cells, weight: float32 [9, 8], covered share of each cell and how much face it has.
+    """
+
+    crop: np.ndarray
+    covered: float
+    cells: np.ndarray = field(default_factory=lambda: np.zeros(CELLS, np.float32))
+    weight: np.ndarray = field(default_factory=lambda: np.zeros(CELLS, np.float32))
+    at_least: bool = False
+
+
+def face_key(faces: FaceSet, index: int) -> str:
+    """How looked_at.toml names a face: a still by its file's name, a frame as CLIP@SECONDS."""
+    name, clip = faces.names[index], faces.clips[index]
+    return f"{clip}@{name.rsplit('@', 1)[-1]}" if clip else name
 
 
 def hand_masks(bases: Sequence[Path], faces: FaceSet) -> dict[int, np.ndarray]:
@@ -74,8 +119,8 @@ def draw_hand(mask: np.ndarray, joints: np.ndarray) -> None:
 
 
 class CoveredBatches(Batches):
-    """`batches[step]`: face uint8 [N, 144, 128, 3] RGB; covered float32 [N], share of the face that is hidden;
-    cells float32 [N, 9, 8], the same of each cell of 16 px; weight float32 [N, 9, 8], how much face a cell has."""
+    """`batches[step]`: face uint8 [N, 144, 128, 3] RGB, and the rest of a `View`: covered float32 [N], at_least bool
+    [N], cells and weight float32 [N, 9, 8]."""
 
     def __init__(
         self,
@@ -87,20 +132,29 @@ class CoveredBatches(Batches):
         share: Share,
         bank: Bank,
         masks: dict[int, np.ndarray],
+        seen: Seen,
     ) -> None:
         """masks: `hand_masks`; faces in it are not among the bare ones, since the masks are rough."""
-        bare = np.array([i for i in indexes if int(i) not in masks])
+        keys = {int(i): face_key(faces, int(i)) for i in indexes}
+        doubtful = seen.covered | seen.unsure
+        bare = np.array([
+            i for i in indexes
+            if int(i) not in masks and keys[int(i)] not in doubtful and faces.clips[i] not in seen.unsure_clips
+        ])  # fmt: skip
         if not len(bare):
-            raise DataError("every face has a hand before it: nothing to tell covers from")
+            raise DataError("every face has a hand before it or is covered: nothing to tell covers from")
         super().__init__(faces, bare, size, augmentation, seed)
+        self.bare = bare
         # Many people tell more of what is no cover (beards, glasses, shadows) than many frames of one.
         sizes = Counter(faces.clips[i] for i in bare)
         often = np.array([min(1.0, _FRAMES / sizes[faces.clips[i]]) if faces.clips[i] else 1.0 for i in bare])
+        often *= np.array([_HARD if keys[int(i)] in seen.bare else 1.0 for i in bare])
         self._likely = often / often.sum()
         self._share, self._bank = share, bank
         chosen = set(map(int, indexes))
         self._real = {i: mask for i, mask in masks.items() if i in chosen}
         self._handed = np.array(sorted(self._real))
+        self._seen = np.array([i for i, key in keys.items() if key in seen.covered])
         self._kinds = list(KINDS)
         self._odds = np.array([KINDS[kind][1] for kind in self._kinds])
 
@@ -109,19 +163,21 @@ class CoveredBatches(Batches):
         bare = rng.choice(self._indexes, self._size, p=self._likely)
         views = [self.covered_view(int(i), rng) for i in bare]
         return {
-            "face": np.stack([view[0] for view in views]),
-            "covered": np.array([view[1] for view in views], np.float32),
-            "cells": np.stack([view[2] for view in views]).astype(np.float32),
-            "weight": np.stack([view[3] for view in views]).astype(np.float32),
+            "face": np.stack([view.crop for view in views]),
+            "covered": np.array([view.covered for view in views], np.float32),
+            "at_least": np.array([view.at_least for view in views]),
+            "cells": np.stack([view.cells for view in views]).astype(np.float32),
+            "weight": np.stack([view.weight for view in views]).astype(np.float32),
         }
 
-    def covered_view(
-        self, index: int, rng: np.random.Generator, kind: str | None = None
-    ) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
-        """Crop, covered share, cells and their weight; kind: the cover to draw, "" for none, None for any."""
+    def covered_view(self, index: int, rng: np.random.Generator, kind: str | None = None) -> View:
+        """A bare face with a cover or without; kind: the cover to draw, "" for none, None for any, real ones too."""
         how = self._share
         if kind is None and len(self._handed) and rng.random() < how.real:
             return self._real_view(int(rng.choice(self._handed)), rng)
+        if kind is None and len(self._seen) and rng.random() < how.seen:
+            crop = self._placed(int(rng.choice(self._seen)), rng).crop
+            return View(self._coloured(crop, rng), _SEEN_SHARE, at_least=True)
         placed = self._placed(index, rng)
         crop, weights = placed.crop, face_weights(placed.points)
         hidden = np.zeros(EXPRESSION_SIZE, np.float32)
@@ -135,14 +191,12 @@ class CoveredBatches(Batches):
             hidden = np.maximum(hidden, layer.alpha)
         return self._told(crop, hidden, weights, rng)
 
-    def _real_view(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
+    def _real_view(self, index: int, rng: np.random.Generator) -> View:
         placed = self._placed(index, rng)
         mask = cv2.warpAffine(self._real[index], placed.matrix, EXPRESSION_SIZE[::-1]).astype(np.float32) / 255
         return self._told(placed.crop, mask, face_weights(placed.points), rng)
 
-    def _told(
-        self, crop: np.ndarray, hidden: np.ndarray, weights: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
+    def _told(self, crop: np.ndarray, hidden: np.ndarray, weights: np.ndarray, rng: np.random.Generator) -> View:
         cells = cell_means(weights)
         share = cell_means(hidden * weights) / np.maximum(cells, 1e-3)
-        return self._coloured(crop, rng), covered_share(hidden, weights), share, np.minimum(cells, 1.0)
+        return View(self._coloured(crop, rng), covered_share(hidden, weights), share, np.minimum(cells, 1.0))

@@ -59,14 +59,16 @@ class HeadTrainer:
         """One update; returns the loss terms."""
         self.head.train()
         self._set_rate()
-        face, covered, cells, weight = (
-            torch.as_tensor(batch[name]).to(self.device) for name in ("face", "covered", "cells", "weight")
+        face, covered, at_least, cells, weight = (
+            torch.as_tensor(batch[name]).to(self.device) for name in ("face", "covered", "at_least", "cells", "weight")
         )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             with torch.no_grad():
                 taps = self.network.taps(normalise(face).contiguous(memory_format=torch.channels_last))
             logits, extent = self.head(taps)
-        whole = F.binary_cross_entropy_with_logits(extent.float(), covered.sqrt())
+        told = extent.float().sigmoid().detach()
+        wanted = torch.where(at_least, torch.maximum(covered.sqrt(), told), covered.sqrt())
+        whole = F.binary_cross_entropy_with_logits(extent.float(), wanted)
         each = F.binary_cross_entropy_with_logits(logits.float(), cells.clamp(0, 1), reduction="none")
         parts = (each * weight).sum() / weight.sum()
         loss = whole + self.settings.cells * parts

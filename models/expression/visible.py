@@ -34,7 +34,7 @@ from models.common.checkpoint import load_latest  # noqa: E402
 from models.common.images import DataError  # noqa: E402
 from models.common.training import choose_device, load_config, resume, run, say, work_folder  # noqa: E402
 from models.expression.batches import Augmentation  # noqa: E402
-from models.expression.covered import CoveredBatches, Share, hand_masks  # noqa: E402
+from models.expression.covered import CoveredBatches, Seen, Share, hand_masks  # noqa: E402
 from models.expression.covers import KINDS, Bank  # noqa: E402
 from models.expression.cutouts import load_bank  # noqa: E402
 from models.expression.dataset import FaceSet, prepare  # noqa: E402
@@ -50,6 +50,7 @@ SMOKE = {
     "log": {"every": 3, "monitor": 6, "checkpoint": 3},
     "optimiser": {},
 }
+SEEN_NAME = "looked_at.toml"
 _BARE, _EACH_KIND = 256, 48
 """Views of held-out faces that the log is told of: bare ones, and of every kind of cover."""
 
@@ -101,7 +102,7 @@ def train(args: argparse.Namespace) -> int:
     if len(faces) < config["data"]["minimum_faces"]:
         raise DataError(f"only {len(faces)} labelled faces: at least {config['data']['minimum_faces']} are needed")
     chosen, held = split(faces, config["data"]["held_out_clips"], frozenset(config["data"]["leave_out"]))
-    masks = hand_masks(bases, faces)
+    masks, seen = hand_masks(bases, faces), Seen.read(HERE / SEEN_NAME)
     say(f"{len(chosen)} faces to train on, {len(held)} held out; {len(masks)} with a hand before them or beside")
     trainer = HeadTrainer(HeadSettings(**config["visible"]), config["seed"], device, args.precision == "bf16")
     base, _ = load_latest(work / "checkpoints")
@@ -111,8 +112,8 @@ def train(args: argparse.Namespace) -> int:
     resume(trainer, work / "visible", None if args.fresh or args.smoke else HERE / WARM_NAME)
     say(f"device {device}, {args.precision}, at step {trainer.steps_done} of {trainer.settings.steps}")
     share, how = Share(**config["covers"]), Augmentation(**config["augment"])
-    batches = CoveredBatches(faces, chosen, config["batch"]["size"], how, config["seed"], share, bank, masks)
-    views = held_out(faces, held, how, share, bank, masks)
+    batches = CoveredBatches(faces, chosen, config["batch"]["size"], how, config["seed"], share, bank, masks, seen)
+    views = held_out(faces, held, how, share, bank, masks, seen)
 
     def look() -> dict[str, float]:
         return separation(trainer.look(views[""]), {kind: trainer.look(views[kind]) for kind in KINDS})
@@ -137,20 +138,26 @@ def train(args: argparse.Namespace) -> int:
 
 
 def held_out(
-    faces: FaceSet, held: np.ndarray, how: Augmentation, share: Share, bank: Bank, masks: dict[int, np.ndarray]
+    faces: FaceSet,
+    held: np.ndarray,
+    how: Augmentation,
+    share: Share,
+    bank: Bank,
+    masks: dict[int, np.ndarray],
+    seen: Seen,
 ) -> dict[str, np.ndarray]:
     """Crops of held-out faces by kind of cover, "" being none; always the same ones."""
-    drawn = CoveredBatches(faces, held, 1, how, 0, share, bank, masks)
+    drawn = CoveredBatches(faces, held, 1, how, 0, share, bank, masks, seen)
     rng = np.random.default_rng(0)
-    bare = [int(i) for i in held if int(i) not in masks]
+    bare = drawn.bare
     views = {}
     for kind, count in (("", _BARE), *((kind, _EACH_KIND) for kind in KINDS)):
         crops: list[np.ndarray] = []
         while len(crops) < min(count, 4 * len(bare)):
-            crop, hidden, _, _ = drawn.covered_view(bare[int(rng.integers(len(bare)))], rng, kind)
+            view = drawn.covered_view(int(rng.choice(bare)), rng, kind)
             # What hides next to nothing is neither bare nor covered.
-            if not kind or hidden > 0.05:
-                crops.append(crop)
+            if not kind or view.covered > 0.05:
+                crops.append(view.crop)
         views[kind] = np.stack(crops)
     return views
 

@@ -35,9 +35,9 @@ _OFFSETS = EXPRESSION_EYE_DISTANCE * np.array(
 
 @dataclass(frozen=True, slots=True)
 class ExpressionOutput:
-    """One face: `yaw` and `pitch` in degrees as its upright picture shows them, the signals by name, the five landmarks,
-    float64 (5, 2) in pixels of the crop, and `visible`, the share of it that nothing covers, 0..1; None where the graph
-    has no such output.
+    """One face: `yaw` and `pitch` in degrees as its upright picture shows them, the signals by name, the five
+    landmarks, float64 (5, 2) in pixels of the crop, and `visible`, the share of it that nothing covers, 0..1; None
+    where the graph has no such output.
     """
 
     yaw: float

@@ -16,9 +16,10 @@ pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("skimage")
 
+from models.common.images import DataError  # noqa: E402
 from models.expression.architecture import ExpressionNetwork  # noqa: E402
 from models.expression.batches import Augmentation  # noqa: E402
-from models.expression.covered import CoveredBatches, Share, draw_hand  # noqa: E402
+from models.expression.covered import CoveredBatches, Seen, Share, draw_hand, face_key  # noqa: E402
 from models.expression.covers import KINDS, cell_means, covered_share, draw, face_weights, paste  # noqa: E402
 from models.expression.cutouts import cut_hand  # noqa: E402
 from models.expression.dataset import CANVAS, FaceSet, prepare  # noqa: E402
@@ -28,7 +29,7 @@ from streamgate.networks.alignment import EXPRESSION_SIZE  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 STILL = Augmentation(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-SHARE = Share(covered=0.5, twice=0.2, real=0.0, shadow=0.0)
+SHARE = Share(covered=0.5, twice=0.2, real=0.0, seen=0.0, shadow=0.0)
 OUTPUTS = ["pose", "signals", "points"]
 
 
@@ -40,7 +41,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceSet:
 
 
 def batches(faces: FaceSet, **changes: object) -> CoveredBatches:
-    what = {"share": SHARE, "bank": synthetic_bank(), "masks": {}} | changes
+    what = {"share": SHARE, "bank": synthetic_bank(), "masks": {}, "seen": Seen()} | changes
     return CoveredBatches(faces, np.arange(len(faces)), 8, STILL, 3, **what)
 
 
@@ -109,9 +110,31 @@ def test_a_real_hand_hides_what_it_lies_over(faces: FaceSet) -> None:
     fingers = [[(70 + 12 * f, 150 - 10 * j) for j in range(1, 5)] for f in range(5)]
     draw_hand(mask, np.array([(94, 180), *[joint for finger in fingers for joint in finger]], float))
     assert mask[150, 94] and not mask[20, 20]
-    only_real = Share(covered=0.0, twice=0.0, real=1.0, shadow=0.0)
+    only_real = Share(covered=0.0, twice=0.0, real=1.0, seen=0.0, shadow=0.0)
     batch = batches(faces, share=only_real, masks={0: mask})[0]
     assert (batch["covered"] > 0.02).all() and (batch["cells"][:, 0] < 0.05).all()
+
+
+def test_what_somebody_saw_to_be_covered_is_never_bare_and_counts_as_covered_at_least(faces: FaceSet) -> None:
+    keys = [face_key(faces, i) for i in range(len(faces))]
+    assert len(set(keys)) == len(keys)
+    seen = Seen(covered=frozenset(keys[:1]), unsure=frozenset(keys[1:2]), unsure_clips=frozenset({faces.clips[-1]}))
+    only_seen = Share(covered=0.0, twice=0.0, real=0.0, seen=1.0, shadow=0.0)
+    drawn = batches(faces, share=only_seen, seen=seen)
+    assert not {0, 1, len(faces) - 1} & set(drawn.bare.tolist())
+    batch = drawn[0]
+    assert batch["at_least"].all() and (batch["covered"] > 0.05).all() and not batch["weight"].any()
+    with pytest.raises(DataError, match="covered"):
+        batches(faces, seen=Seen(covered=frozenset(keys)))
+
+
+def test_the_list_of_what_somebody_saw_says_one_thing_of_a_face(tmp_path: Path) -> None:
+    seen = Seen.read(ROOT / "models/expression/looked_at.toml")
+    lists = (seen.covered, seen.bare, seen.unsure)
+    assert min(map(len, lists)) > 100 and len(frozenset.union(*lists)) == sum(map(len, lists))
+    (tmp_path / "other.toml").write_text('hidden = ["a.png"]')
+    with pytest.raises(DataError, match=r"other\.toml"):
+        Seen.read(tmp_path / "other.toml")
 
 
 def test_a_hand_is_cut_out_of_paper_and_paper_alone_is_none() -> None:
