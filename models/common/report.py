@@ -51,7 +51,6 @@ def write_card(
     """
     met, missed = ([g for s in sections for g in s.met], [g for s in sections for g in s.missed])
     lines = [
-        BEGIN,
         intro,
         "",
         *(f"Not measured: {line}\n" for line in absent),
@@ -60,13 +59,19 @@ def write_card(
         *([f"* {goal}" for goal in missed] or ["* none"]),
         "",
         *(section.markdown() for section in sections),
-        END,
     ]
-    text = page.read_text() if page.is_file() else f"# {page.parent.name}\n\n{BEGIN}\n{END}\n"
-    start, stop = text.index(BEGIN), text.index(END) + len(END)
-    _replace(page, text[:start] + "\n".join(lines) + text[stop:])
+    put_between(page, BEGIN, END, "\n".join(lines))
     _replace(figures, json.dumps({"sha256": sha256, "met": met, "missed": missed}, indent=2) + "\n")
     return len(met), len(missed)
+
+
+def put_between(page: Path, begin: str, end: str, text: str) -> None:
+    """Put text between two marker lines of a page; a page without them gets them at its end."""
+    old = page.read_text() if page.is_file() else f"# {page.parent.name}\n"
+    if begin not in old:
+        old += f"\n{begin}\n{end}\n"
+    start, stop = old.index(begin), old.index(end) + len(end)
+    _replace(page, f"{old[:start]}{begin}\n{text}\n{end}{old[stop:]}")
 
 
 def _replace(path: Path, text: str) -> None:
