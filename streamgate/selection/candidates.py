@@ -61,6 +61,8 @@ class TrackSelector:
         self.observed = ObservationBuffer(config.advanced.lookback_s, self._candidate)
         self._looks = Looks(self.observed, self.reference, scorer, config.advanced)
         self._binned = config.keep.poses == "all"
+        # Of a face that need not be at rest a moment more or less tells little.
+        self._looks_closer = scorer.sees_expressions and config.keep.expression == "neutral"
         self._config = config
         self._scorer = scorer
         threshold = scorer.identity_threshold
@@ -276,7 +278,7 @@ class TrackSelector:
             return one.promise + CLOSER if one.promise and may_look_closer(one) else one.promise
 
         def may_look_closer(one: Observation) -> bool:
-            return self._scorer.sees_expressions and not one.scored and one not in closer
+            return self._looks_closer and not one.scored and one not in closer
 
         while left:
             observation = min(left, key=lambda one: (-hope(one), one.pts_seconds))
