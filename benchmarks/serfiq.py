@@ -113,8 +113,9 @@ def main() -> int:
             "weights": [names["recognizer"]],
         }
         lines += _report(machine, facts, len(crops), reference, estimates, (whole, head), rate)
-        notes += _draw(reference, estimates, given.passes, plot)
-        if plot.is_file():
+        undrawn = _draw(reference, estimates, given.passes, plot)
+        notes += undrawn
+        if not undrawn:
             lines += ["", f"![Error and rank correlation by T]({plot.name})"]
     lines += ["", *[f"- left out: {note}" for note in notes]] if notes else []
     body = "\n".join(lines)
