@@ -146,6 +146,11 @@ def update_average(average: torch.nn.Module, network: torch.nn.Module, ema: floa
             mean.copy_(value)
 
 
+def floats(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Committed weights, which are stored at half precision, as they are trained; whole numbers stay."""
+    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
 def quiet_worker(_: int) -> None:
     """A loader process keeps to one thread."""
     cv2.setNumThreads(1)

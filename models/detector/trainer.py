@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.common.training import update_average
+from models.common.training import floats, update_average
 from models.detector.losses import distil, match, task
 from models.detector.teacher import Teacher
 from models.detector.units import MAPS, new_network, normalise, norms, run, same, set_heads, set_scales
@@ -224,7 +224,7 @@ class Trainer:
 
     def load_warm(self, state: Mapping[str, Any]) -> None:
         """Start from `warm_state()` of an earlier run, with a fresh optimiser."""
-        weights = {k: v.float() if v.is_floating_point() else v for k, v in state["network"].items()}
+        weights = floats(state["network"])
         self.network.load_state_dict(weights)
         self.average.load_state_dict(weights)
         self.network.eval()

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from models.common.stats import auc
-from models.common.training import update_average
+from models.common.training import floats, update_average
 from models.expression.architecture import ExpressionNetwork, normalise, visible_share
 
 _HEAD = "visible."
@@ -52,7 +52,7 @@ class HeadTrainer:
 
     def take_network(self, state: Mapping[str, torch.Tensor]) -> None:
         """Everything but the head from the state of a network."""
-        rest = {k: v.float() if v.is_floating_point() else v for k, v in state.items() if not k.startswith(_HEAD)}
+        rest = {k: v for k, v in floats(state).items() if not k.startswith(_HEAD)}
         self.network.load_state_dict(rest | {_HEAD + k: v for k, v in self.head.state_dict().items()})
 
     def step(self, batch: Mapping[str, Any]) -> dict[str, float]:
@@ -123,7 +123,7 @@ class HeadTrainer:
     def load_warm(self, state: Mapping[str, Any]) -> None:
         """Start from the head of a network's committed weights, with a fresh optimiser."""
         head = {k.removeprefix(_HEAD): v for k, v in state["network"].items() if k.startswith(_HEAD)}
-        head = {k: v.float() if v.is_floating_point() else v for k, v in head.items()}
+        head = floats(head)
         self.head.load_state_dict(head)
         self.average.load_state_dict(head)
         self.steps_done = self.started_at = int(head["steps"])

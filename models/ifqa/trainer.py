@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.common.training import update_average
+from models.common.training import floats, update_average
 from models.ifqa.batches import MAP_SIDE
 from models.ifqa.generator import Restorer, as_stored
 from models.ifqa.losses import anchor_loss, graded_pairs, lsgan, rank_loss, score_logit
@@ -296,6 +296,6 @@ class Trainer:
             ("restorer", (self.restorer,)),
             ("plain", (self.plain,)),
         ):
-            state = {k: v.float() if v.is_floating_point() else v for k, v in weights[name].items()}
+            state = floats(weights[name])
             for net in nets:
                 net.load_state_dict(state)

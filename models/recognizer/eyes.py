@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from models.common.stats import auc
-from models.common.training import say
+from models.common.training import floats, say
 from models.recognizer.architecture import EyesHead
 from models.recognizer.batches import Augmentation, Batches
 from models.recognizer.faces import FaceSet, LeaveOut, centre, prepare
@@ -55,7 +55,7 @@ class Eyes:
     def of(cls, state: dict[str, Any], closed: np.ndarray | None = None) -> Eyes:
         """From `state()`, which may have been halved."""
         head = EyesHead()
-        head.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state["head"].items()})
+        head.load_state_dict(floats(state["head"]))
         return cls(head.eval(), dict(state["figures"]), closed)
 
 

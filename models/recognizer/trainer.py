@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.common.training import update_average
+from models.common.training import floats, update_average
 from models.recognizer.architecture import MIDDLE_BLOCK, FaceNetwork, Taps, normalise
 from models.recognizer.precision import autocast, halve_pointwise
 from models.recognizer.teacher import Teacher
@@ -200,7 +200,7 @@ class Trainer:
 
     def load_warm(self, state: Mapping[str, Any]) -> None:
         """Start from `warm_state()` of an earlier run, with a fresh optimiser."""
-        weights = {k: v.float() if v.is_floating_point() else v for k, v in state["network"].items()}
+        weights = floats(state["network"])
         self.network.load_state_dict(weights)
         self.average.load_state_dict(weights)
         self.steps_done = self.started_at = int(state["step"])
