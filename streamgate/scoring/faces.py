@@ -111,7 +111,7 @@ class FaceScorer:
         candidate.unsettled = moved > MOVED and not again
         if again or moved:
             # What the pixels of the face say, as against its place, hardly changes with the first look.
-            self._look(candidate, picture, place_only=not again)
+            self._look(candidate, picture, of_source=None if again else True)
         self._read("expression", output, candidate.evidence)
 
     def _take_landmarks(self, candidate: Candidate, output: ExpressionOutput, matrix: Array) -> float:
@@ -237,7 +237,7 @@ class FaceScorer:
 
         What speaks of the source's picture, which is not at hand, stays `not_scored`, and so does the quality.
         """
-        self._look(candidate, picture, ready=True)
+        self._look(candidate, picture, of_source=False)
         if ffhq and self.sees_expressions:
             yield from self.express(candidate, picture, ready=True)
         if not self.context.shared_pose and (ffhq or self.context.aligned_pose):
@@ -267,15 +267,12 @@ class FaceScorer:
     def _conclude(self, candidate: Candidate, picture: Picture) -> None:
         self._judge.conclude(candidate, picture.width, picture.height)
 
-    def _look(
-        self, candidate: Candidate, picture: Picture, *, ready: bool = False, place_only: bool = False
-    ) -> None:
-        """Evidence that needs no network; of a ready-made crop only what does not speak of the source, and with
-        `place_only` only what does.
+    def _look(self, candidate: Candidate, picture: Picture, *, of_source: bool | None = None) -> None:
+        """Evidence that needs no network; with `of_source` only what does, or does not, speak of the source's picture.
         """
         view = FaceView(picture, candidate.face, candidate.shown, _kept_square(candidate.face))
         for spec in self._by_source.get("pixels", ()):
-            if spec.read is not None and not (ready and spec.of_source) and not (place_only and not spec.of_source):
+            if spec.read is not None and of_source in (None, spec.of_source):
                 note(spec, spec.read(view), candidate.evidence, needed=True)
 
     def _read(self, role: str, output: Any, evidence: Evidence) -> None:

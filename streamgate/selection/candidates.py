@@ -294,7 +294,7 @@ class TrackSelector:
             if may_look_closer(observation):
                 closer.append(observation)
                 if observation.candidate.unsettled:
-                    yield from self._looks.again([observation])
+                    yield from self._looks.express([observation])
                 # Not beside those that fail in turn: of a face that stays at a limit all would.
                 fails = observation.candidate.gate.failed_within(NARROWLY) and observation not in beside
                 if observation.promise > lead or fails:

@@ -53,7 +53,7 @@ class Looks:
         yield from self._look(new)
         return new
 
-    def again(self, faces: Sequence[Observation]) -> Generator[list[InferenceRequest], list[Any], list[Candidate]]:
+    def express(self, faces: Sequence[Observation]) -> Generator[list[InferenceRequest], list[Any], list[Candidate]]:
         """Have the expression network see faces, and what they promise follow; returns their candidates."""
         seen = [(one, one.candidate, one.frame.picture) for one in faces if one.candidate is not None]
         yield from together(self._scorer.express(candidate, picture) for _, candidate, picture in seen)
@@ -73,7 +73,7 @@ class Looks:
             self.prescore(observation)
         if not self._scorer.sees_expressions:
             return []
-        return (yield from self.again([one for one in faces if not one.scored and one.promise > 0]))
+        return (yield from self.express([one for one in faces if not one.scored and one.promise > 0]))
 
     def _interval(self, observation: Observation) -> float:
         """Seconds between two evenly spaced faces: the longer a track, the less a single moment of it can add."""
