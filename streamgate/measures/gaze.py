@@ -10,7 +10,7 @@ from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 EYES_TURN = 30.0
 """Degrees that the eyes turn in their sockets for a `look` blendshape of 1."""
-LEVEL = -2.0
+LEVEL = -4.0
 """Degrees above the camera's axis that the network says of eyes that look into it."""
 PARALLEL, CROSSED = 1.2, 4.0
 """Degrees that it says eyes turn towards each other when they do not, and how much more than a look aside the rest
@@ -47,7 +47,7 @@ MEASURE = MeasureSpec(
     limits=(Limit("max", 13.0, {"gaze_away": "looks away"}, of="raw", bounds=(0.0, 180.0), span=90.0),),
     frontal=True,
     at_rest=True,
-    version=2,
+    version=3,
     weight=0.9,
     order=116,
 )
