@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from streamgate.frames import Evidence, Face
+from streamgate.measures import mouth
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
+STRAIN = "strain"
 
-def _read(output: Any) -> float:
+
+def _read(output: Any) -> Mapping[str, float]:
     """Raised and lowered brows, squinting eyes, a raised upper lip, stretched and rounded lips, less what a smile has
     of them: blendshapes, each about 0..1.
+
+    And the strain that makes a grimace. A mouth in mid-word adds to it, and a natural smile, however broad, is none:
+    fitted on labelled faces and on smiling portraits.
     """
-    return float(
+    smile = output.both("mouthSmile")
+    moved = float(
         0.5 * output.signals["browInnerUp"]
         + 0.3 * output.both("browDown")
         + 0.3 * output.both("eyeSquint")
         + 0.3 * output.both("mouthUpperUp")
         + output.both("mouthStretch")
         + output.signals["mouthFunnel"]
-        - 0.1 * output.both("mouthSmile")
     )
+    return {"expression": moved - 0.1 * smile, STRAIN: moved - 0.7 * smile + 1.5 * mouth.opening(output)}
+
+
+def _strain(face: Face, evidence: Evidence) -> float | None:
+    return evidence.values.get(STRAIN)
 
 
 MEASURE = MeasureSpec(
@@ -32,8 +45,9 @@ MEASURE = MeasureSpec(
     read=_read,
     better="lower",
     mapping=Sigmoid(0.172, 0.045),
-    version=2,
-    limits=(Limit("max", 0.4, {"grimace": "grimace"}, of="raw", bounds=(0.0, 5.0), span=2.0),),
+    evidence=("expression", STRAIN),
+    version=3,
+    limits=(Limit("max", 0.55, {"grimace": "grimace"}, of=_strain, bounds=(0.0, 5.0), span=2.0),),
     frontal=True,
     at_rest=True,
     weight=0.75,

@@ -7,7 +7,7 @@ from typing import Any
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 
-def _read(output: Any) -> float:
+def opening(output: Any) -> float:
     """The gap between the lips over the distance between the eyes, half of what the jaw has opened (0..1), less a tenth
     of a smile (0..1): teeth that a smile shows are no word.
     """
@@ -22,7 +22,7 @@ MEASURE = MeasureSpec(
     purpose="Is the mouth closed, or caught in mid-word? The gap between the lips and the opening of the jaw.",
     source="expression",
     output="signals",
-    read=_read,
+    read=opening,
     better="lower",
     mapping=Sigmoid(-0.02, 0.038),
     limits=(Limit("max", 0.25, {"mouth_open": "mouth open"}, of="raw", bounds=(0.0, 2.0), span=1.0),),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamgate.frames import Array, Face
+from streamgate.frames import Array, Evidence, Face
 from streamgate.measures.faceview import FaceView
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
@@ -17,7 +17,7 @@ def smallest_px(limit: float, width: int, height: int) -> float:
     return limit * min(width, height) if limit < 1 else limit
 
 
-def _side(face: Face) -> float:
+def _side(face: Face, evidence: Evidence) -> float:
     return shorter_side(face.box)
 
 

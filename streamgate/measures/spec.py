@@ -36,7 +36,7 @@ class Limit:
         value: its default.
         reasons: why a face beyond it is rejected, name -> words; records list reasons in the order of the measures.
         of: what is compared: the measure's "scalar", its "raw" (without its sign where values near zero are good), or
-            a function of the face.
+            what a function makes of the face and its evidence (None: not known yet).
         bounds: what a user may set, both included.
         positive: a limit of 0 makes no sense.
         choose: which of several reasons it is.
@@ -47,7 +47,7 @@ class Limit:
     key: Literal["min", "max"]
     value: float
     reasons: Mapping[str, str]
-    of: Literal["scalar", "raw"] | Callable[[Face], float] = "scalar"
+    of: Literal["scalar", "raw"] | Callable[[Face, Evidence], float | None] = "scalar"
     bounds: tuple[float, float] = (0.0, 100.0)
     positive: bool = False
     choose: Callable[[Evidence], str] | None = None

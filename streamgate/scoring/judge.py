@@ -126,7 +126,7 @@ class Judge:
             elif limit.of == "raw":
                 given = measure.raw if measure.raw is None or spec.better != "near zero" else abs(measure.raw)
             else:
-                given = limit.of(face)
+                given = limit.of(face, evidence)
             if given is None:
                 continue
             excess = limit.excess(given, value if limit.at is None else limit.at(value, width, height))

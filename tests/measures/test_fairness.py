@@ -15,6 +15,29 @@ from streamgate import Gate
 CLOSED = {"04766", "04838", "04842", "04847", "04908", "04974"}
 """Of the 240 validation faces, those whose eyes are shut, by eye: looking down, laughing with the eyes shut, asleep."""
 
+SMILING = (
+    4776,
+    4783,
+    4784,
+    4786,
+    4817,
+    4818,
+    4825,
+    4849,
+    4862,
+    4864,
+    4870,
+    4884,
+    4890,
+    4927,
+    4930,
+    4931,
+    4935,
+    4941,
+    4959,
+)
+"""Of the same, faces that smile with their teeth, some of them broadly."""
+
 
 @pytest.fixture(scope="module")
 def gate() -> Gate:
@@ -34,6 +57,15 @@ def test_narrow_and_laughing_eyes_are_open_and_shut_ones_are_not(gate: Gate) -> 
             called.add(path.stem)
     assert called >= CLOSED
     assert len(called - CLOSED) <= 0.02 * (len(chosen) - len(CLOSED))
+
+
+def test_a_natural_smile_is_no_grimace_and_ranks_lower(gate: Gate) -> None:
+    folder = shared_part("faces/hq_val")
+    for number in SMILING:
+        picture = cv2.cvtColor(cv2.imread(str(folder / f"{number:05}.jpg")), cv2.COLOR_BGR2RGB)
+        (face,) = gate.score(picture, aligned="ffhq")
+        assert not {"grimace", "mouth_open"} & set(face.gate.reasons), number
+        assert face.measures["expression"].scalar < 50, number
 
 
 @pytest.mark.parametrize(

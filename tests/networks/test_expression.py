@@ -29,27 +29,30 @@ def test_measures_read_the_signals() -> None:
     assert mouth.MEASURE.read(seen(lipGap=0.1, jawOpen=0.2)) == pytest.approx(0.2)
     smile = {"mouthSmileLeft": 0.8, "mouthSmileRight": 1.0}
     assert mouth.MEASURE.read(seen(lipGap=0.1, **smile)) == pytest.approx(0.01)
-    assert expression.MEASURE.read(seen(browInnerUp=0.2, mouthFunnel=0.1)) == pytest.approx(0.2)
-    assert expression.MEASURE.read(seen(browDownLeft=0.4, browDownRight=0.2)) == pytest.approx(0.09)
-    assert expression.MEASURE.read(seen(mouthStretchLeft=0.2, mouthUpperUpRight=0.2)) == pytest.approx(0.13)
+    assert expression.MEASURE.read(seen(browInnerUp=0.2, mouthFunnel=0.1))["expression"] == pytest.approx(0.2)
+    assert expression.MEASURE.read(seen(browDownLeft=0.4, browDownRight=0.2))["expression"] == pytest.approx(0.09)
+    stretched = expression.MEASURE.read(seen(lipGap=0.1, mouthStretchLeft=0.2, mouthUpperUpRight=0.2))
+    assert stretched == pytest.approx({"expression": 0.13, "strain": 0.28})
+    laughing = expression.MEASURE.read(seen(lipGap=0.1, mouthStretchLeft=0.2, mouthUpperUpRight=0.2, **smile))
+    assert laughing["strain"] < 0 < laughing["expression"]
 
 
 def test_the_gaze_is_where_head_and_eyes_look_together() -> None:
-    ahead = gaze.MEASURE.read(seen(pitch=-2.0))["gaze"]
+    ahead = gaze.MEASURE.read(seen(pitch=-4.0))["gaze"]
     assert ahead == pytest.approx(0.0)
     # A head turned to larger x, eyes turned back by as much: the person's left eye looks in, the right one out.
     back = {"eyeLookInLeft": 0.5, "eyeLookOutRight": 0.5}
-    assert gaze.MEASURE.read(seen(yaw=15.0, pitch=-2.0, **back))["gaze"] == pytest.approx(0.0)
-    assert gaze.MEASURE.read(seen(pitch=-2.0, **back))["gaze"] == pytest.approx(15.0)
+    assert gaze.MEASURE.read(seen(yaw=15.0, pitch=-4.0, **back))["gaze"] == pytest.approx(0.0)
+    assert gaze.MEASURE.read(seen(pitch=-4.0, **back))["gaze"] == pytest.approx(15.0)
     down = {"eyeLookDownLeft": 0.4, "eyeLookDownRight": 0.4}
-    assert gaze.MEASURE.read(seen(pitch=-2.0, **down))["gaze"] == pytest.approx(12.0)
+    assert gaze.MEASURE.read(seen(pitch=-4.0, **down))["gaze"] == pytest.approx(12.0)
 
 
 def test_crossed_eyes_look_away() -> None:
     crossed = {"eyeLookInLeft": 0.15, "eyeLookInRight": 0.15}
-    assert gaze.MEASURE.read(seen(pitch=-2.0, **crossed))["gaze"] > 10.0
+    assert gaze.MEASURE.read(seen(pitch=-4.0, **crossed))["gaze"] > 10.0
     barely = {"eyeLookInLeft": 0.04, "eyeLookInRight": 0.04}
-    assert gaze.MEASURE.read(seen(pitch=-2.0, **barely))["gaze"] == pytest.approx(0.0)
+    assert gaze.MEASURE.read(seen(pitch=-4.0, **barely))["gaze"] == pytest.approx(0.0)
 
 
 def test_a_smile_with_teeth_ranks_lower_and_is_never_rejected() -> None:
