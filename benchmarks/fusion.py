@@ -135,8 +135,7 @@ def _value(spec: MeasureSpec, evidence: Evidence, calibration: Calibration) -> f
     if spec.name not in calibration.mappings:  # a fixed mapping: taken as its logit, with place 0 and width 1
         share = min(0.999, max(0.001, calibration.scale_of(spec)(raw) / 100))
         return float(np.log(share / (1 - share)))
-    value = spec.compared(raw, evidence)
-    return value if spec.better == "higher" else -abs(value) if spec.better == "near zero" else -value
+    return spec.upward(spec.compared(raw, evidence))
 
 
 def starting_point(specs: Sequence[MeasureSpec], calibration: Calibration) -> Fusion:

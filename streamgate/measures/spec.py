@@ -164,6 +164,10 @@ class MeasureSpec:
         usual = evidence.values.get(self.reference.evidence, self.reference.population)
         return min(1.0, raw / usual) if usual > 0 else 1.0
 
+    def upward(self, value: float) -> float:
+        """A raw value turned so that larger is better: itself, its negative, or the negative of its size."""
+        return value if self.better == "higher" else -value if self.better == "lower" else -abs(value)
+
     def raw_of(self, evidence: Evidence) -> float | None:
         """The raw value, None where its evidence is missing."""
         return evidence.values.get(self.evidence[0]) if self.raw is None else self.raw(evidence)

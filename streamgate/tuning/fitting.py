@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from streamgate.frames import Array
+from streamgate.labels import BAD, GOOD, USABLE
 
-GOOD, USABLE, BAD = 2, 1, 0
-"""Grades."""
 _ACROSS = 0.3
 """Pairs of a good and a bad face of different tracks weigh so much beside those of one track."""
 _ACROSS_PAIRS = 20_000

@@ -1,0 +1,154 @@
+"""Which measures agree with people, and with how far a picture was degraded? `streamgate compare` on both.
+
+    python benchmarks/agreement.py WORK [VIDEOS] [--labels picks.json] [--faces hq_val] [--measures NAME,...]
+
+Writes into WORK the labelled faces (cut from their clips with a margin) and degraded faces (each clean face once per
+kind and level), a table of each, and compares. Prints both and writes its section of benchmarks/RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from common import RESULTS, SHARED, Machine, command_line, say, table, write_section
+from picks import Track, read_labels
+
+from models.ifqa.protocol import KINDS, LEVELS, grade
+from streamgate.sources import discover
+
+SAME_TIME_S = 0.02
+MARGIN = 0.8
+"""So much of the box's longer side is kept at each side."""
+SIDE = 256
+WORDS = {"g": "good", "m": "usable", "b": "bad"}
+
+
+def main() -> int:
+    given = _arguments()
+    parts = []
+    for title, path, options in (
+        ("faces labelled good, usable or bad", labelled(given), ["--cluster", "track"]),
+        ("degraded faces, by level", degraded(given), ["--group", "kind", "--cluster", "face", "--aligned", "ffhq"]),
+    ):
+        numbers = path.with_suffix(".results.csv")
+        names = [name for name in given.measures.split(",") if "--aligned" not in options or name not in OF_SOURCE]
+        ran = subprocess.run(
+            [sys.executable, "-m", "streamgate", "compare", path, "--measures", ",".join(names), *options,
+             "--csv", numbers, "--html", path.with_suffix(".html"), *given.settings],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        say(ran.stdout + ran.stderr)
+        if ran.returncode:
+            return ran.returncode
+        parts += [f"### {title}", "", _table(numbers), ""]
+    write_section(given.results, "agreement", "\n".join([
+        "## Agreement of measures with people", "", f"`{command_line('agreement.py', sys.argv[1:])}`", "",
+        *Machine.here().lines(), "",
+        "95 % bootstrap intervals, drawn by track or by face. Positive is agreement.", "", *parts,
+    ]))  # fmt: skip
+    return 0
+
+
+OF_SOURCE = ("size", "edge", "exposure", "quality")
+"""What a ready-made crop does not tell."""
+
+
+def labelled(given: argparse.Namespace) -> Path:
+    """The table of the labelled faces; pictures that are there already are not cut again."""
+    rows = []
+    for track in read_labels(given.labels):
+        path = given.videos / track.clip
+        if path.is_file():
+            name = f"{track.clip} {track.name}"
+            rows += [[image, WORDS[label], name] for image, label in cut(path, track, given.work)]
+    return _write(given.work / "labelled.csv", ["image", "label", "track"], rows)
+
+
+def cut(clip: Path, track: Track, work: Path) -> Iterable[tuple[str, str]]:
+    """(picture relative to `work`, label) of the labelled faces of a track."""
+    named = [(f"labelled/{clip.stem}_{track.name}_{face.pts:.3f}.png".replace(" ", "_"), face) for face in track.faces]
+    if any(not (work / name).is_file() for name, _ in named):
+        (work / "labelled").mkdir(parents=True, exist_ok=True)
+        with discover([clip]).sources[0].open() as source:
+            for frame in source.frames():
+                for name, face in named:
+                    if abs(face.pts - frame.pts_seconds) <= SAME_TIME_S:
+                        _save(work / name, _around(frame.picture, face.box))
+                del frame
+    return [(name, face.label) for name, face in named if (work / name).is_file()]
+
+
+def _around(picture, box: np.ndarray) -> np.ndarray:
+    middle, half = (box[:2] + box[2:]) / 2, (0.5 + MARGIN) * float((box[2:] - box[:2]).max())
+    x1, y1 = np.maximum(0, np.floor(middle - half)).astype(int)
+    x2, y2 = np.minimum([picture.width, picture.height], np.ceil(middle + half)).astype(int)
+    side = max(x2 - x1, y2 - y1)
+    matrix = np.array([[1.0, 0.0, -x1], [0.0, 1.0, -y1]])
+    return picture.warp(matrix, int(side))[: y2 - y1, : x2 - x1]
+
+
+def degraded(given: argparse.Namespace) -> Path:
+    """The table of clean faces and their degraded forms; people's word is the level, 0 the clean one."""
+    rows = []
+    (given.work / "degraded").mkdir(parents=True, exist_ok=True)
+    for number, path in enumerate(sorted(given.faces.iterdir())[: given.most]):
+        face = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        face = cv2.resize(face, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        for kind in KINDS:
+            for level in range(0, LEVELS + 1, 2):
+                name = f"degraded/{path.stem}_{kind.replace(' ', '-')}_{level}.png"
+                if not (given.work / name).is_file():
+                    _save(given.work / name, face if level == 0 else grade(kind, face, level - 1, number))
+                rows.append([name, str(-level), kind, path.stem])
+    return _write(given.work / "degraded.csv", ["image", "human", "kind", "face"], rows)
+
+
+def _save(path: Path, picture: np.ndarray) -> None:
+    cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+
+def _write(path: Path, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Path:
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([head, *rows])
+    return path
+
+
+def _table(numbers: Path) -> str:
+    with open(numbers, newline="") as file:
+        found = list(csv.DictReader(file))
+    figures = ("srcc", "krcc", "plcc", "auc")
+    rows = [
+        [row["group"] or "all", row["measure"], row["rows"], *(_cell(row, name) for name in figures)] for row in found
+    ]
+    return table(["group", "measure", "rows", "SRCC", "KRCC", "PLCC", "AUC good / bad"], rows)
+
+
+def _cell(row: dict[str, str], name: str) -> str:
+    ends = [f"{float(row[f'{name}_{end}']):.2f}" for end in ("low", "high") if row[f"{name}_{end}"]]
+    return f"{float(row[name]):.3f} ({' to '.join(ends)})" if row[name] else ""
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("videos", nargs="?", type=Path, default=SHARED / "videos")
+    parser.add_argument("--labels", type=Path, default=SHARED / "labels" / "picks.json")
+    parser.add_argument("--faces", type=Path, default=SHARED / "faces" / "hq_val")
+    parser.add_argument("--most", type=int, default=40, help="clean faces to degrade")
+    parser.add_argument("--measures", default=(
+        "serfiq,ifqa,yaw,pitch,roll,size,edge,sharpness,exposure,occlusion,eyes,mouth,expression,gaze,quality"
+    ))  # fmt: skip
+    parser.add_argument("--settings", nargs=argparse.REMAINDER, default=[], help="further options of compare")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

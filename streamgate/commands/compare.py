@@ -1,0 +1,213 @@
+"""`streamgate compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from streamgate.commands.help import Command, section
+from streamgate.commands.options import (
+    PATH,
+    complete_folders,
+    device_option,
+    models_option,
+    preset_option,
+    set_option,
+)
+from streamgate.errors import UsageError, display, escaped, one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from streamgate.compare.results import Human, Line
+    from streamgate.compare.values import Values
+    from streamgate.tables import Table
+
+_columns = section("Columns of the table")
+_output = section("Output")
+
+
+@click.command(
+    cls=Command,
+    epilog="""
+    streamgate compare judged.csv --measures serfiq,ifqa,sharpness
+    streamgate compare judged.csv --measures ifqa,theirs --group set --html c.html
+    streamgate compare labels.csv --results faces --measures ifqa,yaw,quality
+    """,
+)
+@click.argument("table", type=PATH)
+@click.option(
+    "--measures", "names", required=True, metavar="NAME,...",
+    help="Measures, `quality`, psnr, ssim, or numeric columns of TABLE (`NAME:lower` where low is good).",
+)
+@click.option(
+    "--results", metavar="OUT", type=PATH, shell_complete=complete_folders,
+    help="The rows are faces of this run (columns source_id, track_id, pts_seconds, or id), not pictures.",
+)
+@click.option("--aligned", type=click.Choice(["arcface", "ffhq"]), help="The images are crops aligned in this way.")
+@_columns("--image", metavar="COLUMN", help="Picture, relative to TABLE. [default: image, path or file]")
+@_columns("--human", metavar="COLUMN", help="Score, or good, usable, bad. [default: human, mos, label, ...]")
+@_columns("--ranked", is_flag=True, help="In the human column low numbers are the best.")
+@_columns("--group", metavar="COLUMN", help="Also compare within each value of this column.")
+@_columns("--cluster", metavar="COLUMN", help="Rows that belong together (one track), for honest intervals.")
+@_columns("--reference", metavar="COLUMN", help="Reference picture, for psnr and ssim.")
+@_output("--csv", "csv_file", metavar="FILE", type=PATH, help="Write the numbers as CSV.")
+@_output("--html", "html_file", metavar="FILE", type=PATH, help="Write a page with scatter plots.")
+@preset_option
+@set_option
+@models_option
+@device_option
+def compare(
+    table: Path,
+    names: str,
+    results: Path | None,
+    aligned: str | None,
+    image: str | None,
+    human: str | None,
+    ranked: bool,
+    group: str | None,
+    cluster: str | None,
+    reference: str | None,
+    csv_file: Path | None,
+    html_file: Path | None,
+    preset: str,
+    settings: tuple[str, ...],
+    models: str,
+    device: str,
+) -> int:
+    """Compare measures with what people said of the faces in TABLE (CSV or Parquet).
+
+    Rank correlation (SRCC, KRCC), linear correlation after a monotone fit (PLCC), and the AUC of good against bad, each
+    with a 95 % bootstrap interval. Values are turned so that more is better: a positive correlation is agreement.
+    """
+    import numpy as np
+    from rich.console import Console
+
+    from streamgate.compare.page import page_text
+    from streamgate.compare.results import compare as compared
+    from streamgate.compare.results import csv_text, human_column, human_values
+    from streamgate.tables import read_table
+
+    rows = read_table(table)
+    wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    if not wanted:
+        raise UsageError("--measures names none: give for example --measures serfiq,ifqa")
+    said = human_values(rows, human_column(rows, human), ranked=ranked)
+    groups, clusters = (
+        None if name is None else np.array([row[rows.need(name, option)] for row in rows.rows])
+        for name, option in ((group, "--group"), (cluster, "--cluster"))
+    )
+    if reference is not None:
+        rows.need(reference, "--reference")
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    values = _values(rows, wanted, results, image, aligned, reference, (preset, settings, models, device), errors)
+    lines = compared(said, values, groups, clusters)
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(highlight=False, soft_wrap=True, width=160)
+    note = _note(rows, said)
+    console.print(note, markup=False)
+    _print(console, lines)
+    _tell(errors, values, len(rows.rows))
+    title = f"Measures against people: {table.name}"
+    for file, text in (
+        (csv_file, lambda: csv_text(lines)),
+        (html_file, lambda: page_text(title, note, lines, said, values, groups)),
+    ):
+        if file is not None:
+            _write(file, text())
+            console.print(f"wrote {display(file)}", markup=False)
+    return 1 if all(line.agreement is None for line in lines) else 0
+
+
+def _values(
+    table: Table,
+    names: list[str],
+    results: Path | None,
+    image: str | None,
+    aligned: str | None,
+    reference: str | None,
+    scoring: tuple[str, tuple[str, ...], str, str],
+    errors: Console,
+) -> Values:
+    """Columns are read, the rest is looked up or scored."""
+    from streamgate.compare.values import LOWER, Values, check_names, column_values, recorded_values, scored_values
+    from streamgate.config import load_config
+    from streamgate.gate import Gate
+    from streamgate.measures import built_in_measures, known_measures
+
+    preset, settings, models, device = scoring
+    config = load_config(preset, settings)
+    check_names(names, table, has_reference=reference is not None)
+    given = {name: column_values(table, name) for name in names if name.removesuffix(LOWER) in table.columns}
+    left = [name for name in names if name not in given]
+    found = Values({})
+    if left and results is not None:
+        found = recorded_values(table, left, results)
+    elif left:
+        column = _image_column(table, image)
+        others = {spec.name for spec in known_measures()} - {spec.name for spec in built_in_measures()}
+        used = [f"measures.{name}.use=true" for name in left if name in others]
+        config = load_config(preset, [*settings, *used])
+        with Gate(models=models, device=device, config=config) as gate, errors.status("") as status:
+            found = scored_values(
+                table, left, gate, image=column, aligned=aligned, reference=reference, workers=4,
+                done=lambda count: status.update(f"{count} of {len(table.rows)} pictures"),
+            )  # fmt: skip
+    found.by_measure = {name: given.get(name, found.by_measure.get(name)) for name in names}  # type: ignore[misc]
+    return found
+
+
+def _image_column(table: Table, given: str | None) -> str:
+    if given is not None:
+        return table.need(given, "--image")
+    for name in ("image", "path", "file", "filename"):
+        if name in table.columns:
+            return name
+    raise UsageError(
+        f"{display(table.path)} has no column with pictures (image, path or file): name it with --image, or give "
+        f"--results OUT for faces of a run; {table.listed}"
+    )
+
+
+def _note(table: Table, human: Human) -> str:
+    kinds = int(human.good.sum()), int(human.bad.sum())
+    text = f"{len(table.rows) - human.left_out} rows of {display(table.path)}, compared with its column {human.column}"
+    text += f" ({kinds[0]} good, {kinds[1]} bad)" if all(kinds) else ""
+    return text + (f"; {human.left_out} rows where it is empty are left out" if human.left_out else "")
+
+
+def _print(console: Console, lines: list[Line]) -> None:
+    from rich.table import Table as Grid
+
+    from streamgate.compare.results import EVERYTHING, estimate_text
+
+    for group in dict.fromkeys(line.group for line in lines):
+        grid = Grid(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        heads = ("measure" if group == EVERYTHING else one_line(group, 40), "rows", "SRCC", "KRCC", "PLCC", "AUC")
+        for place, name in enumerate(heads):
+            grid.add_column(name, justify="left" if place == 0 else "right", no_wrap=True)
+        for line in (one for one in lines if one.group == group):
+            said = line.agreement
+            cells = [line.why, "", "", ""] if said is None else [
+                estimate_text(one) for one in (said.srcc, said.krcc, said.plcc, said.auc)
+            ]  # fmt: skip
+            grid.add_row(escaped(line.measure), str(line.count), *cells)
+        console.print()
+        console.print(grid, soft_wrap=False)
+
+
+def _tell(errors: Console, values: Values, rows: int) -> None:
+    for words, count in values.problems.items():
+        which = f"{values.first[words]}" if count == 1 else f"{count} of {rows} rows, first {values.first[words]}"
+        errors.print(f"streamgate: warning: {escaped(which)}: {escaped(words)}", markup=False)
+
+
+def _write(path: Path, text: str) -> None:
+    from streamgate.store.files import sink_errors, write_text
+
+    with sink_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path.parent, path.name, text)

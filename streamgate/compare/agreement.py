@@ -1,0 +1,154 @@
+"""Agreement of a measure with people: rank and linear correlations, AUC, bootstrap intervals.
+
+Everything is computed from counts per row (how often a draw took it), so that a bootstrap is a few matrix products.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamgate.frames import Array
+
+FEWEST = 10
+"""Rows below which nothing is said."""
+FEWEST_OF_A_KIND = 3
+"""Good rows, and bad rows, below which there is no AUC."""
+DRAWS = 400
+_FULL_DRAWS = 2_000
+"""Rows up to which Kendall's correlation gets all draws; its work grows with the square."""
+_FEWEST_DRAWS = 40
+_BLOCK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How a measure agrees with people over `count` rows.
+
+    Attributes:
+        srcc, krcc: Spearman's and Kendall's (tau-b) rank correlation, -1..1.
+        plcc: Pearson's correlation after a monotone (logistic) curve was fitted to the measure.
+        auc: probability that a good row has a higher value than a bad one; None without good and bad rows.
+    """
+
+    count: int
+    srcc: Estimate
+    krcc: Estimate
+    plcc: Estimate
+    auc: Estimate | None
+
+
+def agreement(
+    values: Array, human: Array, good: Array, bad: Array, *, clusters: Array | None = None, seed: int = 0
+) -> Agreement | None:
+    """Compare a measure with people; both (N,) float, higher is better. None where one of them is constant.
+
+    Args:
+        good, bad: bool (N,): rows between which the AUC is taken.
+        clusters: (N,): rows with the same value are drawn together, for they are not independent.
+    """
+    if len(np.unique(values)) < 2 or len(np.unique(human)) < 2:
+        return None
+    counts = _draws(len(values), clusters, seed)
+    few = max(_FEWEST_DRAWS, int(DRAWS * min(1.0, (_FULL_DRAWS / len(values)) ** 2)))
+    ranks = _ranks(values, counts), _ranks(human, counts)
+    curve = _monotone(values, human)
+    enough = min(good.sum(), bad.sum()) >= FEWEST_OF_A_KIND
+    return Agreement(
+        len(values),
+        _estimate(_correlation(*ranks, counts)),
+        _estimate(_kendall(values, human, counts[: few + 1])),
+        _estimate(_correlation(curve[None], human[None], counts)),
+        _estimate(_auc(values, good, bad, counts)) if enough else None,
+    )
+
+
+def _draws(count: int, clusters: Array | None, seed: int) -> Array:
+    """How often each row was drawn, float64 (1 + DRAWS, N); the first line is the table as it is."""
+    rng = np.random.default_rng(seed)
+    _, member = np.unique(np.arange(count) if clusters is None else clusters, return_inverse=True)
+    units = int(member.max()) + 1
+    drawn = rng.multinomial(units, np.full(units, 1.0 / units), size=DRAWS)
+    return np.concatenate([np.ones((1, count)), drawn[:, member]]).astype(np.float64)
+
+
+def _estimate(drawn: Array) -> Estimate:
+    low, high = np.nanquantile(drawn[1:], (0.025, 0.975)) if np.isfinite(drawn[1:]).any() else (np.nan, np.nan)
+    return Estimate(float(drawn[0]), float(low), float(high))
+
+
+def _tied(values: Array) -> tuple[Array, Array, Array]:
+    """(order, starts of the runs of equal values in it, run of each row)."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    new = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    run = np.empty(len(values), np.intp)
+    run[order] = np.cumsum(new) - 1
+    return order, np.nonzero(new)[0], run
+
+
+def _ranks(values: Array, counts: Array) -> Array:
+    """Mean ranks in each draw, (draws, N)."""
+    order, starts, run = _tied(values)
+    each = np.add.reduceat(counts[:, order], starts, axis=1)
+    return np.asarray((np.cumsum(each, axis=1) - each / 2)[:, run])
+
+
+def _correlation(x: Array, y: Array, counts: Array) -> Array:
+    """Pearson's correlation in each draw; NaN where a side is constant."""
+    total = counts.sum(axis=1, keepdims=True)
+    x = x - (counts * x).sum(axis=1, keepdims=True) / total
+    y = y - (counts * y).sum(axis=1, keepdims=True) / total
+    power = (counts * x * x).sum(axis=1) * (counts * y * y).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(power > 1e-18, (counts * x * y).sum(axis=1) / np.sqrt(power), np.nan)
+
+
+def _kendall(values: Array, human: Array, counts: Array) -> Array:
+    """Tau-b in each draw."""
+    counts = counts.astype(np.float32)
+    both, ours, theirs = np.zeros((3, len(counts)))
+    for start in range(0, len(values), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        one = np.sign(values[rows, None] - values[None]).astype(np.float32)
+        other = np.sign(human[rows, None] - human[None]).astype(np.float32)
+        for total, signs in ((both, one * other), (ours, np.abs(one)), (theirs, np.abs(other))):
+            total += (counts[:, rows] * (counts @ signs.T)).sum(axis=1, dtype=np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(ours * theirs > 0, both / np.sqrt(ours * theirs), np.nan)
+
+
+def _auc(values: Array, good: Array, bad: Array, counts: Array) -> Array:
+    """Share of pairs of a good and a bad row in the right order, ties half, in each draw."""
+    order, starts, _ = _tied(values)
+    goods, bads = (np.add.reduceat((counts * kind)[:, order], starts, axis=1) for kind in (good, bad))
+    won = (goods * (np.cumsum(bads, axis=1) - bads / 2)).sum(axis=1)
+    pairs = goods.sum(axis=1) * bads.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(pairs > 0, won / pairs, np.nan)
+
+
+def _monotone(values: Array, human: Array) -> Array:
+    """The rising logistic curve of the values that correlates best with people, (N,).
+
+    Level and height of the curve do not change a correlation, so place and width are all there is to search.
+    """
+    low, high = np.quantile(values, (0.05, 0.95))
+    spread = max(high - low, (values.max() - values.min()) / 20)
+    places = np.unique(np.quantile(values, np.linspace(0.02, 0.98, 25)))
+    widths = spread * np.geomspace(0.02, 5.0, 14)
+    grid = np.stack([1.0 / (1.0 + np.exp(np.clip(-(values - x0) / w, -60, 60))) for x0 in places for w in widths])
+    found = _correlation(grid, human[None], np.ones((1, len(values))))
+    # The best by the sign it rises with: a measure that runs against people keeps a negative correlation.
+    rising = np.nan_to_num(_correlation(values[None], human[None], np.ones((1, len(values))))[0]) >= 0
+    return np.asarray(grid[np.nanargmax(found if rising else -found)])

@@ -1,0 +1,149 @@
+"""What a comparison found: an agreement for each measure and group, and its forms as rows and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamgate.compare.agreement import FEWEST, Agreement, Estimate, agreement
+from streamgate.compare.values import Values
+from streamgate.errors import UsageError, display, one_line
+from streamgate.frames import Array
+from streamgate.labels import BAD, GOOD, grade_of
+from streamgate.tables import Table
+
+HUMAN_COLUMNS = ("human", "mos", "dmos", "label", "grade", "score", "rank")
+"""Columns that hold what people said where `--human` does not name one, the first that there is."""
+EVERYTHING = ""
+"""The group of all rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Human:
+    """What people said, by row: float (N,), higher is better, NaN where nothing was said.
+
+    `good`, `bad`: bool (N,), rows between which the AUC is taken; none where there are no two kinds.
+    """
+
+    values: Array
+    good: Array
+    bad: Array
+    column: str
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A measure in a group; `agreement` is None where nothing can be said, and `why` says why."""
+
+    measure: str
+    group: str
+    count: int
+    agreement: Agreement | None
+    why: str = ""
+
+
+def human_column(table: Table, given: str | None) -> str:
+    """The column with what people said. Raises UsageError."""
+    if given is not None:
+        return table.need(given, "--human")
+    for name in HUMAN_COLUMNS:
+        if name in table.columns:
+            return name
+    raise UsageError(
+        f"{display(table.path)} has no column with what people said ({', '.join(HUMAN_COLUMNS)}); "
+        f"name it with --human; {table.listed}"
+    )
+
+
+def human_values(table: Table, column: str, *, ranked: bool) -> Human:
+    """Scores, ranks (`ranked`: 1 is the best) or the words good, usable, bad. Raises UsageError for other things."""
+    texts = [row[column] for row in table.rows]
+    graded = any(grade_of(text) is not None for text in texts)
+    values = np.full(len(texts), np.nan)
+    for place, text in enumerate(texts):
+        value = grade_of(text) if graded else _number(text)
+        if value is None:
+            kind = "good, usable or bad" if graded else "a number, or good, usable or bad"
+            raise UsageError(f"{display(table.path)}, row {place + 1}: {one_line(repr(text), 60)} is not {kind}")
+        values[place] = value
+    values = -values if ranked or column == "rank" or column == "dmos" else values
+    told = values[np.isfinite(values)]
+    if len(told) < FEWEST:
+        raise UsageError(
+            f"{len(told)} row{'' if len(told) == 1 else 's'} of {display(table.path)} say what people think; "
+            f"a comparison takes at least {FEWEST}, and a useful one 100 or more"
+        )
+    kinds = np.unique(told)
+    if len(kinds) < 2:
+        raise UsageError(
+            f"people said the same of every row ({one_line(texts[0], 40)}): there is nothing a measure could agree with"
+        )
+    two = (BAD, GOOD) if graded else tuple(kinds) if len(kinds) == 2 else (np.nan, np.nan)
+    return Human(values, values == two[1], values == two[0], column, int(len(texts) - len(told)))
+
+
+def compare(human: Human, values: Values, groups: Array | None, clusters: Array | None, seed: int = 0) -> list[Line]:
+    """Each measure over all rows, then in each group, in the order of the measures."""
+    names = [EVERYTHING, *(np.unique(groups) if groups is not None else ())]
+    return [
+        _line(measure, str(group), human, found, here, clusters, seed)
+        for group in names
+        for here in [np.full(len(human.values), True) if group == EVERYTHING else groups == group]
+        for measure, found in values.by_measure.items()
+    ]
+
+
+def _line(
+    measure: str, group: str, human: Human, found: Array, here: Array, clusters: Array | None, seed: int
+) -> Line:
+    rows = here & np.isfinite(found) & np.isfinite(human.values)
+    count = int(rows.sum())
+    if count < FEWEST:
+        return Line(measure, group, count, None, f"too few rows: {FEWEST} at least")
+    said = agreement(
+        found[rows], human.values[rows], human.good[rows], human.bad[rows],
+        clusters=None if clusters is None else clusters[rows], seed=seed,
+    )  # fmt: skip
+    if said is None:
+        which = "what people said" if len(np.unique(human.values[rows])) < 2 else "the measure"
+        return Line(measure, group, count, None, f"{which} is the same in all rows")
+    return Line(measure, group, count, said)
+
+
+FIGURES = ("srcc", "krcc", "plcc", "auc")
+
+
+def csv_text(lines: Sequence[Line]) -> str:
+    """A row for each measure and group, with the ends of the intervals."""
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    figures = [f"{name}{end}" for name in FIGURES for end in ("", "_low", "_high")]
+    writer.writerow(["measure", "group", "rows", *figures])
+    for line in lines:
+        cells = [line.measure, line.group, line.count]
+        for name in FIGURES:
+            estimate: Estimate | None = None if line.agreement is None else getattr(line.agreement, name)
+            found = (None,) * 3 if estimate is None else (estimate.value, estimate.low, estimate.high)
+            cells += ["" if value is None or not np.isfinite(value) else f"{value:.4f}" for value in found]
+        writer.writerow(cells)
+    return file.getvalue()
+
+
+def estimate_text(estimate: Estimate | None) -> str:
+    """`0.81 (0.78 to 0.84)`; empty for none."""
+    return "" if estimate is None else f"{estimate.value:.3f} ({estimate.low:.2f} to {estimate.high:.2f})"
+
+
+def _number(text: str) -> float | None:
+    if not text:
+        return np.nan
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else np.nan

@@ -1,0 +1,205 @@
+"""Values of measures for the rows of a table: scored from pictures, looked up in a run, or columns of their own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamgate.compare.fullreference import FULL_REFERENCE
+from streamgate.errors import SourceError, StreamgateError, UsageError, display, one_line
+from streamgate.frames import Array, Measure, ScoredFace, Status
+from streamgate.gate import Gate
+from streamgate.labels import COLUMNS, FaceKey, face_key
+from streamgate.measures import MeasureSpec, known_measures
+from streamgate.parallel import in_order
+from streamgate.store.folder import RunFolder
+from streamgate.tables import Row, Table
+
+QUALITY = "quality"
+"""The fused quality, which can be compared like a measure."""
+LOWER = ":lower"
+"""Behind a column's name: its low values are good."""
+
+
+@dataclass(slots=True)
+class Values:
+    """Values of each measure by row, float (N,), turned so that larger is better; NaN where there is none.
+
+    `problems`: why rows lack values, words -> number of rows; `first`: the first row with each.
+    """
+
+    by_measure: dict[str, Array]
+    problems: dict[str, int] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def tell(self, words: str, row: str) -> None:
+        """Note a problem of a row."""
+        self.problems[words] = self.problems.get(words, 0) + 1
+        self.first.setdefault(words, row)
+
+
+def check_names(names: Sequence[str], table: Table, *, has_reference: bool) -> None:
+    """Raises UsageError for what is neither a measure nor a column of the table."""
+    known = {*(spec.name for spec in known_measures()), QUALITY, *FULL_REFERENCE}
+    for name in names:
+        column = name.removesuffix(LOWER)
+        if column not in table.columns and name not in known:
+            raise UsageError(
+                f"there is no measure and no column {one_line(name, 80)!r}; measures are {', '.join(sorted(known))}; "
+                f"{table.listed}"
+            )
+        if name in FULL_REFERENCE and name not in table.columns and not has_reference:
+            raise UsageError(f"{name} compares with a reference picture: name their column with --reference")
+
+
+def column_values(table: Table, name: str) -> Array:
+    """Numbers of a column, NaN where there is none; turned with `:lower`."""
+    column = name.removesuffix(LOWER)
+    values = np.array([_number(row[column]) for row in table.rows])
+    return -values if name.endswith(LOWER) else values
+
+
+def scored_values(
+    table: Table,
+    names: Sequence[str],
+    gate: Gate,
+    *,
+    image: str,
+    aligned: str | None,
+    reference: str | None,
+    workers: int,
+    done: Callable[[int], None],
+) -> Values:
+    """Score the picture of each row; of several faces in one the largest counts.
+
+    A row whose picture cannot be read, or has no face, has no values; the others go on.
+    """
+    specs = {spec.name: spec for spec in known_measures()}
+    found = Values({name: np.full(len(table.rows), np.nan) for name in names})
+    wants_face = any(name not in FULL_REFERENCE for name in names)
+    most = gate.config.decoding.max_pixels
+
+    def score(row: Row) -> tuple[ScoredFace | None, dict[str, float], str]:
+        try:
+            picture = _picture(table.path, row[image], most)
+            against = {}
+            if reference is not None and (wanted := [name for name in names if name in FULL_REFERENCE]):
+                whole = _picture(table.path, row[reference], most)
+                against = {name: FULL_REFERENCE[name](picture, whole) for name in wanted}
+            faces = gate.score(picture, aligned=aligned) if wants_face else []
+        except StreamgateError as error:
+            return None, {}, str(error)
+        return (faces[0] if faces else None), against, "no face is found" if wants_face and not faces else ""
+
+    for number, (row, (face, against, problem)) in enumerate(in_order(score, table.rows, workers)):
+        done(number + 1)
+        if problem:
+            # The name of the file is told as the first row's, so that a thousand of one kind are one line.
+            found.tell(problem.removeprefix(f"{display(_path(table.path, row[image]))}: "), row[image])
+        for name in names:
+            value: float | str | None = against.get(name)
+            if value is None and face is not None:
+                value = _value(specs.get(name), face.quality, face.measures.get(name), aligned)
+            if isinstance(value, str):
+                found.tell(f"{name} {value}", row[image])
+            elif value is not None:
+                found.by_measure[name][number] = value
+    return found
+
+
+def recorded_values(table: Table, names: Sequence[str], out: Path) -> Values:
+    """Look the faces of the rows up in the results of a run; rows have the columns of labels.csv, or `id`."""
+    specs = {spec.name: spec for spec in known_measures()}
+    found = Values({name: np.full(len(table.rows), np.nan) for name in names})
+    records = dict(_records(table, out))
+    by_id = "id" in table.columns and not set(COLUMNS[:3]) <= set(table.columns)
+    for number, row in enumerate(table.rows):
+        key = row["id"] if by_id else face_key(row)
+        told = str(key) if key is not None else f"row {number + 1}"
+        record = records.get(key) if key is not None else None
+        if record is None:
+            found.tell("no such face in these results", told)
+            continue
+        for name in names:
+            listed = record["measures"].get(name)
+            measure = None if listed is None else Measure(listed["raw"], listed["scalar"], Status(listed["status"]))
+            value = _value(specs.get(name), record["quality"], measure, None)
+            if isinstance(value, str):
+                found.tell(f"{name} {value}", told)
+            elif value is not None:
+                found.by_measure[name][number] = value
+    return found
+
+
+def _records(table: Table, out: Path) -> Iterator[tuple[FaceKey | str, Mapping[str, Any]]]:
+    folder = RunFolder(out)
+    folder.check()
+    if "id" in table.columns and not set(COLUMNS[:3]) <= set(table.columns):
+        for record in folder.faces():
+            yield record["id"], record
+        return
+    wanted = {row["source_id"] for row in table.rows}
+    for source_id in (one for one in folder.source_ids if one in wanted):
+        # Kept faces come last: theirs is the word that counts.
+        for records in (folder.candidates(source_id), folder.faces(source_id)):
+            for record in records:
+                yield FaceKey(source_id, record["track_id"], round(float(record["pts_seconds"]), 6)), record
+
+
+def _value(
+    spec: MeasureSpec | None, quality: float | None, measure: Measure | None, aligned: str | None
+) -> float | str | None:
+    """A value, or in words why there is none."""
+    if spec is None:  # quality
+        return "needs every measure of the set" if quality is None else float(quality)
+    if measure is None:
+        return "is not in use; add --set measures.NAME.use=true"
+    if measure.raw is None:
+        if measure.status is Status.NOT_SCORED and aligned is not None and spec.of_source:
+            return "speaks of the source's picture, which an aligned crop does not tell"
+        return _WHY[measure.status]
+    fixed = callable(spec.mapping) and measure.scalar is not None
+    return float(measure.scalar) if fixed and measure.scalar is not None else spec.upward(measure.raw)
+
+
+_WHY = {
+    Status.NOT_SCORED: "was not scored",
+    Status.NO_WEIGHTS: "has no weights; see `streamgate models list`",
+    Status.UNCALIBRATED: "has no raw value",
+    Status.ERROR: "failed",
+    Status.OK: "has no raw value",
+}
+
+
+def _picture(table: Path, name: str, most: int) -> Array:
+    from streamgate.sources.images import PictureError, read_rgb
+
+    if not name:
+        raise SourceError("the row names no picture")
+    path = _path(table, name)
+    try:
+        if not path.is_file():
+            raise SourceError(f"{display(path)}: no such file")
+        return read_rgb(path, most)
+    except PictureError as error:
+        raise SourceError(f"{display(path)}: {error}") from None
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{display(path)}: cannot be read ({one_line(str(error))})") from None
+
+
+def _path(table: Path, name: str) -> Path:
+    """Where a picture is that a table names: relative to the table."""
+    return Path(os.path.join(table.parent, name))
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        return np.nan
+    return value if np.isfinite(value) else np.nan

@@ -1,0 +1,85 @@
+"""What people said of faces: good, usable or bad, and the file `labels.csv` that holds it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamgate.errors import SourceError, display, one_line
+from streamgate.tables import read_table
+
+GOOD, USABLE, BAD = 2, 1, 0
+"""Grades."""
+WORDS = {"good": GOOD, "usable": USABLE, "bad": BAD}
+COLUMNS = ("source_id", "track_id", "pts_seconds", "label")
+_SHORT = {"g": GOOD, "u": USABLE, "m": USABLE, "b": BAD}
+
+
+@dataclass(frozen=True, slots=True)
+class FaceKey:
+    """A face of a run: its source, its track in it, and its time in seconds."""
+
+    source_id: str
+    track_id: int
+    pts_seconds: float
+
+    def __str__(self) -> str:
+        return f"{display(self.source_id)}, track {self.track_id}, {self.pts_seconds:.3f} s"
+
+
+def grade_of(text: str) -> int | None:
+    """GOOD, USABLE or BAD of a word or its first letter (m, for mild flaw, is usable); None for any other text."""
+    word = text.strip().lower()
+    return WORDS.get(word, _SHORT.get(word))
+
+
+def face_key(row: dict[str, str]) -> FaceKey | None:
+    """The face that a row with the columns of `labels.csv` names; None where a number is none."""
+    try:
+        pts, track = float(row["pts_seconds"]), int(row["track_id"])
+    except ValueError:
+        return None
+    return FaceKey(row["source_id"], track, round(pts, 6)) if math.isfinite(pts) and track >= 0 else None
+
+
+def read_labels(path: Path) -> tuple[dict[FaceKey, int], list[str]]:
+    """Grades by face, and a line for each row that was left out and why.
+
+    A face with two different labels is left out with both. Raises SourceError for a file that is no such table.
+    """
+    table = read_table(path)
+    if missing := [name for name in COLUMNS if name not in table.columns]:
+        raise SourceError(
+            f"{display(path)} is no table of labels: it has no column {', '.join(missing)}; {table.listed}. "
+            "`streamgate label OUT` writes one"
+        )
+    found: dict[FaceKey, int] = {}
+    contradicted: set[FaceKey] = set()
+    problems = []
+    for number, row in enumerate(table.rows, 1):
+        key, grade = face_key(row), grade_of(row["label"])
+        if key is None:
+            problems.append(f"row {number}: track_id or pts_seconds is no number")
+        elif not row["label"]:
+            continue
+        elif grade is None:
+            problems.append(f"row {number}: {one_line(repr(row['label']), 40)} is none of {', '.join(WORDS)}")
+        elif found.setdefault(key, grade) != grade and key not in contradicted:
+            contradicted.add(key)
+            problems.append(f"row {number}: {key} has two different labels")
+    return {key: grade for key, grade in found.items() if key not in contradicted}, problems
+
+
+def labels_text(labels: Iterable[tuple[FaceKey, int]]) -> str:
+    """The text of `labels.csv`, in the order of sources, tracks and times."""
+    names = {grade: word for word, grade in WORDS.items()}
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for key, grade in sorted(labels, key=lambda one: (one[0].source_id, one[0].track_id, one[0].pts_seconds)):
+        writer.writerow([key.source_id, key.track_id, f"{key.pts_seconds:.6f}", names[grade]])
+    return file.getvalue()
