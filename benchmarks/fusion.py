@@ -16,14 +16,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from common import RESULTS, SHARED, Machine, command_line, say, table, write_section
 from picks import Label, Track, read_labels
 
-from streamgate.config import Config, load_config
-from streamgate.frames import Candidate, Evidence, Face
+from streamgate.config import load_config
+from streamgate.frames import Candidate, Face
 from streamgate.gate import Gate
 from streamgate.measures import MeasureSpec
 from streamgate.scoring.calibration import Calibration, recorded_measures
@@ -32,6 +31,7 @@ from streamgate.scoring.steps import no_floor, run_together
 from streamgate.selection.reference import TrackReference
 from streamgate.sources import discover
 from streamgate.tuning.fitting import Fusion, Judged, fit, out_of_clip, picks
+from streamgate.tuning.judged import fusion_of, of_preset, value_of
 
 GRADES = {"g": 2, "m": 1, "b": 0}
 SEEDS = 5
@@ -120,7 +120,7 @@ def judged_faces(faces: Sequence[Scored], specs: Sequence[MeasureSpec], calibrat
         for spec in specs:
             if spec.reference is not None and spec.name in usual:
                 evidence.values[spec.reference.evidence] = usual[spec.name]
-        values.append([_value(spec, evidence, calibration) for spec in specs])
+        values.append([value_of(spec, evidence, calibration) for spec in specs])  # a face with a quality has all
     return Judged(
         np.array(values),
         np.array([GRADES[face.label.label] for face in faces]),
@@ -129,33 +129,10 @@ def judged_faces(faces: Sequence[Scored], specs: Sequence[MeasureSpec], calibrat
     )
 
 
-def _value(spec: MeasureSpec, evidence: Evidence, calibration: Calibration) -> float:
-    raw = spec.raw_of(evidence)
-    assert raw is not None  # a face with a quality has all of them
-    if spec.name not in calibration.mappings:  # a fixed mapping: taken as its logit, with place 0 and width 1
-        share = min(0.999, max(0.001, calibration.scale_of(spec)(raw) / 100))
-        return float(np.log(share / (1 - share)))
-    return spec.upward(spec.compared(raw, evidence))
-
-
 def starting_point(specs: Sequence[MeasureSpec], calibration: Calibration) -> Fusion:
     """From which a fit starts: mappings as they are, weights that prefer nothing."""
-    return _fusion([START_WEIGHTS.get(spec.source, 0.5) for spec in specs], specs, calibration)
-
-
-def of_preset(config: Config, specs: Sequence[MeasureSpec], calibration: Calibration) -> Fusion:
-    """What a configuration says."""
-    return _fusion([config.measures[spec.name].weight for spec in specs], specs, calibration)
-
-
-def _fusion(weights: Sequence[float], specs: Sequence[MeasureSpec], calibration: Calibration) -> Fusion:
-    places, widths = [], []
-    for spec in specs:
-        mapping: Any = calibration.mappings.get(spec.name)
-        places.append(0.0 if mapping is None else mapping.x0 if spec.better == "higher" else -mapping.x0)
-        widths.append(1.0 if mapping is None else mapping.w)
-    movable = [spec.source not in FIXED for spec in specs]
-    return Fusion(np.array(weights), np.array(places), np.array(widths), np.array(movable))
+    weights = [START_WEIGHTS.get(spec.source, 0.5) for spec in specs]
+    return fusion_of(weights, specs, calibration, [spec.source not in FIXED for spec in specs])
 
 
 def toml_of(fusion: Fusion, specs: Sequence[MeasureSpec]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from streamgate.commands.options import (
     PATH,
     complete_folders,
     complete_models,
+    complete_presets,
     device_option,
     max_yaw_option,
     min_size_option,
@@ -37,6 +38,7 @@ _networks = section("Settings and networks")
     streamgate tune faces --max-yaw 20 --dry-run    # what would change
     streamgate tune faces --max-yaw 20
     streamgate tune faces --set measures.ifqa.weight=0.5
+    streamgate tune faces --preset mine.toml        # from `streamgate fit`
     """,
 )
 @results_argument
@@ -47,6 +49,10 @@ _networks = section("Settings and networks")
 @_faces(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
     help="A key of measures, keep or smoothing, for example measures.yaw.max=20. Repeatable.",
+)
+@_faces(
+    "--preset", metavar="NAME|FILE", shell_complete=complete_presets,
+    help="Take measures, keep and smoothing from this preset, for example one that `streamgate fit` wrote.",
 )
 @_footage("--pictured", is_flag=True, help="Do not open the footage: choose among faces whose pictures are in OUT.")
 @_footage(
@@ -63,6 +69,7 @@ def tune(
     top_k: int | None,
     min_size: float | None,
     max_yaw: float | None,
+    preset: str | None,
     footage: tuple[Path, ...],
     models: str | None,
     device: str,
@@ -88,7 +95,7 @@ def tune(
     with errors.status("") as status:
         result = tune_folder(
             out, settings, {"keep.top_k": top_k, "measures.size.min": min_size, "measures.yaw.max": max_yaw},
-            folders=footage, models=models, device=device, dry=dry, pictured=pictured,
+            preset=preset, folders=footage, models=models, device=device, dry=dry, pictured=pictured,
             told=lambda done, total: status.update(f"source {done + 1} of {total}"),
         )  # fmt: skip
     if not result.changed:

@@ -18,7 +18,7 @@ from streamgate.labels import BAD, GOOD, USABLE
 _ACROSS = 0.3
 """Pairs of a good and a bad face of different tracks weigh so much beside those of one track."""
 _ACROSS_PAIRS = 20_000
-_RIDGE = 0.2
+RIDGE = 0.2
 _SHARPNESS = 1.5
 _STEPS = 250
 _RATE = 0.05
@@ -62,10 +62,11 @@ class Fusion:
         return np.maximum(scalars, np.log(0.01)) @ self.weight / self.weight.sum()
 
 
-def fit(judged: Judged, start: Fusion, *, seed: int = 0) -> Fusion:
+def fit(judged: Judged, start: Fusion, *, seed: int = 0, ridge: float = RIDGE) -> Fusion:
     """The fusion under which good faces rank above usable ones and these above bad ones, in each track and across.
 
-    Projected gradient (Adam) on the logistic loss of pairs; every track counts alike. Deterministic by `seed`.
+    Projected gradient (Adam) on the logistic loss of pairs; every track counts alike. Deterministic by `seed`. `ridge`:
+    how strongly it is held near `start`.
     """
     better, worse, share = _pairs(judged, np.random.default_rng(seed))
     count = len(start.weight)
@@ -74,7 +75,7 @@ def fit(judged: Judged, start: Fusion, *, seed: int = 0) -> Fusion:
     frozen = np.concatenate([np.zeros(count, bool), ~start.movable, ~start.movable])
     first, second = np.zeros_like(moves), np.zeros_like(moves)
     for step in range(1, _STEPS + 1):
-        slope = _slope(judged.values, better, worse, share, start, moves) + 2 * _RIDGE * moves / len(moves)
+        slope = _slope(judged.values, better, worse, share, start, moves) + 2 * ridge * moves / len(moves)
         slope[frozen] = 0.0
         first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
         moves = moves - _RATE * first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)

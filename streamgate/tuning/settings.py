@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from streamgate.config import Config, differing_keys, stored_config, with_settings
+from streamgate.config import Config, differing_keys, leaves, load_config, stored_config, with_settings
 from streamgate.errors import ResultsError, UsageError
 from streamgate.scoring.calibration import Calibration
 from streamgate.scoring.judge import Judge
@@ -32,8 +32,10 @@ class Tuning:
     same_meaning: bool
 
 
-def tuning_of(summary: Mapping[str, Any], settings: Iterable[str], flags: Mapping[str, Any]) -> Tuning:
-    """Read a run's configuration from summary.json and lay the changes over it.
+def tuning_of(
+    summary: Mapping[str, Any], settings: Iterable[str], flags: Mapping[str, Any], preset: str | None = None
+) -> Tuning:
+    """Read a run's configuration from summary.json and lay the changes over it: what a preset says of them first.
 
     Raises UsageError for a key or value that cannot be, or that takes another run; ResultsError for a summary without
     what judging again takes.
@@ -46,7 +48,7 @@ def tuning_of(summary: Mapping[str, Any], settings: Iterable[str], flags: Mappin
         raise ResultsError(
             f"summary.json lacks what judging again takes or is of another version ({error}); run the sources again"
         ) from error
-    after = with_settings(before, settings, flags)
+    after = with_settings(before if preset is None else _under_preset(before, preset), settings, flags)
     changed = tuple(differing_keys(after, before))
     for key in changed:
         if key.partition(".")[0] not in SECTIONS:
@@ -69,6 +71,16 @@ def tuning_of(summary: Mapping[str, Any], settings: Iterable[str], flags: Mappin
         calibration=calibration.summary(),
     )
     return Tuning(before, after, changed, judge, run, judge.calibration_id == summary["calibration_id"])
+
+
+def _under_preset(before: Config, preset: str) -> Config:
+    """A run's configuration with the sections of a preset that can be tuned. Raises UsageError."""
+    given = load_config(preset).model_dump(mode="json")
+    known = set(before.measures.recorded)
+    tables = {name: given[name] for name in SECTIONS}
+    # A measure that is not used and was unknown to the run stays so.
+    tables["measures"] = {name: table for name, table in given["measures"].items() if name in known or table["use"]}
+    return with_settings(before, [], dict(leaves(tables)))
 
 
 def tuned_totals(record: Record, rejected: Mapping[str, int], *, kept: int, scored: int) -> Record:

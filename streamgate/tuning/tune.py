@@ -52,6 +52,7 @@ def tune(
     settings: Iterable[str] = (),
     flags: Mapping[str, Any] | None = None,
     *,
+    preset: str | None = None,
     folders: Sequence[Path] = (),
     models: str | None = None,
     device: str = "auto",
@@ -65,6 +66,7 @@ def tune(
 
     Args:
         settings, flags: as `run` takes them.
+        preset: of this preset the sections measures, keep and smoothing come first.
         folders: where to look for moved sources.
         dry: find out the same, and change nothing.
         pictured: leave the footage alone and pick among faces whose pictures are at hand.
@@ -80,7 +82,7 @@ def tune(
     with RunFolder(out).lock():
         finish_pending(out)
         folder = RunFolder(out)
-        tuning = tuning_of(folder.summary, settings, flags or {})
+        tuning = tuning_of(folder.summary, settings, flags or {}, preset)
         footage = Footage(out, tuning, folders=folders, models=models, device=device)
         with closing(footage):
             return _tune(folder, tuning, footage, told, dry=dry, pictured=pictured)

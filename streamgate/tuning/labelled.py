@@ -1,0 +1,147 @@
+"""Labelled faces of one or several runs, found again among their stored faces, with all that a fit takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from streamgate.errors import SourceError, UsageError, WeightsError, display
+from streamgate.frames import Array, Candidate
+from streamgate.labels import FaceKey
+from streamgate.measures import MeasureSpec
+from streamgate.scoring.calibration import recorded_measures
+from streamgate.store.folder import RunFolder
+from streamgate.store.records import candidate_of
+from streamgate.tuning.fitting import Judged
+from streamgate.tuning.footage import Footage
+from streamgate.tuning.judged import value_of
+from streamgate.tuning.limits import is_movable
+from streamgate.tuning.settings import Tuning, tuning_of
+
+Told = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Labelled:
+    """The labelled faces that can be used, and in words why others cannot.
+
+    Attributes:
+        tuning: the (first) run: its configuration and calibration.
+        specs: the measures of its set, the columns of `judged.values`.
+        barred: bool (N,): faces that a limit rejects which no fit moves (too small, a damaged picture).
+        unused: why labels are not used, words -> their number.
+    """
+
+    tuning: Tuning
+    specs: list[MeasureSpec]
+    judged: Judged
+    barred: Array
+    unused: Counter[str] = field(default_factory=Counter)
+
+
+def labelled_faces(
+    outs: Sequence[Path],
+    labels: Mapping[FaceKey, int],
+    *,
+    folders: Sequence[Path] = (),
+    models: str | None = None,
+    device: str = "auto",
+    told: Told = lambda words: None,
+) -> Labelled:
+    """Find the labelled faces in the results; what was not scored in full is scored in its footage.
+
+    Raises UsageError for runs with different networks or measures, ResultsError for a folder that holds no results.
+    """
+    runs = [(RunFolder(out), tuning_of(RunFolder(out).summary, [], {})) for out in outs]
+    first = runs[0][1]
+    for folder, tuning in runs[1:]:
+        if _networks(tuning) != _networks(first):
+            raise UsageError(
+                f"{display(folder.out)} and {display(outs[0])} were made with different networks or measures, whose "
+                "values do not compare; fit them apart"
+            )
+    specs = [spec for spec in recorded_measures(first.before) if spec.name in first.judge.names]
+    unused: Counter[str] = Counter()
+    found: list[tuple[FaceKey, Candidate]] = []
+    wanted = {key.source_id for key in labels}
+    known = {source_id for folder, _ in runs for source_id in folder.source_ids}
+    for source_id in sorted(wanted - known):
+        count = sum(key.source_id == source_id for key in labels)
+        unused[f"source {display(source_id)} is not in these results"] += count
+    for folder, tuning in runs:
+        with closing(Footage(folder.out, tuning, folders=folders, models=models, device=device)) as footage:
+            for source_id in (one for one in folder.source_ids if one in wanted):
+                told(source_id)
+                found += _of_source(folder, source_id, tuning, labels, footage, unused)
+    return _joined(first, specs, found, labels, unused)
+
+
+def _networks(tuning: Tuning) -> tuple[object, ...]:
+    weights = sorted((str(one["role"]), str(one["sha256"])) for one in tuning.run.weights)
+    return tuple(weights), tuning.judge.names
+
+
+def _of_source(
+    folder: RunFolder,
+    source_id: str,
+    tuning: Tuning,
+    labels: Mapping[FaceKey, int],
+    footage: Footage,
+    unused: Counter[str],
+) -> list[tuple[FaceKey, Candidate]]:
+    usual = {track["track_id"]: track.get("reference") or {} for track in folder.tracks(source_id)}
+    left = {key for key in labels if key.source_id == source_id}
+    found: list[tuple[FaceKey, Candidate]] = []
+    for record in folder.candidates(source_id):
+        key = FaceKey(source_id, record["track_id"], round(float(record["pts_seconds"]), 6))
+        if key in left:
+            left.discard(key)
+            try:
+                candidate = candidate_of(record)
+            except ValueError as error:
+                raise folder.error(f"{source_id}/candidates.jsonl.gz", f"is damaged ({error})") from None
+            candidate.usual = usual.get(candidate.track_id, {})
+            found.append((key, candidate))
+    unused["no face of these results has that track and time"] += len(left)
+    scorable = [face for _, face in found if not face.spoiled and not face.evidence.failed]
+    if unscored := [face for face in scorable if face.quality is None]:
+        try:
+            with footage.open(folder.source(source_id)) as source:
+                footage.score(source, unscored)
+        except (SourceError, WeightsError) as error:
+            # What is scored already is enough to go on with.
+            unused[f"not scored in full by the run, and {error}"] += len(unscored)
+            missing = {id(face) for face in unscored}
+            found = [(key, face) for key, face in found if id(face) not in missing]
+    return found
+
+
+def _joined(
+    tuning: Tuning,
+    specs: list[MeasureSpec],
+    found: Sequence[tuple[FaceKey, Candidate]],
+    labels: Mapping[FaceKey, int],
+    unused: Counter[str],
+) -> Labelled:
+    moved = {name for spec in specs for limit in spec.limits if is_movable(spec, limit) for name in limit.reasons}
+    values, grades, tracks, clips, barred = [], [], [], [], []
+    for key, face in found:
+        row = [value_of(spec, face.evidence, tuning.judge.calibration) for spec in specs]
+        if face.spoiled or any(value is None or not np.isfinite(value) for value in row):
+            unused["the picture is damaged" if face.spoiled else "a measure failed on them"] += 1
+            continue
+        values.append(row)
+        grades.append(labels[key])
+        tracks.append(f"{key.source_id}/{key.track_id}")
+        clips.append(key.source_id)
+        barred.append(bool(set(face.gate.reasons) - moved))
+    judged = Judged(
+        np.array(values, float).reshape(len(values), len(specs)), np.array(grades, int), np.array(tracks),
+        np.array(clips),
+    )  # fmt: skip
+    return Labelled(tuning, specs, judged, np.array(barred, bool), Counter({k: n for k, n in unused.items() if n}))

@@ -1,0 +1,242 @@
+"""A preset fitted to labels: its values, how well it agrees with them on sources it did not see, and what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from streamgate.config import Config, differing_keys, leaves, load_config, with_settings
+from streamgate.errors import UsageError
+from streamgate.frames import Array
+from streamgate.labels import BAD, GOOD, USABLE
+from streamgate.tuning.fitting import RIDGE, Fusion, Judged, fit, picks
+from streamgate.tuning.judged import of_preset
+from streamgate.tuning.labelled import Labelled
+from streamgate.tuning.limits import Threshold, as_settings, fit_limits, passing, thresholds_of
+
+FEWEST = 12
+"""Labels below which nothing is fitted."""
+ENOUGH = 150
+ENOUGH_TRACKS = 12
+"""Labels, and tracks with two grades, below which a fit is not to be relied on."""
+_FOLDS = 8
+_MORE, _LESS = 1.2, 1 / 1.2
+
+
+@dataclass(frozen=True, slots=True)
+class Accord:
+    """How well a preset agrees with labels.
+
+    Attributes:
+        ordered: share of pairs of one track, of two grades, that the quality puts in order; mean over tracks; NaN
+            without such tracks.
+        auc: probability that a good face has a higher quality than a bad one; NaN without both.
+        good, usable, bad: tracks with a good face whose pick, the best of those that pass, is that.
+        none: such tracks of which no face passes.
+        passed: share of the good, the usable and the bad faces that pass; NaN for none of them.
+    """
+
+    ordered: float
+    auc: float
+    good: int
+    usable: int
+    bad: int
+    none: int
+    passed: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Taste:
+    """A fitted preset.
+
+    `before`, `after`: agreement on labels; `after` by fits that saw nothing of the source they are judged on (of the
+    track, where there is one source only), None where that cannot be had.
+    """
+
+    config: Config
+    run: Config
+    start: Fusion
+    fusion: Fusion
+    before: Accord
+    after: Accord | None
+    warnings: tuple[str, ...]
+
+
+def fit_preset(labelled: Labelled) -> Taste:
+    """Fit weights, mappings and limits, held near those of the run.
+
+    Raises UsageError where there is nothing to learn from.
+    """
+    judged, barred = labelled.judged, labelled.barred
+    count = len(judged.grades)
+    if count < FEWEST:
+        raise UsageError(f"{_labels(count)} can be used, and a fit takes at least {FEWEST}; label more faces")
+    if len(np.unique(judged.grades)) < 2:
+        word = {GOOD: "good", USABLE: "usable", BAD: "bad"}[int(judged.grades[0])]
+        raise UsageError(f"all labels say {word}: a fit learns from the difference between good and bad faces")
+    config = labelled.tuning.before
+    start = of_preset(config, labelled.specs, labelled.tuning.judge.calibration)
+    limits = thresholds_of(config, labelled.specs, start)
+    ridge = RIDGE * max(1.0, 30 / _telling(judged))
+    try:
+        fusion = fit(judged, start, ridge=ridge)
+    except ValueError:
+        raise UsageError(
+            "no track has faces of two grades, and no faces are good while others are bad: nothing to learn from"
+        ) from None
+    fitted = fit_limits(limits, judged, barred)
+    settings = {f"measures.{spec.name}.{key}": value for spec, key, value in _fused(labelled, fusion)}
+    settings |= as_settings(fitted, fusion)
+    return Taste(
+        with_settings(config, [], settings),
+        config,
+        start,
+        fusion,
+        _accord(judged, start.log_quality(judged.values), passing(limits, judged.values, barred)),
+        _unseen(judged, barred, start, limits, ridge),
+        tuple(_warnings(judged)),
+    )
+
+
+def _telling(judged: Judged) -> int:
+    """Tracks whose labels differ, at least 1."""
+    tracks = [judged.grades[judged.tracks == track] for track in np.unique(judged.tracks)]
+    return max(1, sum(len(np.unique(grades)) > 1 for grades in tracks))
+
+
+def _fused(labelled: Labelled, fusion: Fusion) -> Iterator[tuple[Any, str, float]]:
+    for column, spec in enumerate(labelled.specs):
+        yield spec, "weight", float(f"{min(100.0, fusion.weight[column]):.3g}")
+        if fusion.movable[column]:
+            place = fusion.x0[column] if spec.better == "higher" else -fusion.x0[column]
+            yield spec, "x0", float(f"{place:.5g}")
+            yield spec, "w", float(f"{fusion.w[column]:.4g}")
+
+
+def _unseen(
+    judged: Judged, barred: Array, start: Fusion, limits: list[Threshold], ridge: float
+) -> Accord | None:
+    """Agreement of fits with what they did not see."""
+    units = judged.clips if len(np.unique(judged.clips)) > 1 else judged.tracks
+    names = np.random.default_rng(0).permutation(np.unique(units))
+    if len(names) < 2:
+        return None
+    fold = {name: place % _FOLDS for place, name in enumerate(names)}
+    here = np.array([fold[name] for name in units])
+    quality, passed = np.empty(len(here)), np.empty(len(here), bool)
+    for number in range(min(_FOLDS, len(names))):
+        test, rest = here == number, judged.of(here != number)
+        try:
+            fusion = fit(rest, start, ridge=ridge)
+        except ValueError:
+            fusion = start
+        found = fit_limits(limits, rest, barred[~test]) if len(rest.grades) else limits
+        quality[test] = fusion.log_quality(judged.values[test])
+        passed[test] = passing(found, judged.values[test], barred[test])
+    return _accord(judged, quality, passed)
+
+
+def _accord(judged: Judged, quality: Array, passed: Array) -> Accord:
+    tracks = [np.nonzero(judged.tracks == track)[0] for track in np.unique(judged.tracks)]
+    shares = [share for rows in tracks if (share := _ordered(judged.grades[rows], quality[rows])) is not None]
+    chosen = np.where(passed, quality, -np.inf)
+    kinds = [0, 0, 0, 0]
+    best = picks(judged, chosen)
+    for rows, pick in zip(tracks, best, strict=True):
+        if (judged.grades[rows] == GOOD).any():
+            kinds[int(judged.grades[pick]) if passed[pick] else 3] += 1
+    good, bad = quality[judged.grades == GOOD], quality[judged.grades == BAD]
+    pairs = (good[:, None] > bad[None]) + 0.5 * (good[:, None] == bad[None])
+    through = tuple(
+        float(passed[judged.grades == grade].mean()) if (judged.grades == grade).any() else float("nan")
+        for grade in (GOOD, USABLE, BAD)
+    )
+    return Accord(
+        float(np.mean(shares)) if shares else float("nan"),
+        float(pairs.mean()) if pairs.size else float("nan"),
+        kinds[GOOD], kinds[USABLE], kinds[BAD], kinds[3], (through[0], through[1], through[2]),
+    )  # fmt: skip
+
+
+def _ordered(grades: Array, quality: Array) -> float | None:
+    higher = grades[:, None] > grades[None]
+    if not higher.any():
+        return None
+    right = (quality[:, None] > quality[None]) + 0.5 * (quality[:, None] == quality[None])
+    return float(right[higher].mean())
+
+
+def _labels(count: int) -> str:
+    return f"{count} label{'' if count == 1 else 's'}"
+
+
+def _warnings(judged: Judged) -> Iterator[str]:
+    count, tracks = len(judged.grades), _telling(judged)
+    if count < ENOUGH or tracks < ENOUGH_TRACKS:
+        yield (
+            f"few labels: {count} of {tracks} track{'' if tracks == 1 else 's'} with faces of two grades; with "
+            f"{ENOUGH} of {ENOUGH_TRACKS} tracks or more a fit can be relied on, so little was changed"
+        )
+    for word, grade in (("good", GOOD), ("bad", BAD)):
+        if not (judged.grades == grade).any():
+            yield f"no face is labelled {word}: limits cannot be told from that"
+    if len(np.unique(judged.clips)) == 1:
+        yield "all labels are of one source: how the preset does on others was not found out"
+
+
+def changes(labelled: Labelled, taste: Taste) -> list[str]:
+    """What changed, in words; a line each, empty where nothing did."""
+    lines = []
+    before, after = (fusion.weight / fusion.weight.sum() for fusion in (taste.start, taste.fusion))
+    for title, chosen in (("counts more", after >= before * _MORE), ("counts less", after <= before * _LESS)):
+        order = np.argsort(-np.abs(np.log((after + 1e-9) / (before + 1e-9))))
+        named = [
+            f"{labelled.specs[k].name} ({100 * before[k]:.0f} to {100 * after[k]:.0f} % of the quality)"
+            for k in order
+            if chosen[k] and before[k] > 0
+        ]
+        lines += [f"{title}: {', '.join(named)}"] if named else []
+    moved = (taste.fusion.x0 - taste.start.x0) / taste.start.w
+    for title, picked in (("judged more strictly", moved > 0.25), ("judged more mildly", moved < -0.25)):
+        named = [spec.name for spec, one in zip(labelled.specs, picked, strict=True) if one]
+        lines += [f"{title}: {', '.join(named)}"] if named else []
+    was, now = (dict(leaves(one.model_dump(mode="json"))) for one in (taste.run, taste.config))
+    for key in now:
+        name, _, end = key.rpartition(".")
+        if end in ("min", "max") and key.startswith("measures.") and was[key] != now[key]:
+            stricter = (now[key] > was[key]) == (end == "min")
+            lines.append(f"limit of {name.removeprefix('measures.')}: {end} {was[key]:g} becomes {now[key]:g}, "
+                         f"{'stricter' if stricter else 'milder'}")  # fmt: skip
+    return lines
+
+
+def toml_text(config: Config, notes: list[str]) -> str:
+    """A preset: all in which a configuration differs from studio, with notes above."""
+    tables: dict[str, list[str]] = {}
+    studio = load_config("studio")
+    values: Mapping[str, Any] = dict(leaves(config.model_dump(mode="json")))
+    for key in differing_keys(config, studio):
+        table, _, name = key.rpartition(".")
+        # Whose picture was looked for is no matter of taste.
+        if key in values and not key.startswith("identity."):
+            tables.setdefault(table, []).append(f"{name} = {_toml(values[key])}")
+    lines = [*(f"# {note}" for note in notes), 'extends = "studio"', *tables.pop("", [])]
+    for table, rows in tables.items():
+        lines += ["", f"[{table}]", *rows]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        # JSON's escapes are TOML's too.
+        import json
+
+        return json.dumps(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml(one) for one in value)}]"
+    return repr(value)
