@@ -10,37 +10,28 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     ValidationError,
-    create_model,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
 from streamgate.errors import UsageError, one_line
-from streamgate.measures import MeasureSpec, Sigmoid, built_in_measures, known_measures
 from streamgate.measures.size import smallest_px
+from streamgate.measuretables import MEASURE_TABLES, Section, defined_table, is_definition, measure_defaults
 from streamgate.tomltext import NotToml, parse_toml, read_toml
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Angle = Annotated[float, Field(gt=-90, lt=90)]
-Weight = Annotated[float, Field(ge=0, le=100)]
 Pixels = Annotated[int, Field(ge=1, le=1 << 30)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class DecodingConfig(_Section):
+class DecodingConfig(Section):
     """Which frames are not decoded at all, and which pictures are too large."""
 
     discard: Literal["none", "empty", "followed", "steady"]
@@ -48,20 +39,20 @@ class DecodingConfig(_Section):
     max_pixels: Pixels
 
 
-class DetectionConfig(_Section):
+class DetectionConfig(Section):
     """How often faces are looked for, and in which directions."""
 
     interval_s: Seconds
     sideways: bool
 
 
-class TrackingConfig(_Section):
+class TrackingConfig(Section):
     """When a track ends."""
 
     max_gap_s: Seconds
 
 
-class AdvancedConfig(_Section):
+class AdvancedConfig(Section):
     """Tuning of detection, tracking and selection: no promise that a key stays or means the same."""
 
     dense_interval_s: Seconds
@@ -102,76 +93,7 @@ class AdvancedConfig(_Section):
         return self
 
 
-class MeasureConfig(_Section):
-    """The table of a measure. Its spec adds the keys of its limits (`min`, `max`) and mapping (`x0`, `w`)."""
-
-    use: bool
-    """Whether it belongs to the run's set: `quality` exists only where the whole set is ok."""
-    weight: Weight
-
-    def limit(self, key: str) -> float:
-        """The limit `min` or `max` of a measure that has it."""
-        return float(getattr(self, key))
-
-    @property
-    def mapping(self) -> Sigmoid | None:
-        """From raw values to scalars, where that is for the configuration to say."""
-        values = self.model_dump()
-        return Sigmoid(values["x0"], values["w"]) if "x0" in values else None
-
-
-class MeasuresConfig(_Section):
-    """A table for each measure there is; see `_measure_tables`."""
-
-    def __getitem__(self, name: str) -> MeasureConfig:
-        table: MeasureConfig = getattr(self, name)
-        return table
-
-    @property
-    def used(self) -> tuple[str, ...]:
-        """Names of the measures of the set, in their order."""
-        return tuple(name for name in type(self).model_fields if self[name].use)
-
-    @property
-    def recorded(self) -> tuple[str, ...]:
-        """Names of the measures that records list: all that are built in, and others that are used."""
-        ours = {spec.name for spec in built_in_measures()}
-        return tuple(name for name in type(self).model_fields if name in ours or self[name].use)
-
-    @model_serializer(mode="wrap")
-    def _without_idle_plugins(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What is installed but not used leaves no trace in a run's configuration."""
-        recorded = self.recorded
-        return {name: table for name, table in handler(self).items() if name in recorded}
-
-
-def _defaults(spec: MeasureSpec) -> dict[str, Any]:
-    """The table of a measure as its spec has it."""
-    limits = {limit.key: limit.value for limit in spec.limits}
-    mapping = {"x0": spec.mapping.x0, "w": spec.mapping.w} if isinstance(spec.mapping, Sigmoid) else {}
-    return {"use": spec.use, **limits, "weight": spec.weight, **mapping}
-
-
-def _table_of(spec: MeasureSpec) -> type[MeasureConfig]:
-    kinds: dict[str, Any] = {"use": bool, "weight": Weight, "x0": float, "w": Annotated[float, Field(gt=0)]}
-    for limit in spec.limits:
-        low, high = limit.bounds
-        kinds[limit.key] = Annotated[float, Field(gt=low, le=high) if limit.positive else Field(ge=low, le=high)]
-    fields: dict[str, Any] = {key: (kinds[key], value) for key, value in _defaults(spec).items()}
-    return create_model(f"{spec.name.title()}Config", __base__=MeasureConfig, **fields)
-
-
-if TYPE_CHECKING:
-    _MeasureTables = MeasuresConfig
-else:
-    _MeasureTables = create_model(
-        "MeasuresConfig",
-        __base__=MeasuresConfig,
-        **{spec.name: (table := _table_of(spec), table()) for spec in known_measures()},
-    )
-
-
-class SmoothingConfig(_Section):
+class SmoothingConfig(Section):
     """Windows of DESIGN 4.5."""
 
     short_s: Seconds
@@ -184,7 +106,7 @@ class SmoothingConfig(_Section):
         return self
 
 
-class KeepConfig(_Section):
+class KeepConfig(Section):
     """How many faces of a track or person are kept, and which of them are too many."""
 
     per: Literal["track", "person"]
@@ -208,7 +130,7 @@ class KeepConfig(_Section):
         return self
 
 
-class SerfiqConfig(_Section):
+class SerfiqConfig(Section):
     """Form of SER-FIQ (DESIGN 4.1)."""
 
     method: Literal["closed", "sampled"]
@@ -216,7 +138,7 @@ class SerfiqConfig(_Section):
     seed: Annotated[int, Field(ge=0)]
 
 
-class OutputConfig(_Section):
+class OutputConfig(Section):
     """What is written."""
 
     size: Annotated[int, Field(ge=64, le=4096)]
@@ -241,7 +163,7 @@ class OutputConfig(_Section):
         return value
 
 
-class IdentityConfig(_Section):
+class IdentityConfig(Section):
     """What happens with embeddings, and when two tracks show one person."""
 
     store: Literal["none", "session", "disk"]
@@ -249,7 +171,7 @@ class IdentityConfig(_Section):
     only: str
 
 
-class LiveConfig(_Section):
+class LiveConfig(Section):
     """How `serve` treats a stream."""
 
     transport: Literal["tcp", "udp"]
@@ -274,7 +196,7 @@ class LiveConfig(_Section):
         return self
 
 
-class Config(_Section):
+class Config(Section):
     """The whole configuration of a run."""
 
     exhaustive: bool
@@ -282,7 +204,7 @@ class Config(_Section):
     detection: DetectionConfig
     tracking: TrackingConfig
     advanced: AdvancedConfig
-    measures: _MeasureTables
+    measures: MEASURE_TABLES
     smoothing: SmoothingConfig
     keep: KeepConfig
     serfiq: SerfiqConfig
@@ -381,6 +303,9 @@ def stored_config(tree: Mapping[str, Any]) -> Config:
     whole = _read_preset("studio")
     for name in whole["measures"].keys() - tree.get("measures", {}).keys():
         whole["measures"][name]["use"] = False
+    for name, table in tree.get("measures", {}).items():
+        if is_definition(table):
+            whole["measures"][name] = defined_table(name, dict(table), Path(), "stored configuration")
     for key, value in leaves(tree):
         _assign(whole, key, value, "stored configuration")
     try:
@@ -392,7 +317,7 @@ def stored_config(tree: Mapping[str, Any]) -> Config:
 def with_settings(config: Config, settings: Iterable[str], flags: Mapping[str, Any] | None = None) -> Config:
     """`config` with `key=value` texts and named flags laid over it; see `load_config`. Raises UsageError."""
     tree = config.model_dump(mode="json")
-    tree["measures"] = {**_measure_defaults(), **tree["measures"]}
+    tree["measures"] = {**measure_defaults(), **tree["measures"]}
     _lay_over(tree, settings, flags)
     try:
         return Config.model_validate(tree)
@@ -423,23 +348,24 @@ def _read_preset(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     if base_name is None:
         # The foundation: what it says nothing about the measures is as their specs have it.
         tables = {"measures": own.pop("measures", {})}
-        tree = {**own, "measures": _measure_defaults()}
+        tree = {**own, "measures": measure_defaults()}
         own = tables
     elif not isinstance(base_name, str):
         raise UsageError(f"preset {one_line(str(path))}: extends must be a preset's name")
     else:
         tree = _read_preset(base_name, (*seen, str(path)))
+    what = f"preset {one_line(str(path))}"
+    given = own.get("measures")
+    if isinstance(given, dict):
+        for name in [name for name, table in given.items() if is_definition(table)]:
+            tree["measures"][name] = defined_table(name, given.pop(name), path.parent, what)
     for key, value in leaves(own):
-        _assign(tree, key, value, f"preset {one_line(str(path))}: {one_line(key, 80)}")
+        _assign(tree, key, value, f"{what}: {one_line(key, 80)}")
     return tree
 
 
 _MAX_CHAIN = 8
 """Presets that extend one another."""
-
-
-def _measure_defaults() -> dict[str, dict[str, Any]]:
-    return {spec.name: _defaults(spec) for spec in known_measures()}
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -152,7 +152,7 @@ class Pose:
 
 
 class Status(StrEnum):
-    """What became of a measure; every status but OK leaves `raw` and `scalar` None."""
+    """What became of a measure; every status but OK leaves `raw` and `scalar` None, but UNCALIBRATED may have a `raw`."""
 
     OK = "ok"
     NOT_SCORED = "not_scored"
@@ -191,6 +191,7 @@ class Evidence:
         embedding: float32 (D,), not normalised.
         pose: head pose from the pose role.
         ifqa_map: realness map, float32 (256, 256), over the FFHQ crop.
+        maps: maps of measures with a crop of their own, float32 (h, w), by measure.
         failed: names of measures whose computation failed.
     """
 
@@ -198,6 +199,7 @@ class Evidence:
     embedding: Array | None = None
     pose: Pose | None = None
     ifqa_map: Array | None = None
+    maps: dict[str, Array] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
 
 
@@ -436,3 +438,4 @@ class ScoredFace:
     embedding: Array | None = None
     ifqa_map: Array | None = None
     crop: Array | None = None
+    maps: Mapping[str, Array] = field(default_factory=dict)

@@ -25,9 +25,10 @@ from streamgate.networks.batcher import Batcher, Observer
 from streamgate.people.reference import Reference, read_reference
 from streamgate.runtime.pipeline import Pipeline, Progress
 from streamgate.runtime.watchdog import MARGIN_S, within
+from streamgate.scoring.calibration import recorded_measures
 from streamgate.scoring.context import ScoringContext
-from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.stills import score_aligned, score_picture
+from streamgate.scoring.whole import WholeScorer
 from streamgate.sinks.base import Sink
 from streamgate.sources import Source, discover
 from streamgate.sources.container import stall_seconds
@@ -70,7 +71,8 @@ class Gate:
         if isinstance(settings, str):
             raise UsageError(f'settings takes a list of texts: write settings=["{settings}"]')
         self.config = config or load_config(str(preset), settings)
-        self._networks = Networks.open(models, device, threads, self.config.advanced.nms_iou)
+        own = [spec for spec in recorded_measures(self.config) if spec.card and self.config.measures[spec.name].use]
+        self._networks = Networks.open(models, device, threads, self.config.advanced.nms_iou, own)
         self._weights = self._networks.weights
         self._batcher = Batcher.over(self._networks, self.config.advanced.low_score, observe=observe)
         try:
@@ -81,7 +83,7 @@ class Gate:
                     "keep.per = person: this recognizer has no identity threshold; give one with "
                     "--set identity.threshold=COSINE"
                 )
-            self._scorer = FaceScorer(self._context)
+            self._scorer = WholeScorer(self._context)
             self._reference = self._read_reference()
         except BaseException:
             self.close()

@@ -14,6 +14,7 @@ from streamgate.frames import Candidate, Face, Frame
 from streamgate.gate import Gate
 from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.steps import no_floor, run_together
+from streamgate.scoring.whole import WholeScorer
 from streamgate.sources.base import Source
 from streamgate.tracking.overlap import square
 
@@ -31,7 +32,7 @@ def frame_scorer(gate: Gate) -> FaceScorer:
             "keep": gate.config.keep.model_copy(update={"expression": "any"}),
         }
     )
-    return FaceScorer(gate.follow(config, "clips"))
+    return WholeScorer(gate.follow(config, "clips"))
 
 
 def score_window(scorer: FaceScorer, source: Source, seen: Sequence[Seen], window: Window) -> list[Seen]:

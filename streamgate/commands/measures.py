@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import click
@@ -55,7 +56,7 @@ def _table(config: Config) -> Table:
     for name in ("measure", "weight", "limit", "rejected as"):
         table.add_column(name, justify="right" if name == "weight" else "left", no_wrap=True)
     table.add_column("purpose")
-    for spec in known_measures():
+    for spec in (one for one in known_measures() if one.name in config.measures.names):
         values = config.measures[spec.name]
         weight = f"{values.weight:g}" if values.use else "not used"
         limits = "\n".join(f"{limit.key} {values.limit(limit.key):g}" for limit in spec.limits)
@@ -68,8 +69,13 @@ def _toml(config: Config) -> str:
     from streamgate.measures import known_measures
 
     tables = []
-    for spec in known_measures():
-        values = config.measures[spec.name].model_dump()
-        text = {key: str(value).lower() if isinstance(value, bool) else value for key, value in values.items()}
+    for spec in (one for one in known_measures() if one.name in config.measures.names):
+        values = config.measures[spec.name].model_dump(mode="json", exclude_none=True)
+        text = {key: _value(value) for key, value in values.items() if value != ""}
         tables.append("\n".join([f"[measures.{spec.name}]", *(f"{key} = {value}" for key, value in text.items())]))
     return "\n\n".join(tables)
+
+
+def _value(value: object) -> str:
+    """As TOML; JSON writes plain values and lists the same way."""
+    return str(value) if isinstance(value, float) else json.dumps(value)

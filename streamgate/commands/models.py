@@ -75,7 +75,10 @@ def _use(state: ModelState) -> str:
 @click.option("--mirror", metavar="URL|DIR", help="Take files from here, by file name. [env: STREAMGATE_MIRROR]")
 @quiet_option
 def pull(tier: str, mirror: str | None, quiet: bool) -> int:
-    """Download, verify and convert the weights of TIER."""
+    """Download, verify and convert the weights of TIER.
+
+    TIER is standard, or measures for the parameters of NIQE and BRISQUE.
+    """
     from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TaskID, TextColumn
 

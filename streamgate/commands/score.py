@@ -126,20 +126,22 @@ def _name_of(path: Path, taken: set[str]) -> str:
 def _write_heatmaps(
     folder: Path, name: str, image: Array, faces: Sequence[ScoredFace], aligned: str | None
 ) -> None:
-    """One PNG per face: the aligned face, and beside it IFQA's map over it (red: not like a clean face)."""
+    """Per face and map one PNG: the aligned face, and beside it the map over it (red: not like a clean face)."""
     import cv2
 
     from streamgate.store.files import write_bytes
 
     for number, face in enumerate(faces, 1):
         crop = image if aligned == "ffhq" else face.crop
-        if face.ifqa_map is None or crop is None:
-            continue
-        target = folder / f"{name}_{number}.png"
-        done, data = cv2.imencode(".png", cv2.cvtColor(_overlay(crop, face.ifqa_map), cv2.COLOR_RGB2BGR))
-        if not done:
-            raise SinkError(f"{target}: the picture cannot be encoded")
-        write_bytes(folder, target.name, data.tobytes())
+        maps = {"": face.ifqa_map, **{f"_{measure}": one for measure, one in face.maps.items()}}
+        for ending, one in maps.items():
+            if one is None or crop is None:
+                continue
+            target = folder / f"{name}_{number}{ending}.png"
+            done, data = cv2.imencode(".png", cv2.cvtColor(_overlay(crop, one), cv2.COLOR_RGB2BGR))
+            if not done:
+                raise SinkError(f"{target}: the picture cannot be encoded")
+            write_bytes(folder, target.name, data.tobytes())
 
 
 def _overlay(crop: Array, ifqa_map: Array) -> Array:
@@ -151,7 +153,7 @@ def _overlay(crop: Array, ifqa_map: Array) -> Array:
     import numpy as np
 
     face = cv2.resize(crop, (256, 256), interpolation=cv2.INTER_AREA)
-    level = np.clip(cv2.resize(ifqa_map, (256, 256)), 0.0, 1.0)[..., None]
+    level = np.clip(cv2.resize(np.asarray(ifqa_map, np.float32), (256, 256)), 0.0, 1.0)[..., None]
     colour = np.concatenate([np.minimum(1, 2 * (1 - level)), np.minimum(1, 2 * level), 0 * level], axis=2) * 255
     grey = cv2.cvtColor(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return np.hstack([face, np.clip(0.55 * grey + 0.45 * colour, 0, 255).astype(np.uint8)])

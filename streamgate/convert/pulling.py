@@ -23,6 +23,8 @@ from streamgate.weights import store
 from streamgate.weights.catalog import CONVERTER_VERSION, Entry, SourceFile, load_catalog
 from streamgate.weights.fetch import fetch
 from streamgate.weights.files import atomic_write, sha256_of
+from streamgate.weights.parameters import TIER as PARAMETERS_TIER
+from streamgate.weights.parameters import pull_parameters
 
 DOWNLOADS = "downloads"
 """Folder inside the models folder that keeps upstream files, so that a new converter needs no network."""
@@ -37,7 +39,7 @@ def pull(
     """Make every entry of `tier` ready in the models folder; what is there and verified is left alone.
 
     Args:
-        tier: only "standard" has anything to fetch.
+        tier: "standard", or "measures" for the parameters of NIQE and BRISQUE.
         mirror: http(s) or file URL, or a folder, under which files lie by their catalog file name;
             default $STREAMGATE_MIRROR, else the pinned upstream addresses.
         report: called with a line before each conversion.
@@ -51,9 +53,11 @@ def pull(
         WeightsError: not reachable, wrong size or hash, not convertible, folder not writable.
     """
     entries = [entry for entry in load_catalog() if entry.tier == tier]
-    if not entries:
-        raise UsageError(f"nothing to pull for tier {tier!r}; the tier that is fetched is 'standard'")
+    if not entries and tier != PARAMETERS_TIER:
+        raise UsageError(f"nothing to pull for tier {tier!r}; 'standard' and '{PARAMETERS_TIER}' can be fetched")
     base = _mirror_base(mirror or os.environ.get("STREAMGATE_MIRROR"))
+    if tier == PARAMETERS_TIER:
+        return pull_parameters(base, progress)
     return {entry.name: _pull_entry(entry, base, report, progress) for entry in entries}
 
 

@@ -1,4 +1,4 @@
-"""Which measures there are: every module of this package with a `MEASURE`, and those of other packages."""
+"""Which measures there are: every module of this package with a `MEASURE`, those of other packages and of presets."""
 
 from __future__ import annotations
 
@@ -18,14 +18,33 @@ GROUP = "streamgate.measures"
 """Entry point group; each of its entries names a `MeasureSpec`."""
 
 
-@cache
+_CONFIGURED: dict[str, MeasureSpec] = {}
+"""Measures that configurations of this process have defined."""
+
+
 def known_measures() -> tuple[MeasureSpec, ...]:
-    """Built in and installed, in the order of records and pages.
+    """Built in, installed, and defined by configurations that were read, in the order of records and pages."""
+    return _in_order([*installed_measures(), *_CONFIGURED.values()]) if _CONFIGURED else installed_measures()
+
+
+def define_measure(spec: MeasureSpec) -> None:
+    """Make a measure known that a configuration defines; a later definition replaces an earlier one.
+
+    Raises ValueError where its name or a reason belongs to another measure.
+    """
+    _check_new(spec, installed_measures())
+    _check_new(spec, [one for one in _CONFIGURED.values() if one.name != spec.name])
+    _CONFIGURED[spec.name] = spec
+
+
+@cache
+def installed_measures() -> tuple[MeasureSpec, ...]:
+    """Built in and installed.
 
     A measure of another package does nothing until a configuration says `use = true` for it: installing a package
     changes no results. One that cannot be loaded is left out with a warning.
     """
-    found = {spec.name: spec for spec in built_in_measures()}
+    found = {spec.name: spec for spec in (*built_in_measures(), *_modules("EXTRA_MEASURE"))}
     for entry in entry_points(group=GROUP):
         try:
             spec = _installed(entry)
@@ -40,10 +59,15 @@ def known_measures() -> tuple[MeasureSpec, ...]:
 
 @cache
 def built_in_measures() -> tuple[MeasureSpec, ...]:
-    """Those that come with streamgate; every record lists them all."""
+    """Those that every record lists."""
+    return _in_order(_modules("MEASURE"))
+
+
+def _modules(name: str) -> list[MeasureSpec]:
+    """What the modules of this package call `name`: MEASURE, or EXTRA_MEASURE for one that is recorded where used."""
     package = import_module(__name__.rpartition(".")[0])
     modules = [import_module(f"{package.__name__}.{item.name}") for item in pkgutil.iter_modules(package.__path__)]
-    return _in_order(module.MEASURE for module in modules if hasattr(module, "MEASURE"))
+    return [getattr(module, name) for module in modules if hasattr(module, name)]
 
 
 def _in_order(specs: Iterable[MeasureSpec]) -> tuple[MeasureSpec, ...]:

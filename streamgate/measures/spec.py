@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from streamgate.frames import Evidence, Face
+from streamgate.measures.cropcard import CropCard
 
 Direction = Literal["higher", "lower", "near zero"]
 """Which raw values are good."""
@@ -114,6 +115,7 @@ class MeasureSpec:
         guess: the raw value guessed before its network has run, for choosing which faces to score; None where nothing
             tells.
         of_source: speaks of the source's picture, so a ready-made crop does not tell it.
+        card: of a measure that looks at a crop of its own, after all others: `source` is its name then.
         order: place among the measures in records and on pages; measures of one place are sorted by name.
     """
 
@@ -138,6 +140,7 @@ class MeasureSpec:
     reference: ReferenceSpec | None = None
     guess: Callable[[Face, Evidence], float | None] | None = None
     of_source: bool = False
+    card: CropCard | None = None
     order: int = 1000
 
     def __post_init__(self) -> None:

@@ -26,7 +26,8 @@ from streamgate.networks.recognizer import RecognizerOutput
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """One network run: `role` is one of `weights.ROLES`, `crop` RGB uint8 of that role's size."""
+    """One network run: `role` is one of `weights.ROLES` or a measure with a crop of its own, `crop` RGB uint8 of its
+    size."""
 
     role: str
     crop: Array
@@ -130,7 +131,7 @@ def runners(networks: Networks, threshold: float) -> dict[str, Runner]:
             return [out.row(i) for i in range(len(crops))]
 
         found["ifqa"] = rate
-    return found
+    return found | {name: measure.run for name, measure in networks.crop_measures.items()}
 
 
 def _observed(role: str, run: Runner, observe: Observer | None) -> Runner:

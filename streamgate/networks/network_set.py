@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from streamgate.defaults import DEFAULT_MODELS
+from streamgate.measures import MeasureSpec
 from streamgate.networks.cohort import Cohort
+from streamgate.networks.cropmeasures import OUTPUT as CROP_OUTPUT
+from streamgate.networks.cropmeasures import CropMeasure, open_measure
 from streamgate.networks.detector import NMS_OVERLAP, Detector
 from streamgate.networks.device import choose_device
 from streamgate.networks.expression import ExpressionNetwork
@@ -25,8 +28,9 @@ _OWN_MEASURE = {"recognizer": "serfiq", "ifqa": "ifqa"}
 class Networks:
     """The adapters of a run: `detector`, `recognizer`, `pose`; `expression` and `ifqa` are None without weights.
 
-    `device` is where they run. `shared_pose`: recognizer and pose are one graph, so a run of the recognizer gives the
-    pose as well. Adapters are thread-safe and may be shared by any number of sources. Use as a context manager.
+    `device` is where they run. `crop_measures` are measures that look at a crop of their own, by name. `shared_pose`:
+    recognizer and pose are one graph, so a run of the recognizer gives the pose as well. Adapters are thread-safe and
+    may be shared by any number of sources. Use as a context manager.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class Networks:
         device: str,
         threads: int,
         nms_iou: float = NMS_OVERLAP,
+        own: Sequence[MeasureSpec] = (),
     ):
         """Open sessions; prefer `Networks.open`, which finds the weights."""
         self.device = choose_device(device)
@@ -52,23 +57,33 @@ class Networks:
         self.ifqa = IfqaNetwork(by_role["ifqa"]) if "ifqa" in by_role else None
         self.on_cuda = any(session.on_cuda for session in sessions.values())
         self._outputs = {role: session.outputs for role, session in by_role.items()}
+        self.crop_measures: dict[str, CropMeasure] = {
+            spec.name: open_measure(spec, self.device, threads) for spec in own
+        }
+        self._outputs |= dict.fromkeys(self.crop_measures, (CROP_OUTPUT,))
         self._weights = dict(weights)
         file = weights["recognizer"].cohort
         self._cohort = None if file is None else Cohort.read(file)
 
     @classmethod
     def open(
-        cls, models: str = DEFAULT_MODELS, device: str = "auto", threads: int = 1, nms_iou: float = NMS_OVERLAP
+        cls,
+        models: str = DEFAULT_MODELS,
+        device: str = "auto",
+        threads: int = 1,
+        nms_iou: float = NMS_OVERLAP,
+        own: Sequence[MeasureSpec] = (),
     ) -> Networks:
         """Find weights (see `streamgate.weights.resolve`) and open them.
 
-        `threads` is the number inside one run on the CPU; 1 costs the fewest core-ms, use 2 for latency.
+        `own` are measures with a card that are in use. `threads` is the number inside one run on the CPU; 1 costs the
+        fewest core-ms, use 2 for latency.
 
         Raises:
             WeightsError: a required role has no weights, or a file is not what its receipt says (exit 4).
             DeviceError: CUDA was asked for and is not there (exit 6).
         """
-        return cls(resolve(models), device, threads, nms_iou)
+        return cls(resolve(models), device, threads, nms_iou, own)
 
     @property
     def weights(self) -> list[dict[str, str]]:
@@ -84,7 +99,7 @@ class Networks:
                 **({"cohort": found.cohort.sha256} if role == "recognizer" and found.cohort is not None else {}),
             }
             for role, found in self._weights.items()
-        ]
+        ] + [measure.record for measure in self.crop_measures.values()]
 
     def outputs(self, role: str) -> tuple[str, ...]:
         """Names of the outputs that the role's graph has; none without weights."""

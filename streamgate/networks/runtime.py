@@ -59,6 +59,10 @@ class Session:
                 f"device {chosen.name}: driver and libraries load, but ONNX Runtime runs {weights.name} on the CPU; "
                 "see that its CUDA version and the driver fit, or use --device cpu"
             )
+        self.inputs = tuple((tuple(one.shape), str(one.type)) for one in self._session.get_inputs())
+        """Shape (numbers, or names of what may vary) and type of each input."""
+        if not self.inputs:
+            raise WeightsError(f"{weights.name}: {weights.path} has no input")
         self._input = self._session.get_inputs()[0].name
         self.outputs = tuple(output.name for output in self._session.get_outputs())
 

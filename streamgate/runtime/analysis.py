@@ -16,9 +16,9 @@ from streamgate.runtime.following import Moment
 from streamgate.runtime.shots import best_shot
 from streamgate.runtime.stillness import StillFaces
 from streamgate.scoring.context import ScoringContext
-from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.judge import SMALL
 from streamgate.scoring.steps import run_together
+from streamgate.scoring.whole import WholeScorer
 from streamgate.selection.candidates import TrackSelector
 from streamgate.selection.keeper import Ranked
 from streamgate.selection.nearmisses import distance_from_passing
@@ -60,7 +60,7 @@ class Analysis:
     ) -> None:
         self.counts = AnalysisCounts()
         self._context = context
-        self._scorer = FaceScorer(context)
+        self._scorer = WholeScorer(context)
         self._source = source
         self._emit_candidate = emit_candidate
         self._epoch = epoch

@@ -44,7 +44,10 @@ class Calibration:
         for spec in recorded_measures(config):
             if spec.source != "pixels" and spec.output not in networks.outputs(spec.source):
                 absent[spec.name] = Status.NO_WEIGHTS
-            elif spec.mapping is None:
+                continue
+            if spec.card is not None:
+                learned[spec.name] = networks.crop_measures[spec.name].identity
+            if spec.mapping is None:
                 card = networks.calibration(spec.source, spec.name)
                 if card is None:
                     absent[spec.name] = Status.UNCALIBRATED
@@ -80,7 +83,13 @@ class Calibration:
         """The same with the mappings that a configuration gives."""
         given = {name: config.measures[name].mapping for name in config.measures.recorded}
         chosen = {name: mapping for name, mapping in given.items() if mapping is not None}
-        return Calibration({**self.mappings, **chosen}, self.absent, self.learned_ids)
+        # What was uncalibrated and has a mapping now can be had.
+        absent = {
+            name: status
+            for name, status in self.absent.items()
+            if status is not Status.UNCALIBRATED or name not in chosen
+        }
+        return Calibration({**self.mappings, **chosen}, absent, self.learned_ids)
 
     def scale_of(self, spec: MeasureSpec) -> Callable[[float], float]:
         """From the raw value of a measure that is not absent to its scalar. Raises ValueError without a mapping."""
@@ -99,7 +108,8 @@ class Calibration:
 
 def recorded_measures(config: Config) -> list[MeasureSpec]:
     """The measures that records list, in their order."""
-    return [spec for spec in known_measures() if spec.name in config.measures.recorded]
+    recorded, defined = config.measures.recorded, config.measures.defined
+    return [defined.get(spec.name, spec) for spec in known_measures() if spec.name in recorded]
 
 
 def measure_set(config: Config, calibration: Calibration) -> tuple[str, ...]:

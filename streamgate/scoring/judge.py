@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from streamgate.config import Config
 from streamgate.frames import Candidate, Evidence, Face, GateResult, Measure, Status
+from streamgate.measures import MeasureSpec
 from streamgate.networks.alignment import ffhq_side
 from streamgate.scoring.calibration import Calibration, calibration_id, measure_set, recorded_measures
 
@@ -87,7 +88,7 @@ class Judge:
         found: dict[str, Measure] = {}
         for spec, scale in self._specs:
             if scale is None:
-                found[spec.name] = self._absent[spec.name]
+                found[spec.name] = self._without_scale(spec, evidence)
             elif spec.name in evidence.failed:
                 found[spec.name] = _FAILED
             else:
@@ -97,6 +98,12 @@ class Judge:
                 else:
                     found[spec.name] = Measure.ok(raw, scale(spec.compared(raw, evidence)))
         return found
+
+    def _without_scale(self, spec: MeasureSpec, evidence: Evidence) -> Measure:
+        """A measure that has no scalar: its raw value where its network ran and only the calibration is missing."""
+        absent = self._absent[spec.name]
+        raw = spec.raw_of(evidence) if absent.status is Status.UNCALIBRATED else None
+        return absent if raw is None or not math.isfinite(raw) else Measure(raw, None, Status.UNCALIBRATED)
 
     def guessed(self, face: Face, evidence: Evidence, measures: Mapping[str, Measure]) -> dict[str, Measure]:
         """`measures` with those of the set that are not scored guessed, where that can be done."""

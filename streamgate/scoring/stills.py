@@ -64,4 +64,5 @@ def _scored(candidate: Candidate, crop: Array | None) -> ScoredFace:
         embedding=candidate.evidence.embedding,
         ifqa_map=candidate.evidence.ifqa_map,
         crop=crop,
+        maps=candidate.evidence.maps,
     )

@@ -334,12 +334,15 @@ def _measure(measure: Measure) -> Record:
     if status is Status.OK and (raw is None or scalar is None):
         status = Status.ERROR
     if status is not Status.OK:
-        raw = scalar = None
+        # What only lacks a calibration has a raw value.
+        raw, scalar = raw if status is Status.UNCALIBRATED else None, None
     return {"raw": raw, "scalar": scalar, "status": status.value}
 
 
 def _measure_of(name: str, record: Mapping[str, Any]) -> Measure:
     status = Status(record["status"])
+    if status is Status.UNCALIBRATED and record["raw"] is not None:
+        return Measure(float(record["raw"]), None, status)
     if status is not Status.OK:
         return _MISSING[status]
     raw, scalar = record["raw"], record["scalar"]

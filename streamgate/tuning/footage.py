@@ -14,11 +14,13 @@ from streamgate.gate import Gate
 from streamgate.runtime.finishing import Finisher
 from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.steps import no_floor, run_together
+from streamgate.scoring.whole import WholeScorer
 from streamgate.sources import Source
 from streamgate.sources.base import SAME_TIME_S
 from streamgate.sources.footage import FootageFinder
 from streamgate.store.jsonlines import Record
 from streamgate.tuning.settings import Tuning
+from streamgate.weights.catalog import ROLES
 from streamgate.weights.store import resolve
 
 _READ_ON_S = 2.0
@@ -90,13 +92,15 @@ class Footage:
             context = self._gate.scoring(self._tuning.after, "tune")
             if context.judge.calibration_id != self._tuning.judge.calibration_id:
                 raise WeightsError("the networks at hand are calibrated otherwise than those of the run; give --models")
-            self._scorer = FaceScorer(context)
+            self._scorer = WholeScorer(context)
         return self._scorer
 
     def _right_models(self) -> str:
         """Which weights are those of the run. Raises WeightsError."""
-        wanted = {str(one["role"]): str(one["sha256"]) for one in self._tuning.run.weights}
-        tiers = [str(one.get("tier")) for one in self._tuning.run.weights]
+        # Measures of the preset name their own files.
+        weights = [one for one in self._tuning.run.weights if str(one["role"]) in ROLES]
+        wanted = {str(one["role"]): str(one["sha256"]) for one in weights}
+        tiers = [str(one.get("tier")) for one in weights]
         together = ",".join(dict.fromkeys(tiers))
         for models in [self._models] if self._models else list(dict.fromkeys([together, "embedded", "standard"])):
             try:

@@ -97,10 +97,15 @@ def test_every_measure_is_listed_and_those_not_given_are_not_scored() -> None:
 
 
 def test_a_measure_that_is_not_ok_or_not_finite_has_no_figures() -> None:
-    measures = {"ifqa": Measure(0.5, 50.0, Status.UNCALIBRATED), "eyes": Measure(NAN, 3.0, Status.OK)}
+    measures = {"ifqa": Measure(0.5, 50.0, Status.NO_WEIGHTS), "eyes": Measure(NAN, 3.0, Status.OK)}
     record = face_record(shot(measures=measures), None)["measures"]
-    assert record["ifqa"] == {"raw": None, "scalar": None, "status": "uncalibrated"}
+    assert record["ifqa"] == {"raw": None, "scalar": None, "status": "no_weights"}
     assert record["eyes"] == {"raw": None, "scalar": None, "status": "error"}
+
+
+def test_a_measure_that_only_lacks_its_calibration_shows_its_raw_value() -> None:
+    record = face_record(shot(measures={"ifqa": Measure(0.5, 50.0, Status.UNCALIBRATED)}), None)["measures"]
+    assert record["ifqa"] == {"raw": 0.5, "scalar": None, "status": "uncalibrated"}
 
 
 def test_unknown_measures_are_refused() -> None:

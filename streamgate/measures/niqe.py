@@ -1,0 +1,23 @@
+"""niqe: distance to the statistics of natural pictures (Mittal, Soundararajan, Bovik: NIQE, 2013)."""
+
+from __future__ import annotations
+
+from streamgate.measures.cropcard import CropCard
+from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
+
+EXTRA_MEASURE = MeasureSpec(
+    name="niqe",
+    label="NIQE",
+    hint="distance to the statistics of natural pictures",
+    purpose="How far is the face's texture from that of undistorted photographs? Knows nothing of faces.",
+    source="niqe",
+    output="value",
+    read=lambda output: output.value,
+    better="lower",
+    # Of FFHQ faces: the clean median maps to 90, that of the strongest mixture of degradations to 10.
+    mapping=Sigmoid(8.4, 1.65),
+    limits=(Limit("min", 0.0, {"niqe_low": "NIQE too high"}),),
+    card=CropCard("niqe"),
+    use=False,
+    order=130,
+)

@@ -1,0 +1,202 @@
+"""Measures that look at a crop of their own: ONNX files of users, metrics of pyiqa, NIQE and BRISQUE."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamgate.errors import UsageError, WeightsError, display, one_line
+from streamgate.frames import Array
+from streamgate.measures import CropCard, MeasureSpec
+from streamgate.networks.device import Device
+from streamgate.networks.natural_statistics import Brisque, Niqe
+from streamgate.networks.runtime import Session
+from streamgate.weights.catalog import InputSpec
+from streamgate.weights.parameters import identity_of, parameters_of
+from streamgate.weights.store import Weights
+
+OUTPUT = "value"
+"""What the one output of such a measure is called."""
+MAX_BYTES = 2 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class CropOutput:
+    """Of one crop: the value (NaN where it failed), and a map float32 (h, w) where there is one."""
+
+    value: float
+    map: Array | None = None
+
+
+Rate = Callable[[Array], tuple[Array, Array | None]]
+"""Crops RGB uint8 (N, S, S, 3) -> values (N,) and maps (N, h, w) or None."""
+
+
+class CropMeasure:
+    """A measure ready to rate crops. Thread-safe as far as its engine is.
+
+    `sha256` is of its file or parameters; `record` is its line for `summary.json`.
+    """
+
+    def __init__(self, name: str, card: CropCard, rate: Rate, sha256: str) -> None:
+        self.name, self.card, self.sha256 = name, card, sha256
+        self._rate = rate
+
+    @property
+    def identity(self) -> str:
+        """A short name of all that decides what a value means."""
+        text = json.dumps([self.sha256, self.card.meaning()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def record(self) -> dict[str, str]:
+        file = Path(self.card.file).name if self.card.file else self.card.engine
+        return {
+            "role": f"measure {self.name}", "name": self.name, "tier": self.card.engine, "file": file,
+            "sha256": self.sha256, "licence": "",
+        }  # fmt: skip
+
+    def run(self, crops: Sequence[Array]) -> list[CropOutput]:
+        """Rate crops; whatever goes wrong makes the values NaN, with a warning."""
+        try:
+            values, maps = self._rate(np.stack(crops))
+            return [CropOutput(float(value), None if maps is None else maps[row]) for row, value in enumerate(values)]
+        except Exception as error:  # whatever a foreign network or library raises belongs to these faces alone
+            words = one_line(f"{type(error).__name__}: {error}")
+            warnings.warn(f"measure {self.name} failed on a face ({words})", stacklevel=2)
+            return [CropOutput(float("nan")) for _ in crops]
+
+
+def open_measure(spec: MeasureSpec, device: Device, threads: int) -> CropMeasure:
+    """Open the measure of a spec with a card.
+
+    Raises WeightsError where its file or parameters are missing or do not fit its card, UsageError without pyiqa.
+    """
+    assert spec.card is not None
+    card = spec.card
+    if card.engine == "onnx":
+        return _of_onnx(spec.name, card, device, threads)
+    if card.engine == "pyiqa":
+        return _of_pyiqa(spec, card, device)
+    parameters = parameters_of(card.engine)
+    try:
+        single = Niqe(*parameters) if card.engine == "niqe" else Brisque(*parameters)
+    except (ValueError, KeyError, OSError) as error:
+        raise WeightsError(f"{spec.name}: its parameters cannot be read ({one_line(str(error))})") from None
+    return CropMeasure(spec.name, card, lambda crops: (np.array([single(one) for one in crops]), None),
+                       identity_of(card.engine))  # fmt: skip
+
+
+def _of_onnx(name: str, card: CropCard, device: Device, threads: int) -> CropMeasure:
+    path = Path(card.file)
+    what = f"measure {name}: {display(path)}"
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+            raise WeightsError(f"{what}: there is no such file; check measures.{name}.onnx")
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{what} cannot be read ({error.strerror})") from None
+    weights = Weights(f"measure {name}", (), "own", path, sha256, "", "", InputSpec(), {}, None)
+    session = Session(weights, device, threads)
+    (shape, dtype), *others = session.inputs
+    if others:
+        raise WeightsError(f"{what} has {1 + len(others)} inputs, and a measure gives one: a batch of crops")
+    known = [size if isinstance(size, int) else None for size in shape]
+    if len(known) != 4 or dtype not in ("tensor(float)", "tensor(uint8)", "tensor(float16)"):
+        raise WeightsError(f"{what} takes {dtype} of shape {list(shape)}, and a measure gives a batch of pictures")
+    channels_last = known[3] in (1, 3) and known[1] not in (1, 3)
+    channels = known[3] if channels_last else known[1]
+    sides = known[1:3] if channels_last else known[2:]
+    if channels not in (None, 1 if card.colour == "grey" else 3):
+        raise WeightsError(f"{what} takes {channels} channels; set measures.{name}.colour to fit it")
+    if any(side not in (None, card.size) for side in sides):
+        raise WeightsError(f"{what} takes pictures of {sides[0]}x{sides[1]}; set measures.{name}.size to fit it")
+    for output in (card.output, card.map):
+        if output and output not in session.outputs:
+            raise WeightsError(f"{what} has no output {output!r}; it has {', '.join(session.outputs)}")
+    output = card.output or session.outputs[0]
+
+    def rate(crops: Array) -> tuple[Array, Array | None]:
+        batch = _batch(crops, card, channels_last, dtype)
+        if known[0] is not None and known[0] != len(batch):
+            parts = [session.run(batch[row : row + 1]) for row in range(len(batch))]
+            found = {key: np.concatenate([part[key] for part in parts]) for key in session.outputs}
+        else:
+            found = session.run_rows(batch)
+        values = np.asarray(found[output], np.float64)
+        if values.size != len(crops):
+            raise ValueError(f"output {output} has shape {list(values.shape)} for {len(crops)} faces: one number each")
+        return values.reshape(len(crops)), _maps(found[card.map], len(crops)) if card.map else None
+
+    try:
+        rate(np.full((1, card.size, card.size, 3), 128, np.uint8))
+    except Exception as error:
+        reason = one_line((str(error).splitlines() or [""])[0])
+        raise WeightsError(f"{what} does not rate a crop of {card.size} pixels ({reason})") from None
+    return CropMeasure(name, card, rate, sha256)
+
+
+def _batch(crops: Array, card: CropCard, channels_last: bool, dtype: str) -> Array:
+    """Crops RGB uint8 (N, S, S, 3) as the graph takes them."""
+    if card.colour == "BGR":
+        crops = crops[..., ::-1]
+    elif card.colour == "grey":
+        crops = np.round(crops @ np.array([0.299, 0.587, 0.114]))[..., None]
+    if dtype == "tensor(uint8)":
+        found: Array = crops.astype(np.uint8)
+    else:
+        low, high = card.span
+        count = crops.shape[-1]
+        scaled = crops.astype(np.float32) / 255 * (high - low) + low
+        found = (scaled - np.array(card.mean[:count], np.float32)) / np.array(card.std[:count], np.float32)
+        found = found.astype(np.float16 if dtype == "tensor(float16)" else np.float32)
+    return np.ascontiguousarray(found if channels_last else found.transpose(0, 3, 1, 2))
+
+
+def _maps(found: Array, count: int) -> Array:
+    """Maps float32 (N, h, w)."""
+    maps = np.asarray(found, np.float32)
+    sides = [size for size in maps.shape[1:] if size != 1]
+    if len(maps) != count or len(sides) != 2:
+        raise ValueError(f"a map of shape {list(maps.shape)} is no picture for each of {count} faces")
+    return maps.reshape(count, *sides)
+
+
+def _of_pyiqa(spec: MeasureSpec, card: CropCard, device: Device) -> CropMeasure:
+    try:
+        import pyiqa
+        import torch
+    except ImportError:
+        raise UsageError(f"measure {spec.name} needs pyiqa: pip install 'streamgate[iqa]'") from None
+    where = "cpu" if device.index is None else f"cuda:{device.index}"
+    try:
+        metric: Any = pyiqa.create_metric(card.file, device=torch.device(where))
+    except Exception as error:
+        raise WeightsError(f"measure {spec.name}: pyiqa gives no metric {one_line(card.file)!r} "
+                           f"({one_line(str(error))})") from None  # fmt: skip
+    if getattr(metric, "metric_mode", "NR") != "NR":
+        raise WeightsError(f"measure {spec.name}: {one_line(card.file)} needs a reference, which a face has not")
+    falls = bool(getattr(metric, "lower_better", False))
+    if falls != (spec.better == "lower"):
+        right = "lower" if falls else "higher"
+        raise WeightsError(
+            f'measure {spec.name}: {right} values of {one_line(card.file)} are better; set better = "{right}"'
+        )
+
+    def rate(crops: Array) -> tuple[Array, Array | None]:
+        batch = torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2)).astype(np.float32) / 255).to(where)
+        with torch.no_grad():
+            values = metric(batch).detach().cpu().numpy().astype(np.float64)
+        if values.size != len(crops):
+            raise ValueError(f"{values.size} values for {len(crops)} faces")
+        return values.reshape(len(crops)), None
+
+    version = f"pyiqa {getattr(pyiqa, '__version__', '')} {card.file}"
+    return CropMeasure(spec.name, card, rate, hashlib.sha256(version.encode()).hexdigest())

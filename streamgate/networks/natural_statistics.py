@@ -1,0 +1,149 @@
+"""NIQE and BRISQUE: how natural the texture of a picture is, by statistics of its normalised luma."""
+
+from __future__ import annotations
+
+import io
+import math
+from functools import cache
+
+import cv2
+import numpy as np
+
+from streamgate.frames import Array
+
+_SIDE = 96
+"""Blocks of NIQE's first scale, pixels."""
+
+
+@cache
+def _shapes() -> tuple[Array, Array, Array, Array]:
+    """Shapes of a generalised Gaussian, and of each: squared mean magnitude over variance, and two more ratios."""
+    shapes = np.arange(0.2, 10.001, 0.001)
+    one, two, three = (np.vectorize(math.gamma)(number / shapes) for number in (1, 2, 3))
+    return shapes, two**2 / (one * three), two / one, np.sqrt(one / three)
+
+
+def _fitted(values: Array) -> tuple[Array, Array, Array, Array, Array]:
+    """An asymmetric generalised Gaussian by moments, per row of (n, m).
+
+    Shape, deviation to the left and right, and the ratios gamma(2/s)/gamma(1/s) and sqrt(gamma(1/s)/gamma(3/s)).
+    """
+    shapes, ratios, means, scales = _shapes()
+    left = np.sqrt(np.where(values < 0, values**2, 0).sum(1) / np.maximum((values < 0).sum(1), 1))
+    right = np.sqrt(np.where(values > 0, values**2, 0).sum(1) / np.maximum((values > 0).sum(1), 1))
+    ratio = left / np.maximum(right, 1e-12)
+    flat = np.abs(values).mean(1) ** 2 / np.maximum((values**2).mean(1), 1e-12)
+    flat = flat * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
+    # The ratios rise with the shape.
+    place = np.clip(np.searchsorted(ratios, flat), 1, len(shapes) - 1)
+    place = place - (flat - ratios[place - 1] < ratios[place] - flat)
+    return shapes[place], left, right, means[place], scales[place]
+
+
+class Niqe:
+    """Distance of a picture's statistics to those of undistorted photographs; 0 is like them.
+
+    `parameters`: the bytes of a NumPy archive with mu_pris_param, cov_pris_param and gaussian_window. Raises ValueError
+    for another content.
+    """
+
+    def __init__(self, parameters: bytes) -> None:
+        with np.load(io.BytesIO(parameters), allow_pickle=False) as stored:
+            self._mean, self._covariance = stored["mu_pris_param"].ravel(), stored["cov_pris_param"]
+            self._window = stored["gaussian_window"]
+        if self._mean.shape != (36,) or self._covariance.shape != (36, 36) or self._window.ndim != 2:
+            raise ValueError("no parameters of NIQE")
+
+    def __call__(self, picture: Array) -> float:
+        """Of RGB uint8 (H, W, 3), at least 192 pixels a side."""
+        # BT.601 luma in its range of 16..235, as the parameters were fitted on.
+        luma = np.round(16 + picture.astype(np.float64) / 255 @ np.array([65.481, 128.553, 24.966]))
+        luma = luma[: luma.shape[0] // _SIDE * _SIDE, : luma.shape[1] // _SIDE * _SIDE]
+        features = []
+        for block in (_SIDE, _SIDE // 2):
+            mean, square = (
+                cv2.filter2D(pixels, -1, self._window, borderType=cv2.BORDER_REPLICATE) for pixels in (luma, luma**2)
+            )
+            normal = (luma - mean) / (np.sqrt(np.abs(square - mean**2)) + 1)
+            rows, columns = normal.shape[0] // block, normal.shape[1] // block
+            blocks = normal.reshape(rows, block, columns, block).transpose(0, 2, 1, 3).reshape(-1, block, block)
+            features.append(_niqe_features(blocks))
+            luma = _halved(luma)
+        found = np.concatenate(features, axis=1)
+        offset = self._mean - found.mean(0)
+        spread = (self._covariance + np.cov(found, rowvar=False)) / 2
+        return float(np.sqrt(offset @ np.linalg.pinv(spread) @ offset))
+
+
+def _niqe_features(blocks: Array) -> Array:
+    """(n, side, side) -> (n, 18)."""
+    count = len(blocks)
+    shape, left, right, _, scale = _fitted(blocks.reshape(count, -1))
+    features = [shape, (left + right) / 2 * scale]
+    for shift in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        product = (blocks * np.roll(blocks, shift, axis=(1, 2))).reshape(count, -1)
+        shape, left, right, mean, scale = _fitted(product)
+        left, right = left * scale, right * scale
+        features += [shape, (right - left) * mean, left, right]
+    return np.stack(features, axis=1)
+
+
+def _halved(luma: Array) -> Array:
+    """Half the size by the anti-aliased bicubic filter on which the parameters were fitted."""
+    x = np.abs(np.arange(-3.5, 4) / 2)
+    taps = np.where(x <= 1, 1.5 * x**3 - 2.5 * x**2 + 1, np.where(x < 2, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2, 0))
+    taps /= taps.sum()
+    wide = cv2.copyMakeBorder(luma, 3, 4, 3, 4, cv2.BORDER_REFLECT)
+    return np.asarray(cv2.sepFilter2D(wide, -1, taps, taps, anchor=(3, 3))[3:-4:2, 3:-4:2])
+
+
+class Brisque:
+    """Distortion of a picture, about 0 (none) to 100, by the support vectors that OpenCV gives.
+
+    `model`, `ranges`: OpenCV's brisque_model_live.yml and brisque_range_live.yml. Raises ValueError for other texts.
+    """
+
+    def __init__(self, model: bytes, ranges: bytes) -> None:
+        storage, bounds = (
+            cv2.FileStorage(text.decode(), cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY) for text in (model, ranges)
+        )
+        svm = storage.getNode("opencv_ml_svm")
+        rows, decision = svm.getNode("support_vectors"), svm.getNode("decision_functions").at(0)
+        alpha, index = decision.getNode("alpha"), decision.getNode("index")
+        range_node = bounds.getNode("range")
+        if rows.empty() or alpha.empty() or range_node.empty():
+            raise ValueError("no model of BRISQUE")
+        self._gamma = svm.getNode("kernel").getNode("gamma").real()
+        self._vectors = np.array([[rows.at(i).at(j).real() for j in range(36)] for i in range(rows.size())])
+        self._rho = decision.getNode("rho").real()
+        self._alpha = np.array([alpha.at(i).real() for i in range(alpha.size())])
+        if not index.empty():
+            self._vectors = self._vectors[[int(index.at(i).real()) for i in range(index.size())]]
+        self._low, self._high = range_node.mat()
+
+    def __call__(self, picture: Array) -> float:
+        """Of RGB uint8 (H, W, 3)."""
+        luma = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+        smaller = cv2.resize(luma, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_CUBIC)
+        features = np.array(_brisque_features(luma) + _brisque_features(smaller))
+        scaled = -1 + 2 * (features - self._low) / (self._high - self._low)
+        kernel = np.exp(-self._gamma * ((self._vectors - scaled) ** 2).sum(1))
+        return float(self._alpha @ kernel - self._rho)
+
+
+def _brisque_features(luma: Array) -> list[float]:
+    def soft(pixels: Array) -> Array:
+        return np.asarray(cv2.GaussianBlur(pixels, (7, 7), 7 / 6, borderType=cv2.BORDER_REPLICATE))
+
+    mean = soft(luma)
+    normal = (luma - mean) / (np.sqrt(np.abs(soft(luma * luma) - mean * mean)) + 1 / 255)
+    shape, left, right, _, _ = _fitted(normal.reshape(1, -1))
+    features = [float(shape[0]), float((left[0] ** 2 + right[0] ** 2) / 2)]
+    height, width = luma.shape
+    for dy, dx in ((0, 1), (1, 0), (1, 1), (-1, 1)):
+        shifted = np.zeros_like(normal)
+        shifted[max(0, -dy) : height - max(0, dy), : width - dx] = normal[max(0, dy) : height + min(0, dy), dx:]
+        shape, left, right, ratio, scale = _fitted((normal * shifted).reshape(1, -1))
+        features += [float(shape[0]), float((right[0] - left[0]) * scale[0] * ratio[0])]
+        features += [float(left[0] ** 2), float(right[0] ** 2)]
+    return features

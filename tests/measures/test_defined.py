@@ -1,0 +1,235 @@
+"""Measures that a preset defines without code, by an ONNX file of its own or a metric of pyiqa."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from command import Done, inside, lines, streamgate
+from media import astronaut, astronaut_frames, write_clip
+
+onnx = pytest.importorskip("onnx")
+
+
+def network(
+    path: Path, *, size: int | str = 64, batch: int | str = "n", inputs: int = 1, per_pixel: bool = False,
+    broken: bool = False,
+) -> Path:  # fmt: skip
+    """An ONNX file: the mean of its float32 picture (batch, 3, size, size) as `value`, and the red channel as `map`."""
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    axes = helper.make_tensor("axes", onnx.TensorProto.INT64, [3], [1, 2, 3])
+    ends = [helper.make_tensor(name, onnx.TensorProto.INT64, [1], [value])
+            for name, value in (("zero", 0), ("one", 1))]  # fmt: skip
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[2, 3] if per_pixel else [1, 2, 3], keepdims=0),
+        helper.make_node("Log", ["mean"], ["value"]) if broken else helper.make_node("Identity", ["mean"], ["value"]),
+        helper.make_node("Slice", ["x", "zero", "one", "one"], ["map"]),
+    ]
+    given = [helper.make_tensor_value_info(name, kind, [batch, 3, size, size]) for name in ("x", "y")[:inputs]]
+    outputs = [helper.make_tensor_value_info("value", kind, None), helper.make_tensor_value_info("map", kind, None)]
+    graph = helper.make_graph(nodes, "mean", given, outputs, [axes, *ends][1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    return path
+
+
+def preset(folder: Path, *rows: str, name: str = "bright", file: str = "mean.onnx") -> Path:
+    path = folder / "mine.toml"
+    path.write_text("\n".join([f"[measures.{name}]", f'onnx = "{file}"', "size = 64", *rows]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clips") / "a.mp4", astronaut_frames(30, (640, 480), zoom=1.6))
+
+
+@pytest.fixture
+def portrait(tmp_path: Path) -> Path:
+    cv2.imwrite(str(tmp_path / "face.png"), cv2.cvtColor(astronaut(), cv2.COLOR_RGB2BGR))
+    return tmp_path / "face.png"
+
+
+def scored(done: Done, name: str = "bright") -> dict[str, object]:
+    assert done.code == 0, done.err
+    (face,) = json.loads(done.out)["faces"]
+    return face["measures"][name] | {"quality": face["quality"], "gate": face["gate"]}
+
+
+def test_it_measures_rejects_and_ranks_like_the_others(clip: Path, tmp_path: Path) -> None:
+    network(tmp_path / "mean.onnx")
+    path = preset(tmp_path, "x0 = 0.4", "w = 0.2", "weight = 0.7", 'label = "Brightness"')
+    out = tmp_path / "out"
+    done = streamgate("run", clip, "-o", out, "--preset", path)
+    assert done.code == 0, done.err
+    (face,) = lines(out / "faces.jsonl")
+    told = face["measures"]["bright"]
+    assert told["status"] == "ok" and 0 < told["raw"] < 1
+    assert told["scalar"] == pytest.approx(100 / (1 + np.exp(-(told["raw"] - 0.4) / 0.2)), abs=1e-3)
+    summary = json.loads((out / "summary.json").read_text())
+    assert "bright" in summary["measure_set"]
+    (own,) = [one for one in summary["weights"] if one["name"] == "bright"]
+    assert own["file"] == "mean.onnx" and len(own["sha256"]) == 64
+    assert "Brightness" in (out / "report.html").read_text()
+    # Judged again without the network, which nothing needs any more.
+    (tmp_path / "mean.onnx").unlink()
+    done = inside("tune", out, "--set", "measures.bright.min=99", "--pictured")
+    assert done.code == 0 and "rejected: Brightness too low" in done.out, done.err
+    assert lines(out / "faces.jsonl") == []
+
+
+def test_without_a_calibration_raw_values_are_shown_and_nothing_changes(clip: Path, tmp_path: Path) -> None:
+    network(tmp_path / "mean.onnx")
+    assert streamgate("run", clip, "-o", tmp_path / "plain").code == 0
+    assert streamgate("run", clip, "-o", tmp_path / "own", "--preset", preset(tmp_path)).code == 0
+    (plain,), (own,) = (lines(tmp_path / name / "faces.jsonl") for name in ("plain", "own"))
+    told = own["measures"].pop("bright")
+    assert told["status"] == "uncalibrated" and told["raw"] > 0 and told["scalar"] is None
+    assert plain == own
+    # Later it gets one, over what is stored.
+    fitted = ("--set", "measures.bright.x0=0.4", "--set", "measures.bright.w=0.2")
+    done = inside("tune", tmp_path / "own", *fitted, "--pictured")
+    assert done.code == 0, done.err
+    (now,) = lines(tmp_path / "own" / "faces.jsonl")
+    assert now["measures"]["bright"]["status"] == "ok" and now["quality"] != plain["quality"]
+
+
+def test_input_crop_and_direction_are_as_the_card_says(portrait: Path, tmp_path: Path) -> None:
+    network(tmp_path / "mean.onnx")
+
+    def raw(*rows: str) -> float:
+        return float(scored(streamgate("score", portrait, "--preset", preset(tmp_path, *rows)))["raw"])  # type: ignore[arg-type]
+
+    plain = raw()
+    assert raw("range = [-1, 1]") == pytest.approx(2 * plain - 1, abs=1e-5)
+    assert raw("mean = [0.5, 0.5, 0.5]", "std = [0.25, 0.25, 0.25]") == pytest.approx((plain - 0.5) * 4, abs=1e-5)
+    crops = {raw('crop = "loose"', "margin = 0.1"), raw('crop = "arcface"'), plain,
+             raw('crop = "points"', "points = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.8]]")}  # fmt: skip
+    assert len(crops) == 4
+    path = preset(tmp_path, 'better = "lower"', "x0 = 0.5", "w = 0.1")
+    falls = scored(streamgate("score", portrait, "--preset", path))
+    assert (falls["scalar"] > 50) == (falls["raw"] < 0.5)  # type: ignore[operator]
+
+
+def test_a_map_is_drawn_beside_the_face(portrait: Path, tmp_path: Path) -> None:
+    network(tmp_path / "mean.onnx")
+    done = streamgate(
+        "score", portrait, "--preset", preset(tmp_path, 'output = "value"', 'map = "map"'), "--heatmap", tmp_path / "m"
+    )
+    assert done.code == 0, done.err
+    assert sorted(one.name for one in (tmp_path / "m").iterdir()) == ["face_1.png", "face_1_bright.png"]
+
+
+def test_one_that_gives_nan_is_an_error_of_that_face(portrait: Path, tmp_path: Path) -> None:
+    network(tmp_path / "mean.onnx", broken=True)  # a logarithm
+    path = preset(tmp_path, "range = [-3, -1]", "x0 = 0.0", "w = 1.0")
+    told = scored(streamgate("score", portrait, "--preset", path))
+    assert told["status"] == "error" and told["raw"] is None and told["quality"] is None
+    assert not told["gate"]["passed"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("made", "rows", "words"),
+    [
+        ({"size": 112}, (), "takes pictures of 112x112; set measures.bright.size"),
+        ({"inputs": 2}, (), "has 2 inputs"),
+        ({"per_pixel": True}, (), "one number each"),
+        ({}, ('output = "quality"',), "has no output 'quality'; it has value, map"),
+        ({}, ('colour = "grey"',), "takes 3 channels; set measures.bright.colour"),
+    ],
+)
+def test_a_file_that_does_not_fit_its_card_is_named(
+    made: dict[str, object], rows: Sequence[str], words: str, portrait: Path, tmp_path: Path
+) -> None:
+    network(tmp_path / "mean.onnx", **made)  # type: ignore[arg-type]
+    done = streamgate("score", portrait, "--preset", preset(tmp_path, *rows))
+    assert done.code == 4 and words in done.err and "mean.onnx" in done.err, done.err
+
+
+@pytest.mark.parametrize(("content", "words"), [(None, "there is no such file"), (b"no network", "cannot be run")])
+def test_a_file_that_is_no_network_is_named(content: bytes | None, words: str, portrait: Path, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "mean.onnx").write_bytes(content)
+    done = streamgate("score", portrait, "--preset", preset(tmp_path))
+    assert done.code == 4 and words in done.err and "mean.onnx" in done.err, done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "words"),
+    [
+        ("ifqa", (), "there is a measure of that name already"),
+        ("Bright", (), "identifier in lower case"),
+        ("bright", ("colour = 3",), "colour"),
+        ("bright", ("sise = 64",), "sise"),
+        ("bright", ("x0 = 1.0",), "x0 and w, or neither"),
+        ("bright", ('crop = "points"',), "takes three points"),
+        ("bright", ('pyiqa = "dbcnn"',), "one of the two"),
+        ("bright", ("std = [0.0, 1.0, 1.0]",), "std"),
+    ],
+)
+def test_a_wrong_table_is_refused_in_words(name: str, rows: Sequence[str], words: str, tmp_path: Path) -> None:
+    done = inside("measures", "--preset", preset(tmp_path, *rows, name=name))
+    assert done.code == 2 and words in done.err and "[measures." in done.err, done.err
+
+
+def test_it_is_listed_and_its_table_reads_back(tmp_path: Path) -> None:
+    path = preset(tmp_path, "x0 = 0.4", "w = 0.2", 'hint = "mean of all pixels"')
+    listed = inside("measures", "--preset", path)
+    (row,) = [line for line in listed.out.splitlines() if line.startswith("bright")]
+    assert "mean of all pixels" in row and "bright_low" in row
+    (tmp_path / "again.toml").write_text(inside("measures", "--preset", path, "--toml").out)
+    assert inside("measures", "--preset", tmp_path / "again.toml").out == listed.out
+
+
+def test_pyiqa_is_asked_for_where_it_is_missing(portrait: Path, tmp_path: Path) -> None:
+    with pytest.raises(ImportError):
+        import pyiqa  # noqa: F401
+    (tmp_path / "mine.toml").write_text('[measures.theirs]\npyiqa = "dbcnn"\n')
+    done = streamgate("score", portrait, "--preset", tmp_path / "mine.toml")
+    assert done.code == 2 and "pip install 'streamgate[iqa]'" in done.err
+
+
+STAND_IN = """
+import torch
+
+class Metric:
+    lower_better = {lower}
+    metric_mode = "NR"
+    def __call__(self, batch):
+        assert batch.shape[1:] == (3, 128, 128) and 0 <= float(batch.min()) and float(batch.max()) <= 1
+        return batch.mean(dim=(1, 2, 3))[:, None]
+
+def create_metric(name, device):
+    if name != "dbcnn":
+        raise KeyError(name)
+    return Metric()
+"""
+"""The part of pyiqa's interface that is used."""
+
+
+def test_a_metric_of_pyiqa_is_called_as_its_interface_asks(portrait: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "mine.toml").write_text('[measures.theirs]\npyiqa = "dbcnn"\nsize = 128\n')
+    (tmp_path / "site" / "pyiqa.py").write_text(STAND_IN.format(lower=False))
+    site = str(tmp_path / "site")
+    told = scored(streamgate("score", portrait, "--preset", tmp_path / "mine.toml", PYTHONPATH=site), "theirs")
+    assert told["status"] == "uncalibrated" and 0 < told["raw"] < 1  # type: ignore[operator]
+    (tmp_path / "site" / "pyiqa.py").write_text(STAND_IN.format(lower=True))
+    done = streamgate("score", portrait, "--preset", tmp_path / "mine.toml", PYTHONPATH=site)
+    assert done.code == 4 and 'set better = "lower"' in done.err
+
+
+def test_evidence_of_it_is_stored_with_candidates(clip: Path, tmp_path: Path) -> None:
+    network(tmp_path / "mean.onnx")
+    out = tmp_path / "out"
+    assert streamgate("run", clip, "-o", out, "--preset", preset(tmp_path, "x0 = 0.4", "w = 0.2")).code == 0
+    with gzip.open(next(out.glob("*/candidates.jsonl.gz")), "rt") as file:
+        found = [json.loads(line) for line in file]
+    full = [one for one in found if one["quality"] is not None]
+    assert full and all(one["evidence"]["bright"] == one["measures"]["bright"]["raw"] for one in full)
