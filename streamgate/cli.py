@@ -21,7 +21,7 @@ from streamgate.errors import SinkError, StreamgateError, UsageError, escaped, s
 COMMANDS = {
     "Find faces": ("run", "score", "serve", "demo"),
     "Use the results of a run in its folder OUT": ("people", "tune", "report", "clips", "export", "replay", "merge"),
-    "Judge measures by people": ("compare", "fit"),
+    "Judge measures by people": ("label", "fit", "compare"),
     "See and manage what faces are scored with": ("measures", "models"),
 }
 """Command NAME is the object NAME of the module streamgate.commands.NAME, which imports nothing heavy by itself."""

@@ -152,7 +152,7 @@ class Pose:
 
 
 class Status(StrEnum):
-    """What became of a measure; every status but OK leaves `raw` and `scalar` None, but UNCALIBRATED may have a `raw`."""
+    """What became of a measure; only OK has a `scalar`, and only OK and UNCALIBRATED have a `raw`."""
 
     OK = "ok"
     NOT_SCORED = "not_scored"

@@ -6,6 +6,7 @@ import base64
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePath
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from streamgate import __version__
-from streamgate.config import leaves, load_config
+from streamgate.config import leaves, load_config, stored_config
+from streamgate.errors import UsageError
 from streamgate.frames import Array
 from streamgate.report.heatmap import colours, weight
 from streamgate.report.notes import HEAT_SIDE, HEAT_SIGNS, Point, Series, note_record, thumbnail
@@ -71,10 +73,22 @@ class Group:
 class Content:
     """All that a report says, read from `folder`; pixels are read from the notes as they are asked for."""
 
-    def __init__(self, out: Path, names: Mapping[str, str] | None = None) -> None:
-        """names: what users call persons, by person_id. Raises ResultsError for a folder that holds no results."""
+    def __init__(
+        self,
+        out: Path,
+        names: Mapping[str, str] | None = None,
+        spaced: Mapping[tuple[str, int], Sequence[Record]] | None = None,
+    ) -> None:
+        """names: what users call persons, by person_id. Raises ResultsError for a folder that holds no results.
+
+        spaced: further faces of tracks to be labelled, as near misses are shown, where `streamgate label` serves this.
+        """
+        self.spaced = spaced
         self.damages = Damages()
         self.folder = folder = RunFolder(out, self.damages.add)
+        with suppress(UsageError):
+            # Measures that the run's preset defined get their names.
+            stored_config(folder.summary["config"])
         # The faces of a person are shown source by source.
         self._notes = lru_cache(maxsize=4)(folder.notes)
         self._tracks = lru_cache(maxsize=4)(lambda one: {track["track_id"]: track for track in folder.tracks(one)})
@@ -210,6 +224,7 @@ class Content:
             "series": note.get("series", []),
             "picks": [[one.pts_seconds, one.quality, one.rank] for one in picks],
             "misses": note.get("misses", []),
+            **({} if self.spaced is None else {"spaced": list(self.spaced.get(key, ()))}),
         }
 
     def _note(self, source_id: str, track_id: int) -> Record:

@@ -21,20 +21,25 @@ from streamgate.report.content import generator, heat_table
 
 _STYLES = ("base.css", "page.css", "detail.css", "report.css")
 _MODULES = (
-    "dom.js", "vocabulary.js", "words.js", "chart.js", "measures.js", "heat.js", "tiles.js", "tracks.js", "groups.js",
-    "overview.js", "face.js",
+    "dom.js", "vocabulary.js", "words.js", "chart.js", "measures.js", "heat.js", "labels.js", "tiles.js", "tracks.js",
+    "groups.js", "overview.js", "face.js",
 )  # fmt: skip
 _IMPORT = re.compile(r'from "\./([a-z]+)\.js"')
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
 
 
 def page_text(title: str, data: Mapping[str, Any]) -> str:
-    """The page that shows `data`: {title, groups, base (from the page to OUT: "" or "../"), ...}; see write.py."""
+    """The page that shows `data`: {title, groups, base (from the page to OUT: "" or "../"), ...}; see write.py.
+
+    `served`: the page comes from `streamgate label`, which takes the labels.
+    """
     fixed = _fixed()
     parts = {
         **fixed,
         "title": html.escape(title),
         "generator": html.escape(generator()),
+        # What `streamgate label` serves talks to it; a file talks to nobody.
+        "connect": "; connect-src 'self'" if data.get("served") else "",
         "data": _json({"generator": generator(), "heat": heat_table(), **data}),
     }
     return _PLACE.sub(lambda match: parts[match[1]], _read("shell.html"))

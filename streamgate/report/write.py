@@ -94,9 +94,14 @@ def _page(content: Content, groups: Sequence[Group], base: str) -> str:
     title = title_of(content)
     shown = [_group(content, group) for group in groups]
     # The summary comes last: reading the groups may have found something to tell.
-    return page_text(f"{title} · streamgate", {
+    return _text(content, title, {
         "title": title, "base": base, "groups": shown, "summary": content.summary(),
     })  # fmt: skip
+
+
+def _text(content: Content, title: str, data: Record) -> str:
+    served = {"served": True} if content.spaced is not None else {}
+    return page_text(f"{title} · streamgate", {**data, **served})
 
 
 def _together(groups: Sequence[Group], most: int) -> Iterator[tuple[int, list[Group]]]:
@@ -140,7 +145,7 @@ def _index(content: Content, chunks: list[list[Group]], place: int, where: Mappi
             data["summary"] = content.summary()
         else:
             data["up"] = f"../{REPORT}"
-        return page_text(f"{title} · streamgate", data)
+        return _text(content, title, data)
 
     return make
 
@@ -165,7 +170,7 @@ def _pages_of(content: Content, group: Group, number: int, most: int) -> Pages:
                 {"name": f"Page {one + 1}", "href": None if one == place else name.rpartition("/")[2]}
                 for one, name in enumerate(pages)
             ]
-            return page_text(f"{title} · streamgate", {
+            return _text(content, title, {
                 "title": title_of(content), "base": "../", "up": f"../{REPORT}", "pages": links,
                 "groups": [_group(content, group, faces, tracks)],
             })  # fmt: skip
@@ -180,7 +185,7 @@ def _shared(content: Content, groups: Sequence[Group], number: int) -> Pages:
 
     def text() -> str:
         title = f"{groups[0].name} to {groups[-1].name}"
-        return page_text(f"{title} · streamgate", {
+        return _text(content, title, {
             "title": title_of(content), "base": "../", "up": f"../{REPORT}",
             "groups": [_group(content, group) for group in groups],
         })  # fmt: skip

@@ -67,7 +67,7 @@ class Footage:
         when the run's networks are not at hand.
         """
         scorer = self._opened()
-        for frame, candidates in _at_their_times(source, faces):
+        for frame, candidates in at_their_times(source, faces):
             for candidate in candidates:
                 region = self._region(frame, candidate)
                 run_together([scorer.score(candidate, region, no_floor, full=True)], scorer.context.infer)
@@ -121,7 +121,7 @@ class Footage:
         return frame.region(np.concatenate([centre - half, centre + half]))
 
 
-def _at_their_times(source: Source, faces: Iterable[Candidate]) -> Iterator[tuple[Frame, list[Candidate]]]:
+def at_their_times(source: Source, faces: Iterable[Candidate]) -> Iterator[tuple[Frame, list[Candidate]]]:
     """Each frame that shows some of `faces`, once, in order of time."""
     by_time: dict[float, list[Candidate]] = {}
     for face in faces:

@@ -2,14 +2,15 @@
 
 import { Chart } from "./chart.js";
 import { make, one, say } from "./dom.js";
+import { NAMES } from "./labels.js";
 import { measureRows } from "./measures.js";
 import { jpeg, missTile, momentOf } from "./tiles.js";
 import { picksOf, pointsOf } from "./tracks.js";
 import * as words from "./words.js";
 
 export class Face {
-  constructor({ faces, tracks, heats, base }) {
-    Object.assign(this, { faces, tracks, heats, base });
+  constructor({ faces, tracks, heats, labels, base }) {
+    Object.assign(this, { faces, tracks, heats, labels, base });
     this.dialog = one("detail");
     this.chart = new Chart(one("chart"), one("course-readout"), { openKey: one("key-open"), clock: words.position });
     this.view = "photo";
@@ -25,6 +26,8 @@ export class Face {
     this.dialog.addEventListener("keydown", (event) => this.key(event));
     this.dialog.addEventListener("close", () => this.closed());
     addEventListener("hashchange", () => this.follow());
+    for (const button of one("label-keys").children) button.addEventListener("click", () => this.label(button.dataset.label));
+    labels.listeners.push(() => this.labelled());
   }
 
   // Opens the face that the address names, if it names one.
@@ -50,13 +53,14 @@ export class Face {
     this.face = face;
     const track = this.tracks.get(face.track_key);
     say(one("detail-title"), face.source);
-    say(one("detail-when"), [face.person, `track ${face.track_id}`, momentOf(face), face.missed ? "near miss" : ""].filter(Boolean).join(" · "));
+    say(one("detail-when"), [face.person, `track ${face.track_id}`, momentOf(face), face.missed && !face.spaced ? "near miss" : ""].filter(Boolean).join(" · "));
     this.picture(face);
     this.look(this.view);
+    this.labelled();
     say(one("quality"), words.whole(face.quality));
     const gate = one("gate");
     gate.className = face.gate.passed ? "gate" : "gate shut";
-    say(gate, face.gate.passed ? "Passed the gate" : `Rejected: ${words.reasons(face.gate)}`);
+    say(gate, face.gate.passed ? "Passed the gate" : face.gate.reasons.length ? `Rejected: ${words.reasons(face.gate)}` : "Not scored in full");
     one("measures").replaceChildren(...measureRows(face));
     this.course(face, track);
     one("meta").replaceChildren(...facts(face, track, this.base).map(([term, what]) => make("div", {}, make("dt", {}, term), make("dd", {}, what))));
@@ -89,20 +93,37 @@ export class Face {
     const misses = track?.misses ?? [];
     one("near").hidden = !misses.length;
     one("near-list").replaceChildren(...misses.map((miss) => missTile(miss, this.heats)));
+    const spaced = track?.spaced ?? [];
+    one("spaced").hidden = !spaced.length;
+    one("spaced-list").replaceChildren(...spaced.map((one) => missTile(one, this.heats)));
+    this.labels.tell();
   }
 
-  // The faces that the arrows go through: kept ones as they stand on the page, or the near misses of a track.
+  // The faces that the arrows go through: kept ones as they stand on the page, the near misses of a track, or the
+  // evenly spaced ones of all tracks.
   beside() {
-    const all = this.face.missed
-      ? this.tracks.get(this.face.track_key).misses
-      : [...this.faces.values()].filter((face) => !face.missed);
+    const of = this.face.spaced ? (face) => face.spaced : (face) => !face.missed;
+    const all = this.face.missed && !this.face.spaced ? this.tracks.get(this.face.track_key).misses : [...this.faces.values()].filter(of);
     return { all, place: all.indexOf(this.face) };
+  }
+
+  // Says a label and goes on to the next face.
+  label(name) {
+    if (this.labels.set(this.face, name)) this.go(1);
+  }
+
+  labelled() {
+    const label = this.face && this.labels.of(this.face);
+    for (const button of one("label-keys").children) button.setAttribute("aria-pressed", String(button.dataset.label === label));
   }
 
   go(step) {
     const { all, place } = this.beside();
     const next = place < 0 ? null : all[place + step];
-    if (next) location.replace(`#face=${encodeURIComponent(next.key)}`);
+    if (!next) return;
+    // At once, and not when the browser tells of the new address: the next key may be pressed before.
+    this.show(next);
+    location.replace(`#face=${encodeURIComponent(next.key)}`);
   }
 
   look(view) {
@@ -120,6 +141,7 @@ export class Face {
     if (event.target.matches("input") || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "ArrowLeft") this.go(-1);
     else if (event.key === "ArrowRight") this.go(1);
+    else if (["1", "2", "3"].includes(event.key)) this.label(NAMES[Number(event.key) - 1]);
     else if (event.key === "h") this.look(this.view === "heat" ? "photo" : "heat");
     else return;
     event.preventDefault();

@@ -4,6 +4,7 @@ import { Face } from "./face.js";
 import { one, make, say } from "./dom.js";
 import { Heats } from "./heat.js";
 import { groupSection } from "./groups.js";
+import { Labels } from "./labels.js";
 import { about, overview } from "./overview.js";
 
 const data = JSON.parse(one("data").textContent);
@@ -20,11 +21,17 @@ for (const group of data.groups) {
       Object.assign(miss, { missed: true, track_key: track.key, source: track.source, track_id: track.track_id });
       faces.set(miss.key, miss);
     });
+    track.spaced?.forEach((face, place) => {
+      face.key = `${track.key}/at/${place + 1}`;
+      Object.assign(face, { missed: true, spaced: true, track_key: track.key, source: track.source, track_id: track.track_id });
+      faces.set(face.key, face);
+    });
   }
   for (const face of group.faces) faces.set(face.key, face);
 }
 
-const context = { faces, tracks, heats, base: data.base, single: data.single };
+const labels = new Labels({ served: Boolean(data.served), base: data.base });
+const context = { faces, tracks, heats, labels, base: data.base, single: data.single };
 const face = new Face(context);
 
 if (data.summary) one("overview").append(...overview(data));
@@ -48,6 +55,7 @@ one("heats").addEventListener("click", () => {
 });
 // The section was not there yet when the browser looked for it.
 if (location.hash.startsWith("#group-")) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
+labels.load();
 face.follow();
 
 function legend() {

@@ -1,6 +1,7 @@
 // Faces as tiles that open.
 
 import { make, meter } from "./dom.js";
+import { keyOf } from "./labels.js";
 import * as words from "./words.js";
 
 export const jpeg = (text) => (text ? `data:image/jpeg;base64,${text}` : "");
@@ -11,7 +12,7 @@ export function faceTile(face, where, heats) {
   const frame = framed(face);
   const link = make(
     "a",
-    { class: shut ? "tile shut" : "tile", href: addressOf(face), "aria-label": labelOf(face) },
+    { class: shut ? "tile shut" : "tile", href: addressOf(face), "aria-label": labelOf(face), "data-label-key": keyOf(face) },
     frame,
     make("span", { class: "score" }, make("b", {}, words.whole(face.quality)), meter((face.quality ?? 0) / 100, shut)),
     make("span", { class: "where" }, make("span", {}, where[0]), make("span", { class: "time" }, where[1] ?? "")),
@@ -21,14 +22,14 @@ export function faceTile(face, where, heats) {
   return make("li", {}, link);
 }
 
-// A face that nearly passed.
+// A face that nearly passed, or one of those that are evenly spaced.
 export function missTile(miss, heats) {
   const frame = framed(miss);
   const link = make(
     "a",
-    { class: "tile miss", href: addressOf(miss), "aria-label": labelOf(miss) },
+    { class: "tile miss", href: addressOf(miss), "aria-label": labelOf(miss), "data-label-key": keyOf(miss) },
     frame,
-    make("span", { class: "reasons" }, words.reasons(miss.gate)),
+    make("span", { class: "reasons" }, miss.gate.reasons.length ? words.reasons(miss.gate) : ""),
     make("span", { class: "where" }, make("span", {}, momentOf(miss))),
   );
   heats.attach(link, frame, miss.heat);

@@ -38,6 +38,11 @@ export function trackCard(track, group, { heats }) {
       make("div", { class: "nears" }, make("h4", {}, track.misses.length === 1 ? "Near miss" : "Near misses"), make("ul", { class: "misses" }, ...track.misses.map((miss) => missTile(miss, heats)))),
     );
   }
+  if (track.spaced?.length) {
+    body.append(
+      make("div", { class: "nears spaced" }, make("h4", {}, "Evenly spaced"), make("ul", { class: "misses" }, ...track.spaced.map((face) => missTile(face, heats)))),
+    );
+  }
   if (body.children.length) card.append(body);
   return card;
 }

@@ -1,0 +1,75 @@
+"""`streamgate label`."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+
+import click
+
+from streamgate.commands.help import Command, section
+from streamgate.commands.options import PATH, complete_folders, results_argument
+from streamgate.errors import SinkError, display, escaped
+
+_footage = section("Footage")
+
+
+@click.command(
+    cls=Command,
+    epilog="""
+    streamgate label faces                           # open the address it prints
+    streamgate fit faces --labels faces/labels.csv -o mine.toml
+    """,
+)
+@results_argument
+@click.option("--labels", "target", metavar="FILE", type=PATH, help="File with the labels. [default: OUT/labels.csv]")
+@click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: any that is free.")
+@click.option("--browser", is_flag=True, help="Open the page in a browser.")
+@_footage(
+    "--each", type=click.IntRange(0, 500), default=12, show_default=True, metavar="N",
+    help="Evenly spaced faces to show of each track, cut from the footage.",
+)
+@_footage(
+    "--footage", multiple=True, metavar="DIR", type=PATH, shell_complete=complete_folders,
+    help="Folder to search for sources that were moved. Repeatable.",
+)
+def label(out: Path, target: Path | None, port: int, browser: bool, each: int, footage: tuple[Path, ...]) -> int:
+    """Label faces of the results in OUT as good, usable or bad, in a browser.
+
+    Serves the report on this machine alone: open a face and press 1, 2 or 3. Each label is written at once. Ctrl-C ends
+    it.
+    """
+    from rich.console import Console
+
+    from streamgate.labelling.server import LabelFile, LabelServer
+    from streamgate.labelling.spaced import spaced_faces
+    from streamgate.people.ledger import Ledger
+    from streamgate.report.content import Content
+    from streamgate.store.folder import RunFolder
+
+    folder = RunFolder(out)
+    folder.check()
+    labels = LabelFile(target or out / "labels.csv")
+    content = Content(out, Ledger.read(out).names, {})
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    with errors.status("") as status:
+        spaced, problems = spaced_faces(
+            folder, each, footage, lambda source: status.update(f"reading {escaped(source)}")
+        )
+    content.spaced = spaced
+    for words in problems:
+        errors.print(f"streamgate: warning: {escaped(words)}", markup=False)
+    try:
+        server = LabelServer(content, labels, port)
+    except OSError as error:
+        raise SinkError(f"port {port} cannot be had ({error.strerror}); give another with --port") from None
+    with server:
+        click.echo(f"label the faces at {server.address} (1 good, 2 usable, 3 bad; Ctrl-C ends it)")
+        click.echo(f"labels are written to {display(labels.path)}; {len(labels)} are there")
+        if browser:
+            webbrowser.open(server.address)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            click.echo(f"{len(labels)} labels in {display(labels.path)}")
+    return 0

@@ -1,0 +1,177 @@
+"""The pages and the labels over HTTP, for this machine alone."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from streamgate.errors import SinkError, SourceError, one_line
+from streamgate.labels import WORDS, FaceKey, labels_text, read_labels
+from streamgate.report.content import Content
+from streamgate.report.write import plan
+from streamgate.store.files import sink_errors, write_text
+from streamgate.store.layout import REPORT
+
+HOST = "127.0.0.1"
+_NAMES = {grade: word for word, grade in WORDS.items()}
+_MOST_BYTES = 4096
+_TIMEOUT_S = 30.0
+
+
+class LabelFile:
+    """Labels in a CSV file, which is written whole with each change. Thread-safe.
+
+    Raises SourceError where the file is there and is no table of labels.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.problems: list[str] = []
+        self._lock = threading.Lock()
+        self._labels: dict[FaceKey, int] = {}
+        if path.exists():
+            self._labels, self.problems = read_labels(path)
+            if self.problems:
+                # Writing would drop what was not understood.
+                raise SourceError(f"{path}: {self.problems[0]}; correct the file, or name another with --labels")
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def as_json(self) -> dict[str, str]:
+        """By the page's key of a face, [source_id, track_id, pts_seconds] as JavaScript writes it."""
+        with self._lock:
+            return {_page_key(key): _NAMES[grade] for key, grade in self._labels.items()}
+
+    def set(self, key: FaceKey, grade: int | None) -> None:
+        """Change one and write the file. Raises SinkError; then nothing has changed."""
+        with self._lock:
+            labels = {one: value for one, value in self._labels.items() if one != key}
+            if grade is not None:
+                labels[key] = grade
+            with sink_errors(self.path):
+                write_text(self.path.parent, self.path.name, labels_text(labels.items()))
+            self._labels = labels
+
+
+class LabelServer(ThreadingHTTPServer):
+    """Serves the pages of `content` and takes labels. `port` 0 takes any that is free.
+
+    Raises OSError where the port cannot be had.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, content: Content, labels: LabelFile, port: int) -> None:
+        self.content, self.labels = content, labels
+        self.pages = plan(content)
+        self.reading = threading.Lock()
+        pictures = {record["image"] for _, record in content.folder.placed_faces()}
+        self.pictures = pictures
+        super().__init__((HOST, port), _Handler)
+
+    @property
+    def address(self) -> str:
+        """Where a browser finds it."""
+        return f"http://{HOST}:{self.server_port}/"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: LabelServer
+    protocol_version = "HTTP/1.1"
+    timeout = _TIMEOUT_S
+
+    def do_GET(self) -> None:
+        if not self._is_ours():
+            return
+        name = unquote(urlsplit(self.path).path).lstrip("/") or REPORT
+        if name == "labels":
+            self._answer(json.dumps(self.server.labels.as_json()).encode(), "application/json")
+        elif name in self.server.pages:
+            # Content reads its files one at a time.
+            with self.server.reading:
+                text = self.server.pages[name]()
+            self._answer(text.encode(), "text/html; charset=utf-8")
+        elif name in self.server.pictures:
+            try:
+                kind = {"png": "image/png", "webp": "image/webp"}.get(name.rpartition(".")[2], "image/jpeg")
+                self._answer(self.server.content.folder.content(name), kind)
+            except (OSError, ValueError):
+                self._refuse(HTTPStatus.NOT_FOUND, "the picture is not there any more")
+        else:
+            self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
+
+    def do_POST(self) -> None:
+        if not self._is_ours():
+            return
+        if urlsplit(self.path).path != "/labels":
+            self._refuse(HTTPStatus.NOT_FOUND, "labels go to /labels")
+            return
+        # A form of another page cannot send this type without being asked for leave first.
+        if self.headers.get("Content-Type", "").partition(";")[0] != "application/json":
+            self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send JSON")
+            return
+        length = self.headers.get("Content-Length", "")
+        if not length.isdigit() or int(length) > _MOST_BYTES:
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a label takes a few bytes")
+            return
+        try:
+            key, grade = _label_of(json.loads(self.rfile.read(int(length))))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            self._refuse(HTTPStatus.BAD_REQUEST, f"no label ({one_line(str(error), 100)})")
+            return
+        if key.source_id not in self.server.content.folder.source_ids:
+            self._refuse(HTTPStatus.BAD_REQUEST, "there is no such source in these results")
+            return
+        try:
+            self.server.labels.set(key, grade)
+        except SinkError as error:
+            self._refuse(HTTPStatus.INSUFFICIENT_STORAGE, str(error))
+            return
+        self._answer(b"{}", "application/json")
+
+    def _is_ours(self) -> bool:
+        """Whether the request comes from this machine's own page; a foreign site's script is refused."""
+        names = {f"{name}:{self.server.server_port}" for name in (HOST, "localhost")}
+        origin = self.headers.get("Origin")
+        if self.headers.get("Host") in names and (origin is None or origin.removeprefix("http://") in names):
+            return True
+        self._refuse(HTTPStatus.FORBIDDEN, f"open {self.server.address}")
+        return False
+
+    def _refuse(self, status: HTTPStatus, words: str) -> None:
+        self.close_connection = True
+        self._answer(words.encode(), "text/plain; charset=utf-8", status)
+
+    def _answer(self, data: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK) -> None:
+        self.send_response(status)
+        for name, value in (
+            ("Content-Type", kind), ("Content-Length", str(len(data))), ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"), ("X-Frame-Options", "DENY"), ("Referrer-Policy", "no-referrer"),
+        ):  # fmt: skip
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Requests are not reported."""
+
+
+def _label_of(given: Mapping[str, Any]) -> tuple[FaceKey, int | None]:
+    source_id, track_id, pts, label = (given[name] for name in ("source_id", "track_id", "pts_seconds", "label"))
+    if type(source_id) is not str or type(track_id) is not int or type(pts) not in (int, float):
+        raise ValueError("source_id, track_id and pts_seconds name a face")
+    if not 0 <= pts < 1e12 or not 0 <= track_id < 2**53:
+        raise ValueError("track_id and pts_seconds name a face")
+    return FaceKey(source_id, track_id, round(float(pts), 6)), None if label is None else WORDS[label]
+
+
+def _page_key(key: FaceKey) -> str:
+    pts = int(key.pts_seconds) if key.pts_seconds.is_integer() else key.pts_seconds
+    return json.dumps([key.source_id, key.track_id, pts], separators=(",", ":"), ensure_ascii=False)
