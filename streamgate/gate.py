@@ -217,6 +217,11 @@ class Gate:
         return read_reference(Path(only), self.score, self._identity_threshold, self._networks.cohort)
 
     @property
+    def on_cuda(self) -> bool:
+        """Whether networks run on a GPU, where batches of many pictures pay."""
+        return self._networks.on_cuda
+
+    @property
     def notes(self) -> list[str]:
         """What a user should know about the device and the weights in use, one line each."""
         notes = [f"device: {self._networks.device}"]

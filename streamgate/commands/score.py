@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import glob
+import os
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     streamgate score portrait.jpg                          # find and score faces
     streamgate score face.png --aligned ffhq --embedding   # of a ready crop
     streamgate score portraits/ --heatmap maps             # show bad places
+    streamgate score portraits/ -o scores.parquet          # a table of all
     """,
 )
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=TEXT_PATH)
@@ -40,6 +44,9 @@ if TYPE_CHECKING:
     "--heatmap", metavar="DIR", type=PATH, shell_complete=complete_folders,
     help="Write IFQA's map over each face into this folder.",
 )
+@click.option("-o", "--output", "target", metavar="FILE", type=PATH, help="Write .jsonl, .csv or .parquet, not stdout.")
+@click.option("--overwrite", is_flag=True, help="Replace FILE.")
+@click.option("--jobs", type=click.IntRange(1, 256), metavar="N", help="Images at once. [default: one a core; GPU: 16]")
 @preset_option
 @set_option
 @models_option
@@ -49,42 +56,99 @@ def score(
     aligned: str | None,
     embedding: bool,
     heatmap: Path | None,
+    target: Path | None,
+    overwrite: bool,
+    jobs: int | None,
     device: str,
     preset: str,
     models: str,
     settings: Sequence[str],
 ) -> int:
-    """Score the faces in images: one JSON line per image on stdout."""
+    """Score the faces in images: one JSON line per image on stdout, or a table of all with -o."""
     from streamgate.config import load_config
+    from streamgate.exports.scores import score_file
     from streamgate.gate import Gate
+    from streamgate.parallel import in_order
     from streamgate.store.files import sink_errors
     from streamgate.store.jsonlines import dumps
     from streamgate.store.records import score_record
 
     config = load_config(preset, settings)
+    if embedding and target is not None and target.suffix != ".jsonl":
+        raise UsageError("--embedding goes with stdout or a .jsonl file: a table has no column for vectors")
     failed = done = 0
     taken: set[str] = set()
-    with Gate(models=models, device=device, config=config) as gate:
+    with ExitStack() as stack:
+        gate = stack.enter_context(Gate(models=models, device=device, config=config))
         if heatmap is not None:
             if "ifqa" not in gate.run_info().measure_set:
                 raise UsageError("--heatmap needs IFQA weights, and there are none: see `streamgate models list`")
             with sink_errors(heatmap):
                 heatmap.mkdir(parents=True, exist_ok=True)
-        for path in _paths(images):
+        take = None
+        if target is not None:
+            take = stack.enter_context(score_file(target, config.measures.recorded, overwrite=overwrite))
+
+        def scored(path: Path) -> tuple[Array | None, list[ScoredFace], str]:
             try:
                 image = _read_image(path, config.decoding.max_pixels)
-                faces = gate.score(image, aligned=aligned)
+                return image if heatmap is not None else None, gate.score(image, aligned=aligned), ""
             except (SourceError, UsageError) as error:
+                return None, [], str(error)
+
+        at_once = jobs or (16 if gate.on_cuda else os.cpu_count() or 1)
+        progress = stack.enter_context(_Progress(shown=target is not None))
+        for path, (image, faces, error) in in_order(scored, _paths(images), at_once):
+            progress.next(len(faces))
+            if error:
                 failed += 1
-                click.echo(f"streamgate: {escaped(str(error))}", err=True)
-                continue
-            done += 1
-            if heatmap is not None:
+                click.echo(f"streamgate: {escaped(error)}", err=True)
+            else:
+                done += 1
+            if heatmap is not None and image is not None:
                 _write_heatmaps(heatmap, _name_of(path, taken), image, faces, aligned)
-            click.echo(dumps(score_record(str(path), faces, embedding=embedding)).encode())
+            record = score_record(str(path), faces, embedding=embedding)
+            if take is not None:
+                take(record, error)
+            elif not error:
+                click.echo(dumps(record).encode())
+    if target is not None:
+        click.echo(f"{progress.faces} faces of {done} images in {display(target)} ({progress.seconds:.1f} s)", err=True)
     if not failed:
         return 0
     return 1 if done else SourceError.exit_code
+
+
+class _Progress:
+    """On a terminal how many images are done and how many a second; counts faces."""
+
+    def __init__(self, *, shown: bool) -> None:
+        from rich.console import Console
+
+        self.faces = self._images = 0
+        self._began = time.perf_counter()
+        console = Console(stderr=True)
+        self._status = console.status("") if shown and console.is_terminal else None
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    def next(self, faces: int) -> None:
+        """Another image is done."""
+        self.faces += faces
+        self._images += 1
+        if self._status is not None:
+            self._status.update(f"{self._images} images, {self._images / max(self.seconds, 1e-3):.0f} a second")
+
+    def __enter__(self) -> _Progress:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._status is not None:
+            self._status.stop()
 
 
 def _paths(images: Sequence[str]) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from streamgate.store import files
 from streamgate.store.folder import RunFolder
 from streamgate.store.jsonlines import SCHEMA, Record, dumps
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """How a cell begins that spreadsheets compute; the full-width signs too."""
 ROWS_A_GROUP = 4096
 """Rows of a Parquet row group; also what is held in memory at once."""
@@ -55,7 +55,7 @@ def write_csv(
         writer.writeheader()
         for record in _records(folder):
             row = texts_joined(row_of(record, columns))
-            formulas = {name for name, value in row.items() if isinstance(value, str) and value.startswith(_FORMULA)}
+            formulas = {name for name, value in row.items() if isinstance(value, str) and value.startswith(FORMULA)}
             writer.writerow({**row, **{name: f"'{row[name]}" for name in formulas}})
             count += 1
             quoted += len(formulas)
@@ -71,11 +71,10 @@ def write_parquet(folder: RunFolder, target: Path, *, overwrite: bool = False) -
 
     Returns the number of rows. Raises UsageError (also without pyarrow), ResultsError, SinkError.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise UsageError("Parquet needs pyarrow: pip install 'streamgate[data]'") from None
+    columns = _columns(folder)
+    schema = parquet_schema(columns)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     def is_ours(path: Path) -> bool:
         try:
@@ -83,14 +82,6 @@ def write_parquet(folder: RunFolder, target: Path, *, overwrite: bool = False) -
         except (pa.ArrowException, OSError):
             return False
 
-    kinds: Mapping[Kind, Any] = {
-        "text": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(),
-        "texts": pa.list_(pa.string()),
-    }  # fmt: skip
-    columns = _columns(folder)
-    schema = pa.schema(
-        [(column.name, kinds[column.kind]) for column in columns], metadata={"streamgate.schema": str(SCHEMA)}
-    )
     count = 0
     with (
         new_file(target, overwrite=overwrite, is_ours=is_ours) as file,
@@ -100,6 +91,20 @@ def write_parquet(folder: RunFolder, target: Path, *, overwrite: bool = False) -
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
             count += len(rows)
     return count
+
+
+def parquet_schema(columns: Iterable[Column]) -> Any:
+    """The schema of a Parquet file with these columns. Raises UsageError without pyarrow."""
+    try:
+        import pyarrow as pa
+    except ImportError:
+        raise UsageError("Parquet needs pyarrow: pip install 'streamgate[data]'") from None
+    kinds: Mapping[Kind, Any] = {
+        "text": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(),
+        "texts": pa.list_(pa.string()),
+    }  # fmt: skip
+    named = [(column.name, kinds[column.kind]) for column in columns]
+    return pa.schema(named, metadata={"streamgate.schema": str(SCHEMA)})
 
 
 def write_imagefolder(folder: RunFolder, target: Path, *, overwrite: bool = False) -> int:

@@ -36,7 +36,8 @@ def blurred(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cv2.imwrite(str(folder / f"{level}.png"), picture)
         rows.append([f"{level}.png", "clean.png", 10 - level, "odd" if level % 2 else "even"])
     cv2.imwrite(str(folder / "clean.png"), face)
-    return table(folder / "table.csv", ["image", "clean", "human", "kind"], [*rows, ["gone.png", "clean.png", 3, "odd"]])
+    rows.append(["gone.png", "clean.png", 3, "odd"])
+    return table(folder / "table.csv", ["image", "clean", "human", "kind"], rows)
 
 
 def test_pictures_are_scored_and_compared(blurred: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -123,3 +124,57 @@ def test_ifqa_ranks_a_face_above_its_blurred_and_noisy_copies(portrait: Path, mo
     assert done.code == 0, done.err
     clean, *worse = [json.loads(line)["faces"][0]["measures"]["ifqa"]["raw"] for line in done.out.splitlines()]
     assert all(value < clean - 0.1 for value in worse), (clean, dict(zip(names, worse, strict=True)))
+
+
+@pytest.fixture(scope="module")
+def folder(portrait: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five faces, a picture without one, a broken file, and a name that a spreadsheet would compute."""
+    path = tmp_path_factory.mktemp("folder")
+    for number in range(4):
+        shutil.copy(portrait, path / f"{number}.png")
+    shutil.copy(portrait, path / "=1+1.png")
+    cv2.imwrite(str(path / "grey.png"), np.full((200, 300, 3), 128, np.uint8))
+    (path / "broken.png").write_bytes(b"not a png")
+    return path
+
+
+def test_a_folder_becomes_a_table_with_a_row_for_each_face_and_for_what_has_none(
+    folder: Path, models: Path, tmp_path: Path
+) -> None:
+    done = streamgate("score", folder, "-o", tmp_path / "scores.csv", models=models)
+    assert done.code == 1 and "broken.png" in done.err and done.out == ""
+    assert "5 faces of 6 images in" in done.err
+    with open(tmp_path / "scores.csv", newline="") as file:
+        rows = {Path(row["image"]).name: row for row in csv.DictReader(file)}
+    assert len(rows) == 7
+    assert rows["grey.png"]["faces"] == "0" and rows["grey.png"]["quality"] == "" == rows["grey.png"]["error"]
+    assert "broken.png" in rows["broken.png"]["error"]
+    assert len({row["serfiq_raw"] for row in rows.values() if row["face"] == "1"}) == 1
+    (line,) = streamgate("score", folder / "0.png", models=models).out.splitlines()
+    (face,) = json.loads(line)["faces"]
+    assert float(rows["0.png"]["quality"]) == face["quality"]
+    assert rows["0.png"]["gate_reasons"] == " ".join(face["gate"]["reasons"])
+
+
+def test_formats_hold_the_same_and_jobs_change_nothing(folder: Path, models: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for name, jobs in (("a.jsonl", 1), ("b.jsonl", 5), ("c.parquet", 3)):
+        assert streamgate("score", folder, "-o", tmp_path / name, "--jobs", jobs, models=models).code == 1
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+    told = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    rows = parquet.read_table(tmp_path / "c.parquet").to_pylist()
+    assert [row["image"] for row in rows] == [one["image"] for one in told]
+    qualities = [one["faces"][0]["quality"] if one["faces"] else None for one in told]
+    assert [row["quality"] for row in rows] == qualities
+
+
+def test_a_table_that_cannot_be_is_refused_before_anything_is_scored(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "there.csv").write_text("mine")
+    for words, told in (
+        (("-o", tmp_path / "a.xlsx"), ".jsonl, .csv, .parquet"),
+        (("-o", tmp_path / "there.csv"), "exists"),
+        (("-o", tmp_path / "a.csv", "--embedding"), "no column for vectors"),
+    ):
+        done = streamgate("score", folder, *words)
+        assert done.code == 2 and told in done.err, done.err
+    assert (tmp_path / "there.csv").read_text() == "mine"
