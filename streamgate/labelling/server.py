@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from streamgate.errors import SinkError, SourceError, one_line
+from streamgate.errors import SinkError, SourceError, StreamgateError, one_line
 from streamgate.labels import WORDS, FaceKey, labels_text, read_labels
 from streamgate.report.content import Content
 from streamgate.report.write import plan
@@ -72,14 +72,17 @@ class LabelServer(ThreadingHTTPServer):
         self.content, self.labels = content, labels
         self.pages = plan(content)
         self.reading = threading.Lock()
-        pictures = {record["image"] for _, record in content.folder.placed_faces()}
-        self.pictures = pictures
+        self.pictures = {record["image"] for _, record in content.folder.placed_faces()}
         super().__init__((HOST, port), _Handler)
 
     @property
     def address(self) -> str:
         """Where a browser finds it."""
         return f"http://{HOST}:{self.server_port}/"
+
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that went away is nothing to report."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -94,9 +97,13 @@ class _Handler(BaseHTTPRequestHandler):
         if name == "labels":
             self._answer(json.dumps(self.server.labels.as_json()).encode(), "application/json")
         elif name in self.server.pages:
-            # Content reads its files one at a time.
-            with self.server.reading:
-                text = self.server.pages[name]()
+            try:
+                # Content reads its files one at a time.
+                with self.server.reading:
+                    text = self.server.pages[name]()
+            except StreamgateError as error:
+                self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+                return
             self._answer(text.encode(), "text/html; charset=utf-8")
         elif name in self.server.pictures:
             try:
