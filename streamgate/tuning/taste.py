@@ -23,6 +23,7 @@ ENOUGH = 150
 ENOUGH_TRACKS = 12
 """Labels, and tracks with two grades, below which a fit is not to be relied on."""
 _FOLDS = 8
+_WORSE = 0.01
 _MORE, _LESS = 1.2, 1 / 1.2
 
 
@@ -90,15 +91,15 @@ def fit_preset(labelled: Labelled) -> Taste:
     fitted = fit_limits(limits, judged, barred)
     settings = {f"measures.{spec.name}.{key}": value for spec, key, value in _fused(labelled, fusion)}
     settings |= as_settings(fitted, fusion)
-    return Taste(
-        with_settings(config, [], settings),
-        config,
-        start,
-        fusion,
-        _accord(judged, start.log_quality(judged.values), passing(limits, judged.values, barred)),
-        _unseen(judged, barred, start, limits, ridge),
-        tuple(_warnings(judged)),
-    )
+    before = _accord(judged, start.log_quality(judged.values), passing(limits, judged.values, barred))
+    after = _unseen(judged, barred, start, limits, ridge)
+    warnings = list(_warnings(judged))
+    if after is not None and (after.ordered < before.ordered - _WORSE or after.auc < before.auc - _WORSE):
+        warnings.append(
+            "fits agree less with what they did not see than the settings as they were: keep those, or label more "
+            "sources"
+        )
+    return Taste(with_settings(config, [], settings), config, start, fusion, before, after, tuple(warnings))
 
 
 def _telling(judged: Judged) -> int:
@@ -178,7 +179,7 @@ def _warnings(judged: Judged) -> Iterator[str]:
     if count < ENOUGH or tracks < ENOUGH_TRACKS:
         yield (
             f"few labels: {count} of {tracks} track{'' if tracks == 1 else 's'} with faces of two grades; with "
-            f"{ENOUGH} of {ENOUGH_TRACKS} tracks or more a fit can be relied on, so little was changed"
+            f"{ENOUGH} of {ENOUGH_TRACKS} tracks or more a fit can be relied on"
         )
     for word, grade in (("good", GOOD), ("bad", BAD)):
         if not (judged.grades == grade).any():
