@@ -18,16 +18,8 @@ from pydantic import (
 )
 
 from streamgate.errors import UsageError, one_line
-from streamgate.measures import (
-    CropCard,
-    Limit,
-    MeasureSpec,
-    Sigmoid,
-    built_in_measures,
-    define_measure,
-    known_measures,
-)
-from streamgate.measures.registry import installed_measures
+from streamgate.measures import CropCard, Limit, MeasureSpec, Sigmoid, built_in_measures, known_measures
+from streamgate.measures.registry import with_defined
 
 Weight = Annotated[float, Field(ge=0, le=100)]
 _Number = Annotated[float, Field(ge=-1e9, le=1e9)]
@@ -130,7 +122,7 @@ class MeasuresConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _define(cls, tree: Any) -> Any:
-        """Make tables of what a preset defines, and the measures known."""
+        """Make tables of what a preset defines."""
         if not isinstance(tree, dict):
             return tree
         made = {}
@@ -140,7 +132,7 @@ class MeasuresConfig(Section):
             if not is_definition(table):
                 raise ValueError(f"there is no measure {one_line(str(name), 80)}")
             made[name] = DefinedMeasureConfig.model_validate(table)
-            define_measure(made[name].spec(name))
+        with_defined(table.spec(name) for name, table in made.items())
         return {**tree, **made}
 
     def __getitem__(self, name: str) -> MeasureConfig:
@@ -150,14 +142,12 @@ class MeasuresConfig(Section):
     @property
     def names(self) -> tuple[str, ...]:
         """All of them, in the order of records."""
-        here = {*type(self).model_fields, *(self.model_extra or ())}
-        return tuple(spec.name for spec in known_measures() if spec.name in here)
+        return tuple(spec.name for spec in self.specs)
 
     @property
-    def defined(self) -> dict[str, MeasureSpec]:
-        """The measures that the preset defines, by name."""
-        tables = self.model_extra or {}
-        return {name: table.spec(name) for name, table in tables.items()}
+    def specs(self) -> tuple[MeasureSpec, ...]:
+        """What all of them are, in the order of records: known ones, and those that the preset defines."""
+        return with_defined(table.spec(name) for name, table in (self.model_extra or {}).items())
 
     @property
     def used(self) -> tuple[str, ...]:
@@ -200,13 +190,13 @@ else:
     MEASURE_TABLES = create_model(
         "MeasuresConfig",
         __base__=MeasuresConfig,
-        **{spec.name: (table := _table_of(spec), table()) for spec in installed_measures()},
+        **{spec.name: (table := _table_of(spec), table()) for spec in known_measures()},
     )
 
 
 def measure_defaults() -> dict[str, dict[str, Any]]:
     """The tables of all measures that need no preset, as their specs have them."""
-    return {spec.name: _defaults(spec) for spec in installed_measures()}
+    return {spec.name: _defaults(spec) for spec in known_measures()}
 
 
 def is_definition(table: Any) -> bool:
@@ -220,13 +210,13 @@ def defined_table(name: str, table: dict[str, Any], folder: Path, what: str) -> 
     Raises UsageError, which `what` begins.
     """
     where = f"{what}: [measures.{one_line(name, 80)}]"
-    if any(spec.name == name for spec in installed_measures()):
+    if any(spec.name == name for spec in known_measures()):
         raise UsageError(f"{where}: there is a measure of that name already; choose another")
     if isinstance(table.get("onnx"), str) and table["onnx"]:
         table["onnx"] = str((folder / table["onnx"]).absolute())
     try:
         found = DefinedMeasureConfig.model_validate(table)
-        define_measure(found.spec(name))
+        with_defined([found.spec(name)])
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

@@ -136,19 +136,21 @@ def _values(
     from streamgate.compare.values import LOWER, Values, check_names, column_values, recorded_values, scored_values
     from streamgate.config import load_config
     from streamgate.gate import Gate
-    from streamgate.measures import built_in_measures, known_measures
+    from streamgate.measures import built_in_measures
+    from streamgate.store.folder import RunFolder
 
     preset, settings, models, device = scoring
-    config = load_config(preset, settings)
-    check_names(names, table, has_reference=reference is not None)
+    folder = None if results is None else RunFolder(results)
+    measures = load_config(preset, settings).measures.specs if folder is None else folder.measures
+    check_names(names, table, measures, has_reference=reference is not None)
     given = {name: column_values(table, name) for name in names if name.removesuffix(LOWER) in table.columns}
     left = [name for name in names if name not in given]
     found = Values({})
-    if left and results is not None:
-        found = recorded_values(table, left, results)
+    if left and folder is not None:
+        found = recorded_values(table, left, folder)
     elif left:
         column = _image_column(table, image)
-        others = {spec.name for spec in known_measures()} - {spec.name for spec in built_in_measures()}
+        others = {spec.name for spec in measures} - {spec.name for spec in built_in_measures()}
         used = [f"measures.{name}.use=true" for name in left if name in others]
         config = load_config(preset, [*settings, *used])
         with Gate(models=models, device=device, config=config) as gate, errors.status("") as status:

@@ -50,13 +50,11 @@ def _table(config: Config) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from streamgate.measures import known_measures
-
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("measure", "weight", "limit", "rejected as"):
         table.add_column(name, justify="right" if name == "weight" else "left", no_wrap=True)
     table.add_column("purpose")
-    for spec in (one for one in known_measures() if one.name in config.measures.names):
+    for spec in config.measures.specs:
         values = config.measures[spec.name]
         weight = f"{values.weight:g}" if values.use else "not used"
         limits = "\n".join(f"{limit.key} {values.limit(limit.key):g}" for limit in spec.limits)
@@ -66,10 +64,8 @@ def _table(config: Config) -> Table:
 
 
 def _toml(config: Config) -> str:
-    from streamgate.measures import known_measures
-
     tables = []
-    for spec in (one for one in known_measures() if one.name in config.measures.names):
+    for spec in config.measures.specs:
         values = config.measures[spec.name].model_dump(mode="json", exclude_none=True)
         text = {key: _value(value) for key, value in values.items() if value != ""}
         tables.append("\n".join([f"[measures.{spec.name}]", *(f"{key} = {value}" for key, value in text.items())]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,8 @@ def tune(
     from rich.console import Console
     from rich.markup import escape
 
+    from streamgate.measures.words import reason_words
+    from streamgate.store.folder import RunFolder
     from streamgate.store.layout import REPORT
     from streamgate.tuning.tune import tune as tune_folder
 
@@ -101,7 +104,7 @@ def tune(
     if not result.changed:
         console.print("nothing differs from the settings these results were made with; nothing was changed")
         return 0
-    console.print(_table(result), soft_wrap=False)
+    console.print(_table(result, reason_words(RunFolder(out).measures)), soft_wrap=False)
     console.print(_words(result))
     if result.after.kept > result.before.kept and _is_stricter(result):
         console.print(
@@ -136,10 +139,8 @@ def _is_stricter(result: TuneResult) -> bool:
     return lower or any(now > was for key, (was, now) in limits.items() if key.endswith(".min"))
 
 
-def _table(result: TuneResult) -> Table:
+def _table(result: TuneResult, words: Mapping[str, str]) -> Table:
     from rich.table import Table
-
-    from streamgate.measures.words import reason_words
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("", "before", "after", "change"):
@@ -151,7 +152,6 @@ def _table(result: TuneResult) -> Table:
 
     row("faces kept", before.kept, after.kept)
     row("tracks that keep nothing", before.tracks_without, after.tracks_without)
-    words = reason_words()
     reasons = {*before.rejected, *after.rejected}
     for name in sorted(reasons, key=lambda name: (-max(before.rejected[name], after.rejected[name]), name)):
         row(f"rejected: {words.get(name, name)}", before.rejected[name], after.rejected[name])

@@ -75,9 +75,8 @@ class _Work:
                 if self._state.lock is None:
                     if self._request.shard is not None:
                         write_part(self._request.out, self._request.shard, info)
-                    locked = partial(
-                        RunMonitor.locked, info=info, config=config.model_dump(mode="json"), words=reason_words()
-                    )
+                    words = reason_words(config.measures.specs)
+                    locked = partial(RunMonitor.locked, info=info, config=config.model_dump(mode="json"), words=words)
                     self._line.send(locked, disk.lock.fileno())
                 self._skip_done(disk, specs)
                 self._read(gate, sink, specs)

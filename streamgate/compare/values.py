@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from streamgate.errors import SourceError, StreamgateError, UsageError, display,
 from streamgate.frames import Array, Measure, ScoredFace, Status
 from streamgate.gate import Gate
 from streamgate.labels import COLUMNS, FaceKey, face_key
-from streamgate.measures import MeasureSpec, known_measures
+from streamgate.measures import MeasureSpec
 from streamgate.parallel import in_order
 from streamgate.store.folder import RunFolder
 from streamgate.tables import Row, Table
@@ -43,9 +43,11 @@ class Values:
         self.first.setdefault(words, row)
 
 
-def check_names(names: Sequence[str], table: Table, *, has_reference: bool) -> None:
-    """Raises UsageError for what is neither a measure nor a column of the table."""
-    known = {*(spec.name for spec in known_measures()), QUALITY, *FULL_REFERENCE}
+def check_names(
+    names: Sequence[str], table: Table, measures: Iterable[MeasureSpec], *, has_reference: bool
+) -> None:
+    """Raises UsageError for what is neither one of the measures nor a column of the table."""
+    known = {*(spec.name for spec in measures), QUALITY, *FULL_REFERENCE}
     for name in names:
         column = name.removesuffix(LOWER)
         if column not in table.columns and name not in known:
@@ -79,7 +81,7 @@ def scored_values(
 
     A row whose picture cannot be read, or has no face, has no values; the others go on.
     """
-    specs = {spec.name: spec for spec in known_measures()}
+    specs = {spec.name: spec for spec in gate.config.measures.specs}
     found = Values({name: np.full(len(table.rows), np.nan) for name in names})
     wants_face = any(name not in FULL_REFERENCE for name in names)
     most = gate.config.decoding.max_pixels
@@ -112,11 +114,11 @@ def scored_values(
     return found
 
 
-def recorded_values(table: Table, names: Sequence[str], out: Path) -> Values:
+def recorded_values(table: Table, names: Sequence[str], folder: RunFolder) -> Values:
     """Look the faces of the rows up in the results of a run; rows have the columns of labels.csv, or `id`."""
-    specs = {spec.name: spec for spec in known_measures()}
+    specs = {spec.name: spec for spec in folder.measures}
     found = Values({name: np.full(len(table.rows), np.nan) for name in names})
-    records = dict(_records(table, out))
+    records = dict(_records(table, folder))
     by_id = "id" in table.columns and not set(COLUMNS[:3]) <= set(table.columns)
     for number, row in enumerate(table.rows):
         key = row["id"] if by_id else face_key(row)
@@ -136,9 +138,7 @@ def recorded_values(table: Table, names: Sequence[str], out: Path) -> Values:
     return found
 
 
-def _records(table: Table, out: Path) -> Iterator[tuple[FaceKey | str, Mapping[str, Any]]]:
-    folder = RunFolder(out)
-    folder.check()
+def _records(table: Table, folder: RunFolder) -> Iterator[tuple[FaceKey | str, Mapping[str, Any]]]:
     if "id" in table.columns and not set(COLUMNS[:3]) <= set(table.columns):
         for record in folder.faces():
             yield record["id"], record

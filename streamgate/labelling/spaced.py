@@ -59,9 +59,10 @@ def spaced_faces(
 def _chosen(folder: RunFolder, source_id: str, each: int) -> list[Candidate]:
     kept = {(face["track_id"], float(face["pts_seconds"])) for face in folder.faces(source_id)}
     tracks: dict[int, list[Candidate]] = defaultdict(list)
+    known = [spec.name for spec in folder.measures]
     for record in folder.candidates(source_id):
         try:
-            candidate = candidate_of(record)
+            candidate = candidate_of(record, known)
         except ValueError as error:
             raise folder.error(f"{source_id}/candidates.jsonl.gz", f"is damaged ({error})") from None
         if candidate.spoiled is None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from streamgate.measures.cropcard import CropCard
 from streamgate.measures.faceview import FaceView
-from streamgate.measures.registry import built_in_measures, define_measure, known_measures
+from streamgate.measures.registry import built_in_measures, known_measures
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 __all__ = [
-    "CropCard", "FaceView", "Limit", "MeasureSpec", "Sigmoid", "built_in_measures", "define_measure", "known_measures",
+    "CropCard", "FaceView", "Limit", "MeasureSpec", "Sigmoid", "built_in_measures", "known_measures",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which measures there are: every module of this package with a `MEASURE`, those of other packages and of presets."""
+"""Which measures there are: every module of this package with a `MEASURE`, those of other packages and of a preset."""
 
 from __future__ import annotations
 
@@ -12,34 +12,15 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from streamgate.measures.spec import MeasureSpec
+from streamgate.measures.spec import LAST, MeasureSpec
 
 GROUP = "streamgate.measures"
 """Entry point group; each of its entries names a `MeasureSpec`."""
 
 
-_CONFIGURED: dict[str, MeasureSpec] = {}
-"""Measures that configurations of this process have defined."""
-
-
-def known_measures() -> tuple[MeasureSpec, ...]:
-    """Built in, installed, and defined by configurations that were read, in the order of records and pages."""
-    return _in_order([*installed_measures(), *_CONFIGURED.values()]) if _CONFIGURED else installed_measures()
-
-
-def define_measure(spec: MeasureSpec) -> None:
-    """Make a measure known that a configuration defines; a later definition replaces an earlier one.
-
-    Raises ValueError where its name or a reason belongs to another measure.
-    """
-    _check_new(spec, installed_measures())
-    _check_new(spec, [one for one in _CONFIGURED.values() if one.name != spec.name])
-    _CONFIGURED[spec.name] = spec
-
-
 @cache
-def installed_measures() -> tuple[MeasureSpec, ...]:
-    """Built in and installed.
+def known_measures() -> tuple[MeasureSpec, ...]:
+    """Built in and installed, in the order of records and pages; `MeasuresConfig.specs` adds what a preset defines.
 
     A measure of another package does nothing until a configuration says `use = true` for it: installing a package
     changes no results. One that cannot be loaded is left out with a warning.
@@ -61,6 +42,28 @@ def installed_measures() -> tuple[MeasureSpec, ...]:
 def built_in_measures() -> tuple[MeasureSpec, ...]:
     """Those that every record lists."""
     return _in_order(_modules("MEASURE"))
+
+
+def with_defined(defined: Iterable[MeasureSpec]) -> tuple[MeasureSpec, ...]:
+    """The known measures and those that a preset defines, in the order of records and pages.
+
+    Raises ValueError where a name or a reason belongs to another measure.
+    """
+    found = list(known_measures())
+    for spec in defined:
+        _check_new(spec, found)
+        found.append(spec)
+    return _in_order(found)
+
+
+def place_of(name: str) -> tuple[int, str]:
+    """Sorts the names of measures in the order of records; a name that is not known here is a preset's."""
+    return _places().get(name, LAST), name
+
+
+@cache
+def _places() -> dict[str, int]:
+    return {spec.name: spec.order for spec in known_measures()}
 
 
 def _modules(name: str) -> list[MeasureSpec]:

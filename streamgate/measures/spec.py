@@ -14,6 +14,8 @@ Direction = Literal["higher", "lower", "near zero"]
 """Which raw values are good."""
 Unit = Literal["", "degrees", "pixels", "share"]
 """How a raw value is shown: three decimals, +3.2°, 71 px, 93 %."""
+LAST = 1000
+"""The place of a measure that names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ class MeasureSpec:
     guess: Callable[[Face, Evidence], float | None] | None = None
     of_source: bool = False
     card: CropCard | None = None
-    order: int = 1000
+    order: int = LAST
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier() or self.name != self.name.lower():

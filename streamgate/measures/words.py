@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
-from streamgate.measures.registry import known_measures
+from streamgate.measures.spec import MeasureSpec
 
 OTHER_REASONS = {
     "corrupt": "damaged picture",
@@ -16,26 +17,25 @@ OTHER_REASONS = {
 """Reasons that no measure gives, name -> words."""
 
 
-def reason_words() -> dict[str, str]:
-    """How each reason reads, in the order in which records list reasons."""
-    found = {name: text for spec in known_measures() for name, text in spec.reasons.items()}
+def reason_words(specs: Iterable[MeasureSpec]) -> dict[str, str]:
+    """How each reason reads that these measures give, in the order in which records list reasons."""
+    found = {name: text for spec in specs for name, text in spec.reasons.items()}
     return {**found, **OTHER_REASONS}
 
 
-def vocabulary() -> dict[str, Any]:
+def vocabulary(specs: Iterable[MeasureSpec]) -> dict[str, Any]:
     """For the pages: {measures [{name, label, hint, unit}], reasons {NAME: {measure | null, words}}}."""
-    giver = {name: spec.name for spec in known_measures() for name in spec.reasons}
+    specs = tuple(specs)
+    giver = {name: spec.name for spec in specs for name in spec.reasons}
     return {
-        "measures": [
-            {key: getattr(spec, key) for key in ("name", "label", "hint", "unit")} for spec in known_measures()
-        ],
-        "reasons": {name: {"measure": giver.get(name), "words": text} for name, text in reason_words().items()},
+        "measures": [{key: getattr(spec, key) for key in ("name", "label", "hint", "unit")} for spec in specs],
+        "reasons": {name: {"measure": giver.get(name), "words": text} for name, text in reason_words(specs).items()},
     }
 
 
-def vocabulary_module() -> str:
+def vocabulary_module(specs: Iterable[MeasureSpec]) -> str:
     """The same as a JavaScript module that the pages import as `vocabulary.js`."""
-    found = vocabulary()
+    found = vocabulary(specs)
     return "".join(
         f"export const {name.upper()} = {json.dumps(found[name], ensure_ascii=True)};\n" for name in found
     )

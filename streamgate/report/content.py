@@ -6,7 +6,6 @@ import base64
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePath
@@ -15,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from streamgate import __version__
-from streamgate.config import leaves, load_config, stored_config
-from streamgate.errors import UsageError
+from streamgate.config import leaves, load_config
 from streamgate.frames import Array
 from streamgate.report.heatmap import colours, weight
 from streamgate.report.notes import HEAT_SIDE, HEAT_SIGNS, Point, Series, note_record, thumbnail
@@ -86,9 +84,6 @@ class Content:
         self.spaced = spaced
         self.damages = Damages()
         self.folder = folder = RunFolder(out, self.damages.add)
-        with suppress(UsageError):
-            # Measures that the run's preset defined get their names.
-            stored_config(folder.summary["config"])
         # The faces of a person are shown source by source.
         self._notes = lru_cache(maxsize=4)(folder.notes)
         self._tracks = lru_cache(maxsize=4)(lambda one: {track["track_id"]: track for track in folder.tracks(one)})

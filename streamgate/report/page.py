@@ -11,31 +11,32 @@ import base64
 import html
 import json
 import re
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from importlib import resources
 from typing import Any
 
+from streamgate.measures import MeasureSpec
 from streamgate.measures.words import vocabulary_module
 from streamgate.report.content import generator, heat_table
 
 _STYLES = ("base.css", "page.css", "detail.css", "report.css")
 _MODULES = (
-    "dom.js", "vocabulary.js", "words.js", "chart.js", "measures.js", "heat.js", "labels.js", "tiles.js", "tracks.js",
+    "dom.js", "words.js", "chart.js", "measures.js", "heat.js", "labels.js", "tiles.js", "tracks.js",
     "groups.js", "overview.js", "face.js",
 )  # fmt: skip
 _IMPORT = re.compile(r'from "\./([a-z]+)\.js"')
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
 
 
-def page_text(title: str, data: Mapping[str, Any]) -> str:
+def page_text(title: str, data: Mapping[str, Any], measures: Sequence[MeasureSpec]) -> str:
     """The page that shows `data`: {title, groups, base (from the page to OUT: "" or "../"), ...}; see write.py.
 
-    `served`: the page comes from `streamgate label`, which takes the labels.
+    `served`: the page comes from `streamgate label`, which takes the labels. `measures`: those of the run, whose names
+    and reasons the page can write.
     """
-    fixed = _fixed()
     parts = {
-        **fixed,
+        **_fixed(vocabulary_module(measures)),
         "title": html.escape(title),
         "generator": html.escape(generator()),
         # What `streamgate label` serves talks to it; a file talks to nobody.
@@ -45,11 +46,12 @@ def page_text(title: str, data: Mapping[str, Any]) -> str:
     return _PLACE.sub(lambda match: parts[match[1]], _read("shell.html"))
 
 
-@cache
-def _fixed() -> dict[str, str]:
-    """What is the same on every page."""
+@lru_cache(maxsize=4)
+def _fixed(vocabulary: str) -> dict[str, str]:
+    """What is the same on every page of a report."""
+    texts = {"vocabulary.js": vocabulary} | {name: _read(name) for name in _MODULES}
     # Modules of one file cannot name each other by path, so they get bare names that an import map resolves.
-    imports = {name.removesuffix(".js"): _data_url("text/javascript", _bare(_read(name))) for name in _MODULES}
+    imports = {name.removesuffix(".js"): _data_url("text/javascript", _bare(text)) for name, text in texts.items()}
     return {
         "styles": "".join(_read(name) for name in _STYLES),
         "importmap": _json({"imports": imports}),
@@ -75,8 +77,6 @@ def _json(value: Any) -> str:
 
 
 def _read(name: str) -> str:
-    if name == "vocabulary.js":
-        return vocabulary_module()
     for package in ("streamgate.report", "streamgate.service"):
         file = resources.files(package).joinpath("static", name)
         if file.is_file():

@@ -101,7 +101,7 @@ def _page(content: Content, groups: Sequence[Group], base: str) -> str:
 
 def _text(content: Content, title: str, data: Record) -> str:
     served = {"served": True} if content.spaced is not None else {}
-    return page_text(f"{title} · streamgate", {**data, **served})
+    return page_text(f"{title} · streamgate", {**data, **served}, content.folder.measures)
 
 
 def _together(groups: Sequence[Group], most: int) -> Iterator[tuple[int, list[Group]]]:

@@ -11,7 +11,7 @@ from typing import Any
 from streamgate.config import Config
 from streamgate.errors import WeightsError
 from streamgate.frames import Array, Status
-from streamgate.measures import MeasureSpec, Sigmoid, known_measures
+from streamgate.measures import MeasureSpec, Sigmoid
 from streamgate.measures.serfiq import sample_embeddings, sampled_spread
 from streamgate.networks import Networks
 from streamgate.weights import LogisticCalibration, SerfiqCalibration
@@ -108,8 +108,8 @@ class Calibration:
 
 def recorded_measures(config: Config) -> list[MeasureSpec]:
     """The measures that records list, in their order."""
-    recorded, defined = config.measures.recorded, config.measures.defined
-    return [defined.get(spec.name, spec) for spec in known_measures() if spec.name in recorded]
+    recorded = config.measures.recorded
+    return [spec for spec in config.measures.specs if spec.name in recorded]
 
 
 def measure_set(config: Config, calibration: Calibration) -> tuple[str, ...]:
@@ -117,7 +117,8 @@ def measure_set(config: Config, calibration: Calibration) -> tuple[str, ...]:
 
     With `keep.expression` = any those that ask for a face at rest are left out.
     """
-    left_out = {spec.name for spec in known_measures() if spec.at_rest} if config.keep.expression == "any" else set()
+    at_rest = {spec.name for spec in config.measures.specs if spec.at_rest}
+    left_out = at_rest if config.keep.expression == "any" else set()
     return tuple(name for name in config.measures.used if name not in calibration.absent and name not in left_out)
 
 
@@ -127,7 +128,7 @@ def calibration_id(config: Config, calibration: Calibration) -> str:
     Qualities are comparable only between records with the same id.
     """
     names = measure_set(config, calibration)
-    specs = [spec for spec in known_measures() if spec.name in names]
+    specs = [spec for spec in config.measures.specs if spec.name in names]
     meaning: dict[str, Any] = {
         "set": names,
         "fusion": {name: config.measures[name].weight for name in names},

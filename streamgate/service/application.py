@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import html
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import resources
 from typing import Any
@@ -13,6 +14,7 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 from starlette.requests import ClientDisconnect
 
+from streamgate.measures import MeasureSpec
 from streamgate.measures.words import vocabulary_module
 from streamgate.service.auth import SESSION_COOKIE, SESSION_SECONDS, Access, Throttle
 from streamgate.service.events import EventStreams, streams_record
@@ -44,7 +46,7 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
     """The application without its guard (see guard.py), which decides who gets here."""
     app = FastAPI(title="streamgate", docs_url=None, redoc_url=None, openapi_url=None)
     exposition = Exposition(state)
-    assets = _assets()
+    assets = _assets(state.measures)
 
     @app.api_route("/healthz", methods=["GET", "HEAD"])
     def healthz() -> Response:
@@ -167,11 +169,11 @@ class _Asset:
         self.page = name.endswith(".html")
 
 
-def _assets() -> dict[str, _Asset]:
+def _assets(measures: Sequence[MeasureSpec]) -> dict[str, _Asset]:
     folder = resources.files("streamgate.service").joinpath("static")
     names = [entry.name for entry in folder.iterdir() if entry.name.endswith(tuple(_TYPES))]
     files = {name: folder.joinpath(name).read_bytes() for name in names}
-    files["vocabulary.js"] = vocabulary_module().encode()
+    files["vocabulary.js"] = vocabulary_module(measures).encode()
     return {name: _Asset(name, body) for name, body in files.items()}
 
 

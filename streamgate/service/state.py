@@ -21,13 +21,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 from streamgate import __version__
+from streamgate.measures import MeasureSpec, known_measures
 from streamgate.report.notes import Point
 from streamgate.service.hub import EventHub, HubEvent, Subscription
 from streamgate.service.meters import SECONDS, SIZES, Counts, Distribution, Histogram, Metric, Sample
@@ -235,9 +236,12 @@ class ServiceState:
         capture_latency: from `captured_at` of a face to the acknowledgement of its event, seconds, by kind.
         events: events acknowledged, by kind.
         faults: things that went wrong and were survived, by what.
+        measures: those that records of the streams can list; the page says what they are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, measures: Sequence[MeasureSpec] | None = None) -> None:
+        """measures: the known ones unless given."""
+        self.measures = known_measures() if measures is None else tuple(measures)
         self.hub = EventHub()
         self.stages = Histogram("stage")
         self.batches = Histogram("role", SIZES)

@@ -15,7 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO
 
-from streamgate.errors import ResultsError, display
+from streamgate.config import stored_config
+from streamgate.errors import ResultsError, UsageError, display
+from streamgate.measures import MeasureSpec, known_measures
 from streamgate.store import files, jsonlines, shapes
 from streamgate.store.jsonlines import LONGEST_LINE, LONGEST_LIST, SCHEMA, Record
 from streamgate.store.layout import (
@@ -96,6 +98,18 @@ class RunFolder:
             raise ResultsError(f"{path} {what}") from None
         except ValueError as error:
             raise ResultsError(f"{path} is damaged ({error}); {remedy}") from None
+
+    @cached_property
+    def measures(self) -> tuple[MeasureSpec, ...]:
+        """The measures that its runs could have, in the order of records: those that their preset defined included.
+
+        Where this version cannot read their configuration, those that are known here. Raises ResultsError as `summary`
+        does.
+        """
+        try:
+            return stored_config(self.summary["config"]).measures.specs
+        except UsageError:
+            return known_measures()
 
     @property
     def source_ids(self) -> list[str]:

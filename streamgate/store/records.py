@@ -13,7 +13,7 @@ that equal runs give equal bytes:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,7 +35,8 @@ from streamgate.frames import (
     TrackEnd,
     TrackInfo,
 )
-from streamgate.measures import built_in_measures, known_measures
+from streamgate.measures import built_in_measures
+from streamgate.measures.registry import place_of
 from streamgate.store.jsonlines import SCHEMA, Record, dumps
 from streamgate.store.layout import picture_name
 from streamgate.store.run import counts
@@ -154,16 +155,17 @@ def candidate_record(candidate: Candidate, source_id: str) -> Record:
     }
 
 
-def candidate_of(record: Mapping[str, Any]) -> Candidate:
+def candidate_of(record: Mapping[str, Any], known: Collection[str]) -> Candidate:
     """The candidate that a line of candidates.jsonl.gz tells, whose shape is right; figures are rounded.
 
-    Raises ValueError for a time or a measure that this version does not know.
+    `known` are the names of the measures that its run can have. Raises ValueError for a time that cannot be and for
+    another measure.
     """
     pose, captured = record["pose"], record["captured_at"]
     gate = GateResult(record["gate"]["passed"], tuple(record["gate"]["reasons"]))
     told = record["evidence"]
     values = {name: float(value) for name, value in told.items() if name != "failed" and value is not None}
-    if unknown := record["measures"].keys() - {spec.name for spec in known_measures()}:
+    if unknown := record["measures"].keys() - set(known):
         raise ValueError(f"unknown measures: {', '.join(sorted(unknown))}")
     return Candidate(
         track_id=record["track_id"],
@@ -321,12 +323,9 @@ _MISSING = {status: Measure.missing(status) for status in Status if status is no
 
 
 def _measures(measures: Mapping[str, Measure]) -> Record:
-    names = [spec.name for spec in known_measures()]
-    if unknown := measures.keys() - set(names):
-        raise ValueError(f"unknown measures: {', '.join(sorted(unknown))}")
-    ours = {spec.name for spec in built_in_measures()}
+    names = {*measures, *(spec.name for spec in built_in_measures())}
     missing = _MISSING[Status.NOT_SCORED]
-    return {name: _measure(measures.get(name, missing)) for name in names if name in ours or name in measures}
+    return {name: _measure(measures.get(name, missing)) for name in sorted(names, key=place_of)}
 
 
 def _measure(measure: Measure) -> Record:

@@ -26,7 +26,7 @@ def judge_again(candidate: Candidate, tuning: Tuning, size: tuple[int, int]) -> 
         reasons = set(gate.reasons) ^ {"small"}
         gate = GateResult(
             not reasons and all(candidate.measures[name].status is Status.OK for name in judge.names),
-            tuple(reason for reason in reason_words() if reason in reasons),
+            tuple(reason for reason in reason_words(tuning.after.measures.specs) if reason in reasons),
             gate.shortfall,
         )
     candidate.gate = gate

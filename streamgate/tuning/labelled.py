@@ -95,6 +95,7 @@ def _of_source(
     unused: Counter[str],
 ) -> list[tuple[FaceKey, Candidate]]:
     usual = {track["track_id"]: track.get("reference") or {} for track in folder.tracks(source_id)}
+    known = tuning.before.measures.names
     left = {key for key in labels if key.source_id == source_id}
     found: list[tuple[FaceKey, Candidate]] = []
     for record in folder.candidates(source_id):
@@ -102,7 +103,7 @@ def _of_source(
         if key in left:
             left.discard(key)
             try:
-                candidate = candidate_of(record)
+                candidate = candidate_of(record, known)
             except ValueError as error:
                 raise folder.error(f"{source_id}/candidates.jsonl.gz", f"is damaged ({error})") from None
             candidate.usual = usual.get(candidate.track_id, {})

@@ -104,9 +104,10 @@ class SourceTuning:
         """Read the stored faces. Raises ResultsError for missing, torn or other ones: none may be left out."""
         name = f"{self._source_id}/{CANDIDATES}"
         seen: set[tuple[int, float]] = set()
+        known = self._tuning.before.measures.names
         for record in self._folder.candidates(self._source_id):
             try:
-                face = candidate_of(record)
+                face = candidate_of(record, known)
             except ValueError as error:
                 raise self._folder.error(name, f"is damaged ({error})") from None
             if (face.track_id, face.pts_seconds) in seen:
@@ -331,9 +332,10 @@ class SourceTuning:
         now = {
             (face.track_id, face.pts_seconds): face for found in self._faces.values() for face in found
         }
+        known = self._tuning.before.measures.names
         with new_gzip(folder / CANDIDATES) as target:
             for record in self._folder.candidates(self._source_id):
-                before = candidate_of(record)
+                before = candidate_of(record, known)
                 face = now[before.track_id, before.pts_seconds]
                 same = _verdict(face) == _verdict(before) and face.measures == before.measures
                 told = record if same else candidate_record(face, self._source_id)

@@ -13,6 +13,8 @@ import pytest
 
 from command import Done, inside, lines, streamgate
 from media import astronaut, astronaut_frames, write_clip
+from streamgate import Gate
+from streamgate.store.records import score_record
 
 onnx = pytest.importorskip("onnx")
 
@@ -184,6 +186,29 @@ def test_it_is_listed_and_its_table_reads_back(tmp_path: Path) -> None:
     assert "mean of all pixels" in row and "bright_low" in row
     (tmp_path / "again.toml").write_text(inside("measures", "--preset", path, "--toml").out)
     assert inside("measures", "--preset", tmp_path / "again.toml").out == listed.out
+
+
+def test_what_one_preset_defines_is_nothing_to_another(portrait: Path, clip: Path, tmp_path: Path) -> None:
+    network(tmp_path / "mean.onnx")
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    one = preset(tmp_path / "one", 'label = "Mean"', file="../mean.onnx")
+    two = preset(tmp_path / "two", "range = [-1, 1]", "[measures.second]", 'onnx = "../mean.onnx"', "size = 64",
+                 file="../mean.onnx")  # fmt: skip
+    with Gate(preset=one) as ours, Gate(preset=two) as theirs, Gate() as plain:
+        pixels = astronaut()
+        (first,), (other,), (neither,) = (gate.score(pixels) for gate in (ours, theirs, plain))
+        assert other.measures["bright"].raw == pytest.approx(2 * (first.measures["bright"].raw or 0) - 1, abs=1e-5)
+        assert "second" in other.measures and "second" not in first.measures
+        assert not {"bright", "second"} & neither.measures.keys()
+        for gate, faces in ((ours, first), (plain, neither)):
+            assert list(score_record("", [faces])["faces"][0]["measures"]) == list(gate.config.measures.recorded)
+    # A report has the words of its own run, whatever else was read before it is written.
+    out = tmp_path / "out"
+    assert inside("run", clip, "-o", out, "--preset", one).code == 0
+    before = (out / "report.html").read_bytes()
+    assert inside("measures", "--preset", two).code == 0 and inside("report", out).code == 0
+    assert (out / "report.html").read_bytes() == before
 
 
 def test_pyiqa_is_asked_for_where_it_is_missing(portrait: Path, tmp_path: Path) -> None:

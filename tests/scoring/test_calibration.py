@@ -9,8 +9,7 @@ import pytest
 from judges import NAMES, calibration, judge, settings_for
 from streamgate.config import load_config
 from streamgate.frames import Status
-from streamgate.measures import MeasureSpec, built_in_measures, known_measures
-from streamgate.scoring import calibration as calibrations
+from streamgate.measures import MeasureSpec, built_in_measures, registry
 from streamgate.scoring.calibration import Calibration, calibration_id, measure_set
 
 USUAL = "ae50cd36a6f6"
@@ -43,10 +42,10 @@ def test_what_changes_the_meaning_of_a_quality_changes_the_id(setting: str) -> N
 
 @pytest.mark.parametrize("name", NAMES)
 def test_so_does_the_version_of_any_measure_of_the_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrations, "known_measures", lambda: changed(name, version=9))
+    monkeypatch.setattr(registry, "known_measures", lambda: changed(name, version=9))
     assert judge().calibration_id != USUAL
     without = judge(f"measures.{name}.use=false").calibration_id
-    monkeypatch.setattr(calibrations, "known_measures", known_measures)
+    monkeypatch.undo()
     assert judge(f"measures.{name}.use=false").calibration_id == without
 
 
@@ -54,7 +53,7 @@ def test_so_does_another_fixed_mapping(monkeypatch: pytest.MonkeyPatch) -> None:
     def straight(degrees: float) -> float:
         return max(0.0, 100.0 - abs(degrees))
 
-    monkeypatch.setattr(calibrations, "known_measures", lambda: changed("roll", mapping=straight))
+    monkeypatch.setattr(registry, "known_measures", lambda: changed("roll", mapping=straight))
     assert judge().calibration_id != USUAL
 
 

@@ -24,6 +24,7 @@ from streamgate.frames import (
 from streamgate.measures import built_in_measures
 from streamgate.store.jsonlines import dumps
 from streamgate.store.records import (
+    candidate_of,
     candidate_record,
     event,
     face_record,
@@ -108,9 +109,18 @@ def test_a_measure_that_only_lacks_its_calibration_shows_its_raw_value() -> None
     assert record["ifqa"] == {"raw": 0.5, "scalar": None, "status": "uncalibrated"}
 
 
-def test_unknown_measures_are_refused() -> None:
-    with pytest.raises(ValueError, match="beauty"):
-        face_record(shot(measures={"beauty": Measure.ok(1, 1)}), None)
+def test_measures_of_a_preset_come_after_ours() -> None:
+    measures = {"beauty": Measure.ok(1, 1), "age": Measure.ok(2, 2), "ifqa": Measure.ok(0.5, 50)}
+    record = face_record(shot(measures=measures), None)["measures"]
+    assert list(record) == [*(spec.name for spec in built_in_measures()), "age", "beauty"]
+
+
+def test_a_stored_face_with_a_measure_that_its_run_cannot_have_is_refused() -> None:
+    candidate = Candidate(1, 0.5, face(), measures={"beauty": Measure.ok(1, 1)})
+    record = candidate_record(candidate, "a-12345678")
+    assert candidate_of(record, list(record["measures"])).measures["beauty"] == Measure.ok(1, 1)
+    with pytest.raises(ValueError, match="unknown measures: beauty"):
+        candidate_of(record, [spec.name for spec in built_in_measures()])
 
 
 @pytest.mark.parametrize("key", ["quality", "quality_smoothed", "quality_context"])
