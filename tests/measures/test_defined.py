@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
+import types
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,7 +50,7 @@ def preset(folder: Path, *rows: str, name: str = "bright", file: str = "mean.onn
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clip(tmp_path_factory.mktemp("clips") / "a.mp4", astronaut_frames(30, (640, 480), zoom=1.6))
+    return write_clip(tmp_path_factory.mktemp("clips") / "a.mp4", astronaut_frames(12, (640, 480), zoom=1.6))
 
 
 @pytest.fixture
@@ -78,6 +80,9 @@ def test_it_measures_rejects_and_ranks_like_the_others(clip: Path, tmp_path: Pat
     (own,) = [one for one in summary["weights"] if one["name"] == "bright"]
     assert own["file"] == "mean.onnx" and len(own["sha256"]) == 64
     assert "Brightness" in (out / "report.html").read_text()
+    with gzip.open(next(out.glob("*/candidates.jsonl.gz")), "rt") as file:
+        full = [one for one in map(json.loads, file) if one["quality"] is not None]
+    assert full and all(one["evidence"]["bright"] == one["measures"]["bright"]["raw"] for one in full)
     # Judged again without the network, which nothing needs any more.
     (tmp_path / "mean.onnx").unlink()
     done = inside("tune", out, "--set", "measures.bright.min=99", "--pictured")
@@ -105,7 +110,7 @@ def test_input_crop_and_direction_are_as_the_card_says(portrait: Path, tmp_path:
     network(tmp_path / "mean.onnx")
 
     def raw(*rows: str) -> float:
-        return float(scored(streamgate("score", portrait, "--preset", preset(tmp_path, *rows)))["raw"])  # type: ignore[arg-type]
+        return float(scored(inside("score", portrait, "--preset", preset(tmp_path, *rows)))["raw"])  # type: ignore[arg-type]
 
     plain = raw()
     assert raw("range = [-1, 1]") == pytest.approx(2 * plain - 1, abs=1e-5)
@@ -114,13 +119,13 @@ def test_input_crop_and_direction_are_as_the_card_says(portrait: Path, tmp_path:
              raw('crop = "points"', "points = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.8]]")}  # fmt: skip
     assert len(crops) == 4
     path = preset(tmp_path, 'better = "lower"', "x0 = 0.5", "w = 0.1")
-    falls = scored(streamgate("score", portrait, "--preset", path))
+    falls = scored(inside("score", portrait, "--preset", path))
     assert (falls["scalar"] > 50) == (falls["raw"] < 0.5)  # type: ignore[operator]
 
 
 def test_a_map_is_drawn_beside_the_face(portrait: Path, tmp_path: Path) -> None:
     network(tmp_path / "mean.onnx")
-    done = streamgate(
+    done = inside(
         "score", portrait, "--preset", preset(tmp_path, 'output = "value"', 'map = "map"'), "--heatmap", tmp_path / "m"
     )
     assert done.code == 0, done.err
@@ -130,7 +135,7 @@ def test_a_map_is_drawn_beside_the_face(portrait: Path, tmp_path: Path) -> None:
 def test_one_that_gives_nan_is_an_error_of_that_face(portrait: Path, tmp_path: Path) -> None:
     network(tmp_path / "mean.onnx", broken=True)  # a logarithm
     path = preset(tmp_path, "range = [-3, -1]", "x0 = 0.0", "w = 1.0")
-    told = scored(streamgate("score", portrait, "--preset", path))
+    told = scored(inside("score", portrait, "--preset", path))
     assert told["status"] == "error" and told["raw"] is None and told["quality"] is None
     assert not told["gate"]["passed"]  # type: ignore[index]
 
@@ -149,7 +154,7 @@ def test_a_file_that_does_not_fit_its_card_is_named(
     made: dict[str, object], rows: Sequence[str], words: str, portrait: Path, tmp_path: Path
 ) -> None:
     network(tmp_path / "mean.onnx", **made)  # type: ignore[arg-type]
-    done = streamgate("score", portrait, "--preset", preset(tmp_path, *rows))
+    done = inside("score", portrait, "--preset", preset(tmp_path, *rows))
     assert done.code == 4 and words in done.err and "mean.onnx" in done.err, done.err
 
 
@@ -157,7 +162,7 @@ def test_a_file_that_does_not_fit_its_card_is_named(
 def test_a_file_that_is_no_network_is_named(content: bytes | None, words: str, portrait: Path, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "mean.onnx").write_bytes(content)
-    done = streamgate("score", portrait, "--preset", preset(tmp_path))
+    done = inside("score", portrait, "--preset", preset(tmp_path))
     assert done.code == 4 and words in done.err and "mean.onnx" in done.err, done.err
 
 
@@ -215,7 +220,7 @@ def test_pyiqa_is_asked_for_where_it_is_missing(portrait: Path, tmp_path: Path) 
     with pytest.raises(ImportError):
         import pyiqa  # noqa: F401
     (tmp_path / "mine.toml").write_text('[measures.theirs]\npyiqa = "dbcnn"\n')
-    done = streamgate("score", portrait, "--preset", tmp_path / "mine.toml")
+    done = inside("score", portrait, "--preset", tmp_path / "mine.toml")
     assert done.code == 2 and "pip install 'streamgate[iqa]'" in done.err
 
 
@@ -237,24 +242,33 @@ def create_metric(name, device):
 """The part of pyiqa's interface that is used."""
 
 
-def test_a_metric_of_pyiqa_is_called_as_its_interface_asks(portrait: Path, tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    (tmp_path / "site").mkdir()
+def test_a_metric_of_pyiqa_is_called_as_its_interface_asks(
+    portrait: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
     (tmp_path / "mine.toml").write_text('[measures.theirs]\npyiqa = "dbcnn"\nsize = 128\n')
-    (tmp_path / "site" / "pyiqa.py").write_text(STAND_IN.format(lower=False))
-    site = str(tmp_path / "site")
-    told = scored(streamgate("score", portrait, "--preset", tmp_path / "mine.toml", PYTHONPATH=site), "theirs")
+
+    class Metric:
+        """The part of pyiqa's interface that is used."""
+
+        lower_better = False
+        metric_mode = "NR"
+
+        def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+            assert batch.shape[1:] == (3, 128, 128) and float(batch.min()) >= 0 and float(batch.max()) <= 1
+            return batch.mean(dim=(1, 2, 3))[:, None]
+
+    def create_metric(name: str, device: object) -> Metric:
+        return {"dbcnn": Metric()}[name]
+
+    stand_in = types.ModuleType("pyiqa")
+    stand_in.create_metric = create_metric  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pyiqa", stand_in)
+    told = scored(inside("score", portrait, "--preset", tmp_path / "mine.toml"), "theirs")
     assert told["status"] == "uncalibrated" and 0 < told["raw"] < 1  # type: ignore[operator]
-    (tmp_path / "site" / "pyiqa.py").write_text(STAND_IN.format(lower=True))
-    done = streamgate("score", portrait, "--preset", tmp_path / "mine.toml", PYTHONPATH=site)
+    Metric.lower_better = True
+    done = inside("score", portrait, "--preset", tmp_path / "mine.toml")
     assert done.code == 4 and 'set better = "lower"' in done.err
-
-
-def test_evidence_of_it_is_stored_with_candidates(clip: Path, tmp_path: Path) -> None:
-    network(tmp_path / "mean.onnx")
-    out = tmp_path / "out"
-    assert streamgate("run", clip, "-o", out, "--preset", preset(tmp_path, "x0 = 0.4", "w = 0.2")).code == 0
-    with gzip.open(next(out.glob("*/candidates.jsonl.gz")), "rt") as file:
-        found = [json.loads(line) for line in file]
-    full = [one for one in found if one["quality"] is not None]
-    assert full and all(one["evidence"]["bright"] == one["measures"]["bright"]["raw"] for one in full)
+    (tmp_path / "mine.toml").write_text('[measures.theirs]\npyiqa = "lpips"\n')
+    done = inside("score", portrait, "--preset", tmp_path / "mine.toml")
+    assert done.code == 4 and "gives no metric 'lpips'" in done.err
