@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from agreement import WORDS
 from common import RESULTS, SHARED, Machine, command_line, say, table, write_section
-from picks import Label, Score, Track, judged, read_labels, score_of
+from picks import Label, Track, judged, read_labels, score_of
 
+from streamgate.config import load_config
 from streamgate.labels import FaceKey, grade_of, labels_text
 from streamgate.store.folder import RunFolder
 from streamgate.tracking.overlap import iou
@@ -28,48 +29,61 @@ SAME_TIME_S = 0.02
 SAME_FACE = 0.3
 EVERY = ("advanced.prescore_interval_s=0", "advanced.prescore_share=0", "output.report=false")
 """Every followed face is looked at; `fit` scores the labelled ones in full."""
+STARTS = {
+    "studio": (),
+    "equal weights": tuple(f"[measures.{name}]\nweight = 1.0" for name in load_config("studio").measures.used),
+}
+"""From what a fit starts: tables of a preset, by its name."""
 
 
 def main() -> int:
     given = _arguments()
     tracks = [track for track in read_labels(given.labels) if (given.videos / track.clip).is_file()]
     clips = sorted({track.clip for track in tracks})
-    halves = clips[::2], clips[1::2]
-    presets, notes = [], []
-    for number, half in enumerate(halves):
-        out = given.work / f"half{number}"
-        if not out.exists():
-            _run([given.videos / clip for clip in half], out, "studio", EVERY)
-        labels = given.work / f"labels{number}.csv"
-        found = labels_of(out, [track for track in tracks if track.clip in half])
-        labels.write_text(labels_text(found.items()))
-        preset = given.work / f"mine{number}.toml"
-        told = _call("fit", out, "--labels", labels, "-o", preset, "--overwrite", "--footage", given.videos)
-        say(told)
-        presets.append(preset)
-        notes += [f"Fitted to half {number + 1}:", "", "```", told.rpartition("\n\nwrote")[0], "```", ""]
-    rows = []
-    for name, chosen in (("studio", ["studio"] * 2), ("fitted to the other half", [str(one) for one in presets[::-1]])):
-        total = Score()
+    halves = [[given.videos / clip for clip in part] for part in (clips[::2], clips[1::2])]
+    given.work.mkdir(parents=True, exist_ok=True)
+    rows, notes = [], []
+    for name, settings in STARTS.items():
+        start = given.work / f"{name.replace(' ', '-')}.toml"
+        start.write_text("\n".join(['extends = "studio"', *settings, ""]))
+        fitted = []
         for number, half in enumerate(halves):
-            out = given.work / f"{name.split()[0]}{number}"
-            if not out.exists():
-                _run([given.videos / clip for clip in half], out, chosen[number], ("output.report=false",))
-            score = score_of(judged([track for track in tracks if track.clip in half], list(RunFolder(out).faces())))
-            total.every.update(score.every)
-            total.with_good.update(score.with_good)
-            total.flaws.update(score.flaws)
-        goods = sum(track.has_good for track in tracks)
-        rows.append([name, *total.row(goods)])
-        say(" | ".join(rows[-1]))
+            preset, told = _fitted(given, start, number, half, tracks)
+            fitted.append(preset)
+            notes += [f"From {name}, fitted to half {number + 1}:", "", "```", told, "```", ""]
+        for what, presets in ((name, [start, start]), (f"{name}, fitted to the other half", fitted[::-1])):
+            picks = []
+            for preset, half in zip(presets, halves, strict=True):
+                out = given.work / f"picks-{preset.stem}-{half[0].stem}"
+                _run(half, out, preset, ("output.report=false",))
+                here = [track for track in tracks if given.videos / track.clip in half]
+                picks += judged(here, list(RunFolder(out).faces()))
+            rows.append([what, *score_of(picks).row(sum(track.has_good for track in tracks))])
+            say(" | ".join(rows[-1]))
     head = ["preset", "picks", "good", "usable", "bad", "tracks with a good face that have a pick", "good there",
             "usable there", "bad there", "flaws of the picks"]  # fmt: skip
     write_section(given.results, "taste", "\n".join([
         "## A preset fitted to labels", "", f"`{command_line('taste.py', sys.argv[1:])}`", "", *Machine.here().lines(),
-        "", "Every clip is judged with the preset that was fitted to the other half of the labelled clips.", "",
-        table(head, rows), "", *notes,
+        "", f"{len(tracks)} tracks of {len(clips)} clips in two halves; every clip is judged with the preset that was "
+        "fitted to the other half. `studio` itself was fitted to all of these labels; with equal weights only its "
+        "mappings and limits are left of that.", "", table(head, rows), "", *notes,
     ]))  # fmt: skip
     return 0
+
+
+def _fitted(
+    given: argparse.Namespace, start: Path, number: int, half: Sequence[Path], tracks: Sequence[Track]
+) -> tuple[Path, str]:
+    """The preset that `streamgate fit` makes of a half of the labels, and what it prints."""
+    out = given.work / f"{start.stem}-half{number + 1}"
+    _run(half, out, start, EVERY)
+    found = labels_of(out, [track for track in tracks if given.videos / track.clip in half])
+    labels = given.work / f"{out.name}.csv"
+    labels.write_text(labels_text(found.items()))
+    preset = given.work / f"fitted-{out.name}.toml"
+    told = _call("fit", out, "--labels", labels, "-o", preset, "--overwrite", "--footage", given.videos)
+    say(told)
+    return preset, told.partition("\n\nwrote")[0]
 
 
 def labels_of(out: Path, tracks: Sequence[Track]) -> dict[FaceKey, int]:
@@ -92,9 +106,10 @@ def _overlap(label: Label, box: Sequence[float]) -> float:
     return float(iou(label.box[None], np.array(box, float)[None])[0, 0])
 
 
-def _run(clips: Sequence[Path], out: Path, preset: str, settings: Sequence[str]) -> None:
+def _run(clips: Sequence[Path], out: Path, preset: Path, settings: Sequence[str]) -> None:
+    """A run; one that is there already, whole, is left as it is."""
     given = [word for one in settings for word in ("--set", one)]
-    _call("run", *clips, "-o", out, "--preset", preset, "--quiet", *given)
+    _call("run", *clips, "-o", out, "--preset", preset, "--quiet", "--resume", *given)
 
 
 def _call(*words: object) -> str:

@@ -61,18 +61,14 @@ def chromium(screen: str = "wide", scheme: str = "light", *, calm: bool = True) 
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     running = webdriver.Chrome(options=options, service=Service(driver))
     try:
-        width, height = _WIDTHS[screen]
-        phone = screen == "phone"
-        running.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": height, "deviceScaleFactor": 2 if phone else 1, "mobile": phone},
-        )
+        browser = Browser(running)
+        browser.screen(screen)
         features = [
             {"name": "prefers-color-scheme", "value": scheme},
             {"name": "prefers-reduced-motion", "value": "reduce" if calm else "no-preference"},
         ]
         running.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        yield Browser(running)
+        yield browser
     finally:
         running.quit()
 
@@ -82,6 +78,15 @@ class Browser:
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
+
+    def screen(self, name: str) -> None:
+        """Look at pages on a "wide" screen or a "phone"."""
+        width, height = _WIDTHS[name]
+        phone = name == "phone"
+        self.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 2 if phone else 1, "mobile": phone},
+        )
 
     def open(self, url: str) -> None:
         self.driver.get(url)
@@ -109,7 +114,7 @@ class Browser:
 
         self.driver.find_element(By.CSS_SELECTOR, selector).click()
 
-    def wait(self, met: Callable[[], Any], seconds: float = 60) -> Any:
+    def wait(self, met: Callable[[], Any], seconds: float = 180) -> Any:
         """Wait until `met` gives something true, and return that."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:

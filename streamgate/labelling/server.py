@@ -80,7 +80,6 @@ class LabelServer(ThreadingHTTPServer):
         """Where a browser finds it."""
         return f"http://{HOST}:{self.server_port}/"
 
-
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that went away is nothing to report."""
 

@@ -54,7 +54,8 @@ class Taste:
     """A fitted preset.
 
     `before`, `after`: agreement on labels; `after` by fits that saw nothing of the source they are judged on (of the
-    track, where there is one source only), None where that cannot be had.
+    track, where there is one source only), None where that cannot be had. `limits`: those that moved, by key, and
+    whether they reject more now; others only read differently under a new mapping.
     """
 
     config: Config
@@ -63,6 +64,7 @@ class Taste:
     fusion: Fusion
     before: Accord
     after: Accord | None
+    limits: Mapping[str, bool]
     warnings: tuple[str, ...]
 
 
@@ -99,7 +101,10 @@ def fit_preset(labelled: Labelled) -> Taste:
             "fits agree less with what they did not see than the settings as they were: keep those, or label more "
             "sources"
         )
-    return Taste(with_settings(config, [], settings), config, start, fusion, before, after, tuple(warnings))
+    stricter = {
+        now.key: now.value > was.value for was, now in zip(limits, fitted, strict=True) if now.value != was.value
+    }
+    return Taste(with_settings(config, [], settings), config, start, fusion, before, after, stricter, tuple(warnings))
 
 
 def _telling(judged: Judged) -> int:
@@ -205,12 +210,10 @@ def changes(labelled: Labelled, taste: Taste) -> list[str]:
         named = [spec.name for spec, one in zip(labelled.specs, picked, strict=True) if one]
         lines += [f"{title}: {', '.join(named)}"] if named else []
     was, now = (dict(leaves(one.model_dump(mode="json"))) for one in (taste.run, taste.config))
-    for key in now:
+    for key, stricter in taste.limits.items():
         name, _, end = key.rpartition(".")
-        if end in ("min", "max") and key.startswith("measures.") and was[key] != now[key]:
-            stricter = (now[key] > was[key]) == (end == "min")
-            lines.append(f"limit of {name.removeprefix('measures.')}: {end} {was[key]:g} becomes {now[key]:g}, "
-                         f"{'stricter' if stricter else 'milder'}")  # fmt: skip
+        lines.append(f"limit of {name.removeprefix('measures.')}: {end} {was[key]:g} becomes {now[key]:g}, "
+                     f"{'stricter' if stricter else 'milder'}")  # fmt: skip
     return lines
 
 

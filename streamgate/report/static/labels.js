@@ -68,7 +68,7 @@ export class Labels {
     const text = `source_id,track_id,pts_seconds,label\n${lines.map((line) => `${line}\n`).join("")}`;
     const link = make("a", { href: URL.createObjectURL(new Blob([text], { type: "text/csv" })), download: "labels.csv" });
     link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   }
 
   // Every tile with its label, and how many there are.
