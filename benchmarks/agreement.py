@@ -1,6 +1,6 @@
 """Which measures agree with people, and with how far a picture was degraded? `streamgate compare` on both.
 
-    python benchmarks/agreement.py WORK [VIDEOS] [--labels picks.json] [--faces hq_val] [--measures NAME,...]
+    python benchmarks/agreement.py WORK [VIDEOS] [--labels picks.json] [--every 1] [--faces hq_val] [--most 40]
 
 Writes into WORK the labelled faces (cut from their clips with a margin) and degraded faces (each clean face once per
 kind and level), a table of each, and compares. Prints both and writes its section of benchmarks/RESULTS.md.
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -32,32 +33,55 @@ WORDS = {"g": "good", "m": "usable", "b": "bad"}
 
 def main() -> int:
     given = _arguments()
+    given.work.mkdir(parents=True, exist_ok=True)
+    preset = given.work / "measures.toml"
+    preset.write_text(LIGHTQNET.format(given.weights / "lightqnet-dm100.onnx"))
+    # The parameters of NIQE and BRISQUE; the networks are the package's own.
+    environment = os.environ | {"STREAMGATE_MODELS": str((given.work / "models").absolute())}
+    pulled = _call(["models", "pull", "measures", "--mirror", given.weights, "--quiet"], environment)
+    if pulled.returncode:
+        return pulled.returncode
     parts = []
-    for title, path, options in (
-        ("faces labelled good, usable or bad", labelled(given), ["--cluster", "track"]),
-        ("degraded faces, by level", degraded(given), ["--group", "kind", "--cluster", "face", "--aligned", "ffhq"]),
-    ):
+    for title, path, measures, options in (
+        ("Faces labelled good, usable or bad", labelled(given), given.measures, ["--cluster", "track"]),
+        ("Degraded faces, by level", degraded(given), given.picture_measures,
+         ["--group", "kind", "--cluster", "face", "--aligned", "ffhq"]),
+    ):  # fmt: skip
         numbers = path.with_suffix(".results.csv")
-        names = [name for name in given.measures.split(",") if "--aligned" not in options or name not in OF_SOURCE]
-        ran = subprocess.run(
-            [sys.executable, "-m", "streamgate", "compare", path, "--measures", ",".join(names), *options,
-             "--csv", numbers, "--html", path.with_suffix(".html"), *given.settings],
-            capture_output=True, text=True,
+        done = _call(
+            ["compare", path, "--measures", measures, *options, "--preset", preset, "--csv", numbers,
+             "--html", path.with_suffix(".html")], environment,
         )  # fmt: skip
-        say(ran.stdout + ran.stderr)
-        if ran.returncode:
-            return ran.returncode
-        parts += [f"### {title}", "", _table(numbers), ""]
+        if done.returncode:
+            return done.returncode
+        note = done.stdout.splitlines()[0].replace(str(path), path.name)
+        parts += [f"### {title}", "", note, "", _table(numbers), ""]
     write_section(given.results, "agreement", "\n".join([
         "## Agreement of measures with people", "", f"`{command_line('agreement.py', sys.argv[1:])}`", "",
         *Machine.here().lines(), "",
-        "95 % bootstrap intervals, drawn by track or by face. Positive is agreement.", "", *parts,
+        "95 % bootstrap intervals, drawn by track or by face. Positive is agreement. NIQE and BRISQUE are measures of "
+        "the package, LightQNet is an ONNX file that a preset defines.", "", *parts,
     ]))  # fmt: skip
     return 0
 
 
-OF_SOURCE = ("size", "edge", "exposure", "quality")
-"""What a ready-made crop does not tell."""
+def _call(words: Sequence[object], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "streamgate", *map(str, words)], capture_output=True, text=True, env=environment
+    )
+    say(done.stdout + done.stderr)
+    return done
+
+
+LIGHTQNET = """extends = "studio"
+
+[measures.lightqnet]
+onnx = "{}"
+crop = "points"
+points = [[0.3419, 0.4616], [0.6565, 0.4598], [0.5012, 0.8240]]
+size = 96
+range = [-1.0, 0.9921875]
+"""
 
 
 def labelled(given: argparse.Namespace) -> Path:
@@ -67,13 +91,14 @@ def labelled(given: argparse.Namespace) -> Path:
         path = given.videos / track.clip
         if path.is_file():
             name = f"{track.clip} {track.name}"
-            rows += [[image, WORDS[label], name] for image, label in cut(path, track, given.work)]
+            rows += [[image, WORDS[label], name] for image, label in cut(path, track, given.work, given.every)]
     return _write(given.work / "labelled.csv", ["image", "label", "track"], rows)
 
 
-def cut(clip: Path, track: Track, work: Path) -> Iterable[tuple[str, str]]:
-    """(picture relative to `work`, label) of the labelled faces of a track."""
-    named = [(f"labelled/{clip.stem}_{track.name}_{face.pts:.3f}.png".replace(" ", "_"), face) for face in track.faces]
+def cut(clip: Path, track: Track, work: Path, every: int) -> Iterable[tuple[str, str]]:
+    """(picture relative to `work`, label) of every so many labelled faces of a track."""
+    stem = f"labelled/{clip.stem}_{track.name}_".replace(" ", "_")
+    named = [(f"{stem}{face.pts:.3f}.png", face) for face in track.faces[::every]]
     if any(not (work / name).is_file() for name, _ in named):
         (work / "labelled").mkdir(parents=True, exist_ok=True)
         with discover([clip]).sources[0].open() as source:
@@ -141,11 +166,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("videos", nargs="?", type=Path, default=SHARED / "videos")
     parser.add_argument("--labels", type=Path, default=SHARED / "labels" / "picks.json")
     parser.add_argument("--faces", type=Path, default=SHARED / "faces" / "hq_val")
+    parser.add_argument("--every", type=int, default=1, help="take every so many labelled faces of a track")
     parser.add_argument("--most", type=int, default=40, help="clean faces to degrade")
-    parser.add_argument("--measures", default=(
-        "serfiq,ifqa,yaw,pitch,roll,size,edge,sharpness,exposure,occlusion,eyes,mouth,expression,gaze,quality"
+    parser.add_argument("--weights", type=Path, default=SHARED / "weights", help="of LightQNet, NIQE and BRISQUE")
+    parser.add_argument("--measures", help="for the labelled faces", default=(
+        "quality,serfiq,ifqa,yaw,pitch,roll,size,edge,sharpness,exposure,occlusion,eyes,mouth,expression,gaze,"
+        "lightqnet,niqe,brisque"
     ))  # fmt: skip
-    parser.add_argument("--settings", nargs=argparse.REMAINDER, default=[], help="further options of compare")
+    parser.add_argument("--picture-measures", help="for the degraded faces", default=(
+        "ifqa,serfiq,sharpness,lightqnet,niqe,brisque"
+    ))  # fmt: skip
     parser.add_argument("--results", type=Path, default=RESULTS)
     return parser.parse_args()
 

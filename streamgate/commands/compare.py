@@ -51,7 +51,10 @@ _output = section("Output")
 @_columns("--human", metavar="COLUMN", help="Score, or good, usable, bad. [default: human, mos, label, ...]")
 @_columns("--ranked", is_flag=True, help="In the human column low numbers are the best.")
 @_columns("--group", metavar="COLUMN", help="Also compare within each value of this column.")
-@_columns("--cluster", metavar="COLUMN", help="Rows that belong together (one track), for honest intervals.")
+@_columns(
+    "--cluster", metavar="COLUMN",
+    help="Rows that belong together, for honest intervals. [default with --results: tracks]",
+)
 @_columns("--reference", metavar="COLUMN", help="Reference picture, for psnr and ssim.")
 @_output("--csv", "csv_file", metavar="FILE", type=PATH, help="Write the numbers as CSV.")
 @_output("--html", "html_file", metavar="FILE", type=PATH, help="Write a page with scatter plots.")
@@ -99,6 +102,8 @@ def compare(
         None if name is None else np.array([row[rows.need(name, option)] for row in rows.rows])
         for name, option in ((group, "--group"), (cluster, "--cluster"))
     )
+    if clusters is None and results is not None and {"source_id", "track_id"} <= set(rows.columns):
+        clusters = np.array([f"{row['source_id']}/{row['track_id']}" for row in rows.rows])
     if reference is not None:
         rows.need(reference, "--reference")
     errors = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -132,7 +132,9 @@ def recorded_values(table: Table, names: Sequence[str], folder: RunFolder) -> Va
             measure = None if listed is None else Measure(listed["raw"], listed["scalar"], Status(listed["status"]))
             value = _value(specs.get(name), record["quality"], measure, None)
             if isinstance(value, str):
-                found.tell(f"{name} {value}", told)
+                unscored = measure is not None and measure.status is Status.NOT_SCORED
+                hint = " in this run, of which --set exhaustive=true scores every face" if unscored else ""
+                found.tell(f"{name} {value}{hint}", told)
             elif value is not None:
                 found.by_measure[name][number] = value
     return found
