@@ -13,11 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-from streamgate.config import stored_config
 from streamgate.errors import ResultsError, UsageError, display
-from streamgate.measures import MeasureSpec, known_measures
 from streamgate.store import files, jsonlines, shapes
 from streamgate.store.jsonlines import LONGEST_LINE, LONGEST_LIST, SCHEMA, Record
 from streamgate.store.layout import (
@@ -36,6 +34,9 @@ from streamgate.store.lock import Lock
 from streamgate.store.manifest import Manifest
 from streamgate.store.run import SourceInfo, SourceResult
 from streamgate.store.shapes import Shape, misfit
+
+if TYPE_CHECKING:
+    from streamgate.measures import MeasureSpec
 
 
 class Damages:
@@ -106,6 +107,10 @@ class RunFolder:
         Where this version cannot read their configuration, those that are known here. Raises ResultsError as `summary`
         does.
         """
+        # The configuration is slow to load, and most that is done with a folder needs none.
+        from streamgate.config import stored_config
+        from streamgate.measures import known_measures
+
         try:
             return stored_config(self.summary["config"]).measures.specs
         except UsageError:
