@@ -116,6 +116,8 @@ def _of_onnx(name: str, card: CropCard, device: Device, threads: int) -> CropMea
     sides = known[1:3] if channels_last else known[2:]
     if channels not in (None, 1 if card.colour == "grey" else 3):
         raise WeightsError(f"{what} takes {channels} channels; set measures.{name}.colour to fit it")
+    if known[0] not in (None, 1):
+        raise WeightsError(f"{what} takes {known[0]} pictures at once; export it with a free batch axis, or one of 1")
     if any(side not in (None, card.size) for side in sides):
         raise WeightsError(f"{what} takes pictures of {sides[0]}x{sides[1]}; set measures.{name}.size to fit it")
     for output in (card.output, card.map):
@@ -125,18 +127,18 @@ def _of_onnx(name: str, card: CropCard, device: Device, threads: int) -> CropMea
 
     def rate(crops: Array) -> tuple[Array, Array | None]:
         batch = _batch(crops, card, channels_last, dtype)
-        if known[0] is not None and known[0] != len(batch):
+        if known[0] == 1:
             parts = [session.run(batch[row : row + 1]) for row in range(len(batch))]
             found = {key: np.concatenate([part[key] for part in parts]) for key in session.outputs}
         else:
             found = session.run_rows(batch)
-        values = np.asarray(found[output], np.float64)
-        if values.size != len(crops):
-            raise ValueError(f"output {output} has shape {list(values.shape)} for {len(crops)} faces: one number each")
-        return values.reshape(len(crops)), _maps(found[card.map], len(crops)) if card.map else None
+        return _numbers(found[output], output, len(crops)), _maps(found[card.map], len(crops)) if card.map else None
 
+    two = np.full((1 if known[0] == 1 else 2, card.size, card.size, 3), 128, np.uint8)
     try:
-        rate(np.full((1, card.size, card.size, 3), 128, np.uint8))
+        # Before it is put together from parts of a batch, which a number for all of them could not be.
+        _numbers(session.run(_batch(two, card, channels_last, dtype))[output], output, len(two))
+        rate(two)
     except Exception as error:
         reason = one_line((str(error).splitlines() or [""])[0])
         raise WeightsError(f"{what} does not rate a crop of {card.size} pixels ({reason})") from None
@@ -158,6 +160,14 @@ def _batch(crops: Array, card: CropCard, channels_last: bool, dtype: str) -> Arr
         found = (scaled - np.array(card.mean[:count], np.float32)) / np.array(card.std[:count], np.float32)
         found = found.astype(np.float16 if dtype == "tensor(float16)" else np.float32)
     return np.ascontiguousarray(found if channels_last else found.transpose(0, 3, 1, 2))
+
+
+def _numbers(found: Array, output: str, count: int) -> Array:
+    """Values float64 (N,)."""
+    values = np.asarray(found, np.float64)
+    if values.ndim == 0 or values.shape[0] != count or values.size != count:
+        raise ValueError(f"output {output} has shape {list(values.shape)} for {count} faces: one number each")
+    return values.reshape(count)
 
 
 def _maps(found: Array, count: int) -> Array:

@@ -23,15 +23,16 @@ onnx = pytest.importorskip("onnx")
 
 def network(
     path: Path, *, size: int | str = 64, batch: int | str = "n", inputs: int = 1, per_pixel: bool = False,
-    broken: bool = False,
+    of_batch: bool = False, broken: bool = False,
 ) -> Path:  # fmt: skip
     """An ONNX file: the mean of its float32 picture (batch, 3, size, size) as `value`, and the red channel as `map`."""
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
     axes = helper.make_tensor("axes", onnx.TensorProto.INT64, [3], [1, 2, 3])
     ends = [helper.make_tensor(name, onnx.TensorProto.INT64, [1], [value])
             for name, value in (("zero", 0), ("one", 1))]  # fmt: skip
+    over = [2, 3] if per_pixel else [0, 1, 2, 3] if of_batch else [1, 2, 3]
     nodes = [
-        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[2, 3] if per_pixel else [1, 2, 3], keepdims=0),
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=over, keepdims=0),
         helper.make_node("Log", ["mean"], ["value"]) if broken else helper.make_node("Identity", ["mean"], ["value"]),
         helper.make_node("Slice", ["x", "zero", "one", "one"], ["map"]),
     ]
@@ -146,6 +147,8 @@ def test_one_that_gives_nan_is_an_error_of_that_face(portrait: Path, tmp_path: P
         ({"size": 112}, (), "takes pictures of 112x112; set measures.bright.size"),
         ({"inputs": 2}, (), "has 2 inputs"),
         ({"per_pixel": True}, (), "one number each"),
+        ({"of_batch": True}, (), "has shape [] for 2 faces: one number each"),
+        ({"batch": 4}, (), "takes 4 pictures at once"),
         ({}, ('output = "quality"',), "has no output 'quality'; it has value, map"),
         ({}, ('colour = "grey"',), "takes 3 channels; set measures.bright.colour"),
     ],
