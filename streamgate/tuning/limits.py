@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,16 @@ from streamgate.measures.spec import Limit
 from streamgate.tuning.fitting import Fusion, Judged
 from streamgate.tuning.judged import logit
 
-_COST = {GOOD: 1.0, USABLE: 0.25, BAD: -1.0}
-"""What rejecting a face costs; a bad one that is rejected is a gain."""
+_COST = {GOOD: 2.0, USABLE: 0.5, BAD: -1.0}
+"""What rejecting all faces of a grade costs. To reject bad ones is a gain, and the smaller one: they also rank low."""
 _PRIOR = 0.01
 """A limit moves by one width when that improves so large a share of the faces."""
 _FURTHEST = 2.0
 """Widths that it moves at most."""
 _SWEEPS = 2
+_FOLDS = 8
+_PAYS = 0.002
+"""A limit moves where faces it did not see gain so large a share by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +72,55 @@ def passing(thresholds: Sequence[Threshold], values: Array, barred: Array) -> Ar
 
 
 def fit_limits(thresholds: Sequence[Threshold], judged: Judged, barred: Array) -> list[Threshold]:
-    """Move each limit to where it rejects bad faces and spares good ones, given the others; held near its place."""
-    tracks, place, sizes = np.unique(judged.tracks, return_inverse=True, return_counts=True)
-    share = 1.0 / (len(tracks) * sizes[place])
-    cost = share * np.vectorize(_COST.__getitem__)(judged.grades)
-    prior = _PRIOR * max(1.0, 30 / len(tracks))
-    found = list(thresholds)
+    """Move each limit to where it rejects bad faces and spares good ones, given the others; held near its place.
+
+    One that would not have paid on sources (or tracks, of one source) that it had not seen stays where it is.
+    """
+    moved = _moved(thresholds, judged, barred, range(len(thresholds)))
+    paid = np.zeros(len(thresholds))
+    for test in parted(judged):
+        rest = _moved(thresholds, judged.of(~test), barred[~test], range(len(thresholds)))
+        cost = _costs(judged)[test]
+        for number, one in enumerate(rest):
+            others = passing([*thresholds[:number], *thresholds[number + 1 :]], judged.values[test], barred[test])
+            values = judged.values[test, one.column]
+            before, after = (others & (values < at) for at in (thresholds[number].value, one.value))
+            paid[number] += cost[before].sum() - cost[after].sum()
+    if not (paid > _PAYS).any():
+        return list(thresholds)
+    return _moved(thresholds, judged, barred, np.nonzero(paid > _PAYS)[0]) if (paid <= _PAYS).any() else moved
+
+
+def parted(judged: Judged) -> list[Array]:
+    """Parts of the faces, bool (N,) each, that share no source, or no track where all are of one; none of one track."""
+    units = judged.clips if len(np.unique(judged.clips)) > 1 else judged.tracks
+    names = np.random.default_rng(0).permutation(np.unique(units))
+    if len(names) < 2:
+        return []
+    fold = {name: place % _FOLDS for place, name in enumerate(names)}
+    here = np.array([fold[name] for name in units])
+    return [here == number for number in range(min(_FOLDS, len(names)))]
+
+
+def _costs(judged: Judged) -> Array:
+    """What rejecting each face costs; tracks count the same, and so do grades, however many faces have them."""
+    _, place, sizes = np.unique(judged.tracks, return_inverse=True, return_counts=True)
+    cost = 1.0 / sizes[place]
+    for grade, all_of_it in _COST.items():
+        cost[judged.grades == grade] *= all_of_it / max(1e-9, cost[judged.grades == grade].sum())
+    return np.asarray(cost)
+
+
+def _moved(
+    thresholds: Sequence[Threshold], judged: Judged, barred: Array, which: Iterable[int]
+) -> list[Threshold]:
+    """All limits, those of `which` moved."""
+    cost = _costs(judged)
+    prior = _PRIOR * max(1.0, 30 / len(np.unique(judged.tracks)))
+    found, which = list(thresholds), list(which)
     for _ in range(_SWEEPS):
-        for number, one in enumerate(found):
+        for number in which:
+            one = found[number]
             others = passing(found[:number] + found[number + 1 :], judged.values, barred)
             moved = _best(judged.values[others, one.column], cost[others], thresholds[number], prior)
             found[number] = Threshold(one.column, one.spec, one.limit, moved, one.width)

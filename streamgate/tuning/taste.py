@@ -15,14 +15,13 @@ from streamgate.labels import BAD, GOOD, USABLE
 from streamgate.tuning.fitting import RIDGE, Fusion, Judged, fit, picks
 from streamgate.tuning.judged import of_preset
 from streamgate.tuning.labelled import Labelled
-from streamgate.tuning.limits import Threshold, as_settings, fit_limits, passing, thresholds_of
+from streamgate.tuning.limits import Threshold, as_settings, fit_limits, parted, passing, thresholds_of
 
 FEWEST = 12
 """Labels below which nothing is fitted."""
 ENOUGH = 150
 ENOUGH_TRACKS = 12
 """Labels, and tracks with two grades, below which a fit is not to be relied on."""
-_FOLDS = 8
 _WORSE = 0.01
 _MORE, _LESS = 1.2, 1 / 1.2
 
@@ -126,15 +125,12 @@ def _unseen(
     judged: Judged, barred: Array, start: Fusion, limits: list[Threshold], ridge: float
 ) -> Accord | None:
     """Agreement of fits with what they did not see."""
-    units = judged.clips if len(np.unique(judged.clips)) > 1 else judged.tracks
-    names = np.random.default_rng(0).permutation(np.unique(units))
-    if len(names) < 2:
+    parts = parted(judged)
+    if not parts:
         return None
-    fold = {name: place % _FOLDS for place, name in enumerate(names)}
-    here = np.array([fold[name] for name in units])
-    quality, passed = np.empty(len(here)), np.empty(len(here), bool)
-    for number in range(min(_FOLDS, len(names))):
-        test, rest = here == number, judged.of(here != number)
+    quality, passed = np.empty(len(barred)), np.empty(len(barred), bool)
+    for test in parts:
+        rest = judged.of(~test)
         try:
             fusion = fit(rest, start, ridge=ridge)
         except ValueError:
