@@ -80,6 +80,8 @@ def _under_preset(before: Config, preset: str) -> Config:
     tables = {name: given[name] for name in SECTIONS}
     # A measure that is not used and was unknown to the run stays so.
     tables["measures"] = {name: table for name, table in given["measures"].items() if name in known or table["use"]}
+    if new := sorted(tables["measures"].keys() - set(before.measures.names)):
+        raise UsageError(f"the run knew no measure {', '.join(new)}: `streamgate run ... --preset` measures it")
     return with_settings(before, [], dict(leaves(tables)))
 
 
