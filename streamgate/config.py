@@ -34,9 +34,17 @@ Pixels = Annotated[int, Field(ge=1, le=1 << 30)]
 class DecodingConfig(Section):
     """Which frames are not decoded at all, and which pictures are too large."""
 
+    start_s: Annotated[float, Field(ge=0, le=1e7)]
+    end_s: Annotated[float, Field(ge=0, le=1e7)]
     discard: Literal["none", "empty", "followed", "steady"]
     max_skip_s: Annotated[float, Field(ge=0, le=60)]
     max_pixels: Pixels
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DecodingConfig:
+        if self.end_s and self.end_s <= self.start_s:
+            raise ValueError(f"end_s ({self.end_s:g}) must be after start_s ({self.start_s:g}), or 0 for the end")
+        return self
 
 
 class DetectionConfig(Section):
@@ -111,6 +119,7 @@ class KeepConfig(Section):
 
     per: Literal["track", "person"]
     top_k: Annotated[int, Field(ge=1, le=1000)]
+    every_s: Annotated[float, Field(ge=0, le=86400)]
     min_gap_seconds: Annotated[float, Field(ge=0, le=3600)]
     duplicate_cosine: Annotated[float, Field(ge=0, le=2)]
     duplicate_bits: Annotated[int, Field(ge=0, le=63)]

@@ -31,6 +31,7 @@ from streamgate.scoring.stills import score_aligned, score_picture
 from streamgate.scoring.whole import WholeScorer
 from streamgate.sinks.base import Sink
 from streamgate.sources import Source, discover
+from streamgate.sources.base import Stretch
 from streamgate.sources.container import stall_seconds
 from streamgate.store.run import IdentityInfo, RunInfo, SourceInfo, SourceResult
 
@@ -112,8 +113,10 @@ class Gate:
         inputs = [source] if isinstance(source, str | PathLike) else list(source)
         found = discover([str(one) for one in inputs], sequence_fps=sequence_fps)
         failed: SourceError | None = None
+        decoding = self.config.decoding
+        stretch = Stretch(decoding.start_s, decoding.end_s)
         for item in found.sources:
-            opening = partial(item.open, max_pixels=self.config.decoding.max_pixels)
+            opening = partial(item.open, max_pixels=decoding.max_pixels, stretch=stretch)
             try:
                 # A disk that never answers must not hang the caller.
                 with within(stall_seconds() + MARGIN_S, opening, item.location) as opened:

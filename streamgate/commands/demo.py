@@ -38,7 +38,10 @@ def demo(out: Path, models: str, quiet: bool, device: str) -> int:
     # The run forks its worker, and a process that has encoded a clip has too many threads for that.
     apart(lambda: _render(clip, quiet))
     code = run_with_worker(
-        RunRequest(inputs=(str(clip),), out=out, flags={}, overwrite=True, quiet=quiet, device=device, models=models)
+        RunRequest(
+            inputs=(str(clip),), out=out, flags={}, overwrite=True, log_level="error" if quiet else "info",
+            device=device, models=models,
+        )
     )
     report = out / "report.html"
     if code == 0:

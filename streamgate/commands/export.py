@@ -21,6 +21,7 @@ NAMES = {"parquet": "faces.parquet", "webdataset": "webdataset", "imagefolder": 
     cls=Command,
     epilog="""
     streamgate export faces --to parquet --to csv              # in faces/exports
+    streamgate export faces --to parquet --images              # one file with all of it
     streamgate export faces --to webdataset -o shards --shard-mb 500
     """,
 )
@@ -31,6 +32,9 @@ NAMES = {"parquet": "faces.parquet", "webdataset": "webdataset", "imagefolder": 
 @click.option(
     "-o", "--output", "target", metavar="DEST", type=PATH, help="File or folder to write. [default: in OUT/exports]"
 )
+@click.option(
+    "--images", is_flag=True, help="Put the pictures themselves into the Parquet file, as `datasets` reads them."
+)
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export there.")
 @click.option(
     "--shard-mb", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, metavar="N",
@@ -38,7 +42,13 @@ NAMES = {"parquet": "faces.parquet", "webdataset": "webdataset", "imagefolder": 
 )
 @quiet_option
 def export(
-    out: Path, formats: Sequence[str], target: Path | None, overwrite: bool, shard_mb: int, quiet: bool
+    out: Path,
+    formats: Sequence[str],
+    target: Path | None,
+    images: bool,
+    overwrite: bool,
+    shard_mb: int,
+    quiet: bool,
 ) -> int:
     """Write the kept faces in OUT as Parquet, WebDataset, imagefolder or CSV."""
     from streamgate.exports.formats import write_csv, write_imagefolder, write_parquet, write_webdataset
@@ -47,10 +57,12 @@ def export(
 
     if target is not None and len(formats) > 1:
         raise UsageError("-o names one file or folder: give one --to, or leave -o out to write into OUT/exports")
+    if images and "parquet" not in formats:
+        raise UsageError("--images is for Parquet: add --to parquet (imagefolder and webdataset hold pictures anyway)")
     folder = RunFolder(out)
     folder.check()
     writers: dict[str, Callable[..., int]] = {
-        "parquet": write_parquet,
+        "parquet": partial(write_parquet, images=images),
         "csv": partial(write_csv, say=lambda words: click.echo(f"streamgate: warning: {words}", err=True)),
         "imagefolder": write_imagefolder,
         "webdataset": partial(write_webdataset, shard_bytes=shard_mb * 1_000_000),

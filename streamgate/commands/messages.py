@@ -33,7 +33,8 @@ class RunRequest:
     shard: Shard | None = None
     """Only the sources of this shard are read; `out` is its folder."""
     as_json: bool = False
-    quiet: bool = False
+    log_level: str = "info"
+    """What is said on standard error: "error", "warning", "info" or "debug", each with those before it."""
     device: str = "auto"
     decode: str = "auto"
     preset: str = "studio"
@@ -105,6 +106,8 @@ class Found:
     duplicates: tuple[tuple[str, str], ...]
     skipped: str
     """What was skipped, in words."""
+    sizes: tuple[int, ...] = ()
+    """Bytes of each source."""
     elsewhere: int = 0
     """Sources that other shards read."""
 

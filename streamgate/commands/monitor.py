@@ -36,7 +36,7 @@ class RunMonitor:
     def found(self, found: Found) -> None:
         """All inputs were looked through."""
         self._state.found, self._state.probing = found, None
-        self.display.total = len(found.labels)
+        self.display.found(found.labels, found.sizes)
         for warning in found.warnings:
             self.display.warn(warning)
         if found.elsewhere:
@@ -56,6 +56,14 @@ class RunMonitor:
         """A line for the user about something that is not as it should be."""
         self.display.warn(text)
 
+    def debug(self, text: str) -> None:
+        """A line for whoever asked for all there is to know."""
+        self.display.debug(text)
+
+    def writing(self) -> None:
+        """All sources are read; what covers the run is being written."""
+        self.display.writing()
+
     def locked(self, info: RunInfo, config: Mapping[str, Any], words: Mapping[str, str]) -> None:
         """The networks are open and the folder is ours. `words`: how each reason reads."""
         self._state.info, self._state.config, self._state.words = info, config, words
@@ -66,8 +74,9 @@ class RunMonitor:
         self._state.results.update(done)
         self._state.last |= unfinished
         if done:
-            self.display.skipped(len(done))
-            self.display.note(f"{len(done)} of {self.display.total} sources are done already: skipped")
+            self.display.skipped(done)
+            assert self._state.found is not None
+            self.display.note(f"{len(done)} of {len(self._state.found.labels)} sources are done already: skipped")
 
     def begun(self) -> None:
         """The folder has been taken over."""
@@ -80,7 +89,7 @@ class RunMonitor:
     def started(self, index: int, source: SourceInfo, estimated_frames: int | None) -> None:
         """A source was opened."""
         self._state.ids[index] = source.source_id
-        self.display.started(index, source.location, estimated_frames)
+        self.display.started(index, estimated_frames)
 
     def advanced(self, index: int, frames: int, kept: int) -> None:
         """So far a source is read."""
@@ -94,6 +103,6 @@ class RunMonitor:
         state.committed.discard(index)
         state.results[index] = result
         self.display.closed(index)
-        self.display.finished(result)
+        self.display.finished(index, result)
         if self._request.as_json and result.status in ("done", "interrupted"):
             print_records(self._request.out, result.source.source_id)

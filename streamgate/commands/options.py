@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,22 @@ class _LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class _Timecode(click.ParamType):
+    """A time in a video: seconds, or minutes or hours and minutes before them, as 90, 1:30 or 1:02:03.5."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        parts = str(value).split(":")
+        numbers = [part for part in parts if re.fullmatch(r"[0-9]{1,7}", part)]
+        if len(parts) > 3 or len(numbers) < len(parts) - 1 or not re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,9})?", parts[-1]):
+            self.fail(f"{value!r} is no time; write seconds, M:S or H:M:S, as 90, 1:30 or 1:02:03.5", param, ctx)
+        return sum(float(part) * 60.0**power for power, part in enumerate(reversed(parts)))
+
+
+TIMECODE = _Timecode()
 # `readable=False`: what cannot be read is reported by the command, with the exit code for it.
 TEXT_PATH = click.Path(readable=False)
 """A path or pattern as it was typed, completed like a path."""

@@ -58,7 +58,7 @@ class _Run:
         # Imported while the worker imports its own.
         from streamgate.commands.progress import RunDisplay
 
-        with RunDisplay(quiet=self._request.quiet) as display:
+        with RunDisplay(self._request.log_level) as display:
             try:
                 ended = self._follow(worker, display)
             except BaseException:

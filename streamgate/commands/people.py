@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     streamgate people faces merge p0003 p0007              # these are one person
     streamgate people faces split p0002 clip-0a1b2c3d/4    # not p0002
     streamgate people faces name p0003 "Eileen Collins"
+    streamgate people faces merge "Eileen Collins" p0009   # names do for ids
     """,
 )
 @results_argument
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 def people(context: click.Context, out: Path) -> int | None:
     """List the persons in OUT, or correct who is who.
 
-    Corrections are kept: a later `run --resume` into OUT never undoes them.
+    A person is given by id or by name. Corrections are kept: a later `run --resume` into OUT never undoes them.
     """
     context.obj = out
     return None if context.invoked_subcommand else context.invoke(list_)
@@ -90,6 +91,7 @@ def merge(out: Path, person: str, others: Sequence[str]) -> int:
 
     before = list_people(out)
     with correcting(out) as ledger:
+        person, others = ledger.find(person), [ledger.find(other) for other in others]
         ledger.merge(person, others)
     _rebuild_report(out)
     click.echo(f"{', '.join(dict.fromkeys(others))} merged into {person}", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +19,29 @@ from streamgate.store.run import SourceResult
 
 REFRESH_S = 0.1
 """So often the bar is drawn."""
+LEVELS = ("error", "warning", "info", "debug")
+_SURE_S, _SURE_SHARE = 5.0, 0.02
+"""How long a run must have gone, and how far, before it is said how long the rest takes."""
 _MOST_TOLD = 5
 """Sources that keep nothing of which the closing lines say why."""
+
+
+def short_names(labels: Sequence[str]) -> list[str]:
+    """The end of each path, as short as it can be without two being alike."""
+    parts = [Path(label).parts or (label,) for label in labels]
+    lengths = [1] * len(parts)
+    while True:
+        names = ["/".join(one[-length:]) for one, length in zip(parts, lengths, strict=True)]
+        counts = Counter(names)
+        longer = [place for place, name in enumerate(names) if counts[name] > 1 and lengths[place] < len(parts[place])]
+        if not longer:
+            return names
+        for place in longer:
+            lengths[place] += 1
+
+
+def _faces(count: int) -> str:
+    return f"{count} face{'' if count == 1 else 's'}"
 
 
 class Display:
@@ -28,12 +50,13 @@ class Display:
     Use it as a context manager.
     """
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, level: str = "info") -> None:
+        """level: "error", "warning", "info" or "debug": what is said, each with those before it."""
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         if not self._console.is_terminal:
             # A log file has no width to fit into.
             self._console = Console(stderr=True, highlight=False, soft_wrap=True, width=160)
-        self._quiet = quiet
+        self._level = LEVELS.index(level)
         self._bar: Progress | None = None
 
     def __enter__(self) -> Self:
@@ -50,17 +73,24 @@ class Display:
             self._bar.stop()
             self._bar = None
 
+    def _says(self, level: str) -> bool:
+        return LEVELS.index(level) <= self._level
+
     def line(self, text: str) -> None:
         """Print a result."""
-        if not self._quiet:
+        if self._says("info"):
             self._console.print(escape(escaped(text)))
 
     def note(self, text: str) -> None:
-        if not self._quiet:
+        if self._says("info"):
             self._console.print(f"[dim]{escape(escaped(text))}[/dim]")
 
+    def debug(self, text: str) -> None:
+        if self._says("debug"):
+            self._console.print(f"[dim]debug: {escape(escaped(text))}[/dim]")
+
     def warn(self, text: str) -> None:
-        if not self._quiet:
+        if self._says("warning"):
             self._console.print(f"[yellow]streamgate: warning:[/yellow] {escape(escaped(text))}")
 
     def error(self, text: str) -> None:
@@ -68,22 +98,36 @@ class Display:
 
     def _start_bar(self, *columns: ProgressColumn, auto_refresh: bool) -> Progress | None:
         """A bar on a terminal, None elsewhere."""
-        if self._bar is None and not self._quiet and self._console.is_terminal:
+        if self._bar is None and self._says("info") and self._console.is_terminal:
             self._bar = Progress(*columns, console=self._console, transient=True, auto_refresh=auto_refresh)
             self._bar.start()
         return self._bar
 
 
 class RunDisplay(Display):
-    """How a run goes; the bar appears with the first source, and moves when `refresh` is called."""
+    """How a run goes; the bars appear with the first source, and move when `refresh` is called.
 
-    def __init__(self, *, quiet: bool) -> None:
-        super().__init__(quiet=quiet)
-        self.total = 0
-        """Number of sources."""
+    With several sources the first bar is the whole run: sources count by their size, for how long they last is known
+    only once they are opened.
+    """
+
+    def __init__(self, level: str = "info") -> None:
+        super().__init__(level)
         self._drawn = 0.0
         self._done = 0
         self._tasks: dict[int, TaskID] = {}
+        self._whole: TaskID | None = None
+        self._names: Sequence[str] = ()
+        self._sizes: Sequence[int] = ()
+        self._shares: dict[int, float] = {}
+        self._earlier: set[int] = set()
+        self._kept: dict[int, int] = {}
+        self._began = time.monotonic()
+
+    def found(self, labels: Sequence[str], sizes: Sequence[int]) -> None:
+        """The sources that there are, and their bytes."""
+        self._names, self._sizes = short_names(labels), sizes
+        self._began = time.monotonic()
 
     @property
     def wait_s(self) -> float | None:
@@ -98,13 +142,85 @@ class RunDisplay(Display):
             self._bar.refresh()
 
     def stop(self) -> None:
-        """Remove the bar."""
+        """Remove the bars."""
         self._tasks.clear()
+        self._whole = None
         super().stop()
 
-    def started(self, index: int, location: str, estimated_frames: int | None) -> None:
+    def started(self, index: int, estimated_frames: int | None) -> None:
         """A source is being read; `index` stands for it from now on."""
-        bar = self._start_bar(
+        bar = self._bars()
+        if bar is None:
+            return
+        name = self._names[index]
+        self._tasks[index] = bar.add_task(
+            escape(name if len(name) <= 40 else name[:37] + "..."), total=estimated_frames, rate="", faces=""
+        )
+        if len(self._names) > 1 and self._whole is None:
+            self._whole = bar.add_task("", total=1.0, rate="", faces="")
+        self._show_whole()
+
+    def advanced(self, index: int, frames: int, kept: int) -> None:
+        """So many frames of a source were read."""
+        task = self._tasks.get(index)
+        if self._bar is None or task is None:
+            return
+        shown = next((one for one in self._bar.tasks if one.id == task), None)
+        speed = shown.speed if shown is not None else None
+        self._bar.update(
+            task, completed=frames, rate=f"{speed:.0f} fps" if speed else "", faces=_faces(kept),
+        )  # fmt: skip
+        if shown is not None and shown.total:
+            self._shares[index] = min(1.0, frames / shown.total)
+        self._kept[index] = kept
+        self._show_whole()
+
+    def closed(self, index: int) -> None:
+        """A source is no longer read."""
+        task = self._tasks.pop(index, None)
+        if self._bar is not None and task is not None:
+            self._bar.remove_task(task)
+
+    def skipped(self, indexes: Iterable[int]) -> None:
+        """These sources were done before."""
+        self._earlier.update(indexes)
+        self._done = len(self._earlier)
+
+    def writing(self) -> None:
+        """All sources are read; records, persons and the report are being written."""
+        if self._bar is not None:
+            self._show_whole()
+            self._bar.add_task("writing records, persons and the report", total=None, rate="", faces="")
+            self._bar.refresh()
+        self.debug("writing records, persons and the report")
+
+    def finished(self, index: int, result: SourceResult) -> None:
+        """Say how a source went."""
+        self._done += 1
+        self._shares[index], self._kept[index] = 1.0, result.kept
+        if result.status in ("failed", "crashed"):
+            self.error(result.error or f"{result.source.location}: failed")
+            return
+        if result.error:
+            self.warn(result.error)
+        if not self._says("info"):
+            return
+        seconds = result.timing.get("seconds", 0.0)
+        speed = result.duration_seconds / seconds if seconds else 0.0
+        self._console.print(
+            f"[{self._done}/{len(self._names)}] {escape(escaped(self._names[index]))}: {result.frames} frames, "
+            f"{result.tracks} track{'' if result.tracks == 1 else 's'}, {result.kept} kept, "
+            f"{seconds:.1f} s ({speed:.1f}x real time){self._left()}"
+        )
+        for note in result.notes:
+            self._console.print(f"  {escape(note)}")
+        self.debug(
+            f"{result.source.location}: {result.source.source_id}, {result.width} x {result.height}, "
+            f"{result.duration_seconds:.2f} s, {result.faces_detected} faces detected, {result.faces_scored} scored"
+        )
+
+    def _bars(self) -> Progress | None:
+        return self._start_bar(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
@@ -113,58 +229,32 @@ class RunDisplay(Display):
             TextColumn("{task.fields[faces]}"),
             auto_refresh=False,
         )
-        if bar is None:
-            return
-        name = Path(location).name
-        self._tasks[index] = bar.add_task(
-            escape(name if len(name) <= 40 else name[:37] + "..."), total=estimated_frames, rate="", faces=""
-        )
 
-    def advanced(self, index: int, frames: int, kept: int) -> None:
-        """So many frames of a source were read."""
-        task = self._tasks.get(index)
-        if self._bar is not None and task is not None:
-            speed = next((one.speed for one in self._bar.tasks if one.id == task), None)
-            self._bar.update(
-                task,
-                completed=frames,
-                rate=f"{speed:.0f} fps" if speed else "",
-                faces=f"{kept} face{'' if kept == 1 else 's'}",
-            )
+    def _share(self) -> float:
+        """How much of this run is done, 0..1; what was done before it does not count."""
+        mine = [index for index in range(len(self._sizes)) if index not in self._earlier]
+        total = sum(self._sizes[index] for index in mine)
+        return sum(self._sizes[index] * self._shares.get(index, 0.0) for index in mine) / total if total else 1.0
 
-    def closed(self, index: int) -> None:
-        """A source is no longer read."""
-        task = self._tasks.pop(index, None)
-        if self._bar is not None and task is not None:
-            self._bar.remove_task(task)
+    def _show_whole(self) -> None:
+        if self._bar is not None and self._whole is not None:
+            done = f"{self._done} of {len(self._names)} sources"
+            kept = _faces(sum(self._kept.values()))
+            self._bar.update(self._whole, description=done, completed=self._share(), faces=kept)
 
-    def skipped(self, count: int) -> None:
-        """So many sources were done before."""
-        self._done += count
-
-    def finished(self, result: SourceResult) -> None:
-        """Say how a source went."""
-        self._done += 1
-        if result.status in ("failed", "crashed"):
-            self.error(result.error or f"{result.source.location}: failed")
-            return
-        if result.error:
-            self.warn(result.error)
-        if not self._quiet:
-            speed = result.duration_seconds / result.timing["seconds"] if result.timing.get("seconds") else 0.0
-            self._console.print(
-                f"[{self._done}/{self.total}] {escape(result.source.location)}: {result.frames} frames, "
-                f"{result.tracks} track{'' if result.tracks == 1 else 's'}, {result.kept} kept, "
-                f"{result.timing.get('seconds', 0.0):.1f} s ({speed:.1f}x real time)"
-            )
-            for note in result.notes:
-                self._console.print(f"  {escape(note)}")
+    def _left(self) -> str:
+        """About how long the rest takes, in words; empty while that is anybody's guess, and at the end."""
+        share, seconds = self._share(), time.monotonic() - self._began
+        if self._done >= len(self._names) or seconds < _SURE_S or share < _SURE_SHARE:
+            return ""
+        left = seconds * (1 - share) / share
+        return f", about {left / 60:.0f} min left" if left >= 90 else f", about {left:.0f} s left"
 
     def table(
         self, results: Sequence[SourceResult], out: Path, seconds: float, words: Mapping[str, str]
     ) -> None:
         """The closing table: one row per source, why faces were rejected (by `words`), where the results are."""
-        if self._quiet:
+        if not self._says("info"):
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("source", "frames", "tracks", "kept", "errors"):
@@ -211,8 +301,8 @@ def _lines(path: Path) -> int | None:
 class ReplayDisplay(Display):
     """How a replay goes."""
 
-    def __init__(self, *, quiet: bool) -> None:
-        super().__init__(quiet=quiet)
+    def __init__(self, level: str = "info") -> None:
+        super().__init__(level)
         self.taken = 0
         """Events handed over for sending."""
 

@@ -49,7 +49,7 @@ def replay(out: Path, url: str, sink_retry: float, quiet: bool) -> int:
     from streamgate.store.lock import unchanged
 
     stream = RedisStream(url)
-    with ReplayDisplay(quiet=quiet) as shown, unchanged(out):
+    with ReplayDisplay("error" if quiet else "info") as shown, unchanged(out):
         problems: list[str] = []
         sources = finished_sources(out, problems.append)
         for problem in problems:

@@ -11,13 +11,13 @@ from streamgate.commands.help import Command, section
 from streamgate.commands.options import (
     PATH,
     TEXT_PATH,
+    TIMECODE,
     complete_folders,
     device_option,
     max_yaw_option,
     min_size_option,
     models_option,
     preset_option,
-    quiet_option,
     set_option,
     sink_retry_option,
 )
@@ -34,6 +34,7 @@ _work = section("Speed and sharing the work")
     cls=Command,
     epilog="""
     streamgate run footage/ *.mov -o faces --jobs 2   # all videos below a folder
+    streamgate run @list.txt --start 1:30 --end 5:00  # a part of each listed video
     streamgate run clip.mp4 --top-k 5 --max-yaw 15    # more faces, nearly frontal
     streamgate run footage/ --per person              # the best face of a person
     streamgate run clip.mp4 --crop arcface            # a further picture per face
@@ -44,10 +45,16 @@ _work = section("Speed and sharing the work")
 )
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=TEXT_PATH)
 @_input("--sequence", "sequence_fps", type=float, metavar="FPS", help="Read a folder's images as frames of a video.")
+@_input("--start", type=TIMECODE, metavar="TIME", help="Read each video from there on: seconds, M:S or H:M:S.")
+@_input("--end", type=TIMECODE, metavar="TIME", help="Read each video up to there.")
 @_faces("--top-k", type=int, metavar="N", help="Number of best faces to keep per track, or per what --per says.")
 @_faces(
     "--per", type=click.Choice(["track", "person"]),
     help="Keep the best faces of each track, or of each person over all sources.",
+)
+@_faces(
+    "--every", type=click.FloatRange(0.5, 86400), metavar="SECONDS",
+    help="Keep the best faces of each so many seconds of a track, which is then ended and begun again.",
 )
 @_faces("--poses", type=click.Choice(["frontal", "all"]), help="all: keep the best faces of each bin of yaw and pitch.")
 @_faces("--only", metavar="PICTURE", type=TEXT_PATH, help="Keep only the person in this picture.")
@@ -87,7 +94,11 @@ _work = section("Speed and sharing the work")
 @set_option
 @models_option
 @device_option
-@quiet_option
+@click.option(
+    "--log-level", type=click.Choice(["error", "warning", "info", "debug"]), default="info", show_default=True,
+    help="What is said on stderr. debug: also weights, timings, tracebacks and FFmpeg's own messages.",
+)
+@click.option("--quiet", is_flag=True, help="As --log-level error.")
 def run(
     inputs: tuple[str, ...],
     out: Path,
@@ -101,12 +112,20 @@ def run(
     crops: tuple[str, ...],
     image_format: str | None,
     quality: str | None,
+    start: float | None,
+    end: float | None,
+    every: float | None,
+    log_level: str,
+    quiet: bool,
     **options: Any,
 ) -> int:
-    """Keep the best face of every track in INPUT: video files, folders, images.
+    """Keep the best face of every track in INPUT: video files, folders, images, patterns.
+
+    @FILE reads a list of inputs from a file, one on each line, - from standard input.
 
     Pictures, records, a summary and an HTML report are written to the folder given by --out.
     """
+    from streamgate.commands.lists import expanded
     from streamgate.commands.messages import RunRequest
     from streamgate.commands.parent import run_with_worker
     from streamgate.sharding import Shard
@@ -118,15 +137,20 @@ def run(
     fps = options["sequence_fps"]
     if fps is not None and not 0 < fps <= 1000:
         raise UsageError(f"--sequence {fps:g}: give frames per second, above 0 and up to 1000")
+    if end is not None and end <= (start or 0.0):
+        raise UsageError(f"--end {end:g}: give a time after --start ({start or 0.0:g} s)")
     part = None if shard is None else Shard.parse(shard)
     return run_with_worker(
         RunRequest(
-            inputs=inputs,
+            inputs=expanded(inputs),
             out=out if part is None else part.folder(out),
             shard=part,
             flags={
                 "keep.top_k": top_k,
                 "keep.per": per,
+                "keep.every_s": every,
+                "decoding.start_s": start,
+                "decoding.end_s": end,
                 "keep.poses": poses,
                 "identity.only": only,
                 "measures.size.min": min_size,
@@ -135,6 +159,7 @@ def run(
                 "output.format": image_format,
                 "output.quality": int(quality) if quality is not None and quality.isdecimal() else quality,
             },
+            log_level="error" if quiet else log_level,
             **options,
         )
     )

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import av
+
 from streamgate.commands.messages import Ended, Found, RunRequest, RunState
 from streamgate.commands.monitor import RunMonitor
 from streamgate.config import Config, load_config
@@ -25,6 +27,7 @@ from streamgate.sinks import Sink, SinkGroup, open_sink
 from streamgate.sinks.disk import DiskSink
 from streamgate.sinks.merging import write_part
 from streamgate.sources import Source, SourceSpec, discover
+from streamgate.sources.base import Stretch
 from streamgate.sources.container import stall_seconds
 from streamgate.sources.discovery import is_video
 from streamgate.store.lock import Lock
@@ -54,6 +57,11 @@ class _Work:
         self._stop = line.stop
 
     def run(self) -> None:
+        if self._request.log_level == "debug":
+            # FFmpeg's own words about damaged files: it writes them to standard error itself.
+            av.logging.set_level(av.logging.WARNING)
+            av.logging.restore_default_callback()
+            os.environ["STREAMGATE_DEBUG"] = "1"
         config = self._config()
         specs = self._find()
         assert self._state.found is not None
@@ -107,6 +115,7 @@ class _Work:
             warnings=tuple(found.warnings),
             duplicates=tuple(found.duplicates),
             skipped=found.skipped_words(),
+            sizes=tuple(_size(spec) for spec in found.sources),
             elsewhere=elsewhere,
         )
         self._line.send(partial(RunMonitor.found, found=self._state.found))
@@ -123,6 +132,10 @@ class _Work:
             return  # the worker before this one has
         for note in gate.notes:
             self._line.send(partial(RunMonitor.note, text=note))
+        for one in gate.run_info().weights:
+            self._line.send(
+                partial(RunMonitor.debug, text=f"weights: {one['role']} {one['name']}, sha256 {one['sha256'][:16]}")
+            )
         if absent := gate.run_info().absent_measures:
             names = ", ".join(f"{name} ({why})" for name, why in absent.items())
             self._line.send(partial(RunMonitor.note, text=f"measures left out: {names}"))
@@ -188,10 +201,14 @@ class _Work:
         alone = [index for index in left if index in self._state.last]
         # Both decode alike, but not to the bit: "auto" stays where results are the same on every machine.
         decode = "cuda" if self._request.decode == "cuda" else "cpu"
-        most = gate.config.decoding.max_pixels
+        decoding = gate.config.decoding
+        opened = partial(
+            SourceSpec.open, decode=decode, max_pixels=decoding.max_pixels,
+            stretch=Stretch(decoding.start_s, decoding.end_s),
+        )  # fmt: skip
         for indexes, jobs in ((together, self._request.jobs), (alone, 1)):
             results = gate.process(
-                [partial(specs[index].open, decode=decode, max_pixels=most) for index in indexes],
+                [partial(opened, specs[index]) for index in indexes],
                 sink,
                 jobs=jobs,
                 stop=self._stop,
@@ -204,6 +221,7 @@ class _Work:
         """Write what covers the run; what did not get delivered, if anything."""
         found = self._state.found
         assert found is not None
+        self._line.send(RunMonitor.writing)
         copies = [
             SourceResult(SourceInfo(copy, ""), status="duplicate", error=f"same name and content as {first}")
             for copy, first in found.duplicates
@@ -253,6 +271,14 @@ class _Reporter(Progress):
     def finished(self, result: SourceResult) -> None:
         if result.status != "not_started":
             self._line.send(partial(RunMonitor.finished, index=self._here.index, result=result))
+
+
+def _size(spec: SourceSpec) -> int:
+    """Bytes of its files, at least 1: how much of the run it is likely to be."""
+    try:
+        return 1 + sum(path.stat().st_size for path in spec.paths)
+    except OSError:
+        return 1
 
 
 def _apart(persons: int) -> str:

@@ -23,6 +23,10 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20
 ROWS_A_GROUP = 4096
 """Rows of a Parquet row group; also what is held in memory at once."""
 
+ROWS_WITH_IMAGES = 64
+"""The same where a row holds its pictures: groups of some 30 MB, as `datasets` likes them."""
+PICTURE_COLUMNS = ("image", *(f"image_{name}" for name in FURTHER_CROPS))
+
 _OLD_HEADERS = ",".join(column.name for column in columns_of()[:6]).encode()
 """How every CSV of ours begins, whichever version wrote it."""
 _CROP_COLUMNS = [column for column in columns_of() if column.path[0] == "crops"]
@@ -66,13 +70,17 @@ def write_csv(
     return count
 
 
-def write_parquet(folder: RunFolder, target: Path, *, overwrite: bool = False) -> int:
+def write_parquet(
+    folder: RunFolder, target: Path, *, overwrite: bool = False, images: bool = False
+) -> int:
     """`target` as Parquet (zstd), a row a face; the file's metadata holds `streamgate.schema`.
 
-    Returns the number of rows. Raises UsageError (also without pyarrow), ResultsError, SinkError.
+    With `images` the columns of pictures hold the files themselves, as {bytes, path}, and the metadata says so in the
+    words of `datasets`: `load_dataset("parquet", data_files=...)` gives pictures. Returns the number of rows.
+    Raises UsageError (also without pyarrow), ResultsError, SinkError.
     """
     columns = _columns(folder)
-    schema = parquet_schema(columns)
+    schema = parquet_schema(columns, images=images)
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -82,19 +90,29 @@ def write_parquet(folder: RunFolder, target: Path, *, overwrite: bool = False) -
         except (pa.ArrowException, OSError):
             return False
 
+    pictures = set(PICTURE_COLUMNS) if images else set()
+
+    def row(record: Record) -> Row:
+        values = row_of(record, columns)
+        return values | {name: _embedded(folder, values[name]) for name in pictures}
+
     count = 0
     with (
         new_file(target, overwrite=overwrite, is_ours=is_ours) as file,
         pq.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
-        for rows in _groups(row_of(record, columns) for record in _records(folder)):
+        rows_a_group = ROWS_WITH_IMAGES if images else ROWS_A_GROUP
+        for rows in _groups(map(row, _records(folder)), rows_a_group):
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
             count += len(rows)
     return count
 
 
-def parquet_schema(columns: Iterable[Column]) -> Any:
-    """The schema of a Parquet file with these columns. Raises UsageError without pyarrow."""
+def parquet_schema(columns: Iterable[Column], *, images: bool = False) -> Any:
+    """The schema of a Parquet file with these columns, pictures themselves in it with `images`.
+
+    Raises UsageError without pyarrow.
+    """
     try:
         import pyarrow as pa
     except ImportError:
@@ -103,8 +121,15 @@ def parquet_schema(columns: Iterable[Column]) -> Any:
         "text": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(),
         "texts": pa.list_(pa.string()),
     }  # fmt: skip
-    named = [(column.name, kinds[column.kind]) for column in columns]
-    return pa.schema(named, metadata={"streamgate.schema": str(SCHEMA)})
+    picture = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    metadata = {"streamgate.schema": str(SCHEMA)}
+    if images:
+        metadata["huggingface"] = dumps({"info": {"features": _features(columns)}})
+    fields = [
+        (column.name, picture if images and column.name in PICTURE_COLUMNS else kinds[column.kind])
+        for column in columns
+    ]
+    return pa.schema(fields, metadata=metadata)
 
 
 def write_imagefolder(folder: RunFolder, target: Path, *, overwrite: bool = False) -> int:
@@ -246,8 +271,27 @@ def _copy(folder: RunFolder, name: str, target: Path) -> None:
     target.write_bytes(data)
 
 
-def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def _groups(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
     rows = iter(rows)
-    while group := list(islice(rows, ROWS_A_GROUP)):
+    while group := list(islice(rows, size)):
         yield group
+
+
+def _embedded(folder: RunFolder, path: str | None) -> Row | None:
+    """A picture as `datasets` stores one in a table. Raises ResultsError."""
+    return None if path is None else {"bytes": _picture(folder, path), "path": path}
+
+
+def _features(columns: Iterable[Column]) -> dict[str, Any]:
+    """The columns in the words of `datasets`, pictures among them."""
+    values: Mapping[Kind, str] = {"text": "string", "int": "int64", "float": "float64", "bool": "bool"}
+    found: dict[str, Any] = {}
+    for column in columns:
+        if column.name in PICTURE_COLUMNS:
+            found[column.name] = {"_type": "Image"}
+        elif column.kind == "texts":
+            found[column.name] = {"feature": {"dtype": "string", "_type": "Value"}, "_type": "Sequence"}
+        else:
+            found[column.name] = {"dtype": values[column.kind], "_type": "Value"}
+    return found
 

@@ -113,22 +113,41 @@ class Ledger:
         """The tracks of a person, sorted; none for an id that is not in use (any more)."""
         return sorted(track for track in self.groups if self.person_of(track) == person)
 
+    def find(self, text: str) -> str:
+        """The id of the person that `text` names: an id, or what people call somebody, in any case.
+
+        Raises UsageError for nobody, and for a name that several have.
+        """
+        if self.tracks_of(text):
+            return text
+        wanted = text.strip().casefold()
+        named = sorted(person for person, name in self.names.items() if name.casefold() == wanted)
+        named = [person for person in named if self.tracks_of(person)]
+        if len(named) > 1:
+            raise UsageError(f"{text!r} is the name of {', '.join(named)}; give one of these ids")
+        if named:
+            return named[0]
+        into = self.persons.get(text)
+        hint = f"; it was merged into {into}" if into and into != text else "; `streamgate people OUT` lists them"
+        raise UsageError(f"there is no person {text!r} here{hint}")
+
     def merged_into(self, person: str) -> list[str]:
         """Ids that were merged into a person by hand, sorted."""
         return sorted(group for group, into in self.persons.items() if into == person and group != person)
 
     def merge(self, into: str, others: Iterable[str]) -> None:
-        """Make persons one, for good; they keep the id and name of `into`. Raises UsageError, OSError."""
-        gone = [person for person in dict.fromkeys(others) if person != into]
-        for person in (into, *gone):
-            self._need(person)
+        """Make persons one, for good; they keep the id and name of `into`. Persons are given as `find` takes
+        them. Raises UsageError, OSError.
+        """
+        into = self.find(into)
+        gone = [person for person in dict.fromkeys(map(self.find, others)) if person != into]
         if not gone:
             raise UsageError(f"merge takes two persons at least; {into} is one")
         self._decide({"op": "merge", "into": into, "persons": gone})
 
     def split(self, person: str, tracks: Iterable[TrackKey]) -> str:
         """Make tracks of a person another one, for good; returns its id. Raises UsageError, OSError."""
-        self._need(person)
+        person = self.find(person)
         own = set(self.tracks_of(person))
         moved = sorted(set(tracks))
         for source_id, track_id in moved:
@@ -142,17 +161,11 @@ class Ledger:
 
     def name(self, person: str, name: str) -> None:
         """Call a person `name`; an empty one takes its name away. Raises UsageError, OSError."""
-        self._need(person)
+        person = self.find(person)
         name = name.strip()
         if len(name) > MAX_NAME or not all(sign.isprintable() for sign in name):
             raise UsageError(f"a name has at most {MAX_NAME} printable characters")
         self._decide({"op": "name", "person": person, "name": name})
-
-    def _need(self, person: str) -> None:
-        if not self.tracks_of(person):
-            into = self.persons.get(person)
-            hint = f"; it was merged into {into}" if into and into != person else "; `streamgate people OUT` lists them"
-            raise UsageError(f"there is no person {person!r} here{hint}")
 
     def _decide(self, decision: Mapping[str, Any]) -> None:
         """Write a decision down, then follow it."""

@@ -69,19 +69,25 @@ class Moment:
 class Follower:
     """Follows the faces of one source.
 
-    With `max_track_s` a track that lasts longer is ended and its face becomes a new one: on a live stream nobody
-    wants to wait for its end forever, nor for a transition to be over: none is looked for. With `may_turn` it looks for
-    faces that lie on their side in the first seconds.
+    With `max_track_s` a track that lasts longer is ended and its face becomes a new one. Of a `live` stream nobody
+    wants to wait for a transition to be over: none is looked for. With `may_turn` it looks for faces that lie on their
+    side in the first seconds.
     """
 
     def __init__(
-        self, config: Config, infer: Infer, *, max_track_s: float | None = None, may_turn: bool = False
+        self,
+        config: Config,
+        infer: Infer,
+        *,
+        max_track_s: float | None = None,
+        live: bool = False,
+        may_turn: bool = False,
     ) -> None:
         self._config = config
         self._infer = infer
         self._tracker = Tracker(config)
         self._cuts = CutDetector(config.advanced)
-        self._transitions = TransitionFinder() if max_track_s is None else None
+        self._transitions = None if live else TransitionFinder()
         self._held: deque[tuple[Moment, int]] = deque()
         self._held_bytes = 0
         self._left: list[Track] = []

@@ -147,6 +147,7 @@ class Pipeline:
         """Yield the tracks of one reading; returns its counts, and the quarter turns clockwise by which the source
         must be turned: then nothing was given out."""
         config = self._context.config
+        begin = config.decoding.start_s if source.fps else 0.0
         held = _Held() if may_turn else None
 
         def emit(candidate: Candidate) -> None:
@@ -162,7 +163,9 @@ class Pipeline:
             near_misses=NEAR_MISSES,
             reference=self._reference,
         )
-        follower = Follower(config, self._context.infer, may_turn=may_turn)
+        follower = Follower(
+            config, self._context.infer, max_track_s=config.keep.every_s or None, may_turn=may_turn
+        )
         guide = follower.guidance
         # Decoding, following and choosing are three threads in a row. Only following speaks to the one before it, and
         # in a way that makes no difference how far ahead that is (see `guiding`).
@@ -182,7 +185,7 @@ class Pipeline:
                     if moment.turn:
                         return analysis.counts, moment.turn
                     result.width, result.height = moment.width, moment.height
-                    result.duration_seconds = round(moment.until, 6)
+                    result.duration_seconds = round(max(0.0, moment.until - begin), 6)
                     if held is not None and moment.turn is not None:
                         ready, held = held, None
                         yield from _finished(ready.let_go(emit_candidate), finisher)

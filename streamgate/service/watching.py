@@ -100,7 +100,7 @@ class Watch:
     def run(self, queue: FrameQueue, stop: threading.Event) -> None:
         """Take frames until the queue is closed and empty, or `stop` is set; then every track ends."""
         config = self._context.config
-        follower = Follower(config, self._context.infer, max_track_s=config.live.max_track_s)
+        follower = Follower(config, self._context.infer, max_track_s=config.live.max_track_s, live=True)
         moments = self._timed(follower.moments(queue.frames(self._arrivals)), queue)
         with closing(prefetch(moments, config.live.queue_tracked)) as ahead:
             for moment in ahead:

@@ -21,6 +21,27 @@ SAME_TIME_S = 1e-4
 """Difference up to which a time is that of a frame: records hold microseconds."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The part [start, end) of a video that is read, pts seconds; `end` 0.0: to its end."""
+
+    start: float = 0.0
+    end: float = 0.0
+
+    def ends_before(self, pts_seconds: float) -> bool:
+        """Whether a frame of that time comes after it."""
+        return bool(self.end) and pts_seconds >= self.end - SAME_TIME_S
+
+    def length(self, duration_seconds: float | None) -> float | None:
+        """Seconds of it in a video of that duration; None where that is not known."""
+        if duration_seconds is None:
+            return None
+        return max(0.0, min(self.end or duration_seconds, duration_seconds) - self.start)
+
+
+WHOLE = Stretch()
+
+
 @dataclass(slots=True)
 class SourceStats:
     """Counters that grow while a source is read.

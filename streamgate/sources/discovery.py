@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from streamgate.errors import SourceError, UsageError, display, redact_url
-from streamgate.sources.base import MAX_PIXELS, Source
+from streamgate.sources.base import MAX_PIXELS, WHOLE, Source, Stretch
 from streamgate.sources.container import open_video
 from streamgate.sources.file import VideoFile
 from streamgate.sources.heic import HEIC_REMEDY, HEIC_SUFFIXES, reads_heic
@@ -83,14 +83,16 @@ class SourceSpec:
             return file_source_id(self.paths[0])
         return pictures_source_id(self.paths, self.location, self.root)
 
-    def open(self, threads: int = 0, decode: str = "cpu", max_pixels: int = MAX_PIXELS) -> Source:
-        """Open it; pictures of more than `max_pixels` are not decoded.
+    def open(
+        self, threads: int = 0, decode: str = "cpu", max_pixels: int = MAX_PIXELS, stretch: Stretch = WHOLE
+    ) -> Source:
+        """Open it, to read `stretch` of a video; pictures of more than `max_pixels` are not decoded.
 
         Raises SourceError when it cannot be read, DeviceError without a GPU for decode="cuda".
         """
         if self.root is None:
-            return VideoFile(self.paths[0], self.location, threads, decode, max_pixels)
-        return Images(self.paths, self.location, self.root, self.sequence_fps, max_pixels)
+            return VideoFile(self.paths[0], self.location, threads, decode, max_pixels, stretch)
+        return Images(self.paths, self.location, self.root, self.sequence_fps, max_pixels, stretch)
 
 
 @dataclass(slots=True)
@@ -166,9 +168,13 @@ def is_live(location: str) -> bool:
 
 def refuse_live(location: str) -> UsageError:
     """The error for an address where files are wanted."""
-    return UsageError(
-        f"{redact_url(location)}: `run` takes files and folders; streams go to `streamgate serve --rtsp URL`"
-    )
+    shown = redact_url(location)
+    if location.lower().startswith(("http://", "https://", "ftp://")):
+        return UsageError(
+            f"{shown}: `run` reads files and folders; download it first, for example with `yt-dlp '{shown}'`, and give "
+            "the file (a live stream goes to `streamgate serve --rtsp URL`)"
+        )
+    return UsageError(f"{shown}: `run` takes files and folders; streams go to `streamgate serve --rtsp URL`")
 
 
 class _Finder:

@@ -11,8 +11,9 @@ from typing import Self
 
 from av import VideoFrame
 
+from streamgate.errors import SourceError
 from streamgate.frames import Frame
-from streamgate.sources.base import MAX_PIXELS, SAME_TIME_S, Guide, SourceStats, first_at
+from streamgate.sources.base import MAX_PIXELS, SAME_TIME_S, WHOLE, Guide, SourceStats, Stretch, first_at
 from streamgate.sources.clock import Tick
 from streamgate.sources.container import unreadable
 from streamgate.sources.naming import file_source_id
@@ -34,6 +35,7 @@ class VideoFile:
         threads: decoder threads, 0 for one a core.
         decode: "cpu" or "cuda".
         max_pixels: pictures with more are not decoded.
+        stretch: the part that `frames()` gives; times stay those of the whole file.
 
     Raises:
         DeviceError: there is no GPU to decode on.
@@ -49,8 +51,10 @@ class VideoFile:
         threads: int = 0,
         decode: str = "cpu",
         max_pixels: int = MAX_PIXELS,
+        stretch: Stretch = WHOLE,
     ) -> None:
         self.location = location or str(path)
+        self._stretch = stretch
         self.stats = SourceStats()
         self._opening = Opening(path, self.location, threads, decode, max_pixels)
         self._unique: bool | None = None
@@ -66,9 +70,12 @@ class VideoFile:
             self.close()
             raise
         self.width, self.height = first.width, first.height
-        self.duration_seconds = self._reading.duration_seconds
+        whole = self._reading.duration_seconds
+        self.duration_seconds = stretch.length(whole)
         self.fps = self._reading.fps
         self.estimated_frames = self._reading.estimated_frames
+        if stretch != WHOLE and self.estimated_frames and whole and self.duration_seconds is not None:
+            self.estimated_frames = max(1, round(self.estimated_frames * self.duration_seconds / whole))
         self._interlaced = self._reading.interlaced
 
     @property
@@ -91,7 +98,39 @@ class VideoFile:
         self._unique = None if restarts is None else times_are_unique(self._opening, restarts=restarts)
 
     def frames(self, guide: Guide | None = None) -> Generator[Frame, None, None]:
-        """Yield the frames in the order shown; see `Source.frames`."""
+        """Yield the frames of the stretch in the order shown; see `Source.frames`.
+
+        Where the stretch begins later than the file, the guide is not asked: a file that is entered on the way gives
+        its frames without their index, and all of them.
+        """
+        stretch = self._stretch
+        if stretch == WHOLE:
+            yield from self._all_frames(guide)
+            return
+        count = 0
+        with closing(self._frames_after(stretch.start) if stretch.start else self._all_frames(guide)) as frames:
+            for frame in frames:
+                if stretch.ends_before(frame.pts_seconds):
+                    break
+                count += 1
+                yield frame
+                del frame
+        if not count:
+            raise SourceError(
+                f"{self.location}: has no frame from {stretch.start:g} s"
+                f"{f' to {stretch.end:g} s' if stretch.end else ' on'}; see --start and --end"
+            )
+
+    def _frames_after(self, pts_seconds: float) -> Generator[Frame, None, None]:
+        """The frames from a time on, counted."""
+        self.close()
+        self.stats = SourceStats()
+        for frame in self.frames_from(pts_seconds):
+            self.stats.frames += 1
+            yield frame
+            del frame
+
+    def _all_frames(self, guide: Guide | None) -> Generator[Frame, None, None]:
         reading, self._reading = self._reading, None
         if reading is None:
             self.stats = SourceStats()

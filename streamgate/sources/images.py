@@ -16,7 +16,7 @@ import numpy as np
 from streamgate.errors import SourceError, StreamgateError, UsageError
 from streamgate.frames import Array, Frame
 from streamgate.imagesize import image_size
-from streamgate.sources.base import MAX_PIXELS, SAME_TIME_S, Guide, SourceStats, first_at
+from streamgate.sources.base import MAX_PIXELS, SAME_TIME_S, WHOLE, Guide, SourceStats, Stretch, first_at
 from streamgate.sources.container import unreadable
 from streamgate.sources.heic import HEIC_REMEDY, decode_heic, is_heic
 from streamgate.sources.naming import folder_source_id, slug
@@ -45,6 +45,7 @@ class Images:
         root: names of frames are relative to it.
         sequence_fps: frame rate of a sequence, None for unrelated pictures.
         max_pixels: pictures with more are not decoded.
+        stretch: the part of a sequence that `frames()` gives; of unrelated pictures it gives all.
 
     Raises:
         UsageError: a frame rate that is not positive.
@@ -61,6 +62,7 @@ class Images:
         root: Path,
         sequence_fps: float | None = None,
         max_pixels: int = MAX_PIXELS,
+        stretch: Stretch = WHOLE,
     ) -> None:
         if sequence_fps is not None and not 0 < sequence_fps < 1e6:
             raise UsageError(f"--sequence {sequence_fps:g}: the frame rate must be above 0")
@@ -69,6 +71,7 @@ class Images:
         self._named = _named(paths, root)
         self._sequence_fps = sequence_fps
         self._max_pixels = max_pixels
+        self._stretch = stretch if sequence_fps else WHOLE
         self.fps = sequence_fps
         self.estimated_frames: int | None = len(paths)
         self.duration_seconds = len(paths) / sequence_fps if sequence_fps else None
@@ -81,7 +84,11 @@ class Images:
     def frames(self, guide: Guide | None = None) -> Generator[Frame, None, None]:
         """Yield the pictures in order, all of them; see `Source.frames`."""
         self.stats = SourceStats()
-        yield from self._frames(0, self.stats)
+        first = max(0, math.ceil((self._stretch.start - SAME_TIME_S) / self._step))
+        for frame in self._frames(first, self.stats):
+            if self._stretch.ends_before(frame.pts_seconds):
+                break
+            yield frame
 
     def frame_at(self, pts_seconds: float) -> Frame | None:
         """The picture of that time; see `Source.frame_at`."""

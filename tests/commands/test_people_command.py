@@ -52,6 +52,9 @@ def test_people_are_listed_named_split_and_merged(result: Path) -> None:
     assert streamgate("export", result, "--to", "csv", "--overwrite").code == 0
     with open(result / "exports" / "faces.csv", newline="", encoding="utf-8") as file:
         assert {row["person_name"] for row in csv.DictReader(file)} == {"Eileen Collins"}
+    assert streamgate("people", result, "name", "eileen collins", "Eileen M. Collins").code == 0
+    (record,) = lines(result / "persons.jsonl")
+    assert (record["person_id"], record["name"]) == ("p0001", "Eileen M. Collins")
     wrong = streamgate("people", result, "merge", "p0001", "p0007")
     assert wrong.code == 2 and "p0007" in wrong.err
     assert streamgate("people", result.parent, "merge", "p0001", "p0002").code == 3

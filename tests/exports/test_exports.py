@@ -280,3 +280,18 @@ def test_a_folder_without_results_is_no_input(tmp_path: Path) -> None:
     assert done.code == 3 and "holds no results of `streamgate run`" in done.err
     done = streamgate("export", tmp_path / "nowhere", "--to", "csv")
     assert done.code == 3 and "no such folder" in done.err
+
+
+def test_a_parquet_file_with_images_opens_as_pictures(results: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="read with Hugging Face datasets")
+    pytest.importorskip("pyarrow", reason="Parquet is written with pyarrow")
+    done = streamgate("export", results, "--to", "parquet", "--images", "-o", tmp_path / "faces.parquet")
+    assert done.code == 0, done.err
+    loaded = datasets.load_dataset(
+        "parquet", data_files=str(tmp_path / "faces.parquet"), split="train", cache_dir=tmp_path / "cache"
+    )
+    assert isinstance(loaded.features["image"], datasets.Image)
+    for row, record in zip(loaded, lines(results / "faces.jsonl"), strict=True):
+        assert np.array_equal(np.asarray(row["image"].convert("RGB")), pixels(results / record["image"]))
+        assert row["id"] == record["id"] and row["gate_reasons"] == [] and row["image_frame"] is None
+    assert streamgate("export", results, "--to", "csv", "--images").code == 2
