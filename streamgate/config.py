@@ -284,7 +284,7 @@ def load_config(
     settings = list(settings)
     _lay_over(tree, settings, flags)
     if tree["keep"]["poses"] == "all":
-        given = {_parse_setting(setting)[0] for setting in settings}
+        given = {parse_setting(setting)[0] for setting in settings}
         given.update(key for key, value in (flags or {}).items() if value is not None)
         for key, value in _ALL_POSES.items():
             if key not in given:
@@ -389,14 +389,14 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any
 def _lay_over(tree: dict[str, Any], settings: Iterable[str], flags: Mapping[str, Any] | None) -> None:
     """Set `key=value` texts and then named flags in `tree`. Raises UsageError."""
     for setting in settings:
-        key, value = _parse_setting(setting)
+        key, value = parse_setting(setting)
         _assign(tree, key, value, f"--set {one_line(setting, 80)}")
     for key, value in (flags or {}).items():
         if value is not None:
             _assign(tree, key, value, key)
 
 
-def _parse_setting(setting: str) -> tuple[str, Any]:
+def parse_setting(setting: str) -> tuple[str, Any]:
     key, equals, text = setting.partition("=")
     if not equals or not key.strip():
         raise UsageError(f"--set {one_line(setting, 80)}: write it as key=value, for example --set measures.yaw.max=20")

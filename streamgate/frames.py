@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from streamgate.showing import Showing
+
 Array = npt.NDArray[Any]
 
 
@@ -317,8 +319,8 @@ class TrackInfo:
     still: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class BestShot:
+@dataclass(frozen=True, slots=True, repr=False)
+class BestShot(Showing):
     """A kept face: what `faces.jsonl` records, with its pixels.
 
     Attributes:
@@ -360,11 +362,34 @@ class BestShot:
     """Perceptual hash of brows to chin, 63 bits (`scoring.fingerprint`)."""
     pose_bin: str | None = None
     """The bin of yaw and pitch that it was kept for, with `keep.poses` = "all"."""
+    person_id: str | None = None
+    """Who it shows, where that is known: of shots that `Gate.people` gives."""
 
     @property
     def id(self) -> str:
         """The id of this shot's `final` event, `source_id/epoch/track_id/final/rank/0` (DESIGN 6)."""
         return f"{self.source_id}/{self.epoch}/{self.track.track_id}/final/{self.rank}/0"
+
+    @property
+    def _pixels(self) -> Array:
+        return self.image
+
+    def _line(self) -> str:
+        who = f", {self.person_id}" if self.person_id else ""
+        height, width = self.image.shape[:2]
+        return f"{self.source_id} track {self.track.track_id}{who} at {self.pts_seconds:.2f} s, {width} x {height}"
+
+    def _told(self) -> dict[str, Any]:
+        return {
+            "id": self.id, "source": self.source, "source_id": self.source_id, "track_id": self.track.track_id,
+            "person_id": self.person_id, "rank": self.rank, "frame_index": self.frame_index,
+            "pts_seconds": self.pts_seconds, "quality_smoothed": self.quality_smoothed,
+            "quality_context": self.quality_context, "calibration_id": self.calibration_id, "name": self.name,
+            "track": {
+                "first_pts": self.track.first_pts, "last_pts": self.track.last_pts,
+                "frames_seen": self.track.frames_seen, "frames_scored": self.track.frames_scored,
+            },
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -426,8 +451,8 @@ class TrackEnd:
     reference: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredFace:
+@dataclass(frozen=True, slots=True, repr=False)
+class ScoredFace(Showing):
     """One face of a still picture, as `Gate.score` returns it."""
 
     face: Face
@@ -439,3 +464,11 @@ class ScoredFace:
     ifqa_map: Array | None = None
     crop: Array | None = None
     maps: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def _pixels(self) -> Array | None:
+        return self.crop
+
+    def _line(self) -> str:
+        x1, y1, x2, y2 = (round(float(value)) for value in self.face.box)
+        return f"{x2 - x1} x {y2 - y1} px at ({x1}, {y1})"

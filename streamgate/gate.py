@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import platform
 import threading
+import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -22,6 +24,7 @@ from streamgate.errors import SourceError, UsageError
 from streamgate.frames import Array, BestShot, ScoredFace, TrackEnd
 from streamgate.networks import Networks
 from streamgate.networks.batcher import Batcher, Observer
+from streamgate.people.memory import group_tracks
 from streamgate.people.reference import Reference, read_reference
 from streamgate.runtime.pipeline import Pipeline, Progress
 from streamgate.runtime.watchdog import MARGIN_S, within
@@ -31,11 +34,13 @@ from streamgate.scoring.stills import score_aligned, score_picture
 from streamgate.scoring.whole import WholeScorer
 from streamgate.sinks.base import Sink
 from streamgate.sources import Source, discover
+from streamgate.sources.arrays import ArrayFrames
 from streamgate.sources.base import Stretch
 from streamgate.sources.container import stall_seconds
 from streamgate.store.run import IdentityInfo, RunInfo, SourceInfo, SourceResult
 
 Location = str | PathLike[str]
+_PROGRESS_S = 0.2
 
 
 class Gate:
@@ -47,7 +52,7 @@ class Gate:
         preset: "studio", "live", "archive" or the path of a TOML file.
         models: "embedded", "standard", "imported" or a folder with weights; several joined by commas.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        settings: `key=value` texts as `--set` takes them, for example "measures.yaw.max=20".
+        settings: dotted keys and their values, {"measures.yaw.max": 20}, or `key=value` texts as `--set` takes them.
         config: a whole configuration instead of `preset` and `settings`.
         threads: CPU threads inside one network run.
         observe: told of each network run: role, number of items, seconds; from several threads.
@@ -64,14 +69,14 @@ class Gate:
         *,
         models: str = DEFAULT_MODELS,
         device: str = "auto",
-        settings: Iterable[str] = (),
+        settings: Mapping[str, Any] | Iterable[str] = (),
         config: Config | None = None,
         threads: int = 1,
         observe: Observer | None = None,
     ) -> None:
-        if isinstance(settings, str):
-            raise UsageError(f'settings takes a list of texts: write settings=["{settings}"]')
-        self.config = config or load_config(str(preset), settings)
+        if not isinstance(preset, str | PathLike):
+            raise UsageError(f"preset takes a name or the path of a TOML file; got {type(preset).__name__}")
+        self.config = config or _configured(str(preset), settings)
         own = [spec for spec in recorded_measures(self.config) if spec.card and self.config.measures[spec.name].use]
         self._networks = Networks.open(models, device, threads, self.config.advanced.nms_iou, own)
         self._weights = self._networks.weights
@@ -92,25 +97,66 @@ class Gate:
         self._pipeline = Pipeline(self._context, self._reference)
 
     def run(
-        self, source: Location | Sequence[Location], *, sequence_fps: float | None = None
+        self,
+        source: Location | Sequence[Location],
+        *,
+        sequence_fps: float | None = None,
+        progress: Callable[[Progressed], object] | None = None,
     ) -> Iterator[BestShot]:
         """Yield the kept faces of a file, a folder or several of them, each as soon as its track ends.
 
-        With `sequence_fps` the images of a folder are frames at that rate instead of unrelated pictures.
+        With `sequence_fps` the images of a folder are frames at that rate instead of unrelated pictures. `progress` is
+        told how far each source is read, a few times a second, from the thread that asks for the next face.
         Raises SourceError for an input that cannot be read (when there are several: the first such, after the
         others).
         """
-        for ended in self.tracks(source, sequence_fps=sequence_fps):
+        for ended in self.tracks(source, sequence_fps=sequence_fps, progress=progress):
             yield from ended.shots
 
+    def feed(
+        self, frames: Iterable[Any], *, fps: float | None = None, name: str = "frames"
+    ) -> Iterator[BestShot]:
+        """Yield the kept faces of your own frames, each as soon as its track ends.
+
+        Args:
+            frames: RGB uint8 (H, W, 3) arrays with `fps`, else pairs (seconds, array) whose times rise. They are taken
+                one by one, from another thread, a few ahead of what was given out.
+            fps: frames a second.
+            name: the source's, in the shots.
+
+        Raises UsageError for a frame of another shape or type, SourceError when there is none. The crop `frame` and
+        `loose` need a second look at a frame and are left out.
+        """
+        source = ArrayFrames(frames, name, fps)
+        for ended in self._pipeline.tracks(source, SourceResult(SourceInfo(source.location, source.source_id))):
+            yield from ended.shots
+
+    def people(self, tracks: Iterable[TrackEnd]) -> dict[str, list[BestShot]]:
+        """Who the shots of tracks show: for each person's id its shots, best first, with `person_id`.
+
+        Pass what `tracks` gave, of any number of sources: `gate.people(gate.tracks("footage"))`. Raises UsageError
+        where `identity.store` is none, or the recognizer in use has no identity threshold.
+        """
+        if self.config.identity.store == "none" or self._identity_threshold is None:
+            raise UsageError(
+                "persons cannot be told apart: set identity.store to session, and identity.threshold where the "
+                "recognizer has none"
+            )
+        return group_tracks(tracks, self._identity_threshold)
+
     def tracks(
-        self, source: Location | Sequence[Location], *, sequence_fps: float | None = None
+        self,
+        source: Location | Sequence[Location],
+        *,
+        sequence_fps: float | None = None,
+        progress: Callable[[Progressed], object] | None = None,
     ) -> Iterator[TrackEnd]:
         """Like `run`, but a whole ended track at a time, those that keep nothing included.
 
         A source that breaks off after its first frame gives what was found until then, and a warning.
         """
-        inputs = [source] if isinstance(source, str | PathLike) else list(source)
+        inputs = _locations(source)
+        heard = None if progress is None else _Told(progress)
         found = discover([str(one) for one in inputs], sequence_fps=sequence_fps)
         failed: SourceError | None = None
         decoding = self.config.decoding
@@ -121,7 +167,7 @@ class Gate:
                 # A disk that never answers must not hang the caller.
                 with within(stall_seconds() + MARGIN_S, opening, item.location) as opened:
                     result = SourceResult(SourceInfo(opened.location, opened.source_id))
-                    yield from self._pipeline.tracks(opened, result)
+                    yield from self._pipeline.tracks(opened, result, progress=heard)
                 if result.error:
                     warnings.warn(result.error, stacklevel=2)
             except SourceError as error:
@@ -154,6 +200,10 @@ class Gate:
 
         Raises UsageError for another shape or type, or an unknown `aligned`.
         """
+        if isinstance(image, str | PathLike):
+            raise UsageError(
+                f"Gate.score takes pixels, not a file name: np.asarray(PIL.Image.open({str(image)!r}).convert('RGB'))"
+            )
         picture = np.asarray(image)
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
             raise UsageError(
@@ -246,6 +296,57 @@ class Gate:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """How far a source is read: `pts_seconds` of about `duration_seconds` (None: not known), kept faces so far."""
+
+    source: str
+    pts_seconds: float
+    duration_seconds: float | None
+    frames: int
+    kept: int
+
+
+class _Told(Progress):
+    """Passes on how a source goes, a few times a second."""
+
+    def __init__(self, told: Callable[[Progressed], object]) -> None:
+        self._told = told
+        self._last = -1.0
+
+    def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= _PROGRESS_S or frames == 1:
+            self._last = now
+            self._told(Progressed(source.location, pts_seconds, source.duration_seconds, frames, kept))
+
+
+def _locations(source: Any) -> list[Location]:
+    if isinstance(source, str | PathLike):
+        return [source]
+    if isinstance(source, np.ndarray) or not hasattr(source, "__iter__"):
+        raise UsageError(
+            f"give a path, or a list of paths; got {type(source).__name__} (pixels go to Gate.score, or to Gate.feed)"
+        )
+    found = list(source)
+    for one in found:
+        if not isinstance(one, str | PathLike):
+            raise UsageError(f"give paths; got {type(one).__name__} in the list (frames go to Gate.feed)")
+    return found
+
+
+def _configured(preset: str, settings: Any) -> Config:
+    if isinstance(settings, Mapping):
+        return load_config(preset, flags=settings)
+    if isinstance(settings, str) or not hasattr(settings, "__iter__"):
+        raise UsageError(f'settings takes a dict, {{"measures.yaw.max": 20}}, or a list of texts; got {settings!r}')
+    texts = list(settings)
+    for text in texts:
+        if not isinstance(text, str):
+            raise UsageError(f'settings takes a dict or a list of texts "key=value"; got {text!r} in the list')
+    return load_config(preset, texts)
 
 
 def _versions() -> dict[str, str]:

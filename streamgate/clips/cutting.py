@@ -31,18 +31,18 @@ _IN_MP4 = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "aac", "mp3", "ac3",
 _ENCODABLE = frozenset(
     {"yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p", "yuvj444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"}
 )
-_CRF = "14"
-_THREADS = 2  # fixed, since x264's bytes depend on it
-_TICKS = Fraction(1, 90_000)
+ENCODER = {"crf": "14", "preset": "medium"}
+THREADS = 2  # fixed, since x264's bytes depend on it
+TICKS = Fraction(1, 90_000)
 _EARLIER_S = (0.0, 1.0, 10.0)
 """How much before a window a container is entered, one after the other, until its key frame is found."""
 
 
-def suffix_for(source: VideoFile, *, copy: bool) -> str:
+def suffix_for(source: VideoFile, *, copy: bool, sound: bool = True) -> str:
     """`.mp4`, or `.mkv` for codecs that do not belong there. Raises SourceError."""
-    container, stream = _opened(source)
+    container, stream = opened(source)
     with closing(container):
-        audio = _audio_of(container)
+        audio = audio_of(container) if sound else None
         codecs = {*({stream.codec_context.name} if copy else ()), *({audio.codec_context.name} if audio else ())}
         return ".mp4" if codecs <= _IN_MP4 else ".mkv"
 
@@ -53,7 +53,7 @@ def copyable_windows(source: VideoFile, seconds: float) -> list[Window]:
     A window ends where everything decoded before is shown before everything decoded after. None are there where packets
     do not tell when they are shown, or a clock starts again. Raises SourceError.
     """
-    container, stream = _opened(source)
+    container, stream = opened(source)
     base = stream.time_base or Fraction(1, 1000)
     guessed = container.format.name in NO_TIMES
     times: list[float] = []
@@ -89,14 +89,15 @@ def copyable_windows(source: VideoFile, seconds: float) -> list[Window]:
     return sorted(windows, key=lambda window: window.start)
 
 
-def copy_window(source: VideoFile, target: Path, window: Window) -> int:
-    """Copy the packets of `window` (one of `copyable_windows`) and of its sound; returns the number of frames.
+def copy_window(source: VideoFile, target: Path, window: Window, *, sound: bool = True) -> int:
+    """Copy the packets of `window` (one of `copyable_windows`) and, with `sound`, of its sound; returns the number of
+    frames.
 
     Raises SourceError, OSError.
     """
-    container, stream = _opened(source)
-    with closing(container), _writing(target) as out:
-        audio = _audio_of(container)
+    container, stream = opened(source)
+    with closing(container), writing(target) as out:
+        audio = audio_of(container) if sound else None
         video_out = out.add_stream_from_template(stream)
         video_out.time_base = stream.time_base
         if source.turned:
@@ -105,22 +106,22 @@ def copy_window(source: VideoFile, target: Path, window: Window) -> int:
             _show_turned(video_out, turned(shown_turn(first), source.turned))
         audio_out = out.add_stream_from_template(audio) if audio else None
         count = 0
-        for packet in _packets_of(source, window, video=True):
+        for packet in packets_of(source, window, video=True, sound=sound):
             count += packet.stream.type == "video"
             packet.stream = video_out if packet.stream.type == "video" else audio_out
             out.mux(packet)
         return count
 
 
-def encode_window(source: VideoFile, target: Path, window: Window) -> int:
-    """Encode the frames of `window` anew (H.264), rotation, pixel aspect and colours as stored, sound copied.
+def encode_window(source: VideoFile, target: Path, window: Window, *, sound: bool = True) -> int:
+    """Encode the frames of `window` anew (H.264), rotation, pixel aspect and colours as stored, `sound` copied.
 
     Of a stereo pair it shows the eye that was looked at. Where the source's clock starts again before the window nobody
     knows which sound is its own, so there is none. Returns the number of frames. Raises SourceError, OSError.
     """
-    container, stream = _opened(source)
-    with closing(container), _writing(target) as out:
-        audio = _audio_of(container)
+    container, stream = opened(source)
+    with closing(container), writing(target) as out:
+        audio = audio_of(container) if sound else None
         audio_out = out.add_stream_from_template(audio) if audio else None
         video_out: Any = None
         look = _Look(stream, source.turned)
@@ -138,7 +139,7 @@ def encode_window(source: VideoFile, target: Path, window: Window) -> int:
                 if frame.format.name != form or (frame.width, frame.height) != (video_out.width, video_out.height):
                     frame = reformatter.reformat(frame, width=video_out.width, height=video_out.height, format=form)
                 frame.pict_type = 0  # the encoder chooses key frames anew
-                frame.pts, frame.time_base = round((time.pts_seconds - window.start) / _TICKS), _TICKS
+                frame.pts, frame.time_base = round((time.pts_seconds - window.start) / TICKS), TICKS
                 out.mux(video_out.encode(frame))
                 count += 1
                 del frame
@@ -146,7 +147,7 @@ def encode_window(source: VideoFile, target: Path, window: Window) -> int:
             between = f"{window.start:g} and {window.end:g} s"
             raise SourceError(f"{source.location}: gives no frame between {between} any more")
         out.mux(video_out.encode())
-        for packet in _packets_of(source, window, video=False) if audio and not silent else ():
+        for packet in packets_of(source, window, video=False) if audio and not silent else ():
             packet.stream = audio_out
             out.mux(packet)
         return count
@@ -176,7 +177,7 @@ class _Look:
     def _cut(self, frame: VideoFrame) -> Graph:
         graph = Graph()
         last = graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or _TICKS
+            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or TICKS
         )
         width, height = (frame.width, frame.height) if self._eye is None else self._eye.size(frame.width, frame.height)
         for each in (graph.add("crop", f"{width}:{height}:0:0:exact=1"), graph.add("buffersink")):
@@ -186,13 +187,14 @@ class _Look:
         return graph
 
 
-def _packets_of(source: VideoFile, window: Window, *, video: bool) -> Iterator[Any]:
+def packets_of(source: VideoFile, window: Window, *, video: bool, sound: bool = True) -> Iterator[Any]:
     """The packets of the sound inside the window, with `video` also those of the pictures from the key frame at its
     start; moved so that the window begins at 0."""
     for earlier in (*_EARLIER_S, None):
-        container, stream = _opened(source)
+        container, stream = opened(source)
         with closing(container):
-            wanted = [one for one in (stream if video else None, _audio_of(container)) if one is not None]
+            streams = (stream if video else None, audio_of(container) if sound else None)
+            wanted = [one for one in streams if one is not None]
             lead = wanted[0]
             if earlier is not None:
                 begin = math.floor(max(0.0, window.start - earlier) / (lead.time_base or Fraction(1, 1000)))
@@ -230,21 +232,22 @@ def _inside(packets: Iterator[Any], window: Window, wanted: Sequence[Any]) -> It
         yield packet
 
 
-def _opened(source: VideoFile) -> tuple[InputContainer, VideoStream]:
+def opened(source: VideoFile) -> tuple[InputContainer, VideoStream]:
+    """The file once more, to read its packets. Raises SourceError."""
     return open_video(source.path, source.location, 1)
 
 
 def _encoder(out: OutputContainer, stream: VideoStream, frame: VideoFrame, look: _Look) -> Any:
     made: Any = out.add_stream(
-        "libx264", rate=stream.average_rate or stream.guessed_rate or 25, options={"crf": _CRF, "preset": "medium"}
+        "libx264", rate=stream.average_rate or stream.guessed_rate or 25, options=ENCODER
     )
     even = frame.format.name in _ENCODABLE and "444" in frame.format.name
     made.width = frame.width if even else frame.width // 2 * 2
     made.height = frame.height if even else frame.height // 2 * 2
     made.pix_fmt = frame.format.name if frame.format.name in _ENCODABLE else "yuv420p"
     context, stored = made.codec_context, stream.codec_context
-    context.time_base = _TICKS
-    context.thread_count = _THREADS
+    context.time_base = TICKS
+    context.thread_count = THREADS
     if look.aspect:
         context.sample_aspect_ratio = look.aspect
     if not frame.format.is_rgb:
@@ -274,14 +277,14 @@ def _rotation_of(turn: Turn) -> tuple[int, bool]:
     return 0, False
 
 
-def _audio_of(container: InputContainer) -> Any:
+def audio_of(container: InputContainer) -> Any:
+    """The sound that goes with the pictures; None where there is none that can be read."""
     audio = container.streams.best("audio")
     return audio if audio is not None and getattr(audio, "codec_context", None) is not None else None
 
 
-def _writing(target: Path) -> Any:
+def writing(target: Path) -> Any:
+    """A container to write, MP4 or Matroska by its name; its bytes depend on what is written alone."""
     form = "mp4" if target.suffix == ".mp4" else "matroska"
     return av.open(str(target), "w", format=form, container_options={"fflags": "+bitexact"})
 
-
-__all__: Sequence[str] = ["copy_window", "copyable_windows", "encode_window", "suffix_for"]

@@ -2,54 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field
 from itertools import islice
 
+import cv2
 import numpy as np
 
 from streamgate.clips.windows import Seen, Window, face_at
-from streamgate.frames import Candidate, Face, Frame
+from streamgate.config import Config
+from streamgate.frames import Array, Candidate, Face, Frame, Measure, Pose
 from streamgate.gate import Gate
-from streamgate.scoring.faces import FaceScorer
+from streamgate.measures.size import shorter_side
+from streamgate.networks.batcher import InferenceRequest
+from streamgate.scoring.faces import FaceScorer, enlarged
 from streamgate.scoring.steps import no_floor, run_together
 from streamgate.scoring.whole import WholeScorer
 from streamgate.sources.base import Source
-from streamgate.tracking.overlap import square
+from streamgate.tracking.overlap import grown, square
 
+NO_FACE = "no_face"
+"""The reason of a frame in which the track's face was not found."""
 _TOGETHER = 8
 """Frames scored at once; of each only a region around the face is held."""
 _MARGIN = 0.75
+_BESIDE = 1 / 3
+"""Other faces count from this share of the face's size on."""
+_FACE_PX = 48
+"""Pixels that the face gets in the picture in which others are looked for."""
+_THUMBNAIL = (160, 640)
+_COUNT_S = 0.2
+"""So often the faces of a frame are counted; those between have as many."""
+_SURE = 0.6
+"""Detection score from which on something is a face."""
+_SHIFT_SIDE = 128
+_HANNING = cv2.createHanningWindow((_SHIFT_SIDE, _SHIFT_SIDE), cv2.CV_32F)
 
 
-def frame_scorer(gate: Gate) -> FaceScorer:
-    """What scores faces in single frames exactly as `run` scores the candidates of its cascade."""
-    config = gate.config.model_copy(
-        update={
-            "output": gate.config.output.model_copy(update={"crops": ("ffhq",), "format": "png"}),
-            # Who talks opens the mouth: a clip asks for no face at rest.
-            "keep": gate.config.keep.model_copy(update={"expression": "any"}),
-        }
-    )
-    return WholeScorer(gate.follow(config, "clips"))
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One frame of a stretch, with the track's face in it.
 
-
-def score_window(scorer: FaceScorer, source: Source, seen: Sequence[Seen], window: Window) -> list[Seen]:
-    """Every frame of `source` in the window with the face of the track `seen`, scored.
-
-    Faces are looked for near where the track has them. A frame in which the face is not found has failed. Raises
-    SourceError.
+    Attributes:
+        face: None where it was not found.
+        reasons: why the frame fails its limits; empty where it does not.
+        faces: how many faces it shows, those from a third of this one's size on, counted five times a second.
+        shift: by how much the picture around the faces moved since the frame before, as shares of its width and height.
     """
-    found: list[Seen] = []
-    frames = _regions(source, seen, window)
-    while batch := list(islice(frames, _TOGETHER)):
+
+    pts_seconds: float
+    face: Face | None
+    reasons: tuple[str, ...]
+    quality: float | None = None
+    pose: Pose | None = None
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    faces: int = 1
+    shift: tuple[float, float] = (0.0, 0.0)
+
+
+def frame_scorer(gate: Gate, config: Config) -> FaceScorer:
+    """What scores faces in single frames exactly as `run` scores the candidates of its cascade, by other limits."""
+    output = config.output.model_copy(update={"crops": ("ffhq",), "format": "png"})
+    return WholeScorer(gate.follow(config.model_copy(update={"output": output}), "clips"))
+
+
+def score_frames(
+    scorer: FaceScorer, source: Source, seen: Sequence[Seen], window: Window, usual: Mapping[str, float]
+) -> Iterator[Scored]:
+    """Every frame of `source` in the window with the face of the track `seen`, scored, in order of time.
+
+    Faces are looked for near where the track has them. `usual` is what is usual for the person, see `Candidate.usual`.
+    Raises SourceError.
+    """
+    looks = _looks(scorer, source, seen, window)
+    while batch := list(islice(looks, _TOGETHER)):
         candidates = [
-            Candidate(0, frame.pts_seconds, face, interpolated=True, spoiled=frame.spoiled)
-            for frame, face in batch
-            if face is not None
+            Candidate(0, look.frame.pts_seconds, look.face, interpolated=True, spoiled=look.frame.spoiled, usual=usual)
+            for look in batch
+            if look.face is not None
         ]
-        pictures = [frame.picture for frame, face in batch if face is not None]
+        pictures = [look.frame.picture for look in batch if look.face is not None]
         run_together(
             [
                 scorer.score(candidate, picture, no_floor, full=True)
@@ -58,32 +91,90 @@ def score_window(scorer: FaceScorer, source: Source, seen: Sequence[Seen], windo
             scorer.context.infer,
         )
         scored = {candidate.pts_seconds: candidate for candidate in candidates}
-        for frame, face in batch:
-            candidate = scored.get(frame.pts_seconds)
-            passed = candidate is not None and candidate.gate.passed
-            known = candidate.face if candidate is not None else face or seen[0].face
-            quality = candidate.quality if candidate is not None and passed else None
-            found.append(Seen(frame.pts_seconds, known, not passed, quality))
-    return found
+        for look in batch:
+            yield _concluded(look, scored.get(look.frame.pts_seconds))
 
 
-def _regions(source: Source, seen: Sequence[Seen], window: Window) -> Iterator[tuple[Frame, Face | None]]:
-    """The frames of the window in order, each with its face and a copy of the pixels around that."""
+@dataclass(slots=True)
+class _Look:
+    frame: Frame
+    face: Face | None
+    faces: int
+    shift: tuple[float, float]
+
+
+def _concluded(look: _Look, candidate: Candidate | None) -> Scored:
+    pts = look.frame.pts_seconds
+    if candidate is None or not candidate.refined:
+        return Scored(pts, None, (NO_FACE,), faces=look.faces, shift=look.shift)
+    gate = candidate.gate
+    reasons = gate.reasons or (() if gate.passed else (NO_FACE,))
+    return Scored(
+        pts, candidate.face, reasons, candidate.quality, candidate.evidence.pose, candidate.measures, look.faces,
+        look.shift,
+    )  # fmt: skip
+
+
+def _looks(scorer: FaceScorer, source: Source, seen: Sequence[Seen], window: Window) -> Iterator[_Look]:
+    """The frames of the window in order, each with its face, the pixels around that, and what is beside it."""
+    before: Array | None = None
+    counted = -np.inf
+    others: list[Face] = []
     with closing(source.frames_from(window.start)) as frames:
         for frame in frames:
             if frame.pts_seconds >= window.end - 1e-9:
                 return
             face = face_at(seen, frame.pts_seconds)
             box = np.array([0, 0, 1, 1]) if face is None else square(face.box, _MARGIN)
-            yield Frame(frame.region(box), frame.pts_seconds, corrupt=frame.corrupt), face
+            thumbnail = frame.thumbnail(_side(frame, face))
+            if frame.pts_seconds >= counted + _COUNT_S - 1e-6:
+                counted = frame.pts_seconds
+                (found,) = scorer.context.infer([InferenceRequest("detector", thumbnail)])
+                others = enlarged([one for one in found if one.score >= _SURE], thumbnail, frame.picture)
+            smallest = 0.0 if face is None else _BESIDE * shorter_side(face.box)
+            faces = sum(shorter_side(one.box) >= smallest for one in others)
+            around = _around(thumbnail, frame, others)
+            shift = (0.0, 0.0) if before is None else _shift(before, around)
+            before = around
+            yield _Look(Frame(frame.region(box), frame.pts_seconds, corrupt=frame.corrupt), face, faces, shift)
             del frame
 
 
-def merged(seen: Sequence[Seen], checked: Sequence[Seen]) -> list[Seen]:
-    """`seen` with what is known for sure now in place of what was, by time."""
+def _side(frame: Frame, face: Face | None) -> int:
+    """The longer side of a picture in which faces as large as this one are found."""
+    longer = max(frame.width, frame.height)
+    side = 0 if face is None else int(longer * _FACE_PX / max(1.0, shorter_side(face.box)))
+    return min(longer, max(_THUMBNAIL[0], min(_THUMBNAIL[1], side)))
+
+
+def _around(thumbnail: Array, frame: Frame, faces: Sequence[Face]) -> Array:
+    """What is to be seen beside the faces, small and grey, float32."""
+    grey = cv2.cvtColor(thumbnail, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey, (_SHIFT_SIDE, _SHIFT_SIDE), interpolation=cv2.INTER_AREA)
+    around = np.asarray(small, np.float32)
+    middle = float(around.mean())
+    scale = np.array([_SHIFT_SIDE / frame.width, _SHIFT_SIDE / frame.height] * 2)
+    for one in faces:
+        x1, y1, x2, y2 = np.clip(grown(one.box[None], 0.3)[0] * scale, 0, _SHIFT_SIDE).astype(int)
+        around[y1:y2, x1:x2] = middle
+    return around
+
+
+def _shift(before: Array, now: Array) -> tuple[float, float]:
+    """By how much a picture moved, as shares of its width and height; nothing where that cannot be told."""
+    (x, y), response = cv2.phaseCorrelate(before, now, _HANNING)
+    if not np.isfinite([x, y]).all() or response < 0.05:
+        return 0.0, 0.0
+    return float(x) / _SHIFT_SIDE, float(y) / _SHIFT_SIDE
+
+
+def merged(seen: Sequence[Seen], checked: Sequence[Scored], bad: Sequence[bool]) -> list[Seen]:
+    """`seen` with what is known for sure now in place of what was, by time; `bad` are the frames that count as such."""
     by_time = {round(one.pts_seconds, 6): one for one in seen}
-    for one in checked:
-        before = by_time.get(round(one.pts_seconds, 6))
-        face = one.face if before is None or not one.failed else before.face
-        by_time[round(one.pts_seconds, 6)] = replace(one, face=face)
+    known = [one.face for one in seen]
+    for one, fails in zip(checked, bad, strict=True):
+        time = round(one.pts_seconds, 6)
+        before = by_time.get(time)
+        face = one.face or (before.face if before is not None else face_at(seen, one.pts_seconds)) or known[0]
+        by_time[time] = Seen(one.pts_seconds, face, fails, None if fails else one.quality, checked=True)
     return [by_time[time] for time in sorted(by_time)]

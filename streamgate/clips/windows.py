@@ -11,12 +11,16 @@ from streamgate.frames import Array, Face
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is known of a track's face at one time: `failed` the gate, or `quality` (None: not scored yet)."""
+    """What is known of a track's face at one time: `failed` its limits, or `quality` (None: not scored yet).
+
+    `checked`: as one of all frames there, not as one of the few that a run looks at.
+    """
 
     pts_seconds: float
     face: Face
     failed: bool
     quality: float | None = None
+    checked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,28 +32,46 @@ class Window:
     quality: float = 0.0
 
 
-def best_window(
-    seen: Sequence[Seen], seconds: float, last_pts: float, windows: Iterable[Window] | None = None
-) -> Window | None:
-    """The window of `seconds` with the best mean quality in which nothing is known to fail.
+_TRIES_APART = 8
+"""Windows begin at least this part of their length after one that was tried in vain."""
+_HEARSAY = 0.3
+"""What a failure counts that is not of a checked frame: around it others may be good."""
 
-    `seen` is sorted by time. A window begins at one of its times, or is one of `windows`, and lies within the
-    track, whose last frame is at `last_pts`. Needs at least one scored face inside. The earlier of equals wins.
+
+def best_window(
+    seen: Sequence[Seen],
+    seconds: float,
+    last_pts: float,
+    windows: Iterable[Window] | None = None,
+    *,
+    max_bad: float = 0.0,
+    taken: Sequence[Window] = (),
+    tried: Sequence[float] = (),
+) -> Window | None:
+    """The window of `seconds` with the best mean quality in which no more than `max_bad` of what is known fails.
+
+    `seen` is sorted by time. A window begins at one of its times, or is one of `windows`, lies within the track, whose
+    last frame is at `last_pts`, overlaps none that is `taken`, and begins nowhere near a start that was `tried`. Needs
+    at least one scored face inside. The earlier of equals wins.
     """
     if not seen:
         return None
     times = [one.pts_seconds for one in seen]
-    failures, scored, total = [0], [0], [0.0]
+    failures, scored, total = [0.0], [0], [0.0]
     for one in seen:
-        failures.append(failures[-1] + one.failed)
+        failures.append(failures[-1] + one.failed * (1.0 if one.checked or not max_bad else _HEARSAY))
         scored.append(scored[-1] + (one.quality is not None))
         total.append(total[-1] + (one.quality or 0.0))
     best: Window | None = None
     for start, end in _bounds(times, seconds, windows):
         if start < times[0] - 1e-6 or end > last_pts + 1e-6:
             continue
+        if any(start < one.end - 1e-6 and end > one.start + 1e-6 for one in taken):
+            continue
+        if any(abs(start - other) < seconds / _TRIES_APART - 1e-6 for other in tried):
+            continue
         first, behind = (bisect.bisect_left(times, time - 1e-6) for time in (start, end))
-        if failures[behind] > failures[first] or scored[behind] == scored[first]:
+        if failures[behind] - failures[first] > max_bad * (behind - first) + 1e-9 or scored[behind] == scored[first]:
             continue
         quality = (total[behind] - total[first]) / (scored[behind] - scored[first])
         if best is None or quality > best.quality + 1e-9:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamgate.commands.help import Command
+from streamgate.commands.help import Command, section
 from streamgate.commands.options import (
     PATH,
     complete_folders,
@@ -21,47 +22,103 @@ from streamgate.errors import ResultsError, SourceError, UsageError, display, es
 from streamgate.store.layout import CLIPS, RECEIPT
 
 if TYPE_CHECKING:
+    from streamgate.clips.recipe import Recipe
     from streamgate.config import Config
     from streamgate.gate import Gate
     from streamgate.store.folder import RunFolder
 
+_which = section("Which clips")
+_picture = section("What is written")
+
+
+class _Percent(click.ParamType):
+    """A share, as 0.05 or 5%."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,9})?)(%?)", str(value).replace(" ", ""))
+        share = float(found[1]) / (100 if found[2] else 1) if found else 2.0
+        if share > 1:
+            self.fail(f"{value!r} is no share; write 5% or 0.05", param, ctx)
+        return share
+
+
 @click.command(
     cls=Command,
     epilog="""
-    streamgate clips faces --seconds 3               # of each track
-    streamgate clips faces --per person --top-k 5    # five of each person
-    streamgate clips faces --footage /mnt/archive    # moved sources
+    streamgate clips faces                                      # one of each track
+    streamgate clips faces --preset latentsync -o dataset       # cropped, 25 fps, with WAV
+    streamgate clips faces --seconds 3 --crop face --fps 25     # of exactly three seconds
+    streamgate clips faces --top-k 100 --max-seconds 20         # all that is good
+    streamgate clips faces --per person --top-k 5               # five of each person
+    streamgate clips faces --max-bad 10% --set measures.yaw.max=30
+    streamgate clips faces --footage /mnt/archive               # moved sources
     """,
 )
 @results_argument
-@click.option(
-    "--seconds", type=click.FloatRange(0.2, 600), default=3.0, show_default=True, metavar="S", help="Length of a clip."
+@_which(
+    "--preset", default="talking", show_default=True, metavar="NAME|FILE",
+    help="What a clip has to be: talking, strict, talkvid, latentsync, vfhq, hdtf, or a TOML file.",
 )
-@click.option(
+@_which("--seconds", type=click.FloatRange(0.2, 600), metavar="S", help="Length of all clips.")
+@_which("--min-seconds", type=click.FloatRange(0.2, 600), metavar="S", help="Least length.")
+@_which("--max-seconds", type=click.FloatRange(0.2, 600), metavar="S", help="Greatest length, while all is good.")
+@_which("--max-bad", type=_Percent(), metavar="SHARE", help="Share of frames that may fail, as 5% or 0.05.")
+@_which(
     "--per", type=click.Choice(["track", "person"]), default="track", show_default=True,
     help="Make clips of each track, or of each person.",
 )
-@click.option(
+@_which(
     "--top-k", type=click.IntRange(1, 1000), default=1, show_default=True, metavar="N",
     help="Number of clips per track or person.",
 )
-@click.option(
-    "--cut", type=click.Choice(["exact", "keyframes"]), default="exact", show_default=True,
-    help="exact: encode again, from any frame on. keyframes: copy, from a key frame on.",
+@_which(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE",
+    help="Any key of the preset (clip.blink_s=0.3), or a limit of frames (measures.yaw.max=30). Repeatable.",
 )
-@click.option(
+@_which(
     "--footage", multiple=True, metavar="DIR", type=PATH, shell_complete=complete_folders,
     help="Folder to search for sources that were moved. Repeatable.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace earlier clips.")
+@_picture(
+    "-o", "--output", "target", metavar="DIR", type=PATH, shell_complete=complete_folders,
+    help="Folder to write. [default: OUT/clips]",
+)
+@_picture("--overwrite", is_flag=True, help="Replace earlier clips there.")
+@_picture(
+    "--crop", type=click.Choice(["none", "face"]), help="face: a square that follows the face smoothly, upright."
+)
+@_picture("--size", type=click.IntRange(64, 2048), metavar="PX", help="Side of that square in the clip.")
+@_picture("--fps", type=click.FloatRange(1, 120), metavar="FPS", help="Frames a second; else as in the source.")
+@_picture(
+    "--audio", type=click.Choice(["copy", "wav16k", "none"]),
+    help="wav16k: beside each clip its sound as WAV of 16 kHz, mono.",
+)
+@_picture(
+    "--cut", type=click.Choice(["exact", "keyframes"]), default="exact", show_default=True,
+    help="exact: encode again, from any frame on. keyframes: copy, from a key frame on.",
+)
 @quiet_option
 @models_option
 @device_option
 def clips(
     out: Path,
-    seconds: float,
+    preset: str,
+    seconds: float | None,
+    min_seconds: float | None,
+    max_seconds: float | None,
+    max_bad: float | None,
+    settings: tuple[str, ...],
     top_k: int,
     per: str,
+    target: Path | None,
+    crop: str | None,
+    size: int | None,
+    fps: float | None,
+    audio: str | None,
     cut: str,
     footage: tuple[Path, ...],
     overwrite: bool,
@@ -69,12 +126,67 @@ def clips(
     models: str,
     device: str,
 ) -> int:
-    """Cut the best seconds of every track in OUT out of its sources.
+    """Cut the best seconds of every track in OUT out of its sources, to train on.
 
-    Every frame of a clip passes the gate. --models must name the weights of the run.
+    Every frame of a clip is scored; beside each clip is a table with what was found. --models must name the weights of
+    the run.
     """
+    from streamgate.clips.recipe import load_recipe
+
+    if seconds is not None and (min_seconds is not None or max_seconds is not None):
+        raise UsageError("--seconds is the length of all clips: give it, or --min-seconds and --max-seconds")
+    recipe = load_recipe(
+        preset,
+        settings,
+        {
+            **_lengths(preset, settings, seconds or min_seconds, seconds or max_seconds),
+            "clip.max_bad": max_bad,
+            "picture.crop": crop,
+            "picture.size": size,
+            "picture.fps": fps,
+            "picture.audio": audio,
+        },
+    )
+    if cut == "keyframes" and recipe.picture.rendered:
+        raise UsageError("--cut keyframes copies the source's pictures: leave out --crop and --fps (or their preset)")
+    return _make(
+        out, target or out / CLIPS, recipe, top_k, per, cut, footage, overwrite=overwrite, quiet=quiet, models=models,
+        device=device,
+    )  # fmt: skip
+
+
+def _lengths(
+    preset: str, settings: tuple[str, ...], least: float | None, most: float | None
+) -> dict[str, float | None]:
+    """The lengths given by options, of which one moves the preset's other one along where they would contradict."""
+    from streamgate.clips.recipe import load_recipe
+
+    clip = load_recipe(preset, settings).clip
+    if least is not None and most is None and least > clip.max_seconds:
+        most = least
+    if most is not None and least is None and most < clip.min_seconds:
+        least = most
+    return {"clip.min_seconds": least, "clip.max_seconds": most}
+
+
+def _make(
+    out: Path,
+    target: Path,
+    recipe: Recipe,
+    top_k: int,
+    per: str,
+    cut: str,
+    footage: tuple[Path, ...],
+    *,
+    overwrite: bool,
+    quiet: bool,
+    models: str,
+    device: str,
+) -> int:
     from streamgate.clips.making import ClipMaker
+    from streamgate.clips.table import has_pyarrow
     from streamgate.clips.verify import frame_scorer
+    from streamgate.commands.progress import ClipsDisplay
     from streamgate.exports.places import adopt, new_folder
     from streamgate.gate import Gate
     from streamgate.store import files
@@ -83,53 +195,72 @@ def clips(
 
     damages = Damages()
     folder = RunFolder(out, damages.add)
-    target = out / CLIPS
     problems = count = 0
+    seconds = 0.0
+    with ClipsDisplay("error" if quiet else "info") as shown:
 
-    def problem(text: str) -> None:
-        nonlocal problems
-        problems += 1
-        click.echo(f"streamgate: {escaped(text)}", err=True)
+        def problem(text: str) -> None:
+            nonlocal problems
+            problems += 1
+            shown.error(text)
 
-    with (
-        Gate(models=models, device=device, config=_config(folder)) as gate,
-        new_folder(target, "clips", overwrite=overwrite) as staging,
-        files.sink_errors(target),
-    ):
-        _refuse_other_weights(folder, gate)
-        maker = ClipMaker(
-            folder, frame_scorer(gate), seconds=seconds, top_k=top_k, per=per, cut=cut, footage=footage,
-            staging=staging, problem=problem,
-        )  # fmt: skip
-        with open(staging / "clips.jsonl", "xb") as lines:
-            for record in maker.clips():
-                lines.write(dumps(record).encode() + b"\n")
-                count += 1
-        if problems and (not count or target.exists()):
-            stay = "; earlier clips stay" if target.exists() else ""
-            raise SourceError(f"{display(out)}: not every source could be cut{stay}")
-    for text in damages.words:
-        problem(f"{display(out)}: {text}")
-    written = [path for path in target.rglob("*") if path.is_file()] + [target / RECEIPT]
-    adopt(out, {path.relative_to(out).as_posix() for path in written})
-    if not quiet:
-        click.echo(f"{count} clip{'' if count == 1 else 's'} in {display(target)}", err=True)
+        config = _config(folder)
+        with (
+            Gate(models=models, device=device, config=config) as gate,
+            new_folder(target, "clips", overwrite=overwrite) as staging,
+            files.sink_errors(target),
+        ):
+            _refuse_other_weights(folder, gate)
+            maker = ClipMaker(
+                folder, frame_scorer(gate, recipe.over(config)), recipe, top_k=top_k, per=per, cut=cut,
+                footage=footage, staging=staging, problem=problem, told=shown.track,
+            )  # fmt: skip
+            with open(staging / "clips.jsonl", "xb") as lines:
+                for record in maker.clips():
+                    lines.write(dumps(record).encode() + b"\n")
+                    count += 1
+                    seconds += record["end_seconds"] - record["start_seconds"]
+            if problems and (not count or target.exists()):
+                stay = "; earlier clips stay" if target.exists() else ""
+                raise SourceError(f"{display(out)}: not every source could be cut{stay}")
+        shown.stop()
+        for text in damages.words:
+            problem(f"{display(out)}: {text}")
+        if target.resolve().is_relative_to(out.resolve()):
+            written = [path for path in target.rglob("*") if path.is_file()] + [target / RECEIPT]
+            root = out.resolve()
+            adopt(out, {path.resolve().relative_to(root).as_posix() for path in written})
+        shown.line(f"{count} clip{'' if count == 1 else 's'}, {seconds:.1f} s, in {display(target)}")
         if maker.pictures:
-            text = f"{len(maker.pictures)} source(s) of pictures skipped: clips are cut from video files only"
-            click.echo(text, err=True)
+            shown.line(f"{len(maker.pictures)} source(s) of pictures skipped: clips are cut from video files only")
         if maker.without:
-            click.echo(_without(maker.without, seconds, per, cut), err=True)
+            shown.line(_without(maker.without, recipe.clip.min_seconds, per, cut))
+        if count and not has_pyarrow():
+            shown.line("no tables beside the clips: they need pip install 'streamgate[data]'")
     return 1 if problems else 0
 
 
-def _without(names: Sequence[str], seconds: float, per: str, cut: str) -> str:
+def _without(found: Mapping[str, str], seconds: float, per: str, cut: str) -> str:
+    from streamgate.measures.words import reason_words
+
+    words = {**reason_words(), **_FAULTS}
     start = " from a key frame on" if cut == "keyframes" else ""
     whose = "person" if per == "person" else "track"
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    named = [f"{name} ({words.get(why, why)})" if why else name for name, why in list(found.items())[:5]]
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
     return (
-        f"{len(names)} {whose}{'' if len(names) == 1 else 's'} without {seconds:g} s{start} in which every "
-        f"frame passes the gate: {', '.join(names[:5])}{more}"
+        f"{len(found)} {whose}{'' if len(found) == 1 else 's'} without {seconds:g} s{start} that are good enough: "
+        f"{escaped(', '.join(named))}{more}"
     )
+
+
+_FAULTS = {
+    "no_face": "the face is not found in every frame",
+    "head_jitter": "the head jitters",
+    "camera_jitter": "the camera shakes",
+    "movement": "the head moves too fast",
+    "rotation": "the head turns too fast",
+}
 
 
 def _config(folder: RunFolder) -> Config:

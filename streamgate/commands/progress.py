@@ -325,3 +325,26 @@ class ReplayDisplay(Display):
             self.taken += 1
             if self._bar is not None:
                 self._bar.update(self._bar.task_ids[0], completed=self.taken)
+
+
+class ClipsDisplay(Display):
+    """How the making of clips goes: a bar on a terminal, elsewhere a line for each track."""
+
+    def track(self, place: int, count: int, name: str, clips: int) -> None:
+        """The track of that place, of so many, is searched; so many clips there are by now."""
+        bar = self._start_bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f} of {task.total:.0f} tracks"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[clips]}"),
+            auto_refresh=True,
+        )
+        text = f"{clips} clip{'' if clips == 1 else 's'}"
+        if bar is not None:
+            if not bar.tasks:
+                bar.add_task("", total=count, clips="")
+            shown = escape(name if len(name) <= 40 else name[:37] + "...")
+            bar.update(bar.task_ids[0], description=shown, completed=place, clips=text)
+        elif place < count:
+            self.note(f"[{place + 1}/{count}] {name}, {text} so far")

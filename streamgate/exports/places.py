@@ -39,21 +39,20 @@ def new_file(path: Path, *, overwrite: bool, is_ours: Callable[[Path], bool]) ->
 def new_folder(path: Path, kind: str, *, overwrite: bool) -> Iterator[Path]:
     """A folder to fill, which appears whole at `path` when the block ends well.
 
-    `kind` is the format, for the receipt; of `clips`, which has one place only, messages name no other. Raises
+    `kind` is the format, for the receipt. Raises
     UsageError when something is there that may not go: anything without `overwrite`, with it whatever no receipt lists.
     Raises SinkError.
     """
     path = path.absolute()
-    fixed = kind == "clips"
     if os.path.lexists(path) and not _is_empty_folder(path):
         if not overwrite:
-            other = "move it away" if fixed else "another place with -o"
-            raise UsageError(f"{display(path)} exists; give --overwrite to replace it, or {other}")
+            raise UsageError(f"{display(path)} exists; give --overwrite to replace it, or another place with -o")
         if foreign := _foreign(path):
-            command, advice = (
-                ("clips", "move it away") if fixed else ("export", "move it away or choose another place with -o")
+            command = "clips" if kind == "clips" else "export"
+            raise UsageError(
+                f"{display(foreign)} was not written by `streamgate {command}`; move it away or choose another place "
+                "with -o"
             )
-            raise UsageError(f"{display(foreign)} was not written by `streamgate {command}`; {advice}")
     parent, staging, old = path.parent, f".{path.name}.tmp", f".{path.name}.old"
     with files.sink_errors(path):
         parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,210 @@
+"""Clips whose pictures are not the source's: a square that follows the face, or another frame rate; and their sound."""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
+
+from streamgate.clips.cutting import ENCODER, THREADS, TICKS, audio_of, opened, packets_of, writing
+from streamgate.clips.recipe import ClipPicture
+from streamgate.clips.verify import Scored
+from streamgate.clips.windows import Window
+from streamgate.errors import SourceError
+from streamgate.frames import Array, Frame
+from streamgate.sources.file import VideoFile
+
+RATE = 16_000
+"""Samples a second of a clip's WAV."""
+_PLACE_S, _SIDE_S = 0.15, 0.5
+"""Standard deviations of the smoothing of a square's place and side over time: it follows a head, and no jitter."""
+_BT709 = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A written frame: its time in the clip, that of the source's frame, and the part [x1, y1, x2, y2] of it."""
+
+    pts_seconds: float
+    source_pts: float
+    box: Array
+
+
+class FaceSquare:
+    """A square that follows the face of scored frames smoothly, inside the picture where there is room."""
+
+    def __init__(self, frames: Sequence[Scored], margin: float, width: int, height: int) -> None:
+        there = [one for one in frames if one.face is not None]
+        if not there:
+            raise SourceError("no frame of the clip shows the face")
+        self._times = np.array([one.pts_seconds for one in there])
+        boxes = np.stack([one.face.box for one in there if one.face is not None]).astype(np.float64)
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+        sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) * (1 + 2 * margin)
+        side = np.minimum(_smooth(self._times, sides, _SIDE_S), min(width, height))
+        place = _smooth(self._times, centres, _PLACE_S)
+        half = side[:, None] / 2
+        place = np.clip(place, half, np.maximum(half, np.array([width, height]) - half))
+        self._values = np.column_stack([place - half, place + half])
+
+    def at(self, pts_seconds: float) -> Array:
+        """[x1, y1, x2, y2] at a time, source pixels."""
+        return np.array([np.interp(pts_seconds, self._times, column) for column in self._values.T])
+
+
+def _smooth(times: Array, values: Array, sigma: float) -> Array:
+    """Values (N,) or (N, D) as the Gaussian mean over time around each."""
+    weights = np.exp(-0.5 * ((times[:, None] - times[None, :]) / sigma) ** 2)
+    return np.asarray(weights @ values / weights.sum(axis=1).reshape(-1, *[1] * (values.ndim - 1)))
+
+
+def render(
+    source: VideoFile,
+    target: Path,
+    window: Window,
+    picture: ClipPicture,
+    square: FaceSquare | None,
+    *,
+    sound: bool = True,
+) -> list[Shown]:
+    """Write the frames of the window (H.264, BT.709, upright, square pixels), with `sound` also theirs.
+
+    With `picture.fps` the frame nearest to each time is shown; else all, each at its own. Returns what was written.
+    Raises SourceError, OSError.
+    """
+    container, stream = opened(source)
+    shown: list[Shown] = []
+    with closing(container), writing(target) as out:
+        audio = audio_of(container) if sound else None
+        audio_out = out.add_stream_from_template(audio) if audio else None
+        video_out: Any = None
+        for time, (source_pts, box), pixels in _timed(_cut(source, window, picture, square), picture.fps, window):
+            if video_out is None:
+                rate = Fraction(picture.fps).limit_denominator(1001) if picture.fps else stream.average_rate
+                video_out = out.add_stream("libx264", rate=rate or 25, options=ENCODER)
+                video_out.height, video_out.width = pixels.shape[:2]
+                video_out.pix_fmt = "yuv420p"
+                context = video_out.codec_context
+                context.time_base, context.thread_count = TICKS, THREADS
+                context.colorspace = context.color_primaries = context.color_trc = _BT709
+                context.color_range = ColorRange.MPEG
+            made = VideoFrame.from_ndarray(pixels, "rgb24").reformat(
+                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            )
+            made.pts, made.time_base = round(time / TICKS), TICKS
+            out.mux(video_out.encode(made))
+            shown.append(Shown(time, source_pts, box))
+        if video_out is None:
+            between = f"{window.start:g} and {window.end:g} s"
+            raise SourceError(f"{source.location}: gives no frame between {between} any more")
+        out.mux(video_out.encode())
+        for packet in packets_of(source, window, video=False) if audio_out is not None else ():
+            packet.stream = audio_out
+            out.mux(packet)
+    return shown
+
+
+def _cut(
+    source: VideoFile, window: Window, picture: ClipPicture, square: FaceSquare | None
+) -> Iterator[tuple[float, Array, Array]]:
+    """Of each frame its source time, the box shown and the pixels of that, RGB."""
+    with closing(source.frames_from(window.start)) as frames:
+        for frame in frames:
+            if frame.pts_seconds >= window.end - 1e-9:
+                return
+            yield frame.pts_seconds, *_pixels(frame, picture, square)
+            del frame
+
+
+def _pixels(frame: Frame, picture: ClipPicture, square: FaceSquare | None) -> tuple[Array, Array]:
+    if square is None:
+        width, height = frame.width // 2 * 2, frame.height // 2 * 2
+        whole = np.array([[1.0, 0, 0], [0, 1.0, 0]])
+        return np.array([0.0, 0.0, width, height]), frame.warp(whole, (width, height))
+    box = square.at(frame.pts_seconds)
+    return box, frame.warp(square_matrix(box, picture.size), picture.size, fine=True)
+
+
+def square_matrix(box: Array, size: int) -> Array:
+    """Source pixels to those of the square picture of `size`, (2, 3)."""
+    scale = size / max(1.0, float(box[2] - box[0]))
+    # Pixel centres are whole numbers: the corner of the square is half a pixel before the first one.
+    offset = (0.5 - box[:2]) * scale - 0.5
+    return np.array([[scale, 0.0, offset[0]], [0.0, scale, offset[1]]])
+
+
+def _timed(
+    frames: Iterator[tuple[float, Array, Array]], fps: float, window: Window
+) -> Iterator[tuple[float, tuple[float, Array], Array]]:
+    """(time in the clip, (source time, box), pixels): each frame once, or the nearest one every 1/fps seconds."""
+    if not fps:
+        for pts, box, pixels in frames:
+            yield pts - window.start, (pts, box), pixels
+        return
+    before: tuple[float, Array, Array] | None = None
+    count = 0
+    for now in frames:
+        # As long as the frame before is the nearer one.
+        while before is not None and (before[0] + now[0]) / 2 - window.start > count / fps:
+            yield count / fps, before[:2], before[2]
+            count += 1
+        before = now
+    total = round((window.end - window.start) * fps)
+    while before is not None and count < total:
+        yield count / fps, before[:2], before[2]
+        count += 1
+
+
+def write_wav(source: VideoFile, target: Path, window: Window) -> bool:
+    """The sound of the window as WAV: 16 kHz, mono, 16 bits, as long as the window; False where there is no sound.
+
+    Where none was recorded for a while there is silence. Raises SourceError, OSError.
+    """
+    samples = np.zeros(round((window.end - window.start) * RATE), np.int16)
+    container, _ = opened(source)
+    with closing(container):
+        audio = audio_of(container)
+        if audio is None:
+            return False
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
+        try:
+            container.seek(max(0, int((window.start - 0.5) / audio.time_base)), stream=audio, backward=True)
+            first: float | None = None
+            count = 0
+            for frame in container.decode(audio):
+                if frame.pts is None:
+                    continue
+                time = float(frame.pts * frame.time_base)
+                if time >= window.end:
+                    break
+                if first is None:
+                    first = time
+                for piece in resampler.resample(frame):
+                    # By the count of samples: a container's times of sound are rounded.
+                    begin = round((first - window.start) * RATE) + count
+                    count += piece.samples
+                    _place(samples, begin, piece.to_ndarray().reshape(-1))
+        except (av.error.FFmpegError, OSError):
+            pass  # what follows is silence
+    with wave.open(str(target), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(samples.astype("<i2").tobytes())
+    return True
+
+
+def _place(samples: Array, begin: int, piece: Array) -> None:
+    """Write a piece where it belongs, as far as that is inside."""
+    low, high = max(0, begin), min(len(samples), begin + len(piece))
+    if low < high:
+        samples[low:high] = piece[low - begin : high - begin]

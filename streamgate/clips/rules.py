@@ -1,0 +1,166 @@
+"""Whether a stretch of scored frames is a clip, and how steady it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from streamgate.clips.recipe import ClipRules
+from streamgate.clips.verify import Scored
+from streamgate.frames import Array
+from streamgate.measures.size import shorter_side
+
+_EYES = "eyes_closed"
+_STEP_S = 0.2
+"""Over this time consistency is measured: from frame to frame nobody moves far."""
+_TURN = 45.0
+"""Degrees within that time that make a rotation as inconsistent as can be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steadiness:
+    """Measures of a clip as a whole.
+
+    Attributes:
+        one_face: share of frames with exactly one face.
+        face_px: the smallest shorter side of the face's box, source pixels.
+        head_jitter: root mean square of what the face's place deviates from the middle of its neighbours in time, in
+            percent of the distance between the eyes.
+        camera_jitter: the same of the picture around the faces, in percent of its size.
+        movement: 100 less the mean way of the face in a fifth of a second, in percent of its box.
+        rotation: 100 less the mean turn of the head in a fifth of a second, in percent of 45 degrees.
+        yaw_range, pitch_range, roll_range: degrees between the second and the 98th of a hundred frames.
+        mouth_range: the same of the gap between the lips.
+    """
+
+    one_face: float
+    face_px: float
+    head_jitter: float
+    camera_jitter: float
+    movement: float
+    rotation: float
+    yaw_range: float
+    pitch_range: float
+    roll_range: float
+    mouth_range: float
+
+    def record(self) -> dict[str, float]:
+        """For clips.jsonl, rounded."""
+        return {name: round(value, 4) for name, value in asdict(self).items()}
+
+
+def bad_frames(frames: Sequence[Scored], rules: ClipRules) -> list[bool]:
+    """Which frames fail, where short blinks are forgiven."""
+    reasons = [set(one.reasons) for one in frames]
+    for first, behind in _runs([_EYES in one for one in reasons]):
+        if _seconds(frames, first, behind) <= rules.blink_s + 1e-6:
+            for place in range(first, behind):
+                reasons[place].discard(_EYES)
+    small = [one.face is not None and shorter_side(one.face.box) < rules.min_face_px for one in frames]
+    return [bool(one) or less for one, less in zip(reasons, small, strict=True)]
+
+
+def fault(frames: Sequence[Scored], bad: Sequence[bool], steady: Steadiness, rules: ClipRules) -> str | None:
+    """Why these frames are no clip, in a few words that can be counted; None where they are one."""
+    if sum(bad) > rules.max_bad * len(frames) + 1e-9 or _longest(frames, bad) > rules.bad_run_s + 1e-6:
+        return main_reason(frames, bad, rules)
+    limits = (
+        ("other faces beside it", steady.one_face < rules.one_face - 1e-9),
+        ("head_jitter", 0 < rules.max_head_jitter < steady.head_jitter),
+        ("camera_jitter", 0 < rules.max_camera_jitter < steady.camera_jitter),
+        ("movement", steady.movement < rules.min_movement),
+        ("rotation", steady.rotation < rules.min_rotation),
+        ("too little rotation", max(steady.yaw_range, steady.pitch_range) < rules.min_rotation_range),
+        (
+            "too much rotation",
+            0 < rules.max_rotation_range < max(steady.yaw_range, steady.pitch_range),
+        ),
+    )
+    return next((word for word, fails in limits if fails), None)
+
+
+def main_reason(frames: Sequence[Scored], bad: Sequence[bool], rules: ClipRules) -> str:
+    """The reason of most of the bad frames."""
+    found = Counter(reason for one, fails in zip(frames, bad, strict=True) if fails for reason in one.reasons)
+    small = sum(one.face is not None and shorter_side(one.face.box) < rules.min_face_px for one in frames)
+    found["small"] += small
+    return found.most_common(1)[0][0]
+
+
+def steadiness(frames: Sequence[Scored]) -> Steadiness:
+    """Measures of consecutive frames, at least one."""
+    there = [one for one in frames if one.face is not None]
+    times = np.array([one.pts_seconds for one in there])
+    centres = np.array([one.face.landmarks.mean(axis=0) for one in there if one.face]).reshape(-1, 2)
+    eyes = float(np.median([one.face.inter_eye for one in there if one.face] or [1.0])) or 1.0
+    sides = [shorter_side(one.face.box) for one in there if one.face]
+    poses = np.array(
+        [(one.pose.yaw, one.pose.pitch, one.pose.roll) for one in there if one.pose is not None]
+    ).reshape(-1, 3)
+    posed = np.array([one.pts_seconds for one in there if one.pose is not None])
+    mouths = [one.measures["mouth"].raw for one in there if "mouth" in one.measures]
+    camera = np.cumsum([one.shift for one in frames], axis=0)
+    yaw, pitch, roll = (_range(poses[:, axis]) for axis in range(3))
+    way = _changes(times, centres) / max(1.0, float(np.median(sides or [1.0])))
+    turn = _changes(posed, poses) / _TURN
+    return Steadiness(
+        float(np.mean([one.faces == 1 for one in frames])),
+        float(min(sides, default=0.0)),
+        100 * _jitter(centres) / eyes,
+        100 * _jitter(camera),
+        100 * float(np.clip(1 - way.mean(), 0, 1)) if len(way) else 100.0,
+        100 * float(np.clip(1 - turn.mean(), 0, 1)) if len(turn) else 100.0,
+        yaw,
+        pitch,
+        roll,
+        _range(np.array([one for one in mouths if one is not None])),
+    )
+
+
+def _changes(times: Array, values: Array) -> Array:
+    """How far values (N, D) come in `_STEP_S`, from each time on; none where there is no frame so much later."""
+    if not len(times):
+        return np.zeros(0)
+    later = np.searchsorted(times, times + _STEP_S - 1e-6)
+    here = np.nonzero(later < len(times))[0]
+    return np.asarray(np.linalg.norm(values[later[here]] - values[here], axis=1))
+
+
+def _jitter(way: Array) -> float:
+    """Root mean square of the distance of points (N, 2) from the middle of the two beside them."""
+    if len(way) < 3:
+        return 0.0
+    off = way[1:-1] - (way[:-2] + way[2:]) / 2
+    return float(np.sqrt((off**2).sum(axis=1).mean()))
+
+
+def _range(values: Array) -> float:
+    return float(np.subtract(*np.percentile(values, [98, 2]))) if len(values) else 0.0
+
+
+def _runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
+    """The stretches [first, behind) of true ones."""
+    found = []
+    first: int | None = None
+    for place, flag in enumerate([*flags, False]):
+        if flag and first is None:
+            first = place
+        elif not flag and first is not None:
+            found.append((first, place))
+            first = None
+    return found
+
+
+def _seconds(frames: Sequence[Scored], first: int, behind: int) -> float:
+    """How long a stretch of frames is shown."""
+    if behind < len(frames):
+        return frames[behind].pts_seconds - frames[first].pts_seconds
+    step = (frames[-1].pts_seconds - frames[0].pts_seconds) / max(1, len(frames) - 1)
+    return frames[-1].pts_seconds + step - frames[first].pts_seconds
+
+
+def _longest(frames: Sequence[Scored], bad: Sequence[bool]) -> float:
+    return max((_seconds(frames, *run) for run in _runs(bad)), default=0.0)
