@@ -322,7 +322,10 @@ class ClipMaker:
         usual: dict[int, dict[str, float]] = defaultdict(dict)
         references = [(spec.name, spec.reference.evidence) for spec in known_measures() if spec.reference is not None]
         for record in self._folder.candidates(source_id) if self._folder.has(f"{source_id}/{CANDIDATES}") else ():
-            candidate = candidate_of(record)
+            try:
+                candidate = candidate_of(record)
+            except ValueError as error:
+                raise self._folder.error(f"{source_id}/{CANDIDATES}", str(error)) from None
             track = usual[candidate.track_id]
             track |= {
                 name: candidate.evidence.values[evidence]

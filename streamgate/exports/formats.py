@@ -201,7 +201,7 @@ def _records(folder: RunFolder) -> Iterator[Record]:
 def _sample(folder: RunFolder, record: Record) -> list[tuple[str, bytes]]:
     """The files of one sample, names and contents."""
     key = record["image"].rpartition(".")[0]
-    pictures = [(name, _picture(folder, name)) for name in _pictures(record).values()]
+    pictures = [(name, picture_of(folder, name)) for name in _pictures(record).values()]
     return [*pictures, (f"{key}.json", dumps(record).encode())]
 
 
@@ -252,7 +252,7 @@ class _Shards:
                 file.close()
 
 
-def _picture(folder: RunFolder, name: str) -> bytes:
+def picture_of(folder: RunFolder, name: str) -> bytes:
     """A picture that a record names. Raises ResultsError when it is not there."""
     try:
         return folder.content(name)
@@ -265,7 +265,7 @@ def _picture(folder: RunFolder, name: str) -> bytes:
 
 
 def _copy(folder: RunFolder, name: str, target: Path) -> None:
-    data = _picture(folder, name)
+    data = picture_of(folder, name)
     target.parent.mkdir(parents=True, exist_ok=True)
     # A copy, not a link: who edits the export must not change the results.
     target.write_bytes(data)
@@ -279,7 +279,7 @@ def _groups(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
 
 def _embedded(folder: RunFolder, path: str | None) -> Row | None:
     """A picture as `datasets` stores one in a table. Raises ResultsError."""
-    return None if path is None else {"bytes": _picture(folder, path), "path": path}
+    return None if path is None else {"bytes": picture_of(folder, path), "path": path}
 
 
 def _features(columns: Iterable[Column]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from streamgate.service.auth import SESSION_COOKIE, SESSION_SECONDS, Access, Thr
 from streamgate.service.events import EventStreams, streams_record
 from streamgate.service.guard import client_of
 from streamgate.service.metrics import Exposition
+from streamgate.service.scoring import Scoring
 from streamgate.service.state import LATEST_FACES, LatestFace, ServiceState
 from streamgate.store.jsonlines import dumps
 
@@ -46,6 +47,7 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
     """The application without its guard (see guard.py), which decides who gets here."""
     app = FastAPI(title="streamgate", docs_url=None, redoc_url=None, openapi_url=None)
     exposition = Exposition(state)
+    scoring = Scoring(state)
     assets = _assets(state.measures)
 
     @app.api_route("/healthz", methods=["GET", "HEAD"])
@@ -73,6 +75,18 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
     @app.get("/api/streams")
     def streams() -> Response:
         return _record(streams_record(state, access is not None))
+
+    # A name is only ever looked up among those of the streams.
+    @app.get("/api/streams/{name}/snapshot")
+    def snapshot(name: str) -> Response:
+        jpeg = state.snapshot_of(name)
+        if jpeg is None:
+            return _record({"error": "there is no picture of this stream (yet)"}, 404)
+        return _picture(jpeg, "image/jpeg")
+
+    @app.post("/api/score")
+    async def score(request: Request) -> Response:
+        return await scoring.answer(request)
 
     @app.get("/api/faces")
     def faces(limit: int = Query(60, ge=1, le=LATEST_FACES), stream: str | None = None) -> Response:

@@ -28,6 +28,7 @@ from enum import StrEnum
 from typing import Any
 
 from streamgate import __version__
+from streamgate.frames import ScoredFace
 from streamgate.measures import MeasureSpec, known_measures
 from streamgate.report.notes import Point
 from streamgate.service.hub import EventHub, HubEvent, Subscription
@@ -225,6 +226,14 @@ class StreamMeter:
             self._snapshot = replace(self._snapshot, **grown)
 
 
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """What scores single pictures: `score(image, aligned=...)` as `Gate.score`, of at most `max_pixels`."""
+
+    score: Callable[..., list[ScoredFace]]
+    max_pixels: int
+
+
 class ServiceState:
     """See the module. The engine writes with `add_stream`, `note`, `show` and the meters below.
 
@@ -237,6 +246,7 @@ class ServiceState:
         events: events acknowledged, by kind.
         faults: things that went wrong and were survived, by what.
         measures: those that records of the streams can list; the page says what they are.
+        scorer: for `POST /api/score`, once the networks are loaded.
     """
 
     def __init__(self, measures: Sequence[MeasureSpec] | None = None) -> None:
@@ -253,6 +263,8 @@ class ServiceState:
         self._meters: dict[str, StreamMeter] = {}
         self._faces: OrderedDict[str, LatestFace] = OrderedDict()
         self._ids: dict[str, str] = {}
+        self._snapshots: dict[str, bytes] = {}
+        self.scorer: Scorer | None = None
         self._number = 0
         self._collectors: list[Callable[[], list[Metric]]] = []
         self._beat = time.monotonic()
@@ -349,10 +361,22 @@ class ServiceState:
         meter.update(url=url)
         return meter
 
+    def show_snapshot(self, name: str, jpeg: bytes) -> None:
+        """What a stream shows now, small; in memory only."""
+        with self._mutex:
+            if name in self._meters:
+                self._snapshots[name] = jpeg
+
+    def snapshot_of(self, name: str) -> bytes | None:
+        """The latest snapshot of a stream, JPEG; None where there is none."""
+        with self._mutex:
+            return self._snapshots.get(name)
+
     def remove_stream(self, name: str) -> None:
         """A stream that left the configuration; its faces stay on the wall."""
         with self._mutex:
             known = self._meters.pop(name, None)
+            self._snapshots.pop(name, None)
         if known is not None:
             self.hub.publish("removed", {"name": name})
 

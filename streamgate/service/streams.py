@@ -19,7 +19,11 @@ from streamgate.service.settings import StreamSpec
 from streamgate.service.state import ServiceState, StreamState
 from streamgate.service.watching import StreamCounts, Watch, new_epoch
 from streamgate.sources.live import Arrived, LiveConnection, LiveError, Trouble
+from streamgate.store.images import encode_jpeg
 
+SNAPSHOT_S = 5.0
+"""So often the page gets a new picture of what a camera sees."""
+_SNAPSHOT_SIDE, _SNAPSHOT_QUALITY = 320, 70
 _STEADY_S = 10.0
 """A connection that gave pictures for so long starts the pauses anew."""
 _FPS_WINDOW_S = 10.0
@@ -62,6 +66,7 @@ class Stream:
         self._watcher: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._last_frame: Moment | None = None
+        self._snapshot_due = 0.0
         self._due = 0.0
         """Time stamp from which the next frame is wanted."""
         self._thread = threading.Thread(target=self._work, name=f"streamgate-read-{spec.name}", daemon=True)
@@ -185,6 +190,7 @@ class Stream:
                 connection.decode_seconds = 0.0
                 if self._watcher is None:
                     self._begin(queue, arrived)
+                self._snapshot(arrived)
                 if self._is_wanted(arrived.frame.pts_seconds):
                     counts.dropped += queue.put(arrived)
                 else:
@@ -200,6 +206,13 @@ class Stream:
             if watcher is not None:
                 watcher.join(_FLUSH_S)
             self._watcher = None
+
+    def _snapshot(self, arrived: Arrived) -> None:
+        """Now and then show on the page what the camera sees."""
+        if arrived.monotonic >= self._snapshot_due:
+            self._snapshot_due = arrived.monotonic + SNAPSHOT_S
+            picture = arrived.frame.thumbnail(_SNAPSHOT_SIDE)
+            self._state.show_snapshot(self.spec.name, encode_jpeg(picture, _SNAPSHOT_QUALITY))
 
     def _is_wanted(self, pts_seconds: float) -> bool:
         """Whether a frame is among the `live.max_fps` of its second."""

@@ -17,7 +17,7 @@ from streamgate.scoring.context import ScoringContext
 from streamgate.service.delivery import Delivery
 from streamgate.service.memory import trim_memory
 from streamgate.service.settings import Settings, StreamSpec
-from streamgate.service.state import ServiceState
+from streamgate.service.state import Scorer, ServiceState
 from streamgate.service.streams import Stream
 from streamgate.sinks.livefolder import LiveFolder
 from streamgate.sinks.redisstream import RedisStream
@@ -68,6 +68,7 @@ class Service:
             )
             for note in self._gate.notes:
                 self._log(note)
+            state.scorer = Scorer(self._gate.score, settings.config.decoding.max_pixels)
             state.note(models_loaded=True, notes=tuple(self._gate.notes))
             self._check(settings)
             for spec in settings.streams:
@@ -78,6 +79,7 @@ class Service:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._state.scorer = None
         late = self._stop_all()
         self._delivery.__exit__(None, None, None)
         if not late:

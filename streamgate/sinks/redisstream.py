@@ -237,6 +237,11 @@ def _connect(url: str, option: str, hurry: threading.Event) -> redis.Redis:
             problem = one_line(scrub(str(error), url))
         except Exception as error:
             problem = f"an option behind the ? has no such value ({type(error).__name__})"
+    if "://" not in url and not url.startswith("unix:"):
+        # Not with the text itself: it may be a password.
+        host = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}(:[0-9]{1,5})?", url)
+        hint = f"redis://{url}{'' if host[1] else ':6379'}/0" if host else "redis://HOST:PORT/DB"
+        raise UsageError(f"{option}: an address begins with redis://; write {hint}")
     # Raised outside the handler: a parser's error may quote the password and would hang on the chain.
     raise UsageError(
         f"{option} {redact_url(url)}: {problem}; use redis://[user:password@]HOST[:PORT][/DB] with special "

@@ -160,9 +160,7 @@ def pictures_source_id(paths: Sequence[Path], location: str, root: Path) -> str:
 
 
 def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> Array:
-    """Return the picture in `path`, RGB uint8 (h, w, 3), EXIF orientation applied.
-
-    Of an animation or a file of many pages it is the first; 16 bits a sample become 8, CMYK and grey become RGB.
+    """Return the picture in `path`; see `rgb_of`.
 
     Raises:
         PictureError: it is no picture, has more than `max_pixels`, or cannot be read.
@@ -177,6 +175,17 @@ def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> Array:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise PictureError(f"cannot be read ({os.strerror(error.errno or 0)})") from None
+    return rgb_of(data, max_pixels)
+
+
+def rgb_of(data: Array, max_pixels: int = MAX_PIXELS) -> Array:
+    """The picture of a file's bytes (uint8), RGB uint8 (h, w, 3), EXIF orientation applied.
+
+    Of an animation or a file of many pages it is the first; 16 bits a sample become 8, CMYK and grey become RGB.
+
+    Raises:
+        PictureError: it is no picture, or has more than `max_pixels`.
+    """
     size = image_size(data[:_HEAD].tobytes()) or image_size(data.tobytes())
     if size is None or min(size) <= 0:
         raise PictureError("is not a picture that can be decoded" if data.size else "is empty (0 bytes)")

@@ -7,6 +7,8 @@ until the time-out of `av.open` (its options `stimeout` and `rw_timeout` do noth
 
 from __future__ import annotations
 
+import difflib
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -48,6 +50,8 @@ LATE_S = 3.0
 """So far behind the camera only key frames are decoded, until this is made up for: a live picture is worth more than
 a complete one. Cameras and networks that merely stutter stay below it."""
 _LONGEST_URL = 4096
+_HOST = re.compile(r"[^/]*@|[0-9]{1,3}(\.[0-9]{1,3}){3}([:/]|$)|[^/]+:[0-9]{1,5}(/|$)")
+"""How the address of a camera begins whose scheme was forgotten."""
 _DAMAGED_IN_A_ROW = 500
 """Packets without a picture after which a connection is given up: some twenty seconds."""
 
@@ -94,10 +98,20 @@ def check_address(url: str) -> str:
     if "://" not in url:
         if not url.strip():
             raise UsageError("the address of a stream is empty; give rtsp://HOST/PATH")
+        if slip := re.match(r"([A-Za-z]{3,6}):/*", url):
+            near = difflib.get_close_matches(slip[1].lower(), SCHEMES, 1, 0.6)
+            if near:
+                raise UsageError(f"an address begins with {near[0]}://; write {near[0]}://HOST/PATH")
+        if _HOST.match(url) and not Path(url).exists():
+            raise UsageError(
+                "there is no file of this name, and the address of a camera begins with rtsp://; write rtsp://HOST/PATH"
+            )
         return f"file://{Path(url).absolute()}"
     scheme = url.partition("://")[0].lower()
     if scheme not in SCHEMES:
-        raise UsageError(f"{redact_url(url)}: not a stream known here; use {', '.join(SCHEMES)}, or a file's path")
+        near = difflib.get_close_matches(scheme, SCHEMES, 1, 0.6)
+        hint = f"did you mean {near[0]}://?" if near else f"use {', '.join(SCHEMES)}, or a file's path"
+        raise UsageError(f"{redact_url(url)}: not a stream known here; {hint}")
     malformed = True
     with suppress(ValueError):
         parts = urlsplit(url)

@@ -53,3 +53,16 @@ def test_a_face_lies_on_the_line_between_its_neighbours() -> None:
     assert between is not None and between.box.tolist() == [5.0] * 4 and between.landmarks[0].tolist() == [2.0, 2.0]
     assert face_at(known, 2.0) is far
     assert face_at(known, 0.9) is None and face_at(known, 2.1) is None
+
+
+def test_a_share_of_failures_may_be_allowed_and_what_is_taken_or_tried_is_left_out() -> None:
+    faces = [
+        Seen(place * 0.1, FACE, place == 12, None if place == 12 else 50.0, checked=True) for place in range(41)
+    ]
+    assert best_window(faces, 2.0, 4.0, max_bad=0.05) is not None
+    strict = best_window(faces, 2.0, 4.0)
+    assert strict is not None and strict.start > 1.2
+    beside = best_window(faces, 1.0, 4.0, max_bad=0.1, taken=[Window(0.0, 2.0)])
+    assert beside is not None and beside.start >= 2.0 - 1e-6
+    later = best_window(faces, 2.0, 4.0, max_bad=0.05, tried=[0.0])
+    assert later is not None and later.start >= 0.25 - 1e-6

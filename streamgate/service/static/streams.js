@@ -3,6 +3,8 @@
 import { make, one, say } from "./dom.js";
 import * as words from "./words.js";
 
+const SNAPSHOT_MS = 5000;
+
 export class Streams {
   constructor(onChosen) {
     this.chosen = null;
@@ -39,8 +41,17 @@ export class Streams {
     say(entry.count, stream.faces === 1 ? "1 face" : `${words.grouped(stream.faces)} faces`);
     const more = running ? factsOf(stream) : troubleOf(stream);
     say(entry.more, more || "\u00a0");
+    this.picture(entry, stream);
     entry.button.title = `${stream.url}\n${more}`;
     return entry.item;
+  }
+
+  // What the camera shows, anew every five seconds.
+  picture(entry, stream) {
+    const turn = stream.last_frame_at ? Math.floor(new Date(stream.last_frame_at) / SNAPSHOT_MS) : 0;
+    if (!turn || turn === entry.turn) return;
+    entry.turn = turn;
+    entry.image.src = `/api/streams/${encodeURIComponent(stream.name)}/snapshot?${turn}`;
   }
 
   remove({ name }) {
@@ -74,9 +85,13 @@ export class Streams {
     const unit = make("small", {}, " fps");
     const count = make("span", { class: "count" });
     const more = make("span", { class: "more" });
+    const image = make("img", { class: "snapshot", alt: "", width: 320, height: 180, decoding: "async" });
+    image.hidden = true;
+    image.addEventListener("load", () => (image.hidden = false));
     const button = make(
       "button",
       { type: "button", class: "stream", "aria-pressed": "false" },
+      image,
       make("span", { class: "name" }, name),
       make("span", { class: "rate" }, rate, unit),
       make("span", { class: "state" }, make("span", { class: "dot", "aria-hidden": "true" }), state),
@@ -84,7 +99,7 @@ export class Streams {
       more,
     );
     button.addEventListener("click", () => this.choose(this.chosen === name ? null : name));
-    return { item: make("li", {}, button), button, state, rate, unit, count, more };
+    return { item: make("li", {}, button), button, image, state, rate, unit, count, more };
   }
 }
 

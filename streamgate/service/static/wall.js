@@ -1,4 +1,4 @@
-// The wall: the latest best faces, newest first. It holds still while somebody points at it, moves through it by
+// The wall: the latest best faces, newest first by when they came into view, each track once. It holds still while somebody points at it, moves through it by
 // keyboard or reads further down; what came meanwhile waits behind a button.
 
 import { addressOf } from "./api.js";
@@ -43,7 +43,10 @@ export class Wall {
     const before = this.faces.get(face.key);
     if (before && before.number > face.number) return;
     this.faces.set(face.key, face);
-    if (this.faces.size > KEPT) this.faces.delete(this.sorted()[KEPT].key);
+    if (this.faces.size > KEPT) {
+      const oldest = [...this.faces.values()].reduce((a, b) => (a.number < b.number ? a : b));
+      this.faces.delete(oldest.key);
+    }
     const tile = this.tiles.get(face.key);
     if (tile && !this.paused) this.refresh(tile, face); // better pictures of those shown appear in place
     this.offer();
@@ -71,8 +74,14 @@ export class Wall {
       .slice(0, SHOWN);
   }
 
+  // Of each track its best rank; in order of time, which does not change while a track lives.
   sorted() {
-    return [...this.faces.values()].sort((a, b) => b.number - a.number);
+    const best = new Map();
+    for (const face of this.faces.values()) {
+      const known = best.get(face.track_key);
+      if (!known || face.record.rank < known.record.rank) best.set(face.track_key, face);
+    }
+    return [...best.values()].sort((a, b) => beganAt(b) - beganAt(a) || b.number - a.number);
   }
 
   held() {
@@ -106,16 +115,20 @@ export class Wall {
         this.tiles.delete(key);
       }
     }
-    // An improved face keeps its place as long as it is shown: only what is new comes to the front.
     const fresh = wanted.filter((face) => !this.tiles.has(face.key));
     for (const face of wanted) if (this.tiles.has(face.key)) this.refresh(this.tiles.get(face.key), face);
-    for (const face of fresh.reverse()) {
+    for (const face of fresh) {
       const item = make("li", { "data-key": face.key, class: first ? null : "fresh" });
       const tile = { item, face: null };
       this.tiles.set(face.key, tile);
       this.refresh(tile, face);
-      this.list.prepend(item);
+      this.list.append(item);
     }
+    // A final may come after that of somebody who was seen later. What is in its place is not touched: it keeps the focus.
+    wanted.forEach((face, place) => {
+      const { item } = this.tiles.get(face.key);
+      if (this.list.children[place] !== item) this.list.insertBefore(item, this.list.children[place] ?? null);
+    });
     const empty = this.loaded && wanted.length === 0;
     one("wall-empty").hidden = !empty;
     if (empty) say(one("wall-empty-text"), this.emptyText());
@@ -178,6 +191,12 @@ export class Wall {
     event.preventDefault();
     links[target]?.focus();
   }
+}
+
+// When the track of a face began, in milliseconds.
+function beganAt({ record, number }) {
+  if (!record.captured_at) return number;
+  return new Date(record.captured_at).getTime() - 1000 * (record.pts_seconds - record.track.first_pts);
 }
 
 export function momentOf(face) {

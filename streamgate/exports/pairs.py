@@ -1,0 +1,159 @@
+"""Reference and driving: for each person a face at rest, and the seconds in which mouth and head move most."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streamgate.errors import SourceError, UsageError
+from streamgate.exports.formats import picture_of
+from streamgate.exports.places import new_folder
+from streamgate.store import files
+from streamgate.store.folder import RunFolder
+from streamgate.store.jsonlines import SCHEMA, Record, dumps
+from streamgate.store.layout import CANDIDATES
+
+Cut = Callable[[Record, float, float, Path], None]
+"""Writes the seconds of a source (a line of the summary) as a video; raises SourceError."""
+
+_FULL = {"mouth": 0.25, "yaw": 30.0, "pitch": 20.0}
+"""The range of each that counts as much as the full range of another: an open mouth, degrees."""
+_REST = ("mouth", "expression", "gaze")
+_AT_REST = 50.0
+"""Scalar from which on one of these is at rest."""
+_LEAST = 4
+"""Faces that must be known in a stretch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Driving:
+    """A stretch of a track, pts seconds, and how far the face moves in it."""
+
+    source_id: str
+    track_id: int
+    start: float
+    end: float
+    ranges: Mapping[str, float]
+
+    @property
+    def movement(self) -> float:
+        """Ranges in units of full ones, added."""
+        return sum(min(1.0, self.ranges[name] / full) for name, full in _FULL.items())
+
+
+def write_pairs(
+    folder: RunFolder,
+    target: Path,
+    *,
+    overwrite: bool = False,
+    seconds: float = 5.0,
+    cut: Cut | None = None,
+    say: Callable[[str], None] = lambda words: None,
+) -> int:
+    """`target` with `pairs.jsonl`, a line for each person, their reference pictures and, with `cut`, driving videos.
+
+    The reference is the person's best face at rest, or the best there is. The driving seconds are those of the person's
+    tracks in which the faces that the run looked at cover the widest range of mouth, yaw and pitch; they may lie around
+    the reference. Persons seen for less than `seconds` have none. `say` is told of what could not be cut. Returns the
+    number of pairs. Raises UsageError where the run found no persons, ResultsError, SinkError.
+    """
+    faces: dict[str, list[Record]] = {}
+    for record in folder.faces():
+        if record["person_id"] is not None:
+            faces.setdefault(record["person_id"], []).append(record)
+    if not faces:
+        raise UsageError("pairs need persons, and this run found none: run it with identity.store=session or disk")
+    names, sources = folder.person_names(), {one["source_id"]: one for one in folder.summary["sources"]}
+    best = _driving(folder, faces, seconds)
+    count = 0
+    with (
+        new_folder(target, "pairs", overwrite=overwrite) as staging,
+        files.sink_errors(target),
+        open(staging / "pairs.jsonl", "xb") as lines,
+    ):
+        for person in sorted(faces):
+            reference = min(faces[person], key=_from_rest)
+            suffix = reference["image"].rpartition(".")[2]
+            image = f"{person}/reference.{suffix}"
+            (staging / person).mkdir()
+            (staging / image).write_bytes(picture_of(folder, reference["image"]))
+            driving = best.get(person)
+            video = None
+            if driving is not None and cut is not None:
+                video = f"{person}/driving.mp4"
+                try:
+                    cut(sources[driving.source_id], driving.start, driving.end, staging / video)
+                except SourceError as error:
+                    say(str(error))
+                    (staging / video).unlink(missing_ok=True)
+                    video = None
+            lines.write(dumps(_pair(person, names.get(person), reference, image, driving, video)).encode() + b"\n")
+            count += driving is not None
+    return count
+
+
+def _pair(
+    person: str, name: str | None, reference: Record, image: str, driving: Driving | None, video: str | None
+) -> Record:
+    told: Any = None
+    if driving is not None:
+        told = {
+            "video": video, "source_id": driving.source_id, "track_id": driving.track_id,
+            "start_seconds": round(driving.start, 6), "end_seconds": round(driving.end, 6),
+            **{f"{name}_range": round(value, 4) for name, value in driving.ranges.items()},
+        }  # fmt: skip
+    return {
+        "schema": SCHEMA, "person_id": person, "name": name,
+        "reference": {"image": image, "id": reference["id"], "quality": reference["quality"]}, "driving": told,
+    }  # fmt: skip
+
+
+def _from_rest(record: Record) -> tuple[int, float]:
+    """How far a face is from being the reference: measures not at rest first, then quality."""
+    scalars = [record["measures"].get(name, {}).get("scalar") for name in _REST]
+    return sum(one is not None and one < _AT_REST for one in scalars), -(record["quality"] or 0.0)
+
+
+def _driving(folder: RunFolder, faces: Mapping[str, Sequence[Record]], seconds: float) -> dict[str, Driving]:
+    """The best stretch of each person that has one."""
+    persons = {(one["source_id"], one["track_id"]): person for person, known in faces.items() for one in known}
+    best: dict[str, Driving] = {}
+    for source_id in sorted({source_id for source_id, _ in persons}):
+        for track_id, seen in _seen(folder, source_id).items():
+            person = persons.get((source_id, track_id))
+            for stretch in _stretches(source_id, track_id, seen, seconds) if person else ():
+                if person and (person not in best or stretch.movement > best[person].movement + 1e-9):
+                    best[person] = stretch
+    return best
+
+
+def _seen(folder: RunFolder, source_id: str) -> dict[int, list[tuple[float, dict[str, float]]]]:
+    """Of each track the times at which mouth, yaw and pitch are known, with their values."""
+    found: dict[int, list[tuple[float, dict[str, float]]]] = {}
+    for record in folder.candidates(source_id) if folder.has(f"{source_id}/{CANDIDATES}") else ():
+        values = {name: record["measures"].get(name, {}).get("raw") for name in _FULL}
+        known = {name: float(value) for name, value in values.items() if value is not None}
+        if known:
+            found.setdefault(record["track_id"], []).append((float(record["pts_seconds"]), known))
+    return {track_id: sorted(seen, key=lambda one: one[0]) for track_id, seen in found.items()}
+
+
+def _stretches(
+    source_id: str, track_id: int, seen: Sequence[tuple[float, dict[str, float]]], seconds: float
+) -> Iterator[Driving]:
+    """Every stretch of so many seconds that begins at a known face."""
+    times = [pts for pts, _ in seen]
+    for first, start in enumerate(times):
+        if start + seconds > times[-1] + 1e-6:
+            return
+        inside = [values for _, values in seen[first : bisect.bisect_right(times, start + seconds)]]
+        if len(inside) >= _LEAST:
+            yield Driving(source_id, track_id, start, start + seconds, {name: _range(inside, name) for name in _FULL})
+
+
+def _range(inside: Sequence[Mapping[str, float]], name: str) -> float:
+    values = [one[name] for one in inside if name in one]
+    return max(values) - min(values) if values else 0.0

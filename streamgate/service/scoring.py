@@ -1,0 +1,82 @@
+"""`POST /api/score`: a picture in, its faces out, as `streamgate score` gives them."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+from fastapi import Request, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from streamgate.errors import StreamgateError
+from streamgate.service.state import Scorer, ServiceState
+from streamgate.sources.images import PictureError, rgb_of
+from streamgate.store.jsonlines import dumps
+from streamgate.store.records import score_record
+
+MOST_BYTES = 64 << 20
+"""Longest body: a picture of 48 megapixels and 8 bits, losslessly compressed."""
+MOST_WAITING = 4
+"""Requests that may wait for the one that is being scored: streams come first, and bodies cost memory."""
+_HEADERS = {"cache-control": "no-store"}
+
+
+class Scoring:
+    """Scores pictures one at a time; those that find no room are told to come back."""
+
+    def __init__(self, state: ServiceState) -> None:
+        self._state = state
+        self._one = threading.Lock()
+        self._waiting = 0
+
+    async def answer(self, request: Request) -> Response:
+        """The faces of the request's body, a picture file, or why there are none."""
+        scorer = self._state.scorer
+        if scorer is None:
+            return _refused("the networks are not loaded (yet)", 503, retry=True)
+        aligned = request.query_params.get("aligned")
+        if aligned not in (None, "arcface", "ffhq"):
+            return _refused("aligned must be arcface or ffhq", 400)
+        if self._waiting >= MOST_WAITING:
+            return _refused("too many pictures wait to be scored; try again later", 503, retry=True)
+        self._waiting += 1
+        try:
+            body = await _body(request)
+            if body is None:
+                return _refused(f"the picture is larger than {MOST_BYTES >> 20} MiB", 413)
+            return await run_in_threadpool(self._scored, scorer, body, aligned)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        finally:
+            self._waiting -= 1
+
+    def _scored(self, scorer: Scorer, body: bytes, aligned: str | None) -> Response:
+        with self._one:
+            try:
+                image = rgb_of(np.frombuffer(body, np.uint8), scorer.max_pixels)
+                faces = scorer.score(image, aligned=aligned)
+            except (PictureError, StreamgateError) as error:
+                return _refused(f"the picture {error}" if isinstance(error, PictureError) else str(error), 422)
+        record = score_record("", faces, embedding=False)
+        record.pop("image", None)
+        return Response(dumps(record).encode(), headers=dict(_HEADERS), media_type="application/json")
+
+
+def _refused(words: str, status: int, *, retry: bool = False) -> Response:
+    headers: dict[str, Any] = {**_HEADERS, **({"retry-after": "2"} if retry else {})}
+    return Response(dumps({"error": words}).encode(), status, headers=headers, media_type="application/json")
+
+
+async def _body(request: Request) -> bytes | None:
+    """The whole body; None when it is longer than a picture may be."""
+    length = request.headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and int(length[:12]) > MOST_BYTES:
+        return None
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MOST_BYTES:
+            return None
+    return bytes(body)
