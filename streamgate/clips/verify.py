@@ -105,7 +105,7 @@ class _Look:
 
 def _concluded(look: _Look, candidate: Candidate | None) -> Scored:
     pts = look.frame.pts_seconds
-    if candidate is None or not candidate.refined:
+    if candidate is None:
         return Scored(pts, None, (NO_FACE,), faces=look.faces, shift=look.shift)
     gate = candidate.gate
     reasons = gate.reasons or (() if gate.passed else (NO_FACE,))

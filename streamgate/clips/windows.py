@@ -50,8 +50,8 @@ def best_window(
 ) -> Window | None:
     """The window of `seconds` with the best mean quality in which no more than `max_bad` of what is known fails.
 
-    `seen` is sorted by time. A window begins at one of its times, or is one of `windows`, lies within the track, whose
-    last frame is at `last_pts`, overlaps none that is `taken`, and begins nowhere near a start that was `tried`. Needs
+    `seen` is sorted by time. A window begins at one of its times or behind one that is `taken`, or is one of `windows`,
+    lies within the track, whose last frame is at `last_pts`, overlaps none that is `taken`, and begins nowhere near a start that was `tried`. Needs
     at least one scored face inside. The earlier of equals wins.
     """
     if not seen:
@@ -63,7 +63,8 @@ def best_window(
         scored.append(scored[-1] + (one.quality is not None))
         total.append(total[-1] + (one.quality or 0.0))
     best: Window | None = None
-    for start, end in _bounds(times, seconds, windows):
+    starts = sorted({*times, *(one.end for one in taken)})
+    for start, end in _bounds(starts, seconds, windows):
         if start < times[0] - 1e-6 or end > last_pts + 1e-6:
             continue
         if any(start < one.end - 1e-6 and end > one.start + 1e-6 for one in taken):
