@@ -50,9 +50,10 @@ def best_window(
 ) -> Window | None:
     """The window of `seconds` with the best mean quality in which no more than `max_bad` of what is known fails.
 
-    `seen` is sorted by time. A window begins at one of its times or behind one that is `taken`, or is one of `windows`,
-    lies within the track, whose last frame is at `last_pts`, overlaps none that is `taken`, and begins nowhere near a start that was `tried`. Needs
-    at least one scored face inside. The earlier of equals wins.
+    `seen` is sorted by time. A window begins at one of its times or behind one that is `taken`, or is one of `windows`.
+    It lies within the track, whose last frame is at `last_pts`, overlaps none that is `taken`, and begins nowhere near
+    a start that was `tried`. Needs at least one scored face inside, or with `max_bad` one that is known and comes last
+    in the order. The earlier of equals wins.
     """
     if not seen:
         return None
@@ -72,9 +73,12 @@ def best_window(
         if any(abs(start - other) < seconds / _TRIES_APART - 1e-6 for other in tried):
             continue
         first, behind = (bisect.bisect_left(times, time - 1e-6) for time in (start, end))
-        if failures[behind] - failures[first] > max_bad * (behind - first) + 1e-9 or scored[behind] == scored[first]:
+        if failures[behind] - failures[first] > max_bad * (behind - first) + 1e-9:
             continue
-        quality = (total[behind] - total[first]) / (scored[behind] - scored[first])
+        count = scored[behind] - scored[first]
+        if not count and (not max_bad or behind == first):
+            continue
+        quality = (total[behind] - total[first]) / count if count else 0.0
         if best is None or quality > best.quality + 1e-9:
             best = Window(start, end, quality)
     return best
