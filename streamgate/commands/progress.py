@@ -206,11 +206,15 @@ class RunDisplay(Display):
         if not self._says("info"):
             return
         seconds = result.timing.get("seconds", 0.0)
-        speed = result.duration_seconds / seconds if seconds else 0.0
+        if result.pictures:
+            read = f"{_count(result.frames, 'picture')}, {_count(result.tracks, 'face')}, {result.kept} kept"
+            speed = f"{result.frames / seconds if seconds else 0.0:.1f} a second"
+        else:
+            read = f"{_count(result.frames, 'frame')}, {_count(result.tracks, 'track')}, {result.kept} kept"
+            speed = f"{result.duration_seconds / seconds if seconds else 0.0:.1f}x real time"
         self._console.print(
-            f"[{self._done}/{len(self._names)}] {escape(escaped(self._names[index]))}: {result.frames} frames, "
-            f"{result.tracks} track{'' if result.tracks == 1 else 's'}, {result.kept} kept, "
-            f"{seconds:.1f} s ({speed:.1f}x real time){self._left()}"
+            f"[{self._done}/{len(self._names)}] {escape(escaped(self._names[index]))}: {read}, "
+            f"{seconds:.1f} s ({speed}){self._left()}"
         )
         for note in result.notes:
             self._console.print(f"  {escape(note)}")
@@ -340,7 +344,7 @@ class ClipsDisplay(Display):
             TextColumn("{task.fields[clips]}"),
             auto_refresh=True,
         )
-        text = f"{clips} clip{'' if clips == 1 else 's'}"
+        text = _count(clips, "clip")
         if bar is not None:
             if not bar.tasks:
                 bar.add_task("", total=count, clips="")
@@ -348,3 +352,7 @@ class ClipsDisplay(Display):
             bar.update(bar.task_ids[0], description=shown, completed=place, clips=text)
         elif place < count:
             self.note(f"[{place + 1}/{count}] {name}, {text} so far")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

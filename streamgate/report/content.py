@@ -88,6 +88,9 @@ class Content:
         self._notes = lru_cache(maxsize=4)(folder.notes)
         self._tracks = lru_cache(maxsize=4)(lambda one: {track["track_id"]: track for track in folder.tracks(one)})
         self._titles = _titles(folder.summary["sources"])
+        self.picture_sources = frozenset(
+            source["source_id"] for source in folder.summary["sources"] if source.get("pictures")
+        )
         self._made: dict[str, dict[int, Series]] = {}
         faces: list[FaceEntry] = []
         missing: list[str] = []
@@ -110,19 +113,25 @@ class Content:
         """What stands at the top of the page, and the settings, weights and sources at its end."""
         told = self.folder.summary
         sources = told["sources"]
-        tracks = [kept for found in self._track_ids.values() for _, kept in found]
+        seen: dict[bool, list[int]] = {True: [], False: []}
+        for source_id, found in self._track_ids.items():
+            seen[source_id in self.picture_sources].extend(kept for _, kept in found)
+        videos = [source for source in sources if not source.get("pictures")]
         return {
             "complete": told["complete"],
             "persons": self.persons,
             "faces": self.face_count,
-            "tracks": len(tracks),
-            "tracks_without": sum(not kept for kept in tracks),
-            "seconds": sum(source["duration_seconds"] or 0.0 for source in sources),
+            "tracks": len(seen[False]),
+            "tracks_without": sum(not kept for kept in seen[False]),
+            "seconds": sum(source["duration_seconds"] or 0.0 for source in videos),
+            "pictures": sum(source["frames"] for source in sources if source.get("pictures")),
+            "picture_faces_without": sum(not kept for kept in seen[True]),
             "evaluated": sum(source["faces_scored"] for source in sources),
             "rejected": told["totals"]["rejected"],
             "sources": [
                 {
                     "name": self.title(source["source_id"], source["source"]),
+                    "pictures": bool(source.get("pictures")),
                     **{
                         key: source[key]
                         for key in ("source", "status", "error", "frames", "duration_seconds", "width", "height",
@@ -197,6 +206,7 @@ class Content:
             "source": self.title(source_id, record.get("source")),
             "track_key": f"{source_id}/{track_id}",
             "track_id": track_id,
+            "picture": source_id in self.picture_sources,
             **shown,
             "thumbnail": note.get("thumbnail") or self._thumbnail_of(record["image"]),
             "heat": note.get("heat"),
@@ -212,6 +222,7 @@ class Content:
             "key": f"{source_id}/{track_id}",
             "source": self.title(source_id),
             "track_id": track_id,
+            "picture": source_id in self.picture_sources,
             **{
                 name: record.get(name)
                 for name in ("first_pts", "last_pts", "frames_seen", "frames_scored", "kept", "rejected", "reasons")

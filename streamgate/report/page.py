@@ -23,7 +23,7 @@ from streamgate.report.content import generator, heat_table
 _STYLES = ("base.css", "page.css", "detail.css", "report.css")
 _MODULES = (
     "dom.js", "words.js", "chart.js", "measures.js", "heat.js", "labels.js", "tiles.js", "tracks.js",
-    "groups.js", "overview.js", "face.js",
+    "groups.js", "overview.js", "face.js", "sift.js",
 )  # fmt: skip
 _IMPORT = re.compile(r'from "\./([a-z]+)\.js"')
 _PLACE = re.compile(r"\{\{(\w+)\}\}")

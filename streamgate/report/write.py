@@ -213,7 +213,8 @@ def _group(
         "faces": [content.face(face) for face in shown],
         "tracks": found if misses else [{**track, "misses": []} for track in found],
         "face_count": len(group.faces),
-        "track_count": len(group.tracks),
+        "track_count": sum(source_id not in content.picture_sources for source_id, _ in group.tracks),
+        "picture_count": sum(source_id in content.picture_sources for source_id, _ in group.tracks),
         "source_count": len({source_id for source_id, _ in group.tracks}),
         "best": group.faces[0].quality if group.faces else None,
     }

@@ -44,7 +44,8 @@ class Moment:
     never the whole picture. What has `ended` ended before the rest happened. `people` are the tracks that have
     proved to be more than noise; empty when no detection ran. `until` is the end of the frame's time. `turn` are the
     quarter turns clockwise by which the source must be turned and read again; None while it is not known. With
-    `transition` the frame lies between two shots, and no track goes on after the last such one.
+    `transition` the frame lies between two shots, and no track goes on after the last such one. `unrelated`: see
+    `Frame`.
     """
 
     pts_seconds: float
@@ -59,6 +60,7 @@ class Moment:
     faces_detected: int = 0
     turn: int | None = 0
     transition: bool = False
+    unrelated: bool = False
 
     @property
     def regions(self) -> list[Frame]:
@@ -114,7 +116,7 @@ class Follower:
         """One moment a frame, in order; tracks open at the end are not ended by a moment of their own."""
         for frame in frames:
             until = frame.pts_seconds + frame.duration_seconds
-            moment = Moment(frame.pts_seconds, until, frame.width, frame.height)
+            moment = Moment(frame.pts_seconds, until, frame.width, frame.height, unrelated=frame.unrelated)
             # Boxes of another picture size mean nothing in this one.
             resized = self._size not in (None, (frame.width, frame.height))
             self._size = frame.width, frame.height

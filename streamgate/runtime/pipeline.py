@@ -185,7 +185,10 @@ class Pipeline:
                     if moment.turn:
                         return analysis.counts, moment.turn
                     result.width, result.height = moment.width, moment.height
-                    result.duration_seconds = round(max(0.0, moment.until - begin), 6)
+                    if moment.unrelated:
+                        result.pictures = True
+                    else:
+                        result.duration_seconds = round(max(0.0, moment.until - begin), 6)
                     if held is not None and moment.turn is not None:
                         ready, held = held, None
                         yield from _finished(ready.let_go(emit_candidate), finisher)

@@ -29,6 +29,7 @@ class SourceResult:
             ended before it) or "duplicate" (same name and content as an earlier input).
         error: one line for the user when failed, or when reading broke off after frames had been given.
         combed: frames that were deinterlaced although they do not say that they are interlaced.
+        pictures: it is no video: `frames` counts unrelated pictures, each of which shows tracks of one face.
         turned: degrees clockwise by which its pictures were turned besides what it says itself.
         rejected: evaluated faces by gate reason.
     """
@@ -40,6 +41,7 @@ class SourceResult:
     decode_errors: int = 0
     pts_estimated: int = 0
     combed: int = 0
+    pictures: bool = False
     turned: int = 0
     duration_seconds: float = 0.0
     width: int = 0
@@ -105,6 +107,7 @@ def source_record(result: SourceResult) -> Record:
         "decode_errors": result.decode_errors,
         "pts_estimated": result.pts_estimated,
         "combed": result.combed,
+        "pictures": result.pictures,
         "turned": result.turned,
         "duration_seconds": _rounded(result.duration_seconds),
         "width": result.width,

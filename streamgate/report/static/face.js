@@ -9,8 +9,8 @@ import { picksOf, pointsOf } from "./tracks.js";
 import * as words from "./words.js";
 
 export class Face {
-  constructor({ faces, tracks, heats, labels, base }) {
-    Object.assign(this, { faces, tracks, heats, labels, base });
+  constructor({ faces, tracks, heats, labels, base, sift }) {
+    Object.assign(this, { faces, tracks, heats, labels, base, sift });
     this.dialog = one("detail");
     this.chart = new Chart(one("chart"), one("course-readout"), { openKey: one("key-open"), clock: words.position });
     this.view = "photo";
@@ -53,7 +53,7 @@ export class Face {
     this.face = face;
     const track = this.tracks.get(face.track_key);
     say(one("detail-title"), face.source);
-    say(one("detail-when"), [face.person, `track ${face.track_id}`, momentOf(face), face.missed && !face.spaced ? "near miss" : ""].filter(Boolean).join(" · "));
+    say(one("detail-when"), [face.person, face.picture ? "" : `track ${face.track_id}`, momentOf(face), face.missed && !face.spaced && !face.picture ? "near miss" : ""].filter(Boolean).join(" · "));
     this.picture(face);
     this.look(this.view);
     this.labelled();
@@ -90,7 +90,7 @@ export class Face {
     const moving = track && track.series.length > 1;
     one("course").hidden = !moving;
     if (moving) this.chart.set(pointsOf(track), face.pts_seconds, track.first_pts, track.last_pts, picksOf(track));
-    const misses = track?.misses ?? [];
+    const misses = track && !track.picture ? track.misses : [];
     one("near").hidden = !misses.length;
     one("near-list").replaceChildren(...misses.map((miss) => missTile(miss, this.heats)));
     const spaced = track?.spaced ?? [];
@@ -99,9 +99,14 @@ export class Face {
     this.labels.tell();
   }
 
-  // The faces that the arrows go through: kept ones as they stand on the page, the near misses of a track, or the
-  // evenly spaced ones of all tracks.
+  // The faces that the arrows go through: those that were searched for; else kept ones as they stand on the page, the
+  // near misses of a track, what was rejected in pictures, or the evenly spaced ones of all tracks.
   beside() {
+    if (this.sift.found?.includes(this.face)) return { all: this.sift.found, place: this.sift.found.indexOf(this.face) };
+    if (this.face.picture && this.face.missed) {
+      const rejected = [...this.faces.values()].filter((face) => face.picture && face.missed);
+      return { all: rejected, place: rejected.indexOf(this.face) };
+    }
     const of = this.face.spaced ? (face) => face.spaced : (face) => !face.missed;
     const all = this.face.missed && !this.face.spaced ? this.tracks.get(this.face.track_key).misses : [...this.faces.values()].filter(of);
     return { all, place: all.indexOf(this.face) };
@@ -162,7 +167,7 @@ function path(image) {
 
 function facts(face, track, base) {
   const found = [];
-  if (!face.missed) {
+  if (!face.missed && !face.picture) {
     found.push(["Rank in its track", String(face.rank)], ["Smoothed quality", words.whole(face.quality_smoothed)]);
     found.push(["Around it", words.whole(face.quality_context)]);
   }

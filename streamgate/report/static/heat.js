@@ -35,6 +35,11 @@ export class Heats {
     link.addEventListener("focus", lay, { once: true });
   }
 
+  // Forgets frames that were taken off the page.
+  prune() {
+    for (const frame of [...this.waiting.keys()]) if (!frame.isConnected) this.waiting.delete(frame);
+  }
+
   lay(frame) {
     const source = this.picture(this.waiting.get(frame));
     this.waiting.delete(frame);

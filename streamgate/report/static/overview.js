@@ -21,6 +21,7 @@ export function about(summary) {
 function subtitle(summary) {
   const parts = summary.persons === null ? [] : [words.count(summary.sources.length, "source")];
   if (summary.seconds) parts.push(`${words.duration(summary.seconds)} of video`);
+  if (summary.pictures) parts.push(words.count(summary.pictures, "picture"));
   parts.push(`${words.count(summary.evaluated, "face")} scored in full`);
   return parts.join(" · ");
 }
@@ -28,7 +29,8 @@ function subtitle(summary) {
 function figures(summary) {
   const shown = [[summary.faces, summary.faces === 1 ? "face kept" : "faces kept"]];
   if (summary.persons !== null) shown.push([summary.persons, summary.persons === 1 ? "person" : "persons"]);
-  shown.push([summary.tracks, summary.tracks === 1 ? "track" : "tracks"], [summary.tracks_without, "kept nothing"]);
+  if (summary.tracks || !summary.pictures) shown.push([summary.tracks, summary.tracks === 1 ? "track" : "tracks"], [summary.tracks_without, "kept nothing"]);
+  if (summary.pictures) shown.push([summary.pictures, summary.pictures === 1 ? "picture" : "pictures"], [summary.picture_faces_without, "faces in them rejected"]);
   const quality = summary.histograms.quality.median;
   if (quality !== null) shown.push([words.whole(quality), "median quality"]);
   return make(
@@ -129,11 +131,11 @@ function sources({ sources: all }) {
       source.status === "done" ? {} : { class: "off" },
       make("th", { scope: "row", title: source.source }, source.name),
       ...[
-        source.duration_seconds ? words.duration(source.duration_seconds) : "–",
-        source.width ? `${source.width} × ${source.height}` : "–",
-        words.grouped(source.frames ?? 0),
+        source.pictures ? words.count(source.frames, "picture") : source.duration_seconds ? words.duration(source.duration_seconds) : "–",
+        source.width && !source.pictures ? `${source.width} × ${source.height}` : "–",
+        source.pictures ? "–" : words.grouped(source.frames ?? 0),
         words.grouped(source.decode_errors ?? 0),
-        words.grouped(source.tracks ?? 0),
+        source.pictures ? "–" : words.grouped(source.tracks ?? 0),
         words.grouped(source.kept ?? 0),
         source.status.replace("_", " "),
       ].map((text) => make("td", {}, text)),

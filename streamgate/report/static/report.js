@@ -3,9 +3,10 @@
 import { Face } from "./face.js";
 import { one, make, say } from "./dom.js";
 import { Heats } from "./heat.js";
-import { groupSection } from "./groups.js";
+import { Groups, titleOf } from "./groups.js";
 import { Labels } from "./labels.js";
 import { about, overview } from "./overview.js";
+import { Sift } from "./sift.js";
 
 const data = JSON.parse(one("data").textContent);
 const heats = new Heats(data.heat);
@@ -14,30 +15,35 @@ const heats = new Heats(data.heat);
 const faces = new Map();
 const tracks = new Map();
 for (const group of data.groups) {
+  group.title = titleOf(group);
+  const whose = { group: group.key, person: group.kind === "person" ? group.title : null };
   for (const track of group.tracks) {
+    const seen = { ...whose, missed: true, track_key: track.key, source: track.source, track_id: track.track_id, picture: track.picture };
     tracks.set(track.key, track);
     track.misses.forEach((miss, place) => {
       miss.key = `${track.key}/near/${place + 1}`;
-      Object.assign(miss, { missed: true, track_key: track.key, source: track.source, track_id: track.track_id });
+      Object.assign(miss, seen);
       faces.set(miss.key, miss);
     });
     track.spaced?.forEach((face, place) => {
       face.key = `${track.key}/at/${place + 1}`;
-      Object.assign(face, { missed: true, spaced: true, track_key: track.key, source: track.source, track_id: track.track_id });
+      Object.assign(face, seen, { spaced: true });
       faces.set(face.key, face);
     });
   }
-  for (const face of group.faces) faces.set(face.key, face);
+  for (const face of group.faces) faces.set(face.key, Object.assign(face, whose));
 }
 
 const labels = new Labels({ served: Boolean(data.served), base: data.base });
-const context = { faces, tracks, heats, labels, base: data.base, single: data.single };
-const face = new Face(context);
+const context = { faces, tracks, heats, labels, base: data.base, groups: data.groups, part: !data.summary || data.pages?.length > 1 };
 
 if (data.summary) one("overview").append(...overview(data));
 else one("overview").append(make("div", { class: "heading page" }, make("h2", {}, data.title)));
-if (tracks.size) one("faces").append(legend());
-one("faces").append(...pages(data.pages), ...data.groups.map((group) => groupSection(group, context)), ...pages(data.pages));
+const moving = [...tracks.values()].some((track) => !track.picture);
+const groups = new Groups(context);
+one("groups").append(...(moving ? [legend()] : []), ...pages(data.pages), ...groups.elements, ...pages(data.pages));
+const sift = new Sift(context, drawn);
+const face = new Face({ ...context, sift });
 if (data.summary) one("about").append(...about(data.summary));
 say(one("foot"), `Written by ${data.generator}`);
 
@@ -46,17 +52,24 @@ if (data.up) {
   one("up").hidden = false;
 }
 const heated = [...faces.values()].some((each) => each.heat);
-one("heats").hidden = !heated;
+one("heats").hidden = one("heats-legend").hidden = !heated;
 one("heats").addEventListener("click", () => {
   const on = one("heats").getAttribute("aria-pressed") !== "true";
   one("heats").setAttribute("aria-pressed", String(on));
   document.body.classList.toggle("heated", on);
-  if (on) heats.layAll();
+  one("heats-hint").hidden = on;
+  drawn();
 });
 // The section was not there yet when the browser looked for it.
-if (location.hash.startsWith("#group-")) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
+if (location.hash.startsWith("#group-")) groups.find(decodeURIComponent(location.hash.slice("#group-".length)))?.scrollIntoView();
 labels.load();
 face.follow();
+
+// Tiles were added or taken away.
+function drawn() {
+  if (document.body.classList.contains("heated")) heats.layAll();
+  labels.tell();
+}
 
 function legend() {
   const keys = [["line", "quality"], ["passed", "gate open"], ["failed", "gate shut"], ["open", "no verdict"], ["chosen", "picked"]];

@@ -15,7 +15,7 @@ export function faceTile(face, where, heats) {
     { class: shut ? "tile shut" : "tile", href: addressOf(face), "aria-label": labelOf(face), "data-label-key": keyOf(face) },
     frame,
     make("span", { class: "score" }, make("b", {}, words.whole(face.quality)), meter((face.quality ?? 0) / 100, shut)),
-    make("span", { class: "where" }, make("span", {}, where[0]), make("span", { class: "time" }, where[1] ?? "")),
+    whereLine(face, where),
   );
   if (shut) link.append(make("span", { class: "reasons" }, words.reasons(face.gate)));
   heats.attach(link, frame, face.heat);
@@ -23,14 +23,14 @@ export function faceTile(face, where, heats) {
 }
 
 // A face that nearly passed, or one of those that are evenly spaced.
-export function missTile(miss, heats) {
+export function missTile(miss, heats, where = [momentOf(miss)]) {
   const frame = framed(miss);
   const link = make(
     "a",
     { class: "tile miss", href: addressOf(miss), "aria-label": labelOf(miss), "data-label-key": keyOf(miss) },
     frame,
     make("span", { class: "reasons" }, miss.gate.reasons.length ? words.reasons(miss.gate) : ""),
-    make("span", { class: "where" }, make("span", {}, momentOf(miss))),
+    whereLine(miss, where),
   );
   heats.attach(link, frame, miss.heat);
   return make("li", {}, link);
@@ -41,8 +41,19 @@ export function momentOf(face) {
   return face.name ?? words.position(face.pts_seconds);
 }
 
+// Which face it is where faces of all sources and persons stand side by side.
+export function placeOf(face) {
+  if (face.picture) return [momentOf(face)];
+  return [face.person ?? face.source.split("/").at(-1), momentOf(face)];
+}
+
 export function addressOf(face) {
   return `#face=${encodeURIComponent(face.key)}`;
+}
+
+// A picture's name may be long: it has a line of its own.
+function whereLine(face, [first, second]) {
+  return make("span", { class: face.picture ? "where lines" : "where" }, make("span", { title: first }, first), second ? make("span", face.picture ? { title: second } : { class: "time" }, second) : null);
 }
 
 function framed(face) {
@@ -51,7 +62,7 @@ function framed(face) {
 }
 
 function labelOf(face) {
-  const parts = [`Face from ${face.source} at ${momentOf(face)}`];
+  const parts = [face.picture ? `Face in ${momentOf(face)} of ${face.source}` : `Face from ${face.source} at ${momentOf(face)}`];
   if (face.quality !== null) parts.push(`quality ${Math.round(face.quality)} of 100`);
   if (!face.gate.passed) parts.push(`rejected: ${words.reasons(face.gate)}`);
   return parts.join(", ");

@@ -24,7 +24,7 @@ addEventListener("beforeprint", () => {
 
 export function trackCard(track, group, { heats }) {
   const several = group.kind !== "source";
-  const still = track.last_pts - track.first_pts < 0.001;
+  const still = track.last_pts - track.first_pts < 0.001; // a single frame
   const name = several ? `${track.source} · track ${track.track_id}` : `Track ${track.track_id}`;
   const card = make(
     "article",
