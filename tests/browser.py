@@ -133,6 +133,8 @@ class Browser:
 
     def low_contrast(self) -> list[str]:
         """Visible texts whose contrast with what is behind them is below 4.5 to 1 (WCAG AA)."""
+        # A colour on its way to another one is not what is read.
+        self.wait(lambda: self.run("return document.getAnimations().every((one) => one.playState !== 'running')"))
         return self.run(_CONTRAST)
 
     def complaints(self) -> list[str]:

@@ -60,7 +60,9 @@ def test_it_opens_from_disk_and_shows_faces_tracks_and_near_misses(wide: Browser
     faces = lines(out / "faces.jsonl")
     assert wide.count(".faces .tile") == len(faces) >= 2
     assert wide.text("#title").startswith(f"{len(faces)} faces")
-    wide.wait(lambda: wide.count(".track .chart svg") >= 1)
+    # Charts are drawn when they come near.
+    wide.run("document.querySelectorAll('.track .chart').forEach((one) => one.scrollIntoView())")
+    wide.wait(lambda: wide.count(".track .chart svg") == wide.count(".track .chart") >= 1)
     assert wide.count(".track .chart .chosen") == len(faces), "picked frames are marked"
     assert wide.count(".track .band-passed") >= 1
     times = wide.run("return [...document.querySelectorAll('.track .chart svg > text')].map((one) => one.textContent)")

@@ -7,7 +7,7 @@ import * as words from "./words.js";
 
 const UNNAMED = { nobody: "Faces of nobody in particular", nothing: "Nothing kept" };
 const ROW = matchMedia("(max-width: 720px)").matches ? 6 : 12; // faces shown before one asks for all
-const GROUPS = 24; // groups shown before one asks for more
+const GROUPS = 16; // groups shown before one asks for more
 const OPEN_TRACKS = 120; // with more tracks than this on the page they are folded away
 
 export class Groups {

@@ -86,7 +86,8 @@ function fieldsOf(all, groups) {
   }
   fields.least = field("Quality from", make("input", { type: "number", min: 0, max: 100, step: 1, inputmode: "numeric", placeholder: "0" }));
   const grouped = persons.length ? "By person" : "By source";
-  const measures = words.measured(all[0].measures).map(({ name, label }) => [`measure:${name}`, label]);
+  const scored = words.measured(all[0].measures).filter(({ name }) => all.some((face) => face.measures[name]?.status === "ok"));
+  const measures = scored.map(({ name, label }) => [`measure:${name}`, label]);
   fields.order = choice("Order", [["", grouped], ["best", "Best first"], ["worst", "Worst first"], ["time", "Source and time"]], [["Lowest first", measures]]);
   return fields;
 }
