@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,7 +39,13 @@ class Client:
         kind = {"Content-Type": "application/x-www-form-urlencoded"}
         return self._ask("POST", path, body, {**kind, **(headers or {})})
 
-    def _ask(self, method: str, path: str, body: str | None, headers: Mapping[str, str]) -> Answer:
+    def send(self, path: str, body: bytes | Iterable[bytes], headers: Mapping[str, str] | None = None) -> Answer:
+        """POST a body as it is, as chunks if it is no bytes."""
+        return self._ask("POST", path, body, self._headers if headers is None else headers)
+
+    def _ask(
+        self, method: str, path: str, body: str | bytes | Iterable[bytes] | None, headers: Mapping[str, str]
+    ) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
             connection.request(method, path, body, dict(headers))

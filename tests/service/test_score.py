@@ -1,0 +1,150 @@
+"""`POST /api/score`: a picture in, its faces out, within the limits of `streamgate score`."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from client import Answer, Client
+from media import astronaut
+from streamgate import Gate
+from streamgate.service.scoring import MOST_BYTES, MOST_WAITING
+from streamgate.service.state import Scorer, ServiceState
+from streamgate.store.records import score_record
+
+pytest.importorskip("fastapi", reason="the HTTP side needs the serve extra")
+from streamgate.service.http import serve_http
+
+TOKEN = "correct horse battery staple"
+
+
+@pytest.fixture(scope="module")
+def gate() -> Iterator[Gate]:
+    with Gate(models="embedded", device="cpu") as opened:
+        yield opened
+
+
+@pytest.fixture
+def state(gate: Gate) -> ServiceState:
+    state = ServiceState()
+    state.scorer = Scorer(gate.score, gate.config.decoding.max_pixels)
+    return state
+
+
+@pytest.fixture
+def serve(state: ServiceState) -> Iterator[Callable[..., Client]]:
+    running = []
+
+    def start(token: str | None = None) -> Client:
+        running.append(serve_http(state, "127.0.0.1", 0, token))
+        return Client(running[-1].url, token)
+
+    yield start
+    for service in running:
+        service.stop()
+
+
+def encoded(rgb: np.ndarray, suffix: str = ".png") -> bytes:
+    return cv2.imencode(suffix, rgb[..., ::-1])[1].tobytes()
+
+
+def huge_png() -> bytes:
+    """The head of a PNG of 60,000 x 60,000."""
+    head = struct.pack(">II5B", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))  # noqa: E731
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+def test_faces_come_as_score_gives_them(serve: Callable[..., Client], gate: Gate) -> None:
+    client = serve()
+    picture = astronaut()
+    answer = client.send("/api/score", encoded(picture))
+    assert answer.status == 200 and answer.headers["content-type"] == "application/json"
+    assert answer.headers["cache-control"] == "no-store"
+    expected = score_record("", gate.score(picture), embedding=False)
+    assert answer.json["faces"] == expected["faces"] and len(answer.json["faces"]) == 1
+    assert "embedding" not in answer.body.decode() and "image" not in answer.json
+    assert client.send("/api/score", encoded(np.zeros((64, 64, 3), np.uint8))).json["faces"] == []
+    # A JPEG in chunks, and a ready crop.
+    assert len(client.send("/api/score", iter([encoded(picture, ".jpg")])).json["faces"]) == 1
+    crop = cv2.resize(picture[40:200, 150:310], (112, 112))
+    (ready,) = client.send("/api/score?aligned=arcface", encoded(crop)).json["faces"]
+    assert ready["measures"]["serfiq"]["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("body", "query", "status", "words"),
+    [
+        (b"", "", 422, "the picture"),
+        (b"no picture at all", "", 422, "the picture"),
+        (encoded(astronaut())[:2000], "", 422, "the picture"),
+        (huge_png(), "", 422, "pixels"),
+        (b"x", "?aligned=face", 400, "arcface or ffhq"),
+    ],
+)
+def test_what_is_no_picture_is_answered_in_words(
+    body: bytes, query: str, status: int, words: str, serve: Callable[..., Client], state: ServiceState
+) -> None:
+    answer = serve().send(f"/api/score{query}", body)
+    assert answer.status == status and words in answer.json["error"] and "\n" not in answer.json["error"]
+    assert state.faults.value("http") == 0
+
+
+def test_bodies_have_a_limit_whether_they_say_their_length_or_not(serve: Callable[..., Client]) -> None:
+    client = serve()
+    answer = client.send("/api/score", b"", {"Content-Length": str(MOST_BYTES + 1)})
+    assert answer.status == 413 and "64 MiB" in answer.json["error"]
+    part = bytes(1 << 20)
+    try:
+        assert client.send("/api/score", (part for _ in range((MOST_BYTES >> 20) + 8))).status == 413
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # it hung up before everything was sent
+    assert client.get("/api/score").status == 405
+
+
+def test_only_who_may_look_may_score(serve: Callable[..., Client]) -> None:
+    client = serve(TOKEN)
+    body = encoded(astronaut())
+    assert client.send("/api/score", body, {}).status == 401
+    assert client.send("/api/score", body, {"Authorization": "Bearer wrong"}).status == 401
+    assert client.send("/api/score", body).status == 200
+    foreign = {"Authorization": f"Bearer {TOKEN}", "Origin": "http://evil.example"}
+    assert client.send("/api/score", body, foreign).status == 403
+
+
+def test_when_too_many_wait_others_are_told_to_come_back(state: ServiceState, serve: Callable[..., Client]) -> None:
+    go_on, refused = threading.Event(), threading.Event()
+
+    def slow(image: np.ndarray, **options: Any) -> list[Any]:
+        assert go_on.wait(60)
+        return []
+
+    state.scorer = Scorer(slow, 10**8)
+    client = serve()
+    body = encoded(np.zeros((8, 8, 3), np.uint8))
+    found: list[Answer] = []
+
+    def send() -> None:
+        found.append(client.send("/api/score", body))
+        refused.set()
+
+    sending = [threading.Thread(target=send) for _ in range(MOST_WAITING + 1)]
+    for one in sending:
+        one.start()
+    assert refused.wait(15)
+    assert client.get("/api/streams").status == 200, "the rest answers meanwhile"
+    go_on.set()
+    for one in sending:
+        one.join(60)
+    assert [answer.status for answer in found] == [503] + [200] * MOST_WAITING
+    assert found[0].headers["retry-after"] and "try again" in found[0].json["error"]
+    state.scorer = None
+    answer = client.send("/api/score", body)
+    assert answer.status == 503 and "networks" in answer.json["error"]
