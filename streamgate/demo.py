@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -42,12 +43,15 @@ class _View:
     mirrored: bool = False
 
 
-def write_demo_clip(path: Path, portrait: Array) -> None:
+def write_demo_clip(path: Path, portrait: Array, *, seconds: float | None = None) -> None:
     """Render the clip into `path` (MP4, H.264); equal portraits give equal bytes on one build of the encoder.
 
-    `portrait` is scikit-image's astronaut, RGB uint8 (512, 512, 3). Raises OSError.
+    `portrait` is scikit-image's astronaut, RGB uint8 (512, 512, 3). With `seconds` only the
+    beginning is written. Raises OSError.
     """
     import av
+
+    count = None if seconds is None else max(1, round(seconds * FPS))
 
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -55,7 +59,7 @@ def write_demo_clip(path: Path, portrait: Array) -> None:
             stream = container.add_stream("libx264", rate=FPS, options={"crf": "16", "preset": "veryfast"})
             stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
             stream.codec_context.thread_count = _THREADS
-            for place, rgb in enumerate(demo_frames(portrait)):
+            for place, rgb in enumerate(islice(demo_frames(portrait), count)):
                 frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
                 frame.pts, frame.time_base = place, Fraction(1, FPS)
                 container.mux(stream.encode(frame))
