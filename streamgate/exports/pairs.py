@@ -92,6 +92,9 @@ def write_pairs(
                     video = None
             lines.write(dumps(_pair(person, names.get(person), reference, image, driving, video)).encode() + b"\n")
             count += driving is not None
+    if brief := len(faces) - count:
+        who = "1 person was" if brief == 1 else f"{brief} persons were"
+        say(f"{who} not seen for {seconds:g} s at a stretch: a reference and no driving video; try fewer --seconds")
     return count
 
 

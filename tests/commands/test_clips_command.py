@@ -111,6 +111,33 @@ def test_a_track_gives_several_clips_which_do_not_overlap(work: Path) -> None:
     assert len(spans) == 3 and all(before[1] <= after[0] + 1e-6 for before, after in pairwise(spans))
 
 
+def test_limits_of_single_frames_are_the_presets(work: Path, tmp_path: Path) -> None:
+    # The blurred half second is in the way of a long clip, unless blur is none of its rules.
+    mine = tmp_path / "mine.toml"
+    mine.write_text("extends = 'talking'\n[clip]\nmin_seconds = 2.4\n[measures]\nsharpness.min = 0.0\n")
+    others = [word for name in ("serfiq", "ifqa", "occlusion") for word in ("--set", f"measures.{name}.min=0")]
+    done = streamgate("clips", work, "--preset", mine, *others)
+    assert done.code == 0, done.err
+    (record,) = lines(work / "clips" / "clips.jsonl")
+    assert record["start_seconds"] < 1.0 and record["end_seconds"] > 1.52 and record["bad_frames"] == 0
+
+
+def test_presets_after_public_recipes_make_what_these_ask_for(work: Path, tmp_path: Path) -> None:
+    rules = ("--min-seconds", 0.8, "--set", "clip.min_face_px=100")
+    done = streamgate("clips", work, "--preset", "latentsync", *rules, "-o", tmp_path / "sync")
+    assert done.code == 0, done.err
+    (record,) = lines(tmp_path / "sync" / "clips.jsonl")
+    assert record["face_px"] >= 100 and record["one_face"] == 1.0 and record["audio"].endswith(".wav")
+    with av.open(str(tmp_path / "sync" / record["clip"])) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height, float(stream.average_rate)) == (256, 256, 25.0)
+    # The face is far from 500 px, and never turns.
+    for preset, told in (("vfhq", "small"), ("talkvid", "too little rotation")):
+        done = streamgate("clips", work, "--preset", preset, "--min-seconds", 0.8, "-o", tmp_path / preset)
+        assert done.code == 0 and lines(tmp_path / preset / "clips.jsonl") == []
+        assert "speaker-" in done.err and told in done.err, done.err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

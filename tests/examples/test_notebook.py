@@ -11,7 +11,8 @@ NOTEBOOK = Path(__file__).parents[2] / "examples" / "notebook.ipynb"
 
 def test_the_notebook_runs_and_shows_faces(tmp_path: Path) -> None:
     nbclient = pytest.importorskip("nbclient", reason="notebooks are run with nbclient")
-    nbformat = pytest.importorskip("nbformat")
+    nbformat = pytest.importorskip("nbformat", reason="notebooks are read with nbformat")
+    pytest.importorskip("ipykernel", reason="notebooks run in ipykernel (pip install '.[dev]')")
     pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()

@@ -44,7 +44,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def picture(make: Make, name: str, track_id: int) -> TrackEnd:
     """How the face of a picture ended: each seventh or so is rejected."""
     here = TrackInfo(track_id, float(track_id), float(track_id), 1, 1)
-    shown = dict(pts_seconds=float(track_id), name=f"{name} {track_id:03d} of a long evening.jpg")
+    shown: dict[str, Any] = {"pts_seconds": float(track_id), "name": f"{name} {track_id:03d} of a long evening.jpg"}
     measures = {"yaw": Measure.ok(1.5, float(track_id % 100)), "serfiq": Measure.ok(0.89, 91.0)}
     if track_id <= 215:
         shot = dataclasses.replace(
@@ -53,9 +53,9 @@ def picture(make: Make, name: str, track_id: int) -> TrackEnd:
         )  # fmt: skip
         return TrackEnd(here, (shot,), {}, (), shot.source_id)
     reason = "blurred" if track_id % 2 else "eyes_closed"
-    missed = dataclasses.replace(
-        make.candidate(track_id, 0.0), measures=measures, gate=GateResult(False, (reason,)), evidence=Evidence(), **shown
-    )
+    seen = make.candidate(track_id, 0.0)
+    gate = GateResult(False, (reason,))
+    missed = dataclasses.replace(seen, measures=measures, gate=gate, evidence=Evidence(), **shown)
     image = np.full((128, 128, 3), track_id % 256, np.uint8)
     source_id = make.source(name).source_id
     return TrackEnd(here, (), {reason: 1}, (reason,), source_id, near_misses=(NearMiss(missed, image),))

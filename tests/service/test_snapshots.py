@@ -77,10 +77,11 @@ def test_the_page_shows_pictures_whole_errors_and_each_track_once(
         time.sleep(0.2)
         keys = browser.run("return [...document.querySelectorAll('.wall li')].map((one) => one.dataset.key)")
         assert len(keys) == 4 and keys[-1] == "hall/0/77/1" and f"{newest.track_key}/2" not in keys
-        shown = "return [...document.querySelectorAll('.snapshot')].filter((one) => one.naturalWidth && !one.hidden).length"
-        browser.wait(lambda: browser.run(shown) == 1)
+        shown = "return [...document.querySelectorAll('.snapshot')].filter((one) => one.naturalWidth && !one.hidden)"
+        browser.wait(lambda: browser.run(f"{shown}.length") == 1)
         cut = (
-            "const one = [...document.querySelectorAll('.stream .more')].find((one) => one.textContent.includes('401'));"
+            "const all = [...document.querySelectorAll('.stream .more')];"
+            "const one = all.find((one) => one.textContent.includes('401'));"
             "return one.scrollWidth > one.clientWidth || getComputedStyle(one).whiteSpace === 'nowrap'"
         )
         assert error in browser.text("#streams") and not browser.run(cut)
