@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
@@ -12,6 +13,8 @@ from streamgate.errors import SourceError, UsageError, display
 LONGEST_LIST = 64 << 20
 """Bytes of a list: half a million long paths."""
 _LONGEST_PATH = 4096
+_BINARY = re.compile(rb"[\x01-\x08\x0e-\x1f]")
+"""What files of other kinds are full of, and no path holds that anybody writes into a list."""
 
 
 def expanded(inputs: Iterable[str], stdin: BinaryIO | None = None) -> tuple[str, ...]:
@@ -67,7 +70,7 @@ def _paths(data: bytes, name: str) -> list[str]:
         lines = [line.strip() for line in data.removeprefix(b"\xef\xbb\xbf").splitlines()]
         lines = [line for line in lines if not line.startswith(b"#")]
     paths = [os.fsdecode(line) for line in lines if line]
-    if any(len(line) > _LONGEST_PATH for line in lines):
+    if _BINARY.search(data) or any(len(line) > _LONGEST_PATH for line in lines):
         raise UsageError(f"{name}: is no list of paths; give one path on each line (a video itself goes into a file)")
     if not paths:
         raise SourceError(f"{name}: lists nothing; give one path on each line")

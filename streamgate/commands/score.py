@@ -156,7 +156,7 @@ def _paths(images: Sequence[str]) -> Iterator[Path]:
     from streamgate.sources import discover
 
     for given in images:
-        if not Path(given).is_dir() and not glob.has_magic(given):
+        if not os.path.isdir(given) and not glob.has_magic(given):
             yield Path(given)
             continue
         found = discover([given])
@@ -169,7 +169,7 @@ def _read_image(path: Path, max_pixels: int) -> Array:
     """RGB uint8 (H, W, 3), upright. Raises SourceError."""
     from streamgate.sources.images import PictureError, read_rgb
 
-    if not path.exists():
+    if not os.path.exists(path):
         raise SourceError(f"{display(path)}: no such file; check the path")
     try:
         return read_rgb(path, max_pixels)

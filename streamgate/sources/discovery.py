@@ -191,7 +191,7 @@ class _Finder:
         if is_live(given):
             raise refuse_live(given)
         path = Path(given.removeprefix("file://"))
-        if path.is_dir():
+        if os.path.isdir(path):  # which answers for names that are too long, too
             self._add_folder(path, given)
         elif os.path.lexists(path):
             self._add_file(path, given)

@@ -68,7 +68,7 @@ class FootageFinder:
     def _where_it_was(self, location: str) -> list[Path]:
         if not location or "\0" in location:
             return []
-        return [path for path in dict.fromkeys([Path(location), self._out.parent / location]) if path.exists()]
+        return [path for path in dict.fromkeys([Path(location), self._out.parent / location]) if os.path.exists(path)]
 
     def _named(self, name: str) -> list[Path]:
         """Files and folders below the given ones that have a source's name."""

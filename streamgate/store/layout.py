@@ -19,6 +19,7 @@ OUT/shards/<number>/                                    output folders of their 
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path, PurePosixPath
 
@@ -58,7 +59,7 @@ def not_local(text: str) -> str | None:
 
 def has_manifest(out: Path) -> bool:
     """Whether `run` has begun to write into a folder."""
-    return (out / STATE_DIR / "manifest.json").is_file()
+    return os.path.isfile(out / STATE_DIR / "manifest.json")  # names may be too long for a file system
 
 
 def is_ours(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from command import lines, streamgate
+from command import inside, lines, streamgate
 from media import astronaut_frames, write_clip
 from streamgate.commands.lists import expanded
 from streamgate.commands.progress import short_names
@@ -70,8 +70,9 @@ def test_lists_are_read_as_find_writes_them(tmp_path: Path) -> None:
     assert expanded(["a.mp4", "-"], io.BytesIO(b"b c.mp4\0d\n.mp4\0")) == ("a.mp4", "b c.mp4", "d\n.mp4")
     with pytest.raises(SourceError, match="lists nothing"):
         expanded(["-"], io.BytesIO(b"\n"))
-    with pytest.raises(UsageError, match="no list of paths"):
-        expanded(["-"], io.BytesIO(b"x" * 5000))
+    for wrong in (b"x" * 5000, b"\0\0\0 ftypisom\0\0\2\0isomiso2"):
+        with pytest.raises(UsageError, match="no list of paths"):
+            expanded(["-"], io.BytesIO(wrong))
     with pytest.raises(SourceError, match=r"nothing\.txt"):
         expanded([f"@{tmp_path}/nothing.txt"])
     with pytest.raises(UsageError, match="once"):
@@ -97,3 +98,9 @@ def test_log_levels_say_more_and_less(clip: Path, tmp_path: Path) -> None:
 def test_names_in_lines_are_as_short_as_they_can_be() -> None:
     assert short_names(["/a/b/one.mp4", "/a/c/two.mp4"]) == ["one.mp4", "two.mp4"]
     assert short_names(["/a/b/one.mp4", "/x/b/one.mp4", "/a/c/one.mp4"]) == ["a/b/one.mp4", "x/b/one.mp4", "c/one.mp4"]
+
+
+@pytest.mark.parametrize("command", ["run", "score", "clips", "report", "people"])
+def test_names_that_no_file_system_takes_are_names_of_nothing(command: str) -> None:
+    done = inside(command, "a" * 300)
+    assert done.code in (1, 3) and "no such" in done.err and "internal" not in done.err
