@@ -39,6 +39,8 @@ class Scoring:
         aligned = request.query_params.get("aligned")
         if aligned not in (None, "arcface", "ffhq"):
             return _refused("aligned must be arcface or ffhq", 400)
+        if request.headers.get("content-type", "").lower().startswith("multipart/"):
+            return _refused("send the picture itself as the body (curl --data-binary @face.jpg), not a form", 415)
         if self._waiting >= MOST_WAITING:
             return _refused("too many pictures wait to be scored; try again later", 503, retry=True)
         self._waiting += 1
@@ -58,7 +60,7 @@ class Scoring:
                 image = rgb_of(np.frombuffer(body, np.uint8), scorer.max_pixels)
                 faces = scorer.score(image, aligned=aligned)
             except (PictureError, StreamgateError) as error:
-                return _refused(f"the picture {error}" if isinstance(error, PictureError) else str(error), 422)
+                return _refused(f"the body {error}" if isinstance(error, PictureError) else str(error), 422)
         record = score_record("", faces, embedding=False)
         record.pop("image", None)
         return Response(dumps(record).encode(), headers=dict(_HEADERS), media_type="application/json")

@@ -86,9 +86,9 @@ def test_faces_come_as_score_gives_them(serve: Callable[..., Client], gate: Gate
 @pytest.mark.parametrize(
     ("body", "query", "status", "words"),
     [
-        (b"", "", 422, "the picture"),
-        (b"no picture at all", "", 422, "the picture"),
-        (encoded(astronaut())[:2000], "", 422, "the picture"),
+        (b"", "", 422, "the body is empty"),
+        (b"no picture at all", "", 422, "the body is not a picture"),
+        (encoded(astronaut())[:2000], "", 422, "the body"),
         (huge_png(), "", 422, "pixels"),
         (b"x", "?aligned=face", 400, "arcface or ffhq"),
     ],
@@ -109,6 +109,8 @@ def test_bodies_have_a_limit_whether_they_say_their_length_or_not(serve: Callabl
     with suppress(BrokenPipeError, ConnectionResetError):  # where it hangs up before everything was sent
         assert client.send("/api/score", (part for _ in range((MOST_BYTES >> 20) + 8))).status == 413
     assert client.get("/api/score").status == 405
+    form = client.send("/api/score", b"--x--", {"Content-Type": "multipart/form-data; boundary=x"})
+    assert form.status == 415 and "--data-binary" in form.json["error"]
 
 
 def test_only_who_may_look_may_score(serve: Callable[..., Client]) -> None:
