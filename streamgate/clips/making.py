@@ -18,7 +18,6 @@ from streamgate.clips.table import has_pyarrow, write_table
 from streamgate.clips.verify import Scored, merged, score_frames
 from streamgate.clips.windows import Seen, Window, best_window
 from streamgate.errors import SourceError
-from streamgate.measures import known_measures
 from streamgate.scoring.faces import FaceScorer
 from streamgate.sources.file import VideoFile
 from streamgate.sources.footage import FootageFinder
@@ -320,10 +319,12 @@ class ClipMaker:
         usual for each track's person."""
         found: dict[int, dict[float, Seen]] = defaultdict(dict)
         usual: dict[int, dict[str, float]] = defaultdict(dict)
-        references = [(spec.name, spec.reference.evidence) for spec in known_measures() if spec.reference is not None]
+        specs = self._folder.measures
+        known = {spec.name for spec in specs}
+        references = [(spec.name, spec.reference.evidence) for spec in specs if spec.reference is not None]
         for record in self._folder.candidates(source_id) if self._folder.has(f"{source_id}/{CANDIDATES}") else ():
             try:
-                candidate = candidate_of(record)
+                candidate = candidate_of(record, known)
             except ValueError as error:
                 raise self._folder.error(f"{source_id}/{CANDIDATES}", str(error)) from None
             track = usual[candidate.track_id]

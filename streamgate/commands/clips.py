@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from streamgate.clips.recipe import Recipe
     from streamgate.config import Config
     from streamgate.gate import Gate
+    from streamgate.measures import MeasureSpec
     from streamgate.store.folder import RunFolder
 
 _which = section("Which clips")
@@ -234,16 +235,18 @@ def _make(
         if maker.pictures:
             shown.line(f"{len(maker.pictures)} source(s) of pictures skipped: clips are cut from video files only")
         if maker.without:
-            shown.line(_without(maker.without, recipe.clip.min_seconds, per, cut))
+            shown.line(_without(maker.without, folder.measures, recipe.clip.min_seconds, per, cut))
         if count and not has_pyarrow():
             shown.line("no tables beside the clips: they need pip install 'streamgate[data]'")
     return 1 if problems else 0
 
 
-def _without(found: Mapping[str, str], seconds: float, per: str, cut: str) -> str:
+def _without(
+    found: Mapping[str, str], specs: Sequence[MeasureSpec], seconds: float, per: str, cut: str
+) -> str:
     from streamgate.measures.words import reason_words
 
-    words = {**reason_words(), **_FAULTS}
+    words = {**reason_words(specs), **_FAULTS}
     start = " from a key frame on" if cut == "keyframes" else ""
     whose = "person" if per == "person" else "track"
     named = [f"{name} ({words.get(why, why)})" if why else name for name, why in list(found.items())[:5]]
