@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from streamgate.commands.help import Group
-from streamgate.commands.options import PATH, complete_folders, quiet_option
-from streamgate.errors import WeightsError
+from streamgate.commands.options import PATH, complete_folders, device_option, quiet_option
+from streamgate.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
     from streamgate.weights import ModelState
@@ -111,26 +111,57 @@ def pull(tier: str, mirror: str | None, quiet: bool) -> int:
 @models.command("import")
 @click.argument("file", metavar="FILE", type=PATH)
 @click.option("--name", metavar="NAME", help="Name in lists and records. [default: what the checkpoint is]")
+@click.option("--card", metavar="CARD", type=PATH, help="Of an ONNX file: JSON that says what it is.")
 @click.option(
     "--calibrate", metavar="FOLDER", type=PATH, shell_complete=complete_folders,
     help="Fit the mapping to 0..100 on the faces in this folder.",
 )
+@click.option("--alpha", type=click.FloatRange(0, min_open=True), help="SER-FIQ's published slope, with --r.")
+@click.option("--r", "r", type=click.FloatRange(0, 1), help="SER-FIQ's published middle, with --alpha.")
+@click.option(
+    "--dropout", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Drop rate that --alpha and --r belong to. [default: 0.5]",
+)
+@device_option
 @click.option("--licence", metavar="TEXT", help="Shown by `models list`.")
 @quiet_option
-def import_(file: Path, name: str | None, calibrate: Path | None, licence: str | None, quiet: bool) -> int:
-    """Convert a checkpoint of your own: retinaface-pytorch ResNet-50, InsightFace iresnet, official IFQA."""
+def import_(
+    file: Path,
+    name: str | None,
+    card: Path | None,
+    calibrate: Path | None,
+    alpha: float | None,
+    r: float | None,
+    dropout: float | None,
+    device: str,
+    licence: str | None,
+    quiet: bool,
+) -> int:
+    """Convert weights of your own.
+
+    FILE is a checkpoint of retinaface-pytorch's ResNet-50, InsightFace's iresnet or MobileFaceNet, the official IFQA or
+    IFQA++, or a recognizer or detector in ONNX with a card.
+    """
     from rich.console import Console
     from rich.markup import escape
 
     from streamgate.convert import import_weights
-    from streamgate.convert.importing import MIN_FACES
+    from streamgate.convert.importing import MIN_FACES, Published
 
     console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
     options = {} if licence is None else {"licence": licence}
+    if (alpha is None) != (r is None) or (dropout is not None and alpha is None):
+        raise UsageError("--alpha and --r go together, and --dropout with both")
+    published = None
+    if alpha is not None and r is not None:
+        published = Published(alpha, r, *(() if dropout is None else (dropout,)))
     made = import_weights(
         file,
         name=name,
+        card=card,
         calibrate=calibrate,
+        published=published,
+        device=device,
         report=lambda text: console.print(escape(text)),
         **options,
     )

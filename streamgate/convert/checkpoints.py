@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streamgate.convert.export import check_agreement, export, noise, run
+from streamgate.convert.export import check_agreement, export, export_half, noise, run
 from streamgate.convert.onnx_check import check_self_contained
 from streamgate.errors import WeightsError
 
@@ -82,28 +83,66 @@ def fsanet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays
 
 
 def iresnet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
-    """InsightFace's iresnet of 18, 34, 50 or 100 layers."""
+    """InsightFace's iresnet of 18, 34, 50, 100 or 200 layers."""
     state = load_state(sources[0])
     from streamgate.convert.iresnet import graph
 
     return _recognizer(lambda: graph(state, float(options["drop_rate"])), sources[0])
 
 
+def insightface_mobilefacenet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
+    """InsightFace's MobileFaceNet, plain or large."""
+    state = load_state(sources[0])
+    from streamgate.convert.insightface_mobilefacenet import graph
+
+    return _recognizer(lambda: graph(state, float(options["drop_rate"])), sources[0])
+
+
 def ifqa_official(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
     """The official IFQA checkpoint, key "D": `face` float32 (N, 3, 256, 256) in, `score` and `map` out."""
-    inner = load_checkpoint(sources[0]).get("D")
-    if not isinstance(inner, Mapping):
-        raise WeightsError(f'{sources[0].name}: has no discriminator under the key "D"')
-    state = _tensors_of(inner, sources[0])
-    from streamgate.convert.ifqa import INPUT_SIDE, OFFICIAL, OUTPUTS, Ifqa, IfqaScorer
+    state = discriminator_of(load_checkpoint(sources[0]), sources[0])
+    from streamgate.convert.ifqa import OFFICIAL, OUTPUTS, Ifqa, IfqaScorer
 
     def build() -> Any:
         network = Ifqa(OFFICIAL)
         network.load_state_dict(state)
         return IfqaScorer(network, "full")
 
-    faces = noise(2, INPUT_SIDE, INPUT_SIDE, 3).transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+    faces = _ifqa_noise()
     return export(_built(build, sources[0]), "face", OUTPUTS, faces[:1], faces), {}
+
+
+def ifqaplus_official(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
+    """The official IFQA++ checkpoint, key "D": input and outputs as IFQA's, matrices stored as float16."""
+    state = discriminator_of(load_checkpoint(sources[0]), sources[0])
+    from streamgate.convert.ifqa import OUTPUTS
+    from streamgate.convert.ifqaplus import scorer
+
+    # Half precision of the stored matrices moves single pixels of the map by a few thousandths.
+    return export_half(_built(lambda: scorer(state), sources[0]), "face", OUTPUTS, _ifqa_noise(), 1e-2), {}
+
+
+def minifasnet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
+    """MiniFASNetV2 of Silent-Face-Anti-Spoofing: `face` uint8 (N, 80, 80, 3) RGB in, `live` (N,) out."""
+    state = load_state(sources[0])
+    from streamgate.convert.minifasnet import CROP_SIDE, graph
+
+    built = _built(lambda: graph(state), sources[0])
+    return export(built, "face", ("live",), noise(2, CROP_SIDE, CROP_SIDE, 3), noise(3, CROP_SIDE, CROP_SIDE, 3)), {}
+
+
+def onnx_recognizer(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
+    """A recognizer that is an ONNX file already, with SER-FIQ's head on its last affine layer."""
+    from streamgate.convert.ready import recognizer
+
+    return recognizer(sources[0], float(options["drop_rate"]), options)
+
+
+def onnx_detector(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
+    """A detector that is an ONNX file already."""
+    from streamgate.convert.ready import detector
+
+    return detector(sources[0], options)
 
 
 CONVERTERS: dict[str, Callable[[list[Path], Mapping[str, Any]], tuple[Any, Arrays]]] = {
@@ -112,7 +151,12 @@ CONVERTERS: dict[str, Callable[[list[Path], Mapping[str, Any]], tuple[Any, Array
     "mobilefacenet": mobilefacenet,
     "fsanet": fsanet,
     "iresnet": iresnet,
+    "insightface-mobilefacenet": insightface_mobilefacenet,
     "ifqa-official": ifqa_official,
+    "ifqaplus-official": ifqaplus_official,
+    "minifasnet": minifasnet,
+    "onnx-recognizer": onnx_recognizer,
+    "onnx-detector": onnx_detector,
 }
 """By the name that the catalog uses."""
 
@@ -136,7 +180,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
     except (Exception, MemoryError) as error:  # damaged or hostile bytes make the unpickler fail in any way
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         if "weights_only" in reason:
@@ -146,6 +190,27 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise WeightsError(f"{path.name}: holds something else than a state dict of tensors")
     return dict(content)
+
+
+def discriminator_of(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The tensors of IFQA's discriminator. Raises WeightsError where there is none."""
+    inner = content.get("D")
+    if not isinstance(inner, Mapping):
+        raise WeightsError(f'{path.name}: has no discriminator under the key "D"')
+    return _tensors_of(inner, path)
+
+
+def _can_be_mapped(path: Path) -> bool:
+    """Whether tensors can stay in the file until they are used: it is a zip with nothing packed."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+
+
+def _ifqa_noise() -> npt.NDArray[np.float32]:
+    faces = noise(2, 256, 256, 3).transpose(0, 3, 1, 2)
+    return faces.astype(np.float32) / np.float32(127.5) - 1
 
 
 def _tensors_of(content: Mapping[str, Any], path: Path) -> dict[str, Any]:

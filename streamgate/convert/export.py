@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -69,11 +69,77 @@ def export(
     return onnx.load_from_string(buffer.getvalue())
 
 
-def run(content: bytes, inputs: dict[str, Values]) -> list[Values]:
-    """All outputs of an ONNX file on the CPU."""
+def export_half(graph: Any, name: str, outputs: tuple[str, ...], probe: Values, tolerance: float) -> Any:
+    """As `export`, for networks near protobuf's limit of 2 GB: matrices are stored as float16, arithmetic is float32.
+
+    Tensors of the graph are neither copied as float32 nor serialised as such, so that 2.6 GB of them take little more
+    memory than they lie on the disk with.
+
+    Args:
+        probe: an input of two rows or more, on which the ONNX must agree with torch within `tolerance`.
+
+    Raises:
+        WeightsError: it does not agree, or a value is beyond what float16 holds.
+    """
+    import onnx
+    import torch
+
+    buffer = io.BytesIO()
+    axes = {one: {0: "N"} for one in (name, *outputs)}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph,
+            (torch.from_numpy(probe[:1]),),
+            cast(Any, buffer),
+            dynamo=False,
+            export_params=False,
+            do_constant_folding=False,
+            opset_version=OPSET,
+            input_names=[name],
+            output_names=list(outputs),
+            dynamic_axes=axes,
+        )
+        expected = [value.numpy() for value in graph(torch.from_numpy(probe))]
+    model = onnx.load_from_string(buffer.getvalue())
+    _fill(model, graph.state_dict(), name)
+    got = run(model.SerializeToString(), {name: probe}, optimise=False)
+    for output, found, want in zip(outputs, got, expected, strict=True):
+        check_agreement(found, want, tolerance, output)
+    return model
+
+
+def _fill(model: Any, tensors: Mapping[str, Any], name: str) -> None:
+    """Turn all inputs of a ModelProto but `name` into stored tensors, matrices as float16, in place."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    given = [one for one in model.graph.input if one.name == name]
+    casts = []
+    for key in [one.name for one in model.graph.input if one.name != name]:
+        values = tensors[key].numpy()
+        if values.ndim < 2:
+            model.graph.initializer.append(numpy_helper.from_array(values, key))
+            continue
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise WeightsError(f"{key} holds values that float16 cannot; nothing was installed")
+        model.graph.initializer.append(numpy_helper.from_array(half, key + "_fp16"))
+        casts.append(helper.make_node("Cast", [key + "_fp16"], [key], to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:], model.graph.input[:]
+    model.graph.node.extend(nodes)
+    model.graph.input.extend(given)
+
+
+def run(content: bytes, inputs: dict[str, Values], *, optimise: bool = True) -> list[Values]:
+    """All outputs of an ONNX file on the CPU; without `optimise` in the least memory."""
     runtime = load_onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = 3
+    if not optimise:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.enable_cpu_mem_arena = False
     session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return list(session.run(None, inputs))
 

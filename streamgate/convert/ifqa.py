@@ -11,6 +11,7 @@ This module needs torch and is imported only when a network is trained, imported
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -193,6 +194,11 @@ class Ifqa(nn.Module):
     def forward(self, face: Tensor) -> Tensor:
         """face [N, 3, 256, 256] in -1..1 -> realness logits [N, 1, S, S] (sigmoid of logits / temperature: the map)."""
         return self.decode(self.encode(face))
+
+
+def is_ifqa(keys: Iterable[str]) -> bool:
+    """Whether a discriminator's tensors are those of the official IFQA."""
+    return {"encoder128.conv1.weight", "btn.0.conv1.weight", "decoder256.0.conv1.weight"} <= set(keys)
 
 
 def face_ellipse(side: int, ellipse: tuple[float, float, float, float] = FACE_ELLIPSE) -> np.ndarray:

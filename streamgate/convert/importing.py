@@ -1,11 +1,13 @@
 """`models import`: a user's own checkpoint becomes one ONNX file with a receipt, found by `--models imported`.
 
-Known are retinaface-pytorch's ResNet-50 (detector), InsightFace's iresnet of 18, 34, 50 or 100 layers (recognizer) and
-the official IFQA checkpoint. Which one a file is follows from the names of its tensors.
+Known are retinaface-pytorch's ResNet-50 (detector), InsightFace's iresnet and MobileFaceNet (recognizers) and the
+official IFQA and IFQA++ checkpoints; which one a file is follows from the names of its tensors. Recognizers and
+detectors that are ONNX files already come with a card (`convert.readycard`).
 """
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import tempfile
@@ -13,15 +15,16 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from streamgate.convert.checkpoints import Converted, convert, load_checkpoint
+from streamgate.convert.checkpoints import Converted, convert, discriminator_of, load_checkpoint
 from streamgate.convert.onnx_check import OPSET
 from streamgate.convert.pulling import write_conversion
-from streamgate.errors import UsageError, WeightsError
+from streamgate.errors import UsageError, WeightsError, one_line
+from streamgate.networks.device import Device, choose_device
 from streamgate.weights import store
 from streamgate.weights.catalog import (
     CONVERTER_VERSION,
@@ -36,7 +39,7 @@ MIN_FACES = 100
 """Fewest faces that a calibration takes."""
 
 MAX_BYTES = 4 << 30
-"""Largest checkpoint, also unpacked: ten times the largest one known here."""
+"""Largest checkpoint, also unpacked; IFQA++ has 2.6 GB."""
 
 _IFQA_INPUT = InputSpec("float32", "RGB", (127.5,) * 3, (1 / 127.5,) * 3)
 _PLAIN_DROP_RATE = 0.5
@@ -52,25 +55,46 @@ def _kind(converter: str, title: str, role: str, training_data: str, described: 
 KINDS = (
     _kind("retinaface-resnet50", "RetinaFace ResNet-50 of retinaface-pytorch", "detector", "WIDER FACE (research use)"),
     _kind("iresnet", "InsightFace iresnet", "recognizer", "not told by the checkpoint"),
+    _kind("insightface-mobilefacenet", "InsightFace MobileFaceNet", "recognizer", "not told by the checkpoint"),
     _kind("ifqa-official", "official IFQA", "ifqa", "FFHQ and CelebA-HQ (research use)", _IFQA_INPUT),
+    _kind("ifqaplus-official", "official IFQA++", "ifqa", "FFHQ and CelebA-HQ (research use)", _IFQA_INPUT),
 )
 """What can be imported, as entries of a catalog without files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Published constants of a recognizer's SER-FIQ: 1 / (1 + exp(-alpha (raw - r))) at a drop rate."""
+
+    alpha: float
+    r: float
+    drop_rate: float = _PLAIN_DROP_RATE
+
+    def __post_init__(self) -> None:
+        if not (0 < self.alpha < math.inf and 0 <= self.r <= 1 and 0 < self.drop_rate < 1):
+            raise UsageError("--alpha must be a positive number, --r one of 0..1, and --dropout one between 0 and 1")
 
 
 def import_weights(
     file: Path,
     *,
     name: str | None = None,
+    card: Path | None = None,
     calibrate: Path | None = None,
+    published: Published | None = None,
+    device: str = "auto",
     licence: str = "your own responsibility",
     report: Callable[[str], None] = lambda text: None,
 ) -> store.Weights:
     """Convert `file` into the models folder, whole or not at all; returns what `--models imported` finds there.
 
     Args:
-        file: the checkpoint (.pth, .pt), or a zip that holds it alone.
+        file: the checkpoint (.pth, .pt), a zip that holds it alone, or an ONNX file.
         name: of its folder; the kind's by default. An import under the same name is replaced.
+        card: of an ONNX file, and only of one; see `convert.readycard`.
         calibrate: a folder with faces, training-side ones, on which the mapping to 0..100 is fitted; not for detectors.
+        published: instead of a calibration, of a recognizer.
+        device: where the faces of a calibration are rated: auto, cpu, cuda or cuda:N.
         licence: for `models list`.
         report: called with a line on what is being done.
 
@@ -84,19 +108,33 @@ def import_weights(
         raise WeightsError(f"{file.name}: is larger than {MAX_BYTES >> 30} GiB; no known checkpoint is")
     if calibrate is not None and not calibrate.is_dir():
         raise UsageError(f"--calibrate {calibrate}: no such folder")
+    if calibrate is not None and published is not None:
+        raise UsageError("--calibrate fits what --alpha, --r and --dropout give; choose one of both")
+    if (card is None) != (file.suffix.lower() != ".onnx"):
+        raise UsageError("an ONNX file is imported with --card CARD, which no checkpoint takes")
+    chosen_device = choose_device(device) if calibrate is not None else None
     with _unpacked(file) as checkpoint:
-        kind, title = _recognise(checkpoint)
+        kind, title = _recognise(checkpoint) if card is None else _of_card(card)
         if calibrate is not None and kind.roles[0] == "detector":
             raise UsageError("--calibrate: a detector has no measure to calibrate; leave it out")
-        chosen = name or (title.split()[-1] if kind.converter == "iresnet" else kind.converter)
+        if published is not None and kind.roles[0] != "recognizer":
+            raise UsageError(f"--alpha, --r and --dropout are of recognizers, and this is a {kind.roles[0]}")
+        chosen = name or (file.stem if card else title.split()[-1] if kind.converter == "iresnet" else kind.converter)
         if not chosen or store.safe_name(chosen) != chosen:
             raise UsageError(f"--name {chosen!r}: use letters, digits, '.', '_' and '-', not beginning with a dot")
         report(f"converting {title} to ONNX")
-        converted = convert(kind.converter, [checkpoint], {"drop_rate": _PLAIN_DROP_RATE})
-        calibration, words = None, ""
-        if calibrate is not None:
+        drop_rate = _PLAIN_DROP_RATE if published is None else published.drop_rate
+        converted = convert(kind.converter, [checkpoint], {**kind.options, "drop_rate": drop_rate})
+        calibration: Calibration | None = None
+        words = ""
+        if published is not None:
+            identity = f"{chosen}/published/{sha256_of(checkpoint)[:8]}"
+            calibration = SerfiqCalibration(identity, published.drop_rate, published.alpha, published.r)
+            words = "published constants"
+        elif calibrate is not None:
             report(f"calibrating on {calibrate}")
-            calibration, words, converted = _calibrated(kind, chosen, converted, checkpoint, calibrate)
+            calibration, words, converted = _calibrated(kind, chosen, converted, checkpoint, calibrate, chosen_device)
+        if calibration is not None:
             report(f"calibration: {_calibration_words(calibration)} ({words})")
     folder = store.imported_folder() / chosen
     record = {
@@ -107,11 +145,13 @@ def import_weights(
         "source": [{"file": file.name, "sha256": sha256_of(file)}],
         "converter": kind.converter,
         "converter_version": CONVERTER_VERSION,
-        "opset": OPSET,
+        "opset": None if card else OPSET,
         "versions": converted.versions,
         "licence": licence,
         "training_data": kind.training_data,
         "input": asdict(kind.input),
+        "output": dict(kind.output),
+        "identity": kind.identity,
         "calibration": None if calibration is None else asdict(calibration),
         "fit": words,
         "imported_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -127,23 +167,62 @@ def import_weights(
     return made
 
 
+def _of_card(path: Path) -> tuple[Entry, str]:
+    """The kind that a card describes, and its title. Raises UsageError without the card, WeightsError for a bad one."""
+    from streamgate.convert.readycard import read_card
+
+    if not path.is_file():
+        raise UsageError(f"--card {path}: no such file")
+    card = read_card(path)
+    kind = _kind(f"onnx-{card.role}", f"{card.role} in ONNX", card.role, card.training_data, card.input)
+    output = {"layout": card.layout} if card.layout else {}
+    return replace(kind, options=card.options, output=output, identity=card.identity), kind.title
+
+
 def _recognise(checkpoint: Path) -> tuple[Entry, str]:
     """Which kind a checkpoint is, and its full title. Raises WeightsError when it is none."""
     content = load_checkpoint(checkpoint)
     by_name = {kind.converter: kind for kind in KINDS}
-    inner = content.get("D")
-    if isinstance(inner, Mapping):
-        return by_name["ifqa-official"], by_name["ifqa-official"].title
-    keys = {str(key).removeprefix("module.") for key in content}
-    if {"body.layer4.2.bn3.running_var", "ClassHead.0.conv1x1.weight", "fpn.output1.0.weight"} <= keys:
-        return by_name["retinaface-resnet50"], by_name["retinaface-resnet50"].title
-    from streamgate.convert.iresnet import depth_of
+    if isinstance(content.get("D"), Mapping):
+        from streamgate.convert.ifqa import is_ifqa
+        from streamgate.convert.ifqaplus import is_ifqaplus
 
-    depth = depth_of(keys)
-    if depth is not None:
-        return by_name["iresnet"], f"InsightFace iresnet{depth}"
-    known = "retinaface-pytorch ResNet-50, InsightFace iresnet 18/34/50/100, IFQA_Metric.pth"
-    raise WeightsError(f"{checkpoint.name}: its tensors are of no network known here; imported can be {known}")
+        state = discriminator_of(content, checkpoint)
+        for is_kind, name in ((is_ifqaplus, "ifqaplus-official"), (is_ifqa, "ifqa-official")):
+            if is_kind(state):
+                return by_name[name], by_name[name].title
+        raise _unknown(checkpoint, state)
+    state = {str(key).removeprefix("module."): value for key, value in content.items()}
+    if {"body.layer4.2.bn3.running_var", "ClassHead.0.conv1x1.weight", "fpn.output1.0.weight"} <= state.keys():
+        return by_name["retinaface-resnet50"], by_name["retinaface-resnet50"].title
+    from streamgate.convert.insightface_mobilefacenet import is_mobilefacenet
+    from streamgate.convert.iresnet import DEPTHS, blocks_of
+
+    if is_mobilefacenet(state):
+        return by_name["insightface-mobilefacenet"], by_name["insightface-mobilefacenet"].title
+    blocks = blocks_of(state)
+    if blocks is not None and blocks in DEPTHS:
+        return by_name["iresnet"], f"InsightFace iresnet{DEPTHS[blocks]}"
+    raise _unknown(checkpoint, state, "" if blocks is None else f"an iresnet of {'+'.join(map(str, blocks))} blocks, ")
+
+
+def _unknown(checkpoint: Path, state: Mapping[str, Any], guess: str = "") -> WeightsError:
+    """What a checkpoint of no known kind is, by its shape, and what can be imported."""
+    tensors = {name: value for name, value in state.items() if hasattr(value, "shape")}
+    if tensors:
+        ends = [next(iter(tensors)), next(reversed(tensors))]
+        span = " to ".join(
+            f"{one_line(str(name), 60)} {'x'.join(map(str, tensors[name].shape)) or '1'}"
+            for name in dict.fromkeys(ends)
+        )
+        count = sum(value.numel() for value in tensors.values())
+        found = f"{guess}{len(tensors)} tensors with {count:,} values, {span}"
+    else:
+        found = f"no tensors but {', '.join(one_line(str(name), 40) for name in list(state)[:5]) or 'nothing'}"
+    return WeightsError(
+        f"{checkpoint.name}: of no network known here ({found}); imported can be retinaface-pytorch ResNet-50, "
+        "InsightFace iresnet 18/34/50/100/200 and MobileFaceNet, IFQA_Metric.pth and IFQA++_Metric.pth"
+    )
 
 
 @contextmanager
@@ -187,7 +266,7 @@ def _copy_bounded(packed: Any, plain: Any, size: int, name: str) -> None:
 
 
 def _calibrated(
-    kind: Entry, name: str, converted: Converted, checkpoint: Path, folder: Path
+    kind: Entry, name: str, converted: Converted, checkpoint: Path, folder: Path, device: Device | None
 ) -> tuple[Calibration, str, Converted]:
     """Fit on the faces of `folder`; a recognizer is converted again with the drop rate that was found."""
     from streamgate.convert import calibrate
@@ -198,19 +277,19 @@ def _calibrated(
 
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     identity = f"{name}/{folder.name}/{sha256_of(checkpoint)[:8]}"
-    detector = Detector(Session(store.resolve("standard")["detector"], "cpu", threads))
+    detector = Detector(Session(store.resolve("standard")["detector"], device or "cpu", threads))
     with tempfile.TemporaryDirectory(prefix="streamgate-import-") as temporary:
         path = Path(temporary) / store.ONNX_NAME
         path.write_bytes(converted.onnx)
         weights = store.Weights(name, (kind.roles[0],), "imported", path, sha256_of(path), "", "", kind.input, {}, None)
-        session = Session(weights, "cpu", threads)
+        session = Session(weights, device or "cpu", threads)
         if kind.roles[0] == "ifqa":
             faces = list(calibrate.aligned_faces(folder, detector, calibrate.IFQA_LIMIT, ffhq=True))
             mapping, found = calibrate.calibrate_ifqa(IfqaNetwork(session), faces, identity)
             return mapping, _words(found, len(faces)), converted
         faces = list(calibrate.aligned_faces(folder, detector))
         fitted, found = calibrate.fit_serfiq(Recognizer(session), faces, _PLAIN_DROP_RATE, identity)
-    again = convert(kind.converter, [checkpoint], {"drop_rate": fitted.drop_rate})
+    again = convert(kind.converter, [checkpoint], {**kind.options, "drop_rate": fitted.drop_rate})
     return fitted, _words(found, len(faces)), replace(again, versions=converted.versions)
 
 

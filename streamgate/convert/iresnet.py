@@ -20,6 +20,7 @@ DEPTHS: Mapping[tuple[int, int, int, int], int] = {
     (3, 4, 6, 3): 34,
     (3, 4, 14, 3): 50,
     (3, 13, 30, 3): 100,
+    (6, 26, 60, 6): 200,
 }
 """Blocks in the four stages, and the name's number."""
 
@@ -85,8 +86,8 @@ class IResNet(nn.Module):
         return weight.float(), bias.float()
 
 
-def depth_of(keys: Iterable[str]) -> int | None:
-    """The number in the name (18, 34, 50, 100) of the network with these keys; None when they are of another."""
+def blocks_of(keys: Iterable[str]) -> tuple[int, int, int, int] | None:
+    """Blocks in the four stages of the iresnet with these keys; None when they are of another network."""
     counts = [0, 0, 0, 0]
     names = set(keys)
     if not {"conv1.weight", "prelu.weight", "fc.weight", "features.running_mean"} <= names:
@@ -96,15 +97,14 @@ def depth_of(keys: Iterable[str]) -> int | None:
         if found:
             stage = int(found.group(1)) - 1
             counts[stage] = max(counts[stage], int(found.group(2)) + 1)
-    return DEPTHS.get((counts[0], counts[1], counts[2], counts[3]))
+    return counts[0], counts[1], counts[2], counts[3]
 
 
 def graph(state: Mapping[str, Tensor], drop_rate: float) -> RecognizerGraph:
     """The graph of a checkpoint's state dict. Raises RuntimeError or KeyError when it is of another layout."""
-    depth = depth_of(state)
-    blocks = next((blocks for blocks, number in DEPTHS.items() if number == depth), None)
-    if blocks is None:
-        raise KeyError("not an iresnet of 18, 34, 50 or 100 layers")
+    blocks = blocks_of(state)
+    if blocks not in DEPTHS:
+        raise KeyError("not an iresnet of 18, 34, 50, 100 or 200 layers")
     network = IResNet(blocks)
     network.load_state_dict(dict(state))
     network.eval()

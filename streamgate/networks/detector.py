@@ -1,4 +1,4 @@
-"""Finding faces: RetinaFace graphs of either layout behind one decoder."""
+"""Finding faces: detectors of any known layout behind one door."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from streamgate.frames import Array, Face
-from streamgate.networks.priors import decode, priors, suppress
+from streamgate.networks.layouts import LAYOUTS, Outputs, Shape
+from streamgate.networks.priors import suppress
 from streamgate.networks.runtime import Session, as_input
 
 STRIDE = 32
@@ -16,7 +17,7 @@ STRIDE = 32
 
 NMS_OVERLAP = 0.4
 MAX_CANDIDATES = 2000
-"""Priors above the threshold that are looked at, best first; a crowd of 300 faces raises about that many."""
+"""Places above the threshold that are looked at, best first; a crowd of 300 faces raises about that many."""
 
 _PAD = (123, 117, 104)
 """The networks' mean colour: padding looks like the zeros that their convolutions pad with."""
@@ -26,7 +27,8 @@ class Detector:
     """Faces in pictures, each found independently of what else is in the batch. Thread-safe."""
 
     def __init__(self, session: Session, nms_iou: float = NMS_OVERLAP) -> None:
-        session.need_outputs("loc", "conf", "landm")
+        self._layout = LAYOUTS[session.weights.output.get("layout", "retinaface")]
+        session.need_outputs(*self._layout.outputs)
         self._session = session
         self._nms_iou = nms_iou
 
@@ -43,19 +45,17 @@ class Detector:
             indices = [index for index, other in enumerate(shapes) if other == shape]
             batch = np.stack([_pad(pictures[index], shape) for index in indices])
             outputs = self._session.run_rows(as_input(batch, self._session.weights.input))
-            grid = priors(*shape)
             for row, index in enumerate(indices):
-                found[index] = self._faces(
-                    outputs["loc"][row], outputs["conf"][row], outputs["landm"][row], grid, threshold
-                )
+                found[index] = self._faces({name: values[row] for name, values in outputs.items()}, shape, threshold)
         return found
 
-    def _faces(self, loc: Array, scores: Array, landmarks: Array, grid: Array, threshold: float) -> list[Face]:
-        """Decode one picture's figures: (P, 4), (P,), (P, 10) with priors (P, 3)."""
+    def _faces(self, outputs: Outputs, shape: Shape, threshold: float) -> list[Face]:
+        """Decode one picture's values; `shape` is that of the padded picture."""
+        scores = self._layout.scores(outputs)
         above = np.flatnonzero(scores >= threshold)
         if len(above) > MAX_CANDIDATES:
             above = above[np.argsort(-scores[above], kind="stable")[:MAX_CANDIDATES]]
-        boxes, points = decode(loc[above], landmarks[above], grid[above])
+        boxes, points = self._layout.decode(outputs, shape, above)
         # A side is an exponential: on strange input it can overflow, and no face is that large.
         sane = np.isfinite(boxes).all(axis=1) & np.isfinite(points).all(axis=(1, 2))
         above, boxes, points = above[sane], boxes[sane], points[sane]
@@ -63,14 +63,14 @@ class Detector:
         return [Face(boxes[i], points[i], float(scores[above[i]])) for i in kept]
 
 
-def _padded_shape(picture: Array) -> tuple[int, int]:
+def _padded_shape(picture: Array) -> Shape:
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
         raise ValueError(f"expected RGB uint8 (h, w, 3), got {picture.dtype} {picture.shape}")
     height, width = picture.shape[:2]
     return -(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE
 
 
-def _pad(picture: Array, shape: tuple[int, int]) -> Array:
+def _pad(picture: Array, shape: Shape) -> Array:
     bottom, right = shape[0] - picture.shape[0], shape[1] - picture.shape[1]
     if bottom == 0 and right == 0:
         return picture

@@ -64,6 +64,8 @@ class Session:
         if not self.inputs:
             raise WeightsError(f"{weights.name}: {weights.path} has no input")
         self._input = self._session.get_inputs()[0].name
+        # Some imported graphs mix the rows of a batch; their batch axis is fixed at 1.
+        self._single = list(self._session.get_inputs()[0].shape)[:1] == [1]
         self.outputs = tuple(output.name for output in self._session.get_outputs())
 
     def run(self, batch: Array) -> dict[str, Array]:
@@ -72,7 +74,7 @@ class Session:
 
     def run_rows(self, rows: Array) -> dict[str, Array]:
         """All outputs by name for rows (N, ...), N >= 1, each row's figures independent of the others."""
-        if not self.on_cuda:
+        if not self.on_cuda or self._single:
             parts = [self.run(rows[i : i + 1]) for i in range(len(rows))]
         else:
             largest = BATCH_SIZES[-1]

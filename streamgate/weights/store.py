@@ -237,10 +237,11 @@ def _from_import(receipt: Mapping[str, Any], folder: Path, tier: str) -> Weights
             licence=str(receipt.get("licence", "unknown")),
             training_data=str(receipt.get("training_data", "unknown")),
             input=parse_input(receipt["input"], name),
-            output={},
+            output=dict(receipt.get("output") or {}),
             calibration=parse_calibration(receipt.get("calibration"), name),
             affine=folder / ARRAYS_NAME if arrays else None,
             affine_sha256=str(arrays["sha256"]) if arrays else "",
+            identity_threshold=parse_identity(receipt.get("identity"), name),
         )
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise WeightsError(

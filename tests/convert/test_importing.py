@@ -20,7 +20,7 @@ from command import inside, lines, streamgate  # noqa: E402
 from media import astronaut_frames, write_clip  # noqa: E402
 from real_weights import shared_part, standard_models  # noqa: E402
 from streamgate.convert import calibrate, checkpoints, import_weights, importing, retinaface  # noqa: E402
-from streamgate.convert.iresnet import DEPTHS, IResNet, depth_of  # noqa: E402
+from streamgate.convert.iresnet import DEPTHS, IResNet, blocks_of  # noqa: E402
 from streamgate.errors import UsageError, WeightsError  # noqa: E402
 from streamgate.measures.serfiq import raw_from_spread  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
@@ -58,9 +58,13 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_iresnet_layouts_have_the_keys_of_their_public_checkpoints() -> None:
     # Read off InsightFace's recognition/arcface_torch/backbones/iresnet.py.
-    for depth, keys, parameters in ((18, 187, 24_025_600), (50, 475, 43_590_848), (100, 925, 65_156_160)):
-        state = iresnet_state(depth)
-        assert len(state) == keys and depth_of(state) == depth
+    for depth, keys, parameters in (
+        (18, 187, 24_025_600), (50, 475, 43_590_848), (100, 925, 65_156_160), (200, 1807, 118_562_944),
+    ):  # fmt: skip
+        (blocks,) = (blocks for blocks, number in DEPTHS.items() if number == depth)
+        with torch.device("meta"):
+            state = IResNet(blocks).state_dict()
+        assert len(state) == keys and blocks_of(state) == blocks
         learned = [name for name in state if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
         assert sum(state[name].numel() for name in learned) == parameters
         assert {name: tuple(state[name].shape) for name in (
@@ -71,7 +75,7 @@ def test_the_iresnet_layouts_have_the_keys_of_their_public_checkpoints() -> None
             "layer4.1.prelu.weight": (512,), "layer3.1.conv2.weight": (256, 256, 3, 3), "bn2.running_var": (512,),
             "fc.weight": (512, 25088), "features.bias": (512,),
         }  # fmt: skip
-    assert depth_of(["conv1.weight", "fc.weight"]) is None
+    assert blocks_of(["conv1.weight", "fc.weight"]) is None
 
 
 def test_a_recognizer_is_imported_calibrated_and_used(

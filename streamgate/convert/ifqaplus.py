@@ -1,0 +1,195 @@
+"""IFQA++, the masked autoencoder behind IFQA's second checkpoint (AIM-SKKU, 2023): per-patch realness by a ViT.
+
+Layout of MAE (He et al., CVPR 2022): an encoder of 32 blocks of 1280 and a decoder of 8 blocks of 512 at 224 pixels
+with patches of 14 (ViT-H/14; 656,873,412 values in 494 tensors, checkpoint key "D"), whose last layer gives one value
+for each pixel instead of three. Nothing is masked when a face is rated, so the random order in which the published code
+shuffles patches, and puts them back, changes nothing and is left out. The published network ends in a sigmoid; the
+published script then sets negative values, of which there are none, to zero and takes the mean.
+
+This module needs torch and is imported only to convert.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import isqrt
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CROP_SIDE = 256
+"""Side of the crop that all IFQA networks are given here, and of their map."""
+HEADS = 16
+"""Attention heads in both halves; the tensors' shapes do not tell them."""
+_LARGEST = 1 << 30
+_MOST_PATCHES = 1024
+
+
+@dataclass(frozen=True)
+class VitSpec:
+    """Sizes of the network: `side` of its input and `patch` in pixels, widths of the tokens and numbers of blocks."""
+
+    side: int
+    patch: int
+    width: int
+    depth: int
+    decoder_width: int
+    decoder_depth: int
+
+
+OFFICIAL = VitSpec(224, 14, 1280, 32, 512, 8)
+
+
+class _Attention(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, tokens, width = x.shape
+        q, k, v = self.qkv(x).reshape(count, tokens, 3, HEADS, width // HEADS).permute(2, 0, 3, 1, 4).unbind(0)
+        weights = torch.softmax((q * (width // HEADS) ** -0.5) @ k.transpose(-2, -1), dim=-1)
+        return self.proj((weights @ v).transpose(1, 2).reshape(count, tokens, width))
+
+
+class _Mlp(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = _Attention(width)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = _Mlp(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class _Patches(nn.Module):
+    def __init__(self, patch: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, patch, patch)
+
+    def forward(self, face: Tensor) -> Tensor:
+        return self.proj(face).flatten(2).transpose(1, 2)
+
+
+class IfqaPlus(nn.Module):
+    """Face (N, 3, S, S) to its realness map (N, S, S) in 0..1. Attribute names follow the official checkpoint."""
+
+    def __init__(self, spec: VitSpec = OFFICIAL) -> None:
+        super().__init__()
+        self.spec = spec
+        places = (spec.side // spec.patch) ** 2 + 1
+        self.patch_embed = _Patches(spec.patch, spec.width)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, spec.width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, places, spec.width))
+        self.blocks = nn.ModuleList(_Block(spec.width) for _ in range(spec.depth))
+        self.norm = nn.LayerNorm(spec.width, eps=1e-6)
+        self.decoder_embed = nn.Linear(spec.width, spec.decoder_width)
+        # Stands for masked patches, of which there are none; it is part of the checkpoint all the same.
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, spec.decoder_width))
+        self.decoder_pos_embed = nn.Parameter(torch.zeros(1, places, spec.decoder_width))
+        self.decoder_blocks = nn.ModuleList(_Block(spec.decoder_width) for _ in range(spec.decoder_depth))
+        self.decoder_norm = nn.LayerNorm(spec.decoder_width, eps=1e-6)
+        self.decoder_pred = nn.Linear(spec.decoder_width, spec.patch**2)
+
+    def forward(self, face: Tensor) -> Tensor:
+        patches = self.patch_embed(face) + self.pos_embed[:, 1:]
+        first = (self.cls_token + self.pos_embed[:, :1]).expand(face.shape[0], -1, -1)
+        x = torch.cat([first, patches], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        x = self.decoder_embed(self.norm(x)) + self.decoder_pos_embed
+        for block in self.decoder_blocks:
+            x = block(x)
+        values = torch.sigmoid(self.decoder_pred(self.decoder_norm(x))[:, 1:])
+        cells, patch = self.spec.side // self.spec.patch, self.spec.patch
+        rows = values.reshape(-1, cells, cells, patch, patch).permute(0, 1, 3, 2, 4)
+        return rows.reshape(-1, self.spec.side, self.spec.side)
+
+
+class IfqaPlusScorer(nn.Module):
+    """What is exported: `face` (N, 3, 256, 256) in -1..1 -> score (N,) and map (N, 256, 256), both 0..1."""
+
+    cubic: Tensor
+
+    def __init__(self, network: IfqaPlus) -> None:
+        super().__init__()
+        self.network = network
+        # OpenCV's own bicubic weights, which the published script scales by, one row for each row of the result.
+        weights = cv2.resize(
+            np.eye(CROP_SIDE, dtype=np.float32), (CROP_SIDE, network.spec.side), interpolation=cv2.INTER_CUBIC
+        )
+        self.register_buffer("cubic", torch.from_numpy(weights), persistent=False)
+
+    def forward(self, face: Tensor) -> tuple[Tensor, Tensor]:
+        realness = self.network(torch.matmul(torch.matmul(self.cubic, face), self.cubic.t()))
+        larger = F.interpolate(realness[:, None], size=(CROP_SIDE, CROP_SIDE), mode="bilinear", align_corners=False)
+        return realness.mean(dim=(1, 2)), larger[:, 0]
+
+
+def is_ifqaplus(keys: Iterable[str]) -> bool:
+    """Whether a discriminator's tensors are those of IFQA++ and not of IFQA."""
+    return {"patch_embed.proj.weight", "decoder_pos_embed", "decoder_pred.weight"} <= set(keys)
+
+
+def spec_of(state: Mapping[str, Tensor]) -> VitSpec:
+    """The sizes of a checkpoint, read off its tensors.
+
+    Raises:
+        KeyError: a tensor is missing or has a shape that no such network has.
+    """
+    width, channels, patch, _ = _shape(state, "patch_embed.proj.weight", 4)
+    places = _shape(state, "pos_embed", 3)[1]
+    decoder_width = _shape(state, "decoder_embed.weight", 2)[0]
+    cells = isqrt(max(0, places - 1))
+    spec = VitSpec(
+        cells * patch, patch, width, _blocks(state, "blocks"), decoder_width, _blocks(state, "decoder_blocks")
+    )
+    total = sum(tensor.numel() for tensor in state.values())
+    if channels != 3 or cells**2 != places - 1 or not 0 < cells**2 <= _MOST_PATCHES or total > _LARGEST:
+        raise KeyError(f"{places} places of {width} values in {total} values are no IFQA++")
+    if width % HEADS or decoder_width % HEADS or spec.side > 2 * CROP_SIDE:
+        raise KeyError(f"widths {width} and {decoder_width} at {spec.side} pixels are no IFQA++")
+    return spec
+
+
+def scorer(state: Mapping[str, Tensor]) -> IfqaPlusScorer:
+    """The graph of a checkpoint's discriminator; its tensors are used as they are, not copied.
+
+    Raises RuntimeError or KeyError when it is of another layout.
+    """
+    spec = spec_of(state)
+    with torch.device("meta"):
+        network = IfqaPlus(spec)
+    network.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+    return IfqaPlusScorer(network.requires_grad_(False)).eval()
+
+
+def _shape(state: Mapping[str, Tensor], name: str, axes: int) -> tuple[int, ...]:
+    shape = tuple(state[name].shape)
+    if len(shape) != axes:
+        raise KeyError(f"{name} has shape {shape}")
+    return shape
+
+
+def _blocks(state: Mapping[str, Tensor], name: str) -> int:
+    found = [re.fullmatch(rf"{name}\.(\d{{1,3}})\.norm1\.weight", key) for key in state]
+    return 1 + max((int(match.group(1)) for match in found if match), default=-1)
