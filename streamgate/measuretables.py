@@ -66,7 +66,7 @@ class DefinedMeasureConfig(MeasureConfig):
     onnx: str = ""
     pyiqa: str = ""
     better: Literal["higher", "lower"] = "higher"
-    crop: Literal["ffhq", "arcface", "loose", "points"] = "ffhq"
+    crop: Literal["ffhq", "arcface", "loose", "box", "points"] = "ffhq"
     size: Annotated[int, Field(ge=16, le=2048)] = 256
     margin: Annotated[float, Field(ge=0, le=10)] = 0.3
     points: tuple[tuple[_Share, _Share], ...] = ()

@@ -77,7 +77,7 @@ def _use(state: ModelState) -> str:
 def pull(tier: str, mirror: str | None, quiet: bool) -> int:
     """Download, verify and convert the weights of TIER.
 
-    TIER is standard, or measures for the parameters of NIQE and BRISQUE.
+    TIER is standard, liveness for the measure `live`, or measures for the parameters of NIQE and BRISQUE.
     """
     from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TaskID, TextColumn

@@ -39,7 +39,7 @@ def pull(
     """Make every entry of `tier` ready in the models folder; what is there and verified is left alone.
 
     Args:
-        tier: "standard", or "measures" for the parameters of NIQE and BRISQUE.
+        tier: "standard", "liveness" for the measure `live`, or "measures" for the parameters of NIQE and BRISQUE.
         mirror: http(s) or file URL, or a folder, under which files lie by their catalog file name;
             default $STREAMGATE_MIRROR, else the pinned upstream addresses.
         report: called with a line before each conversion.
@@ -54,7 +54,8 @@ def pull(
     """
     entries = [entry for entry in load_catalog() if entry.tier == tier]
     if not entries and tier != PARAMETERS_TIER:
-        raise UsageError(f"nothing to pull for tier {tier!r}; 'standard' and '{PARAMETERS_TIER}' can be fetched")
+        tiers = ", ".join(sorted({entry.tier for entry in load_catalog()} | {PARAMETERS_TIER}))
+        raise UsageError(f"nothing to pull for tier {tier!r}; it is one of {tiers}")
     base = _mirror_base(mirror or os.environ.get("STREAMGATE_MIRROR"))
     if tier == PARAMETERS_TIER:
         return pull_parameters(base, progress)

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Literal
 
-Engine = Literal["onnx", "pyiqa", "niqe", "brisque"]
-CropKind = Literal["ffhq", "arcface", "loose", "points"]
+Engine = Literal["onnx", "pulled", "pyiqa", "niqe", "brisque"]
+CropKind = Literal["ffhq", "arcface", "loose", "box", "points"]
 Triple = tuple[float, float, float]
 CHEAP: tuple[Engine, ...] = ("niqe", "brisque")
 
@@ -18,10 +18,11 @@ class CropCard:
 
     Attributes:
         engine: who computes it.
-        file: the ONNX file, or the name of the pyiqa metric.
-        crop: FFHQ's square, ArcFace's, the box with a margin, or eyes and mouth at given points.
+        file: the ONNX file, the catalog's name of pulled weights, or the name of the pyiqa metric.
+        crop: FFHQ's square, ArcFace's, a square around the box with a margin, the box itself with a margin, moved into
+            the picture and stretched to a square, or eyes and mouth at given points.
         size: side of the crop in pixels.
-        margin: of a loose crop: so much of the box's longer side at each side.
+        margin: of a loose crop: so much of the box's longer side at each side; of a box: of each side itself.
         points: of a crop by points: viewer's left eye, right eye, middle of the mouth as shares of the side.
         colour, span, mean, std: the network's input is ((x / 255) * (span[1] - span[0]) + span[0] - mean) / std by
             channel, x 0..255 in the order `colour`.

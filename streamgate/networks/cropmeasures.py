@@ -20,7 +20,7 @@ from streamgate.networks.natural_statistics import Brisque, Niqe
 from streamgate.networks.runtime import Session
 from streamgate.weights.catalog import InputSpec
 from streamgate.weights.parameters import identity_of, parameters_of
-from streamgate.weights.store import Weights
+from streamgate.weights.store import Weights, pulled
 
 OUTPUT = "value"
 """What the one output of such a measure is called."""
@@ -45,8 +45,8 @@ class CropMeasure:
     `sha256` is of its file or parameters; `record` is its line for `summary.json`.
     """
 
-    def __init__(self, name: str, card: CropCard, rate: Rate, sha256: str) -> None:
-        self.name, self.card, self.sha256 = name, card, sha256
+    def __init__(self, name: str, card: CropCard, rate: Rate, sha256: str, licence: str = "") -> None:
+        self.name, self.card, self.sha256, self._licence = name, card, sha256, licence
         self._rate = rate
 
     @property
@@ -60,7 +60,7 @@ class CropMeasure:
         file = Path(self.card.file).name if self.card.file else self.card.engine
         return {
             "role": f"measure {self.name}", "name": self.name, "tier": self.card.engine, "file": file,
-            "sha256": self.sha256, "licence": "",
+            "sha256": self.sha256, "licence": self._licence,
         }  # fmt: skip
 
     def run(self, crops: Sequence[Array]) -> list[CropOutput]:
@@ -83,6 +83,8 @@ def open_measure(spec: MeasureSpec, device: Device, threads: int) -> CropMeasure
     card = spec.card
     if card.engine == "onnx":
         return _of_onnx(spec.name, card, device, threads)
+    if card.engine == "pulled":
+        return _of_graph(spec.name, card, pulled(card.file, f"measure {spec.name}"), device, threads)
     if card.engine == "pyiqa":
         return _of_pyiqa(spec, card, device)
     parameters = parameters_of(card.engine)
@@ -104,6 +106,11 @@ def _of_onnx(name: str, card: CropCard, device: Device, threads: int) -> CropMea
     except OSError as error:
         raise WeightsError(f"{what} cannot be read ({error.strerror})") from None
     weights = Weights(f"measure {name}", (), "own", path, sha256, "", "", InputSpec(), {}, None)
+    return _of_graph(name, card, weights, device, threads)
+
+
+def _of_graph(name: str, card: CropCard, weights: Weights, device: Device, threads: int) -> CropMeasure:
+    what = f"measure {name}: {display(weights.path)}"
     session = Session(weights, device, threads)
     (shape, dtype), *others = session.inputs
     if others:
@@ -142,7 +149,7 @@ def _of_onnx(name: str, card: CropCard, device: Device, threads: int) -> CropMea
     except Exception as error:
         reason = one_line((str(error).splitlines() or [""])[0])
         raise WeightsError(f"{what} does not rate a crop of {card.size} pixels ({reason})") from None
-    return CropMeasure(name, card, rate, sha256)
+    return CropMeasure(name, card, rate, weights.sha256, weights.licence)
 
 
 def _batch(crops: Array, card: CropCard, channels_last: bool, dtype: str) -> Array:

@@ -65,7 +65,7 @@ class Session:
             raise WeightsError(f"{weights.name}: {weights.path} has no input")
         self._input = self._session.get_inputs()[0].name
         # Some imported graphs mix the rows of a batch; their batch axis is fixed at 1.
-        self._single = list(self._session.get_inputs()[0].shape)[:1] == [1]
+        self._single = self.inputs[0][0][:1] == (1,)
         self.outputs = tuple(output.name for output in self._session.get_outputs())
 
     def run(self, batch: Array) -> dict[str, Array]:

@@ -61,7 +61,7 @@ class WholeScorer(FaceScorer):
         if spec.evidence[0] in evidence.values or spec.name in evidence.failed:
             return
         try:
-            crop = picture.warp(crop_matrix(card, candidate.face), card.size)
+            crop = picture.warp(crop_matrix(card, candidate.face, picture), card.size)
         except ValueError:  # the landmarks coincide
             evidence.failed.add(spec.name)
             return
@@ -72,8 +72,8 @@ class WholeScorer(FaceScorer):
             evidence.maps[spec.name] = output.map
 
 
-def crop_matrix(card: CropCard, face: Face) -> Array:
-    """Source pixels to the crop that a card asks for, (2, 3). Raises ValueError where the landmarks define none."""
+def crop_matrix(card: CropCard, face: Face, picture: Picture) -> Array:
+    """Pixels of a picture to the crop that a card asks for, (2, 3). Raises ValueError where landmarks define none."""
     if card.crop == "ffhq":
         return ffhq_matrix(face.landmarks, card.size)
     if card.crop == "arcface":
@@ -82,5 +82,16 @@ def crop_matrix(card: CropCard, face: Face) -> Array:
         middle, side = (face.box[:2] + face.box[2:]) / 2, float((face.box[2:] - face.box[:2]).max())
         half = (0.5 + card.margin) * side
         return box_matrix(np.concatenate([middle - half, middle + half]), card.size)
+    if card.crop == "box":
+        return box_matrix(_inside(face.box, 1 + 2 * card.margin, picture.width, picture.height), card.size)
     points = np.array([face.landmarks[0], face.landmarks[1], face.landmarks[3:].mean(axis=0)])
     return umeyama(points, np.array(card.points) * card.size - 0.5)
+
+
+def _inside(box: Array, times: float, width: int, height: int) -> Array:
+    """A box made larger about its middle, as far as the picture bears it, and moved into the picture."""
+    sides = np.maximum(box[2:] - box[:2], 1.0)
+    frame = np.array([width, height], float)
+    half = sides * min(times, float((frame / sides).min())) / 2
+    middle = np.clip((box[:2] + box[2:]) / 2, half, frame - half)
+    return np.concatenate([middle - half, middle + half])

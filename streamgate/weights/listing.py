@@ -91,9 +91,10 @@ def verify() -> list[tuple[store.Weights, str]]:
 
 def _damage(weights: store.Weights) -> str:
     remedy = {
+        "embedded": "reinstall streamgate",
         "standard": "run `streamgate models pull`",
         store.IMPORTED: "run `streamgate models import` again",
-    }.get(weights.tier, "reinstall streamgate")
+    }.get(weights.tier, f"run `streamgate models pull {weights.tier}`")
     for path, expected in weights.files:
         if not path.is_file():
             return f"{path.name} is missing; {remedy}"

@@ -203,7 +203,7 @@ def from_receipt(folder: Path, tier: str) -> Weights | None:
         return Weights(
             name=entry.name,
             roles=entry.roles,
-            tier=tier,
+            tier=entry.tier if tier in TIERS else tier,
             path=folder / ONNX_NAME,
             sha256=str(receipt["onnx"]["sha256"]),
             licence=entry.licence,
@@ -219,6 +219,19 @@ def from_receipt(folder: Path, tier: str) -> Weights | None:
         raise WeightsError(
             f"{folder / RECEIPT_NAME}: not a receipt of this version; run `streamgate models pull`"
         ) from error
+
+
+def pulled(name: str, user: str) -> Weights:
+    """The catalog's weights of that name as `pull` has left them here.
+
+    Raises WeightsError, which begins with `user`, where they are not here.
+    """
+    folder = models_folder() / name
+    entry = next(entry for entry in load_catalog() if entry.name == name)
+    found = from_receipt(folder, entry.tier) if (folder / RECEIPT_NAME).is_file() else None
+    if found is None:
+        raise WeightsError(f"{user} is in use and its weights are not here; run `streamgate models pull {entry.tier}`")
+    return found
 
 
 def _from_import(receipt: Mapping[str, Any], folder: Path, tier: str) -> Weights | None:

@@ -1,0 +1,24 @@
+"""live: a person before the camera, or a picture of one on a screen or on paper (MiniFASNetV2, Minivision 2020)."""
+
+from __future__ import annotations
+
+from streamgate.measures.cropcard import CropCard
+from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
+
+EXTRA_MEASURE = MeasureSpec(
+    name="live",
+    label="Live",
+    hint="a person, not a screen or a print",
+    purpose="Is it a person before the camera, or a picture of one on a screen or on paper?",
+    source="live",
+    output="value",
+    read=lambda output: output.value,
+    # The network's own border, a probability of a half, is the middle of the scale.
+    mapping=Sigmoid(0.5, 0.1),
+    limits=(Limit("min", 50.0, {"spoof": "on a screen or a print"}),),
+    # It filters: how sure the network is does not tell which of two live faces is the better picture.
+    weight=0.0,
+    card=CropCard("pulled", "minifasnet-v2", "box", size=80, margin=0.85, output="live"),
+    use=False,
+    order=150,
+)
