@@ -110,23 +110,33 @@ def export_half(graph: Any, name: str, outputs: tuple[str, ...], probe: Values, 
 
 
 def _fill(model: Any, tensors: Mapping[str, Any], name: str) -> None:
-    """Turn all inputs of a ModelProto but `name` into stored tensors, matrices as float16, in place."""
+    """Turn all inputs of a ModelProto but `name` into stored tensors, matrices as float16, in place.
+
+    A matrix that is only ever turned round is stored that way: the runtime would keep both.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
+    users: dict[str, list[Any]] = {}
+    for node in model.graph.node:
+        for key in node.input:
+            users.setdefault(key, []).append(node)
     given = [one for one in model.graph.input if one.name == name]
-    casts = []
+    casts, dropped = [], set()
     for key in [one.name for one in model.graph.input if one.name != name]:
-        values = tensors[key].numpy()
+        values, made = tensors[key].numpy(), key
         if values.ndim < 2:
             model.graph.initializer.append(numpy_helper.from_array(values, key))
             continue
+        if values.ndim == 2 and [node.op_type for node in users.get(key, ())] == ["Transpose"]:
+            values, made = values.T, users[key][0].output[0]
+            dropped.add(made)
         with np.errstate(over="ignore"):
-            half = values.astype(np.float16)
+            half = np.ascontiguousarray(values, np.float16)
         if not np.isfinite(half).all():
             raise WeightsError(f"{key} holds values that float16 cannot; nothing was installed")
         model.graph.initializer.append(numpy_helper.from_array(half, key + "_fp16"))
-        casts.append(helper.make_node("Cast", [key + "_fp16"], [key], to=TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
+        casts.append(helper.make_node("Cast", [key + "_fp16"], [made], to=TensorProto.FLOAT))
+    nodes = [*casts, *(node for node in model.graph.node if node.output[0] not in dropped)]
     del model.graph.node[:], model.graph.input[:]
     model.graph.node.extend(nodes)
     model.graph.input.extend(given)

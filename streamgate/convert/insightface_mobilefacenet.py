@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -92,12 +93,13 @@ class MobileFaceNet(nn.Module):
         )
 
     def forward(self, face: Tensor) -> Tensor:
-        pooled, flatten, _, _ = self.features.get_submodule("layers").children()
-        return flatten(pooled(self.conv_sep(self.layers(face))))
+        pooling: Any = self.features.get_submodule("layers")
+        return pooling[1](pooling[0](self.conv_sep(self.layers(face))))
 
     def last_affine(self) -> tuple[Tensor, Tensor]:
         """The last layer with the batch norm behind it folded in: A (D, 512) and c (D,)."""
-        _, _, layer, norm = self.features.get_submodule("layers").children()
+        parts: Any = self.features.get_submodule("layers")
+        layer, norm = parts[2], parts[3]
         gain = (norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)).detach()
         weight = gain[:, None] * layer.weight.detach().double()
         bias = norm.bias.detach().double() - gain * norm.running_mean.double()

@@ -103,7 +103,7 @@ def blocks_of(keys: Iterable[str]) -> tuple[int, int, int, int] | None:
 def graph(state: Mapping[str, Tensor], drop_rate: float) -> RecognizerGraph:
     """The graph of a checkpoint's state dict. Raises RuntimeError or KeyError when it is of another layout."""
     blocks = blocks_of(state)
-    if blocks not in DEPTHS:
+    if blocks is None or blocks not in DEPTHS:
         raise KeyError("not an iresnet of 18, 34, 50, 100 or 200 layers")
     network = IResNet(blocks)
     network.load_state_dict(dict(state))

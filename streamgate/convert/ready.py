@@ -45,10 +45,11 @@ def recognizer(source: Path, drop_rate: float, options: Mapping[str, Any]) -> tu
     # In float32 and with one product for each row, as `mobilefacenet.closed_form`.
     odds = drop_rate / (1.0 - drop_rate)
     lengths = (weight.astype(np.float64) ** 2).sum(axis=0)
-    stored = {
+    stored: dict[str, Values] = {
         "A": weight, "c": bias, "lengths": lengths[None].astype(np.float32),
         "ones": np.ones((len(weight), 1), np.float32), "odds": np.full((weight.shape[1], 1), odds, np.float32),
-        "two": np.float32([2.0]), "row": np.int64([-1]), "rows": np.int64([0, weight.shape[1]]),
+        "two": np.array([2.0], np.float32), "row": np.array([-1], np.int64),
+        "rows": np.array([0, weight.shape[1]], np.int64),
     }  # fmt: skip
     steps = [
         ("Reshape", [features, "rows"], "features"), ("Gemm", ["features", "A", "c"], "embedding"),
@@ -61,14 +62,17 @@ def recognizer(source: Path, drop_rate: float, options: Mapping[str, Any]) -> tu
         ("Reshape", ["d", "row"], "spread"),
     ]  # fmt: skip
     for kind, inputs, output in steps:
-        more = {"transB": 1} if kind == "Gemm" else {}
-        model.graph.node.append(helper.make_node(kind, inputs, [output], **more))
+        node = helper.make_node(kind, inputs, [output])
+        if kind == "Gemm":
+            node.attribute.append(helper.make_attribute("transB", 1))
+        model.graph.node.append(node)
     model.graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in stored.items())
     del model.graph.output[:]
-    model.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in (("embedding", ["N", len(weight)]), ("spread", ["N"]), ("features", ["N", weight.shape[1]]))
-    )
+    axes: dict[str, list[str | int | None]] = {
+        "embedding": ["N", len(weight)], "spread": ["N"], "features": ["N", weight.shape[1]],
+    }  # fmt: skip
+    for name, shape in axes.items():
+        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     prune(model)
     crops = as_input(noise(3, CROP_SIDE, CROP_SIDE, 3), spec)
     single = [_run(original, crops[row : row + 1], source.name)[given] for row in range(3)]
@@ -108,7 +112,7 @@ def detector(source: Path, options: Mapping[str, Any]) -> tuple[Any, dict[str, V
                 f"not {name} of the layout {options['layout']}"
             )
         axes = [last] if name != "conf" else []
-        model.graph.initializer.append(numpy_helper.from_array(np.int64([batch, -1, *axes]), f"{name}_shape"))
+        model.graph.initializer.append(numpy_helper.from_array(np.array([batch, -1, *axes]), f"{name}_shape"))
         model.graph.node.append(helper.make_node("Reshape", [inner, f"{name}_shape"], [name]))
         model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", f"P_{name}", *axes]))
     prune(model)
@@ -140,7 +144,7 @@ def _second_of_two(model: Any, inner: str, values: Values) -> str:
     if not (np.abs(values.reshape(-1, 2).sum(axis=1) - 1) < 1e-3).all():
         model.graph.node.append(helper.make_node("Softmax", [inner], ["probabilities"], axis=2))
         inner = "probabilities"
-    model.graph.initializer.append(numpy_helper.from_array(np.int64(1), "face"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1), "face"))
     model.graph.node.append(helper.make_node("Gather", [inner, "face"], ["face_probability"], axis=2))
     return "face_probability"
 

@@ -237,7 +237,8 @@ def test_published_constants_go_with_recognizers_alone(tmp_path: Path) -> None:
 
 def test_minifasnet_gives_the_published_probability() -> None:
     source = shared_part("weights/minifasnet_v2_2.7_80x80.pth")
-    state = {key.removeprefix("module."): value for key, value in torch.load(source, weights_only=True).items()}
+    loaded = torch.load(source, map_location="cpu", weights_only=True)
+    state = {key.removeprefix("module."): value for key, value in loaded.items()}
 
     def unit(name: str, x: torch.Tensor, stride: int = 1, pad: int = 0) -> torch.Tensor:
         """Conv_block and Linear_block of src/model_lib/MiniFASNet.py."""
