@@ -114,12 +114,15 @@ def ifqa_official(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any,
 
 def ifqaplus_official(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
     """The official IFQA++ checkpoint, key "D": input and outputs as IFQA's, matrices stored as float16."""
-    state = discriminator_of(load_checkpoint(sources[0]), sources[0])
     from streamgate.convert.ifqa import OUTPUTS
     from streamgate.convert.ifqaplus import scorer
 
+    def build() -> Any:
+        state = discriminator_of(load_checkpoint(sources[0]), sources[0])
+        return _built(lambda: scorer(state), sources[0])
+
     # Half precision of the stored matrices moves single pixels of the map by a few thousandths.
-    return export_half(_built(lambda: scorer(state), sources[0]), "face", OUTPUTS, _ifqa_noise(), 1e-2), {}
+    return export_half(build, "face", OUTPUTS, _ifqa_noise(), 1e-2), {}
 
 
 def minifasnet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -69,13 +69,16 @@ def export(
     return onnx.load_from_string(buffer.getvalue())
 
 
-def export_half(graph: Any, name: str, outputs: tuple[str, ...], probe: Values, tolerance: float) -> Any:
+def export_half(
+    build: Callable[[], Any], name: str, outputs: tuple[str, ...], probe: Values, tolerance: float
+) -> Any:
     """As `export`, for networks near protobuf's limit of 2 GB: matrices are stored as float16, arithmetic is float32.
 
     Tensors of the graph are neither copied as float32 nor serialised as such, so that 2.6 GB of them take little more
     memory than they lie on the disk with.
 
     Args:
+        build: makes the torch module; nothing else should hold its tensors, which are let go before the check.
         probe: an input of two rows or more, on which the ONNX must agree with torch within `tolerance`.
 
     Raises:
@@ -84,6 +87,7 @@ def export_half(graph: Any, name: str, outputs: tuple[str, ...], probe: Values, 
     import onnx
     import torch
 
+    graph = build()
     buffer = io.BytesIO()
     axes = {one: {0: "N"} for one in (name, *outputs)}
     with warnings.catch_warnings(), torch.no_grad():
@@ -103,6 +107,7 @@ def export_half(graph: Any, name: str, outputs: tuple[str, ...], probe: Values, 
         expected = [value.numpy() for value in graph(torch.from_numpy(probe))]
     model = onnx.load_from_string(buffer.getvalue())
     _fill(model, graph.state_dict(), name)
+    del graph
     got = run(model.SerializeToString(), {name: probe}, optimise=False)
     for output, found, want in zip(outputs, got, expected, strict=True):
         check_agreement(found, want, tolerance, output)

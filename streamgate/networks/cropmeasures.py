@@ -133,12 +133,7 @@ def _of_graph(name: str, card: CropCard, weights: Weights, device: Device, threa
     output = card.output or session.outputs[0]
 
     def rate(crops: Array) -> tuple[Array, Array | None]:
-        batch = _batch(crops, card, channels_last, dtype)
-        if known[0] == 1:
-            parts = [session.run(batch[row : row + 1]) for row in range(len(batch))]
-            found = {key: np.concatenate([part[key] for part in parts]) for key in session.outputs}
-        else:
-            found = session.run_rows(batch)
+        found = session.run_rows(_batch(crops, card, channels_last, dtype))
         return _numbers(found[output], output, len(crops)), _maps(found[card.map], len(crops)) if card.map else None
 
     two = np.full((1 if known[0] == 1 else 2, card.size, card.size, 3), 128, np.uint8)
