@@ -13,13 +13,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from common import RESULTS, SHARED, Machine, command_line, find_clips, say, table, write_section
+from common import RESULTS, SHARED, command_line, find_clips, say, table, write_section
 from picks import Track, read_labels
 
 from streamgate.convert import pull
 from streamgate.frames import Face
-from streamgate.measures import known_measures
-from streamgate.networks.cropmeasures import open_measure
+from streamgate.measures import CropCard, known_measures
+from streamgate.networks.cropmeasures import CropMeasure, open_measure
 from streamgate.networks.device import choose_device
 from streamgate.scoring.whole import crop_matrix
 from streamgate.sources import discover
@@ -46,7 +46,6 @@ def main() -> int:
     good = [pair for pair in real if pair[1] == "g"]
     body = [
         "## Liveness on faces that are live", "", f"`{command_line('liveness.py', sys.argv[1:])}`", "",
-        *Machine.here().lines(), "",
         f"Share of faces that `live` would reject, by its border ({len(real)} faces, {len(good)} of them good "
         "portraits; 0.5 is the default):", "",
         table(["border", "all", "good portraits", "clips with more than a tenth"], [
@@ -65,7 +64,7 @@ def main() -> int:
     return 0
 
 
-def rated(clip: Path, track: Track, every: int, card, measure) -> list[tuple[float, str]]:
+def rated(clip: Path, track: Track, every: int, card: CropCard, measure: CropMeasure) -> list[tuple[float, str]]:
     """Probability and label of every so many labelled faces of a track."""
     wanted = list(track.faces[::every])
     found = []
