@@ -59,7 +59,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_iresnet_layouts_have_the_keys_of_their_public_checkpoints() -> None:
     # Read off InsightFace's recognition/arcface_torch/backbones/iresnet.py.
     for depth, keys, parameters in (
-        (18, 187, 24_025_600), (50, 475, 43_590_848), (100, 925, 65_156_160), (200, 1807, 118_562_944),
+        (18, 187, 24_025_600), (50, 475, 43_590_848), (100, 925, 65_156_160), (200, 1807, 118_833_920),
     ):  # fmt: skip
         (blocks,) = (blocks for blocks, number in DEPTHS.items() if number == depth)
         with torch.device("meta"):
