@@ -18,9 +18,9 @@ from streamgate.measures.size import shorter_side
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.faces import FaceScorer, enlarged
 from streamgate.scoring.steps import no_floor, run_together
-from streamgate.scoring.whole import WholeScorer
+from streamgate.scoring.whole import WholeScorer, cards_in_use, face_region
 from streamgate.sources.base import Source
-from streamgate.tracking.overlap import grown, square
+from streamgate.tracking.overlap import grown
 
 NO_FACE = "no_face"
 """The reason of a frame in which the track's face was not found."""
@@ -120,12 +120,15 @@ def _looks(scorer: FaceScorer, source: Source, seen: Sequence[Seen], window: Win
     before: Array | None = None
     counted = -np.inf
     others: list[Face] = []
+    cards = cards_in_use(scorer.context.config)
     with closing(source.frames_from(window.start)) as frames:
         for frame in frames:
             if frame.pts_seconds >= window.end - 1e-9:
                 return
             face = face_at(seen, frame.pts_seconds)
-            box = np.array([0, 0, 1, 1]) if face is None else square(face.box, _MARGIN)
+            box = np.array([0, 0, 1, 1])
+            if face is not None:
+                box = face_region(face.box, _MARGIN, cards, frame.picture)
             thumbnail = frame.thumbnail(_side(frame, face))
             if frame.pts_seconds >= counted + _COUNT_S - 1e-6:
                 counted = frame.pts_seconds

@@ -20,5 +20,7 @@ EXTRA_MEASURE = MeasureSpec(
     weight=0.0,
     card=CropCard("pulled", "minifasnet-v2", "box", size=80, margin=0.85, output="live"),
     use=False,
+    # Around a ready-made crop there is nothing left.
+    of_source=True,
     order=150,
 )

@@ -21,10 +21,10 @@ from streamgate.runtime.guiding import Guidance
 from streamgate.runtime.sideways import SidewaysWatch
 from streamgate.scoring.faces import enlarged
 from streamgate.scoring.steps import Infer
+from streamgate.scoring.whole import cards_in_use, face_region
 from streamgate.sources.base import Interest
 from streamgate.tracking.bars import BarDetector
 from streamgate.tracking.cuts import RETURN_S, Change, CutDetector
-from streamgate.tracking.overlap import square
 from streamgate.tracking.tracker import Track, Tracker
 from streamgate.tracking.transitions import TransitionFinder
 
@@ -86,6 +86,7 @@ class Follower:
         may_turn: bool = False,
     ) -> None:
         self._config = config
+        self._cards = cards_in_use(config)
         self._infer = infer
         self._tracker = Tracker(config)
         self._cuts = CutDetector(config.advanced)
@@ -237,7 +238,8 @@ class Follower:
 
     def _region(self, frame: Frame, box: Array) -> Frame:
         """The frame's time with a copy of the pixels around `box`: a square, since crops are turned squares."""
-        return replace(frame, picture=frame.region(square(box, self._config.advanced.region_margin)))
+        kept = face_region(box, self._config.advanced.region_margin, self._cards, frame.picture)
+        return replace(frame, picture=frame.region(kept))
 
     def _detector_side(self, frame: Frame) -> int:
         """The longer side of the detector's input: the smallest face asked for must stay findable."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
+from streamgate.config import Config
 from streamgate.frames import Array, Candidate, Face, Picture, Status
 from streamgate.measures import CropCard, MeasureSpec
 from streamgate.measures.cropcard import CHEAP
@@ -13,6 +16,10 @@ from streamgate.scoring.calibration import recorded_measures
 from streamgate.scoring.context import ScoringContext
 from streamgate.scoring.faces import FaceScorer, note
 from streamgate.scoring.steps import Floor, Steps
+from streamgate.tracking.overlap import square
+
+_SLACK = 0.15
+"""Share of the box."""
 
 
 class WholeScorer(FaceScorer):
@@ -52,7 +59,7 @@ class WholeScorer(FaceScorer):
         if ffhq and self._unscaled_ifqa:
             yield from self._run_ifqa(candidate, picture)
         for spec, card in self._rated:
-            if ffhq or card.crop == "arcface":
+            if not spec.of_source and (ffhq or card.crop == "arcface"):
                 yield from self._rate(spec, card, candidate, picture)
         self._conclude(candidate, picture)
 
@@ -70,6 +77,31 @@ class WholeScorer(FaceScorer):
         note(spec, spec.read(output), evidence)
         if output.map is not None:
             evidence.maps[spec.name] = output.map
+
+
+def cards_in_use(config: Config) -> tuple[CropCard, ...]:
+    """The crops that measures of a configuration look at."""
+    specs = recorded_measures(config)
+    return tuple(spec.card for spec in specs if spec.card is not None and config.measures[spec.name].use)
+
+
+def face_region(box: Array, margin: float, cards: Iterable[CropCard], picture: Picture) -> Array:
+    """What of a picture to keep around a face, a box, so that all crops of it can be made of that later.
+
+    A square with `margin` of the box's longer side at each side, and more where a card looks at more.
+    """
+    found = square(box, margin)
+    for card in cards:
+        if card.crop not in ("loose", "box"):
+            continue
+        # The face is found again in what was kept, and not exactly where it was expected.
+        around = card.margin + _SLACK
+        if card.crop == "loose":
+            wanted = square(box, around)
+        else:
+            wanted = _inside(box, 1 + 2 * around, picture.width, picture.height)
+        found = np.concatenate([np.minimum(found[:2], wanted[:2]), np.maximum(found[2:], wanted[2:])])
+    return found
 
 
 def crop_matrix(card: CropCard, face: Face, picture: Picture) -> Array:

@@ -6,15 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
-
 from streamgate.errors import WeightsError
 from streamgate.frames import Candidate, Frame, Picture, TrackEnd
 from streamgate.gate import Gate
 from streamgate.runtime.finishing import Finisher
 from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.steps import no_floor, run_together
-from streamgate.scoring.whole import WholeScorer
+from streamgate.scoring.whole import WholeScorer, cards_in_use, face_region
 from streamgate.sources import Source
 from streamgate.sources.base import SAME_TIME_S
 from streamgate.sources.footage import FootageFinder
@@ -115,10 +113,9 @@ class Footage:
 
     def _region(self, frame: Frame, candidate: Candidate) -> Picture:
         """What a run would have held of the frame: a copied square around the face."""
-        box = candidate.face.box
-        centre = (box[:2] + box[2:]) / 2
-        half = (0.5 + self._tuning.after.advanced.region_margin) * float(max(box[2] - box[0], box[3] - box[1]))
-        return frame.region(np.concatenate([centre - half, centre + half]))
+        config = self._tuning.after
+        kept = face_region(candidate.face.box, config.advanced.region_margin, cards_in_use(config), frame.picture)
+        return frame.region(kept)
 
 
 def at_their_times(source: Source, faces: Iterable[Candidate]) -> Iterator[tuple[Frame, list[Candidate]]]:
