@@ -14,16 +14,10 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from models.common import camera, smoothing
 from models.common.images import decode_rgb, encode_jpeg
+from models.common.severity import Picture, geometric
 from models.common.video import h264
-
-Picture = np.ndarray
-
-
-def geometric(low: float, high: float, t: float) -> float:
-    """low at t = 0, high at t = 1, geometric between."""
-    return low * (high / low) ** t
-
 
 # --- one kind each; `shape` in 0..1 picks a variant, `seed` fixes the noise ---
 
@@ -147,6 +141,10 @@ KINDS: dict[str, Kind] = {
     "footage": footage,
     "denoise": denoise,
     "sharpen": sharpen,
+    "motion": camera.motion,
+    "sensor": camera.sensor,
+    "light": camera.light,
+    "smooth": smoothing.smooth,
 }
 
 

@@ -1,4 +1,4 @@
-"""H.264 as footage carries it, through PyAV. RGB uint8 pictures in and out."""
+"""H.264 and HEVC as footage carries them, through PyAV. RGB uint8 pictures in and out."""
 
 from __future__ import annotations
 
@@ -10,22 +10,34 @@ import numpy as np
 
 def h264(pictures: Sequence[np.ndarray], crf: int, preset: str = "veryfast") -> list[np.ndarray]:
     """Code pictures of one even size as one H.264 stream (4:2:0, constant rate factor) and decode it."""
+    return _code(pictures, "libx264", "h264", {"crf": str(crf), "preset": preset, "tune": "zerolatency"})
+
+
+def hevc(pictures: Sequence[np.ndarray], crf: int, preset: str = "veryfast") -> list[np.ndarray]:
+    """The same as one HEVC stream."""
+    # Without pools the encoder keeps to this thread; its log would go past Python's.
+    quiet = "log-level=none:pools=none:frame-threads=1"
+    options = {"crf": str(crf), "preset": preset, "tune": "zerolatency", "x265-params": quiet}
+    return _code(pictures, "libx265", "hevc", options)
+
+
+def _code(pictures: Sequence[np.ndarray], encoder: str, container: str, options: dict[str, str]) -> list[np.ndarray]:
     import av  # here, so that recipes without footage do not need PyAV
 
     height, width = pictures[0].shape[:2]
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format="h264") as out:
-        stream = out.add_stream("libx264", rate=25)
+    with av.open(buffer, "w", format=container) as out:
+        stream = out.add_stream(encoder, rate=25)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.thread_count = 1
-        stream.options = {"crf": str(crf), "preset": preset, "tune": "zerolatency"}
+        stream.options = options
         for picture in pictures:
             out.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         out.mux(stream.encode())
     buffer.seek(0)
-    with av.open(buffer, "r", format="h264") as coded:
+    with av.open(buffer, "r", format=container) as coded:
         coded.streams.video[0].thread_count = 1
         decoded = [frame.to_ndarray(format="rgb24") for frame in coded.decode(video=0)]
     if len(decoded) != len(pictures):
-        raise ValueError(f"H.264 gave {len(decoded)} pictures back for {len(pictures)}")
+        raise ValueError(f"{encoder} gave {len(decoded)} pictures back for {len(pictures)}")
     return decoded

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 
-from models.common.degrade import Degradation, draw_chain, draw_mixture, draw_single, tone
+from models.common.degrade import Degradation, draw_mixture, draw_single, tone
 from models.common.images import decode_rgb, encode_jpeg
+from models.common.painted import draw_painting
 from models.common.regions import blend, draw_swap
+from models.common.veils import mild_grain
+from models.ifqa.graded import GradedSizes, draw_series
 from models.ifqa.steady import draw_twins
 
 SIDE = 256
 MAP_SIDE = 64
-GRADED_KINDS = {
-    "jpeg": 0.15,
-    "noise": 0.10,
-    "mixture": 0.38,
-    "blur": 0.07,
-    "lowres": 0.17,
-    "footage": 0.05,
-    "denoise": 0.04,
-    "sharpen": 0.04,
-}
 SWAP_KINDS = {"noise": 0.33, "jpeg": 0.35, "blur": 0.18, "sharpen": 0.14}
 
 
@@ -41,10 +33,12 @@ class BatchSizes:
     graded_faces: int
     graded_severities: int
     steady: int
+    kept: int
+    unreal: int
 
     def __post_init__(self) -> None:
-        if self.graded_groups * self.graded_faces > self.pairs:
-            raise ValueError("graded_groups * graded_faces must not exceed pairs")
+        if self.graded_groups * self.graded_faces > self.pairs or max(self.kept, self.unreal) > self.pairs:
+            raise ValueError("neither graded_groups * graded_faces nor kept nor unreal may exceed pairs")
 
 
 class Batches:
@@ -54,26 +48,38 @@ class Batches:
     swap, swap_label, swap_face, swap_clean: FPRS pictures, their label maps float32 [S, 64, 64] (1 = clean
     pixels), the index of their face in hq, and whether the face is clean with degraded regions;
     restored_mask: uint8 [restored_swaps, 256, 256], regions to be taken from a generator;
-    graded, graded_face, graded_group, graded_t, graded_strength: series of one degradation at several severities,
-    and how severe that chain is among chains;
-    steady, again: uint8 [steady, 256, 256, 3], the same faces of the same frames cut out twice.
+    graded, veiled and what belongs to them: see graded.py;
+    steady, again: uint8 [steady, 256, 256, 3], the same faces of the same frames cut out twice;
+    kept: uint8 [kept, 256, 256, 3], the first faces of hq with a mild grain, to be forgiven;
+    unreal: uint8 [unreal, 256, 256, 3], what no camera took: drawings and renders, and clean faces painted over.
     """
 
-    def __init__(self, faces: np.ndarray, indexes: np.ndarray, sizes: BatchSizes, seed: int) -> None:
-        """faces: uint8 [n, side, side, 3] with side >= 256; indexes: those that may be used."""
+    def __init__(
+        self,
+        faces: np.ndarray,
+        indexes: np.ndarray,
+        sizes: BatchSizes,
+        seed: int,
+        unreal: np.ndarray | None = None,
+        films: np.ndarray | None = None,
+    ) -> None:
+        """faces: uint8 [n, side, side, 3] with side >= 256; indexes: those that may be used.
+
+        unreal: faces that no camera took, in the same form; films: uint8 [n, 1 + levels, 256, 256, 3], faces as they
+        are and as real encoders leave them, ever coarser (films.py).
+        """
         self.faces, self.indexes, self.sizes, self.seed = faces, indexes, sizes, seed
+        self.unreal, self.films = unreal, films
 
     def __getstate__(self) -> dict[str, Any]:
-        # A loader process opens the memory map itself: pickling it would copy gigabytes.
-        state = dict(self.__dict__)
-        if isinstance(self.faces, np.memmap):
-            state["faces"] = (str(self.faces.filename), self.faces.shape)
-        return state
+        # A loader process opens the memory maps itself: pickling them would copy gigabytes.
+        return {k: (str(v.filename), v.shape) if isinstance(v, np.memmap) else v for k, v in self.__dict__.items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if isinstance(state["faces"], tuple):
-            path, shape = state["faces"]
-            state["faces"] = np.memmap(path, np.uint8, "r", shape=shape)
+        for name in ("faces", "unreal", "films"):
+            if isinstance(state[name], tuple):
+                path, shape = state[name]
+                state[name] = np.memmap(path, np.uint8, "r", shape=shape)
         self.__dict__ = state
 
     def __len__(self) -> int:
@@ -87,13 +93,16 @@ class Batches:
         degraded = [draw_low(rng).apply(face, float(rng.uniform(0.35, 1.0))) for face in base]
         batch: dict[str, np.ndarray] = {"lq": np.stack(degraded)}
         batch |= self._swaps(base, degraded, rng)
-        batch |= self._graded(base, rng)
+        sizes_of_series = GradedSizes(sizes.graded_groups, sizes.graded_faces, sizes.graded_severities)
+        batch |= draw_series(base, sizes_of_series, rng, self.films)
         # Light coding of clean files comes last: a clean face is a stored picture too.
         batch["hq"] = np.stack([store(face, rng) for face in base])
         masks = [draw_swap(rng, SIDE) for _ in range(sizes.restored_swaps)]
         batch["restored_mask"] = np.stack(masks) if masks else np.zeros((0, SIDE, SIDE), np.float32)
         twins = [draw_twins(self.faces[i], SIDE, rng) for i in rng.choice(self.indexes, sizes.steady)]
         batch["steady"], batch["again"] = (np.stack(side) for side in zip(*twins, strict=True))
+        batch["kept"] = np.stack([mild_grain(face, rng) for face in base[: sizes.kept]])
+        batch["unreal"] = self._unreal(base, rng)
         return batch
 
     def _swaps(
@@ -124,45 +133,16 @@ class Batches:
             "swap_clean": np.array(clean),
         }
 
-    def _graded(self, base: list[np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-        sizes = self.sizes
-        pictures, face, group, severity, strength = [], [], [], [], []
-        for g in range(sizes.graded_groups):
-            kind = str(rng.choice(list(GRADED_KINDS), p=list(GRADED_KINDS.values())))
-            degradation = draw_graded(kind, rng)
-            for f in range(sizes.graded_faces):
-                k = g * sizes.graded_faces + f
-                for t in draw_severities(rng, sizes.graded_severities, degradation.round_severities()):
-                    pictures.append(degradation.apply(base[k], t))
-                    face.append(k)
-                    group.append(g)
-                    severity.append(t)
-                    strength.append(t * degradation.strength)
-        return {
-            "graded": np.stack(pictures),
-            "graded_face": np.array(face, np.int64),
-            "graded_group": np.array(group, np.int64),
-            "graded_t": np.array(severity, np.float32),
-            "graded_strength": np.array(strength, np.float32),
-        }
-
-
-def draw_graded(kind: str, rng: np.random.Generator) -> Degradation:
-    """A degradation of that kind; of mixtures two in five are the paper's chain, the others any two or more kinds."""
-    if kind != "mixture":
-        return draw_single(rng, kind)
-    return draw_chain(rng) if rng.random() < 0.4 else draw_mixture(rng, 0.5, minimum=2)
-
-
-def draw_severities(rng: np.random.Generator, count: int, marked: Sequence[float] = ()) -> list[float]:
-    """Ascending severities in 0..1: mostly of `marked` if there are enough of them, else spread widely or close."""
-    if len(marked) >= count and rng.random() < 0.8:
-        return sorted(float(t) for t in rng.choice(marked, count, replace=False))
-    if rng.random() < 0.6:
-        return [float((i + rng.random()) / count) for i in range(count)]
-    gaps = rng.uniform(0.08, 0.2, count)
-    start = float(rng.uniform(0, 1 - gaps[1:].sum()))
-    return [start + float(gaps[1 : i + 1].sum()) for i in range(count)]
+    def _unreal(self, base: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+        """Half from the pictures given, half painted over clean faces; all of them where no pictures were given."""
+        pictures = []
+        for i in range(self.sizes.unreal):
+            if self.unreal is not None and i % 2:
+                picture = draw_clean(self.unreal[rng.integers(len(self.unreal))], rng)
+            else:
+                picture = draw_painting(base[-1 - i], rng)
+            pictures.append(mild_grain(picture, rng) if rng.random() < 0.3 else store(picture, rng))
+        return np.stack(pictures)
 
 
 def draw_low(rng: np.random.Generator) -> Degradation:
@@ -171,7 +151,7 @@ def draw_low(rng: np.random.Generator) -> Degradation:
     if pick < 0.12:
         return draw_single(rng, "footage")
     if pick < 0.22:
-        return draw_single(rng, "denoise")
+        return draw_single(rng, "denoise" if pick < 0.16 else "smooth")
     if pick < 0.29:
         return draw_single(rng, "sharpen")
     if pick < 0.41:

@@ -21,8 +21,8 @@ from streamgate.convert.export import export, noise, write_onnx
 from streamgate.convert.ifqa import FACE_ELLIPSE, INPUT_SIDE, OUTPUTS, Ifqa, IfqaScorer
 from streamgate.convert.onnx_check import OPSET
 
-ONNX_NAME, CARD_NAME, WARM_NAME = "ifqa.onnx", "card.json", "ifqa_warm.pth"
-VERSION = "1"
+ONNX_NAME, CARD_NAME, WARM_NAME, TEACHER_NAME = "ifqa.onnx", "card.json", "ifqa_warm.pth", "ifqa_teacher.pth"
+VERSION = "2"
 WORST = 0.92
 
 
@@ -67,7 +67,7 @@ def deploy(
     card = {
         "role": "ifqa",
         "roles": ["ifqa"],
-        "name": "ifqa-slim",
+        "name": "ifqa-small",
         "version": VERSION,
         "file": ONNX_NAME,
         "sha256": digest,

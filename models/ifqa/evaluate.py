@@ -2,7 +2,7 @@
 """Measure the shipped IFQA on faces it never saw and write the tables into card.md.
 
     python models/ifqa/evaluate.py FACES... --work DIR --train-faces FACES... [--peers DIR]
-        [--labelled UTKFACE --detector YUNET.onnx] [--glasses NAMES.txt]
+        [--labelled UTKFACE --detector YUNET.onnx] [--glasses NAMES.txt] [--before FOLDER] [--unreal DRAWINGS...]
 
 FACES: clean FFHQ-aligned faces of 256 px, for evaluation only. --train-faces: training faces, on which the
 restorer that IFQA never met is trained once. Peers whose weights are missing are named and skipped.
@@ -23,12 +23,15 @@ import numpy as np  # noqa: E402
 
 from models.common.images import DataError, build_cache, decode_rgb, list_sources, shrink_square  # noqa: E402
 from models.common.report import Section, write_card  # noqa: E402
-from models.ifqa import groups, sections  # noqa: E402
+from models.ifqa import groups, sections, veiled  # noqa: E402
 from models.ifqa.peers import load_peers  # noqa: E402
 from models.ifqa.scoring import Scorers, Shipped, one_thread_milliseconds  # noqa: E402
 from models.ifqa.unseen import restore, train_unseen  # noqa: E402
+from streamgate.measures.ifqa import MEASURE  # noqa: E402
 
 SIDE = 256
+LOW = MEASURE.limits[0].value
+"""Points below which a face is rejected (`ifqa_low`)."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,6 +55,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--labelled", type=Path, nargs="*", default=[], help="faces named AGE_SEX_RACE_* (UTKFace)")
     p.add_argument("--detector", type=Path, help="YuNet ONNX, for the landmarks of --labelled")
     p.add_argument("--glasses", type=Path, help="names of those FACES that wear glasses, one a line")
+    p.add_argument("--before", type=Path, help="folder of a former ifqa.onnx and card.json, measured beside this one")
+    p.add_argument("--unreal", type=Path, nargs="*", default=[], help="aligned drawings, renders, puppets, statues")
+    p.add_argument("--mixed-faces", type=int, default=40, help="faces of the tables of mixtures, the slowest ones")
+    p.add_argument(
+        "--only-mixtures", action="store_true", help="only the tables that --before can share; writes nothing"
+    )
     p.add_argument("--limit", type=int, help="only the first N faces: a quick look, nothing is written")
     p.add_argument("--unseen-steps", type=int, default=900)
     p.add_argument("--model", type=Path, default=HERE, help="folder of ifqa.onnx, card.json and card.md")
@@ -62,6 +71,17 @@ def evaluate(args: argparse.Namespace) -> None:
     """Run every section, write card.md and evaluation.json."""
     names, faces = read_faces(args.faces, args.limit)
     shipped = Shipped(args.model)
+    networks = {"IFQA": shipped} | ({"before": Shipped(args.before)} if args.before else {})
+    mixed = [
+        lambda: veiled.forgiven(faces, networks),
+        lambda: veiled.light(faces[: args.mixed_faces], networks),
+        *([lambda: veiled.unreal(read_faces(args.unreal, None)[1], faces, networks, LOW)] if args.unreal else []),
+        lambda: veiled.veils(faces[: args.mixed_faces], networks),
+    ]
+    if args.only_mixtures:
+        for section in mixed:
+            collect(section())
+        return
     peers, absent = load_peers(args.peers)
     for line in absent:
         say(f"skipped {line}")
@@ -71,8 +91,7 @@ def evaluate(args: argparse.Namespace) -> None:
     unseen = train_unseen(cache.faces, args.work / "unseen.pth", args.unseen_steps)
 
     order, graded = sections.severities(faces, scorers)
-    done = [order]
-    report(order)
+    done = collect(order)
     clean = shipped.scores(faces)
     low, high = np.quantile(np.concatenate([clean, graded.ravel()]), (0.1, 0.9))
     for section in (
@@ -83,9 +102,9 @@ def evaluate(args: argparse.Namespace) -> None:
         lambda: sections.mirror(faces, scorers, graded),
         lambda: groups.by_picture(faces, scorers, read_glasses(args.glasses, names), high - low),
         *([lambda: labelled(args, scorers, high - low)] if args.labelled and args.detector else []),
+        *mixed,
     ):
-        done.append(section())
-        report(done[-1])
+        done += collect(section())
     if not args.limit:
         tell(args.model, done, absent, names, clean, one_thread_milliseconds(args.model / shipped.card["file"]))
 
@@ -120,12 +139,15 @@ def read_glasses(path: Path | None, names: list[str]) -> np.ndarray | None:
     return np.array([n in wearing for n in names])
 
 
-def report(section: Section) -> None:
-    """Print a section as soon as it is there."""
-    say(section.title)
-    print(section.markdown(), flush=True)
-    for line in section.missed:
-        print(f"  misses {line}", flush=True)
+def collect(measured: Section | list[Section]) -> list[Section]:
+    """Print sections as soon as they are there; always as a list."""
+    found = measured if isinstance(measured, list) else [measured]
+    for section in found:
+        say(section.title)
+        print(section.markdown(), flush=True)
+        for line in section.missed:
+            print(f"  misses {line}", flush=True)
+    return found
 
 
 def tell(

@@ -29,13 +29,33 @@ def rank_loss(better: Tensor, worse: Tensor, margin: Tensor | float) -> Tensor:
     return F.softplus(margin - (better - worse)).mean()
 
 
-def anchor_loss(score: Tensor, severity: Tensor, start: float, fall: float) -> Tensor:
+def anchor_loss(score: Tensor, severity: Tensor, start: float, fall: float, weight: Tensor) -> Tensor:
     """Huber distance of score logits to a straight line: `start` at severity 0, `fall` lower at severity 1.
 
     Ranking alone leaves every face a scale of its own; the line makes one severity mean one score on all faces,
-    and keeps bad apart from worse where LSGAN would press both to zero.
+    and keeps bad apart from worse where LSGAN would press both to zero. weight: [N], 0 where the line says nothing.
     """
-    return F.smooth_l1_loss(score, start - fall * severity)
+    distance = F.smooth_l1_loss(score, start - fall * severity, reduction="none")
+    return (weight * distance).sum() / weight.sum().clamp_min(1.0)
+
+
+VEIL_FLOOR = -4.0
+"""Score logit (2 % of realness) below which a picture is so bad that a veil has nothing left to hide."""
+
+
+def veil_loss(bare: Tensor, veiled: Tensor) -> Tensor:
+    """How far score logits rise under a veil: softplus of the rise over pairs, near 0 where they fall.
+
+    The bare score is held fixed, else the cheapest way to be right would be to lift what is bad.
+    """
+    rise = veiled - bare.detach().clamp_min(VEIL_FLOOR)
+    return F.softplus(4 * (rise + 0.15)).mean() / 4
+
+
+def teacher_loss(logits: Tensor, told: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    """Mean squared distance of two maps, [N, S, S] logits; weight: [S, S] of the positions."""
+    distance = (torch.sigmoid(logits / temperature) - torch.sigmoid(told / temperature)) ** 2
+    return (distance * weight).sum() / (weight.sum() * len(logits))
 
 
 def graded_pairs(group: Tensor, severity: Tensor, face: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from models.common.degrade import Degradation, Step
 from models.common.images import shrink_square
 from models.common.regions import REGIONS, blend, region_mask
 from models.common.stats import auc, spearman_across, spearman_rows
+from models.common.veils import VEILS
 from models.ifqa.batches import SIDE
 from models.ifqa.steady import cut, draw_frame
 from models.ifqa.trainer import Trainer
@@ -23,7 +24,19 @@ CHAINS: dict[str, tuple[str, ...]] = {
     "footage": ("footage",),
     "denoise": ("denoise",),
     "sharpen": ("sharpen",),
+    "motion": ("motion",),
+    "sensor": ("sensor",),
+    "light": ("light",),
+    "smooth": ("smooth",),
 }
+VEILED_KINDS = ("blur", "motion", "lowres", "jpeg", "smooth")
+VEILED_FACES, VEILED_SEVERITIES, VEIL_STRENGTH = 10, (0.3, 0.6, 0.9), 0.5
+VEIL_SLACK = 0.02
+"""Rise of the score under a veil that is let pass."""
+MILD_GRAIN = 0.12
+"""Severity of noise that has a standard deviation of 3 levels."""
+FEW = 24
+"""Held-out faces whose degraded pictures are looked at."""
 CUTS = 4
 """Times that a face of a frame is cut out to see how much its score moves."""
 
@@ -40,7 +53,7 @@ class Monitor:
     def __init__(self, faces: np.ndarray, indexes: np.ndarray) -> None:
         """faces: the cache, uint8 [n, side, side, 3]; indexes: held out of training."""
         self.clean = np.stack([shrink_square(np.asarray(faces[i]), SIDE) for i in indexes])
-        few = self.clean[:40]
+        few = self.clean[:FEW]
         self.graded = {
             kind: np.stack([series(kind, 7 * i).apply(f, t) for i, f in enumerate(few) for t in SEVERITIES])
             for kind in CHAINS
@@ -55,14 +68,27 @@ class Monitor:
             f"{n}-noise": np.stack([blend(f, r, m) for f, r in zip(few, noisy, strict=True)])
             for n, m in self.masks.items()
         }
+        self.kept = np.stack([series("noise", 7 * i).apply(f, MILD_GRAIN) for i, f in enumerate(few)])
+        bare = {
+            kind: [series(kind, 7 * i).apply(f, t) for i, f in enumerate(few[:VEILED_FACES]) for t in VEILED_SEVERITIES]
+            for kind in VEILED_KINDS
+        }
+        self.bare = np.stack([p for pictures in bare.values() for p in pictures])
+        self.veiled = {
+            name: np.stack([veil(p, VEIL_STRENGTH, 0.3, 11) for p in self.bare]) for name, veil in VEILS.items()
+        }
         rng = np.random.default_rng(0)
-        frames = [draw_frame(np.asarray(faces[i]), rng) for i in indexes[:40]]
+        frames = [draw_frame(np.asarray(faces[i]), rng) for i in indexes[:FEW]]
         self.cuts = np.stack([cut(frame, SIDE, rng) for frame in frames for _ in range(CUTS)])
 
     def look(self, trainer: Trainer) -> dict[str, float]:
-        """within.KIND and across.KIND (Spearman), shares of pairs in order, pixel AUC of degraded regions."""
+        """within.KIND and across.KIND (Spearman), shares of pairs in order, pixel AUC of degraded regions.
+
+        veil.NAME: share of degraded pictures that score no more than VEIL_SLACK higher under that veil; under.NAME: the
+        Spearman of their severities there.
+        """
         clean = trainer.scores(self.clean)
-        few = clean[:40]
+        few = clean[:FEW]
         figures: dict[str, float] = {
             "clean": float(np.median(clean)),
             "clean_p10": float(np.quantile(clean, 0.1)),
@@ -83,6 +109,13 @@ class Monitor:
             figures[f"map.{name}"] = float(np.mean([auc(1 - m[hit], 1 - m[inside & ~hit]) for m in maps]))
         for name, plain in (("restored", False), ("plain", True)):
             figures[f"order.{name}"] = float((few > trainer.scores(trainer.restore(self.low, plain))).mean())
+        figures["kept"] = float(np.median(trainer.scores(self.kept)))
+        bare = trainer.scores(self.bare)
+        for name, pictures in self.veiled.items():
+            under = trainer.scores(pictures)
+            figures[f"veil.{name}"] = float((under <= bare + VEIL_SLACK).mean())
+            ordered = spearman_rows(under.reshape(-1, len(VEILED_SEVERITIES)), np.array(VEILED_SEVERITIES))
+            figures[f"under.{name}"] = float(ordered.mean())
         mirrored = trainer.scores(np.ascontiguousarray(self.clean[:, :, ::-1]))
         spread = trainer.scores(self.cuts).reshape(-1, CUTS).std(axis=1, ddof=1)
         figures["steady"], figures["steady_p90"] = float(np.median(spread)), float(np.quantile(spread, 0.9))

@@ -7,7 +7,8 @@ import math
 import cv2
 import numpy as np
 
-from models.common.degrade import Degradation, draw_single, geometric
+from models.common.degrade import Degradation, draw_single
+from models.common.severity import geometric
 from streamgate.sources.resample import sample
 
 SHIFT_SHARE = 0.01

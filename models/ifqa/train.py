@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Train the slim IFQA on folders or tar files of clean, FFHQ-aligned faces (at least 512 px by default).
+"""Train the small IFQA on folders or tar files of clean, FFHQ-aligned faces (at least 512 px by default).
 
     python models/ifqa/train.py FACES... --work DIR            # train, or continue a run that stopped
     python models/ifqa/train.py FACES... --work DIR --export   # only write ifqa.onnx, card.json, ...
     python models/ifqa/train.py --smoke                        # a minute on synthetic faces: does it all run?
 
 A run is seeded and resumes from its newest intact checkpoint in DIR (default: $STREAMGATE_WORK/ifqa). The
-first start takes over the committed weights beside this file unless --fresh is given.
+first start takes over the committed weights beside this file unless --fresh is given; there, too, lies the large
+network of which the small one learns in its first steps.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ from models.common.images import DataError, FaceCache, build_cache  # noqa: E402
 from models.common.overlap import EvaluationSet, find_overlaps  # noqa: E402
 from models.common.smoke import synthetic_faces  # noqa: E402
 from models.common.training import choose_device, load_config, resume, run, say, work_folder  # noqa: E402
-from models.ifqa.batches import Batches, BatchSizes  # noqa: E402
-from models.ifqa.deploy import WARM_NAME, deploy  # noqa: E402
+from models.ifqa.batches import SIDE, Batches, BatchSizes  # noqa: E402
+from models.ifqa.deploy import TEACHER_NAME, WARM_NAME, deploy  # noqa: E402
+from models.ifqa.films import build_films  # noqa: E402
 from models.ifqa.monitor import Monitor, table  # noqa: E402
 from models.ifqa.trainer import Settings, Trainer, bf16_is_faster  # noqa: E402
 
 SMOKE = {
-    "data": {"cache_px": 256, "minimum_faces": 8, "held_out": 4, "calibration": 4},
+    "data": {"cache_px": 256, "minimum_faces": 8, "held_out": 4, "calibration": 4, "films": 8},
     "batch": {
         "pairs": 3,
         "swaps": 2,
@@ -48,6 +50,8 @@ SMOKE = {
         "graded_faces": 2,
         "graded_severities": 2,
         "steady": 2,
+        "kept": 1,
+        "unreal": 2,
     },
     "optimiser": {"steps": 12, "warmup": 2, "decay": 4, "ema": 0.8},
     "log": {"every": 4, "monitor": 12, "checkpoint": 6},
@@ -68,6 +72,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Command line."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("data", nargs="*", type=Path, help="folders or tar files of clean FFHQ-aligned faces")
+    p.add_argument("--unreal", type=Path, nargs="*", default=[], help="aligned drawings, renders, puppets, statues")
     p.add_argument("--work", type=Path, help="checkpoints and decoded faces (default: $STREAMGATE_WORK/ifqa)")
     p.add_argument("--config", type=Path, default=HERE / "config.toml")
     p.add_argument("--leave-out", type=Path, nargs="*", default=[], help="evaluation pictures that must not be seen")
@@ -107,6 +112,13 @@ def split_faces(cache: FaceCache, data: dict[str, Any], dropped: set[int]) -> Sp
     return Split(order[held + calibration :], order[:held], order[held : held + calibration])
 
 
+def unreal_faces(paths: list[Path], work: Path) -> np.ndarray:
+    """uint8 [n, 256, 256, 3]: what no camera took, decoded once."""
+    cache = build_cache(paths, work / "cache", SIDE)
+    say(f"{len(cache.names)} drawings, renders, puppets and statues, {cache.skipped_small} too small")
+    return cache.faces
+
+
 def train(args: argparse.Namespace) -> int:
     """Prepare the data, then run to the configured number of steps."""
     config = load_config(args, SMOKE)
@@ -117,6 +129,7 @@ def train(args: argparse.Namespace) -> int:
     data, names = args.data, args.name or [p.name for p in args.data]
     if args.smoke:
         data, names = [synthetic_faces(work / "faces")], ["synthetic"]
+        args.unreal = data
     say(f"reading {', '.join(map(str, data))}")
     cache = build_cache(data, work / "cache", config["data"]["cache_px"], config["data"]["minimum_faces"])
     overlaps = find_overlaps(cache, EvaluationSet.read(args.leave_out)) if args.leave_out else []
@@ -131,11 +144,16 @@ def train(args: argparse.Namespace) -> int:
     sizes = BatchSizes(**config["batch"])
     settings = Settings(**config["loss"], **config["optimiser"])
     trainer = Trainer(settings, sizes.restored, config["seed"], device, half)
+    if not args.fresh:
+        trainer.load_teacher(torch.load(HERE / TEACHER_NAME, map_location="cpu", weights_only=True))
     resume(trainer, work / "checkpoints", None if args.fresh or args.smoke else HERE / WARM_NAME)
     precision = "bfloat16 autocast" if half else "float32"
     say(f"device {device}, {precision}, at step {trainer.steps_done} of {settings.steps}")
     if not args.export:
-        batches = Batches(cache.faces, split.train, sizes, config["seed"])
+        unreal = unreal_faces(args.unreal, work) if args.unreal else None
+        say("coding films, or loading them")
+        films = build_films(cache.faces, split.train, config["data"]["films"], work / "cache", config["seed"])
+        batches = Batches(cache.faces, split.train, sizes, config["seed"], unreal, films)
         monitor = Monitor(cache.faces, split.held_out)
         run(trainer, batches, lambda: table(monitor.look(trainer)), config["log"], work / "checkpoints")
     target = work / "smoke" if args.smoke else args.target

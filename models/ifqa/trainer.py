@@ -1,4 +1,4 @@
-"""One IFQA training run: discriminator, two restorers, their optimisers, and what a checkpoint holds."""
+"""One IFQA training run: discriminator, its teacher, two restorers, their optimisers, and what a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -16,8 +16,16 @@ from torch import Tensor
 from models.common.training import floats, update_average
 from models.ifqa.batches import MAP_SIDE
 from models.ifqa.generator import Restorer, as_stored
-from models.ifqa.losses import anchor_loss, graded_pairs, lsgan, rank_loss, score_logit
-from streamgate.convert.ifqa import SLIM, Ifqa, face_ellipse
+from models.ifqa.losses import (
+    anchor_loss,
+    graded_pairs,
+    lsgan,
+    rank_loss,
+    score_logit,
+    teacher_loss,
+    veil_loss,
+)
+from streamgate.convert.ifqa import SLIM, SMALL, Ifqa, face_ellipse
 
 # Losses look at a little more than the pooled face: hairline, ears, jaw; never at the background.
 LOSS_ELLIPSE = (0.5, 0.56, 0.35, 0.42)
@@ -37,6 +45,13 @@ class Settings:
     anchor_start: float
     anchor_fall: float
     graded_fake_from: float
+    veil: float
+    veiled_rank: float
+    keep: float
+    keep_above: float
+    unreal: float
+    teacher: float
+    teacher_until: int
     steps: int
     warmup: int
     decay: int
@@ -79,8 +94,9 @@ class Trainer:
         self.settings, self.restored, self.device, self.half = settings, restored, device, half
         self.steps_done = 0
         last = torch.channels_last
-        self.network = Ifqa(SLIM).to(device, memory_format=last)
+        self.network = Ifqa(SMALL).to(device, memory_format=last)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.teacher: Ifqa | None = None
         self.restorer = Restorer(64).to(device, memory_format=last)
         # A second, smaller one trained on squared error alone: restored faces come in more than one hand.
         self.plain = Restorer(32).to(device, memory_format=last)
@@ -109,23 +125,39 @@ class Trainer:
 
     def _discriminator_step(self, batch: Mapping[str, Any], hq: Tensor, lq: Tensor) -> dict[str, float]:
         restored, restored_swap, masks = self._restored(batch, hq, lq)
-        swap, graded = to_input(batch["swap"], self.device), to_input(batch["graded"], self.device)
+        swap, graded, veiled, steady, again, kept, unreal = (
+            to_input(batch[name], self.device)
+            for name in ("swap", "graded", "veiled", "steady", "again", "kept", "unreal")
+        )
         mirrored = torch.cat([hq[:3], graded[::4]]).flip(-1)
-        steady, again = to_input(batch["steady"], self.device), to_input(batch["again"], self.device)
-        parts = [hq, lq, swap, restored, restored_swap, graded, mirrored, steady, again]
+        parts = [hq, lq, swap, restored, restored_swap, graded, veiled, mirrored, steady, again, kept, unreal]
         sizes = [len(p) for p in parts]
         self.network.train()
         with self._autocast():
             logits = self.network(torch.cat(parts).contiguous(memory_format=torch.channels_last))[:, 0]
-        (on_hq, on_lq, on_swap, on_restored, on_restored_swap, on_graded, on_mirrored, on_steady, on_again) = (
-            logits.float().split(sizes)
-        )
+        (
+            on_hq,
+            on_lq,
+            on_swap,
+            on_restored,
+            on_restored_swap,
+            on_graded,
+            on_veiled,
+            on_mirrored,
+            on_steady,
+            on_again,
+            on_kept,
+            on_unreal,
+        ) = logits.float().split(sizes)
 
         zero = torch.zeros((), device=self.device)
-        severity = torch.as_tensor(batch["graded_t"]).to(self.device)
-        counted = (severity >= self.settings.graded_fake_from).float()[:, None, None]
+        series = {k: torch.as_tensor(v).to(self.device) for k, v in batch.items() if k.startswith("graded_")}
+        severity, on_the_line = series["graded_t"], series["graded_line"]
+        # A region, a shadow, a light smoothing: ordered, but not fake all over.
+        counted = ((severity >= self.settings.graded_fake_from) & (series["graded_span"] == 1)).float()[:, None, None]
         small = F.interpolate(masks[:, None], size=(MAP_SIDE, MAP_SIDE), mode="area")[:, 0]
         swap_label = torch.as_tensor(batch["swap_label"]).to(self.device)
+        settings = self.settings
         terms = {
             "real": lsgan(on_hq, zero + 1, self.face),
             "low": 0.7 * lsgan(on_lq, zero, self.face),
@@ -133,21 +165,60 @@ class Trainer:
             "restored": lsgan(on_restored, zero, self.face),
             "restored_swap": 0.5 * lsgan(on_restored_swap, 1 - small, self.face),
             "graded": 0.5 * lsgan(on_graded, zero, self.face * counted),
-            "rank": self.settings.rank
-            * self._ranking(batch, on_hq, on_lq, on_swap, on_restored, on_restored_swap, on_graded, severity),
+            "rank": settings.rank
+            * self._ranking(batch, on_hq, on_lq, on_swap, on_restored, on_restored_swap, on_graded, series),
         }
-        on_line = score_logit(on_graded, self.pool, self.network.spec.temperature)
-        strength = torch.as_tensor(batch["graded_strength"]).to(self.device).clamp_max(1.2)
-        line = anchor_loss(on_line, strength, self.settings.anchor_start, self.settings.anchor_fall)
-        terms["anchor"] = self.settings.anchor * line
-        terms["mirror"] = self.settings.mirror * self._apart(torch.cat([on_hq[:3], on_graded[::4]]), on_mirrored)
-        terms["steady"] = self.settings.steady * self._apart(on_steady, on_again)
+        scores, veiled_scores, kept_scores = (self._score(x) for x in (on_graded, on_veiled, on_kept))
+        strength = series["graded_strength"].clamp_max(1.2)
+        line = anchor_loss(scores, strength, settings.anchor_start, settings.anchor_fall, on_the_line)
+        terms["anchor"] = settings.anchor * line
+        terms |= self._veils(scores, veiled_scores, series)
+        terms["keep"] = settings.keep * F.relu(settings.keep_above - kept_scores).mean()
+        terms["mirror"] = settings.mirror * self._apart(torch.cat([on_hq[:3], on_graded[::4]]), on_mirrored)
+        terms["steady"] = settings.steady * self._apart(on_steady, on_again)
+        terms["unreal"] = settings.unreal * lsgan(on_unreal, zero, self.face)
+        if self.teacher is not None and self.steps_done < settings.teacher_until:
+            share = 1 - self.steps_done / settings.teacher_until
+            told = self._told(torch.cat([hq, lq, swap]))
+            known = torch.cat([on_hq, on_lq, on_swap])
+            terms["teacher"] = settings.teacher * share * teacher_loss(known, told, self.face, SMALL.temperature)
         loss = torch.stack([t.reshape(()) for t in terms.values()]).sum()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimiser.step()
         return {k: float(v.detach()) for k, v in terms.items()}
+
+    def _score(self, logits: Tensor) -> Tensor:
+        """Logits of the exported score, [N]."""
+        return score_logit(logits, self.pool, self.network.spec.temperature)
+
+    @torch.no_grad()
+    def _told(self, pictures: Tensor) -> Tensor:
+        """The teacher's logits, [N, 64, 64]."""
+        assert self.teacher is not None
+        with self._autocast():
+            return self.teacher(pictures.contiguous(memory_format=torch.channels_last))[:, 0].float()
+
+    def _veils(self, scores: Tensor, veiled: Tensor, series: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Series under a veil: never above the bare series, and in the same order.
+
+        veiled: [G F (S + 1)], the clean face in front of each series of S.
+        """
+        severity, span = series["graded_t"], series["graded_span"]
+        count = len(veiled) - len(scores)
+        under = veiled.reshape(count, -1)
+        # The clean face in front makes one more pair with each picture of its series.
+        times = torch.cat([torch.zeros(count, 1, device=severity.device), severity.reshape(count, -1)], 1).flatten()
+        own = torch.arange(count, device=severity.device).repeat_interleave(under.shape[1])
+        milder, stronger = graded_pairs(own, times, own)
+        reach = span.reshape(count, -1)[:, :1].expand_as(under).flatten()
+        # Under a veil all is bad already: half the distance is enough.
+        margin = 0.5 * self.settings.rank_margin * reach[milder] * (times[stronger] - times[milder])
+        return {
+            "veil": self.settings.veil * veil_loss(scores, under[:, 1:].flatten()),
+            "veiled_rank": self.settings.veiled_rank * rank_loss(veiled[milder], veiled[stronger], margin),
+        }
 
     def _apart(self, logits: Tensor, others: Tensor) -> Tensor:
         """Mean difference between the scores of pictures and of their counterparts: mirror images, second cuts."""
@@ -178,20 +249,16 @@ class Trainer:
         on_restored: Tensor,
         on_restored_swap: Tensor,
         on_graded: Tensor,
-        severity: Tensor,
+        series: Mapping[str, Tensor],
     ) -> Tensor:
         """Order that must hold between scores: clean over swapped over degraded, and along graded series."""
-        margin, heat = self.settings.rank_margin, self.network.spec.temperature
-        hq, lq, swap, graded = (score_logit(x, self.pool, heat) for x in (on_hq, on_lq, on_swap, on_graded))
-        restored, restored_swap = (
-            score_logit(on_restored, self.pool, heat),
-            score_logit(on_restored_swap, self.pool, heat),
-        )
+        hq, lq, swap, graded = (self._score(x) for x in (on_hq, on_lq, on_swap, on_graded))
+        restored, restored_swap = self._score(on_restored), self._score(on_restored_swap)
         face = torch.as_tensor(batch["swap_face"]).to(self.device)
         clean = torch.as_tensor(batch["swap_clean"]).to(self.device)
-        graded_face = torch.as_tensor(batch["graded_face"]).to(self.device)
-        group = torch.as_tensor(batch["graded_group"]).to(self.device)
-        milder, stronger = graded_pairs(group, severity, graded_face)
+        severity, graded_face = series["graded_t"], series["graded_face"]
+        margin = self.settings.rank_margin * series["graded_span"]
+        milder, stronger = graded_pairs(series["graded_group"], severity, graded_face)
         return (
             rank_loss(hq, lq, 1.0)
             + rank_loss(hq[face[clean]], swap[clean], 0.5)
@@ -199,7 +266,7 @@ class Trainer:
             + rank_loss(hq[: len(restored)], restored, 0.5)
             + rank_loss(hq[len(hq) - len(restored_swap) :], restored_swap, 0.25)
             + rank_loss(hq[graded_face], graded, 0.3 + margin * severity)
-            + 3 * rank_loss(graded[milder], graded[stronger], margin * (severity[stronger] - severity[milder]))
+            + 3 * rank_loss(graded[milder], graded[stronger], margin[milder] * (severity[stronger] - severity[milder]))
         ) / 9
 
     def _generator_step(self, hq: Tensor, lq: Tensor) -> dict[str, float]:
@@ -299,3 +366,12 @@ class Trainer:
             state = floats(weights[name])
             for net in nets:
                 net.load_state_dict(state)
+
+    def load_teacher(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Learn from the large network of `ifqa_teacher.pth`, and begin with the restorers that it fought."""
+        full = {n: {k: v.float() if v.is_floating_point() else v for k, v in w.items()} for n, w in weights.items()}
+        teacher = Ifqa(SLIM)
+        teacher.load_state_dict(full["D"])
+        self.teacher = teacher.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.restorer.load_state_dict(full["restorer"])
+        self.plain.load_state_dict(full["plain"])

@@ -1,8 +1,8 @@
 """IFQA (Jo et al., WACV 2023, arXiv 2211.07077): a U-Net discriminator whose per-pixel realness is the score.
 
-One definition serves two shapes. `OFFICIAL` is the published network (105,172,833 parameters in 122
-tensors, checkpoint key "D"); `SLIM` is the one this project trains: the same residual blocks behind a
-pixel-unshuffle stem, so that noise and JPEG evidence reaches the network whole at a sixteenth of the
+One definition serves three shapes. `OFFICIAL` is the published network (105,172,833 parameters in 122
+tensors, checkpoint key "D"); `SLIM` and `SMALL` are the ones this project trains: the same residual blocks behind a
+stem of pixel blocks, so that noise and JPEG evidence reaches the network whole at a sixteenth of the
 positions. Input is always float [N, 3, 256, 256] RGB, FFHQ-aligned, (x / 255 - 0.5) / 0.5.
 
 This module needs torch and is imported only when a network is trained, imported or exported.
@@ -48,6 +48,8 @@ class IfqaSpec:
 OFFICIAL = IfqaSpec((3, 64, 128, 256, 512, 1024), unshuffle=1, bottleneck=4, norm="instance", light_decoder=False)
 # LSGAN drives everything degraded to zero; the temperature keeps apart what is bad from what is worse.
 SLIM = IfqaSpec((64, 96, 128, 192), unshuffle=4, bottleneck=2, norm="batch", light_decoder=True, temperature=3.0)
+# Half as wide, a quarter of the work: SLIM is its teacher.
+SMALL = IfqaSpec((32, 48, 64, 96), unshuffle=4, bottleneck=2, norm="batch", light_decoder=True, temperature=3.0)
 
 
 def _norm(kind: str, channels: int) -> nn.Module:
@@ -59,7 +61,7 @@ def _norm(kind: str, channels: int) -> nn.Module:
 def block_transform(side: int) -> np.ndarray:
     """[3 side^2, 3 side^2] orthonormal: luma and two colour differences of a block, each by 2-D DCT.
 
-    Rows: colour, then vertical, then horizontal frequency; columns as pixel_unshuffle orders them.
+    Rows: colour, then vertical, then horizontal frequency; columns: colour channel, then row, then column of the block.
     """
     n = np.arange(side)
     dct = np.cos(np.pi * (2 * n[None, :] + 1) * n[:, None] / (2 * side)) * np.sqrt(2 / side)
@@ -80,7 +82,7 @@ class _BlockStem(nn.Module):
     def __init__(self, side: int, channels: int) -> None:
         super().__init__()
         self.side = side
-        basis = torch.from_numpy(block_transform(side))[:, :, None, None]
+        basis = torch.from_numpy(block_transform(side)).reshape(-1, 3, side, side)
         self.register_buffer("basis", basis, persistent=False)
         self.whiten = nn.BatchNorm2d(len(basis), affine=False, eps=1e-6)
         self.conv = nn.Conv2d(len(basis), channels, 3, padding=1)
@@ -89,7 +91,7 @@ class _BlockStem(nn.Module):
         """[N, 3, H, W] -> [N, channels, H / side, W / side]."""
         # In float32 also under autocast: bfloat16 would round away exactly what the stem is there to keep.
         with torch.autocast(face.device.type, enabled=False):
-            blocks = self.whiten(F.conv2d(F.pixel_unshuffle(face.float(), self.side), self.basis))
+            blocks = self.whiten(F.conv2d(face.float(), self.basis, stride=self.side))
         return self.conv(blocks.clamp(-8, 8))
 
 

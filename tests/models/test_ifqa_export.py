@@ -12,7 +12,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from models.ifqa.deploy import count_gmac, export_onnx  # noqa: E402
-from streamgate.convert.ifqa import SLIM, Ifqa, IfqaScorer  # noqa: E402
+from streamgate.convert.ifqa import SLIM, SMALL, Ifqa, IfqaScorer  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +24,10 @@ def slim() -> Ifqa:
 def test_the_slim_network_is_slim(slim: Ifqa) -> None:
     assert count_gmac(slim) <= 1.7
     assert sum(p.numel() for p in slim.parameters()) < 4e6
+
+
+def test_the_small_network_costs_a_quarter_of_it(slim: Ifqa) -> None:
+    assert count_gmac(Ifqa(SMALL)) < 0.3 * count_gmac(slim)
 
 
 def test_the_exported_file_keeps_the_contract(tmp_path: Path, slim: Ifqa) -> None:

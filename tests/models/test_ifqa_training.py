@@ -24,7 +24,16 @@ from models.ifqa.steady import SHIFT_SHARE, draw_twins  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = BatchSizes(
-    pairs=3, swaps=3, restored=1, restored_swaps=1, graded_groups=1, graded_faces=2, graded_severities=3, steady=2
+    pairs=3,
+    swaps=3,
+    restored=1,
+    restored_swaps=1,
+    graded_groups=1,
+    graded_faces=2,
+    graded_severities=3,
+    steady=2,
+    kept=2,
+    unreal=2,
 )
 
 

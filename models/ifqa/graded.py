@@ -1,0 +1,150 @@
+"""Series of one face under one degradation of growing severity, bare and under a veil that hides it.
+
+What a score must do with them: fall along the bare series; fall along the veiled one too; and never be higher under the
+veil than without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.common.degrade import Degradation, draw_chain, draw_mixture, draw_single
+from models.common.regions import blend, draw_swap
+from models.common.severity import Picture
+from models.common.veils import apply_veils, draw_veils
+
+KINDS = {
+    "jpeg": 0.11,
+    "noise": 0.07,
+    "mixture": 0.24,
+    "blur": 0.09,
+    "lowres": 0.11,
+    "footage": 0.03,
+    "films": 0.05,
+    "denoise": 0.03,
+    "sharpen": 0.03,
+    "motion": 0.07,
+    "sensor": 0.06,
+    "light": 0.06,
+    "smooth": 0.05,
+}
+REGIONAL_SHARE = 0.12
+"""Of the series of these kinds, how many touch one region of the face only."""
+REGIONAL_KINDS = ("blur", "motion", "smooth", "jpeg", "lowres")
+MILD_NOISE = 0.15
+"""Severity of the noise that is forgiven: series of noise begin there."""
+
+
+@dataclass(frozen=True)
+class GradedSizes:
+    """How many degradations, faces of each, and severities of each face."""
+
+    groups: int
+    faces: int
+    severities: int
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How a kind's severities compare: with those of other faces, with other kinds, and how far the score may fall.
+
+    across: one severity means the same on two faces; line: severities follow the line that all kinds share; span: share
+    of the whole scale that the series crosses.
+    """
+
+    across: bool = True
+    line: bool = True
+    span: float = 1.0
+
+
+REACHES = {
+    "light": Reach(across=False, line=False, span=0.45),  # what is dark on one face is another's skin
+    "sensor": Reach(line=False, span=0.7),  # its noise is there from the beginning
+    "smooth": Reach(across=False, line=False, span=0.5),
+    "films": Reach(across=False, line=False, span=0.6),
+    "regional": Reach(across=False, line=False, span=0.35),
+}
+
+
+def draw_series(
+    base: Sequence[Picture], sizes: GradedSizes, rng: np.random.Generator, films: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Arrays of a batch; faces are base[0 : groups * faces], G x F series of S severities.
+
+    graded: uint8 [G F S, 256, 256, 3]; graded_face, graded_group (equal where severities compare), graded_t,
+    graded_strength (how severe that is among all kinds), graded_line, graded_span: one value a picture.
+    veiled: uint8 [G F (S + 1), 256, 256, 3], each series with its clean face in front (severity 0), under one veil.
+    A series of films shows faces of its own: its clean face is in `veiled` only.
+    """
+    out: dict[str, list] = {name: [] for name in ("graded", "face", "group", "t", "strength", "line", "span", "veiled")}
+    for g in range(sizes.groups):
+        kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
+        if kind == "films" and films is None:
+            kind = "footage"
+        regional = kind in REGIONAL_KINDS and rng.random() < REGIONAL_SHARE
+        reach = REACHES.get("regional" if regional else kind, Reach())
+        degradation = Degradation(kind) if kind == "films" else draw_kind(kind, rng)
+        for f in range(sizes.faces):
+            face = g * sizes.faces + f
+            if kind == "films":
+                assert films is not None
+                clean, pictures, severities = film_series(films, sizes.severities, rng)
+            else:
+                clean = base[face]
+                severities = draw_severities(rng, sizes.severities, degradation.round_severities())
+                if kind == "noise":
+                    severities = [MILD_NOISE + (1 - MILD_NOISE) * t for t in severities]
+                change = _only_a_region(degradation, rng) if regional else degradation.apply
+                pictures = [change(clean, t) for t in severities]
+            veils = draw_veils(rng)
+            out["graded"] += pictures
+            out["veiled"] += [apply_veils(veils, picture) for picture in (clean, *pictures)]
+            out["face"] += [face] * len(pictures)
+            out["group"] += [g if reach.across else sizes.groups + face] * len(pictures)
+            out["t"] += severities
+            mild = MILD_NOISE if kind == "noise" else 0.0
+            out["strength"] += [(t - mild) / (1 - mild) * degradation.strength for t in severities]
+            out["line"] += [float(reach.line)] * len(pictures)
+            out["span"] += [reach.span] * len(pictures)
+    kinds = {"face": np.int64, "group": np.int64}
+    batch = {f"graded_{k}": np.array(v, kinds.get(k, np.float32)) for k, v in out.items() if k not in _PICTURES}
+    return batch | {name: np.stack(out[name]) for name in _PICTURES}
+
+
+_PICTURES = ("graded", "veiled")
+
+
+def _only_a_region(degradation: Degradation, rng: np.random.Generator) -> Callable[[Picture, float], Picture]:
+    mask = draw_swap(rng, 256)
+    return lambda face, t: blend(face, degradation.apply(face, t), mask)
+
+
+def film_series(films: np.ndarray, count: int, rng: np.random.Generator) -> tuple[Picture, list[Picture], list[float]]:
+    """A face of films [n, 1 + levels, 256, 256, 3]: as it was, `count` of its levels in order, and their severities."""
+    film = films[int(rng.integers(len(films)))]
+    levels = sorted(int(i) for i in rng.choice(np.arange(1, len(film)), count, replace=False))
+    if rng.random() < 0.5:
+        film = film[:, :, ::-1]
+    pictures = [np.ascontiguousarray(film[i]) for i in (0, *levels)]
+    return pictures[0], pictures[1:], [i / (len(film) - 1) for i in levels]
+
+
+def draw_kind(kind: str, rng: np.random.Generator) -> Degradation:
+    """A degradation of that kind; of mixtures two in five are the paper's chain, the others any two or more kinds."""
+    if kind != "mixture":
+        return draw_single(rng, kind)
+    return draw_chain(rng) if rng.random() < 0.4 else draw_mixture(rng, 0.5, minimum=2)
+
+
+def draw_severities(rng: np.random.Generator, count: int, marked: Sequence[float] = ()) -> list[float]:
+    """Ascending severities in 0..1: mostly of `marked` if there are enough of them, else spread widely or close."""
+    if len(marked) >= count and rng.random() < 0.8:
+        return sorted(float(t) for t in rng.choice(marked, count, replace=False))
+    if rng.random() < 0.6:
+        return [float((i + rng.random()) / count) for i in range(count)]
+    gaps = rng.uniform(0.08, 0.2, count)
+    start = float(rng.uniform(0, 1 - gaps[1:].sum()))
+    return [start + float(gaps[1 : i + 1].sum()) for i in range(count)]

@@ -1,0 +1,134 @@
+"""The evaluation's questions about mixtures: is a bad face ever better under a veil, and is light seen?
+
+Everything is in points of the scalar, 0..100, as users see it, for each network given: the one at hand first, others (a
+former one) beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from models.common.report import Section
+from models.common.stats import mean_estimate, spearman_rows
+from models.ifqa import mixtures
+from models.ifqa.scoring import Shipped
+
+Faces = Sequence[np.ndarray]
+SLACK = 2.0
+"""Points that a veil may add."""
+Networks = Mapping[str, Shipped]
+
+
+def points(network: Shipped, pictures: Faces) -> np.ndarray:
+    """[N] in 0..100, by the card's calibration."""
+    figures = network.card["calibration"]
+    scores = network.scores(pictures).astype(np.float64)
+    return np.array([100 / (1 + math.exp(-(s - figures["x0"]) / figures["w"])) for s in scores])
+
+
+def veils(faces: Faces, networks: Networks) -> list[Section]:
+    """Every degradation A under every veil B: never above A alone by more than 2 points, and in A's order.
+
+    Two tables of the same scores, by veil and by degradation.
+    """
+    levels = np.arange(mixtures.LEVELS)
+    risen: dict[tuple[str, str, str], np.ndarray] = {}
+    order: dict[tuple[str, str, str], np.ndarray] = {}
+    for change, apply in mixtures.CHANGES.items():
+        flat = [apply(face, level, i) for i, face in enumerate(faces) for level in levels]
+        bare = {name: points(network, flat).reshape(len(faces), -1) for name, network in networks.items()}
+        for veil, lay in mixtures.VEILS.items():
+            under = [lay(picture, i // mixtures.LEVELS) for i, picture in enumerate(flat)]
+            for name, network in networks.items():
+                scores = points(network, under).reshape(len(faces), -1)
+                risen[name, change, veil] = (scores <= bare[name] + SLACK).mean(axis=1)
+                order[name, change, veil] = spearman_rows(scores, levels)
+    sections = []
+    for title, rows, place in (
+        ("Bad faces under a veil, by veil", mixtures.VEILS, 2),
+        ("Bad faces under a veil, by degradation", mixtures.CHANGES, 1),
+    ):
+        section = Section(
+            title,
+            ["veil B" if place == 2 else "degradation A"]
+            + [f"{n}: {what}" for n in networks for what in (f"A + B <= A + {SLACK:g} points", "order of A under B")],
+            note=f"{len(faces)} faces, {mixtures.LEVELS} severities of each A; order: mean Spearman within a face.",
+        )
+        for row in (*rows, "all"):
+            cells = []
+            for name in networks:
+                keys = [k for k in risen if k[0] == name and row in ("all", k[place])]
+                cells.append(mean_estimate(np.mean([risen[k] for k in keys], axis=0)).text(1, percent=True))
+                cells.append(mean_estimate(np.mean([order[k] for k in keys], axis=0)).text())
+            section.rows.append([row, *cells])
+        sections.append(section)
+    first = next(iter(networks))
+    of_first = [k for k in risen if k[0] == first]
+    sections[0].goal("A + B <= A + 2", float(np.mean([risen[k] for k in of_first])), 0.98, unit=" %")
+    for veil in mixtures.VEILS:
+        value = float(np.mean([order[k] for k in of_first if k[2] == veil]))
+        sections[0].goal(f"order under {veil}", value, 0.9)
+    return sections
+
+
+def light(faces: Faces, networks: Networks) -> Section:
+    """Dark, bright, flat, hazy, lit from behind: order of six severities, and the mildest below the original."""
+    section = Section(
+        "Light that does not fit",
+        ["light"] + [f"{n}: {what}" for n in networks for what in ("within a face", "mildest below the original")],
+        note="Within a face: Spearman of falling score with six severities.",
+    )
+    levels = np.arange(mixtures.LEVELS)
+    clean = {name: points(network, faces) for name, network in networks.items()}
+    for title, change in mixtures.LIGHTS.items():
+        pictures = [change(face, level) for face in faces for level in levels]
+        row = [title]
+        for name, network in networks.items():
+            scores = points(network, pictures).reshape(len(faces), -1)
+            within = mean_estimate(spearman_rows(scores, levels))
+            below = mean_estimate((scores[:, 0] < clean[name]).astype(float))
+            row += [within.text(), below.text(1, percent=True)]
+            if name == next(iter(networks)):
+                section.goal(f"{title} within a face", within.value, 0.9)
+                section.goal(f"{title}, mildest below the original", below.value, 0.9, unit=" %")
+        section.rows.append(row)
+    return section
+
+
+def forgiven(faces: Faces, networks: Networks) -> Section:
+    """What must not score low: clean faces, and clean faces with a mild grain."""
+    section = Section(
+        "Clean faces stay high", ["points", *networks], note=f"Mild grain: {mixtures.MILD_GRAIN:g} levels, in luma."
+    )
+    grainy = [mixtures.grained(face, mixtures.MILD_GRAIN, i) for i, face in enumerate(faces)]
+    clean = {name: points(network, faces) for name, network in networks.items()}
+    lost = {name: clean[name] - points(network, grainy) for name, network in networks.items()}
+    rows = {
+        "clean, median": [f"{np.median(c):.1f}" for c in clean.values()],
+        "clean, 10th percentile": [f"{np.quantile(c, 0.1):.1f}" for c in clean.values()],
+        "lost by a mild grain, median": [f"{np.median(d):.1f}" for d in lost.values()],
+        "lost by a mild grain, 90th percentile": [f"{np.quantile(d, 0.9):.1f}" for d in lost.values()],
+    }
+    section.rows += [[title, *cells] for title, cells in rows.items()]
+    first = next(iter(networks))
+    section.goal("clean faces, median points", float(np.median(clean[first])), 85)
+    section.goal("points lost by a mild grain, median", float(np.median(lost[first])), 15, at_most=True)
+    return section
+
+
+def unreal(drawings: Faces, faces: Faces, networks: Networks, bound: float) -> Section:
+    """Drawings, renders, puppets and statues against real faces: shares below `bound` points."""
+    section = Section(
+        "What no camera took",
+        ["share below the bound", *networks],
+        note=f"{len(drawings)} drawings, renders, puppets and statues; bound: {bound:g} points (`ifqa_low`).",
+    )
+    for title, pictures in (("not real", drawings), ("real, clean", faces)):
+        below = {n: mean_estimate((points(network, pictures) < bound).astype(float)) for n, network in networks.items()}
+        section.rows.append([title, *(b.text(1, percent=True) for b in below.values())])
+        share = next(iter(below.values())).value
+        section.goal(f"{title}: below the bound", share, *((0.95,) if title == "not real" else (0.01, True)), unit=" %")
+    return section
