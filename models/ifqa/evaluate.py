@@ -74,6 +74,7 @@ def evaluate(args: argparse.Namespace) -> None:
     networks = {"IFQA": shipped} | ({"before": Shipped(args.before)} if args.before else {})
     mixed = [
         lambda: veiled.forgiven(faces, networks),
+        lambda: veiled.footage(faces, networks, LOW),
         lambda: veiled.light(faces[: args.mixed_faces], networks),
         *([lambda: veiled.unreal(read_faces(args.unreal, None)[1], faces, networks, LOW)] if args.unreal else []),
         lambda: veiled.veils(faces[: args.mixed_faces], networks),

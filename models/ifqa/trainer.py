@@ -154,7 +154,9 @@ class Trainer:
         series = {k: torch.as_tensor(v).to(self.device) for k, v in batch.items() if k.startswith("graded_")}
         severity, on_the_line = series["graded_t"], series["graded_line"]
         # A region, a shadow, a light smoothing: ordered, but not fake all over.
-        counted = ((severity >= self.settings.graded_fake_from) & (series["graded_span"] == 1)).float()[:, None, None]
+        counted = (severity >= self.settings.graded_fake_from) & (series["graded_span"] == 1)
+        ruined = _with_the_clean_face(counted, len(veiled))[:, None, None].float()
+        counted = counted[:, None, None].float()
         small = F.interpolate(masks[:, None], size=(MAP_SIDE, MAP_SIDE), mode="area")[:, 0]
         swap_label = torch.as_tensor(batch["swap_label"]).to(self.device)
         settings = self.settings
@@ -165,6 +167,7 @@ class Trainer:
             "restored": lsgan(on_restored, zero, self.face),
             "restored_swap": 0.5 * lsgan(on_restored_swap, 1 - small, self.face),
             "graded": 0.5 * lsgan(on_graded, zero, self.face * counted),
+            "veiled": 0.5 * lsgan(on_veiled, zero, self.face * ruined),
             "rank": settings.rank
             * self._ranking(batch, on_hq, on_lq, on_swap, on_restored, on_restored_swap, on_graded, series),
         }
@@ -172,7 +175,7 @@ class Trainer:
         strength = series["graded_strength"].clamp_max(1.2)
         line = anchor_loss(scores, strength, settings.anchor_start, settings.anchor_fall, on_the_line)
         terms["anchor"] = settings.anchor * line
-        terms |= self._veils(scores, veiled_scores, series)
+        terms |= self._veils(scores, veiled_scores, strength, series)
         terms["keep"] = settings.keep * F.relu(settings.keep_above - kept_scores).mean()
         terms["mirror"] = settings.mirror * self._apart(torch.cat([on_hq[:3], on_graded[::4]]), on_mirrored)
         terms["steady"] = settings.steady * self._apart(on_steady, on_again)
@@ -200,24 +203,29 @@ class Trainer:
         with self._autocast():
             return self.teacher(pictures.contiguous(memory_format=torch.channels_last))[:, 0].float()
 
-    def _veils(self, scores: Tensor, veiled: Tensor, series: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Series under a veil: never above the bare series, and in the same order.
+    def _veils(
+        self, scores: Tensor, veiled: Tensor, strength: Tensor, series: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Series under a veil: never above the bare series nor above its line, and in the same order.
 
         veiled: [G F (S + 1)], the clean face in front of each series of S.
         """
-        severity, span = series["graded_t"], series["graded_span"]
+        settings, span = self.settings, series["graded_span"]
+        # The clean face in front, at severity 0, makes one more pair with each picture of its series.
+        times = _with_the_clean_face(series["graded_t"], len(veiled))
+        behind = _with_the_clean_face(torch.ones_like(span), len(veiled)) == 1
         count = len(veiled) - len(scores)
-        under = veiled.reshape(count, -1)
-        # The clean face in front makes one more pair with each picture of its series.
-        times = torch.cat([torch.zeros(count, 1, device=severity.device), severity.reshape(count, -1)], 1).flatten()
-        own = torch.arange(count, device=severity.device).repeat_interleave(under.shape[1])
+        own = torch.arange(count, device=times.device).repeat_interleave(len(veiled) // count)
         milder, stronger = graded_pairs(own, times, own)
-        reach = span.reshape(count, -1)[:, :1].expand_as(under).flatten()
+        reach = span.reshape(count, -1)[own, 0]
         # Under a veil all is bad already: half the distance is enough.
-        margin = 0.5 * self.settings.rank_margin * reach[milder] * (times[stronger] - times[milder])
+        margin = 0.5 * settings.rank_margin * reach[milder] * (times[stronger] - times[milder])
+        line = settings.anchor_start - settings.anchor_fall * strength
+        above = F.relu(veiled[behind] - line) * series["graded_line"]
         return {
-            "veil": self.settings.veil * veil_loss(scores, under[:, 1:].flatten()),
-            "veiled_rank": self.settings.veiled_rank * rank_loss(veiled[milder], veiled[stronger], margin),
+            "veil": settings.veil * veil_loss(scores, veiled[behind]),
+            "veiled_line": settings.anchor * F.smooth_l1_loss(above, torch.zeros_like(above)),
+            "veiled_rank": settings.veiled_rank * rank_loss(veiled[milder], veiled[stronger], margin),
         }
 
     def _apart(self, logits: Tensor, others: Tensor) -> Tensor:
@@ -375,3 +383,9 @@ class Trainer:
         self.teacher = teacher.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
         self.restorer.load_state_dict(full["restorer"])
         self.plain.load_state_dict(full["plain"])
+
+
+def _with_the_clean_face(values: Tensor, total: int) -> Tensor:
+    """A value for each picture of all series -> one for each of their `total` veiled twins: 0 for the clean faces."""
+    rows = values.reshape(total - len(values), -1)
+    return torch.cat([rows.new_zeros(len(rows), 1), rows], 1).flatten()

@@ -1,4 +1,4 @@
-"""The evaluation's questions about mixtures: is a bad face ever better under a veil, and is light seen?
+"""The evaluation's questions in points: is a bad face ever better under a veil, is light seen, do small faces pass?
 
 Everything is in points of the scalar, 0..100, as users see it, for each network given: the one at hand first, others (a
 former one) beside it.
@@ -13,7 +13,7 @@ import numpy as np
 
 from models.common.report import Section
 from models.common.stats import mean_estimate, spearman_rows
-from models.ifqa import mixtures
+from models.ifqa import mixtures, protocol
 from models.ifqa.scoring import Shipped
 
 Faces = Sequence[np.ndarray]
@@ -116,6 +116,26 @@ def forgiven(faces: Faces, networks: Networks) -> Section:
     first = next(iter(networks))
     section.goal("clean faces, median points", float(np.median(clean[first])), 85)
     section.goal("points lost by a mild grain, median", float(np.median(lost[first])), 15, at_most=True)
+    return section
+
+
+def footage(faces: Faces, networks: Networks, bound: float) -> Section:
+    """The same face as 1080p and as 360p footage: both pass, and the larger one is the better one."""
+    section = Section(
+        "Small footage passes and stays below large footage",
+        ["share of faces", *networks],
+        note=f"Passes: at least {bound:g} points (`ifqa_low`).",
+    )
+    films = protocol.footage(faces)
+    large, small = ({n: points(network, films[h]) for n, network in networks.items()} for h in (1080, 360))
+    cases = {
+        "1080p and 360p both pass": {n: np.minimum(large[n], small[n]) >= bound for n in networks},
+        "1080p above 360p": {n: large[n] > small[n] for n in networks},
+    }
+    for title, right in cases.items():
+        shares = {n: mean_estimate(hits.astype(float)) for n, hits in right.items()}
+        section.rows.append([title, *(s.text(1, percent=True) for s in shares.values())])
+        section.goal(title, next(iter(shares.values())).value, 0.98, unit=" %")
     return section
 
 
