@@ -34,7 +34,8 @@ class IfqaSpec:
     the stem folds into channels (1: no stem, widths[0] is the 3 input channels); bottleneck: residual blocks
     at the lowest resolution; norm: "instance" or "batch"; light_decoder: decoders convolve to the new width
     before they double the resolution (a quarter of the cost) and the map stays at the stem's resolution;
-    temperature: what logits are divided by before the sigmoid of score and map.
+    temperature: what logits are divided by before the sigmoid of score and map; stem_kernel: side of the stem's
+    convolution, in blocks.
     """
 
     widths: tuple[int, ...]
@@ -43,13 +44,16 @@ class IfqaSpec:
     norm: str
     light_decoder: bool
     temperature: float = 1.0
+    stem_kernel: int = 3
 
 
 OFFICIAL = IfqaSpec((3, 64, 128, 256, 512, 1024), unshuffle=1, bottleneck=4, norm="instance", light_decoder=False)
 # LSGAN drives everything degraded to zero; the temperature keeps apart what is bad from what is worse.
 SLIM = IfqaSpec((64, 96, 128, 192), unshuffle=4, bottleneck=2, norm="batch", light_decoder=True, temperature=3.0)
-# Half as wide, a quarter of the work: SLIM is its teacher.
-SMALL = IfqaSpec((32, 48, 64, 96), unshuffle=4, bottleneck=2, norm="batch", light_decoder=True, temperature=3.0)
+# Half as wide, less than a quarter of the work: SLIM is its teacher.
+SMALL = IfqaSpec(
+    (32, 48, 64, 96), unshuffle=4, bottleneck=2, norm="batch", light_decoder=True, temperature=3.0, stem_kernel=1
+)
 
 
 def _norm(kind: str, channels: int) -> nn.Module:
@@ -79,13 +83,13 @@ class _BlockStem(nn.Module):
 
     basis: Tensor
 
-    def __init__(self, side: int, channels: int) -> None:
+    def __init__(self, side: int, channels: int, kernel: int) -> None:
         super().__init__()
         self.side = side
         basis = torch.from_numpy(block_transform(side)).reshape(-1, 3, side, side)
         self.register_buffer("basis", basis, persistent=False)
         self.whiten = nn.BatchNorm2d(len(basis), affine=False, eps=1e-6)
-        self.conv = nn.Conv2d(len(basis), channels, 3, padding=1)
+        self.conv = nn.Conv2d(len(basis), channels, kernel, padding=kernel // 2)
 
     def forward(self, face: Tensor) -> Tensor:
         """[N, 3, H, W] -> [N, channels, H / side, W / side]."""
@@ -155,7 +159,7 @@ class Ifqa(nn.Module):
         self.spec = spec
         side = INPUT_SIDE // spec.unshuffle
         if spec.unshuffle > 1:
-            self.stem = _BlockStem(spec.unshuffle, spec.widths[0])
+            self.stem = _BlockStem(spec.unshuffle, spec.widths[0], spec.stem_kernel)
         self._encoders: list[str] = []
         self._decoders: list[str] = []
         for wide, wider in pairwise(spec.widths):

@@ -72,6 +72,13 @@ def test_scoring_everything_low_does_not_pass_for_sound(face: np.ndarray) -> Non
     assert len(sound.met) == 2 and not sound.missed
 
 
+def test_small_footage_must_pass_and_stay_below_large(face: np.ndarray) -> None:
+    faces = [face, face[:, ::-1]]
+    assert len(veiled.footage(faces, {"IFQA": Stub(detail)}, 13.0).met) == 2
+    harsh = veiled.footage(faces, {"IFQA": Stub(lambda p: 0.1 * detail(p))}, 13.0)
+    assert len(harsh.met) == len(harsh.missed) == 1
+
+
 def test_drawings_must_be_rejected_and_faces_kept(face: np.ndarray) -> None:
     drawing = np.zeros_like(face)
     faces = [face, face[:, ::-1]]
