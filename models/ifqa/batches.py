@@ -146,17 +146,15 @@ class Batches:
 
 
 def draw_low(rng: np.random.Generator) -> Degradation:
-    """What makes a low-quality twin: mostly mixtures, some footage, smoothing and over-sharpening."""
+    """What makes a low-quality twin: mostly mixtures, some smoothing, over-sharpening, coding and noise."""
     pick = rng.random()
     if pick < 0.12:
-        return draw_single(rng, "footage")
-    if pick < 0.22:
-        return draw_single(rng, "denoise" if pick < 0.16 else "smooth")
-    if pick < 0.29:
+        return draw_single(rng, "denoise" if pick < 0.05 else "smooth")
+    if pick < 0.19:
         return draw_single(rng, "sharpen")
-    if pick < 0.41:
+    if pick < 0.31:
         return draw_single(rng, "jpeg")
-    if pick < 0.48:
+    if pick < 0.38:
         return draw_single(rng, "noise")
     return draw_mixture(rng, 0.4)
 

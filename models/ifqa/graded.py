@@ -52,7 +52,7 @@ class Reach:
     """How a kind's severities compare: with those of other faces, with other kinds, and how far the score may fall.
 
     across: one severity means the same on two faces; line: severities follow the line that all kinds share; span: share
-    of the whole scale that the series crosses.
+    of the whole scale that the series crosses, also along the line.
     """
 
     across: bool = True
@@ -61,6 +61,7 @@ class Reach:
 
 
 REACHES = {
+    "footage": Reach(span=0.6),  # a face of small footage is small, not worthless: it must pass the gate
     "light": Reach(across=False, line=False, span=0.45),  # what is dark on one face is another's skin
     "sensor": Reach(line=False, span=0.7),  # its noise is there from the beginning
     "smooth": Reach(across=False, line=False, span=0.5),
@@ -106,7 +107,7 @@ def draw_series(
             out["group"] += [g if reach.across else sizes.groups + face] * len(pictures)
             out["t"] += severities
             mild = MILD_NOISE if kind == "noise" else 0.0
-            out["strength"] += [(t - mild) / (1 - mild) * degradation.strength for t in severities]
+            out["strength"] += [(t - mild) / (1 - mild) * degradation.strength * reach.span for t in severities]
             out["line"] += [float(reach.line)] * len(pictures)
             out["span"] += [reach.span] * len(pictures)
     kinds = {"face": np.int64, "group": np.int64}
