@@ -140,15 +140,15 @@ VEILS: dict[str, Callable[[Picture, float, float, int], Picture]] = {
 }
 # The ones that fool a score most come most often.
 _SHARES = {
-    "grain": 0.24,
-    "coded grain": 0.12,
-    "colour noise": 0.08,
-    "ordered dither": 0.11,
-    "error diffusion": 0.14,
-    "sharpening": 0.13,
-    "sharp upscaling": 0.07,
-    "recompression": 0.07,
-    "vignette": 0.04,
+    "grain": 0.25,
+    "coded grain": 0.09,
+    "colour noise": 0.06,
+    "ordered dither": 0.10,
+    "error diffusion": 0.12,
+    "sharpening": 0.23,
+    "sharp upscaling": 0.06,
+    "recompression": 0.06,
+    "vignette": 0.03,
 }
 
 

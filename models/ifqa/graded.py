@@ -19,7 +19,7 @@ from models.common.veils import apply_veils, draw_veils
 KINDS = {
     "jpeg": 0.11,
     "noise": 0.07,
-    "mixture": 0.24,
+    "mixture": 0.20,
     "blur": 0.09,
     "lowres": 0.11,
     "footage": 0.03,
@@ -28,7 +28,7 @@ KINDS = {
     "sharpen": 0.03,
     "motion": 0.07,
     "sensor": 0.06,
-    "light": 0.06,
+    "light": 0.10,
     "smooth": 0.05,
 }
 REGIONAL_SHARE = 0.12

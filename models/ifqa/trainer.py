@@ -85,6 +85,10 @@ def to_input(pictures: Any, device: torch.device) -> Tensor:
     return (tensor.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
+UNREAL_DEPTH = 5.0
+"""Score logit below 0 that a picture no camera took should have at most: under 1 % of realness."""
+
+
 class Trainer:
     """State of a run; `step(batch)` advances it by one step and returns figures for the log."""
 
@@ -179,7 +183,8 @@ class Trainer:
         terms["keep"] = settings.keep * F.relu(settings.keep_above - kept_scores).mean()
         terms["mirror"] = settings.mirror * self._apart(torch.cat([on_hq[:3], on_graded[::4]]), on_mirrored)
         terms["steady"] = settings.steady * self._apart(on_steady, on_again)
-        terms["unreal"] = settings.unreal * lsgan(on_unreal, zero, self.face)
+        # LSGAN's zero is a score of one half: what no camera took must fall as deep as what is ruined.
+        terms["unreal"] = settings.unreal * F.softplus(self._score(on_unreal) + UNREAL_DEPTH).mean()
         if self.teacher is not None and self.steps_done < settings.teacher_until:
             share = 1 - self.steps_done / settings.teacher_until
             told = self._told(torch.cat([hq, lq, swap]))
