@@ -18,7 +18,7 @@ from models.ifqa.steady import draw_twins
 
 SIDE = 256
 MAP_SIDE = 64
-SWAP_KINDS = {"noise": 0.33, "jpeg": 0.35, "blur": 0.18, "sharpen": 0.14}
+SWAP_KINDS = {"noise": 0.45, "jpeg": 0.27, "blur": 0.12, "sharpen": 0.16}
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,10 @@ class Batches:
         }
 
     def _unreal(self, base: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-        """Half from the pictures given, half painted over clean faces; all of them where no pictures were given."""
+        """One in four painted over clean faces, the others from the pictures given; all painted where none were."""
         pictures = []
         for i in range(self.sizes.unreal):
-            if self.unreal is not None and i % 2:
+            if self.unreal is not None and i % 4:
                 picture = draw_clean(self.unreal[rng.integers(len(self.unreal))], rng)
             else:
                 picture = draw_painting(base[-1 - i], rng)
@@ -150,11 +150,11 @@ def draw_low(rng: np.random.Generator) -> Degradation:
     pick = rng.random()
     if pick < 0.12:
         return draw_single(rng, "denoise" if pick < 0.05 else "smooth")
-    if pick < 0.19:
+    if pick < 0.22:
         return draw_single(rng, "sharpen")
-    if pick < 0.31:
+    if pick < 0.33:
         return draw_single(rng, "jpeg")
-    if pick < 0.38:
+    if pick < 0.40:
         return draw_single(rng, "noise")
     return draw_mixture(rng, 0.4)
 

@@ -17,23 +17,23 @@ from models.common.severity import Picture
 from models.common.veils import apply_veils, draw_veils
 
 KINDS = {
-    "jpeg": 0.11,
-    "noise": 0.07,
-    "mixture": 0.20,
-    "blur": 0.09,
-    "lowres": 0.11,
+    "jpeg": 0.10,
+    "noise": 0.09,
+    "mixture": 0.19,
+    "blur": 0.07,
+    "lowres": 0.09,
     "footage": 0.03,
     "films": 0.05,
     "denoise": 0.03,
-    "sharpen": 0.03,
-    "motion": 0.07,
+    "sharpen": 0.05,
+    "motion": 0.05,
     "sensor": 0.06,
-    "light": 0.10,
+    "light": 0.14,
     "smooth": 0.05,
 }
-REGIONAL_SHARE = 0.12
+REGIONAL_SHARE = 0.15
 """Of the series of these kinds, how many touch one region of the face only."""
-REGIONAL_KINDS = ("blur", "motion", "smooth", "jpeg", "lowres")
+REGIONAL_KINDS = ("blur", "motion", "noise", "smooth", "jpeg", "lowres", "sharpen")
 MILD_NOISE = 0.15
 """Severity of the noise that is forgiven: series of noise begin there."""
 

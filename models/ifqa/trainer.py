@@ -167,7 +167,8 @@ class Trainer:
         terms = {
             "real": lsgan(on_hq, zero + 1, self.face),
             "low": 0.7 * lsgan(on_lq, zero, self.face),
-            "swap": lsgan(on_swap, swap_label, self.face),
+            # A region is a small part of its picture: it counts as if it were a large one.
+            "swap": 1.5 * lsgan(on_swap, swap_label, self.face * (5 - 4 * swap_label)),
             "restored": lsgan(on_restored, zero, self.face),
             "restored_swap": 0.5 * lsgan(on_restored_swap, 1 - small, self.face),
             "graded": 0.5 * lsgan(on_graded, zero, self.face * counted),
@@ -180,7 +181,9 @@ class Trainer:
         line = anchor_loss(scores, strength, settings.anchor_start, settings.anchor_fall, on_the_line)
         terms["anchor"] = settings.anchor * line
         terms |= self._veils(scores, veiled_scores, strength, series)
-        terms["keep"] = settings.keep * F.relu(settings.keep_above - kept_scores).mean()
+        # Forgiven, not rewarded: else grain on one part of a face would lift it.
+        gained = F.relu(kept_scores - self._score(on_hq)[: len(kept_scores)].detach())
+        terms["keep"] = settings.keep * (F.relu(settings.keep_above - kept_scores) + gained).mean()
         terms["mirror"] = settings.mirror * self._apart(torch.cat([on_hq[:3], on_graded[::4]]), on_mirrored)
         terms["steady"] = settings.steady * self._apart(on_steady, on_again)
         # LSGAN's zero is a score of one half: what no camera took must fall as deep as what is ruined.

@@ -35,7 +35,7 @@ class IfqaSpec:
     at the lowest resolution; norm: "instance" or "batch"; light_decoder: decoders convolve to the new width
     before they double the resolution (a quarter of the cost) and the map stays at the stem's resolution;
     temperature: what logits are divided by before the sigmoid of score and map; stem_kernel: side of the stem's
-    convolution, in blocks.
+    convolution, in blocks; sizes: the stem's convolution is given each frequency's size beside its value.
     """
 
     widths: tuple[int, ...]
@@ -45,6 +45,7 @@ class IfqaSpec:
     light_decoder: bool
     temperature: float = 1.0
     stem_kernel: int = 3
+    sizes: bool = False
 
 
 OFFICIAL = IfqaSpec((3, 64, 128, 256, 512, 1024), unshuffle=1, bottleneck=4, norm="instance", light_decoder=False)
@@ -52,7 +53,7 @@ OFFICIAL = IfqaSpec((3, 64, 128, 256, 512, 1024), unshuffle=1, bottleneck=4, nor
 SLIM = IfqaSpec((64, 96, 128, 192), unshuffle=4, bottleneck=2, norm="batch", light_decoder=True, temperature=3.0)
 # Half as wide, less than a quarter of the work: SLIM is its teacher.
 SMALL = IfqaSpec(
-    (32, 48, 64, 96), unshuffle=4, bottleneck=2, norm="batch", light_decoder=True, temperature=3.0, stem_kernel=1
+    (32, 48, 64, 96), unshuffle=4, bottleneck=2, norm="batch", light_decoder=True, temperature=3.0, stem_kernel=1, sizes=True
 )
 
 
@@ -83,20 +84,22 @@ class _BlockStem(nn.Module):
 
     basis: Tensor
 
-    def __init__(self, side: int, channels: int, kernel: int) -> None:
+    def __init__(self, side: int, channels: int, kernel: int, sizes: bool) -> None:
+        """sizes: also convolve the sizes of all frequencies, for noise has no sign and few channels could fold it."""
         super().__init__()
-        self.side = side
+        self.side, self.sizes = side, sizes
         basis = torch.from_numpy(block_transform(side)).reshape(-1, 3, side, side)
         self.register_buffer("basis", basis, persistent=False)
         self.whiten = nn.BatchNorm2d(len(basis), affine=False, eps=1e-6)
-        self.conv = nn.Conv2d(len(basis), channels, kernel, padding=kernel // 2)
+        self.conv = nn.Conv2d((1 + sizes) * len(basis), channels, kernel, padding=kernel // 2)
 
     def forward(self, face: Tensor) -> Tensor:
         """[N, 3, H, W] -> [N, channels, H / side, W / side]."""
         # In float32 also under autocast: bfloat16 would round away exactly what the stem is there to keep.
         with torch.autocast(face.device.type, enabled=False):
             blocks = self.whiten(F.conv2d(face.float(), self.basis, stride=self.side))
-        return self.conv(blocks.clamp(-8, 8))
+        blocks = blocks.clamp(-8, 8)
+        return self.conv(torch.cat([blocks, blocks.abs()], dim=1) if self.sizes else blocks)
 
 
 class _ResBlock(nn.Module):
@@ -159,7 +162,7 @@ class Ifqa(nn.Module):
         self.spec = spec
         side = INPUT_SIDE // spec.unshuffle
         if spec.unshuffle > 1:
-            self.stem = _BlockStem(spec.unshuffle, spec.widths[0], spec.stem_kernel)
+            self.stem = _BlockStem(spec.unshuffle, spec.widths[0], spec.stem_kernel, spec.sizes)
         self._encoders: list[str] = []
         self._decoders: list[str] = []
         for wide, wider in pairwise(spec.widths):
