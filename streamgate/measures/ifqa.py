@@ -19,7 +19,7 @@ MEASURE = MeasureSpec(
     source="ifqa",
     output="score",
     read=_read,
-    limits=(Limit("min", 13.0, {"ifqa_low": "not clean"}),),
+    limits=(Limit("min", 10.2, {"ifqa_low": "not clean"}),),
     weight=0.5,
     order=20,
 )
