@@ -53,8 +53,9 @@ OFFICIAL = IfqaSpec((3, 64, 128, 256, 512, 1024), unshuffle=1, bottleneck=4, nor
 SLIM = IfqaSpec((64, 96, 128, 192), unshuffle=4, bottleneck=2, norm="batch", light_decoder=True, temperature=3.0)
 # Half as wide, less than a quarter of the work: SLIM is its teacher.
 SMALL = IfqaSpec(
-    (32, 48, 64, 96), unshuffle=4, bottleneck=2, norm="batch", light_decoder=True, temperature=3.0, stem_kernel=1, sizes=True
-)
+    (32, 48, 64, 96), unshuffle=4, bottleneck=2, norm="batch", light_decoder=True, temperature=3.0,
+    stem_kernel=1, sizes=True,
+)  # fmt: skip
 
 
 def _norm(kind: str, channels: int) -> nn.Module:
