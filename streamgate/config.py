@@ -216,6 +216,16 @@ class SerfiqConfig(_Section):
     seed: Annotated[int, Field(ge=0)]
 
 
+class PrecisionConfig(_Section):
+    """Arithmetic of each role's network on a GPU; on the CPU it is fp32."""
+
+    detector: Literal["fp32", "fp16"]
+    recognizer: Literal["fp32", "fp16"]
+    pose: Literal["fp32", "fp16"]
+    expression: Literal["fp32", "fp16"]
+    ifqa: Literal["fp32", "fp16"]
+
+
 class OutputConfig(_Section):
     """What is written."""
 
@@ -286,6 +296,7 @@ class Config(_Section):
     smoothing: SmoothingConfig
     keep: KeepConfig
     serfiq: SerfiqConfig
+    precision: PrecisionConfig
     output: OutputConfig
     identity: IdentityConfig
     live: LiveConfig

@@ -22,6 +22,7 @@ from streamgate.errors import SourceError, UsageError
 from streamgate.frames import Array, BestShot, ScoredFace, TrackEnd
 from streamgate.networks import Networks
 from streamgate.networks.batcher import Batcher, Observer
+from streamgate.networks.device import Device
 from streamgate.people.reference import Reference, read_reference
 from streamgate.runtime.pipeline import Pipeline, Progress
 from streamgate.runtime.watchdog import MARGIN_S, within
@@ -44,7 +45,7 @@ class Gate:
     Args:
         preset: "studio", "live", "archive" or the path of a TOML file.
         models: "embedded", "standard", "imported" or a folder with weights; several joined by commas.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda" or "cuda:N", or a chosen `networks.device.Device`.
         settings: `key=value` texts as `--set` takes them, for example "measures.yaw.max=20".
         config: a whole configuration instead of `preset` and `settings`.
         threads: CPU threads inside one network run.
@@ -61,7 +62,7 @@ class Gate:
         preset: Location = "studio",
         *,
         models: str = DEFAULT_MODELS,
-        device: str = "auto",
+        device: str | Device = "auto",
         settings: Iterable[str] = (),
         config: Config | None = None,
         threads: int = 1,
@@ -70,7 +71,8 @@ class Gate:
         if isinstance(settings, str):
             raise UsageError(f'settings takes a list of texts: write settings=["{settings}"]')
         self.config = config or load_config(str(preset), settings)
-        self._networks = Networks.open(models, device, threads, self.config.advanced.nms_iou)
+        precision = self.config.precision.model_dump()
+        self._networks = Networks.open(models, device, threads, self.config.advanced.nms_iou, precision)
         self._weights = self._networks.weights
         self._batcher = Batcher.over(self._networks, self.config.advanced.low_score, observe=observe)
         try:
@@ -168,6 +170,8 @@ class Gate:
         for key in ("nms_iou", "low_score"):
             if getattr(config.advanced, key) != getattr(self.config.advanced, key):
                 raise UsageError(f"stream {name}: advanced.{key} is one for all streams; set it for the whole service")
+        if config.precision != self.config.precision:
+            raise UsageError(f"stream {name}: precision is one for all streams; set it for the whole service")
         if set(config.output.crops) != {"ffhq"} or config.output.format != "png":
             raise UsageError(
                 f"stream {name}: output.crops and output.format are for `run`; streams write FFHQ crops as PNG"
@@ -215,9 +219,14 @@ class Gate:
         return read_reference(Path(only), self.score, self._identity_threshold, self._networks.cohort)
 
     @property
+    def device(self) -> Device:
+        """Where the networks run."""
+        return self._networks.device
+
+    @property
     def notes(self) -> list[str]:
-        """What a user should know about the device and the weights in use, one line each."""
-        notes = [f"device: {self._networks.device}"]
+        """What a user should know about the device and the weights in use, one line each; on a GPU it may grow."""
+        notes = [f"device: {self._networks.device}", *self._networks.notes]
         if self.config.identity.store != "none" and self._identity_threshold is None:
             notes.append(
                 "no persons: this recognizer has no identity threshold; give one with --set identity.threshold=COSINE"

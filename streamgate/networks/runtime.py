@@ -3,37 +3,43 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 
 import numpy as np
 
-from streamgate.errors import DeviceError, StreamgateError, WeightsError
+from streamgate.errors import WeightsError
 from streamgate.frames import Array
+from streamgate.networks.bound import BoundGraph, batch_of
 from streamgate.networks.device import Device, choose_device, load_onnxruntime
+from streamgate.networks.graphs import prepare
 from streamgate.weights.catalog import InputSpec
 from streamgate.weights.store import Weights
-
-BATCH_SIZES = (1, 2, 4, 8, 16)
-"""Batches on a GPU are padded to one of these, so that shapes, and with them kernels, stay few."""
 
 
 class Session:
     """One ONNX file on one device, verified against the hash of its receipt or card.
 
-    `run_rows` gives the same bits for a row whatever rows come with it: on the CPU each row is run by
-    itself (measured: batches of 2 to 8 are no faster for detector and recognizer, and change the last bits of
-    spread and pose); on CUDA rows are padded to fixed batch sizes. Safe to call from several threads.
+    `run_pictures` gives the same bits for a picture whatever others come with it on the CPU, where each is run by
+    itself (measured: batches of 2 to 8 are no faster for detector and recognizer, and change the last bits of spread
+    and pose); on a GPU, in batches (`networks.bound`), values within 1e-3. Safe to call from several threads.
     """
 
-    def __init__(self, weights: Weights, device: str | Device = "auto", threads: int = 1) -> None:
+    def __init__(
+        self, weights: Weights, device: str | Device = "auto", threads: int = 1, precision: str = "fp32"
+    ) -> None:
         """Open `weights` on `device` (or what `choose_device` makes of it), with `threads` inside one run (CPU).
+
+        `precision`, of bound devices only, is one of `graphs.PRECISIONS`.
 
         Raises:
             WeightsError: the file is missing, changed, or not a model that runs.
-            DeviceError: CUDA was asked for and is not what the session runs on.
-            StreamgateError: ONNX Runtime is not installed.
+            DeviceError: CUDA was asked for and is not what the session runs on, or fails.
+            StreamgateError: ONNX Runtime is not installed, or onnx, which a GPU needs.
         """
         ort = load_onnxruntime()
-        chosen = device if isinstance(device, Device) else choose_device(device)
+        device = device if isinstance(device, Device) else choose_device(device)
+        self.weights = weights
+        content = _verified_bytes(weights)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -42,44 +48,46 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Pictures of many sizes pass through the detector; a memory plan for each would add up.
         options.enable_mem_pattern = False
-        self.weights = weights
-        try:
-            self._session = ort.InferenceSession(
-                _verified_bytes(weights), options, providers=chosen.providers()
+        self._bound: BoundGraph | None = None
+        if device.bound:
+            prepared = prepare(content, weights.input, precision)
+            # With its own fallback ONNX Runtime would print to stdout and go on, on the CPU.
+            opening = partial(ort.InferenceSession, prepared, options, enable_fallback=False)
+            self._bound = BoundGraph(
+                lambda providers: opening(providers=providers), device, weights.name, batch_of(weights.roles)
             )
-        except StreamgateError:
-            raise
+            self.outputs = self._bound.outputs
+            return
+        try:
+            self._session = ort.InferenceSession(content, options, providers=device.providers())
         except Exception as error:  # onnxruntime raises its own, unrelated exception types
             reason = (str(error).splitlines() or [""])[0]
             raise WeightsError(f"{weights.name}: {weights.path} cannot be run ({reason})") from error
-        self.on_cuda = self._session.get_providers()[0] == "CUDAExecutionProvider"
-        # Asking for CUDA never raises: it silently runs on the CPU (DESIGN 7).
-        if chosen.index is not None and not self.on_cuda:
-            raise DeviceError(
-                f"device {chosen.name}: driver and libraries load, but ONNX Runtime runs {weights.name} on the CPU; "
-                "see that its CUDA version and the driver fit, or use --device cpu"
-            )
         self._input = self._session.get_inputs()[0].name
         self.outputs = tuple(output.name for output in self._session.get_outputs())
 
-    def run(self, batch: Array) -> dict[str, Array]:
-        """All outputs by name for one ready-made batch."""
-        return dict(zip(self.outputs, self._session.run(None, {self._input: batch}), strict=True))
+    @property
+    def batch(self) -> int:
+        """Pictures of one run."""
+        return 1 if self._bound is None else self._bound.batch
 
-    def run_rows(self, rows: Array) -> dict[str, Array]:
-        """All outputs by name for rows (N, ...), N >= 1, each row's figures independent of the others."""
-        if not self.on_cuda:
-            parts = [self.run(rows[i : i + 1]) for i in range(len(rows))]
-        else:
-            largest = BATCH_SIZES[-1]
-            parts = [self._run_padded(rows[i : i + largest]) for i in range(0, len(rows), largest)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know about how it runs, one line each; may grow."""
+        return [] if self._bound is None else list(self._bound.notes)
 
-    def _run_padded(self, rows: Array) -> dict[str, Array]:
-        size = next(size for size in BATCH_SIZES if size >= len(rows))
-        padding = np.repeat(rows[-1:], size - len(rows), axis=0)
-        outputs = self.run(np.concatenate([rows, padding]))
-        return {name: output[: len(rows)] for name, output in outputs.items()}
+    def run_pictures(self, pictures: Array) -> dict[str, Array]:
+        """All outputs by name for N >= 1 pictures RGB uint8 (N, H, W, 3), each one's independent of the others.
+
+        Raises:
+            DeviceError: the GPU failed.
+        """
+        if self._bound is not None:
+            return self._bound.run(pictures)
+        rows = as_input(pictures, self.weights.input)
+        parts = [self._session.run(None, {self._input: rows[i : i + 1]}) for i in range(len(rows))]
+        columns = zip(*parts, strict=True)
+        return {name: np.concatenate(column) for name, column in zip(self.outputs, columns, strict=True)}
 
     def need_outputs(self, *names: str) -> None:
         """Refuse a graph that lacks one of the outputs its role is read from.
