@@ -27,6 +27,7 @@ from streamgate.sinks.merging import write_part
 from streamgate.sources import Source, SourceSpec, discover
 from streamgate.sources.container import stall_seconds
 from streamgate.sources.discovery import is_video
+from streamgate.sources.hardware import CPU, check_decoder, decoder_name
 from streamgate.store.lock import Lock
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 
@@ -52,6 +53,7 @@ class _Work:
         self._state = state
         self._line = line
         self._stop = line.stop
+        self._noted: set[str] = set()
 
     def run(self) -> None:
         config = self._config()
@@ -68,6 +70,7 @@ class _Work:
             self._line.send(Ended(None, self._stop.is_set(), missing))
             return
         with Gate(models=self._request.models, device=self._request.device, config=config) as gate:
+            check_decoder(self._decoder(gate))
             self._report_gate(gate)
             info = gate.run_info()
             disk = self._disk(info, config)
@@ -121,12 +124,23 @@ class _Work:
 
     def _report_gate(self, gate: Gate) -> None:
         if self._state.info is not None:
+            self._noted.update(gate.notes)
             return  # the worker before this one has
-        for note in gate.notes:
-            self._line.send(partial(RunMonitor.note, text=note))
+        self._report_notes(gate)
         if absent := gate.run_info().absent_measures:
             names = ", ".join(f"{name} ({why})" for name, why in absent.items())
             self._line.send(partial(RunMonitor.note, text=f"measures left out: {names}"))
+
+    def _report_notes(self, gate: Gate) -> None:
+        """Those that are new: a GPU may have had to be run otherwise on the way."""
+        for note in gate.notes:
+            if note not in self._noted:
+                self._noted.add(note)
+                self._line.send(partial(RunMonitor.note, text=note))
+
+    def _decoder(self, gate: Gate) -> str:
+        # Both decode alike, but not to the bit: "auto" stays where results are the same on every machine.
+        return decoder_name(gate.device.index) if self._request.decode == "cuda" else CPU
 
     def _disk(self, info: RunInfo, config: Config) -> DiskSink:
         request, state = self._request, self._state
@@ -187,8 +201,7 @@ class _Work:
         left = [index for index in range(len(specs)) if index not in self._state.results]
         together = [index for index in left if index not in self._state.last]
         alone = [index for index in left if index in self._state.last]
-        # Both decode alike, but not to the bit: "auto" stays where results are the same on every machine.
-        decode = "cuda" if self._request.decode == "cuda" else "cpu"
+        decode = self._decoder(gate)
         most = gate.config.decoding.max_pixels
         for indexes, jobs in ((together, self._request.jobs), (alone, 1)):
             results = gate.process(
@@ -200,6 +213,7 @@ class _Work:
                 labels=[specs[index].location for index in indexes],
             )
             self._state.results.update(zip(indexes, results, strict=True))
+        self._report_notes(gate)
 
     def _finish(self, sink: Sink, disk: DiskSink) -> str | None:
         """Write what covers the run; what did not get delivered, if anything."""

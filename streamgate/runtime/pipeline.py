@@ -116,6 +116,8 @@ class Pipeline:
             result.notes.append(
                 f"{finisher.missed} kept face(s) without loose or whole-frame crop: their frames were not found again"
             )
+        if source.stats.not_on_gpu:
+            result.notes.append(f"decoded on the CPU: the GPU does not decode this {source.stats.not_on_gpu} video")
         if source.stats.combed:
             result.notes.append(f"{source.stats.combed} frame(s) are interlaced without saying so: deinterlaced")
         result.frames = counts.frames

@@ -25,7 +25,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -65,6 +65,7 @@ class ServiceTable(BaseModel):
     preset: str | None = None
     models: str | None = None
     device: str | None = None
+    decode: Literal["auto", "cpu", "cuda"] | None = None
     set: dict[str, Any] = {}
 
 
@@ -108,6 +109,8 @@ class Settings:
     max_bytes: int | None
     models: str
     device: str
+    decode: str
+    """"cpu", or "cuda" for the GPU of `device`."""
 
 
 def service_flags(given: Mapping[str, Any]) -> ServiceTable:
@@ -166,6 +169,7 @@ def read_settings(
         max_bytes=None if service.max_gb is None else int(service.max_gb * 1e9),
         models=service.models or DEFAULT_MODELS,
         device=service.device or "auto",
+        decode="cuda" if service.decode == "cuda" else "cpu",
     )
 
 
