@@ -8,7 +8,6 @@ from __future__ import annotations
 import mmap
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import partial
 from math import prod
 from queue import SimpleQueue
 from threading import Lock
@@ -48,7 +47,8 @@ class BoundGraph:
     is full the batches are halved, which is noted.
 
     Args:
-        open_session: opens the graph with these providers, raising whatever ONNX Runtime raises.
+        open_session: opens the graph with these providers for batches of that many rows, raising whatever ONNX
+            Runtime raises.
         name: of the network, for messages.
         batch: rows of a run.
 
@@ -57,7 +57,7 @@ class BoundGraph:
         DeviceError: the device does not run it.
     """
 
-    def __init__(self, open_session: Callable[[list[Any]], Any], device: Device, name: str, batch: int) -> None:
+    def __init__(self, open_session: Callable[[list[Any], int], Any], device: Device, name: str, batch: int) -> None:
         self._open_session = open_session
         self._device = device
         self._name = name
@@ -79,21 +79,24 @@ class BoundGraph:
         done = 0
         while done < len(pictures):
             size = self.batch
-            part = self._tried(size, partial(self._run, pictures[done : done + size], size, self._device.call))
+            part = self._tried(pictures[done : done + size], size, self._device.call)
             if part is not None:
                 parts.append(part)
                 done += size
         columns = zip(*parts, strict=True)
         return {name: np.concatenate(column) for name, column in zip(self.outputs, columns, strict=True)}
 
-    def _tried(self, size: int, work: Callable[[], list[Array]]) -> list[Array] | None:
-        """What `work` gives with batches of `size`; None when memory was full: they are smaller from now on."""
+    def _tried(self, rows: Array, size: int, call: _Call) -> list[Array] | None:
+        """Outputs of at most `size` rows; None when batches are no longer of that size, because memory was full.
+
+        `call` calls what it is given in the device's thread.
+        """
         try:
-            return work()
+            return self._run(rows, size, call)
         except Exception as error:  # onnxruntime raises its own, unrelated exception types
             if not _is_full(error) or size == 1:
                 raise self._failed(error) from error
-            self._halve(size)
+            self._halve(size, call)
             return None
 
     def _open(self) -> None:
@@ -104,6 +107,7 @@ class BoundGraph:
             graphs, error = False, self._opened(self._device.providers())
         if error is not None:
             raise self._not_opened(error)
+        self._check_provider()
         (self._input,) = self._session.get_inputs()
         self.outputs: tuple[str, ...] = tuple(one.name for one in self._session.get_outputs())
         rows, *sizes = self._input.shape
@@ -115,16 +119,15 @@ class BoundGraph:
             if error is not None:
                 raise self._not_opened(error)
         self._graphs = graphs
-        self._check_provider()
         # What fails is to fail now, and graphs are to be captured before anything else uses the device.
         picture = np.zeros((1, *(size if isinstance(size, int) else _SMALLEST for size in sizes)), np.uint8)
         for _ in range(2):
-            while self._tried(self.batch, partial(self._run, picture, self.batch, _here)) is None:
+            while self._tried(picture, self.batch, _here) is None:
                 pass
 
     def _opened(self, providers: list[Any]) -> Exception | None:
         try:
-            self._session = self._open_session(providers)
+            self._session = self._open_session(providers, self.batch)
         except Exception as error:  # onnxruntime raises its own, unrelated exception types
             return error
         return None
@@ -144,10 +147,11 @@ class BoundGraph:
                 f"{running} instead of {wanted}; see that its CUDA version and the driver fit, or use --device cpu"
             )
 
-    def _run(self, rows: Array, size: int, call: _Call) -> list[Array]:
-        """Outputs of at most `size` rows; `call` calls what it is given in the device's thread."""
+    def _run(self, rows: Array, size: int, call: _Call) -> list[Array] | None:
         shape = (size, *rows.shape[1:])
         with self._mutex:
+            if size != self.batch:
+                return None
             if shape not in self._buffers:
                 self._buffers[shape] = _Buffers(self._session, self._device, shape, self._graphs)
                 while len(self._buffers) > SHAPES:
@@ -161,18 +165,25 @@ class BoundGraph:
                 self.notes.append(note)
         return results
 
-    def _halve(self, size: int) -> None:
+    def _halve(self, size: int, call: _Call) -> None:
         with self._mutex:
             if self.batch != size:
                 return  # another thread has
             self.batch = size // 2
             self._buffers.clear()
             # To capture one now would disturb whatever else uses the device.
-            self._graphs = False
+            self._graphs, self._session = False, None
+            call(self._reopen)
             self.notes.append(
                 f"{self._name}: the memory of {self._device.name} is full, so its batches have {self.batch} rows "
                 f"instead of {size}; end other programs on it, or use fewer --jobs"
             )
+
+    def _reopen(self) -> list[Array]:
+        if (error := self._opened(self._device.providers())) is not None:
+            raise self._failed(error)
+        self._check_provider()
+        return []
 
     def _failed(self, error: Exception) -> DeviceError:
         remedy = "see `nvidia-smi` and the system's log, or use --device cpu"

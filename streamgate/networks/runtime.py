@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from streamgate.networks.graphs import prepare
 from streamgate.weights.catalog import InputSpec
 from streamgate.weights.store import Weights
 
+BATCH_AXIS = "N"
+"""Name of the first axis in graphs of our own and in those that `streamgate.convert` makes."""
+
 
 class Session:
     """One ONNX file on one device, verified against the hash of its receipt or card.
@@ -25,11 +28,16 @@ class Session:
     """
 
     def __init__(
-        self, weights: Weights, device: str | Device = "auto", threads: int = 1, precision: str = "fp32"
+        self,
+        weights: Weights,
+        device: str | Device = "auto",
+        threads: int = 1,
+        precision: str = "fp32",
+        batch: int | None = None,
     ) -> None:
         """Open `weights` on `device` (or what `choose_device` makes of it), with `threads` inside one run (CPU).
 
-        `precision`, of bound devices only, is one of `graphs.PRECISIONS`.
+        For GPUs: `precision` is one of `graphs.PRECISIONS`, `batch` the pictures of a run (default: by its roles).
 
         Raises:
             WeightsError: the file is missing, changed, or not a model that runs.
@@ -40,26 +48,24 @@ class Session:
         device = device if isinstance(device, Device) else choose_device(device)
         self.weights = weights
         content = _verified_bytes(weights)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        # Waiting threads sleep instead of burning a core that decoding could use.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Pictures of many sizes pass through the detector; a memory plan for each would add up.
-        options.enable_mem_pattern = False
         self._bound: BoundGraph | None = None
         if device.bound:
+            # Of its warnings on a GPU none is for users; why a provider does not load is an error.
+            ort.set_default_logger_severity(3)
             prepared = prepare(content, weights.input, precision)
-            # With its own fallback ONNX Runtime would print to stdout and go on, on the CPU.
-            opening = partial(ort.InferenceSession, prepared, options, enable_fallback=False)
-            self._bound = BoundGraph(
-                lambda providers: opening(providers=providers), device, weights.name, batch_of(weights.roles)
-            )
+
+            def opening(providers: list[Any], rows: int) -> Any:
+                options = _options(threads)
+                # Shapes are then constants, and no operator that computes them runs on the CPU.
+                options.add_free_dimension_override_by_name(BATCH_AXIS, rows)
+                # With its own fallback ONNX Runtime would print to stdout and go on, on the CPU.
+                return ort.InferenceSession(prepared, options, providers=providers, enable_fallback=False)
+
+            self._bound = BoundGraph(opening, device, weights.name, batch or batch_of(weights.roles))
             self.outputs = self._bound.outputs
             return
         try:
-            self._session = ort.InferenceSession(content, options, providers=device.providers())
+            self._session = ort.InferenceSession(content, _options(threads), providers=device.providers())
         except Exception as error:  # onnxruntime raises its own, unrelated exception types
             reason = (str(error).splitlines() or [""])[0]
             raise WeightsError(f"{weights.name}: {weights.path} cannot be run ({reason})") from error
@@ -119,6 +125,18 @@ def as_input(pictures: Array, spec: InputSpec) -> Array:
     mean = np.asarray(spec.mean, np.float32).reshape(1, 3, 1, 1)
     scale = np.asarray(spec.scale, np.float32).reshape(1, 3, 1, 1)
     return np.ascontiguousarray((planes - mean) * scale)
+
+
+def _options(threads: int) -> Any:
+    options = load_onnxruntime().SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    # Waiting threads sleep instead of burning a core that decoding could use.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Pictures of many sizes pass through the detector; a memory plan for each would add up.
+    options.enable_mem_pattern = False
+    return options
 
 
 def _verified_bytes(weights: Weights) -> bytes:

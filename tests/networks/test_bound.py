@@ -175,7 +175,7 @@ def test_memory_that_fills_up_on_the_way_loses_nothing(
     memory["opened"][-1].most = 4
     assert np.allclose(session.run_pictures(crops)["embedding"], wanted, rtol=1e-3, atol=1e-3)
     assert session.batch == 4 and "4 rows instead of 8" in session.notes[0]
-    memory["opened"][-1].most = 0
+    memory["opened"][-1].most = memory["most"] = 0
     with pytest.raises(DeviceError, match="its memory is full: end other programs"):
         session.run_pictures(crops)
     assert session.batch == 1
