@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +19,14 @@ pytest.importorskip("onnx", reason="a GPU needs it, with float inputs or fp16")
 SIMULATED = Path(__file__).parents[1] / "like_a_gpu.py"
 
 
-def on_gpu(*arguments: object) -> Done:
+LOST = "cannot be run (CUDA failure 719: unspecified launch failure ; GPU=0); see `nvidia-smi`"
+
+
+def on_gpu(*arguments: object, **environment: str) -> Done:
     done = subprocess.run(
-        [sys.executable, SIMULATED, *map(str, arguments)], capture_output=True, text=True, timeout=300
-    )
+        [sys.executable, SIMULATED, *map(str, arguments)],
+        capture_output=True, text=True, timeout=300, env=os.environ | environment,
+    )  # fmt: skip
     assert "Traceback" not in done.stderr, done.stderr
     return Done(done.returncode, done.stdout, done.stderr)
 
@@ -41,13 +46,15 @@ def on_cpu(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[
     return lines(out / "faces.jsonl")
 
 
-def test_a_resumed_run_picks_what_a_run_on_the_cpu_picks(
+def test_a_run_that_loses_its_card_and_is_resumed_picks_what_a_run_on_the_cpu_picks(
     clips: list[Path], on_cpu: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     out = tmp_path / "gpu"
-    for count in (1, 2):
-        done = on_gpu("run", *clips[:count], "-o", out, "--resume", "--device", "cuda", "--jobs", "2")
-        assert done.code == 0 and "device: cpu (used like a GPU)" in done.err, done.err
+    on_card = ("run", *clips, "-o", out, "--resume", "--device", "cuda", "--jobs", "2")
+    lost = on_gpu(*on_card, LOST_AFTER="12")
+    assert lost.code == 6 and LOST in lost.err, lost.err
+    done = on_gpu(*on_card)
+    assert done.code == 0 and "device: cpu (used like a GPU)" in done.err, done.err
     ours = lines(out / "faces.jsonl")
     assert len(ours) == len(clips)
     for one, other in zip(ours, on_cpu, strict=True):
@@ -76,3 +83,19 @@ def test_what_the_card_does_not_decode_the_cpu_does_and_says_so(
     for path, codec in zip(clips, ("h264", "av1"), strict=True):
         assert f"decoded on the CPU: the GPU does not decode this {codec} video" in notes[str(path)]
     assert lines(tmp_path / "faces.jsonl") == on_cpu
+
+
+SERVE = ("serve", "--http", "off", "--preset", "live")
+
+
+def test_a_service_that_loses_its_card_ends(clips: list[Path], tmp_path: Path) -> None:
+    """It can never use it again; whoever restarts services gives it another process, which can."""
+    ended = on_gpu(*SERVE, "--rtsp", clips[0], "-o", tmp_path, "--device", "cuda", "--decode", "cuda", LOST_AFTER="12")
+    assert ended.code == 6 and LOST in ended.err, ended.err
+    assert "decoded on the CPU: the GPU does not decode this h264 video" in ended.err
+
+
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has a GPU to decode on")
+def test_a_service_without_the_card_that_it_is_to_decode_on_does_not_start(clips: list[Path], tmp_path: Path) -> None:
+    ended = streamgate(*SERVE, "--rtsp", clips[0], "-o", tmp_path, "--decode", "cuda")
+    assert ended.code == 6 and "--decode cpu" in ended.err
