@@ -103,7 +103,7 @@ class BoundGraph:
         graphs = self._device.index is not None
         error = self._opened(self._device.providers(graphs=graphs))
         if error is not None and graphs:
-            self.notes.append(f"{self._name}: runs without CUDA graphs ({_reason(error)})")
+            self._note_no_graphs(error)
             graphs, error = False, self._opened(self._device.providers())
         if error is not None:
             raise self._not_opened(error)
@@ -121,9 +121,25 @@ class BoundGraph:
         self._graphs = graphs
         # What fails is to fail now, and graphs are to be captured before anything else uses the device.
         picture = np.zeros((1, *(size if isinstance(size, int) else _SMALLEST for size in sizes)), np.uint8)
+        try:
+            self._warm_up(picture)
+        except DeviceError as failed:
+            if not self._graphs or failed.__cause__ is None:
+                raise
+            self._note_no_graphs(failed.__cause__)
+            self._graphs = False
+            self._buffers.clear()
+            self._reopen()
+            self._warm_up(picture)
+
+    def _warm_up(self, picture: Array) -> None:
+        # The second run captures the graph.
         for _ in range(2):
             while self._tried(picture, self.batch, _here) is None:
                 pass
+
+    def _note_no_graphs(self, error: BaseException) -> None:
+        self.notes.append(f"{self._name}: runs without CUDA graphs, so small batches are slower ({_reason(error)})")
 
     def _opened(self, providers: list[Any]) -> Exception | None:
         try:
@@ -264,5 +280,5 @@ def _is_full(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(words in said for words in _FULL)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return one_line((str(error).splitlines() or [""])[0]) or type(error).__name__

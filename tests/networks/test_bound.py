@@ -229,6 +229,49 @@ def test_a_provider_that_does_not_start_is_an_error_and_no_fallback(
     assert capfd.readouterr().out == ""
 
 
+class GraphCard(Device):
+    """The CPU as a card that would capture graphs: one whose runs are captured where ONNX Runtime is not told -1."""
+
+    index = 0  # type: ignore[assignment]
+    memory = ("cpu", 0)  # type: ignore[assignment]
+    provider = "CPUExecutionProvider"  # type: ignore[assignment]
+
+    def providers(self, *, graphs: bool = False) -> list[Any]:
+        return [self.provider]
+
+
+@pytest.mark.parametrize("captures", [True, False])
+def test_where_nothing_can_be_captured_runs_go_on_without_graphs_and_say_so(
+    recognizer: Weights,
+    cpu: Networks,
+    faces: list[np.ndarray],
+    memory: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    captures: bool,
+) -> None:
+    asked: list[str] = []
+    run = FailingSession.run_with_iobinding
+
+    def capturing(session: FailingSession, binding: Any, options: Any) -> None:
+        asked.append(options.get_run_config_entry("gpu_graph_id"))
+        if asked[-1] == "0" and not captures:
+            raise RuntimeError("CUDA failure 900: operation not permitted when stream is capturing")
+        run(session, binding, options)
+
+    monkeypatch.setattr(FailingSession, "run_with_iobinding", capturing)
+    session = Session(recognizer, GraphCard("cuda:0", "a card", bound=True))
+    crops = crops_of(faces, 3)
+    wanted = cpu.recognizer.run(crops).embedding
+    assert np.allclose(session.run_pictures(crops)["embedding"], wanted, rtol=1e-3, atol=1e-3)
+    # The first run of a shape finds out what comes of it; a graph needs the memory that was found.
+    assert asked == (["-1", "0", "0"] if captures else ["-1", "0", "-1", "-1", "-1"])
+    locked, *others = sorted(session.notes)
+    assert "not in page-locked memory" in locked
+    assert [("without CUDA graphs" in note, "CUDA failure 900" in note) for note in others] == [(True, True)] * (
+        not captures
+    )
+
+
 def test_a_broken_graph_is_still_one_of_the_weights(recognizer: Weights, tmp_path: Path) -> None:
     path = tmp_path / "broken.onnx"
     path.write_bytes(b"no graph at all")
