@@ -43,21 +43,23 @@ class BoundGraph:
     """A graph of pictures uint8 (N, H, W, 3) on a device. Safe to call from several threads.
 
     Each run has the same number of rows, the last one repeated to fill it: so the kernels are always the same ones, and
-    who shares a batch changes nothing beyond rounding. Where pictures have one size a run is a CUDA graph. When memory
-    is full the batches are halved, which is noted.
+    who shares a batch changes nothing beyond rounding. When memory is full the batches are halved, which is noted.
 
     Args:
         open_session: opens the graph with these providers for batches of that many rows, raising whatever ONNX
             Runtime raises.
         name: of the network, for messages.
         batch: rows of a run.
+        graphs: on a GPU a run is a CUDA graph, as it can be where all pictures have one size.
 
     Raises:
         WeightsError: the graph is not one that runs.
         DeviceError: the device does not run it.
     """
 
-    def __init__(self, open_session: Callable[[list[Any], int], Any], device: Device, name: str, batch: int) -> None:
+    def __init__(
+        self, open_session: Callable[[list[Any], int], Any], device: Device, name: str, batch: int, *, graphs: bool
+    ) -> None:
         self._open_session = open_session
         self._device = device
         self._name = name
@@ -67,6 +69,7 @@ class BoundGraph:
         """What a user should know: whatever is not as it should be, one line each."""
         self._buffers: OrderedDict[tuple[int, ...], _Buffers] = OrderedDict()
         self._mutex = Lock()
+        self._graphs = graphs and device.index is not None
         device.call(self._open)
 
     def run(self, pictures: Array) -> dict[str, Array]:
@@ -100,25 +103,18 @@ class BoundGraph:
             return None
 
     def _open(self) -> None:
-        graphs = self._device.index is not None
-        error = self._opened(self._device.providers(graphs=graphs))
-        if error is not None and graphs:
+        error = self._opened(self._device.providers(graphs=self._graphs))
+        if error is not None and self._graphs:
             self._note_no_graphs(error)
-            graphs, error = False, self._opened(self._device.providers())
+            error = self._opened(self._device.providers())
         if error is not None:
             raise self._not_opened(error)
         self._check_provider()
-        (self._input,) = self._session.get_inputs()
+        (given,) = self._session.get_inputs()
         self.outputs: tuple[str, ...] = tuple(one.name for one in self._session.get_outputs())
-        rows, *sizes = self._input.shape
+        rows, *sizes = given.shape
         if isinstance(rows, int):
             self.batch = rows
-        if graphs and not all(isinstance(size, int) for size in sizes):
-            # A graph is of one shape.
-            graphs, error = False, self._opened(self._device.providers())
-            if error is not None:
-                raise self._not_opened(error)
-        self._graphs = graphs
         # What fails is to fail now, and graphs are to be captured before anything else uses the device.
         picture = np.zeros((1, *(size if isinstance(size, int) else _SMALLEST for size in sizes)), np.uint8)
         try:
@@ -127,7 +123,6 @@ class BoundGraph:
             if not self._graphs or failed.__cause__ is None:
                 raise
             self._note_no_graphs(failed.__cause__)
-            self._graphs = False
             self._buffers.clear()
             self._reopen()
             self._warm_up(picture)
@@ -139,6 +134,7 @@ class BoundGraph:
                 pass
 
     def _note_no_graphs(self, error: BaseException) -> None:
+        self._graphs = False
         self.notes.append(f"{self._name}: runs without CUDA graphs, so small batches are slower ({_reason(error)})")
 
     def _opened(self, providers: list[Any]) -> Exception | None:

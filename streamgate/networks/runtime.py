@@ -61,7 +61,9 @@ class Session:
                 # With its own fallback ONNX Runtime would print to stdout and go on, on the CPU.
                 return ort.InferenceSession(prepared, options, providers=providers, enable_fallback=False)
 
-            self._bound = BoundGraph(opening, device, weights.name, batch or batch_of(weights.roles))
+            rows = batch or batch_of(weights.roles)
+            # Pictures for a detector are of any size.
+            self._bound = BoundGraph(opening, device, weights.name, rows, graphs="detector" not in weights.roles)
             self.outputs = self._bound.outputs
             return
         try:

@@ -9,6 +9,8 @@ spool_mb = 1024
 max_days = 30
 max_gb = 50
 preset = "live"
+device = "cuda:0"               # where the networks run
+decode = "cuda"                 # where video is decoded: cuda is the same GPU
 set = { "measures.yaw.max" = 40 }   # for all streams
 
 [streams.entrance]              # the name: letters, digits, . _ -
