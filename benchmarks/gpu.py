@@ -80,8 +80,10 @@ def main() -> int:
         with _large(given, device, clock) as large:
             measured = _networks(given, device, card, large, clock.part(NETWORKS_SHARE))
             ran = list(runs(given.clip, given.models, large, device, clock))
-            compared = clock.allows("kept faces beside the CPU's", 30)
-            picks = picks_of(given.clip, given.models, device) if compared else None
+            picks = None
+            if clock.allows("kept faces beside the CPU's", 30):
+                with clock.attempt("kept faces beside the CPU's"):
+                    picks = picks_of(given.clip, given.models, device)
     except StreamgateError as error:
         print(f"gpu.py: {error}", file=sys.stderr)
         return error.exit_code
@@ -117,9 +119,12 @@ def _large(given: argparse.Namespace, device: Device, clock: Clock) -> Iterator[
     before = os.environ.get("STREAMGATE_MODELS")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STREAMGATE_MODELS"] = folder
+        models = None
         try:
-            put_large(Path(folder), say)
-            yield f"{IMPORTED},{given.models}"
+            with clock.attempt("large networks"):
+                put_large(Path(folder), say)
+                models = f"{IMPORTED},{given.models}"
+            yield models
         finally:
             os.environ.pop("STREAMGATE_MODELS")
             if before is not None:
@@ -141,10 +146,13 @@ def _networks(
             rows = rows[:FACES_LARGE]
         if not clock.allows(f"{weights.name} by itself", 10):
             continue
-        expected = Session(weights, "cpu", threads=usable_cores()).run_pictures(rows)
-        for precision in PRECISIONS:
-            if clock.allows(f"{weights.name} in {precision}", 5):
-                measured.append(_measure(weights, precision, rows, expected, device, card, clock))
+        with clock.attempt(f"{weights.name} by itself"):
+            expected = Session(weights, "cpu", threads=usable_cores()).run_pictures(rows)
+            for precision in PRECISIONS:
+                what = f"{weights.name} in {precision}"
+                if clock.allows(what, 5):
+                    with clock.attempt(what):
+                        measured.append(_measure(weights, precision, rows, expected, device, card, clock))
     return measured
 
 

@@ -7,6 +7,7 @@ import resource
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Self
 from common import say, usable_cores
 from gpu_card import Load
 
-from streamgate.errors import StreamgateError
+from streamgate.errors import StreamgateError, one_line
 from streamgate.frames import Candidate, TrackEnd
 from streamgate.gate import Gate
 from streamgate.networks.device import Device
@@ -49,6 +50,15 @@ class Clock:
         clock = Clock(share * self.left)
         clock.left_out = self.left_out
         return clock
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """Note what fails in the block, and go on: a card is rarely at hand."""
+        try:
+            yield
+        except Exception as error:
+            say(f"{what}: {error}")
+            self.left_out.append(f"{what} (failed: {one_line(str(error), 200)})")
 
     def allows(self, what: str, seconds: float) -> bool:
         if self.left >= seconds:
@@ -105,11 +115,16 @@ def runs(clip: Path, models: str, large: str | None, device: Device, clock: Cloc
         at_once = JOBS[-1:] if "exhaustive=true" in settings else JOBS
         if not clock.allows(f"runs: {name}", RUN_S + 10):
             continue
-        with Gate(models=found, device=device, settings=["identity.store=none", *settings]) as gate:
+        with (
+            clock.attempt(f"runs: {name}"),
+            Gate(models=found, device=device, settings=["identity.store=none", *settings]) as gate,
+        ):
             for jobs in reversed(at_once):
                 for decode in reversed(decoders):
-                    if clock.allows(f"{name}, {jobs} at once, decoded on {decode}", RUN_S + 3):
-                        yield _run(gate, name, clip, jobs, decode)
+                    what = f"{name}, {jobs} at once, decoded on {decode}"
+                    if clock.allows(what, RUN_S + 3):
+                        with clock.attempt(what):
+                            yield _run(gate, name, clip, jobs, decode)
             for note in gate.notes:
                 say(f"{name}: {note}")
 
