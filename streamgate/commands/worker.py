@@ -18,7 +18,7 @@ from streamgate.config import Config, load_config
 from streamgate.errors import DeliveryError, SourceError, StreamgateError, UsageError, unexpected
 from streamgate.gate import Gate
 from streamgate.measures.words import reason_words
-from streamgate.runtime.pipeline import Progress
+from streamgate.runtime.pipeline import NOT_ON_GPU, Progress
 from streamgate.runtime.processes import Line
 from streamgate.runtime.watchdog import MARGIN_S, within
 from streamgate.sinks import Sink, SinkGroup, open_sink
@@ -204,7 +204,7 @@ class _Work:
         decode = self._decoder(gate)
         most = gate.config.decoding.max_pixels
         for indexes, jobs in ((together, self._request.jobs), (alone, 1)):
-            results = gate.process(
+            done = gate.process(
                 [partial(specs[index].open, decode=decode, max_pixels=most) for index in indexes],
                 sink,
                 jobs=jobs,
@@ -212,8 +212,12 @@ class _Work:
                 progress=_Reporter(self._line, indexes),
                 labels=[specs[index].location for index in indexes],
             )
-            self._state.results.update(zip(indexes, results, strict=True))
+            self._state.results.update(zip(indexes, done, strict=True))
         self._report_notes(gate)
+        results = self._state.results.values()
+        fallen = sum(any(note.startswith(NOT_ON_GPU) for note in result.notes) for result in results)
+        if decode != CPU and fallen:
+            self._warn(f"{fallen} source(s) were decoded on the CPU, not on the GPU: see `notes` in summary.json")
 
     def _finish(self, sink: Sink, disk: DiskSink) -> str | None:
         """Write what covers the run; what did not get delivered, if anything."""
