@@ -1,6 +1,6 @@
 """What does half precision change? Each embedded network in fp16 beside fp32, onto its card's page.
 
-    python benchmarks/half.py FOLDER... [--count 500] [--models embedded]
+    python benchmarks/half.py FOLDER... [--count 500] [--role ifqa]
 
 The graph is the one that a GPU runs; here the CPU's provider runs it, which rounds every tensor between two operators
 to fp16, as a GPU does, and adds up in fp32, as tensor cores do. `benchmarks/gpu.py` measures it on a card.
@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="pictures with a face each")
     parser.add_argument("--count", type=int, default=500, help="faces")
     parser.add_argument("--pages", type=Path, default=REPOSITORY / "models", help="where the cards' folders are")
+    parser.add_argument("--role", action="append", help="only the network of this role; repeatable")
     given = parser.parse_args()
     try:
         found = resolve("embedded")
@@ -39,6 +40,8 @@ def main() -> int:
         return error.exit_code
     chosen = {weights.path: (weights, role) for role, weights in reversed(found.items())}
     for weights, role in chosen.values():
+        if given.role and role not in given.role:
+            continue
         rows = _rows(weights, crops[role])
         for row in rows:
             say(f"{weights.name}: {', '.join(row)}")
