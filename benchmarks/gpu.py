@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ from gpu_runs import Clock, Ran, picks_of, runs
 from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import StreamgateError
 from streamgate.frames import Array
+from streamgate.networks import runtime
 from streamgate.networks.device import Device, choose_device, load_onnxruntime
 from streamgate.networks.graphs import PRECISIONS
 from streamgate.networks.runtime import Session
@@ -71,6 +73,8 @@ class Measured:
 def main() -> int:
     given = _arguments()
     clock = Clock(given.seconds)
+    # A large network takes many seconds to convert, and each size of a batch opens it anew.
+    runtime.prepare = lru_cache(1)(runtime.prepare)
     try:
         device = choose_device(given.device)
         if device.index is None:
