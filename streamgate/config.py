@@ -147,6 +147,16 @@ class SerfiqConfig(Section):
     seed: Annotated[int, Field(ge=0)]
 
 
+class PrecisionConfig(Section):
+    """Arithmetic of each role's network on a GPU; on the CPU it is fp32."""
+
+    detector: Literal["fp32", "fp16"]
+    recognizer: Literal["fp32", "fp16"]
+    pose: Literal["fp32", "fp16"]
+    expression: Literal["fp32", "fp16"]
+    ifqa: Literal["fp32", "fp16"]
+
+
 class OutputConfig(Section):
     """What is written."""
 
@@ -217,6 +227,7 @@ class Config(Section):
     smoothing: SmoothingConfig
     keep: KeepConfig
     serfiq: SerfiqConfig
+    precision: PrecisionConfig
     output: OutputConfig
     identity: IdentityConfig
     live: LiveConfig

@@ -24,6 +24,7 @@ from streamgate.errors import SourceError, UsageError
 from streamgate.frames import Array, BestShot, ScoredFace, TrackEnd
 from streamgate.networks import Networks
 from streamgate.networks.batcher import Batcher, Observer
+from streamgate.networks.device import Device
 from streamgate.people.memory import group_tracks
 from streamgate.people.reference import Reference, read_reference
 from streamgate.runtime.pipeline import Pipeline, Progress
@@ -51,7 +52,7 @@ class Gate:
     Args:
         preset: "studio", "live", "archive" or the path of a TOML file.
         models: "embedded", "standard", "imported" or a folder with weights; several joined by commas.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda" or "cuda:N", or a chosen `networks.device.Device`.
         settings: dotted keys and their values, {"measures.yaw.max": 20}, or `key=value` texts as `--set` takes them.
         config: a whole configuration instead of `preset` and `settings`.
         threads: CPU threads inside one network run.
@@ -68,7 +69,7 @@ class Gate:
         preset: Location = "studio",
         *,
         models: str = DEFAULT_MODELS,
-        device: str = "auto",
+        device: str | Device = "auto",
         settings: Mapping[str, Any] | Iterable[str] = (),
         config: Config | None = None,
         threads: int = 1,
@@ -78,7 +79,8 @@ class Gate:
             raise UsageError(f"preset takes a name or the path of a TOML file; got {type(preset).__name__}")
         self.config = config or _configured(str(preset), settings)
         own = [spec for spec in recorded_measures(self.config) if spec.card and self.config.measures[spec.name].use]
-        self._networks = Networks.open(models, device, threads, self.config.advanced.nms_iou, own)
+        precision = self.config.precision.model_dump()
+        self._networks = Networks.open(models, device, threads, self.config.advanced.nms_iou, own, precision)
         self._weights = self._networks.weights
         self._batcher = Batcher.over(self._networks, self.config.advanced.low_score, observe=observe)
         try:
@@ -223,6 +225,8 @@ class Gate:
         for key in ("nms_iou", "low_score"):
             if getattr(config.advanced, key) != getattr(self.config.advanced, key):
                 raise UsageError(f"stream {name}: advanced.{key} is one for all streams; set it for the whole service")
+        if config.precision != self.config.precision:
+            raise UsageError(f"stream {name}: precision is one for all streams; set it for the whole service")
         if set(config.output.crops) != {"ffhq"} or config.output.format != "png":
             raise UsageError(
                 f"stream {name}: output.crops and output.format are for `run`; streams write FFHQ crops as PNG"
@@ -270,14 +274,19 @@ class Gate:
         return read_reference(Path(only), self.score, self._identity_threshold, self._networks.cohort)
 
     @property
+    def device(self) -> Device:
+        """Where the networks run."""
+        return self._networks.device
+
+    @property
     def on_cuda(self) -> bool:
         """Whether networks run on a GPU, where batches of many pictures pay."""
-        return self._networks.on_cuda
+        return self._networks.bound
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know about the device and the weights in use, one line each."""
-        notes = [f"device: {self._networks.device}"]
+        """What a user should know about the device and the weights in use, one line each; on a GPU it may grow."""
+        notes = [f"device: {self._networks.device}", *self._networks.notes]
         if self.config.identity.store != "none" and self._identity_threshold is None:
             notes.append(
                 "no persons: this recognizer has no identity threshold; give one with --set identity.threshold=COSINE"

@@ -84,7 +84,7 @@ _work = section("Speed and sharing the work")
 @_work("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, metavar="N", help="Sources read at once.")
 @_work(
     "--decode", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
-    help="Where video is decoded; auto is the CPU.",
+    help="Where video is decoded; auto is the CPU, cuda the GPU of --device.",
 )
 @_work(
     "--shard", metavar="I/N",

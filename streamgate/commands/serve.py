@@ -92,6 +92,10 @@ _settings = section("Settings and networks")
     "--device", metavar="auto|cpu|cuda[:N]", shell_complete=complete_devices,
     help="Where the networks run. [default: auto]",
 )
+@_settings(
+    "--decode", type=click.Choice(["auto", "cpu", "cuda"]),
+    help="Where video is decoded; auto is the CPU, cuda the GPU of --device. [default: auto]",
+)
 def serve(rtsp: tuple[str, ...], config_file: Path | None, settings: tuple[str, ...], **flags: Any) -> int:
     """Watch cameras for months: the best faces go to Redis, to disk and to a web page.
 

@@ -20,7 +20,7 @@ from streamgate.config import Config, load_config
 from streamgate.errors import DeliveryError, SourceError, StreamgateError, UsageError, unexpected
 from streamgate.gate import Gate
 from streamgate.measures.words import reason_words
-from streamgate.runtime.pipeline import Progress
+from streamgate.runtime.pipeline import NOT_ON_GPU, Progress
 from streamgate.runtime.processes import Line
 from streamgate.runtime.watchdog import MARGIN_S, within
 from streamgate.sinks import Sink, SinkGroup, open_sink
@@ -30,6 +30,7 @@ from streamgate.sources import Source, SourceSpec, discover
 from streamgate.sources.base import Stretch
 from streamgate.sources.container import stall_seconds
 from streamgate.sources.discovery import is_video
+from streamgate.sources.hardware import CPU, check_decoder, decoder_name
 from streamgate.store.lock import Lock
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 
@@ -55,6 +56,7 @@ class _Work:
         self._state = state
         self._line = line
         self._stop = line.stop
+        self._noted: set[str] = set()
 
     def run(self) -> None:
         if self._request.log_level == "debug":
@@ -76,6 +78,7 @@ class _Work:
             self._line.send(Ended(None, self._stop.is_set(), missing))
             return
         with Gate(models=self._request.models, device=self._request.device, config=config) as gate:
+            check_decoder(self._decoder(gate))
             self._report_gate(gate)
             info = gate.run_info()
             disk = self._disk(info, config)
@@ -129,9 +132,9 @@ class _Work:
 
     def _report_gate(self, gate: Gate) -> None:
         if self._state.info is not None:
+            self._noted.update(gate.notes)
             return  # the worker before this one has
-        for note in gate.notes:
-            self._line.send(partial(RunMonitor.note, text=note))
+        self._report_notes(gate)
         for one in gate.run_info().weights:
             self._line.send(
                 partial(RunMonitor.debug, text=f"weights: {one['role']} {one['name']}, sha256 {one['sha256'][:16]}")
@@ -139,6 +142,17 @@ class _Work:
         if absent := gate.run_info().absent_measures:
             names = ", ".join(f"{name} ({why})" for name, why in absent.items())
             self._line.send(partial(RunMonitor.note, text=f"measures left out: {names}"))
+
+    def _report_notes(self, gate: Gate) -> None:
+        """Those that are new: a GPU may have had to be run otherwise on the way."""
+        for note in gate.notes:
+            if note not in self._noted:
+                self._noted.add(note)
+                self._line.send(partial(RunMonitor.note, text=note))
+
+    def _decoder(self, gate: Gate) -> str:
+        # Both decode alike, but not to the bit: "auto" stays where results are the same on every machine.
+        return decoder_name(gate.device.index) if self._request.decode == "cuda" else CPU
 
     def _disk(self, info: RunInfo, config: Config) -> DiskSink:
         request, state = self._request, self._state
@@ -199,15 +213,14 @@ class _Work:
         left = [index for index in range(len(specs)) if index not in self._state.results]
         together = [index for index in left if index not in self._state.last]
         alone = [index for index in left if index in self._state.last]
-        # Both decode alike, but not to the bit: "auto" stays where results are the same on every machine.
-        decode = "cuda" if self._request.decode == "cuda" else "cpu"
+        decode = self._decoder(gate)
         decoding = gate.config.decoding
         opened = partial(
             SourceSpec.open, decode=decode, max_pixels=decoding.max_pixels,
             stretch=Stretch(decoding.start_s, decoding.end_s),
         )  # fmt: skip
         for indexes, jobs in ((together, self._request.jobs), (alone, 1)):
-            results = gate.process(
+            done = gate.process(
                 [partial(opened, specs[index]) for index in indexes],
                 sink,
                 jobs=jobs,
@@ -215,7 +228,12 @@ class _Work:
                 progress=_Reporter(self._line, indexes),
                 labels=[specs[index].location for index in indexes],
             )
-            self._state.results.update(zip(indexes, results, strict=True))
+            self._state.results.update(zip(indexes, done, strict=True))
+        self._report_notes(gate)
+        results = self._state.results.values()
+        fallen = sum(any(note.startswith(NOT_ON_GPU) for note in result.notes) for result in results)
+        if decode != CPU and fallen:
+            self._warn(f"{fallen} source(s) were decoded on the CPU, not on the GPU: see `notes` in summary.json")
 
     def _finish(self, sink: Sink, disk: DiskSink) -> str | None:
         """Write what covers the run; what did not get delivered, if anything."""

@@ -1,7 +1,7 @@
 """One queue a role, shared by all tracks and sources, so that a GPU sees full batches.
 
-Who shares a batch never changes a result: `Session.run_rows` sees to that on the CPU, and to within 1e-3 on
-CUDA. Queues are bounded: `submit` waits while its role's queue is full.
+Who shares a batch never changes a result: `Session.run_pictures` sees to that on the CPU, and to within 1e-3 on
+a GPU. Queues are bounded: `submit` waits while its role's queue is full.
 """
 
 from __future__ import annotations
@@ -39,6 +39,13 @@ Observer = Callable[[str, int, float], None]
 """Told of each run: role, number of items, seconds."""
 
 
+FILL_S = 0.005
+"""How long a batch that is not full waits on a GPU at most, while another batch of its role is on the way."""
+_GPU_WORKERS = 2
+"""Threads a role on a GPU: one prepares and reads batches while the other's is on the device."""
+_GPU_BATCHES_WAITING = 4
+
+
 class Batcher:
     """Runs submitted pictures on worker threads and answers through futures.
 
@@ -49,14 +56,20 @@ class Batcher:
     def __init__(
         self,
         runners: Mapping[str, Runner],
-        max_batch: int = 16,
+        max_batch: int | Mapping[str, int] = 16,
         limit: int = 64,
         workers: int = 1,
         observe: Observer | None = None,
+        fill_s: float = 0.0,
     ):
-        """Start `workers` threads a role; at most `max_batch` items a run, `limit` waiting a role and client."""
+        """Start `workers` threads a role; at most `max_batch` items a run, `limit` waiting a role and client.
+
+        With `fill_s` a batch that is not full waits so many seconds for more, while another one is being run.
+        """
+        sizes = {role: max_batch if isinstance(max_batch, int) else max_batch[role] for role in runners}
         self._lanes = {
-            role: _Lane(role, _observed(role, run, observe), max_batch, limit, workers) for role, run in runners.items()
+            role: _Lane(role, _observed(role, run, observe), sizes[role], limit, workers, fill_s)
+            for role, run in runners.items()
         }
 
     @classmethod
@@ -71,11 +84,14 @@ class Batcher:
         """A batcher over open networks; `threshold` is the detector's.
 
         On the CPU each item is a run of its own and `workers` runs of a role go on at once (default: one a
-        core, at most 8, for each holds its own activations); on CUDA one worker fills batches of up to 16.
+        core, at most 8, for each holds its own activations); on a GPU batches are filled from all clients.
         """
-        if workers is None:
-            workers = 1 if networks.on_cuda else min(8, os.cpu_count() or 1)
-        return cls(runners(networks, threshold), 16 if networks.on_cuda else 1, limit, workers, observe)
+        found = runners(networks, threshold)
+        if not networks.bound:
+            return cls(found, 1, limit, workers or min(8, os.cpu_count() or 1), observe)
+        sizes = {role: networks.batch(role) for role in found}
+        limit = max(limit, _GPU_BATCHES_WAITING * max(sizes.values()))
+        return cls(found, sizes, limit, workers or _GPU_WORKERS, observe, FILL_S)
 
     def submit(self, role: str, picture: Array, client: str = "") -> Future[Any]:
         """Queue one picture; the future gives its result or the exception of the run it was in.
@@ -150,10 +166,12 @@ def _observed(role: str, run: Runner, observe: Observer | None) -> Runner:
 class _Lane:
     """The queue and the threads of one role."""
 
-    def __init__(self, role: str, run: Runner, max_batch: int, limit: int, workers: int) -> None:
+    def __init__(self, role: str, run: Runner, max_batch: int, limit: int, workers: int, fill_s: float) -> None:
         self._run = run
         self._max_batch = max_batch
         self._limit = limit
+        self._fill_s = fill_s
+        self._running = 0
         # By client; the one that was served last stands last.
         self._waiting: OrderedDict[str, deque[tuple[Array, Future[Any]]]] = OrderedDict()
         self._changed = Condition()
@@ -187,16 +205,29 @@ class _Lane:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or bool(self._waiting))
+                if self._fill_s:
+                    self._changed.wait_for(self._is_due, self._fill_s)
                 if not self._waiting:
-                    return
+                    if self._closed:
+                        return
+                    continue  # another worker took it
                 taken: list[tuple[Array, Future[Any]]] = []
                 while self._waiting and len(taken) < self._max_batch:
                     taken.append(self._next())
+                self._running += 1
                 self._changed.notify_all()
             # A future cancelled while it waited is dropped here; from now on it can no longer be cancelled.
             taken = [(picture, future) for picture, future in taken if future.set_running_or_notify_cancel()]
             if taken:
                 self._answer(taken)
+            with self._changed:
+                self._running -= 1
+                if self._fill_s:
+                    self._changed.notify_all()
+
+    def _is_due(self) -> bool:
+        full = sum(len(queue) for queue in self._waiting.values()) >= self._max_batch
+        return full or self._running == 0 or self._closed
 
     def _next(self) -> tuple[Array, Future[Any]]:
         client, queue = self._waiting.popitem(last=False)

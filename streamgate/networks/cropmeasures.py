@@ -17,7 +17,7 @@ from streamgate.frames import Array
 from streamgate.measures import CropCard, MeasureSpec
 from streamgate.networks.device import Device
 from streamgate.networks.natural_statistics import Brisque, Niqe
-from streamgate.networks.runtime import Session
+from streamgate.networks.runtime import RowSession
 from streamgate.weights.catalog import InputSpec
 from streamgate.weights.parameters import identity_of, parameters_of
 from streamgate.weights.store import Weights, pulled
@@ -111,7 +111,7 @@ def _of_onnx(name: str, card: CropCard, device: Device, threads: int) -> CropMea
 
 def _of_graph(name: str, card: CropCard, weights: Weights, device: Device, threads: int) -> CropMeasure:
     what = f"measure {name}: {display(weights.path)}"
-    session = Session(weights, device, threads)
+    session = RowSession(weights, device, threads)
     (shape, dtype), *others = session.inputs
     if others:
         raise WeightsError(f"{what} has {1 + len(others)} inputs, and a measure gives one: a batch of crops")

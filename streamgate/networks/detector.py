@@ -10,7 +10,7 @@ import numpy as np
 from streamgate.frames import Array, Face
 from streamgate.networks.layouts import LAYOUTS, Outputs, Shape
 from streamgate.networks.priors import suppress
-from streamgate.networks.runtime import Session, as_input
+from streamgate.networks.runtime import Session
 
 STRIDE = 32
 """Input sides are multiples of the coarsest stride; a picture is padded to it at its right and bottom."""
@@ -44,7 +44,7 @@ class Detector:
         for shape in dict.fromkeys(shapes):
             indices = [index for index, other in enumerate(shapes) if other == shape]
             batch = np.stack([_pad(pictures[index], shape) for index in indices])
-            outputs = self._session.run_rows(as_input(batch, self._session.weights.input))
+            outputs = self._session.run_pictures(batch)
             for row, index in enumerate(indices):
                 found[index] = self._faces({name: values[row] for name, values in outputs.items()}, shape, threshold)
         return found

@@ -5,12 +5,18 @@ from __future__ import annotations
 import ctypes
 import io
 import os
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
 from streamgate.errors import DeviceError, StreamgateError, UsageError
+from streamgate.frames import Array
 
+Result = TypeVar("Result")
 CPU = "cpu"
 _CUDNN = "libcudnn.so.9"
 _GPU_PACKAGES = "pip uninstall onnxruntime, then pip install 'streamgate[gpu]' (CUDA 13) or 'streamgate[gpu-cu12]'"
@@ -18,23 +24,66 @@ _GPU_PACKAGES = "pip uninstall onnxruntime, then pip install 'streamgate[gpu]' (
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where networks run: `name` is "cpu" or "cuda:N"; `reason` says in words why it was chosen."""
+    """Where networks run.
+
+    Attributes:
+        name: "cpu" or "cuda:N".
+        reason: why it was chosen, in words.
+        bound: inputs and outputs are in its own memory, and runs are padded batches (`networks.bound`). A GPU always
+            is; the CPU is where a test or a benchmark wants to go a GPU's way without one.
+    """
 
     name: str
     reason: str
+    bound: bool = False
 
     @property
     def index(self) -> int | None:
         """Number of the CUDA device; None on the CPU."""
         return None if self.name == CPU else int(self.name.partition(":")[2])
 
-    def providers(self) -> list[Any]:
-        """Execution providers of ONNX Runtime, with their settings."""
+    @property
+    def memory(self) -> tuple[str, int]:
+        """ONNX Runtime's words for its memory: kind and number."""
+        return ("cpu", 0) if self.index is None else ("cuda", self.index)
+
+    @property
+    def provider(self) -> str:
+        """Name of the execution provider of ONNX Runtime that runs on it."""
+        return "CPUExecutionProvider" if self.index is None else "CUDAExecutionProvider"
+
+    def providers(self, *, graphs: bool = False) -> list[Any]:
+        """Execution providers of ONNX Runtime, with their settings; `graphs`: runs may be captured as CUDA graphs."""
         if self.index is None:
-            return ["CPUExecutionProvider"]
-        # TF32 changes values by 1e-2; the heuristic search picks the same kernel for a shape every time.
-        settings = {"device_id": self.index, "use_tf32": 0, "cudnn_conv_algo_search": "HEURISTIC"}
-        return [("CUDAExecutionProvider", settings), "CPUExecutionProvider"]
+            return [self.provider]
+        settings = {
+            "device_id": self.index,
+            # TF32 changes values by 1e-2.
+            "use_tf32": 0,
+            # It picks the same kernel for a shape every time.
+            "cudnn_conv_algo_search": "HEURISTIC",
+            # Decoders and other programs need memory too.
+            "arena_extend_strategy": "kSameAsRequested",
+            "enable_cuda_graph": int(graphs),
+        }
+        return [(self.provider, settings), "CPUExecutionProvider"]
+
+    def call(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns or raises, in the one thread of this process that uses the device.
+
+        ONNX Runtime captures CUDA graphs for a thread, and while it does no other thread may allocate or copy.
+        """
+        return _thread(self.name).submit(work).result()
+
+    def check(self, session: Any, network: str) -> None:
+        """Raise DeviceError where the session of ONNX Runtime that runs `network` is on something else."""
+        # Asking for CUDA never raises: it silently runs on the CPU (DESIGN 7).
+        running = session.get_providers()[0]
+        if running != self.provider:
+            raise DeviceError(
+                f"device {self.name}: driver and libraries load, but ONNX Runtime runs {network} with {running} "
+                f"instead of {self.provider}; see that its CUDA version and the driver fit, or use --device cpu"
+            )
 
     def __str__(self) -> str:
         return f"{self.name} ({self.reason})"
@@ -79,7 +128,8 @@ def choose_device(wanted: str) -> Device:
     index = int(number or 0)
     missing = _missing_for_cuda(index)
     if missing is None:
-        return Device(f"cuda:{index}", "as requested" if kind == "cuda" else "found a GPU and its libraries")
+        reason = "as requested" if kind == "cuda" else "found a GPU and its libraries"
+        return Device(f"cuda:{index}", reason, bound=True)
     if kind == "cuda":
         raise DeviceError(f"device {wanted!r} is not available: {missing}; or use --device cpu")
     # What to install is for those who asked for a GPU.
@@ -131,3 +181,27 @@ def _driver_fault(index: int) -> str | None:
     if index >= count.value:
         return f"the NVIDIA driver has {count.value} device(s), numbered from 0"
     return None
+
+
+def page_lock(buffer: Array, index: int) -> str | None:
+    """Lock a buffer in memory, so that CUDA device `index` copies from it directly; None, or why that is not possible.
+
+    ONNX Runtime's Python packages have no allocator for such memory: `OrtValue` takes one only of a device that was
+    registered as a plugin, which CUDA in these packages is not. To be called in the device's thread.
+    """
+    major = (load_onnxruntime().cuda_version or "").partition(".")[0]
+    try:
+        runtime = ctypes.CDLL(f"libcudart.so.{major}")
+    except OSError:
+        return f"libcudart.so.{major} cannot be loaded"
+    address, size = ctypes.c_void_p(buffer.ctypes.data), ctypes.c_size_t(buffer.nbytes)
+    portable = 1  # for every context of the process
+    if code := runtime.cudaSetDevice(index) or runtime.cudaHostRegister(address, size, portable):
+        return f"CUDA gives error {code}"
+    weakref.finalize(buffer, runtime.cudaHostUnregister, address).atexit = False
+    return None
+
+
+@cache
+def _thread(device: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix=f"streamgate-{device}")

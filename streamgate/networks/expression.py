@@ -10,7 +10,7 @@ import numpy as np
 from streamgate.errors import WeightsError
 from streamgate.frames import Array
 from streamgate.networks.alignment import EXPRESSION_EYE_DISTANCE, EXPRESSION_SIZE
-from streamgate.networks.runtime import Session, as_input, check_pictures
+from streamgate.networks.runtime import Session, check_pictures
 
 NEEDED = (
     "browDownLeft", "browDownRight", "browInnerUp", "eyeLookDownLeft", "eyeLookDownRight", "eyeLookInLeft",
@@ -72,7 +72,7 @@ class ExpressionNetwork:
         Raises WeightsError where the graph gives another number of signals than its card names.
         """
         crops = check_pictures(crops, EXPRESSION_SIZE)
-        outputs = self._session.run_rows(as_input(crops, self._session.weights.input))
+        outputs = self._session.run_pictures(crops)
         signals, pose, points = outputs["signals"], outputs["pose"], outputs["points"]
         if signals.shape[1] != len(self._names):
             name = self._session.weights.name

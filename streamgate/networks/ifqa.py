@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from streamgate.frames import Array
-from streamgate.networks.runtime import Session, as_input, check_pictures
+from streamgate.networks.runtime import Session, check_pictures
 
 CROP_SIDE = 256
 
@@ -35,5 +35,5 @@ class IfqaNetwork:
     def run(self, crops: Array) -> IfqaOutput:
         """Run crops RGB uint8 (N, 256, 256, 3), aligned with `ffhq_matrix`; never an upscaled 112 crop."""
         crops = check_pictures(crops, CROP_SIDE)
-        outputs = self._session.run_rows(as_input(crops, self._session.weights.input))
+        outputs = self._session.run_pictures(crops)
         return IfqaOutput(outputs["score"], outputs["map"])

@@ -8,7 +8,7 @@ import numpy as np
 
 from streamgate.frames import Array
 from streamgate.networks.recognizer import CROP_SIDE as ALIGNED_SIDE
-from streamgate.networks.runtime import Session, as_input, check_pictures
+from streamgate.networks.runtime import Session, check_pictures
 
 CROP_SIDE = 64
 MARGIN = 0.1
@@ -48,5 +48,5 @@ class PoseNetwork:
     def run(self, crops: Array) -> Array:
         """Degrees, float32 (N, 3): yaw, pitch, roll; crops RGB uint8 (N, S, S, 3), S by `aligned`."""
         crops = check_pictures(crops, ALIGNED_SIDE if self.aligned else CROP_SIDE)
-        outputs = self._session.run_rows(as_input(crops, self._session.weights.input))
+        outputs = self._session.run_pictures(crops)
         return np.asarray(outputs["pose"] * self._signs)

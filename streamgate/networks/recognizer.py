@@ -11,7 +11,7 @@ import numpy as np
 
 from streamgate.errors import WeightsError
 from streamgate.frames import Array
-from streamgate.networks.runtime import Session, as_input, check_pictures
+from streamgate.networks.runtime import Session, check_pictures
 from streamgate.weights.files import sha256_of
 
 CROP_SIDE = 112
@@ -66,7 +66,7 @@ class Recognizer:
     def run(self, crops: Array) -> RecognizerOutput:
         """Run crops RGB uint8 (N, 112, 112, 3), aligned with `arcface_matrix`."""
         crops = check_pictures(crops, CROP_SIDE)
-        outputs = self._session.run_rows(as_input(crops, self._session.weights.input))
+        outputs = self._session.run_pictures(crops)
         embedding, spread = outputs["embedding"], outputs["spread"]
         defined = np.isfinite(spread) & np.isfinite(embedding).all(axis=1) & embedding.any(axis=1)
         spread = np.where(defined, spread, np.float32(np.nan))

@@ -41,6 +41,9 @@ the faces' regions are held."""
 MOMENTS_BYTES = 96 << 20
 """... unless the frames are very large."""
 
+NOT_ON_GPU = "decoded on the CPU"
+"""What the note begins with of a source that the GPU was to decode and did not."""
+
 
 class Progress:
     """Hears how a run goes; called from worker threads, for one source always from the same. This one ignores it."""
@@ -116,6 +119,8 @@ class Pipeline:
             result.notes.append(
                 f"{finisher.missed} kept face(s) without loose or whole-frame crop: their frames were not found again"
             )
+        if source.stats.not_on_gpu:
+            result.notes.append(f"{NOT_ON_GPU}: the GPU does not decode this {source.stats.not_on_gpu} video")
         if source.stats.combed:
             result.notes.append(f"{source.stats.combed} frame(s) are interlaced without saying so: deinterlaced")
         result.frames = counts.frames

@@ -9,6 +9,8 @@ spool_mb = 1024
 max_days = 30
 max_gb = 50
 preset = "live"
+device = "cuda:0"               # where the networks run
+decode = "cuda"                 # where video is decoded: cuda is the same GPU
 set = { "measures.yaw.max" = 40 }   # for all streams
 
 [streams.entrance]              # the name: letters, digits, . _ -
@@ -25,7 +27,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -65,6 +67,7 @@ class ServiceTable(BaseModel):
     preset: str | None = None
     models: str | None = None
     device: str | None = None
+    decode: Literal["auto", "cpu", "cuda"] | None = None
     set: dict[str, Any] = {}
 
 
@@ -108,6 +111,8 @@ class Settings:
     max_bytes: int | None
     models: str
     device: str
+    decode: str
+    """"cpu", or "cuda" for the GPU of `device`."""
 
 
 def service_flags(given: Mapping[str, Any]) -> ServiceTable:
@@ -166,6 +171,7 @@ def read_settings(
         max_bytes=None if service.max_gb is None else int(service.max_gb * 1e9),
         models=service.models or DEFAULT_MODELS,
         device=service.device or "auto",
+        decode="cuda" if service.decode == "cuda" else "cpu",
     )
 
 

@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from streamgate.errors import scrub
+from streamgate.errors import DeviceError, scrub
 from streamgate.scoring.context import ScoringContext
 from streamgate.service.delivery import LiveEvent
 from streamgate.service.framequeue import FrameQueue, Moment
 from streamgate.service.settings import StreamSpec
 from streamgate.service.state import ServiceState, StreamState
 from streamgate.service.watching import StreamCounts, Watch, new_epoch
+from streamgate.sources.hardware import CPU
 from streamgate.sources.live import Arrived, LiveConnection, LiveError, Trouble
 from streamgate.store.images import encode_jpeg
 
@@ -38,6 +39,7 @@ class Stream:
         emit: takes events; called from the stream's threads.
         log: takes a line about what happens.
         written: finals are written to disk as well.
+        decode: "cpu" or "cuda:N".
     """
 
     def __init__(
@@ -49,8 +51,12 @@ class Stream:
         log: Callable[[str], None],
         *,
         written: bool,
+        decode: str = CPU,
     ) -> None:
         self.spec = spec
+        self.device_error: DeviceError | None = None
+        """Why the networks run no more; then nothing comes of this stream."""
+        self._decode = decode
         self._context = context
         self._state = state
         self._meter = state.add_stream(spec.name, spec.location)
@@ -152,7 +158,7 @@ class Stream:
         self._meter.update(state=StreamState.CONNECTING, retry_at=None)
         reached = False
         try:
-            with LiveConnection(self.spec.url, self._live) as connection:
+            with LiveConnection(self.spec.url, self._live, self._decode) as connection:
                 reached = True
                 self._read(connection)
             return None, ""
@@ -161,6 +167,9 @@ class Stream:
                 self._meter.count(attempts_failed=1)
             # The location stands beside the name everywhere already.
             return error.trouble, str(error).removeprefix(f"{error.location}: ")
+        except DeviceError as error:
+            self.device_error = error
+            return None, str(error)
         except Exception as error:
             # A defect of ours must cost a pause, not the stream.
             if os.environ.get("STREAMGATE_DEBUG"):
@@ -189,7 +198,7 @@ class Stream:
                 self._state.stages.observe(connection.decode_seconds, "decode")
                 connection.decode_seconds = 0.0
                 if self._watcher is None:
-                    self._begin(queue, arrived)
+                    self._begin(queue, arrived, connection)
                 self._snapshot(arrived)
                 if self._is_wanted(arrived.frame.pts_seconds):
                     counts.dropped += queue.put(arrived)
@@ -225,7 +234,7 @@ class Stream:
         self._due = max(self._due, pts_seconds - spacing) + spacing
         return True
 
-    def _begin(self, queue: FrameQueue, first: Arrived) -> None:
+    def _begin(self, queue: FrameQueue, first: Arrived, connection: LiveConnection) -> None:
         """The first picture is here: from now on this is an epoch."""
         epoch = new_epoch()
         known = self._meter.snapshot()
@@ -233,6 +242,8 @@ class Stream:
         width, height = first.frame.width, first.frame.height
         self._meter.update(state=StreamState.RUNNING, error=None, epoch=epoch, width=width, height=height)
         self._say(f"running, {width}x{height}")
+        if connection.not_on_gpu:
+            self._say(f"decoded on the CPU: the GPU does not decode this {connection.not_on_gpu} video")
         watch = Watch(
             self.spec.name,
             self.spec.location,

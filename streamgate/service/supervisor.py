@@ -22,6 +22,7 @@ from streamgate.service.streams import Stream
 from streamgate.sinks.livefolder import LiveFolder
 from streamgate.sinks.redisstream import RedisStream
 from streamgate.sinks.spool import Spool
+from streamgate.sources.hardware import CPU, check_decoder, decoder_name
 
 TICK_S = 0.5
 TRIM_S = 30.0
@@ -44,6 +45,7 @@ class Service:
         self._contexts: dict[str, ScoringContext] = {}
         self._leaving: list[Stream] = []
         self._stack = ExitStack()
+        self._notes: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         settings, state = self._settings, self._state
@@ -66,10 +68,11 @@ class Service:
             self._gate = stack.enter_context(
                 Gate(models=settings.models, device=settings.device, config=settings.config, observe=observe)
             )
-            for note in self._gate.notes:
-                self._log(note)
+            self._decode = decoder_name(self._gate.device.index) if settings.decode == "cuda" else CPU
+            check_decoder(self._decode)
+            self._tell_notes()
             state.scorer = Scorer(self._gate.score, settings.config.decoding.max_pixels)
-            state.note(models_loaded=True, notes=tuple(self._gate.notes))
+            state.note(models_loaded=True)
             self._check(settings)
             for spec in settings.streams:
                 self._add(spec)
@@ -87,7 +90,10 @@ class Service:
             self._stack.close()
 
     def run(self, stop: threading.Event, reload: threading.Event, read: Callable[[], Settings]) -> None:
-        """Watch over the streams until `stop` is set; whenever `reload` is, take what `read` returns."""
+        """Watch over the streams until `stop` is set; whenever `reload` is, take what `read` returns.
+
+        Raises DeviceError when the GPU fails: nothing in this process can use it any more.
+        """
         trim_at = time.monotonic() + TRIM_S
         while not stop.wait(TICK_S):
             self._state.beat()
@@ -99,6 +105,9 @@ class Service:
                 self.reload(read)
             for stream in [*self._streams.values(), *self._leaving]:
                 stream.tick()
+                if stream.device_error is not None:
+                    raise stream.device_error
+            self._tell_notes()
             self._leaving = [stream for stream in self._leaving if not stream.join(0.0)]
             self._delivery.figures()
 
@@ -134,6 +143,16 @@ class Service:
         told = [f"{len(names)} {what}" for names, what in ((added, "new"), (changed, "changed"), (gone, "gone"))]
         self._log(f"configuration read: {', '.join(told)}")
 
+    def _tell_notes(self) -> None:
+        """Log what is new about the networks."""
+        notes = tuple(self._gate.notes)
+        if notes != self._notes:
+            for note in notes:
+                if note not in self._notes:
+                    self._log(note)
+            self._notes = notes
+            self._state.note(notes=notes)
+
     def _check(self, settings: Settings) -> None:
         """Refuse what a stream cannot have with these networks, before anything is touched. Raises UsageError."""
         found = {}
@@ -149,6 +168,7 @@ class Service:
             self._delivery.put,
             self._log,
             written=self._settings.out is not None,
+            decode=self._decode,
         )
         self._streams[spec.name] = stream
         stream.start()
@@ -172,5 +192,6 @@ def _fixed(settings: Settings) -> tuple[object, ...]:
     config: Config = settings.config
     return (
         settings.redis, settings.out, settings.http, settings.spool, settings.spool_bytes, settings.max_days,
-        settings.max_bytes, settings.models, settings.device, config.advanced.nms_iou, config.advanced.low_score,
+        settings.max_bytes, settings.models, settings.device, settings.decode, config.advanced.nms_iou,
+        config.advanced.low_score, config.precision,
     )  # fmt: skip

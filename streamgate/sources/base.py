@@ -51,12 +51,14 @@ class SourceStats:
         decode_errors: packets or pictures that could not be decoded, or came out damaged.
         pts_estimated: frames whose time was missing or stepped backwards and was replaced.
         combed: frames that were deinterlaced although they do not say that they are interlaced.
+        not_on_gpu: codec that the CPU decodes although a GPU was asked for; empty where it does what was asked.
     """
 
     frames: int = 0
     decode_errors: int = 0
     pts_estimated: int = 0
     combed: int = 0
+    not_on_gpu: str = ""
 
 
 def first_at(frames: Generator[Frame, None, None], pts_seconds: float) -> Frame | None:

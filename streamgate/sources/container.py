@@ -8,13 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import av
-from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from streamgate.errors import DeviceError, SourceError, scrub
+from streamgate.errors import SourceError, scrub
 from streamgate.sources.base import MAX_PIXELS
 from streamgate.sources.encryption import ENCRYPTED, is_encrypted, is_scrambled
+from streamgate.sources.hardware import CPU, accelerator, no_gpu
 from streamgate.sources.pyav import METADATA_ERRORS, TAKES_STREAM_OPTIONS, ArgumentError
 
 STALL_S = 60.0
@@ -44,7 +44,7 @@ def open_video(
     path: Path,
     display: str,
     threads: int = 0,
-    decode: str = "cpu",
+    decode: str = CPU,
     max_pixels: int = MAX_PIXELS,
     limited_by: str = "decoding.max_pixels",
 ) -> tuple[InputContainer, VideoStream]:
@@ -54,7 +54,7 @@ def open_video(
         path: a local file.
         display: how messages name it.
         threads: decoder threads, 0 for one a core.
-        decode: "cpu", or "cuda" to decode on the GPU; codecs it does not know are decoded on the CPU.
+        decode: "cpu" or "cuda:N", a GPU; see `sources.hardware`.
         max_pixels: larger pictures are refused, here where their size is known by now, else by the decoder, which then
             gives errors instead of them.
         limited_by: the key of the configuration that `max_pixels` comes from, for messages.
@@ -81,7 +81,8 @@ def open_video(
             raise SourceError(f"{display}: {words} {limited_by} ({max_pixels}); scale it down, or raise that")
         stream.codec_context.options = pixel_limit(max_pixels)
         stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = threads
+        # A GPU's decoder works by itself; each thread would only hold pictures back.
+        stream.codec_context.thread_count = threads if decode == CPU else 1
     except BaseException:
         container.close()
         raise
@@ -103,27 +104,25 @@ def over_limit(stream: VideoStream, max_pixels: int) -> str | None:
 
 
 def _open(path: Path, decode: str, max_pixels: int) -> InputContainer:
-    def open_with(hardware: HWAccel | None) -> InputContainer:
+    def open_with(decode: str) -> InputContainer:
         return av.open(
             f"file:{path.absolute()}",
             options=pixel_limit(max_pixels) if TAKES_STREAM_OPTIONS else {},
             container_options={"protocol_whitelist": "file", "format_whitelist": _accepted_formats()},
             **METADATA_ERRORS,
-            hwaccel=hardware,
+            hwaccel=accelerator(decode),
             # For files too: damage can make FFmpeg search through all the rest, and network disks hang.
             timeout=stall_seconds(),
         )
 
-    if decode != "cuda":
-        return open_with(None)
+    if decode == CPU:
+        return open_with(CPU)
     try:
-        return open_with(HWAccel("cuda", allow_software_fallback=True))
+        return open_with(decode)
     except (av.error.FFmpegError, OSError, ValueError):
         # Is it the file or the device? The file alone tells.
-        open_with(None).close()
-        raise DeviceError(
-            "--decode cuda: no GPU to decode on (FFmpeg cannot open a CUDA device); use --decode cpu"
-        ) from None
+        open_with(CPU).close()
+        raise no_gpu(decode) from None
 
 
 def unreadable(display: str, error: OSError) -> SourceError:

@@ -16,6 +16,7 @@ from streamgate.frames import Frame
 from streamgate.sources.base import MAX_PIXELS, SAME_TIME_S, WHOLE, Guide, SourceStats, Stretch, first_at
 from streamgate.sources.clock import Tick
 from streamgate.sources.container import unreadable
+from streamgate.sources.hardware import CPU
 from streamgate.sources.naming import file_source_id
 from streamgate.sources.reading import Mark, Opening, Reading, times_are_unique
 
@@ -33,7 +34,7 @@ class VideoFile:
         path: the file.
         location: how it is displayed, the path by default.
         threads: decoder threads, 0 for one a core.
-        decode: "cpu" or "cuda".
+        decode: "cpu" or "cuda:N"; what the GPU does not decode the CPU does, which `stats` tells.
         max_pixels: pictures with more are not decoded.
         stretch: the part that `frames()` gives; times stay those of the whole file.
 
@@ -49,7 +50,7 @@ class VideoFile:
         path: Path,
         location: str | None = None,
         threads: int = 0,
-        decode: str = "cpu",
+        decode: str = CPU,
         max_pixels: int = MAX_PIXELS,
         stretch: Stretch = WHOLE,
     ) -> None:
@@ -59,10 +60,10 @@ class VideoFile:
         self._opening = Opening(path, self.location, threads, decode, max_pixels)
         self._unique: bool | None = None
         self._marks: list[Mark] = []
-        self._reading: Reading | None = Reading(self._opening, self.stats)
+        self._reading: Reading | None = None
         try:
+            self._reading, first = self._begin()
             self.source_id = file_source_id(path)
-            first = self._reading.first()
         except OSError as error:
             self.close()
             raise unreadable(self.location, error) from None
@@ -133,7 +134,7 @@ class VideoFile:
     def _all_frames(self, guide: Guide | None) -> Generator[Frame, None, None]:
         reading, self._reading = self._reading, None
         if reading is None:
-            self.stats = SourceStats()
+            self.stats = SourceStats(not_on_gpu=self.stats.not_on_gpu)
             reading = Reading(self._opening, self.stats)
         self._reading = reading
         try:
@@ -168,6 +169,26 @@ class VideoFile:
         if self._reading is not None:
             self._reading.close()
             self._reading = None
+
+    def _begin(self) -> tuple[Reading, Frame]:
+        """A reading with its first frame; on the CPU where the GPU that was asked for cannot decode the file."""
+        reading = Reading(self._opening, self.stats)
+        try:
+            first = reading.first()
+            if not reading.falls_back:
+                return reading, first
+        except SourceError:
+            if self._opening.decode == CPU:
+                reading.close()
+                raise
+        except BaseException:
+            reading.close()
+            raise
+        codec = reading.codec
+        reading.close()
+        self._opening = replace(self._opening, decode=CPU)
+        self.stats = SourceStats(not_on_gpu=codec)
+        return self._begin()
 
     def _found_from(self, pts_seconds: float) -> Generator[tuple[Reading, Tick, VideoFrame, bool], None, None]:
         """The frames from a time on, in a reading of their own."""

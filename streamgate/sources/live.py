@@ -27,12 +27,13 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from streamgate.config import LiveConfig
-from streamgate.errors import SourceError, UsageError, one_line, redact_url, scrub
+from streamgate.errors import DeviceError, SourceError, UsageError, one_line, redact_url, scrub
 from streamgate.frames import Frame
 from streamgate.sources.base import SourceStats
 from streamgate.sources.container import open_video, over_limit, pixel_limit
 from streamgate.sources.damage import Damage
 from streamgate.sources.deinterlace import Deinterlacer
+from streamgate.sources.hardware import CPU, accelerator, is_on_gpu
 from streamgate.sources.liveclock import Lateness, LiveClock, Pace
 from streamgate.sources.picture import PictureMaker
 from streamgate.sources.pyav import METADATA_ERRORS
@@ -132,18 +133,20 @@ class LiveConnection:
     Args:
         url: as `check_address` returns it, secrets included; they reach no message.
         options: time-outs and transport.
+        decode: "cpu" or "cuda:N"; what the GPU does not decode the CPU does, which `not_on_gpu` tells.
 
     Raises:
         LiveError: it cannot be opened.
     """
 
-    def __init__(self, url: str, options: LiveConfig) -> None:
+    def __init__(self, url: str, options: LiveConfig, decode: str = CPU) -> None:
         self.location = redact_url(url)
         self.stats = SourceStats()
         self.decode_seconds = 0.0
         """Time spent in the decoder since this was last set to zero."""
         self._url = url
         self._options = options
+        self._decoder = decode
         scheme = url.partition("://")[0].lower()
         self._relay: LoginRelay | None = None
         try:
@@ -185,6 +188,12 @@ class LiveConnection:
             if time.monotonic() - last_picture > self._options.read_timeout_s:
                 raise self._error(Trouble.UNREADABLE, f"data comes in but no picture can be decoded{self._doubt()}")
 
+    @property
+    def not_on_gpu(self) -> str:
+        """After the first frame: the codec that the CPU decodes although a GPU was asked for; empty otherwise."""
+        codec = self._stream.codec_context
+        return "" if self._decoder == CPU or is_on_gpu(codec) else codec.codec.canonical_name
+
     def close(self) -> None:
         """Release the connection; closing twice is fine."""
         self._container.close()
@@ -199,8 +208,10 @@ class LiveConnection:
             try:
                 path = Path(unquote(self._url.partition("://")[2]))
                 return open_video(
-                    path, self.location, 1, max_pixels=self._options.max_pixels, limited_by="live.max_pixels"
+                    path, self.location, 1, self._decoder, self._options.max_pixels, limited_by="live.max_pixels"
                 )
+            except DeviceError as error:
+                raise LiveError(Trouble.UNREADABLE, f"{self.location}: {error}", self.location) from None
             except SourceError as error:
                 trouble = Trouble.UNREADABLE if path.exists() else Trouble.MISSING
                 raise LiveError(trouble, str(error), self.location) from None
@@ -223,6 +234,7 @@ class LiveConnection:
                 options=options,
                 timeout=(self._options.connect_timeout_s, self._options.read_timeout_s),
                 **METADATA_ERRORS,
+                hwaccel=accelerator(self._decoder),
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
             failed = self._explain(error, opening=True)

@@ -24,6 +24,7 @@ from streamgate.sources.cutoff import is_cut_off
 from streamgate.sources.damage import Damage
 from streamgate.sources.deinterlace import Deinterlacer
 from streamgate.sources.encryption import ENCRYPTED, is_scrambled
+from streamgate.sources.hardware import CPU, decoder, is_on_gpu, no_gpu
 from streamgate.sources.picture import PictureMaker
 from streamgate.sources.skimming import Skimmer
 
@@ -50,7 +51,7 @@ class Opening:
     Attributes:
         location: how it is displayed.
         threads: of the decoder, 0 for one a core.
-        decode: "cpu" or "cuda".
+        decode: "cpu" or "cuda:N".
         max_pixels: pictures with more are not decoded.
         turned: quarter turns clockwise by which its pictures are turned besides what it says itself.
         interlaced: it was found to be interlaced without saying so.
@@ -59,7 +60,7 @@ class Opening:
     path: Path
     location: str
     threads: int = 0
-    decode: str = "cpu"
+    decode: str = CPU
     max_pixels: int = MAX_PIXELS
     turned: int = 0
     interlaced: bool = False
@@ -93,6 +94,11 @@ class Reading:
             path, location, opening.threads, opening.decode, opening.max_pixels
         )
         stream = self._stream
+        try:
+            self._codec = decoder(stream, opening.decode)
+        except (av.error.FFmpegError, OSError, ValueError):
+            self._container.close()
+            raise no_gpu(opening.decode) from None
         self._time_base = stream.time_base or Fraction(1, 1000)
         self.fps = _positive(stream.average_rate) or _positive(stream.guessed_rate)
         self.duration_seconds = _duration(self._container, stream)
@@ -119,12 +125,22 @@ class Reading:
         # An MP4's index tells how many packets there must be: those missing at the end were cut off.
         self._promised = stream.frames if "mp4" in self._container.format.name else 0
         self._cut_off = is_cut_off(path)
-        self._damage = Damage(stream.codec_context)
+        self._damage = Damage(self._codec)
         self._skimmer = Skimmer(
-            self._packets(), stream.codec_context, self._decode, self._scouting, self._sees_face, self._time_base
+            self._packets(), self._codec, self._decode, self._scouting, self._sees_face, self._time_base
         )
         self._frames = self._timed()
         self._first: Frame | None = None
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether a GPU was asked for and the frames so far came from the CPU."""
+        return self._opening.decode != CPU and not is_on_gpu(self._codec)
+
+    @property
+    def codec(self) -> str:
+        """FFmpeg's name of the codec."""
+        return self._codec.codec.canonical_name
 
     @property
     def reorders(self) -> bool:
@@ -248,7 +264,7 @@ class Reading:
 
     def _decode(self, packet: Packet | None, counted: bool) -> list[VideoFrame]:
         try:
-            frames = self._stream.codec_context.decode(packet)
+            frames = self._codec.decode(packet)
         except _FLUSH_ERRORS:
             return []
         except (av.error.FFmpegError, OSError, ValueError):
@@ -266,7 +282,8 @@ class Reading:
         if self._scout is None:
             opening = self._opening
             self._scout = open_video(opening.path, opening.location, 1, opening.decode, opening.max_pixels)
-        return self._scout[1].codec_context
+            self._scout_codec = decoder(self._scout[1], opening.decode)
+        return self._scout_codec
 
     def _sees_face(self, guide: Guide, frame: VideoFrame) -> bool:
         seconds = _seconds(frame.pts, self._time_base)

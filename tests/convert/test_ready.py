@@ -25,8 +25,9 @@ from streamgate.convert import retinaface  # noqa: E402
 from streamgate.measures.serfiq import closed_form_spread  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
 from streamgate.networks.detector import Detector  # noqa: E402
+from streamgate.networks.device import Device  # noqa: E402
 from streamgate.networks.recognizer import Recognizer  # noqa: E402
-from streamgate.networks.runtime import Session  # noqa: E402
+from streamgate.networks.runtime import RowSession, Session  # noqa: E402
 from streamgate.weights import store  # noqa: E402
 
 
@@ -100,7 +101,7 @@ def test_a_ready_recognizer_gets_serfiqs_head(ending: str, tmp_path: Path, model
     for x, spread in zip(found.features, found.spread, strict=True):
         assert spread == pytest.approx(closed_form_spread(layer.weight, x, layer.bias, 0.5), rel=1e-3)
     # Its batch axis was fixed at one.
-    assert Session(made, "cpu").run(planes.astype(np.float32))["embedding"].shape == (3, 16)
+    assert RowSession(made, Device("cpu", "as requested")).run(planes.astype(np.float32))["embedding"].shape == (3, 16)
 
 
 def test_what_is_no_ready_recognizer_is_refused_with_the_reason(tmp_path: Path, models: Path) -> None:
@@ -174,12 +175,15 @@ def test_scrfd_without_a_batch_axis_is_decoded(tmp_path: Path, models: Path) -> 
     pictures = [np.zeros((96, 160, 3), np.uint8) for _ in range(3)]
     pictures[0][16:24, 40:48] = 255
     pictures[2][32:64, 96:128] = 255
-    found = Detector(Session(made, "cpu"), nms_iou=0.99).detect(pictures, threshold=0.9)
-    (face,), none, many = found
-    assert none == [] and len(many) == 1 + 4 + 16
-    assert face.box.tolist() == [40 - 8, 16 - 16, 40 + 24, 16 + 32]
-    assert np.allclose(face.landmarks, np.array([40, 16]) + np.arange(10).reshape(5, 2) / 10 * 8)
-    assert any(np.allclose(one.box, [96 - 32, 32 - 64, 96 + 96, 32 + 128]) for one in many)
+    for bound in (False, True):  # True: the way of a GPU
+        session = Session(made, Device("cpu", "as requested", bound=bound))
+        assert session.batch == 1
+        found = Detector(session, nms_iou=0.99).detect(pictures, threshold=0.9)
+        (face,), none, many = found
+        assert none == [] and len(many) == 1 + 4 + 16
+        assert face.box.tolist() == [40 - 8, 16 - 16, 40 + 24, 16 + 32]
+        assert np.allclose(face.landmarks, np.array([40, 16]) + np.arange(10).reshape(5, 2) / 10 * 8)
+        assert any(np.allclose(one.box, [96 - 32, 32 - 64, 96 + 96, 32 + 128]) for one in many)
 
 
 def test_a_retinaface_of_one_size_and_with_logits_is_opened(tmp_path: Path, models: Path) -> None:
@@ -188,7 +192,7 @@ def test_a_retinaface_of_one_size_and_with_logits_is_opened(tmp_path: Path, mode
     file = saved(network, tmp_path / "retina.onnx", (1, 3, 64, 64))
     made = imported(file, models, role="detector", layout="retinaface",
                     input={"colour": "BGR", "mean": [104, 117, 123], "scale": [1, 1, 1]})  # fmt: skip
-    session = Session(made, "cpu")
+    session = RowSession(made, Device("cpu", "as requested"))
     planes = cv2.GaussianBlur(np.random.default_rng(1).normal(0, 200, (96, 128, 6)).astype(np.float32), (0, 0), 2)
     batch = np.ascontiguousarray(planes.reshape(96, 128, 2, 3).transpose(2, 3, 0, 1))
     found = session.run(batch)

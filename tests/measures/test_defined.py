@@ -16,6 +16,8 @@ import pytest
 from command import Done, inside, lines, streamgate
 from media import astronaut, astronaut_frames, write_clip
 from streamgate import Gate
+from streamgate.networks import bound
+from streamgate.networks.device import Device
 from streamgate.store.records import score_record
 
 onnx = pytest.importorskip("onnx")
@@ -107,6 +109,20 @@ def test_without_a_calibration_raw_values_are_shown_and_nothing_changes(clip: Pa
     assert done.code == 0, done.err
     (now,) = lines(tmp_path / "own" / "faces.jsonl")
     assert now["measures"]["bright"]["status"] == "ok" and now["quality"] != plain["quality"]
+
+
+def test_on_a_gpu_it_is_one_of_the_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way of a GPU, here with the CPU's provider."""
+    monkeypatch.setattr(bound, "BATCH", 2)
+    monkeypatch.setattr(bound, "_BATCHES", {})
+    network(tmp_path / "mean.onnx")
+    raws = []
+    for device in (Device("cpu", "used like a GPU", bound=True), Device("cpu", "as requested")):
+        with Gate(preset(tmp_path), device=device) as gate:
+            assert gate.on_cuda == gate.device.bound == device.bound
+            (face,) = gate.score(astronaut())
+            raws.append(face.measures["bright"].raw)
+    assert raws[0] == pytest.approx(raws[1], abs=1e-3)
 
 
 def test_input_crop_and_direction_are_as_the_card_says(portrait: Path, tmp_path: Path) -> None:

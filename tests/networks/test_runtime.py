@@ -15,7 +15,8 @@ import pytest
 from real_weights import standard_models
 from streamgate.errors import DeviceError, UsageError, WeightsError
 from streamgate.networks import IfqaNetwork, Networks, Recognizer
-from streamgate.networks.runtime import Session, as_input
+from streamgate.networks.device import Device
+from streamgate.networks.runtime import RowSession, Session, as_input
 from streamgate.weights.catalog import InputSpec
 from streamgate.weights.store import Weights, resolve
 
@@ -68,13 +69,14 @@ def test_ifqa_pictures_are_normalised_to_plus_minus_one(tmp_path):
 
 @pytest.mark.parametrize("count", [1, 3, 16, 21])
 def test_padded_batches_give_one_row_a_face(tmp_path, monkeypatch, count):
-    """The way rows go on CUDA, here on the CPU: few batch sizes, no row of the padding comes back."""
-    session = Session(ifqa_weights(tmp_path), "cpu")
-    session.on_cuda = True
+    """The way ready-made rows go on CUDA, here on the CPU: few batch sizes, no row of the padding comes back."""
+    weights = ifqa_weights(tmp_path)
+    session = RowSession(weights, Device("cpu", "as requested"))
+    monkeypatch.setattr(session, "_device", Device("cuda:0", "played by the CPU"))
     sizes, run = [], session.run
     monkeypatch.setattr(session, "run", lambda batch: sizes.append(len(batch)) or run(batch))
     crops = np.stack([np.full((256, 256, 3), 10 * index, np.uint8) for index in range(count)])
-    score = IfqaNetwork(session).run(crops).score
+    score = session.run_rows(as_input(crops, weights.input))["score"]
     # The mean of 196,608 figures in float32 is off by up to 2e-4.
     assert np.allclose(score, 10 * np.arange(count) / 127.5 - 1, atol=1e-3)
     assert set(sizes) <= {1, 2, 4, 8, 16}
@@ -94,7 +96,7 @@ def test_cuda_that_is_not_there_fails_loudly(tmp_path):
         with pytest.raises(DeviceError, match="not available") as caught:
             Session(ifqa_weights(tmp_path), device)
         assert caught.value.exit_code == 6
-    assert not Session(ifqa_weights(tmp_path), "auto").on_cuda
+    assert Session(ifqa_weights(tmp_path), "auto").batch == 1
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "auto:1", ""])

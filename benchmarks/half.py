@@ -1,0 +1,83 @@
+"""What does half precision change? Each embedded network in fp16 beside fp32, onto its card's page.
+
+    python benchmarks/half.py FOLDER... [--count 500] [--role ifqa]
+
+The graph is the one that a GPU runs; here the CPU's provider runs it, which rounds every tensor between two operators
+to fp16, as a GPU does, and adds up in fp32, as tensor cores do. `benchmarks/gpu.py` measures it on a card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from common import REPOSITORY, say, table, write_section
+from gpu_faces import crops_of
+
+from streamgate.errors import StreamgateError
+from streamgate.frames import Array
+from streamgate.networks.device import Device
+from streamgate.networks.runtime import Session
+from streamgate.weights.store import Weights, resolve
+
+LIKE_A_GPU = Device("cpu", "used like a GPU", bound=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="pictures with a face each")
+    parser.add_argument("--count", type=int, default=500, help="faces")
+    parser.add_argument("--pages", type=Path, default=REPOSITORY / "models", help="where the cards' folders are")
+    parser.add_argument("--role", action="append", help="only the network of this role; repeatable")
+    given = parser.parse_args()
+    try:
+        found = resolve("embedded")
+        crops = crops_of(given.folders, found, given.count)
+    except StreamgateError as error:
+        print(f"half.py: {error}", file=sys.stderr)
+        return error.exit_code
+    chosen = {weights.path: (weights, role) for role, weights in reversed(found.items())}
+    for weights, role in chosen.values():
+        if given.role and role not in given.role:
+            continue
+        rows = _rows(weights, crops[role])
+        for row in rows:
+            say(f"{weights.name}: {', '.join(row)}")
+        page = given.pages / weights.path.parent.name / "card.md"
+        write_section(page, "precision", _body(len(crops[role]), rows))
+    return 0
+
+
+def _rows(weights: Weights, pictures: Array) -> list[list[str]]:
+    """For each output its name, and the 50th, 99th and highest percentile of how far fp16 is off."""
+    half, full = (Session(weights, LIKE_A_GPU, 2, which, 4).run_pictures(pictures) for which in ("fp16", "fp32"))
+    rows = []
+    for name, values in full.items():
+        off = np.abs(half[name] - values).reshape(len(values), -1).max(axis=1)
+        size = np.abs(values).max()
+        rows.append([f"`{name}`", f"{size:.3g}", *(f"{np.percentile(off, share):.1e}" for share in (50, 99, 100))])
+        if name == "embedding":
+            lengths = [np.linalg.norm(one, axis=1) for one in (values, half[name])]
+            apart = 1 - (values * half[name]).sum(axis=1) / np.maximum(lengths[0] * lengths[1], 1e-12)
+            rows.append(["its cosine", "1", *(f"{np.percentile(apart, share):.1e}" for share in (50, 99, 100))])
+    return rows
+
+
+def _body(count: int, rows: list[list[str]]) -> str:
+    return "\n".join(
+        [
+            "## Half precision",
+            "",
+            "On a GPU this network runs in fp16 where `precision` of its role says so (`benchmarks/half.py`, "
+            f"{count} faces, the fp16 graph on the CPU's provider; **not yet run on a card**). How far it is off fp32: "
+            "the largest difference within each face, absolute.",
+            "",
+            table(["output", "largest value", "median face", "99 % of faces", "worst face"], rows),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Graphs made ready for a GPU: pixels are normalised by the graph, and its arithmetic may be half precision.
+
+Needs the package onnx, which the `gpu` extras bring. On the CPU nothing here is used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from streamgate.errors import StreamgateError
+from streamgate.weights.catalog import InputSpec
+
+PRECISIONS = ("fp32", "fp16")
+HEAD_FROM = "features"
+"""Output of recognizers from which SER-FIQ's head computes: that stays in fp32, always."""
+
+_FULL_PRECISION = (
+    "LayerNormalization", "Pow", "ReduceMean", "ReduceMin", "ReduceSum", "Sigmoid", "Softmax", "Sqrt",
+)  # fmt: skip
+"""Operators that sum over many values or whose results are figures: in fp32 at no cost, for they are few and small."""
+
+
+def prepare(content: bytes, spec: InputSpec, precision: str) -> bytes:
+    """The graph with input uint8 (N, H, W, 3) RGB, whatever it was, and in `precision`.
+
+    Its outputs are float32 in either. With "fp32" they are those of the graph over `runtime.as_input`, bit by bit.
+
+    Raises:
+        StreamgateError: the package onnx is missing.
+    """
+    if spec.dtype == "uint8" and precision == "fp32":
+        return content
+    try:
+        import onnx
+    except ImportError as error:
+        raise StreamgateError(
+            "a GPU needs the package onnx to prepare the networks for it: pip install onnx (the extras gpu and "
+            "gpu-cu12 bring it)"
+        ) from error
+    model = onnx.load_model_from_string(content)
+    if spec.dtype != "uint8":
+        _take_pixels(model, spec)
+    if precision == "fp16":
+        model = _halved(model)
+    return bytes(model.SerializeToString())
+
+
+def _take_pixels(model: Any, spec: InputSpec) -> None:
+    """Put what `runtime.as_input` does in front of the graph."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    (given,) = [one for one in graph.input if one.name not in {known.name for known in graph.initializer}]
+    rows, _, height, width = given.type.tensor_type.shape.dim
+    sizes = [one.dim_param or one.dim_value for one in (rows, height, width)]
+    names = [f"streamgate_{step}" for step in ("pixels", "order", "mean", "scale", "float", "rgb", "planes", "centred")]
+    pixels, order, mean, scale, floats, coloured, planes, centred = names
+    steps = [helper.make_node("Cast", [pixels], [floats], "streamgate_cast", to=TensorProto.FLOAT)]
+    constants = [
+        numpy_helper.from_array(np.asarray(spec.mean, np.float32).reshape(1, 3, 1, 1), mean),
+        numpy_helper.from_array(np.asarray(spec.scale, np.float32).reshape(1, 3, 1, 1), scale),
+    ]
+    if spec.colour == "BGR":
+        steps.append(helper.make_node("Gather", [floats, order], [coloured], "streamgate_gather", axis=3))
+        constants.append(numpy_helper.from_array(np.array([2, 1, 0]), order))
+    else:
+        coloured = floats
+    steps += [
+        helper.make_node("Transpose", [coloured], [planes], "streamgate_transpose", perm=[0, 3, 1, 2]),
+        helper.make_node("Sub", [planes, mean], [centred], "streamgate_sub"),
+        helper.make_node("Mul", [centred, scale], [given.name], "streamgate_mul"),
+    ]
+    nodes = [*steps, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(constants)
+    graph.input.remove(given)
+    graph.input.insert(0, helper.make_tensor_value_info(pixels, TensorProto.UINT8, [sizes[0], *sizes[1:], 3]))
+
+
+def _halved(model: Any) -> Any:
+    """The graph in half precision, but for what must not be."""
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+    _widen_constants(model.graph)
+    for number, node in enumerate(model.graph.node):
+        node.name = f"{number}_{node.op_type}"
+    half = convert_float_to_float16(
+        model,
+        keep_io_types=True,
+        op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_FULL_PRECISION],
+        node_block_list=_head(model.graph),
+    )
+    _join_full_precision(half.graph)
+    return half
+
+
+def _widen_constants(graph: Any) -> None:
+    """Make constants float32 initializers: the conversion keeps those as they are that only fp32 nodes use."""
+    from onnx import TensorProto, numpy_helper
+
+    stored = {one.name: one for one in graph.initializer}
+    kept = []
+    for node in graph.node:
+        value = node.attribute[0].t if node.op_type == "Constant" and node.attribute[0].name == "value" else None
+        if node.op_type == "Cast" and node.input[0] in stored and node.attribute[0].i == TensorProto.FLOAT:
+            value = numpy_helper.from_array(numpy_helper.to_array(stored[node.input[0]]).astype(np.float32))
+        if value is None:
+            kept.append(node)
+            continue
+        made = graph.initializer.add()
+        made.CopyFrom(value)
+        made.name = node.output[0]
+        stored[made.name] = made
+    del graph.node[:]
+    graph.node.extend(kept)
+    used = {name for node in kept for name in node.input} | {one.name for one in graph.output}
+    for name, one in stored.items():
+        if name not in used:
+            graph.initializer.remove(one)
+
+
+def _head(graph: Any) -> list[str]:
+    """Names of the nodes that compute with what `HEAD_FROM` gives."""
+    behind, names = {HEAD_FROM}, []
+    for node in graph.node:  # sorted, as ONNX demands
+        if behind.intersection(node.input):
+            behind.update(node.output)
+            names.append(node.name)
+    return names
+
+
+def _join_full_precision(graph: Any) -> None:
+    """Between two fp32 nodes the conversion rounds to fp16 and back: connect them directly."""
+    from onnx import TensorProto
+
+    def cast_to(kind: int) -> dict[str, Any]:
+        casts = [node for node in graph.node if node.op_type == "Cast" and node.attribute[0].i == kind]
+        return {node.output[0]: node for node in casts}
+
+    rounded, full = cast_to(TensorProto.FLOAT16), set()
+    for node in graph.node:
+        if node.name.endswith("_cast_to_fp16_node"):
+            full.add(node.output[0])
+    for node in cast_to(TensorProto.FLOAT).values():
+        if node.input[0] in full:
+            node.input[0] = rounded[node.input[0]].input[0]
