@@ -62,7 +62,7 @@ def setting(data: bytes) -> None:
     """The text behind `--set`."""
     text = data.decode("utf-8", "surrogateescape")
     with suppress(UsageError):
-        key, _ = config._parse_setting(text)
+        key, _ = config.parse_setting(text)
         # The whole way is slow: it is gone for keys that there are.
         if key.partition(".")[0] in config.Config.model_fields:
             config.load_config("studio", [text])
