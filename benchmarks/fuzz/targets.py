@@ -17,6 +17,7 @@ from pathlib import Path
 from streamgate import config
 from streamgate.errors import ResultsError, UsageError, WeightsError, display, redact_url, scrub
 from streamgate.imagesize import image_size
+from streamgate.measures import known_measures
 from streamgate.service.settings import read_settings
 from streamgate.sinks.derive import derive
 from streamgate.sources.discovery import natural_key
@@ -27,6 +28,8 @@ from streamgate.store.manifest import Manifest, differences, run_record
 from streamgate.store.records import candidate_of
 from streamgate.weights import store
 from streamgate.weights.catalog import parse_catalog
+
+_KNOWN = tuple(spec.name for spec in known_measures())
 
 
 @lru_cache(maxsize=1)
@@ -62,7 +65,7 @@ def setting(data: bytes) -> None:
     """The text behind `--set`."""
     text = data.decode("utf-8", "surrogateescape")
     with suppress(UsageError):
-        key, _ = config._parse_setting(text)
+        key, _ = config.parse_setting(text)
         # The whole way is slow: it is gone for keys that there are.
         if key.partition(".")[0] in config.Config.model_fields:
             config.load_config("studio", [text])
@@ -164,7 +167,8 @@ def records(data: bytes) -> None:
         with suppress(ResultsError):
             assert all(isinstance(name, str) for name in reader.person_names().values())
         with suppress(ResultsError, ValueError):
-            list(map(candidate_of, reader.candidates(source.name)))
+            for record in reader.candidates(source.name):
+                candidate_of(record, _KNOWN)
 
 
 def address(data: bytes) -> None:

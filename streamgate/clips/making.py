@@ -201,15 +201,16 @@ class ClipMaker:
         """The window with all its frames scored, or None where they are no clip; what was found out is noted."""
         frames: list[Scored] = []
         worst = self._rules.max_bad * (window.end - window.start) * (source.fps or 25.0) + 1
+        whole = True
         for one in score_frames(self._scorer, source, track.seen, window, track.usual):
             frames.append(one)
             # Closed eyes may turn out to be a blink.
             if sum(bool(set(other.reasons) - {"eyes_closed"}) for other in frames) > worst:
+                whole = False
                 break
         if not frames:
             return None
         bad = bad_frames(frames, self._rules)
-        whole = frames[-1].pts_seconds + 1.5 / (source.fps or 25.0) >= window.end
         why = fault(frames, bad, steadiness(frames), self._rules) if whole else main_reason(frames, bad, self._rules)
         track.seen = merged(track.seen, frames, bad)
         if why is not None:

@@ -138,11 +138,11 @@ def test_what_was_set_is_told_with_its_value(out: Path) -> None:
     (3, (25.0, 12.0), True), (1, (25.0, 12.0), False), (3, (12.0, 25.0), False), (3, (None, 12.0), False),
 ])  # fmt: skip
 def test_why_a_stricter_limit_keeps_more_is_told(
-    kept: int, limits: tuple, told: bool, monkeypatch: pytest.MonkeyPatch
+    kept: int, limits: tuple, told: bool, result: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = TuneResult(Outcome(kept=2), Outcome(kept=kept), {"measures.yaw.max": limits})
-    monkeypatch.setattr("streamgate.tuning.tune.tune", lambda *arguments, **options: result)
-    done = inside("tune", "out", "--max-yaw", 12)
+    tuned = TuneResult(Outcome(kept=2), Outcome(kept=kept), {"measures.yaw.max": limits})
+    monkeypatch.setattr("streamgate.tuning.tune.tune", lambda *arguments, **options: tuned)
+    done = inside("tune", str(result), "--max-yaw", 12)
     assert done.code == 0 and ("A stricter limit keeps more faces here" in done.out) == told
 
 
