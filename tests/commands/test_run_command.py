@@ -362,7 +362,8 @@ def test_every_kept_face_had_its_neighbours_scored(
     shared_videos: Path, models: Path, tmp_path: Path
 ) -> None:
     clips = [shared_videos / name for name in ("ghost_nggyup.mp4", "dawoon_faces1.mp4", "vretalk_1.mp4")]
-    done = streamgate("run", *clips, "-o", tmp_path / "out", "--top-k", 3, *LENIENT, models=models)
+    done = streamgate("run", *clips, "-o", tmp_path / "out", "--top-k", 3, *LENIENT, "--set",
+                      "measures.ifqa.min=0", models=models)  # fmt: skip
     assert done.code == 0, done.err
     records = lines(tmp_path / "out" / "faces.jsonl")
     assert len(records) >= 8
