@@ -12,7 +12,6 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from streamgate.errors import SinkError, UsageError, display
@@ -77,6 +76,9 @@ class Showing:
 
         Raises UsageError for another suffix or where there is no picture, SinkError where it cannot be written.
         """
+        # Not above: what only reads records needs no OpenCV.
+        import cv2
+
         target = Path(path)
         pixels = self._pixels
         if pixels is None:
@@ -91,6 +93,8 @@ class Showing:
         return target
 
     def _repr_png_(self) -> bytes | None:
+        import cv2
+
         pixels = self._pixels
         if pixels is None:
             return None
