@@ -50,13 +50,13 @@ class _Percent(click.ParamType):
 @click.command(
     cls=Command,
     epilog="""
-    streamgate clips faces                                      # one of each track
-    streamgate clips faces --preset latentsync -o dataset       # cropped, 25 fps, with WAV
-    streamgate clips faces --seconds 3 --crop face --fps 25     # of exactly three seconds
-    streamgate clips faces --top-k 100 --max-seconds 20         # all that is good
-    streamgate clips faces --per person --top-k 5               # five of each person
+    streamgate clips faces                                  # one of each track
+    streamgate clips faces --preset latentsync -o dataset   # cropped, 25 fps
+    streamgate clips faces --seconds 3 --crop face --fps 25 # of three seconds
+    streamgate clips faces --top-k 100 --max-seconds 20     # all that is good
+    streamgate clips faces --per person --top-k 5           # five of each person
     streamgate clips faces --max-bad 10% --set measures.yaw.max=30
-    streamgate clips faces --footage /mnt/archive               # moved sources
+    streamgate clips faces --footage /mnt/archive           # moved sources
     """,
 )
 @results_argument

@@ -28,9 +28,9 @@ NAMES = {
 @click.command(
     cls=Command,
     epilog="""
-    streamgate export faces --to parquet --to csv              # in faces/exports
-    streamgate export faces --to parquet --images              # one file with all of it
-    streamgate export faces --to pairs --seconds 8             # reference and driving
+    streamgate export faces --to parquet --to csv  # in faces/exports
+    streamgate export faces --to parquet --images  # one file with all of it
+    streamgate export faces --to pairs --seconds 8  # reference and driving
     streamgate export faces --to webdataset -o shards --shard-mb 500
     """,
 )

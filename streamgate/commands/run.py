@@ -34,7 +34,7 @@ _work = section("Speed and sharing the work")
     cls=Command,
     epilog="""
     streamgate run footage/ *.mov -o faces --jobs 2   # all videos below a folder
-    streamgate run @list.txt --start 1:30 --end 5:00  # a part of each listed video
+    streamgate run @list.txt --start 1:30 --end 5:00  # a part of each video
     streamgate run clip.mp4 --top-k 5 --max-yaw 15    # more faces, nearly frontal
     streamgate run footage/ --per person              # the best face of a person
     streamgate run clip.mp4 --crop arcface            # a further picture per face
