@@ -332,7 +332,7 @@ def test_a_spool_that_none_has_written_keeps_it_from_starting(put: Callable[[Pat
         (("--rtsp", "rtsp://h/1", "--redis", "localhost"), 2, "write redis://localhost:6379/0"),
         (("--rtsp", "rstp://ann:pw12345@h/1"), 2, "did you mean rtsp://?"),
         (("--rtsp", "rtsp:/h/1"), 2, "write rtsp://HOST/PATH"),
-        (("--rtsp", "10.0.0.7/main"), 2, "an address"),
+        (("--rtsp", "10.0.0.7/main"), 2, "rtsp://HOST/PATH"),
     ],
 )
 def test_what_keeps_it_from_starting_is_one_line(
