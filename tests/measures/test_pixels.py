@@ -131,3 +131,13 @@ def test_quantiles_of_levels_are_numpys(count: int) -> None:
     levels = np.random.default_rng(count).integers(0, 256, count).astype(np.uint8)
     for share in (0.0, 0.05, 0.5, 0.95, 1.0):
         assert quantile(levels, share) == pytest.approx(np.quantile(levels, share))
+
+
+def test_a_soft_face_in_which_ifqa_finds_nothing_clean_is_blurred() -> None:
+    (limit,) = SHARPNESS.limits
+    soft = {"sharpness": 0.0055}
+    assert limit.excess(limit.of(None, Evidence(values=soft)), limit.value) is None
+    assert limit.excess(limit.of(None, Evidence(values={**soft, "ifqa": 0.4})), limit.value) is None
+    assert limit.excess(limit.of(None, Evidence(values={**soft, "ifqa": 0.005})), limit.value) > 0
+    grainy = Evidence(values={"sharpness": 0.02, "ifqa": 0.0005})
+    assert limit.excess(limit.of(None, grainy), limit.value) is None
