@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import urllib.error
@@ -57,7 +56,7 @@ def served(out: Path, target: Path, *options: object) -> Iterator[str]:
         assert "http://127.0.0.1:" in first, first
         yield first.split("label the faces at ")[1].split()[0]
     finally:
-        running.send_signal(signal.SIGINT)
+        running.terminate()
         assert running.wait(PATIENCE_S) == 0
 
 
