@@ -29,8 +29,6 @@ from streamgate.store.records import candidate_of
 from streamgate.weights import store
 from streamgate.weights.catalog import parse_catalog
 
-_KNOWN = tuple(spec.name for spec in known_measures())
-
 
 @lru_cache(maxsize=1)
 def _folder() -> Path:
@@ -159,6 +157,7 @@ def records(data: bytes) -> None:
         (source / name).write_bytes(gzip.compress(data, 1))
     (folder / "persons.jsonl").write_bytes(data)
     words: list[str] = []
+    known = [spec.name for spec in known_measures()]
     for reader in (RunFolder(folder, words.append), RunFolder(folder)):
         for read in (reader.faces, reader.tracks, reader.candidates, reader.notes):
             with suppress(ResultsError):
@@ -168,7 +167,7 @@ def records(data: bytes) -> None:
             assert all(isinstance(name, str) for name in reader.person_names().values())
         with suppress(ResultsError, ValueError):
             for record in reader.candidates(source.name):
-                candidate_of(record, _KNOWN)
+                candidate_of(record, known)
 
 
 def address(data: bytes) -> None:

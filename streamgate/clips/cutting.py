@@ -143,14 +143,22 @@ def encode_window(source: VideoFile, target: Path, window: Window, *, sound: boo
                 out.mux(video_out.encode(frame))
                 count += 1
                 del frame
-        if video_out is None:
-            between = f"{window.start:g} and {window.end:g} s"
-            raise SourceError(f"{source.location}: gives no frame between {between} any more")
-        out.mux(video_out.encode())
-        for packet in packets_of(source, window, video=False) if audio and not silent else ():
-            packet.stream = audio_out
-            out.mux(packet)
+        finish(out, source, window, video_out, None if silent else audio_out)
         return count
+
+
+def finish(out: Any, source: VideoFile, window: Window, video_out: Any, audio_out: Any) -> None:
+    """End the pictures of `video_out` and add the window's sound, where there is an `audio_out`.
+
+    Raises SourceError where no picture came, and there is no `video_out`.
+    """
+    if video_out is None:
+        between = f"{window.start:g} and {window.end:g} s"
+        raise SourceError(f"{source.location}: gives no frame between {between} any more")
+    out.mux(video_out.encode())
+    for packet in packets_of(source, window, video=False) if audio_out is not None else ():
+        packet.stream = audio_out
+        out.mux(packet)
 
 
 class _Look:

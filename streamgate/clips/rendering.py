@@ -15,7 +15,7 @@ import numpy as np
 from av import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 
-from streamgate.clips.cutting import ENCODER, THREADS, TICKS, audio_of, opened, packets_of, writing
+from streamgate.clips.cutting import ENCODER, THREADS, TICKS, audio_of, finish, opened, writing
 from streamgate.clips.recipe import ClipPicture
 from streamgate.clips.verify import Scored
 from streamgate.clips.windows import Window
@@ -103,13 +103,7 @@ def render(
             made.pts, made.time_base = round(time / TICKS), TICKS
             out.mux(video_out.encode(made))
             shown.append(Shown(time, source_pts, box))
-        if video_out is None:
-            between = f"{window.start:g} and {window.end:g} s"
-            raise SourceError(f"{source.location}: gives no frame between {between} any more")
-        out.mux(video_out.encode())
-        for packet in packets_of(source, window, video=False) if audio_out is not None else ():
-            packet.stream = audio_out
-            out.mux(packet)
+        finish(out, source, window, video_out, audio_out)
     return shown
 
 

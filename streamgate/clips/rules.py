@@ -59,8 +59,7 @@ def bad_frames(frames: Sequence[Scored], rules: ClipRules) -> list[bool]:
         if _seconds(frames, first, behind) <= rules.blink_s + 1e-6:
             for place in range(first, behind):
                 reasons[place].discard(_EYES)
-    small = [one.face is not None and shorter_side(one.face.box) < rules.min_face_px for one in frames]
-    return [bool(one) or less for one, less in zip(reasons, small, strict=True)]
+    return [bool(why) or _is_small(one, rules) for why, one in zip(reasons, frames, strict=True)]
 
 
 def fault(frames: Sequence[Scored], bad: Sequence[bool], steady: Steadiness, rules: ClipRules) -> str | None:
@@ -85,9 +84,12 @@ def fault(frames: Sequence[Scored], bad: Sequence[bool], steady: Steadiness, rul
 def main_reason(frames: Sequence[Scored], bad: Sequence[bool], rules: ClipRules) -> str:
     """The reason of most of the bad frames."""
     found = Counter(reason for one, fails in zip(frames, bad, strict=True) if fails for reason in one.reasons)
-    small = sum(one.face is not None and shorter_side(one.face.box) < rules.min_face_px for one in frames)
-    found["small"] += small
+    found["small"] += sum(_is_small(one, rules) for one in frames)
     return found.most_common(1)[0][0]
+
+
+def _is_small(one: Scored, rules: ClipRules) -> bool:
+    return one.face is not None and shorter_side(one.face.box) < rules.min_face_px
 
 
 def steadiness(frames: Sequence[Scored]) -> Steadiness:

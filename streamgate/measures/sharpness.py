@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamgate.frames import Array, Evidence, Face
+from streamgate.frames import Array, Evidence
 from streamgate.measures.faceview import FaceView
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
@@ -34,22 +34,18 @@ def _read(view: FaceView) -> float | None:
     return None if min(view.core.shape) < 8 else sharpness_of(view.small, view.noise)
 
 
-_MAPPING = Sigmoid(0.0105, 0.0035)
 _NOTHING_REAL = 0.008
 """IFQA's score below which it finds nothing of a clean photograph in a face."""
 
 
-def _points(face: Face, evidence: Evidence) -> float | None:
-    """What the limit is of: the scalar, and half of it where IFQA finds nothing clean.
+def _at(limit: float, evidence: Evidence, width: int, height: int) -> float:
+    """Twice the limit where IFQA finds nothing clean.
 
     A soft face then has no detail at all, for it was enlarged or is far out of focus. A soft clean portrait and a sharp
     one with grain both pass.
     """
-    raw = evidence.values.get("sharpness")
-    if raw is None:
-        return None
     score = evidence.values.get("ifqa")
-    return _MAPPING.scalar(raw) / (2 if score is not None and score < _NOTHING_REAL else 1)
+    return limit * (2 if score is not None and score < _NOTHING_REAL else 1)
 
 
 MEASURE = MeasureSpec(
@@ -58,8 +54,8 @@ MEASURE = MeasureSpec(
     hint="fine detail against contrast",
     purpose="Is the face in focus and free of motion blur? Fine edges against the contrast of its luma, without grain.",
     read=_read,
-    mapping=_MAPPING,
-    limits=(Limit("min", 13.0, {"blurred": "blurred"}, of=_points),),
+    mapping=Sigmoid(0.0105, 0.0035),
+    limits=(Limit("min", 13.0, {"blurred": "blurred"}, at=_at),),
     version=2,
     weight=0.35,
     order=80,

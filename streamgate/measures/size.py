@@ -17,6 +17,10 @@ def smallest_px(limit: float, width: int, height: int) -> float:
     return limit * min(width, height) if limit < 1 else limit
 
 
+def _at(limit: float, evidence: Evidence, width: int, height: int) -> float:
+    return smallest_px(limit, width, height)
+
+
 def _side(face: Face, evidence: Evidence) -> float:
     return shorter_side(face.box)
 
@@ -36,7 +40,7 @@ MEASURE = MeasureSpec(
     unit="pixels",
     mapping=Sigmoid(70.0, 20.0),
     limits=(
-        Limit("min", 0.1, {"small": "small"}, of=_side, at=smallest_px, bounds=(0.0, 10000.0), positive=True),
+        Limit("min", 0.1, {"small": "small"}, of=_side, at=_at, bounds=(0.0, 10000.0), positive=True),
     ),
     of_source=True,
     weight=0.3,

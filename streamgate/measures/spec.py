@@ -44,7 +44,8 @@ class Limit:
         positive: a limit of 0 makes no sense.
         choose: which of several reasons it is.
         span: how far beyond a "max" the worst there can be lies; near misses are ordered by that.
-        at: the limit in a frame of some width and height in pixels, where it depends on them.
+        at: the limit for a face with some evidence in a frame of some width and height in pixels, where it depends on
+            them.
     """
 
     key: Literal["min", "max"]
@@ -55,7 +56,7 @@ class Limit:
     positive: bool = False
     choose: Callable[[Evidence], str] | None = None
     span: float = 100.0
-    at: Callable[[float, int, int], float] | None = None
+    at: Callable[[float, Evidence, int, int], float] | None = None
 
     def excess(self, value: float, limit: float) -> float | None:
         """How far `value` lies beyond `limit` as a share of what there is, 0..1; None when it is within."""

@@ -136,7 +136,7 @@ class Judge:
                 given = limit.of(face, evidence)
             if given is None:
                 continue
-            excess = limit.excess(given, value if limit.at is None else limit.at(value, width, height))
+            excess = limit.excess(given, value if limit.at is None else limit.at(value, evidence, width, height))
             if excess is not None:
                 found[limit.choose(evidence) if limit.choose else next(iter(limit.reasons))] = excess
         eyes = measures["size"].raw

@@ -135,9 +135,11 @@ def test_quantiles_of_levels_are_numpys(count: int) -> None:
 
 def test_a_soft_face_in_which_ifqa_finds_nothing_clean_is_blurred() -> None:
     (limit,) = SHARPNESS.limits
-    soft = {"sharpness": 0.0055}
-    assert limit.excess(limit.of(None, Evidence(values=soft)), limit.value) is None
-    assert limit.excess(limit.of(None, Evidence(values={**soft, "ifqa": 0.4})), limit.value) is None
-    assert limit.excess(limit.of(None, Evidence(values={**soft, "ifqa": 0.005})), limit.value) > 0
-    grainy = Evidence(values={"sharpness": 0.02, "ifqa": 0.0005})
-    assert limit.excess(limit.of(None, grainy), limit.value) is None
+
+    def excess(raw: float, **others: float) -> float | None:
+        return limit.excess(SHARPNESS.mapping.scalar(raw), limit.at(limit.value, Evidence(values=others), 640, 480))
+
+    assert excess(0.0055) is None
+    assert excess(0.0055, ifqa=0.4) is None
+    assert excess(0.0055, ifqa=0.005) > 0
+    assert excess(0.02, ifqa=0.0005) is None
