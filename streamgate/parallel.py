@@ -1,11 +1,11 @@
-"""A function over many items in several threads, results in the order of the items."""
+"""What several threads need: a function over many items in order, and values computed once without a shared lock."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,3 +32,31 @@ def in_order(
         finally:
             for _, future in waiting:
                 future.cancel()
+
+
+class lazy_property(Generic[Result]):
+    """A property computed when it is first read, for objects that one thread at a time uses.
+
+    `functools.cached_property` before Python 3.12 holds one lock for all objects of the class while it computes, so
+    that streams which have nothing in common wait for each other.
+    """
+
+    def __init__(self, compute: Callable[[Any], Result]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> lazy_property[Result]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> Result: ...
+
+    def __get__(self, instance: object | None, owner: type) -> Result | lazy_property[Result]:
+        if instance is None:
+            return self
+        # From now on the instance's own attribute is found first.
+        value = instance.__dict__[self._name] = self._compute(instance)
+        return value

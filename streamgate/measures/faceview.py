@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
 
 import numpy as np
 
 from streamgate.frames import Array, Face, Picture
+from streamgate.parallel import lazy_property
 
 INTER_EYE = 60.0
 """Pixels between the eyes of `FaceView.small`."""
@@ -36,17 +36,17 @@ class FaceView:
         self.square = square
         self.shown = np.array([0.0, 0.0, picture.width, picture.height]) if shown is None else shown
 
-    @cached_property
+    @lazy_property
     def core(self) -> Array:
         """Luma of `face_core`, uint8 (h, w); fewer than 8 pixels a side where there is next to nothing to see."""
         return self.picture.luma(face_core(self.face))
 
-    @cached_property
+    @lazy_property
     def small(self) -> Array:
         """`core` scaled down to 60 px between the eyes, so that faces of different size compare; never up."""
         return at_one_size(self.core, scale_of(self.face))
 
-    @cached_property
+    @lazy_property
     def noise(self) -> float:
         """Deviation of the noise of `small`."""
         return noise_of(self.small)

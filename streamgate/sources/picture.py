@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
 
 import cv2
 import numpy as np
@@ -14,6 +13,7 @@ from av import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from streamgate.frames import Array
+from streamgate.parallel import lazy_property
 from streamgate.sources.colour import HLG, PQ, Colour, full_range_luma, resolve_matrix, yuv_to_rgb
 from streamgate.sources.combing import is_combed
 from streamgate.sources.layout import Kind, Layout, eight_bits, layouts, plain_format, planes_of
@@ -68,7 +68,7 @@ class PlanePicture:
     def __init__(self, load: Callable[[], Stored]) -> None:
         self._load = load
 
-    @cached_property
+    @lazy_property
     def _stored(self) -> Stored:
         return self._load()
 
