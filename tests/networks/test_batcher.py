@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from streamgate.networks import Batcher
+from streamgate.networks.batcher import InferenceRequest
 
 
 def doubles(arrays):
@@ -129,3 +131,42 @@ def test_a_party_that_asks_for_much_makes_no_other_wait_for_it() -> None:
         for future in futures:
             future.result(30)
     assert order[:7] == [0, 1, 2, 1, 2, 1, 2]
+
+
+def test_on_the_cpu_who_asks_runs_what_no_worker_has_begun() -> None:
+    threads = []
+
+    def run(pictures):
+        threads.append(threading.get_ident())
+        return [2 * picture for picture in pictures]
+
+    me = threading.get_ident()
+    with Batcher({"pose": run}, max_batch=1) as batcher:
+        (result,) = batcher.infer([InferenceRequest("pose", np.array([4]))])
+        assert int(result[0]) == 8 and threads == [me]
+        many = batcher.infer([InferenceRequest("pose", np.array([index])) for index in range(20)])
+        assert [int(result[0]) for result in many] == [2 * index for index in range(20)]
+        assert batcher.infer([]) == []
+    assert len(threads) == 21, "each is run once, by a worker or by who asks"
+    with pytest.raises(RuntimeError, match="closed"):
+        batcher.infer([InferenceRequest("pose", np.array([1]))])
+
+
+def test_no_more_runs_of_a_role_at_once_than_workers_whoever_runs_them() -> None:
+    running, most, lock = 0, 0, threading.Lock()
+
+    def run(pictures):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.002)
+        with lock:
+            running -= 1
+        return list(pictures)
+
+    with Batcher({"pose": run}, max_batch=1, workers=2) as batcher, ThreadPoolExecutor(8) as pool:
+        asked = [InferenceRequest("pose", np.array([index])) for index in range(4)]
+        for answers in pool.map(lambda _: batcher.infer(asked), range(8)):
+            assert [int(answer[0]) for answer in answers] == [0, 1, 2, 3]
+    assert most <= 2
