@@ -129,6 +129,7 @@ class KeepConfig(Section):
     fallback: Literal["none", "best"]
     expression: Literal["neutral", "any"]
     stills: bool
+    min_quality: Annotated[float, Field(ge=0, le=100)]
 
     @model_validator(mode="after")
     def _ordered(self) -> KeepConfig:
@@ -285,8 +286,8 @@ def load_config(
         settings: `key=value` texts, keys dotted, values as in TOML (`keep.fallback=best` needs no quotes).
         flags: dotted key -> value of named flags, which win; None values are ignored.
 
-    With `keep.poses` = "all" the limits of yaw and pitch go up to 90, their weights to 0, and any expression will do,
-    unless a setting or flag gives them.
+    With `keep.poses` = "all" the limits of yaw and pitch go up to 90, their weights to 0, and any expression and
+    quality will do, unless a setting or flag gives them.
 
     Raises:
         UsageError: unknown preset or key, value outside its range, contradicting values.
@@ -310,7 +311,7 @@ _ALL_POSES = {
     "measures.yaw.max": 90.0, "measures.pitch.max": 90.0, "measures.yaw.weight": 0.0, "measures.pitch.weight": 0.0,
     # Of a profile the angle of tilt says little.
     "measures.roll.max": 180.0, "measures.roll.weight": 0.0,
-    "keep.expression": "any",
+    "keep.expression": "any", "keep.min_quality": 0.0,
 }  # fmt: skip
 """What `keep.poses=all` makes of these keys where they were not given: a turned head is no fault then."""
 

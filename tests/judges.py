@@ -32,8 +32,8 @@ def calibration(settings: Iterable[str] = (), **mappings: Sigmoid) -> Calibratio
 
 
 def judge(*settings: str) -> Judge:
-    """Preset studio with settings."""
-    return Judge(load_config("studio", [*settings_for(), *settings]), calibration(settings))
+    """Preset studio with settings, of any quality, so that each limit shows by itself."""
+    return Judge(load_config("studio", [*settings_for(), "keep.min_quality=0", *settings]), calibration(settings))
 
 
 def judge_of(**weights: float) -> Judge:

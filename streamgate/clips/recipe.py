@@ -74,7 +74,7 @@ class Recipe(_Section):
         """How single frames are judged: the run's configuration with this recipe's limits. Raises UsageError."""
         settings = [f"measures.{key}={value!r}" for key, value in self.measures.items()]
         # Who talks opens the mouth: a clip asks for no face at rest.
-        return with_settings(config, settings, {"keep.expression": "any"})
+        return with_settings(config, settings, {"keep.expression": "any", "keep.min_quality": 0.0})
 
 
 def recipe_names() -> list[str]:

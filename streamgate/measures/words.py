@@ -10,6 +10,7 @@ from streamgate.measures.spec import MeasureSpec
 
 OTHER_REASONS = {
     "corrupt": "damaged picture",
+    "low_quality": "low quality",
     "transition": "between two shots",
     "other_person": "another person",
     "still": "never moves",

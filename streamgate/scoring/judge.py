@@ -14,6 +14,9 @@ from streamgate.scoring.calibration import Calibration, calibration_id, measure_
 SMALL = "small"
 """The reason of a face with too few pixels: a limit of the measure `size`, and `output.max_upscale`."""
 
+LOW_QUALITY = "low_quality"
+"""The reason of a face below `keep.min_quality`."""
+
 TURNED = 35.0
 """Degrees of yaw or pitch beyond which an eye or half the mouth is out of sight."""
 
@@ -45,6 +48,7 @@ class Judge:
             (spec, limit, config.measures[spec.name].limit(limit.key)) for spec in here for limit in spec.limits
         ]
         self._weights = {name: config.measures[name].weight for name in self.names}
+        self._min_quality = config.keep.min_quality
         output = config.output
         # Side of the smallest face's square that `output.max_upscale` lets pass; 0.0: any.
         self._smallest_square = (
@@ -148,6 +152,9 @@ class Judge:
         if self._frontal_reasons and evidence.pose is not None and is_turned(evidence.pose.yaw, evidence.pose.pitch):
             for reason in self._frontal_reasons:
                 found.pop(reason, None)
+        quality = self.quality(measures) if self._min_quality else None
+        if quality is not None and quality < self._min_quality:
+            found[LOW_QUALITY] = 1.0 - quality / self._min_quality
         complete = all(measures[name].status is Status.OK for name in self.names)
         return GateResult(complete and not found, tuple(found), max(found.values(), default=0.0))
 

@@ -51,6 +51,12 @@ def test_of_combed_footage_a_clean_face_is_kept(shared_case: Case, tmp_path: Pat
     assert combed(luma).mean() < 1e-4
 
 
+def test_of_a_drawn_film_no_face_is_kept(shared_case: Case, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (source,) = run(out, shared_case("fate_dash_video1_bunny.mp4"))["sources"]
+    assert source["tracks"] and lines(out / "faces.jsonl") == []
+
+
 def test_a_banner_over_the_mouth_covers_the_face(shared_case: Case, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (source,) = run(out, shared_case("banner_over_mouth.mp4"))["sources"]

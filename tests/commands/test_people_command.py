@@ -134,7 +134,10 @@ def test_the_singer_is_one_across_his_cuts_and_nobody_else_is_merged(
         models = tmp_path / "nothing"
     clips = [shared_clip(name) for name in ("ghost_nggyup.mp4", "vretalk_1.mp4")]
     # Who sings has an open mouth, and narrows the eyes; frames of this clip are blended with their neighbours.
-    wanted = ("keep.expression=any", "measures.eyes.min=0", "measures.yaw.max=25", "measures.ifqa.min=0")
+    wanted = (
+        "keep.expression=any", "keep.min_quality=0", "measures.eyes.min=0", "measures.yaw.max=25",
+        "measures.ifqa.min=0",
+    )  # fmt: skip
     lenient = [word for one in wanted for word in ("--set", one)]
     done = streamgate("run", *clips, "-o", tmp_path / "out", "--models", tier, *lenient, models=models)
     assert done.code == 0, done.err

@@ -201,3 +201,22 @@ def test_a_measure_that_is_not_used_rejects_nothing_and_is_still_recorded() -> N
     assert reasons(without, evidence) == ()
     assert without.measures(evidence)["eyes"].status is Status.OK
     assert without.quality(without.measures(evidence)) is not None
+
+
+def test_a_face_below_the_smallest_quality_fails_and_says_so() -> None:
+    poor = good_evidence(sharpness=0.0, spread=0.9)
+    by = judge("keep.min_quality=0", "measures.serfiq.min=0", "measures.sharpness.min=0")
+    quality = by.quality(by.measures(poor))
+    assert quality is not None and not reasons(by, poor)
+    above = judge(f"keep.min_quality={quality + 1}", "measures.serfiq.min=0", "measures.sharpness.min=0")
+    assert reasons(above, poor) == ("low_quality",)
+    assert above.gate(good_face(), poor, above.measures(poor), *SIZE).shortfall == pytest.approx(1 / (quality + 1))
+    below = judge(f"keep.min_quality={quality - 1}", "measures.serfiq.min=0", "measures.sharpness.min=0")
+    assert not reasons(below, poor)
+
+
+def test_where_turned_heads_or_the_least_bad_face_are_wanted_no_quality_is_too_low() -> None:
+    assert load_config("studio").keep.min_quality == 45
+    assert load_config("studio", ["keep.poses=all"]).keep.min_quality == 0
+    assert load_config("studio", ["keep.poses=all", "keep.min_quality=30"]).keep.min_quality == 30
+    assert load_config("live").keep.min_quality == 0

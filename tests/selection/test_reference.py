@@ -57,7 +57,7 @@ class OpeningEyes(KnownQuality):
         used = ["measures.eyes.weight=1"]
         names = load_config().measures.recorded
         used += [f"measures.{name}.use=false" for name in names if name not in ("eyes", "size")]
-        used += ["measures.size.weight=0", "measures.size.min=1", "output.max_upscale=0"]
+        used += ["measures.size.weight=0", "measures.size.min=1", "output.max_upscale=0", "keep.min_quality=0"]
         self.config = load_config("studio", used)
         judge = Judge(self.config, calibration(used))
         self.context = ScoringContext(self.config, judge, lambda asks: [])
