@@ -23,7 +23,7 @@ from real_weights import standard_models
 from redis_server import RedisServer
 from streamgate.measures import built_in_measures
 
-_LENIENT = ("keep.expression=any", "measures.eyes.min=0", "measures.yaw.max=25")
+_LENIENT = ("keep.min_quality=0", "keep.expression=any", "measures.eyes.min=0", "measures.yaw.max=25")
 LENIENT = [word for one in _LENIENT for word in ("--set", one)]
 """Singers and talkers as they come."""
 

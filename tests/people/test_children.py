@@ -26,7 +26,8 @@ NAMES = sorted({name for group in MERGED for name in group})
 LENIENT = [
     word
     for setting in (
-        "keep.expression=any", "output.max_upscale=0", "measures.edge.min=0", "measures.eyes.min=0",
+        "keep.expression=any", "keep.min_quality=0", "output.max_upscale=0", "measures.edge.min=0",
+        "measures.eyes.min=0",
         "measures.ifqa.min=0", "measures.serfiq.min=10", "measures.occlusion.min=0", "measures.exposure.min=0",
         "measures.sharpness.min=0", "measures.yaw.max=50", "measures.pitch.max=50", "measures.roll.max=50",
     )
