@@ -96,28 +96,30 @@ def run(clips: Sequence[Path], preset: str, models: str, settings: Sequence[str]
 @contextmanager
 def counted_runs() -> Iterator[Counter[str]]:
     """Counts what is asked of the networks while it is open."""
-    from streamgate.networks.batcher import Batcher
+    from streamgate.networks.batcher import Batcher, InferenceRequest
     from streamgate.scoring.faces import REFINE_SIDE
 
     counts: Counter[str] = Counter()
     lock = threading.Lock()
-    submit = Batcher.submit
+    infer = Batcher.infer
 
-    def counting(self: Batcher, role: str, picture: Any, *rest: Any) -> Any:
-        kind = role
-        if role == "detector":
-            kind = "refine" if picture.shape[:2] == (REFINE_SIDE, REFINE_SIDE) else "detect"
+    def counting(self: Batcher, requests: Sequence[InferenceRequest], client: str = "") -> list[Any]:
         with lock:
-            counts[kind] += 1
-            if kind == "detect":
-                counts["detect_mpx"] += picture.shape[0] * picture.shape[1] / 1e6
-        return submit(self, role, picture, *rest)
+            for request in requests:
+                height, width = request.crop.shape[:2]
+                kind = request.role
+                if kind == "detector":
+                    kind = "refine" if (height, width) == (REFINE_SIDE, REFINE_SIDE) else "detect"
+                counts[kind] += 1
+                if kind == "detect":
+                    counts["detect_mpx"] += height * width / 1e6
+        return infer(self, requests, client)
 
-    Batcher.submit = counting  # type: ignore[method-assign]
+    Batcher.infer = counting  # type: ignore[method-assign]
     try:
         yield counts
     finally:
-        Batcher.submit = submit  # type: ignore[method-assign]
+        Batcher.infer = infer  # type: ignore[method-assign]
 
 
 def kept_file(
