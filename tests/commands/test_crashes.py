@@ -61,7 +61,10 @@ def kill_at(running: Running, out: Path, name: str, number: int = signal.SIGKILL
     kills = 0
 
     def reads() -> bool:
-        return any((out / ".streamgate" / "staging").glob(f"{name}-*"))
+        try:
+            return any((out / ".streamgate" / "staging").glob(f"{name}-*"))
+        except FileNotFoundError:  # the folder went away between two looks
+            return False
 
     while running.until(reads):
         running.kill("worker", number)
