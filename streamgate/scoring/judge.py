@@ -152,10 +152,11 @@ class Judge:
         if self._frontal_reasons and evidence.pose is not None and is_turned(evidence.pose.yaw, evidence.pose.pitch):
             for reason in self._frontal_reasons:
                 found.pop(reason, None)
-        quality = self.quality(measures) if self._min_quality else None
-        if quality is not None and quality < self._min_quality:
-            found[LOW_QUALITY] = 1.0 - quality / self._min_quality
         complete = all(measures[name].status is Status.OK for name in self.names)
+        if complete and self._min_quality:
+            quality = self._mean(measures, _NO_CEILINGS)
+            if quality < self._min_quality:
+                found[LOW_QUALITY] = 1.0 - quality / self._min_quality
         return GateResult(complete and not found, tuple(found), max(found.values(), default=0.0))
 
     def quality(self, measures: Mapping[str, Measure]) -> float | None:
