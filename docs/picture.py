@@ -39,9 +39,9 @@ def frames() -> list[np.ndarray]:
 
 
 def label(
-    image: np.ndarray, text: str, index: tuple[int, int], colour: tuple[int, int, int], size: float = 0.5
+    image: np.ndarray, text: str, position: tuple[int, int], colour: tuple[int, int, int], size: float = 0.5
 ) -> None:
-    cv2.putText(image, text, index, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
+    cv2.putText(image, text, position, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
 
 
 def main() -> None:

@@ -299,12 +299,12 @@ class _Session:
     def _shown(self, line: str, status: list[str]) -> str:
         if _is(line, "location") and status and status[0].startswith("3"):
             with suppress(ValueError):
-                index = urlsplit(line.partition(":")[2].strip())
-                port = index.port or _PORTS.get(index.scheme.lower())
-                same_scheme = index.scheme.lower() == self._camera.partition(":")[0]
-                if same_scheme and (index.hostname or "", port) == (self._peer[0], self._peer[1]):
+                target = urlsplit(line.partition(":")[2].strip())
+                port = target.port or _PORTS.get(target.scheme.lower())
+                same_scheme = target.scheme.lower() == self._camera.partition(":")[0]
+                if same_scheme and (target.hostname or "", port) == (self._peer[0], self._peer[1]):
                     # Another path of the same camera: through here again.
-                    return f"Location: {self._base}{index.path or '/'}{f'?{index.query}' if index.query else ''}"
+                    return f"Location: {self._base}{target.path or '/'}{f'?{target.query}' if target.query else ''}"
         if _is(line, "transport") and "server_port=" in line.lower() and "source=" not in line.lower():
             # FFmpeg would take us for where the pictures come from.
             return f"{line};source={self._theirs.getpeername()[0]}"

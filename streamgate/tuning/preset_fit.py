@@ -118,8 +118,8 @@ def _fused(labelled: LabelledFaces, fusion: Fusion) -> Iterator[tuple[Any, str, 
     for column, spec in enumerate(labelled.specs):
         yield spec, "weight", float(f"{min(100.0, fusion.weight[column]):.3g}")
         if fusion.movable[column]:
-            index = fusion.x0[column] if spec.better == "higher" else -fusion.x0[column]
-            yield spec, "x0", float(f"{index:.5g}")
+            x0 = fusion.x0[column] if spec.better == "higher" else -fusion.x0[column]
+            yield spec, "x0", float(f"{x0:.5g}")
             yield spec, "w", float(f"{fusion.w[column]:.4g}")
 
 

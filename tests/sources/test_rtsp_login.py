@@ -128,8 +128,8 @@ def test_a_wrong_password_is_not_tried_again_and_again(when: str, kind: str) -> 
 
 
 def test_another_program_gets_no_picture_through_it(relay: LoginRelay) -> None:
-    index = relay.url.partition("://")[2]
-    port = int(index.partition(":")[2].partition("/")[0])
+    address = relay.url.partition("://")[2]
+    port = int(address.partition(":")[2].partition("/")[0])
     with socket.create_connection(("127.0.0.1", port), 10) as other:
         other.sendall(f"DESCRIBE rtsp://127.0.0.1:{port}/stream RTSP/1.0\r\nCSeq: 1\r\n\r\n".encode())
         assert other.recv(1000) == b""
