@@ -1,26 +1,23 @@
-"""What the benchmarks share: clips, children, facts about the machine, sections of RESULTS.md."""
+"""What the benchmarks share: arguments, clips, child processes, what a process used, sections of RESULTS.md."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
+import resource
 import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-# `profile.py` of this folder must not hide the standard library's module, which cProfile imports.
-_HERE = str(Path(__file__).resolve().parent)
-if sys.path and sys.path[0] == _HERE:
-    sys.path.append(sys.path.pop(0))
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "RESULTS.md"
@@ -32,14 +29,14 @@ STARTED = "STREAMGATE_BENCHMARK_STARTED"
 CHILD_LIMIT_S = 3600.0
 
 BUSY = 0.5
-"""Load average a core from which figures are called noisy."""
+"""Load average per core from which results are called noisy."""
 
-_HEADING = "# Results\n\nWritten by the scripts of this folder, a section each; do not edit by hand.\n"
+_HEADING = "# Results\n\nEach section is written by one script of this folder.\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What figures depend on besides the code. `load` is the 1-minute load average when it was asked."""
+    """What results depend on besides the code. `load` is the 1-minute load average at construction."""
 
     cpu: str
     cores: int
@@ -53,7 +50,7 @@ class Machine:
 
     @property
     def busy(self) -> bool:
-        """Other programs were running, so that wall times say little."""
+        """Whether other programs were running, which makes wall times unreliable."""
         return self.load > BUSY * self.cores
 
     def lines(self) -> list[str]:
@@ -63,15 +60,47 @@ class Machine:
             f"- date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; load average before the start: {self.load:.2f}",
         ]
         if self.busy:
-            found.append(
-                f"- **noisy: the load was above {BUSY} a core before the start; run it again when it is quiet**"
-            )
+            found.append(f"- **noisy: the load was above {BUSY} per core before the start; repeat on an idle machine**")
         return found
 
 
 def usable_cores() -> int:
     """Cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def arguments(
+    doc: str, *, videos: bool = True, clips: bool = False, gate: bool = False, results: Path | None = RESULTS
+) -> argparse.ArgumentParser:
+    """A parser with the arguments that scripts share.
+
+    Args:
+        doc: the script's docstring, which becomes its help.
+        videos: with the folder of footage.
+        clips: with `--clips`, names of clips in it.
+        gate: with `--preset`, `--models` and `--set` as `streamgate run` takes them.
+        results: the default of `--results`, the file whose section is written; None leaves the option out.
+    """
+    from streamgate.defaults import DEFAULT_MODELS
+
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if videos:
+        parser.add_argument("videos", type=Path, nargs="?", default=SHARED / "videos", help="folder of clips")
+    if clips:
+        parser.add_argument("--clips", nargs="+", metavar="NAME", help="only these (file names, suffix optional)")
+    if gate:
+        parser.add_argument("--preset", default="studio", help="as of `streamgate run`")
+        parser.add_argument("--models", default=DEFAULT_MODELS, help="as of `streamgate run`")
+        parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
+    if results is not None:
+        parser.add_argument("--results", type=Path, default=results, help="file whose section is written")
+    return parser
+
+
+def gate_options(given: argparse.Namespace, *settings: str) -> list[str]:
+    """The words that hand `--preset`, `--models` and `--set` on to a child; `settings` come first."""
+    words = [part for one in (*settings, *given.settings) for part in ("--set", one)]
+    return ["--preset", given.preset, "--models", given.models, *words]
 
 
 def find_clips(videos: Path, wanted: Sequence[str] | None) -> tuple[list[Path], list[str]]:
@@ -91,9 +120,9 @@ def find_clips(videos: Path, wanted: Sequence[str] | None) -> tuple[list[Path], 
 
 
 def child(script: str, *arguments: str, limit_s: float = CHILD_LIMIT_S) -> tuple[Any, str]:
-    """What a script of this folder prints as JSON on its last line, or None and why there is nothing."""
+    """What a script of this folder prints as JSON on its last line, or None and the reason."""
     environment = {**os.environ, STARTED: repr(time.monotonic())}
-    command = [sys.executable, str(Path(_HERE) / script), *arguments]
+    command = [sys.executable, str(REPOSITORY / "benchmarks" / script), *arguments]
     try:
         ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit_s)
     except subprocess.TimeoutExpired:
@@ -104,15 +133,89 @@ def child(script: str, *arguments: str, limit_s: float = CHILD_LIMIT_S) -> tuple
     return json.loads(ran.stdout.splitlines()[-1]), ""
 
 
+def answer(function: Callable[[], object]) -> None:
+    """The end of a child: print what the function returns as JSON, or why there is nothing, and leave."""
+    try:
+        print(json.dumps(function()), flush=True)
+    except Exception as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    # Nothing that is left open may delay or fail a finished measurement.
+    os._exit(0)
+
+
+def streamgate(
+    *words: object, check: bool = True, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command. With `check`, a failure ends the script with the command's last words."""
+    command = [sys.executable, "-m", "streamgate", *map(str, words)]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if check and ran.returncode:
+        raise SystemExit(f"streamgate {words[0]} ended with {ran.returncode}: {ran.stderr.strip()[-600:]}")
+    return ran
+
+
+def kept_faces(out: Path) -> list[dict[str, Any]]:
+    """The records of a folder that `streamgate run` wrote."""
+    return [json.loads(line) for line in (out / "faces.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def cpu_seconds(pid: int | None = None) -> float:
+    """User and system time of a process so far, all threads: this one, or another by its id (Linux)."""
+    if pid is None:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return used.ru_utime + used.ru_stime
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_mib(pid: int | None = None) -> float:
+    """Resident memory of a process now (Linux)."""
+    pages = int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def peak_mib() -> float:
+    """The most memory this process has held."""
+    # On Linux ru_maxrss starts at what the parent held when it forked; VmHWM is this program's own.
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    except (OSError, IndexError, ValueError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def describe(models: str) -> tuple[dict[str, Any] | None, str]:
+    """Versions and weights of a gate here, or None and why it does not open."""
+    facts, problem = child("contestants.py", "describe", "--models", models)
+    return facts, problem and f"nothing was measured, the gate does not open here: {problem}"
+
+
+def heading(title: str, machine: Machine, facts: dict[str, Any] | None = None, notes: Sequence[str] = ()) -> list[str]:
+    """The first lines of a section: title, command, machine, versions and weights, what is left out."""
+    return [
+        f"## {title}", "", f"`{command_line(Path(sys.argv[0]).name, sys.argv[1:])}`", "", *machine.lines(),
+        *(weights_facts(facts) if facts else []), *[f"- left out: {note}" for note in notes],
+    ]  # fmt: skip
+
+
+def publish(path: Path, name: str, lines: Sequence[str]) -> None:
+    """Print a section and write it into a results file."""
+    body = "\n".join(lines)
+    write_section(path, name, body)
+    print(body)
+    say(f"written to {path}")
+
+
 def weights_facts(facts: dict[str, Any]) -> list[str]:
-    """Versions and weights, as `contestants.py describe` prints them, as items of a Markdown list."""
+    """Versions and weights, as `describe` gives them, as items of a Markdown list."""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     weights = ", ".join(f"{one['role']} {one['name']} {one['sha256'][:8]}" for one in facts["weights"])
     return [f"- versions: {versions}", f"- weights: {weights}"]
 
 
 def target(what: str, figure: str, limit: str, met: bool) -> str:
-    """One target as an item of a Markdown list, and plainly whether it is met."""
+    """One target as an item of a Markdown list, with whether it is met."""
     return f"- {what}: {figure}; target {limit}: **{'met' if met else 'not met'}**"
 
 

@@ -1,7 +1,7 @@
 """Persons on the shared clips as one batch, against who is seen there by eye; and the threshold of a recognizer.
 
-    python benchmarks/people.py [--sheets DIR]      runs both tiers, writes the section `people` of RESULTS.md
-    python benchmarks/people.py threshold [TIER]    prints the identity threshold of a tier's recognizer on LFW
+    python benchmarks/people.py [VIDEOS] [--sheets DIR]    runs both tiers, writes the section `people` of RESULTS.md
+    python benchmarks/people.py threshold [TIER]           prints the identity threshold of a recognizer on LFW
 
 Who is seen is written in people.toml: clips that show one person, and in the others points that lie in a face at a
 time. Tracks that hold no such point are not judged, and said to be so. With `--sheets` a contact sheet is written for
@@ -10,21 +10,29 @@ each tier: a row a person, its faces best first.
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
 import sys
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
-import common
-from common import REPOSITORY, RESULTS, SHARED, Machine, command_line, say, table, write_section
+from common import (
+    REPOSITORY,
+    SHARED,
+    Machine,
+    arguments,
+    command_line,
+    find_clips,
+    kept_faces,
+    publish,
+    say,
+    streamgate,
+    table,
+)
 
 NEAR_S = 0.5
 """A point speaks for a face that was kept so long before or after it."""
@@ -103,13 +111,11 @@ def main() -> None:
     if sys.argv[1:2] == ["threshold"]:
         print_threshold(sys.argv[2] if len(sys.argv) > 2 else "standard")
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=Path, default=SHARED / "videos")
-    parser.add_argument("--tiers", nargs="*", default=list(TIERS))
+    parser = arguments(__doc__, clips=True)
+    parser.add_argument("--tiers", nargs="*", choices=TIERS, default=list(TIERS))
     parser.add_argument("--sheets", type=Path, help="folder for contact sheets")
-    parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
-    clips, notes = common.find_clips(given.videos, None)
+    clips, notes = find_clips(given.videos, given.clips)
     if not clips:
         raise SystemExit(notes[0])
     machine = Machine.here()
@@ -123,15 +129,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as work:
             out = Path(work) / "out"
             say(f"{tier}, {what}")
-            command = [sys.executable, "-m", "streamgate", "run", *map(str, some), "-o", str(out), *OPTIONS, *options]
-            subprocess.run([*command, "--models", tier, *TIERS[tier]], check=True)
+            streamgate("run", *some, "-o", out, *OPTIONS, *options, "--models", tier, *TIERS[tier])
             verdicts.append(judge(f"{tier}, {what}", _threshold(tier), out))
             if given.sheets is not None:
                 given.sheets.mkdir(parents=True, exist_ok=True)
                 write_sheet(out, given.sheets / f"people-{tier}-{len(some)}.png")
-    body = section(verdicts, machine, sys.argv[1:])
-    print(body)
-    write_section(given.results, "people", body)
+    publish(given.results, "people", section(verdicts, machine))
 
 
 def judge(what: str, threshold: float, out: Path) -> Verdict:
@@ -140,7 +143,7 @@ def judge(what: str, threshold: float, out: Path) -> Verdict:
     tracks: dict[Track, str | None] = {}
     persons: dict[str, list[Track]] = {}
     faces = 0
-    for record in _lines(out / "faces.jsonl"):
+    for record in kept_faces(out):
         faces += 1
         track = (Path(record["source"]).stem, record["track_id"])
         who = seen(record, track[0], known)
@@ -168,18 +171,16 @@ def seen(record: dict[str, Any], clip: str, known: dict[str, Any]) -> str | None
     return str(min(points)[1]) if points else None
 
 
-def section(verdicts: Sequence[Verdict], machine: Machine, arguments: Sequence[str]) -> str:
+def section(verdicts: Sequence[Verdict], machine: Machine) -> list[str]:
     """The section of RESULTS.md."""
     rows = []
     for one in verdicts:
         together, same, different = one.pairs
-        rows.append(
-            [
-                one.what, f"{one.threshold:.3f}", str(one.faces), f"{len(one.tracks)} ({len(one.judged)})",
-                str(len(set(one.judged.values()))), str(len(one.persons)), f"{len(one.merged)} (of {different} pairs)",
-                f"{together} of {same}", one.joined("ghost_nggyup"), one.joined("facenetpt_video"),
-            ]
-        )  # fmt: skip
+        rows.append([
+            one.what, f"{one.threshold:.3f}", str(one.faces), f"{len(one.tracks)} ({len(one.judged)})",
+            str(len(set(one.judged.values()))), str(len(one.persons)), f"{len(one.merged)} (of {different} pairs)",
+            f"{together} of {same}", one.joined("ghost_nggyup"), one.joined("facenetpt_video"),
+        ])  # fmt: skip
     head = (
         "weights and clips", "threshold", "faces", "tracks (judged by eye)", "people by eye", "persons found",
         "persons of several people", "pairs of tracks of one person found as one", "ghost_nggyup", "facenetpt_video",
@@ -187,7 +188,7 @@ def section(verdicts: Sequence[Verdict], machine: Machine, arguments: Sequence[s
     lines = [
         "## Persons",
         "",
-        f"`{command_line('people.py', arguments)}`: all shared clips as one batch, `run {' '.join(OPTIONS[:4])}`; then "
+        f"`{command_line('people.py', sys.argv[1:])}`: all clips as one batch, `run {' '.join(OPTIONS[:4])}`; then "
         f"`{CROWD}` alone, `{' '.join(LENIENT)}`. Who is seen was looked at on contact sheets (`people.toml`).",
         "",
         *machine.lines()[1:2],
@@ -202,7 +203,7 @@ def section(verdicts: Sequence[Verdict], machine: Machine, arguments: Sequence[s
             {one.tracks[tracks[0]] or "?" for tracks in one.persons.values() if len({clip for clip, _ in tracks}) > 1}
         )
         lines.append(f"- {one.what}, one person in several clips: {', '.join(across) or 'nobody'}")
-    return "\n".join(lines)
+    return lines
 
 
 def write_sheet(out: Path, path: Path) -> None:
@@ -211,7 +212,7 @@ def write_sheet(out: Path, path: Path) -> None:
     import numpy as np
 
     people: dict[str, list[dict[str, Any]]] = {}
-    for record in _lines(out / "faces.jsonl"):
+    for record in kept_faces(out):
         people.setdefault(record["person_id"], []).append(record)
     rows = []
     wide = max(len(faces) for faces in people.values())
@@ -270,12 +271,6 @@ def _threshold(tier: str) -> float:
     from streamgate.weights import resolve
 
     return resolve(tier)["recognizer"].identity_threshold or 0.0
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
 
 
 if __name__ == "__main__":
