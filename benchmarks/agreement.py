@@ -17,8 +17,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from common import SHARED, Machine, arguments, heading, publish, say, streamgate, table
+from common import SHARED, Machine, arguments, heading, publish, say, table
 from picks import Track, read_labels
+from processes import streamgate
 
 from models.ifqa.protocol import KINDS, LEVELS, grade
 from streamgate.sources import discover

@@ -21,20 +21,8 @@ from typing import Any
 
 import numpy as np
 from collecting import Collected, digest, kept_file, load
-from common import (
-    REPOSITORY,
-    Machine,
-    arguments,
-    child,
-    describe,
-    find_clips,
-    gate_options,
-    heading,
-    publish,
-    say,
-    table,
-    target,
-)
+from common import REPOSITORY, Machine, arguments, find_clips, heading, publish, say, table, target
+from processes import child, describe, gate_options
 from regret import SHOWN_S, Pick, TrackResult, judge, value
 
 from streamgate.config import load_config

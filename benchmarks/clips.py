@@ -20,7 +20,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-from common import answer
+from processes import answer
 
 RATE = 25
 LATER = 10

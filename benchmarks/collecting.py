@@ -20,9 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common import REPOSITORY, answer, arguments, cpu_seconds
+from common import REPOSITORY, arguments
 from contestants import open_decoder
 from passing import Counter, run
+from processes import answer, cpu_seconds
 from regret import Pick, Scored
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: arguments, clips, child processes, what a process used, sections of RESULTS.md."""
+"""What the benchmarks share: arguments, clips, facts about the machine, sections of RESULTS.md."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import argparse
 import json
 import os
 import platform
-import resource
 import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,10 +21,6 @@ RESULTS = REPOSITORY / "benchmarks" / "RESULTS.md"
 SHARED = Path(os.environ.get("STREAMGATE_SHARED") or REPOSITORY.parent / "shared")
 
 SUFFIXES = frozenset({".mp4", ".gif", ".mpg", ".avi", ".webm", ".mkv", ".mov"})
-STARTED = "STREAMGATE_BENCHMARK_STARTED"
-"""Environment variable with the monotonic time at which the parent started a child."""
-CHILD_LIMIT_S = 3600.0
-
 BUSY = 0.5
 """Load average per core from which results are called noisy."""
 
@@ -97,12 +90,6 @@ def arguments(
     return parser
 
 
-def gate_options(given: argparse.Namespace, *settings: str) -> list[str]:
-    """The words that hand `--preset`, `--models` and `--set` on to a child; `settings` come first."""
-    words = [part for one in (*settings, *given.settings) for part in ("--set", one)]
-    return ["--preset", given.preset, "--models", given.models, *words]
-
-
 def find_clips(videos: Path, wanted: Sequence[str] | None) -> tuple[list[Path], list[str]]:
     """The clips of a folder, or those of them that are wanted by name (the suffix is optional), sorted.
 
@@ -119,76 +106,9 @@ def find_clips(videos: Path, wanted: Sequence[str] | None) -> tuple[list[Path], 
     return [path for path in clips if path.stem in wanted or path.name in wanted], missing
 
 
-def child(script: str, *arguments: str, limit_s: float = CHILD_LIMIT_S) -> tuple[Any, str]:
-    """What a script of this folder prints as JSON on its last line, or None and the reason."""
-    environment = {**os.environ, STARTED: repr(time.monotonic())}
-    command = [sys.executable, str(REPOSITORY / "benchmarks" / script), *arguments]
-    try:
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        return None, f"no result within {limit_s:.0f} s"
-    if ran.returncode != 0:
-        reason = ran.stderr.strip().splitlines()[-1:] or [f"ended with {ran.returncode}"]
-        return None, reason[0]
-    return json.loads(ran.stdout.splitlines()[-1]), ""
-
-
-def answer(function: Callable[[], object]) -> None:
-    """The end of a child: print what the function returns as JSON, or why there is nothing, and leave."""
-    try:
-        print(json.dumps(function()), flush=True)
-    except Exception as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    # Nothing that is left open may delay or fail a finished measurement.
-    os._exit(0)
-
-
-def streamgate(
-    *words: object, check: bool = True, environment: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run the command. With `check`, a failure ends the script with the command's last words."""
-    command = [sys.executable, "-m", "streamgate", *map(str, words)]
-    ran = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if check and ran.returncode:
-        raise SystemExit(f"streamgate {words[0]} ended with {ran.returncode}: {ran.stderr.strip()[-600:]}")
-    return ran
-
-
 def kept_faces(out: Path) -> list[dict[str, Any]]:
     """The records of a folder that `streamgate run` wrote."""
     return [json.loads(line) for line in (out / "faces.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-def cpu_seconds(pid: int | None = None) -> float:
-    """User and system time of a process so far, all threads: this one, or another by its id (Linux)."""
-    if pid is None:
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        return used.ru_utime + used.ru_stime
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident_mib(pid: int | None = None) -> float:
-    """Resident memory of a process now (Linux)."""
-    pages = int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def peak_mib() -> float:
-    """The most memory this process has held."""
-    # On Linux ru_maxrss starts at what the parent held when it forked; VmHWM is this program's own.
-    try:
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) / 1024
-    except (OSError, IndexError, ValueError):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / (2**20 if sys.platform == "darwin" else 1024)
-
-
-def describe(models: str) -> tuple[dict[str, Any] | None, str]:
-    """Versions and weights of a gate here, or None and why it does not open."""
-    facts, problem = child("contestants.py", "describe", "--models", models)
-    return facts, problem and f"nothing was measured, the gate does not open here: {problem}"
 
 
 def heading(title: str, machine: Machine, facts: dict[str, Any] | None = None, notes: Sequence[str] = ()) -> list[str]:
@@ -240,9 +160,9 @@ def write_section(path: Path, name: str, body: str) -> None:
     _replace(path, text)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; the first column is text, the others are set right."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A Markdown table; the first `left` columns are text, the others are set right."""
+    lines = [head, [*["---"] * left, *["---:"] * (len(head) - left)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

@@ -13,14 +13,17 @@ own network, or by one of the official architecture with random weights, which t
 from __future__ import annotations
 
 import os
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import STARTED, answer, arguments, cpu_seconds, peak_mib, usable_cores
+from common import arguments, usable_cores
+from processes import STARTED, answer, cpu_seconds, peak_mib
 
 DETECTOR_SIDE = 640
 """Longer side of what the plain loop's detector sees, in pixels; RetinaFace's examples use 640."""
@@ -33,7 +36,8 @@ IFQA_SIDE, ARCFACE_SIDE = 256, 112
 class Outcome:
     """What one pass over a clip gave. `video_seconds` is 0 where the contestant does not look at time.
 
-    `faces` counts scored faces, where a contestant scores each that it finds.
+    `faces` counts scored faces, where a contestant scores each that it finds; `networks` are seconds spent in network
+    runs (one thread each) by role.
     """
 
     frames: int = 0
@@ -43,6 +47,7 @@ class Outcome:
     tracks: int = 0
     kept: int = 0
     faces: int = 0
+    networks: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +84,26 @@ def open_decoder(models: str, limit: float = 0.0) -> Run:
     return run
 
 
-def open_gate(models: str, limit: float, preset: str = "studio", settings: tuple[str, ...] = ()) -> Run:
+def open_gate(models: str, limit: float, preset: str = "studio") -> Run:
     """This pipeline, through `Gate`."""
     from streamgate import Gate
 
+    spent: Counter[str] = Counter()
+    mutex = threading.Lock()
+
+    def observe(role: str, count: int, seconds: float) -> None:
+        with mutex:
+            spent[role] += seconds
+
     # The process ends with the run, so the gate is never closed.
-    gate = Gate(preset, models=models, device="cpu", settings=settings)
+    gate = Gate(preset, models=models, device="cpu", observe=observe)
 
     def run(clip: Path) -> Outcome:
         tracks = kept = 0
         for ended in gate.tracks(clip):
             tracks += 1
             kept += len(ended.shots)
-        return Outcome(tracks=tracks, kept=kept)
+        return Outcome(tracks=tracks, kept=kept, networks=dict(spent))
 
     return run
 
@@ -110,7 +122,7 @@ def open_plain(models: str, limit: float, official: bool = False) -> Run:
     layer = networks.recognizer.last_affine()
     card = networks.calibration("recognizer")
     rate = card.drop_rate if isinstance(card, SerfiqCalibration) else 0.5
-    ifqa = _official_ifqa() if official else _own_ifqa(networks)
+    ifqa = _official_ifqa() if official else lambda face: float(networks.ifqa.run(face[None]).score[0])
 
     def score(rgb: Any, landmarks: Any) -> tuple[float, float]:
         aligned = cv2.warpAffine(rgb, arcface_matrix(landmarks), (ARCFACE_SIDE, ARCFACE_SIDE))
@@ -143,14 +155,8 @@ def open_plain(models: str, limit: float, official: bool = False) -> Run:
     return run
 
 
-def _own_ifqa(networks: Any) -> Callable[[Any], float]:
-    """Takes an FFHQ crop, RGB uint8 (256, 256, 3)."""
-    if networks.ifqa is None:
-        raise ValueError("there are no IFQA weights")
-    return lambda face: float(networks.ifqa.run(face[None]).score[0])
-
-
 def _official_ifqa() -> Callable[[Any], float]:
+    """Takes an FFHQ crop, RGB uint8 (256, 256, 3)."""
     import torch
 
     from streamgate.convert.ifqa import OFFICIAL, Ifqa, IfqaScorer
@@ -171,7 +177,6 @@ CONTESTANTS: dict[str, Callable[[str, float], Run]] = {
     "decode": open_decoder,
     "streamgate": open_gate,
     "archive": partial(open_gate, preset="archive"),
-    "exhaustive": partial(open_gate, settings=("exhaustive=true",)),
     "plain": open_plain,
     "plain_official": partial(open_plain, official=True),
 }

@@ -135,7 +135,9 @@ def _large(given: argparse.Namespace, device: Device, clock: Clock) -> Iterator[
                 os.environ["STREAMGATE_MODELS"] = before
 
 
-def _networks(given: argparse.Namespace, device: Device, card: Card, large: str | None, clock: Clock) -> list[Measured]:
+def _networks(
+    given: argparse.Namespace, device: Device, card: Card, large: str | None, clock: Clock
+) -> list[Measured]:
     found = resolve(given.models)
     crops = crops_of([given.faces], found, given.count)
     chosen = {weights.path: (weights, role) for role, weights in reversed(found.items())}

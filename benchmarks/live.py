@@ -32,22 +32,8 @@ from typing import Any
 
 import av
 import redis
-from common import (
-    REPOSITORY,
-    Machine,
-    arguments,
-    cpu_seconds,
-    describe,
-    find_clips,
-    gate_options,
-    heading,
-    publish,
-    resident_mib,
-    say,
-    table,
-    target,
-    usable_cores,
-)
+from common import REPOSITORY, Machine, arguments, find_clips, heading, publish, say, table, target, usable_cores
+from processes import cpu_seconds, describe, gate_options, resident_mib
 
 from streamgate.service.state import LATEST_FACES
 
@@ -197,10 +183,11 @@ def report(outcome: Outcome, clips: Sequence[Path], options: argparse.Namespace)
     seconds = last.seconds - first.seconds
     used = {name: (last.cpu[name] - first.cpu[name]) / seconds for name in first.cpu}
     share = dropped_share(outcome)
-    latency = sorted(outcome.latencies)
-    p95 = latency[min(len(latency) - 1, int(0.95 * len(latency)))] if latency else float("nan")
+    latency = sorted(outcome.latencies) or [float("nan")]
+    p95 = latency[min(len(latency) - 1, int(0.95 * len(latency)))]
+    waits = f"{p95:.2f} s (median {statistics.median(latency):.2f}, worst {latency[-1]:.2f}; {outcome.finals} finals)"
     early, middle, late = (statistics.median(memory_of(outcome, *part)) for part in (EARLY, MIDDLE, LATE))
-    growth = late - middle
+    peak = max(one.rss_mib for one in outcome.samples)
     held = "held to two of them" if usable_cores() > CORES else "sharing them with cameras and Redis"
     rows = []
     for before, after in zip(first.streams, last.streams, strict=True):
@@ -218,20 +205,13 @@ def report(outcome: Outcome, clips: Sequence[Path], options: argparse.Namespace)
         table(head, rows),
         "",
         target("frames dropped", f"{share:.2f} %", f"at most {DROP_LIMIT:g} %", share <= DROP_LIMIT),
-        target(
-            "`final` in Redis after `ended_at`, p95",
-            f"{p95:.2f} s (median {statistics.median(latency) if latency else float('nan'):.2f}, "
-            f"worst {latency[-1] if latency else float('nan'):.2f}; {outcome.finals} finals)",
-            f"at most {LATENCY_LIMIT:g} s",
-            p95 <= LATENCY_LIMIT,
-        ),
+        target("`final` in Redis after `ended_at`, p95", waits, f"at most {LATENCY_LIMIT:g} s", p95 <= LATENCY_LIMIT),
         target(
             "memory of serve, last tenth minus the one in the middle",
-            f"{growth:+.0f} MiB ({last.rss_mib:.0f} MiB at the end, {max(one.rss_mib for one in outcome.samples):.0f} "
-            f"at most; last minus second tenth, while the page's {LATEST_FACES} latest faces gather: "
-            f"{late - early:+.0f} MiB)",
+            f"{late - middle:+.0f} MiB ({last.rss_mib:.0f} MiB at the end, {peak:.0f} at most; last minus second "
+            f"tenth, while the page's {LATEST_FACES} latest faces gather: {late - early:+.0f} MiB)",
             f"at most {MEMORY_LIMIT:g} MiB",
-            growth <= MEMORY_LIMIT,
+            late - middle <= MEMORY_LIMIT,
         ),
         f"- CPU: serve {100 * used['serve']:.0f} % of one core ({1000 * used['serve'] / options.streams:.0f} core-ms a "
         f"stream and second), cameras {100 * used['cameras']:.0f} %, Redis {100 * used['redis']:.0f} %",
@@ -255,16 +235,12 @@ def memory_of(outcome: Outcome, start: float, end: float) -> list[float]:
 
 def stages(metrics: str) -> str:
     """Mean time by stage, from the service's own histograms."""
-    figures: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, float]] = {}
     pattern = r'^streamgate_stage_seconds_(sum|count)\{stage="(\w+)"\} (\S+)'
     for kind, stage, value in re.findall(pattern, metrics, re.M):
-        figures.setdefault(stage, {})[kind] = float(value)
-    parts = [
-        f"{stage} {1000 * one['sum'] / one['count']:.1f} ms"
-        for stage, one in sorted(figures.items())
-        if one.get("count")
-    ]
-    return ", ".join(parts)
+        found.setdefault(stage, {})[kind] = float(value)
+    means = {stage: 1000 * one["sum"] / one["count"] for stage, one in sorted(found.items()) if one.get("count")}
+    return ", ".join(f"{stage} {mean:.1f} ms" for stage, mean in means.items())
 
 
 @contextmanager

@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from common import answer, arguments, cpu_seconds, peak_mib, resident_mib
+from common import arguments
 from contestants import open_decoder
+from processes import answer, cpu_seconds, peak_mib, resident_mib
 
 SAMPLE_S = 10.0
 """Memory is read about every so many seconds of video."""

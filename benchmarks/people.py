@@ -1,17 +1,15 @@
-"""Persons on the shared clips as one batch, against who is seen there by eye; and the threshold of a recognizer.
+"""Are persons found right? The shared clips as one batch, against who is seen there by eye.
 
-    python benchmarks/people.py [VIDEOS] [--sheets DIR]    runs both tiers, writes the section `people` of RESULTS.md
-    python benchmarks/people.py threshold [TIER]           prints the identity threshold of a recognizer on LFW
+    python benchmarks/people.py [VIDEOS] [--clips NAME...] [--tiers embedded standard]
 
-Who is seen is written in people.toml: clips that show one person, and in the others points that lie in a face at a
-time. Tracks that hold no such point are not judged, and said to be so. With `--sheets` a contact sheet is written for
-each tier: a row a person, its faces best first.
+Runs both tiers of weights and writes its section of benchmarks/RESULTS.md. Who is seen is written in people.toml: clips
+that show one person, and in the others points that are in a face at a time. Tracks that hold no such point are not
+judged, and counted. `streamgate report` shows who was found.
 """
 
 from __future__ import annotations
 
 import sys
-import tarfile
 import tempfile
 import tomllib
 from collections.abc import Sequence
@@ -22,7 +20,6 @@ from typing import Any
 
 from common import (
     REPOSITORY,
-    SHARED,
     Machine,
     arguments,
     command_line,
@@ -30,9 +27,9 @@ from common import (
     kept_faces,
     publish,
     say,
-    streamgate,
     table,
 )
+from processes import streamgate
 
 NEAR_S = 0.5
 """A point speaks for a face that was kept so long before or after it."""
@@ -47,7 +44,6 @@ LENIENT = (
     "--set", "measures.serfiq.min=15", "--set", "measures.eyes.min=0",
 )  # fmt: skip
 """The crowd once more through a gate that lets poor faces through: there strangers would be merged first."""
-TILE = 128
 
 Track = tuple[str, int]
 """Clip and track id."""
@@ -100,20 +96,10 @@ class Verdict:
                 different += 1
         return together, same, different
 
-    def joined(self, clip: str) -> str:
-        """How the tracks of a clip went: `3 tracks, 1 person`."""
-        tracks = [track for track in self.tracks if track[0] == clip]
-        persons = {person for person, members in self.persons.items() if any(one in members for one in tracks)}
-        return f"{len(tracks)} tracks, {len(persons)} person{'' if len(persons) == 1 else 's'}"
-
 
 def main() -> None:
-    if sys.argv[1:2] == ["threshold"]:
-        print_threshold(sys.argv[2] if len(sys.argv) > 2 else "standard")
-        return
     parser = arguments(__doc__, clips=True)
     parser.add_argument("--tiers", nargs="*", choices=TIERS, default=list(TIERS))
-    parser.add_argument("--sheets", type=Path, help="folder for contact sheets")
     given = parser.parse_args()
     clips, notes = find_clips(given.videos, given.clips)
     if not clips:
@@ -131,9 +117,6 @@ def main() -> None:
             say(f"{tier}, {what}")
             streamgate("run", *some, "-o", out, *OPTIONS, *options, "--models", tier, *TIERS[tier])
             verdicts.append(judge(f"{tier}, {what}", _threshold(tier), out))
-            if given.sheets is not None:
-                given.sheets.mkdir(parents=True, exist_ok=True)
-                write_sheet(out, given.sheets / f"people-{tier}-{len(some)}.png")
     publish(given.results, "people", section(verdicts, machine))
 
 
@@ -179,11 +162,11 @@ def section(verdicts: Sequence[Verdict], machine: Machine) -> list[str]:
         rows.append([
             one.what, f"{one.threshold:.3f}", str(one.faces), f"{len(one.tracks)} ({len(one.judged)})",
             str(len(set(one.judged.values()))), str(len(one.persons)), f"{len(one.merged)} (of {different} pairs)",
-            f"{together} of {same}", one.joined("ghost_nggyup"), one.joined("facenetpt_video"),
+            f"{together} of {same}",
         ])  # fmt: skip
     head = (
         "weights and clips", "threshold", "faces", "tracks (judged by eye)", "people by eye", "persons found",
-        "persons of several people", "pairs of tracks of one person found as one", "ghost_nggyup", "facenetpt_video",
+        "persons of several people", "pairs of tracks of one person found as one",
     )  # fmt: skip
     lines = [
         "## Persons",
@@ -204,67 +187,6 @@ def section(verdicts: Sequence[Verdict], machine: Machine) -> list[str]:
         )
         lines.append(f"- {one.what}, one person in several clips: {', '.join(across) or 'nobody'}")
     return lines
-
-
-def write_sheet(out: Path, path: Path) -> None:
-    """A row a person: its faces, best first, with clip, track and time."""
-    import cv2
-    import numpy as np
-
-    people: dict[str, list[dict[str, Any]]] = {}
-    for record in kept_faces(out):
-        people.setdefault(record["person_id"], []).append(record)
-    rows = []
-    wide = max(len(faces) for faces in people.values())
-    for _, faces in sorted(people.items()):
-        tiles = []
-        for record in sorted(faces, key=lambda one: one["person_rank"]):
-            tile = cv2.resize(cv2.imread(str(out / record["image"])), (TILE, TILE), interpolation=cv2.INTER_AREA)
-            x1, y1, x2, y2 = record["box"]
-            words = f"{Path(record['source']).stem[:14]} {record['track_id']}"
-            place = f"{record['person_id']} {record['pts_seconds']:.2f} {(x1 + x2) / 2:.0f},{(y1 + y2) / 2:.0f}"
-            for text, y in ((words, 10), (place, TILE - 4)):
-                cv2.putText(tile, text, (2, y), cv2.FONT_HERSHEY_SIMPLEX, 0.3, (0, 255, 255), 1, cv2.LINE_AA)
-            tiles.append(tile)
-        tiles += [np.zeros((TILE, TILE, 3), np.uint8)] * (wide - len(tiles))
-        rows.append(np.hstack(tiles))
-    cv2.imwrite(str(path), np.vstack(rows))
-
-
-def print_threshold(tier: str) -> None:
-    """The cosine for a false match rate of 1e-6, from pairs of different people in folds 1-5 of LFW View 2."""
-    import cv2
-    import numpy as np
-
-    sys.path.insert(0, str(REPOSITORY))
-    from models.recognizer.deploy import identity_threshold
-    from streamgate.networks import Networks
-    from streamgate.networks.alignment import arcface_matrix
-
-    people: dict[str, Any] = {}
-    with (
-        tarfile.open(SHARED / "faces" / "lfw_folds1-5" / "images.tar") as archive,
-        Networks.open(tier, device="cpu") as networks,
-    ):
-        for member in sorted(archive.getmembers(), key=lambda one: one.name):
-            person = member.name.rpartition("_")[0]
-            if not member.isfile() or person in people:
-                continue
-            file = archive.extractfile(member)
-            assert file is not None
-            coded = np.frombuffer(file.read(), np.uint8)
-            picture = np.ascontiguousarray(cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1])
-            faces = networks.detector.detect([picture])[0]
-            if not faces:
-                continue
-            middle = np.array(picture.shape[1::-1]) / 2
-            face = min(faces, key=lambda one: float(np.linalg.norm(one.landmarks.mean(axis=0) - middle)))
-            crop = cv2.warpAffine(picture, arcface_matrix(face.landmarks), (112, 112), borderMode=cv2.BORDER_REPLICATE)
-            people[person] = networks.recognizer.run(crop[None]).embedding[0]
-    vectors = np.stack(list(people.values()))
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    pairs = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
-    print(f"{tier}: {identity_threshold(pairs):.4f} ({len(pairs)} pairs of {len(vectors)} people)")
 
 
 def _threshold(tier: str) -> float:

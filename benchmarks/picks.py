@@ -27,7 +27,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from common import SHARED, Machine, arguments, heading, kept_faces, publish, say, streamgate, table, target
+from common import SHARED, Machine, arguments, heading, kept_faces, publish, say, table, target
+from processes import streamgate
 
 from streamgate.config import load_config
 from streamgate.tracking.overlap import iou
@@ -42,6 +43,7 @@ FLAWS = {
 }  # fmt: skip
 GOALS = {"good": 15, "bad": 1, "picks": 19}
 """Of the tracks that have a good face: picks that are good, at most so many bad, tracks with a pick."""
+
 SHEET_SIDE = 160
 
 
@@ -230,18 +232,17 @@ def write_sheet(path: Path, out: Path, picks: Sequence[Pick]) -> None:
     """A contact sheet: the bad ones first, each with its clip, label and flaws."""
     tiles = []
     for pick in sorted(picks, key=lambda one: ("bmg".index(one.label), one.record["source"])):
-        picture = cv2.imread(str(out / pick.record["image"]))
         tile = np.full((SHEET_SIDE + 32, SHEET_SIDE, 3), 255, np.uint8)
-        tile[:SHEET_SIDE] = cv2.resize(picture, (SHEET_SIDE, SHEET_SIDE), interpolation=cv2.INTER_AREA)
+        tile[:SHEET_SIDE] = cv2.resize(cv2.imread(str(out / pick.record["image"])), (SHEET_SIDE, SHEET_SIDE))
         words = (f"{pick.label} {pick.why} {pick.record['quality']:.0f}", Path(pick.record["source"]).stem[:22])
         for line, text in enumerate(words):
             at = (2, SHEET_SIDE + 13 + 14 * line)
             cv2.putText(tile, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
         tiles.append(tile)
-    while len(tiles) % 8:
-        tiles.append(np.full_like(tiles[0], 255))
+    tiles += [np.full((SHEET_SIDE + 32, SHEET_SIDE, 3), 255, np.uint8)] * (-len(tiles) % 8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.vstack([np.hstack(tiles[start : start + 8]) for start in range(0, len(tiles), 8)]))
+    if tiles:
+        cv2.imwrite(str(path), np.vstack([np.hstack(tiles[start : start + 8]) for start in range(0, len(tiles), 8)]))
 
 
 def _targets(score: Score, goods: int) -> list[str]:

@@ -58,7 +58,6 @@ class TrackResult:
         own_regret: the price of smoothing: quality of `best` minus that of `own`.
         percentile: share of the track's faces that are no better than the pick, 0..100.
         percentile_passing: the same among those that pass.
-        others: further picks of ours in this track, because it was split.
     """
 
     track_id: int
@@ -72,7 +71,6 @@ class TrackResult:
     own_regret: float
     percentile: float | None
     percentile_passing: float | None
-    others: int = 0
 
     @property
     def counts_for_recall(self) -> bool:
@@ -142,7 +140,6 @@ def _judge_track(
         own_regret=own_regret,
         percentile=percentile(value(at), [value(face) for face in scored]),
         percentile_passing=percentile(value(at), [value(face) for face in passing]),
-        others=len(pairs) - 1,
     )  # fmt: skip
 
 

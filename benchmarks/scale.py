@@ -20,19 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import (
-    Machine,
-    arguments,
-    child,
-    describe,
-    find_clips,
-    gate_options,
-    heading,
-    publish,
-    say,
-    table,
-    target,
-)
+from common import Machine, arguments, find_clips, heading, publish, say, table, target
+from processes import child, describe, gate_options
 
 LONG_CLIP = "fsgan_conan"
 TILE_CLIPS = (

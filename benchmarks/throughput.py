@@ -2,10 +2,10 @@
 
     python benchmarks/throughput.py [VIDEOS] [--seconds 60] [--rounds 3] [--clips NAME...] [--all]
 
-Every pass is a fresh process; start-up is measured apart. --archive, --exhaustive and --plain add contestants (see
-`contestants.py`), --all adds them all. The slow ones have one pass: the exhaustive mode over the clip as it is, the
-plain loops over its first seconds. Writes its section of benchmarks/RESULTS.md. What is missing (a clip, the weights,
-torch) is named, and the rest runs.
+Every pass is a fresh process; start-up is measured apart. --archive and --plain add contestants (`contestants.py`),
+--all adds both. The plain loops have one pass over a clip's first seconds. For the cost of exhaustive mode see
+`bestshot.py`. Writes its section of benchmarks/RESULTS.md. What is missing (a clip, the weights, torch) is named, and
+the rest runs.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common import Machine, arguments, child, describe, find_clips, heading, publish, say, spread, table, target
+from common import Machine, arguments, find_clips, heading, publish, say, spread, table, target
 from contestants import Measured, Outcome
+from processes import child, describe
 
 FACELESS = frozenset({"intel_bottle", "moviepy_bbb"})
 """Clips without a human face, by eye (the footage's index)."""
@@ -41,8 +42,7 @@ PLAIN = {"plain": "own networks", "plain_official": "official IFQA"}
 class Clip:
     """One clip with what came of it.
 
-    `passes` has a list entry per round under each contestant's name; `once` the passes of slow contestants: the plain
-    loops over the clip's first seconds, the exhaustive mode and, as "alone", decoding over the clip as it is.
+    `passes` has a list entry per round under each contestant's name, `plain` the plain loops' only pass.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Clip:
     how: str = ""
     problem: str = ""
     passes: dict[str, list[Measured]] = field(default_factory=dict)
-    once: dict[str, Measured] = field(default_factory=dict)
+    plain: dict[str, Measured] = field(default_factory=dict)
 
     @property
     def outcome(self) -> Outcome:
@@ -90,7 +90,7 @@ def main() -> int:
     names = ["decode", "streamgate", *(["archive"] if given.archive else [])]
     if facts is None:
         notes.append(f"only decoding was measured: {problem}")
-        names, given.plain, given.exhaustive = ["decode"], False, False
+        names, given.plain = ["decode"], False
     with tempfile.TemporaryDirectory(prefix="streamgate-throughput-") as folder:
         for clip in clips:
             _measure_clip(clip, names, given, Path(folder), notes)
@@ -110,7 +110,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60.0, help="clips are looped to at least this long")
     parser.add_argument("--rounds", type=int, default=3, help="passes of every contestant over every clip")
     parser.add_argument("--archive", action="store_true", help="also the preset that leaves frames undecoded")
-    parser.add_argument("--exhaustive", action="store_true", help="also with every face of every frame scored")
     parser.add_argument("--plain", action="store_true", help="also the loop a user would write, in two forms")
     parser.add_argument("--all", action="store_true", help="all of these")
     parser.add_argument(
@@ -121,7 +120,7 @@ def _arguments() -> argparse.Namespace:
     if given.seconds <= 0 or given.rounds < 1 or min(given.plain_seconds) <= 0:
         parser.error("--seconds and --plain-seconds must be above 0 and --rounds at least 1")
     if given.all:
-        given.archive = given.exhaustive = given.plain = True
+        given.archive = given.plain = True
     return given
 
 
@@ -145,28 +144,12 @@ def _measure_clip(clip: Clip, names: Sequence[str], given: argparse.Namespace, f
             if given.plain:
                 one, problem = _pass(clip, name, path, given, seconds)
                 if one is not None:
-                    clip.once[name] = one
+                    clip.plain[name] = one
                 elif (note := f"plain loop, {PLAIN[name]}: {problem}") not in notes:
                     notes.append(note)
     finally:
         path.unlink(missing_ok=True)
     clip.passes = passes
-    if given.exhaustive:
-        _measure_exhaustive(clip, given, folder, notes)
-
-
-def _measure_exhaustive(clip: Clip, given: argparse.Namespace, folder: Path, notes: list[str]) -> None:
-    """One pass over the clip as it is, though copied as the looped one is, so that times count alike."""
-    once, problem = child("clips.py", "loop", str(clip.path), "0.1", str(folder))
-    if once is not None:
-        path = Path(once["path"])
-        alone, problem = _pass(clip, "decode", path, given)
-        one, problem = _pass(clip, "exhaustive", path, given) if alone is not None else (None, problem)
-        path.unlink(missing_ok=True)
-        if alone is not None and one is not None:
-            clip.once |= {"alone": alone, "exhaustive": one}
-            return
-    notes.append(f"{clip.name}, exhaustive: {problem}")
 
 
 def _pass(
@@ -189,9 +172,9 @@ def _report(clips: Sequence[Clip], names: Sequence[str], given: argparse.Namespa
     lines = ["", table(head, [_row(clip, names) for clip in clips])]
     for name in names[1:]:
         lines += ["", f"### {name}", "", *_budgets(clips, name)]
-    if any("exhaustive" in clip.once for clip in clips):
-        lines += ["", "### exhaustive", "", *_exhaustive(clips)]
-    if any(name in clip.once for clip in clips for name in PLAIN):
+    if len(names) > 1:
+        lines += ["", "### Where the time of a run goes", "", *_stages(clips)]
+    if any(clip.plain for clip in clips):
         lines += ["", "### The plain loop", "", *_plain(clips, given)]
     return lines
 
@@ -242,20 +225,20 @@ def _budgets(clips: Sequence[Clip], name: str) -> list[str]:
     ]
 
 
-def _exhaustive(clips: Sequence[Clip]) -> list[str]:
-    """What scoring every face of every frame takes for a second of video, beside a run."""
-    head = ["clip", "video s", "a run: wall s", "CPU s", "exhaustive: wall s", "CPU s", "x decode", "times a run"]
-    rows, times = [], []
-    for clip in (clip for clip in clips if "exhaustive" in clip.once):
-        one, alone = clip.once["exhaustive"], clip.once["alone"]
-        seen, wall = max(alone.outcome.video_seconds, 1e-9), clip.of_a_run("wall")
-        times.append(one.wall / seen / wall)
-        values = (wall, clip.of_a_run("cpu"), one.wall / seen, one.cpu / seen)
-        ratios = (one.wall / alone.wall, times[-1])
-        rows.append([clip.name, f"{seen:.1f}", *(f"{one:.3f}" for one in values), *(f"{one:.1f}" for one in ratios)])
+def _stages(clips: Sequence[Clip]) -> list[str]:
+    """Decoding, each network, and everything else, of the pass with the median CPU time."""
+    middles = [sorted(clip.passes["streamgate"], key=lambda one: one.cpu)[len(clip.passes["streamgate"]) // 2]
+               for clip in clips]  # fmt: skip
+    roles = sorted({role for one in middles for role in one.outcome.networks})
+    rows = []
+    for clip, one in zip(clips, middles, strict=True):
+        alone = statistics.median(passed.cpu for passed in clip.passes["decode"])
+        parts = [alone, *(one.outcome.networks.get(role, 0.0) for role in roles)]
+        values = [*parts, one.cpu - sum(parts), one.cpu]
+        rows.append([clip.name, *(f"{1000 * value / clip.seconds:.1f}" for value in values)])
     return [
-        "Every face of every frame scored: one pass over the clip as it is; wall and CPU are seconds for a second of "
-        "video, start-up apart.", "", table(head, rows), "", f"- wall over that of a run: {spread(times, 1)}",
+        "Core-ms per second of video: decoding alone, time inside the runs of each network, everything else (tracking, "
+        "cropping, measures, writing).", "", table(["clip", "decoding", *roles, "everything else", "together"], rows),
     ]  # fmt: skip
 
 
@@ -269,7 +252,7 @@ def _plain(clips: Sequence[Clip], given: argparse.Namespace) -> list[str]:
         ours = clip.of_a_run("wall")
         row = [clip.name, f"{ours:.3f}"]
         for name in PLAIN:
-            one: Any = clip.once.get(name)
+            one: Any = clip.plain.get(name)
             if one is None:
                 row += ["-"] * len(columns)
                 continue
