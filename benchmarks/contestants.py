@@ -56,7 +56,6 @@ class Measured:
 
     outcome: Outcome
     startup_wall: float
-    startup_cpu: float
     wall: float
     cpu: float
     peak_mib: float
@@ -198,7 +197,7 @@ def measure(name: str, clip: Path, models: str, limit: float = 0.0) -> Measured:
     ready, ready_cpu = time.monotonic(), cpu_seconds()
     outcome = run(clip)
     done, done_cpu = time.monotonic(), cpu_seconds()
-    return Measured(outcome, ready - began, ready_cpu, done - ready, done_cpu - ready_cpu, peak_mib())
+    return Measured(outcome, ready - began, done - ready, done_cpu - ready_cpu, peak_mib())
 
 
 def main() -> object:

@@ -21,7 +21,17 @@ SAMPLE_S = 10.0
 """Memory is read about every so many seconds of video."""
 
 
-class MemoryLog:
+class Ignoring:
+    """Answers to what a run reports, for those who want only a part of it."""
+
+    def ignore(self, *what: Any) -> None:
+        pass
+
+    opening = started = advanced = closed = finished = ignore
+    __exit__ = evaluated = commit = discard = finish = ignore
+
+
+class MemoryLog(Ignoring):
     """A run's progress that reads resident memory as video time goes by, of the first source that reports."""
 
     def __init__(self, every_s: float) -> None:
@@ -39,13 +49,8 @@ class MemoryLog:
                 self._next = pts_seconds + self._every
                 self.samples.append((round(pts_seconds, 2), round(resident_mib(), 2)))
 
-    def ignore(self, *what: Any) -> None:
-        pass
 
-    opening = started = closed = finished = ignore
-
-
-class Counter:
+class Counter(Ignoring):
     """A sink that counts and holds nothing: memory is what is measured. Collecting sinks extend it."""
 
     def __init__(self) -> None:
@@ -60,11 +65,6 @@ class Counter:
     def track(self, ended: Any) -> None:
         self.tracks += 1
         self.kept += len(ended.shots)
-
-    def ignore(self, *what: Any) -> None:
-        pass
-
-    __exit__ = evaluated = commit = discard = finish = ignore
 
 
 def run(gate: Any, files: list[Path], sink: Counter, progress: Any = None) -> list[Any]:

@@ -76,8 +76,12 @@ class Verdict:
         return found
 
     @property
+    def person_of(self) -> dict[Track, str]:
+        return {track: person for person, tracks in self.persons.items() for track in tracks}
+
+    @property
     def split(self) -> list[str]:
-        of = {track: person for person, tracks in self.persons.items() for track in tracks}
+        of = self.person_of
         found: dict[str, set[str]] = {}
         for track, who in self.judged.items():
             found.setdefault(who, set()).add(of[track])
@@ -86,7 +90,7 @@ class Verdict:
     @property
     def pairs(self) -> tuple[int, int, int]:
         """Pairs of judged tracks of one person by eye: those found as one and all; and pairs of two people."""
-        of = {track: person for person, tracks in self.persons.items() for track in tracks}
+        of = self.person_of
         together = same = different = 0
         for (one, who), (other, beside) in combinations(sorted(self.judged.items()), 2):
             if who == beside:

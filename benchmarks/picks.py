@@ -5,8 +5,8 @@
 
 Labels: {clip: {track: [{pts, box, label, why}]}}; g good, m usable with one flaw, b bad. A kept face is matched to the
 labelled faces of its clip by time and box. One that matches none counts as bad, and so does a second one of a
-labelled track. Compared: the default, every face scored (`exhaustive`), each measure left out, a labelled face at
-random. `--sheets` writes a contact sheet of each configuration's picks. Writes its section of benchmarks/RESULTS.md.
+labelled track. Compared: the default, every face scored (`exhaustive`), each measure left out. `--sheets` writes a
+contact sheet of each configuration's picks. Writes its section of benchmarks/RESULTS.md.
 
 `--judged` is for fresh clips whose kept faces somebody judged one by one, not knowing which version kept a picture; it
 writes the section "judged". OUT is a folder that `streamgate run` wrote, JUDGED.json {image: [label, why]} with the
@@ -142,7 +142,7 @@ def main() -> int:
         *heading("Picks", machine, facts, notes),
         f"- {sum(len(track.faces) for track in tracks)} faces of {len(tracks)} tracks labelled by eye; {goods} tracks "
         "have a good one",
-        "", table(head, [*rows, ["a labelled face at random", *_at_random(tracks)]]), "",
+        "", table(head, rows), "",
         *(_targets(scores["default"], goods) if "default" in scores else []),
     ])  # fmt: skip
     return 0 if scores else 1
@@ -214,18 +214,6 @@ def score_of(picks: Iterable[Pick]) -> Score:
         if pick.track is not None and pick.track.has_good and pick.why != "d":
             score.with_good[pick.label] += 1
     return score
-
-
-def _at_random(tracks: Sequence[Track]) -> list[str]:
-    """The cells of the table for one face of each track drawn at random: mean shares in per cent."""
-
-    def shares(some: Sequence[Track]) -> list[float]:
-        each = [Counter(face.label for face in track.faces) for track in some]
-        return [100 * float(np.mean([counts[key] / counts.total() for counts in each])) for key in "gmb"]
-
-    good = [track for track in tracks if track.has_good]
-    cells = [f"{value:.0f} %" for value in shares(tracks)]
-    return [str(len(tracks)), *cells, f"{len(good)} of {len(good)}", *(f"{value:.0f} %" for value in shares(good)), ""]
 
 
 def write_sheet(path: Path, out: Path, picks: Sequence[Pick]) -> None:

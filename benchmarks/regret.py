@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamgate.selection.smoothing import QualityHistory
+from streamgate.tracking.overlap import iou
 
 SAME_FACE_IOU = 0.4
 """Overlap from which two boxes of one moment are the same face."""
@@ -104,7 +105,7 @@ def locate(tracks: Mapping[int, Sequence[Scored]], pick: Pick) -> tuple[int, Sco
         for face in faces:
             away = abs(face.pts - pick.pts)
             if away <= NEAR_S and face.quality is not None:
-                overlap = box_iou(face.box, pick.box)
+                overlap = float(iou(np.array([face.box]), np.array([pick.box]))[0, 0])
                 if overlap >= SAME_FACE_IOU:
                     found.append((away, -overlap, track_id, face))
     if not found:
@@ -164,14 +165,3 @@ def shown_seconds(faces: Sequence[Scored]) -> float:
         if face.passed:
             total += min(step, LONGEST_FRAME_S)
     return total
-
-
-def box_iou(first: Sequence[float], second: Sequence[float]) -> float:
-    """Intersection over union of two boxes [x1, y1, x2, y2]."""
-    wide = min(first[2], second[2]) - max(first[0], second[0])
-    high = min(first[3], second[3]) - max(first[1], second[1])
-    if wide <= 0 or high <= 0:
-        return 0.0
-    shared = wide * high
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
-    return shared / (sum(areas) - shared)
