@@ -226,19 +226,18 @@ def _budgets(clips: Sequence[Clip], name: str) -> list[str]:
 
 
 def _stages(clips: Sequence[Clip]) -> list[str]:
-    """Decoding, each network, and everything else, of the pass with the median CPU time."""
-    middles = [sorted(clip.passes["streamgate"], key=lambda one: one.cpu)[len(clip.passes["streamgate"]) // 2]
-               for clip in clips]  # fmt: skip
-    roles = sorted({role for one in middles for role in one.outcome.networks})
+    """Decoding, each network, and everything else, of the first pass."""
+    first = [(clip, clip.passes["decode"][0].cpu, clip.passes["streamgate"][0]) for clip in clips]
+    roles = sorted({role for _, _, one in first for role in one.outcome.networks})
     rows = []
-    for clip, one in zip(clips, middles, strict=True):
-        alone = statistics.median(passed.cpu for passed in clip.passes["decode"])
+    for clip, alone, one in first:
         parts = [alone, *(one.outcome.networks.get(role, 0.0) for role in roles)]
         values = [*parts, one.cpu - sum(parts), one.cpu]
         rows.append([clip.name, *(f"{1000 * value / clip.seconds:.1f}" for value in values)])
     return [
         "Core-ms per second of video: decoding alone, time inside the runs of each network, everything else (tracking, "
-        "cropping, measures, writing).", "", table(["clip", "decoding", *roles, "everything else", "together"], rows),
+        "cropping, measures, writing). Network time is wall time: too long on a busy machine, and the rest too short.",
+        "", table(["clip", "decoding", *roles, "everything else", "together"], rows),
     ]  # fmt: skip
 
 
