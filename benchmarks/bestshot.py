@@ -85,12 +85,10 @@ def main() -> int:
         "--config", nargs="+", action="append", default=[], metavar=("NAME", "KEY=VALUE"),
         help="try this too; may be given several times",
     )  # fmt: skip
-    parser.add_argument("--jobs", type=int, default=1, help="children at once; CPU seconds rise a little with it")
+    parser.add_argument("--jobs", type=int, choices=range(1, 65), default=1, metavar="N", help="children at once")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "benchmarks" / "work", help="where results are kept")
     parser.add_argument("--keep", action="store_true", help="use kept results though the package's code has changed")
     given = parser.parse_args()
-    if given.jobs < 1:
-        parser.error("--jobs must be at least 1")
     machine = Machine.here()
     clips, notes = find_clips(given.videos, given.clips)
     facts, problem = describe(given.models)

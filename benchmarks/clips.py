@@ -34,13 +34,13 @@ def loop(clip: Path, seconds: float, folder: Path) -> dict[str, str]:
     """
     pts, dts, length, base = _times_of(clip)
     passes = max(1, math.ceil(seconds / float(length * base)))
-    frames = _count_frames(clip)
+    frames = count_frames(clip)
     reasons = []
     for how, suffix in (("copy", clip.suffix), ("copy to mkv", ".mkv")):
         path = folder / f"{clip.stem}{suffix}"
         try:
             _copy(clip, path, passes, pts, dts, length, base)
-            made = _count_frames(path)
+            made = count_frames(path)
         except (av.error.FFmpegError, ValueError, OSError) as error:
             reasons.append(f"{how}: {error}")
             continue
@@ -97,7 +97,8 @@ def _packets(source: Any) -> Iterator[Any]:
     return (packet for packet in source.demux(source.streams.video[0]) if packet.size)
 
 
-def _count_frames(clip: Path) -> int:
+def count_frames(clip: Path) -> int:
+    """Frames that decode."""
     with av.open(str(clip)) as source:
         source.streams.video[0].thread_type = "AUTO"
         return sum(1 for _ in source.decode(video=0))

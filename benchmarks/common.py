@@ -24,8 +24,6 @@ SUFFIXES = frozenset({".mp4", ".gif", ".mpg", ".avi", ".webm", ".mkv", ".mov"})
 BUSY = 0.5
 """Load average per core from which results are called noisy."""
 
-_HEADING = "# Results\n\nEach section is written by one script of this folder.\n"
-
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -48,13 +46,12 @@ class Machine:
 
     def lines(self) -> list[str]:
         """The facts as items of a Markdown list."""
-        found = [
+        noisy = f"- **noisy: the load was above {BUSY} per core before the start; repeat on an idle machine**"
+        return [
             f"- machine: {self.cpu}, {self.cores} cores, {self.ram_gib:.1f} GiB; {self.system}",
             f"- date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; load average before the start: {self.load:.2f}",
+            *([noisy] if self.busy else []),
         ]
-        if self.busy:
-            found.append(f"- **noisy: the load was above {BUSY} per core before the start; repeat on an idle machine**")
-        return found
 
 
 def usable_cores() -> int:
@@ -148,7 +145,7 @@ def write_section(path: Path, name: str, body: str) -> None:
     """Replace the section `name` of a results file, or append it; in one step or not at all."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     section = f"{begin}\n{body.strip()}\n{end}\n"
-    text = path.read_text(encoding="utf-8") if path.exists() else _HEADING
+    text = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
     before, found, rest = text.partition(begin)
     if found:
         _, closed, after = rest.partition(end)

@@ -186,8 +186,9 @@ def report(outcome: Outcome, clips: Sequence[Path], options: argparse.Namespace)
     latency = sorted(outcome.latencies) or [float("nan")]
     p95 = latency[min(len(latency) - 1, int(0.95 * len(latency)))]
     waits = f"{p95:.2f} s (median {statistics.median(latency):.2f}, worst {latency[-1]:.2f}; {outcome.finals} finals)"
-    early, middle, late = (statistics.median(memory_of(outcome, *part)) for part in (EARLY, MIDDLE, LATE))
-    peak = max(one.rss_mib for one in outcome.samples)
+    memory = [one.rss_mib for one in outcome.samples]
+    parts = [(int(start * len(memory)), int(end * len(memory))) for start, end in (EARLY, MIDDLE, LATE)]
+    early, middle, late = (statistics.median(memory[start : max(start + 1, end)]) for start, end in parts)
     held = "held to two of them" if usable_cores() > CORES else "sharing them with cameras and Redis"
     rows = []
     for before, after in zip(first.streams, last.streams, strict=True):
@@ -208,8 +209,8 @@ def report(outcome: Outcome, clips: Sequence[Path], options: argparse.Namespace)
         target("`final` in Redis after `ended_at`, p95", waits, f"at most {LATENCY_LIMIT:g} s", p95 <= LATENCY_LIMIT),
         target(
             "memory of serve, last tenth minus the one in the middle",
-            f"{late - middle:+.0f} MiB ({last.rss_mib:.0f} MiB at the end, {peak:.0f} at most; last minus second "
-            f"tenth, while the page's {LATEST_FACES} latest faces gather: {late - early:+.0f} MiB)",
+            f"{late - middle:+.0f} MiB ({last.rss_mib:.0f} MiB at the end, {max(memory):.0f} at most; last minus "
+            f"second tenth, while the page's {LATEST_FACES} latest faces gather: {late - early:+.0f} MiB)",
             f"at most {MEMORY_LIMIT:g} MiB",
             late - middle <= MEMORY_LIMIT,
         ),
@@ -223,14 +224,9 @@ def report(outcome: Outcome, clips: Sequence[Path], options: argparse.Namespace)
 def dropped_share(outcome: Outcome) -> float:
     """Per cent of the frames since the first sample."""
     first, last = outcome.samples[0].streams, outcome.samples[-1].streams
-    frames = sum(one["frames_in"] for one in last) - sum(one["frames_in"] for one in first)
-    dropped = sum(one["frames_dropped"] for one in last) - sum(one["frames_dropped"] for one in first)
+    pairs = list(zip(first, last, strict=True))
+    frames, dropped = (sum(b[of] - a[of] for a, b in pairs) for of in ("frames_in", "frames_dropped"))
     return 100 * dropped / max(1, frames)
-
-
-def memory_of(outcome: Outcome, start: float, end: float) -> list[float]:
-    count = len(outcome.samples)
-    return [one.rss_mib for one in outcome.samples[int(start * count) : max(int(start * count) + 1, int(end * count))]]
 
 
 def stages(metrics: str) -> str:

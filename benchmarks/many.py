@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from common import REPOSITORY, Machine, arguments, heading, publish, say, table, target
+from common import Machine, arguments, heading, publish, say, table, target
 
 GROWTH = 1.3
 """A step may take so many times its share of time more with more sources and still be called linear."""
@@ -75,9 +75,8 @@ def _step(name: str, command: Sequence[object], count: int) -> Step:
     if words[0] != sys.executable:
         words = [sys.executable, "-m", "streamgate", *words]
     say(f"{count} sources: {name}")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
     began = time.monotonic()
-    child = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
+    child = subprocess.Popen(words, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:

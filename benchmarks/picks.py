@@ -43,7 +43,6 @@ FLAWS = {
 }  # fmt: skip
 GOALS = {"good": 15, "bad": 1, "picks": 19}
 """Of the tracks that have a good face: picks that are good, at most so many bad, tracks with a pick."""
-
 SHEET_SIDE = 160
 
 
@@ -119,8 +118,9 @@ def main() -> int:
     tracks = [track for track in tracks if track.clip in {path.name for path in clips}]
     goods = sum(track.has_good for track in tracks)
     machine, facts, scores, notes = Machine.here(), None, {}, []
+    without = [[f"without {name}", f"measures.{name}.use=false"] for name in load_config("studio").measures.used]
     with tempfile.TemporaryDirectory() as work:
-        for name, settings in configurations(given.config).items():
+        for name, *settings in [["default"], ["exhaustive", "exhaustive=true"], *without, *given.config]:
             if given.only and name not in given.only:
                 continue
             out = Path(work) / name.replace(" ", "-")
@@ -146,17 +146,6 @@ def main() -> int:
         *(_targets(scores["default"], goods) if "default" in scores else []),
     ])  # fmt: skip
     return 0 if scores else 1
-
-
-def configurations(more: Sequence[Sequence[str]]) -> dict[str, list[str]]:
-    """Settings by name: the default, exhaustive, each measure of the set left out, and those of `--config`."""
-    used = load_config("studio").measures.used
-    return {
-        "default": [],
-        "exhaustive": ["exhaustive=true"],
-        **{f"without {name}": [f"measures.{name}.use=false"] for name in used},
-        **{name: list(settings) for name, *settings in more},
-    }
 
 
 def read_labels(path: Path) -> list[Track]:

@@ -32,6 +32,7 @@ from reliability_service import camera_faults, service_faults
 import hostile_giants
 import hostile_pictures
 import hostile_videos
+from clips import count_frames
 from faulty_server import Answer, faulty
 from hostile import Hostile, Ran, leftovers
 from hostile_flips import SMALL_CLIPS, flipped
@@ -144,7 +145,7 @@ def flips(folder: Path) -> str:
     for clip in clips:
         mine = [one for one in summary["sources"] if Path(one["source"]).name.startswith(f"{clip.stem}_")]
         done = [one for one in mine if one["status"] == "done"]
-        share = sum(one["frames"] for one in done) / (_frames(clip) * len(mine))
+        share = sum(one["frames"] for one in done) / (count_frames(clip) * len(mine))
         counts = (len(mine), len(done), sum(one["decode_errors"] > 0 for one in done), len(mine) - len(done))
         rows.append([clip.name, *map(str, counts), f"{share:.1%}"])
     lost = COPIES - len(summary["sources"])
@@ -154,13 +155,6 @@ def flips(folder: Path) -> str:
         f"{COPIES} seeded copies, 2 in 100,000 bytes (at least 10) changed in each, in one run: exit code {ran.code}, "
         f"{ran.seconds:.0f} s, at most {ran.peak_mib:.0f} MiB, {lost} copies without a result.", "", table(head, rows),
     ])  # fmt: skip
-
-
-def _frames(clip: Path) -> int:
-    from streamgate.sources import open_source
-
-    with open_source(clip) as source:
-        return sum(1 for _ in source.frames())
 
 
 @contextmanager
