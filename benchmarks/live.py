@@ -37,7 +37,7 @@ from processes import cpu_seconds, describe, gate_options, resident_mib
 
 from streamgate.service.state import LATEST_FACES
 
-CAMERA = REPOSITORY / "tests" / "rtsp_server.py"
+CAMERA = REPOSITORY / "tests" / "support" / "rtsp_server.py"
 CLIPS = ("liveportrait_s18", "ghost_nggyup", "fsgan_conan", "mmaction2_demo_skeleton")
 """Each is seen by two cameras: two talking heads near the camera, one with cuts, two people who walk up."""
 SIZE, FPS, BITRATE = (1280, 720), 25, 3_000_000
@@ -129,9 +129,9 @@ def run(clips: Sequence[Path], options: argparse.Namespace, folder: Path) -> Out
         command = [sys.executable, "-m", "streamgate", "serve", "--http", f"127.0.0.1:{ports['http']}",
                    "--redis", f"redis://127.0.0.1:{ports['redis']}/0", "--out", str(folder / "out"),
                    *gate_options(options)]  # fmt: skip
-        for place in range(options.streams):
-            url = f"rtsp://127.0.0.1:{ports['camera']}/stream{place % len(clips)}"
-            command += ["--rtsp", f"cam{place + 1}={url}"]
+        for index in range(options.streams):
+            url = f"rtsp://127.0.0.1:{ports['camera']}/stream{index % len(clips)}"
+            command += ["--rtsp", f"cam{index + 1}={url}"]
         with process("serve", command, ours, folder) as service:
             pids = {"serve": service.pid, "cameras": camera.pid, "redis": server.pid}
             outcome = watch(pids, ports["http"], options.streams, options.seconds)

@@ -29,16 +29,14 @@ from reliability_redis import redis_faults
 from reliability_rows import Row, run, sections, told
 from reliability_service import camera_faults, service_faults
 
-import hostile_giants
-import hostile_pictures
-import hostile_videos
 from clips import count_frames
-from faulty_server import Answer, faulty
-from hostile import Hostile, Ran, leftovers
-from hostile_flips import SMALL_CLIPS, flipped
-from hostile_references import references
-from hostile_videos import clip_bytes
-from trap import TrapServer, WatchedFolder
+from support import hostile_giants, hostile_pictures, hostile_videos
+from support.faulty_server import Answer, faulty
+from support.hostile import Hostile, Ran, leftovers
+from support.hostile_archive import TrapServer, WatchedFolder
+from support.hostile_flips import SMALL_CLIPS, flipped
+from support.hostile_references import references
+from support.hostile_videos import clip_bytes
 
 COPIES = 200
 

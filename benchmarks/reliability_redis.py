@@ -20,10 +20,10 @@ from typing import Any
 from redis.exceptions import RedisError
 from reliability_rows import Row, run, sections, told
 
-from faulty_line import Line, line_to
-from hostile_videos import clip_bytes
-from lying_redis import LIES, Lie, lying_redis
-from redis_server import RedisServer, launch, spare_port
+from support.faulty_line import Line, line_to
+from support.hostile_videos import clip_bytes
+from support.lying_redis import LIES, Lie, lying_redis
+from support.redis_server import RedisServer, launch, spare_port
 
 CLIPS = 4
 RETRY_S = 4

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmark_runs import rows, run_script, section
-from real_weights import standard_models
+from support.benchmark_runs import rows, run_script, section
+from support.real_weights import standard_models
 
 
 def test_picks_are_matched_to_labels(drifting: Path, tmp_path: Path) -> None:
