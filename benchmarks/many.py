@@ -11,7 +11,6 @@ folder of its own; a figure that grows in proportion has the ratio of the number
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from common import REPOSITORY, RESULTS, Machine, command_line, say, table, target, write_section
+from common import Machine, arguments, heading, publish, say, table, target
 
 GROWTH = 1.3
 """A step may take so many times its share of time more with more sources and still be called linear."""
@@ -42,11 +41,10 @@ class Step:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, videos=False)
     parser.add_argument("--sources", type=int, nargs="+", default=[2000, 10000], metavar="N")
     parser.add_argument("--shards", type=int, default=10, metavar="N")
     parser.add_argument("--work", type=Path, help="folder on the disk to be measured [default: the system's]")
-    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     machine = Machine.here()
     measured: dict[int, list[Step]] = {}
@@ -56,9 +54,7 @@ def main() -> None:
             measured[count] = list(_measure(folder, count, options.shards))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    body = _section(machine, measured, options.shards)
-    write_section(options.results, "many", body)
-    print(body)
+    publish(options.results, "many", _section(machine, measured, options.shards))
 
 
 def _measure(folder: Path, count: int, shards: int) -> Iterator[Step]:
@@ -79,9 +75,8 @@ def _step(name: str, command: Sequence[object], count: int) -> Step:
     if words[0] != sys.executable:
         words = [sys.executable, "-m", "streamgate", *words]
     say(f"{count} sources: {name}")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
     began = time.monotonic()
-    child = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
+    child = subprocess.Popen(words, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:
@@ -138,47 +133,30 @@ def _made_up(source, writer, calibration_id):  # type: ignore[no-untyped-def]
     """Put one or two tracks with a kept face each into a writer; returns how the source went."""
     import numpy as np
 
-    from streamgate.frames import (
-        BestShot,
-        Candidate,
-        Evidence,
-        Face,
-        GateResult,
-        Measure,
-        Pose,
-        Template,
-        TrackEnd,
-        TrackInfo,
-    )
+    from streamgate import frames
     from streamgate.store.run import SourceResult
 
     random = np.random.default_rng(int(source.source_id[-8:], 16))
     tracks = 1 + int(random.integers(2))
-    measures = {"serfiq": Measure.ok(0.89, 91.0), "yaw": Measure.ok(1.5, 99.9)}
+    measures = {"serfiq": frames.Measure.ok(0.89, 91.0), "yaw": frames.Measure.ok(1.5, 99.9)}
     for track_id in range(1, tracks + 1):
-        track = TrackInfo(track_id, 3.0 * track_id, 3.0 * track_id + 2.0, 50, 9)
-        face = Face(np.array([10, 20, 110, 140], np.float32), random.random((5, 2), np.float32) * 99, 0.9)
+        track = frames.TrackInfo(track_id, 3.0 * track_id, 3.0 * track_id + 2.0, 50, 9)
+        face = frames.Face(np.array([10, 20, 110, 140], np.float32), random.random((5, 2), np.float32) * 99, 0.9)
         for step in range(10):
-            writer.evaluated(
-                Candidate(
-                    track_id,
-                    track.first_pts + step / 5,
-                    face,
-                    evidence=Evidence({"spread": 0.2}),
-                    measures=measures,
-                )
-            )
+            evidence, pts = frames.Evidence({"spread": 0.2}), track.first_pts + step / 5
+            writer.evaluated(frames.Candidate(track_id, pts, face, evidence=evidence, measures=measures))
         vector = random.standard_normal(128).astype(np.float32)
-        template = Template(vector / np.linalg.norm(vector), 9, 0.8, 0.9, 60.0)
-        shot = BestShot(
+        template = frames.Template(vector / np.linalg.norm(vector), 9, 0.8, 0.9, 60.0)
+        shot = frames.BestShot(
             random.integers(0, 255, (64, 64, 3), np.uint8), source.location, source.source_id, track, 1,
-            track.first_pts, face, Pose(1.0, 2.0, 3.0), measures, 80.0, 79.0, 78.0, calibration_id, GateResult(True),
+            track.first_pts, face, frames.Pose(1.0, 2.0, 3.0), measures, 80.0, 79.0, 78.0, calibration_id,
+            frames.GateResult(True),
         )  # fmt: skip
-        writer.track(TrackEnd(track, (shot,), {}, (), source.source_id, template=template))
+        writer.track(frames.TrackEnd(track, (shot,), {}, (), source.source_id, template=template))
     return SourceResult(source, frames=150, duration_seconds=6.0, width=64, height=64, tracks=tracks, kept=tracks)
 
 
-def _section(machine: Machine, measured: dict[int, list[Step]], shards: int) -> str:
+def _section(machine: Machine, measured: dict[int, list[Step]], shards: int) -> list[str]:
     counts = sorted(measured)
     head = ["step", *(f"{count:,} sources" for count in counts), "CPU ms a source", "peak MiB"]
     rows = []
@@ -188,7 +166,7 @@ def _section(machine: Machine, measured: dict[int, list[Step]], shards: int) -> 
             f"{1000 * steps[-1].cpu / counts[-1]:.2f}", f"{steps[-1].peak_mib:.0f}",
         ])  # fmt: skip
     lines = [
-        "## Many sources", "", f"`{command_line('many.py', sys.argv[1:])}`", "", *machine.lines(),
+        *heading("Many sources", machine),
         f"- synthetic committed sources in {shards} shards; nothing is decoded", "", table(head, rows), "",
     ]  # fmt: skip
     for small, large in pairwise(counts):
@@ -202,7 +180,7 @@ def _section(machine: Machine, measured: dict[int, list[Step]], shards: int) -> 
     peak = max(step.peak_mib for step in measured[counts[-1]])
     what = f"peak memory with {counts[-1]:,} sources"
     lines.append(target(what, f"{peak:.0f} MiB", f"below {MEMORY:g}", peak < MEMORY))
-    return "\n".join(lines)
+    return lines
 
 
 if __name__ == "__main__":
