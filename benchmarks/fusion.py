@@ -22,8 +22,8 @@ from common import RESULTS, SHARED, Machine, command_line, say, table, write_sec
 from picks import Label, Track, read_labels
 
 from streamgate.config import load_config
+from streamgate.engine import Engine
 from streamgate.frames import Candidate, Face
-from streamgate.gate import Gate
 from streamgate.measures import MeasureSpec
 from streamgate.scoring.calibration import Calibration, recorded_measures
 from streamgate.scoring.faces import FaceScorer
@@ -58,8 +58,8 @@ def main() -> int:
     if not tracks:
         print(f"fusion.py: none of the labelled clips is in {given.videos}", file=sys.stderr)
         return 1
-    with Gate(config=config, models=given.models) as gate:
-        context = gate.scoring(config, "fusion")
+    with Engine(config, models=given.models) as engine:
+        context = engine.context(config, "fusion")
         faces = [face for clip in dict.fromkeys(track.clip for track in tracks)
                  for face in scored(given.videos / clip, [one for one in tracks if one.clip == clip],
                                     FaceScorer(context))]  # fmt: skip
