@@ -70,16 +70,17 @@ def _box(face: Any) -> tuple[float, ...]:
 
 def collect(clip: Path, preset: str, models: str, settings: Sequence[str]) -> Collected:
     """Run a configuration over a clip."""
-    from streamgate import Gate
+    from streamgate.config import load_config
+    from streamgate.engine import Engine
 
     decode, sink = open_decoder(models), Collector()
-    with counted_runs() as runs, Gate(preset, models=models, device="cpu", settings=settings) as gate:
+    with counted_runs() as runs, Engine(load_config(preset, settings), models=models, device="cpu") as engine:
         began = cpu_seconds()
         decode(clip)
         alone = cpu_seconds() - began
         runs.clear()
         began = cpu_seconds()
-        (result,) = run(gate, [clip], sink)
+        (result,) = run(engine, [clip], sink)
         spent = cpu_seconds() - began
     tracks = {track_id: sorted(faces, key=lambda face: face.pts) for track_id, faces in sorted(sink.tracks_of.items())}
     seconds = result.duration_seconds

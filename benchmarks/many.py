@@ -103,15 +103,16 @@ def _make_clips(footage: Path, count: int) -> None:
 
 def commit(footage: Path, out: Path, shards: int) -> None:
     """List the clips once a shard, as each machine would, and commit made-up results of each shard's own."""
-    from streamgate import Gate
+    from streamgate.config import load_config
+    from streamgate.engine import Engine
     from streamgate.sharding import Shard
     from streamgate.sinks.disk import DiskSink
     from streamgate.sinks.merging import write_part
     from streamgate.sources import discover
     from streamgate.store.run import SourceInfo
 
-    with Gate() as gate:
-        info = gate.run_info()
+    with Engine(load_config()) as engine:
+        info = engine.run_info()
     for index in range(1, shards + 1):
         shard = Shard(index, shards)
         found = discover([str(footage)], output=out)

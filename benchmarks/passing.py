@@ -67,12 +67,12 @@ class Counter(Ignoring):
         self.kept += len(ended.shots)
 
 
-def run(gate: Any, files: list[Path], sink: Counter, progress: Any = None) -> list[Any]:
+def run(engine: Any, files: list[Path], sink: Counter, progress: Any = None) -> list[Any]:
     """Run the files, all at once, into a sink. Raises ValueError for one that fails."""
     from streamgate.sources import open_source
 
     opened = [partial(open_source, file) for file in files]
-    results = gate.process(opened, sink, jobs=len(files), **({"progress": progress} if progress else {}))
+    results = engine.run(opened, sink, jobs=len(files), **({"progress": progress} if progress else {}))
     for file, result in zip(files, results, strict=True):
         if result.status != "done":
             raise ValueError(f"{file.name}: {result.error or result.status}")
@@ -80,7 +80,8 @@ def run(gate: Any, files: list[Path], sink: Counter, progress: Any = None) -> li
 
 
 def main() -> dict[str, Any]:
-    from streamgate import Gate
+    from streamgate.config import load_config
+    from streamgate.engine import Engine
 
     parser = arguments(__doc__, videos=False, gate=True, results=None)
     parser.add_argument("files", nargs="+", type=Path)
@@ -90,10 +91,11 @@ def main() -> dict[str, Any]:
     began = cpu_seconds()
     seconds = decode(files[0]).video_seconds
     decode_cpu = (cpu_seconds() - began) * len(files)
-    with Gate(given.preset, models=given.models, device="cpu", settings=given.settings) as gate:
+    config = load_config(given.preset, given.settings)
+    with Engine(config, models=given.models, device="cpu") as engine:
         log, sink = MemoryLog(min(SAMPLE_S, seconds / 10)), Counter()
         began, began_wall = cpu_seconds(), time.monotonic()
-        results = run(gate, files, sink, log)
+        results = run(engine, files, sink, log)
         cpu, wall = cpu_seconds() - began, time.monotonic() - began_wall
     return {
         "seconds": sum(result.duration_seconds for result in results),

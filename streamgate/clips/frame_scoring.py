@@ -12,8 +12,8 @@ import numpy as np
 
 from streamgate.clips.windows import SeenFace, Window, face_at
 from streamgate.config import Config
+from streamgate.engine import Engine
 from streamgate.frames import Array, Candidate, Face, Frame, Measure, Pose
-from streamgate.gate import Gate
 from streamgate.measures.size import shorter_side
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.faces import FaceScorer, enlarged
@@ -61,10 +61,10 @@ class ScoredFrame:
     shift: tuple[float, float] = (0.0, 0.0)
 
 
-def frame_scorer(gate: Gate, config: Config) -> FaceScorer:
+def frame_scorer(engine: Engine, config: Config) -> FaceScorer:
     """What scores faces in single frames exactly as `run` scores the candidates of its cascade, by other limits."""
     output = config.output.model_copy(update={"crops": ("ffhq",), "format": "png"})
-    return FullScorer(gate.follow(config.model_copy(update={"output": output}), "clips"))
+    return FullScorer(engine.stream_context(config.model_copy(update={"output": output}), "clips"))
 
 
 def score_frames(

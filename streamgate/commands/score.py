@@ -66,8 +66,8 @@ def score(
 ) -> int:
     """Score the faces in images: one JSON line per image on stdout, or a table of all with -o."""
     from streamgate.config import load_config
+    from streamgate.engine import Engine
     from streamgate.exports.scores import score_file
-    from streamgate.gate import Gate
     from streamgate.parallel import in_order
     from streamgate.store.files import sink_errors
     from streamgate.store.jsonlines import dumps
@@ -79,9 +79,9 @@ def score(
     failed = done = 0
     taken: set[str] = set()
     with ExitStack() as stack:
-        gate = stack.enter_context(Gate(models=models, device=device, config=config))
+        engine = stack.enter_context(Engine(config, models=models, device=device))
         if heatmap is not None:
-            if "ifqa" not in gate.run_info().measure_set:
+            if "ifqa" not in engine.run_info().measure_set:
                 raise UsageError("--heatmap needs IFQA weights, and there are none: see `streamgate models list`")
             with sink_errors(heatmap):
                 heatmap.mkdir(parents=True, exist_ok=True)
@@ -92,11 +92,11 @@ def score(
         def scored(path: Path) -> tuple[Array | None, list[ScoredFace], str]:
             try:
                 image = _read_image(path, config.decoding.max_pixels)
-                return image if heatmap is not None else None, gate.score(image, aligned=aligned), ""
+                return image if heatmap is not None else None, engine.score(image, aligned=aligned), ""
             except (SourceError, UsageError) as error:
                 return None, [], str(error)
 
-        at_once = jobs or (16 if gate.on_cuda else os.cpu_count() or 1)
+        at_once = jobs or (16 if engine.on_gpu else os.cpu_count() or 1)
         progress = stack.enter_context(_Progress(shown=target is not None))
         for path, (image, faces, error) in in_order(scored, _paths(images), at_once):
             progress.next(len(faces))

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamgate import Gate
 from streamgate.config import load_config
+from streamgate.engine import Engine
 from streamgate.frames import Array, Candidate, Face, Status
 from streamgate.networks.expression import NEEDED, ExpressionOutput
 from streamgate.networks.ifqa import IfqaOutput
@@ -82,8 +82,8 @@ def test_a_network_that_gives_no_number_makes_an_error_of_its_measures_alone(
 def test_landmarks_depend_little_on_where_the_face_was_thought_to_be() -> None:
     config, picture = load_config("studio"), picture_of_rgb(astronaut())
     found: list[Array] = []
-    with Gate(config=config, device="cpu") as gate:
-        context = gate.scoring(config)
+    with Engine(config, device="cpu") as engine:
+        context = engine.context(config)
         for shift in (0.0, -5.0, 4.0):
             candidate = Candidate(1, 0.0, Face(FACE.box + shift, FACE.landmarks + shift, 0.9))
             run_in_lockstep([FaceScorer(context).score(candidate, picture, no_floor, full=True)], context.infer)
