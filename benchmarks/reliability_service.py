@@ -25,8 +25,8 @@ from media import plain_frames, write_clip
 from redirecting import asks, listening, sends
 from rtsp_server import CameraProcess, cameras
 from serve_process import Serving, serving
+from streamgate.service.spool import Spool
 from streamgate.sinks.redisstream import pack
-from streamgate.sinks.spool import Spool
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from streamgate.measures.words import vocabulary_module
 from streamgate.service.auth import SESSION_COOKIE, SESSION_SECONDS, Access, Throttle
 from streamgate.service.events import EventStreams, streams_record
 from streamgate.service.guard import client_of
-from streamgate.service.metrics import Exposition
+from streamgate.service.metrics import exposition
 from streamgate.service.scoring import Scoring
 from streamgate.service.state import LATEST_FACES, LatestFace, ServiceState
 from streamgate.store.jsonlines import dumps
@@ -46,7 +46,6 @@ class _Listening(Response):
 def build_application(state: ServiceState, access: Access | None, throttle: Throttle, events: EventStreams) -> FastAPI:
     """The application without its guard (see guard.py), which decides who gets here."""
     app = FastAPI(title="streamgate", docs_url=None, redoc_url=None, openapi_url=None)
-    exposition = Exposition(state)
     scoring = Scoring(state)
     assets = _assets(state.measures)
 
@@ -69,7 +68,7 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
 
     @app.get("/metrics")
     def metrics(request: Request) -> Response:
-        body, content_type = exposition.page(request.headers.get("accept", ""))
+        body, content_type = exposition(state.registry, request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type, **_PRIVATE})
 
     @app.get("/api/streams")

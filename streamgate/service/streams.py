@@ -17,7 +17,8 @@ from streamgate.service.delivery import LiveEvent
 from streamgate.service.framequeue import FrameQueue, Moment
 from streamgate.service.settings import StreamSpec
 from streamgate.service.state import ServiceState, StreamState
-from streamgate.service.watching import StreamCounts, Watch, new_epoch
+from streamgate.service.streamcounts import StreamCounts
+from streamgate.service.watching import Watch, new_epoch
 from streamgate.sources.hardware import CPU
 from streamgate.sources.live import Arrived, LiveConnection, LiveError, Trouble
 from streamgate.store.images import encode_jpeg
@@ -143,7 +144,7 @@ class Stream:
             pause = self._pause(trouble, failures)
             failures += 1
             refused = trouble is Trouble.REFUSED
-            self._state.faults.add(str(trouble) if trouble else "internal")
+            self._state.faults.labels(str(trouble) if trouble else "internal").inc()
             self._meter.update(
                 state=StreamState.FAILED if refused else StreamState.WAITING,
                 error=error,
@@ -195,7 +196,7 @@ class Stream:
                 counts.frames_in += 1 + left_out
                 counts.dropped += left_out
                 counts.errors = errors + connection.stats.decode_errors
-                self._state.stages.observe(connection.decode_seconds, "decode")
+                self._state.stages.labels("decode").observe(connection.decode_seconds)
                 connection.decode_seconds = 0.0
                 if self._watcher is None:
                     self._begin(queue, arrived, connection)

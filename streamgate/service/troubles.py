@@ -29,7 +29,7 @@ class Troubles:
 
     def say(self, text: str, kind: str | None = None) -> None:
         """It happened; texts of one kind (by default: that begin alike) count together."""
-        self._state.faults.add("http")
+        self._state.faults.labels("http").inc()
         kind = kind or text[:20]
         now = time.monotonic()
         said, unsaid = self._said.get(kind, (now - SAID_EVERY_S, 0))

@@ -25,8 +25,8 @@ from real_weights import standard_models
 from redis_server import RedisServer
 from rtsp_server import CameraProcess
 from serve_process import serving
+from streamgate.service.spool import Spool
 from streamgate.sinks.redisstream import pack
-from streamgate.sinks.spool import Spool
 
 SECRETS = ("ann", "pw12345", "rd98765")
 STREAM = "streamgate:faces"

@@ -13,6 +13,7 @@ from real_weights import standard_models
 from redis_server import start_redis  # noqa: F401
 from rtsp_server import start_camera  # noqa: F401
 from showing import show_clips
+from sink_values import make  # noqa: F401
 from streamgate import Gate
 from streamgate.service.http import serve_http
 from streamgate.service.state import LatestFace, ServiceState, StreamState

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import pytest
 
 from client import Client, Listener
+from metric import metric
 from streamgate.service import connections
 from streamgate.service.connections import Limits
 from streamgate.service.http import HttpService, serve_http
@@ -60,10 +61,8 @@ def is_closed(connection: socket.socket, seconds: float = 20.0) -> bool:
 
 
 def closed(service: HttpService) -> dict[str, float]:
-    for metric in service.state.metrics():  # type: ignore[attr-defined]
-        if metric.name == "streamgate_http_closed":
-            return {sample.labels["why"]: float(sample.value) for sample in metric.samples}  # type: ignore[arg-type]
-    raise AssertionError
+    reasons = ("late", "behind", "crowded")
+    return {why: metric(service.state, "streamgate_http_closed_total", why=why) for why in reasons}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

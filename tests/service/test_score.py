@@ -15,6 +15,7 @@ import pytest
 
 from client import Answer, Client
 from media import astronaut
+from metric import metric
 from streamgate import Gate
 from streamgate.service.scoring import MOST_BYTES, MOST_WAITING
 from streamgate.service.state import Scorer, ServiceState
@@ -98,7 +99,7 @@ def test_what_is_no_picture_is_answered_in_words(
 ) -> None:
     answer = serve().send(f"/api/score{query}", body)
     assert answer.status == status and words in answer.json["error"] and "\n" not in answer.json["error"]
-    assert state.faults.value("http") == 0
+    assert metric(state, "streamgate_faults_total", what="http") == 0
 
 
 def test_bodies_have_a_limit_whether_they_say_their_length_or_not(serve: Callable[..., Client]) -> None:
