@@ -6,7 +6,6 @@ import hashlib
 import html
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib import resources
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -23,8 +22,8 @@ from streamgate.service.metrics import exposition
 from streamgate.service.scoring import Scoring
 from streamgate.service.state import LATEST_FACES, LatestFace, ServiceState
 from streamgate.store.jsonlines import dumps
+from streamgate.web import TYPES, web_files
 
-_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _FORM_LIMIT = 4096
 _MOST_FIELDS = 10
 _PRIVATE = {"cache-control": "no-store"}
@@ -177,15 +176,14 @@ class _Asset:
 
     def __init__(self, name: str, body: bytes) -> None:
         self.body = body
-        self.type = _TYPES[name[name.rindex(".") :]]
+        self.type = TYPES[name[name.rindex(".") :]]
         self.tag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
         self.page = name.endswith(".html")
 
 
 def _assets(measures: Sequence[MeasureSpec]) -> dict[str, _Asset]:
-    folder = resources.files("streamgate.service").joinpath("static")
-    names = [entry.name for entry in folder.iterdir() if entry.name.endswith(tuple(_TYPES))]
-    files = {name: folder.joinpath(name).read_bytes() for name in names}
+    files = web_files("streamgate.service")
+    files["index.html"] = files["index.html"].replace(b"{{dialog}}", files.pop("dialog.html"))
     files["vocabulary.js"] = vocabulary_module(measures).encode()
     return {name: _Asset(name, body) for name, body in files.items()}
 
