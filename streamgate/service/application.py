@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs
@@ -28,6 +28,8 @@ _FORM_LIMIT = 4096
 _MOST_FIELDS = 10
 _PRIVATE = {"cache-control": "no-store"}
 """Pictures of people are not left in a browser's cache on disk."""
+_CHECKED = {"cache-control": "no-cache"}
+"""A browser asks whether its copy is still the one: an update may have changed it."""
 
 
 class _Listening(Response):
@@ -47,6 +49,7 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
     app = FastAPI(title="streamgate", docs_url=None, redoc_url=None, openapi_url=None)
     scoring = Scoring(state)
     assets = _assets(state.measures)
+    tags = {name: f'"{hashlib.sha256(body).hexdigest()[:20]}"' for name, body in assets.items()}
 
     @app.api_route("/healthz", methods=["GET", "HEAD"])
     def healthz() -> Response:
@@ -117,21 +120,20 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
 
     @app.api_route("/", methods=["GET", "HEAD"])
     def page() -> Response:
-        return _asset_answer(assets["index.html"], {"cache-control": "no-cache"})
+        return _asset_answer(assets, "index.html", {})
 
     @app.get("/favicon.ico")
     def icon() -> Response:
-        return _asset_answer(assets["icon.svg"], {"cache-control": "no-cache"})
+        return _asset_answer(assets, "icon.svg", {})
 
     @app.get("/static/{name}")
     def static(name: str, request: Request) -> Response:
-        asset = assets.get(name)
-        if asset is None or asset.page:
+        tag = tags.get(name)
+        if tag is None or name.endswith(".html"):
             return JSONResponse({"error": "no such file"}, 404)
-        headers = {"cache-control": "no-cache", "etag": asset.tag}
-        if request.headers.get("if-none-match") == asset.tag:
-            return Response(status_code=304, headers=headers)
-        return _asset_answer(asset, headers)
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers={**_CHECKED, "etag": tag})
+        return _asset_answer(assets, name, {"etag": tag})
 
     @app.get("/login")
     def login_page() -> Response:
@@ -171,25 +173,16 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
     return app
 
 
-class _Asset:
-    """A file of the package, read once."""
-
-    def __init__(self, name: str, body: bytes) -> None:
-        self.body = body
-        self.type = TYPES[name[name.rindex(".") :]]
-        self.tag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
-        self.page = name.endswith(".html")
-
-
-def _assets(measures: Sequence[MeasureSpec]) -> dict[str, _Asset]:
+def _assets(measures: Sequence[MeasureSpec]) -> dict[str, bytes]:
+    """The files of the page, by name."""
     files = web_files("streamgate.service")
     files["index.html"] = files["index.html"].replace(b"{{dialog}}", files.pop("dialog.html"))
     files["vocabulary.js"] = vocabulary_module(measures).encode()
-    return {name: _Asset(name, body) for name, body in files.items()}
+    return files
 
 
-def _asset_answer(asset: _Asset, headers: dict[str, str]) -> Response:
-    return Response(asset.body, media_type=asset.type, headers=headers)
+def _asset_answer(assets: Mapping[str, bytes], name: str, headers: Mapping[str, str]) -> Response:
+    return Response(assets[name], media_type=TYPES[name[name.rindex(".") :]], headers={**_CHECKED, **headers})
 
 
 def _record(content: dict[str, Any], status: int = 200) -> Response:
@@ -217,8 +210,7 @@ def _rounded(quality: float | None) -> float | None:
     return None if quality is None else round(quality, 2)
 
 
-def _login(asset: _Asset, problem: str | None, status: int) -> Response:
-    body = asset.body
+def _login(body: bytes, problem: str | None, status: int) -> Response:
     if problem is not None:
         body = body.replace(b"<!-- problem -->", html.escape(problem).encode())
         body = body.replace(b"<!-- invalid -->", b' aria-invalid="true" aria-describedby="problem"')

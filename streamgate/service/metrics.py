@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
+from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
 from streamgate.service.snapshots import StreamState
 
@@ -44,17 +43,6 @@ _STREAM_GAUGES = (
 disable_created_metrics()
 
 
-def registry_of(state: ServiceState) -> CollectorRegistry:
-    """A registry of its own for a service, with what its snapshots say and what the process uses.
-
-    So several services in one process, and whatever else the process measures, stay apart.
-    """
-    registry = CollectorRegistry()
-    registry.register(_Snapshots(state))
-    ProcessCollector(registry=registry)
-    return registry
-
-
 def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     """The body and its content type: OpenMetrics where the Accept header asks for it, else the text format."""
     try:
@@ -65,33 +53,28 @@ def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     return encode(registry), content_type
 
 
-class _Snapshots(Collector):
-    def __init__(self, state: ServiceState) -> None:
-        self._state = state
-
-    def collect(self) -> Iterator[Metric]:
-        overview, streams = self._state.overview(), self._state.streams()
-        yield InfoMetricFamily("streamgate_build", "The version in service.", {"version": overview.version})
-        for name, text, value in (
-            ("streamgate_ready", "Models are loaded and a stream is running.", overview.ready),
-            ("streamgate_healthy", "The supervisor of streams lives.", overview.healthy),
-            ("streamgate_config_error", "The configuration file has an error; the old one is in force.",
-             overview.config_error is not None),
-            ("streamgate_start_time_seconds", "When the service started, seconds since 1970.",
-             overview.started_at.timestamp()),
-            ("streamgate_listeners", "Open event subscriptions.", self._state.hub.listeners),
-        ):  # fmt: skip
-            yield GaugeMetricFamily(name, text, float(value))
-        for kind, table in ((CounterMetricFamily, _STREAM_COUNTERS), (GaugeMetricFamily, _STREAM_GAUGES)):
-            for name, text, attribute in table:
-                family = kind(name, text, labels=["stream"])
-                for stream in streams:
-                    family.add_metric([stream.name], float(getattr(stream, attribute)))
-                yield family
-        states = GaugeMetricFamily(
-            "streamgate_stream_state", "1 for the state a stream is in.", labels=["stream", "state"]
-        )
-        for stream in streams:
-            for state in StreamState:
-                states.add_metric([stream.name, state.value], float(stream.state is state))
-        yield states
+def snapshot_metrics(state: ServiceState) -> Iterator[Metric]:
+    """What the snapshots of a service say."""
+    overview, streams = state.overview(), state.streams()
+    yield InfoMetricFamily("streamgate_build", "The version in service.", {"version": overview.version})
+    for name, text, value in (
+        ("streamgate_ready", "Models are loaded and a stream is running.", overview.ready),
+        ("streamgate_healthy", "The supervisor of streams lives.", overview.healthy),
+        ("streamgate_config_error", "The configuration file has an error; the old one is in force.",
+         overview.config_error is not None),
+        ("streamgate_start_time_seconds", "When the service started, seconds since 1970.",
+         overview.started_at.timestamp()),
+        ("streamgate_listeners", "Open event subscriptions.", state.hub.listeners),
+    ):  # fmt: skip
+        yield GaugeMetricFamily(name, text, float(value))
+    for kind, table in ((CounterMetricFamily, _STREAM_COUNTERS), (GaugeMetricFamily, _STREAM_GAUGES)):
+        for name, text, attribute in table:
+            family = kind(name, text, labels=["stream"])
+            for stream in streams:
+                family.add_metric([stream.name], float(getattr(stream, attribute)))
+            yield family
+    states = GaugeMetricFamily("streamgate_stream_state", "1 for the state a stream is in.", labels=["stream", "state"])
+    for stream in streams:
+        for one in StreamState:
+            states.add_metric([stream.name, one.value], float(stream.state is one))
+    yield states

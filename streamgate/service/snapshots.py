@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from streamgate.report.notes import Point
+from streamgate.store.records import utc_text
 
 
 class StreamState(StrEnum):
@@ -163,10 +164,3 @@ class Overview:
         values["destinations"] = {name: dict(one) for name, one in self.destinations.items()}
         values["notes"] = list(self.notes)
         return values
-
-
-def utc_text(moment: datetime | None) -> str | None:
-    """RFC 3339 with milliseconds and Z."""
-    if moment is None:
-        return None
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"

@@ -21,23 +21,25 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from streamgate import __version__
 from streamgate.frames import ScoredFace
 from streamgate.measures import MeasureSpec, known_measures
 from streamgate.service.hub import EventHub, HubEvent, Subscription
-from streamgate.service.metrics import SECONDS, SIZES, registry_of
-from streamgate.service.snapshots import LatestFace, Overview, StreamSnapshot, StreamState, utc_text
+from streamgate.service.metrics import SECONDS, SIZES, snapshot_metrics
+from streamgate.service.snapshots import LatestFace, Overview, StreamSnapshot, StreamState
 
 __all__ = [
     "EventHub", "HubEvent", "LatestFace", "Overview", "ServiceState", "StreamMeter", "StreamSnapshot", "StreamState",
-    "Subscription", "utc_text",
+    "Subscription",
 ]  # fmt: skip
 
 LATEST_FACES = 240
@@ -84,7 +86,7 @@ class Scorer:
     max_pixels: int
 
 
-class ServiceState:
+class ServiceState(Collector):
     """See the module. The engine writes with `add_stream`, `note`, `show` and the meters below.
 
     Attributes:
@@ -107,7 +109,9 @@ class ServiceState:
         """measures: the known ones unless given."""
         self.measures = known_measures() if measures is None else tuple(measures)
         self.hub = EventHub()
-        self.registry = registry = registry_of(self)
+        self.registry = registry = CollectorRegistry()  # so that several services in one process stay apart
+        registry.register(self)
+        ProcessCollector(registry=registry)
         self.events = Counter("streamgate_events", "Events acknowledged, by kind.", ["kind"], registry=registry)
         self.faults = Counter("streamgate_faults", "Faults survived, by what went wrong.", ["what"], registry=registry)
         self.stages = Histogram(
@@ -181,6 +185,10 @@ class ServiceState:
         """By its key, or by the id of the event it came with; None when it is not among the latest (any more)."""
         with self._mutex:
             return self._faces.get(key_or_id) or self._faces.get(self._ids.get(key_or_id, ""))
+
+    def collect(self) -> Iterator[Metric]:
+        """For the registry."""
+        return snapshot_metrics(self)
 
     # What follows is for the engine.
 

@@ -22,11 +22,11 @@ from streamgate.scoring.context import ScoringContext
 from streamgate.service.delivery import LiveEvent
 from streamgate.service.framequeue import Arrivals, FrameQueue, Moment
 from streamgate.service.livefolder import LiveFolder
-from streamgate.service.state import LatestFace, ServiceState, utc_text
+from streamgate.service.state import LatestFace, ServiceState
 from streamgate.service.streamcounts import StreamCounts
 from streamgate.store.images import JPEG_QUALITY, encode_jpeg
 from streamgate.store.jsonlines import Record
-from streamgate.store.records import face_record, missed_record, track_record
+from streamgate.store.records import face_record, missed_record, track_record, utc_text
 from streamgate.store.run import SourceInfo
 
 _SERIES = 300
