@@ -279,6 +279,7 @@ class Delivery(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """For the registry: what waits, what was lost, what is on disk."""
+        self.figures()  # the overview must not say less than what is measured here
         if (spool := self._spool) is not None:
             yield GaugeMetricFamily("streamgate_spool_events", "Events that wait for Redis.", len(spool))
             yield GaugeMetricFamily("streamgate_spool_bytes", "Size of what waits for Redis.", spool.size)
