@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from streamgate.measures import MeasureSpec
-from streamgate.measures.words import vocabulary_module
+from streamgate.measures.vocabulary import vocabulary_module
 from streamgate.report.content import generator, heat_table
 from streamgate.web import web_files
 

@@ -20,12 +20,12 @@ from prometheus_client.registry import Collector
 
 from streamgate.errors import SinkError
 from streamgate.frames import BestShot
-from streamgate.service.framequeue import Moment
+from streamgate.service.framequeue import Timestamp
 from streamgate.service.livefolder import LiveFolder
 from streamgate.service.spool import Item, Spool
 from streamgate.service.state import ServiceState
-from streamgate.sinks.courier import CHUNK_BYTES, CHUNK_EVENTS, pause, send_in_order
 from streamgate.sinks.redisstream import RedisStream, pack
+from streamgate.sinks.retrying_sender import CHUNK_BYTES, CHUNK_EVENTS, pause, send_in_order
 from streamgate.store.jsonlines import Record
 from streamgate.store.records import event
 
@@ -54,8 +54,8 @@ class LiveEvent:
     record: Record
     jpeg: bytes | None
     shot: BestShot | None
-    captured: Moment | None
-    ended: Moment | None
+    captured: Timestamp | None
+    ended: Timestamp | None
 
 
 class Delivery(Collector):
@@ -90,7 +90,7 @@ class Delivery(Collector):
         self._failing = False
         self._delivered = 0
         self._stopping = threading.Event()
-        self._hurry = threading.Event() if redis is None else redis.hurry
+        self._giving_up = threading.Event() if redis is None else redis.stopping
         self._threads: list[threading.Thread] = []
         self._stack = ExitStack()
 
@@ -140,7 +140,7 @@ class Delivery(Collector):
             for thread in self._threads:
                 if thread.name == f"streamgate-{name}":
                     if name == "redis":
-                        self._hurry.set()
+                        self._giving_up.set()
                     thread.join(max(0.2, until - time.monotonic()))
         if self._redis is not None:
             self._redis.close()
@@ -167,7 +167,7 @@ class Delivery(Collector):
                 try:
                     return work()
                 except Exception as error:
-                    if self._hurry.wait(1.0):
+                    if self._giving_up.wait(1.0):
                         return
                     self._state.faults.labels("internal").inc()
                     self._log(f"{name}: internal error ({type(error).__name__}: {error}); please report it")
@@ -208,7 +208,7 @@ class Delivery(Collector):
                 self._sent = self._spool.peek(most, CHUNK_BYTES)
                 if self._sent:
                     return [item.data for item in self._sent]
-            elif self._hurry.is_set():
+            elif self._giving_up.is_set():
                 return []
 
     def _acknowledged(self, count: int) -> None:
@@ -237,9 +237,9 @@ class Delivery(Collector):
             self._log(f"redis: {self._redis.explain(error)}; {len(self._spool)} events wait in the spool")
         self._state.faults.labels("redis").inc()
         self._state.destination("redis", ok=False, error=self._redis.explain(error))
-        if self._hurry.is_set():
+        if self._giving_up.is_set():
             return False
-        pause(self._hurry, failures)
+        pause(self._giving_up, failures)
         return True
 
     def _writing(self) -> None:
@@ -251,7 +251,7 @@ class Delivery(Collector):
             for one in events:
                 assert one.shot is not None
                 try:
-                    self._folder.write(one.shot, {**one.record, "image": self._folder.place(one.shot)})
+                    self._folder.write(one.shot, {**one.record, "image": self._folder.relative_path(one.shot)})
                 except SinkError as error:
                     self._state.faults.labels("disk").inc()
                     self._state.destination("disk", ok=False, error=str(error))

@@ -13,12 +13,12 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from client import Client
-from metric import metric
 from streamgate.errors import SinkError, StreamgateError, UsageError
 from streamgate.service.auth import SESSION_COOKIE
 from streamgate.service.http import parse_address, serve_http, serving
 from streamgate.service.state import ServiceState, StreamState
+from support.client import Client
+from support.metric import metric
 
 TOKEN = "correct horse battery staple"
 Serve = Callable[..., Client]
