@@ -13,8 +13,8 @@ from urllib.parse import quote
 from common import say
 from reliability_rows import Row, run, sections, told
 
+from streamgate.service.spool import Spool
 from streamgate.sinks.redisstream import pack
-from streamgate.sinks.spool import Spool
 from support.client import Client
 from support.hostile import high_water
 from support.hostile_cameras import HOSTILE_CAMERAS, HostileCamera, hostile_camera

@@ -19,7 +19,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from streamgate.service.auth import network_of
-from streamgate.service.meters import Counts, Metric, Sample
+from streamgate.service.state import ServiceState
 
 REQUEST_S = 15.0
 """Within this a request is there, head and body, from the connection's beginning or the end of the answer before."""
@@ -74,13 +74,16 @@ class Connections:
     answered, and takes it, is never closed for another.
 
     Args:
+        state: counts them.
         limits: by this process's limit of open files by default.
         say: told when there are too many; more often than anybody wants to read.
     """
 
-    def __init__(self, log: Callable[[str], None], limits: ConnectionLimits | None = None) -> None:
-        self.closed = Counts("why", ("late", "behind", "crowded"))
-        """Connections ended from here: the request was late, the answer was not taken, there were too many."""
+    def __init__(self, state: ServiceState, log: Callable[[str], None], limits: ConnectionLimits | None = None) -> None:
+        self._closed = state.closed
+        for why in ("late", "behind", "crowded"):
+            self._closed.labels(why)
+        state.connections.set_function(self.__len__)
         self._limits = limits or ConnectionLimits.here()
         self._log = log
         self._peers: dict[Any, _Peer] = {}
@@ -115,15 +118,6 @@ class Connections:
                 super().on_response_complete()
 
         return BoundedProtocol
-
-    def metrics(self) -> list[Metric]:
-        """How many are open, and how many were ended from here."""
-        return [
-            Metric("streamgate_http_connections", "Open connections.", "gauge", (Sample(float(len(self))),)),
-            Metric(
-                "streamgate_http_closed", "Connections ended by the service, by why.", "counter", self.closed.samples()
-            ),
-        ]
 
     async def watch(self) -> None:
         """End connections that take too long, until cancelled."""
@@ -160,7 +154,7 @@ class Connections:
 
     def _end(self, protocol: Any, why: str) -> None:
         self._peers.pop(protocol, None)
-        self.closed.add(why)
+        self._closed.labels(why).inc()
         protocol.transport.abort()
 
 

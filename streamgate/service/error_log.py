@@ -29,7 +29,7 @@ class ErrorLog:
 
     def log(self, text: str, kind: str | None = None) -> None:
         """It happened; texts of one kind (by default: that begin alike) count together."""
-        self._state.faults.add("http")
+        self._state.faults.labels("http").inc()
         kind = kind or text[:20]
         now = time.monotonic()
         logged, unlogged = self._logged.get(kind, (now - LOGGED_EVERY_S, 0))

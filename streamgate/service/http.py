@@ -66,7 +66,6 @@ def serve_http(
     token = checked_token(host, token)
     try:
         import fastapi  # noqa: F401
-        import prometheus_client  # noqa: F401
         import uvicorn  # noqa: F401
     except ModuleNotFoundError as error:
         raise UsageError(f"--http needs {error.name}: pip install 'streamgate[serve]'") from None
@@ -149,8 +148,7 @@ def _build(
     from streamgate.service.web_app import build_application
 
     limits = ConnectionLimits.here()
-    connections = Connections(errors.log, limits)
-    state.collect(connections.metrics)
+    connections = Connections(state, errors.log, limits)
     throttle, events = Throttle(), EventStreams(state, login=access is not None, most=limits.most_each)
     app = Guard(
         build_application(state, access, throttle, events),

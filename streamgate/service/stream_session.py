@@ -20,29 +20,15 @@ from streamgate.runtime.tracking_stage import TrackedFrame, TrackingStage
 from streamgate.scoring.context import ScoringContext
 from streamgate.service.delivery import LiveEvent
 from streamgate.service.framequeue import ArrivalTimes, FrameQueue, Timestamp
-from streamgate.service.state import LatestFace, ServiceState, utc_text
-from streamgate.sinks.livefolder import LiveFolder
+from streamgate.service.livefolder import LiveFolder
+from streamgate.service.state import LatestFace, ServiceState
+from streamgate.service.streamcounts import StreamCounts
 from streamgate.store.images import JPEG_QUALITY, encode_jpeg
 from streamgate.store.jsonlines import Record
-from streamgate.store.records import face_record, missed_record, track_record
+from streamgate.store.records import face_record, missed_record, track_record, utc_text
 from streamgate.store.run import SourceInfo
 
 _SERIES = 300
-
-
-@dataclass(slots=True)
-class StreamCounts:
-    """Figures that one thread each writes; `Stream.tick` brings them to the state."""
-
-    frames_in: int = 0
-    dropped: int = 0
-    skipped: int = 0
-    errors: int = 0
-    frames: int = 0
-    """Analysed."""
-    tracks: int = 0
-    tracks_open: int = 0
-    faces: int = 0
 
 
 @dataclass(slots=True)
@@ -115,7 +101,7 @@ class StreamSession:
                     self._improved(track_id, tracked.pts_seconds)
                 self._counts.frames += 1
                 self._counts.tracks_open = len(self._selection.open_tracks)
-                self._state.stages.observe(time.perf_counter() - began, "choose")
+                self._state.stages.labels("choose").observe(time.perf_counter() - began)
         lost = queue.closed_at or Timestamp.now()
         for ended in self._selection.finish():
             self._final(ended, lost)
@@ -128,7 +114,7 @@ class StreamSession:
             tracked = next(tracked_frames, None)
             if tracked is None:
                 return
-            self._state.stages.observe(time.perf_counter() - began - (queue.waited - waited), "follow")
+            self._state.stages.labels("follow").observe(time.perf_counter() - began - (queue.waited - waited))
             yield tracked
 
     def _end_of(self, ended: TrackEnd, tracked: TrackedFrame) -> Timestamp:
@@ -195,7 +181,7 @@ class StreamSession:
                 series=_thinned(sorted(self._series[shot.track.track_id], key=lambda point: point.pts_seconds)),
             )
         )
-        self._state.stages.observe(time.perf_counter() - began, "encode")
+        self._state.stages.labels("encode").observe(time.perf_counter() - began)
 
 
 def new_epoch() -> str:

@@ -17,7 +17,8 @@ from streamgate.service.delivery import LiveEvent
 from streamgate.service.framequeue import FrameQueue, Timestamp
 from streamgate.service.settings import StreamSpec
 from streamgate.service.state import ServiceState, StreamState
-from streamgate.service.stream_session import StreamCounts, StreamSession, new_epoch
+from streamgate.service.stream_session import StreamSession, new_epoch
+from streamgate.service.streamcounts import StreamCounts
 from streamgate.sources.hardware import CPU
 from streamgate.sources.live import ArrivedFrame, FailureKind, LiveConnection, LiveError
 from streamgate.store.images import encode_jpeg
@@ -143,7 +144,7 @@ class Stream:
             pause = self._pause(kind, failures)
             failures += 1
             refused = kind is FailureKind.REFUSED
-            self._state.faults.add(str(kind) if kind else "internal")
+            self._state.faults.labels(str(kind) if kind else "internal").inc()
             self._meter.update(
                 state=StreamState.FAILED if refused else StreamState.WAITING,
                 error=error,
@@ -195,7 +196,7 @@ class Stream:
                 counts.frames_in += 1 + left_out
                 counts.dropped += left_out
                 counts.errors = errors + connection.stats.decode_errors
-                self._state.stages.observe(connection.decode_seconds, "decode")
+                self._state.stages.labels("decode").observe(connection.decode_seconds)
                 connection.decode_seconds = 0.0
                 if self._watcher is None:
                     self._begin(queue, arrived, connection)

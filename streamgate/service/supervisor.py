@@ -15,13 +15,13 @@ from streamgate.engine import Engine
 from streamgate.errors import StreamgateError
 from streamgate.scoring.context import ScoringContext
 from streamgate.service.delivery import Delivery
+from streamgate.service.livefolder import LiveFolder
 from streamgate.service.memory import trim_memory
 from streamgate.service.settings import Settings, StreamSpec
+from streamgate.service.spool import Spool
 from streamgate.service.state import Scorer, ServiceState
 from streamgate.service.streams import Stream
-from streamgate.sinks.livefolder import LiveFolder
 from streamgate.sinks.redisstream import RedisStream
-from streamgate.sinks.spool import Spool
 from streamgate.sources.hardware import CPU, check_decoder, decoder_name
 
 TICK_S = 0.5
@@ -62,8 +62,8 @@ class Service:
             )
 
             def observe(role: str, items: int, seconds: float) -> None:
-                state.batches.observe(items, role)
-                state.stages.observe(seconds, role)
+                state.batches.labels(role).observe(items)
+                state.stages.labels(role).observe(seconds)
 
             self._engine = stack.enter_context(
                 Engine(settings.config, models=settings.models, device=settings.device, observe=observe)

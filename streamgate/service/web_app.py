@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from importlib import resources
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -19,16 +18,18 @@ from streamgate.measures.vocabulary import vocabulary_module
 from streamgate.service.auth import SESSION_COOKIE, SESSION_SECONDS, Access, Throttle
 from streamgate.service.events import EventStreams, streams_record
 from streamgate.service.guard import client_of
-from streamgate.service.metrics import Exposition
+from streamgate.service.metrics import exposition
 from streamgate.service.scoring import ScoreEndpoint
 from streamgate.service.state import LATEST_FACES, LatestFace, ServiceState
 from streamgate.store.jsonlines import dumps
+from streamgate.web import TYPES, web_files
 
-_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _FORM_LIMIT = 4096
 _MAX_FIELDS = 10
 _PRIVATE = {"cache-control": "no-store"}
 """Pictures of people are not left in a browser's cache on disk."""
+_CHECKED = {"cache-control": "no-cache"}
+"""A browser asks whether its copy is still the one: an update may have changed it."""
 
 
 class _Listening(Response):
@@ -46,9 +47,9 @@ class _Listening(Response):
 def build_application(state: ServiceState, access: Access | None, throttle: Throttle, events: EventStreams) -> FastAPI:
     """The application without its guard (see guard.py), which decides who gets here."""
     app = FastAPI(title="streamgate", docs_url=None, redoc_url=None, openapi_url=None)
-    exposition = Exposition(state)
     scoring = ScoreEndpoint(state)
     assets = _assets(state.measures)
+    tags = {name: f'"{hashlib.sha256(body).hexdigest()[:20]}"' for name, body in assets.items()}
 
     @app.api_route("/healthz", methods=["GET", "HEAD"])
     def healthz() -> Response:
@@ -69,7 +70,7 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
 
     @app.get("/metrics")
     def metrics(request: Request) -> Response:
-        body, content_type = exposition.page(request.headers.get("accept", ""))
+        body, content_type = exposition(state.registry, request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type, **_PRIVATE})
 
     @app.get("/api/streams")
@@ -119,21 +120,20 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
 
     @app.api_route("/", methods=["GET", "HEAD"])
     def page() -> Response:
-        return _asset_answer(assets["index.html"], {"cache-control": "no-cache"})
+        return _asset_answer(assets, "index.html", {})
 
     @app.get("/favicon.ico")
     def icon() -> Response:
-        return _asset_answer(assets["icon.svg"], {"cache-control": "no-cache"})
+        return _asset_answer(assets, "icon.svg", {})
 
     @app.get("/static/{name}")
     def static(name: str, request: Request) -> Response:
-        asset = assets.get(name)
-        if asset is None or asset.page:
+        tag = tags.get(name)
+        if tag is None or name.endswith(".html"):
             return JSONResponse({"error": "no such file"}, 404)
-        headers = {"cache-control": "no-cache", "etag": asset.tag}
-        if request.headers.get("if-none-match") == asset.tag:
-            return Response(status_code=304, headers=headers)
-        return _asset_answer(asset, headers)
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers={**_CHECKED, "etag": tag})
+        return _asset_answer(assets, name, {"etag": tag})
 
     @app.get("/login")
     def login_page() -> Response:
@@ -173,26 +173,16 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
     return app
 
 
-class _Asset:
-    """A file of the package, read once."""
-
-    def __init__(self, name: str, body: bytes) -> None:
-        self.body = body
-        self.type = _TYPES[name[name.rindex(".") :]]
-        self.tag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
-        self.page = name.endswith(".html")
-
-
-def _assets(measures: Sequence[MeasureSpec]) -> dict[str, _Asset]:
-    folder = resources.files("streamgate.service").joinpath("static")
-    names = [entry.name for entry in folder.iterdir() if entry.name.endswith(tuple(_TYPES))]
-    files = {name: folder.joinpath(name).read_bytes() for name in names}
+def _assets(measures: Sequence[MeasureSpec]) -> dict[str, bytes]:
+    """The files of the page, by name."""
+    files = web_files("streamgate.service")
+    files["index.html"] = files["index.html"].replace(b"{{dialog}}", files.pop("dialog.html"))
     files["vocabulary.js"] = vocabulary_module(measures).encode()
-    return {name: _Asset(name, body) for name, body in files.items()}
+    return files
 
 
-def _asset_answer(asset: _Asset, headers: dict[str, str]) -> Response:
-    return Response(asset.body, media_type=asset.type, headers=headers)
+def _asset_answer(assets: Mapping[str, bytes], name: str, headers: Mapping[str, str]) -> Response:
+    return Response(assets[name], media_type=TYPES[name[name.rindex(".") :]], headers={**_CHECKED, **headers})
 
 
 def _record(content: dict[str, Any], status: int = 200) -> Response:
@@ -220,8 +210,7 @@ def _rounded(quality: float | None) -> float | None:
     return None if quality is None else round(quality, 2)
 
 
-def _login(asset: _Asset, problem: str | None, status: int) -> Response:
-    body = asset.body
+def _login(body: bytes, problem: str | None, status: int) -> Response:
     if problem is not None:
         body = body.replace(b"<!-- problem -->", html.escape(problem).encode())
         body = body.replace(b"<!-- invalid -->", b' aria-invalid="true" aria-describedby="problem"')

@@ -176,13 +176,6 @@ class RedisSink:
         raise DeliveryError(f"{self._stream.location}: {text}{again}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Missing:
-    location: str
-    sent: int
-    total: int
-
-
 @dataclass(slots=True)
 class _Book:
     """What was delivered and what was not, by source; one thread at a time."""
@@ -193,7 +186,8 @@ class _Book:
     """Theirs."""
     problem: str | None = None
     """The last one."""
-    missing: dict[str, _Missing] = field(default_factory=dict)
+    missing: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+    """By source: its location, how many of its finals arrived, of how many."""
 
     def note(self, source: SourceInfo, outcome: SendResult, total: int) -> None:
         self.missing.pop(source.source_id, None)
@@ -202,16 +196,16 @@ class _Book:
             self.finals += total
         else:
             self.problem = outcome.problem
-            self.missing[source.source_id] = _Missing(source.location, outcome.sent, total)
+            self.missing[source.source_id] = (source.location, outcome.sent, total)
 
     def text(self) -> str | None:
         """One line; None when everything arrived."""
         if not self.missing:
             return None
         some = list(self.missing.values())
-        sent = self.finals + sum(one.sent for one in some)
-        total = self.finals + sum(one.total for one in some)
-        named = ", ".join(f"{one.location} ({one.sent} of {one.total})" for one in some[:_NAMED])
+        sent = self.finals + sum(arrived for _, arrived, _ in some)
+        total = self.finals + sum(count for _, _, count in some)
+        named = ", ".join(f"{location} ({arrived} of {count})" for location, arrived, count in some[:_NAMED])
         more = f" and {len(some) - _NAMED} more" if len(some) > _NAMED else ""
         return (
             f"{sent} of {total} finals delivered, {total - sent} not: those of {len(some)} of "

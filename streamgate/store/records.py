@@ -77,7 +77,7 @@ def face_record(shot: BestShot, image: str | None) -> Record:
         "frame_index": shot.frame_index,
         "pts_seconds": _required(shot.pts_seconds, 6, "pts_seconds"),
         "pts_estimated": shot.pts_estimated,
-        "captured_at": _utc(shot.captured_at),
+        "captured_at": utc_text(shot.captured_at),
         **_face(shot.face),
         "pose": _pose(shot.pose),
         "measures": _measures(shot.measures),
@@ -142,7 +142,7 @@ def candidate_record(candidate: Candidate, source_id: str) -> Record:
         "frame_index": candidate.frame_index,
         "pts_seconds": _required(candidate.pts_seconds, 6, "pts_seconds"),
         "pts_estimated": candidate.pts_estimated,
-        "captured_at": _utc(candidate.captured_at),
+        "captured_at": utc_text(candidate.captured_at),
         "name": candidate.name,
         **_face(candidate.face),
         "interpolated": candidate.interpolated,
@@ -294,8 +294,8 @@ def _significant(value: float | None) -> float | None:
     return float(f"{value:.8g}") + 0.0
 
 
-def _utc(moment: datetime | None) -> str | None:
-    """RFC 3339 with milliseconds and Z."""
+def utc_text(moment: datetime | None) -> str | None:
+    """RFC 3339 with milliseconds and Z. Raises ValueError for a time without a zone."""
     if moment is None:
         return None
     if moment.tzinfo is None:

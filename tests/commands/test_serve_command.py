@@ -15,8 +15,8 @@ import pytest
 import redis
 
 from conftest import REPOSITORY
+from streamgate.service.spool import Spool
 from streamgate.sinks.redisstream import pack
-from streamgate.sinks.spool import Spool
 from support.command import streamgate
 from support.hostile_peers import PEERS, Peers, crowd
 from support.hostile_settings import BAD_FILES, remove

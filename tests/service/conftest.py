@@ -17,6 +17,7 @@ from support.media import astronaut_frames, plain_frames, write_clip
 from support.real_weights import standard_models
 from support.redis_server import start_redis  # noqa: F401
 from support.rtsp_server import start_camera  # noqa: F401
+from support.sink_values import make  # noqa: F401
 
 Serve = Callable[..., Client]
 

@@ -16,6 +16,7 @@ from streamgate.service.connections import ConnectionLimits
 from streamgate.service.http import HttpService, serve_http
 from streamgate.service.state import ServiceState
 from support.client import Client, Listener
+from support.metric import metric
 
 TOKEN = "correct horse battery staple"
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
@@ -60,10 +61,8 @@ def is_closed(connection: socket.socket, seconds: float = 20.0) -> bool:
 
 
 def closed(service: HttpService) -> dict[str, float]:
-    for metric in service.state.metrics():  # type: ignore[attr-defined]
-        if metric.name == "streamgate_http_closed":
-            return {sample.labels["why"]: float(sample.value) for sample in metric.samples}  # type: ignore[arg-type]
-    raise AssertionError
+    reasons = ("late", "behind", "crowded")
+    return {why: metric(service.state, "streamgate_http_closed_total", why=why) for why in reasons}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

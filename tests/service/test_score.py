@@ -20,6 +20,7 @@ from streamgate.service.state import Scorer, ServiceState
 from streamgate.store.records import score_record
 from support.client import Answer, Client
 from support.media import astronaut
+from support.metric import metric
 
 pytest.importorskip("fastapi", reason="the HTTP side needs the serve extra")
 from streamgate.service.http import serve_http
@@ -99,7 +100,7 @@ def test_what_is_no_picture_is_answered_in_words(
 ) -> None:
     answer = serve().send(f"/api/score{query}", body)
     assert answer.status == status and words in answer.json["error"] and "\n" not in answer.json["error"]
-    assert state.faults.value("http") == 0
+    assert metric(state, "streamgate_faults_total", what="http") == 0
 
 
 def test_bodies_have_a_limit_whether_they_say_their_length_or_not(serve: Callable[..., Client]) -> None:

@@ -12,10 +12,10 @@ from streamgate.engine import Engine
 from streamgate.frames import BestShot, Candidate, TrackEnd
 from streamgate.report.heatmap import heatmap_png
 from streamgate.report.notes import Point
-from streamgate.service.state import LatestFace, ServiceState, StreamMeter, StreamState, utc_text
+from streamgate.service.state import LatestFace, ServiceState, StreamMeter, StreamState
 from streamgate.sources import discover
 from streamgate.store.images import encode_jpeg
-from streamgate.store.records import face_record
+from streamgate.store.records import face_record, utc_text
 from streamgate.store.run import SourceInfo, SourceResult
 
 

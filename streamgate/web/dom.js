@@ -20,6 +20,15 @@ export function meter(share, shut = false) {
   return make("span", { class: shut ? "meter shut" : "meter", "aria-hidden": "true" }, bar);
 }
 
+// A button that is on or off.
+export function toggle(button, act) {
+  button.addEventListener("click", () => {
+    const on = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", String(on));
+    act(on);
+  });
+}
+
 function fill(element, attributes, children) {
   for (const [key, value] of Object.entries(attributes)) {
     if (value === true) element.setAttribute(key, "");

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from streamgate.errors import SinkError
-from streamgate.sinks.spool import Spool
+from streamgate.service.spool import Spool
 from support.hostile_spool import FOREIGN, HEAD, INTRUDERS, acked, frame
 
 LIMIT = 1 << 20
@@ -49,7 +49,7 @@ def test_what_was_not_done_with_is_there_after_a_restart_and_numbers_go_on(tmp_p
 
 def test_a_killed_process_loses_nothing_that_append_returned_for(tmp_path: Path):
     script = (
-        "import sys, os, signal; from pathlib import Path; from streamgate.sinks.spool import Spool\n"
+        "import sys, os, signal; from pathlib import Path; from streamgate.service.spool import Spool\n"
         f"spool = Spool(Path({str(tmp_path / 'spool')!r}), 1 << 20).__enter__()\n"
         "for n in range(200):\n    spool.append([b'%d' % n])\n    n == 99 and spool.done(50)\n"
         "print('in', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
@@ -115,9 +115,9 @@ def test_damage_everywhere_costs_what_it_hits(tmp_path: Path):
     for path in sorted((tmp_path / "spool").glob("*.spool")):
         data = bytearray(path.read_bytes())
         for _ in range(3):
-            location = rng.randrange(len(data))
-            data[location] ^= 0xFF
-            lost.add((path.name, location // (HEAD + 204)))
+            index = rng.randrange(len(data))
+            data[index] ^= 0xFF
+            lost.add((path.name, index // (HEAD + 204)))
         path.write_bytes(data)
     with Spool(tmp_path / "spool", 1 << 22) as spool:
         assert len(spool) == 500 - len(lost)
@@ -139,7 +139,7 @@ def test_a_foreign_file_is_set_aside_and_not_deleted(tmp_path: Path, content: by
 
 
 def test_what_is_set_aside_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("streamgate.sinks.spool._SET_ASIDE_BYTES", 5000)
+    monkeypatch.setattr("streamgate.service.spool._SET_ASIDE_BYTES", 5000)
     (tmp_path / "spool").mkdir()
     for number in range(1, 21):
         path = tmp_path / "spool" / f"{number:08d}.spool"

@@ -1,7 +1,12 @@
-// A face's measures as bars.
+// A face's quality and measures as bars.
 
 import { make, meter } from "./dom.js";
 import * as words from "./words.js";
+
+// The quality of a face under its picture.
+export function scoreLine({ quality }, shut) {
+  return make("span", { class: "score" }, make("b", {}, words.whole(quality)), meter((quality ?? 0) / 100, shut));
+}
 
 // One row per measure; those for which the gate rejected the face stand out.
 export function measureRows({ measures, gate }) {

@@ -15,7 +15,7 @@ import pytest
 
 from streamgate.errors import SinkError
 from streamgate.frames import BestShot
-from streamgate.sinks.livefolder import LiveFolder
+from streamgate.service.livefolder import LiveFolder
 from streamgate.store.records import face_record
 
 MOMENT = datetime(2026, 3, 4, 23, 59, 59, tzinfo=UTC)

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from streamgate.errors import SinkError
-from streamgate.sinks.segments import (
+from streamgate.service.segments import (
     DAMAGED,
     FRAME,
     MAX_NUMBER,

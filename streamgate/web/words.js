@@ -25,6 +25,12 @@ export function reasons(gate) {
   return gate.reasons.map(reason).join(", ");
 }
 
+// How a face was judged, for those who do not see it.
+export function judged({ quality, gate }) {
+  const parts = [quality === null ? "quality not known" : `quality ${Math.round(quality)} of 100`];
+  return gate.passed ? parts : [...parts, `rejected: ${reasons(gate)}`];
+}
+
 // The measures for which the gate rejected a face.
 export function failing(gate) {
   return new Set(gate.reasons.map((name) => REASONS[name]?.measure));
