@@ -312,6 +312,30 @@ def test_half_precision_is_near_and_the_head_of_serfiq_is_not_in_it(
     assert {"Gemm", "Sqrt"} & head and HEAD_FROM in [one.name for one in graph.graph.output]
 
 
+def test_casts_that_the_conversion_makes_twice_are_one_in_the_graph() -> None:
+    """As it does in all releases for CUDA so far (ONNX Runtime 1.24 to 1.31); a name of two nodes is no graph."""
+    from onnx import TensorProto, helper
+
+    from streamgate.networks.graphs import _join_full_precision
+
+    def cast(given: str, made: str, kind: int) -> Any:
+        return helper.make_node("Cast", [given], [made], f"{made}_node", to=kind)
+
+    full, half = TensorProto.FLOAT, TensorProto.FLOAT16
+    nodes = [
+        helper.make_node("Sqrt", ["x"], ["y"], "sqrt"),
+        cast("y", "y_cast_to_fp16", half),
+        *(cast("y_cast_to_fp16", "y_cast_to_fp32", full) for _ in range(3)),
+        *(helper.make_node("Neg", ["y_cast_to_fp32"], [f"z{index}"], f"neg{index}") for index in range(3)),
+    ]
+    ends = [helper.make_tensor_value_info(name, full, [1]) for name in ("x", "z0", "z1", "z2")]
+    graph = helper.make_graph(nodes, "twice", ends[:1], ends[1:])
+    _join_full_precision(graph)
+    casts = [(node.input[0], node.output[0]) for node in graph.node if node.op_type == "Cast"]
+    assert casts == [("y", "y_cast_to_fp16"), ("y", "y_cast_to_fp32")]
+    assert [node.op_type for node in graph.node].count("Neg") == 3
+
+
 def test_standard_weights_with_float_inputs_go_the_same_way(networks: Networks, faces: list[np.ndarray]) -> None:
     found = resolve(str(standard_models()))
     with Networks(found, LIKE_A_GPU, 1) as gpu:
