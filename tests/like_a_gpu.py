@@ -1,7 +1,7 @@
 """`streamgate` where the "GPU" is the CPU's provider behind the code for GPUs: python tests/like_a_gpu.py run ...
 
-With `--device cuda` the networks run in bound buffers and padded batches. FFmpeg's GPU is one that decodes nothing.
-$LOST_AFTER: runs after which the card is lost.
+With `--device cuda` the networks run in bound buffers and padded batches. FFmpeg's GPU is one that decodes nothing, or
+with $DECODES what the CPU decodes, as NV12. $LOST_AFTER: runs after which the card is lost.
 """
 
 from __future__ import annotations
@@ -16,13 +16,33 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 from streamgate.__main__ import main
 from streamgate.networks import bound, network_set
 from streamgate.networks.device import Device
-from streamgate.sources import container, hardware, live
+from streamgate.sources import container, hardware, live, reading
 
 LIKE_A_GPU = Device("cpu", "used like a GPU", bound=True)
 
 
 def choose_device(wanted: str) -> Device:
     return LIKE_A_GPU if wanted.startswith("cuda") else Device("cpu", "as requested")
+
+
+class GpuDecoder:
+    """A decoder of the CPU that gives what one on a GPU gives: NV12."""
+
+    def __init__(self, real: Any) -> None:
+        vars(self)["real"], vars(self)["pix_fmt"] = real, "cuda"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.real, name, value)
+
+    def decode(self, packet: Any = None) -> list[Any]:
+        return [frame.reformat(format="nv12") for frame in self.real.decode(packet)]
+
+
+def decoder(stream: Any, decode: str, beside: Any = None) -> Any:
+    return stream.codec_context if decode == hardware.CPU else GpuDecoder(stream.codec_context)
 
 
 def lose_the_card(after: int) -> None:
@@ -43,6 +63,9 @@ if __name__ == "__main__":
     bound.BATCH, bound._BATCHES = 2, {}
     if lost := os.environ.get("LOST_AFTER"):
         lose_the_card(int(lost))
+    if os.environ.get("DECODES"):
+        reading.decoder = decoder  # type: ignore[assignment]
+    hardware._missing = lambda: None  # type: ignore[attr-defined]
     for module in (container, hardware, live):
         module.accelerator = lambda decode: None  # type: ignore[attr-defined]
     sys.exit(main())

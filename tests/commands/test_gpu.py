@@ -86,6 +86,18 @@ def test_what_the_card_does_not_decode_the_cpu_does_and_says_so(
     assert lines(tmp_path / "faces.jsonl") == on_cpu
 
 
+def test_what_the_card_decodes_gives_the_picks_of_the_cpu_and_no_note(
+    clips: list[Path], on_cpu: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    done = on_gpu("run", *clips, "-o", tmp_path, "--device", "cpu", "--decode", "cuda", DECODES="1")
+    assert done.code == 0 and "decoded on the CPU" not in done.err, done.err
+    assert not any(one["notes"] for one in json.loads((tmp_path / "summary.json").read_text())["sources"])
+    ours = lines(tmp_path / "faces.jsonl")
+    assert [(one["id"], one["pts_seconds"]) for one in ours] == [(one["id"], one["pts_seconds"]) for one in on_cpu]
+    for one, other in zip(ours, on_cpu, strict=True):
+        assert one["quality"] == pytest.approx(other["quality"], abs=1)
+
+
 SERVE = ("serve", "--http", "off", "--preset", "live")
 
 
