@@ -26,7 +26,7 @@ def choose_device(wanted: str) -> Device:
 
 
 class GpuDecoder:
-    """A decoder of the CPU that gives what one on a GPU gives: NV12."""
+    """A decoder of the CPU that gives what one on a GPU gives: NV12, or P010."""
 
     def __init__(self, real: Any) -> None:
         vars(self)["real"], vars(self)["pix_fmt"] = real, "cuda"
@@ -38,7 +38,12 @@ class GpuDecoder:
         setattr(self.real, name, value)
 
     def decode(self, packet: Any = None) -> list[Any]:
-        return [frame.reformat(format="nv12") for frame in self.real.decode(packet)]
+        return [self._semi_planar(frame) for frame in self.real.decode(packet)]
+
+    def _semi_planar(self, frame: Any) -> Any:
+        name = "p010le" if frame.format.components[0].bits > 8 else "nv12"
+        span = frame.color_range
+        return frame.reformat(format=name, src_color_range=span, dst_color_range=span)
 
 
 def decoder(stream: Any, decode: str, beside: Any = None) -> Any:

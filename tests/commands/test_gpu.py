@@ -6,14 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
+import cv2
 import pytest
 
+from client import Client
 from command import Done, lines, streamgate
 from killing import small_clips
-from media import astronaut_frames, write_clip
+from media import astronaut, astronaut_frames, write_clip
+from rtsp_server import free_port
 
 pytest.importorskip("onnx", reason="a GPU needs it, with float inputs or fp16")
 SIMULATED = Path(__file__).parents[1] / "like_a_gpu.py"
@@ -106,6 +111,33 @@ def test_a_service_that_loses_its_card_ends(clips: list[Path], tmp_path: Path) -
     ended = on_gpu(*SERVE, "--rtsp", clips[0], "-o", tmp_path, "--device", "cuda", "--decode", "cuda", LOST_AFTER="12")
     assert ended.code == 6 and LOST in ended.err, ended.err
     assert "decoded on the CPU: the GPU does not decode this h264 video" in ended.err
+
+
+def test_a_service_whose_card_is_lost_by_a_picture_to_score_ends_too(tmp_path: Path) -> None:
+    pytest.importorskip("fastapi", reason="the HTTP side needs the serve extra")
+    port = free_port()
+    idle = ("--rtsp", "rtsp://127.0.0.1:9/nobody", "--http", f"127.0.0.1:{port}", "--preset", "live")
+    process = subprocess.Popen(
+        [sys.executable, SIMULATED, "serve", *idle, "-o", tmp_path, "--device", "cuda"],
+        stderr=subprocess.PIPE, text=True, env=os.environ | {"LOST_AFTER": "12"},
+    )  # fmt: skip
+    try:
+        client = Client(f"http://127.0.0.1:{port}")
+        until = monotonic() + 120
+        picture = cv2.imencode(".png", astronaut()[..., ::-1])[1].tobytes()
+        answers = []
+        while process.poll() is None and monotonic() < until:
+            with suppress(OSError):
+                answers.append(client.send("/api/score", picture))
+            sleep(0.1)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 6, said
+    finally:
+        process.kill()
+        process.wait()
+    assert LOST in said and "Traceback" not in said, said
+    lost = [answer for answer in answers if answer.status == 503 and LOST in answer.json["error"]]
+    assert lost and {answer.status for answer in answers} <= {200, 503}
 
 
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has a GPU to decode on")

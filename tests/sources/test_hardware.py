@@ -43,14 +43,21 @@ def read(path: Path, decode: str = GPU) -> tuple[list[Frame], str]:
         return list(source.frames()), source.stats.not_on_gpu
 
 
-def test_frames_are_those_of_the_cpu(card: None, clip: Path) -> None:
-    ours, fallen = read(clip)
-    theirs, _ = read(clip, "cpu")
-    assert not fallen and len(ours) == len(theirs) == 40
+@pytest.mark.parametrize(
+    "told",
+    [{}, {"rotation": 90}, {"full_range": True}, {"interlaced": True}, {"pix_fmt": "yuv420p10le"}],
+    ids=["plain", "turned", "full range", "interlaced", "10 bits"],
+)
+def test_frames_are_those_of_the_cpu(card: None, tmp_path: Path, told: dict[str, Any]) -> None:
+    path = write_clip(tmp_path / "clip.mp4", astronaut_frames(20, (320, 240), step=1.0), **told)
+    ours, fallen = read(path)
+    theirs, _ = read(path, "cpu")
+    assert not fallen and len(ours) == len(theirs) == 20
     for one, other in zip(ours, theirs, strict=True):
         assert (one.pts_seconds, one.frame_index) == (other.pts_seconds, other.frame_index)
-    for one, other in ((ours[0], theirs[0]), (ours[-1], theirs[-1])):
+    for one, other in ((ours[3], theirs[3]), (ours[-1], theirs[-1])):
         assert np.abs(one.thumbnail(320).astype(int) - other.thumbnail(320)).mean() < 1
+        assert np.abs(one.luma().astype(int) - other.luma()).max() <= 1
 
 
 def test_pictures_that_change_to_what_the_card_does_not_decode_are_reported(
