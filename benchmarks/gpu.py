@@ -39,6 +39,8 @@ from streamgate.errors import StreamgateError
 from streamgate.networks.device import Device, choose_device, load_onnxruntime
 from streamgate.weights.store import models_folder, resolve
 
+SECONDS = 460.0
+"""For all; with more of them each part may take the longer."""
 CROPS_S, PICKS_S, LARGE_S = 60.0, 60.0, 150.0
 NETWORK_S, LARGE_NETWORK_S = 40.0, 60.0
 RUNS_S, EXHAUSTIVE_S = 100.0, 50.0
@@ -75,7 +77,8 @@ def main() -> int:
     if device.index is None:
         device = Device("cpu", f"{device.reason}; used like a GPU", bound=True)
     say(f"device: {device}")
-    found = Found(device, Card.here(device.index), machine, Clock.of(given.seconds))
+    clock = Clock.of(given.seconds, max(1.0, given.seconds / SECONDS))
+    found = Found(device, Card.here(device.index), machine, clock)
     with tempfile.TemporaryDirectory() as folder:
         for _ in _parts(given, found, Path(folder)):
             if device.index is not None:
@@ -93,7 +96,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", nargs="?", type=Path, default=SHARED / "videos" / "fsgan_conan.mp4")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=460.0, help="how long all may take")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long all may take")
     parser.add_argument("--faces", type=Path, default=SHARED / "faces" / "hq_val", help="pictures with a face each")
     parser.add_argument("--count", type=int, default=200, help="how many of them")
     parser.add_argument("--models", default=DEFAULT_MODELS)

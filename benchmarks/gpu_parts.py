@@ -20,14 +20,18 @@ _DYING_S = 10.0
 
 @dataclass(slots=True)
 class Clock:
-    """What is left of the time until `until` (`time.monotonic()`), and what there was no time for, or failed."""
+    """What is left of the time until `until` (`time.monotonic()`), and what there was no time for, or failed.
+
+    `slower`: so many times the usual time a part may take.
+    """
 
     until: float
+    slower: float = 1.0
     left_out: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, seconds: float) -> Clock:
-        return cls(time.monotonic() + seconds)
+    def of(cls, seconds: float, slower: float = 1.0) -> Clock:
+        return cls(time.monotonic() + seconds, slower)
 
     @property
     def left(self) -> float:
@@ -56,7 +60,7 @@ class Running:
 
     def __init__(self, name: str, part: Part, most_s: float, clock: Clock) -> None:
         self._name, self._clock = name, clock
-        self._seconds = min(most_s, clock.left)
+        self._seconds = min(most_s * clock.slower, clock.left)
         context = get_context("spawn")
         self._results, theirs = context.Pipe(duplex=False)
         self._process = context.Process(target=_work, args=(part, self._seconds, theirs), daemon=True)

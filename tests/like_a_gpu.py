@@ -1,7 +1,7 @@
 """`streamgate` where the "GPU" is the CPU's provider behind the code for GPUs: python tests/like_a_gpu.py run ...
 
 With `--device cuda` the networks run in bound buffers and padded batches. FFmpeg's GPU is one that decodes nothing, or
-with $DECODES what the CPU decodes, as NV12. $LOST_AFTER: runs after which the card is lost.
+with $DECODES what the CPU decodes, as NV12; so many packets and it is lost. $LOST_AFTER: runs after which the card is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 # The worker is forked from this process, which must have one thread.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+import av
 
 from streamgate.__main__ import main
 from streamgate.networks import bound, network_set
@@ -38,12 +40,26 @@ class GpuDecoder:
         setattr(self.real, name, value)
 
     def decode(self, packet: Any = None) -> list[Any]:
+        accelerator(hardware.CPU)
         return [self._semi_planar(frame) for frame in self.real.decode(packet)]
 
     def _semi_planar(self, frame: Any) -> Any:
         name = "p010le" if frame.format.components[0].bits > 8 else "nv12"
         span = frame.color_range
         return frame.reformat(format=name, src_color_range=span, dst_color_range=span)
+
+
+packets = None
+"""That the decoder takes before it is lost; None: any number."""
+
+
+def accelerator(decode: str) -> None:
+    """FFmpeg's door to the GPU, for opening (`decode` names it) and for decoding."""
+    global packets
+    if packets is not None:
+        packets -= decode == hardware.CPU
+        if packets < 0:
+            raise av.error.ExternalError(-542398533, "Generic error in an external library")
 
 
 def decoder(stream: Any, decode: str, beside: Any = None) -> Any:
@@ -68,9 +84,10 @@ if __name__ == "__main__":
     bound.BATCH, bound._BATCHES = 2, {}
     if lost := os.environ.get("LOST_AFTER"):
         lose_the_card(int(lost))
-    if os.environ.get("DECODES"):
+    if decodes := os.environ.get("DECODES"):
+        packets = int(decodes)
         reading.decoder = decoder  # type: ignore[assignment]
     hardware._missing = lambda: None  # type: ignore[attr-defined]
     for module in (container, hardware, live):
-        module.accelerator = lambda decode: None  # type: ignore[attr-defined]
+        module.accelerator = lambda decode: None if decode == hardware.CPU else accelerator(decode)  # type: ignore[attr-defined]
     sys.exit(main())

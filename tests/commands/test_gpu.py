@@ -94,13 +94,26 @@ def test_what_the_card_does_not_decode_the_cpu_does_and_says_so(
 def test_what_the_card_decodes_gives_the_picks_of_the_cpu_and_no_note(
     clips: list[Path], on_cpu: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    done = on_gpu("run", *clips, "-o", tmp_path, "--device", "cpu", "--decode", "cuda", DECODES="1")
+    done = on_gpu("run", *clips, "-o", tmp_path, "--device", "cpu", "--decode", "cuda", DECODES="1000000")
     assert done.code == 0 and "decoded on the CPU" not in done.err, done.err
     assert not any(one["notes"] for one in json.loads((tmp_path / "summary.json").read_text())["sources"])
     ours = lines(tmp_path / "faces.jsonl")
     assert [(one["id"], one["pts_seconds"]) for one in ours] == [(one["id"], one["pts_seconds"]) for one in on_cpu]
     for one, other in zip(ours, on_cpu, strict=True):
         assert one["quality"] == pytest.approx(other["quality"], abs=1)
+
+
+def test_a_run_whose_decoder_is_lost_ends_and_keeps_no_file_that_was_cut_short(
+    clips: list[Path], on_cpu: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """FFmpeg's errors look like damage, which a file would be read past."""
+    run = ("run", *clips, "-o", tmp_path, "--device", "cpu", "--decode", "cuda", "--resume", "--jobs", "1")
+    # Of the first file none is missing; the second breaks off.
+    lost = on_gpu(*run, DECODES="30")
+    assert lost.code == 6 and "FFmpeg cannot open CUDA device 0: it is missing, lost" in lost.err, lost.err
+    done = on_gpu(*run, DECODES="1000000")
+    assert done.code == 0, done.err
+    assert [one["pts_seconds"] for one in lines(tmp_path / "faces.jsonl")] == [one["pts_seconds"] for one in on_cpu]
 
 
 SERVE = ("serve", "--http", "off", "--preset", "live")
