@@ -279,8 +279,8 @@ class _Buffers:
 
     def _options(self, *, capture: bool) -> Any:
         options = self._ort.RunOptions()
-        # -1: neither capture nor replay.
-        options.add_run_config_entry("gpu_graph_id", "0" if capture else "-1")
+        # -1: neither capture nor replay; 0 ONNX Runtime keeps for itself.
+        options.add_run_config_entry("gpu_graph_id", "1" if capture else "-1")
         return options
 
 

@@ -254,7 +254,7 @@ def test_where_nothing_can_be_captured_runs_go_on_without_graphs_and_say_so(
 
     def capturing(session: FailingSession, binding: Any, options: Any) -> None:
         asked.append(options.get_run_config_entry("gpu_graph_id"))
-        if asked[-1] == "0" and not captures:
+        if asked[-1] == "1" and not captures:
             raise RuntimeError("CUDA failure 900: operation not permitted when stream is capturing")
         run(session, binding, options)
 
@@ -264,7 +264,7 @@ def test_where_nothing_can_be_captured_runs_go_on_without_graphs_and_say_so(
     wanted = cpu.recognizer.run(crops).embedding
     assert np.allclose(session.run_pictures(crops)["embedding"], wanted, rtol=1e-3, atol=1e-3)
     # The first run of a shape finds out what comes of it; a graph needs the memory that was found.
-    assert asked == (["-1", "0", "0"] if captures else ["-1", "0", "-1", "-1", "-1"])
+    assert asked == (["-1", "1", "1"] if captures else ["-1", "1", "-1", "-1", "-1"])
     locked, *others = sorted(session.notes)
     assert "not in page-locked memory" in locked
     assert [("without CUDA graphs" in note, "CUDA failure 900" in note) for note in others] == [(True, True)] * (
