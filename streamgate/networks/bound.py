@@ -322,7 +322,12 @@ def notes_on(session: Any, device: Device, name: str) -> list[str]:
 
 
 def _reason(error: BaseException) -> str:
-    return one_line((str(error).splitlines() or [""])[0]) or type(error).__name__
+    said = str(error)
+    if (fault := _FAULT.search(said)) is not None:
+        # Before it is a place in their source, which is longer than what is shown; after it more of the kind.
+        said = said[fault.start() :].partition(" ; hostname=")[0]
+    said = (said.splitlines() or [""])[0]
+    return one_line(said[max(0, said.find("[ONNXRuntimeError]")) :]) or type(error).__name__
 
 
 def _without_traceback(error: _Error) -> _Error:

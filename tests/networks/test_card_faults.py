@@ -277,3 +277,10 @@ def test_row_sessions_of_a_broken_file_say_so_and_print_nothing(
 def test_full_memory_is_known_by_the_words_of_each_library(said: str) -> None:
     assert bound_module.is_full(RuntimeError(said)) and bound_module.is_fault(RuntimeError(said))
     assert not bound_module.is_fault(RuntimeError("Got invalid dimensions for input: face"))
+
+
+def test_the_reason_given_is_what_failed_and_not_where_in_its_source() -> None:
+    place = "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:129 std::conditional_t<THRW, void, Status> "
+    kinds = "onnxruntime::CudaCall(ERRTYPE, const char*, const char*, SUCCTYPE) [with ERRTYPE = cudaError] "
+    said = str(bound_module.device_error(CARD, "ifqa-small", RuntimeError(f"{place}{kinds}{LOST} ; line=129 ; expr=x")))
+    assert said.startswith(f"device cuda:0: ifqa-small cannot be run ({LOST.partition(' ; host')[0]}); see")
