@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import subprocess
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -19,9 +20,9 @@ there are several."""
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """`words`: name, memory and driver, as the driver's own tool tells them."""
+    """`words`: name, memory and driver, as nvidia-smi tells them; `address`: on the bus, None without a card."""
 
-    index: int | None
+    address: str | None
     words: str
 
     @classmethod
@@ -29,8 +30,9 @@ class Card:
         """The card of that number; None: there is none."""
         if index is None:
             return cls(None, "none")
-        told = _ask(index, "name,memory.total,driver_version")
-        return cls(index, told[0] if told else "unknown to nvidia-smi")
+        address = _address(index)
+        told = _ask(address, "name,memory.total,driver_version")
+        return cls(address, told[0] if told else "unknown to nvidia-smi")
 
     def peak(self, precision: str) -> float | None:
         """TFLOP/s; None where it is not known."""
@@ -38,20 +40,34 @@ class Card:
         return next((float(peak[precision == "fp16"]) for name, peak in PEAKS.items() if name in parts), None)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Of a card over some time: shares of it that it and its decoder were busy, and the most memory in use, GiB."""
+
+    gpu: float
+    decoder: float
+    memory_gib: float
+
+
 class Load:
     """Asks a card about once a second how busy it is, while the block runs."""
 
-    index: int | None
-    gpu: list[float] = field(default_factory=list)
-    decoder: list[float] = field(default_factory=list)
-    memory_gib: float = 0.0
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
+    def __init__(self, address: str | None) -> None:
+        self._address = address
+        self._seen: list[Busy] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def busy(self) -> Busy | None:
+        """Means, and the most memory; None without a card, or one that does not say."""
+        seen = self._seen
+        if not seen:
+            return None
+        gpu, decoder = sum(one.gpu for one in seen) / len(seen), sum(one.decoder for one in seen) / len(seen)
+        return Busy(gpu, decoder, max(one.memory_gib for one in seen))
 
     def __enter__(self) -> Self:
-        if self.index is not None:
-            self._thread = threading.Thread(target=self._watch, daemon=True)
+        if self._address is not None:
             self._thread.start()
         return self
 
@@ -59,23 +75,33 @@ class Load:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        if self._thread is not None:
+        if self._thread.is_alive():
             self._thread.join()
 
     def _watch(self) -> None:
-        assert self.index is not None
+        assert self._address is not None
         while not self._stop.wait(1.0):
-            told = _ask(self.index, "utilization.gpu,utilization.decoder,memory.used")
+            told = _ask(self._address, "utilization.gpu,utilization.decoder,memory.used")
             values = [part.strip().split(" ")[0] for part in told[0].split(",")] if told else []
             if len(values) == 3 and all(value.replace(".", "").isdecimal() for value in values):
                 gpu, decoder, memory = map(float, values)
-                self.gpu.append(gpu / 100)
-                self.decoder.append(decoder / 100)
-                self.memory_gib = max(self.memory_gib, memory / 1024)
+                self._seen.append(Busy(gpu / 100, decoder / 100, memory / 1024))
 
 
-def _ask(index: int, fields: str) -> list[str]:
-    query = ["nvidia-smi", "-i", str(index), f"--query-gpu={fields}", "--format=csv,noheader"]
+def _address(index: int) -> str:
+    """Of the card that CUDA numbers so: nvidia-smi numbers all cards, in another order."""
+    address, card = ctypes.create_string_buffer(32), ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        if not driver.cuDeviceGet(ctypes.byref(card), index) and not driver.cuDeviceGetPCIBusId(address, 32, card):
+            return address.value.decode()
+    except (OSError, AttributeError):
+        pass
+    return str(index)
+
+
+def _ask(address: str, fields: str) -> list[str]:
+    query = ["nvidia-smi", "-i", address, f"--query-gpu={fields}", "--format=csv,noheader"]
     try:
         ran = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):

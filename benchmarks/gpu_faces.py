@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from gpu_parts import Clock
 
 from streamgate.errors import StreamgateError
 from streamgate.frames import Array
@@ -18,12 +19,15 @@ from streamgate.weights.store import Weights
 SCENE = (384, 640)
 
 
-def crops_of(folders: Sequence[Path], networks: Mapping[str, Weights], most: int) -> dict[str, Array]:
-    """Up to `most` rows RGB uint8 for each role, cut from the pictures of `folders`."""
+def crops_of(
+    folders: Sequence[Path], networks: Mapping[str, Weights], most: int, clock: Clock | None = None
+) -> dict[str, Array]:
+    """Up to `most` rows RGB uint8 for each role, cut from the pictures of `folders` in half of the time there is."""
+    until = -1.0 if clock is None else clock.left / 2
     detector = Detector(Session(networks["detector"], "cpu"))
     rows: dict[str, list[Array]] = {role: [] for role in networks}
     for path in (path for folder in folders for path in sorted(folder.glob("*"))):
-        if len(rows["detector"]) == most:
+        if len(rows["detector"]) == most or (clock is not None and rows["detector"] and clock.left < until):
             break
         picture = cv2.imread(str(path))
         if picture is None:

@@ -6,8 +6,7 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,63 +14,37 @@ from types import TracebackType
 from typing import Self
 
 from common import say, usable_cores
-from gpu_card import Load
+from gpu_card import Busy, Card, Load
+from gpu_networks import ready
+from gpu_parts import Clock
 
 from streamgate.config import load_config
 from streamgate.engine import Engine
-from streamgate.errors import StreamgateError, one_line
+from streamgate.errors import StreamgateError
 from streamgate.frames import Candidate, TrackEnd
 from streamgate.gate import Gate
 from streamgate.networks.device import Device
-from streamgate.sources import open_source
+from streamgate.runtime.pipeline import Progress
+from streamgate.sources.base import Source
 from streamgate.sources.file import VideoFile
-from streamgate.sources.hardware import CPU, decoder_name
+from streamgate.sources.hardware import CPU, check_decoder, decoder_name
 from streamgate.store.run import SourceInfo, SourceResult
 
 JOBS = (1, 4, 16)
-RUN_S = 10.0
+RUN_S, RUN_CPU_S = 8.0, 4.0
+"""Of each run on a card; without one, where this tries the script."""
+PATIENCE = 4
+"""So many times as long a run goes on while no frame has come."""
 BUSY = 0.85
 """From which share of its time on something counts as the limit."""
 _COPIES = 200
 """Of the clip for each file at once: more than are read within `RUN_S`."""
 
 
-class Clock:
-    """What is left of the time."""
-
-    def __init__(self, seconds: float) -> None:
-        self._until = time.monotonic() + seconds
-        self.left_out: list[str] = []
-
-    @property
-    def left(self) -> float:
-        return self._until - time.monotonic()
-
-    def part(self, share: float) -> Clock:
-        """A clock for a share of what is left; what it leaves out is left out here too."""
-        clock = Clock(share * self.left)
-        clock.left_out = self.left_out
-        return clock
-
-    @contextmanager
-    def attempt(self, what: str) -> Iterator[None]:
-        """Note what fails in the block, and go on: a card is rarely at hand."""
-        try:
-            yield
-        except Exception as error:
-            say(f"{what}: {error}")
-            self.left_out.append(f"{what} (failed: {one_line(str(error), 200)})")
-
-    def allows(self, what: str, seconds: float) -> bool:
-        if self.left >= seconds:
-            return True
-        self.left_out.append(what)
-        return False
-
-
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """One run: seconds of video and frames a second of wall; shares of time; memory in GiB."""
+    """One run: seconds of video and frames a second of wall; share of the CPU; memory in GiB; `error`: what failed, or
+    was not as it was to be."""
 
     networks: str
     jobs: int
@@ -79,90 +52,126 @@ class Ran:
     video: float
     frames: float
     cpu: float
-    load: Load
+    busy: Busy | None
     memory_gib: float
     error: str = ""
 
     @property
     def limit(self) -> str:
         """What was at its limit; waiting for one another where nothing was."""
-        shares = {"CPU": self.cpu, "GPU": _mean(self.load.gpu), "GPU decoder": _mean(self.load.decoder)}
+        shares = {"CPU": self.cpu}
+        if self.busy is not None:
+            shares |= {"GPU": self.busy.gpu, "GPU decoder": self.busy.decoder}
         busiest = max(shares, key=lambda name: shares[name])
         return busiest if shares[busiest] >= BUSY else "none: they wait for one another"
 
     def row(self) -> list[str]:
         """Its cells in the table."""
         named = [self.networks, str(self.jobs), self.decode]
-        if self.error:
-            return [*named, self.error, *[""] * 7]
-        card = [_percent(self.load.gpu), _percent(self.load.decoder), f"{self.load.memory_gib:.1f}"]
-        if self.load.index is None:
-            card = ["", "", ""]
+        if not self.frames:
+            return [*named, "", "", self.error, *[""] * 5]
+        card = ["", "", ""]
+        if self.busy is not None:
+            card = [_percent(self.busy.gpu), _percent(self.busy.decoder), f"{self.busy.memory_gib:.1f}"]
+        limit = f"{self.limit} ({self.error})" if self.error else self.limit
         return [
-            *named, f"{self.video:.1f}", f"{self.frames:,.0f}", self.limit, f"{self.cpu:.0%}", *card,
+            *named, f"{self.video:.1f}", f"{self.frames:,.0f}", limit, f"{self.cpu:.0%}", *card,
             f"{self.memory_gib:.1f}",
         ]  # fmt: skip
 
 
-def runs(clip: Path, models: str, large: str | None, device: Device, clock: Clock) -> Iterator[Ran]:
-    """Every run that there is time for, the most telling ones first."""
-    decoders = [CPU, *([decoder_name(device.index)] if device.index is not None else [])]
-    kinds: list[tuple[str, str, list[str]]] = [("embedded", models, [])]
-    if large is not None:
-        half = ["precision.ifqa=fp16", "precision.recognizer=fp16"]
-        kinds.append(("large, fp16", large, half))
-        kinds.append(("large, fp16, exhaustive", large, [*half, "exhaustive=true"]))
-    kinds.append(("embedded, exhaustive", models, ["exhaustive=true"]))
-    for name, found, settings in kinds:
-        at_once = JOBS[-1:] if "exhaustive=true" in settings else JOBS
-        if not clock.allows(f"runs: {name}", RUN_S + 10):
-            continue
-        with (
-            clock.attempt(f"runs: {name}"),
-            Engine(load_config(settings=["identity.store=none", *settings]), models=found, device=device) as engine,
-        ):
-            for jobs in reversed(at_once):
-                for decode in reversed(decoders):
-                    what = f"{name}, {jobs} at once, decoded on {decode}"
-                    if clock.allows(what, RUN_S + 3):
-                        with clock.attempt(what):
-                            yield _run(engine, name, clip, jobs, decode)
-            for note in engine.notes:
-                say(f"{name}: {note}")
+def runs(
+    name: str, models: str, settings: Sequence[str], jobs: Sequence[int], clip: Path, device: Device, card: Card,
+    clock: Clock,
+) -> Iterator[Ran]:  # fmt: skip
+    """Every run with these networks that there is time for, those with the most files first."""
+    ready(device)
+    seconds = RUN_CPU_S if device.index is None else RUN_S
+    decoders = [CPU] if device.index is None else [decoder_name(device.index), CPU]
+    config = load_config(settings=["identity.store=none", *settings])
+    with Engine(config, models=models, device=device) as engine:
+        for at_once in sorted(jobs, reverse=True):
+            for decode in decoders:
+                what = f"{name}, {at_once} at once, decoded on {decode}"
+                if clock.allows(what, seconds + 2):
+                    try:
+                        check_decoder(decode)
+                        ran = _run(engine, name, clip, at_once, decode, seconds, card)
+                    except Exception as error:
+                        clock.failed(what, error)
+                        continue
+                    say(f"{what}: {ran.error or f'{ran.video:.1f} s of video a second, limit {ran.limit}'}")
+                    yield ran
+        for note in engine.notes:
+            say(f"{name}: {note}")
 
 
-def _run(engine: Engine, name: str, clip: Path, jobs: int, decode: str) -> Ran:
-    stop = threading.Event()
-    timer = threading.Timer(RUN_S, stop.set)
+def _run(engine: Engine, name: str, clip: Path, jobs: int, decode: str, seconds: float, card: Card) -> Ran:
     opening = partial(VideoFile, clip, decode=decode, threads=max(1, usable_cores() // jobs))
-    began, before = time.perf_counter(), _cpu_seconds()
-    timer.start()
     error = ""
     results: list[SourceResult] = []
-    with Load(engine.device.index) as load:
+    stop = _Stop(seconds)
+    before = _cpu_seconds()
+    with Load(card.address) as load, stop:
         try:
-            results = engine.run([opening] * (jobs * _COPIES), _Nowhere(), jobs=jobs, stop=stop)
+            results = engine.run([opening] * (jobs * _COPIES), _Nowhere(), jobs=jobs, stop=stop.event, progress=stop)
         except StreamgateError as failed:
             error = str(failed)
-        finally:
-            timer.cancel()
-    wall = time.perf_counter() - began
+    wall = time.perf_counter() - stop.began
     error = error or next((one.error for one in results if one.error), "") or ""
+    fallen = {one for result in results for one in result.notes}
     video = sum(one.duration_seconds or 0.0 for one in results if one.frames)
     frames = sum(one.frames for one in results)
+    if not frames and not error:
+        error = f"no frame within {wall:.0f} s"
+    elif fallen and not error:
+        error = "; ".join(sorted(fallen))
     cpu = (_cpu_seconds() - before) / wall / usable_cores()
-    say(f"{name}, {jobs} at once, decoded on {decode}: {video / wall:.1f} s of video a second {error}")
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return Ran(name, jobs, decode, video / wall, frames / wall, cpu, load, memory, error)
+    return Ran(name, jobs, decode, video / wall, frames / wall, cpu, load.busy(), memory, error)
 
 
-def picks_of(clip: Path, models: str, device: Device) -> bool:
+class _Stop(Progress):
+    """Sets `event` after so many seconds, later when no frame has come by then: a run that ends before says nothing."""
+
+    def __init__(self, seconds: float) -> None:
+        self.event = threading.Event()
+        self.began = time.perf_counter()
+        self._seconds = seconds
+        self._frames = self._over = False
+        self._thread = threading.Thread(target=self._wait, daemon=True)
+
+    def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None:
+        self._frames = self._frames or frames > 0
+
+    def _wait(self) -> None:
+        until = self.began + self._seconds
+        while not self._over:
+            now = time.perf_counter()
+            if now >= until and (self._frames or now >= until + (PATIENCE - 1) * self._seconds):
+                break
+            time.sleep(0.05)
+        self.event.set()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over = True
+        self._thread.join()
+
+
+def picks(clip: Path, models: str, device: Device, clock: Clock) -> Iterator[bool]:
     """Whether the GPU keeps the faces that the CPU keeps."""
+    ready(device)
     kept = []
     for where in (device, "cpu"):
-        with Gate(models=models, device=where) as gate, open_source(clip):
+        with Gate(models=models, device=where) as gate:
             kept.append([(shot.track.track_id, shot.pts_seconds) for shot in gate.run(clip)])
-    return kept[0] == kept[1]
+    yield kept[0] == kept[1]
 
 
 class _Nowhere:
@@ -200,9 +209,5 @@ def _cpu_seconds() -> float:
     return spent.user + spent.system
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
-
-
-def _percent(values: list[float]) -> str:
-    return f"{_mean(values):.0%}" if values else ""
+def _percent(share: float) -> str:
+    return f"{share:.0%}"

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from streamgate.errors import UsageError, WeightsError, display, one_line
+from streamgate.errors import DeviceError, UsageError, WeightsError, display, one_line
 from streamgate.frames import Array
 from streamgate.measures import CropCard, MeasureSpec
 from streamgate.networks.device import Device
+from streamgate.networks.io_binding import device_error, is_fault
 from streamgate.networks.natural_statistics import Brisque, Niqe
 from streamgate.networks.sessions import RowSession
 from streamgate.weights.catalog import InputSpec
@@ -42,11 +43,14 @@ Rate = Callable[[Array], tuple[Array, Array | None]]
 class CropMeasure:
     """A measure ready to rate crops. Thread-safe as far as its engine is.
 
-    `sha256` is of its file or parameters; `record` is its line for `summary.json`.
+    `sha256` is of its file or parameters; `record` is its line for `summary.json`; `notes` are what a user should know
+    about how it runs on a GPU, and may grow.
     """
 
-    def __init__(self, name: str, card: CropCard, rate: Rate, sha256: str, licence: str = "") -> None:
-        self.name, self.card, self.sha256, self._licence = name, card, sha256, licence
+    def __init__(
+        self, name: str, card: CropCard, rate: Rate, sha256: str, licence: str = "", notes: Sequence[str] = ()
+    ) -> None:
+        self.name, self.card, self.sha256, self._licence, self.notes = name, card, sha256, licence, notes
         self._rate = rate
 
     @property
@@ -64,10 +68,15 @@ class CropMeasure:
         }  # fmt: skip
 
     def run(self, crops: Sequence[Array]) -> list[CropOutput]:
-        """Rate crops; whatever goes wrong makes the values NaN, with a warning."""
+        """Rate crops; whatever goes wrong makes the values NaN, with a warning.
+
+        Raises DeviceError where a GPU fails.
+        """
         try:
             values, maps = self._rate(np.stack(crops))
             return [CropOutput(float(value), None if maps is None else maps[row]) for row, value in enumerate(values)]
+        except DeviceError:
+            raise
         except Exception as error:  # whatever a foreign network or library raises belongs to these faces alone
             words = one_line(f"{type(error).__name__}: {error}")
             warnings.warn(f"measure {self.name} failed on a face ({words})", stacklevel=2)
@@ -77,7 +86,8 @@ class CropMeasure:
 def open_measure(spec: MeasureSpec, device: Device, threads: int) -> CropMeasure:
     """Open the measure of a spec with a card.
 
-    Raises WeightsError where its file or parameters are missing or do not fit its card, UsageError without pyiqa.
+    Raises WeightsError where its file or parameters are missing or do not fit its card, UsageError without pyiqa,
+    DeviceError where the GPU does not run it.
     """
     assert spec.card is not None
     card = spec.card
@@ -141,10 +151,12 @@ def _of_graph(name: str, card: CropCard, weights: Weights, device: Device, threa
         # Before it is put together from parts of a batch, which a number for all of them could not be.
         _numbers(session.run(_batch(two, card, channels_last, dtype))[output], output, len(two))
         rate(two)
+    except DeviceError:
+        raise
     except Exception as error:
         reason = one_line((str(error).splitlines() or [""])[0])
         raise WeightsError(f"{what} does not rate a crop of {card.size} pixels ({reason})") from None
-    return CropMeasure(name, card, rate, weights.sha256, weights.licence)
+    return CropMeasure(name, card, rate, weights.sha256, weights.licence, session.notes)
 
 
 def _batch(crops: Array, card: CropCard, channels_last: bool, dtype: str) -> Array:
@@ -188,6 +200,14 @@ def _of_pyiqa(spec: MeasureSpec, card: CropCard, device: Device) -> CropMeasure:
     except ImportError:
         raise UsageError(f"measure {spec.name} needs pyiqa: pip install 'streamgate[iqa]'") from None
     where = "cpu" if device.index is None else f"cuda:{device.index}"
+    if device.index is not None:
+        if not torch.cuda.is_available():
+            raise DeviceError(
+                f"device {device.name}: measure {spec.name} needs a torch with CUDA, and torch {torch.__version__} "
+                "finds none; install the one for your CUDA from pytorch.org, or use --device cpu"
+            )
+        # As for the other networks: TF32 changes values by 1e-2.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
         metric: Any = pyiqa.create_metric(card.file, device=torch.device(where))
     except Exception as error:
@@ -202,10 +222,22 @@ def _of_pyiqa(spec: MeasureSpec, card: CropCard, device: Device) -> CropMeasure:
             f'measure {spec.name}: {right} values of {one_line(card.file)} are better; set better = "{right}"'
         )
 
-    def rate(crops: Array) -> tuple[Array, Array | None]:
+    def values_of(crops: Array) -> Array:
         batch = torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2)).astype(np.float32) / 255).to(where)
         with torch.no_grad():
-            values = metric(batch).detach().cpu().numpy().astype(np.float64)
+            found: Array = metric(batch).detach().cpu().numpy().astype(np.float64)
+        return found
+
+    def rate(crops: Array) -> tuple[Array, Array | None]:
+        if device.index is None:
+            values = values_of(crops)
+        else:
+            try:
+                values = device.call(lambda: values_of(crops))
+            except Exception as error:
+                if is_fault(error):
+                    raise device_error(device, f"measure {spec.name}", error) from error
+                raise
         if values.size != len(crops):
             raise ValueError(f"{values.size} values for {len(crops)} faces")
         return values.reshape(len(crops)), None

@@ -20,6 +20,11 @@ Result = TypeVar("Result")
 CPU = "cpu"
 _CUDNN = "libcudnn.so.9"
 _GPU_PACKAGES = "pip uninstall onnxruntime, then pip install 'streamgate[gpu]' (CUDA 13) or 'streamgate[gpu-cu12]'"
+_OLDER = "pip uninstall onnxruntime-gpu, then pip install 'streamgate[gpu-cu12]'"
+_CAPABILITY = (75, 76)
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
+_LOWEST = {13: (7, 5)}
+"""Compute capability from which a CUDA generation knows cards: Turing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +146,7 @@ def _missing_for_cuda(index: int) -> str | None:
     ort = load_onnxruntime()
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         return f"the installed ONNX Runtime has no CUDA; {_GPU_PACKAGES}"
-    return _driver_fault(index) or preload_cuda(ort)
+    return _driver_fault(index, ort.cuda_version or "") or preload_cuda(ort)
 
 
 def preload_cuda(ort: Any) -> str | None:
@@ -168,18 +173,33 @@ def preload_cuda(ort: Any) -> str | None:
     return None
 
 
-def _driver_fault(index: int) -> str | None:
-    """Ask the NVIDIA driver itself (libcuda) whether device `index` is there; what is wrong, or None."""
+def _driver_fault(index: int, cuda: str) -> str | None:
+    """Ask the NVIDIA driver itself (libcuda) whether device `index` is there and takes programs for `cuda` ("13.0")."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return "there is no NVIDIA driver (libcuda.so.1 cannot be loaded); install the driver of the card"
     if code := driver.cuInit(0):
         return f"the NVIDIA driver does not start (cuInit gives error {code}); `nvidia-smi` says more"
-    count = ctypes.c_int(0)
+    count, card, known, *capability = (ctypes.c_int(0) for _ in range(5))
     driver.cuDeviceGetCount(ctypes.byref(count))
     if index >= count.value:
         return f"the NVIDIA driver has {count.value} device(s), numbered from 0"
+    wanted = int(cuda.partition(".")[0] or 0)
+    driver.cuDriverGetVersion(ctypes.byref(known))
+    # A driver runs programs of its own CUDA generation and of those before.
+    if known.value // 1000 < wanted:
+        has = f"{known.value // 1000}.{known.value % 1000 // 10}"
+        return (
+            f"the NVIDIA driver knows CUDA {has}, and the installed ONNX Runtime needs CUDA {wanted}; update the "
+            f"driver, or {_OLDER}"
+        )
+    driver.cuDeviceGet(ctypes.byref(card), index)
+    for value, attribute in zip(capability, _CAPABILITY, strict=True):
+        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, card)
+    major, minor = (value.value for value in capability)
+    if (major, minor) < _LOWEST.get(wanted, (0, 0)):
+        return f"the card has compute capability {major}.{minor}, which CUDA {wanted} no longer knows; {_OLDER}"
     return None
 
 
@@ -198,8 +218,14 @@ def page_lock(buffer: Array, index: int) -> str | None:
     portable = 1  # for every context of the process
     if code := runtime.cudaSetDevice(index) or runtime.cudaHostRegister(address, size, portable):
         return f"CUDA gives error {code}"
-    weakref.finalize(buffer, runtime.cudaHostUnregister, address).atexit = False
+    weakref.finalize(buffer, _unlock, runtime, address, index).atexit = False
     return None
+
+
+def _unlock(runtime: Any, address: Any, index: int) -> None:
+    # Whatever thread this is: without it CUDA would take up memory on the first card.
+    runtime.cudaSetDevice(index)
+    runtime.cudaHostUnregister(address)
 
 
 @cache

@@ -133,17 +133,22 @@ def _head(graph: Any) -> list[str]:
 
 
 def _join_full_precision(graph: Any) -> None:
-    """Between two fp32 nodes the conversion rounds to fp16 and back: connect them directly."""
+    """Between two fp32 nodes the conversion rounds to fp16 and back: connect them directly.
+
+    Before ONNX Runtime 1.32 it also adds a cast of its own, of one name, for every node that needs it: keep one.
+    """
     from onnx import TensorProto
 
-    def cast_to(kind: int) -> dict[str, Any]:
-        casts = [node for node in graph.node if node.op_type == "Cast" and node.attribute[0].i == kind]
-        return {node.output[0]: node for node in casts}
+    def casts_to(kind: int) -> list[Any]:
+        return [node for node in graph.node if node.op_type == "Cast" and node.attribute[0].i == kind]
 
-    rounded, full = cast_to(TensorProto.FLOAT16), set()
-    for node in graph.node:
-        if node.name.endswith("_cast_to_fp16_node"):
-            full.add(node.output[0])
-    for node in cast_to(TensorProto.FLOAT).values():
+    rounded = {node.output[0]: node.input[0] for node in casts_to(TensorProto.FLOAT16)}
+    full = {node.output[0] for node in graph.node if node.name.endswith("_cast_to_fp16_node")}
+    for node in casts_to(TensorProto.FLOAT):
         if node.input[0] in full:
-            node.input[0] = rounded[node.input[0]].input[0]
+            node.input[0] = rounded[node.input[0]]
+    kept = list({tuple(node.output): node for node in graph.node}.values())
+    if len(kept) < len(graph.node):
+        kept = [type(node).FromString(node.SerializeToString()) for node in kept]
+        del graph.node[:]
+        graph.node.extend(kept)

@@ -123,7 +123,8 @@ class Networks:
     @property
     def notes(self) -> list[str]:
         """What a user should know about how they run, one line each; may grow while they do."""
-        return list(dict.fromkeys(note for session in self._sessions.values() for note in session.notes))
+        running: list[Session | CropMeasure] = [*self._sessions.values(), *self.crop_measures.values()]
+        return list(dict.fromkeys(note for one in running for note in one.notes))
 
     def calibration(self, role: str, measure: str = "") -> Calibration | None:
         """How a raw figure of the role becomes a scalar: that of `measure`, the role's own one where none is named.

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from streamgate.errors import WeightsError
+from streamgate.errors import DeviceError, WeightsError
 from streamgate.frames import Array
 from streamgate.networks.device import Device, choose_device, load_onnxruntime
 from streamgate.networks.graphs import prepare
-from streamgate.networks.io_binding import BoundGraph, batch_of
+from streamgate.networks.io_binding import BoundGraph, batch_of, device_error, is_fault, is_full, notes_on
 from streamgate.weights.catalog import InputSpec
 from streamgate.weights.store import Weights
 
@@ -41,15 +41,24 @@ class RowSession:
         """
         ort = load_onnxruntime()
         content = _verified_bytes(weights)
-        self._device = device
+        self._device, self._name = device, weights.name
+        self._largest = BATCH_SIZES[-1]
+        self.notes: list[str] = []
+        """What a user should know about how it runs on a GPU, one line each; may grow."""
         try:
+            # With its own fallback ONNX Runtime would print to stdout and go on with other providers or settings.
             self._session = self._call(
-                lambda: ort.InferenceSession(content, _options(threads), providers=device.providers())
+                lambda: ort.InferenceSession(
+                    content, _options(threads), providers=device.providers(), enable_fallback=False
+                )
             )
+        except DeviceError:
+            raise
         except Exception as error:  # onnxruntime raises its own, unrelated exception types
             reason = (str(error).splitlines() or [""])[0]
             raise WeightsError(f"{weights.name}: {weights.path} cannot be run ({reason})") from error
         device.check(self._session, weights.name)
+        self.notes += notes_on(self._session, device, weights.name)
         self.inputs = tuple((tuple(one.shape), str(one.type)) for one in self._session.get_inputs())
         """Shape (numbers, or names of what may vary) and type of each input."""
         if not self.inputs:
@@ -69,19 +78,43 @@ class RowSession:
         if self._device.index is None or self._single:
             parts = [self.run(rows[i : i + 1]) for i in range(len(rows))]
         else:
-            largest = BATCH_SIZES[-1]
-            parts = [self._run_padded(rows[i : i + largest]) for i in range(0, len(rows), largest)]
+            parts = []
+            done = 0
+            while done < len(rows):
+                size = self._largest
+                part = self._run_padded(rows[done : done + size])
+                if part is not None:
+                    parts.append(part)
+                    done += size
         return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
 
-    def _run_padded(self, rows: Array) -> dict[str, Array]:
+    def _run_padded(self, rows: Array) -> dict[str, Array] | None:
+        """Outputs of rows on a GPU; None when its memory was full, so that fewer at once are to be run."""
         size = next(size for size in BATCH_SIZES if size >= len(rows))
         padding = np.repeat(rows[-1:], size - len(rows), axis=0)
-        outputs = self.run(np.concatenate([rows, padding]))
+        try:
+            outputs = self.run(np.concatenate([rows, padding]))
+        except DeviceError as error:
+            if size == 1 or error.__cause__ is None or not is_full(error.__cause__):
+                raise
+            self._largest = min(self._largest, size // 2)
+            self.notes.append(
+                f"{self._name}: the memory of {self._device.name} is full, so its batches have {self._largest} rows "
+                f"instead of {size}; end other programs on it, or use fewer --jobs"
+            )
+            return None
         return {name: output[: len(rows)] for name, output in outputs.items()}
 
     def _call(self, work: Callable[[], Any]) -> Any:
         # A GPU is used from one thread; the CPU from all.
-        return work() if self._device.index is None else self._device.call(work)
+        if self._device.index is None:
+            return work()
+        try:
+            return self._device.call(work)
+        except Exception as error:  # onnxruntime raises its own, unrelated exception types
+            if is_fault(error):
+                raise device_error(self._device, self._name, error) from error
+            raise
 
 
 class Session:
@@ -125,7 +158,7 @@ class Session:
     @property
     def notes(self) -> list[str]:
         """What a user should know about how it runs, one line each; may grow."""
-        return list(self._graph.notes) if isinstance(self._graph, BoundGraph) else []
+        return list(self._graph.notes)
 
     def run_pictures(self, pictures: Array) -> dict[str, Array]:
         """All outputs by name for N >= 1 pictures RGB uint8 (N, H, W, 3), each one's independent of the others.
@@ -196,6 +229,8 @@ def _options(threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Pictures of many sizes pass through the detector; a memory plan for each would add up.
     options.enable_mem_pattern = False
+    # For `bound.notes_on`.
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return options
 
 

@@ -10,7 +10,7 @@ from fastapi import Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from streamgate.errors import StreamgateError
+from streamgate.errors import DeviceError, StreamgateError
 from streamgate.service.state import Scorer, ServiceState
 from streamgate.sources.images import PictureError, rgb_of
 from streamgate.store.jsonlines import dumps
@@ -59,6 +59,8 @@ class ScoreEndpoint:
             try:
                 image = rgb_of(np.frombuffer(body, np.uint8), scorer.max_pixels)
                 faces = scorer.score(image, aligned=aligned)
+            except DeviceError as error:
+                return _refused(str(error), 503, retry=True)
             except (PictureError, StreamgateError) as error:
                 return _refused(f"the body {error}" if isinstance(error, PictureError) else str(error), 422)
         record = score_record("", faces, embedding=False)

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from streamgate.config import Config
 from streamgate.engine import Engine
-from streamgate.errors import StreamgateError
+from streamgate.errors import DeviceError, StreamgateError
+from streamgate.frames import Array, ScoredFace
 from streamgate.scoring.context import ScoringContext
 from streamgate.service.delivery import Delivery
 from streamgate.service.livefolder import LiveFolder
@@ -46,6 +47,7 @@ class Service:
         self._leaving: list[Stream] = []
         self._stack = ExitStack()
         self._notes: tuple[str, ...] = ()
+        self._device_error: DeviceError | None = None
 
     def __enter__(self) -> Self:
         settings, state = self._settings, self._state
@@ -71,7 +73,7 @@ class Service:
             self._decode = decoder_name(self._engine.device.index) if settings.decode == "cuda" else CPU
             check_decoder(self._decode)
             self._tell_notes()
-            state.scorer = Scorer(self._engine.score, settings.config.decoding.max_pixels)
+            state.scorer = Scorer(self._score, settings.config.decoding.max_pixels)
             state.note(models_loaded=True)
             self._check(settings)
             for spec in settings.streams:
@@ -103,6 +105,8 @@ class Service:
             if reload.is_set():
                 reload.clear()
                 self.reload(read)
+            if self._device_error is not None:
+                raise self._device_error
             for stream in [*self._streams.values(), *self._leaving]:
                 stream.tick()
                 if stream.device_error is not None:
@@ -142,6 +146,13 @@ class Service:
         self._state.note(config_error=None, config_read_at=datetime.now(UTC))
         told = [f"{len(names)} {what}" for names, what in ((added, "new"), (changed, "changed"), (gone, "gone"))]
         self._log(f"configuration read: {', '.join(told)}")
+
+    def _score(self, image: Array, **options: Any) -> list[ScoredFace]:
+        try:
+            return self._engine.score(image, **options)
+        except DeviceError as error:
+            self._device_error = error
+            raise
 
     def _tell_notes(self) -> None:
         """Log what is new about the networks."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.format import ContainerFormat
 from av.video.stream import VideoStream
 
 from streamgate.errors import SourceError, scrub
@@ -171,6 +172,12 @@ def _why_not_opened(path: Path, display: str, error: Exception) -> str:
     if head and not any(byte < 9 for byte in head):
         return f"{display}: is not a video but text; check the file"
     return f"{display}: is not a video that FFmpeg can read, or it is damaged; check the file"
+
+
+def has_times(container_format: ContainerFormat) -> bool:
+    """Whether packets of that format have times of their own."""
+    no_timestamps = 0x80  # AVFMT_NOTIMESTAMPS: raw streams
+    return not int(container_format.flags) & no_timestamps
 
 
 def _head(path: Path) -> bytes:

@@ -16,9 +16,10 @@ from streamgate.frames import Frame
 from streamgate.sources.base import MAX_PIXELS, SAME_TIME_S, WHOLE, HintProvider, SourceStats, TimeRange, first_at
 from streamgate.sources.clock import FrameTime
 from streamgate.sources.container import unreadable
-from streamgate.sources.file_reader import FileReader, OpenOptions, SeekPoint, times_are_unique
+from streamgate.sources.file_reader import FileReader, OpenOptions, SeekPoint
 from streamgate.sources.hardware import CPU
 from streamgate.sources.naming import file_source_id
+from streamgate.sources.seeking import times_are_unique
 
 _EARLIER_S = (0.0, 1.0, 10.0)
 """How much before a wanted frame a file is entered, one after the other: where a container has no index FFmpeg lands
@@ -140,6 +141,9 @@ class VideoFile:
         try:
             yield from reading.frames(hints)
         finally:
+            if reading.falls_back:
+                # From somewhere on the way: its pictures changed to what the GPU does not decode.
+                self.stats.not_on_gpu = reading.codec
             reading.close()
             if self._reading is reading:
                 self._reading = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import av
 from av import Packet, VideoFrame
 from av.container import InputContainer
-from av.format import ContainerFormat
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
@@ -19,11 +17,11 @@ from streamgate.errors import SourceError
 from streamgate.frames import Frame
 from streamgate.sources.base import MAX_PIXELS, HintProvider, SourceStats
 from streamgate.sources.clock import Clock, ClockState, FrameTime, StorageOrderClock
-from streamgate.sources.container import open_video, stall_seconds
+from streamgate.sources.container import has_times, open_video, stall_seconds
 from streamgate.sources.damage import DamageTracker
 from streamgate.sources.deinterlace import Deinterlacer
 from streamgate.sources.encryption import ENCRYPTED, is_scrambled
-from streamgate.sources.hardware import CPU, decoder, is_on_gpu, no_gpu
+from streamgate.sources.hardware import CPU, DecoderHealth, decoder, is_on_gpu, no_gpu
 from streamgate.sources.picture import PictureMaker
 from streamgate.sources.skipping_decoder import SkippingDecoder
 from streamgate.sources.truncation import is_truncated
@@ -37,9 +35,6 @@ NO_TIMES = frozenset({"avi", "mpegvideo"})
 
 _NEVER_SKIP = frozenset({"h264", "hevc"})
 """Codecs whose decoders give a frame for every packet, sooner or later."""
-
-_JOINABLE = frozenset({"mpegts", "mpeg"})
-"""Containers without a header for the whole: files written one behind the other are one file, with two clocks."""
 
 _FLUSH_ERRORS = (av.error.EOFError,)
 
@@ -95,10 +90,14 @@ class FileReader:
         )
         stream = self._stream
         try:
-            self._codec = decoder(stream, opening.decode)
+            self._codec = decoder(stream, opening.decode, self._beside)
+        except SourceError:
+            self._close_files()
+            raise
         except (av.error.FFmpegError, OSError, ValueError):
-            self._container.close()
+            self._close_files()
             raise no_gpu(opening.decode) from None
+        self._health = DecoderHealth(opening.decode)
         self._time_base = stream.time_base or Fraction(1, 1000)
         self.fps = _positive(stream.average_rate) or _positive(stream.guessed_rate)
         self.duration_seconds = _duration(self._container, stream)
@@ -110,7 +109,7 @@ class FileReader:
         if self._container.format.name in NO_TIMES:
             self._clock = StorageOrderClock(nominal, skips=stream.codec_context.name not in _NEVER_SKIP)
         else:
-            self._clock = Clock(nominal, trusted=_has_times(self._container.format))
+            self._clock = Clock(nominal, trusted=has_times(self._container.format))
         self._maker = PictureMaker(stream.codec_context.name, stream.sample_aspect_ratio, opening.turned)
         self._silent = 0
         self._headless: bool | None = None
@@ -206,6 +205,9 @@ class FileReader:
             return
         # It calls back into this object: a cycle, which would keep the decoder's last picture alive.
         vars(self).pop("_skipping", None)
+        self._close_files()
+
+    def _close_files(self) -> None:
         if self._scout is not None:
             self._scout[0].close()
             self._scout = None
@@ -267,23 +269,29 @@ class FileReader:
             frames = self._codec.decode(packet)
         except _FLUSH_ERRORS:
             return []
-        except (av.error.FFmpegError, OSError, ValueError):
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            self._health.failed(error)
             if counted:
                 self._stats.decode_errors += 1
                 self._clock.packet_lost()
             self._damage.failed(packet)
             frames = []
+        if frames:
+            self._health.decoded()
         # What is outside the edit list, and what was sent before, may be any number of packets.
         self._silent = 0 if frames else self._silent + counted
         return frames
 
     def _scouting(self) -> VideoCodecContext:
         """A second decoder, set up by FFmpeg just as the first: key frames are tried on it."""
+        return self._beside().codec_context
+
+    def _beside(self) -> VideoStream:
+        # On the CPU: its few frames are not worth a second context on a GPU.
         if self._scout is None:
             opening = self._opening
-            self._scout = open_video(opening.path, opening.location, 1, opening.decode, opening.max_pixels)
-            self._scout_codec = decoder(self._scout[1], opening.decode)
-        return self._scout_codec
+            self._scout = open_video(opening.path, opening.location, 1, max_pixels=opening.max_pixels)
+        return self._scout[1]
 
     def _sees_face(self, hints: HintProvider, frame: VideoFrame) -> bool:
         seconds = _seconds(frame.pts, self._time_base)
@@ -355,32 +363,3 @@ def _duration(container: InputContainer, stream: VideoStream) -> float | None:
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return container.duration / av.time_base if container.duration else None
-
-
-def _has_times(container_format: ContainerFormat) -> bool:
-    no_timestamps = 0x80  # AVFMT_NOTIMESTAMPS: raw streams
-    return not int(container_format.flags) & no_timestamps
-
-
-def times_are_unique(opening: OpenOptions, *, restarts: bool | None = None) -> bool:
-    """Whether a file can be entered by time: its packets have times, and its clock does not start again on the way.
-
-    `restarts` is whether the clock does, where that is known; else the packets of containers are read in which it can.
-    Raises SourceError, DeviceError.
-    """
-    container, stream = open_video(opening.path, opening.location, 1, max_pixels=opening.max_pixels)
-    with closing(container):
-        if restarts or not _has_times(container.format):
-            return False
-        if restarts is False or container.format.name not in _JOINABLE:
-            return True
-        last = None
-        try:
-            for packet in container.demux(stream):
-                if packet.dts is not None:
-                    if last is not None and packet.dts < last:
-                        return False
-                    last = packet.dts
-        except (av.error.FFmpegError, OSError):
-            return False
-    return True

@@ -27,13 +27,13 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from streamgate.config import LiveConfig
-from streamgate.errors import DeviceError, SourceError, UsageError, one_line, redact_url, scrub
+from streamgate.errors import SourceError, UsageError, one_line, redact_url, scrub
 from streamgate.frames import Frame
 from streamgate.sources.base import SourceStats
 from streamgate.sources.container import open_video, over_limit, pixel_limit
 from streamgate.sources.damage import DamageTracker
 from streamgate.sources.deinterlace import Deinterlacer
-from streamgate.sources.hardware import CPU, accelerator, is_on_gpu
+from streamgate.sources.hardware import CPU, DecoderHealth, accelerator, check_decoder, is_on_gpu
 from streamgate.sources.liveclock import Lateness, LiveClock, Pace
 from streamgate.sources.picture import PictureMaker
 from streamgate.sources.pyav import METADATA_ERRORS
@@ -137,6 +137,7 @@ class LiveConnection:
 
     Raises:
         LiveError: it cannot be opened.
+        DeviceError: there is no GPU to decode on; `frames()` raises it when the GPU is lost on the way.
     """
 
     def __init__(self, url: str, options: LiveConfig, decode: str = CPU) -> None:
@@ -161,6 +162,7 @@ class LiveConnection:
         self._maker = PictureMaker(codec.name, self._stream.sample_aspect_ratio)
         self._clock = LiveClock()
         self._damage = DamageTracker(codec)
+        self._health = DecoderHealth(decode)
         # A camera paces itself; a file or a playlist would come as fast as it can be read.
         self._pace = None if scheme in ("rtsp", "rtsps") else Pace()
         self._damaged = 0
@@ -210,8 +212,6 @@ class LiveConnection:
                 return open_video(
                     path, self.location, 1, self._decoder, self._options.max_pixels, limited_by="live.max_pixels"
                 )
-            except DeviceError as error:
-                raise LiveError(FailureKind.UNREADABLE, f"{self.location}: {error}", self.location) from None
             except SourceError as error:
                 kind = FailureKind.UNREADABLE if path.exists() else FailureKind.MISSING
                 raise LiveError(kind, str(error), self.location) from None
@@ -240,6 +240,7 @@ class LiveConnection:
             failed = self._explain(error, opening=True)
         if failed is not None:
             # Out here: on the chain FFmpeg's own error would show the whole address.
+            check_decoder(self._decoder)
             raise failed
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.codec_context is None:
@@ -275,7 +276,8 @@ class LiveConnection:
         frames: list[VideoFrame] = []
         try:
             frames = self._stream.codec_context.decode(packet)
-        except (av.error.FFmpegError, OSError, ValueError):
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            self._health.failed(error)
             self.stats.decode_errors += 1
             self._damage.failed(packet)
             self._damaged += 1
@@ -283,6 +285,7 @@ class LiveConnection:
                 raise self._error(FailureKind.UNREADABLE, f"its pictures cannot be decoded{self._doubt()}") from None
         self.decode_seconds += time.perf_counter() - began
         if frames:
+            self._health.decoded()
             self._damaged = 0
             self.stats.decode_errors += sum(frame.is_corrupt for frame in frames)
         return frames

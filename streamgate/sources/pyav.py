@@ -15,6 +15,10 @@ TAKES_STREAM_OPTIONS = _RELEASE >= 17
 METADATA_ERRORS: dict[str, Any] = {"metadata_errors": "replace"} if _RELEASE < 19 else {}
 """For `av.open`: titles that are not UTF-8 must not end a file. PyAV 19 has no such option and reads them."""
 
+COPIES_FRAMES_WHOLE = _RELEASE >= 18
+"""Whether a frame that a GPU decoded keeps all but its pixels on its way to the host. Before, only its time is left (no
+rotation, colours, damage), and a decoder never tells that it went on with the CPU."""
+
 ArgumentError: type[Exception] = getattr(av.error, "ArgumentError", None) or getattr(av.error, "ValueError")  # noqa: B009
 """FFmpeg's EINVAL; under another name before PyAV 17."""
 

@@ -6,14 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
+import cv2
 import pytest
 
+from support.client import Client
 from support.command import Done, lines, streamgate
 from support.killing import small_clips
-from support.media import astronaut_frames, write_clip
+from support.media import astronaut, astronaut_frames, write_clip
+from support.rtsp_server import free_port
 
 pytest.importorskip("onnx", reason="a GPU needs it, with float inputs or fp16")
 SIMULATED = Path(__file__).parents[1] / "support" / "simulated_gpu.py"
@@ -86,6 +91,31 @@ def test_what_the_card_does_not_decode_the_cpu_does_and_says_so(
     assert lines(tmp_path / "faces.jsonl") == on_cpu
 
 
+def test_what_the_card_decodes_gives_the_picks_of_the_cpu_and_no_note(
+    clips: list[Path], on_cpu: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    done = on_gpu("run", *clips, "-o", tmp_path, "--device", "cpu", "--decode", "cuda", DECODES="1000000")
+    assert done.code == 0 and "decoded on the CPU" not in done.err, done.err
+    assert not any(one["notes"] for one in json.loads((tmp_path / "summary.json").read_text())["sources"])
+    ours = lines(tmp_path / "faces.jsonl")
+    assert [(one["id"], one["pts_seconds"]) for one in ours] == [(one["id"], one["pts_seconds"]) for one in on_cpu]
+    for one, other in zip(ours, on_cpu, strict=True):
+        assert one["quality"] == pytest.approx(other["quality"], abs=1)
+
+
+def test_a_run_whose_decoder_is_lost_ends_and_keeps_no_file_that_was_cut_short(
+    clips: list[Path], on_cpu: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """FFmpeg's errors look like damage, which a file would be read past."""
+    run = ("run", *clips, "-o", tmp_path, "--device", "cpu", "--decode", "cuda", "--resume", "--jobs", "1")
+    # Of the first file none is missing; the second breaks off.
+    lost = on_gpu(*run, DECODES="30")
+    assert lost.code == 6 and "FFmpeg cannot open CUDA device 0: it is missing, lost" in lost.err, lost.err
+    done = on_gpu(*run, DECODES="1000000")
+    assert done.code == 0, done.err
+    assert [one["pts_seconds"] for one in lines(tmp_path / "faces.jsonl")] == [one["pts_seconds"] for one in on_cpu]
+
+
 SERVE = ("serve", "--http", "off", "--preset", "live")
 
 
@@ -94,6 +124,33 @@ def test_a_service_that_loses_its_card_ends(clips: list[Path], tmp_path: Path) -
     ended = on_gpu(*SERVE, "--rtsp", clips[0], "-o", tmp_path, "--device", "cuda", "--decode", "cuda", LOST_AFTER="12")
     assert ended.code == 6 and LOST in ended.err, ended.err
     assert "decoded on the CPU: the GPU does not decode this h264 video" in ended.err
+
+
+def test_a_service_whose_card_is_lost_by_a_picture_to_score_ends_too(tmp_path: Path) -> None:
+    pytest.importorskip("fastapi", reason="the HTTP side needs the serve extra")
+    port = free_port()
+    idle = ("--rtsp", "rtsp://127.0.0.1:9/nobody", "--http", f"127.0.0.1:{port}", "--preset", "live")
+    process = subprocess.Popen(
+        [sys.executable, SIMULATED, "serve", *idle, "-o", tmp_path, "--device", "cuda"],
+        stderr=subprocess.PIPE, text=True, env=os.environ | {"LOST_AFTER": "12"},
+    )  # fmt: skip
+    try:
+        client = Client(f"http://127.0.0.1:{port}")
+        until = monotonic() + 120
+        picture = cv2.imencode(".png", astronaut()[..., ::-1])[1].tobytes()
+        answers = []
+        while process.poll() is None and monotonic() < until:
+            with suppress(OSError):
+                answers.append(client.send("/api/score", picture))
+            sleep(0.1)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 6, said
+    finally:
+        process.kill()
+        process.wait()
+    assert LOST in said and "Traceback" not in said, said
+    lost = [answer for answer in answers if answer.status == 503 and LOST in answer.json["error"]]
+    assert lost and {answer.status for answer in answers} <= {200, 503}
 
 
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has a GPU to decode on")

@@ -1,0 +1,142 @@
+"""Each network by itself: faces a second by the size of a batch, and how far it is off the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from common import say, usable_cores
+from gpu_card import Card
+from gpu_cost import multiplications
+from gpu_faces import crops_of
+from gpu_parts import Clock
+
+from streamgate.frames import Array
+from streamgate.networks import io_binding, sessions
+from streamgate.networks.device import Device, choose_device
+from streamgate.networks.graphs import PRECISIONS
+from streamgate.networks.sessions import Session
+from streamgate.weights.store import Weights
+
+BATCHES = (1, 4, 16, 32, 64)
+BATCHES_LARGE = (1, 16, 64)
+"""Of networks that take long to open."""
+BATCHES_CPU = (1, 4)
+"""Where there is no card: this tries the script."""
+FACES_LARGE = 16
+"""Of networks that take the CPU long."""
+LARGE_BYTES = 50 << 20
+TRIAL_S = 0.4
+"""For which each network, precision and batch size is run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One network in one precision: faces a second by batch size, deviation from the CPU and the output it is of.
+
+    `share` is of the card's peak, at the best batch size.
+    """
+
+    name: str
+    precision: str
+    rates: Mapping[int, float]
+    deviation: float
+    where: str
+    share: float | None
+
+
+def ready(device: Device) -> None:
+    """Make a process ready for the device, as `choose_device` did in another one."""
+    if device.index is not None:
+        choose_device(device.name)
+    else:
+        # What is cheap on a card would take the CPU long.
+        io_binding.BATCH, io_binding._BATCHES = 2, {}
+
+
+def crops(folder: Path, count: int, networks: Mapping[str, Weights], into: Path, clock: Clock) -> Iterator[int]:
+    """Cut faces for each role into files of `into`; yields how many."""
+    rows = crops_of([folder], networks, count, clock)
+    for role, pictures in rows.items():
+        np.save(into / f"{role}.npy", pictures)
+    yield len(next(iter(rows.values())))
+
+
+def measure(weights: Weights, rows_file: Path, device: Device, card: Card, clock: Clock) -> Iterator[Measured]:
+    """One network in each precision."""
+    ready(device)
+    # A large network takes many seconds to convert, and each size of a batch opens it again.
+    sessions.prepare = lru_cache(1)(sessions.prepare)
+    large = weights.path.stat().st_size > LARGE_BYTES
+    rows = np.load(rows_file)
+    if large:
+        rows = rows[:FACES_LARGE]
+    expected = Session(weights, "cpu", threads=usable_cores()).run_pictures(rows)
+    content = weights.path.read_bytes()
+    for precision in PRECISIONS:
+        what = f"{weights.name} in {precision}"
+        if clock.allows(what, 5):
+            try:
+                yield _measured(weights, precision, rows, expected, device, card, content, clock, large=large)
+            except Exception as error:
+                clock.failed(what, error)
+
+
+def _measured(
+    weights: Weights, precision: str, rows: Array, expected: Mapping[str, Array], device: Device, card: Card,
+    content: bytes, clock: Clock, *, large: bool,
+) -> Measured:  # fmt: skip
+    deviations: dict[str, float] = {}
+    rates: dict[int, float] = {}
+    sizes = BATCHES_CPU if device.index is None else BATCHES_LARGE if large else BATCHES
+    for batch in reversed(sizes):
+        what = f"{weights.name} in {precision}, batches of {batch}"
+        if not clock.allows(what, 4 * TRIAL_S):
+            continue
+        session = Session(weights, device, precision=precision, batch=batch)
+        if not deviations:
+            got = session.run_pictures(rows)
+            deviations = {name: _deviation(got[name], value) for name, value in expected.items()}
+        rates[batch] = _rate(session, rows, batch)
+        for note in session.notes:
+            say(f"{what}: {note}")
+    best = max(rates.values(), default=0.0)
+    where = max(deviations, key=lambda name: deviations[name], default="")
+    deviation = deviations.get(where, float("nan"))
+    said = ", ".join(f"{batch}: {rate:,.0f}" for batch, rate in sorted(rates.items()))
+    say(f"{weights.name} in {precision}: faces a second by batch {said}; deviation {deviation:.1e} ({where})")
+    peak = card.peak(precision)
+    share = 2e-12 * multiplications(content, rows.shape[1:]) * best / peak if peak else None
+    return Measured(weights.name, precision, rates, deviation, where, share)
+
+
+def _deviation(got: Array, expected: Array) -> float:
+    both = np.isfinite(got) & np.isfinite(expected)
+    if not np.array_equal(np.isfinite(got), np.isfinite(expected)):
+        return float("inf")
+    off = np.abs(got[both] - expected[both]) / np.maximum(1, np.abs(expected[both]))
+    return float(off.max(initial=0.0))
+
+
+def _rate(session: Session, rows: Array, batch: int) -> float:
+    """Faces a second in batches of `batch`, transfers included."""
+    chunk = np.resize(rows, (batch, *rows.shape[1:]))
+    session.run_pictures(chunk)
+    began, count = perf_counter(), 0
+    while perf_counter() - began < TRIAL_S:
+        session.run_pictures(chunk)
+        count += batch
+    return count / (perf_counter() - began)
+
+
+def parts_of(
+    networks: Mapping[str, Weights], folder: Path, device: Device, card: Card
+) -> Iterator[tuple[str, partial[Iterator[Measured]]]]:
+    """Each network once, with what measures it."""
+    once = {weights.path: (weights, role) for role, weights in reversed(list(networks.items()))}
+    for weights, role in once.values():
+        yield weights.name, partial(measure, weights, folder / f"{role}.npy", device, card)

@@ -1,0 +1,116 @@
+"""Parts of a benchmark, each in a process of its own: what crashes, hangs or spoils a card costs that part alone."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+from common import say
+
+from streamgate.errors import one_line
+
+_DYING_S = 10.0
+"""For a process that was killed: one that hangs in a driver may not end at all."""
+
+
+@dataclass(slots=True)
+class Clock:
+    """What is left of the time until `until` (`time.monotonic()`), and what there was no time for, or failed.
+
+    `slower`: so many times the usual time a part may take.
+    """
+
+    until: float
+    slower: float = 1.0
+    left_out: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, seconds: float, slower: float = 1.0) -> Clock:
+        return cls(time.monotonic() + seconds, slower)
+
+    @property
+    def left(self) -> float:
+        return self.until - time.monotonic()
+
+    def allows(self, what: str, seconds: float) -> bool:
+        """Whether there are that many; else it is left out."""
+        if self.left >= seconds:
+            return True
+        self.left_out.append(f"{what} (no time)")
+        return False
+
+    def failed(self, what: str, error: BaseException) -> None:
+        """Note what failed: a card is rarely at hand, so all else goes on."""
+        words = one_line(str(error), 200) or type(error).__name__
+        say(f"{what}: {words}")
+        self.left_out.append(f"{what} (failed: {words})")
+
+
+Part = Callable[[Clock], Iterator[Any]]
+"""Yields what it finds out, while its clock says so; anything that can be pickled, and so can it."""
+
+
+class Running:
+    """A part that runs in its process for at most `most_s`, and not longer than there is time by `clock`."""
+
+    def __init__(self, name: str, part: Part, most_s: float, clock: Clock) -> None:
+        self._name, self._clock = name, clock
+        self._seconds = min(most_s * clock.slower, clock.left)
+        context = get_context("spawn")
+        self._results, theirs = context.Pipe(duplex=False)
+        self._process = context.Process(target=_work, args=(part, self._seconds, theirs), daemon=True)
+        self._until = time.monotonic() + self._seconds
+        self._process.start()
+        theirs.close()
+
+    def results(self) -> Iterator[Any]:
+        """What it yields, as it comes; what it left out and why it ended early go to the clock."""
+        try:
+            while True:
+                # It stops by itself, but for what it is in the middle of.
+                if not self._results.poll(max(0.0, self._until - time.monotonic())):
+                    raise RuntimeError(f"no end within {self._seconds:.0f} s")
+                kind, value = self._results.recv()
+                if kind == "left out":
+                    self._clock.left_out += value
+                    return
+                if kind == "failed":
+                    raise RuntimeError(value)
+                yield value
+        except EOFError:
+            self._process.join(_DYING_S)
+            self._clock.failed(self._name, RuntimeError(f"its process ended with {self._process.exitcode}"))
+        except RuntimeError as error:
+            self._clock.failed(self._name, error)
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join(_DYING_S)
+        self._results.close()
+
+
+def results_of(name: str, part: Part, most_s: float, clock: Clock) -> Iterator[Any]:
+    """What a part yields that runs now; nothing where there is no time for it."""
+    if clock.allows(name, 5.0):
+        yield from Running(name, part, most_s, clock).results()
+
+
+def _work(part: Part, seconds: float, results: Connection) -> None:
+    # Standard output is for the whole benchmark's result.
+    os.dup2(2, 1)
+    clock = Clock.of(seconds)
+    try:
+        for value in part(clock):
+            results.send(("value", value))
+        results.send(("left out", clock.left_out))
+    except Exception as error:
+        results.send(("failed", one_line(str(error), 200) or type(error).__name__))
+    results.close()
