@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import av
 
@@ -31,6 +30,7 @@ from streamgate.sources.base import Stretch
 from streamgate.sources.container import stall_seconds
 from streamgate.sources.discovery import is_video
 from streamgate.sources.hardware import CPU, check_decoder, decoder_name
+from streamgate.sources.remote import AnyPath
 from streamgate.store.lock import Lock
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 
@@ -124,7 +124,7 @@ class _Work:
         self._line.send(partial(RunMonitor.found, found=self._state.found))
         return found.sources
 
-    def _is_video(self, path: Path) -> bool:
+    def _is_video(self, path: AnyPath) -> bool:
         if str(path) in self._state.failed_probes:
             return False
         self._line.send(partial(RunMonitor.probing, path=str(path)))

@@ -6,7 +6,6 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import av
 from av import Packet, VideoFrame
@@ -26,6 +25,7 @@ from streamgate.sources.deinterlace import Deinterlacer
 from streamgate.sources.encryption import ENCRYPTED, is_scrambled
 from streamgate.sources.hardware import CPU, decoder, is_on_gpu, no_gpu
 from streamgate.sources.picture import PictureMaker
+from streamgate.sources.remote import AnyPath, trouble_of
 from streamgate.sources.skimming import Skimmer
 
 _HOPELESS = 2000
@@ -57,7 +57,7 @@ class Opening:
         interlaced: it was found to be interlaced without saying so.
     """
 
-    path: Path
+    path: AnyPath
     location: str
     threads: int = 0
     decode: str = CPU
@@ -298,6 +298,7 @@ class Reading:
             try:
                 packet = next(packets)
             except StopIteration:
+                self._check_store()
                 self._stats.decode_errors += max(0, self._promised) or self._cut_off
                 return
             except av.error.ExitError:
@@ -307,6 +308,7 @@ class Reading:
                     "what follows is left out"
                 ) from None
             except (av.error.FFmpegError, OSError):
+                self._check_store()
                 self._stats.decode_errors += failures == 0  # a damaged place, however often it is tried
                 failures += 1
                 packets = self._container.demux(self._stream)
@@ -340,6 +342,12 @@ class Reading:
             self._damage.packet(packet)
             yield packet
         self._stats.decode_errors += 1
+
+    def _check_store(self) -> None:
+        """Raise SourceError when packets end because a store gives no more: FFmpeg sees the end of a file in that."""
+        if (trouble := trouble_of(self._opening.path)) is not None:
+            self._stats.decode_errors += 1
+            raise SourceError(f"{self._location}: {trouble.words}; what follows is left out")
 
 
 def _seconds(value: int | None, base: Fraction) -> float | None:
