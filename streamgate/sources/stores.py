@@ -126,7 +126,7 @@ def store_of(url: str) -> tuple[Any, str]:
         raise RemoteError(f"fsspec knows no {display(protocol)}://; check the address", final=True) from None
     except ImportError:
         hint = str(known_implementations.get(protocol, {}).get("err", ""))
-        package = found[1] if (found := re.match(r"[Ii]nstall ([A-Za-z0-9_.-]+) ", hint)) else None
+        package = found[1] if (found := re.search(r"[Ii]nstall ([A-Za-z0-9_.-]+) ", hint)) else None
         extra = "'streamgate[cloud]'" if package in ("s3fs", None) else package
         raise RemoteError(f"reading {protocol}:// needs a package: pip install {extra}", final=True) from None
     options = kind._get_kwargs_from_urls(url)
