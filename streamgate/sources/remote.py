@@ -268,10 +268,9 @@ def remote_files(url: str, *, pattern: bool = False) -> list[RemotePath]:
 
 def _file(url: str, info: dict[str, Any]) -> RemotePath:
     size = info.get("size")
-    if not isinstance(size, int) or (url.partition("://")[0] in WEB and not info.get("partial")):
+    if not isinstance(size, int):
         raise RemoteError(
-            "the server does not say how long it is, or gives no parts of it: it cannot be sought in; download it and "
-            "give the file",
+            "the server does not say how long it is, so it cannot be sought in; download it and give the file",
             final=True,
         )
     return RemotePath(url, size)

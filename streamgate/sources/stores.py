@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TookTooLong
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from streamgate.errors import display
@@ -24,6 +25,8 @@ _LISTING = 10
 """A folder may take so many times longer: a store lists a thousand names a request."""
 BLOCK = 1 << 20
 """Bytes of one request."""
+SLOWEST = 64 << 10
+"""Bytes a second below which writing a file is given up."""
 MOST_FILES = 1_000_000
 
 WEB = frozenset({"http", "https"})
@@ -32,12 +35,16 @@ _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "hf", "oci", "oss"})
 
 
 class RemoteError(OSError):
-    """A file in a store that cannot be read; `words` says why, without its address. `final`: asking again is no use."""
+    """A file in a store that cannot be read; `words` says why, without its address. `final`: asking again is no use.
 
-    def __init__(self, words: str, *, final: bool = False) -> None:
+    `missing`: nothing is there.
+    """
+
+    def __init__(self, words: str, *, final: bool = False, missing: bool = False) -> None:
         super().__init__(errno.EIO, words)
         self.words = words
         self.final = final
+        self.missing = missing
 
 
 def stall_seconds() -> float:
@@ -77,7 +84,11 @@ def _range(store: Any, path: str, start: int, end: int, timeout: float) -> bytes
     if path.partition("://")[0] in WEB:
         # The only way by which a server that sends more than it was asked for is cut short.
         with store.open(path, "rb", size=end, block_size=BLOCK, cache_type="none") as file:
-            return bytes(_synced(store, file.async_fetch_range, start, end, timeout=timeout))
+            try:
+                return bytes(_synced(store, file.async_fetch_range, start, end, timeout=timeout))
+            except ValueError:
+                words = "the server gives no parts of files, so it cannot be sought in; download it and give the file"
+                raise RemoteError(words, final=True) from None
     if store.async_impl:
         return bytes(_synced(store, store._cat_file, path, start=start, end=end, timeout=timeout))
     with _turns:  # these are not made for several threads
@@ -166,6 +177,43 @@ def listing_of(url: str, *, pattern: bool = False) -> dict[str, dict[str, Any]]:
     return dict(found)
 
 
+def put(url: str, content: Path | bytes) -> None:
+    """Write a file, whole, from one of this machine or from bytes. Raises RemoteError."""
+    size = len(content) if isinstance(content, bytes) else content.stat().st_size
+    limit = stall_seconds() + size / SLOWEST
+
+    def write(store: Any, path: str, timeout: float) -> None:
+        if store.async_impl:
+            call = store._pipe_file if isinstance(content, bytes) else store._put_file
+            _synced(store, call, *((path, content) if isinstance(content, bytes) else (str(content), path)),
+                    timeout=timeout)  # fmt: skip
+            return
+        with _turns:
+            if isinstance(content, bytes):
+                store.pipe_file(path, content)
+            else:
+                store.put_file(str(content), path)
+
+    within(partial(_asked, url, write, limit), limit)
+
+
+def remove(url: str) -> None:
+    """Remove a file; one that is not there is fine. Raises RemoteError."""
+
+    def look(store: Any, path: str, timeout: float) -> None:
+        if store.async_impl:
+            _synced(store, store._rm_file, path, timeout=timeout)
+            return
+        with _turns:
+            store.rm_file(path)
+
+    try:
+        within(partial(_asked, url, look, stall_seconds()), stall_seconds())
+    except RemoteError as error:
+        if not error.missing:
+            raise
+
+
 def within(call: Callable[[], Any], seconds: float) -> Any:
     """What a call returns, which has to be there in time. Raises RemoteError."""
     future: Future[Any] = Future()
@@ -199,7 +247,7 @@ def _in_words(error: BaseException) -> RemoteError:
     code = _code_of(error)
     why = f" {code}" if code else ""
     if isinstance(error, FileNotFoundError):
-        return RemoteError("no such bucket, folder or file; check the address", final=True)
+        return RemoteError("no such bucket, folder or file; check the address", final=True, missing=True)
     if names & {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "DefaultCredentialsError"}:
         return RemoteError("no credentials were found for it; set them as the store's own tools take them", final=True)
     if isinstance(error, PermissionError) or code in ("(401)", "(403)"):
