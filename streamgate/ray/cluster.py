@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
-import socket
 import threading
 import time
 from collections import deque
@@ -16,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from streamgate.errors import DeviceError, SinkError, StreamgateError, UsageError, one_line, redact_url
+from streamgate.errors import SinkError, StreamgateError, UsageError
+from streamgate.ray.connection import Share, cause_of, connect, share_of
 from streamgate.ray.reader import PROBE, Advanced, Finished, Opened, Reader, ReaderOptions
 from streamgate.sinks.disk import DiskSink
 from streamgate.sources import SourceSpec
@@ -26,7 +25,6 @@ from streamgate.store.layout import STATE_DIR
 from streamgate.store.manifest import differences, run_record
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 
-MISSING = "--ray needs Ray: pip install 'streamgate[ray]'"
 _SESSION = "ray-"
 _DEATHS = 2
 """A source that was being read at so many deaths of its reader is given up."""
@@ -34,9 +32,6 @@ _LOSSES = 5
 """A node that goes is no fault of what it read; but this often it counts as one."""
 _FAILED_READERS = 3
 """So many readers may fail to open before no others are tried."""
-_CORES = 2
-"""CPU cores of a reader for each source that it reads at once: decoding and scoring go on side by side."""
-_CONNECT_S = 10.0
 _POLL_S = 0.5
 _LOOK_S = 2.0
 _STOP_S = 60.0
@@ -103,8 +98,7 @@ class Cluster:
         self._why = ""
         self._look_at = 0.0
         self._fits = 1
-        self._gpu = False
-        self._cores = 1.0
+        self._share = Share(1, False)
         self._opened: Opened | None = None
         self.notes: list[str] = []
 
@@ -121,7 +115,13 @@ class Cluster:
 
     def __enter__(self) -> Self:
         try:
-            self._connect()
+            self._ray = connect(self._address, quiet=self._quiet)
+            nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+            asked = self._options.device
+            self._share = share_of(nodes, asked, self._jobs)
+            # Ray shows an actor the GPU that it has, as the only one, or none.
+            device = "cuda" if asked.startswith("cuda") else asked
+            self._options = replace(self._options, device=device, threads=max(1, self._share.cores // self._jobs))
             self._begin_session()
             self._wait_for_the_first()
         except BaseException:
@@ -145,61 +145,6 @@ class Cluster:
         if self._session:
             files.remove_tree(self._out, self._session)
 
-    def _connect(self) -> None:
-        # Nothing is sent to anybody: this stands before the import, and the processes that Ray starts inherit it.
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        if self._quiet:
-            _drop_output()
-        try:
-            import ray
-        except ImportError:
-            raise UsageError(MISSING) from None
-        if not hasattr(ray, "init"):  # a folder of that name
-            raise UsageError(MISSING)
-        shown = redact_url(self._address)
-        local = self._address == "local"
-        _check_reachable(self._address, shown)
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        if local:
-            # Results go by way of files: Ray's own store stays small.
-            options |= {"include_dashboard": False, "object_store_memory": 100 << 20}
-        elif self._address.startswith("ray://"):
-            options = {}
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            ray.init(address=self._address, **options)
-        except ImportError:
-            raise UsageError(f"--ray {shown}: needs Ray's client: pip install 'streamgate[ray]'") from None
-        except Exception as error:
-            what = one_line(f"{type(error).__name__}: {error}".replace(self._address, shown))
-            raise DeviceError(
-                f"--ray {shown}: the Ray cluster cannot be used ({what}); check that it runs (`ray status`) with the "
-                "same versions of Ray and Python as here"
-            ) from None
-        finally:
-            for number, handler in handlers.items():
-                if handler is not None and threading.current_thread() is threading.main_thread():
-                    signal.signal(number, handler)
-        self._ray = ray
-        self._size_readers()
-
-    def _size_readers(self) -> None:
-        """What a reader takes: some cores, or a GPU with its share of its node's cores."""
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        with_gpu = [one for one in nodes if one.get("GPU", 0) >= 1]
-        asked = self._options.device
-        if asked.startswith("cuda") and not with_gpu:
-            raise DeviceError(f"--device {asked}: no node of the Ray cluster has a GPU")
-        self._gpu = asked != "cpu" and bool(with_gpu)
-        if self._gpu:
-            self._cores = max(1, min(int(one.get("CPU", 1) // one["GPU"]) for one in with_gpu))
-        else:
-            most = max((int(one.get("CPU", 0)) for one in nodes), default=1)
-            self._cores = max(1, min(_CORES * self._jobs, most))
-        # Ray shows an actor the GPU that it has, as the only one, or none.
-        device = "cuda" if asked.startswith("cuda") else asked
-        self._options = replace(self._options, device=device, threads=max(1, int(self._cores) // self._jobs))
-
     def _begin_session(self) -> None:
         self._session = f"{STATE_DIR}/{_SESSION}{secrets.token_hex(8)}"
         with files.sink_errors(self._out):
@@ -220,11 +165,8 @@ class Cluster:
             if not told and time.monotonic() - since > 30:
                 told = True
                 self._report.note(
-                    f"waiting for the Ray cluster to have {self._needs()} free; `ray status` shows what it has"
+                    f"waiting for the Ray cluster to have {self._share} free; `ray status` shows what it has"
                 )
-
-    def _needs(self) -> str:
-        return f"{self._cores:g} CPU core(s){' and a GPU' if self._gpu else ''}"
 
     def clean(self) -> None:
         """Remove what drivers left that were killed; the caller holds the lock of the output folder."""
@@ -274,7 +216,7 @@ class Cluster:
         if now >= self._look_at:
             self._look_at = now + _LOOK_S
             whole = self._ray.cluster_resources()
-            most = whole.get("GPU", 0) if self._gpu else whole.get("CPU", 0) // self._cores
+            most = whole.get("GPU", 0) if self._share.gpu else whole.get("CPU", 0) // self._share.cores
             self._fits = max(1, int(most))
         room = self._fits - len(self._hands) + (1 if self._hands else 0)
         while len(self._opening) < min(wanted, max(1, room)):
@@ -283,7 +225,7 @@ class Cluster:
             actor = (
                 self._ray.remote(Reader)
                 .options(
-                    num_cpus=self._cores, num_gpus=1 if self._gpu else 0, max_concurrency=self._jobs + 2,
+                    num_cpus=self._share.cores, num_gpus=int(self._share.gpu), max_concurrency=self._jobs + 2,
                     max_restarts=0, max_task_retries=0,
                 )
                 .remote(name, self._options)
@@ -336,7 +278,7 @@ class Cluster:
         try:
             opened = self._ray.get(ref)
         except Exception as error:
-            opened = StreamgateError(f"a reader could not be started on the Ray cluster ({_cause(error)})")
+            opened = StreamgateError(f"a reader could not be started on the Ray cluster ({cause_of(error)})")
         if isinstance(opened, Opened) and self._opened is not None:
             found = differences(run_record(self._opened.info), run_record(opened.info))
             if found:
@@ -389,7 +331,7 @@ class Cluster:
         self._kill(hand)
         lost = sorted(hand.reading.values())
         hand.reading.clear()
-        cause = _cause(error)
+        cause = cause_of(error)
         files.remove_tree(self._out, f"{self._session}/{hand.name}")
         if self._stop.is_set():
             return
@@ -432,43 +374,6 @@ class _Sources:
     deaths: dict[int, int] = field(default_factory=dict)
     losses: dict[int, int] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
-
-
-def _cause(error: Exception) -> str:
-    """Why an actor is gone, of Ray's many lines the few words that tell."""
-    text = str(error)
-    if "No module named 'streamgate'" in text:
-        return "streamgate is not installed on a node"
-    if type(error).__name__ == "NodeDiedError" or "node has died" in text or "node was" in text or "preempt" in text:
-        return "its node is gone"
-    if "OutOfMemory" in type(error).__name__ or "memory pressure" in text:
-        return "memory ran out on its node"
-    if "worker process has died" in text or "died unexpectedly" in text:
-        return "its process was killed, most often because memory ran out"
-    return one_line(f"{type(error).__name__}: {text.splitlines()[-1] if text else ''}", 200)
-
-
-def _check_reachable(address: str, shown: str) -> None:
-    """Ray itself waits long for a cluster that is not there. Raises UsageError, DeviceError."""
-    if address in ("local", "auto"):
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UsageError(f"--ray {shown}: write local, auto, HOST:PORT or ray://HOST:PORT")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
-    except OSError:
-        raise DeviceError(
-            f"--ray {shown}: nothing answers there; start the cluster with `ray start --head`, or check the address"
-        ) from None
-
-
-def _drop_output() -> None:
-    """Ray writes to both outputs past Python; whatever it says of our readers is said in our own words."""
-    sink = os.open(os.devnull, os.O_WRONLY)
-    for number in (1, 2):
-        os.dup2(sink, number)
-    os.close(sink)
 
 
 def absolute(spec: SourceSpec) -> SourceSpec:

@@ -37,10 +37,12 @@ class RemotePath:
     Attributes:
         url: its whole address, which may hold credentials: shown as text it is redacted.
         size: bytes of a file, None for a folder.
+        version: what the store gives to tell its contents apart over time; may be empty.
     """
 
     url: str
     size: int | None = None
+    version: str = ""
 
     def __str__(self) -> str:
         return redact_url(self.url)
@@ -194,7 +196,7 @@ class _Cache:
         self.trouble: dict[str, RemoteError] = {}
         self.requested = 0
         """Bytes that were asked for, for tests and benchmarks."""
-        self._blocks: OrderedDict[tuple[str, int], Future[bytes]] = OrderedDict()
+        self._blocks: OrderedDict[tuple[RemotePath, int], Future[bytes]] = OrderedDict()
         self._readers = 0
         self._mutex = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
@@ -205,7 +207,7 @@ class _Cache:
 
     def prepare(self, path: RemotePath, number: int) -> Future[bytes]:
         """Ask for a block, unless it is there or on its way."""
-        key = (path.url, number)
+        key = (path, number)
         with self._mutex:
             found = self._blocks.get(key)
             if found is not None:
@@ -237,8 +239,8 @@ class _Cache:
             self.trouble.pop(path.url, None)
             return data
         with self._mutex:
-            if self._blocks.get((path.url, number)) is future:
-                del self._blocks[path.url, number]
+            if self._blocks.get((path, number)) is future:
+                del self._blocks[path, number]
         self.trouble[path.url] = error
         raise error
 
@@ -273,7 +275,8 @@ def _file(url: str, info: dict[str, Any]) -> RemotePath:
             "the server does not say how long it is, so it cannot be sought in; download it and give the file",
             final=True,
         )
-    return RemotePath(url, size)
+    marks = (info.get(name) for name in ("ETag", "etag", "LastModified", "mtime", "updated", "last_modified"))
+    return RemotePath(url, size, str(next((mark for mark in marks if mark), "")))
 
 
 def unreadable_remote(error: RemoteError, location: str) -> SourceError:

@@ -246,16 +246,17 @@ def _in_words(error: BaseException) -> RemoteError:
     names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
     code = _code_of(error)
     why = f" {code}" if code else ""
-    if isinstance(error, FileNotFoundError):
-        return RemoteError("no such bucket, folder or file; check the address", final=True, missing=True)
     if names & {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "DefaultCredentialsError"}:
         return RemoteError("no credentials were found for it; set them as the store's own tools take them", final=True)
+    # The web's file system makes "not found" of whatever goes wrong: the causes come first.
     if isinstance(error, PermissionError) or code in ("(401)", "(403)"):
         return RemoteError(f"access was denied{why}; check the credentials and their rights", final=True)
     if names & {"TimeoutError", "FSTimeoutError", "ReadTimeoutError", "ConnectTimeoutError", "ServerTimeoutError"}:
         return slow()
     if names & {"EndpointConnectionError", "ClientConnectorError", "ConnectionRefusedError", "gaierror"}:
         return RemoteError("the store cannot be reached; check the network and the endpoint")
+    if isinstance(error, FileNotFoundError):
+        return RemoteError("no such bucket, folder or file; check the address", final=True, missing=True)
     if isinstance(error, IsADirectoryError | NotADirectoryError):
         return RemoteError("is not a file; check the address", final=True)
     return RemoteError(f"it could not be read from the store ({type(error).__name__}{why})")

@@ -15,7 +15,7 @@ import pytest
 from command import lines, streamgate
 from killing import Running, small_clips, tree
 from media import astronaut_frames, write_clip
-from streamgate.errors import SinkError, UsageError
+from streamgate.errors import DeviceError, SinkError, UsageError
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'streamgate[ray]'")
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds readers in /proc")
@@ -206,6 +206,17 @@ def test_without_ray_the_extra_is_named(clips: list[Path], tmp_path: Path) -> No
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     done = streamgate("run", clips[1], "-o", tmp_path / "out", "--ray", "local", PYTHONPATH=path)
     assert done.code == 2 and "pip install 'streamgate[ray]'" in done.err, done.err
+
+
+def test_a_reader_takes_cores_or_a_gpu_with_its_share_of_them() -> None:
+    from streamgate.ray.connection import Share, share_of
+
+    nodes: list[dict[str, Any]] = [{"CPU": 16.0}, {"CPU": 32.0, "GPU": 4.0}, {}]
+    assert share_of(nodes, "auto", 1) == Share(8, True) and share_of(nodes, "cuda", 8) == Share(8, True)
+    assert share_of(nodes, "cpu", 1) == Share(2, False) and share_of(nodes, "cpu", 64) == Share(32, False)
+    assert share_of([{"CPU": 1.0}], "auto", 1) == Share(1, False) and share_of([{}], "auto", 1) == Share(1, False)
+    with pytest.raises(DeviceError, match="no node of the Ray cluster has a GPU"):
+        share_of(nodes[:1], "cuda", 1)
 
 
 def test_a_reader_says_what_its_node_lacks(tmp_path: Path) -> None:
