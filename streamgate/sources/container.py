@@ -100,7 +100,7 @@ def _open(path: AnyPath, decode: str, max_pixels: int) -> InputContainer:
     def open_with(decode: str) -> InputContainer:
         remote = isinstance(path, RemotePath)
         return av.open(
-            path.open() if isinstance(path, RemotePath) else f"file:{path.absolute()}",
+            path.open(ends=True) if isinstance(path, RemotePath) else f"file:{path.absolute()}",
             options=pixel_limit(max_pixels) if TAKES_STREAM_OPTIONS else {},
             # What comes from a store may name no file of this machine.
             container_options={

@@ -96,13 +96,13 @@ class RemotePath:
         mode = stat.S_IFDIR if self.size is None else stat.S_IFREG
         return os.stat_result((mode, 0, 0, 0, 0, 0, self.size or 0, 0, 0, 0))
 
-    def open(self, mode: str = "rb") -> RemoteReader:
-        """Read it; `mode` is "rb". Reading raises RemoteError."""
-        return RemoteReader(self)
+    def open(self, mode: str = "rb", *, ends: bool = False) -> RemoteReader:
+        """Read it; `mode` is "rb". Reading raises RemoteError; with `ends` the file ends there, see `trouble`."""
+        return RemoteReader(self, ends=ends)
 
     @property
     def trouble(self) -> RemoteError | None:
-        """Why it could not be read any further; None while it can. FFmpeg takes such an error for the end of a file."""
+        """Why some of it could not be read since it was found; None while all could."""
         return _cache.trouble.get(self.url)
 
 
@@ -133,10 +133,15 @@ def is_remote(text: str, media: frozenset[str] = frozenset()) -> bool:
 
 
 class RemoteReader(io.RawIOBase):
-    """A file in a store, read and sought in like a local one. One thread at a time."""
+    """A file in a store, read and sought in like a local one. One thread at a time.
 
-    def __init__(self, path: RemotePath) -> None:
+    With `ends` it ends where it cannot be read any further: FFmpeg, which reads through PyAV, cannot be told more.
+    """
+
+    def __init__(self, path: RemotePath, *, ends: bool = False) -> None:
         self._path = path
+        self._ends = ends
+        self._broken = False
         self._size = path.size or 0
         self._at = 0
         self._last = -2
@@ -169,12 +174,18 @@ class RemoteReader(io.RawIOBase):
         return len(data)
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes, fewer at the end alone. Raises RemoteError."""
+        """Up to `size` bytes, fewer at the end alone. Raises RemoteError unless `ends`."""
         end = self._size if size is None or size < 0 else min(self._size, self._at + size)
         pieces = []
-        while self._at < end:
+        while self._at < end and not self._broken:
             number, offset = divmod(self._at, BLOCK)
-            piece = self._block(number)[offset : offset + end - self._at]
+            try:
+                piece = self._block(number)[offset : offset + end - self._at]
+            except RemoteError:
+                if not self._ends:
+                    raise
+                self._broken = True
+                break
             pieces.append(piece)
             self._at += len(piece)
         return b"".join(pieces)
@@ -236,7 +247,6 @@ class _Cache:
         except RemoteError as failed:
             error = failed
         else:
-            self.trouble.pop(path.url, None)
             return data
         with self._mutex:
             if self._blocks.get((path, number)) is future:
@@ -269,6 +279,7 @@ def remote_files(url: str, *, pattern: bool = False) -> list[RemotePath]:
 
 
 def _file(url: str, info: dict[str, Any]) -> RemotePath:
+    _cache.trouble.pop(url, None)
     size = info.get("size")
     if not isinstance(size, int):
         raise RemoteError(

@@ -21,6 +21,8 @@ ATTEMPTS = 3
 PAUSES_S = (0.5, 2.0)
 STALL_S = 60.0
 """Seconds without a packet, or for opening, after which a file is given up; see `stall_seconds`."""
+_MARGIN_S = 15.0
+"""Longer than a request's own limit: this is for what a library does not end by itself, its import included."""
 _LISTING = 10
 """A folder may take so many times longer: a store lists a thousand names a request."""
 BLOCK = 1 << 20
@@ -74,7 +76,7 @@ def fetched(url: str, start: int, end: int) -> bytes:
 
 def patience_s() -> float:
     """How long `fetched` can take, whatever a library makes of its limits."""
-    return ATTEMPTS * (stall_seconds() + 1.0) + sum(PAUSES_S)
+    return ATTEMPTS * stall_seconds() + sum(PAUSES_S) + _MARGIN_S
 
 
 _turns = threading.Lock()
@@ -230,7 +232,7 @@ def within(call: Callable[[], Any], seconds: float) -> Any:
 
     threading.Thread(target=work, name="streamgate-look", daemon=True).start()
     try:
-        return future.result(seconds + 1.0)
+        return future.result(seconds + _MARGIN_S)
     except TookTooLong:
         raise slow() from None
 

@@ -170,7 +170,7 @@ def test_a_store_that_fails_midway_costs_what_follows(store: Store, tmp_path: Pa
     # Its end, which its id is made of too, can be read.
     store.faults.__dict__.update(kind=kind, after=7 * MIB, before=9 * MIB, key="large.mkv")
     out = tmp_path / "out"
-    done = run(store, "s3://footage/set", "-o", out, STREAMGATE_STALL_S="2")
+    done = run(store, "s3://footage/set", "-o", out, STREAMGATE_STALL_S="5")
     sources = json.loads((out / "summary.json").read_text())["sources"]
     (broken,) = (one for one in sources if one["source"].endswith("large.mkv"))
     assert all(one["status"] == "done" for one in sources if one is not broken)
