@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import threading
@@ -114,6 +115,8 @@ def _asked(url: str, call: Callable[..., Any], timeout: float) -> Any:
         raise _in_words(error) from None
 
 
+_LOGGERS = ("fsspec", "s3fs", "botocore", "aiobotocore", "boto3", "urllib3", "gcsfs", "huggingface_hub", "adlfs",
+            "azure")  # fmt: skip
 _stores: dict[tuple[str, Any], Any] = {}
 _making = threading.Lock()
 
@@ -142,6 +145,10 @@ def store_of(url: str) -> tuple[Any, str]:
         package = found[1] if (found := re.search(r"[Ii]nstall ([A-Za-z0-9_.-]+) ", hint)) else None
         extra = "'streamgate[cloud]'" if package in ("s3fs", None) else package
         raise RemoteError(f"reading {protocol}:// needs a package: pip install {extra}", final=True) from None
+    for name in _LOGGERS:
+        if not (logger := logging.getLogger(name)).level:
+            # At DEBUG they log addresses, and headers with signatures, into the log of a program that uses us.
+            logger.setLevel(logging.WARNING)
     options = kind._get_kwargs_from_urls(url)
     with _making:
         key = (protocol, repr(sorted(options.items())))
