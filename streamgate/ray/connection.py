@@ -61,7 +61,7 @@ def connect(address: str, *, quiet: bool) -> Any:
         what = one_line(f"{type(error).__name__}: {error}".replace(address, shown))
         raise DeviceError(
             f"--ray {shown}: the Ray cluster cannot be used ({what}); check that it runs (`ray status`) with the same "
-            "versions of Ray and Python as here"
+            "versions of Ray and Python as here, and set RAY_AUTH_MODE=token if it wants a token"
         ) from None
     finally:
         for number, handler in handlers.items():
