@@ -93,10 +93,10 @@ def export(
 
     writers: dict[str, Callable[..., int]] = {
         "parquet": partial(write_parquet, images=images),
-        "csv": partial(write_csv, say=warn),
+        "csv": partial(write_csv, warn=warn),
         "imagefolder": write_imagefolder,
         "webdataset": partial(write_webdataset, shard_bytes=shard_mb * 1_000_000),
-        "pairs": partial(write_pairs, seconds=seconds, cut=_cutter(out, footage), say=warn),
+        "pairs": partial(write_pairs, seconds=seconds, cut=_cutter(out, footage), warn=warn),
     }
     if isinstance(target, str):
         _upload(folder, target, formats[0], writers[formats[0]], overwrite=overwrite, quiet=quiet)
@@ -109,7 +109,7 @@ def export(
         count = writers[kind](folder, path, overwrite=overwrite)
         _adopt_inside(out, path)
         if not quiet:
-            _say(count, kind, display(path))
+            _warn(count, kind, display(path))
     return 0
 
 
@@ -124,10 +124,10 @@ def _upload(
         raise UsageError(f"{shown}: is no object store; give s3://BUCKET/PREFIX, or a path")
     count = upload(url, kind, partial(write, folder), overwrite=overwrite)
     if not quiet:
-        _say(count, kind, shown)
+        _warn(count, kind, shown)
 
 
-def _say(count: int, kind: str, where: str) -> None:
+def _warn(count: int, kind: str, where: str) -> None:
     what = "pair" if kind == "pairs" else "face"
     click.echo(f"{count} {what}{'' if count == 1 else 's'} in {where}", err=True)
 
@@ -152,7 +152,7 @@ def _cutter(out: Path, footage: Sequence[Path]) -> Cut:
 
 def _adopt_inside(out: Path, path: Path) -> None:
     """An export inside the results folder goes when `run --overwrite` replaces these results."""
-    from streamgate.exports.places import adopt
+    from streamgate.exports.targets import adopt
 
     if not _is_inside(out, path):
         return

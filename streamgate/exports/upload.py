@@ -12,10 +12,10 @@ from streamgate.errors import SinkError, UsageError, display, redact_url
 from streamgate.exports.formats import is_our_csv, is_our_parquet
 from streamgate.sources.remote import RemotePath, remote_files, remote_path
 from streamgate.sources.stores import RemoteError, put, remove
-from streamgate.store import jsonlines, shapes
+from streamgate.store import jsonlines, schemas
 from streamgate.store.jsonlines import dumps
 from streamgate.store.layout import RECEIPT
-from streamgate.store.shapes import misfit
+from streamgate.store.schemas import mismatch
 
 _FILES: dict[str, Callable[[IO[bytes]], bool]] = {"parquet": is_our_parquet, "csv": is_our_csv}
 """Formats that are one file, and by what ours is known."""
@@ -91,14 +91,14 @@ def _there(url: str, kind: str, shown: str, *, overwrite: bool) -> frozenset[str
 
 
 def _receipt(path: RemotePath | None) -> dict[str, Any] | None:
-    if path is None or (path.size or 0) > jsonlines.LONGEST_LIST:
+    if path is None or (path.size or 0) > jsonlines.MAX_LIST_BYTES:
         return None
     try:
         with path.open() as file:
             receipt = jsonlines.parse(file.read())
     except ValueError:
         return None
-    return None if receipt.get("program") != "streamgate" or misfit(receipt, shapes.RECEIPT) else receipt
+    return None if receipt.get("program") != "streamgate" or mismatch(receipt, schemas.RECEIPT) else receipt
 
 
 @contextmanager

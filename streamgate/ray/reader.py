@@ -18,11 +18,11 @@ from typing import Any
 from streamgate import __version__
 from streamgate.errors import DeviceError, SinkError, StreamgateError, UsageError, unexpected
 from streamgate.gate import Gate
-from streamgate.measures.words import reason_words
+from streamgate.measures.vocabulary import reason_words
 from streamgate.runtime.pipeline import Progress
 from streamgate.sinks.disk import DiskSink
 from streamgate.sources import Source, SourceSpec
-from streamgate.sources.base import Stretch
+from streamgate.sources.base import TimeRange
 from streamgate.sources.hardware import CPU, check_decoder, decoder_name
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 
@@ -148,7 +148,7 @@ class Reader:
         decoding = self._gate.config.decoding
         opened = partial(
             spec.open, threads=self._options.threads, decode=self._decode, max_pixels=decoding.max_pixels,
-            stretch=Stretch(decoding.start_s, decoding.end_s),
+            stretch=TimeRange(decoding.start_s, decoding.end_s),
         )  # fmt: skip
         progress = _Reporter(self._progress, index)
         try:

@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import pytest
 
-from command import Done, inside, lines, streamgate
-from media import astronaut_frames, write_clip
-from object_store import KEY, SECRET, Faults, Store, object_store
 from streamgate.store.layout import RECEIPT
+from support.command import Done, inside, lines, streamgate
+from support.media import astronaut_frames, write_clip
+from support.object_store import KEY, SECRET, Faults, Store, object_store
 
 pytest.importorskip("s3fs", reason="needs s3fs: pip install 'streamgate[cloud]'")
 pytest.importorskip("moto", reason="moto[server] is the local S3 server")

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from command import lines, streamgate
-from killing import Running, small_clips, tree
-from media import astronaut_frames, write_clip
 from streamgate.errors import DeviceError, SinkError, UsageError
+from support.command import lines, streamgate
+from support.killing import Running, small_clips, tree
+from support.media import astronaut_frames, write_clip
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'streamgate[ray]'")
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds readers in /proc")
