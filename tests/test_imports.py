@@ -12,7 +12,7 @@ import streamgate
 
 ROOT = Path(streamgate.__file__).parent
 LAYERS = (
-    ("cli",), ("commands",), ("service", "clips", "tuning", "convert"), ("gate",), ("engine",), ("runtime",),
+    ("cli",), ("commands",), ("service", "clips", "tuning", "convert", "ray"), ("gate",), ("engine",), ("runtime",),
     ("sinks",), ("report", "people", "exports"), ("store",), ("selection",), ("scoring",), ("networks",),
     ("weights", "config"), ("measures",), ("frames",), ("errors",),
 )  # fmt: skip

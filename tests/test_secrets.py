@@ -72,6 +72,8 @@ def clean(text: str, secrets: list[str]) -> None:
 def ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Callable[[str], object]]]:
     """What an address may be given to; each ends with an error of ours."""
     monkeypatch.setenv("STREAMGATE_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("STREAMGATE_STALL_S", "2")
     info = RunInfo({}, (), {}, "", (), {})
     live = load_config("live", ["live.connect_timeout_s=2", "live.read_timeout_s=2"]).live
 
@@ -86,6 +88,10 @@ def ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
     yield {
         "source http": lambda url: open_source(url),
         "discover rtsp": lambda url: discover([url]),
+        "source s3": lambda url: open_source(url),
+        "source web https": lambda url: open_source(url.replace("/a", "/a.mp4")),
+        "source sftp": lambda url: open_source(url),
+        "source nonsense": lambda url: open_source(url),
         "sink redis": sink,
         "sink rediss": sink,
         "sink kafka": sink,

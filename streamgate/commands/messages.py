@@ -40,6 +40,8 @@ class RunRequest:
     preset: str = "studio"
     models: str = DEFAULT_MODELS
     settings: tuple[str, ...] = ()
+    ray: str | None = None
+    """Address of the Ray cluster whose nodes read the sources."""
 
 
 @dataclass(slots=True)

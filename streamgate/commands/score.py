@@ -160,7 +160,9 @@ def _paths(images: Sequence[str]) -> Iterator[Path]:
             yield Path(given)
             continue
         found = discover([given])
-        paths = [path for spec in found.sources if spec.root is not None for path in spec.paths]
+        paths = [
+            path for spec in found.sources if spec.root is not None for path in spec.paths if isinstance(path, Path)
+        ]
         # What holds no image fails like a file that is none.
         yield from paths or [Path(given)]
 

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 
@@ -31,8 +31,12 @@ from streamgate.sources.base import TimeRange
 from streamgate.sources.container import stall_seconds
 from streamgate.sources.discovery import is_video
 from streamgate.sources.hardware import CPU, check_decoder, decoder_name
+from streamgate.sources.remote import AnyPath
 from streamgate.store.lock import Lock
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult
+
+if TYPE_CHECKING:  # Ray is an extra
+    from streamgate.ray.cluster import Cluster
 
 _REPORT_S = 0.1
 """So often a source's progress is reported."""
@@ -77,8 +81,9 @@ class _WorkerRun:
                 missing = self._finish(sink, disk)
             self._channel.send(WorkerEnded(None, self._stop.is_set(), missing))
             return
-        with Engine(config, models=self._request.models, device=self._request.device) as engine:
-            check_decoder(self._decoder(engine))
+        with self._engine(config) as engine:
+            if isinstance(engine, Engine):
+                check_decoder(self._decoder(engine))
             self._report_gate(engine)
             info = engine.run_info()
             disk = self._disk(info, config)
@@ -90,9 +95,35 @@ class _WorkerRun:
                     locked = partial(RunMonitor.locked, info=info, config=config.model_dump(mode="json"), words=words)
                     self._channel.send(locked, disk.lock.fileno())
                 self._skip_done(disk, specs)
-                self._read(engine, sink, specs)
+                if isinstance(engine, Engine):
+                    self._read(engine, sink, specs)
+                else:
+                    self._read_on_cluster(engine, disk, specs)
                 missing = self._finish(sink, disk)
         self._channel.send(WorkerEnded(None, self._stop.is_set(), missing))
+
+    def _engine(self, config: Config) -> Engine | Cluster:
+        """What reads: networks in this process, or readers on a Ray cluster."""
+        request = self._request
+        if request.ray is None:
+            return Engine(config, models=request.models, device=request.device)
+        from streamgate.ray.cluster import Cluster, options_for
+
+        debug = request.log_level == "debug"
+        options = options_for(
+            config.model_dump(mode="json"), request.models, request.device, request.decode, debug=debug
+        )
+        relay = _Relay(self._channel, self._state)
+        return Cluster(request.ray, request.out, options, request.jobs, relay, self._stop, quiet=not debug)
+
+    def _read_on_cluster(self, cluster: Cluster, disk: DiskSink, specs: Sequence[SourceSpec]) -> None:
+        from streamgate.ray.cluster import absolute
+
+        cluster.clean()
+        left = {index: absolute(spec) for index, spec in enumerate(specs) if index not in self._state.results}
+        cluster.read(left, [index for index in left if index in self._state.last], disk)
+        self._report_notes(cluster)
+        self._report_fallen(self._request.decode)
 
     def _config(self) -> Config:
         if self._state.config is not None:
@@ -124,13 +155,13 @@ class _WorkerRun:
         self._channel.send(partial(RunMonitor.found, found=self._state.found))
         return found.sources
 
-    def _is_video(self, path: Path) -> bool:
+    def _is_video(self, path: AnyPath) -> bool:
         if str(path) in self._state.failed_probes:
             return False
         self._channel.send(partial(RunMonitor.probing, path=str(path)))
         return is_video(path)
 
-    def _report_gate(self, engine: Engine) -> None:
+    def _report_gate(self, engine: Engine | Cluster) -> None:
         if self._state.info is not None:
             self._noted.update(engine.notes)
             return  # the worker before this one has
@@ -143,7 +174,7 @@ class _WorkerRun:
             names = ", ".join(f"{name} ({why})" for name, why in absent.items())
             self._channel.send(partial(RunMonitor.note, text=f"measures left out: {names}"))
 
-    def _report_notes(self, engine: Engine) -> None:
+    def _report_notes(self, engine: Engine | Cluster) -> None:
         """Those that are new: a GPU may have had to be run otherwise on the way."""
         for note in engine.notes:
             if note not in self._noted:
@@ -230,9 +261,12 @@ class _WorkerRun:
             )
             self._state.results.update(zip(indexes, done, strict=True))
         self._report_notes(engine)
+        self._report_fallen(decode)
+
+    def _report_fallen(self, decode: str) -> None:
         results = self._state.results.values()
         fallen = sum(any(note.startswith(NOT_ON_GPU) for note in result.notes) for result in results)
-        if decode != CPU and fallen:
+        if decode not in (CPU, "auto") and fallen:
             self._warn(f"{fallen} source(s) were decoded on the CPU, not on the GPU: see `notes` in summary.json")
 
     def _finish(self, sink: Sink, disk: DiskSink) -> str | None:
@@ -255,6 +289,35 @@ class _WorkerRun:
         return None
 
     def _warn(self, text: str) -> None:
+        self._channel.send(partial(RunMonitor.warn, text=text))
+
+
+class _Relay:
+    """Reports to the parent how sources go that are read on a cluster.
+
+    None is reported as being opened: if this process dies, no source is to blame.
+    """
+
+    def __init__(self, channel: Channel, state: RunState) -> None:
+        self._channel = channel
+        self._state = state
+
+    def started(self, index: int, source: SourceInfo, estimated_frames: int | None) -> None:
+        self._channel.send(
+            partial(RunMonitor.started, index=index, source=source, estimated_frames=estimated_frames)
+        )
+
+    def advanced(self, index: int, frames: int, kept: int) -> None:
+        self._channel.send(partial(RunMonitor.advanced, index=index, frames=frames, kept=kept))
+
+    def finished(self, index: int, result: SourceResult) -> None:
+        self._state.results[index] = result
+        self._channel.send(partial(RunMonitor.finished, index=index, result=result))
+
+    def note(self, text: str) -> None:
+        self._channel.send(partial(RunMonitor.note, text=text))
+
+    def warn(self, text: str) -> None:
         self._channel.send(partial(RunMonitor.warn, text=text))
 
 

@@ -46,14 +46,9 @@ def write_csv(
     A text that a spreadsheet would take for a formula gets an apostrophe before it, which `warn` is told once. Returns
     the number of rows. Raises UsageError, ResultsError, SinkError.
     """
-
-    def is_ours(path: Path) -> bool:
-        with open(path, "rb") as file:
-            return file.read(len(_OLD_HEADERS)) == _OLD_HEADERS
-
     count = quoted = 0
     columns = _columns(folder)
-    with new_file(target, overwrite=overwrite, is_ours=is_ours) as file:
+    with new_file(target, overwrite=overwrite, is_ours=is_our_csv) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
         writer = csv.DictWriter(text, [column.name for column in columns], lineterminator="\n")
         writer.writeheader()
@@ -70,6 +65,22 @@ def write_csv(
     return count
 
 
+def is_our_csv(file: IO[bytes]) -> bool:
+    """Whether an open file is a CSV that this wrote."""
+    return file.read(len(_OLD_HEADERS)) == _OLD_HEADERS
+
+
+def is_our_parquet(file: IO[bytes]) -> bool:
+    """Whether an open file is a Parquet file that this wrote."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return b"streamgate.schema" in (pq.read_schema(file).metadata or {})
+    except (pa.ArrowException, OSError):
+        return False
+
+
 def write_parquet(
     folder: RunFolder, target: Path, *, overwrite: bool = False, images: bool = False
 ) -> int:
@@ -84,12 +95,6 @@ def write_parquet(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def is_ours(path: Path) -> bool:
-        try:
-            return b"streamgate.schema" in (pq.read_schema(path).metadata or {})
-        except (pa.ArrowException, OSError):
-            return False
-
     pictures = set(PICTURE_COLUMNS) if images else set()
 
     def row(record: Record) -> Row:
@@ -98,7 +103,7 @@ def write_parquet(
 
     count = 0
     with (
-        new_file(target, overwrite=overwrite, is_ours=is_ours) as file,
+        new_file(target, overwrite=overwrite, is_ours=is_our_parquet) as file,
         pq.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
         rows_a_group = ROWS_WITH_IMAGES if images else ROWS_A_GROUP

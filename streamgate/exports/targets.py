@@ -18,7 +18,7 @@ from streamgate.store.schemas import mismatch
 
 
 @contextmanager
-def new_file(path: Path, *, overwrite: bool, is_ours: Callable[[Path], bool]) -> Iterator[IO[bytes]]:
+def new_file(path: Path, *, overwrite: bool, is_ours: Callable[[IO[bytes]], bool]) -> Iterator[IO[bytes]]:
     """A file that appears whole at `path` when the block ends well.
 
     Raises UsageError when something is there (with `overwrite`: something that `is_ours` does not know), and
@@ -27,12 +27,17 @@ def new_file(path: Path, *, overwrite: bool, is_ours: Callable[[Path], bool]) ->
     if os.path.lexists(path):
         if not overwrite:
             raise UsageError(f"{display(path)} exists; give --overwrite to replace it, or another place with -o")
-        if path.is_symlink() or not path.is_file() or not is_ours(path):
+        if path.is_symlink() or not path.is_file() or not _opened(path, is_ours):
             raise UsageError(f"{display(path)} was not written by `streamgate export`; choose another place with -o")
     with files.sink_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.atomic_writer(path.parent, path.name) as file:
             yield file
+
+
+def _opened(path: Path, is_ours: Callable[[IO[bytes]], bool]) -> bool:
+    with open(path, "rb") as file:
+        return is_ours(file)
 
 
 @contextmanager

@@ -286,7 +286,7 @@ class DiskSink:
         with files.sink_errors(self._out):
             self._manifest.write()
 
-    def _has_more(self, source_id: str, frames: int) -> bool:
+    def has_more(self, source_id: str, frames: int) -> bool:
         """Whether an earlier run was interrupted later in this source, so that what it found is worth more."""
         earlier = RunFolder(self._out).result(source_id) if source_id in self._manifest.sources else None
         return earlier is not None and earlier.frames >= frames
@@ -373,7 +373,7 @@ class _DiskWriter:
                 self._identity.faces.update({key: one for key, one in embeddings.items() if one is not None})
 
     def commit(self, result: SourceResult) -> None:
-        if result.status == "interrupted" and self._sink._has_more(self._source.source_id, result.frames):
+        if result.status == "interrupted" and self._sink.has_more(self._source.source_id, result.frames):
             self.discard()
             return
         with files.sink_errors(self._folder):

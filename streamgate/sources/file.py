@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +18,7 @@ from streamgate.sources.container import unreadable
 from streamgate.sources.file_reader import FileReader, OpenOptions, SeekPoint
 from streamgate.sources.hardware import CPU
 from streamgate.sources.naming import file_source_id
+from streamgate.sources.remote import AnyPath
 from streamgate.sources.seeking import times_are_unique
 
 _EARLIER_S = (0.0, 1.0, 10.0)
@@ -48,7 +48,7 @@ class VideoFile:
 
     def __init__(
         self,
-        path: Path,
+        path: AnyPath,
         location: str | None = None,
         threads: int = 0,
         decode: str = CPU,
@@ -81,7 +81,7 @@ class VideoFile:
         self._interlaced = self._reading.interlaced
 
     @property
-    def path(self) -> Path:
+    def path(self) -> AnyPath:
         """Where the file is."""
         return self._opening.path
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import av
 from av import Packet, VideoFrame
@@ -23,6 +22,7 @@ from streamgate.sources.deinterlace import Deinterlacer
 from streamgate.sources.encryption import ENCRYPTED, is_scrambled
 from streamgate.sources.hardware import CPU, DecoderHealth, decoder, is_on_gpu, no_gpu
 from streamgate.sources.picture import PictureMaker
+from streamgate.sources.remote import AnyPath, trouble_of
 from streamgate.sources.skipping_decoder import SkippingDecoder
 from streamgate.sources.truncation import is_truncated
 
@@ -52,7 +52,7 @@ class OpenOptions:
         interlaced: it was found to be interlaced without saying so.
     """
 
-    path: Path
+    path: AnyPath
     location: str
     threads: int = 0
     decode: str = CPU
@@ -306,6 +306,7 @@ class FileReader:
             try:
                 packet = next(packets)
             except StopIteration:
+                self._check_store()
                 self._stats.decode_errors += max(0, self._promised) or self._cut_off
                 return
             except av.error.ExitError:
@@ -315,6 +316,7 @@ class FileReader:
                     "what follows is left out"
                 ) from None
             except (av.error.FFmpegError, OSError):
+                self._check_store()
                 self._stats.decode_errors += failures == 0  # a damaged place, however often it is tried
                 failures += 1
                 packets = self._container.demux(self._stream)
@@ -348,6 +350,12 @@ class FileReader:
             self._damage.packet(packet)
             yield packet
         self._stats.decode_errors += 1
+
+    def _check_store(self) -> None:
+        """Raise SourceError when packets end because a store gives no more: FFmpeg sees the end of a file in that."""
+        if (trouble := trouble_of(self._opening.path)) is not None:
+            self._stats.decode_errors += 1
+            raise SourceError(f"{self._location}: {trouble.words}; what follows is left out")
 
 
 def _seconds(value: int | None, base: Fraction) -> float | None:

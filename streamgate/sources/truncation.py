@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
+
+from streamgate.sources.remote import AnyPath
 
 _HEAD = 1 << 12
 _EBML = b"\x1a\x45\xdf\xa3"
 _SEGMENT = b"\x18\x53\x80\x67"
 
 
-def is_truncated(path: Path) -> bool:
+def is_truncated(path: AnyPath) -> bool:
     """Whether a Matroska, WebM or AVI file is shorter than it says. Never raises.
 
     Recordings that were never closed say nothing about their size; they are not cut off by their own words.

@@ -108,10 +108,17 @@ def test_links_back_up_end(tree: Path) -> None:
     assert len(discover([tree]).sources) == 3
 
 
-@pytest.mark.parametrize("url", ["rtsp://user:secret@cam/1", "https://host/a.mp4?token=secret"])
+@pytest.mark.parametrize("url", ["rtsp://user:secret@cam/1", "https://host/watch?v=1&token=secret"])
 def test_addresses_are_refused_without_their_secrets(url: str) -> None:
     with pytest.raises(UsageError, match="serve") as caught:
         open_source(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_video_on_the_web_that_cannot_be_read_is_named_without_its_secrets() -> None:
+    pytest.importorskip("aiohttp", reason="fsspec reads the web with aiohttp")
+    with pytest.raises(SourceError, match=r":9/a\.mp4\?token=\*\*\*: the store cannot be reached") as caught:
+        open_source("http://127.0.0.1:9/a.mp4?token=secret")
     assert "secret" not in str(caught.value)
 
 
