@@ -84,8 +84,11 @@ def open_decoder(models: str, limit: float = 0.0) -> Run:
 
 
 def open_gate(models: str, limit: float, preset: str = "studio") -> Run:
-    """This pipeline, through `Gate`."""
-    from streamgate import Gate
+    """This pipeline, into a sink that writes nothing."""
+    import passing
+
+    from streamgate.config import load_config
+    from streamgate.engine import Engine
 
     spent: Counter[str] = Counter()
     mutex = threading.Lock()
@@ -94,15 +97,13 @@ def open_gate(models: str, limit: float, preset: str = "studio") -> Run:
         with mutex:
             spent[role] += seconds
 
-    # The process ends with the run, so the gate is never closed.
-    gate = Gate(preset, models=models, device="cpu", observe=observe)
+    # The process ends with the run, so the engine is never closed.
+    engine = Engine(load_config(preset), models=models, device="cpu", observe=observe)
 
     def run(clip: Path) -> Outcome:
-        tracks = kept = 0
-        for ended in gate.tracks(clip):
-            tracks += 1
-            kept += len(ended.shots)
-        return Outcome(tracks=tracks, kept=kept, networks=dict(spent))
+        sink = passing.Counter()
+        passing.run(engine, [clip], sink)
+        return Outcome(tracks=sink.tracks, kept=sink.kept, networks=dict(spent))
 
     return run
 

@@ -79,7 +79,7 @@ class Gate:
     ) -> None:
         if not isinstance(preset, str | PathLike):
             raise UsageError(f"preset takes a name or the path of a TOML file; got {type(preset).__name__}")
-        self._config = _configured(preset, settings)
+        self._config = configured(preset, settings)
         self._engine = Engine(self._config, models=models, device=device, threads=threads)
 
     def run(
@@ -237,7 +237,8 @@ def _locations(source: Any) -> list[Location]:
     return found
 
 
-def _configured(preset: Location, settings: Any) -> Config:
+def configured(preset: Location, settings: Any) -> Config:
+    """The configuration of a preset and settings as `Gate` takes them."""
     if isinstance(settings, Mapping):
         return load_config(preset, flags=settings)
     if isinstance(settings, str) or not hasattr(settings, "__iter__"):

@@ -11,7 +11,7 @@ from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import SourceError, UsageError
 from streamgate.exports.formats import parquet_schema
 from streamgate.exports.table import columns_of, row_of
-from streamgate.gate import Gate
+from streamgate.gate import Gate, configured
 from streamgate.store.images import encode
 from streamgate.store.records import face_record, image_path
 
@@ -46,7 +46,7 @@ class KeptFaces:
         self._column = column
         self._skip_errors = skip_errors
         self._gate = Gate(preset, models=models, device=device, settings=settings)
-        self._columns = columns_of({"measures": dict.fromkeys(self._gate.config.measures.recorded)})
+        self._columns = columns_of({"measures": dict.fromkeys(configured(preset, settings).measures.recorded)})
         self._schema = parquet_schema(self._columns, images=True)
 
     def __call__(self, batch: Mapping[str, Any]) -> Any:

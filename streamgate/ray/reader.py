@@ -149,7 +149,7 @@ class Reader:
         decoding = self._engine.config.decoding
         opened = partial(
             spec.open, threads=self._options.threads, decode=self._decode, max_pixels=decoding.max_pixels,
-            stretch=TimeRange(decoding.start_s, decoding.end_s),
+            time_range=TimeRange(decoding.start_s, decoding.end_s),
         )  # fmt: skip
         progress = _Reporter(self._progress, index)
         try:
