@@ -20,13 +20,13 @@ from gpu_card import Load
 from streamgate.config import load_config
 from streamgate.engine import Engine
 from streamgate.errors import StreamgateError, one_line
-from streamgate.frames import Candidate, TrackEnd
 from streamgate.gate import Gate
 from streamgate.networks.device import Device
 from streamgate.sources import open_source
 from streamgate.sources.file import VideoFile
 from streamgate.sources.hardware import CPU, decoder_name
 from streamgate.store.run import SourceInfo, SourceResult
+from streamgate.tracks import Candidate, TrackEnd
 
 JOBS = (1, 4, 16)
 RUN_S = 10.0
