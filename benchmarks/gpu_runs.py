@@ -21,7 +21,6 @@ from gpu_parts import Clock
 from streamgate.config import load_config
 from streamgate.engine import Engine
 from streamgate.errors import StreamgateError
-from streamgate.frames import Candidate, TrackEnd
 from streamgate.gate import Gate
 from streamgate.networks.device import Device
 from streamgate.runtime.pipeline import Progress
@@ -29,6 +28,7 @@ from streamgate.sources.base import Source
 from streamgate.sources.file import VideoFile
 from streamgate.sources.hardware import CPU, check_decoder, decoder_name
 from streamgate.store.run import SourceInfo, SourceResult
+from streamgate.tracks import Candidate, TrackEnd
 
 JOBS = (1, 4, 16)
 RUN_S, RUN_CPU_S = 8.0, 4.0

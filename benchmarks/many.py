@@ -134,26 +134,33 @@ def _made_up(source, writer, calibration_id):  # type: ignore[no-untyped-def]
     """Put one or two tracks with a kept face each into a writer; returns how the source went."""
     import numpy as np
 
-    from streamgate import frames
+    from streamgate.faces import Evidence, Face, GateResult, Measure, Pose
     from streamgate.store.run import SourceResult
+    from streamgate.tracks import BestShot, Candidate, Template, TrackEnd, TrackInfo
 
     random = np.random.default_rng(int(source.source_id[-8:], 16))
     tracks = 1 + int(random.integers(2))
-    measures = {"serfiq": frames.Measure.ok(0.89, 91.0), "yaw": frames.Measure.ok(1.5, 99.9)}
+    measures = {"serfiq": Measure.ok(0.89, 91.0), "yaw": Measure.ok(1.5, 99.9)}
     for track_id in range(1, tracks + 1):
-        track = frames.TrackInfo(track_id, 3.0 * track_id, 3.0 * track_id + 2.0, 50, 9)
-        face = frames.Face(np.array([10, 20, 110, 140], np.float32), random.random((5, 2), np.float32) * 99, 0.9)
+        track = TrackInfo(track_id, 3.0 * track_id, 3.0 * track_id + 2.0, 50, 9)
+        face = Face(np.array([10, 20, 110, 140], np.float32), random.random((5, 2), np.float32) * 99, 0.9)
         for step in range(10):
-            evidence, pts = frames.Evidence({"spread": 0.2}), track.first_pts + step / 5
-            writer.evaluated(frames.Candidate(track_id, pts, face, evidence=evidence, measures=measures))
+            writer.evaluated(
+                Candidate(
+                    face, track_id=track_id, pts_seconds=track.first_pts + step / 5,
+                    evidence=Evidence({"spread": 0.2}),
+                    measures=measures,
+                )
+            )
         vector = random.standard_normal(128).astype(np.float32)
-        template = frames.Template(vector / np.linalg.norm(vector), 9, 0.8, 0.9, 60.0)
-        shot = frames.BestShot(
-            random.integers(0, 255, (64, 64, 3), np.uint8), source.location, source.source_id, track, 1,
-            track.first_pts, face, frames.Pose(1.0, 2.0, 3.0), measures, 80.0, 79.0, 78.0, calibration_id,
-            frames.GateResult(True),
+        template = Template(vector / np.linalg.norm(vector), 9, 0.8, 0.9, 60.0)
+        shot = BestShot(
+            image=random.integers(0, 255, (64, 64, 3), np.uint8), source=source.location, source_id=source.source_id,
+            track=track, rank=1, pts_seconds=track.first_pts, face=face, evidence=Evidence(pose=Pose(1.0, 2.0, 3.0)),
+            measures=measures, quality=80.0, quality_smoothed=79.0, quality_context=78.0,
+            calibration_id=calibration_id, gate=GateResult(True),
         )  # fmt: skip
-        writer.track(frames.TrackEnd(track, (shot,), {}, (), source.source_id, template=template))
+        writer.track(TrackEnd(track, (shot,), {}, (), source.source_id, template=template))
     return SourceResult(source, frames=150, duration_seconds=6.0, width=64, height=64, tracks=tracks, kept=tracks)
 
 

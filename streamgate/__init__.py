@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from streamgate.errors import StreamgateError as StreamgateError
     from streamgate.errors import UsageError as UsageError
     from streamgate.errors import WeightsError as WeightsError
-    from streamgate.frames import BestShot as BestShot
-    from streamgate.frames import Crop as Crop
-    from streamgate.frames import Encoding as Encoding
-    from streamgate.frames import Face as Face
-    from streamgate.frames import GateResult as GateResult
-    from streamgate.frames import Measure as Measure
-    from streamgate.frames import Pose as Pose
-    from streamgate.frames import ScoredFace as ScoredFace
-    from streamgate.frames import Status as Status
-    from streamgate.frames import TrackEnd as TrackEnd
-    from streamgate.frames import TrackInfo as TrackInfo
+    from streamgate.faces import Face as Face
+    from streamgate.faces import GateResult as GateResult
+    from streamgate.faces import Measure as Measure
+    from streamgate.faces import Pose as Pose
+    from streamgate.faces import ScoredFace as ScoredFace
+    from streamgate.faces import Status as Status
     from streamgate.gate import Gate as Gate
     from streamgate.gate import ProgressUpdate as ProgressUpdate
+    from streamgate.tracks import BestShot as BestShot
+    from streamgate.tracks import Crop as Crop
+    from streamgate.tracks import Encoding as Encoding
+    from streamgate.tracks import TrackEnd as TrackEnd
+    from streamgate.tracks import TrackInfo as TrackInfo
 
 __all__ = [
     "BestShot", "Crop", "DeviceError", "Encoding", "Face", "Gate", "GateResult", "Measure", "Pose", "ProgressUpdate",
@@ -44,7 +44,7 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         import importlib
 
-        for home in ("errors", "frames", "gate"):
+        for home in ("errors", "faces", "tracks", "gate"):
             module = importlib.import_module(f"streamgate.{home}")
             if hasattr(module, name):
                 return getattr(module, name)

@@ -15,7 +15,8 @@ from streamgate import __version__
 from streamgate.config import Config
 from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import UsageError
-from streamgate.frames import Array, ScoredFace, TrackEnd
+from streamgate.faces import ScoredFace
+from streamgate.frames import Array
 from streamgate.networks import Networks
 from streamgate.networks.batcher import Batcher, Observer
 from streamgate.networks.device import Device
@@ -28,6 +29,7 @@ from streamgate.scoring.stills import score_aligned, score_picture
 from streamgate.sinks.base import Sink
 from streamgate.sources import Source
 from streamgate.store.run import IdentityInfo, RunInfo, SourceResult
+from streamgate.tracks import TrackEnd
 
 
 class Engine:

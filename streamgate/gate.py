@@ -17,7 +17,8 @@ from streamgate.config import Config, load_config
 from streamgate.defaults import DEFAULT_MODELS
 from streamgate.engine import Engine
 from streamgate.errors import SourceError, UsageError
-from streamgate.frames import Array, BestShot, ScoredFace, TrackEnd
+from streamgate.faces import ScoredFace
+from streamgate.frames import Array
 from streamgate.people.in_memory import group_tracks
 from streamgate.runtime.pipeline import Progress
 from streamgate.runtime.watchdog import MARGIN_S, within
@@ -26,6 +27,7 @@ from streamgate.sources.arrays import ArrayFrames
 from streamgate.sources.base import TimeRange
 from streamgate.sources.container import stall_seconds
 from streamgate.store.run import SourceInfo, SourceResult
+from streamgate.tracks import BestShot, TrackEnd
 
 Location = str | PathLike[str]
 _PROGRESS_S = 0.2

@@ -14,7 +14,7 @@ ROOT = Path(streamgate.__file__).parent
 LAYERS = (
     ("cli",), ("commands",), ("service", "clips", "tuning", "convert", "ray"), ("gate",), ("engine",), ("runtime",),
     ("sinks",), ("report", "people", "exports"), ("store",), ("selection",), ("scoring",), ("networks",),
-    ("weights", "config"), ("measures",), ("frames",), ("errors",),
+    ("weights", "config"), ("measures",), ("tracks",), ("faces",), ("frames",), ("errors",),
 )  # fmt: skip
 """From above to below; a part imports none of a layer above its own. Parts that are not named stand beside these."""
 

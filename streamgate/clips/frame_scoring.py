@@ -13,7 +13,8 @@ import numpy as np
 from streamgate.clips.windows import SeenFace, Window, face_at
 from streamgate.config import Config
 from streamgate.engine import Engine
-from streamgate.frames import Array, Candidate, Face, Frame, Measure, Pose
+from streamgate.faces import Face, Measure, Pose
+from streamgate.frames import Array, Frame
 from streamgate.measures.size import shorter_side
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.faces import FaceScorer, enlarged
@@ -21,6 +22,7 @@ from streamgate.scoring.full_scorer import FullScorer, cards_in_use, face_region
 from streamgate.scoring.lockstep import no_floor, run_in_lockstep
 from streamgate.sources.base import Source
 from streamgate.tracking.overlap import grown
+from streamgate.tracks import Candidate
 
 NO_FACE = "no_face"
 """The reason of a frame in which the track's face was not found."""
@@ -79,7 +81,12 @@ def score_frames(
     while batch := list(islice(frames, _TOGETHER)):
         candidates = [
             Candidate(
-                0, entry.frame.pts_seconds, entry.face, interpolated=True, spoiled=entry.frame.spoiled, usual=usual
+                entry.face,
+                track_id=0,
+                pts_seconds=entry.frame.pts_seconds,
+                interpolated=True,
+                spoiled=entry.frame.spoiled,
+                usual=usual,
             )
             for entry in batch
             if entry.face is not None

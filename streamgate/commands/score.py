@@ -25,7 +25,8 @@ from streamgate.commands.options import (
 from streamgate.errors import SinkError, SourceError, UsageError, display, escaped
 
 if TYPE_CHECKING:
-    from streamgate.frames import Array, ScoredFace
+    from streamgate.faces import ScoredFace
+    from streamgate.frames import Array
 
 
 @click.command(
@@ -198,7 +199,7 @@ def _write_heatmaps(
     from streamgate.store.files import write_bytes
 
     for number, face in enumerate(faces, 1):
-        crop = image if aligned == "ffhq" else face.crop
+        crop = image if aligned == "ffhq" else face.image
         maps = {"": face.ifqa_map, **{f"_{measure}": one for measure, one in face.maps.items()}}
         for ending, one in maps.items():
             if one is None or crop is None:

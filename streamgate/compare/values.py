@@ -13,7 +13,8 @@ import numpy as np
 from streamgate.compare.fullreference import FULL_REFERENCE
 from streamgate.engine import Engine
 from streamgate.errors import SourceError, StreamgateError, UsageError, display, one_line
-from streamgate.frames import Array, Measure, ScoredFace, Status
+from streamgate.faces import Measure, ScoredFace, Status
+from streamgate.frames import Array
 from streamgate.labels import COLUMNS, FaceKey, face_key
 from streamgate.measures import MeasureSpec
 from streamgate.parallel import in_order

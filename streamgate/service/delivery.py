@@ -19,7 +19,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from streamgate.errors import SinkError
-from streamgate.frames import BestShot
 from streamgate.service.framequeue import Timestamp
 from streamgate.service.livefolder import LiveFolder
 from streamgate.service.spool import Item, Spool
@@ -28,6 +27,7 @@ from streamgate.sinks.redisstream import RedisStream, pack
 from streamgate.sinks.retrying_sender import CHUNK_BYTES, CHUNK_EVENTS, pause, send_in_order
 from streamgate.store.jsonlines import Record
 from streamgate.store.records import event
+from streamgate.tracks import BestShot
 
 _INBOX = 256
 """Packed events that may wait for the spool, some 60 kB each."""

@@ -31,7 +31,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from streamgate import __version__
-from streamgate.frames import ScoredFace
+from streamgate.faces import ScoredFace
 from streamgate.measures import MeasureSpec, known_measures
 from streamgate.service.hub import EventHub, HubEvent, Subscription
 from streamgate.service.metrics import SECONDS, SIZES, snapshot_metrics

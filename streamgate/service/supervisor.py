@@ -13,7 +13,8 @@ from typing import Any, Self
 from streamgate.config import Config
 from streamgate.engine import Engine
 from streamgate.errors import DeviceError, StreamgateError
-from streamgate.frames import Array, ScoredFace
+from streamgate.faces import ScoredFace
+from streamgate.frames import Array
 from streamgate.scoring.context import ScoringContext
 from streamgate.service.delivery import Delivery
 from streamgate.service.livefolder import LiveFolder

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from streamgate.engine import Engine
 from streamgate.errors import WeightsError
-from streamgate.frames import Candidate, Frame, Picture, TrackEnd
+from streamgate.frames import Frame, Picture
 from streamgate.runtime.crop_finalizer import CropFinalizer
 from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.full_scorer import FullScorer, cards_in_use, face_region
@@ -17,6 +17,7 @@ from streamgate.sources import Source
 from streamgate.sources.base import SAME_TIME_S
 from streamgate.sources.footage import FootageFinder
 from streamgate.store.jsonlines import Record
+from streamgate.tracks import Candidate, TrackEnd
 from streamgate.tuning.settings import Tuning
 from streamgate.weights.catalog import ROLES
 from streamgate.weights.store import resolve
@@ -70,7 +71,7 @@ class FootageScorer:
                 region = self._region(frame, candidate)
                 run_in_lockstep([scorer.score(candidate, region, no_floor, full=True)], scorer.context.infer)
                 passed = candidate.gate.passed
-                candidate.crop = scorer.crop(candidate, region) if passed else None
+                candidate.image = scorer.crop(candidate, region) if passed else None
                 candidate.phash = scorer.fingerprint(candidate, region) if passed else None
                 self.looked += 1
 

@@ -20,7 +20,7 @@ from models.recognizer.architecture import EyesHead, FaceNetwork, export_onnx  #
 from streamgate.config import load_config  # noqa: E402
 from streamgate.engine import Engine  # noqa: E402
 from streamgate.errors import WeightsError  # noqa: E402
-from streamgate.frames import Status  # noqa: E402
+from streamgate.faces import Status  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
 from streamgate.networks.alignment import arcface_matrix  # noqa: E402
 from streamgate.networks.pose import upright  # noqa: E402

@@ -13,10 +13,11 @@ import pytest
 
 from streamgate.config import load_config
 from streamgate.engine import Engine
-from streamgate.frames import Array, BestShot, Candidate, TrackEnd
+from streamgate.frames import Array
 from streamgate.sinks.base import Sink
 from streamgate.sources import open_source
 from streamgate.store.run import SourceInfo, SourceResult
+from streamgate.tracks import BestShot, Candidate, TrackEnd
 from support.media import astronaut_frames, plain_frames, write_clip
 
 SIZE = (480, 320)

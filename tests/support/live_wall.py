@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from streamgate.engine import Engine
-from streamgate.frames import BestShot, Candidate, TrackEnd
 from streamgate.report.heatmap import heatmap_png
 from streamgate.report.notes import Point
 from streamgate.service.state import LatestFace, ServiceState, StreamMeter, StreamState
@@ -17,6 +16,7 @@ from streamgate.sources import discover
 from streamgate.store.images import encode_jpeg
 from streamgate.store.records import face_record, utc_text
 from streamgate.store.run import SourceInfo, SourceResult
+from streamgate.tracks import BestShot, Candidate, TrackEnd
 
 
 def show_clips(state: ServiceState, clips: Iterable[Path], engine: Engine) -> None:
