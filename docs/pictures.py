@@ -82,7 +82,7 @@ def both_eyes(picture: Any, offset: Any, radius: Any, stretch: Any = (1, 1), shi
 
 def at_rest(portrait: Any) -> Any:
     """The smile made smaller: the good example of all measures."""
-    closed = bend(portrait, MOUTH + [0, 1], (30, 17), (0.9, 0.35))
+    closed = bend(portrait, MOUTH + np.array([0, 1]), (30, 17), (0.9, 0.35))
     return bend(closed, MOUTH, (40, 20), (0.95, 0.9))
 
 
@@ -137,7 +137,7 @@ def examples() -> dict[str, tuple[Any, Any, str]]:
         "exposure": (noisy((rest * 0.09).astype(np.uint8), 3), "nearly no light"),
         "occlusion": (masked(rest), "a mask"),
         "eyes": (eyes_shut(rest), "eyes shut"),
-        "mouth": (bend(data.astronaut(), MOUTH + [0, 3], (33, 32), (0.95, 1.9)), "laughing"),
+        "mouth": (bend(data.astronaut(), MOUTH + np.array([0, 3]), (33, 32), (0.95, 1.9)), "laughing"),
         "expression": (
             both_eyes(bend(data.astronaut(), MOUTH, (36, 24), (1.35, 1.25)), (0, 0), (20, 12), (1, 0.5)), "a grimace",
         ),
@@ -217,12 +217,13 @@ def frames_at(clip: Path, seconds: list[float]) -> list[Any]:
 
 def draw_track(clip: Path, out: Path, chosen: list[dict[str, Any]], every: list[dict[str, Any]]) -> None:
     """images/track.jpg: frames of the track, its quality over time, and the face that was kept."""
-    kept = next(line for line in map(json.loads, open(out / "faces.jsonl")) if line["track_id"] == 1)
+    lines = map(json.loads, (out / "faces.jsonl").read_text().splitlines())
+    kept = next(line for line in lines if line["track_id"] == 1)
     best = kept["pts_seconds"]
     near = {round(face["pts_seconds"] * 25): face for face in every}
     moments = sorted([0.4, 2.2, 3.2, 4.5, 7.4, best, 8.6])
-    figure = pyplot.figure(figsize=(12.8, 5.2), dpi=110)
-    grid = figure.add_gridspec(2, 28, height_ratios=(1, 1.45), hspace=0.16, wspace=1.2, left=0.045, right=0.985,
+    figure = pyplot.figure(figsize=(11.2, 4.7), dpi=120)
+    grid = figure.add_gridspec(2, 28, height_ratios=(1, 1.45), hspace=0.16, wspace=1.2, left=0.05, right=0.99,
                                top=0.94, bottom=0.11)  # fmt: skip
     for place, (time, frame) in enumerate(zip(moments, frames_at(clip, moments), strict=True)):
         axes = figure.add_subplot(grid[0, place * 4 : place * 4 + 4])
@@ -271,7 +272,7 @@ def draw_measures(every: list[dict[str, Any]]) -> None:
         for row, name in enumerate(names):
             scalar = face["measures"][name]["scalar"]
             table[row, round(face["pts_seconds"] * 25)] = np.nan if scalar is None else scalar
-    figure, axes = pyplot.subplots(figsize=(12.8, 3.9), dpi=100)
+    figure, axes = pyplot.subplots(figsize=(11.2, 3.7), dpi=110)
     shades = axes.imshow(table, aspect="auto", cmap="RdYlGn", vmin=0, vmax=100, interpolation="nearest",
                          extent=(0, table.shape[1] / 25, len(names) - 0.5, -0.5))  # fmt: skip
     axes.set_yticks(range(len(names)), names)

@@ -1,8 +1,7 @@
 """mkdocs hook: links to files of the repository outside docs/ become links to the repository, or plain names.
 
-The pages are read in two places. On the hosting page of the repository `../benchmarks/RESULTS.md` is a link that works;
-on the site that file does not exist. With `repo_url` in mkdocs.yml the site links to the repository, without it the site
-shows the link's text and the path.
+Pages are read in two places. In the repository `../benchmarks/RESULTS.md` is a link that works; the site has no such
+file. With `repo_url` in mkdocs.yml it links to the repository, without it it shows the link's text and the path.
 """
 
 from __future__ import annotations
