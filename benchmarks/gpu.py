@@ -54,7 +54,7 @@ TRIAL_S = 0.4
 NETWORKS_SHARE = 0.5
 """Of the time, for the networks by themselves."""
 TOLERANCE = 1e-3
-"""Largest deviation of a raw value from the CPU's in fp32, of its own size where that is above 1 (DESIGN 3)."""
+"""Largest deviation of a raw value from the CPU's in fp32, of its own size where that is above 1 (docs/design.md 3)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
 
 Every clip gives a frame each --every seconds. The first half of the frames calibrates (min and max, a scale a
 channel), the other half is compared: boxes at 0.5 that appear or vanish, landmarks in eye distances, the IFQA scalar.
-The recognizer is left alone: SER-FIQ's head must not be quantised (DESIGN 3), and its input is what the body gives.
+The recognizer is left alone: SER-FIQ's head must not be quantised (design.md 3), and its input is what the body gives.
 Needs the convert extra (onnx). Writes its section of benchmarks/RESULTS.md.
 """
 

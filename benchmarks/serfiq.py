@@ -3,8 +3,8 @@
     python benchmarks/serfiq.py [FACES] [--faces 120] [--passes 10 20 50 100 200 500 1000 2000]
 
 FACES: a folder of pictures with one face each, or a tar of them (the LFW pictures by default). Every face is taken
-clean, blurred, at low resolution, with noise and half covered (DESIGN 4.1), and runs through the recognizer once; then
-d comes from the graph (closed form) and from T dropout masks. The reference is the mean of five runs of T = 2000.
+clean, blurred, at low resolution, with noise and half covered (design.md 4.1), and runs through the recognizer once;
+then d comes from the graph (closed form) and from T dropout masks. The reference is the mean of five runs of T = 2000.
 Writes its section of benchmarks/RESULTS.md, and a plot.
 """
 

@@ -40,9 +40,9 @@ FACELESS = frozenset({"intel_bottle", "moviepy_bbb"})
 """Clips without a human face, by eye (the footage's index)."""
 HD_LINES = 720
 RATIO_LIMIT, RATIO_GOAL = 2.5, 1.5
-"""DESIGN 9: wall over decoding alone, median of the 720p/1080p clips with faces."""
+"""docs/design.md 9: wall over decoding alone, median of the 720p/1080p clips with faces."""
 BEYOND_LIMIT = 40.0
-"""DESIGN 9: core-ms a second of video beyond decoding, smaller and faceless clips."""
+"""docs/design.md 9: core-ms a second of video beyond decoding, smaller and faceless clips."""
 STARTUP_LIMIT = 1.0
 MEMORY_LIMIT = 700.0
 ARCHIVE_GOAL = 0.7
@@ -268,7 +268,7 @@ def _row(clip: Clip, names: Sequence[str]) -> list[str]:
 
 
 def _summary(clips: Sequence[Clip], name: str) -> list[str]:
-    """The figures that DESIGN 9 sets budgets for, and plainly whether they are kept."""
+    """The figures that docs/design.md 9 sets budgets for, and plainly whether they are kept."""
     large = [clip for clip in clips if clip.large_with_faces]
     others = [clip for clip in clips if not clip.large_with_faces]
     passes = [one for clip in clips for one in clip.passes[name]]

@@ -207,7 +207,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """Pass or fail, with the reasons in the order of DESIGN 4.4.
+    """Pass or fail, with the reasons in the order of docs/design.md 4.4.
 
     `shortfall` says how far beyond its limit the worst of the measures is that gave a reason, as a share of what
     there is: 0 at the limit, 1 for the worst there can be. It orders near misses and is in no record.
@@ -326,7 +326,7 @@ class BestShot(Showing):
     Attributes:
         image: RGB uint8 (H, W, 3), FFHQ-aligned crop.
         rank: from 1 within its track.
-        quality, quality_smoothed, quality_context: 0..100 (DESIGN 4.5); None for a fallback shot without quality.
+        quality, quality_smoothed, quality_context: 0..100 (design.md 4.5); None for a fallback shot without quality.
         calibration_id: qualities compare only under the same one.
     """
 
@@ -367,7 +367,7 @@ class BestShot(Showing):
 
     @property
     def id(self) -> str:
-        """The id of this shot's `final` event, `source_id/epoch/track_id/final/rank/0` (DESIGN 6)."""
+        """The id of this shot's `final` event, `source_id/epoch/track_id/final/rank/0` (docs/design.md 6)."""
         return f"{self.source_id}/{self.epoch}/{self.track.track_id}/final/{self.rank}/0"
 
     @property

@@ -25,7 +25,7 @@ from real_weights import standard_models
 from trap import TrapServer, WatchedFolder
 
 MOST_MIB = 700
-"""DESIGN 9's bound on memory."""
+"""docs/design.md 9's bound on memory."""
 
 
 @dataclass(frozen=True)
