@@ -27,7 +27,7 @@ FOREIGN = {
     "--preserve-status", "--until-idle",
 }  # fmt: skip
 """Options of other programs."""
-NOT_RUN_LIMIT = 40
+NOT_RUN_LIMIT = 20
 """Blocks with a command of ours that no test runs: cameras, Redis, cards, clusters, containers, installations."""
 
 
