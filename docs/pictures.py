@@ -225,8 +225,8 @@ def draw_track(clip: Path, out: Path, chosen: list[dict[str, Any]], every: list[
     figure = pyplot.figure(figsize=(11.2, 4.7), dpi=120)
     grid = figure.add_gridspec(2, 28, height_ratios=(1, 1.45), hspace=0.16, wspace=1.2, left=0.05, right=0.99,
                                top=0.94, bottom=0.11)  # fmt: skip
-    for place, (time, frame) in enumerate(zip(moments, frames_at(clip, moments), strict=True)):
-        axes = figure.add_subplot(grid[0, place * 4 : place * 4 + 4])
+    for index, (time, frame) in enumerate(zip(moments, frames_at(clip, moments), strict=True)):
+        axes = figure.add_subplot(grid[0, index * 4 : index * 4 + 4])
         face = near.get(round(time * 25))
         won = time == best
         title, colour = f"{time:.1f} s", GREY

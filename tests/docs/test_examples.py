@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from doc_pages import PAGES, blocks, name_of
 from streamgate.demo import write_demo_clip
+from support.doc_pages import PAGES, blocks, name_of
 
 cv2 = pytest.importorskip("cv2")
 SECONDS = 2.0
@@ -73,7 +73,7 @@ def shell(folder: Path, script: str, material: Path) -> None:
     assert "Traceback" not in done.stderr, done.stderr
 
 
-def place(tmp_path: Path, material: Path, own_faces: bool) -> Path:
+def index(tmp_path: Path, material: Path, own_faces: bool) -> Path:
     unwanted = shutil.ignore_patterns("bin", "faces") if own_faces else shutil.ignore_patterns("bin")
     return Path(shutil.copytree(material, tmp_path / "here", ignore=unwanted))
 
@@ -82,7 +82,7 @@ def place(tmp_path: Path, material: Path, own_faces: bool) -> Path:
 def test_commands_of_the_page_run(page: Path, material: Path, tmp_path: Path) -> None:
     wanted = [block for block in blocks(page, "sh") if not block.why]
     makes = any("-o faces " in f"{line} " for block in wanted for line in block.text.splitlines())
-    folder = place(tmp_path, material, makes)
+    folder = index(tmp_path, material, makes)
     for block in wanted:
         shell(folder, block.text, material)
 
@@ -91,7 +91,7 @@ def test_commands_of_the_page_run(page: Path, material: Path, tmp_path: Path) ->
 def test_python_of_the_page_runs(
     page: Path, material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(place(tmp_path, material, False))
+    monkeypatch.chdir(index(tmp_path, material, False))
     for block in blocks(page, "python"):
         if block.why:
             continue

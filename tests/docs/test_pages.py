@@ -11,13 +11,13 @@ from pathlib import Path
 import click
 import pytest
 
-from doc_pages import DOCS, PAGES, REPOSITORY, blocks, inline, name_of, prose
 from streamgate import __version__
 from streamgate.cli import COMMANDS, cli
 from streamgate.config import Config, load_config, preset_names
 from streamgate.errors import UsageError
 from streamgate.measures import known_measures
-from streamgate.measures.words import reason_words
+from streamgate.measures.vocabulary import reason_words
+from support.doc_pages import DOCS, PAGES, REPOSITORY, blocks, inline, name_of, prose
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 FOREIGN = {
