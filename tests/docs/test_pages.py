@@ -15,7 +15,7 @@ from streamgate import __version__
 from streamgate.cli import COMMANDS, cli
 from streamgate.config import Config, load_config, preset_names
 from streamgate.errors import UsageError
-from streamgate.measures import known_measures
+from streamgate.measures import built_in_measures, known_measures
 from streamgate.measures.vocabulary import reason_words
 from support.doc_pages import DOCS, PAGES, REPOSITORY, blocks, inline, name_of, prose
 
@@ -160,6 +160,15 @@ def test_every_reason_and_measure_is_explained() -> None:
     ):
         text = (DOCS / page).read_text(encoding="utf-8")
         assert [name for name in names if not re.search(rf"\b{name}\b", text, re.I)] == [], page
+
+
+def test_the_table_of_measures_has_the_limits_and_weights_in_force() -> None:
+    text = (DOCS / "measures.md").read_text(encoding="utf-8")
+    tables = load_config().measures
+    for spec in built_in_measures():
+        limits = ", ".join(f"{limit.key} {tables[spec.name].limit(limit.key):g}" for limit in spec.limits)
+        row = f"| **`{spec.name}`**<br>weight {tables[spec.name].weight:g}<br>{limits} |"
+        assert row in text, f"{spec.name}: run docs/pictures.py"
 
 
 def test_the_readme_is_short() -> None:
