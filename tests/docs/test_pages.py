@@ -24,7 +24,7 @@ FOREIGN = {
     "--extract-every-n", "--filter", "--nfilter", "--batch-mode", "--fps", "--help", "--version",  # other tools, click
     "--smoke", "--fresh", "--teacher", "--leave-out", "--strict", "--basetemp",  # recipes, mkdocs, pytest
     "--data-binary", "--gpus", "--entrypoint", "--rm", "--network", "--system", "--no-create-home", "--now",
-    "--preserve-status", "--until-idle",
+    "--preserve-status", "--until-idle", "--requeue",
 }  # fmt: skip
 """Options of other programs."""
 NOT_RUN_LIMIT = 20
@@ -73,7 +73,8 @@ def test_options_that_a_page_names_are_there(page: Path) -> None:
     if page.name == "reliability.md":
         pytest.skip("written by scripts that run the commands")
     ours = [text for text in inline(page) if text.startswith(("--", "streamgate"))]
-    ours += [block.text for block in blocks(page, "sh", "console") if "streamgate" in block.text]
+    lines = [line for block in blocks(page, "sh", "console") for line in block.text.splitlines()]
+    ours += [line.partition("streamgate ")[2] for line in lines]
     named = {flag for text in ours for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)}
     assert named - options() - FOREIGN == set()
 
