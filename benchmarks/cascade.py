@@ -53,12 +53,13 @@ class Passed:
 
 def run(clips: Sequence[Path], preset: str, models: str, settings: Sequence[str]) -> list[Passed]:
     """Run a configuration over the clips, one after the other."""
-    from streamgate import Gate
+    from streamgate.config import load_config
+    from streamgate.engine import Engine
     from streamgate.sources import open_source
 
     decode = open_decoder(models)
     found = []
-    with counted_runs() as runs, Gate(preset, models=models, device="cpu", settings=settings) as gate:
+    with counted_runs() as runs, Engine(load_config(preset, settings), models=models, device="cpu") as engine:
         for clip in clips:
             began = cpu_seconds()
             decode(clip)
@@ -67,7 +68,7 @@ def run(clips: Sequence[Path], preset: str, models: str, settings: Sequence[str]
             runs.clear()
             runs["detect"] = 0
             began = cpu_seconds()
-            (result,) = gate.process([partial(open_source, clip)], sink)
+            (result,) = engine.run([partial(open_source, clip)], sink)
             spent = cpu_seconds() - began
             if result.status != "done":
                 raise ValueError(f"{clip.name}: {result.error or result.status}")

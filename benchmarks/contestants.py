@@ -136,10 +136,11 @@ CONTESTANTS: dict[str, Callable[[str, float], Run]] = {
 
 def describe(models: str) -> dict[str, object]:
     """Versions and weights that a gate here runs with."""
-    from streamgate import Gate
+    from streamgate.config import load_config
+    from streamgate.engine import Engine
 
-    with Gate("studio", models=models, device="cpu") as gate:
-        info = gate.run_info()
+    with Engine(load_config("studio"), models=models, device="cpu") as engine:
+        info = engine.run_info()
         return {"versions": dict(info.versions), "weights": [dict(one) for one in info.weights]}
 
 

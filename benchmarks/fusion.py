@@ -22,14 +22,15 @@ from common import RESULTS, SHARED, Machine, command_line, say, table, write_sec
 from picks import Label, Track, read_labels
 
 from streamgate.config import load_config
-from streamgate.frames import Candidate, Face
-from streamgate.gate import Gate
+from streamgate.engine import Engine
+from streamgate.faces import Face
 from streamgate.measures import MeasureSpec
 from streamgate.scoring.calibration import Calibration, recorded_measures
 from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.lockstep import no_floor, run_in_lockstep
 from streamgate.selection.reference import TrackReference
 from streamgate.sources import discover
+from streamgate.tracks import Candidate
 from streamgate.tuning.fitting import FitData, Fusion, fit, out_of_clip, picks
 from streamgate.tuning.fusion import fusion_of, of_preset, value_of
 
@@ -58,8 +59,8 @@ def main() -> int:
     if not tracks:
         print(f"fusion.py: none of the labelled clips is in {given.videos}", file=sys.stderr)
         return 1
-    with Gate(config=config, models=given.models) as gate:
-        context = gate.scoring(config, "fusion")
+    with Engine(config, models=given.models) as engine:
+        context = engine.context(config, "fusion")
         faces = [face for clip in dict.fromkeys(track.clip for track in tracks)
                  for face in scored(given.videos / clip, [one for one in tracks if one.clip == clip],
                                     FaceScorer(context))]  # fmt: skip
@@ -94,7 +95,9 @@ def scored(path: Path, tracks: Sequence[Track], scorer: FaceScorer) -> Iterator[
             for label, track in wanted[index:]:
                 if label.pts > frame.pts_seconds + SAME_TIME_S:
                     break
-                candidate = Candidate(0, frame.pts_seconds, _guessed(label.box), interpolated=True, shown=frame.shown)
+                candidate = Candidate(
+                    _guessed(label.box), track_id=0, pts_seconds=frame.pts_seconds, interpolated=True, shown=frame.shown
+                )
                 run_in_lockstep([scorer.score(candidate, frame.picture, no_floor, full=True)], scorer.context.infer)
                 if candidate.quality is not None and abs(label.pts - frame.pts_seconds) <= SAME_TIME_S:
                     yield Scored(track, label, candidate)

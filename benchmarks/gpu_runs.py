@@ -17,14 +17,16 @@ from typing import Self
 from common import say, usable_cores
 from gpu_card import Load
 
+from streamgate.config import load_config
+from streamgate.engine import Engine
 from streamgate.errors import StreamgateError, one_line
-from streamgate.frames import Candidate, TrackEnd
 from streamgate.gate import Gate
 from streamgate.networks.device import Device
 from streamgate.sources import open_source
 from streamgate.sources.file import VideoFile
 from streamgate.sources.hardware import CPU, decoder_name
 from streamgate.store.run import SourceInfo, SourceResult
+from streamgate.tracks import Candidate, TrackEnd
 
 JOBS = (1, 4, 16)
 RUN_S = 10.0
@@ -117,19 +119,19 @@ def runs(clip: Path, models: str, large: str | None, device: Device, clock: Cloc
             continue
         with (
             clock.attempt(f"runs: {name}"),
-            Gate(models=found, device=device, settings=["identity.store=none", *settings]) as gate,
+            Engine(load_config(settings=["identity.store=none", *settings]), models=found, device=device) as engine,
         ):
             for jobs in reversed(at_once):
                 for decode in reversed(decoders):
                     what = f"{name}, {jobs} at once, decoded on {decode}"
                     if clock.allows(what, RUN_S + 3):
                         with clock.attempt(what):
-                            yield _run(gate, name, clip, jobs, decode)
-            for note in gate.notes:
+                            yield _run(engine, name, clip, jobs, decode)
+            for note in engine.notes:
                 say(f"{name}: {note}")
 
 
-def _run(gate: Gate, name: str, clip: Path, jobs: int, decode: str) -> Ran:
+def _run(engine: Engine, name: str, clip: Path, jobs: int, decode: str) -> Ran:
     stop = threading.Event()
     timer = threading.Timer(RUN_S, stop.set)
     opening = partial(VideoFile, clip, decode=decode, threads=max(1, usable_cores() // jobs))
@@ -137,9 +139,9 @@ def _run(gate: Gate, name: str, clip: Path, jobs: int, decode: str) -> Ran:
     timer.start()
     error = ""
     results: list[SourceResult] = []
-    with Load(gate.device.index) as load:
+    with Load(engine.device.index) as load:
         try:
-            results = gate.process([opening] * (jobs * _COPIES), _Nowhere(), jobs=jobs, stop=stop)
+            results = engine.run([opening] * (jobs * _COPIES), _Nowhere(), jobs=jobs, stop=stop)
         except StreamgateError as failed:
             error = str(failed)
         finally:

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from common import RESULTS, SHARED, Machine, command_line, find_clips, say, table, target, write_section
 
-from streamgate.frames import Array, Face
+from streamgate.faces import Face
+from streamgate.frames import Array
 from streamgate.measures import Sigmoid
 from streamgate.networks.alignment import ffhq_matrix
 from streamgate.networks.detector import Detector

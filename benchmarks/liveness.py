@@ -17,7 +17,7 @@ from common import RESULTS, SHARED, command_line, find_clips, say, table, write_
 from picks import Track, read_labels
 
 from streamgate.convert import pull
-from streamgate.frames import Face
+from streamgate.faces import Face
 from streamgate.measures import CropCard, known_measures
 from streamgate.networks.cropmeasures import CropMeasure, open_measure
 from streamgate.networks.device import choose_device

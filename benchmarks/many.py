@@ -108,15 +108,16 @@ def _make_clips(footage: Path, count: int) -> None:
 
 def commit(footage: Path, out: Path, shards: int) -> None:
     """List the clips once a shard, as each machine would, and commit made-up results of each shard's own."""
-    from streamgate import Gate
+    from streamgate.config import load_config
+    from streamgate.engine import Engine
     from streamgate.sharding import Shard
     from streamgate.sinks.disk import DiskSink
     from streamgate.sinks.merging import write_part
     from streamgate.sources import discover
     from streamgate.store.run import SourceInfo
 
-    with Gate() as gate:
-        info = gate.run_info()
+    with Engine(load_config()) as engine:
+        info = engine.run_info()
     for index in range(1, shards + 1):
         shard = Shard(index, shards)
         found = discover([str(footage)], output=out)
@@ -138,19 +139,9 @@ def _made_up(source, writer, calibration_id):  # type: ignore[no-untyped-def]
     """Put one or two tracks with a kept face each into a writer; returns how the source went."""
     import numpy as np
 
-    from streamgate.frames import (
-        BestShot,
-        Candidate,
-        Evidence,
-        Face,
-        GateResult,
-        Measure,
-        Pose,
-        Template,
-        TrackEnd,
-        TrackInfo,
-    )
+    from streamgate.faces import Evidence, Face, GateResult, Measure, Pose
     from streamgate.store.run import SourceResult
+    from streamgate.tracks import BestShot, Candidate, Template, TrackEnd, TrackInfo
 
     random = np.random.default_rng(int(source.source_id[-8:], 16))
     tracks = 1 + int(random.integers(2))
@@ -161,9 +152,7 @@ def _made_up(source, writer, calibration_id):  # type: ignore[no-untyped-def]
         for step in range(10):
             writer.evaluated(
                 Candidate(
-                    track_id,
-                    track.first_pts + step / 5,
-                    face,
+                    face, track_id=track_id, pts_seconds=track.first_pts + step / 5,
                     evidence=Evidence({"spread": 0.2}),
                     measures=measures,
                 )
@@ -171,8 +160,10 @@ def _made_up(source, writer, calibration_id):  # type: ignore[no-untyped-def]
         vector = random.standard_normal(128).astype(np.float32)
         template = Template(vector / np.linalg.norm(vector), 9, 0.8, 0.9, 60.0)
         shot = BestShot(
-            random.integers(0, 255, (64, 64, 3), np.uint8), source.location, source.source_id, track, 1,
-            track.first_pts, face, Pose(1.0, 2.0, 3.0), measures, 80.0, 79.0, 78.0, calibration_id, GateResult(True),
+            image=random.integers(0, 255, (64, 64, 3), np.uint8), source=source.location, source_id=source.source_id,
+            track=track, rank=1, pts_seconds=track.first_pts, face=face, evidence=Evidence(pose=Pose(1.0, 2.0, 3.0)),
+            measures=measures, quality=80.0, quality_smoothed=79.0, quality_context=78.0,
+            calibration_id=calibration_id, gate=GateResult(True),
         )  # fmt: skip
         writer.track(TrackEnd(track, (shot,), {}, (), source.source_id, template=template))
     return SourceResult(source, frames=150, duration_seconds=6.0, width=64, height=64, tracks=tracks, kept=tracks)

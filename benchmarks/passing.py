@@ -96,17 +96,18 @@ def resident_mib() -> float:
 
 def measure(files: list[Path], preset: str, models: str, settings: list[str]) -> dict[str, Any]:
     """Run the files, all at once."""
-    from streamgate import Gate
+    from streamgate.config import load_config
+    from streamgate.engine import Engine
     from streamgate.sources import open_source
 
     decode = open_decoder(models)
     began = cpu_seconds()
     seconds = sum(decode(file).video_seconds for file in files[:1]) * len(files)
     decode_cpu = (cpu_seconds() - began) * len(files)
-    with Gate(preset, models=models, device="cpu", settings=settings) as gate:
+    with Engine(load_config(preset, settings), models=models, device="cpu") as engine:
         log, sink = MemoryLog(min(SAMPLE_S, seconds / len(files) / 10)), Counter()
         began, began_wall = cpu_seconds(), time.monotonic()
-        results = gate.process([partial(open_source, file) for file in files], sink, jobs=len(files), progress=log)
+        results = engine.run([partial(open_source, file) for file in files], sink, jobs=len(files), progress=log)
         cpu, wall = cpu_seconds() - began, time.monotonic() - began_wall
         for result in results:
             if result.status != "done":

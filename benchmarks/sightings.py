@@ -23,7 +23,8 @@ import numpy as np
 from common import child
 
 from streamgate.defaults import DEFAULT_MODELS
-from streamgate.frames import Array, Face
+from streamgate.faces import Face
+from streamgate.frames import Array
 from streamgate.measures.size import shorter_side
 from streamgate.measures.yaw import yaw_proxy
 

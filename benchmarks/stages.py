@@ -183,7 +183,8 @@ def _place(module: str, path: str) -> tuple[Any, str]:
 
 def measure(clip: Path, preset: str, models: str, settings: list[str], *, plain: bool) -> Profile:
     """Run a clip and say where its CPU time went."""
-    from streamgate import Gate
+    from streamgate.config import load_config
+    from streamgate.engine import Engine
     from streamgate.sinks.disk import DiskSink
     from streamgate.sources import open_source
 
@@ -191,12 +192,12 @@ def measure(clip: Path, preset: str, models: str, settings: list[str], *, plain:
     with tempfile.TemporaryDirectory(prefix="streamgate-profile-") as folder:
         if plain:
             result, whole, _ = _run(
-                Gate(preset, models=models, settings=settings), clip, Path(folder), DiskSink, open_source
+                Engine(load_config(preset, settings), models=models), clip, Path(folder), DiskSink, open_source
             )
             return Profile(result.duration_seconds, result.frames, whole, {}, {})
         with hooked(watch):
-            gate = Gate(preset, models=models, settings=settings)
-            result, whole, main = _run(gate, clip, Path(folder), DiskSink, open_source)
+            engine = Engine(load_config(preset, settings), models=models)
+            result, whole, main = _run(engine, clip, Path(folder), DiskSink, open_source)
     stages = dict(watch.spent)
     # The rest of the process is what Python did not start: FFmpeg's threads.
     stages["decode"] = stages.get("decode", 0.0) + max(0.0, whole - main - watch.threads)
@@ -204,11 +205,11 @@ def measure(clip: Path, preset: str, models: str, settings: list[str], *, plain:
     return Profile(result.duration_seconds, result.frames, whole, stages, watch.calls)
 
 
-def _run(gate: Any, clip: Path, folder: Path, sink_type: Any, open_source: Any) -> tuple[Any, float, float]:
+def _run(engine: Any, clip: Path, folder: Path, sink_type: Any, open_source: Any) -> tuple[Any, float, float]:
     """Result, CPU seconds of the process, and of this thread; threads of the gate have ended by then."""
     before, before_here = cpu_seconds(), time.thread_time()
-    with gate, sink_type(folder, gate.run_info()) as sink:
-        (result,) = gate.process([partial(open_source, clip)], sink)
+    with engine, sink_type(folder, engine.run_info()) as sink:
+        (result,) = engine.run([partial(open_source, clip)], sink)
         if result.status != "done":
             raise ValueError(f"{clip.name}: {result.error or result.status}")
         sink.finish([result], {})

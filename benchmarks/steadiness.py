@@ -27,13 +27,14 @@ DRAWS = 12
 def measure(kept: Path, clip: Path, preset: str, models: str) -> dict[str, list[float]]:
     """Track id -> [quality as stored, qualities with moved landmarks...]."""
     from streamgate.config import load_config
-    from streamgate.frames import Candidate, Face
+    from streamgate.faces import Face
     from streamgate.networks import Networks
     from streamgate.networks.batcher import Batcher
     from streamgate.scoring.context import ScoringContext
     from streamgate.scoring.faces import FaceScorer
     from streamgate.scoring.lockstep import no_floor, run_in_lockstep
     from streamgate.sources import open_source
+    from streamgate.tracks import Candidate
 
     best = {}
     for track_id, faces in load(kept).tracks.items():
@@ -55,7 +56,9 @@ def measure(kept: Path, clip: Path, preset: str, models: str) -> dict[str, list[
                 tried = []
                 for _ in range(DRAWS):
                     moved = (points + rng.normal(0.0, SHIFT * eye, points.shape)).astype(np.float32)
-                    candidate = Candidate(track_id, face.pts, Face(np.array(face.box, np.float32), moved, 1.0))
+                    candidate = Candidate(
+                        Face(np.array(face.box, np.float32), moved, 1.0), track_id=track_id, pts_seconds=face.pts
+                    )
                     run_in_lockstep([scorer.score(candidate, frame.picture, no_floor, full=True)], batcher.infer)
                     if candidate.quality is not None:
                         tried.append(round(candidate.quality, 3))

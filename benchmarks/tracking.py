@@ -40,7 +40,7 @@ from sightings import Seen, load_seen
 
 from streamgate.config import Config, load_config
 from streamgate.defaults import DEFAULT_MODELS
-from streamgate.frames import Face
+from streamgate.faces import Face
 from streamgate.tracking.tracker import Tracker
 
 WORK = REPOSITORY / "benchmarks" / "work"

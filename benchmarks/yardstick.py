@@ -115,17 +115,18 @@ def load(path: Path) -> Yardstick:
 
 def measure(clip: Path, preset: str, models: str, settings: Sequence[str], peers: Path | None) -> Yardstick:
     """Score every face of a clip."""
-    from streamgate import Gate
+    from streamgate.config import load_config
+    from streamgate.engine import Engine
     from streamgate.sources import open_source
 
     code = code_digest()
-    with Gate(preset, models=models, device="cpu", settings=[*settings, "exhaustive=true"]) as gate:
+    with Engine(load_config(preset, [*settings, "exhaustive=true"]), models=models, device="cpu") as engine:
         before = cpu_seconds()
         sink = Collector()
-        (result,) = gate.process([partial(open_source, clip)], sink)
+        (result,) = engine.run([partial(open_source, clip)], sink)
         if result.status != "done":
             raise ValueError(f"{clip.name}: {result.error or result.status}")
-        names = gate.run_info().measure_set
+        names = engine.run_info().measure_set
     spent = cpu_seconds() - before
     asked, absent = _peers(peers)
     if asked:

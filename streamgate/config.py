@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -274,7 +275,7 @@ def preset_names() -> list[str]:
 
 
 def load_config(
-    preset: str = "studio",
+    preset: str | PathLike[str] = "studio",
     settings: Iterable[str] = (),
     flags: Mapping[str, Any] | None = None,
 ) -> Config:
@@ -292,7 +293,7 @@ def load_config(
     Raises:
         UsageError: unknown preset or key, value outside its range, contradicting values.
     """
-    tree = _read_preset(preset)
+    tree = _read_preset(str(preset))
     settings = list(settings)
     _lay_over(tree, settings, flags)
     if tree["keep"]["poses"] == "all":
@@ -304,7 +305,7 @@ def load_config(
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise UsageError(_explain(error, preset)) from None
+        raise UsageError(_explain(error, str(preset))) from None
 
 
 _ALL_POSES = {

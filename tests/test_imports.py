@@ -12,9 +12,9 @@ import streamgate
 
 ROOT = Path(streamgate.__file__).parent
 LAYERS = (
-    ("cli",), ("commands",), ("service", "clips", "tuning", "convert"), ("gate",), ("runtime",), ("sinks",),
-    ("report", "people", "exports"), ("store",), ("selection",), ("scoring",), ("networks",), ("weights", "config"),
-    ("measures",), ("frames",), ("errors",),
+    ("cli",), ("commands",), ("service", "clips", "tuning", "convert"), ("gate",), ("engine",), ("runtime",),
+    ("sinks",), ("report", "people", "exports"), ("store",), ("selection",), ("scoring",), ("networks",),
+    ("weights", "config"), ("measures",), ("tracks",), ("faces",), ("frames",), ("errors",),
 )  # fmt: skip
 """From above to below; a part imports none of a layer above its own. Parts that are not named stand beside these."""
 

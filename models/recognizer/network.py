@@ -15,8 +15,8 @@ import numpy as np
 from models.common.images import DataError
 from models.recognizer.faces import DETECT_SIDES, SIDE, warp
 from streamgate.config import load_config
-from streamgate.frames import Evidence, Pose
-from streamgate.frames import Face as FoundFace
+from streamgate.faces import Evidence, Pose
+from streamgate.faces import Face as FoundFace
 from streamgate.measures import built_in_measures
 from streamgate.measures.serfiq import raw_from_spread
 from streamgate.networks import Networks

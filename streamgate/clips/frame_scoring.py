@@ -12,8 +12,9 @@ import numpy as np
 
 from streamgate.clips.windows import SeenFace, Window, face_at
 from streamgate.config import Config
-from streamgate.frames import Array, Candidate, Face, Frame, Measure, Pose
-from streamgate.gate import Gate
+from streamgate.engine import Engine
+from streamgate.faces import Face, Measure, Pose
+from streamgate.frames import Array, Frame
 from streamgate.measures.size import shorter_side
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.faces import FaceScorer, enlarged
@@ -21,6 +22,7 @@ from streamgate.scoring.full_scorer import FullScorer, cards_in_use, face_region
 from streamgate.scoring.lockstep import no_floor, run_in_lockstep
 from streamgate.sources.base import Source
 from streamgate.tracking.overlap import grown
+from streamgate.tracks import Candidate
 
 NO_FACE = "no_face"
 """The reason of a frame in which the track's face was not found."""
@@ -61,10 +63,10 @@ class ScoredFrame:
     shift: tuple[float, float] = (0.0, 0.0)
 
 
-def frame_scorer(gate: Gate, config: Config) -> FaceScorer:
+def frame_scorer(engine: Engine, config: Config) -> FaceScorer:
     """What scores faces in single frames exactly as `run` scores the candidates of its cascade, by other limits."""
     output = config.output.model_copy(update={"crops": ("ffhq",), "format": "png"})
-    return FullScorer(gate.follow(config.model_copy(update={"output": output}), "clips"))
+    return FullScorer(engine.stream_context(config.model_copy(update={"output": output}), "clips"))
 
 
 def score_frames(
@@ -79,7 +81,12 @@ def score_frames(
     while batch := list(islice(frames, _TOGETHER)):
         candidates = [
             Candidate(
-                0, entry.frame.pts_seconds, entry.face, interpolated=True, spoiled=entry.frame.spoiled, usual=usual
+                entry.face,
+                track_id=0,
+                pts_seconds=entry.frame.pts_seconds,
+                interpolated=True,
+                spoiled=entry.frame.spoiled,
+                usual=usual,
             )
             for entry in batch
             if entry.face is not None

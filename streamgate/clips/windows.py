@@ -6,7 +6,8 @@ import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from streamgate.frames import Array, Face
+from streamgate.faces import Face
+from streamgate.frames import Array
 
 
 @dataclass(frozen=True, slots=True)

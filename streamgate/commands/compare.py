@@ -147,7 +147,7 @@ def _values(
         scored_values,
     )
     from streamgate.config import load_config
-    from streamgate.gate import Gate
+    from streamgate.engine import Engine
     from streamgate.measures import built_in_measures
     from streamgate.store.folder import RunFolder
 
@@ -165,9 +165,9 @@ def _values(
         others = {spec.name for spec in measures} - {spec.name for spec in built_in_measures()}
         used = [f"measures.{name}.use=true" for name in left if name in others]
         config = load_config(preset, [*settings, *used])
-        with Gate(models=models, device=device, config=config) as gate, errors.status("") as status:
+        with Engine(config, models=models, device=device) as engine, errors.status("") as status:
             found = scored_values(
-                table, left, gate, image=column, aligned=aligned, reference=reference, workers=4,
+                table, left, engine, image=column, aligned=aligned, reference=reference, workers=4,
                 done=lambda count: status.update(f"{count} of {len(table.rows)} pictures"),
             )  # fmt: skip
     found.by_measure = {name: given.get(name, found.by_measure.get(name)) for name in names}  # type: ignore[misc]

@@ -17,8 +17,8 @@ import av
 from streamgate.commands.messages import InputsFound, RunRequest, RunState, WorkerEnded
 from streamgate.commands.monitor import RunMonitor
 from streamgate.config import Config, load_config
+from streamgate.engine import Engine
 from streamgate.errors import DeliveryError, SourceError, StreamgateError, UsageError, unexpected
-from streamgate.gate import Gate
 from streamgate.measures.vocabulary import reason_words
 from streamgate.runtime.pipeline import NOT_ON_GPU, Progress
 from streamgate.runtime.processes import Channel
@@ -77,10 +77,10 @@ class _WorkerRun:
                 missing = self._finish(sink, disk)
             self._channel.send(WorkerEnded(None, self._stop.is_set(), missing))
             return
-        with Gate(models=self._request.models, device=self._request.device, config=config) as gate:
-            check_decoder(self._decoder(gate))
-            self._report_gate(gate)
-            info = gate.run_info()
+        with Engine(config, models=self._request.models, device=self._request.device) as engine:
+            check_decoder(self._decoder(engine))
+            self._report_gate(engine)
+            info = engine.run_info()
             disk = self._disk(info, config)
             with SinkGroup(self._sinks(disk, info)) as sink:
                 if self._state.lock is None:
@@ -90,7 +90,7 @@ class _WorkerRun:
                     locked = partial(RunMonitor.locked, info=info, config=config.model_dump(mode="json"), words=words)
                     self._channel.send(locked, disk.lock.fileno())
                 self._skip_done(disk, specs)
-                self._read(gate, sink, specs)
+                self._read(engine, sink, specs)
                 missing = self._finish(sink, disk)
         self._channel.send(WorkerEnded(None, self._stop.is_set(), missing))
 
@@ -130,29 +130,29 @@ class _WorkerRun:
         self._channel.send(partial(RunMonitor.probing, path=str(path)))
         return is_video(path)
 
-    def _report_gate(self, gate: Gate) -> None:
+    def _report_gate(self, engine: Engine) -> None:
         if self._state.info is not None:
-            self._noted.update(gate.notes)
+            self._noted.update(engine.notes)
             return  # the worker before this one has
-        self._report_notes(gate)
-        for one in gate.run_info().weights:
+        self._report_notes(engine)
+        for one in engine.run_info().weights:
             self._channel.send(
                 partial(RunMonitor.debug, text=f"weights: {one['role']} {one['name']}, sha256 {one['sha256'][:16]}")
             )
-        if absent := gate.run_info().absent_measures:
+        if absent := engine.run_info().absent_measures:
             names = ", ".join(f"{name} ({why})" for name, why in absent.items())
             self._channel.send(partial(RunMonitor.note, text=f"measures left out: {names}"))
 
-    def _report_notes(self, gate: Gate) -> None:
+    def _report_notes(self, engine: Engine) -> None:
         """Those that are new: a GPU may have had to be run otherwise on the way."""
-        for note in gate.notes:
+        for note in engine.notes:
             if note not in self._noted:
                 self._noted.add(note)
                 self._channel.send(partial(RunMonitor.note, text=note))
 
-    def _decoder(self, gate: Gate) -> str:
+    def _decoder(self, engine: Engine) -> str:
         # Both decode alike, but not to the bit: "auto" stays where results are the same on every machine.
-        return decoder_name(gate.device.index) if self._request.decode == "cuda" else CPU
+        return decoder_name(engine.device.index) if self._request.decode == "cuda" else CPU
 
     def _disk(self, info: RunInfo, config: Config) -> DiskSink:
         request, state = self._request, self._state
@@ -208,19 +208,19 @@ class _WorkerRun:
         self._state.results[index] = result
         self._channel.send(partial(RunMonitor.finished, index=index, result=result))
 
-    def _read(self, gate: Gate, sink: Sink, specs: Sequence[SourceSpec]) -> None:
+    def _read(self, engine: Engine, sink: Sink, specs: Sequence[SourceSpec]) -> None:
         """Run what has no result yet: first what has never been seen to do harm, then the rest, one by one."""
         left = [index for index in range(len(specs)) if index not in self._state.results]
         together = [index for index in left if index not in self._state.last]
         alone = [index for index in left if index in self._state.last]
-        decode = self._decoder(gate)
-        decoding = gate.config.decoding
+        decode = self._decoder(engine)
+        decoding = engine.config.decoding
         opened = partial(
             SourceSpec.open, decode=decode, max_pixels=decoding.max_pixels,
             time_range=TimeRange(decoding.start_s, decoding.end_s),
         )  # fmt: skip
         for indexes, jobs in ((together, self._request.jobs), (alone, 1)):
-            done = gate.process(
+            done = engine.run(
                 [partial(opened, specs[index]) for index in indexes],
                 sink,
                 jobs=jobs,
@@ -229,7 +229,7 @@ class _WorkerRun:
                 labels=[specs[index].location for index in indexes],
             )
             self._state.results.update(zip(indexes, done, strict=True))
-        self._report_notes(gate)
+        self._report_notes(engine)
         results = self._state.results.values()
         fallen = sum(any(note.startswith(NOT_ON_GPU) for note in result.notes) for result in results)
         if decode != CPU and fallen:

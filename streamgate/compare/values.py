@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from streamgate.compare.fullreference import FULL_REFERENCE
+from streamgate.engine import Engine
 from streamgate.errors import SourceError, StreamgateError, UsageError, display, one_line
-from streamgate.frames import Array, Measure, ScoredFace, Status
-from streamgate.gate import Gate
+from streamgate.faces import Measure, ScoredFace, Status
+from streamgate.frames import Array
 from streamgate.labels import COLUMNS, FaceKey, face_key
 from streamgate.measures import MeasureSpec
 from streamgate.parallel import in_order
@@ -69,7 +70,7 @@ def column_values(table: Table, name: str) -> Array:
 def scored_values(
     table: Table,
     names: Sequence[str],
-    gate: Gate,
+    engine: Engine,
     *,
     image: str,
     aligned: str | None,
@@ -81,10 +82,10 @@ def scored_values(
 
     A row whose picture cannot be read, or has no face, has no values; the others go on.
     """
-    specs = {spec.name: spec for spec in gate.config.measures.specs}
+    specs = {spec.name: spec for spec in engine.config.measures.specs}
     found = MeasureValues({name: np.full(len(table.rows), np.nan) for name in names})
     wants_face = any(name not in FULL_REFERENCE for name in names)
-    most = gate.config.decoding.max_pixels
+    most = engine.config.decoding.max_pixels
 
     def score(row: Row) -> tuple[ScoredFace | None, dict[str, float], str]:
         try:
@@ -93,7 +94,7 @@ def scored_values(
             if reference is not None and (wanted := [name for name in names if name in FULL_REFERENCE]):
                 whole = _picture(table.path, row[reference], most)
                 against = {name: FULL_REFERENCE[name](picture, whole) for name in wanted}
-            faces = gate.score(picture, aligned=aligned) if wants_face else []
+            faces = engine.score(picture, aligned=aligned) if wants_face else []
         except StreamgateError as error:
             return None, {}, str(error)
         return (faces[0] if faces else None), against, "no face is found" if wants_face and not faces else ""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from streamgate.frames import CROP_NAMES
 from streamgate.measures import built_in_measures
+from streamgate.tracks import CROP_NAMES
 
 Kind = Literal["text", "int", "float", "bool", "texts"]
 Row = dict[str, Any]

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from streamgate.errors import SourceError
-from streamgate.frames import Candidate
 from streamgate.networks.alignment import ffhq_matrix
 from streamgate.report.notes import miss_note
 from streamgate.sources.footage import FootageFinder
@@ -19,6 +18,7 @@ from streamgate.store.folder import RunFolder
 from streamgate.store.images import encode_jpeg
 from streamgate.store.jsonlines import Record
 from streamgate.store.records import candidate_of
+from streamgate.tracks import Candidate
 from streamgate.tuning.footage import at_their_times
 
 SIDE = 256

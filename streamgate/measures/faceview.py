@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from streamgate.frames import Array, Face, Picture
+from streamgate.faces import Face
+from streamgate.frames import Array, Picture
 from streamgate.parallel import lazy_property
 
 INTER_EYE = 60.0

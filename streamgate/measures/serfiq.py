@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from streamgate.frames import Array, Evidence
+from streamgate.faces import Evidence
+from streamgate.frames import Array
 from streamgate.measures.spec import Limit, MeasureSpec
 
 _BLOCK = 128

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from streamgate.errors import WeightsError
-from streamgate.frames import Array, Template
+from streamgate.frames import Array
+from streamgate.tracks import Template
 from streamgate.weights.files import sha256_of
 from streamgate.weights.store import CohortFile
 

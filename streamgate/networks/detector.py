@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from streamgate.frames import Array, Face
+from streamgate.faces import Face
+from streamgate.frames import Array
 from streamgate.networks.layouts import LAYOUTS, Outputs, Shape
 from streamgate.networks.priors import suppress
 from streamgate.networks.sessions import Session

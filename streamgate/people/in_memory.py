@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from streamgate.frames import BestShot, TrackEnd
 from streamgate.people.linkage import link
 from streamgate.selection.template import is_sure
+from streamgate.tracks import BestShot, TrackEnd
 
 
 def group_tracks(ended: Iterable[TrackEnd], threshold: float) -> dict[str, list[BestShot]]:

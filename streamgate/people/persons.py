@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from streamgate.errors import ResultsError
-from streamgate.frames import Template
 from streamgate.people.ledger import KeptTrack, Ledger
 from streamgate.people.linkage import link
 from streamgate.selection.template import is_sure
 from streamgate.store import files
 from streamgate.store.folder import RunFolder
 from streamgate.store.identity import load_identity
+from streamgate.tracks import Template
 
 
 def find_people(out: Path, source_ids: Iterable[str], threshold: float, *, settle: bool) -> Ledger:

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from streamgate.frames import Array, BestShot, Candidate, NearMiss, TrackEnd
+from streamgate.frames import Array
 from streamgate.store.images import encode_jpeg
 from streamgate.store.jsonlines import SCHEMA, Record
 from streamgate.store.records import candidate_record
+from streamgate.tracks import BestShot, Candidate, NearMiss, TrackEnd
 
 THUMBNAIL_SIDE = 128
 THUMBNAIL_QUALITY = 82

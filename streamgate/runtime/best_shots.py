@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from streamgate.config import Config
-from streamgate.frames import BestShot, Crop, TrackInfo
 from streamgate.networks.alignment import arcface_enlargement
 from streamgate.scoring.faces import enlargement
 from streamgate.selection.keeper import Ranked
 from streamgate.sinks.base import SourceInfo
+from streamgate.tracks import BestShot, Crop, TrackInfo
 
 
 def best_shot(
@@ -15,19 +17,22 @@ def best_shot(
 ) -> BestShot:
     """The shot of a candidate whose picture has been cut; with its embedding only where `identity.store` allows it."""
     candidate = ranked.candidate
-    assert candidate.crop is not None
+    assert candidate.image is not None
     crops = {}
     if candidate.arcface is not None:
         crops["arcface"] = Crop(candidate.arcface, arcface_enlargement(candidate.face.landmarks))
+    evidence = candidate.evidence
+    if config.identity.store == "none":
+        evidence = replace(evidence, embedding=None)
     return BestShot(
-        image=candidate.crop,
+        image=candidate.image,
         source=source.location,
         source_id=source.source_id,
         track=track,
         rank=ranked.rank,
         pts_seconds=candidate.pts_seconds,
         face=candidate.face,
-        pose=candidate.evidence.pose,
+        evidence=evidence,
         measures=candidate.measures,
         quality=candidate.quality,
         quality_smoothed=ranked.quality_smoothed,
@@ -40,8 +45,6 @@ def best_shot(
         epoch=epoch,
         name=candidate.name,
         upscaled=enlargement(candidate.face, config.output),
-        embedding=candidate.evidence.embedding if config.identity.store != "none" else None,
-        ifqa_map=candidate.evidence.ifqa_map,
         crops=crops,
         phash=candidate.phash,
         pose_bin=ranked.pose_bin,

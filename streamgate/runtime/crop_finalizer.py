@@ -15,7 +15,8 @@ import numpy as np
 
 from streamgate.config import Config
 from streamgate.errors import SourceError
-from streamgate.frames import CROP_NAMES, Array, BestShot, Crop, Encoding, Face, Frame, TrackEnd
+from streamgate.faces import Face
+from streamgate.frames import Array, Frame
 from streamgate.networks.alignment import arcface_matrix, ffhq_matrix
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.networks.ifqa import CROP_SIDE as IFQA_SIDE
@@ -26,6 +27,7 @@ from streamgate.scoring.padding import warp_padded
 from streamgate.sources import Source
 from streamgate.sources.picture import picture_of_rgb
 from streamgate.store.images import decode, encode
+from streamgate.tracks import CROP_NAMES, BestShot, Crop, Encoding, TrackEnd
 
 _SAME_PICTURE = 4.0
 """Mean difference in levels up to which a frame is the one that the kept crop was cut from."""

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from streamgate.config import Config
-from streamgate.frames import Face, Frame
+from streamgate.faces import Face
+from streamgate.frames import Frame
 from streamgate.sources.base import Interest
 
 _CHANGES = 256

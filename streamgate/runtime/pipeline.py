@@ -13,7 +13,7 @@ from functools import partial
 
 from streamgate.config import Config
 from streamgate.errors import DeviceError, SinkError, SourceError, StreamgateError, unexpected
-from streamgate.frames import Candidate, Face, TrackEnd
+from streamgate.faces import Face
 from streamgate.measures.size import shorter_side
 from streamgate.people.reference import Reference
 from streamgate.runtime.crop_finalizer import CropFinalizer, needs_finalizing
@@ -28,6 +28,7 @@ from streamgate.sinks.base import Sink
 from streamgate.sources import Source
 from streamgate.sources.container import stall_seconds
 from streamgate.store.run import SourceInfo, SourceResult
+from streamgate.tracks import Candidate, TrackEnd
 
 AHEAD = 12
 """Decoded frames that may wait for analysis: enough to decode on while a few faces are scored."""

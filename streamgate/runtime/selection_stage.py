@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from streamgate.frames import STILL, BestShot, Candidate, Face, TrackEnd, TrackInfo
+from streamgate.faces import STILL, Face
 from streamgate.people.reference import OTHER_PERSON, Reference
 from streamgate.runtime.best_shots import best_shot
 from streamgate.runtime.stillness import StillnessDetector
@@ -23,6 +23,7 @@ from streamgate.selection.candidates import TrackSelector
 from streamgate.selection.keeper import Ranked
 from streamgate.selection.nearmisses import distance_from_passing
 from streamgate.sinks.base import SourceInfo
+from streamgate.tracks import BestShot, Candidate, TrackEnd, TrackInfo
 
 
 @dataclass(slots=True)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from streamgate.frames import Array, Face, Frame
+from streamgate.faces import Face
+from streamgate.frames import Array, Frame
 from streamgate.tracking.overlap import iou
 
 FIRST_S = 3.0

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from streamgate.frames import Array, Face, Frame
+from streamgate.faces import Face
+from streamgate.frames import Array, Frame
 
 INTERVAL_S = 0.35
 """Between two looks at least."""

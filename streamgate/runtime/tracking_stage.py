@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from streamgate.config import Config
-from streamgate.frames import Array, Face, Frame
+from streamgate.faces import Face
+from streamgate.frames import Array, Frame
 from streamgate.measures.size import shorter_side
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.runtime.decode_hints import DecodeHints

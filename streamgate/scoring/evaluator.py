@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 
 from streamgate.config import Config
-from streamgate.frames import Candidate, Evidence, Face, GateResult, Measure, Status
+from streamgate.faces import Evidence, Face, GateResult, Measure, Status
 from streamgate.measures import MeasureSpec
 from streamgate.networks.alignment import ffhq_side
 from streamgate.scoring.calibration import Calibration, calibration_id, measure_set, recorded_measures
+from streamgate.tracks import Candidate
 
 SMALL = "small"
 """The reason of a face with too few pixels: a limit of the measure `size`, and `output.max_upscale`."""

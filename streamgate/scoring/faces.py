@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from streamgate.config import OutputConfig
-from streamgate.frames import Array, Candidate, Evidence, Face, Measure, Picture, Pose
+from streamgate.faces import Evidence, Face, Measure, Pose
+from streamgate.frames import Array, Picture
 from streamgate.measures import FaceView, MeasureSpec
 from streamgate.networks.alignment import (
     EXPRESSION_SIZE,
@@ -34,6 +35,7 @@ from streamgate.scoring.fingerprint import HASH_SIDE, hash_matrix, perceptual_ha
 from streamgate.scoring.lockstep import Floor, Steps
 from streamgate.scoring.padding import warp_padded
 from streamgate.tracking.overlap import iou
+from streamgate.tracks import Candidate
 
 THUMBNAIL_SIDE = 128
 """Side of the small pictures of near misses."""

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from streamgate.config import Config
-from streamgate.frames import Array, Candidate, Face, Picture, Status
+from streamgate.faces import Face, Status
+from streamgate.frames import Array, Picture
 from streamgate.measures import CropCard, MeasureSpec
 from streamgate.measures.cropcard import CHEAP
 from streamgate.networks.alignment import arcface_matrix, box_matrix, ffhq_matrix, umeyama
@@ -17,6 +18,7 @@ from streamgate.scoring.context import ScoringContext
 from streamgate.scoring.faces import FaceScorer, note
 from streamgate.scoring.lockstep import Floor, Steps
 from streamgate.tracking.overlap import square
+from streamgate.tracks import Candidate
 
 _SLACK = 0.15
 """Share of the box."""

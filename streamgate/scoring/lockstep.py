@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
-from streamgate.frames import Candidate
 from streamgate.networks.batcher import InferenceRequest
+from streamgate.tracks import Candidate
 
 Steps = Generator[list[InferenceRequest], list[Any], None]
 Floor = Callable[[Candidate], float]

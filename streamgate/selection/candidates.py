@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from streamgate.config import Config
-from streamgate.frames import Candidate, Face, Frame, Picture
+from streamgate.faces import Face
+from streamgate.frames import Frame, Picture
 from streamgate.measures.yaw import yaw_proxy
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.faces import NARROWLY, FaceScorer
@@ -28,6 +29,7 @@ from streamgate.selection.poses import yaw_bin
 from streamgate.selection.prescoring import Prescorer
 from streamgate.selection.reference import TrackReference
 from streamgate.selection.template import TemplateSum
+from streamgate.tracks import Candidate
 
 RETRIES = 3
 """Further faces of a window that are tried where one fails early (a bad pose, say); none while window after window
@@ -488,9 +490,9 @@ class TrackSelector:
     def _candidate(self, frame: Frame, face: Face, like: Candidate | None = None) -> Candidate:
         """`like`: an earlier one of the same face."""
         return Candidate(
-            self.track_id,
-            frame.pts_seconds,
             face,
+            track_id=self.track_id,
+            pts_seconds=frame.pts_seconds,
             interpolated=like is not None and like.interpolated,
             refined=like is not None and like.refined,
             frame_index=frame.frame_index,

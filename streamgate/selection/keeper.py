@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from streamgate.config import KeepConfig, SmoothingConfig
-from streamgate.frames import Array, Candidate, Picture
+from streamgate.frames import Array, Picture
 from streamgate.selection.duplicates import Appearance, are_duplicates
 from streamgate.selection.poses import Bin, bin_name, pose_bin
 from streamgate.selection.smoothing import QualityHistory
+from streamgate.tracks import Candidate
 
 SPARE = 2
 """Ranks beyond K that are remembered: a later candidate can push one out and let another back in, and at the end of the
@@ -213,11 +214,11 @@ class Keeper:
     def _cut(self, candidate: Candidate) -> None:
         region = self._regions.pop(id(candidate), None)
         if region is not None:
-            candidate.crop = self._make_crop(candidate, region)
+            candidate.image = self._make_crop(candidate, region)
 
     def _forget(self, candidate: Candidate) -> None:
         self._regions.pop(id(candidate), None)
-        candidate.crop = candidate.arcface = None
+        candidate.image = candidate.arcface = None
 
 
 def _appearance(candidate: Candidate) -> Appearance:

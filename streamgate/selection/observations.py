@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streamgate.frames import Candidate, Face, Frame
+from streamgate.faces import Face
+from streamgate.frames import Frame
+from streamgate.tracks import Candidate
 
 
 @dataclass(slots=True, eq=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 
 from streamgate.config import KeepConfig
-from streamgate.frames import Pose
+from streamgate.faces import Pose
 
 Bin = tuple[int, int]
 """Place in yaw and in pitch, from the most negative angle."""

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from streamgate.config import AdvancedConfig
-from streamgate.frames import Candidate
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.lockstep import in_lockstep
 from streamgate.selection.observations import Observation, ObservationBuffer
 from streamgate.selection.reference import TrackReference
+from streamgate.tracks import Candidate
 
 MAX_INTERVAL_S = 0.25
 """Time between two faces of a long track that are looked at: so often that a smile or a turn of the head is seen."""

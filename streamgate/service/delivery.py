@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from streamgate.errors import SinkError
-from streamgate.frames import BestShot
 from streamgate.service.framequeue import Timestamp
 from streamgate.service.meters import Metric, Sample
 from streamgate.service.state import ServiceState
@@ -25,6 +24,7 @@ from streamgate.sinks.redisstream import RedisStream, pack
 from streamgate.sinks.spool import Item, Spool
 from streamgate.store.jsonlines import Record
 from streamgate.store.records import event
+from streamgate.tracks import BestShot
 
 _INBOX = 256
 """Packed events that may wait for the spool, some 60 kB each."""

@@ -28,7 +28,7 @@ from enum import StrEnum
 from typing import Any
 
 from streamgate import __version__
-from streamgate.frames import ScoredFace
+from streamgate.faces import ScoredFace
 from streamgate.measures import MeasureSpec, known_measures
 from streamgate.report.notes import Point
 from streamgate.service.hub import EventHub, HubEvent, Subscription

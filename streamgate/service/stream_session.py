@@ -11,7 +11,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from streamgate.frames import BestShot, Candidate, TrackEnd
 from streamgate.report.heatmap import heatmap_png
 from streamgate.report.notes import Point
 from streamgate.runtime.prefetch import prefetch
@@ -26,6 +25,7 @@ from streamgate.store.images import JPEG_QUALITY, encode_jpeg
 from streamgate.store.jsonlines import Record
 from streamgate.store.records import face_record, missed_record, track_record
 from streamgate.store.run import SourceInfo
+from streamgate.tracks import BestShot, Candidate, TrackEnd
 
 _SERIES = 300
 

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Self
 
 from streamgate.config import Config
+from streamgate.engine import Engine
 from streamgate.errors import StreamgateError
-from streamgate.gate import Gate
 from streamgate.scoring.context import ScoringContext
 from streamgate.service.delivery import Delivery
 from streamgate.service.memory import trim_memory
@@ -65,13 +65,13 @@ class Service:
                 state.batches.observe(items, role)
                 state.stages.observe(seconds, role)
 
-            self._gate = stack.enter_context(
-                Gate(models=settings.models, device=settings.device, config=settings.config, observe=observe)
+            self._engine = stack.enter_context(
+                Engine(settings.config, models=settings.models, device=settings.device, observe=observe)
             )
-            self._decode = decoder_name(self._gate.device.index) if settings.decode == "cuda" else CPU
+            self._decode = decoder_name(self._engine.device.index) if settings.decode == "cuda" else CPU
             check_decoder(self._decode)
             self._tell_notes()
-            state.scorer = Scorer(self._gate.score, settings.config.decoding.max_pixels)
+            state.scorer = Scorer(self._engine.score, settings.config.decoding.max_pixels)
             state.note(models_loaded=True)
             self._check(settings)
             for spec in settings.streams:
@@ -145,7 +145,7 @@ class Service:
 
     def _tell_notes(self) -> None:
         """Log what is new about the networks."""
-        notes = tuple(self._gate.notes)
+        notes = tuple(self._engine.notes)
         if notes != self._notes:
             for note in notes:
                 if note not in self._notes:
@@ -157,7 +157,7 @@ class Service:
         """Refuse what a stream cannot have with these networks, before anything is touched. Raises UsageError."""
         found = {}
         for spec in settings.streams:
-            found[spec.name] = self._gate.follow(spec.config, spec.name)
+            found[spec.name] = self._engine.stream_context(spec.config, spec.name)
         self._contexts = found
 
     def _add(self, spec: StreamSpec) -> None:

@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Self
 
 from streamgate.errors import ResultsError, SinkError, SourceError, UsageError
-from streamgate.frames import Candidate, TrackEnd
 from streamgate.people.faces import keep_of
 from streamgate.people.ledger import Ledger, remove_ledger
 from streamgate.report.notes import Point, Series, track_note
@@ -42,6 +41,7 @@ from streamgate.store.records import candidate_record, face_record, image_path, 
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult, source_record
 from streamgate.store.sorter import KeyedSorter
 from streamgate.store.staging import Staging
+from streamgate.tracks import Candidate, TrackEnd
 
 _STAGING = f"{STATE_DIR}/staging"
 _DIFFERENCES = 5

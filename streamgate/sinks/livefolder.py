@@ -20,12 +20,12 @@ from types import TracebackType
 from typing import Self
 
 from streamgate.errors import SinkError
-from streamgate.frames import BestShot
 from streamgate.store import files
 from streamgate.store.images import encode_png
 from streamgate.store.jsonlines import Record, dumps
 from streamgate.store.layout import FACES, STATE_DIR, has_manifest
 from streamgate.store.lock import Lock
+from streamgate.tracks import BestShot
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 

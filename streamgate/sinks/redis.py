@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Self
 
 from streamgate.errors import DeliveryError, SinkError
-from streamgate.frames import Candidate, TrackEnd
 from streamgate.sinks.delivery_log import DeliveryLog
 from streamgate.sinks.redisstream import MAXLEN, STREAM, RedisStream, pack
 from streamgate.sinks.replay_source import FinishedSource, undelivered
@@ -22,6 +21,7 @@ from streamgate.store.images import JPEG_QUALITY, encode_jpeg
 from streamgate.store.records import event, face_record, missed_record, track_record
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 from streamgate.store.sorter import KeyedSorter
+from streamgate.tracks import Candidate, TrackEnd
 
 _NAMED = 3
 """Sources that a message names."""

@@ -8,8 +8,9 @@ import zlib
 import cv2
 import numpy as np
 
-from streamgate.frames import Array, Encoding
+from streamgate.frames import Array
 from streamgate.imagesize import image_size
+from streamgate.tracks import Encoding
 
 JPEG_QUALITY = 92
 """Of the JPEG in a `final` event."""

@@ -20,26 +20,14 @@ from typing import Any
 import numpy as np
 
 from streamgate.errors import redact_url
-from streamgate.frames import (
-    SPOILED,
-    BestShot,
-    Candidate,
-    Crop,
-    Evidence,
-    Face,
-    GateResult,
-    Measure,
-    Pose,
-    ScoredFace,
-    Status,
-    TrackEnd,
-    TrackInfo,
-)
+from streamgate.faces import Evidence, Face, GateResult, Measure, Pose, ScoredFace, Status
+from streamgate.frames import SPOILED
 from streamgate.measures import built_in_measures
 from streamgate.measures.registry import position_of
 from streamgate.store.jsonlines import SCHEMA, Record, dumps
 from streamgate.store.layout import picture_name
 from streamgate.store.run import counts
+from streamgate.tracks import BestShot, Candidate, Crop, TrackEnd, TrackInfo
 
 
 def face_record(shot: BestShot, image: str | None) -> Record:

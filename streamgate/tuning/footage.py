@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from streamgate.engine import Engine
 from streamgate.errors import WeightsError
-from streamgate.frames import Candidate, Frame, Picture, TrackEnd
-from streamgate.gate import Gate
+from streamgate.frames import Frame, Picture
 from streamgate.runtime.crop_finalizer import CropFinalizer
 from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.full_scorer import FullScorer, cards_in_use, face_region
@@ -17,6 +17,7 @@ from streamgate.sources import Source
 from streamgate.sources.base import SAME_TIME_S
 from streamgate.sources.footage import FootageFinder
 from streamgate.store.jsonlines import Record
+from streamgate.tracks import Candidate, TrackEnd
 from streamgate.tuning.settings import Tuning
 from streamgate.weights.catalog import ROLES
 from streamgate.weights.store import resolve
@@ -48,7 +49,7 @@ class FootageScorer:
         self._finder = FootageFinder(out, folders)
         self._models = models
         self._device = device
-        self._gate: Gate | None = None
+        self._engine: Engine | None = None
         self._scorer: FaceScorer | None = None
 
     def open(self, record: Record, sequence_fps: float | None = None) -> Source:
@@ -70,7 +71,7 @@ class FootageScorer:
                 region = self._region(frame, candidate)
                 run_in_lockstep([scorer.score(candidate, region, no_floor, full=True)], scorer.context.infer)
                 passed = candidate.gate.passed
-                candidate.crop = scorer.crop(candidate, region) if passed else None
+                candidate.image = scorer.crop(candidate, region) if passed else None
                 candidate.phash = scorer.fingerprint(candidate, region) if passed else None
                 self.looked += 1
 
@@ -80,14 +81,14 @@ class FootageScorer:
 
     def close(self) -> None:
         """Let go of the networks."""
-        if self._gate is not None:
-            self._gate.close()
-            self._gate = None
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
 
     def _opened(self) -> FaceScorer:
         if self._scorer is None:
-            self._gate = Gate(models=self._right_models(), device=self._device, config=self._tuning.after)
-            context = self._gate.scoring(self._tuning.after, "tune")
+            self._engine = Engine(self._tuning.after, models=self._right_models(), device=self._device)
+            context = self._engine.context(self._tuning.after, "tune")
             if context.evaluator.calibration_id != self._tuning.evaluator.calibration_id:
                 raise WeightsError("the networks at hand are calibrated otherwise than those of the run; give --models")
             self._scorer = FullScorer(context)

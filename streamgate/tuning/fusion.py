@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from streamgate.config import Config
-from streamgate.frames import Evidence
+from streamgate.faces import Evidence
 from streamgate.measures import MeasureSpec
 from streamgate.scoring.calibration import Calibration
 from streamgate.tuning.fitting import Fusion

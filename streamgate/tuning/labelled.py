@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from streamgate.errors import SourceError, UsageError, WeightsError, display
-from streamgate.frames import Array, Candidate
+from streamgate.frames import Array
 from streamgate.labels import FaceKey
 from streamgate.measures import MeasureSpec
 from streamgate.scoring.calibration import recorded_measures
 from streamgate.store.folder import RunFolder
 from streamgate.store.records import candidate_of
+from streamgate.tracks import Candidate
 from streamgate.tuning.fitting import FitData
 from streamgate.tuning.footage import FootageScorer
 from streamgate.tuning.fusion import value_of

@@ -9,9 +9,10 @@ from typing import cast
 import numpy as np
 
 from streamgate.config import Config
-from streamgate.frames import Array, Candidate
+from streamgate.frames import Array
 from streamgate.selection.keeper import Keeper, Ranked
 from streamgate.sources.picture import picture_of_rgb
+from streamgate.tracks import Candidate
 
 LOOKS = 12
 """Faces of a track, beyond the neighbours of picks, that are looked at again at most. A run looks at one each
@@ -99,7 +100,7 @@ class TrackFaces:
 
     def _keeper(self, faces: Sequence[Candidate], only: frozenset[float] | None) -> Keeper:
         # Pictures are no matter here: what a face has it keeps.
-        keeper = Keeper(self._config.keep, self._config.smoothing, lambda face, picture: cast(Array, face.crop))
+        keeper = Keeper(self._config.keep, self._config.smoothing, lambda face, picture: cast(Array, face.image))
         for face in self.faces:
             keeper.note(face)
         for face in faces:

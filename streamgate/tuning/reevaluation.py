@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from streamgate.frames import Candidate, GateResult, Status
+from streamgate.faces import GateResult, Status
 from streamgate.measures.vocabulary import reason_words
+from streamgate.tracks import Candidate
 from streamgate.tuning.settings import Tuning
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from streamgate.errors import SourceError
-from streamgate.frames import STILL, BestShot, Candidate, TrackEnd, TrackInfo
+from streamgate.faces import STILL
 from streamgate.report.notes import Point, Series, miss_note, note_record, shot_note
 from streamgate.runtime.best_shots import best_shot
 from streamgate.selection.keeper import Ranked
@@ -24,6 +24,7 @@ from streamgate.store.jsonlines import Record, dumps, new_gzip
 from streamgate.store.layout import CANDIDATES, FACES, NOTES, SOURCE, TRACKS
 from streamgate.store.records import candidate_of, candidate_record, face_record, image_path
 from streamgate.store.run import SourceInfo
+from streamgate.tracks import BestShot, Candidate, TrackEnd, TrackInfo
 from streamgate.tuning.footage import FootageScorer
 from streamgate.tuning.picking import TrackFaces
 from streamgate.tuning.pictures import KeptFace, kept_face, put_spare, ranked_record, read_spares
@@ -273,10 +274,10 @@ class SourceTuning:
         if not self._new():
             return
         with footage.open(self._record, self._sequence_fps()) as source:
-            while missing := [one.candidate for _, one in self._new() if one.candidate.crop is None]:
+            while missing := [one.candidate for _, one in self._new() if one.candidate.image is None]:
                 self.outcome.looked += len(missing)
                 footage.score(source, missing)
-                if lost := [face for face in missing if face.crop is None and face.gate.passed]:
+                if lost := [face for face in missing if face.image is None and face.gate.passed]:
                     raise SourceError(
                         f"{self.location}: the frame at {lost[0].pts_seconds:.3f} s is not found again; run the source "
                         "again",
@@ -395,13 +396,24 @@ class SourceTuning:
 
         Means over stored qualities, which are rounded, differ in the last digit from a run's: its figure stays then.
         """
+        candidate = ranked.candidate
         shown = BestShot(
-            _NO_IMAGE, "", "", self._info(track_id), ranked.rank, ranked.candidate.pts_seconds, ranked.candidate.face,
-            ranked.candidate.evidence.pose, ranked.candidate.measures, ranked.candidate.quality,
-            ranked.quality_smoothed, ranked.quality_context, self._tuning.evaluator.calibration_id,
-            ranked.candidate.gate,
+            image=_NO_IMAGE,
+            source="",
+            source_id="",
+            track=self._info(track_id),
+            rank=ranked.rank,
+            pts_seconds=candidate.pts_seconds,
+            face=candidate.face,
+            evidence=candidate.evidence,
+            measures=candidate.measures,
+            quality=candidate.quality,
+            quality_smoothed=ranked.quality_smoothed,
+            quality_context=ranked.quality_context,
+            calibration_id=self._tuning.evaluator.calibration_id,
+            gate=candidate.gate,
             pose_bin=ranked.pose_bin,
-        )  # fmt: skip
+        )
         keys = (
             "measures", "quality", "quality_smoothed", "quality_context", "calibration_id", "gate", "track", "pose_bin",
         )  # fmt: skip

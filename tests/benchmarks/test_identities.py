@@ -6,7 +6,7 @@ import numpy as np
 from identities import Scale, Sighting, evaluator, measure_scale
 from sightings import Detected, Moment
 
-from streamgate.frames import Face
+from streamgate.faces import Face
 
 SCALE = Scale(0.5, 0.4, 1, 1, (0.6, 0.7, 0.9), (0.1, 0.3, 0.4))
 PEOPLE = np.eye(4, 16, dtype=np.float32)

@@ -8,7 +8,7 @@ import pytest
 from streamgate.clips.frame_scoring import ScoredFrame
 from streamgate.clips.recipe import load_recipe, recipe_names
 from streamgate.clips.rules import bad_frames, clip_statistics, fault
-from streamgate.frames import Face, Pose
+from streamgate.faces import Face, Pose
 
 RULES = load_recipe("talking").clip
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from streamgate.clips.windows import SeenFace, Window, best_window, face_at
-from streamgate.frames import Face
+from streamgate.faces import Face
 
 FACE = Face(np.zeros(4, np.float32), np.zeros((5, 2), np.float32), 0.9)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+import streamgate
 from streamgate import __version__
 from streamgate.cli import COMMANDS, cli
 from streamgate.config import Config, load_config, preset_names
@@ -170,6 +171,11 @@ def test_the_table_of_measures_has_the_limits_and_weights_in_force() -> None:
         limits = ", ".join(f"{limit.key} {tables[spec.name].limit(limit.key):g}" for limit in spec.limits)
         row = f"| **`{spec.name}`**<br>weight {tables[spec.name].weight:g}<br>{limits} |"
         assert row in text, f"{spec.name}: run docs/pictures.py"
+
+
+def test_the_python_page_has_the_whole_public_api() -> None:
+    shown = set(re.findall(r"^::: streamgate\.(\w+)$", (DOCS / "python.md").read_text(encoding="utf-8"), re.M))
+    assert shown == set(streamgate.__all__) - {"__version__"}
 
 
 def test_the_readme_is_short() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamgate.frames import Face
+from streamgate.faces import Face
 from streamgate.measures import FaceView, MeasureSpec
 from streamgate.sources import picture_of_rgb
 from support.media import astronaut

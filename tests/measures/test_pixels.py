@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from streamgate.frames import Evidence, Face
+from streamgate.faces import Evidence, Face
 from streamgate.measures import FaceView
 from streamgate.measures.edge import share_inside
 from streamgate.measures.exposure import MEASURE as EXPOSURE

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from streamgate.frames import Evidence
+from streamgate.faces import Evidence
 from streamgate.measures import Sigmoid
 from streamgate.measures.serfiq import (
     MEASURE,

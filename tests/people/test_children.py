@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from streamgate.errors import WeightsError
-from streamgate.frames import Template
 from streamgate.networks.cohort import Cohort
+from streamgate.tracks import Template
 from streamgate.weights.store import embedded_folder, from_card, resolve
 from support.command import lines, streamgate
 from support.real_weights import shared_part

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from streamgate.config import load_config
-from streamgate.frames import Evidence, GateResult, Measure, NearMiss, TrackEnd, TrackInfo
+from streamgate.faces import Evidence, GateResult, Measure
 from streamgate.report.write import write_report
 from streamgate.sinks.disk import DiskSink
 from streamgate.store.manifest import Manifest
+from streamgate.tracks import NearMiss, TrackEnd, TrackInfo
 from support.browser import Browser, chromium
 from support.sink_values import Make
 

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from streamgate.config import load_config
-from streamgate.frames import BestShot, Face, Frame, GateResult, TrackEnd, TrackInfo
+from streamgate.faces import Face, GateResult
+from streamgate.frames import Frame
 from streamgate.networks.alignment import ffhq_matrix
 from streamgate.runtime.crop_finalizer import CropFinalizer, loose_box
 from streamgate.scoring.context import ScoringContext
 from streamgate.sources import open_source
+from streamgate.tracks import BestShot, TrackEnd, TrackInfo
 from support.evaluators import evaluator
 from support.media import astronaut_frames, write_clip
 
@@ -33,8 +35,9 @@ def context(*settings: str) -> ScoringContext:
 def shot_of(frame: Frame) -> BestShot:
     image = frame.warp(ffhq_matrix(LANDMARKS, 128), 128, fine=True)
     return BestShot(
-        image, "clip", "clip-1", TRACK, 1, frame.pts_seconds, FACE, None, {}, 50.0, 50.0, 50.0, "cal", GateResult(True)
-    )
+        image=image, source="clip", source_id="clip-1", track=TRACK, rank=1, pts_seconds=frame.pts_seconds, face=FACE,
+        quality=50.0, quality_smoothed=50.0, quality_context=50.0, calibration_id="cal", gate=GateResult(True),
+    )  # fmt: skip
 
 
 def ended(*shots: BestShot) -> TrackEnd:

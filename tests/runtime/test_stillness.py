@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from streamgate.frames import Face, Frame
+from streamgate.faces import Face
+from streamgate.frames import Frame
 from streamgate.runtime.stillness import StillnessDetector
 from streamgate.sources import picture_of_rgb
 from support.media import astronaut

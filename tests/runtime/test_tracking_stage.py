@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from streamgate.config import load_config
-from streamgate.frames import Array, Face, Frame
+from streamgate.faces import Face
+from streamgate.frames import Array, Frame
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.runtime.tracking_stage import TrackingStage
 from streamgate.sources import picture_of_rgb

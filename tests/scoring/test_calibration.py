@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from streamgate.config import load_config
-from streamgate.frames import Status
+from streamgate.faces import Status
 from streamgate.measures import MeasureSpec, built_in_measures, registry
 from streamgate.scoring.calibration import Calibration, calibration_id, measure_set
 from support.evaluators import NAMES, calibration, evaluator, settings_for

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from streamgate.config import load_config
-from streamgate.frames import Evidence, Face, Measure, Pose, Status
+from streamgate.faces import Evidence, Face, Measure, Pose, Status
 from streamgate.measures import Sigmoid, built_in_measures
 from streamgate.scoring.evaluator import Evaluator
 from support.evaluators import NAMES, calibration, evaluator, evaluator_of

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamgate import Gate
 from streamgate.config import load_config
-from streamgate.frames import Array, Candidate, Face, Status
+from streamgate.engine import Engine
+from streamgate.faces import Face, Status
+from streamgate.frames import Array
 from streamgate.networks.expression import NEEDED, ExpressionOutput
 from streamgate.networks.ifqa import IfqaOutput
 from streamgate.networks.recognizer import RecognizerOutput
@@ -20,6 +21,7 @@ from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.lockstep import no_floor, run_in_lockstep
 from streamgate.sources import picture_of_rgb
 from streamgate.sources.picture import PictureMaker
+from streamgate.tracks import Candidate
 from support.evaluators import NAMES, evaluator
 from support.media import astronaut, astronaut_frames, make_frame
 
@@ -45,7 +47,7 @@ def scored(face: Face = FACE, **outputs: Any) -> Candidate:
     }
     config = load_config("studio", ["advanced.refine=false"])
     context = ScoringContext(config, evaluator(), lambda wanted: [answers[one.role] for one in wanted])
-    candidate = Candidate(1, 0.0, face)
+    candidate = Candidate(face, track_id=1, pts_seconds=0.0)
     steps = FaceScorer(context).score(candidate, picture_of_rgb(astronaut()), no_floor, full=True)
     run_in_lockstep([steps], context.infer)
     return candidate
@@ -82,10 +84,10 @@ def test_a_network_that_gives_no_number_makes_an_error_of_its_measures_alone(
 def test_landmarks_depend_little_on_where_the_face_was_thought_to_be() -> None:
     config, picture = load_config("studio"), picture_of_rgb(astronaut())
     found: list[Array] = []
-    with Gate(config=config, device="cpu") as gate:
-        context = gate.scoring(config)
+    with Engine(config, device="cpu") as engine:
+        context = engine.context(config)
         for shift in (0.0, -5.0, 4.0):
-            candidate = Candidate(1, 0.0, Face(FACE.box + shift, FACE.landmarks + shift, 0.9))
+            candidate = Candidate(Face(FACE.box + shift, FACE.landmarks + shift, 0.9), track_id=1, pts_seconds=0.0)
             run_in_lockstep([FaceScorer(context).score(candidate, picture, no_floor, full=True)], context.infer)
             assert candidate.refined
             found.append(candidate.face.landmarks)
@@ -102,7 +104,11 @@ def test_what_a_face_promised_is_corrected_by_what_was_seen_of_it() -> None:
                "ifqa": IfqaOutput(np.float32(0.7), np.zeros((256, 256), np.float32))}  # fmt: skip
     config = load_config("studio", ["advanced.refine=false"])
     context = ScoringContext(config, evaluator(), lambda wanted: [outputs[one.role] for one in wanted])
-    scorer, picture, candidate = FaceScorer(context), picture_of_rgb(astronaut()), Candidate(1, 0.0, FACE)
+    scorer, picture, candidate = (
+        FaceScorer(context),
+        picture_of_rgb(astronaut()),
+        Candidate(FACE, track_id=1, pts_seconds=0.0),
+    )
     scorer.prescore(candidate, picture)
     promised = candidate.bound
     run_in_lockstep([scorer.score(candidate, picture, no_floor, full=True)], context.infer)
@@ -114,7 +120,7 @@ def test_landmarks_far_from_the_face_are_not_taken() -> None:
     config = load_config("studio")
     outputs = {"detector": [FACE], "expression": far, "pose": np.zeros(3), "recognizer": RECOGNISED}
     context = ScoringContext(config, evaluator(), lambda wanted: [outputs.get(one.role) for one in wanted])
-    candidate = Candidate(1, 0.0, FACE, refined=True)
+    candidate = Candidate(FACE, track_id=1, pts_seconds=0.0, refined=True)
     run_in_lockstep([FaceScorer(context).run_expression(candidate, picture_of_rgb(astronaut()))], context.infer)
     assert np.array_equal(candidate.face.landmarks, FACE.landmarks)
     assert candidate.evidence.values["eyes_open"] == pytest.approx(0.14)
@@ -136,7 +142,10 @@ def test_a_combed_face_is_rejected_before_anything_is_measured(way: str) -> None
     woven = still[0].copy()
     woven[1::2] = still[1][1::2]
     scorer = FaceScorer(ScoringContext(load_config("studio", ["advanced.refine=false"]), evaluator(), nobody))
-    candidate, region = Candidate(1, 0.0, FACE), PictureMaker("h264").picture(make_frame(woven)).region(FACE.box)
+    candidate, region = (
+        Candidate(FACE, track_id=1, pts_seconds=0.0),
+        PictureMaker("h264").picture(make_frame(woven)).region(FACE.box),
+    )
     if way == "prescore":
         assert scorer.prescore(candidate, region) == 0.0
     run_in_lockstep([scorer.score(candidate, region, no_floor, full=True)], nobody)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from streamgate.frames import Face
+from streamgate.faces import Face
 from streamgate.measures import CropCard, known_measures
 from streamgate.scoring.full_scorer import crop_matrix, face_region
 from streamgate.sources.picture import picture_of_rgb

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from streamgate.config import Config, load_config
-from streamgate.frames import Candidate, Face, Frame, GateResult, Picture
+from streamgate.faces import Face, GateResult
+from streamgate.frames import Frame, Picture
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.lockstep import Floor, Steps, run_in_lockstep
 from streamgate.selection.candidates import TEMPLATE_FACES, TrackSelector
 from streamgate.selection.keeper import SPARE
+from streamgate.tracks import Candidate
 from support.known_quality import FACE, PICTURE, KnownQuality
 
 EVERY_FRAME = ["advanced.prescore_interval_s=0", "advanced.prescore_share=0"]
@@ -175,7 +177,7 @@ def test_fallback_scores_the_most_promising_face_when_none_passes() -> None:
     config = load_config("studio", ["keep.fallback=best"])
     scorer = KnownQuality(lambda pts: 10.0, potential=lambda pts: 0.0 if pts < 3 else 0.5)
     (ranked,) = drive(config, scorer, 5.0).keeper.finish()
-    assert not ranked.candidate.gate.passed and ranked.candidate.crop is not None
+    assert not ranked.candidate.gate.passed and ranked.candidate.image is not None
 
 
 def test_very_large_regions_are_judged_early_with_their_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from streamgate.config import KeepConfig, SmoothingConfig, load_config
-from streamgate.frames import Candidate, Evidence, Face, GateResult, Picture, Pose
+from streamgate.faces import Evidence, Face, GateResult, Pose
+from streamgate.frames import Picture
 from streamgate.selection.keeper import Keeper
 from streamgate.sources import picture_of_rgb
+from streamgate.tracks import Candidate
 
 LANDMARKS = np.array([[50, 60], [150, 60], [100, 100], [60, 150], [140, 150]], np.float32)
 FACE = Face(np.array([0, 0, 200, 200], np.float32), LANDMARKS, 0.9)
@@ -16,8 +18,12 @@ FACE = Face(np.array([0, 0, 200, 200], np.float32), LANDMARKS, 0.9)
 
 def candidate(pts: float, quality: float | None, *reasons: str) -> Candidate:
     return Candidate(
-        1, pts, FACE, quality=quality, gate=GateResult(not reasons and quality is not None, reasons)
-    )  # fmt: skip
+        FACE,
+        track_id=1,
+        pts_seconds=pts,
+        quality=quality,
+        gate=GateResult(not reasons and quality is not None, reasons),
+    )
 
 
 PICTURE = picture_of_rgb(np.zeros((8, 8, 3), np.uint8))
@@ -94,8 +100,8 @@ def test_pruning_changes_no_result_and_bounds_memory(top_k: int) -> None:
         whole.offer(one, PICTURE)
     assert kept(pruned) == kept(whole)
     assert sum(len(pool) for pool in pruned._pools.values()) < 40
-    assert sum(one.crop is not None for one in candidates) <= 40
-    assert all(one.candidate.crop is not None for one in pruned.finish())
+    assert sum(one.image is not None for one in candidates) <= 40
+    assert all(one.candidate.image is not None for one in pruned.finish())
 
 
 def filled(candidates: list[Candidate], keep: KeepConfig) -> Keeper:

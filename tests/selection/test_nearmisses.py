@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamgate.frames import Array, Candidate, Face, GateResult, Picture
+from streamgate.faces import Face, GateResult
+from streamgate.frames import Array, Picture
 from streamgate.selection.nearmisses import NearMisses
 from streamgate.sources import picture_of_rgb
+from streamgate.tracks import Candidate
 
 FACE = Face(np.array([10, 10, 50, 50], np.float32), np.full((5, 2), 30, np.float32), 0.99)
 REGION = picture_of_rgb(np.zeros((8, 8, 3), np.uint8))
 
 
 def face(pts: float, *reasons: str, shortfall: float = 0.5) -> tuple[Candidate, Picture]:
-    candidate = Candidate(1, pts, FACE, gate=GateResult(not reasons, reasons, shortfall if reasons else 0.0))
+    candidate = Candidate(
+        FACE, track_id=1, pts_seconds=pts, gate=GateResult(not reasons, reasons, shortfall if reasons else 0.0)
+    )
     return candidate, REGION
 
 

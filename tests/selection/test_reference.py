@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from streamgate.config import load_config
-from streamgate.frames import Candidate, Evidence, Frame, Picture
+from streamgate.faces import Evidence
+from streamgate.frames import Frame, Picture
 from streamgate.measures import eyes
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.context import ScoringContext
@@ -16,6 +17,7 @@ from streamgate.scoring.evaluator import Evaluator
 from streamgate.scoring.lockstep import Floor, Steps, run_in_lockstep
 from streamgate.selection.candidates import TrackSelector
 from streamgate.selection.reference import TrackReference
+from streamgate.tracks import Candidate
 from support.evaluators import calibration
 from support.known_quality import FACE, PICTURE, KnownQuality
 

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from streamgate import Gate
+from streamgate.config import load_config
+from streamgate.engine import Engine
 from streamgate.service.scoring import MAX_BYTES, MAX_WAITING
 from streamgate.service.state import Scorer, ServiceState
 from streamgate.store.records import score_record
@@ -27,15 +28,15 @@ TOKEN = "correct horse battery staple"
 
 
 @pytest.fixture(scope="module")
-def gate() -> Iterator[Gate]:
-    with Gate(models="embedded", device="cpu") as opened:
+def engine() -> Iterator[Engine]:
+    with Engine(load_config(), models="embedded", device="cpu") as opened:
         yield opened
 
 
 @pytest.fixture
-def state(gate: Gate) -> ServiceState:
+def state(engine: Engine) -> ServiceState:
     state = ServiceState()
-    state.scorer = Scorer(gate.score, gate.config.decoding.max_pixels)
+    state.scorer = Scorer(engine.score, engine.config.decoding.max_pixels)
     return state
 
 
@@ -66,13 +67,13 @@ def huge_png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
 
 
-def test_faces_come_as_score_gives_them(serve: Callable[..., Client], gate: Gate) -> None:
+def test_faces_come_as_score_gives_them(serve: Callable[..., Client], engine: Engine) -> None:
     client = serve()
     picture = astronaut()
     answer = client.send("/api/score", encoded(picture))
     assert answer.status == 200 and answer.headers["content-type"] == "application/json"
     assert answer.headers["cache-control"] == "no-store"
-    expected = score_record("", gate.score(picture), embedding=False)
+    expected = score_record("", engine.score(picture), embedding=False)
     assert answer.json["faces"] == expected["faces"] and len(answer.json["faces"]) == 1
     assert "embedding" not in answer.body.decode() and "image" not in answer.json
     assert client.send("/api/score", encoded(np.zeros((64, 64, 3), np.uint8))).json["faces"] == []

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from streamgate.errors import SinkError
-from streamgate.frames import BestShot
 from streamgate.sinks.livefolder import LiveFolder
 from streamgate.store.records import face_record
+from streamgate.tracks import BestShot
 
 MOMENT = datetime(2026, 3, 4, 23, 59, 59, tzinfo=UTC)
 

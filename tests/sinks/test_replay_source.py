@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from streamgate.errors import ResultsError, SinkError
-from streamgate.frames import Encoding
 from streamgate.sinks import SinkGroup
 from streamgate.sinks.disk import DiskSink
 from streamgate.sinks.redis import RedisSink
@@ -24,6 +23,7 @@ from streamgate.sinks.replay_source import finished_sources
 from streamgate.store.images import decode_png, encode_png
 from streamgate.store.lock import unchanged
 from streamgate.store.run import SourceInfo
+from streamgate.tracks import Encoding
 from support.redis_server import RedisServer, start_redis  # noqa: F401
 from support.sink_values import Make, make  # noqa: F401
 

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from streamgate.frames import Array, Candidate, Face, GateResult, Picture
+from streamgate.faces import Face, GateResult
+from streamgate.frames import Array, Picture
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.lockstep import Floor, Steps
 from streamgate.sources import picture_of_rgb
+from streamgate.tracks import Candidate
 
 PICTURE = picture_of_rgb(np.zeros((64, 64, 3), np.uint8))
 FACE = Face(

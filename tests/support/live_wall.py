@@ -8,8 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from streamgate import Gate
-from streamgate.frames import BestShot, Candidate, TrackEnd
+from streamgate.engine import Engine
 from streamgate.report.heatmap import heatmap_png
 from streamgate.report.notes import Point
 from streamgate.service.state import LatestFace, ServiceState, StreamMeter, StreamState, utc_text
@@ -17,16 +16,17 @@ from streamgate.sources import discover
 from streamgate.store.images import encode_jpeg
 from streamgate.store.records import face_record
 from streamgate.store.run import SourceInfo, SourceResult
+from streamgate.tracks import BestShot, Candidate, TrackEnd
 
 
-def show_clips(state: ServiceState, clips: Iterable[Path], gate: Gate) -> None:
+def show_clips(state: ServiceState, clips: Iterable[Path], engine: Engine) -> None:
     """Show the kept faces of `clips`, each as if it were a camera of its stem's name."""
     state.note(models_loaded=True)
     for clip in clips:
         meter = state.add_stream(clip.stem, f"file://{clip.name}")
         meter.update(state=StreamState.CONNECTING)
         sink = _WallSink(state, meter)
-        gate.process([spec.open for spec in discover([str(clip)]).sources], sink)
+        engine.run([spec.open for spec in discover([str(clip)]).sources], sink)
         meter.update(state=StreamState.RUNNING, fps=25.0, connects=1)
 
 

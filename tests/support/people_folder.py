@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from streamgate.config import load_config
-from streamgate.frames import BestShot, Face, GateResult, Measure, Template, TrackEnd, TrackInfo
+from streamgate.faces import Evidence, Face, GateResult, Measure
 from streamgate.sinks.disk import DiskSink
 from streamgate.store.run import IdentityInfo, RunInfo, SourceInfo, SourceResult
+from streamgate.tracks import BestShot, Template, TrackEnd, TrackInfo
 
 THRESHOLD = 0.5
 LANDMARKS = np.array([[50, 60], [150, 60], [100, 100], [60, 150], [140, 150]], np.float32)
@@ -47,7 +48,9 @@ def ended(name: str, track_id: int, first: float, last: float, found: Template |
             rank=rank,
             pts_seconds=first + rank / 10,
             face=Face(np.array([0, 0, 200, 200], np.float32), LANDMARKS, 0.9),
-            pose=None,
+            evidence=Evidence(
+                pose=None, embedding=look[2] if len(look) > 2 else None if found is None else found.vector
+            ),
             measures={"serfiq": Measure.ok(0.89, 91.0)},
             quality=look[0],
             quality_smoothed=look[0],
@@ -55,7 +58,6 @@ def ended(name: str, track_id: int, first: float, last: float, found: Template |
             calibration_id="cal-1",
             gate=GateResult(True),
             phash=look[1],
-            embedding=look[2] if len(look) > 2 else None if found is None else found.vector,
         )
         for rank, look in enumerate(looks, 1)
     )

@@ -5,19 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamgate.frames import (
-    BestShot,
-    Candidate,
-    Evidence,
-    Face,
-    GateResult,
-    Measure,
-    Pose,
-    TrackEnd,
-    TrackInfo,
-)
+from streamgate.faces import Evidence, Face, GateResult, Measure, Pose
 from streamgate.sinks import Sink, SourceWriter
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult
+from streamgate.tracks import BestShot, Candidate, TrackEnd, TrackInfo
 
 
 class Make:
@@ -51,7 +42,7 @@ class Make:
             rank=rank,
             pts_seconds=1.0 / 3.0,
             face=self.face(track_id),
-            pose=Pose(1.5, -2.0, 0.25),
+            evidence=Evidence(pose=Pose(1.5, -2.0, 0.25)),
             measures={"serfiq": Measure.ok(0.89, 91.0), "yaw": Measure.ok(1.5, 99.9)},
             quality=93.0,
             quality_smoothed=92.0,
