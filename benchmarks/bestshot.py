@@ -1,4 +1,4 @@
-"""Does the cascade pick what scoring every face would have picked, and what does it cost? (DESIGN 4.5)
+"""Does the cascade pick what scoring every face would have picked, and what does it cost? (docs/design.md 4.5)
 
     python benchmarks/bestshot.py [VIDEOS] [--clips NAME...] [--config NAME key=value...] [--work DIR]
 

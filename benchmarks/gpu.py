@@ -48,7 +48,7 @@ LARGE_ROLES = ("recognizer", "ifqa")
 HALF = ("precision.ifqa=fp16", "precision.recognizer=fp16")
 EXHAUSTIVE = ("exhaustive=true",)
 TOLERANCE = 1e-3
-"""Largest deviation of a raw value from the CPU's in fp32, of its own size where that is above 1 (DESIGN 3)."""
+"""Largest deviation of a raw value from the CPU's in fp32, of its own size where that is above 1 (docs/design.md 3)."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Regret, percentile and track recall of DESIGN 4.5: arithmetic, no networks.
+"""Regret, percentile and track recall of docs/design.md 4.5: arithmetic, no networks.
 
 The reference is what exhaustive mode found in a clip: every face of every frame, scored, by track. Picks are the
 first-ranked faces that a run kept. A pick belongs to the reference track that shows a face at its time and place.
@@ -20,7 +20,7 @@ SAME_FACE_IOU = 0.4
 NEAR_S = 0.1
 """A pick without a reference face at its exact time may take the nearest one this far away."""
 SHOWN_S = 0.5
-"""DESIGN 4.5: a track counts for recall when faces that pass are seen for so long."""
+"""docs/design.md 4.5: a track counts for recall when faces that pass are seen for so long."""
 LONGEST_FRAME_S = 0.25
 """A face counts as seen for no longer than this, however late the next one comes."""
 

@@ -30,7 +30,7 @@ TILE_CLIPS = (
 )  # fmt: skip
 """Clips of one large face; tiles take them in turn, each time a little later, so that no two are alike."""
 MEMORY_LIMIT, GROWTH_LIMIT = 700.0, 20.0
-"""DESIGN 9: MiB at most; minute 60 minus minute 5."""
+"""docs/design.md 9: MiB at most; minute 60 minus minute 5."""
 QUESTIONS = {
     "length": ("length", "minutes"),
     "faces": ("faces per frame", "faces"),

@@ -27,11 +27,11 @@ FACELESS = frozenset({"intel_bottle", "moviepy_bbb"})
 """Clips without a human face, by eye (the footage's index)."""
 HD_LINES = 720
 RATIO_GOAL, RATIO_LIMIT = 1.0, 2.5
-"""DESIGN 9: wall over decoding alone, 720p/1080p clips with faces: in the median, and of each."""
+"""docs/design.md 9: wall over decoding alone, 720p/1080p clips with faces: in the median, and of each."""
 BEYOND_GOAL, BEYOND_LIMIT = 40.0, 90.0
-"""DESIGN 9: core-ms per second of video beyond decoding, other clips: in the median, and of each."""
+"""docs/design.md 9: core-ms per second of video beyond decoding, other clips: in the median, and of each."""
 ARCHIVE_LIMIT = 0.5
-"""DESIGN 9: wall of the preset `archive` over decoding everything, on clips with long stretches without faces."""
+"""docs/design.md 9: wall of the preset `archive` over decoding everything, on clips with long stretches without faces."""
 STARTUP_LIMIT, MEMORY_LIMIT = 1.0, 700.0
 PLAIN_LIMIT = 20.0
 """Times faster than the plain loop with our own networks."""
@@ -200,7 +200,7 @@ def _row(clip: Clip, names: Sequence[str]) -> list[str]:
 
 
 def _budgets(clips: Sequence[Clip], name: str) -> list[str]:
-    """The values that DESIGN 9 sets budgets for, and whether they are kept."""
+    """The values that docs/design.md 9 sets budgets for, and whether they are kept."""
     others = [clip for clip in clips if not clip.large_with_faces]
     large = [statistics.median(clip.ratios(name)) for clip in clips if clip.large_with_faces]
     beyond = {clip.name: statistics.median(clip.beyond(name)) for clip in others}

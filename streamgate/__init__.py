@@ -6,7 +6,7 @@ runtime only when the first network is opened.
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 TYPE_CHECKING = False  # `typing` takes ten milliseconds, in which Ctrl-C would show a traceback
 if TYPE_CHECKING:

@@ -103,7 +103,7 @@ class AdvancedConfig(Section):
 
 
 class SmoothingConfig(Section):
-    """Windows of DESIGN 4.5."""
+    """Windows of docs/design.md 4.5."""
 
     short_s: Seconds
     long_s: Seconds
@@ -142,7 +142,7 @@ class KeepConfig(Section):
 
 
 class SerfiqConfig(Section):
-    """Form of SER-FIQ (DESIGN 4.1)."""
+    """Form of SER-FIQ (docs/design.md 4.1)."""
 
     method: Literal["closed", "sampled"]
     samples: Annotated[int, Field(ge=2, le=10000)]

@@ -101,7 +101,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """Pass or fail, with the reasons in the order of DESIGN 4.4.
+    """Pass or fail, with the reasons in the order of docs/design.md 4.4.
 
     `shortfall` says how far beyond its limit the worst of the measures is that gave a reason, as a share of what
     there is: 0 at the limit, 1 for the worst there can be. It orders near misses and is in no record.

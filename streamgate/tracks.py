@@ -99,7 +99,7 @@ class BestShot(ScoredFace):
     Attributes:
         image: RGB uint8 (H, W, 3), FFHQ-aligned crop.
         rank: from 1 within its track.
-        quality_smoothed, quality_context: quality over time, 0..100 (DESIGN 4.5); None for a fallback shot without
+        quality_smoothed, quality_context: quality over time, 0..100 (design.md 4.5); None for a fallback shot without
             quality.
         calibration_id: qualities compare only under the same one.
     """
@@ -133,7 +133,7 @@ class BestShot(ScoredFace):
 
     @property
     def id(self) -> str:
-        """The id of this shot's `final` event, `source_id/epoch/track_id/final/rank/0` (DESIGN 6)."""
+        """The id of this shot's `final` event, `source_id/epoch/track_id/final/rank/0` (docs/design.md 6)."""
         return f"{self.source_id}/{self.epoch}/{self.track.track_id}/final/{self.rank}/0"
 
     def _line(self) -> str:

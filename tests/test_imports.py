@@ -1,4 +1,4 @@
-"""Imports between the parts of the package run one way (DESIGN 2)."""
+"""Imports between the parts of the package run one way (docs/design.md 2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FFHQ alignment from five landmarks (DESIGN 5).
+"""FFHQ alignment from five landmarks (docs/design.md 5).
 
 y points down; landmarks are [5, 2] float pixels: viewer's left eye, right eye, nose, left and right mouth
 corner. Kept apart from the package so that a recipe can be copied and run on its own.
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 # Where the FFHQ square puts the parts of a frontal face, as shares of its side: the ArcFace template
-# seen through DESIGN 5.
+# seen through docs/design.md 5.
 FFHQ_EYES = ((0.378, 0.472), (0.622, 0.472))
 FFHQ_NOSE = (0.500, 0.610)
 FFHQ_MOUTH = (0.500, 0.750)

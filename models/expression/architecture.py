@@ -2,7 +2,7 @@
 
 Graph: `face` uint8 (N, 144, 128, 3) RGB in, aligned by the eye line (`networks.alignment.expression_matrix`); out come
 
-    pose      (N, 3)     yaw, pitch, roll in degrees, signs of DESIGN 5; roll as the crop shows it
+    pose      (N, 3)     yaw, pitch, roll in degrees, signs of docs/design.md 5; roll as the crop shows it
     signals   (N, S)     what SIGNALS names, in that order
     points    (N, P, 2)  x, y of the mesh points POINTS in pixels of the crop
     visible   (N,)       share of the face, forehead to chin, that nothing covers, 0..1; eyes and mouth count threefold

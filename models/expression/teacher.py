@@ -6,7 +6,7 @@
 
 For every NAME.json of the folder (faces.py) it writes NAME.npz: `points` float32 [n, 478, 3] in pixels of the crop (z
 in the same unit; NaN where the teacher saw no face), `blendshapes` float32 [n, 52], `pose` float32 [n, 3] yaw, pitch,
-roll in degrees in the signs of DESIGN 5. What is labelled already is left alone.
+roll in degrees in the signs of docs/design.md 5. What is labelled already is left alone.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def cut_labelled(labels: Path, videos: Path, base: Path, networks: Networks) -> 
 
 
 def cut_afw(folder: Path, base: Path, networks: Networks) -> None:
-    """Crops of AFW faces; name `file#number|yaw|pitch|roll`, angles in degrees in the signs of DESIGN 5."""
+    """Crops of AFW faces; name `file#number|yaw|pitch|roll`, angles in degrees in the signs of docs/design.md 5."""
     if base.with_suffix(".json").is_file():
         return
     crops = Crops()

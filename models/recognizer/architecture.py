@@ -3,9 +3,9 @@
 Graph: `face` uint8 (N, 112, 112, 3) RGB, ArcFace-aligned, in; out come
 
     embedding  (N, 128)  not normalised
-    spread     (N,)      SER-FIQ's d by the closed form of DESIGN 4.1, in float32
-    features   (N, 512)  x of DESIGN 4.1, what inverted dropout feeds into the last affine layer
-    pose       (N, 3)    yaw, pitch, roll in degrees, signs of DESIGN 5; roll as the aligned picture shows it
+    spread     (N,)      SER-FIQ's d by the closed form of docs/design.md 4.1, in float32
+    features   (N, 512)  x of docs/design.md 4.1, what inverted dropout feeds into the last affine layer
+    pose       (N, 3)    yaw, pitch, roll in degrees, signs of docs/design.md 5; roll as the aligned picture shows it
     visible    (N,)      share of the face that nothing covers, 0..1
     eyes       (N,)      probability that both eyes are open, 0..1; only where an eyes head was trained
 
@@ -214,6 +214,6 @@ def export_onnx(network: FaceNetwork, path: Path, eyes: EyesHead | None = None) 
     graph = FaceGraph(network, eyes)
     side = (INPUT_SIDE, INPUT_SIDE, 3)
     model = export(graph, "face", graph.outputs, noise(2, *side), noise(3, *side))
-    # The last affine layer stays float32 (DESIGN 4.1's head).
+    # The last affine layer stays float32 (docs/design.md 4.1's head).
     head = {name for node in model.graph.node if node.op_type in ("MatMul", "Add", "Mul", "Sub") for name in node.input}
     write_onnx(model, path, keep=head, smallest=_SMALLEST_STORED_HALF)

@@ -75,7 +75,7 @@ class Batches:
             pose[[0, 2]] *= -1
         angle = float(np.clip(rng.normal(0, self._how.turn_degrees), -15, 15))
         gain = float(np.exp(np.clip(rng.normal(0, self._how.scale), -0.12, 0.12)))
-        # OpenCV counts angles against the clock, DESIGN 5's roll with it.
+        # OpenCV counts angles against the clock, docs/design.md 5's roll with it.
         matrix = cv2.getRotationMatrix2D(((CANVAS - 1) / 2, (CANVAS - 1) / 2), -angle, gain)
         matrix[:, 2] += np.clip(rng.normal(0, self._how.shift_px, 2), -8, 8) - (CANVAS - SIDE) / 2
         pose[2] += angle

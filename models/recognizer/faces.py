@@ -65,7 +65,7 @@ class LeaveOut:
 class FaceSet:
     """Aligned faces in one order.
 
-    faces: n of uint8 [144, 144, 3]; pose: float32 [n, 3] degrees (yaw, pitch, roll in the signs of DESIGN 5, roll
+    faces: n of uint8 [144, 144, 3]; pose: float32 [n, 3] degrees (yaw, pitch, roll in the signs of design.md 5, roll
     measured in the aligned picture); embedding: float32 [n, 128] of the teacher, L2-normalised; masked: bool [n], the
     picture came from a folder of real masks; names, sha256: of the files; counts: pictures left out, by reason.
     """

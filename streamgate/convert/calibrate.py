@@ -1,4 +1,4 @@
-"""Fitting a measure's mapping to 0..100 on a folder of training-side faces (DESIGN 4).
+"""Fitting a measure's mapping to 0..100 on a folder of training-side faces (docs/design.md 4).
 
 The median of clean faces maps to 90, that of the worst of the degradations below to 10. Used to fill the
 catalog, by the recipes in `models/`, and by `models import --calibrate`.
@@ -137,7 +137,7 @@ def fit_serfiq(
 ) -> tuple[SerfiqCalibration, Fit]:
     """Fit p, alpha and r on aligned faces RGB uint8 (112, 112, 3); `drop_rate` is the one in the graph as it is.
 
-    By DESIGN 4.1 d^2 = 2t / (1 + t) with t = q p / (1 - p), where q depends on the face alone: p never changes the
+    By design.md 4.1 d^2 = 2t / (1 + t) with t = q p / (1 - p), where q depends on the face alone: p never changes the
     order of faces. It does change how much of raw's range they fill, so the p that lays the two medians furthest apart
     is taken; the graph has to be converted again with it.
 

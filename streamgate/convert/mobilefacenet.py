@@ -1,7 +1,7 @@
 """MobileFaceNet in torch, with the keys of the foamliu checkpoint, and the exported graph's SER-FIQ head.
 
 Chen et al. 2018 (arXiv 1804.07573). Graph: `face` uint8 (N, 112, 112, 3) RGB, ArcFace-aligned, in;
-`embedding` (N, 128) not normalised, `spread` (N,), `features` (N, 512) out. `features` is x of DESIGN 4.1,
+`embedding` (N, 128) not normalised, `spread` (N,), `features` (N, 512) out. `features` is x of docs/design.md 4.1,
 what inverted dropout would feed into the last affine layer A x + c.
 """
 
@@ -95,7 +95,7 @@ class MobileFaceNet(nn.Module):
 
 
 class RecognizerGraph(nn.Module):
-    """What is exported: bytes in; embedding, closed-form spread (DESIGN 4.1) and features out."""
+    """What is exported: bytes in; embedding, closed-form spread (docs/design.md 4.1) and features out."""
 
     mean: Tensor
     scale: Tensor
@@ -124,7 +124,7 @@ class RecognizerGraph(nn.Module):
 def closed_form(weight: Tensor, bias: Tensor, features: Tensor, odds: float) -> tuple[Tensor, Tensor]:
     """Embedding (N, D) and spread (N,) of features (N, K) for the last layer `weight` (D, K) x + `bias` (D,).
 
-    DESIGN 4.1 with odds = p / (1 - p). Float32 throughout.
+    docs/design.md 4.1 with odds = p / (1 - p). Float32 throughout.
     """
     # A @ x with x as a column: each face is its own product, so that the batch cannot change its bits.
     column = features.unsqueeze(2)

@@ -1,4 +1,4 @@
-"""ifqa: does it look like a clean, real face? (DESIGN 4.2)"""
+"""ifqa: does it look like a clean, real face? (docs/design.md 4.2)"""
 
 from __future__ import annotations
 

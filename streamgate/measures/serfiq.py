@@ -1,4 +1,4 @@
-"""SER-FIQ: is it a robust, recognisable face? (Terhorst et al., CVPR 2020; DESIGN 4.1)
+"""SER-FIQ: is it a robust, recognisable face? (Terhorst et al., CVPR 2020; docs/design.md 4.1)
 
 Stochastic embeddings under dropout before the last affine layer lie close together for a good face. d is
 their mean pairwise distance after L2 normalisation; here both the sampled form and its closed-form estimate.

@@ -20,7 +20,7 @@ LAST = 1000
 
 @dataclass(frozen=True, slots=True)
 class Sigmoid:
-    """scalar = 100 / (1 + exp(-(raw - x0) / w)), DESIGN 4; with a negative `w` it falls as raw grows."""
+    """scalar = 100 / (1 + exp(-(raw - x0) / w)), docs/design.md 4; with a negative `w` it falls as raw grows."""
 
     x0: float
     w: float

@@ -1,4 +1,4 @@
-"""Inference: pictures in, figures out, for the roles detector, recognizer, pose, expression and ifqa (DESIGN 2).
+"""Inference: pictures in, figures out, for the roles detector, recognizer, pose, expression and ifqa (design.md 2).
 
 `Networks.open` finds the weights and gives one adapter a role; `Batcher` lets many tracks and sources share
 them; `alignment` says where crops lie.

@@ -1,7 +1,7 @@
-"""Where a face lies: similarity to the ArcFace template, the FFHQ square, boxes as matrices (DESIGN 5).
+"""Where a face lies: similarity to the ArcFace template, the FFHQ square, boxes as matrices (docs/design.md 5).
 
 Every matrix is float64 (2, 3) and maps source pixels to result pixels, pixel centres at whole numbers, as
-`Picture.warp` and `cv2.warpAffine` take it. Landmarks are (5, 2) in the order of DESIGN 5.
+`Picture.warp` and `cv2.warpAffine` take it. Landmarks are (5, 2) in the order of docs/design.md 5.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def box_matrix(box: Array, size: int) -> Array:
 
 
 def _ffhq_axes(landmarks: Array) -> tuple[Array, Array]:
-    """Centre of the FFHQ square and the vector from it to the middle of its right side (DESIGN 5)."""
+    """Centre of the FFHQ square and the vector from it to the middle of its right side (docs/design.md 5)."""
     points = np.asarray(landmarks, np.float64)
     eyes, mouth = points[:2].mean(axis=0), points[3:].mean(axis=0)
     across, down = points[1] - points[0], mouth - eyes

@@ -82,7 +82,7 @@ class Device:
 
     def check(self, session: Any, network: str) -> None:
         """Raise DeviceError where the session of ONNX Runtime that runs `network` is on something else."""
-        # Asking for CUDA never raises: it silently runs on the CPU (DESIGN 7).
+        # Asking for CUDA never raises: it silently runs on the CPU (docs/design.md 7).
         running = session.get_providers()[0]
         if running != self.provider:
             raise DeviceError(

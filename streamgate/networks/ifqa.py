@@ -1,4 +1,4 @@
-"""How clean and real a face looks: IFQA's score and map (DESIGN 4.2)."""
+"""How clean and real a face looks: IFQA's score and map (docs/design.md 4.2)."""
 
 from __future__ import annotations
 

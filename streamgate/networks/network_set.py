@@ -47,7 +47,7 @@ class Networks:
         self.device = device if isinstance(device, Device) else choose_device(device)
         self.bound = self.device.bound
         self._precision = _precisions(weights, precision or {}, self.device)
-        # One session may fill several roles (DESIGN 2).
+        # One session may fill several roles (docs/design.md 2).
         sessions: dict[Path, Session] = {}
         for role, found in weights.items():
             if found.path not in sessions:

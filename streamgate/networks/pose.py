@@ -1,4 +1,4 @@
-"""Where a head looks: yaw, pitch and roll in the signs of DESIGN 5."""
+"""Where a head looks: yaw, pitch and roll in the signs of docs/design.md 5."""
 
 from __future__ import annotations
 

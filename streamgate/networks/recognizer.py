@@ -25,7 +25,7 @@ class RecognizerOutput:
 
     Attributes:
         embedding: float32 (N, D), not normalised.
-        spread: float32 (N,), SER-FIQ's d by the closed form of DESIGN 4.1; NaN where it is not defined
+        spread: float32 (N,), SER-FIQ's d by the closed form of docs/design.md 4.1; NaN where it is not defined
             (the embedding is zero, or a figure overflowed): the measure's status is then `error`.
         features: float32 (N, K), what enters the last affine layer; for the sampled form.
         pose: float32 (N, 3), yaw, pitch and roll in degrees as the aligned crop shows them (`networks.pose`).

@@ -1,4 +1,4 @@
-"""The conclusions about a face: measures, gate and quality. FIQA and geometry filter, IQA ranks (DESIGN 4.4)."""
+"""The conclusions about a face: measures, gate and quality. FIQA and geometry filter, IQA ranks (design.md 4.4)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Which faces of a track are scored: the cascade (DESIGN 3).
+"""Which faces of a track are scored: the cascade (docs/design.md 3).
 
 Cost follows useful candidates, not frames. A track's frames are collected as small copied regions; once a
 stretch of time (a window) is full, cheap evidence orders its faces, and only the most promising one that could
 still beat what is kept goes to the networks. A face that would be kept has its neighbours in time scored too, once
-it has stood for a while, since a lucky frame must survive its neighbours (DESIGN 4.5), and when a neighbour is better
+it has stood for a while, since a lucky frame must survive its neighbours (design.md 4.5), and when one is better
 the search moves there.
 """
 

@@ -1,4 +1,4 @@
-"""The best shots of a track: top K of the candidates that pass, apart in time (DESIGN 4.5)."""
+"""The best shots of a track: top K of the candidates that pass, apart in time (docs/design.md 4.5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quality over time: a lucky frame has to survive its neighbours (DESIGN 4.5)."""
+"""Quality over time: a lucky frame has to survive its neighbours (docs/design.md 4.5)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 OUT/.streamgate/lock                                    who writes
 OUT/<stream>/<YYYY-MM-DD>/<epoch>/track_0001/1.png      the crop, FFHQ-aligned; the name is the rank
-OUT/<stream>/<YYYY-MM-DD>/faces.jsonl                   a line a kept face of that day (UTC), as in DESIGN 6
+OUT/<stream>/<YYYY-MM-DD>/faces.jsonl                   a line a kept face of that day (UTC), as in docs/design.md 6
 
 What is too old or too much is removed oldest first: crops one by one, and a day's records with its last crop.
 """

@@ -1,4 +1,4 @@
-"""One connection's frames into events: `improved` while a track lives, `final` when it ends (DESIGN 6)."""
+"""One connection's frames into events: `improved` while a track lives, `final` when it ends (docs/design.md 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Redis sink: `final` events on a stream, sent after their source is committed (DESIGN 6, Events)."""
+"""The Redis sink: `final` events on a stream, sent after their source is committed (docs/design.md 6, Events)."""
 
 from __future__ import annotations
 

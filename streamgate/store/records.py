@@ -1,4 +1,4 @@
-"""The JSON shapes of DESIGN 6: what faces.jsonl, candidates.jsonl.gz, events and summaries consist of.
+"""The JSON shapes of docs/design.md 6: what faces.jsonl, candidates.jsonl.gz, events and summaries consist of.
 
 Builders return plain dicts whose key order is the order in the files; `dumps` turns one into text. No
 shape ever holds NaN or infinity: an optional figure that is not finite becomes null, a required one (box,

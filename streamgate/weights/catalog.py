@@ -38,7 +38,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class SerfiqCalibration:
-    """How d of these weights becomes a scalar (DESIGN 4.1): scalar = 100 / (1 + exp(-alpha (raw - r)))."""
+    """How d of these weights becomes a scalar (docs/design.md 4.1): scalar = 100 / (1 + exp(-alpha (raw - r)))."""
 
     calibration_id: str
     drop_rate: float
@@ -48,7 +48,7 @@ class SerfiqCalibration:
 
 @dataclass(frozen=True, slots=True)
 class LogisticCalibration:
-    """scalar = 100 * sigmoid((raw - x0) / w) (DESIGN 4)."""
+    """scalar = 100 * sigmoid((raw - x0) / w) (docs/design.md 4)."""
 
     calibration_id: str
     x0: float

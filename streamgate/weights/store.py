@@ -349,7 +349,7 @@ def _card_file(folder: Path, card: Mapping[str, Any]) -> Path | None:
 
 
 def _default_input(roles: tuple[str, ...]) -> Mapping[str, Any]:
-    """DESIGN 4.2's IFQA input where the card does not say; bytes for everything else."""
+    """docs/design.md 4.2's IFQA input where the card does not say; bytes for everything else."""
     if "ifqa" in roles:
         return {"dtype": "float32", "mean": [127.5] * 3, "scale": [1 / 127.5] * 3}
     return {}

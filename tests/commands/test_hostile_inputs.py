@@ -23,7 +23,7 @@ from support.hostile_videos import clip_bytes
 from support.real_weights import standard_models
 
 MOST_MIB = 700
-"""DESIGN 9's bound on memory."""
+"""docs/design.md 9's bound on memory."""
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def test_the_closed_form_sits_in_the_imported_graph(checkpoint: Path, models: Pa
         found = networks.recognizer.run(crops)
         layer = networks.recognizer.last_affine()
     assert made.calibration is None and found.embedding.shape == (2, 512) and found.features.shape == (2, 25088)
-    # The last layer is fc with the batch norm behind it: DESIGN 4.1's A x + c.
+    # The last layer is fc with the batch norm behind it: docs/design.md 4.1's A x + c.
     gain = state["features.weight"] / torch.sqrt(state["features.running_var"] + 1e-5)
     assert np.allclose(layer.weight, (gain[:, None] * state["fc.weight"]).numpy(), atol=1e-5)
     for x, embedding, spread in zip(found.features, found.embedding, found.spread, strict=True):
@@ -170,7 +170,7 @@ def test_the_official_ifqa_checkpoint_is_imported(models: Path, tmp_path: Path) 
     with Networks.open("imported,embedded", device="cpu") as networks:
         assert networks.ifqa is not None
         found = networks.ifqa.run(np.full((1, 256, 256, 3), 7, np.uint8))
-    # All weights zero give exactly a half (DESIGN 4.2).
+    # All weights zero give exactly a half (docs/design.md 4.2).
     assert found.score.tolist() == [0.5] and (found.map == 0.5).all()
 
 

@@ -1,4 +1,4 @@
-"""SER-FIQ: the vectors of DESIGN 4.1, and both forms against each other on real faces."""
+"""SER-FIQ: the vectors of docs/design.md 4.1, and both forms against each other on real faces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our recognizer's definition: what its graph promises, against DESIGN 4.1's reference."""
+"""Our recognizer's definition: what its graph promises, against docs/design.md 4.1's reference."""
 
 from __future__ import annotations
 

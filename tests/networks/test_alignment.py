@@ -1,4 +1,4 @@
-"""Where crops lie (DESIGN 5)."""
+"""Where crops lie (docs/design.md 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Head pose with the standard weights, in the signs of DESIGN 5."""
+"""Head pose with the standard weights, in the signs of docs/design.md 5."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One graph that fills two roles and gives further figures (DESIGN 2), made from untrained weights of our own."""
+"""One graph that fills two roles and gives further figures (design.md 2), made from untrained weights of our own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures, fusion and the gate (DESIGN 4.3, 4.4)."""
+"""Measures, fusion and the gate (docs/design.md 4.3, 4.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quality over time (DESIGN 4.5)."""
+"""Quality over time (docs/design.md 4.5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The golden test of DESIGN 3: planes answer as a full-frame RGB conversion would."""
+"""The golden test of docs/design.md 3: planes answer as a full-frame RGB conversion would."""
 
 from __future__ import annotations
 
