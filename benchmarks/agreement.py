@@ -11,15 +11,15 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from common import RESULTS, SHARED, Machine, command_line, say, table, write_section
+from common import SHARED, Machine, arguments, heading, publish, say, table
 from picks import Track, read_labels
+from processes import streamgate
 
 from models.ifqa.protocol import KINDS, LEVELS, grade
 from streamgate.sources import discover
@@ -38,9 +38,7 @@ def main() -> int:
     preset.write_text(LIGHTQNET.format(given.weights / "lightqnet-dm100.onnx"))
     # The parameters of NIQE and BRISQUE; the networks are the package's own.
     environment = os.environ | {"STREAMGATE_MODELS": str((given.work / "models").absolute())}
-    pulled = _call(["models", "pull", "measures", "--mirror", given.weights, "--quiet"], environment)
-    if pulled.returncode:
-        return pulled.returncode
+    streamgate("models", "pull", "measures", "--mirror", given.weights, "--quiet", environment=environment)
     parts = []
     for title, path, measures, options in (
         ("Faces labelled good, usable or bad", labelled(given), given.measures, ["--cluster", "track"]),
@@ -48,29 +46,19 @@ def main() -> int:
          ["--group", "kind", "--cluster", "face", "--aligned", "ffhq"]),
     ):  # fmt: skip
         numbers = path.with_suffix(".results.csv")
-        done = _call(
-            ["compare", path, "--measures", measures, *options, "--preset", preset, "--csv", numbers,
-             "--html", path.with_suffix(".html")], environment,
+        done = streamgate(
+            "compare", path, "--measures", measures, *options, "--preset", preset, "--csv", numbers,
+            "--html", path.with_suffix(".html"), environment=environment,
         )  # fmt: skip
-        if done.returncode:
-            return done.returncode
+        say(done.stdout + done.stderr)
         note = done.stdout.splitlines()[0].replace(str(path), path.name)
-        parts += [f"### {title}", "", note, "", _table(numbers), ""]
-    write_section(given.results, "agreement", "\n".join([
-        "## Agreement of measures with people", "", f"`{command_line('agreement.py', sys.argv[1:])}`", "",
-        *Machine.here().lines(), "",
+        parts += ["", f"### {title}", "", note, "", _table(numbers)]
+    publish(given.results, "agreement", [
+        *heading("Agreement of measures with people", Machine.here()), "",
         "95 % bootstrap intervals, drawn by track or by face. Positive is agreement. NIQE and BRISQUE are measures of "
-        "the package, LightQNet is an ONNX file that a preset defines.", "", *parts,
-    ]))  # fmt: skip
+        "the package, LightQNet is an ONNX file that a preset defines.", *parts,
+    ])  # fmt: skip
     return 0
-
-
-def _call(words: Sequence[object], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "streamgate", *map(str, words)], capture_output=True, text=True, env=environment
-    )
-    say(done.stdout + done.stderr)
-    return done
 
 
 LIGHTQNET = """extends = "studio"
@@ -161,7 +149,7 @@ def _cell(row: dict[str, str], name: str) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, videos=False)
     parser.add_argument("work", type=Path)
     parser.add_argument("videos", nargs="?", type=Path, default=SHARED / "videos")
     parser.add_argument("--labels", type=Path, default=SHARED / "labels" / "picks.json")
@@ -176,7 +164,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--picture-measures", help="for the degraded faces", default=(
         "ifqa,serfiq,sharpness,lightqnet,niqe,brisque"
     ))  # fmt: skip
-    parser.add_argument("--results", type=Path, default=RESULTS)
     return parser.parse_args()
 
 

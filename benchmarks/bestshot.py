@@ -1,247 +1,277 @@
 """Does the cascade pick what scoring every face would have picked, and what does it cost? (DESIGN 4.5)
 
-    python benchmarks/bestshot.py [VIDEOS] [--curve] [--clips NAME...] [--config NAME key=value...]
+    python benchmarks/bestshot.py [VIDEOS] [--clips NAME...] [--config NAME key=value...] [--work DIR]
 
-The yardstick, every face of every frame scored, is made once a clip and kept in the --work folder under clip, weights
-and configuration; after that a further configuration costs only its own run. What runs of the same code gave is kept
-as well. The preset is always tried first and marked. --curve adds the configurations of cascade.toml, --configs FILE
-those of another TOML file. Writes its section of benchmarks/RESULTS.md, and a plot. What is missing (a clip, the
-weights, a peer) is named, and the rest runs.
+The reference is exhaustive mode: every face of every frame scored. The preset comes first, then the configurations of
+--config, exhaustive mode itself last. What each made of a clip is kept in the --work folder under clip, weights and
+configuration, and used again while the package's code is the same (--keep: even if it has changed). Writes its section
+of benchmarks/RESULTS.md. What is missing (a clip, the weights) is named, and the rest runs.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
+import statistics
 import sys
-import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yardstick
-from bestshot_report import report
-from cascade import kept_file, read
-from charts import draw_regret
-from common import REPOSITORY, RESULTS, SHARED, Machine, child, command_line, find_clips, say, write_section
-from regret import judge
-from tried import Setup, Tried, exhaustive
-from yardstick import Yardstick
+import numpy as np
+from collecting import Collected, digest, kept_file, load
+from common import REPOSITORY, Machine, arguments, find_clips, heading, publish, say, table, target
+from processes import child, describe, gate_options
+from regret import SHOWN_S, Pick, TrackResult, judge, value
 
 from streamgate.config import load_config
-from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import StreamgateError
 
-HERE = Path(__file__).resolve().parent
-WORK = REPOSITORY / "benchmarks" / "work"
+MEAN_REGRET, CLIP_REGRET = 1.0, 4.0
+MEDIAN_PERCENTILE, LEAST_PERCENTILE = 95.0, 80.0
+RECALL = 98.0
+"""Targets: mean regret at most, of any clip at most; percentile in the median, of any track; track recall."""
+WORST = 12
+KINDS = ("detector", "detector_mpx", "refine", "pose", "recognizer", "expression", "ifqa")
+EXHAUSTIVE = ("exhaustive", ("exhaustive=true",))
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One clip under one configuration beside the reference; `strays` are picks on no track of it."""
+
+    found: Collected
+    results: list[TrackResult]
+    strays: list[Pick]
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A configuration with what came of it, by clip."""
+
+    name: str
+    settings: tuple[str, ...]
+    clips: list[Judged]
+
+    @property
+    def tracks(self) -> list[TrackResult]:
+        return [one for clip in self.clips for one in clip.results]
+
+    def of_picked(self, what: Callable[[TrackResult], float | None]) -> list[float]:
+        """A value of each track that has a pick."""
+        return [found for one in self.tracks if one.pick is not None and (found := what(one)) is not None]
+
+    @property
+    def clip_regrets(self) -> dict[str, float]:
+        """Mean regret of each clip in which something was picked."""
+        found = {one.found.clip: [r.regret for r in one.results if r.regret is not None] for one in self.clips}
+        return {name: statistics.fmean(values) for name, values in found.items() if values}
+
+    @property
+    def recall(self) -> tuple[int, int]:
+        """Tracks that count and have a pick, tracks that count."""
+        counted = [one for one in self.tracks if one.counts_for_recall]
+        return sum(one.pick is not None for one in counted), len(counted)
+
+    def per_second(self, what: Callable[[Collected], float]) -> float:
+        """A sum over clips per second of video."""
+        return sum(what(one.found) for one in self.clips) / max(sum(one.found.seconds for one in self.clips), 1e-9)
 
 
 def main() -> int:
-    given = _arguments()
-    machine = Machine.here()
-    setups = [Setup("default", (), given.models), *_setups(given)]
-    clips, notes = find_clips(given.videos, given.clips)
-    facts, problem = child("contestants.py", "describe", "--models", given.models)
-    if facts is None:
-        notes.append(f"nothing was measured, the gate does not open here: {problem}")
-        clips = []
-    peers = given.peers if given.peers.is_dir() else None
-    yardsticks, problems = _yardsticks(clips, facts, given, peers)
-    notes += problems
-    clips = [clip for clip in clips if clip.stem in yardsticks]
-    tried = _try_all(setups, clips, facts, yardsticks, given) if clips else []
-    notes += [f"{one.setup.name}: {one.problem}" for one in tried if one.problem]
-    tried = [one for one in tried if not one.problem]
-    if tried:
-        tried.append(exhaustive(yardsticks, tried[0].results, given.models))
-        plot = given.results.parent / "bestshot.png"
-        notes += draw_regret([one.point() for one in tried], plot)
-        command = command_line("bestshot.py", sys.argv[1:])
-        tables = load_config(given.preset).measures
-        weights = {name: tables[name].weight for name in tables.used}
-        steadiness, problems = _steadiness(clips, facts, given, peers)
-        notes += problems
-        body = report(machine, facts, tried, yardsticks, notes, command, plot, weights, steadiness)
-    else:
-        body = "\n".join(["## Best shots", "", *[f"- left out: {note}" for note in notes]])
-    write_section(given.results, "bestshot", body)
-    print(body)
-    say(f"written to {given.results}")
-    if given.pictures and tried:
-        from bestshot_pictures import write_pictures
-
-        write_pictures(given.pictures, clips, tried[0], yardsticks)
-    return 0 if tried else 1
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("videos", type=Path, nargs="?", default=SHARED / "videos", help="folder of clips")
-    parser.add_argument("--clips", nargs="+", metavar="NAME", help="only these (file names, suffix optional)")
-    parser.add_argument("--preset", default="studio", help="as of `streamgate run`")
-    parser.add_argument("--models", default=DEFAULT_MODELS, help="as of `streamgate run`")
+    parser = arguments(__doc__, clips=True, gate=True)
     parser.add_argument(
         "--config", nargs="+", action="append", default=[], metavar=("NAME", "KEY=VALUE"),
         help="try this too; may be given several times",
     )  # fmt: skip
-    parser.add_argument("--configs", type=Path, help="try the configurations of this TOML file too")
-    parser.add_argument("--curve", action="store_true", help="... and those of cascade.toml")
-    parser.add_argument("--jobs", type=int, default=1, help="children at once; CPU seconds rise a little with it")
-    parser.add_argument("--work", type=Path, default=WORK, help="folder in which yardsticks are kept")
-    parser.add_argument(
-        "--keep-yardstick", action="store_true",
-        help="use kept yardsticks even where the package's code has changed since",
-    )  # fmt: skip
-    parser.add_argument("--fresh", action="store_true", help="run configurations again whose figures are kept")
-    parser.add_argument("--peers", type=Path, default=SHARED / "weights", help="folder with the peers' weights")
-    parser.add_argument("--pictures", type=Path, help="write pick and best face of the worst tracks here, to look at")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="file whose section is written")
+    parser.add_argument("--jobs", type=int, choices=range(1, 65), default=1, metavar="N", help="children at once")
+    parser.add_argument("--work", type=Path, default=REPOSITORY / "benchmarks" / "work", help="where results are kept")
+    parser.add_argument("--keep", action="store_true", help="use kept results though the package's code has changed")
     given = parser.parse_args()
-    if given.jobs < 1:
-        parser.error("--jobs must be at least 1")
-    if given.curve:
-        given.configs = [HERE / "cascade.toml", *([given.configs] if given.configs else [])]
-    else:
-        given.configs = [given.configs] if given.configs else []
-    return given
+    machine = Machine.here()
+    clips, notes = find_clips(given.videos, given.clips)
+    facts, problem = describe(given.models)
+    tried: list[Tried] = []
+    if facts is None:
+        notes.append(problem)
+    elif clips:
+        reference, kept = _collect(EXHAUSTIVE, clips, facts, given, notes)
+        clips = [clip for clip in clips if clip.stem in reference]
+        smoothing = load_config(given.preset).smoothing
+        more = [(name, tuple(settings)) for name, *settings in given.config]
+        for setup in (("default", ()), *more, EXHAUSTIVE):
+            found, again = (reference, 0) if setup is EXHAUSTIVE else _collect(setup, clips, facts, given, notes)
+            kept += again
+            judged = [
+                Judged(one, *judge(reference[name].tracks, one.picks, smoothing.short_s, smoothing.long_s))
+                for name, one in found.items()
+            ]
+            if judged:
+                tried.append(Tried(*setup, judged))
+        notes += [f"{kept} results were kept from earlier runs"] if kept else []
+    lines = heading("Best shots", machine, facts, notes)
+    if tried:
+        lines += _report(tried, reference)
+    publish(given.results, "bestshot", lines)
+    return 0 if tried else 1
 
 
-def _setups(given: argparse.Namespace) -> list[Setup]:
-    """What was asked for besides the preset. Exits with a line for a file or text that is none."""
-    found = [Setup(name, tuple(settings), given.models) for name, *settings in given.config]
-    for path in given.configs:
-        try:
-            listed = tomllib.loads(path.read_text(encoding="utf-8"))["config"]
-            found += [Setup(one["name"], tuple(one["set"]), one.get("models", given.models)) for one in listed]
-        except (OSError, KeyError, TypeError, tomllib.TOMLDecodeError) as error:
-            sys.exit(f"{path}: not a list of [[config]] with name and set ({type(error).__name__}: {error})")
-    return found
-
-
-def _yardsticks(
-    clips: Sequence[Path], facts: dict[str, Any] | None, given: argparse.Namespace, peers: Path | None
-) -> tuple[dict[str, Yardstick], list[str]]:
-    """A yardstick a clip by name, kept or made now, and a note for each clip that has none."""
-    if facts is None or not clips:
-        return {}, []
-    config = load_config(given.preset).model_dump(mode="json")
-    code = yardstick.code_digest()
-    found: dict[str, Yardstick] = {}
-    notes: list[str] = []
-
-    def get(clip: Path) -> None:
-        file = _yardstick_file(clip, config, facts, given, peers)
-        kept = yardstick.load(file) if file.is_file() else None
-        if kept is not None and (kept.code == code or given.keep_yardstick):
-            found[clip.stem] = kept
-            return
-        options = ["--preset", given.preset, "--models", given.models]
-        made, problem = child(
-            "yardstick.py", str(clip), str(file), *options, *(["--peers", str(peers)] if peers else [])
-        )
-        if made is None:
-            notes.append(f"{clip.stem}: {problem}")
-            return
-        found[clip.stem] = yardstick.load(file)
-        say(f"yardstick of {clip.stem}: {made['faces']} faces in {made['tracks']} tracks, CPU {made['cpu']:.1f} s")
-
-    with ThreadPoolExecutor(given.jobs) as pool:
-        list(pool.map(get, clips))
-    older = sorted(name for name, one in found.items() if one.code != code)
-    if older:
-        notes.append(f"yardsticks kept from an earlier state of the code: {', '.join(older)}")
-    notes += sorted({line for one in found.values() for line in one.absent})
-    return found, notes
-
-
-def _yardstick_file(
-    clip: Path, config: dict[str, Any], facts: dict[str, Any], given: argparse.Namespace, peers: Path | None
-) -> Path:
-    return given.work / f"{clip.stem}-{yardstick.cache_key(clip, config, facts['weights'], peers)}.json.gz"
-
-
-def _steadiness(
-    clips: Sequence[Path], facts: dict[str, Any], given: argparse.Namespace, peers: Path | None
-) -> tuple[dict[str, dict[str, list[float]]], list[str]]:
-    """What `steadiness.py` prints, by clip, kept beside the yardsticks; and notes on clips where it failed."""
-    config = load_config(given.preset).model_dump(mode="json")
-
-    def ask(clip: Path) -> tuple[str, dict[str, list[float]] | None, str]:
-        stick = _yardstick_file(clip, config, facts, given, peers)
-        file = stick.with_name(stick.name.replace(".json.gz", ".steadiness.json"))
-        if file.is_file() and file.stat().st_mtime >= stick.stat().st_mtime:
-            return clip.stem, json.loads(file.read_text(encoding="utf-8")), ""
-        options = ["--preset", given.preset, "--models", given.models]
-        found, problem = child("steadiness.py", str(stick), str(clip), *options)
-        if found is not None:
-            _keep(file, found)
-        return clip.stem, found, problem
-
-    with ThreadPoolExecutor(given.jobs) as pool:
-        answers = list(pool.map(ask, clips))
-    return {name: found for name, found, _ in answers if found}, [
-        f"steadiness of {name}: {problem}" for name, found, problem in answers if found is None
-    ]
-
-
-def _keep(file: Path, printed: Any) -> None:
-    """In one step or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{os.getpid()}.{file.name}")
-    temporary.write_text(json.dumps(printed), encoding="utf-8")
-    os.replace(temporary, file)
-
-
-def _try_all(
-    setups: Sequence[Setup],
+def _collect(
+    setup: tuple[str, tuple[str, ...]],
     clips: Sequence[Path],
     facts: dict[str, Any],
-    yardsticks: dict[str, Yardstick],
     given: argparse.Namespace,
-) -> list[Tried]:
-    smoothing = load_config(given.preset).smoothing
+    notes: list[str],
+) -> tuple[dict[str, Collected], int]:
+    """What a configuration made of the clips, by name and in their order; and how many were kept from before."""
+    name, settings = setup
+    try:
+        config = load_config(given.preset, [*settings, *given.settings]).model_dump(mode="json")
+    except StreamgateError as error:
+        notes.append(f"{name}: {error}")
+        return {}, 0
+    code = digest()
 
-    def attempt(setup: Setup) -> Tried:
-        printed, problem, kept = _cascade(setup, clips, facts, given)
-        if printed is None:
-            return Tried(setup, problem=problem)
-        tried = Tried(setup, read(printed), kept=kept)
-        for one in tried.passed:
-            tracks = yardsticks[one.clip].tracks
-            tried.results[one.clip], tried.strays[one.clip] = judge(
-                tracks, one.picks, smoothing.short_s, smoothing.long_s
-            )
-        say(f"{setup.name}: {tried.summary()}")
-        return tried
+    def one(clip: Path) -> tuple[str, Collected | None, bool]:
+        file = kept_file(given.work, clip, config, facts["weights"])
+        before = load(file) if file.is_file() else None
+        if before is not None and (given.keep or before.code == code):
+            return clip.stem, before, True
+        made, problem = child("collecting.py", str(clip), str(file), *gate_options(given, *settings))
+        if made is None:
+            notes.append(f"{clip.stem}, {name}: {problem}")
+            return clip.stem, None, False
+        say(f"{clip.stem}, {name}: {made['faces']} faces in {made['tracks']} tracks, CPU {made['cpu']:.1f} s")
+        return clip.stem, load(file), False
 
     with ThreadPoolExecutor(given.jobs) as pool:
-        return list(pool.map(attempt, setups))
+        found = list(pool.map(one, clips))
+    return {stem: got for stem, got, _ in found if got is not None}, sum(kept for *_, kept in found)
 
 
-def _cascade(
-    setup: Setup, clips: Sequence[Path], facts: dict[str, Any], given: argparse.Namespace
-) -> tuple[Any, str, bool]:
-    """What `cascade.py` prints for a configuration, or None and why not; and whether it was kept from before."""
-    weights = facts["weights"]
-    if setup.models != given.models:
-        others, problem = child("contestants.py", "describe", "--models", setup.models)
-        if others is None:
-            return None, problem, False
-        weights = others["weights"]
-    try:
-        file = kept_file(given.work, clips, given.preset, weights, setup.settings)
-    except StreamgateError as error:
-        return None, str(error), False
-    if file.is_file() and not given.fresh:
-        return json.loads(file.read_text(encoding="utf-8")), "", True
-    settings = [part for one in setup.settings for part in ("--set", one)]
-    options = ["--preset", given.preset, "--models", setup.models, *settings]
-    printed, problem = child("cascade.py", *(str(clip) for clip in clips), *options)
-    if printed is not None:
-        _keep(file, printed)
-    return printed, problem, False
+def _report(tried: Sequence[Tried], reference: dict[str, Collected]) -> list[str]:
+    faces = sum(len(faces) for one in reference.values() for faces in one.tracks.values())
+    seconds = sum(one.seconds for one in reference.values())
+    return [
+        f"- reference: {faces} faces of {len(reference)} clips ({seconds:.0f} s) scored in exhaustive mode",
+        "- regret: best passing quality of the reference track minus that of our pick, scored by exhaustive mode at "
+        "the pick's time; smoothed: the same with `quality_smoothed`, which the selection ranks by; price of "
+        "smoothing: the regret of the face with the highest smoothed quality; percentile: share of the track's faces "
+        "that are no better than the pick; means over tracks unless said otherwise",
+        f"- recall: of tracks that show a passing face for {SHOWN_S:g} s or more, those with a pick",
+        "", "### Targets (default)", "", *_targets(tried[0]),
+        "", "### Clip by clip (default)", "", _clips(tried[0], reference),
+        "", "### Worst picks (default)", "", *_worst(tried[0]),
+        "", "### Configurations", "", "Network runs are per second of video.", "", _configurations(tried),
+    ]  # fmt: skip
+
+
+def _targets(one: Tried) -> list[str]:
+    regrets, percentiles = one.clip_regrets, one.of_picked(lambda track: track.percentile)
+    if not regrets:
+        return ["- nothing was picked, so there is nothing to judge"]
+    over_tracks = statistics.fmean(one.of_picked(lambda track: track.regret))
+    over_clips = statistics.fmean(regrets.values())
+    worst = max(regrets, key=lambda name: regrets[name])
+    middle, least = statistics.median(percentiles), min(percentiles)
+    found, counted = one.recall
+    share = 100 * found / max(1, counted)
+    return [
+        target("mean regret over tracks; over clips", f"{over_tracks:.2f}; {over_clips:.2f}",
+               f"at most {MEAN_REGRET:g}", max(over_tracks, over_clips) <= MEAN_REGRET),
+        target("regret of the worst clip", f"{regrets[worst]:.2f} ({worst})", f"at most {CLIP_REGRET:g}",
+               regrets[worst] <= CLIP_REGRET),
+        target("percentile of the pick, median over tracks", f"{middle:.1f}", f"at least {MEDIAN_PERCENTILE:g}",
+               middle >= MEDIAN_PERCENTILE),
+        target("lowest percentile of a pick", f"{least:.1f}", f"none under {LEAST_PERCENTILE:g}",
+               least >= LEAST_PERCENTILE),
+        target("track recall", f"{share:.1f} % ({found} of {counted})", f"at least {RECALL:g} %", share >= RECALL),
+    ][: 5 if counted else 4]  # fmt: skip
+
+
+def _clips(one: Tried, reference: dict[str, Collected]) -> str:
+    head = [
+        "clip", "tracks, passing", "for recall", "with a pick", "regret", "worst", "smoothed", "price of smoothing",
+        "percentile, least", "among passing, least", "picks elsewhere", "core-ms/s", "beyond decoding", "exhaustive",
+    ]  # fmt: skip
+    rows = []
+    for clip in one.clips:
+        picked = [track for track in clip.results if track.pick is not None]
+        counted = [track for track in clip.results if track.counts_for_recall]
+        stick, scale = reference[clip.found.clip], 1000 / max(clip.found.seconds, 1e-9)
+        rows.append([
+            clip.found.clip, f"{len(stick.tracks)}, {len(clip.results)}",
+            f"{sum(track.pick is not None for track in counted)} of {len(counted)}", str(len(picked)),
+            _of(statistics.fmean, [track.regret for track in picked]),
+            _of(max, [track.regret for track in picked]),
+            _of(statistics.fmean, [track.smoothed_regret for track in picked]),
+            _of(statistics.fmean, [track.own_regret for track in picked]),
+            _of(min, [track.percentile for track in picked], 1),
+            _of(min, [track.percentile_passing for track in picked], 1),
+            str(len(clip.strays)), f"{scale * clip.found.cpu:.0f}",
+            f"{scale * (clip.found.cpu - clip.found.decode_cpu):.0f}", f"{scale * stick.cpu:.0f}",
+        ])  # fmt: skip
+    return table(head, rows)
+
+
+def _worst(one: Tried) -> list[str]:
+    """The tracks with the highest regret, and those that were missed."""
+    pairs = [(clip.found.clip, track) for clip in one.clips for track in clip.results]
+    lost = sorted((pair for pair in pairs if pair[1].regret), key=lambda pair: -(pair[1].regret or 0.0))
+    rows = [
+        [f"{clip}/{track.track_id}", f"{track.at.pts:.2f} s", f"{value(track.at):.1f}", f"{track.best.pts:.2f} s",
+         f"{value(track.best):.1f}", f"{track.regret:.2f}", f"{track.own_regret:.2f}"]
+        for clip, track in lost[:WORST] if track.at is not None
+    ]  # fmt: skip
+    missed = [
+        f"- missed: {clip}/{track.track_id}, {track.shown_s:.2f} s of passing faces, best {value(track.best):.1f} at "
+        f"{track.best.pts:.2f} s"
+        for clip, track in pairs
+        if track.counts_for_recall and track.pick is None
+    ]
+    head = ["clip/track", "our pick", "quality", "best face", "quality", "regret", "price of smoothing"]
+    return [table(head, rows), "", *missed] if rows else (missed or ["No pick lost anything."])
+
+
+def _configurations(tried: Sequence[Tried]) -> str:
+    head = [
+        "configuration", "core-ms/s", "beyond decoding", *(kind.replace("_mpx", ", Mpx") for kind in KINDS),
+        "regret (95 %)", "median", "over clips", "worst clip", "smoothed", "percentile, median", "least", "recall",
+        "picks",
+    ]  # fmt: skip
+    rows = []
+    for one in tried:
+        regrets, all_regrets = one.clip_regrets, one.of_picked(lambda track: track.regret)
+        percentiles = one.of_picked(lambda track: track.percentile)
+        worst = max(regrets, key=lambda name: regrets[name], default="")
+        name = f"**{one.name}**" if one is tried[0] else one.name
+        rows.append([
+            " ".join([name, *(f"`{setting}`" for setting in one.settings)]),
+            f"{one.per_second(lambda found: 1000 * found.cpu):.0f}",
+            f"{one.per_second(lambda found: 1000 * (found.cpu - found.decode_cpu)):.0f}",
+            *(f"{one.per_second(lambda found, kind=kind: found.runs.get(kind, 0.0)):.2f}" for kind in KINDS),
+            _with_interval(all_regrets), _of(statistics.median, all_regrets), _of(statistics.fmean, regrets.values()),
+            f"{regrets[worst]:.2f} {worst}" if worst else "-",
+            _of(statistics.fmean, one.of_picked(lambda track: track.smoothed_regret)),
+            _of(statistics.median, percentiles, 1), _of(min, percentiles, 1),
+            " of ".join(map(str, one.recall)), str(sum(len(clip.found.picks) for clip in one.clips)),
+        ])  # fmt: skip
+    return table(head, rows)
+
+
+def _with_interval(values: Sequence[float]) -> str:
+    """The mean, with its 95 % interval by bootstrap over tracks: they are few."""
+    if not values:
+        return "-"
+    drawn = np.random.default_rng(0).choice(values, (2000, len(values))).mean(axis=1)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return f"{statistics.fmean(values):.2f} ({low:.2f}-{high:.2f})"
+
+
+def _of(what: Callable[[list[float]], float], values: Any, digits: int = 2) -> str:
+    known = [one for one in values if one is not None]
+    return f"{what(known):.{digits}f}" if known else "-"
 
 
 if __name__ == "__main__":

@@ -1,45 +1,33 @@
-"""What the benchmarks share: clips, children, facts about the machine, sections of RESULTS.md."""
+"""What the benchmarks share: arguments, clips, facts about the machine, sections of RESULTS.md."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-# `profile.py` of this folder must not hide the standard library's module, which cProfile imports.
-_HERE = str(Path(__file__).resolve().parent)
-if sys.path and sys.path[0] == _HERE:
-    sys.path.append(sys.path.pop(0))
-
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "RESULTS.md"
 SHARED = Path(os.environ.get("STREAMGATE_SHARED") or REPOSITORY.parent / "shared")
 
 SUFFIXES = frozenset({".mp4", ".gif", ".mpg", ".avi", ".webm", ".mkv", ".mov"})
-STARTED = "STREAMGATE_BENCHMARK_STARTED"
-"""Environment variable with the monotonic time at which the parent started a child."""
-CHILD_LIMIT_S = 3600.0
-
 BUSY = 0.5
-"""Load average a core from which figures are called noisy."""
-
-_HEADING = "# Results\n\nWritten by the scripts of this folder, a section each; do not edit by hand.\n"
+"""Load average per core from which results are called noisy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What figures depend on besides the code. `load` is the 1-minute load average when it was asked."""
+    """What results depend on besides the code. `load` is the 1-minute load average at construction."""
 
     cpu: str
     cores: int
@@ -53,25 +41,50 @@ class Machine:
 
     @property
     def busy(self) -> bool:
-        """Other programs were running, so that wall times say little."""
+        """Whether other programs were running, which makes wall times unreliable."""
         return self.load > BUSY * self.cores
 
     def lines(self) -> list[str]:
         """The facts as items of a Markdown list."""
-        found = [
+        noisy = f"- **noisy: the load was above {BUSY} per core before the start; repeat on an idle machine**"
+        return [
             f"- machine: {self.cpu}, {self.cores} cores, {self.ram_gib:.1f} GiB; {self.system}",
             f"- date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; load average before the start: {self.load:.2f}",
+            *([noisy] if self.busy else []),
         ]
-        if self.busy:
-            found.append(
-                f"- **noisy: the load was above {BUSY} a core before the start; run it again when it is quiet**"
-            )
-        return found
 
 
 def usable_cores() -> int:
     """Cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def arguments(
+    doc: str, *, videos: bool = True, clips: bool = False, gate: bool = False, results: Path | None = RESULTS
+) -> argparse.ArgumentParser:
+    """A parser with the arguments that scripts share.
+
+    Args:
+        doc: the script's docstring, which becomes its help.
+        videos: with the folder of footage.
+        clips: with `--clips`, names of clips in it.
+        gate: with `--preset`, `--models` and `--set` as `streamgate run` takes them.
+        results: the default of `--results`, the file whose section is written; None leaves the option out.
+    """
+    from streamgate.defaults import DEFAULT_MODELS
+
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if videos:
+        parser.add_argument("videos", type=Path, nargs="?", default=SHARED / "videos", help="folder of clips")
+    if clips:
+        parser.add_argument("--clips", nargs="+", metavar="NAME", help="only these (file names, suffix optional)")
+    if gate:
+        parser.add_argument("--preset", default="studio", help="as of `streamgate run`")
+        parser.add_argument("--models", default=DEFAULT_MODELS, help="as of `streamgate run`")
+        parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
+    if results is not None:
+        parser.add_argument("--results", type=Path, default=results, help="file whose section is written")
+    return parser
 
 
 def find_clips(videos: Path, wanted: Sequence[str] | None) -> tuple[list[Path], list[str]]:
@@ -90,29 +103,36 @@ def find_clips(videos: Path, wanted: Sequence[str] | None) -> tuple[list[Path], 
     return [path for path in clips if path.stem in wanted or path.name in wanted], missing
 
 
-def child(script: str, *arguments: str, limit_s: float = CHILD_LIMIT_S) -> tuple[Any, str]:
-    """What a script of this folder prints as JSON on its last line, or None and why there is nothing."""
-    environment = {**os.environ, STARTED: repr(time.monotonic())}
-    command = [sys.executable, str(Path(_HERE) / script), *arguments]
-    try:
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        return None, f"no result within {limit_s:.0f} s"
-    if ran.returncode != 0:
-        reason = ran.stderr.strip().splitlines()[-1:] or [f"ended with {ran.returncode}"]
-        return None, reason[0]
-    return json.loads(ran.stdout.splitlines()[-1]), ""
+def kept_faces(out: Path) -> list[dict[str, Any]]:
+    """The records of a folder that `streamgate run` wrote."""
+    return [json.loads(line) for line in (out / "faces.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def heading(title: str, machine: Machine, facts: dict[str, Any] | None = None, notes: Sequence[str] = ()) -> list[str]:
+    """The first lines of a section: title, command, machine, versions and weights, what is left out."""
+    return [
+        f"## {title}", "", f"`{command_line(Path(sys.argv[0]).name, sys.argv[1:])}`", "", *machine.lines(),
+        *(weights_facts(facts) if facts else []), *[f"- left out: {note}" for note in notes],
+    ]  # fmt: skip
+
+
+def publish(path: Path, name: str, lines: Sequence[str]) -> None:
+    """Print a section and write it into a results file."""
+    body = "\n".join(lines)
+    write_section(path, name, body)
+    print(body)
+    say(f"written to {path}")
 
 
 def weights_facts(facts: dict[str, Any]) -> list[str]:
-    """Versions and weights, as `contestants.py describe` prints them, as items of a Markdown list."""
+    """Versions and weights, as `describe` gives them, as items of a Markdown list."""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     weights = ", ".join(f"{one['role']} {one['name']} {one['sha256'][:8]}" for one in facts["weights"])
     return [f"- versions: {versions}", f"- weights: {weights}"]
 
 
 def target(what: str, figure: str, limit: str, met: bool) -> str:
-    """One target as an item of a Markdown list, and plainly whether it is met."""
+    """One target as an item of a Markdown list, with whether it is met."""
     return f"- {what}: {figure}; target {limit}: **{'met' if met else 'not met'}**"
 
 
@@ -125,7 +145,7 @@ def write_section(path: Path, name: str, body: str) -> None:
     """Replace the section `name` of a results file, or append it; in one step or not at all."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     section = f"{begin}\n{body.strip()}\n{end}\n"
-    text = path.read_text(encoding="utf-8") if path.exists() else _HEADING
+    text = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
     before, found, rest = text.partition(begin)
     if found:
         _, closed, after = rest.partition(end)
@@ -137,9 +157,9 @@ def write_section(path: Path, name: str, body: str) -> None:
     _replace(path, text)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; the first column is text, the others are set right."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A Markdown table; the first `left` columns are text, the others are set right."""
+    lines = [head, [*["---"] * left, *["---:"] * (len(head) - left)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

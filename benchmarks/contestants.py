@@ -1,31 +1,44 @@
 """What `throughput.py` compares. Each contestant runs in a process of its own, which is this file:
 
-    python benchmarks/contestants.py NAME CLIP [--models embedded]
+    python benchmarks/contestants.py NAME CLIP [--models embedded] [--limit SECONDS]
 
-It prints one JSON object, a `Measured`. A new contestant is a function (models) -> (clip -> Outcome) in
-`CONTESTANTS`; whatever it imports and loads before it returns counts as start-up.
+It prints one JSON object, a `Measured`; NAME `describe` prints versions and weights. A contestant is a function
+(models, limit) -> (clip -> Outcome) in `CONTESTANTS`; what it imports and loads before it returns counts as start-up.
+
+`plain` and `plain_official` are the loop that a user would write without this project: every frame becomes RGB and goes
+through the detector; each face found is aligned, embedded, its SER-FIQ sampled with T = 100, and scored by IFQA: by our
+own network, or by one of the official architecture with random weights, which take as long as trained ones.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import resource
-import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from common import STARTED
+from common import arguments, usable_cores
+from processes import STARTED, answer, cpu_seconds, peak_mib
 
-from streamgate.defaults import DEFAULT_MODELS
+DETECTOR_SIDE = 640
+"""Longer side of what the plain loop's detector sees, in pixels; RetinaFace's examples use 640."""
+MIN_SCORE = 0.6
+SAMPLES = 100
+IFQA_SIDE, ARCFACE_SIDE = 256, 112
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one pass over a clip gave. `video_seconds` is 0 where the contestant does not look at time."""
+    """What one pass over a clip gave. `video_seconds` is 0 where the contestant does not look at time.
+
+    `faces` counts scored faces, where a contestant scores each that it finds; `networks` are seconds spent in network
+    runs (one thread each) by role.
+    """
 
     frames: int = 0
     video_seconds: float = 0.0
@@ -34,7 +47,7 @@ class Outcome:
     tracks: int = 0
     kept: int = 0
     faces: int = 0
-    """Faces scored, where a contestant scores each it finds."""
+    networks: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +56,6 @@ class Measured:
 
     outcome: Outcome
     startup_wall: float
-    startup_cpu: float
     wall: float
     cpu: float
     peak_mib: float
@@ -71,126 +83,137 @@ def open_decoder(models: str, limit: float = 0.0) -> Run:
     return run
 
 
-def open_gate(models: str, limit: float = 0.0) -> Run:
-    """This pipeline with its defaults, through `Gate`."""
-    return _gate(models, "studio", [])
+def open_gate(models: str, limit: float, preset: str = "studio") -> Run:
+    """This pipeline, into a sink that writes nothing."""
+    import passing
 
+    from streamgate.config import load_config
+    from streamgate.engine import Engine
 
-def open_exhaustive(models: str, limit: float = 0.0) -> Run:
-    """This pipeline scoring every face of every frame."""
-    return _gate(models, "studio", ["exhaustive=true"])
+    spent: Counter[str] = Counter()
+    mutex = threading.Lock()
 
+    def observe(role: str, count: int, seconds: float) -> None:
+        with mutex:
+            spent[role] += seconds
 
-def open_archive(models: str, limit: float = 0.0) -> Run:
-    """This pipeline with the preset that leaves frames undecoded."""
-    return _gate(models, "archive", [])
-
-
-def open_plain(models: str, limit: float = 0.0) -> Run:
-    """The loop a user would write, with our own networks."""
-    return _plain(models, limit, official=False)
-
-
-def open_plain_official(models: str, limit: float = 0.0) -> Run:
-    """The loop a user would write, with IFQA's official architecture."""
-    return _plain(models, limit, official=True)
-
-
-def _gate(models: str, preset: str, settings: list[str]) -> Run:
-    from streamgate import Gate
-
-    # The process ends with the run, so the gate is never closed.
-    gate = Gate(preset, models=models, device="cpu", settings=settings)
+    # The process ends with the run, so the engine is never closed.
+    engine = Engine(load_config(preset), models=models, device="cpu", observe=observe)
 
     def run(clip: Path) -> Outcome:
-        tracks = kept = 0
-        for ended in gate.tracks(clip):
-            tracks += 1
-            kept += len(ended.shots)
-        return Outcome(tracks=tracks, kept=kept)
+        sink = passing.Counter()
+        passing.run(engine, [clip], sink)
+        return Outcome(tracks=sink.tracks, kept=sink.kept, networks=dict(spent))
 
     return run
 
 
-def _plain(models: str, limit: float, *, official: bool) -> Run:
-    from plainloop import open_loop
+def open_plain(models: str, limit: float, official: bool = False) -> Run:
+    """The plain loop over the first `limit` seconds (0: all), its networks on all cores."""
+    import av
+    import cv2
 
-    loop = open_loop(models, official)
+    from streamgate.measures.serfiq import sample_embeddings, sampled_spread
+    from streamgate.networks import Networks
+    from streamgate.networks.alignment import arcface_matrix, ffhq_matrix
+    from streamgate.weights import SerfiqCalibration
+
+    networks = Networks.open(models, "cpu", usable_cores())
+    layer = networks.recognizer.last_affine()
+    card = networks.calibration("recognizer")
+    rate = card.drop_rate if isinstance(card, SerfiqCalibration) else 0.5
+    ifqa = _official_ifqa() if official else lambda face: float(networks.ifqa.run(face[None]).score[0])
+
+    def score(rgb: Any, landmarks: Any) -> tuple[float, float]:
+        aligned = cv2.warpAffine(rgb, arcface_matrix(landmarks), (ARCFACE_SIDE, ARCFACE_SIDE))
+        features = networks.recognizer.run(aligned[None]).features[0]
+        spread = sampled_spread(sample_embeddings(layer.weight, features, layer.bias, rate, SAMPLES))
+        return spread, ifqa(cv2.warpAffine(rgb, ffhq_matrix(landmarks, IFQA_SIDE), (IFQA_SIDE, IFQA_SIDE)))
 
     def run(clip: Path) -> Outcome:
-        frames, seconds, height, width, faces = loop(clip, limit or float("inf"))
-        return Outcome(frames, seconds, height, width, faces=faces)
+        frames = faces = 0
+        first, end = None, 0.0
+        with av.open(str(clip)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            step = float(1 / stream.average_rate) if stream.average_rate else 0.04
+            for frame in container.decode(stream):
+                shown = frame.time if frame.time is not None else end + step
+                first = shown if first is None else first
+                if limit and shown - first >= limit - 1e-6:
+                    break
+                end = shown + step
+                rgb = frame.to_ndarray(format="rgb24")
+                scale = min(1.0, DETECTOR_SIDE / max(rgb.shape[:2]))
+                small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else rgb
+                for face in networks.detector.detect([small], MIN_SCORE)[0]:
+                    score(rgb, (face.landmarks + 0.5) / scale - 0.5)
+                    faces += 1
+                frames += 1
+            return Outcome(frames, end - (first or 0.0), stream.height, stream.width, faces=faces)
 
     return run
+
+
+def _official_ifqa() -> Callable[[Any], float]:
+    """Takes an FFHQ crop, RGB uint8 (256, 256, 3)."""
+    import torch
+
+    from streamgate.convert.ifqa import OFFICIAL, Ifqa, IfqaScorer
+
+    torch.manual_seed(0)
+    torch.set_num_threads(usable_cores())
+    scorer = IfqaScorer(Ifqa(OFFICIAL), pool="full").eval()
+
+    def score(face: Any) -> float:
+        values = torch.from_numpy(face.transpose(2, 0, 1)[None].astype("float32") / 127.5 - 1.0)
+        with torch.inference_mode():
+            return float(scorer(values)[0][0])
+
+    return score
 
 
 CONTESTANTS: dict[str, Callable[[str, float], Run]] = {
     "decode": open_decoder,
     "streamgate": open_gate,
-    "archive": open_archive,
-    "exhaustive": open_exhaustive,
+    "archive": partial(open_gate, preset="archive"),
     "plain": open_plain,
-    "plain_official": open_plain_official,
+    "plain_official": partial(open_plain, official=True),
 }
 
 
 def describe(models: str) -> dict[str, object]:
     """Versions and weights that a gate here runs with."""
-    from streamgate import Gate
+    from streamgate.config import load_config
+    from streamgate.engine import Engine
 
-    with Gate("studio", models=models, device="cpu") as gate:
-        info = gate.run_info()
+    with Engine(load_config("studio"), models=models, device="cpu") as engine:
+        info = engine.run_info()
         return {"versions": dict(info.versions), "weights": [dict(one) for one in info.weights]}
 
 
 def measure(name: str, clip: Path, models: str, limit: float = 0.0) -> Measured:
-    """Open a contestant, run it once over the clip and say what each part cost."""
+    """Open a contestant, run it once over the clip and return what each part cost."""
     began = float(os.environ.get(STARTED) or time.monotonic())
     run = CONTESTANTS[name](models, limit)
     ready, ready_cpu = time.monotonic(), cpu_seconds()
     outcome = run(clip)
     done, done_cpu = time.monotonic(), cpu_seconds()
-    return Measured(outcome, ready - began, ready_cpu, done - ready, done_cpu - ready_cpu, peak_mib())
+    return Measured(outcome, ready - began, done - ready, done_cpu - ready_cpu, peak_mib())
 
 
-def cpu_seconds() -> float:
-    """User and system time of this process so far, all threads."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
-def peak_mib() -> float:
-    """The most memory this process has held."""
-    # On Linux ru_maxrss starts at what the parent held when it forked; VmHWM is this program's own.
-    try:
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) / 1024
-    except (OSError, IndexError, ValueError):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / (2**20 if sys.platform == "darwin" else 1024)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def main() -> object:
+    parser = arguments(__doc__, videos=False, gate=True, results=None)
     parser.add_argument("name", choices=[*CONTESTANTS, "describe"])
     parser.add_argument("clip", type=Path, nargs="?")
-    parser.add_argument("--models", default=DEFAULT_MODELS)
     parser.add_argument("--limit", type=float, default=0.0, help="seconds of video for the plain loops, 0: all")
     given = parser.parse_args()
     if given.name == "describe":
-        result: object = describe(given.models)
-    elif given.clip is None:
+        return describe(given.models)
+    if given.clip is None:
         parser.error(f"{given.name} needs a CLIP")
-    else:
-        result = asdict(measure(given.name, given.clip, given.models, given.limit))
-    print(json.dumps(result))
-    sys.stdout.flush()
-    # Nothing that is left open may delay or fail a finished measurement.
-    os._exit(0)
+    return asdict(measure(given.name, given.clip, given.models, given.limit))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Exception as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    answer(main)

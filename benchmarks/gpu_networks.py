@@ -16,10 +16,10 @@ from gpu_faces import crops_of
 from gpu_parts import Clock
 
 from streamgate.frames import Array
-from streamgate.networks import bound, runtime
+from streamgate.networks import io_binding, sessions
 from streamgate.networks.device import Device, choose_device
 from streamgate.networks.graphs import PRECISIONS
-from streamgate.networks.runtime import Session
+from streamgate.networks.sessions import Session
 from streamgate.weights.store import Weights
 
 BATCHES = (1, 4, 16, 32, 64)
@@ -55,7 +55,7 @@ def ready(device: Device) -> None:
         choose_device(device.name)
     else:
         # What is cheap on a card would take the CPU long.
-        bound.BATCH, bound._BATCHES = 2, {}
+        io_binding.BATCH, io_binding._BATCHES = 2, {}
 
 
 def crops(folder: Path, count: int, networks: Mapping[str, Weights], into: Path, clock: Clock) -> Iterator[int]:
@@ -70,7 +70,7 @@ def measure(weights: Weights, rows_file: Path, device: Device, card: Card, clock
     """One network in each precision."""
     ready(device)
     # A large network takes many seconds to convert, and each size of a batch opens it again.
-    runtime.prepare = lru_cache(1)(runtime.prepare)
+    sessions.prepare = lru_cache(1)(sessions.prepare)
     large = weights.path.stat().st_size > LARGE_BYTES
     rows = np.load(rows_file)
     if large:

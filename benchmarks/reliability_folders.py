@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common import say
-from reliability_rows import Row, run, table, told
+from reliability_rows import Row, run, sections, told
 
-from hostile import high_water
-from hostile_folders import LINKED_DAYS, LINKS, STORED, Spoiled, contents, live_folder, put
-from media import astronaut_frames, write_clip
-from serve_process import serving
+from support.hostile import high_water
+from support.hostile_folders import LINKED_DAYS, LINKS, STORED, Spoiled, contents, live_folder, put
+from support.media import astronaut_frames, write_clip
+from support.serve_process import serving
 
 START = [sys.executable, "-m", "streamgate"]
 
@@ -36,15 +36,16 @@ def folder_faults(folder: Path) -> str:
     links = [_spoiled(one, results, folder / "spoiled", clips[0], watched=True) for one in LINKS]
     links += [_linked_day(what, part, folder / f"live-{what}") for what, part in LINKED_DAYS.items()]
     stored = [_spoiled(one, results, folder / "spoiled", clips[0], watched=False) for one in STORED]
-    return "\n".join([
-        "## Output folders from others", "",
+    text = (
         "Exit code 3 says that the results in a folder cannot be read, whatever command meets them; 5 that it cannot "
-        "be written.", "",
-        "### Links inside", "", table(links), "", "### Stored files", "", table(stored), "",
-        "### Names, and addresses for paths", "",
-        table([*_names(folder / "names", results), *_paths(folder / "paths")]),
-        "", "### Ends", "", table([*_full(results, clips[0]), *_signals(folder / "signals", results)]),
-    ])  # fmt: skip
+        "be written."
+    )
+    return sections("Output folders from others", text, {
+        "Links inside": links,
+        "Stored files": stored,
+        "Names, and addresses for paths": [*_names(folder / "names", results), *_paths(folder / "paths")],
+        "Ends": [*_full(results, clips[0]), *_signals(folder / "signals", results)],
+    })  # fmt: skip
 
 
 def _spoiled(one: Spoiled, results: Path, folder: Path, clip: Path, *, watched: bool) -> Row:
@@ -55,8 +56,7 @@ def _spoiled(one: Spoiled, results: Path, folder: Path, clip: Path, *, watched: 
     words = told(ran, folder) or "done"
     if watched:
         words += "; nothing elsewhere changed" if contents(elsewhere) == before else "; **files elsewhere changed**"
-    say(f"{one.what}: {ran.code}")
-    return Row(f"{one.what}: `{one.command.split(' ')[0]}`", words, ran.code, ran.seconds, ran.peak_mib)
+    return Row.of(f"{one.what}: `{one.command.split(' ')[0]}`", words, ran)
 
 
 def _linked_day(what: str, part: str, folder: Path) -> Row:
@@ -72,14 +72,13 @@ def _linked_day(what: str, part: str, folder: Path) -> Row:
     changed = contents(folder / "elsewhere") != before
     words = f"the old face beside it is removed; {'**files elsewhere changed**' if changed else 'nothing elsewhere'}"
     say(f"{what} is a link: {code}")
-    return Row(f"{what} of a live face is a link: `serve --max-days`", words, code, time.monotonic() - began, mib)
+    return Row(f"{what} of a live face is a link: `serve --max-days`", words, time.monotonic() - began, mib, code)
 
 
 def _row(what: str, command: Sequence[object], folder: Path, also: Callable[[], str] = str, **environment: str) -> Row:
     ran = run(command, **environment)
     words = "; ".join(part for part in (told(ran, folder), also()) if part)
-    say(f"{what}: {ran.code}")
-    return Row(what, words or "done", ran.code, ran.seconds, ran.peak_mib)
+    return Row.of(what, words or "done", ran)
 
 
 def _names(folder: Path, results: Path) -> list[Row]:
@@ -139,7 +138,7 @@ def _full(results: Path, clip: Path) -> list[Row]:
             )  # fmt: skip
         happened = done.stderr.strip().replace("streamgate: ", "")
         what = f"standard output is full: `{words.split(' ')[0]}`"
-        rows.append(Row(what, happened, done.returncode, time.monotonic() - began))
+        rows.append(Row(what, happened, time.monotonic() - began, code=done.returncode))
     return rows
 
 
@@ -174,5 +173,5 @@ def _signals(folder: Path, results: Path) -> list[Row]:
             last = err.strip().splitlines()[-1].removeprefix("streamgate: ")
             behind = "**files stay behind**" if left() else "nothing stays behind"
             name = f"{signal.Signals(number).name} during {what}"
-            rows.append(Row(name, f"{last}; {behind}", process.returncode, time.monotonic() - began))
+            rows.append(Row(name, f"{last}; {behind}", time.monotonic() - began, code=process.returncode))
     return rows

@@ -17,14 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import say
 from redis.exceptions import RedisError
-from reliability_rows import Row, run, table, told
+from reliability_rows import Row, run, sections, told
 
-from faulty_line import Line, line_to
-from hostile_videos import clip_bytes
-from lying_redis import LIES, Lie, lying_redis
-from redis_server import RedisServer, launch, spare_port
+from support.faulty_line import Line, line_to
+from support.hostile_videos import clip_bytes
+from support.lying_redis import LIES, Lie, lying_redis
+from support.redis_server import RedisServer, launch, spare_port
 
 CLIPS = 4
 RETRY_S = 4
@@ -132,20 +131,16 @@ def redis_faults(folder: Path) -> str:
     clips.mkdir()
     for number in range(CLIPS):
         (clips / f"clip{number}.mp4").write_bytes(clip_bytes() + b"\0\0\0\x09free" + bytes([number]))
-    rows = []
-    for number, fault in enumerate(FAULTS):
-        rows.append(_under(fault, clips, folder / f"fault{number}"))
-        say(f"redis, {fault.what}: {rows[-1].code}, {rows[-1].seconds:.1f} s")
+    rows = [_under(fault, clips, folder / f"fault{number}") for number, fault in enumerate(FAULTS)]
     rows += [*_tls(clips, folder / "tls"), _killed(clips, folder / "killed"), *_replays(folder)]
     lies = [_lied_to(lie, clips, folder / f"lie{number}") for number, lie in enumerate(LIES)]
-    return "\n".join([
-        "## Redis", "",
+    text = (
         f"`run` over {CLIPS} clips of a face each with `--sink` and `--sink-retry {RETRY_S}` (default 30), time-outs "
         "of 2 s in the address, against a real redis-server. Results on disk are complete wherever the run began; what "
-        "had not arrived was then sent by `streamgate replay` to a sound server.", "", table(rows), "",
-        "### A server that lies", "",
-        "It answers as Redis does until the run has begun, and from then on everything with this.", "", table(lies),
-    ])  # fmt: skip
+        "had not arrived was then sent by `streamgate replay` to a sound server. A server that lies answers as Redis "
+        "does until the run has begun, and from then on everything with this."
+    )
+    return sections("Redis", text, {"": rows, "A server that lies": lies})
 
 
 def _lied_to(lie: Lie, clips: Path, folder: Path) -> Row:
@@ -164,8 +159,7 @@ def _lied_to(lie: Lie, clips: Path, folder: Path) -> Row:
         ran = run(["run", clips, "-o", out, "--sink", server.url(f"?{_QUICK}"), "--sink-retry", RETRY_S])
         done.set()
         acting.join()
-    say(f"redis, {lie.what}: {ran.code}, {ran.seconds:.1f} s")
-    return Row(lie.what, "; ".join([*_told(ran.err, folder), _sources(out)]), ran.code, ran.seconds, ran.peak_mib)
+    return Row.of(lie.what, "; ".join([*_told(ran.err, folder), _sources(out)]), ran)
 
 
 def _under(fault: Fault, clips: Path, folder: Path) -> Row:
@@ -188,7 +182,7 @@ def _under(fault: Fault, clips: Path, folder: Path) -> Row:
             arrived = _arrived(server)
             server.stop()
     words = [*_told(ran.err, folder), *arrived, _sources(out), *_replayed(ran.code, out, folder)]
-    return Row(fault.what, "; ".join(words), ran.code, ran.seconds, ran.peak_mib)
+    return Row.of(fault.what, "; ".join(words), ran)
 
 
 def _act(fault: Fault, server: RedisServer, line: Line, out: Path, done: threading.Event) -> None:
@@ -269,9 +263,8 @@ def _tls(clips: Path, folder: Path) -> list[Row]:
             out = folder / f"out{number}"
             ran = run(["run", clips, "-o", out, "--sink", url, "--sink-retry", RETRY_S])
             words = "; ".join([*_told(ran.err, folder), *_arrived(server), _sources(out)])
-            rows.append(Row(what, words, ran.code, ran.seconds, ran.peak_mib))
+            rows.append(Row.of(what, words, ran))
             client.flushall()
-            say(f"redis, {what}: {ran.code}")
     return rows
 
 
@@ -293,8 +286,7 @@ def _killed(clips: Path, folder: Path) -> Row:
     arrived = {entry["id"] for entry in server.entries()}
     server.stop()
     words = f"`--resume`: {len(arrived)} of {CLIPS} finals arrived; {_sources(out)}"
-    return Row("the run is killed (kill -9) with a source committed and not sent", words, ran.code, ran.seconds,
-               ran.peak_mib)  # fmt: skip
+    return Row.of("the run is killed (kill -9) with a source committed and not sent", words, ran)
 
 
 def _replays(folder: Path) -> list[Row]:
@@ -332,6 +324,5 @@ def _replays(folder: Path) -> list[Row]:
         ran = run(["replay", out, "--sink", server.url()])
         words = f"{told(ran, folder)}; {len(server.entries())} of {CLIPS} finals arrived".removeprefix("; ")
         server.stop()
-        rows.append(Row(what, words, ran.code, ran.seconds, ran.peak_mib))
-        say(f"{what}: {ran.code}")
+        rows.append(Row.of(what, words, ran))
     return rows

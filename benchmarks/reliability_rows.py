@@ -4,41 +4,60 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from common import REPOSITORY, say
+from common import table as markdown
+
 sys.path[:0] = [str(REPOSITORY / one) for one in ("tests", "tests/commands", "benchmarks")]
 
-from hostile import Ran, run_limited  # noqa: E402
-from real_weights import standard_models  # noqa: E402
+from support.hostile import Ran, run_limited  # noqa: E402
+from support.real_weights import standard_models  # noqa: E402
 
 LIMIT_S = 600.0
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table."""
+    """One line of a table; `code` is the exit code where a command ended, `mib` its largest memory."""
 
     what: str
     happened: str
-    code: int
     seconds: float
     mib: float | None = None
+    code: int | None = None
 
-    def line(self) -> str:
-        memory = "" if self.mib is None else f"{self.mib:.0f}"
-        return f"| {_cell(self.what)} | {_cell(self.happened)} | {self.code} | {self.seconds:.1f} | {memory} |"
+    @classmethod
+    def of(cls, what: str, happened: str, ran: Ran) -> Row:
+        """The row of a command that was run, which is also reported as progress."""
+        say(f"{what}: {ran.code}, {ran.seconds:.1f} s")
+        return cls(what, happened, ran.seconds, ran.peak_mib, ran.code)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A Markdown table, with a column of exit codes where there are any."""
+    coded = any(row.code is not None for row in rows)
+    head = ["what was done", "what happened", *(["exit code"] if coded else []), "seconds", "peak MiB"]
+    cells = [
+        [_cell(row.what), _cell(row.happened), *([str(row.code)] if coded else []), f"{row.seconds:.1f}",
+         "" if row.mib is None else f"{row.mib:.0f}"]
+        for row in rows
+    ]  # fmt: skip
+    return markdown(head, cells, left=2)
+
+
+def sections(title: str, text: str, tables: Mapping[str, Sequence[Row]]) -> str:
+    """A section of tables, each under its title ("": right below the text)."""
+    parts = [f"## {title}", "", text]
+    for name, rows in tables.items():
+        parts += ["", *([f"### {name}", ""] if name else []), table(rows)]
+    return "\n".join(parts)
 
 
 def _cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
-
-
-def table(rows: Sequence[Row]) -> str:
-    head = ["| fault or input | what happened | exit code | seconds | peak MiB |", "| --- | --- | ---: | ---: | ---: |"]
-    return "\n".join([*head, *(row.line() for row in rows)])
 
 
 def run(arguments: Sequence[object], **environment: str) -> Ran:

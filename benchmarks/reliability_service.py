@@ -5,67 +5,44 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from common import say
-from reliability_rows import run, told
+from reliability_rows import Row, run, sections, told
 
-from client import Client
-from hostile import high_water
-from hostile_cameras import HOSTILE_CAMERAS, HostileCamera, hostile_camera
-from hostile_peers import PEERS, Peers, crowd
-from hostile_settings import BAD_FILES, remove
-from hostile_spool import FOREIGN, HEAD, INTRUDERS
-from lying_redis import lying_redis
-from media import plain_frames, write_clip
-from redirecting import asks, listening, sends
-from rtsp_server import CameraProcess, cameras
-from serve_process import Serving, serving
+from streamgate.service.spool import Spool
 from streamgate.sinks.redisstream import pack
-from streamgate.sinks.spool import Spool
-
-
-@dataclass(frozen=True)
-class Attack:
-    """One line of a table: what was done to the service, what came of it, and its largest memory until then."""
-
-    what: str
-    happened: str
-    seconds: float
-    mib: float
-
-    def line(self) -> str:
-        return f"| {_cell(self.what)} | {_cell(self.happened)} | {self.seconds:.1f} | {self.mib:.0f} |"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+from support.client import Client
+from support.hostile import high_water
+from support.hostile_cameras import HOSTILE_CAMERAS, HostileCamera, hostile_camera
+from support.hostile_peers import PEERS, Peers, crowd
+from support.hostile_settings import BAD_FILES, remove
+from support.hostile_spool import FOREIGN, HEAD, INTRUDERS
+from support.lying_redis import lying_redis
+from support.media import plain_frames, write_clip
+from support.redirecting import asks, listening, sends
+from support.rtsp_server import CameraProcess, cameras
+from support.serve_process import Serving, serving
 
 
 def service_faults(folder: Path) -> str:
     """Every kind of attack on a service of its own, a table a kind."""
-    kinds: list[tuple[str, Callable[[Path], list[Attack]]]] = [
+    kinds: list[tuple[str, Callable[[Path], list[Row]]]] = [
         ("The file of streams, read again (SIGHUP)", _reloads),
         ("What lies in the spool at the start", _spools),
         ("Peers of the page, at a limit of 256 open files", _crowds),
         ("Tokens and forms", _guesses),
         ("Cameras that send elsewhere", _redirects),
     ]
-    parts = ["## The service under attack", "", "Seconds count until the service had dealt with it."]
+    tables = {}
     for title, attack in kinds:
-        place = folder / attack.__name__.strip("_")
-        place.mkdir()
-        parts += ["", f"### {title}", "", _table(attack(place))]
-    return "\n".join(parts)
-
-
-def _table(rows: Sequence[Attack]) -> str:
-    head = ["| what was done | what happened | seconds | peak MiB |", "| --- | --- | ---: | ---: |"]
-    return "\n".join([*head, *(row.line() for row in rows)])
+        path = folder / attack.__name__.strip("_")
+        path.mkdir()
+        tables[title] = attack(path)
+    return sections("The service under attack", "Seconds count until the service had dealt with it.", tables)
 
 
 def _told(service: Serving, folder: Path) -> str:
@@ -73,7 +50,7 @@ def _told(service: Serving, folder: Path) -> str:
     return service.said().splitlines()[-1].partition(" ")[2].replace(f"{folder}/", "")
 
 
-def _reloads(folder: Path) -> list[Attack]:
+def _reloads(folder: Path) -> list[Row]:
     config, sound = folder / "streams.toml", '[streams.door]\nurl = "rtsp://127.0.0.1:1/x"\n'
     config.write_text(sound)
     rows = []
@@ -84,7 +61,7 @@ def _reloads(folder: Path) -> list[Attack]:
             service.process.send_signal(signal.SIGHUP)
             service.until(condition, what)
             seconds = time.monotonic() - began
-            rows.append(Attack(what, _told(service, folder), seconds, high_water(service.process.pid)))
+            rows.append(Row(what, _told(service, folder), seconds, high_water(service.process.pid)))
             say(f"{what}: {seconds:.1f} s")
 
         service.until(lambda: "watching" in service.said(), "its start")
@@ -101,12 +78,12 @@ def _reloads(folder: Path) -> list[Attack]:
 EVENTS = 15
 
 
-def _spools(folder: Path) -> list[Attack]:
-    def flipped(place: int) -> Callable[[Path], object]:
+def _spools(folder: Path) -> list[Row]:
+    def flipped(path: int) -> Callable[[Path], object]:
         def flip(spool: Path) -> None:
             (segment,) = spool.glob("*.spool")
             data = bytearray(segment.read_bytes())
-            data[place] ^= 4
+            data[path] ^= 4
             segment.write_bytes(data)
 
         return flip
@@ -131,7 +108,7 @@ def _filled(folder: Path) -> Path:
     return folder / "spool"
 
 
-def _damaged(what: str, put: Callable[[Path], object], folder: Path) -> Attack:
+def _damaged(what: str, put: Callable[[Path], object], folder: Path) -> Row:
     put(_filled(folder))
     config = folder / "streams.toml"
     began = time.monotonic()
@@ -145,30 +122,30 @@ def _damaged(what: str, put: Callable[[Path], object], folder: Path) -> Attack:
     kept = len(list((folder / "spool" / "damaged").iterdir()))
     text = words[-1].partition(" ")[2].replace(f"{folder}/", "") if words else "**nothing was said**"
     say(f"spool, {what}: {server.taken} of {EVENTS}")
-    return Attack(what, f"{server.taken} of {EVENTS} events arrived, {kept} files set aside; {text}",
+    return Row(what, f"{server.taken} of {EVENTS} events arrived, {kept} files set aside; {text}",
                   time.monotonic() - began, mib)  # fmt: skip
 
 
-def _intruded(what: str, put: Callable[[Path], object], folder: Path) -> Attack:
+def _intruded(what: str, put: Callable[[Path], object], folder: Path) -> Row:
     put(_filled(folder))
     ran = run(["serve", "--rtsp", "rtsp://127.0.0.1:1/x", "--http", "off", "--redis", "redis://127.0.0.1:1/0",
                "--spool", folder / "spool"])  # fmt: skip
     say(f"spool, {what}: {ran.code}")
-    return Attack(what, f"exit code {ran.code}: {told(ran, folder)}", ran.seconds, ran.peak_mib)
+    return Row(what, f"exit code {ran.code}: {told(ran, folder)}", ran.seconds, ran.peak_mib)
 
 
 FILES = 256
 ASKED = 20
 
 
-def _crowds(folder: Path) -> list[Attack]:
+def _crowds(folder: Path) -> list[Row]:
     clip = write_clip(folder / "empty.mp4", plain_frames(50, (160, 120)), options={"g": "10"})
     with cameras() as start:
         camera = start(clip)
         return [_crowded(peers, camera, folder / f"crowd{number}") for number, peers in enumerate(PEERS)]
 
 
-def _crowded(peers: Peers, camera: CameraProcess, folder: Path) -> Attack:
+def _crowded(peers: Peers, camera: CameraProcess, folder: Path) -> Row:
     """Twenty seconds under a crowd, in which the camera goes away and comes back."""
     folder.mkdir()
     arguments = ("--rtsp", f"door={camera.url()}", "--out", "out", "--http", "127.0.0.1:0")
@@ -199,10 +176,10 @@ def _crowded(peers: Peers, camera: CameraProcess, folder: Path) -> Attack:
             f"{lines} lines in the log; of {many.opened} connections were ended: " \
             + ", ".join(f"{count:.0f} {why}" for why, count in ended.items())  # fmt: skip
     say(f"{peers.what}: {words}")
-    return Attack(peers.what, words, time.monotonic() - began, mib)
+    return Row(peers.what, words, time.monotonic() - began, mib)
 
 
-def _guesses(folder: Path) -> list[Attack]:
+def _guesses(folder: Path) -> list[Row]:
     token = "correct horse battery staple"
     config = folder / "streams.toml"
     config.write_text('[service]\nhttp = "127.0.0.1:0"\nout = "out"\n')
@@ -213,7 +190,7 @@ def _guesses(folder: Path) -> list[Attack]:
         def row(what: str, ask: Callable[[], str]) -> None:
             began = time.monotonic()
             words = ask()
-            rows.append(Attack(what, words, time.monotonic() - began, high_water(service.process.pid)))
+            rows.append(Row(what, words, time.monotonic() - began, high_water(service.process.pid)))
             say(f"{what}: {words}")
 
         def guessed() -> str:
@@ -234,23 +211,23 @@ def _guesses(folder: Path) -> list[Attack]:
     with serving(folder, "--config", config, STREAMGATE_TOKEN="abc") as service:
         service.until(lambda: "watching" in service.said(), "its start")
         words = next(line for line in service.said().splitlines() if "guessed" in line).partition(" ")[2]
-        rows.append(Attack("a token of three letters", words, 0.0, high_water(service.process.pid)))
+        rows.append(Row("a token of three letters", words, 0.0, high_water(service.process.pid)))
         service.end()
     return rows
 
 
-def _redirects(folder: Path) -> list[Attack]:
+def _redirects(folder: Path) -> list[Row]:
     """A camera with a password in its address that redirects to a place which asks for one."""
     rows = []
     for scheme, when in (("rtsp", "OPTIONS"), ("rtsp", "DESCRIBE"), ("http", "GET")):
         for after in (None, "basic", "digest"):
-            place = folder / f"{when}-{after}"
-            place.mkdir()
+            path = folder / f"{when}-{after}"
+            path.mkdir()
             began = time.monotonic()
             with (
                 listening(asks("basic")) as other,
                 listening(sends(lambda s=scheme, o=other: f"{s}://127.0.0.1:{o.port}/x", when, after)) as first,
-                serving(place, "--rtsp", f"door={scheme}://ann:pw12345@127.0.0.1:{first.port}/s", "--http", "off")
+                serving(path, "--rtsp", f"door={scheme}://ann:pw12345@127.0.0.1:{first.port}/s", "--http", "off")
                 as service,
             ):  # fmt: skip
                 service.until(lambda other=other: other.connections > 0, "the redirect")
@@ -260,7 +237,7 @@ def _redirects(folder: Path) -> list[Attack]:
                 service.end()
             asked = f", once it has the {after} password" if after else ""
             words = "**the password went along**" if leaked else f"{other.connections} connections there, no password"
-            rows.append(Attack(f"{scheme}, redirected at {when}{asked}", words, time.monotonic() - began, mib))
+            rows.append(Row(f"{scheme}, redirected at {when}{asked}", words, time.monotonic() - began, mib))
             say(f"{rows[-1].what}: {words}")
     return rows
 
@@ -270,13 +247,11 @@ def camera_faults(folder: Path) -> str:
     with cameras() as start:
         camera = hostile_camera(start, folder)
         rows = [_shown(attack, camera, folder / f"camera{number}") for number, attack in enumerate(HOSTILE_CAMERAS)]
-    return "\n".join([
-        "## Cameras whose pictures are an attack", "",
-        "Each is watched by `serve` for ten seconds beside a sound camera of 320 x 240 px.", "", _table(rows),
-    ])  # fmt: skip
+    text = "Each is watched by `serve` for ten seconds beside a sound camera of 320 x 240 px."
+    return sections("Cameras whose pictures are an attack", text, {"": rows})
 
 
-def _shown(attack: HostileCamera, camera: CameraProcess, folder: Path) -> Attack:
+def _shown(attack: HostileCamera, camera: CameraProcess, folder: Path) -> Row:
     """Ten seconds with a hostile camera beside a sound one."""
     folder.mkdir()
     hostile = f"door={attack.url(camera, folder)}"
@@ -293,4 +268,4 @@ def _shown(attack: HostileCamera, camera: CameraProcess, folder: Path) -> Attack
     words += f"{re.sub(r'(rtsp|file)://[^ :]*(:[0-9]+/[^ :]*)?: ', '', said[0])}; " if said else ""
     words += f"the other camera: {hall['frames_in']} pictures, {hall['frames_in_error']} that could not be decoded"
     say(f"{attack.what}: {words}")
-    return Attack(attack.what, words, time.monotonic() - began, mib)
+    return Row(attack.what, words, time.monotonic() - began, mib)

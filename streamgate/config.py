@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -274,7 +275,7 @@ def preset_names() -> list[str]:
 
 
 def load_config(
-    preset: str = "studio",
+    preset: str | PathLike[str] = "studio",
     settings: Iterable[str] = (),
     flags: Mapping[str, Any] | None = None,
 ) -> Config:
@@ -292,7 +293,7 @@ def load_config(
     Raises:
         UsageError: unknown preset or key, value outside its range, contradicting values.
     """
-    tree = _read_preset(preset)
+    tree = _read_preset(str(preset))
     settings = list(settings)
     _lay_over(tree, settings, flags)
     if tree["keep"]["poses"] == "all":
@@ -304,7 +305,7 @@ def load_config(
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise UsageError(_explain(error, preset)) from None
+        raise UsageError(_explain(error, str(preset))) from None
 
 
 _ALL_POSES = {
@@ -453,7 +454,7 @@ def _nearest_key(key: str, known: list[str]) -> str | None:
 def _explain(error: ValidationError, preset: str) -> str:
     """One line for each wrong value: the key, what is allowed and what was given."""
     lines = []
-    for item in error.errors()[:_MOST_SHOWN]:
+    for item in error.errors()[:_MAX_SHOWN]:
         key = ".".join(str(part) for part in item["loc"])
         message = item["msg"].removeprefix("Value error, ")
         given = item.get("input")
@@ -463,7 +464,7 @@ def _explain(error: ValidationError, preset: str) -> str:
     return f"configuration (preset {preset}): " + "; ".join(lines) + (f"; and {more} more" if more else "")
 
 
-_MOST_SHOWN = 5
+_MAX_SHOWN = 5
 """Wrong values that one message names."""
 
 

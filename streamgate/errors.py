@@ -120,7 +120,9 @@ def _requirement_of(error: ImportError) -> str | None:
 
 SECRET_PARAMETERS = frozenset(
     {"password", "passwd", "pwd", "pass", "passphrase", "ssl_password", "token", "access_token", "auth", "key",
-     "api_key", "apikey", "secret", "sig", "signature", "user", "username", "usr", "login"}
+     "api_key", "apikey", "secret", "sig", "signature", "user", "username", "usr", "login", "policy", "key-pair-id",
+     "awsaccesskeyid", "googleaccessid", "x-amz-signature", "x-amz-credential", "x-amz-security-token",
+     "x-goog-signature", "x-goog-credential", "x-oss-signature", "x-oss-credential", "x-oss-security-token"}
 )  # fmt: skip
 
 _PAIR = re.compile(r"(?<![A-Za-z_])([A-Za-z_]++)=([^&;/]*)")

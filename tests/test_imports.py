@@ -12,9 +12,9 @@ import streamgate
 
 ROOT = Path(streamgate.__file__).parent
 LAYERS = (
-    ("cli",), ("commands",), ("service", "clips", "tuning", "convert"), ("gate",), ("runtime",), ("sinks",),
-    ("report", "people", "exports"), ("store",), ("selection",), ("scoring",), ("networks",), ("weights", "config"),
-    ("measures",), ("frames",), ("errors",),
+    ("cli",), ("commands",), ("service", "clips", "tuning", "convert", "ray"), ("gate",), ("engine",), ("runtime",),
+    ("sinks",), ("report", "people", "exports"), ("store",), ("selection",), ("scoring",), ("networks",),
+    ("weights", "config"), ("measures",), ("tracks",), ("faces",), ("frames",), ("errors",),
 )  # fmt: skip
 """From above to below; a part imports none of a layer above its own. Parts that are not named stand beside these."""
 
@@ -60,7 +60,7 @@ def test_no_two_parts_import_each_other_not_even_round_about(graph: dict[str, se
 
 
 def test_nothing_imports_what_stands_above_it(graph: dict[str, set[str]]) -> None:
-    height = {name: place for place, layer in enumerate(LAYERS) for name in layer}
+    height = {name: index for index, layer in enumerate(LAYERS) for name in layer}
     assert set(height) <= set(graph), "a part of that name is no more"
     wrong = {
         (name, other) for name in height for other in graph[name] if other in height and height[other] < height[name]

@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from media import astronaut, astronaut_frames, write_clip
-from streamgate import BestShot, Gate, StreamgateError
-from streamgate.errors import SourceError, UsageError
-from streamgate.gate import Progressed
+import streamgate
+from streamgate import BestShot, Gate, ProgressUpdate, SourceError, StreamgateError, UsageError
+from support.media import astronaut, astronaut_frames, write_clip
 
 FRAMES = astronaut_frames(30, (640, 480), step=0.5, zoom=1.6)
 
@@ -26,17 +25,26 @@ def gate():
 
 @pytest.fixture(scope="module")
 def fed(gate: Gate) -> BestShot:
-    (shot,) = gate.feed(((place / 25, frame) for place, frame in enumerate(FRAMES)), name="mine")
+    (shot,) = gate.feed(((index / 25, frame) for index, frame in enumerate(FRAMES)), name="mine")
     return shot
 
 
-def test_settings_may_be_a_dict(gate: Gate) -> None:
-    assert gate.config.measures["yaw"].limit("max") == 25.0
+def test_settings_may_be_a_dict() -> None:
+    with Gate(models="embedded", device="cpu", settings={"measures.size.min": 2000}) as gate:
+        (face,) = gate.score(astronaut())
+    assert face.gate.reasons == ("small",)
+
+
+def test_all_that_the_gate_gives_and_raises_is_exported() -> None:
+    for name in streamgate.__all__:
+        assert getattr(streamgate, name).__doc__, name
+    for method in (Gate.run, Gate.tracks, Gate.feed, Gate.people, Gate.score):
+        assert method.__doc__ and "return" in method.__annotations__, method
 
 
 def test_own_frames_give_what_a_video_of_them_gives(gate: Gate, fed: BestShot, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", FRAMES, options={"crf": "4"})
-    heard: list[Progressed] = []
+    heard: list[ProgressUpdate] = []
     (shot,) = gate.run(clip, progress=heard.append)
     assert fed.source == "mine" and abs(fed.quality - shot.quality) < 6 and 0 <= fed.pts_seconds < 1.2
     assert heard and heard[0].source == str(clip) and heard[0].frames >= 1

@@ -70,13 +70,20 @@ def main() -> int:
     rows = [one(target, share, options.work) for target in chosen]
     if not options.target:
         words = {name: (function.__doc__ or "").splitlines()[0] for name, function in TARGETS.items()}
-        table = [
-            "| target | inputs tried | seconds | found |",
-            "| --- | ---: | ---: | --- |",
-            *(row for row, _ in rows),
-        ]
+        head = ["| target | inputs tried | seconds | found |", "| --- | ---: | ---: | --- |"]
         meaning = [f"- {name}: {text}" for name, text in words.items()]
-        body = "\n".join(["## Fuzzing", "", *table, "", *meaning, "", "Written by `benchmarks/fuzz/fuzz.py`."])
+        body = "\n".join(
+            [
+                "## Fuzzing",
+                "",
+                *head,
+                *(row for row, _ in rows),
+                "",
+                *meaning,
+                "",
+                "Written by `benchmarks/fuzz/fuzz.py`.",
+            ]
+        )
         write_section(options.results, "fuzzing", body)
     return 1 if any(crashes for _, crashes in rows) else 0
 

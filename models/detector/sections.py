@@ -15,7 +15,7 @@ from models.common.images import DataError, list_sources, read_rgb
 from models.common.report import Section
 from models.common.stats import mean_estimate
 from models.detector.faces import overlap
-from streamgate.frames import Face
+from streamgate.faces import Face
 from streamgate.networks.detector import Detector
 
 THRESHOLD, MATCH_IOU, LONG_SIDE = 0.5, 0.35, 640

@@ -15,7 +15,8 @@ from models.common.stats import bootstrap
 from models.recognizer.covers import mask, texture
 from models.recognizer.network import Face, OwnNetwork
 from streamgate import Gate
-from streamgate.frames import Frame, ScoredFace, Status
+from streamgate.faces import ScoredFace, Status
+from streamgate.frames import Frame
 from streamgate.sources import open_source
 
 HERE = Path(__file__).resolve().parent

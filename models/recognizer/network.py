@@ -15,17 +15,17 @@ import numpy as np
 from models.common.images import DataError
 from models.recognizer.faces import DETECT_SIDES, SIDE, warp
 from streamgate.config import load_config
-from streamgate.frames import Evidence, Pose
-from streamgate.frames import Face as FoundFace
+from streamgate.faces import Evidence, Pose
+from streamgate.faces import Face as FoundFace
 from streamgate.measures import built_in_measures
 from streamgate.measures.serfiq import raw_from_spread
 from streamgate.networks import Networks
 from streamgate.networks.alignment import arcface_matrix
 from streamgate.networks.pose import upright
 from streamgate.networks.recognizer import Recognizer
-from streamgate.networks.runtime import Session
+from streamgate.networks.sessions import Session
 from streamgate.scoring.calibration import Calibration
-from streamgate.scoring.judge import Judge
+from streamgate.scoring.evaluator import Evaluator
 from streamgate.weights.store import from_card
 
 
@@ -131,7 +131,7 @@ class OwnNetwork:
 
     def judge(self, faces: Sequence[Face], output: Output) -> list[tuple[str, ...]]:
         """Why the gate of preset studio rejects each face, by `measures` alone; empty where it passes."""
-        judge = Judge(load_config("studio", self.alone), self._calibration)
+        judge = Evaluator(load_config("studio", self.alone), self._calibration)
         verdicts = []
         for i, face in enumerate(faces):
             values = {"spread": float(output.spread[i])}

@@ -24,7 +24,7 @@ from streamgate.store.layout import CLIPS, RECEIPT
 if TYPE_CHECKING:
     from streamgate.clips.recipe import Recipe
     from streamgate.config import Config
-    from streamgate.gate import Gate
+    from streamgate.engine import Engine
     from streamgate.measures import MeasureSpec
     from streamgate.store.folder import RunFolder
 
@@ -184,17 +184,17 @@ def _make(
     models: str,
     device: str,
 ) -> int:
-    from streamgate.clips.making import ClipMaker
+    from streamgate.clips.frame_scoring import frame_scorer
+    from streamgate.clips.maker import ClipMaker
     from streamgate.clips.table import has_pyarrow
-    from streamgate.clips.verify import frame_scorer
     from streamgate.commands.progress import ClipsDisplay
-    from streamgate.exports.places import adopt, new_folder
-    from streamgate.gate import Gate
+    from streamgate.engine import Engine
+    from streamgate.exports.targets import adopt, new_folder
     from streamgate.store import files
-    from streamgate.store.folder import Damages, RunFolder
+    from streamgate.store.folder import DamageLog, RunFolder
     from streamgate.store.jsonlines import dumps
 
-    damages = Damages()
+    damages = DamageLog()
     folder = RunFolder(out, damages.add)
     problems = count = 0
     seconds = 0.0
@@ -207,14 +207,14 @@ def _make(
 
         config = _config(folder)
         with (
-            Gate(models=models, device=device, config=config) as gate,
+            Engine(config, models=models, device=device) as engine,
             new_folder(target, "clips", overwrite=overwrite) as staging,
             files.sink_errors(target),
         ):
-            _refuse_other_weights(folder, gate)
+            _refuse_other_weights(folder, engine)
             maker = ClipMaker(
-                folder, frame_scorer(gate, recipe.over(config)), recipe, top_k=top_k, per=per, cut=cut,
-                footage=footage, staging=staging, problem=problem, told=shown.track,
+                folder, frame_scorer(engine, recipe.over(config)), recipe, top_k=top_k, per=per, cut=cut,
+                footage=footage, staging=staging, problem=problem, report=shown.track,
             )  # fmt: skip
             with open(staging / "clips.jsonl", "xb") as lines:
                 for record in maker.clips():
@@ -244,7 +244,7 @@ def _make(
 def _without(
     found: Mapping[str, str], specs: Sequence[MeasureSpec], seconds: float, per: str, cut: str
 ) -> str:
-    from streamgate.measures.words import reason_words
+    from streamgate.measures.vocabulary import reason_words
 
     words = {**reason_words(specs), **_FAULTS}
     start = " from a key frame on" if cut == "keyframes" else ""
@@ -280,9 +280,9 @@ def _config(folder: RunFolder) -> Config:
         ) from None
 
 
-def _refuse_other_weights(folder: RunFolder, gate: Gate) -> None:
+def _refuse_other_weights(folder: RunFolder, engine: Engine) -> None:
     before = {one["role"]: one["sha256"] for one in folder.summary["weights"]}
-    now = {one["role"]: one["sha256"] for one in gate.run_info().weights}
+    now = {one["role"]: one["sha256"] for one in engine.run_info().weights}
     if before != now:
         roles = before.keys() | now.keys()
         differing = ", ".join(sorted(str(role) for role in roles if before.get(role) != now.get(role)))

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from streamgate.commands.help import Command
-from streamgate.commands.options import PATH, quiet_option, results_argument
-from streamgate.errors import SourceError, UsageError, display
+from streamgate.commands.options import PATH, PATH_OR_ADDRESS, quiet_option, results_argument
+from streamgate.errors import SourceError, UsageError, display, redact_url
 from streamgate.store.layout import EXPORTS, RECEIPT
 
 if TYPE_CHECKING:
     from streamgate.exports.pairs import Cut
+    from streamgate.store.folder import RunFolder
     from streamgate.store.jsonlines import Record
 
 NAMES = {
@@ -32,6 +33,7 @@ NAMES = {
     streamgate export faces --to parquet --images  # one file with all of it
     streamgate export faces --to pairs --seconds 8  # reference and driving
     streamgate export faces --to webdataset -o shards --shard-mb 500
+    streamgate export faces --to webdataset -o s3://bucket/faces
     """,
 )
 @results_argument
@@ -39,7 +41,8 @@ NAMES = {
     "--to", "formats", multiple=True, required=True, type=click.Choice(list(NAMES)), help="Format. Repeatable."
 )
 @click.option(
-    "-o", "--output", "target", metavar="DEST", type=PATH, help="File or folder to write. [default: in OUT/exports]"
+    "-o", "--output", "target", metavar="DEST", type=PATH_OR_ADDRESS,
+    help="File or folder to write, also in an object store (s3://...). [default: in OUT/exports]",
 )
 @click.option(
     "--images", is_flag=True, help="Put the pictures themselves into the Parquet file, as `datasets` reads them."
@@ -61,7 +64,7 @@ NAMES = {
 def export(
     out: Path,
     formats: Sequence[str],
-    target: Path | None,
+    target: Path | str | None,
     images: bool,
     seconds: float,
     footage: tuple[Path, ...],
@@ -90,11 +93,14 @@ def export(
 
     writers: dict[str, Callable[..., int]] = {
         "parquet": partial(write_parquet, images=images),
-        "csv": partial(write_csv, say=warn),
+        "csv": partial(write_csv, warn=warn),
         "imagefolder": write_imagefolder,
         "webdataset": partial(write_webdataset, shard_bytes=shard_mb * 1_000_000),
-        "pairs": partial(write_pairs, seconds=seconds, cut=_cutter(out, footage), say=warn),
+        "pairs": partial(write_pairs, seconds=seconds, cut=_cutter(out, footage), warn=warn),
     }
+    if isinstance(target, str):
+        _upload(folder, target, formats[0], writers[formats[0]], overwrite=overwrite, quiet=quiet)
+        return 0
     if target is None or _is_inside(out, target):
         # What is in the results is listed in their manifest: one of another schema has to refuse before, not after.
         Manifest.read(out)
@@ -103,9 +109,27 @@ def export(
         count = writers[kind](folder, path, overwrite=overwrite)
         _adopt_inside(out, path)
         if not quiet:
-            what = "pair" if kind == "pairs" else "face"
-            click.echo(f"{count} {what}{'' if count == 1 else 's'} in {display(path)}", err=True)
+            _warn(count, kind, display(path))
     return 0
+
+
+def _upload(
+    folder: RunFolder, url: str, kind: str, write: Callable[..., int], *, overwrite: bool, quiet: bool
+) -> None:
+    from streamgate.exports.upload import upload
+    from streamgate.sources.discovery import in_store
+
+    shown = display(redact_url(url))
+    if not in_store(url):
+        raise UsageError(f"{shown}: is no object store; give s3://BUCKET/PREFIX, or a path")
+    count = upload(url, kind, partial(write, folder), overwrite=overwrite)
+    if not quiet:
+        _warn(count, kind, shown)
+
+
+def _warn(count: int, kind: str, where: str) -> None:
+    what = "pair" if kind == "pairs" else "face"
+    click.echo(f"{count} {what}{'' if count == 1 else 's'} in {where}", err=True)
 
 
 def _cutter(out: Path, footage: Sequence[Path]) -> Cut:
@@ -128,7 +152,7 @@ def _cutter(out: Path, footage: Sequence[Path]) -> Cut:
 
 def _adopt_inside(out: Path, path: Path) -> None:
     """An export inside the results folder goes when `run --overwrite` replaces these results."""
-    from streamgate.exports.places import adopt
+    from streamgate.exports.targets import adopt
 
     if not _is_inside(out, path):
         return

@@ -40,6 +40,8 @@ class RunRequest:
     preset: str = "studio"
     models: str = DEFAULT_MODELS
     settings: tuple[str, ...] = ()
+    ray: str | None = None
+    """Address of the Ray cluster whose nodes read the sources."""
 
 
 @dataclass(slots=True)
@@ -67,7 +69,7 @@ class RunState:
     began: float
     probing: str | None = None
     failed_probes: set[str] = field(default_factory=set)
-    found: Found | None = None
+    found: InputsFound | None = None
     info: RunInfo | None = None
     config: Mapping[str, Any] | None = None
     words: Mapping[str, str] = field(default_factory=dict)
@@ -96,7 +98,7 @@ class RunState:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class InputsFound:
     """What the inputs led to; `specs` are pickled, for they mean nothing to the parent."""
 
     labels: tuple[str, ...]
@@ -113,7 +115,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class WorkerEnded:
     """The worker's last message.
 
     Attributes:

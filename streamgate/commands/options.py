@@ -24,6 +24,16 @@ class _LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class _AnyPlace(_LocalPath):
+    """A file or folder of this machine as a path, or an address in an object store as text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = os.fsdecode(value)
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) and not text.lower().startswith(("file://", "http")):
+            return text
+        return super().convert(value, param, ctx)
+
+
 class _Timecode(click.ParamType):
     """A time in a video: seconds, or minutes or hours and minutes before them, as 90, 1:30 or 1:02:03.5."""
 
@@ -44,6 +54,7 @@ TIMECODE = _Timecode()
 TEXT_PATH = click.Path(readable=False)
 """A path or pattern as it was typed, completed like a path."""
 PATH = _LocalPath(readable=False, path_type=Path)
+PATH_OR_ADDRESS = _AnyPlace(readable=False, path_type=Path)
 LOCAL_TEXT = _LocalPath(readable=False)
 """The same as text."""
 

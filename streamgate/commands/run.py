@@ -41,6 +41,7 @@ _work = section("Speed and sharing the work")
     streamgate run frames/ --sequence 25              # images as a 25 fps video
     streamgate run footage/ -o faces --resume         # after an interruption
     streamgate run footage/ -o faces --shard 3/8      # one of eight machines
+    streamgate run s3://bucket/set -o faces --ray auto  # on a Ray cluster
     """,
 )
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=TEXT_PATH)
@@ -90,6 +91,10 @@ _work = section("Speed and sharing the work")
     "--shard", metavar="I/N",
     help="Read only part I of N of the sources, into OUT/shards/I; `streamgate merge` puts the parts together.",
 )
+@_work(
+    "--ray", metavar="ADDRESS",
+    help="Read the sources on a Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT. OUT is shared by its nodes.",
+)
 @preset_option
 @set_option
 @models_option
@@ -119,13 +124,13 @@ def run(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Keep the best face of every track in INPUT: video files, folders, images, patterns.
+    """Keep the best face of every track in INPUT: video files, folders, images, patterns, also in object stores.
 
     @FILE reads a list of inputs from a file, one on each line, - from standard input.
 
     Pictures, records, a summary and an HTML report are written to the folder given by --out.
     """
-    from streamgate.commands.lists import expanded
+    from streamgate.commands.input_lists import expanded
     from streamgate.commands.messages import RunRequest
     from streamgate.commands.parent import run_with_worker
     from streamgate.sharding import Shard
@@ -140,6 +145,8 @@ def run(
     if end is not None and end <= (start or 0.0):
         raise UsageError(f"--end {end:g}: give a time after --start ({start or 0.0:g} s)")
     part = None if shard is None else Shard.parse(shard)
+    if options["ray"] is not None:
+        _check_ray(part is not None, options["sinks"])
     return run_with_worker(
         RunRequest(
             inputs=expanded(inputs),
@@ -163,3 +170,11 @@ def run(
             **options,
         )
     )
+
+
+def _check_ray(sharded: bool, sinks: tuple[str, ...]) -> None:
+    """Raises UsageError for what does not go together with --ray."""
+    if sharded:
+        raise UsageError("--ray hands out the sources itself, --shard is for machines without it: give one of the two")
+    if sinks:
+        raise UsageError("--sink: with --ray send the events afterwards: streamgate replay OUT --sink URL")

@@ -25,7 +25,8 @@ from streamgate.commands.options import (
 from streamgate.errors import SinkError, SourceError, UsageError, display, escaped
 
 if TYPE_CHECKING:
-    from streamgate.frames import Array, ScoredFace
+    from streamgate.faces import ScoredFace
+    from streamgate.frames import Array
 
 
 @click.command(
@@ -66,8 +67,8 @@ def score(
 ) -> int:
     """Score the faces in images: one JSON line per image on stdout, or a table of all with -o."""
     from streamgate.config import load_config
+    from streamgate.engine import Engine
     from streamgate.exports.scores import score_file
-    from streamgate.gate import Gate
     from streamgate.parallel import in_order
     from streamgate.store.files import sink_errors
     from streamgate.store.jsonlines import dumps
@@ -79,9 +80,9 @@ def score(
     failed = done = 0
     taken: set[str] = set()
     with ExitStack() as stack:
-        gate = stack.enter_context(Gate(models=models, device=device, config=config))
+        engine = stack.enter_context(Engine(config, models=models, device=device))
         if heatmap is not None:
-            if "ifqa" not in gate.run_info().measure_set:
+            if "ifqa" not in engine.run_info().measure_set:
                 raise UsageError("--heatmap needs IFQA weights, and there are none: see `streamgate models list`")
             with sink_errors(heatmap):
                 heatmap.mkdir(parents=True, exist_ok=True)
@@ -92,11 +93,11 @@ def score(
         def scored(path: Path) -> tuple[Array | None, list[ScoredFace], str]:
             try:
                 image = _read_image(path, config.decoding.max_pixels)
-                return image if heatmap is not None else None, gate.score(image, aligned=aligned), ""
+                return image if heatmap is not None else None, engine.score(image, aligned=aligned), ""
             except (SourceError, UsageError) as error:
                 return None, [], str(error)
 
-        at_once = jobs or (16 if gate.on_cuda else os.cpu_count() or 1)
+        at_once = jobs or (16 if engine.on_gpu else os.cpu_count() or 1)
         progress = stack.enter_context(_Progress(shown=target is not None))
         for path, (image, faces, error) in in_order(scored, _paths(images), at_once):
             progress.next(len(faces))
@@ -160,7 +161,9 @@ def _paths(images: Sequence[str]) -> Iterator[Path]:
             yield Path(given)
             continue
         found = discover([given])
-        paths = [path for spec in found.sources if spec.root is not None for path in spec.paths]
+        paths = [
+            path for spec in found.sources if spec.root is not None for path in spec.paths if isinstance(path, Path)
+        ]
         # What holds no image fails like a file that is none.
         yield from paths or [Path(given)]
 
@@ -196,7 +199,7 @@ def _write_heatmaps(
     from streamgate.store.files import write_bytes
 
     for number, face in enumerate(faces, 1):
-        crop = image if aligned == "ffhq" else face.crop
+        crop = image if aligned == "ffhq" else face.image
         maps = {"": face.ifqa_map, **{f"_{measure}": one for measure, one in face.maps.items()}}
         for ending, one in maps.items():
             if one is None or crop is None:

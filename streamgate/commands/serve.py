@@ -127,7 +127,7 @@ def serve(rtsp: tuple[str, ...], config_file: Path | None, settings: tuple[str, 
 
 def log(text: str) -> None:
     """Write a line with the time to stderr, without secrets. Thread-safe."""
-    from streamgate.service.state import utc_text
+    from streamgate.store.records import utc_text
 
     line = f"{utc_text(datetime.now(UTC))} {one_line(scrub(text), _LINE)}\n"
     with _LOG_MUTEX:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from streamgate.errors import UsageError
-from streamgate.exports.places import new_file, new_folder
 from streamgate.exports.table import FURTHER_CROPS, Column, Kind, Row, columns_of, row_of, texts_joined
+from streamgate.exports.targets import new_file, new_folder
 from streamgate.store import files
 from streamgate.store.folder import RunFolder
 from streamgate.store.jsonlines import SCHEMA, Record, dumps
@@ -39,21 +39,16 @@ _SPLIT_WORD = re.compile(
 
 
 def write_csv(
-    folder: RunFolder, target: Path, *, overwrite: bool = False, say: Callable[[str], None] = lambda words: None
+    folder: RunFolder, target: Path, *, overwrite: bool = False, warn: Callable[[str], None] = lambda words: None
 ) -> int:
     """`target` as CSV with a header line, UTF-8, LF; null is empty, several reasons are parted by spaces.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe before it, which `say` is told once. Returns
+    A text that a spreadsheet would take for a formula gets an apostrophe before it, which `warn` is told once. Returns
     the number of rows. Raises UsageError, ResultsError, SinkError.
     """
-
-    def is_ours(path: Path) -> bool:
-        with open(path, "rb") as file:
-            return file.read(len(_OLD_HEADERS)) == _OLD_HEADERS
-
     count = quoted = 0
     columns = _columns(folder)
-    with new_file(target, overwrite=overwrite, is_ours=is_ours) as file:
+    with new_file(target, overwrite=overwrite, is_ours=is_our_csv) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
         writer = csv.DictWriter(text, [column.name for column in columns], lineterminator="\n")
         writer.writeheader()
@@ -66,8 +61,24 @@ def write_csv(
         text.detach()
     if quoted:
         cells = "1 cell that begins" if quoted == 1 else f"{quoted} cells that begin"
-        say(f"{cells} like a formula got an apostrophe (') before it, so that no spreadsheet computes it")
+        warn(f"{cells} like a formula got an apostrophe (') before it, so that no spreadsheet computes it")
     return count
+
+
+def is_our_csv(file: IO[bytes]) -> bool:
+    """Whether an open file is a CSV that this wrote."""
+    return file.read(len(_OLD_HEADERS)) == _OLD_HEADERS
+
+
+def is_our_parquet(file: IO[bytes]) -> bool:
+    """Whether an open file is a Parquet file that this wrote."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return b"streamgate.schema" in (pq.read_schema(file).metadata or {})
+    except (pa.ArrowException, OSError):
+        return False
 
 
 def write_parquet(
@@ -84,12 +95,6 @@ def write_parquet(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def is_ours(path: Path) -> bool:
-        try:
-            return b"streamgate.schema" in (pq.read_schema(path).metadata or {})
-        except (pa.ArrowException, OSError):
-            return False
-
     pictures = set(PICTURE_COLUMNS) if images else set()
 
     def row(record: Record) -> Row:
@@ -98,7 +103,7 @@ def write_parquet(
 
     count = 0
     with (
-        new_file(target, overwrite=overwrite, is_ours=is_ours) as file,
+        new_file(target, overwrite=overwrite, is_ours=is_our_parquet) as file,
         pq.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
         rows_a_group = ROWS_WITH_IMAGES if images else ROWS_A_GROUP

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from streamgate.frames import Evidence, Face
+from streamgate.faces import Evidence, Face
 from streamgate.measures import mouth
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamgate.frames import Evidence, Face
+from streamgate.faces import Evidence, Face
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 

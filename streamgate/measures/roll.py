@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from streamgate.frames import Evidence, Face
+from streamgate.faces import Evidence, Face
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 

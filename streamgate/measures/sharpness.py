@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamgate.frames import Array, Evidence
+from streamgate.faces import Evidence
+from streamgate.frames import Array
 from streamgate.measures.faceview import FaceView
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from streamgate.frames import Array, Evidence, Face
+from streamgate.faces import Evidence, Face
+from streamgate.frames import Array
 from streamgate.measures.faceview import FaceView
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from streamgate.frames import Evidence, Face
+from streamgate.faces import Evidence, Face
 from streamgate.measures.cropcard import CropCard
 
 Direction = Literal["higher", "lower", "near zero"]

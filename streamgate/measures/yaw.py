@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from streamgate.frames import Evidence, Face
+from streamgate.faces import Evidence, Face
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 

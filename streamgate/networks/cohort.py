@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from streamgate.errors import WeightsError
-from streamgate.frames import Array, Template
+from streamgate.frames import Array
+from streamgate.tracks import Template
 from streamgate.weights.files import sha256_of
 from streamgate.weights.store import CohortFile
 
@@ -49,7 +50,7 @@ class Cohort:
             raise WeightsError(f"{file.path}: has {centroids.shape} centroids, its card asks for {file.nearest}")
         return cls(centroids, file.nearest, file.usual)
 
-    def place(self, template: Template) -> Template:
+    def add_offset(self, template: Template) -> Template:
         """`template` with what its similarities are normalised by."""
         return replace(template, offset=self.offset(template.vector))
 

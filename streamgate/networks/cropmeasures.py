@@ -15,10 +15,10 @@ import numpy as np
 from streamgate.errors import DeviceError, UsageError, WeightsError, display, one_line
 from streamgate.frames import Array
 from streamgate.measures import CropCard, MeasureSpec
-from streamgate.networks.bound import device_error, is_fault
 from streamgate.networks.device import Device
+from streamgate.networks.io_binding import device_error, is_fault
 from streamgate.networks.natural_statistics import Brisque, Niqe
-from streamgate.networks.runtime import RowSession
+from streamgate.networks.sessions import RowSession
 from streamgate.weights.catalog import InputSpec
 from streamgate.weights.parameters import identity_of, parameters_of
 from streamgate.weights.store import Weights, pulled

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from streamgate.frames import Array, Face
+from streamgate.faces import Face
+from streamgate.frames import Array
 from streamgate.networks.layouts import LAYOUTS, Outputs, Shape
 from streamgate.networks.priors import suppress
-from streamgate.networks.runtime import Session
+from streamgate.networks.sessions import Session
 
 STRIDE = 32
 """Input sides are multiples of the coarsest stride; a picture is padded to it at its right and bottom."""

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from streamgate.errors import UsageError, display
-from streamgate.frames import Array, ScoredFace, Template
+from streamgate.faces import ScoredFace
+from streamgate.frames import Array
 from streamgate.networks.cohort import Cohort
 from streamgate.selection.template import SURE_INTER_EYE, SURE_SERFIQ, is_sure
 from streamgate.sources.images import PictureError, read_rgb
+from streamgate.tracks import Template
 
 OTHER_PERSON = "other_person"
 """The reason of a track that would keep faces if it were the one that is wanted."""
@@ -76,5 +78,5 @@ def read_reference(
     unit = largest.embedding / np.linalg.norm(largest.embedding)
     template = Template(unit.astype(np.float32), faces=1, weight=1.0, agreement=1.0, inter_eye=largest.face.inter_eye)
     return Reference(
-        template if cohort is None else cohort.place(template), threshold, hashlib.sha256(data).hexdigest()
+        template if cohort is None else cohort.add_offset(template), threshold, hashlib.sha256(data).hexdigest()
     )

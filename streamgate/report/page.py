@@ -1,7 +1,7 @@
 """One self-contained HTML text: styles, scripts and data inline, nothing asked of anybody.
 
 The report looks and works like the service's page because it is made of the same parts: style sheets and modules of
-`service/static` are taken in as they are. Everything that comes from outside (file names, names of persons) travels as
+`streamgate.web` are taken in as they are. Everything that comes from outside (file names, names of persons) travels as
 JSON and becomes text nodes, never markup.
 """
 
@@ -13,16 +13,16 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from importlib import resources
 from typing import Any
 
 from streamgate.measures import MeasureSpec
-from streamgate.measures.words import vocabulary_module
+from streamgate.measures.vocabulary import vocabulary_module
 from streamgate.report.content import generator, heat_table
+from streamgate.web import web_files
 
 _STYLES = ("base.css", "page.css", "detail.css", "report.css")
 _MODULES = (
-    "dom.js", "words.js", "chart.js", "measures.js", "heat.js", "labels.js", "tiles.js", "tracks.js",
+    "dom.js", "words.js", "chart.js", "measures.js", "dialog.js", "heat.js", "labels.js", "tiles.js", "tracks.js",
     "groups.js", "overview.js", "face.js", "sift.js",
 )  # fmt: skip
 _IMPORT = re.compile(r'from "\./([a-z]+)\.js"')
@@ -43,20 +43,23 @@ def page_text(title: str, data: Mapping[str, Any], measures: Sequence[MeasureSpe
         "connect": "; connect-src 'self'" if data.get("served") else "",
         "data": _json({"generator": generator(), "heat": heat_table(), **data}),
     }
-    return _PLACE.sub(lambda match: parts[match[1]], _read("shell.html"))
+    return _PLACE.sub(lambda match: parts[match[1]], parts["shell"])
 
 
 @lru_cache(maxsize=4)
 def _fixed(vocabulary: str) -> dict[str, str]:
     """What is the same on every page of a report."""
-    texts = {"vocabulary.js": vocabulary} | {name: _read(name) for name in _MODULES}
+    files = {name: data.decode() for name, data in web_files("streamgate.report").items()}
+    texts = {"vocabulary.js": vocabulary} | {name: files[name] for name in _MODULES}
     # Modules of one file cannot name each other by path, so they get bare names that an import map resolves.
     imports = {name.removesuffix(".js"): _data_url("text/javascript", _bare(text)) for name, text in texts.items()}
+    icon = _data_url("image/svg+xml", files["icon.svg"])
     return {
-        "styles": "".join(_read(name) for name in _STYLES),
+        "shell": files["shell.html"].replace("{{dialog}}", files["dialog.html"]),
+        "styles": "".join(files[name] for name in _STYLES),
         "importmap": _json({"imports": imports}),
-        "entry": _bare(_read("report.js")),
-        "icon": _data_url("image/svg+xml", _read("icon.svg")),
+        "entry": _bare(files["report.js"]),
+        "icon": icon,
     }
 
 
@@ -74,11 +77,3 @@ def _json(value: Any) -> str:
     text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     # A byte of a file name that is no UTF-8 arrives as half a surrogate pair, which cannot be written.
     return text.encode("utf-8", "replace").decode()
-
-
-def _read(name: str) -> str:
-    for package in ("streamgate.report", "streamgate.service"):
-        file = resources.files(package).joinpath("static", name)
-        if file.is_file():
-            return file.read_text(encoding="utf-8")
-    raise FileNotFoundError(name)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from streamgate.frames import Array, Face, Frame
+from streamgate.faces import Face
+from streamgate.frames import Array, Frame
 from streamgate.tracking.overlap import iou
 
 FIRST_S = 3.0
@@ -40,7 +41,7 @@ no more than that."""
 _QUARTERS = range(4)
 
 
-class SidewaysWatch:
+class SidewaysDetector:
     """Looks at a source's first frames for faces that lie on their side.
 
     Args:

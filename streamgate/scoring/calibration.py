@@ -10,7 +10,8 @@ from typing import Any
 
 from streamgate.config import Config
 from streamgate.errors import WeightsError
-from streamgate.frames import Array, Status
+from streamgate.faces import Status
+from streamgate.frames import Array
 from streamgate.measures import MeasureSpec, Sigmoid
 from streamgate.measures.serfiq import sample_embeddings, sampled_spread
 from streamgate.networks import Networks

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamgate.frames import Array, Candidate, Face, ScoredFace
+from streamgate.faces import Face, ScoredFace
+from streamgate.frames import Array
 from streamgate.networks.alignment import ARCFACE_TEMPLATE, ffhq_matrix
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.faces import FaceScorer, enlarged
-from streamgate.scoring.steps import no_floor, run_together
+from streamgate.scoring.lockstep import no_floor, run_in_lockstep
 from streamgate.sources.picture import picture_of_rgb
+from streamgate.tracks import Candidate
 
 
 def score_picture(image: Array, scorer: FaceScorer, *, full: bool) -> list[ScoredFace]:
@@ -21,8 +23,8 @@ def score_picture(image: Array, scorer: FaceScorer, *, full: bool) -> list[Score
     strong = [face for face in found if face.score >= config.high_score]
     faces = enlarged(strong, thumbnail, picture)
     faces.sort(key=lambda face: -float((face.box[2] - face.box[0]) * (face.box[3] - face.box[1])))
-    candidates = [Candidate(0, 0.0, face) for face in faces]
-    run_together([scorer.score(one, picture, no_floor, full=full) for one in candidates], infer)
+    candidates = [Candidate(face, track_id=0, pts_seconds=0.0) for face in faces]
+    run_in_lockstep([scorer.score(one, picture, no_floor, full=full) for one in candidates], infer)
     return [_scored(one, scorer.crop(one, picture)) for one in candidates]
 
 
@@ -41,8 +43,8 @@ def score_aligned(image: Array, aligned: str, scorer: FaceScorer) -> ScoredFace:
         matrix = ffhq_matrix(ARCFACE_TEMPLATE, int(side))
         landmarks = ARCFACE_TEMPLATE @ matrix[:, :2].T + matrix[:, 2]
     face = Face(_box_around(landmarks), landmarks.astype(np.float32), 1.0)
-    candidate = Candidate(0, 0.0, face)
-    run_together([scorer.score_ready(candidate, picture, ffhq=aligned == "ffhq")], scorer.context.infer)
+    candidate = Candidate(face, track_id=0, pts_seconds=0.0)
+    run_in_lockstep([scorer.score_ready(candidate, picture, ffhq=aligned == "ffhq")], scorer.context.infer)
     return _scored(candidate, None)
 
 
@@ -54,15 +56,7 @@ def _box_around(landmarks: Array) -> Array:
     return np.concatenate([centre - half, centre + half]).astype(np.float32)
 
 
-def _scored(candidate: Candidate, crop: Array | None) -> ScoredFace:
+def _scored(candidate: Candidate, image: Array | None) -> ScoredFace:
     return ScoredFace(
-        face=candidate.face,
-        pose=candidate.evidence.pose,
-        measures=candidate.measures,
-        quality=candidate.quality,
-        gate=candidate.gate,
-        embedding=candidate.evidence.embedding,
-        ifqa_map=candidate.evidence.ifqa_map,
-        crop=crop,
-        maps=candidate.evidence.maps,
+        candidate.face, candidate.evidence, candidate.measures, candidate.quality, candidate.gate, image
     )

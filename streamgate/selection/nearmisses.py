@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from streamgate.frames import Array, Candidate, NearMiss, Picture
+from streamgate.frames import Array, Picture
+from streamgate.tracks import Candidate, NearMiss
 
 APART_S = 1.0
 """Seconds between two near misses of a track: frames beside each other show the same."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from streamgate.frames import Evidence
+from streamgate.faces import Evidence
 from streamgate.measures import MeasureSpec, known_measures
 from streamgate.measures.spec import ReferenceSpec
 

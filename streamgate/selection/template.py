@@ -10,7 +10,9 @@ import math
 
 import numpy as np
 
-from streamgate.frames import Array, Candidate, Pose, Template
+from streamgate.faces import Pose
+from streamgate.frames import Array
+from streamgate.tracks import Candidate, Template
 
 _WEIGHTS = ("serfiq", "occlusion")
 """Measures whose scalars are multiplied into a face's weight; one that the run lacks does not count. The squared

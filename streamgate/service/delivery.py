@@ -9,31 +9,32 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self, TypeVar
 
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
 from streamgate.errors import SinkError
-from streamgate.frames import BestShot
-from streamgate.service.framequeue import Moment
-from streamgate.service.meters import Metric, Sample
+from streamgate.service.framequeue import Timestamp
+from streamgate.service.livefolder import LiveFolder
+from streamgate.service.spool import Item, Spool
 from streamgate.service.state import ServiceState
-from streamgate.sinks.livefolder import LiveFolder
 from streamgate.sinks.redisstream import RedisStream, pack
-from streamgate.sinks.spool import Item, Spool
+from streamgate.sinks.retrying_sender import CHUNK_BYTES, CHUNK_EVENTS, pause, send_in_order
 from streamgate.store.jsonlines import Record
 from streamgate.store.records import event
+from streamgate.tracks import BestShot
 
 _INBOX = 256
 """Packed events that may wait for the spool, some 60 kB each."""
 _OUTBOX = 64
 """Faces that may wait for the folder, some 0.8 MB each."""
-_CHUNK_EVENTS = 64
-_CHUNK_BYTES = 4 << 20
-_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Between attempts that bring nothing across; the last one again and again."""
+_LOGGED_EVERY = 60
+"""Failed attempts in a row between two lines of the log about them, some five minutes."""
 _TIDY_S = 60.0
 _Item = TypeVar("_Item")
 
@@ -53,11 +54,11 @@ class LiveEvent:
     record: Record
     jpeg: bytes | None
     shot: BestShot | None
-    captured: Moment | None
-    ended: Moment | None
+    captured: Timestamp | None
+    ended: Timestamp | None
 
 
-class Delivery:
+class Delivery(Collector):
     """Takes events from all streams. A context manager: leaving it makes the spool durable.
 
     Args:
@@ -84,9 +85,12 @@ class Delivery:
         self._waiting: dict[int, LiveEvent] = {}
         """This process's events without what is big, by their number in the spool."""
         self._book = threading.Lock()
+        self._sent: list[Item] = []
+        """Those that the sender is at."""
+        self._failing = False
         self._delivered = 0
         self._stopping = threading.Event()
-        self._hurry = threading.Event() if redis is None else redis.hurry
+        self._giving_up = threading.Event() if redis is None else redis.stopping
         self._threads: list[threading.Thread] = []
         self._stack = ExitStack()
 
@@ -99,7 +103,7 @@ class Delivery:
             if self._spool is not None:
                 stack.enter_context(self._spool)
             self._stack = stack.pop_all()
-        self._state.collect(self._metrics)
+        self._state.registry.register(self)
         if self._spool is not None and self._redis is not None:
             self._state.destination("redis", url=self._redis.location, ok=True, error=None)
             if len(self._spool):
@@ -136,7 +140,7 @@ class Delivery:
             for thread in self._threads:
                 if thread.name == f"streamgate-{name}":
                     if name == "redis":
-                        self._hurry.set()
+                        self._giving_up.set()
                     thread.join(max(0.2, until - time.monotonic()))
         if self._redis is not None:
             self._redis.close()
@@ -163,9 +167,9 @@ class Delivery:
                 try:
                     return work()
                 except Exception as error:
-                    if self._hurry.wait(1.0):
+                    if self._giving_up.wait(1.0):
                         return
-                    self._state.faults.add("internal")
+                    self._state.faults.labels("internal").inc()
                     self._log(f"{name}: internal error ({type(error).__name__}: {error}); please report it")
 
         thread = threading.Thread(target=guarded, name=f"streamgate-{name}", daemon=True)
@@ -185,7 +189,7 @@ class Delivery:
                 numbers, problem = self._spool.append([packed for packed, _ in events])
                 self._waiting.update(zip(numbers, [light for _, light in events], strict=True))
             if problem is not None:
-                self._state.faults.add("spool")
+                self._state.faults.labels("spool").inc()
                 if ok:
                     self._log(f"spool: {problem}; events wait in memory")
             elif not ok:
@@ -193,41 +197,25 @@ class Delivery:
             ok = problem is None
 
     def _sending(self) -> None:
-        assert self._spool is not None and self._redis is not None
-        failures, most = 0, _CHUNK_EVENTS
-        while True:
-            if not self._spool.wait(0.2):
-                if self._hurry.is_set():
-                    return
-                continue
-            chunk = self._spool.peek(most, _CHUNK_BYTES)
-            if not chunk:
-                continue
-            taken, error = self._redis.attempt([item.data for item in chunk])
-            if taken:
-                self._acknowledged(chunk[:taken])
-                if failures:
-                    self._log(f"redis: events arrive again, {len(self._spool)} wait")
-                    self._state.destination("redis", ok=True, error=None)
-                failures = 0
-            if error is None:
-                most = min(2 * most, _CHUNK_EVENTS)
-                continue
-            # What a slow line or a full server does not take as a whole may go through in parts.
-            most = max(most // 8, 1)
-            if failures == 0 or failures % 60 == 0:
-                self._log(f"redis: {self._redis.explain(error)}; {len(self._spool)} events wait in the spool")
-            self._state.faults.add("redis")
-            self._state.destination("redis", ok=False, error=self._redis.explain(error))
-            if self._hurry.is_set():
-                return
-            self._hurry.wait(_PAUSES[min(failures, len(_PAUSES) - 1)])
-            failures += 1
+        assert self._redis is not None
+        send_in_order(self._redis, self._next, self._acknowledged, self._retry)
 
-    def _acknowledged(self, chunk: list[Item]) -> None:
+    def _next(self, most: int) -> list[bytes]:
+        """The oldest events, as soon as there are some; none when it is time to end."""
         assert self._spool is not None
+        while True:
+            if self._spool.wait(0.2):
+                self._sent = self._spool.peek(most, CHUNK_BYTES)
+                if self._sent:
+                    return [item.data for item in self._sent]
+            elif self._giving_up.is_set():
+                return []
+
+    def _acknowledged(self, count: int) -> None:
+        assert self._spool is not None
+        chunk = self._sent[:count]
         self._spool.done(chunk[-1].number)
-        self._delivered += len(chunk)
+        self._delivered += count
         with self._book:
             found = [self._waiting.pop(item.number, None) for item in chunk]
             # Those before them were dropped at the spool's bound.
@@ -236,6 +224,23 @@ class Delivery:
         for one in found:
             if one is not None:
                 self._measure(one)
+        if self._failing:
+            self._failing = False
+            self._log(f"redis: events arrive again, {len(self._spool)} wait")
+            self._state.destination("redis", ok=True, error=None)
+
+    def _retry(self, error: Exception, failures: int) -> bool:
+        """Events wait for as long as it takes, whatever the fault is: whoever runs the server may cure it."""
+        assert self._spool is not None and self._redis is not None
+        self._failing = True
+        if failures % _LOGGED_EVERY == 0:
+            self._log(f"redis: {self._redis.explain(error)}; {len(self._spool)} events wait in the spool")
+        self._state.faults.labels("redis").inc()
+        self._state.destination("redis", ok=False, error=self._redis.explain(error))
+        if self._giving_up.is_set():
+            return False
+        pause(self._giving_up, failures)
+        return True
 
     def _writing(self) -> None:
         assert self._folder is not None
@@ -246,9 +251,9 @@ class Delivery:
             for one in events:
                 assert one.shot is not None
                 try:
-                    self._folder.write(one.shot, {**one.record, "image": self._folder.place(one.shot)})
+                    self._folder.write(one.shot, {**one.record, "image": self._folder.relative_path(one.shot)})
                 except SinkError as error:
-                    self._state.faults.add("disk")
+                    self._state.faults.labels("disk").inc()
                     self._state.destination("disk", ok=False, error=str(error))
                     if ok:
                         self._log(f"{error}; faces are not written until this is mended")
@@ -266,41 +271,28 @@ class Delivery:
 
     def _measure(self, one: LiveEvent) -> None:
         now = time.monotonic()
-        self._state.events.add(one.kind)
+        self._state.events.labels(one.kind).inc()
         if one.ended is not None:
             self._state.final_latency.observe(now - one.ended.monotonic)
         if one.captured is not None:
-            self._state.capture_latency.observe(now - one.captured.monotonic, one.kind)
+            self._state.capture_latency.labels(one.kind).observe(now - one.captured.monotonic)
 
-    def _metrics(self) -> list[Metric]:
-        self.figures()
-        found = []
-        if self._spool is not None:
-            found += [
-                _metric("streamgate_spool_events", "Events that wait for Redis.", "gauge", len(self._spool)),
-                _metric("streamgate_spool_bytes", "Size of what waits for Redis.", "gauge", self._spool.size),
-                _metric(
-                    "streamgate_spool_dropped", "Events dropped at the spool's bound.", "counter", self._spool.dropped
-                ),
-                _metric(
-                    "streamgate_spool_damaged", "Places of the spool that could not be read.", "counter",
-                    self._spool.damaged,
-                ),
-                _metric(
-                    "streamgate_spool_set_aside", "Damaged files of the spool that were set aside.", "counter",
-                    self._spool.set_aside,
-                ),
-            ]
-        if self._folder is not None:
-            found += [
-                _metric("streamgate_output_bytes", "Size of the faces on disk.", "gauge", self._folder.size),
-                _metric("streamgate_output_removed", "Faces removed for age or size.", "counter", self._folder.removed),
-            ]
-        return found
-
-
-def _metric(name: str, text: str, kind: str, value: float) -> Metric:
-    return Metric(name, text, kind, (Sample(float(value)),))  # type: ignore[arg-type]
+    def collect(self) -> Iterator[Metric]:
+        """For the registry: what waits, what was lost, what is on disk."""
+        self.figures()  # the overview must not say less than what is measured here
+        if (spool := self._spool) is not None:
+            yield GaugeMetricFamily("streamgate_spool_events", "Events that wait for Redis.", len(spool))
+            yield GaugeMetricFamily("streamgate_spool_bytes", "Size of what waits for Redis.", spool.size)
+            yield CounterMetricFamily("streamgate_spool_dropped", "Events dropped at the spool's bound.", spool.dropped)
+            yield CounterMetricFamily(
+                "streamgate_spool_damaged", "Places of the spool that could not be read.", spool.damaged
+            )
+            yield CounterMetricFamily(
+                "streamgate_spool_set_aside", "Damaged files of the spool that were set aside.", spool.set_aside
+            )
+        if (folder := self._folder) is not None:
+            yield GaugeMetricFamily("streamgate_output_bytes", "Size of the faces on disk.", folder.size)
+            yield CounterMetricFamily("streamgate_output_removed", "Faces removed for age or size.", folder.removed)
 
 
 def _batch(box: queue.Queue[_Item]) -> list[_Item]:
@@ -308,7 +300,7 @@ def _batch(box: queue.Queue[_Item]) -> list[_Item]:
     events: list[_Item] = []
     try:
         events.append(box.get(timeout=0.25))
-        while len(events) < _CHUNK_EVENTS:
+        while len(events) < CHUNK_EVENTS:
             events.append(box.get_nowait())
     except queue.Empty:
         pass

@@ -87,7 +87,7 @@ class Subscription:
         self._hub = hub
         self._wake = wake
         self._queue: deque[HubEvent] = deque(maxlen=max(1, limit))
-        self._arrived = threading.Condition()
+        self._mutex = threading.Lock()
         self._lost = 0
 
     @property
@@ -97,26 +97,19 @@ class Subscription:
 
     def take(self) -> list[HubEvent]:
         """All events that wait, oldest first, at once; possibly none."""
-        with self._arrived:
+        with self._mutex:
             taken = list(self._queue)
             self._queue.clear()
         return taken
-
-    def wait(self, timeout: float) -> list[HubEvent]:
-        """Like `take`, but waits up to `timeout` seconds for a first event."""
-        with self._arrived:
-            self._arrived.wait_for(lambda: bool(self._queue), timeout)
-        return self.take()
 
     def close(self) -> None:
         """Stop listening; closing twice is fine."""
         self._hub._leave(self)
 
     def _offer(self, event: HubEvent) -> None:
-        with self._arrived:
+        with self._mutex:
             self._lost += len(self._queue) == self._queue.maxlen
             self._queue.append(event)
-            self._arrived.notify_all()
         if self._wake is not None:
             try:
                 self._wake()

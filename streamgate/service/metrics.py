@@ -1,66 +1,80 @@
-"""`/metrics`: the figures of a ServiceState in the exposition formats of Prometheus."""
+"""`/metrics`: what a service counts and measures, in the exposition formats of Prometheus.
+
+Counters and histograms that grow as things happen are attributes of `ServiceState`; what its snapshots say is read from
+them when somebody asks.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client import CollectorRegistry, disable_created_metrics
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import Metric as Family
-from prometheus_client.utils import floatToGoString
 
-from streamgate.service.meters import Distribution, Metric
-from streamgate.service.state import ServiceState
+from streamgate.service.snapshots import StreamState
 
+if TYPE_CHECKING:
+    from streamgate.service.state import ServiceState
 
-class Exposition:
-    """Writes the figures that the state has when it is asked, and those of the process (CPU, memory, files).
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Bucket bounds of what takes time."""
+SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+"""Bucket bounds of batch sizes."""
+_STREAM_COUNTERS = (
+    ("streamgate_frames", "Frames that a camera delivered.", "frames_in"),
+    ("streamgate_frames_dropped", "Frames thrown away because analysis was behind.", "frames_dropped"),
+    ("streamgate_frames_skipped", "Frames left out on purpose (live.max_fps).", "frames_skipped"),
+    ("streamgate_frames_in_error", "Packets or pictures that could not be decoded.", "frames_in_error"),
+    ("streamgate_connects", "Connections made.", "connects"),
+    ("streamgate_reconnects", "Connections made after the first.", "reconnects"),
+    ("streamgate_attempts_failed", "Connections that did not come about.", "attempts_failed"),
+    ("streamgate_tracks", "Tracks ended.", "tracks"),
+    ("streamgate_faces", "Faces kept.", "faces"),
+)
+_STREAM_GAUGES = (
+    ("streamgate_fps", "Frames analysed a second.", "fps"),
+    ("streamgate_queue_depth", "Frames that wait for analysis.", "queue_depth"),
+    ("streamgate_tracks_open", "Tracks followed now.", "tracks_open"),
+)
 
-    It has a registry of its own, so several services in one process, and whatever else the process measures,
-    stay apart. Thread-safe.
-    """
-
-    def __init__(self, state: ServiceState) -> None:
-        self._state = state
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
-        ProcessCollector(registry=self._registry)
-
-    def page(self, accept: str) -> tuple[bytes, str]:
-        """The body and its content type: OpenMetrics where the Accept header asks for it, else the text format."""
-        try:
-            encode, content_type = choose_encoder(accept)
-        except Exception:
-            # The library trips over headers that mean nothing.
-            encode, content_type = choose_encoder("")
-        return encode(self._registry), content_type
-
-    def collect(self) -> Iterator[Family]:
-        """For the registry: every figure of the state."""
-        overview = self._state.overview()
-        yield InfoMetricFamily("streamgate_build", "The version in service.", {"version": overview.version})
-        for metric in self._state.metrics():
-            yield _family(metric)
-
-    def describe(self) -> list[Family]:
-        """Nothing: names follow from the state at each exposition and are not checked against others."""
-        return []
+# When a counter was made would be another series for each.
+disable_created_metrics()
 
 
-def _family(metric: Metric) -> Family:
-    # Label names are the same for every sample of a metric; one without samples stands there with its help alone.
-    labels = list(metric.samples[0].labels) if metric.samples else []
-    if metric.kind == "histogram":
-        histogram = HistogramMetricFamily(metric.name, metric.help, labels=labels)
-        for sample in metric.samples:
-            if isinstance(sample.value, Distribution):
-                buckets = [(floatToGoString(bound), float(count)) for bound, count in sample.value.buckets]
-                histogram.add_metric([sample.labels[name] for name in labels], buckets, sample.value.total)
-        return histogram
-    kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-    family = kind(metric.name, metric.help, labels=labels)
-    for sample in metric.samples:
-        if not isinstance(sample.value, Distribution):
-            family.add_metric([sample.labels[name] for name in labels], sample.value)
-    return family
+def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
+    """The body and its content type: OpenMetrics where the Accept header asks for it, else the text format."""
+    try:
+        encode, content_type = choose_encoder(accept)
+    except Exception:
+        # The library trips over headers that mean nothing.
+        encode, content_type = choose_encoder("")
+    return encode(registry), content_type
+
+
+def snapshot_metrics(state: ServiceState) -> Iterator[Metric]:
+    """What the snapshots of a service say."""
+    overview, streams = state.overview(), state.streams()
+    yield InfoMetricFamily("streamgate_build", "The version in service.", {"version": overview.version})
+    for name, text, value in (
+        ("streamgate_ready", "Models are loaded and a stream is running.", overview.ready),
+        ("streamgate_healthy", "The supervisor of streams lives.", overview.healthy),
+        ("streamgate_config_error", "The configuration file has an error; the old one is in force.",
+         overview.config_error is not None),
+        ("streamgate_start_time_seconds", "When the service started, seconds since 1970.",
+         overview.started_at.timestamp()),
+        ("streamgate_listeners", "Open event subscriptions.", state.hub.listeners),
+    ):  # fmt: skip
+        yield GaugeMetricFamily(name, text, float(value))
+    for kind, table in ((CounterMetricFamily, _STREAM_COUNTERS), (GaugeMetricFamily, _STREAM_GAUGES)):
+        for name, text, attribute in table:
+            family = kind(name, text, labels=["stream"])
+            for stream in streams:
+                family.add_metric([stream.name], float(getattr(stream, attribute)))
+            yield family
+    states = GaugeMetricFamily("streamgate_stream_state", "1 for the state a stream is in.", labels=["stream", "state"])
+    for stream in streams:
+        for one in StreamState:
+            states.add_metric([stream.name, one.value], float(stream.state is one))
+    yield states

@@ -32,7 +32,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from streamgate.config import Config, load_config
+from streamgate.config import Config, leaves, load_config
 from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import UsageError, one_line, redact_url, scrub
 from streamgate.sources.live import check_address
@@ -43,7 +43,7 @@ from streamgate.tomltext import read_toml
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_STREAMS = 500
 """More than one machine can decode; each takes threads and descriptors."""
-_MOST_SHOWN = 5
+_MAX_SHOWN = 5
 """Wrong values that one message names."""
 DEFAULT_OUT = Path("streamgate-live")
 DEFAULT_SPOOL = Path("streamgate-spool")
@@ -204,7 +204,7 @@ def _validated(table: Any, tree: Any, what: str) -> Any:
     try:
         return table.model_validate(tree)
     except ValidationError as error:
-        for item in error.errors()[:_MOST_SHOWN]:
+        for item in error.errors()[:_MAX_SHOWN]:
             key = ".".join(str(part) for part in item["loc"])
             near = difflib.get_close_matches(key, list(table.model_fields), 1, 0.5)
             unknown = item["type"] == "extra_forbidden"
@@ -217,9 +217,10 @@ def _validated(table: Any, tree: Any, what: str) -> Any:
 
 def _config_of(preset: str | None, own: Mapping[str, Any], settings: Sequence[str], what: str) -> Config:
     try:
+        # `measures.yaw.max = 20` is a nested table in TOML, `"measures.yaw.max" = 20` one key; both mean the same.
         # As texts of the same form, so that `--set` comes after them and wins.
         # `serve` keeps no embeddings, whatever a preset made for recorded footage says.
-        texts = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in _flat(own).items()]
+        texts = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in leaves(own)]
         config = load_config(preset or "live", ["identity.store=none", *texts, *settings])
     except UsageError as error:
         raise UsageError(f"{what}: {error}" if own or preset else str(error)) from None
@@ -228,15 +229,6 @@ def _config_of(preset: str | None, own: Mapping[str, Any], settings: Sequence[st
     if config.identity.only:
         raise UsageError("identity.only: serve looks for nobody; `streamgate run --only` does in recorded footage")
     return config
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`measures.yaw.max = 20` is a nested table in TOML, `"measures.yaw.max" = 20` one key; both mean the same."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        # A table comes out as its leaves, as `--set` names them.
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 def _named(given: str, taken: Mapping[str, StreamSpec]) -> tuple[str, str]:

@@ -11,18 +11,19 @@ from types import TracebackType
 from typing import Any, Self
 
 from streamgate.config import Config
+from streamgate.engine import Engine
 from streamgate.errors import DeviceError, StreamgateError
-from streamgate.frames import Array, ScoredFace
-from streamgate.gate import Gate
+from streamgate.faces import ScoredFace
+from streamgate.frames import Array
 from streamgate.scoring.context import ScoringContext
 from streamgate.service.delivery import Delivery
+from streamgate.service.livefolder import LiveFolder
 from streamgate.service.memory import trim_memory
 from streamgate.service.settings import Settings, StreamSpec
+from streamgate.service.spool import Spool
 from streamgate.service.state import Scorer, ServiceState
 from streamgate.service.streams import Stream
-from streamgate.sinks.livefolder import LiveFolder
 from streamgate.sinks.redisstream import RedisStream
-from streamgate.sinks.spool import Spool
 from streamgate.sources.hardware import CPU, check_decoder, decoder_name
 
 TICK_S = 0.5
@@ -64,13 +65,13 @@ class Service:
             )
 
             def observe(role: str, items: int, seconds: float) -> None:
-                state.batches.observe(items, role)
-                state.stages.observe(seconds, role)
+                state.batches.labels(role).observe(items)
+                state.stages.labels(role).observe(seconds)
 
-            self._gate = stack.enter_context(
-                Gate(models=settings.models, device=settings.device, config=settings.config, observe=observe)
+            self._engine = stack.enter_context(
+                Engine(settings.config, models=settings.models, device=settings.device, observe=observe)
             )
-            self._decode = decoder_name(self._gate.device.index) if settings.decode == "cuda" else CPU
+            self._decode = decoder_name(self._engine.device.index) if settings.decode == "cuda" else CPU
             check_decoder(self._decode)
             self._tell_notes()
             state.scorer = Scorer(self._score, settings.config.decoding.max_pixels)
@@ -149,14 +150,14 @@ class Service:
 
     def _score(self, image: Array, **options: Any) -> list[ScoredFace]:
         try:
-            return self._gate.score(image, **options)
+            return self._engine.score(image, **options)
         except DeviceError as error:
             self._device_error = error
             raise
 
     def _tell_notes(self) -> None:
         """Log what is new about the networks."""
-        notes = tuple(self._gate.notes)
+        notes = tuple(self._engine.notes)
         if notes != self._notes:
             for note in notes:
                 if note not in self._notes:
@@ -168,7 +169,7 @@ class Service:
         """Refuse what a stream cannot have with these networks, before anything is touched. Raises UsageError."""
         found = {}
         for spec in settings.streams:
-            found[spec.name] = self._gate.follow(spec.config, spec.name)
+            found[spec.name] = self._engine.stream_context(spec.config, spec.name)
         self._contexts = found
 
     def _add(self, spec: StreamSpec) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from streamgate.store.run import SourceInfo, SourceResult
 
 if TYPE_CHECKING:  # the small parent process of a run knows results, and has no use for numpy
-    from streamgate.frames import Candidate, TrackEnd
+    from streamgate.tracks import Candidate, TrackEnd
 
 
 class SourceWriter(Protocol):

@@ -14,11 +14,10 @@ from types import TracebackType
 from typing import Self
 
 from streamgate.errors import ResultsError, SinkError, SourceError, UsageError
-from streamgate.frames import Candidate, TrackEnd
 from streamgate.people.faces import keep_of
 from streamgate.people.ledger import Ledger, remove_ledger
 from streamgate.report.notes import Point, Series, track_note
-from streamgate.sinks.delivered import remove_delivered
+from streamgate.sinks.delivery_log import remove_delivery_log
 from streamgate.sinks.derive import derive
 from streamgate.store import files
 from streamgate.store.folder import RunFolder
@@ -42,6 +41,7 @@ from streamgate.store.records import candidate_record, face_record, image_path, 
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult, source_record
 from streamgate.store.sorter import KeyedSorter
 from streamgate.store.staging import Staging
+from streamgate.tracks import Candidate, TrackEnd
 
 _STAGING = f"{STATE_DIR}/staging"
 _DIFFERENCES = 5
@@ -267,7 +267,7 @@ class DiskSink:
                     files.remove_tree(self._out, f"{STATE_DIR}/{name}")
                 remove_identity(self._out)
                 remove_ledger(self._out)
-                remove_delivered(self._out)
+                remove_delivery_log(self._out)
             owned = tuple(sorted({*DERIVED, *(self._manifest.owned if self._resume else ())}))
             self._manifest = Manifest(self._out, run_record(self._run), owned, kept)
             self._manifest.write()
@@ -286,7 +286,7 @@ class DiskSink:
         with files.sink_errors(self._out):
             self._manifest.write()
 
-    def _has_more(self, source_id: str, frames: int) -> bool:
+    def has_more(self, source_id: str, frames: int) -> bool:
         """Whether an earlier run was interrupted later in this source, so that what it found is worth more."""
         earlier = RunFolder(self._out).result(source_id) if source_id in self._manifest.sources else None
         return earlier is not None and earlier.frames >= frames
@@ -373,7 +373,7 @@ class _DiskWriter:
                 self._identity.faces.update({key: one for key, one in embeddings.items() if one is not None})
 
     def commit(self, result: SourceResult) -> None:
-        if result.status == "interrupted" and self._sink._has_more(self._source.source_id, result.frames):
+        if result.status == "interrupted" and self._sink.has_more(self._source.source_id, result.frames):
             self.discard()
             return
         with files.sink_errors(self._folder):

@@ -12,7 +12,7 @@ from streamgate.sinks.base import Sink, SourceWriter
 from streamgate.store.run import SourceInfo, SourceResult
 
 if TYPE_CHECKING:
-    from streamgate.frames import Candidate, TrackEnd
+    from streamgate.tracks import Candidate, TrackEnd
 
 
 class SinkGroup:

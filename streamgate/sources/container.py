@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from functools import lru_cache
-from pathlib import Path
 
 import av
 from av.container import InputContainer
@@ -17,9 +16,8 @@ from streamgate.sources.base import MAX_PIXELS
 from streamgate.sources.encryption import ENCRYPTED, is_encrypted, is_scrambled
 from streamgate.sources.hardware import CPU, accelerator, no_gpu
 from streamgate.sources.pyav import METADATA_ERRORS, TAKES_STREAM_OPTIONS, ArgumentError
-
-STALL_S = 60.0
-"""Seconds without a packet, or for opening, after which a file is given up; see `stall_seconds`."""
+from streamgate.sources.remote import AnyPath, RemotePath, trouble_of
+from streamgate.sources.stores import RemoteError, stall_seconds
 
 REFUSED_FORMATS = frozenset(
     {
@@ -32,17 +30,12 @@ REFUSED_FORMATS = frozenset(
 )  # fmt: skip
 
 
-def stall_seconds() -> float:
-    """How long a file may give nothing: $STREAMGATE_STALL_S (for very slow storage), else `STALL_S`."""
-    try:
-        given = float(os.environ.get("STREAMGATE_STALL_S", ""))
-    except ValueError:
-        return STALL_S
-    return given if 0 < given <= 86400 else STALL_S
+_BUFFER, _REMOTE_BUFFER = 32768, 1 << 18
+"""Bytes that FFmpeg reads at once: its default, and more where each reading is a call of Python's."""
 
 
 def open_video(
-    path: Path,
+    path: AnyPath,
     display: str,
     threads: int = 0,
     decode: str = CPU,
@@ -52,7 +45,7 @@ def open_video(
     """Open `path` and choose its video stream.
 
     Args:
-        path: a local file.
+        path: a local file, or one in a store.
         display: how messages name it.
         threads: decoder threads, 0 for one a core.
         decode: "cpu" or "cuda:N", a GPU; see `sources.hardware`.
@@ -104,12 +97,17 @@ def over_limit(stream: VideoStream, max_pixels: int) -> str | None:
     return f"has pictures of {width} x {height}, more than" if width * height > max_pixels else None
 
 
-def _open(path: Path, decode: str, max_pixels: int) -> InputContainer:
+def _open(path: AnyPath, decode: str, max_pixels: int) -> InputContainer:
     def open_with(decode: str) -> InputContainer:
+        remote = isinstance(path, RemotePath)
         return av.open(
-            f"file:{path.absolute()}",
+            path.open(ends=True) if isinstance(path, RemotePath) else f"file:{path.absolute()}",
             options=pixel_limit(max_pixels) if TAKES_STREAM_OPTIONS else {},
-            container_options={"protocol_whitelist": "file", "format_whitelist": _accepted_formats()},
+            # What comes from a store may name no file of this machine.
+            container_options={
+                "protocol_whitelist": "none" if remote else "file", "format_whitelist": _accepted_formats()
+            },
+            buffer_size=_REMOTE_BUFFER if remote else _BUFFER,
             **METADATA_ERRORS,
             hwaccel=accelerator(decode),
             # For files too: damage can make FFmpeg search through all the rest, and network disks hang.
@@ -128,6 +126,8 @@ def _open(path: Path, decode: str, max_pixels: int) -> InputContainer:
 
 def unreadable(display: str, error: OSError) -> SourceError:
     """Put an operating system's error into words."""
+    if isinstance(error, RemoteError):
+        return SourceError(f"{display}: {error.words}")
     if isinstance(error, FileNotFoundError):
         return SourceError(f"{display}: no such file or folder; check the path")
     if isinstance(error, PermissionError):
@@ -135,7 +135,7 @@ def unreadable(display: str, error: OSError) -> SourceError:
     return SourceError(f"{display}: cannot be read ({scrub(os.strerror(error.errno or 0))})")
 
 
-def _video_stream(container: InputContainer, path: Path, display: str) -> VideoStream:
+def _video_stream(container: InputContainer, path: AnyPath, display: str) -> VideoStream:
     streams = [s for s in container.streams.video if "attached_pic" not in (s.disposition.name or "")]
     if not streams:
         what = "only audio" if container.streams.audio else "no video stream"
@@ -149,7 +149,9 @@ def _video_stream(container: InputContainer, path: Path, display: str) -> VideoS
     return stream
 
 
-def _why_not_opened(path: Path, display: str, error: Exception) -> str:
+def _why_not_opened(path: AnyPath, display: str, error: Exception) -> str:
+    if (trouble := trouble_of(path)) is not None:
+        return f"{display}: {trouble.words}"
     if isinstance(error, (PermissionError, FileNotFoundError)):
         return str(unreadable(display, error))
     if isinstance(error, av.error.ExitError):
@@ -180,7 +182,7 @@ def has_times(container_format: ContainerFormat) -> bool:
     return not int(container_format.flags) & no_timestamps
 
 
-def _head(path: Path) -> bytes:
+def _head(path: AnyPath) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(512)

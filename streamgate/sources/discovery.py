@@ -12,13 +12,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from streamgate.errors import SourceError, UsageError, display, redact_url
-from streamgate.sources.base import MAX_PIXELS, WHOLE, Source, Stretch
+from streamgate.sources.base import MAX_PIXELS, WHOLE, Source, TimeRange
 from streamgate.sources.container import open_video
 from streamgate.sources.file import VideoFile
 from streamgate.sources.heic import HEIC_REMEDY, HEIC_SUFFIXES, reads_heic
 from streamgate.sources.images import Images, pictures_name, pictures_source_id
 from streamgate.sources.naming import file_source_id, slug
-from streamgate.store.layout import is_ours
+from streamgate.sources.remote import (
+    AnyPath,
+    RemotePath,
+    is_address,
+    is_remote,
+    remote_files,
+    remote_path,
+    unreadable_remote,
+)
+from streamgate.sources.stores import RemoteError
+from streamgate.store.layout import RECEIPT, STATE_DIR, is_ours
 
 VIDEO_SUFFIXES = frozenset(
     {
@@ -60,14 +70,14 @@ class SourceSpec:
 
     Attributes:
         location: for display and records.
-        paths: one video file, or the image files in order.
+        paths: one video file, or the image files in order; on this machine or in a store.
         root: names of pictures are relative to it; None for a video.
         sequence_fps: frame rate of an image sequence.
     """
 
     location: str
-    paths: tuple[Path, ...]
-    root: Path | None = None
+    paths: tuple[AnyPath, ...]
+    root: AnyPath | None = None
     sequence_fps: float | None = None
 
     @property
@@ -84,15 +94,15 @@ class SourceSpec:
         return pictures_source_id(self.paths, self.location, self.root)
 
     def open(
-        self, threads: int = 0, decode: str = "cpu", max_pixels: int = MAX_PIXELS, stretch: Stretch = WHOLE
+        self, threads: int = 0, decode: str = "cpu", max_pixels: int = MAX_PIXELS, time_range: TimeRange = WHOLE
     ) -> Source:
-        """Open it, to read `stretch` of a video; pictures of more than `max_pixels` are not decoded.
+        """Open it, to read `time_range` of a video; pictures of more than `max_pixels` are not decoded.
 
         Raises SourceError when it cannot be read, DeviceError without a GPU for decode="cuda".
         """
         if self.root is None:
-            return VideoFile(self.paths[0], self.location, threads, decode, max_pixels, stretch)
-        return Images(self.paths, self.location, self.root, self.sequence_fps, max_pixels, stretch)
+            return VideoFile(self.paths[0], self.location, threads, decode, max_pixels, time_range)
+        return Images(self.paths, self.location, self.root, self.sequence_fps, max_pixels, time_range)
 
 
 @dataclass(slots=True)
@@ -127,7 +137,7 @@ class Discovery:
         return f"{text}; to read the {unread} HEIC picture(s): {HEIC_REMEDY}" if unread else text
 
 
-def is_video(path: Path) -> bool:
+def is_video(path: AnyPath) -> bool:
     """Whether FFmpeg finds a video stream in a file whose name does not tell."""
     try:
         container, _ = open_video(path, str(path), 1)
@@ -142,13 +152,14 @@ def discover(
     *,
     sequence_fps: float | None = None,
     output: Path | None = None,
-    probe: Callable[[Path], bool] = is_video,
+    probe: Callable[[AnyPath], bool] = is_video,
 ) -> Discovery:
     """Expand files, folders and patterns into sources; nothing is decoded.
 
     A folder gives every video below it, sorted, each a source. Its pictures together are one source of
     unrelated pictures, or with `sequence_fps` one sequence a folder that holds some. Pictures named one
-    by one are grouped by their folder. Hidden files are passed over. An input named twice counts once, and so
+    by one are grouped by their folder. Addresses in stores (s3://bucket/folder) are taken alike. Hidden files are
+    passed over. An input named twice counts once, and so
     do copies of a file under one name. `output` and other folders that streamgate wrote are not footage.
     `probe` tells whether a file whose name says nothing is a video.
 
@@ -162,8 +173,13 @@ def discover(
 
 
 def is_live(location: str) -> bool:
-    """Whether `location` is an address (rtsp://, http://, ...) and not a path."""
-    return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", location)) and not location.startswith("file://")
+    """Whether `location` is an address (rtsp://, http://, ...) of what is neither a path nor in a store."""
+    return is_address(location) and not in_store(location)
+
+
+def in_store(location: str) -> bool:
+    """Whether `location` is the address of a file or folder in a store that fsspec may know (s3://, hf://, ...)."""
+    return is_remote(location, VIDEO_SUFFIXES | IMAGE_SUFFIXES)
 
 
 def refuse_live(location: str) -> UsageError:
@@ -171,25 +187,32 @@ def refuse_live(location: str) -> UsageError:
     shown = redact_url(location)
     if location.lower().startswith(("http://", "https://", "ftp://")):
         return UsageError(
-            f"{shown}: `run` reads files and folders; download it first, for example with `yt-dlp '{shown}'`, and give "
-            "the file (a live stream goes to `streamgate serve --rtsp URL`)"
+            f"{shown}: `run` reads files and folders, and this is not the address of a video file; download it first, "
+            f"for example with `yt-dlp '{shown}'`, and give the file "
+            " (a live stream goes to `streamgate serve --rtsp URL`)"
         )
     return UsageError(f"{shown}: `run` takes files and folders; streams go to `streamgate serve --rtsp URL`")
 
 
 class _Finder:
-    def __init__(self, sequence_fps: float | None, output: Path | None, probe: Callable[[Path], bool]) -> None:
+    def __init__(self, sequence_fps: float | None, output: Path | None, probe: Callable[[AnyPath], bool]) -> None:
         self._fps = sequence_fps
         self._probe = probe
         self._output = None if output is None else os.path.realpath(output)
         self._found = Discovery()
-        self._seen: set[Path] = set()
-        self._pictures: dict[Path, list[Path]] = {}  # named one by one, by folder
+        self._seen: set[AnyPath] = set()
+        self._pictures: dict[AnyPath, list[AnyPath]] = {}  # named one by one, by folder
         self._strays: list[str] = []
 
     def add(self, given: str) -> None:
         if is_live(given):
             raise refuse_live(given)
+        if in_store(given):
+            try:
+                self._add_remote(given)
+            except RemoteError as error:
+                self._found.errors.append(unreadable_remote(error, _shown(given)))
+            return
         path = Path(given.removeprefix("file://"))
         if os.path.isdir(path):  # which answers for names that are too long, too
             self._add_folder(path, given)
@@ -203,7 +226,7 @@ class _Finder:
     def finish(self) -> Discovery:
         found = self._found
         for folder, paths in self._pictures.items():
-            location = display(paths[0] if len(paths) == 1 else folder)
+            location = _shown(paths[0] if len(paths) == 1 else folder)
             found.sources.append(SourceSpec(location, tuple(paths), folder, self._fps))
         self._drop_copies()
         # A stray beside media is a slip of the hand; alone it is the input, and cannot be read.
@@ -233,16 +256,34 @@ class _Finder:
                         self._found.duplicates.append((spec.location, known.location))
                         self._found.sources.remove(spec)
 
-    def _add_file(self, path: Path, given: str) -> None:
+    def _add_remote(self, given: str) -> None:
+        """A file, folder or pattern in a store. Raises RemoteError."""
+        if glob.has_magic(RemotePath(given).key) and not given.lower().startswith(("http://", "https://")):
+            matches = sorted(remote_files(given, pattern=True), key=natural_key)
+            if not matches:
+                raise RemoteError("no file matches the pattern; check it", final=True)
+        else:
+            matches = [remote_path(given)]
+        named = len(matches) == 1 and matches[0].url == given
+        for path in matches:
+            if path.is_file():
+                if named or _looks_like_media(path, path.suffix.lower()):
+                    self._add_file(path, path.url)
+                else:
+                    self._skip(path)
+            else:
+                self._add_files(path, path.url, _footage_of(path), named=named)
+
+    def _add_file(self, path: AnyPath, given: str) -> None:
         suffix = path.suffix.lower()
         if suffix in IMAGE_SUFFIXES:
             if self._is_new(path):
                 self._pictures.setdefault(path.parent, []).append(path)
         elif suffix in VIDEO_SUFFIXES or self._probe(path):
             if self._is_new(path):
-                self._found.sources.append(SourceSpec(display(given), (path,)))
+                self._found.sources.append(SourceSpec(_shown(given), (path,)))
         else:
-            self._strays.append(display(given))
+            self._strays.append(_shown(given))
 
     def _add_pattern(self, given: str) -> None:
         matches = sorted(glob.glob(given, recursive=True), key=natural_key)
@@ -258,10 +299,13 @@ class _Finder:
                 self._skip(path)
 
     def _add_folder(self, folder: Path, given: str, *, named: bool = True) -> None:
-        videos: list[Path] = []
-        pictures: dict[Path, list[Path]] = {}
+        self._add_files(folder, given, files_below(folder, self._output, self._found.warnings), named=named)
+
+    def _add_files(self, folder: AnyPath, given: str, files: Iterable[AnyPath], *, named: bool) -> None:
+        videos: list[AnyPath] = []
+        pictures: dict[AnyPath, list[AnyPath]] = {}
         known = 0
-        for path in files_below(folder, self._output, self._found.warnings):
+        for path in files:
             suffix = path.suffix.lower()
             if path.name.startswith(".") or not _looks_like_media(path, suffix):
                 self._skip(path)
@@ -271,31 +315,36 @@ class _Finder:
                 videos.append(path)
             else:
                 pictures.setdefault(folder if self._fps is None else path.parent, []).append(path)
-        self._found.sources.extend(SourceSpec(display(path), (path,)) for path in videos)
+        self._found.sources.extend(SourceSpec(_shown(path), (path,)) for path in videos)
         for root, paths in pictures.items():
-            self._found.sources.append(SourceSpec(display(root), tuple(paths), root, self._fps))
+            self._found.sources.append(SourceSpec(_shown(root), tuple(paths), root, self._fps))
         if named and not (videos or pictures or known):
-            readable = os.access(folder, os.R_OK | os.X_OK)
+            readable = isinstance(folder, RemotePath) or os.access(folder, os.R_OK | os.X_OK)
             what = "holds no video and no picture; check the folder"
-            self._fail(display(given), what if readable else "no permission to read it; check the folder's rights")
+            self._fail(_shown(given), what if readable else "no permission to read it; check the folder's rights")
 
-    def _skip(self, path: Path) -> None:
+    def _skip(self, path: AnyPath) -> None:
         self._found.skipped["hidden" if path.name.startswith(".") else display(path.suffix.lower())] += 1
 
     def _fail(self, location: str, what: str) -> None:
         self._found.errors.append(SourceError(f"{location}: {what}", location))
 
-    def _is_new(self, path: Path) -> bool:
-        real = Path(os.path.realpath(path))
+    def _is_new(self, path: AnyPath) -> bool:
+        real = Path(os.path.realpath(path)) if isinstance(path, Path) else path
         if real in self._seen:
             return False
         self._seen.add(real)
         return True
 
 
-def natural_key(path: str | Path) -> tuple[tuple[bool, int, str], ...]:
+def _shown(path: str | AnyPath) -> str:
+    """A path, or an address without credentials, for people and records."""
+    return display(redact_url(path) if isinstance(path, str) and in_store(path) else str(path))
+
+
+def natural_key(path: str | AnyPath) -> tuple[tuple[bool, int, str], ...]:
     """Sort key by which frame2 comes before frame10."""
-    parts = re.split(r"(\d+)", os.fspath(path))
+    parts = re.split(r"(\d+)", path.key if isinstance(path, RemotePath) else os.fspath(path))
     return tuple((part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts)
 
 
@@ -326,11 +375,31 @@ def files_below(folder: Path, output: str | None = None, warnings: list[str] | N
     yield from sorted(files, key=natural_key)
 
 
-def _looks_like_media(path: Path, suffix: str) -> bool:
+def _footage_of(folder: RemotePath) -> list[RemotePath]:
+    """Files below a folder in a store, as `files_below` gives those of a local one. Raises RemoteError."""
+    prefix = folder.key.rstrip("/") + "/"
+    files = [(path, path.key.removeprefix(prefix).split("/")) for path in remote_files(folder.url)]
+    ours = set()
+    for _, parts in files:
+        if parts[-1] == RECEIPT:
+            ours.add(tuple(parts[:-1]))
+        elif parts[-2:] == [STATE_DIR, "manifest.json"]:
+            ours.add(tuple(parts[:-2]))
+
+    def is_footage(parts: list[str]) -> bool:
+        above = parts[:-1]
+        return not any(name.startswith(".") or name.casefold() in _NO_FOOTAGE for name in above) and not any(
+            tuple(above[:depth]) in ours for depth in range(len(above) + 1)
+        )
+
+    return sorted((path for path, parts in files if is_footage(parts)), key=natural_key)
+
+
+def _looks_like_media(path: AnyPath, suffix: str) -> bool:
     if suffix in _SHARED_SUFFIXES:
         try:
             with path.open("rb") as file:
-                begin = file.read(4)
+                begin = bytes(file.read(4))
         except OSError:
             return True
         return not begin or begin.startswith(_SHARED_SUFFIXES[suffix])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
+
+from streamgate.sources.remote import AnyPath, RemoteReader
 
 ENCRYPTED = "its pictures are encrypted; give a copy without protection"
 """What to say of such a file."""
 
-_MOST_BOXES = 20_000
+_MAX_BOXES = 20_000
 _HEAD = 1 << 20
 _ENTRIES = 8  # bytes before the entries of a sample description box
 _WALKED = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl"})
@@ -26,7 +27,7 @@ _PACKET, _SYNC = 188, 0x47
 _SHARE_SCRAMBLED = 0.05
 
 
-def is_encrypted(path: Path, track: int | None) -> bool:
+def is_encrypted(path: AnyPath, track: int | None) -> bool:
     """Whether the header of an MP4, Matroska or ASF file says that its video is encrypted. Never raises.
 
     Args:
@@ -49,7 +50,7 @@ def is_encrypted(path: Path, track: int | None) -> bool:
     return False
 
 
-def is_scrambled(path: Path) -> bool:
+def is_scrambled(path: AnyPath) -> bool:
     """Whether a transport or program stream that gives no picture is scrambled, as paid television and DVDs are.
 
     By the first MiB. Never raises.
@@ -71,7 +72,7 @@ def is_scrambled(path: Path) -> bool:
     return False
 
 
-def _mp4_track_is(file: BinaryIO, size: int, track: int | None) -> bool:
+def _mp4_track_is(file: BinaryIO | RemoteReader, size: int, track: int | None) -> bool:
     """Whether a video track's sample entry is of the encrypted kind, or has protection information inside it."""
     kind_of: dict[int, bytes] = {}
     current, handler = 0, b""
@@ -92,7 +93,7 @@ def _mp4_track_is(file: BinaryIO, size: int, track: int | None) -> bool:
     return False
 
 
-def _is_protected(file: BinaryIO, body: int, end: int) -> bool:
+def _is_protected(file: BinaryIO | RemoteReader, body: int, end: int) -> bool:
     file.seek(body)
     data = file.read(min(end - body, _HEAD))
     at = _ENTRIES
@@ -107,10 +108,10 @@ def _is_protected(file: BinaryIO, body: int, end: int) -> bool:
     return False
 
 
-def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
+def _boxes(file: BinaryIO | RemoteReader, size: int) -> Iterator[tuple[bytes, int, int]]:
     """Kind, and begin and end of the content, of each box on the way to the sample descriptions."""
     spans = [(0, size)]
-    for _ in range(_MOST_BOXES):
+    for _ in range(_MAX_BOXES):
         if not spans:
             return
         at, end = spans.pop()

@@ -9,7 +9,7 @@ from typing import Any
 
 from streamgate.errors import SourceError, StreamgateError, display
 from streamgate.sources.base import Source
-from streamgate.sources.discovery import SourceSpec, discover, files_below
+from streamgate.sources.discovery import SourceSpec, discover, files_below, in_store
 from streamgate.sources.naming import slug
 
 
@@ -65,9 +65,11 @@ class FootageFinder:
         )
         return source
 
-    def _where_it_was(self, location: str) -> list[Path]:
+    def _where_it_was(self, location: str) -> list[str | Path]:
         if not location or "\0" in location:
             return []
+        if in_store(location):
+            return [location]
         return [path for path in dict.fromkeys([Path(location), self._out.parent / location]) if os.path.exists(path)]
 
     def _named(self, name: str) -> list[Path]:
@@ -99,7 +101,7 @@ def _is(spec: SourceSpec, source_id: str) -> bool:
         return False
 
 
-def _sources_of(path: Path, sequence_fps: float | None) -> list[SourceSpec]:
+def _sources_of(path: str | Path, sequence_fps: float | None) -> list[SourceSpec]:
     try:
         return discover([os.fspath(path)], sequence_fps=sequence_fps).sources
     except StreamgateError:

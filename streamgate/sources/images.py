@@ -16,11 +16,13 @@ import numpy as np
 from streamgate.errors import SourceError, StreamgateError, UsageError
 from streamgate.frames import Array, Frame
 from streamgate.imagesize import image_size
-from streamgate.sources.base import MAX_PIXELS, SAME_TIME_S, WHOLE, Guide, SourceStats, Stretch, first_at
+from streamgate.sources.base import MAX_PIXELS, SAME_TIME_S, WHOLE, HintProvider, SourceStats, TimeRange, first_at
 from streamgate.sources.container import unreadable
 from streamgate.sources.heic import HEIC_REMEDY, decode_heic, is_heic
 from streamgate.sources.naming import folder_source_id, slug
 from streamgate.sources.picture import picture_of_rgb
+from streamgate.sources.remote import AnyPath
+from streamgate.sources.stores import RemoteError
 
 MAX_BYTES = 1 << 30
 """Largest picture file: `MAX_PIXELS` of 16 bits and four channels, uncompressed."""
@@ -57,12 +59,12 @@ class Images:
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        paths: Sequence[AnyPath],
         location: str,
-        root: Path,
+        root: AnyPath,
         sequence_fps: float | None = None,
         max_pixels: int = MAX_PIXELS,
-        stretch: Stretch = WHOLE,
+        time_range: TimeRange = WHOLE,
     ) -> None:
         if sequence_fps is not None and not 0 < sequence_fps < 1e6:
             raise UsageError(f"--sequence {sequence_fps:g}: the frame rate must be above 0")
@@ -71,7 +73,7 @@ class Images:
         self._named = _named(paths, root)
         self._sequence_fps = sequence_fps
         self._max_pixels = max_pixels
-        self._stretch = stretch if sequence_fps else WHOLE
+        self._time_range = time_range if sequence_fps else WHOLE
         self.fps = sequence_fps
         self.estimated_frames: int | None = len(paths)
         self.duration_seconds = len(paths) / sequence_fps if sequence_fps else None
@@ -81,12 +83,12 @@ class Images:
             raise unreadable(location, error) from None
         self.height, self.width = self._first_size(paths, _is_alone(paths, location))
 
-    def frames(self, guide: Guide | None = None) -> Generator[Frame, None, None]:
+    def frames(self, hints: HintProvider | None = None) -> Generator[Frame, None, None]:
         """Yield the pictures in order, all of them; see `Source.frames`."""
         self.stats = SourceStats()
-        first = max(0, math.ceil((self._stretch.start - SAME_TIME_S) / self._step))
+        first = max(0, math.ceil((self._time_range.start - SAME_TIME_S) / self._step))
         for frame in self._frames(first, self.stats):
-            if self._stretch.ends_before(frame.pts_seconds):
+            if self._time_range.ends_before(frame.pts_seconds):
                 break
             yield frame
 
@@ -124,7 +126,7 @@ class Images:
                 name=name,
             )
 
-    def _first_size(self, paths: Sequence[Path], alone: bool) -> tuple[int, int]:
+    def _first_size(self, paths: Sequence[AnyPath], alone: bool) -> tuple[int, int]:
         """Height and width of the first picture there is. Raises SourceError."""
         reason = ""
         for path in paths:
@@ -149,17 +151,17 @@ class Images:
         self.close()
 
 
-def pictures_name(paths: Sequence[Path], location: str, root: Path) -> str:
+def pictures_name(paths: Sequence[AnyPath], location: str, root: AnyPath) -> str:
     """What the source id of these pictures begins with; the arguments are those of `Images`."""
     return slug(paths[0].stem if _is_alone(paths, location) else root.resolve().name)
 
 
-def pictures_source_id(paths: Sequence[Path], location: str, root: Path) -> str:
+def pictures_source_id(paths: Sequence[AnyPath], location: str, root: AnyPath) -> str:
     """The source id of these pictures; the arguments are those of `Images`. Raises OSError."""
     return folder_source_id(pictures_name(paths, location, root), _named(paths, root))
 
 
-def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> Array:
+def read_rgb(path: AnyPath, max_pixels: int = MAX_PIXELS) -> Array:
     """Return the picture in `path`; see `rgb_of`.
 
     Raises:
@@ -172,7 +174,13 @@ def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> Array:
             raise PictureError("is not a regular file")
         if status.st_size > MAX_BYTES:
             raise PictureError(f"is larger than {MAX_BYTES >> 20} MiB")
-        data = np.fromfile(path, np.uint8)
+        if isinstance(path, Path):
+            data = np.fromfile(path, np.uint8)
+        else:
+            with path.open() as file:
+                data = np.frombuffer(file.read(), np.uint8)
+    except RemoteError as error:
+        raise PictureError(f"cannot be read: {error.words}") from None
     except OSError as error:
         raise PictureError(f"cannot be read ({os.strerror(error.errno or 0)})") from None
     return rgb_of(data, max_pixels)
@@ -219,16 +227,16 @@ def _heic_rgb(data: bytes) -> Array:
         raise PictureError("is damaged and cannot be decoded") from None
 
 
-def _is_alone(paths: Sequence[Path], location: str) -> bool:
+def _is_alone(paths: Sequence[AnyPath], location: str) -> bool:
     return len(paths) == 1 and location.endswith(paths[0].suffix)
 
 
-def _named(paths: Sequence[Path], root: Path) -> list[tuple[str, Path]]:
+def _named(paths: Sequence[AnyPath], root: AnyPath) -> list[tuple[str, AnyPath]]:
     return [(_name(path, root), path) for path in paths]
 
 
-def _name(path: Path, root: Path) -> str:
+def _name(path: AnyPath, root: AnyPath) -> str:
     try:
-        return path.relative_to(root).as_posix()
-    except ValueError:
+        return path.relative_to(root).as_posix()  # type: ignore[arg-type]
+    except (ValueError, TypeError):
         return path.name

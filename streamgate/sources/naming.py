@@ -6,7 +6,8 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
-from pathlib import Path
+
+from streamgate.sources.remote import AnyPath
 
 _MIB = 1 << 20
 _SLUG_LIMIT = 64
@@ -20,7 +21,7 @@ def slug(text: str) -> str:
     return safe or "source"
 
 
-def file_source_id(path: Path) -> str:
+def file_source_id(path: AnyPath) -> str:
     """Return slug(stem)-<8 hex> over the file's size, first and last MiB. Raises OSError."""
     size = path.stat().st_size
     digest = hashlib.sha256(f"{size}:".encode())
@@ -31,7 +32,7 @@ def file_source_id(path: Path) -> str:
     return f"{slug(path.stem)}-{digest.hexdigest()[:8]}"
 
 
-def folder_source_id(name: str, pictures: Iterable[tuple[str, Path]]) -> str:
+def folder_source_id(name: str, pictures: Iterable[tuple[str, AnyPath]]) -> str:
     """Return slug(name)-<8 hex> over names and sizes of `pictures` (relative name, path). Raises OSError."""
     digest = hashlib.sha256()
     for relative, path in pictures:

@@ -7,13 +7,13 @@ from contextlib import closing
 import av
 
 from streamgate.sources.container import has_times, open_video
-from streamgate.sources.reading import Opening
+from streamgate.sources.file_reader import OpenOptions
 
 _JOINABLE = frozenset({"mpegts", "mpeg"})
 """Containers without a header for the whole: files written one behind the other are one file, with two clocks."""
 
 
-def times_are_unique(opening: Opening, *, restarts: bool | None = None) -> bool:
+def times_are_unique(opening: OpenOptions, *, restarts: bool | None = None) -> bool:
     """Whether a file can be entered by time: its packets have times, and its clock does not start again on the way.
 
     `restarts` is whether the clock does, where that is known; else the packets of containers are read in which it can.

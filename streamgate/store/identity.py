@@ -14,9 +14,10 @@ from typing import IO
 import numpy as np
 
 from streamgate.errors import ResultsError, display
-from streamgate.frames import Array, Template
+from streamgate.frames import Array
 from streamgate.store import files
 from streamgate.store.layout import STATE_DIR
+from streamgate.tracks import Template
 
 _FOLDER = f"{STATE_DIR}/identity"
 

@@ -10,6 +10,7 @@ OUT/<source_id>/source.json                             how the source went
 OUT/.streamgate/identity/<source_id>.npy                who its tracks show: removed with the run's end, or kept
 OUT/.streamgate/persons.json, decisions.jsonl           which tracks are one person, and what people decided
 OUT/.streamgate/delivered.jsonl                         which sources a destination has had as a whole
+OUT/.streamgate/ray-<random>/<reader>/                  output folders of the readers of `run --ray`, while it runs
 OUT/.streamgate/tune/, spares/                          a tuning under way; faces that an earlier one put aside
 OUT/faces.jsonl, persons.jsonl, summary.json            derived from the committed sources
 OUT/report.html, report/                                the same

@@ -20,26 +20,14 @@ from typing import Any
 import numpy as np
 
 from streamgate.errors import redact_url
-from streamgate.frames import (
-    SPOILED,
-    BestShot,
-    Candidate,
-    Crop,
-    Evidence,
-    Face,
-    GateResult,
-    Measure,
-    Pose,
-    ScoredFace,
-    Status,
-    TrackEnd,
-    TrackInfo,
-)
+from streamgate.faces import Evidence, Face, GateResult, Measure, Pose, ScoredFace, Status
+from streamgate.frames import SPOILED
 from streamgate.measures import built_in_measures
-from streamgate.measures.registry import place_of
+from streamgate.measures.registry import position_of
 from streamgate.store.jsonlines import SCHEMA, Record, dumps
 from streamgate.store.layout import picture_name
 from streamgate.store.run import counts
+from streamgate.tracks import BestShot, Candidate, Crop, TrackEnd, TrackInfo
 
 
 def face_record(shot: BestShot, image: str | None) -> Record:
@@ -77,7 +65,7 @@ def face_record(shot: BestShot, image: str | None) -> Record:
         "frame_index": shot.frame_index,
         "pts_seconds": _required(shot.pts_seconds, 6, "pts_seconds"),
         "pts_estimated": shot.pts_estimated,
-        "captured_at": _utc(shot.captured_at),
+        "captured_at": utc_text(shot.captured_at),
         **_face(shot.face),
         "pose": _pose(shot.pose),
         "measures": _measures(shot.measures),
@@ -142,7 +130,7 @@ def candidate_record(candidate: Candidate, source_id: str) -> Record:
         "frame_index": candidate.frame_index,
         "pts_seconds": _required(candidate.pts_seconds, 6, "pts_seconds"),
         "pts_estimated": candidate.pts_estimated,
-        "captured_at": _utc(candidate.captured_at),
+        "captured_at": utc_text(candidate.captured_at),
         "name": candidate.name,
         **_face(candidate.face),
         "interpolated": candidate.interpolated,
@@ -294,8 +282,8 @@ def _significant(value: float | None) -> float | None:
     return float(f"{value:.8g}") + 0.0
 
 
-def _utc(moment: datetime | None) -> str | None:
-    """RFC 3339 with milliseconds and Z."""
+def utc_text(moment: datetime | None) -> str | None:
+    """RFC 3339 with milliseconds and Z. Raises ValueError for a time without a zone."""
     if moment is None:
         return None
     if moment.tzinfo is None:
@@ -325,7 +313,7 @@ _MISSING = {status: Measure.missing(status) for status in Status if status is no
 def _measures(measures: Mapping[str, Measure]) -> Record:
     names = {*measures, *(spec.name for spec in built_in_measures())}
     missing = _MISSING[Status.NOT_SCORED]
-    return {name: _measure(measures.get(name, missing)) for name in sorted(names, key=place_of)}
+    return {name: _measure(measures.get(name, missing)) for name in sorted(names, key=position_of)}
 
 
 def _measure(measure: Measure) -> Record:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from streamgate.config import Config
-from streamgate.frames import Array, Face
+from streamgate.faces import Face
+from streamgate.frames import Array
 from streamgate.tracking.assignment import assign
 from streamgate.tracking.motion import BoxMotion
 from streamgate.tracking.overlap import grown, iou

@@ -6,17 +6,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from streamgate.engine import Engine
 from streamgate.errors import WeightsError
-from streamgate.frames import Candidate, Frame, Picture, TrackEnd
-from streamgate.gate import Gate
-from streamgate.runtime.finishing import Finisher
+from streamgate.frames import Frame, Picture
+from streamgate.runtime.crop_finalizer import CropFinalizer
 from streamgate.scoring.faces import FaceScorer
-from streamgate.scoring.steps import no_floor, run_together
-from streamgate.scoring.whole import WholeScorer, cards_in_use, face_region
+from streamgate.scoring.full_scorer import FullScorer, cards_in_use, face_region
+from streamgate.scoring.lockstep import no_floor, run_in_lockstep
 from streamgate.sources import Source
 from streamgate.sources.base import SAME_TIME_S
 from streamgate.sources.footage import FootageFinder
 from streamgate.store.jsonlines import Record
+from streamgate.tracks import Candidate, TrackEnd
 from streamgate.tuning.settings import Tuning
 from streamgate.weights.catalog import ROLES
 from streamgate.weights.store import resolve
@@ -25,7 +26,7 @@ _READ_ON_S = 2.0
 """A frame that lies so little ahead is read on to; for one further on the source is entered anew."""
 
 
-class Footage:
+class FootageScorer:
     """Opens sources and networks when the first face asks for them.
 
     Args:
@@ -48,7 +49,7 @@ class Footage:
         self._finder = FootageFinder(out, folders)
         self._models = models
         self._device = device
-        self._gate: Gate | None = None
+        self._engine: Engine | None = None
         self._scorer: FaceScorer | None = None
 
     def open(self, record: Record, sequence_fps: float | None = None) -> Source:
@@ -68,29 +69,29 @@ class Footage:
         for frame, candidates in at_their_times(source, faces):
             for candidate in candidates:
                 region = self._region(frame, candidate)
-                run_together([scorer.score(candidate, region, no_floor, full=True)], scorer.context.infer)
+                run_in_lockstep([scorer.score(candidate, region, no_floor, full=True)], scorer.context.infer)
                 passed = candidate.gate.passed
-                candidate.crop = scorer.crop(candidate, region) if passed else None
+                candidate.image = scorer.crop(candidate, region) if passed else None
                 candidate.phash = scorer.fingerprint(candidate, region) if passed else None
                 self.looked += 1
 
     def finish(self, source: Source, ended: TrackEnd) -> TrackEnd:
         """`ended` with all the pictures of its shots that the run writes, as it encodes them."""
-        return Finisher(self._opened().context, source).finish(ended)
+        return CropFinalizer(self._opened().context, source).finish(ended)
 
     def close(self) -> None:
         """Let go of the networks."""
-        if self._gate is not None:
-            self._gate.close()
-            self._gate = None
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
 
     def _opened(self) -> FaceScorer:
         if self._scorer is None:
-            self._gate = Gate(models=self._right_models(), device=self._device, config=self._tuning.after)
-            context = self._gate.scoring(self._tuning.after, "tune")
-            if context.judge.calibration_id != self._tuning.judge.calibration_id:
+            self._engine = Engine(self._tuning.after, models=self._right_models(), device=self._device)
+            context = self._engine.context(self._tuning.after, "tune")
+            if context.evaluator.calibration_id != self._tuning.evaluator.calibration_id:
                 raise WeightsError("the networks at hand are calibrated otherwise than those of the run; give --models")
-            self._scorer = WholeScorer(context)
+            self._scorer = FullScorer(context)
         return self._scorer
 
     def _right_models(self) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark_runs import rows, run_script
 from conftest import shared_folder
+from support.benchmark_runs import rows, run_script
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`run` and `serve` on a GPU, which is the CPU's provider behind the code for GPUs (`like_a_gpu.py`)."""
+"""`run` and `serve` on a GPU, which is the CPU's provider behind the code for GPUs (`support/simulated_gpu.py`)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any
 import cv2
 import pytest
 
-from client import Client
-from command import Done, lines, streamgate
-from killing import small_clips
-from media import astronaut, astronaut_frames, write_clip
-from rtsp_server import free_port
+from support.client import Client
+from support.command import Done, lines, streamgate
+from support.killing import small_clips
+from support.media import astronaut, astronaut_frames, write_clip
+from support.rtsp_server import free_port
 
 pytest.importorskip("onnx", reason="a GPU needs it, with float inputs or fp16")
-SIMULATED = Path(__file__).parents[1] / "like_a_gpu.py"
+SIMULATED = Path(__file__).parents[1] / "support" / "simulated_gpu.py"
 
 
 LOST = "cannot be run (CUDA failure 719: unspecified launch failure ; GPU=0); see `nvidia-smi`"

@@ -13,12 +13,13 @@ import cv2
 import numpy as np
 import pytest
 
-from command import Done, inside, lines, streamgate
-from media import astronaut, astronaut_frames, write_clip
-from streamgate import Gate
-from streamgate.networks import bound
+from streamgate.config import load_config
+from streamgate.engine import Engine
+from streamgate.networks import io_binding
 from streamgate.networks.device import Device
 from streamgate.store.records import score_record
+from support.command import Done, inside, lines, streamgate
+from support.media import astronaut, astronaut_frames, write_clip
 
 onnx = pytest.importorskip("onnx")
 
@@ -113,14 +114,14 @@ def test_without_a_calibration_raw_values_are_shown_and_nothing_changes(clip: Pa
 
 def test_on_a_gpu_it_is_one_of_the_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The way of a GPU, here with the CPU's provider."""
-    monkeypatch.setattr(bound, "BATCH", 2)
-    monkeypatch.setattr(bound, "_BATCHES", {})
+    monkeypatch.setattr(io_binding, "BATCH", 2)
+    monkeypatch.setattr(io_binding, "_BATCHES", {})
     network(tmp_path / "mean.onnx")
     raws = []
     for device in (Device("cpu", "used like a GPU", bound=True), Device("cpu", "as requested")):
-        with Gate(preset(tmp_path), device=device) as gate:
-            assert gate.on_cuda == gate.device.bound == device.bound
-            (face,) = gate.score(astronaut())
+        with Engine(load_config(preset(tmp_path)), device=device) as engine:
+            assert engine.on_gpu == engine.device.bound == device.bound
+            (face,) = engine.score(astronaut())
             raws.append(face.measures["bright"].raw)
     assert raws[0] == pytest.approx(raws[1], abs=1e-3)
 
@@ -221,14 +222,14 @@ def test_what_one_preset_defines_is_nothing_to_another(portrait: Path, clip: Pat
     one = preset(tmp_path / "one", 'label = "Mean"', file="../mean.onnx")
     two = preset(tmp_path / "two", "range = [-1, 1]", "[measures.second]", 'onnx = "../mean.onnx"', "size = 64",
                  file="../mean.onnx")  # fmt: skip
-    with Gate(preset=one) as ours, Gate(preset=two) as theirs, Gate() as plain:
+    with Engine(load_config(one)) as ours, Engine(load_config(two)) as theirs, Engine(load_config()) as plain:
         pixels = astronaut()
-        (first,), (other,), (neither,) = (gate.score(pixels) for gate in (ours, theirs, plain))
+        (first,), (other,), (neither,) = (engine.score(pixels) for engine in (ours, theirs, plain))
         assert other.measures["bright"].raw == pytest.approx(2 * (first.measures["bright"].raw or 0) - 1, abs=1e-5)
         assert "second" in other.measures and "second" not in first.measures
         assert not {"bright", "second"} & neither.measures.keys()
-        for gate, faces in ((ours, first), (plain, neither)):
-            assert list(score_record("", [faces])["faces"][0]["measures"]) == list(gate.config.measures.recorded)
+        for engine, faces in ((ours, first), (plain, neither)):
+            assert list(score_record("", [faces])["faces"][0]["measures"]) == list(engine.config.measures.recorded)
     # A report has the words of its own run, whatever else was read before it is written.
     out = tmp_path / "out"
     assert inside("run", clip, "-o", out, "--preset", one).code == 0

@@ -16,11 +16,11 @@ import pytest
 from streamgate.errors import DeviceError
 from streamgate.measures import CropCard, MeasureSpec
 from streamgate.networks import Batcher
-from streamgate.networks import bound as bound_module
 from streamgate.networks import device as device_module
+from streamgate.networks import io_binding as bound_module
 from streamgate.networks.cropmeasures import CropMeasure, open_measure
 from streamgate.networks.device import Device
-from streamgate.networks.runtime import RowSession, Session
+from streamgate.networks.sessions import RowSession, Session
 from streamgate.weights.store import Weights, resolve
 
 onnx = pytest.importorskip("onnx", reason="a GPU needs it, with float inputs or fp16")
@@ -280,7 +280,7 @@ def test_full_memory_is_known_by_the_words_of_each_library(said: str) -> None:
 
 
 def test_the_reason_given_is_what_failed_and_not_where_in_its_source() -> None:
-    place = "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:129 std::conditional_t<THRW, void, Status> "
+    index = "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:129 std::conditional_t<THRW, void, Status> "
     kinds = "onnxruntime::CudaCall(ERRTYPE, const char*, const char*, SUCCTYPE) [with ERRTYPE = cudaError] "
-    said = str(bound_module.device_error(CARD, "ifqa-small", RuntimeError(f"{place}{kinds}{LOST} ; line=129 ; expr=x")))
+    said = str(bound_module.device_error(CARD, "ifqa-small", RuntimeError(f"{index}{kinds}{LOST} ; line=129 ; expr=x")))
     assert said.startswith(f"device cuda:0: ifqa-small cannot be run ({LOST.partition(' ; host')[0]}); see")

@@ -16,16 +16,17 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from media import astronaut  # noqa: E402
 from models.recognizer.architecture import EyesHead, FaceNetwork, export_onnx  # noqa: E402
-from real_weights import read_rgb, shared_part, standard_models  # noqa: E402
-from streamgate import Gate  # noqa: E402
+from streamgate.config import load_config  # noqa: E402
+from streamgate.engine import Engine  # noqa: E402
 from streamgate.errors import WeightsError  # noqa: E402
-from streamgate.frames import Status  # noqa: E402
+from streamgate.faces import Status  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
 from streamgate.networks.alignment import arcface_matrix  # noqa: E402
 from streamgate.networks.pose import upright  # noqa: E402
 from streamgate.weights.store import embedded_folder, from_card  # noqa: E402
+from support.media import astronaut  # noqa: E402
+from support.real_weights import read_rgb, shared_part, standard_models  # noqa: E402
 
 CARD = {
     "roles": ["recognizer", "pose"],
@@ -67,19 +68,19 @@ def test_one_run_fills_both_roles_and_every_measure(folder: Path, face: np.ndarr
         crop = np.ascontiguousarray(face[72:184, 72:184])[None]
         row = networks.recognizer.run(crop).row(0)
         assert row.pose is not None and networks.pose.run(crop)[0] == pytest.approx(row.pose)
-    with Gate(models=f"{folder},embedded", device="cpu") as gate:
-        assert gate.run_info().absent_measures == {}
-        (scored,) = gate.score(face)
+    with Engine(load_config(), models=f"{folder},embedded", device="cpu") as engine:
+        assert engine.run_info().absent_measures == {}
+        (scored,) = engine.score(face)
     assert {name for name, one in scored.measures.items() if one.status is Status.OK} == set(scored.measures)
     assert scored.pose is not None and scored.measures["yaw"].raw == scored.pose.yaw
 
 
 def test_an_arcface_crop_has_a_pose_where_its_network_takes_one(folder: Path, face: np.ndarray) -> None:
     crop = np.ascontiguousarray(face[72:184, 72:184])
-    with Gate(models=f"{folder},embedded", device="cpu") as gate:
-        (own,) = gate.score(crop, aligned="arcface")
-    with Gate(models="standard", device="cpu") as gate:
-        (standard,) = gate.score(crop, aligned="arcface")
+    with Engine(load_config(), models=f"{folder},embedded", device="cpu") as engine:
+        (own,) = engine.score(crop, aligned="arcface")
+    with Engine(load_config(), models="standard", device="cpu") as engine:
+        (standard,) = engine.score(crop, aligned="arcface")
     # An ArcFace crop has no chin: what covers a face is not to be told.
     assert own.pose is not None and own.measures["occlusion"].status is Status.NOT_SCORED
     assert standard.pose is None and standard.measures["occlusion"].status is Status.NO_WEIGHTS
@@ -87,8 +88,8 @@ def test_an_arcface_crop_has_a_pose_where_its_network_takes_one(folder: Path, fa
 
 def test_what_a_card_does_not_calibrate_is_absent(tmp_path: Path) -> None:
     models = put_weights(tmp_path, None, calibration=None)
-    with Gate(models=f"{models},embedded", device="cpu") as gate:
-        assert gate.run_info().absent_measures == {"serfiq": Status.UNCALIBRATED}
+    with Engine(load_config(), models=f"{models},embedded", device="cpu") as engine:
+        assert engine.run_info().absent_measures == {"serfiq": Status.UNCALIBRATED}
 
 
 def test_without_the_output_that_tells_covers_the_measure_is_absent_and_the_others_are_there(tmp_path: Path) -> None:
@@ -101,9 +102,9 @@ def test_without_the_output_that_tells_covers_the_measure_is_absent_and_the_othe
     onnx.save(model, graph)
     digest = hashlib.sha256(graph.read_bytes()).hexdigest()
     card.write_text(json.dumps(json.loads(card.read_text()) | {"sha256": digest}))
-    with Gate(models=f"{tmp_path},embedded", device="cpu") as gate:
-        assert gate.run_info().absent_measures == {"occlusion": Status.NO_WEIGHTS}
-        (scored,) = gate.score(astronaut())
+    with Engine(load_config(), models=f"{tmp_path},embedded", device="cpu") as engine:
+        assert engine.run_info().absent_measures == {"occlusion": Status.NO_WEIGHTS}
+        (scored,) = engine.score(astronaut())
     assert scored.measures["eyes"].status is Status.OK and scored.quality is not None
 
 

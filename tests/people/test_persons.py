@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from command import lines
-from people_folder import THRESHOLD, Out, person, template
 from streamgate.config import load_config
+from streamgate.engine import Engine
 from streamgate.errors import ResultsError, SinkError, UsageError
-from streamgate.gate import Gate
 from streamgate.networks import Networks
 from streamgate.people.folder import correcting, list_people
 from streamgate.people.ledger import DECISIONS_NAME, GROUPS_NAME, Ledger, track_of
 from streamgate.people.persons import find_people
 from streamgate.store.identity import load_identity
+from support.command import lines
+from support.people_folder import THRESHOLD, Out, person, template
 
 ANN, BOB, EVE = 0, 1, 2
 
@@ -280,6 +280,6 @@ def test_the_best_of_each_person_need_persons(monkeypatch: pytest.MonkeyPatch) -
         load_config("studio", ["keep.per=person", "identity.store=none"])
     monkeypatch.setattr(Networks, "identity_threshold", None)
     with pytest.raises(UsageError, match=r"identity\.threshold"):
-        Gate(models="embedded", device="cpu", settings=["keep.per=person"])
-    with Gate(models="embedded", device="cpu") as gate:
-        assert any("no persons" in note for note in gate.notes) and not gate.run_info().identity.wanted
+        Engine(load_config(settings=["keep.per=person"]), models="embedded", device="cpu")
+    with Engine(load_config(), models="embedded", device="cpu") as engine:
+        assert any("no persons" in note for note in engine.notes) and not engine.run_info().identity.wanted

@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from command import lines, streamgate
-from media import astronaut, astronaut_frames, write_clip
-from people_folder import person, template
 from streamgate.errors import UsageError
-from streamgate.frames import Face, GateResult, Measure, ScoredFace
+from streamgate.faces import Evidence, Face, Measure, ScoredFace
 from streamgate.people.reference import Reference, read_reference
+from support.command import lines, streamgate
+from support.media import astronaut, astronaut_frames, write_clip
+from support.people_folder import person, template
 
 VECTOR = person(0).vector
 
@@ -23,7 +23,7 @@ def found(eyes: float = 60, serfiq: float = 90, vector: np.ndarray | None = VECT
     landmarks[1, 0] = eyes
     face = Face(np.array([0, 0, 100, 100], np.float32), landmarks, 0.9)
     measures = {"serfiq": Measure.ok(0.9, serfiq)}
-    return ScoredFace(face, None, measures, None, GateResult(False), embedding=vector)
+    return ScoredFace(face, Evidence(embedding=vector), measures)
 
 
 @pytest.fixture

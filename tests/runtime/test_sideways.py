@@ -11,12 +11,14 @@ import av
 import numpy as np
 import pytest
 
-from media import astronaut_frames, plain_frames, write_clip
-from streamgate import Gate
-from streamgate.frames import Array, BestShot, Candidate, TrackEnd
+from streamgate.config import load_config
+from streamgate.engine import Engine
+from streamgate.frames import Array
 from streamgate.sinks.base import Sink
 from streamgate.sources import open_source
 from streamgate.store.run import SourceInfo, SourceResult
+from streamgate.tracks import BestShot, Candidate, TrackEnd
+from support.media import astronaut_frames, plain_frames, write_clip
 
 SIZE = (480, 320)
 Run = Callable[..., tuple[SourceResult, list[BestShot]]]
@@ -62,17 +64,17 @@ class Collected:
 @pytest.fixture(scope="module")
 def run() -> Iterator[Run]:
     """Runs frames as a video through a gate; gives the result and the kept faces."""
-    gates = {"studio": Gate(), "archive": Gate("archive")}
+    engines = {"studio": Engine(load_config()), "archive": Engine(load_config("archive"))}
 
     def once(frames: Sequence[Array], folder: Path, preset: str = "studio") -> tuple[SourceResult, list[BestShot]]:
         clip, sink = write_clip(folder / "clip.mp4", frames, fps=20), Collected()
-        (result,) = gates[preset].process([partial(open_source, clip)], cast(Sink, sink))
+        (result,) = engines[preset].run([partial(open_source, clip)], cast(Sink, sink))
         assert result.status == "done", result.error
         return result, sink.shots
 
     yield once
-    for gate in gates.values():
-        gate.close()
+    for engine in engines.values():
+        engine.close()
 
 
 @pytest.mark.parametrize("quarters", [1, 3])
@@ -126,13 +128,13 @@ def test_it_can_be_left_as_it_is_and_pictures_are(tmp_path: Path) -> None:
     frames = turned(upright(64), 1)
     clip, folder = write_clip(tmp_path / "clip.mp4", frames, fps=20), tmp_path / "pictures"
     folder.mkdir()
-    for place, rgb in enumerate(frames[::10]):
-        av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24").save(str(folder / f"{place}.png"))
-    with Gate(settings=["detection.sideways=false"]) as gate:
-        (left,) = gate.process([partial(open_source, clip)], cast(Sink, Collected()))
-    with Gate() as gate:
+    for index, rgb in enumerate(frames[::10]):
+        av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24").save(str(folder / f"{index}.png"))
+    with Engine(load_config(settings=["detection.sideways=false"])) as engine:
+        (left,) = engine.run([partial(open_source, clip)], cast(Sink, Collected()))
+    with Engine(load_config()) as engine:
         found = [
-            gate.process([partial(open_source, folder, sequence_fps=fps)], cast(Sink, Collected()))[0]
+            engine.run([partial(open_source, folder, sequence_fps=fps)], cast(Sink, Collected()))[0]
             for fps in (None, 4.0)
         ]
     assert [one.turned for one in (left, *found)] == [0, 0, 0]

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from streamgate.config import KeepConfig, SmoothingConfig, load_config
-from streamgate.frames import Candidate, Evidence, Face, GateResult, Picture, Pose
+from streamgate.faces import Evidence, Face, GateResult, Pose
+from streamgate.frames import Picture
 from streamgate.selection.keeper import Keeper
 from streamgate.sources import picture_of_rgb
+from streamgate.tracks import Candidate
 
 LANDMARKS = np.array([[50, 60], [150, 60], [100, 100], [60, 150], [140, 150]], np.float32)
 FACE = Face(np.array([0, 0, 200, 200], np.float32), LANDMARKS, 0.9)
@@ -16,8 +18,12 @@ FACE = Face(np.array([0, 0, 200, 200], np.float32), LANDMARKS, 0.9)
 
 def candidate(pts: float, quality: float | None, *reasons: str) -> Candidate:
     return Candidate(
-        1, pts, FACE, quality=quality, gate=GateResult(not reasons and quality is not None, reasons)
-    )  # fmt: skip
+        FACE,
+        track_id=1,
+        pts_seconds=pts,
+        quality=quality,
+        gate=GateResult(not reasons and quality is not None, reasons),
+    )
 
 
 PICTURE = picture_of_rgb(np.zeros((8, 8, 3), np.uint8))
@@ -76,14 +82,14 @@ def test_fallback_gives_the_least_bad_face_marked_as_not_passed() -> None:
 
 
 def test_the_bar_is_what_the_next_has_to_beat() -> None:
-    assert keep([candidate(0.0, 70)], top_k=2).bar() == 0.0
-    assert keep([candidate(0.0, 70), candidate(3.0, 60)], top_k=2).bar() == 60.0
+    assert keep([candidate(0.0, 70)], top_k=2).threshold() == 0.0
+    assert keep([candidate(0.0, 70), candidate(3.0, 60)], top_k=2).threshold() == 60.0
 
 
 @pytest.mark.parametrize("top_k", [1, 3])
 def test_pruning_changes_no_result_and_bounds_memory(top_k: int) -> None:
     random = np.random.default_rng(top_k)
-    candidates = [candidate(place * 0.1, float(random.uniform(10, 95))) for place in range(3000)]
+    candidates = [candidate(index * 0.1, float(random.uniform(10, 95))) for index in range(3000)]
     pruned = keep(candidates, top_k=top_k)
     whole = Keeper(
         config(top_k), SmoothingConfig(short_s=0.2, long_s=2.0), crop
@@ -94,8 +100,8 @@ def test_pruning_changes_no_result_and_bounds_memory(top_k: int) -> None:
         whole.offer(one, PICTURE)
     assert kept(pruned) == kept(whole)
     assert sum(len(pool) for pool in pruned._pools.values()) < 40
-    assert sum(one.crop is not None for one in candidates) <= 40
-    assert all(one.candidate.crop is not None for one in pruned.finish())
+    assert sum(one.image is not None for one in candidates) <= 40
+    assert all(one.candidate.image is not None for one in pruned.finish())
 
 
 def filled(candidates: list[Candidate], keep: KeepConfig) -> Keeper:
@@ -127,10 +133,10 @@ def test_of_faces_that_look_the_same_one_is_kept_and_the_next_look_takes_the_pla
 def test_a_face_that_hardly_changes_fills_no_memory_and_hides_no_rare_look() -> None:
     random = np.random.default_rng(3)
     faces = [
-        looking(place * 0.5, float(random.uniform(60, 90)), 0, 1.0, 0.0)
-        if place % 500
-        else looking(place * 0.5, 40.0, (1 << 60) - 1 - place, 0.0, 1.0 + place)
-        for place in range(1, 4000)
+        looking(index * 0.5, float(random.uniform(60, 90)), 0, 1.0, 0.0)
+        if index % 500
+        else looking(index * 0.5, 40.0, (1 << 60) - 1 - index, 0.0, 1.0 + index)
+        for index in range(1, 4000)
     ]
     keeper = filled(faces, config(3))
     assert sum(len(pool) for pool in keeper._pools.values()) < 60
@@ -155,4 +161,8 @@ def test_each_pose_has_its_own_best_shots() -> None:
         (3, 8, "yaw -15..15 pitch 12.."),
     ]
     # What is known of a candidate says what it has to beat.
-    assert keeper.bar(turned(9, 0, 5)) == 90 and keeper.bar(turned(9, 0, 70)) == 0 and keeper.bar(candidate(9, 0)) == 0
+    assert (
+        keeper.threshold(turned(9, 0, 5)) == 90
+        and keeper.threshold(turned(9, 0, 70)) == 0
+        and keeper.threshold(candidate(9, 0)) == 0
+    )

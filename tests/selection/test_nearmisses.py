@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamgate.frames import Array, Candidate, Face, GateResult, Picture
+from streamgate.faces import Face, GateResult
+from streamgate.frames import Array, Picture
 from streamgate.selection.nearmisses import NearMisses
 from streamgate.sources import picture_of_rgb
+from streamgate.tracks import Candidate
 
 FACE = Face(np.array([10, 10, 50, 50], np.float32), np.full((5, 2), 30, np.float32), 0.99)
 REGION = picture_of_rgb(np.zeros((8, 8, 3), np.uint8))
 
 
 def face(pts: float, *reasons: str, shortfall: float = 0.5) -> tuple[Candidate, Picture]:
-    candidate = Candidate(1, pts, FACE, gate=GateResult(not reasons, reasons, shortfall if reasons else 0.0))
+    candidate = Candidate(
+        FACE, track_id=1, pts_seconds=pts, gate=GateResult(not reasons, reasons, shortfall if reasons else 0.0)
+    )
     return candidate, REGION
 
 
@@ -41,7 +45,7 @@ def test_fewer_reasons_come_first_and_then_who_is_nearer_to_the_limit() -> None:
 
 
 def test_only_the_nearest_are_kept_and_those_that_passed_are_none() -> None:
-    batches = [[face(2.0 * place, "yaw", shortfall=0.5 - place / 20)] for place in range(6)]
+    batches = [[face(2.0 * index, "yaw", shortfall=0.5 - index / 20)] for index in range(6)]
     assert remembered(*batches, [face(20.0)])[0] == [10.0, 8.0, 6.0]
 
 
@@ -51,7 +55,7 @@ def test_moments_beside_each_other_count_once() -> None:
 
 
 def test_of_a_batch_at_most_one_picture_is_cut_out() -> None:
-    batch = [face(place / 25, "yaw", shortfall=0.9 - place / 100) for place in range(50)]
+    batch = [face(index / 25, "yaw", shortfall=0.9 - index / 100) for index in range(50)]
     assert remembered(batch) == ([49 / 25], 1)
 
 

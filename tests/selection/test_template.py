@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamgate.frames import Candidate, Evidence, Face, GateResult, Measure, Pose
+from streamgate.faces import Evidence, Face, GateResult, Measure, Pose
 from streamgate.selection.template import TemplateSum, is_sure
+from streamgate.tracks import Candidate
 
 
 def face(vector: list[float], serfiq: float = 90, yaw: float = 0, eyes: float = 60, reasons: tuple = ()) -> Candidate:
     landmarks = np.zeros((5, 2), np.float32)
     landmarks[1, 0] = eyes
     return Candidate(
-        1,
-        0.0,
-        Face(np.array([0, 0, 100, 100], np.float32), landmarks, 0.9),
+        Face(np.array([0, 0, 100, 100], np.float32), landmarks, 0.9), track_id=1, pts_seconds=0.0,
         evidence=Evidence(embedding=np.array(vector, np.float32), pose=Pose(yaw, 0.0, 0.0)),
         measures={"serfiq": Measure.ok(0.9, serfiq)},
         gate=GateResult(False, reasons),

@@ -7,15 +7,17 @@ from contextlib import ExitStack
 
 import pytest
 
-from client import Client
-from media import astronaut_frames, plain_frames, write_clip
-from real_weights import standard_models
-from redis_server import start_redis  # noqa: F401
-from rtsp_server import start_camera  # noqa: F401
-from showing import show_clips
-from streamgate import Gate
+from streamgate.config import load_config
+from streamgate.engine import Engine
 from streamgate.service.http import serve_http
 from streamgate.service.state import LatestFace, ServiceState, StreamState
+from support.client import Client
+from support.live_wall import show_clips
+from support.media import astronaut_frames, plain_frames, write_clip
+from support.real_weights import standard_models
+from support.redis_server import start_redis  # noqa: F401
+from support.rtsp_server import start_camera  # noqa: F401
+from support.sink_values import make  # noqa: F401
 
 Serve = Callable[..., Client]
 
@@ -28,8 +30,8 @@ def real_faces(tmp_path_factory: pytest.TempPathFactory) -> tuple[LatestFace, ..
     entrance = write_clip(folder / "entrance.mp4", [*near, *plain_frames(50, (640, 480)), *near[::-1]])
     hall = write_clip(folder / "hall.mp4", astronaut_frames(40, (640, 480), step=3.0, zoom=1.3))
     state = ServiceState()
-    with Gate("live", models=f"{standard_models()},embedded", device="cpu") as gate:
-        show_clips(state, [entrance, hall], gate)
+    with Engine(load_config("live"), models=f"{standard_models()},embedded", device="cpu") as engine:
+        show_clips(state, [entrance, hall], engine)
     faces = tuple(reversed(state.faces()))
     assert len(faces) == 3 and all(face.heatmap and face.series for face in faces)
     return faces

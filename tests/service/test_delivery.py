@@ -13,21 +13,21 @@ from pathlib import Path
 import pytest
 import redis
 
-from faulty_line import line_to
-from redis_server import RedisServer
 from streamgate.service.delivery import Delivery, LiveEvent
-from streamgate.service.framequeue import Moment
-from streamgate.service.meters import Distribution
+from streamgate.service.framequeue import Timestamp
+from streamgate.service.spool import Spool
 from streamgate.service.state import ServiceState
 from streamgate.sinks.redisstream import RedisStream
-from streamgate.sinks.spool import Spool
+from support.faulty_line import line_to
+from support.metric import metric
+from support.redis_server import RedisServer
 
 STREAM = "streamgate:faces"
 
 
 def event_of(number: int, kind: str = "final") -> LiveEvent:
     record = {"id": f"door/e1/{number}/{kind}/1/0"}
-    now = Moment.now()
+    now = Timestamp.now()
     return LiveEvent(kind, record, b"\xff\xd8" + bytes(4000), None, now, now if kind == "final" else None)
 
 
@@ -73,9 +73,8 @@ def test_events_arrive_once_and_in_order_and_are_measured(start_redis: Callable[
         for number in range(300):
             delivery.put(event_of(number))
     assert arrived(server) == wanted(300)
-    assert state.events.value("final") == 300
-    (latency,) = state.final_latency.samples()
-    assert isinstance(latency.value, Distribution) and latency.value.count == 300
+    assert metric(state, "streamgate_events_total", kind="final") == 300
+    assert metric(state, "streamgate_final_latency_seconds_count") == 300
 
 
 def test_a_redis_that_dies_and_comes_back_gets_everything(start_redis: Callable[..., RedisServer], tmp_path: Path):
@@ -114,14 +113,14 @@ def test_a_redis_that_refuses_for_a_while_gets_everything_in_order(
     }
     with delivering(server.url(), tmp_path / "spool") as (delivery, state):
         delivery.put(event_of(0))
-        until(lambda: state.events.value("final") == 1)
+        until(lambda: metric(state, "streamgate_events_total", kind="final") == 1)
         broken[fault]()
         for number in range(1, 80):
             delivery.put(event_of(number))
         until(lambda: figure(state, "ok") is False)
         assert fault.split()[-1] in str(figure(state, "error"))
         mended[fault]()
-        until(lambda: state.events.value("final") == 80)
+        until(lambda: metric(state, "streamgate_events_total", kind="final") == 80)
     assert arrived(server) == wanted(80)
     client.close()
 
@@ -147,7 +146,7 @@ def test_beyond_the_bound_the_oldest_are_dropped_and_counted(start_redis: Callab
     with delivering(server.url(), tmp_path / "spool", limit=100_000) as (delivery, state):
         for number in range(60):
             delivery.put(event_of(number))
-        until(lambda: any(m.name == "streamgate_spool_dropped" and m.samples[0].value >= 30 for m in state.metrics()))
+        until(lambda: metric(state, "streamgate_spool_dropped_total") >= 30)
         until(lambda: delivery._inbox.empty())
         server.start_again()
         until(lambda: bool(arrived(server)))
@@ -163,7 +162,7 @@ def test_a_user_who_may_only_add_is_enough(start_redis: Callable[..., RedisServe
     with delivering(server.url("writer:pw12345@"), tmp_path / "spool", log=log) as (delivery, state):
         for number in range(20):
             delivery.put(event_of(number))
-        until(lambda: state.events.value("final") == 20)
+        until(lambda: metric(state, "streamgate_events_total", kind="final") == 20)
     # The first chunk may come twice: a refused MULTI does not keep what follows it from being done.
     assert first_of_each(arrived(server)) == wanted(20)
     assert "pw12345" not in " ".join(log)
@@ -180,7 +179,7 @@ def test_a_wrong_password_is_said_without_it_and_cured_by_the_server(
         assert "user or password" in str(figure(state, "error"))
         with redis.Redis.from_url(server.url("writer:pw99999@")) as client:
             client.acl_setuser("writer", enabled=True, passwords=["+pw12345"], keys=["*"], categories=["+@all"])
-        until(lambda: state.events.value("final") == 1)
+        until(lambda: metric(state, "streamgate_events_total", kind="final") == 1)
     said = " ".join(log) + str(state.overview())
     assert "pw12345" not in said and "writer" not in said
 
@@ -209,11 +208,11 @@ def test_a_full_disk_under_the_spool_loses_nothing_while_the_service_lives(
     with delivering(server.url(), small_disk / "spool", log=log) as (delivery, state):
         for number in range(250):  # about a megabyte
             delivery.put(event_of(number))
-        until(lambda: state.faults.value("spool") > 0)
+        until(lambda: metric(state, "streamgate_faults_total", what="spool") > 0)
         server.start_again()
         until(lambda: len(delivery._spool) == 0 and delivery._inbox.empty())
         delivery.put(event_of(250))
-        until(lambda: state.events.value("final") == 251)
+        until(lambda: metric(state, "streamgate_events_total", kind="final") == 251)
     assert arrived(server) == wanted(251)
     assert any("no space left" in line for line in log)
 
@@ -226,7 +225,7 @@ def test_a_slow_line_gets_what_it_can_carry(start_redis: Callable[..., RedisServ
         with delivering(f"{line.url}?socket_timeout=1", tmp_path / "spool") as (delivery, state):
             for number in range(100):
                 delivery.put(event_of(number))
-            until(lambda: state.events.value("final") == 100)
+            until(lambda: metric(state, "streamgate_events_total", kind="final") == 100)
     assert first_of_each(arrived(server)) == wanted(100)
 
 

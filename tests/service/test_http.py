@@ -13,11 +13,12 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from client import Client
 from streamgate.errors import SinkError, StreamgateError, UsageError
 from streamgate.service.auth import SESSION_COOKIE
 from streamgate.service.http import parse_address, serve_http, serving
 from streamgate.service.state import ServiceState, StreamState
+from support.client import Client
+from support.metric import metric
 
 TOKEN = "correct horse battery staple"
 Serve = Callable[..., Client]
@@ -91,10 +92,10 @@ def test_a_face_with_its_pictures_and_its_track(serve: Serve, state: ServiceStat
 
 
 def test_metrics_say_what_the_state_says_in_both_formats(serve: Serve, state: ServiceState) -> None:
-    state.stages.observe(0.012, "detector")
-    state.stages.observe(0.3, "detector")
-    state.batches.observe(4, "detector")
-    state.events.add("final", 3)
+    state.stages.labels("detector").observe(0.012)
+    state.stages.labels("detector").observe(0.3)
+    state.batches.labels("detector").observe(4)
+    state.events.labels("final").inc(3)
     client = serve()
     plain = client.get("/metrics")
     assert plain.headers["content-type"].startswith("text/plain; version=0.0.4")
@@ -137,7 +138,7 @@ def test_a_log_in_that_is_broken_off_is_no_fault(serve: Serve, state: ServiceSta
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(65536):
             pass
-    assert client.get("/metrics").status == 200 and state.faults.value("http") == 0
+    assert client.get("/metrics").status == 200 and metric(state, "streamgate_faults_total", what="http") == 0
 
 
 def test_every_metric_has_a_helpful_name(serve: Serve) -> None:
@@ -428,7 +429,7 @@ def test_an_answer_that_breaks_is_one_line_for_the_user(
     answer = client.get("/api/faces")
     assert answer.status == 500 and b"Traceback" not in answer.body and b"division" not in answer.body
     assert client.get("/api/streams").status == 200
-    assert state.faults.value("http") == 1
+    assert metric(state, "streamgate_faults_total", what="http") == 1
 
 
 # Where it listens

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from browser import Browser, chromium
-from client import Client
 from streamgate.service.state import ServiceState, StreamState
+from support.browser import Browser, chromium
+from support.client import Client
 
 TOKEN = "correct horse battery staple"
 Serve = Callable[..., Client]
@@ -97,7 +97,7 @@ def test_it_is_all_done_by_keyboard(wide: Browser, serve: Serve, state: ServiceS
     wide.wait(lambda: opened(wide))
     wide.press("ARROW_RIGHT")
     wide.wait(lambda: wide.run("return decodeURIComponent(location.hash)") == f"#face={keys[2]}")
-    wide.wait(lambda: wide.run("return document.getElementById('older-face').disabled"))
+    wide.wait(lambda: wide.run("return document.getElementById('next').disabled"))
     wide.press("h")
     wide.wait(lambda: wide.run("return !document.getElementById('heat').hidden"))
     wide.run("document.querySelector('#chart svg').focus()")

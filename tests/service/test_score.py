@@ -13,12 +13,14 @@ import cv2
 import numpy as np
 import pytest
 
-from client import Answer, Client
-from media import astronaut
-from streamgate import Gate
-from streamgate.service.scoring import MOST_BYTES, MOST_WAITING
+from streamgate.config import load_config
+from streamgate.engine import Engine
+from streamgate.service.scoring import MAX_BYTES, MAX_WAITING
 from streamgate.service.state import Scorer, ServiceState
 from streamgate.store.records import score_record
+from support.client import Answer, Client
+from support.media import astronaut
+from support.metric import metric
 
 pytest.importorskip("fastapi", reason="the HTTP side needs the serve extra")
 from streamgate.service.http import serve_http
@@ -27,15 +29,15 @@ TOKEN = "correct horse battery staple"
 
 
 @pytest.fixture(scope="module")
-def gate() -> Iterator[Gate]:
-    with Gate(models="embedded", device="cpu") as opened:
+def engine() -> Iterator[Engine]:
+    with Engine(load_config(), models="embedded", device="cpu") as opened:
         yield opened
 
 
 @pytest.fixture
-def state(gate: Gate) -> ServiceState:
+def state(engine: Engine) -> ServiceState:
     state = ServiceState()
-    state.scorer = Scorer(gate.score, gate.config.decoding.max_pixels)
+    state.scorer = Scorer(engine.score, engine.config.decoding.max_pixels)
     return state
 
 
@@ -66,13 +68,13 @@ def huge_png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
 
 
-def test_faces_come_as_score_gives_them(serve: Callable[..., Client], gate: Gate) -> None:
+def test_faces_come_as_score_gives_them(serve: Callable[..., Client], engine: Engine) -> None:
     client = serve()
     picture = astronaut()
     answer = client.send("/api/score", encoded(picture))
     assert answer.status == 200 and answer.headers["content-type"] == "application/json"
     assert answer.headers["cache-control"] == "no-store"
-    expected = score_record("", gate.score(picture), embedding=False)
+    expected = score_record("", engine.score(picture), embedding=False)
     assert answer.json["faces"] == expected["faces"] and len(answer.json["faces"]) == 1
     assert "embedding" not in answer.body.decode() and "image" not in answer.json
     assert client.send("/api/score", encoded(np.zeros((64, 64, 3), np.uint8))).json["faces"] == []
@@ -98,16 +100,16 @@ def test_what_is_no_picture_is_answered_in_words(
 ) -> None:
     answer = serve().send(f"/api/score{query}", body)
     assert answer.status == status and words in answer.json["error"] and "\n" not in answer.json["error"]
-    assert state.faults.value("http") == 0
+    assert metric(state, "streamgate_faults_total", what="http") == 0
 
 
 def test_bodies_have_a_limit_whether_they_say_their_length_or_not(serve: Callable[..., Client]) -> None:
     client = serve()
-    answer = client.send("/api/score", b"", {"Content-Length": str(MOST_BYTES + 1)})
+    answer = client.send("/api/score", b"", {"Content-Length": str(MAX_BYTES + 1)})
     assert answer.status == 413 and "64 MiB" in answer.json["error"]
     part = bytes(1 << 20)
     with suppress(BrokenPipeError, ConnectionResetError):  # where it hangs up before everything was sent
-        assert client.send("/api/score", (part for _ in range((MOST_BYTES >> 20) + 8))).status == 413
+        assert client.send("/api/score", (part for _ in range((MAX_BYTES >> 20) + 8))).status == 413
     assert client.get("/api/score").status == 405
     form = client.send("/api/score", b"--x--", {"Content-Type": "multipart/form-data; boundary=x"})
     assert form.status == 415 and "--data-binary" in form.json["error"]
@@ -139,7 +141,7 @@ def test_when_too_many_wait_others_are_told_to_come_back(state: ServiceState, se
         found.append(client.send("/api/score", body))
         refused.set()
 
-    sending = [threading.Thread(target=send) for _ in range(MOST_WAITING + 1)]
+    sending = [threading.Thread(target=send) for _ in range(MAX_WAITING + 1)]
     for one in sending:
         one.start()
     assert refused.wait(15)
@@ -147,7 +149,7 @@ def test_when_too_many_wait_others_are_told_to_come_back(state: ServiceState, se
     go_on.set()
     for one in sending:
         one.join(60)
-    assert [answer.status for answer in found] == [503] + [200] * MOST_WAITING
+    assert [answer.status for answer in found] == [503] + [200] * MAX_WAITING
     assert found[0].headers["retry-after"] and "try again" in found[0].json["error"]
     state.scorer = None
     answer = client.send("/api/score", body)

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from media import astronaut, astronaut_frames, write_clip
 from streamgate.errors import SourceError, UsageError
 from streamgate.sources import discover, open_source
 from streamgate.sources.naming import slug
+from support.media import astronaut, astronaut_frames, write_clip
 
 
 @pytest.fixture()
@@ -108,10 +108,17 @@ def test_links_back_up_end(tree: Path) -> None:
     assert len(discover([tree]).sources) == 3
 
 
-@pytest.mark.parametrize("url", ["rtsp://user:secret@cam/1", "https://host/a.mp4?token=secret"])
+@pytest.mark.parametrize("url", ["rtsp://user:secret@cam/1", "https://host/watch?v=1&token=secret"])
 def test_addresses_are_refused_without_their_secrets(url: str) -> None:
     with pytest.raises(UsageError, match="serve") as caught:
         open_source(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_video_on_the_web_that_cannot_be_read_is_named_without_its_secrets() -> None:
+    pytest.importorskip("aiohttp", reason="fsspec reads the web with aiohttp")
+    with pytest.raises(SourceError, match=r":9/a\.mp4\?token=\*\*\*: the store cannot be reached") as caught:
+        open_source("http://127.0.0.1:9/a.mp4?token=secret")
     assert "secret" not in str(caught.value)
 
 
@@ -247,8 +254,8 @@ def test_what_a_storage_server_keeps_for_itself_is_no_footage(tree: Path) -> Non
 
 def test_skipped_files_are_named_with_their_counts(tmp_path: Path) -> None:
     for count, suffix in enumerate(("srt", "txt", "json", "log", "nfo", "xml", "md", "csv"), 1):
-        for place in range(count):
-            (tmp_path / f"{place}.{suffix}").touch()
+        for index in range(count):
+            (tmp_path / f"{index}.{suffix}").touch()
     (tmp_path / "README").touch()
     words = discover([tmp_path]).skipped_words()
     assert words.startswith("37 file(s) are neither video nor picture: skipped (8 .csv, 7 .md, 6 .xml, ")

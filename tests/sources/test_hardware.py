@@ -11,14 +11,14 @@ import av
 import numpy as np
 import pytest
 
-from like_a_gpu import GpuDecoder, decoder
-from media import astronaut_frames, write_clip
 from streamgate.config import load_config
 from streamgate.errors import DeviceError
 from streamgate.frames import Frame
-from streamgate.sources import container, hardware, live, reading
+from streamgate.sources import container, file_reader, hardware, live
 from streamgate.sources.file import VideoFile
 from streamgate.sources.live import LiveConnection, LiveError
+from support.media import astronaut_frames, write_clip
+from support.simulated_gpu import GpuDecoder, decoder
 
 GPU = "cuda:0"
 
@@ -29,7 +29,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "_missing", lambda: None)
     for module in (container, hardware, live):
         monkeypatch.setattr(module, "accelerator", lambda decode: None)
-    monkeypatch.setattr(reading, "decoder", decoder)
+    monkeypatch.setattr(file_reader, "decoder", decoder)
 
 
 @pytest.fixture(scope="module")

@@ -8,19 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import numpy as np
 import pytest
 
-from streamgate.frames import (
-    BestShot,
-    Candidate,
-    Evidence,
-    Face,
-    GateResult,
-    Measure,
-    Pose,
-    ScoredFace,
-    Status,
-    TrackEnd,
-    TrackInfo,
-)
+from streamgate.faces import Evidence, Face, GateResult, Measure, Pose, ScoredFace, Status
 from streamgate.measures import built_in_measures
 from streamgate.store.jsonlines import dumps
 from streamgate.store.records import (
@@ -34,6 +22,7 @@ from streamgate.store.records import (
     track_record,
 )
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult, source_record, summary_record
+from streamgate.tracks import BestShot, Candidate, TrackEnd, TrackInfo
 
 FACE_KEYS = [
     "schema", "id", "source", "source_id", "track_id", "person_id", "rank", "frame_index", "pts_seconds",
@@ -61,7 +50,7 @@ def shot(**changes: object) -> BestShot:
         "rank": 2,
         "pts_seconds": 1 / 3,
         "face": face(),
-        "pose": Pose(1.234, -5.678, -0.001),
+        "evidence": Evidence(pose=Pose(1.234, -5.678, -0.001)),
         "measures": {"serfiq": Measure.ok(0.8874806521, 87.123456)},
         "quality": 81.23456,
         "quality_smoothed": 80.0,
@@ -116,7 +105,7 @@ def test_measures_of_a_preset_come_after_ours() -> None:
 
 
 def test_a_stored_face_with_a_measure_that_its_run_cannot_have_is_refused() -> None:
-    candidate = Candidate(1, 0.5, face(), measures={"beauty": Measure.ok(1, 1)})
+    candidate = Candidate(face(), track_id=1, pts_seconds=0.5, measures={"beauty": Measure.ok(1, 1)})
     record = candidate_record(candidate, "a-12345678")
     assert candidate_of(record, list(record["measures"])).measures["beauty"] == Measure.ok(1, 1)
     with pytest.raises(ValueError, match="unknown measures: beauty"):
@@ -157,7 +146,7 @@ def test_source_is_redacted() -> None:
 
 def test_candidate_record_carries_what_judging_anew_takes() -> None:
     evidence = Evidence({"mean_luma": 33.0, "spread": 0.25}, failed={"eyes", "edge"})
-    candidate = Candidate(3, 0.5, face(), interpolated=True, evidence=evidence)
+    candidate = Candidate(face(), track_id=3, pts_seconds=0.5, interpolated=True, evidence=evidence)
     record = candidate_record(candidate, "clip-01234567")
     assert record["evidence"]["mean_luma"] == 33.0 and record["evidence"]["spread"] == 0.25
     assert record["evidence"]["failed"] == ["edge", "eyes"] and record["evidence"]["ifqa"] is None
@@ -176,7 +165,9 @@ def test_missed_record_has_the_keys_of_a_face_and_the_reasons() -> None:
 
 
 def test_score_record_shape() -> None:
-    scored = ScoredFace(face(), None, {}, None, GateResult(False, ("yaw",)), embedding=np.array([0.5, 1.0]))
+    scored = ScoredFace(
+        face(), Evidence(embedding=np.array([0.5, 1.0])), gate=GateResult(False, ("yaw",))
+    )
     record = score_record("a.jpg", [scored])
     assert list(record) == ["image", "faces"]
     assert list(record["faces"][0]) == [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from streamgate.config import load_config
-from streamgate.frames import Face
+from streamgate.faces import Face
 from streamgate.tracking.motion import BoxMotion
 from streamgate.tracking.tracker import Tracker
 

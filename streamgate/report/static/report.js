@@ -1,7 +1,7 @@
 // Puts the report together from the data in the page.
 
 import { Face } from "./face.js";
-import { one, make, say } from "./dom.js";
+import { make, one, say, toggle } from "./dom.js";
 import { Heats } from "./heat.js";
 import { Groups, titleOf } from "./groups.js";
 import { Labels } from "./labels.js";
@@ -53,9 +53,7 @@ if (data.up) {
 }
 const heated = [...faces.values()].some((each) => each.heat);
 one("heats").hidden = one("heats-legend").hidden = !heated;
-one("heats").addEventListener("click", () => {
-  const on = one("heats").getAttribute("aria-pressed") !== "true";
-  one("heats").setAttribute("aria-pressed", String(on));
+toggle(one("heats"), (on) => {
   document.body.classList.toggle("heated", on);
   one("heats-hint").hidden = on;
   drawn();

@@ -1,7 +1,9 @@
 // Faces as tiles that open.
 
-import { make, meter } from "./dom.js";
+import { linkTo } from "./dialog.js";
+import { make } from "./dom.js";
 import { keyOf } from "./labels.js";
+import { scoreLine } from "./measures.js";
 import * as words from "./words.js";
 
 export const jpeg = (text) => (text ? `data:image/jpeg;base64,${text}` : "");
@@ -12,9 +14,9 @@ export function faceTile(face, where, heats) {
   const frame = framed(face);
   const link = make(
     "a",
-    { class: shut ? "tile shut" : "tile", href: addressOf(face), "aria-label": labelOf(face), "data-label-key": keyOf(face) },
+    { class: shut ? "tile shut" : "tile", href: linkTo(face), "aria-label": labelOf(face), "data-label-key": keyOf(face) },
     frame,
-    make("span", { class: "score" }, make("b", {}, words.whole(face.quality)), meter((face.quality ?? 0) / 100, shut)),
+    scoreLine(face, shut),
     whereLine(face, where),
   );
   if (shut) link.append(make("span", { class: "reasons" }, words.reasons(face.gate)));
@@ -27,7 +29,7 @@ export function missTile(miss, heats, where = [momentOf(miss)]) {
   const frame = framed(miss);
   const link = make(
     "a",
-    { class: "tile miss", href: addressOf(miss), "aria-label": labelOf(miss), "data-label-key": keyOf(miss) },
+    { class: "tile miss", href: linkTo(miss), "aria-label": labelOf(miss), "data-label-key": keyOf(miss) },
     frame,
     make("span", { class: "reasons" }, miss.gate.reasons.length ? words.reasons(miss.gate) : ""),
     whereLine(miss, where),
@@ -47,10 +49,6 @@ export function placeOf(face) {
   return [face.person ?? face.source.split("/").at(-1), momentOf(face)];
 }
 
-export function addressOf(face) {
-  return `#face=${encodeURIComponent(face.key)}`;
-}
-
 // A picture's name may be long: it has a line of its own.
 function whereLine(face, [first, second]) {
   return make("span", { class: face.picture ? "where lines" : "where" }, make("span", { title: first }, first), second ? make("span", face.picture ? { title: second } : { class: "time" }, second) : null);
@@ -62,8 +60,6 @@ function framed(face) {
 }
 
 function labelOf(face) {
-  const parts = [face.picture ? `Face in ${momentOf(face)} of ${face.source}` : `Face from ${face.source} at ${momentOf(face)}`];
-  if (face.quality !== null) parts.push(`quality ${Math.round(face.quality)} of 100`);
-  if (!face.gate.passed) parts.push(`rejected: ${words.reasons(face.gate)}`);
-  return parts.join(", ");
+  const what = face.picture ? `Face in ${momentOf(face)} of ${face.source}` : `Face from ${face.source} at ${momentOf(face)}`;
+  return [what, ...words.judged(face)].join(", ");
 }

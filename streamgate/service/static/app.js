@@ -2,7 +2,7 @@
 
 import { ask, listen } from "./api.js";
 import { Detail } from "./detail.js";
-import { one, say } from "./dom.js";
+import { one, say, toggle } from "./dom.js";
 import { Streams } from "./streams.js";
 import { Wall } from "./wall.js";
 
@@ -34,14 +34,6 @@ listen({
   stream: (stream) => streams.update(stream),
   removed: (stream) => streams.remove(stream),
 });
-
-function toggle(button, act) {
-  button.addEventListener("click", () => {
-    const on = button.getAttribute("aria-pressed") !== "true";
-    button.setAttribute("aria-pressed", String(on));
-    act(on);
-  });
-}
 
 toggle(one("passed"), (on) => wall.filter({ passedOnly: on }));
 toggle(one("pause"), (on) => wall.pause(on));

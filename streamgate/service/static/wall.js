@@ -2,7 +2,9 @@
 // keyboard or reads further down; what came meanwhile waits behind a button.
 
 import { addressOf } from "./api.js";
-import { make, meter, one, say } from "./dom.js";
+import { linkTo } from "./dialog.js";
+import { make, one, say } from "./dom.js";
+import { scoreLine } from "./measures.js";
 import * as words from "./words.js";
 
 const SHOWN = 60;
@@ -155,14 +157,14 @@ export class Wall {
     }
     tile.face = face;
     tile.link.className = shut ? "tile shut" : "tile";
-    tile.link.href = `#face=${encodeURIComponent(face.key)}`;
+    tile.link.href = linkTo(face);
     tile.link.setAttribute("aria-label", labelOf(face, when));
     tile.photo.src = addressOf(face, "photo");
     tile.frame.querySelector(".inview")?.remove();
     if (face.kind === "improved") tile.frame.append(make("span", { class: "inview" }, "in view"));
     tile.time = make("time", { datetime: when?.toISOString(), title: when?.toLocaleString() });
     tile.body.replaceChildren(
-      make("div", { class: "score" }, make("b", {}, words.whole(record.quality)), meter((record.quality ?? 0) / 100)),
+      scoreLine(record, shut),
       make("div", { class: "where" }, make("span", {}, face.stream), tile.time),
       ...(shut ? [make("div", { class: "reasons" }, words.reasons(record.gate))] : []),
     );
@@ -205,10 +207,5 @@ export function momentOf(face) {
 }
 
 function labelOf(face, when) {
-  const { quality, gate } = face.record;
-  const parts = [`Face from ${face.stream}`];
-  parts.push(quality === null ? "quality not known" : `quality ${Math.round(quality)} of 100`);
-  if (!gate.passed) parts.push(`rejected: ${words.reasons(gate)}`);
-  if (when) parts.push(words.clock(when));
-  return parts.join(", ");
+  return [`Face from ${face.stream}`, ...words.judged(face.record), ...(when ? [words.clock(when)] : [])].join(", ");
 }

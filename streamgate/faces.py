@@ -1,0 +1,240 @@
+"""Faces: one detection, what is measured of it, and what was concluded. Units and axes are as in `frames`."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamgate.errors import SinkError, UsageError, display
+from streamgate.frames import Array
+
+STILL = "still"
+"""The reason of a track that would keep faces if it had ever moved."""
+
+_SIDE = 192
+"""Longer side of a picture in a notebook."""
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One detection: `box` float32 (4,), `landmarks` float32 (5, 2), `score` 0..1."""
+
+    box: Array
+    landmarks: Array
+    score: float
+
+    @property
+    def inter_eye(self) -> float:
+        """Distance between the eyes in source pixels."""
+        return float(np.hypot(*(self.landmarks[1] - self.landmarks[0])))
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """Head pose in degrees: yaw > 0 nose to larger x, pitch > 0 nose to smaller y, roll > 0 clockwise on screen."""
+
+    yaw: float
+    pitch: float
+    roll: float
+
+
+class Status(StrEnum):
+    """What became of a measure; only OK has a `scalar`, and only OK and UNCALIBRATED have a `raw`."""
+
+    OK = "ok"
+    NOT_SCORED = "not_scored"
+    NO_WEIGHTS = "no_weights"
+    UNCALIBRATED = "uncalibrated"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One figure: `raw` in its own unit, `scalar` 0..100 (higher is better), `status`."""
+
+    raw: float | None
+    scalar: float | None
+    status: Status
+
+    @classmethod
+    def ok(cls, raw: float, scalar: float) -> Measure:
+        """A good value; anything not finite becomes an error, so that no NaN can reach a record."""
+        if np.isfinite(raw) and np.isfinite(scalar):
+            return cls(float(raw), float(scalar), Status.OK)
+        return cls(None, None, Status.ERROR)
+
+    @classmethod
+    def missing(cls, status: Status) -> Measure:
+        return cls(None, None, status)
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What networks and pixels said about one face.
+
+    Attributes:
+        values: finite figures by name, those that measures are made of (`MeasureSpec.evidence`); what was not computed
+            is not there.
+        embedding: float32 (D,), not normalised.
+        pose: head pose from the pose role.
+        ifqa_map: realness map, float32 (256, 256), over the FFHQ crop.
+        maps: maps of measures with a crop of their own, float32 (h, w), by measure.
+        failed: names of measures whose computation failed.
+    """
+
+    values: dict[str, float] = field(default_factory=dict)
+    embedding: Array | None = None
+    pose: Pose | None = None
+    ifqa_map: Array | None = None
+    maps: dict[str, Array] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """Pass or fail, with the reasons in the order of DESIGN 4.4.
+
+    `shortfall` says how far beyond its limit the worst of the measures is that gave a reason, as a share of what
+    there is: 0 at the limit, 1 for the worst there can be. It orders near misses and is in no record.
+    """
+
+    passed: bool
+    reasons: tuple[str, ...] = ()
+    shortfall: float = field(default=0.0, compare=False)
+
+    def failed_within(self, shortfall: float) -> bool:
+        """Whether it was rejected for one reason alone, and by so much at most."""
+        return len(self.reasons) == 1 and self.shortfall <= shortfall
+
+    @property
+    def verdict(self) -> bool | None:
+        """Passed or rejected; None when scoring stopped before either was sure."""
+        return self.passed if self.passed or self.reasons else None
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class ScoredFace:
+    """A face with its measures, as `Gate.score` returns it; a `BestShot` is one too.
+
+    In a notebook it shows itself with its picture.
+
+    Attributes:
+        face: box and landmarks in the source picture.
+        evidence: what networks and pixels said; `pose`, `embedding`, `ifqa_map` and `maps` are of it.
+        measures: by name, those of the run's set and what else is recorded.
+        quality: 0..100; None unless every measure of the run's set is ok.
+        gate: whether it passed, and why not.
+        image: RGB uint8 (H, W, 3), the FFHQ-aligned crop; None where none was cut (a ready crop was scored).
+    """
+
+    face: Face
+    evidence: Evidence = field(default_factory=Evidence)
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    quality: float | None = None
+    gate: GateResult = GateResult(False)
+    image: Array | None = None
+
+    @property
+    def pose(self) -> Pose | None:
+        """Yaw, pitch and roll in degrees; None where the pose network has not seen it."""
+        return self.evidence.pose
+
+    @property
+    def embedding(self) -> Array | None:
+        """Float32 (D,), not normalised; None where the recognizer has not seen it or `identity.store` is none."""
+        return self.evidence.embedding
+
+    @property
+    def ifqa_map(self) -> Array | None:
+        """Realness map, float32 (256, 256) in 0..1, over the image; None without IFQA."""
+        return self.evidence.ifqa_map
+
+    @property
+    def maps(self) -> Mapping[str, Array]:
+        """Maps of measures with a crop of their own, float32 (h, w), by measure."""
+        return self.evidence.maps
+
+    def _line(self) -> str:
+        """What it is, where quality and gate are said besides."""
+        x1, y1, x2, y2 = (round(float(value)) for value in self.face.box)
+        return f"{x2 - x1} x {y2 - y1} px at ({x1}, {y1})"
+
+    def _extra(self) -> dict[str, Any]:
+        """What stands first in `to_dict`."""
+        return {}
+
+    def __repr__(self) -> str:
+        quality = "no quality" if self.quality is None else f"quality {self.quality:.1f}"
+        gate = "passed" if self.gate.passed else f"rejected: {', '.join(self.gate.reasons) or 'not complete'}"
+        return f"<{type(self).__name__} {self._line()}, {quality}, {gate}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for `json.dumps` or a row of a table: no pixels, no embedding."""
+        return {
+            **self._extra(),
+            "box": [round(float(value), 2) for value in self.face.box],
+            "landmarks": [[round(float(value), 2) for value in point] for point in self.face.landmarks],
+            "detection_score": round(float(self.face.score), 4),
+            "pose": None
+            if self.pose is None
+            else {angle: round(getattr(self.pose, angle), 2) for angle in ("yaw", "pitch", "roll")},
+            "measures": {
+                name: {"raw": one.raw, "scalar": one.scalar, "status": str(one.status)}
+                for name, one in self.measures.items()
+            },
+            "quality": self.quality,
+            "gate": {"passed": self.gate.passed, "reasons": list(self.gate.reasons)},
+        }
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the picture as PNG, JPEG or WebP, by the suffix of `path`; returns the path.
+
+        Raises UsageError for another suffix or where there is no picture, SinkError where it cannot be written.
+        """
+        # Not above: what only reads records needs no OpenCV.
+        import cv2
+
+        target = Path(path)
+        pixels = self.image
+        if pixels is None:
+            raise UsageError("this face has no picture: it was scored as a ready crop; save that")
+        if target.suffix.lower() not in _SUFFIXES:
+            raise UsageError(f"{display(target)}: give a name that ends in {', '.join(_SUFFIXES)}")
+        done, data = cv2.imencode(target.suffix.lower(), np.ascontiguousarray(pixels[..., ::-1]))
+        try:
+            target.write_bytes(data.tobytes() if done else b"")
+        except OSError as error:
+            raise SinkError(f"{display(target)}: cannot be written ({error.strerror}); check the folder") from None
+        return target
+
+    def _repr_png_(self) -> bytes | None:
+        import cv2
+
+        pixels = self.image
+        if pixels is None:
+            return None
+        scale = min(1.0, _SIDE / max(pixels.shape[:2]))
+        small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
+        done, data = cv2.imencode(".png", np.ascontiguousarray(small[..., ::-1]))
+        return data.tobytes() if done else None
+
+    def _repr_html_(self) -> str:
+        picture = self._repr_png_()
+        image = f'<img src="data:image/png;base64,{base64.b64encode(picture).decode()}">' if picture else ""
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{one.raw:.4g}</td><td>{one.scalar:.0f}</td></tr>"
+            for name, one in self.measures.items()
+            if one.raw is not None and one.scalar is not None
+        )
+        table = f"<table><tr><th>measure</th><th>raw</th><th>0..100</th></tr>{rows}</table>"
+        layout = "display:flex;gap:1em;align-items:flex-start"
+        return f'<div>{html.escape(repr(self).strip("<>"))}<div style="{layout}">{image}{table}</div></div>'

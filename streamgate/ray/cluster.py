@@ -1,0 +1,391 @@
+"""The driver's side of `run --ray`: readers on a cluster, sources handed out to them, results taken over."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from streamgate.errors import SinkError, StreamgateError, UsageError
+from streamgate.ray.connection import Share, cause_of, connect, share_of
+from streamgate.ray.reader import PROBE, Advanced, Finished, Opened, Reader, ReaderOptions
+from streamgate.sinks.disk import DiskSink
+from streamgate.sources import SourceSpec
+from streamgate.store import files
+from streamgate.store.identity import load_identity
+from streamgate.store.layout import STATE_DIR
+from streamgate.store.manifest import differences, run_record
+from streamgate.store.run import RunInfo, SourceInfo, SourceResult
+
+_SESSION = "ray-"
+_DEATHS = 2
+"""A source that was being read at so many deaths of its reader is given up."""
+_LOSSES = 5
+"""A node that goes is no fault of what it read; but this often it counts as one."""
+_FAILED_READERS = 3
+"""So many readers may fail to open before no others are tried."""
+_POLL_S = 0.5
+_LOOK_S = 2.0
+_STOP_S = 60.0
+"""How long readers may take to commit what they have when the run is stopped."""
+
+
+class Report(Protocol):
+    """Hears how a run goes."""
+
+    def started(self, index: int, source: SourceInfo, estimated_frames: int | None) -> None: ...
+    def advanced(self, index: int, frames: int, kept: int) -> None: ...
+    def finished(self, index: int, result: SourceResult) -> None: ...
+    def note(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
+
+
+@dataclass(eq=False, slots=True)
+class _Hand:
+    """A reader as the driver knows it."""
+
+    name: str
+    actor: Any
+    host: str = ""
+    reading: dict[Any, int] = field(default_factory=dict)
+    alone: bool = False
+    polled: Any = None
+    poll_at: float = 0.0
+    started: set[int] = field(default_factory=set)
+
+
+class Cluster:
+    """Readers on a Ray cluster; a context manager. `address` is "local", "auto", HOST:PORT or ray://HOST:PORT.
+
+    Readers are made as the cluster has room for them, also for nodes that come later, and end with the last source.
+
+    Args:
+        address: of the cluster; "local" starts one on this machine.
+        out: the output folder.
+        options: of the readers; `session`, `token` and `threads` are filled in here.
+        jobs: sources that a reader reads at once.
+        report: hears of it all.
+        stop: set when the run is to come to its end.
+        quiet: what Ray itself prints is dropped.
+
+    Raises UsageError without Ray, DeviceError when there is no such cluster or no GPU in it, SinkError.
+    """
+
+    def __init__(
+        self, address: str, out: Path, options: ReaderOptions, jobs: int, report: Report, stop: threading.Event,
+        *, quiet: bool = True,
+    ) -> None:  # fmt: skip
+        self._address = address
+        self._out = out.absolute()
+        self._options = options
+        self._jobs = jobs
+        self._report = report
+        self._stop = stop
+        self._quiet = quiet
+        self._ray: Any = None
+        self._session = ""
+        self._opening: dict[Any, _Hand] = {}
+        self._hands: list[_Hand] = []
+        self._made = self._failed = 0
+        self._why = ""
+        self._look_at = 0.0
+        self._fits = 1
+        self._share = Share(1, False)
+        self._opened: Opened | None = None
+        self.notes: list[str] = []
+
+    def run_info(self) -> RunInfo:
+        """That of the first reader; the others are refused if theirs differs."""
+        assert self._opened is not None
+        return self._opened.info
+
+    @property
+    def words(self) -> Mapping[str, str]:
+        """How each reason reads."""
+        assert self._opened is not None
+        return self._opened.words
+
+    def __enter__(self) -> Self:
+        try:
+            self._ray = connect(self._address, quiet=self._quiet)
+            nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+            asked = self._options.device
+            self._share = share_of(nodes, asked, self._jobs)
+            # Ray shows an actor the GPU that it has, as the only one, or none.
+            device = "cuda" if asked.startswith("cuda") else asked
+            self._options = replace(self._options, device=device, threads=max(1, self._share.cores // self._jobs))
+            self._begin_session()
+            self._wait_for_the_first()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the readers and leave the cluster; one that was started here ends."""
+        if self._ray is not None:
+            for hand in [*self._opening.values(), *self._hands]:
+                self._kill(hand)
+            with suppress(Exception):
+                self._ray.shutdown()
+            self._ray = None
+        if self._session:
+            files.remove_tree(self._out, self._session)
+
+    def _begin_session(self) -> None:
+        self._session = f"{STATE_DIR}/{_SESSION}{secrets.token_hex(8)}"
+        with files.sink_errors(self._out):
+            self._out.mkdir(parents=True, exist_ok=True)
+            folder = files.make_folder(self._out, self._session)
+            token = secrets.token_hex(16)
+            files.write_text(self._out, f"{self._session}/{PROBE}", token)
+        self._options = replace(self._options, session=folder, token=token)
+
+    def _wait_for_the_first(self) -> None:
+        since = time.monotonic()
+        told = False
+        while not self._hands:
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            self._grow(self._jobs)
+            self._hear([*self._opening])
+            if not told and time.monotonic() - since > 30:
+                told = True
+                self._report.note(
+                    f"waiting for the Ray cluster to have {self._share} free; `ray status` shows what it has"
+                )
+
+    def clean(self) -> None:
+        """Remove what drivers left that were killed; the caller holds the lock of the output folder."""
+        with suppress(OSError):
+            for path in (self._out / STATE_DIR).iterdir():
+                if path.name.startswith(_SESSION) and f"{STATE_DIR}/{path.name}" != self._session:
+                    files.remove_tree(self._out, f"{STATE_DIR}/{path.name}")
+
+    def read(
+        self, specs: Mapping[int, SourceSpec], last: Sequence[int], disk: DiskSink
+    ) -> None:
+        """Have all sources read and take over what they gave; those of index in `last` come last, each alone.
+
+        Raises StreamgateError for what the run cannot go on with.
+        """
+        waiting = deque([*(index for index in specs if index not in last), *last])
+        work = _Sources(specs, waiting, set(last), disk)
+        until = None
+        while waiting or any(hand.reading for hand in self._hands):
+            if self._stop.is_set():
+                if until is None:
+                    until = time.monotonic() + _STOP_S
+                    waiting.clear()
+                    for hand in self._hands:
+                        hand.actor.stop.remote()
+                if time.monotonic() > until:
+                    self._report.warn("readers did not answer in time; what they were reading is not written")
+                    return
+            self._grow(len(waiting))
+            self._hand_out(work)
+            polls = [hand.polled for hand in self._hands if hand.polled is not None]
+            refs = [*self._opening, *(ref for hand in self._hands for ref in hand.reading), *polls]
+            if not refs:
+                raise StreamgateError(f"no reader works on the Ray cluster any more ({self._why})")
+            self._hear(refs, work)
+            self._poll()
+
+    def _grow(self, waiting: int) -> None:
+        """Ask for as many readers as the cluster has room for, and one more: for nodes that are yet to come."""
+        free = sum(self._jobs - len(hand.reading) for hand in self._hands if not hand.alone)
+        wanted = -(-max(0, waiting - free) // self._jobs)
+        for ref in [*self._opening][wanted:] if wanted < len(self._opening) else []:
+            self._kill(self._opening.pop(ref))
+        if not wanted or self._failed >= _FAILED_READERS:
+            return
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_S
+            whole = self._ray.cluster_resources()
+            most = whole.get("GPU", 0) if self._share.gpu else whole.get("CPU", 0) // self._share.cores
+            self._fits = max(1, int(most))
+        room = self._fits - len(self._hands) + (1 if self._hands else 0)
+        while len(self._opening) < min(wanted, max(1, room)):
+            self._made += 1
+            name = f"reader{self._made}"
+            actor = (
+                self._ray.remote(Reader)
+                .options(
+                    num_cpus=self._share.cores, num_gpus=int(self._share.gpu), max_concurrency=self._jobs + 2,
+                    max_restarts=0, max_task_retries=0,
+                )
+                .remote(name, self._options)
+            )  # fmt: skip
+            self._opening[actor.open.remote()] = _Hand(name, actor)
+
+    def _hand_out(self, work: _Sources) -> None:
+        for hand in self._hands:
+            while work.waiting and not hand.alone and len(hand.reading) < self._jobs:
+                index = work.waiting[0]
+                if index in work.alone:
+                    if hand.reading:
+                        break
+                    hand.alone = True
+                work.waiting.popleft()
+                hand.reading[hand.actor.read.remote(index, work.specs[index])] = index
+
+    def _poll(self) -> None:
+        now = time.monotonic()
+        for hand in self._hands:
+            if hand.reading and hand.polled is None and now >= hand.poll_at:
+                hand.poll_at = now + _POLL_S
+                hand.polled = hand.actor.progress.remote()
+
+    def _hear(self, refs: list[Any], work: _Sources | None = None) -> None:
+        if not refs:
+            raise StreamgateError(f"no reader could be started on the Ray cluster ({self._why})")
+        done, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0.0)
+        if not done:
+            done, _ = self._ray.wait(refs, num_returns=1, timeout=0.1)
+        for ref in done:
+            if ref in self._opening:
+                self._is_open(self._opening.pop(ref), ref)
+                continue
+            hand = next((one for one in self._hands if ref in one.reading or ref == one.polled), None)
+            if hand is None or work is None:
+                continue  # of a reader that has died
+            try:
+                value = self._ray.get(ref)
+            except Exception as error:
+                self._died(hand, error, work)
+                continue
+            if isinstance(value, Finished):
+                self._finished(hand, hand.reading.pop(ref), value, work)
+            else:
+                hand.polled = None
+                self._advanced(hand, value)
+
+    def _is_open(self, hand: _Hand, ref: Any) -> None:
+        try:
+            opened = self._ray.get(ref)
+        except Exception as error:
+            opened = StreamgateError(f"a reader could not be started on the Ray cluster ({cause_of(error)})")
+        if isinstance(opened, Opened) and self._opened is not None:
+            found = differences(run_record(self._opened.info), run_record(opened.info))
+            if found:
+                opened = UsageError(f"{opened.host} is not used, for it differs from {self._opened.host}: {found[0]}")
+        if not isinstance(opened, Opened):
+            self._failed += 1
+            self._why = str(opened)
+            self._kill(hand)
+            if not self._hands and (self._failed >= _FAILED_READERS or not isinstance(opened, SinkError)):
+                raise opened
+            self._report.warn(str(opened))
+            return
+        if self._opened is None:
+            self._opened, self.notes = opened, list(opened.notes)
+        hand.host = opened.host
+        self._hands.append(hand)
+
+    def _advanced(self, hand: _Hand, advanced: list[Advanced]) -> None:
+        for one in advanced:
+            if one.index not in hand.reading.values():
+                continue
+            if one.index not in hand.started:
+                hand.started.add(one.index)
+                self._report.started(one.index, SourceInfo("", one.source_id), one.estimated_frames)
+            self._report.advanced(one.index, one.frames, one.kept)
+
+    def _finished(self, hand: _Hand, index: int, finished: Finished, work: _Sources) -> None:
+        hand.alone = False
+        if finished.error is not None:
+            raise finished.error
+        result = finished.result
+        assert result is not None
+        self.notes = list(dict.fromkeys([*self.notes, *finished.notes]))
+        source_id = result.source.source_id
+        if finished.names:
+            folder = self._out / self._session / hand.name
+            if source_id in work.taken or work.disk.done(source_id) is not None:
+                result = SourceResult(result.source, status="failed")
+                result.error = f"{result.source.location}: given twice (same name and content); the first one counts"
+            elif not (result.status == "interrupted" and work.disk.has_more(source_id, result.frames)):
+                work.disk.adopt(folder / source_id, finished.names, load_identity(folder, source_id))
+                work.taken.add(source_id)
+            files.remove_tree(self._out, f"{self._session}/{hand.name}/{source_id}")
+        if result.status != "not_started":
+            self._report.finished(index, result)
+
+    def _died(self, hand: _Hand, error: Exception, work: _Sources) -> None:
+        """A reader is gone: what it read is read again, last and alone, unless it has seen two of them die."""
+        self._hands.remove(hand)
+        self._kill(hand)
+        lost = sorted(hand.reading.values())
+        hand.reading.clear()
+        cause = cause_of(error)
+        files.remove_tree(self._out, f"{self._session}/{hand.name}")
+        if self._stop.is_set():
+            return
+        by_node = "node" in cause
+        again = []
+        for index in lost:
+            deaths = work.losses if by_node and work.losses.get(index, 0) < _LOSSES else work.deaths
+            deaths[index] = deaths.get(index, 0) + 1
+            location = work.specs[index].location
+            if work.deaths.get(index, 0) >= _DEATHS:
+                result = SourceResult(SourceInfo(location, ""), status="crashed")
+                result.error = f"{location}: the reader died {_DEATHS} times over it ({cause}); it is left out"
+                self._report.finished(index, result)
+                continue
+            again.append(location)
+            if by_node:
+                work.waiting.appendleft(index)
+            else:
+                work.waiting.append(index)
+                work.alone.add(index)
+        if again:
+            how = "again" if by_node else "again, last and one at a time"
+            self._report.warn(f"a reader on {hand.host} died ({cause}) while it read {', '.join(again)}: read {how}")
+        elif not lost:
+            self._report.warn(f"a reader on {hand.host} died ({cause})")
+
+    def _kill(self, hand: _Hand) -> None:
+        with suppress(Exception):
+            self._ray.kill(hand.actor, no_restart=True)
+
+
+@dataclass(eq=False, slots=True)
+class _Sources:
+    """The sources of a run: which wait, which are read alone, and how often a reader (a node) died of each."""
+
+    specs: Mapping[int, SourceSpec]
+    waiting: deque[int]
+    alone: set[int]
+    disk: DiskSink
+    deaths: dict[int, int] = field(default_factory=dict)
+    losses: dict[int, int] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+
+
+def absolute(spec: SourceSpec) -> SourceSpec:
+    """The same source for a process with another current folder."""
+    paths = tuple(path.absolute() if isinstance(path, Path) else path for path in spec.paths)
+    return replace(spec, paths=paths, root=spec.root.absolute() if isinstance(spec.root, Path) else spec.root)
+
+
+def options_for(config: Mapping[str, Any], models: str, device: str, decode: str, *, debug: bool) -> ReaderOptions:
+    """Options of readers in processes with another current folder; paths in them become absolute."""
+    config = {**config, "identity": dict(config["identity"])}
+    if only := config["identity"].get("only"):
+        config["identity"]["only"] = os.path.abspath(only)
+    parts = [os.path.abspath(one) if os.path.isdir(one) else one for one in models.split(",")]
+    return ReaderOptions(Path(), "", config, ",".join(parts), device, decode, 1, debug=debug)

@@ -1,0 +1,121 @@
+"""A connection to a Ray cluster: made without a word to anybody, and in our own words where it fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from streamgate.errors import DeviceError, UsageError, one_line, redact_url
+
+MISSING = "--ray needs Ray: pip install 'streamgate[ray]'"
+_CORES = 2
+"""CPU cores of a reader for each source that it reads at once: decoding and scoring go on side by side."""
+_CONNECT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a reader takes: some cores, or a GPU with its share of its node's cores."""
+
+    cores: int
+    gpu: bool
+
+    def __str__(self) -> str:
+        return f"{self.cores} CPU core(s){' and a GPU' if self.gpu else ''}"
+
+
+def connect(address: str, *, quiet: bool) -> Any:
+    """The module `ray`, connected to the cluster at `address`; "local" starts one on this machine.
+
+    With `quiet` this process prints nothing from here on. Raises UsageError without Ray and for an address that is
+    none, DeviceError when there is no such cluster.
+    """
+    # Nothing is sent to anybody: this stands before the import, and the processes that Ray starts inherit it.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if quiet:
+        _drop_output()
+    try:
+        import ray
+    except ImportError:
+        raise UsageError(MISSING) from None
+    if not hasattr(ray, "init"):  # a folder of that name
+        raise UsageError(MISSING)
+    shown = redact_url(address)
+    _check_reachable(address, shown)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address == "local":
+        # Results go by way of files: Ray's own store stays small.
+        options |= {"include_dashboard": False, "object_store_memory": 100 << 20}
+    elif address.startswith("ray://"):
+        options = {}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        ray.init(address=address, **options)
+    except ImportError:
+        raise UsageError(f"--ray {shown}: needs Ray's client: pip install 'streamgate[ray]'") from None
+    except Exception as error:
+        what = one_line(f"{type(error).__name__}: {error}".replace(address, shown))
+        raise DeviceError(
+            f"--ray {shown}: the Ray cluster cannot be used ({what}); check that it runs (`ray status`) with the same "
+            "versions of Ray and Python as here, and set RAY_AUTH_MODE=token if it wants a token"
+        ) from None
+    finally:
+        for number, handler in handlers.items():
+            if handler is not None and threading.current_thread() is threading.main_thread():
+                signal.signal(number, handler)
+    return ray
+
+
+def share_of(nodes: list[dict[str, Any]], device: str, jobs: int) -> Share:
+    """What a reader takes that reads `jobs` sources at once. `nodes` are the resources of the cluster's.
+
+    Raises DeviceError when it has no GPU and one is asked for.
+    """
+    with_gpu = [one for one in nodes if one.get("GPU", 0) >= 1]
+    if device.startswith("cuda") and not with_gpu:
+        raise DeviceError(f"--device {device}: no node of the Ray cluster has a GPU")
+    if device != "cpu" and with_gpu:
+        return Share(max(1, min(int(one.get("CPU", 1) // one["GPU"]) for one in with_gpu)), True)
+    most = max((int(one.get("CPU", 0)) for one in nodes), default=1)
+    return Share(max(1, min(_CORES * jobs, most)), False)
+
+
+def cause_of(error: Exception) -> str:
+    """Why an actor is gone, of Ray's many lines the few words that tell."""
+    text = str(error)
+    if "No module named 'streamgate'" in text:
+        return "streamgate is not installed on a node"
+    if type(error).__name__ == "NodeDiedError" or "node has died" in text or "node was" in text or "preempt" in text:
+        return "its node is gone"
+    if "OutOfMemory" in type(error).__name__ or "memory pressure" in text:
+        return "memory ran out on its node"
+    if "worker process has died" in text or "died unexpectedly" in text:
+        return "its process was killed, most often because memory ran out"
+    return one_line(f"{type(error).__name__}: {text.splitlines()[-1] if text else ''}", 200)
+
+
+def _check_reachable(address: str, shown: str) -> None:
+    """Ray itself waits long for a cluster that is not there. Raises UsageError, DeviceError."""
+    if address in ("local", "auto"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UsageError(f"--ray {shown}: write local, auto, HOST:PORT or ray://HOST:PORT")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
+    except OSError:
+        raise DeviceError(
+            f"--ray {shown}: nothing answers there; start the cluster with `ray start --head`, or check the address"
+        ) from None
+
+
+def _drop_output() -> None:
+    """Ray writes to both outputs past Python; whatever it says of our readers is said in our own words."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(sink, number)
+    os.close(sink)

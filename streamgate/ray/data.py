@@ -1,0 +1,79 @@
+"""Faces in a pipeline of Ray Data: a class for `map_batches`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from os import PathLike, fspath
+from typing import Any
+
+from streamgate.defaults import DEFAULT_MODELS
+from streamgate.errors import SourceError, UsageError
+from streamgate.exports.formats import parquet_schema
+from streamgate.exports.table import columns_of, row_of
+from streamgate.gate import Gate, configured
+from streamgate.store.images import encode
+from streamgate.store.records import face_record, image_path
+
+
+class KeptFaces:
+    """Paths or addresses of videos in, a row for each kept face out: `dataset.map_batches(KeptFaces, ...)`.
+
+    An actor opens the networks once and reads its batches' sources one after the other. The rows are those of
+    `streamgate export --to parquet --images`: the columns of the table, with `image` as {bytes, path}, the file's
+    content. `person_id` is null: persons are found over a whole run.
+
+    Args:
+        column: of the batch, which holds the paths or addresses (s3://...), one source each.
+        preset, models, device, settings: see `streamgate.Gate`.
+        skip_errors: leave out a source that cannot be read, with a warning, instead of raising.
+
+    Raises:
+        UsageError: a wrong setting, no such column, or no pyarrow.
+        SourceError: a source that cannot be read.
+    """
+
+    def __init__(
+        self,
+        column: str = "path",
+        *,
+        preset: str | PathLike[str] = "studio",
+        models: str = DEFAULT_MODELS,
+        device: str = "auto",
+        settings: Mapping[str, Any] | Iterable[str] = (),
+        skip_errors: bool = False,
+    ) -> None:
+        self._column = column
+        self._skip_errors = skip_errors
+        self._gate = Gate(preset, models=models, device=device, settings=settings)
+        self._columns = columns_of({"measures": dict.fromkeys(configured(preset, settings).measures.recorded)})
+        self._schema = parquet_schema(self._columns, images=True)
+
+    def __call__(self, batch: Mapping[str, Any]) -> Any:
+        """A `pyarrow.Table` of the faces that the batch's sources keep."""
+        import pyarrow as pa
+
+        if self._column not in batch:
+            raise UsageError(f"the batch has no column {self._column!r}, but {', '.join(map(repr, batch))}")
+        rows: list[dict[str, Any]] = []
+        for source in batch[self._column]:
+            location = fspath(source) if isinstance(source, PathLike) else str(source)
+            found: list[dict[str, Any]] = []
+            try:
+                found.extend(self._faces(location))
+            except SourceError as error:
+                if not self._skip_errors:
+                    raise
+                warnings.warn(str(error), stacklevel=2)
+            rows += found
+        return pa.Table.from_pylist(rows, schema=self._schema)
+
+    def _faces(self, location: str) -> Iterable[dict[str, Any]]:
+        for shot in self._gate.run(location):
+            path = image_path(shot)
+            row = row_of(face_record(shot, path), self._columns)
+            row["image"] = {"bytes": encode(shot.image, shot.encoding), "path": path}
+            for name, crop in shot.crops.items():
+                further = {"bytes": encode(crop.image, crop.encoding), "path": image_path(shot, name)}
+                row[f"image_{name}"] = further
+            yield row

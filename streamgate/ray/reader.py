@@ -1,0 +1,186 @@
+"""A reader: the actor that reads sources on a node of a Ray cluster, as a run's worker process does on one machine.
+
+What it commits goes into a folder of its own below OUT, from where the driver takes it over; see `cluster`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from streamgate import __version__
+from streamgate.engine import Engine
+from streamgate.errors import DeviceError, SinkError, StreamgateError, UsageError, unexpected
+from streamgate.measures.vocabulary import reason_words
+from streamgate.runtime.pipeline import Progress
+from streamgate.sinks.disk import DiskSink
+from streamgate.sources import Source, SourceSpec
+from streamgate.sources.base import TimeRange
+from streamgate.sources.hardware import CPU, check_decoder, decoder_name
+from streamgate.store.run import RunInfo, SourceInfo, SourceResult
+
+PROBE = "probe"
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderOptions:
+    """What every reader of a run is made with.
+
+    Attributes:
+        session: folder below OUT in which each reader has its own.
+        token: what the file `PROBE` in it holds: only who sees it shares the file system.
+        threads: decoder threads of a source.
+    """
+
+    session: Path
+    token: str
+    config: Mapping[str, Any]
+    models: str
+    device: str
+    decode: str
+    threads: int
+    version: str = __version__
+    debug: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A reader that is ready."""
+
+    info: RunInfo
+    notes: tuple[str, ...]
+    words: Mapping[str, str]
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """How far a reader is with a source."""
+
+    index: int
+    source_id: str
+    estimated_frames: int | None
+    frames: int = 0
+    kept: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A source that a reader is done with: its result and the files it committed, or what the run must end with."""
+
+    result: SourceResult | None
+    names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    error: StreamgateError | None = None
+
+
+class Reader:
+    """Reads sources, several at once when it is called so. `name`: of its folder in the session."""
+
+    def __init__(self, name: str, options: ReaderOptions) -> None:
+        self._folder = options.session / name
+        self._options = options
+        self._stop = threading.Event()
+        self._progress: dict[int, Advanced] = {}
+        self._host = platform.node()
+
+    def open(self) -> Opened | StreamgateError:
+        """Open the networks. An error is returned: raised, Ray would wrap it in its own words."""
+        try:
+            return self._open()
+        except StreamgateError as error:
+            return error
+        except Exception as error:
+            if self._options.debug:
+                traceback.print_exc()
+            return unexpected(error)
+
+    def _open(self) -> Opened:
+        from streamgate.config import Config
+
+        options = self._options
+        if options.version != __version__:
+            raise UsageError(
+                f"{self._host} has streamgate {__version__}, this machine {options.version}: install the same on all"
+            )
+        try:
+            found = (options.session / PROBE).read_text(encoding="utf-8")
+        except OSError:
+            found = ""
+        if found != options.token:
+            raise SinkError(
+                f"{self._host} does not see {options.session.parent.parent}: with --ray the output folder has to be on "
+                "a file system that all nodes share, under the same path"
+            )
+        if options.debug:
+            os.environ["STREAMGATE_DEBUG"] = "1"
+        import cv2
+
+        cv2.setNumThreads(options.threads)
+        config = Config.model_validate(options.config)
+        self._engine = Engine(config, models=options.models, device=options.device)
+        self._decode = decoder_name(self._engine.device.index) if options.decode == "cuda" else CPU
+        check_decoder(self._decode)
+        info = self._engine.run_info()
+        self._folder.mkdir()
+        self._sink = DiskSink(
+            self._folder, info, candidates=config.output.candidates, report=config.output.report, part=True
+        )
+        self._sink.__enter__()
+        words = reason_words(config.measures.specs)
+        return Opened(info, tuple(self._engine.notes), words, self._host)
+
+    def read(self, index: int, spec: SourceSpec) -> Finished:
+        """Read a source and commit it."""
+        if gone := next((path for path in spec.paths if isinstance(path, Path) and not path.exists()), None):
+            result = SourceResult(SourceInfo(spec.location, ""), status="failed")
+            result.error = (
+                f"{spec.location}: {gone} is not there on {self._host}; with --ray footage has to be on a file system "
+                "that all nodes share, or in an object store"
+            )
+            return Finished(result)
+        decoding = self._engine.config.decoding
+        opened = partial(
+            spec.open, threads=self._options.threads, decode=self._decode, max_pixels=decoding.max_pixels,
+            time_range=TimeRange(decoding.start_s, decoding.end_s),
+        )  # fmt: skip
+        progress = _Reporter(self._progress, index)
+        try:
+            (result,) = self._engine.run(
+                [opened], self._sink, stop=self._stop, progress=progress, labels=[spec.location]
+            )
+        except (SinkError, DeviceError) as error:
+            return Finished(None, error=error)
+        finally:
+            self._progress.pop(index, None)
+        folder = self._folder / result.source.source_id
+        names = tuple(sorted(one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file()))
+        committed = result.status in ("done", "interrupted")
+        return Finished(result, names if committed else (), tuple(self._engine.notes))
+
+    def progress(self) -> list[Advanced]:
+        """How far it is with what it reads."""
+        return list(self._progress.values())
+
+    def stop(self) -> None:
+        """Come to an end with what is being read."""
+        self._stop.set()
+
+
+class _Reporter(Progress):
+    def __init__(self, table: dict[int, Advanced], index: int) -> None:
+        self._table = table
+        self._index = index
+
+    def started(self, source: Source) -> None:
+        self._table[self._index] = Advanced(self._index, source.source_id, source.estimated_frames)
+
+    def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None:
+        self._table[self._index] = Advanced(self._index, source.source_id, source.estimated_frames, frames, kept)

@@ -1,0 +1,213 @@
+"""Tracks: candidates for their best shots, the shots that were kept, and how a track ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from streamgate.faces import ScoredFace
+from streamgate.frames import Array
+
+CROP_NAMES = ("ffhq", "arcface", "loose", "frame")
+"""The pictures of a kept face by their public names: aligned as FFHQ's, as ArcFace's, cut with a margin, whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How a picture is to be written: `format` png, jpeg or webp; `quality` 1..100, None where nothing is lost."""
+
+    format: str = "png"
+    quality: int | None = None
+
+    @property
+    def suffix(self) -> str:
+        return "jpg" if self.format == "jpeg" else self.format
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A further picture of a kept face, RGB uint8 (h, w, 3).
+
+    Attributes:
+        upscaled: how many times larger it is than in the source, at least 1.0.
+        box: [x1, y1, x2, y2] that it shows of the upright source frame; None for an aligned crop.
+    """
+
+    image: Array
+    upscaled: float = 1.0
+    box: tuple[int, int, int, int] | None = None
+    encoding: Encoding = Encoding()
+
+
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
+class Candidate(ScoredFace):
+    """A face of a track that may be kept; its `image` is lossless and there only while it may still be.
+
+    `interpolated` says that box and landmarks are between two detections; `refined` that landmarks come from a second
+    look at the region; `unsettled` that this look moved them so far that another will tell more.
+    """
+
+    track_id: int
+    pts_seconds: float
+    frame_index: int | None = None
+    pts_estimated: bool = False
+    captured_at: datetime | None = None
+    name: str | None = None
+    interpolated: bool = False
+    refined: bool = False
+    unsettled: bool = False
+    spoiled: str | None = None
+    """The one of `SPOILED` that its picture is: the gate is shut, and nothing is measured."""
+    bound: float = 0.0
+    """The most that `quality` could become when the face was first looked at, whatever the gate said."""
+    ceilings: Mapping[str, float] = field(default_factory=dict)
+    """The most that the networks' scalars of this track are believed to reach, by measure; grows with the track."""
+    usual: Mapping[str, float] = field(default_factory=dict)
+    """What is usual for this track's person, by measure (`ReferenceSpec`); follows the track."""
+    arcface: Array | None = None
+    """RGB uint8 (112, 112, 3), where that crop is asked for; as long as `image`."""
+    phash: int | None = None
+    """Perceptual hash of brows to chin, 63 bits; of what may be kept only."""
+    shown: Array | None = None
+    """What black bars leave of the face's frame, see `Frame.shown`."""
+
+    def _line(self) -> str:
+        return f"track {self.track_id} at {self.pts_seconds:.2f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class TrackInfo:
+    """One face followed inside one shot; times are pts seconds of its first and last frame.
+
+    `still`: it never moved while another one did (`runtime.stillness`).
+    """
+
+    track_id: int
+    first_pts: float
+    last_pts: float
+    frames_seen: int
+    frames_scored: int
+    still: bool = False
+
+
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
+class BestShot(ScoredFace):
+    """A kept face: what `faces.jsonl` records, with its pixels.
+
+    Attributes:
+        image: RGB uint8 (H, W, 3), FFHQ-aligned crop.
+        rank: from 1 within its track.
+        quality_smoothed, quality_context: quality over time, 0..100 (DESIGN 4.5); None for a fallback shot without
+            quality.
+        calibration_id: qualities compare only under the same one.
+    """
+
+    image: Array
+    source: str
+    source_id: str
+    track: TrackInfo
+    rank: int
+    pts_seconds: float
+    quality_smoothed: float | None
+    quality_context: float | None
+    calibration_id: str
+    frame_index: int | None = None
+    pts_estimated: bool = False
+    captured_at: datetime | None = None
+    epoch: str = "0"
+    name: str | None = None
+    upscaled: float = 1.0
+    """How many times larger the image is than the face in the source; 1.0 where nothing was enlarged."""
+    encoding: Encoding = Encoding()
+    """How `image` is to be written."""
+    crops: Mapping[str, Crop] = field(default_factory=dict)
+    """Further pictures by name, in the order of `CROP_NAMES`."""
+    phash: int | None = None
+    """Perceptual hash of brows to chin, 63 bits (`scoring.fingerprint`)."""
+    pose_bin: str | None = None
+    """The bin of yaw and pitch that it was kept for, with `keep.poses` = "all"."""
+    person_id: str | None = None
+    """Who it shows, where that is known: of shots that `Gate.people` gives."""
+
+    @property
+    def id(self) -> str:
+        """The id of this shot's `final` event, `source_id/epoch/track_id/final/rank/0` (DESIGN 6)."""
+        return f"{self.source_id}/{self.epoch}/{self.track.track_id}/final/{self.rank}/0"
+
+    def _line(self) -> str:
+        who = f", {self.person_id}" if self.person_id else ""
+        height, width = self.image.shape[:2]
+        return f"{self.source_id} track {self.track.track_id}{who} at {self.pts_seconds:.2f} s, {width} x {height}"
+
+    def _extra(self) -> dict[str, Any]:
+        return {
+            "id": self.id, "source": self.source, "source_id": self.source_id, "track_id": self.track.track_id,
+            "person_id": self.person_id, "rank": self.rank, "frame_index": self.frame_index,
+            "pts_seconds": self.pts_seconds, "quality_smoothed": self.quality_smoothed,
+            "quality_context": self.quality_context, "calibration_id": self.calibration_id, "name": self.name,
+            "track": {
+                "first_pts": self.track.first_pts, "last_pts": self.track.last_pts,
+                "frames_seen": self.track.frames_seen, "frames_scored": self.track.frames_scored,
+            },
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Template:
+    """Who a track shows: the weighted mean of its faces' embeddings, and how far that can be trusted.
+
+    Biometric data: it goes where `identity.store` lets it, and into no record or event.
+
+    Attributes:
+        vector: float32 (D,), unit length.
+        faces: faces in the mean.
+        weight: their mean weight, 0..1: SER-FIQ and occlusion scalars and squared cosines of yaw and pitch, multiplied.
+        agreement: length of the mean before it was normalised, 0..1; 1 when all faces have one embedding.
+        inter_eye: their mean distance between the eyes, source pixels.
+        offset: how much of its cosines it has in common with many others, at least 0 (see `networks.cohort`).
+    """
+
+    vector: Array
+    faces: int
+    weight: float
+    agreement: float
+    inter_eye: float
+    offset: float = 0.0
+
+    def similarity(self, other: Template) -> float:
+        """How alike two people look: the cosine less what they have in common with many others, in the mean."""
+        return float(self.vector @ other.vector) - (self.offset + other.offset) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class NearMiss:
+    """A face that the gate rejected and that came nearest to passing.
+
+    `image` is a small FFHQ-aligned picture of it, RGB uint8 (128, 128, 3).
+    """
+
+    candidate: Candidate
+    image: Array
+
+
+@dataclass(frozen=True, slots=True)
+class TrackEnd:
+    """A track has ended: its kept shots (possibly none) and why candidates were rejected.
+
+    `rejected` counts evaluated faces by gate reason; `reasons` are those of the best near miss, for a
+    track that keeps nothing. `near_misses` are the best few, nearest first, when they were asked for. `template`
+    is None where identity is off or no face was good enough for it. `reference` is what is usual for the person, by
+    measure (`ReferenceSpec`).
+    """
+
+    track: TrackInfo
+    shots: tuple[BestShot, ...]
+    rejected: Mapping[str, int]
+    reasons: tuple[str, ...]
+    source_id: str
+    epoch: str = "0"
+    near_misses: tuple[NearMiss, ...] = ()
+    template: Template | None = None
+    reference: Mapping[str, float] = field(default_factory=dict)

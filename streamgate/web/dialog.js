@@ -1,0 +1,130 @@
+// One face opened: its picture and heatmap, its measures as bars, its track's quality over time.
+
+import { Chart } from "./chart.js";
+import { make, one, say } from "./dom.js";
+import { measureRows } from "./measures.js";
+import * as words from "./words.js";
+
+// The page says with `open(key)` what to show, and with `beside()` which faces the arrows go through.
+export class FaceDialog {
+  // `clock`: how a time in the source is written, as for a chart.
+  constructor({ clock = null } = {}) {
+    this.dialog = one("detail");
+    this.chart = new Chart(one("chart"), one("course-readout"), { openKey: one("key-open"), clock });
+    this.view = "photo";
+    this.face = null;
+    one("close").addEventListener("click", () => this.dialog.close());
+    one("previous").addEventListener("click", () => this.go(-1));
+    one("next").addEventListener("click", () => this.go(1));
+    one("views").addEventListener("change", (event) => this.look(event.target.value));
+    this.dialog.addEventListener("click", (event) => {
+      if (event.target === this.dialog) this.dialog.close(); // beside it
+    });
+    this.dialog.addEventListener("keydown", (event) => this.key(event));
+    this.dialog.addEventListener("close", () => this.closed());
+    addEventListener("hashchange", () => this.follow());
+  }
+
+  // Opens the face that the address names, if it names one.
+  follow() {
+    const match = /^#face=(.+)$/.exec(location.hash);
+    if (match) this.open(decodeURIComponent(match[1]));
+    else if (this.dialog.open) this.dialog.close();
+  }
+
+  // Brings what `show` has drawn to the eye.
+  reveal() {
+    if (!this.dialog.open) {
+      this.opener = this.face.key;
+      this.dialog.showModal();
+      one("detail-title").focus({ preventScroll: true });
+    }
+    this.dialog.scrollTop = 0;
+    this.chart.render();
+  }
+
+  // `face`: {key, ...}; `judged`: its {quality, gate, measures}; `photo` and `heat`: addresses, `heat` may be null;
+  // `facts`: [name, text or element].
+  draw(face, { title, when, photo, heat, judged, facts }) {
+    this.face = face;
+    say(one("detail-title"), title);
+    say(one("detail-when"), when);
+    one("photo").src = photo;
+    one("photo").alt = `Face from ${title}`;
+    if (heat) one("heat").src = heat;
+    else one("heat").removeAttribute("src");
+    this.look(this.view);
+    const { quality, gate } = judged;
+    say(one("quality"), words.whole(quality));
+    one("gate").className = gate.passed ? "gate" : "gate shut";
+    say(one("gate"), gate.passed ? "Passed the gate" : gate.reasons.length ? `Rejected: ${words.reasons(gate)}` : "Not scored in full");
+    one("measures").replaceChildren(...measureRows(judged));
+    one("meta").replaceChildren(...facts.map(([term, what]) => make("div", {}, make("dt", {}, term), make("dd", {}, what))));
+    this.enable();
+  }
+
+  // Where the open face stands among those that the arrows go through.
+  place() {
+    return this.beside().findIndex((face) => face.key === this.face.key);
+  }
+
+  enable() {
+    const place = this.place();
+    one("previous").disabled = place <= 0;
+    one("next").disabled = place < 0 || place >= this.beside().length - 1;
+  }
+
+  // Opens the next face, or the one before; returns it, if there is one.
+  go(step) {
+    const place = this.face ? this.place() : -1;
+    const next = place < 0 ? null : this.beside()[place + step];
+    if (next) location.replace(linkTo(next));
+    return next;
+  }
+
+  look(view) {
+    this.view = view;
+    const heat = view === "heat";
+    const there = one("heat").hasAttribute("src");
+    one("figure").dataset.view = heat && there ? "heat" : "photo";
+    one("heat").hidden = !(heat && there);
+    one("heat-legend").hidden = !(heat && there);
+    one("heat-none").hidden = !(heat && !there);
+    for (const input of one("views").querySelectorAll("input")) input.checked = input.value === view;
+  }
+
+  key(event) {
+    if (event.target.matches("input") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "ArrowLeft") this.go(-1);
+    else if (event.key === "ArrowRight") this.go(1);
+    else if (event.key === "h") this.look(this.view === "heat" ? "photo" : "heat");
+    else return;
+    event.preventDefault();
+  }
+
+  closed() {
+    const faces = [this.face, { key: this.opener }];
+    this.face = null;
+    this.leave();
+    const links = faces.map((face) => face && document.querySelector(`main a[href="${CSS.escape(linkTo(face))}"]`));
+    links.find(Boolean)?.focus();
+  }
+
+  leave() {
+    if (location.hash.startsWith("#face=")) history.replaceState(null, "", location.pathname + location.search);
+  }
+}
+
+// What opens a face.
+export function linkTo(face) {
+  return `#face=${encodeURIComponent(face.key)}`;
+}
+
+// What is known of a face's place in its picture.
+export function placeFacts({ box, upscaled, outside }) {
+  const found = [];
+  if (box) found.push(["Face in the picture", `${Math.round(box[2] - box[0])} × ${Math.round(box[3] - box[1])} px`]);
+  if (upscaled) found.push(["Enlarged", `${upscaled.toFixed(1)} times`]);
+  if (outside) found.push(["Outside the frame", `${(100 * outside).toFixed(1)} %`]);
+  return found;
+}

@@ -1,0 +1,30 @@
+// A face's quality and measures as bars.
+
+import { make, meter } from "./dom.js";
+import * as words from "./words.js";
+
+// The quality of a face under its picture.
+export function scoreLine({ quality }, shut) {
+  return make("span", { class: "score" }, make("b", {}, words.whole(quality)), meter((quality ?? 0) / 100, shut));
+}
+
+// One row per measure; those for which the gate rejected the face stand out.
+export function measureRows({ measures, gate }) {
+  const failing = words.failing(gate);
+  return words.measured(measures).map((spec) => row(spec, measures[spec.name], failing.has(spec.name)));
+}
+
+function row({ label, hint, unit }, measure, failing) {
+  const title = make("span", { title: hint }, label);
+  if (measure.status !== "ok") {
+    return make("li", { class: "measure absent" }, title, make("span", { class: "why" }, words.status(measure)));
+  }
+  return make(
+    "li",
+    { class: failing ? "measure failing" : "measure" },
+    title,
+    meter(measure.scalar / 100, failing),
+    make("span", { class: "scalar" }, words.whole(measure.scalar)),
+    make("span", { class: "raw" }, words.raw(measure.raw, unit)),
+  );
+}
