@@ -9,6 +9,7 @@ import mmap
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import prod
 from queue import SimpleQueue
 from threading import Lock
@@ -313,9 +314,11 @@ def notes_on(session: Any, device: Device, name: str) -> list[str]:
     if device.index is None:
         return []
     found: set[str] = set()
-    for part in session.get_provider_graph_assignment_info():
-        if part.ep_name != device.provider:
-            found.update(node.op_type for node in part.get_nodes())
+    # It is only a note: where ONNX Runtime does not know, the network runs all the same.
+    with suppress(Exception):
+        for part in session.get_provider_graph_assignment_info():
+            if part.ep_name != device.provider:
+                found.update(node.op_type for node in part.get_nodes())
     if not (operators := ", ".join(sorted(found & _COSTLY))):
         return []
     return [f"{name}: {device.name} has no kernels for its {operators}: the CPU runs them, so it is slower"]
