@@ -31,7 +31,7 @@ RATIO_GOAL, RATIO_LIMIT = 1.0, 2.5
 BEYOND_GOAL, BEYOND_LIMIT = 40.0, 90.0
 """docs/design.md 9: core-ms per second of video beyond decoding, other clips: in the median, and of each."""
 ARCHIVE_LIMIT = 0.5
-"""docs/design.md 9: wall of the preset `archive` over decoding everything, on clips with long stretches without faces."""
+"""docs/design.md 9: wall of the preset `archive` over decoding everything, on clips with long faceless stretches."""
 STARTUP_LIMIT, MEMORY_LIMIT = 1.0, 700.0
 PLAIN_LIMIT = 20.0
 """Times faster than the plain loop with our own networks."""
