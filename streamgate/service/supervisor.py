@@ -15,6 +15,8 @@ from streamgate.errors import StreamgateError
 from streamgate.gate import Gate
 from streamgate.scoring.context import ScoringContext
 from streamgate.service.delivery import Delivery
+from streamgate.service.mainfaces import MainFaces
+from streamgate.service.mainstream import metrics_of
 from streamgate.service.memory import trim_memory
 from streamgate.service.settings import Settings, StreamSpec
 from streamgate.service.state import Scorer, ServiceState
@@ -70,6 +72,10 @@ class Service:
             )
             self._decode = decoder_name(self._gate.device.index) if settings.decode == "cuda" else CPU
             check_decoder(self._decode)
+            self._main_faces = stack.enter_context(
+                MainFaces(self._log, lambda seconds: state.stages.observe(seconds, "main"))
+            )
+            state.collect(lambda: metrics_of([one.main for one in self._streams.values() if one.main is not None]))
             self._tell_notes()
             state.scorer = Scorer(self._gate.score, settings.config.decoding.max_pixels)
             state.note(models_loaded=True)
@@ -169,6 +175,7 @@ class Service:
             self._log,
             written=self._settings.out is not None,
             decode=self._decode,
+            main_faces=self._main_faces,
         )
         self._streams[spec.name] = stream
         stream.start()

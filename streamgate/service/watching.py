@@ -6,9 +6,9 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from streamgate.frames import BestShot, Candidate, TrackEnd
@@ -19,8 +19,12 @@ from streamgate.runtime.following import Follower
 from streamgate.runtime.following import Moment as FrameMoment
 from streamgate.runtime.prefetch import prefetch
 from streamgate.scoring.context import ScoringContext
+from streamgate.scoring.whole import WholeScorer
 from streamgate.service.delivery import LiveEvent
 from streamgate.service.framequeue import Arrivals, FrameQueue, Moment
+from streamgate.service.mainfaces import Lookup, MainFaces
+from streamgate.service.mainstream import MainStream
+from streamgate.service.pins import Pinned, Pins, release
 from streamgate.service.state import LatestFace, ServiceState, utc_text
 from streamgate.sinks.livefolder import LiveFolder
 from streamgate.store.images import JPEG_QUALITY, encode_jpeg
@@ -29,6 +33,8 @@ from streamgate.store.records import face_record, missed_record, track_record
 from streamgate.store.run import SourceInfo
 
 _SERIES = 300
+_DECODING_S = 1.5
+"""Faces that were not found in the main stream in time have come by then, beyond `live.main_wait_s`."""
 
 
 @dataclass(slots=True)
@@ -57,6 +63,11 @@ class _Told:
     """Faces were judged since it was last asked for its best."""
     face_pts: float = float("nan")
     """Time of the face that was told of last."""
+    main_pts: float | None = None
+    """Of a camera with two streams, when a face was last looked up in the main stream."""
+    main_shot: BestShot | None = None
+    """What was last found there."""
+    ended: bool = False
 
 
 class Watch:
@@ -67,6 +78,7 @@ class Watch:
         location: its address without secrets.
         emit: takes events.
         written: finals go to disk as well; then the wall knows the path.
+        main: of a camera with two streams the main one, whose faces `main_faces` finds.
     """
 
     def __init__(
@@ -80,6 +92,8 @@ class Watch:
         emit: Callable[[LiveEvent], None],
         *,
         written: bool,
+        main: MainStream | None = None,
+        main_faces: MainFaces | None = None,
     ) -> None:
         self._name = name
         self._location = location
@@ -89,6 +103,13 @@ class Watch:
         self._counts = counts
         self._emit = emit
         self._written = written
+        self._main = main if main_faces is not None else None
+        self._main_faces = main_faces
+        self._pins = None if main is None else Pins(main, context.config.keep.top_k)
+        self._scorer = WholeScorer(context)
+        self._telling = threading.Condition()
+        """Held while a face of a camera with two streams is told: one is told from another thread."""
+        self._outstanding = 0
         live, tracking = context.config.live, context.config.tracking
         self._arrivals = Arrivals(live.max_track_s + tracking.max_gap_s + 10.0)
         self._told: defaultdict[int, _Told] = defaultdict(_Told)
@@ -117,10 +138,12 @@ class Watch:
                 self._counts.frames += 1
                 self._counts.tracks_open = len(self._analysis.open_tracks)
                 self._state.stages.observe(time.perf_counter() - began, "choose")
-        lost = queue.closed_at or Moment.now()
+        lost, live = queue.closed_at or Moment.now(), config.live
         for ended in self._analysis.finish():
             self._final(ended, lost)
         self._counts.tracks_open = 0
+        with self._telling:
+            self._telling.wait_for(lambda: not self._outstanding, live.main_wait_s + _DECODING_S)
 
     def _timed(self, moments: Iterator[FrameMoment], queue: FrameQueue) -> Iterator[FrameMoment]:
         """Measures following, without the wait for frames."""
@@ -140,6 +163,8 @@ class Watch:
 
     def _evaluated(self, candidate: Candidate) -> None:
         self._series[candidate.track_id].append(Point.of(candidate))
+        if self._pins is not None:
+            self._pins.note(candidate)
 
     def _improved(self, track_id: int, now: float) -> None:
         """Tell of a better face, at most once in a while and only when it is clearly better."""
@@ -155,28 +180,111 @@ class Watch:
             return
         if shot.pts_seconds == told.face_pts:  # Only judged otherwise since more is known of the person.
             return
-        told.seq += 1
         told.quality, told.pts_seconds, told.face_pts = shot.quality_smoothed, now, shot.pts_seconds
+        series = self._series_of(track_id)
+        if self._main is None:
+            self._send_improved(shot, told, series)
+            return
+        shot = replace(shot, stream="sub")
+        with self._telling:
+            self._send_improved(shot, told, series)
+        # Decoding costs: a track that has just begun will soon find better.
+        since = shot.track.first_pts if told.main_pts is None else told.main_pts
+        if now - since >= live.main_interval_s:
+            told.main_pts = now
+
+            def found(better: BestShot | None) -> None:
+                if better is None:
+                    return
+                with self._telling:
+                    told.main_shot = better
+                    if not told.ended:
+                        self._send_improved(better, told, series)
+
+            pinned = None if self._pins is None else self._pins.of(track_id, shot.pts_seconds)
+            self._look_up(shot, self._analysis.usual(track_id), pinned, None, found)
+
+    def _send_improved(self, shot: BestShot, told: _Told, series: tuple[Point, ...]) -> None:
+        told.seq += 1
         record = self._record(shot, None)
-        record["id"] = f"{self._name}/{self._epoch}/{track_id}/improved/{shot.rank}/{told.seq}"
-        self._send("improved", shot, record, None)
+        record["id"] = f"{self._name}/{self._epoch}/{shot.track.track_id}/improved/{shot.rank}/{told.seq}"
+        self._send("improved", shot, record, None, series)
 
     def _final(self, ended: TrackEnd, when: Moment) -> None:
         self._counts.tracks += 1
+        with self._telling:
+            self._told[ended.track.track_id].ended = True
         for shot in ended.shots:
             self._counts.faces += 1
-            self._send("final", shot, self._record(shot, when), when)
+            self._final_shot(shot, ended, when)
         if not ended.shots:
             record = missed_record(track_record(ended), self._location, self._context.judge.calibration_id)
             record["ended_at"] = utc_text(when.wall)
             self._emit(LiveEvent("final", record, None, None, None, when))
         self._told.pop(ended.track.track_id, None)
         self._series.pop(ended.track.track_id, None)
+        if self._pins is not None:
+            release(self._pins.take(ended.track.track_id))
+
+    def _final_shot(self, shot: BestShot, ended: TrackEnd, when: Moment) -> None:
+        series = self._series_of(ended.track.track_id)
+        if self._main is None:
+            self._send("final", shot, self._record(shot, when), when, series)
+            return
+        shot = replace(shot, stream="sub")
+        told = self._told[ended.track.track_id]
+        with self._telling:
+            known = told.main_shot
+        if known is not None and known.pts_seconds == shot.pts_seconds and known.rank == shot.rank:
+            known = replace(known, track=shot.track)
+            self._send("final", known, self._record(known, when), when, series)
+            return
+
+        def found(better: BestShot | None) -> None:
+            final = better or shot
+            with self._telling:
+                self._send("final", final, self._record(final, when), when, series)
+
+        pinned = None if self._pins is None else self._pins.of(ended.track.track_id, shot.pts_seconds)
+        self._look_up(shot, ended.reference, pinned, when, found)
+
+    def _look_up(
+        self,
+        shot: BestShot,
+        usual: Mapping[str, float],
+        pinned: Pinned | None,
+        ended: Moment | None,
+        found: Callable[[BestShot | None], None],
+    ) -> None:
+        """Have a face looked for in the main stream; `found` is told of it, from another thread."""
+        assert self._main is not None and self._main_faces is not None
+        held = [] if pinned is None else [pinned.again()]
+
+        def done(better: BestShot | None) -> None:
+            try:
+                found(better)
+            finally:
+                release(held)
+                with self._telling:
+                    self._outstanding -= 1
+                    self._telling.notify_all()
+
+        with self._telling:
+            self._outstanding += 1
+        began = time.monotonic() if ended is None else ended.monotonic
+        until = began + self._context.config.live.main_wait_s
+        ours = held[0] if held else None
+        self._main_faces.put(Lookup(self._main, self._scorer, shot, usual, ours, ended is not None, until, done))
+
+    def _series_of(self, track_id: int) -> tuple[Point, ...]:
+        return _thinned(sorted(self._series[track_id], key=lambda point: point.pts_seconds))
 
     def _record(self, shot: BestShot, ended: Moment | None) -> Record:
         return {**face_record(shot, None), "ended_at": None if ended is None else utc_text(ended.wall)}
 
-    def _send(self, kind: str, shot: BestShot, record: Record, ended: Moment | None) -> None:
+    def _send(
+        self, kind: str, shot: BestShot, record: Record, ended: Moment | None, series: tuple[Point, ...]
+    ) -> None:
         began = time.perf_counter()
         jpeg = encode_jpeg(shot.image, JPEG_QUALITY)
         track_key = f"{self._name}/{self._epoch}/{shot.track.track_id}"
@@ -193,7 +301,7 @@ class Watch:
                 jpeg=jpeg,
                 heatmap=None if shot.ifqa_map is None else heatmap_png(shot.ifqa_map),
                 image=image,
-                series=_thinned(sorted(self._series[shot.track.track_id], key=lambda point: point.pts_seconds)),
+                series=series,
             )
         )
         self._state.stages.observe(time.perf_counter() - began, "encode")
