@@ -31,6 +31,9 @@ _AFTER_CONNECT_S = 0.3
 """How far the difference may have moved over a new connection."""
 _GROWTH = 0.002
 """Seconds a second by which what was found becomes less sure."""
+_MOVING = 1500
+"""Pixels that are compared: those that change most."""
+_SLACK_S = 0.2
 _STEP = 4
 """Delays tried in the time of one picture."""
 _LEAST_MOTION = 1.0
@@ -103,38 +106,39 @@ def match(main: Sequence[Look], sub: Sequence[Look], furthest: float, spacing: f
     """
     if len(main) < 2 or len(sub) < 4:
         return None
-    theirs = np.stack([look.luma for look in sub]).astype(np.float32)
-    ours = np.stack([look.luma for look in main]).astype(np.float32)
-    times = np.array([look.seconds for look in sub])
     at = np.array([look.seconds for look in main])
-    variance = theirs.var(axis=0)
+    sub = around(sub, at[0] - furthest - _SLACK_S, at[-1] + furthest + _SLACK_S)
+    if len(sub) < 4:
+        return None
+    theirs = np.stack([look.luma for look in sub])
+    times = np.array([look.seconds for look in sub])
+    # Of every fourth picture: it decides only which pixels count.
+    variance = theirs[:: max(1, min(4, len(sub) // 8))].astype(np.float32).var(axis=0)
     if float(variance.mean()) < _LEAST_MOTION:
         return Match(0.0, 0.0)
     # Pixels that move tell the time; grain and the two encoders' differences do not.
-    weights = np.sqrt(np.clip(variance - np.median(variance), 0.0, None))
-    theirs, ours = theirs * weights, ours * weights
-    squares = (ours**2).sum(axis=1)[:, None] + (theirs**2).sum(axis=1)[None] - 2 * ours @ theirs.T
+    moving = np.argpartition(variance, -_MOVING)[-_MOVING:]
+    weights = np.sqrt(np.clip(variance[moving] - np.median(variance), 0.0, None))
+    theirs = theirs[:, moving] * weights
+    ours = np.stack([look.luma[moving] for look in main]) * weights
+    # Not as a product of matrices: its library would start threads that wait busily, for so little.
+    product = np.einsum("ip,jp->ij", ours, theirs)
+    squares = (ours**2).sum(axis=1)[:, None] + (theirs**2).sum(axis=1)[None] - 2 * product
     step = spacing / _STEP
     reach = int(furthest / step)
     lags = np.arange(-reach, reach + 1) * step
-    costs = np.full(len(lags), np.nan)
     least = max(2, (len(main) + 1) // 2)
     gap = 2.5 * float(np.median(np.diff(times)))
-    for place, lag in enumerate(lags):
-        wanted = at - lag
-        inside = (wanted >= times[0]) & (wanted <= times[-1])
-        if inside.sum() < least:
-            continue
-        right = np.clip(np.searchsorted(times, wanted[inside]), 1, len(times) - 1)
-        left = right - 1
-        apart = times[right] - times[left]
-        rows = np.nonzero(inside)[0]
-        share = (wanted[inside] - times[left]) / np.maximum(apart, 1e-6)
-        near = apart <= gap
-        if near.sum() < least:
-            continue
-        mixed = squares[rows, left] * (1 - share) + squares[rows, right] * share
-        costs[place] = mixed[near].mean()
+    wanted = at[None] - lags[:, None]
+    right = np.clip(np.searchsorted(times, wanted), 1, len(times) - 1)
+    left = right - 1
+    apart = times[right] - times[left]
+    near = (wanted >= times[0]) & (wanted <= times[-1]) & (apart <= gap)
+    share = (wanted - times[left]) / np.maximum(apart, 1e-6)
+    rows = np.arange(len(main))[None]
+    mixed = np.where(near, squares[rows, left] * (1 - share) + squares[rows, right] * share, 0.0)
+    counts = near.sum(axis=1)
+    costs = np.where(counts >= least, mixed.sum(axis=1) / np.maximum(counts, 1), np.nan)
     if np.isnan(costs).all():
         return None
     best = int(np.nanargmin(costs))

@@ -40,6 +40,8 @@ _REACH_S = 0.3
 _COMPARED_S = 0.5
 """Of what is decoded up to the instant, so much is compared with the substream."""
 _LEAST_COMPARED = 6
+_OVERDUE_S = 0.1
+"""Of faces whose time is up: those behind them are wanted too."""
 _ALIGN_PICTURES = 40
 _ALIGN_PAUSES = (2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 _ALIKE = 0.6
@@ -176,6 +178,8 @@ class MainFaces:
         began = time.perf_counter()
         shot = None
         try:
+            if time.monotonic() > lookup.until + _OVERDUE_S:
+                raise _Fallback("busy")
             shot = self._look_up(lookup)
             lookup.main.looked_up()
         except _Fallback as reason:
@@ -261,7 +265,7 @@ class MainFaces:
         if len(units) < _ALIGN_PICTURES // 2:
             return None
         theirs = main.looks.between(-1e9, 1e9)
-        _, looks, _ = _decoded(playing, units, -1e9, main.live, keep=0)
+        _, looks, _ = _decoded(playing, units, -1e9, main.live, keep=0, coarse=True)
         ours = [Look(look.seconds - offset, look.luma) for look in looks]
         found = match(ours, theirs, FURTHEST_S, spacing)
         if found is not None:
@@ -280,15 +284,15 @@ def _is_there(lookup: Lookup) -> bool:
 
 
 def _decoded(
-    playing: Playing, units: list[Unit], compared_from: float, live: LiveConfig, keep: int = 12
+    playing: Playing, units: list[Unit], compared_from: float, live: LiveConfig, keep: int = 12, *, coarse: bool = False
 ) -> tuple[list[tuple[float, VideoFrame]], list[Look], PictureMaker]:
     """Decode pictures from a key frame on: the last `keep` with their times, small pictures from a time on, and what
-    makes pictures of the former."""
+    makes pictures of the former. `coarse` decodes for small pictures only."""
     media = playing.media
     codec = av.CodecContext.create(media.codec, "r")
     assert isinstance(codec, VideoCodecContext)
     codec.thread_count = 1
-    codec.options = pixel_limit(live.max_pixels)
+    codec.options = pixel_limit(live.max_pixels) | ({"skip_loop_filter": "all"} if coarse else {})
     codec.extradata = media.parameter_sets or None
     maker = PictureMaker(media.codec, None)
     frames: list[tuple[float, VideoFrame]] = []

@@ -31,6 +31,8 @@ _SNAPSHOT_SIDE, _SNAPSHOT_QUALITY = 320, 70
 _STEADY_S = 10.0
 """A connection that gave pictures for so long starts the pauses anew."""
 _FPS_WINDOW_S = 10.0
+_COMPARE_S = 0.06
+"""Between two small pictures that a main stream is aligned by; between them lags are interpolated."""
 _FLUSH_S = 30.0
 """Time for the last faces of a lost connection before the next one is opened."""
 
@@ -66,6 +68,7 @@ class Stream:
             self.main = MainStream(spec.name, spec.main_url, spec.config.live, log)
             main_faces.watch(self.main)
         self._main_clock: ArrivalClock | None = None
+        self._compared_at = 0.0
         self.device_error: DeviceError | None = None
         """Why the networks run no more; then nothing comes of this stream."""
         self._decode = decode
@@ -241,7 +244,9 @@ class Stream:
         if self.main is not None and self._main_clock is not None:
             seconds = arrived.frame.pts_seconds
             self._main_clock.note(seconds, arrived.monotonic)
-            self.main.looks.note(seconds, small_picture(arrived.frame, SUB_TIMES))
+            if seconds - self._compared_at >= _COMPARE_S:
+                self._compared_at = seconds
+                self.main.looks.note(seconds, small_picture(arrived.frame, SUB_TIMES))
 
     def _snapshot(self, arrived: Arrived) -> None:
         """Now and then show on the page what the camera sees."""
@@ -269,6 +274,7 @@ class Stream:
         width, height = first.frame.width, first.frame.height
         if self.main is not None:
             self.main.size, self._main_clock = (width, height), self.main.connected()
+            self._compared_at = float("-inf")
         self._meter.update(state=StreamState.RUNNING, error=None, epoch=epoch, width=width, height=height)
         self._say(f"running, {width}x{height}")
         if connection.not_on_gpu:
