@@ -9,8 +9,9 @@ come 0 to 3 s later than the substreams, their clocks run 200 ppm faster or slow
 the cameras see the scene at different moments. `serve` watches first the eight substreams alone, then both streams.
 Only the CPU time of the process of `serve` counts.
 
-Whether a face is of the right instant is judged by its pixels: the crop is cut out of every picture of the clip near it,
-and the one that it equals tells which picture was decoded; which one the substream showed, the server has told.
+Whether a face is of the right instant is judged by its pixels: the crop is cut out of the clip's pictures near it,
+and the one that it equals tells which picture was decoded. Which one the substream showed at its time 0 is found in the
+same way, by an `improved` face of the substream.
 """
 
 from __future__ import annotations
@@ -48,9 +49,7 @@ from live import (
 )
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from streamgate.networks.alignment import ffhq_matrix
-from streamgate.sources.picture import PictureMaker
-from two_streams import encode, scenes
+from two_streams import encode, scenes, which_picture  # noqa: E402
 
 CLIPS = ("generated_10", "liveportrait_s18", "liveportrait_d3", "drive_d10")
 """9 to 15 s long, one talking head each."""
@@ -61,7 +60,7 @@ DELAYS = (0.0, 0.15, 0.3, 0.5, 0.8, 1.2, 2.0, 3.0)
 DRIFTS = (200.0, -200.0)
 WARM_S = 20.0
 EXTRA_LIMIT, LATENCY_LIMIT, SHARE_LIMIT = 15.0, 1.5, 98.0
-_SIDE, _REACH = 96, 30
+_REACH = 30
 
 
 @dataclass(slots=True)
@@ -192,7 +191,7 @@ def beginnings(port: int, pairs: Sequence[tuple[Path, Path, int]]) -> dict[str, 
             if record.get("stream") != "sub" or b"jpeg" not in fields or len(found.get(name, ())) >= 2:
                 continue
             image = cv2.imdecode(np.frombuffer(fields[b"jpeg"], np.uint8), cv2.IMREAD_COLOR)
-            place = which(image, record, pairs[int(name.removeprefix("cam")) % len(pairs)][1], None)
+            place = which_picture(image, record, pairs[int(name.removeprefix("cam")) % len(pairs)][1], None)
             if place is not None:
                 found.setdefault(name, []).append(place - record["pts_seconds"] * FPS)
     return {name: places[0] for name, places in found.items()}
@@ -205,30 +204,8 @@ def judge(face: dict[str, Any], run: Run, pairs: Sequence[tuple[Path, Path, int]
     with av.open(str(clip)) as container:
         count = container.streams.video[0].frames
     wanted = {(number + step) % count: step for step in range(-_REACH, _REACH + 1)}
-    place = which(cv2.imread(str(run.out / face["image"])), face, clip, wanted)
+    place = which_picture(cv2.imread(str(run.out / face["image"])), face, clip, wanted)
     return None if place is None else wanted[place]
-
-
-def which(image: Any, record: dict[str, Any], clip: Path, among: Any) -> int | None:
-    """The number of the clip's picture that a crop, BGR, was cut from; None where it is none of those."""
-    side = image.shape[0]
-    rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    small = cv2.resize(rgb, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    matrix = ffhq_matrix(np.array(record["landmarks"]), side)
-    best, least = None, 4.0
-    with av.open(str(clip)) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        maker = PictureMaker("h264", None)
-        for number, frame in enumerate(container.decode(stream)):
-            if among is not None and number not in among:
-                continue
-            crop = maker.picture(frame).warp(matrix, side, fine=True)
-            other = cv2.resize(crop, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-            difference = float(np.abs(other - small).mean())
-            if difference < least:
-                best, least = number, difference
-    return best
 
 
 def report(
@@ -257,7 +234,7 @@ def report(
         ])  # fmt: skip
     main = sum(face["stream"] == "main" for face in both.faces)
     share = 100 * right / max(1, len(judged))
-    head = ["camera", "late, s", "drift, ppm", "group, s", "tracks", "faces of main", "fallbacks", "drift found", "conf."]
+    head = ["camera", "late, s", "drift, ppm", "group, s", "tracks", "faces", "fallbacks", "drift found", "confidence"]
     lines = [
         "## Two streams a camera",
         "",
@@ -271,7 +248,8 @@ def report(
         "",
         target(
             "faces of the main stream within one picture of the right instant",
-            f"{right} of {len(judged)} ({share:.1f} %); pictures off: {dict(sorted(Counter(map(str, judged)).items()))}",
+            f"{right} of {len(judged)} ({share:.1f} %); pictures off: "
+            + ", ".join(f"{off}: {count}" for off, count in sorted(Counter(map(str, judged)).items())),
             f"at least {SHARE_LIMIT:g} %", share >= SHARE_LIMIT,
         ),
         f"- of {len(both.faces)} finals {main} are the main stream's ({100 * main / max(1, len(both.faces)):.0f} %); "

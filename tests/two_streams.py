@@ -25,8 +25,15 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
+import numpy as np
 
 from rtsp_server import Camera, Clip, Packets, _interleaved, free_port, load
+from streamgate.networks.alignment import ffhq_matrix
+from streamgate.sources.picture import PictureMaker
+
+_JUDGED = 96
+"""Side at which crops are compared."""
 
 
 class Scenes(Camera):
@@ -153,6 +160,34 @@ def encode(
                 number += 1
         made.mux(out.encode(None))
     return target
+
+
+def which_picture(image: Any, record: dict[str, Any], clip: Path, among: Any) -> int | None:
+    """The number of the clip's picture that a crop, BGR, was cut from; None where it is none of those."""
+    side = image.shape[0]
+    rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    small = cv2.resize(rgb, (_JUDGED, _JUDGED), interpolation=cv2.INTER_AREA).astype(np.float32)
+    matrix = ffhq_matrix(np.array(record["landmarks"]), side)
+    coarse = ffhq_matrix(np.array(record["landmarks"]), _JUDGED)
+    best, least, roughest = None, 4.0, 1e9
+    with av.open(str(clip)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        maker = PictureMaker("h264", None)
+        for number, frame in enumerate(container.decode(stream)):
+            if among is not None and number not in among:
+                continue
+            picture = maker.picture(frame)
+            rough = np.abs(picture.warp(coarse, _JUDGED, fine=True).astype(np.float32) - small).mean()
+            if rough > 1.3 * roughest + 0.5:
+                continue
+            roughest = min(roughest, float(rough))
+            crop = picture.warp(matrix, side, fine=True)
+            other = cv2.resize(crop, (_JUDGED, _JUDGED), interpolation=cv2.INTER_AREA).astype(np.float32)
+            difference = float(np.abs(other - small).mean())
+            if difference < least:
+                best, least = number, difference
+    return best
 
 
 async def serve(port: int, streams: Mapping[str, Mapping[str, Any]]) -> None:

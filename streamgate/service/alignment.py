@@ -15,6 +15,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import cv2
 import numpy as np
@@ -31,6 +32,8 @@ _AFTER_CONNECT_S = 0.3
 """How far the difference may have moved over a new connection."""
 _GROWTH = 0.002
 """Seconds a second by which what was found becomes less sure."""
+_DRIFT_S = 60.0
+"""Over a shorter time a comparison's own error would look like drift."""
 _MOVING = 1500
 """Pixels that are compared: those that change most."""
 _SLACK_S = 0.2
@@ -198,7 +201,8 @@ class Alignment:
         self._delays: deque[float] = deque(maxlen=5)
         self._doubt = FURTHEST_S
         self._since = time.monotonic()
-        self._found: deque[tuple[float, float]] = deque(maxlen=64)
+        self.drift: float | None = None
+        self._found: deque[tuple[float, float]] = deque(maxlen=32)
 
     def connected(self, *, main: ArrivalClock | None = None, sub: ArrivalClock | None = None) -> None:
         """One of the two has a new connection."""
@@ -207,6 +211,7 @@ class Alignment:
             self._doubt = min(FURTHEST_S, max(self._doubt, _AFTER_CONNECT_S))
             self._since = time.monotonic()
             self._found.clear()
+            self.drift = None
             self._delays.clear()
 
     @property
@@ -233,17 +238,6 @@ class Alignment:
         """Whether pictures have told the offset on these connections."""
         return self._doubt < _AFTER_CONNECT_S
 
-    @property
-    def drift(self) -> float | None:
-        with self._mutex:
-            points = list(self._found)
-        if len(points) < 4 or points[-1][0] - points[0][0] < 20.0:
-            return None
-        slopes = [
-            (b[1] - a[1]) / (b[0] - a[0]) for n, a in enumerate(points) for b in points[n + 1 :] if b[0] - a[0] > 5.0
-        ]
-        return 1e6 * float(np.median(slopes)) if slopes else None
-
     def learn(self, result: Match, spacing: float) -> None:
         """Take what a comparison told about the offset as it is now."""
         self.confidence = result.confidence
@@ -258,6 +252,7 @@ class Alignment:
             self._doubt, self._since = min(1.5 * spacing, 0.1), time.monotonic()
             if offset is not None:
                 self._found.append((time.monotonic(), offset + result.lag))
+                self.drift = _drift(list(self._found))
 
     def doubted(self) -> None:
         """Pictures contradict what is believed; after a few times of that it is looked for everywhere again."""
@@ -268,7 +263,16 @@ class Alignment:
             self._contradicted = 0
             self._doubt, self._since = FURTHEST_S, time.monotonic()
             self._found.clear()
+            self.drift = None
             self._delays.clear()
+
+
+def _drift(found: Sequence[tuple[float, float]]) -> float | None:
+    """The median slope of offsets over time (Theil and Sen), parts in a million; None where that says too little."""
+    if len(found) < 4 or found[-1][0] - found[0][0] < _DRIFT_S:
+        return None
+    pairs = [(a, b) for a, b in combinations(found, 2) if b[0] - a[0] > _DRIFT_S / 2]
+    return 1e6 * float(np.median([(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairs]))
 
 
 def nearest(times: Sequence[float], wanted: float) -> int:

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from streamgate.sources.rtp import Unit
 
-_LAST_S = 0.2
+_LAST_S = 0.5
 """A group's last picture lasts at most so long."""
 
 
@@ -108,7 +108,7 @@ class PacketRing:
                 if group.number != before.number + 1 or group.first > last:
                     break
                 found += group.units
-        if max(unit.time for unit in found[-8:]) < first - self.clock_rate:
+        if max(unit.time for unit in found[-8:]) < first - _LAST_S * self.clock_rate:
             return []  # what followed was dropped, or has not come
         until = max((place for place, unit in enumerate(found) if unit.time <= last), default=-1)
         return found[: until + 1]

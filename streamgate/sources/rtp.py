@@ -165,7 +165,7 @@ def _payload(packet: bytes, *, padded: bool = True) -> bytes:
 
 def _kinds(payload: bytes, hevc: bool) -> Iterator[int]:
     """NAL unit types of what a payload holds, as far as it is there."""
-    if len(payload) < 4:
+    if len(payload) < 3:
         return
     kind = payload[0] >> 1 & 63 if hevc else payload[0] & 31
     if kind == (49 if hevc else 28):

@@ -142,6 +142,7 @@ function facts({ record, image }) {
     ["Faces evaluated", `${words.grouped(track.frames_scored)} of ${words.grouped(track.frames_seen)} seen`],
     ["Face in the picture", `${Math.round(box[2] - box[0])} × ${Math.round(box[3] - box[1])} px`],
   ];
+  if (record.stream) found.push(["Taken from", record.stream === "main" ? "main stream" : "substream"]);
   if (record.upscaled) found.push(["Enlarged", `${record.upscaled.toFixed(1)} times`]);
   if (record.outside) found.push(["Outside the frame", `${(100 * record.outside).toFixed(1)} %`]);
   if (image) found.push(["File", image]);
