@@ -133,9 +133,12 @@ def scenes(*groups: dict[str, dict[str, Any]], folder: Path) -> Iterator[list[Sc
 
 def encode(
     source: Path, target: Path, size: tuple[int, int], fps: float, bitrate: int, group: int,
-    seconds: tuple[float, float] = (0.0, 1e9), codec: str = "libx264",
+    seconds: tuple[float, float] = (0.0, 1e9), empty: float = 0.0,
 ) -> Path:  # fmt: skip
-    """A clip, or a stretch of it, as a camera sends it: without B frames, a key frame every `group` pictures."""
+    """A clip, or a stretch of it, as a camera sends it: without B frames, a key frame every `group` pictures.
+
+    `empty` seconds without anybody follow.
+    """
     rate = Fraction(fps).limit_denominator(1001)
     options = {
         "preset": "veryfast", "tune": "zerolatency", "g": str(group), "keyint_min": str(group), "sc_threshold": "0",
@@ -144,7 +147,7 @@ def encode(
     with av.open(str(source)) as read, av.open(str(target), "w") as made:
         stream = read.streams.video[0]
         stream.thread_type = "AUTO"
-        out = made.add_stream(codec, rate=rate, options=options)
+        out = made.add_stream("libx264", rate=rate, options=options)
         out.width, out.height, out.pix_fmt, out.bit_rate = *size, "yuv420p", bitrate
         number = 0
         for frame in read.decode(stream):
@@ -158,6 +161,12 @@ def encode(
                 picture.pts, picture.time_base = number, 1 / rate
                 made.mux(out.encode(picture))
                 number += 1
+        grey = np.full((size[1], size[0], 3), 96, np.uint8)
+        for _ in range(round(empty * rate)):
+            picture = av.VideoFrame.from_ndarray(grey, format="rgb24").reformat(format="yuv420p")
+            picture.pts, picture.time_base = number, 1 / rate
+            made.mux(out.encode(picture))
+            number += 1
         made.mux(out.encode(None))
     return target
 

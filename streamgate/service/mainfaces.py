@@ -1,7 +1,7 @@
-"""Takes the faces of two-stream cameras from the main stream: finds the instant, decodes its group, scores it again.
+"""Takes the faces of two-stream cameras from the main stream, `final` before `improved`: only what is told is decoded.
 
-One thread does it for all cameras, `final` before `improved`: only what is told is ever decoded. Whatever stands
-against it, the face is the substream's, and why is counted.
+One thread does it for all cameras; another answers with the substream's face when the time is up, so that a `final` is
+late by no more than that.
 """
 
 from __future__ import annotations
@@ -10,83 +10,27 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
 
-import av
-import cv2
-import numpy as np
-from av import VideoFrame
-from av.video.codeccontext import VideoCodecContext
-
-from streamgate.config import LiveConfig
-from streamgate.frames import Array, BestShot, Candidate, Face, Picture
-from streamgate.networks.batcher import InferenceRequest
-from streamgate.scoring.faces import enlargement
-from streamgate.scoring.steps import no_floor, run_together
-from streamgate.scoring.whole import WholeScorer
-from streamgate.service.alignment import FURTHEST_S, Look, Match, match, nearest, small_picture
-from streamgate.service.mainstream import MainStream, Playing
-from streamgate.service.pins import Pinned
-from streamgate.sources.container import pixel_limit
-from streamgate.sources.picture import PictureMaker
-from streamgate.sources.rtp import Unit, access_unit
+from streamgate.frames import BestShot
+from streamgate.service.mainlookup import ANSWERED_S, Fallback, Lookup, align, is_there, look_up
+from streamgate.service.mainstream import MainStream
 
 _MOST = 64
 """Faces that may wait; beyond it an `improved` is forgotten, a `final` is the substream's."""
-_REACH_S = 0.3
-"""Around the expected instant, at most, where it is looked for."""
-_COMPARED_S = 0.5
-"""Of what is decoded up to the instant, so much is compared with the substream."""
-_LEAST_COMPARED = 6
 _OVERDUE_S = 0.1
-"""Of faces whose time is up: those behind them are wanted too."""
-_ALIGN_PICTURES = 40
+"""A face whose time has been up for so long is not begun any more: those behind it are wanted too."""
+_CLOCK_S = 0.05
 _ALIGN_PAUSES = (2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
-_ALIKE = 0.6
-"""Correlation of the two faces' small pictures below which they do not show the same."""
-_ALIKE_UNSURE = 0.85
-"""The same where no motion has told the offset yet."""
-_ALIKE_SIDE = 32
-MAIN_TIMES = 4
-SUB_TIMES = 1
-
-
-class _Fallback(Exception):
-    """The face is the substream's, for a reason of `mainstream.FALLBACKS`."""
-
-
-@dataclass(slots=True, eq=False)
-class Lookup:
-    """A face that is wanted from the main stream.
-
-    Attributes:
-        shot: of the substream.
-        usual: what is usual for its person, by measure.
-        until: `time.monotonic()` from which its picture is waited for no more.
-        done: told the main stream's shot, or None where it is to be the substream's; from another thread.
-    """
-
-    main: MainStream
-    scorer: WholeScorer
-    shot: BestShot
-    usual: Mapping[str, float]
-    pinned: Pinned | None
-    final: bool
-    until: float
-    done: Callable[[BestShot | None], None]
-    number: int = field(default=0)
-
-    @property
-    def of(self) -> tuple[int, str, int, int]:
-        return id(self.main), self.shot.epoch, self.shot.track.track_id, self.shot.rank
+"""Before each attempt to find an offset in vain; the last one again and again."""
 
 
 class MainFaces:
-    """A context manager; its thread ends with it.
+    """A context manager; its threads end with it.
 
     Args:
+        log: takes a line about what happens.
         observe: told of the seconds that a lookup took.
     """
 
@@ -94,21 +38,27 @@ class MainFaces:
         self._log = log
         self._observe = observe
         self._waiting: list[Lookup] = []
+        self._current: Lookup | None = None
         self._mains: list[MainStream] = []
         self._align_at: dict[int, tuple[float, int]] = {}
         self._changed = threading.Condition()
         self._stopping = False
-        self._thread = threading.Thread(target=self._work, name="streamgate-main-faces", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(work,), name=f"streamgate-main-{name}", daemon=True)
+            for name, work in (("faces", self._work), ("clock", self._watch_time))
+        ]
 
     def __enter__(self) -> MainFaces:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         with self._changed:
             self._stopping = True
-            self._changed.notify()
-        self._thread.join(2.0)
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(2.0)
 
     def watch(self, main: MainStream) -> None:
         """Keep a main stream aligned from now on."""
@@ -121,124 +71,103 @@ class MainFaces:
             self._mains = [one for one in self._mains if one is not main]
 
     def put(self, lookup: Lookup) -> None:
-        """Take one; it is answered by `done` sooner or later, in `until` and the time that decoding takes."""
-        crowded = None
+        """Take one; it is answered by `done` soon after its `until` at the latest."""
+        gone: list[tuple[Lookup, str | None]] = []
         with self._changed:
             if not lookup.final:
                 # Only the newest word on a face is worth its while.
-                self._waiting = [one for one in self._waiting if one.final or one.of != lookup.of]
-            if len(self._waiting) >= _MOST:
-                others = [one for one in self._waiting if not one.final]
-                crowded = others[0] if others else lookup
-                if crowded is not lookup:
-                    self._waiting.remove(crowded)
-            if crowded is not lookup:
-                self._waiting.append(lookup)
-                self._changed.notify()
-        if crowded is not None:
-            crowded.main.fell_back("busy")
-            crowded.done(None)
+                gone = [(one, None) for one in self._waiting if not one.final and one.of == lookup.of]
+            self._waiting.append(lookup)
+            if len(self._waiting) - len(gone) > _MOST:
+                gone.append((next((one for one in self._waiting if not one.final), lookup), "busy"))
+            for one, _ in gone:
+                if one in self._waiting:
+                    self._waiting.remove(one)
+            self._changed.notify_all()
+        for one, reason in gone:
+            self._finish(one, None, reason)
 
     def _wake(self) -> None:
         if self._waiting:
             with self._changed:
-                self._changed.notify()
+                self._changed.notify_all()
 
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                lookup = self._next()
-                if lookup is None and not self._stopping:
-                    self._changed.wait(0.1 if self._waiting else 0.5)
-                    lookup = self._next()
-                if lookup is None and self._stopping:
-                    return
-                mains = list(self._mains)
+    def _guarded(self, work: Callable[[], None]) -> None:
+        while not self._stopping:
             try:
-                if lookup is None:
-                    self._align_one(mains)
-                else:
-                    self._answer(lookup)
+                work()
             except Exception as error:
                 # A defect of ours must not end this for the months that follow.
                 if os.environ.get("STREAMGATE_DEBUG"):
                     traceback.print_exc()
                 self._log(f"main streams: internal error ({type(error).__name__}: {error}); please report it")
 
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                lookup = self._next()
+                if lookup is None and not self._stopping:
+                    self._changed.wait(0.5)
+                    lookup = self._next()
+                if lookup is None and self._stopping:
+                    return
+                self._current, mains = lookup, list(self._mains)
+            if lookup is None:
+                with suppress(Fallback):
+                    self._align_one(mains)
+            else:
+                self._answer(lookup)
+
+    def _watch_time(self) -> None:
+        """Answer what is overdue, whatever the other thread does."""
+        while True:
+            with self._changed:
+                if not self._waiting and self._current is None:
+                    if self._stopping:
+                        return
+                    self._changed.wait(0.5)
+            time.sleep(_CLOCK_S)
+            with self._changed:
+                overdue = [one for one in self._waiting if one.overdue(_OVERDUE_S)]
+                self._waiting = [one for one in self._waiting if one not in overdue]
+                current = self._current
+                if current is not None and not current.answered and current.overdue(ANSWERED_S):
+                    overdue.append(current)
+            for one in overdue:
+                self._finish(one, None, "busy" if is_there(one) else "late")
+
     def _next(self) -> Lookup | None:
         """The next that can be answered: its picture is there, or not waited for any more."""
         now = time.monotonic()
         for lookup in sorted(self._waiting, key=lambda one: (not one.final, one.until)):
-            if self._stopping or now >= lookup.until or _is_there(lookup):
+            if self._stopping or now >= lookup.until or is_there(lookup):
                 self._waiting.remove(lookup)
                 return lookup
         return None
 
     def _answer(self, lookup: Lookup) -> None:
         began = time.perf_counter()
-        shot = None
+        shot, reason = None, "damaged"
         try:
-            if time.monotonic() > lookup.until + _OVERDUE_S:
-                raise _Fallback("busy")
-            shot = self._look_up(lookup)
-            lookup.main.looked_up()
-        except _Fallback as reason:
-            lookup.main.fell_back(str(reason))
-        except BaseException:
-            lookup.main.fell_back("damaged")
-            raise
+            shot = look_up(lookup)
+        except Fallback as found:
+            reason = str(found)
         finally:
-            lookup.done(shot)
+            self._current = None
+            self._finish(lookup, shot, reason)
             self._observe(time.perf_counter() - began)
 
-    def _look_up(self, lookup: Lookup) -> BestShot:
-        main, pts = lookup.main, lookup.shot.pts_seconds
-        playing, alignment = main.playing, main.alignment
-        if playing is None or (lookup.pinned is not None and lookup.pinned.playing is not playing):
-            raise _Fallback("away")
-        offset = alignment.offset
-        if offset is None:
-            raise _Fallback("unsure")
-        if not alignment.found:
-            self._align(main)
-            offset = alignment.offset or offset
-        spacing, newest = playing.spacing, playing.ring.newest or 0.0
-        wanted = pts + offset
-        if newest < wanted - spacing / 2:
-            raise _Fallback("late")
-        reach = min(max(alignment.doubt, 1.5 * spacing), _REACH_S)
-        start = wanted - 0.5 * spacing
-        units = playing.ring.units(start, wanted + reach)
-        if units:
-            # Close to a key frame there would be too little to compare.
-            least = units[0].time / playing.media.clock_rate + (_LEAST_COMPARED + 0.5) * spacing
-            if least > wanted + reach:
-                units = playing.ring.units(start, least) or units
-        if not units:
-            raise _Fallback("dropped")
-        frames, looks, maker = _decoded(playing, units, wanted - _COMPARED_S, main.live)
-        if not frames:
-            raise _Fallback("damaged")
-        offset = self._refined(lookup, looks, reach, spacing, offset)
-        seconds = [one for one, _ in frames]
-        place = nearest(seconds, pts + offset)
-        if abs(seconds[place] - pts - offset) > spacing:
-            raise _Fallback("unsure")
-        return _scored(lookup, maker, frames[place][1])
-
-    def _refined(self, lookup: Lookup, looks: list[Look], reach: float, spacing: float, offset: float) -> float:
-        """The offset after a comparison of what was decoded with the substream around the face."""
-        main, pts = lookup.main, lookup.shot.pts_seconds
-        theirs = {look.seconds: look for look in (lookup.pinned.looks if lookup.pinned else ())}
-        theirs |= {look.seconds: look for look in main.looks.between(pts - 1.0, pts + 1.0)}
-        ours = [Look(look.seconds - offset, look.luma) for look in looks]
-        found = match(ours, [theirs[key] for key in sorted(theirs)], max(reach, 2.5 * spacing) + spacing, spacing)
-        if found is not None and found.sure:
-            main.alignment.learn(found, spacing)
-            return main.alignment.offset or offset
-        if found is not None and found.off_limits:
-            main.alignment.doubted()
-        return offset
+    def _finish(self, lookup: Lookup, shot: BestShot | None, reason: str | None) -> None:
+        """Answer one, the first time that anybody wants to."""
+        with self._changed:
+            if lookup.answered:
+                return
+            lookup.answered = True
+        if shot is not None:
+            lookup.main.looked_up()
+        elif reason is not None:
+            lookup.main.fell_back(reason)
+        lookup.done(shot)
 
     def _align_one(self, mains: list[MainStream]) -> None:
         """Look everywhere for the offset of one main stream that is not aligned."""
@@ -251,141 +180,9 @@ class MainFaces:
                 continue
             due, failures = self._align_at.setdefault(id(main), (now + _ALIGN_PAUSES[0], 0))
             if now >= due:
-                self._align(main)
+                found = align(main, lambda: bool(self._waiting) or self._stopping)
+                if found is not None and found.sure:
+                    self._log(f"{main.name}: main stream: aligned, {main.alignment.delay:+.2f} s behind the substream")
                 pause = _ALIGN_PAUSES[min(failures, len(_ALIGN_PAUSES) - 1)]
                 self._align_at[id(main)] = (time.monotonic() + pause, failures + 1)
                 return
-
-    def _align(self, main: MainStream) -> Match | None:
-        playing, offset = main.playing, main.alignment.offset
-        if playing is None or offset is None:
-            return None
-        newest, spacing = playing.ring.newest or 0.0, playing.spacing
-        units = playing.ring.units(newest - _ALIGN_PICTURES * spacing, newest)[:_ALIGN_PICTURES]
-        if len(units) < _ALIGN_PICTURES // 2:
-            return None
-        theirs = main.looks.between(-1e9, 1e9)
-        _, looks, _ = _decoded(playing, units, -1e9, main.live, keep=0, coarse=True)
-        ours = [Look(look.seconds - offset, look.luma) for look in looks]
-        found = match(ours, theirs, FURTHEST_S, spacing)
-        if found is not None:
-            main.alignment.learn(found, spacing)
-            if found.sure:
-                self._log(f"{main.name}: main stream: aligned, {main.alignment.delay:+.2f} s behind the substream")
-        return found
-
-
-def _is_there(lookup: Lookup) -> bool:
-    playing, offset = lookup.main.playing, lookup.main.alignment.offset
-    if playing is None or offset is None:
-        return playing is None
-    newest = playing.ring.newest
-    return newest is not None and newest >= lookup.shot.pts_seconds + offset + 2 * playing.spacing
-
-
-def _decoded(
-    playing: Playing, units: list[Unit], compared_from: float, live: LiveConfig, keep: int = 12, *, coarse: bool = False
-) -> tuple[list[tuple[float, VideoFrame]], list[Look], PictureMaker]:
-    """Decode pictures from a key frame on: the last `keep` with their times, small pictures from a time on, and what
-    makes pictures of the former. `coarse` decodes for small pictures only."""
-    media = playing.media
-    codec = av.CodecContext.create(media.codec, "r")
-    assert isinstance(codec, VideoCodecContext)
-    codec.thread_count = 1
-    codec.options = pixel_limit(live.max_pixels) | ({"skip_loop_filter": "all"} if coarse else {})
-    codec.extradata = media.parameter_sets or None
-    maker = PictureMaker(media.codec, None)
-    frames: list[tuple[float, VideoFrame]] = []
-    looks: list[Look] = []
-
-    def take(found: list[VideoFrame]) -> None:
-        for frame in found:
-            if frame.pts is None:
-                continue
-            seconds = frame.pts / media.clock_rate
-            if seconds >= compared_from:
-                looks.append(Look(seconds, small_picture(maker.picture(frame), MAIN_TIMES)))
-            frames.append((seconds, frame))
-            del frames[: max(0, len(frames) - keep)]
-
-    try:
-        for unit in units:
-            # What nothing builds on is decoded only where it is looked at.
-            codec.skip_frame = "NONREF" if unit.time / media.clock_rate < compared_from else "DEFAULT"
-            packet = av.Packet(access_unit(unit, media.codec, playing.channel))
-            packet.pts = unit.time
-            take(codec.decode(packet))
-        take(codec.decode(None))
-    except (av.error.FFmpegError, OSError, ValueError):
-        raise _Fallback("damaged") from None
-    maker.aspect = codec.sample_aspect_ratio
-    return sorted(frames, key=lambda one: one[0]), sorted(looks, key=lambda one: one.seconds), maker
-
-
-def _scored(lookup: Lookup, maker: PictureMaker, frame: VideoFrame) -> BestShot:
-    """The shot of the same face in the main stream's picture."""
-    shot, scorer = lookup.shot, lookup.scorer
-    if frame.is_corrupt:
-        raise _Fallback("damaged")
-    picture = maker.picture(frame)
-    width, height = lookup.main.size
-    ratio = np.array([picture.width / max(width, 1), picture.height / max(height, 1)])
-    expected = Face(
-        ((shot.face.box + 0.5) * np.tile(ratio, 2) - 0.5).astype(np.float32),
-        ((shot.face.landmarks + 0.5) * ratio - 0.5).astype(np.float32),
-        shot.face.score,
-    )
-    candidate = Candidate(
-        shot.track.track_id, shot.pts_seconds, expected, pts_estimated=shot.pts_estimated,
-        captured_at=shot.captured_at, usual=lookup.usual,
-    )  # fmt: skip
-    run_together([_again(scorer, candidate, picture)], scorer.context.infer)
-    if not candidate.refined:
-        raise _Fallback("no_face")
-    if shot.gate.passed and not candidate.gate.passed:
-        raise _Fallback("rejected")
-    try:
-        image = scorer.crop(candidate, picture)
-        phash = scorer.fingerprint(candidate, picture)
-    except ValueError:  # its landmarks coincide
-        raise _Fallback("no_face") from None
-    if _likeness(shot.image, image) < (_ALIKE if lookup.main.alignment.found else _ALIKE_UNSURE):
-        raise _Fallback("unsure")
-    config = scorer.context.config
-    return replace(
-        shot,
-        image=image,
-        face=candidate.face,
-        pose=candidate.evidence.pose,
-        measures=candidate.measures,
-        quality=candidate.quality,
-        # Of the main stream no other face near it is scored: its own quality is all that there is.
-        quality_smoothed=candidate.quality,
-        quality_context=candidate.quality,
-        gate=candidate.gate,
-        frame_index=None,
-        upscaled=enlargement(candidate.face, config.output),
-        ifqa_map=candidate.evidence.ifqa_map,
-        phash=phash,
-        stream="main",
-    )
-
-
-def _again(
-    scorer: WholeScorer, candidate: Candidate, picture: Picture
-) -> Generator[list[InferenceRequest], list[Any], None]:
-    """Detect where the face is expected, and score it fully."""
-    found = yield from scorer.refine(picture, candidate.face)
-    if found is not None:
-        candidate.face, candidate.refined = found, True
-        yield from scorer.score(candidate, picture, no_floor, full=True)
-
-
-def _likeness(one: Array, other: Array) -> float:
-    """Correlation of two aligned pictures of a face, RGB uint8, when both are small."""
-    small = []
-    for image in (one, other):
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        small.append(cv2.resize(grey, (_ALIKE_SIDE, _ALIKE_SIDE), interpolation=cv2.INTER_AREA).astype(np.float32))
-    a, b = (image - image.mean() for image in small)
-    return float((a * b).sum() / max(float(np.sqrt((a**2).sum() * (b**2).sum())), 1e-6))

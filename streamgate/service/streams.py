@@ -16,7 +16,7 @@ from streamgate.scoring.context import ScoringContext
 from streamgate.service.alignment import ArrivalClock, small_picture
 from streamgate.service.delivery import LiveEvent
 from streamgate.service.framequeue import FrameQueue, Moment
-from streamgate.service.mainfaces import SUB_TIMES, MainFaces
+from streamgate.service.mainfaces import MainFaces
 from streamgate.service.mainstream import MainStream
 from streamgate.service.settings import StreamSpec
 from streamgate.service.state import ServiceState, StreamState
@@ -246,7 +246,7 @@ class Stream:
             self._main_clock.note(seconds, arrived.monotonic)
             if seconds - self._compared_at >= _COMPARE_S:
                 self._compared_at = seconds
-                self.main.looks.note(seconds, small_picture(arrived.frame, SUB_TIMES))
+                self.main.looks.note(seconds, small_picture(arrived.frame, 1))
 
     def _snapshot(self, arrived: Arrived) -> None:
         """Now and then show on the page what the camera sees."""

@@ -22,7 +22,8 @@ from streamgate.scoring.context import ScoringContext
 from streamgate.scoring.whole import WholeScorer
 from streamgate.service.delivery import LiveEvent
 from streamgate.service.framequeue import Arrivals, FrameQueue, Moment
-from streamgate.service.mainfaces import Lookup, MainFaces
+from streamgate.service.mainfaces import MainFaces
+from streamgate.service.mainlookup import Lookup
 from streamgate.service.mainstream import MainStream
 from streamgate.service.pins import Pinned, Pins, release
 from streamgate.service.state import LatestFace, ServiceState, utc_text
@@ -33,6 +34,8 @@ from streamgate.store.records import face_record, missed_record, track_record
 from streamgate.store.run import SourceInfo
 
 _SERIES = 300
+_LEAST_WAIT_S = 0.3
+"""For a face that comes out of the analysis late."""
 _DECODING_S = 1.5
 """Faces that were not found in the main stream in time have come by then, beyond `live.main_wait_s`."""
 
@@ -271,8 +274,8 @@ class Watch:
 
         with self._telling:
             self._outstanding += 1
-        began = time.monotonic() if ended is None else ended.monotonic
-        until = began + self._context.config.live.main_wait_s
+        now, wait_s = time.monotonic(), self._context.config.live.main_wait_s
+        until = max(now + min(_LEAST_WAIT_S, wait_s), (now if ended is None else ended.monotonic) + wait_s)
         ours = held[0] if held else None
         self._main_faces.put(Lookup(self._main, self._scorer, shot, usual, ours, ended is not None, until, done))
 
