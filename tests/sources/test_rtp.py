@@ -7,10 +7,12 @@ import struct
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import pytest
+from av.bitstream import BitStreamFilterContext
 
 from media import plain_frames, write_clip
-from rtsp_server import Packets, _interleaved, load
+from rtsp_server import Packets, _interleaved, _nals, load
 from streamgate.sources.packetring import PacketRing
 from streamgate.sources.rtp import NotInterleavedError, Unit, UnitReader, access_unit
 
@@ -54,6 +56,37 @@ def test_hevc_is_told_by_its_own_types():
     assert access_unit(units[0], "hevc") == START + vps + START + idr
     assert access_unit(units[1], "hevc") == START + trail
     assert access_unit(units[2], "hevc") == START + idr
+
+
+def test_hevc_is_decoded_from_what_was_kept(tmp_path: Path):
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as made:
+        stream = made.add_stream("libx265", rate=25, options={"preset": "ultrafast", "x265-params": "log-level=none"})
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for picture in plain_frames(8, (320, 240)):
+            made.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        made.mux(stream.encode(None))
+    sent = b""
+    with av.open(str(path)) as read_back:
+        annex_b = BitStreamFilterContext("hevc_mp4toannexb", read_back.streams.video[0])
+        for one in read_back.demux(video=0):
+            for filtered in annex_b.filter(one if one.size else None):
+                nals = list(_nals(bytes(filtered)))
+                for nal in nals:
+                    marker = nal is nals[-1]
+                    if len(nal) <= 200:
+                        sent += packet(filtered.pts, nal, marker=marker)
+                        continue
+                    head, kind, body = bytes((nal[0] & 0x81 | 49 << 1, nal[1])), nal[0] >> 1 & 63, nal[2:]
+                    for start in range(0, len(body), 200):
+                        last = start + 200 >= len(body)
+                        mark = bytes((0x80 * (start == 0) | 0x40 * last | kind,))
+                        sent += packet(filtered.pts, head + mark + body[start : start + 200], marker=marker and last)
+    units = read("hevc", sent, 999)
+    codec = av.CodecContext.create("hevc", "r")
+    assert len(units) == 8 and units[0].key
+    frames = [frame for unit in units for frame in codec.decode(av.Packet(access_unit(unit, "hevc")))]
+    assert len(frames + codec.decode(None)) == 8
 
 
 def test_what_stands_between_pictures_is_not_part_of_them():
