@@ -50,7 +50,7 @@ from live import (
 )
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from two_streams import encode, scenes, which_picture
+from support.two_streams import encode, scenes, which_picture
 
 CLIPS = ("generated_10", "liveportrait_s18", "liveportrait_d3", "drive_d10")
 """9 to 15 s long, one talking head each."""
@@ -104,9 +104,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="streamgate-two-") as name:
         folder = Path(name)
         pairs = []
-        for place, clip in enumerate(clips):
+        for index, clip in enumerate(clips):
             say(f"{clip.stem}: encoding")
-            group = GROUPS[place % len(GROUPS)]
+            group = GROUPS[index % len(GROUPS)]
             pairs.append((
                 encode(clip, folder / f"main-{clip.stem}.mp4", (1920, 1080), FPS, 4_000_000, group, empty=EMPTY_S),
                 encode(clip, folder / f"sub-{clip.stem}.mp4", (640, 360), FPS, 500_000, 50, empty=EMPTY_S),
@@ -124,13 +124,13 @@ def main() -> None:
 def run(pairs: Sequence[tuple[Path, Path, int]], options: Any, folder: Path, *, both: bool) -> Run:
     epoch = time.monotonic() - 1000
     mains, subs = {}, {}
-    for place in range(options.cameras):
-        main_clip, sub_clip, _ = pairs[place % len(pairs)]
-        common = {"epoch": epoch, "phase": 2.3 * place}
-        subs[f"/sub{place}"] = {"clip": str(sub_clip), **common}
+    for index in range(options.cameras):
+        main_clip, sub_clip, _ = pairs[index % len(pairs)]
+        common = {"epoch": epoch, "phase": 2.3 * index}
+        subs[f"/sub{index}"] = {"clip": str(sub_clip), **common}
         if both:
-            delay, drift = DELAYS[place % len(DELAYS)], DRIFTS[place % len(DRIFTS)]
-            mains[f"/main{place}"] = {"clip": str(main_clip), "delay": delay, "drift": drift, **common}
+            delay, drift = DELAYS[index % len(DELAYS)], DRIFTS[index % len(DRIFTS)]
+            mains[f"/main{index}"] = {"clip": str(main_clip), "delay": delay, "drift": drift, **common}
     ports = {name: free_port() for name in ("redis", "http")}
     found = Run(out=folder / ("both" if both else "alone"))
     with (
@@ -141,10 +141,10 @@ def run(pairs: Sequence[tuple[Path, Path, int]], options: Any, folder: Path, *, 
         wait_for_port(ports["redis"])
         command = [sys.executable, "-m", "streamgate", "serve", "--http", f"127.0.0.1:{ports['http']}",
                    "--redis", f"redis://127.0.0.1:{ports['redis']}/0", "--out", str(found.out)]  # fmt: skip
-        for place in range(options.cameras):
-            sub = sub_cameras.url(f"/sub{place}")
-            address = f"{main_cameras.url(f'/main{place}')},{sub}" if both else sub
-            command += ["--rtsp", f"cam{place}={address}"]
+        for index in range(options.cameras):
+            sub = sub_cameras.url(f"/sub{index}")
+            address = f"{main_cameras.url(f'/main{index}')},{sub}" if both else sub
+            command += ["--rtsp", f"cam{index}={address}"]
         for setting in options.settings:
             command += ["--set", setting]
         with process("serve", command, sorted_cores(), folder) as service:
@@ -209,10 +209,10 @@ def beginnings(port: int, pairs: Sequence[tuple[Path, Path, int]]) -> dict[str, 
             if record.get("stream") != "sub" or b"jpeg" not in fields or len(found.get(name, ())) >= 2:
                 continue
             image = cv2.imdecode(np.frombuffer(fields[b"jpeg"], np.uint8), cv2.IMREAD_COLOR)
-            place = which_picture(image, record, pairs[int(name.removeprefix("cam")) % len(pairs)][1], None)
-            if place is not None:
-                found.setdefault(name, []).append(place - record["pts_seconds"] * FPS)
-    return {name: places[0] for name, places in found.items()}
+            index = which_picture(image, record, pairs[int(name.removeprefix("cam")) % len(pairs)][1], None)
+            if index is not None:
+                found.setdefault(name, []).append(index - record["pts_seconds"] * FPS)
+    return {name: indexes[0] for name, indexes in found.items()}
 
 
 def judge(face: dict[str, Any], run: Run, pairs: Sequence[tuple[Path, Path, int]]) -> int | None:
@@ -222,8 +222,8 @@ def judge(face: dict[str, Any], run: Run, pairs: Sequence[tuple[Path, Path, int]
     with av.open(str(clip)) as container:
         count = container.streams.video[0].frames
     wanted = {(number + step) % count: step for step in range(-_REACH, _REACH + 1)}
-    place = which_picture(cv2.imread(str(run.out / face["image"])), face, clip, wanted)
-    return None if place is None else wanted[place]
+    index = which_picture(cv2.imread(str(run.out / face["image"])), face, clip, wanted)
+    return None if index is None else wanted[index]
 
 
 def report(
@@ -241,12 +241,12 @@ def report(
     ring = sum(one["main"]["ring_bytes"] for one in last.streams if one["main"]) / (1 << 20)
     fallbacks: Counter[str] = Counter()
     rows = []
-    for place, one in enumerate(last.streams):
+    for index, one in enumerate(last.streams):
         told = one["main"]
         fallbacks.update(told["fallbacks"])
         rows.append([
-            one["name"], f"{DELAYS[place % len(DELAYS)]:g}", f"{DRIFTS[place % len(DRIFTS)]:+g}",
-            f"{pairs[place % len(pairs)][2] / FPS:g}", str(one["tracks"]), str(told["faces"]),
+            one["name"], f"{DELAYS[index % len(DELAYS)]:g}", f"{DRIFTS[index % len(DRIFTS)]:+g}",
+            f"{pairs[index % len(pairs)][2] / FPS:g}", str(one["tracks"]), str(told["faces"]),
             ", ".join(f"{name} {count}" for name, count in told["fallbacks"].items() if count) or "none",
             "–" if told["drift"] is None else f"{told['drift']:+.0f}", f"{told['confidence']:.2f}",
         ])  # fmt: skip

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from streamgate.showing import Showing
+from streamgate.face_display import FaceDisplay
 
 Array = npt.NDArray[Any]
 
@@ -320,7 +320,7 @@ class TrackInfo:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class BestShot(Showing):
+class BestShot(FaceDisplay):
     """A kept face: what `faces.jsonl` records, with its pixels.
 
     Attributes:
@@ -454,7 +454,7 @@ class TrackEnd:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ScoredFace(Showing):
+class ScoredFace(FaceDisplay):
     """One face of a still picture, as `Gate.score` returns it."""
 
     face: Face

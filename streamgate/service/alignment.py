@@ -277,10 +277,10 @@ def _drift(found: Sequence[tuple[float, float]]) -> float | None:
 
 def nearest(times: Sequence[float], wanted: float) -> int:
     """Place of the time next to `wanted` in ascending times."""
-    place = bisect_left(times, wanted)
-    if place == len(times) or (place and wanted - times[place - 1] <= times[place] - wanted):
-        return place - 1
-    return place
+    index = bisect_left(times, wanted)
+    if index == len(times) or (index and wanted - times[index - 1] <= times[index] - wanted):
+        return index - 1
+    return index
 
 
 def around(looks: Sequence[Look], start: float, end: float) -> list[Look]:

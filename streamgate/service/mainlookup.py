@@ -17,8 +17,8 @@ from streamgate.config import LiveConfig
 from streamgate.frames import Array, BestShot, Candidate, Face, Picture
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.faces import enlargement
-from streamgate.scoring.steps import no_floor, run_together
-from streamgate.scoring.whole import WholeScorer
+from streamgate.scoring.full_scorer import FullScorer
+from streamgate.scoring.lockstep import no_floor, run_in_lockstep
 from streamgate.service.alignment import FURTHEST_S, Look, Match, match, nearest, small_picture
 from streamgate.service.mainstream import MainStream, Playing
 from streamgate.service.pins import Pinned
@@ -58,7 +58,7 @@ class Lookup:
     """
 
     main: MainStream
-    scorer: WholeScorer
+    scorer: FullScorer
     shot: BestShot
     usual: Mapping[str, float]
     pinned: Pinned | None
@@ -110,10 +110,10 @@ def look_up(lookup: Lookup) -> BestShot:
         raise Fallback("damaged")
     offset = _refined(lookup, looks, reach, spacing, offset)
     seconds = [one for one, _ in frames]
-    place = nearest(seconds, pts + offset)
-    if abs(seconds[place] - pts - offset) > spacing:
+    index = nearest(seconds, pts + offset)
+    if abs(seconds[index] - pts - offset) > spacing:
         raise Fallback("unsure")
-    return _scored(lookup, maker, frames[place][1])
+    return _scored(lookup, maker, frames[index][1])
 
 
 def _refined(lookup: Lookup, looks: list[Look], reach: float, spacing: float, offset: float) -> float:
@@ -217,7 +217,7 @@ def _scored(lookup: Lookup, maker: PictureMaker, frame: VideoFrame) -> BestShot:
         shot.track.track_id, shot.pts_seconds, expected, pts_estimated=shot.pts_estimated,
         captured_at=shot.captured_at, usual=lookup.usual,
     )  # fmt: skip
-    run_together([_again(scorer, candidate, picture)], scorer.context.infer)
+    run_in_lockstep([_again(scorer, candidate, picture)], scorer.context.infer)
     if not candidate.refined:
         raise Fallback("no_face")
     if shot.gate.passed and not candidate.gate.passed:
@@ -250,7 +250,7 @@ def _scored(lookup: Lookup, maker: PictureMaker, frame: VideoFrame) -> BestShot:
 
 
 def _again(
-    scorer: WholeScorer, candidate: Candidate, picture: Picture
+    scorer: FullScorer, candidate: Candidate, picture: Picture
 ) -> Generator[list[InferenceRequest], list[Any], None]:
     """Detect where the face is expected, and score it fully."""
     found = yield from scorer.refine(picture, candidate.face)

@@ -17,7 +17,7 @@ from streamgate.errors import redact_url, scrub
 from streamgate.service.alignment import Alignment, ArrivalClock, Looks
 from streamgate.service.meters import Metric, Sample
 from streamgate.service.state import StreamState, utc_text
-from streamgate.sources.live import LiveError, Trouble
+from streamgate.sources.live import FailureKind, LiveError
 from streamgate.sources.packetring import PacketRing
 from streamgate.sources.rtp import NotInterleavedError, UnitReader
 from streamgate.sources.rtspclient import Media, RtspClient
@@ -155,11 +155,11 @@ class MainStream:
                 failures = 0
             live = self.live
             pause = live.refused_retry_s
-            if trouble is not Trouble.REFUSED:
+            if trouble is not FailureKind.REFUSED:
                 longest = min(live.backoff_max_s, live.backoff_min_s * 2 ** min(failures, 30))
                 pause = longest * random.uniform(0.5, 1.0)
             failures += 1
-            refused = trouble is Trouble.REFUSED
+            refused = trouble is FailureKind.REFUSED
             with self._mutex:
                 self._state = StreamState.FAILED if refused else StreamState.WAITING
                 self._error, self._retry_at = error, datetime.now(UTC) + timedelta(seconds=pause)
@@ -167,7 +167,7 @@ class MainStream:
                 self._log(f"{self.name}: main stream: {error}; next attempt in {pause:.0f} s")
             self._stop.wait(pause)
 
-    def _connect(self) -> tuple[Trouble | None, str]:
+    def _connect(self) -> tuple[FailureKind | None, str]:
         """One connection from its beginning to its end; returns what ended it."""
         self._state, self._retry_at = StreamState.CONNECTING, None
         try:
@@ -177,7 +177,7 @@ class MainStream:
         except LiveError as error:
             return error.trouble, str(error).removeprefix(f"{error.location}: ")
         except NotInterleavedError as error:
-            return Trouble.UNREADABLE, f"what comes from there is no video: {error}; check the camera"
+            return FailureKind.UNREADABLE, f"what comes from there is no video: {error}; check the camera"
         except Exception as error:
             # A defect of ours must cost a pause, not the stream.
             if os.environ.get("STREAMGATE_DEBUG"):
@@ -205,7 +205,7 @@ class MainStream:
                 self.wake()
             elif self._last_at is not None and time.monotonic() - self._last_at > self.live.read_timeout_s:
                 raise LiveError(
-                    Trouble.SILENT, f"{self.location}: no picture for {self.live.read_timeout_s:g} s", self.location
+                    FailureKind.SILENT, f"{self.location}: no picture for {self.live.read_timeout_s:g} s", self.location
                 )
             self._stop.wait(GULP_S)
 

@@ -49,7 +49,7 @@ _SEVERAL = re.compile(r",(?=(?:rtsps?|https?|file)://)", re.IGNORECASE)
 """Between the addresses of `--rtsp MAIN,SUB`."""
 MAX_STREAMS = 500
 """More than one machine can decode; each takes threads and descriptors."""
-_MOST_SHOWN = 5
+_MAX_SHOWN = 5
 """Wrong values that one message names."""
 DEFAULT_OUT = Path("streamgate-live")
 DEFAULT_SPOOL = Path("streamgate-spool")
@@ -214,7 +214,7 @@ def _validated(table: Any, tree: Any, what: str) -> Any:
     try:
         return table.model_validate(tree)
     except ValidationError as error:
-        for item in error.errors()[:_MOST_SHOWN]:
+        for item in error.errors()[:_MAX_SHOWN]:
             key = ".".join(str(part) for part in item["loc"])
             near = difflib.get_close_matches(key, list(table.model_fields), 1, 0.5)
             unknown = item["type"] == "extra_forbidden"

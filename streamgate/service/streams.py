@@ -15,14 +15,14 @@ from streamgate.errors import DeviceError, scrub
 from streamgate.scoring.context import ScoringContext
 from streamgate.service.alignment import ArrivalClock, small_picture
 from streamgate.service.delivery import LiveEvent
-from streamgate.service.framequeue import FrameQueue, Moment
+from streamgate.service.framequeue import FrameQueue, Timestamp
 from streamgate.service.mainfaces import MainFaces
 from streamgate.service.mainstream import MainStream
 from streamgate.service.settings import StreamSpec
 from streamgate.service.state import ServiceState, StreamState
-from streamgate.service.watching import StreamCounts, Watch, new_epoch
+from streamgate.service.stream_session import StreamCounts, StreamSession, new_epoch
 from streamgate.sources.hardware import CPU
-from streamgate.sources.live import Arrived, LiveConnection, LiveError, Trouble
+from streamgate.sources.live import ArrivedFrame, FailureKind, LiveConnection, LiveError
 from streamgate.store.images import encode_jpeg
 
 SNAPSHOT_S = 5.0
@@ -66,7 +66,7 @@ class Stream:
         self._main_faces = main_faces
         if spec.main_url is not None and main_faces is not None:
             self.main = MainStream(spec.name, spec.main_url, spec.config.live, log)
-            main_faces.watch(self.main)
+            main_faces.session(self.main)
         self._main_clock: ArrivalClock | None = None
         self._compared_at = 0.0
         self.device_error: DeviceError | None = None
@@ -86,7 +86,7 @@ class Stream:
         self._queue: FrameQueue | None = None
         self._watcher: threading.Thread | None = None
         self._failure: BaseException | None = None
-        self._last_frame: Moment | None = None
+        self._last_frame: Timestamp | None = None
         self._snapshot_due = 0.0
         self._due = 0.0
         """Time stamp from which the next frame is wanted."""
@@ -150,32 +150,32 @@ class Stream:
         self._meter.update(last_frame_at=last.wall)
         if self._meter.snapshot().state is StreamState.RUNNING and now - last.monotonic > self._live.stall_s:
             self._meter.update(state=StreamState.STALLED, error=f"no picture for {self._live.stall_s:g} s")
-            self._say("stalled: no picture comes")
+            self._log_line("stalled: no picture comes")
 
     def _work(self) -> None:
         failures = 0
         while not self._stop.is_set():
             began = time.monotonic()
-            trouble, error = self._connect()
+            kind, error = self._connect()
             if self._stop.is_set():
                 break
             last = self._last_frame
             if last is not None and last.monotonic - began >= _STEADY_S:
                 failures = 0
-            pause = self._pause(trouble, failures)
+            pause = self._pause(kind, failures)
             failures += 1
-            refused = trouble is Trouble.REFUSED
-            self._state.faults.add(str(trouble) if trouble else "internal")
+            refused = kind is FailureKind.REFUSED
+            self._state.faults.add(str(kind) if kind else "internal")
             self._meter.update(
                 state=StreamState.FAILED if refused else StreamState.WAITING,
                 error=error,
                 retry_at=datetime.now(UTC) + timedelta(seconds=pause),
             )
             if failures <= 3 or failures % 20 == 0 or refused:
-                self._say(f"{error}; next attempt in {pause:.0f} s")
+                self._log_line(f"{error}; next attempt in {pause:.0f} s")
             self._stop.wait(pause)
 
-    def _connect(self) -> tuple[Trouble | None, str]:
+    def _connect(self) -> tuple[FailureKind | None, str]:
         """One connection from its beginning to its end; returns what ended it."""
         self._meter.update(state=StreamState.CONNECTING, retry_at=None)
         reached = False
@@ -188,7 +188,7 @@ class Stream:
             if not reached:
                 self._meter.count(attempts_failed=1)
             # The location stands beside the name everywhere already.
-            return error.trouble, str(error).removeprefix(f"{error.location}: ")
+            return error.kind, str(error).removeprefix(f"{error.location}: ")
         except DeviceError as error:
             self.device_error = error
             return None, str(error)
@@ -227,7 +227,7 @@ class Stream:
                     counts.dropped += queue.put(arrived)
                 else:
                     counts.skipped += 1
-                self._last_frame = Moment(arrived.monotonic, arrived.frame.captured_at or datetime.now(UTC))
+                self._last_frame = Timestamp(arrived.monotonic, arrived.frame.captured_at or datetime.now(UTC))
                 if self._meter.snapshot().state is not StreamState.RUNNING:
                     self._meter.update(state=StreamState.RUNNING, error=None)
                 del arrived
@@ -239,7 +239,7 @@ class Stream:
                 watcher.join(_FLUSH_S)
             self._watcher = None
 
-    def _compare(self, arrived: Arrived) -> None:
+    def _compare(self, arrived: ArrivedFrame) -> None:
         """Note what a camera's main stream is aligned by."""
         if self.main is not None and self._main_clock is not None:
             seconds = arrived.frame.pts_seconds
@@ -248,7 +248,7 @@ class Stream:
                 self._compared_at = seconds
                 self.main.looks.note(seconds, small_picture(arrived.frame, 1))
 
-    def _snapshot(self, arrived: Arrived) -> None:
+    def _snapshot(self, arrived: ArrivedFrame) -> None:
         """Now and then show on the page what the camera sees."""
         if arrived.monotonic >= self._snapshot_due:
             self._snapshot_due = arrived.monotonic + SNAPSHOT_S
@@ -266,7 +266,7 @@ class Stream:
         self._due = max(self._due, pts_seconds - spacing) + spacing
         return True
 
-    def _begin(self, queue: FrameQueue, first: Arrived, connection: LiveConnection) -> None:
+    def _begin(self, queue: FrameQueue, first: ArrivedFrame, connection: LiveConnection) -> None:
         """The first picture is here: from now on this is an epoch."""
         epoch = new_epoch()
         known = self._meter.snapshot()
@@ -276,10 +276,10 @@ class Stream:
             self.main.size, self._main_clock = (width, height), self.main.connected()
             self._compared_at = float("-inf")
         self._meter.update(state=StreamState.RUNNING, error=None, epoch=epoch, width=width, height=height)
-        self._say(f"running, {width}x{height}")
+        self._log_line(f"running, {width}x{height}")
         if connection.not_on_gpu:
-            self._say(f"decoded on the CPU: the GPU does not decode this {connection.not_on_gpu} video")
-        watch = Watch(
+            self._log_line(f"decoded on the CPU: the GPU does not decode this {connection.not_on_gpu} video")
+        session = StreamSession(
             self.spec.name,
             self.spec.location,
             epoch,
@@ -292,27 +292,27 @@ class Stream:
             main_faces=self._main_faces,
         )
         watcher = threading.Thread(
-            target=self._run_watch, args=(watch, queue), name=f"streamgate-watch-{self.spec.name}", daemon=True
+            target=self._run_session, args=(session, queue), name=f"streamgate-watch-{self.spec.name}", daemon=True
         )
         watcher.start()
         # Only now: whoever stops the stream waits for it, and a thread that was not started cannot be waited for.
         self._watcher = watcher
 
-    def _run_watch(self, watch: Watch, queue: FrameQueue) -> None:
+    def _run_session(self, session: StreamSession, queue: FrameQueue) -> None:
         try:
-            watch.run(queue, self._stop)
+            session.run(queue, self._stop)
         except BaseException as error:  # the reader raises it
             self._failure = error
             if os.environ.get("STREAMGATE_DEBUG"):
                 traceback.print_exc()
             queue.close()
 
-    def _pause(self, trouble: Trouble | None, failures: int) -> float:
+    def _pause(self, kind: FailureKind | None, failures: int) -> float:
         """Seconds until the next attempt: doubling, with chance in it, so that cameras do not return all at once."""
-        if trouble is Trouble.REFUSED:
+        if kind is FailureKind.REFUSED:
             return self._live.refused_retry_s
         longest = min(self._live.backoff_max_s, self._live.backoff_min_s * 2 ** min(failures, 30))
         return longest * random.uniform(0.5, 1.0)
 
-    def _say(self, text: str) -> None:
+    def _log_line(self, text: str) -> None:
         self._log(f"{self.spec.name}: {text}")

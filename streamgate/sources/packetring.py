@@ -100,7 +100,7 @@ class PacketRing:
         first, last = start * self.clock_rate, end * self.clock_rate
         with self._mutex:
             groups = [*self._pinned, *self._groups]
-            begins = max((place for place, group in enumerate(groups) if group.first <= first), default=None)
+            begins = max((index for index, group in enumerate(groups) if group.first <= first), default=None)
             if begins is None:
                 return []
             found = list(groups[begins].units)
@@ -110,7 +110,7 @@ class PacketRing:
                 found += group.units
         if max(unit.time for unit in found[-8:]) < first - _LAST_S * self.clock_rate:
             return []  # what followed was dropped, or has not come
-        until = max((place for place, unit in enumerate(found) if unit.time <= last), default=-1)
+        until = max((index for index, unit in enumerate(found) if unit.time <= last), default=-1)
         return found[: until + 1]
 
     @property

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 _START = b"\x00\x00\x00\x01"
 _LARGEST = 8 << 20
 """Bytes of one picture; more is no video."""
-_LONGEST_HEAD = 1 << 16
+_MAX_HEAD_BYTES = 1 << 16
 _WRAP = 1 << 32
 _H264_KEYS, _H264_OTHERS = frozenset({5}), frozenset({1, 2})
 _HEVC_KEYS, _HEVC_OTHERS = frozenset(range(16, 22)), frozenset(range(10))
@@ -62,37 +62,37 @@ class UnitReader:
         """Take what came; returns the pictures that are complete with it. Raises NotInterleavedError."""
         buffer = self._rest + data if self._rest else data
         units: list[Unit] = []
-        place, end, start = 0, len(buffer), 0
+        index, end, start = 0, len(buffer), 0
         channel = self._channel
-        while end - place >= 4:
-            if buffer[place] != 0x24:
-                self._part(buffer[start:place])
-                skipped = _answer_length(buffer, place)
-                place = start = place + skipped
+        while end - index >= 4:
+            if buffer[index] != 0x24:
+                self._part(buffer[start:index])
+                skipped = _answer_length(buffer, index)
+                index = start = index + skipped
                 if not skipped:
                     break
                 continue
-            length = buffer[place + 2] << 8 | buffer[place + 3]
-            following = place + 4 + length
+            length = buffer[index + 2] << 8 | buffer[index + 3]
+            following = index + 4 + length
             if following > end:
                 break
-            if buffer[place + 1] == channel and length > 12:
-                stamp = int.from_bytes(buffer[place + 8 : place + 12])
+            if buffer[index + 1] == channel and length > 12:
+                stamp = int.from_bytes(buffer[index + 8 : index + 12])
                 if stamp != self._stamp:
                     # The picture before ended without saying so.
-                    self._part(buffer[start:place])
-                    start = place
+                    self._part(buffer[start:index])
+                    start = index
                     self._finish(units)
                     self._stamp = stamp
                 if self._key is None:
-                    self._key = self._kind(buffer[place + 4 : min(following, place + 96)])
-                if buffer[place + 5] & 0x80:
+                    self._key = self._kind(buffer[index + 4 : min(following, index + 96)])
+                if buffer[index + 5] & 0x80:
                     self._part(buffer[start:following])
                     start = following
                     self._finish(units)
-            place = following
-        self._part(buffer[start:place])
-        self._rest = buffer[place:]
+            index = following
+        self._part(buffer[start:index])
+        self._rest = buffer[index:]
         return units
 
     def _part(self, data: bytes) -> None:
@@ -131,25 +131,25 @@ def access_unit(unit: Unit, codec: str, channel: int = 0) -> bytes:
     """The NAL units of a picture with start codes, as decoders take them."""
     data, hevc = unit.data, codec == "hevc"
     out = bytearray()
-    place = 0
-    while len(data) - place >= 4:
-        length = data[place + 2] << 8 | data[place + 3]
-        if data[place + 1] == channel and length > 12:
-            _unpack(_payload(data[place + 4 : place + 4 + length]), hevc, out)
-        place += 4 + length
+    index = 0
+    while len(data) - index >= 4:
+        length = data[index + 2] << 8 | data[index + 3]
+        if data[index + 1] == channel and length > 12:
+            _unpack(_payload(data[index + 4 : index + 4 + length]), hevc, out)
+        index += 4 + length
     return bytes(out)
 
 
-def _answer_length(buffer: bytes, place: int) -> int:
+def _answer_length(buffer: bytes, index: int) -> int:
     """Bytes of the RTSP answer or request that begins there, 0 while it is not complete."""
-    end = buffer.find(b"\r\n\r\n", place)
+    end = buffer.find(b"\r\n\r\n", index)
     if end < 0:
-        if len(buffer) - place > _LONGEST_HEAD:
+        if len(buffer) - index > _MAX_HEAD_BYTES:
             raise NotInterleavedError("neither RTP nor an answer")
         return 0
-    found = _LENGTH.search(buffer, place, end + 2)
-    whole = end + 4 - place + (int(found[1]) if found else 0)
-    return whole if len(buffer) - place >= whole else 0
+    found = _LENGTH.search(buffer, index, end + 2)
+    whole = end + 4 - index + (int(found[1]) if found else 0)
+    return whole if len(buffer) - index >= whole else 0
 
 
 def _payload(packet: bytes, *, padded: bool = True) -> bytes:
@@ -171,11 +171,11 @@ def _kinds(payload: bytes, hevc: bool) -> Iterator[int]:
     if kind == (49 if hevc else 28):
         yield payload[2] & 63 if hevc else payload[1] & 31
     elif kind == (48 if hevc else 24):
-        place = 2 if hevc else 1
-        while place + 3 <= len(payload):
-            head = payload[place + 2]
+        index = 2 if hevc else 1
+        while index + 3 <= len(payload):
+            head = payload[index + 2]
             yield head >> 1 & 63 if hevc else head & 31
-            place += 2 + int.from_bytes(payload[place : place + 2])
+            index += 2 + int.from_bytes(payload[index : index + 2])
     else:
         yield kind
 
@@ -186,12 +186,12 @@ def _unpack(payload: bytes, hevc: bool, out: bytearray) -> None:
         return
     kind = payload[0] >> 1 & 63 if hevc else payload[0] & 31
     if kind == (48 if hevc else 24):
-        place = 2 if hevc else 1
-        while place + 2 < len(payload):
-            size = int.from_bytes(payload[place : place + 2])
+        index = 2 if hevc else 1
+        while index + 2 < len(payload):
+            size = int.from_bytes(payload[index : index + 2])
             out += _START
-            out += payload[place + 2 : place + 2 + size]
-            place += 2 + size
+            out += payload[index + 2 : index + 2 + size]
+            index += 2 + size
     elif hevc and kind == 49:
         head = payload[2]
         if head & 0x80:

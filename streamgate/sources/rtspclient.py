@@ -23,7 +23,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from streamgate.config import LiveConfig
 from streamgate.errors import redact_url, scrub
-from streamgate.sources.live import LiveError, Trouble
+from streamgate.sources.live import FailureKind, LiveError
 from streamgate.sources.rtsplogin import Login
 
 CODECS = {"H264": "h264", "H265": "hevc"}
@@ -32,7 +32,7 @@ _GULP = 1 << 18
 _MOST_AT_ONCE = 1 << 22
 _BUFFER = 1 << 20
 """Of the system, for what gathers between two gulps."""
-_LONGEST_HEAD, _LONGEST_BODY = 1 << 16, 1 << 18
+_MAX_HEAD_BYTES, _LONGEST_BODY = 1 << 16, 1 << 18
 _START = b"\x00\x00\x00\x01"
 _TEXT = ("utf-8", "surrogateescape")
 
@@ -127,7 +127,7 @@ class RtspClient:
         found = [self._socket.recv(_GULP)]
         size = len(found[0])
         if not size:
-            raise self._error(Trouble.ENDED, "the other side closed the connection")
+            raise self._error(FailureKind.ENDED, "the other side closed the connection")
         secure = self._socket if isinstance(self._socket, ssl.SSLSocket) else None
         while size < _MOST_AT_ONCE and (
             secure.pending() or select.select([secure], [], [], 0)[0] if secure else len(found[-1]) == _GULP
@@ -168,7 +168,8 @@ class RtspClient:
         media = media_of(described.body.decode(*_TEXT))
         if media is None:
             raise self._error(
-                Trouble.UNREADABLE, "a main stream has to be H.264 or HEVC; set the camera's main stream to one of them"
+                FailureKind.UNREADABLE,
+                "a main stream has to be H.264 or HEVC; set the camera's main stream to one of them",
             )
         # A server that names another host would get what is for this one.
         control = urljoin(base if base.endswith("/") else f"{base}/", media.control) if media.control != "*" else base
@@ -211,16 +212,18 @@ class RtspClient:
         if answer.status == 200:
             return answer
         if answer.status == 401:
-            raise self._error(Trouble.REFUSED, "the camera refuses user or password (401); correct them in its address")
+            raise self._error(
+                FailureKind.REFUSED, "the camera refuses user or password (401); correct them in its address"
+            )
         if answer.status == 403:
-            raise self._error(Trouble.REFUSED, "this user may not see the stream (403); allow it in the camera")
+            raise self._error(FailureKind.REFUSED, "this user may not see the stream (403); allow it in the camera")
         if answer.status == 404:
-            raise self._error(Trouble.MISSING, "there is no such stream (404); check the path of the address")
+            raise self._error(FailureKind.MISSING, "there is no such stream (404); check the path of the address")
         if method == "OPTIONS" and answer.status in (405, 501):
             return answer
         if answer.status == 461:
-            raise self._error(Trouble.UNREADABLE, "the camera refuses RTSP over TCP (461); allow it in the camera")
-        raise self._error(Trouble.UNREACHABLE, f"the server answers with an error ({answer.status}); check it")
+            raise self._error(FailureKind.UNREADABLE, "the camera refuses RTSP over TCP (461); allow it in the camera")
+        raise self._error(FailureKind.UNREACHABLE, f"the server answers with an error ({answer.status}); check it")
 
     def _receive(self, until: float) -> _Answer:
         buffer = self._rest
@@ -233,40 +236,40 @@ class RtspClient:
                 found = re.match(r"RTSP/[0-9.]+ ([0-9]{3})", first)
                 answer = _Answer(int(found[1]) if found else 0, lines, b"")
                 if found is None:
-                    raise self._error(Trouble.UNREADABLE, "what comes from there is no RTSP; check the address")
+                    raise self._error(FailureKind.UNREADABLE, "what comes from there is no RTSP; check the address")
                 length = answer.field("content-length")
                 size = int(length) if re.fullmatch("[0-9]{1,7}", length) else 0
                 if size > _LONGEST_BODY:
-                    raise self._error(Trouble.UNREADABLE, "what comes from there is no RTSP; check the address")
+                    raise self._error(FailureKind.UNREADABLE, "what comes from there is no RTSP; check the address")
                 if len(buffer) >= end + 4 + size:
                     self._rest = buffer[end + 4 + size :]
                     return _Answer(answer.status, lines, buffer[end + 4 : end + 4 + size])
-            if len(buffer) > _LONGEST_HEAD + _LONGEST_BODY or (buffer and buffer[:1] not in b"R$"):
-                raise self._error(Trouble.UNREADABLE, "what comes from there is no RTSP; check the address")
+            if len(buffer) > _MAX_HEAD_BYTES + _LONGEST_BODY or (buffer and buffer[:1] not in b"R$"):
+                raise self._error(FailureKind.UNREADABLE, "what comes from there is no RTSP; check the address")
             left = until - time.monotonic()
             if left <= 0:
                 raise TimeoutError
             self._socket.settimeout(left)
-            more = self._socket.recv(_LONGEST_HEAD)
+            more = self._socket.recv(_MAX_HEAD_BYTES)
             if not more:
-                raise self._error(Trouble.UNREACHABLE, "the server closed the connection; check address and port")
+                raise self._error(FailureKind.UNREACHABLE, "the server closed the connection; check address and port")
             buffer += more
 
     def _explain(self, error: Exception, *, opening: bool) -> LiveError:
         if isinstance(error, TimeoutError):
             if opening:
                 limit = self._options.connect_timeout_s
-                return self._error(Trouble.UNREACHABLE, f"no answer within {limit:g} s; check address and network")
-            return self._error(Trouble.SILENT, f"nothing came for {self._options.read_timeout_s:g} s")
+                return self._error(FailureKind.UNREACHABLE, f"no answer within {limit:g} s; check address and network")
+            return self._error(FailureKind.SILENT, f"nothing came for {self._options.read_timeout_s:g} s")
         if isinstance(error, ConnectionRefusedError):
             return self._error(
-                Trouble.UNREACHABLE, "connection refused; check that the camera is on, and the port"
+                FailureKind.UNREACHABLE, "connection refused; check that the camera is on, and the port"
             )
         said = scrub(str(getattr(error, "strerror", None) or type(error).__name__), self._secret)
         what = "cannot be reached" if opening else "the connection broke"
-        return self._error(Trouble.UNREACHABLE, f"{what} ({said}); check address and network")
+        return self._error(FailureKind.UNREACHABLE, f"{what} ({said}); check address and network")
 
-    def _error(self, trouble: Trouble, text: str) -> LiveError:
+    def _error(self, trouble: FailureKind, text: str) -> LiveError:
         return LiveError(trouble, f"{self.location}: {text}", self.location)
 
     def __enter__(self) -> Self:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from sink_values import Make
 from streamgate.config import load_config
 from streamgate.frames import BestShot
 from streamgate.service.alignment import ArrivalClock, Match
@@ -19,6 +18,7 @@ from streamgate.service.mainlookup import Lookup
 from streamgate.service.mainstream import MainStream, Playing
 from streamgate.sources.rtp import Unit
 from streamgate.sources.rtspclient import Media
+from support.sink_values import Make
 
 LIVE = load_config("live").live
 

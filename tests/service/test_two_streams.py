@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import pytest
 
-from live_service import QUICK, Running, records, running
-from real_weights import standard_models
 from streamgate.errors import UsageError
 from streamgate.service.settings import ServiceTable, Settings, read_settings
 from streamgate.service.state import StreamState
-from two_streams import encode, scenes, which_picture
+from support.live_service import QUICK, Running, records, running
+from support.real_weights import standard_models
+from support.two_streams import encode, scenes, which_picture
 
 LOGIN = "ann:pw12345@"
 MAIN_FPS = 25.0

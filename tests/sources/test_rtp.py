@@ -11,10 +11,10 @@ import av
 import pytest
 from av.bitstream import BitStreamFilterContext
 
-from media import plain_frames, write_clip
-from rtsp_server import Packets, _interleaved, _nals, load
 from streamgate.sources.packetring import PacketRing
 from streamgate.sources.rtp import NotInterleavedError, Unit, UnitReader, access_unit
+from support.media import plain_frames, write_clip
+from support.rtsp_server import Packets, _interleaved, _nals, load
 
 RATE = 90_000
 START = b"\x00\x00\x00\x01"
@@ -27,8 +27,8 @@ def packet(stamp: int, payload: bytes, *, marker: bool = False, channel: int = 0
 
 def read(codec: str, data: bytes, size: int = 1 << 20) -> list[Unit]:
     reader, units = UnitReader(codec), []
-    for place in range(0, len(data), size):
-        units += reader.feed(data[place : place + size])
+    for index in range(0, len(data), size):
+        units += reader.feed(data[index : index + size])
     return units
 
 
