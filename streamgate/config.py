@@ -209,6 +209,10 @@ class LiveConfig(Section):
     max_track_s: Seconds
     improved_interval_s: Seconds
     improved_gain: Annotated[float, Field(ge=0, le=100)]
+    main_ring_s: Annotated[float, Field(ge=1, le=60)]
+    main_ring_mb: Annotated[int, Field(ge=1, le=1024)]
+    main_wait_s: Annotated[float, Field(ge=0, le=10)]
+    main_interval_s: Seconds
 
     @model_validator(mode="after")
     def _ordered(self) -> LiveConfig:

@@ -128,6 +128,8 @@ class BestShot(ScoredFace):
     """Perceptual hash of brows to chin, 63 bits (`scoring.fingerprint`)."""
     pose_bin: str | None = None
     """The bin of yaw and pitch that it was kept for, with `keep.poses` = "all"."""
+    stream: str | None = None
+    """Of a camera with two streams, the one that it was taken from: "main" or "sub"."""
     person_id: str | None = None
     """Who it shows, where that is known: of shots that `Gate.people` gives."""
 

@@ -60,8 +60,9 @@ _settings = section("Settings and networks")
     """,
 )
 @_streams(
-    "--rtsp", multiple=True, metavar="[NAME=]URL",
-    help="A stream to watch: rtsp(s), http(s), or a file that is played like a camera. Repeatable.",
+    "--rtsp", multiple=True, metavar="[NAME=]URL|MAIN,SUB",
+    help="A stream to watch: rtsp(s), http(s), or a file that is played like a camera; or a camera's main stream and "
+    "substream: faces are found in SUB and taken from MAIN. Repeatable.",
 )
 @_streams("--config", "config_file", metavar="FILE", type=PATH, help="streams.toml; SIGHUP reads it again.")
 @_results("--redis", metavar="URL", help="Send events to redis://HOST:PORT/DB.")
@@ -211,7 +212,7 @@ def _allow_open_files() -> None:
 
 def _leave_hanging_readers(code: int) -> None:
     """A reader may wait in the network for seconds yet; nothing it could still do is wanted."""
-    busy = ("streamgate-read-", "streamgate-watch-")
+    busy = ("streamgate-read-", "streamgate-watch-", "streamgate-main-")
     if any(thread.name.startswith(busy) for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()

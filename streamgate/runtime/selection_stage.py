@@ -127,6 +127,10 @@ class SelectionStage:
             return None
         return self._shot(self._info(selector), best)
 
+    def usual(self, track_id: int) -> dict[str, float]:
+        """What is usual for the person of an open track so far, by measure."""
+        return dict(self._selectors[track_id].reference.usual)
+
     def finish(self) -> Iterator[TrackEnd]:
         """End every track: the source or a shot is over, or the run stops."""
         self._ids.clear()

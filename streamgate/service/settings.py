@@ -17,6 +17,10 @@ set = { "measures.yaw.max" = 40 }   # for all streams
 url = "rtsp://user:password@10.0.0.5/stream1"
 preset = "live"                 # both optional, for this stream alone
 set = { "measures.size.min" = 80, "live.transport" = "udp" }
+
+[streams.gate]                  # a camera with two streams
+detect = "rtsp://user:password@10.0.0.6/sub"    # faces are found and chosen here
+record = "rtsp://user:password@10.0.0.6/main"   # ... and taken from here
 """
 
 from __future__ import annotations
@@ -41,6 +45,8 @@ from streamgate.store.layout import STATE_DIR, not_local
 from streamgate.tomltext import read_toml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SEVERAL = re.compile(r",(?=(?:rtsps?|https?|file)://)", re.IGNORECASE)
+"""Between the addresses of `--rtsp MAIN,SUB`."""
 MAX_STREAMS = 500
 """More than one machine can decode; each takes threads and descriptors."""
 _MAX_SHOWN = 5
@@ -76,7 +82,9 @@ class StreamTable(BaseModel):
 
     model_config = _STRICT
 
-    url: str
+    url: str | None = None
+    detect: str | None = None
+    record: str | None = None
     preset: str | None = None
     set: dict[str, Any] = {}
 
@@ -88,6 +96,8 @@ class StreamSpec:
     name: str
     url: str = field(repr=False)
     config: Config
+    main_url: str | None = field(default=None, repr=False)
+    """Of a camera with two streams the main one; `url` is the substream then."""
 
     @property
     def location(self) -> str:
@@ -146,10 +156,10 @@ def read_settings(
         what = f"{where}: [streams.{name}]"
         special = stream.preset is not None or bool(stream.set)
         mine = _config_of(stream.preset or service.preset, {**own.set, **stream.set}, settings, what)
-        specs[name] = StreamSpec(name, _address(stream.url, what), mine if special else config)
+        specs[name] = StreamSpec(name, *_addresses(stream, what, mine if special else config))
     for given in rtsp:
-        name, url = _named(given, specs)
-        specs[name] = StreamSpec(name, url, config)
+        name, url, main_url = _named(given, specs)
+        specs[name] = StreamSpec(name, url, config, main_url)
     if not specs and config_file is None:
         raise UsageError("no stream to watch: give --rtsp URL, or --config FILE with [streams.NAME] tables")
     for key, value in (("out", service.out), ("spool", service.spool)):
@@ -231,7 +241,32 @@ def _config_of(preset: str | None, own: Mapping[str, Any], settings: Sequence[st
     return config
 
 
-def _named(given: str, taken: Mapping[str, StreamSpec]) -> tuple[str, str]:
+def _addresses(stream: StreamTable, what: str, config: Config) -> tuple[str, Config, str | None]:
+    """The substream's address, or the only one; the configuration; the main stream's."""
+    if stream.url is not None and stream.detect is None and stream.record is None:
+        return _address(stream.url, what), config, None
+    if stream.url is not None or stream.detect is None or stream.record is None:
+        raise UsageError(f"{what}: give url, or detect (the substream) and record (the main stream) together")
+    return _address(stream.detect, f"{what}: detect"), config, _main_address(stream.record, f"{what}: record")
+
+
+def _named(given: str, taken: Mapping[str, StreamSpec]) -> tuple[str, str, str | None]:
+    """Name, address and main stream's address of `--rtsp [NAME=]URL` or `--rtsp [NAME=]MAIN,SUB`.
+
+    Without a name it is the host's, numbered where that is taken.
+    """
+    # A comma may be part of an address.
+    first, *others = _SEVERAL.split(given)
+    if len(others) > 1:
+        raise UsageError(f"--rtsp: a camera has one stream, or two: MAIN,SUB; {len(others) + 1} addresses are given")
+    if others:
+        name, main_url = _named_one(first, taken)
+        what = f"--rtsp {name}"
+        return name, _address(others[0], what), _main_address(main_url, what)
+    return *_named_one(given, taken), None
+
+
+def _named_one(given: str, taken: Mapping[str, StreamSpec]) -> tuple[str, str]:
     """The name and address of `--rtsp [NAME=]URL`; without a name the host's, numbered where it is taken."""
     head, equals, tail = given.partition("=")
     if equals and _NAME.fullmatch(head):
@@ -246,6 +281,13 @@ def _named(given: str, taken: Mapping[str, StreamSpec]) -> tuple[str, str]:
         number += 1
         name = f"{base}-{number}"
     return name, url
+
+
+def _main_address(url: str, what: str) -> str:
+    url = _address(url, what)
+    if not url.lower().startswith(("rtsp://", "rtsps://")):
+        raise UsageError(f"{what}: {redact_url(url)}: a main stream has to be rtsp:// or rtsps://")
+    return url
 
 
 def _address(url: str, what: str) -> str:

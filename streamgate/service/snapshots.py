@@ -52,6 +52,7 @@ class StreamSnapshot:
         tracks: tracks ended.
         faces: finals sent that hold a face.
         last_frame_at: arrival of the latest frame.
+        main: of a camera with two streams, its main stream: see `MainStream.summary`.
     """
 
     name: str
@@ -76,6 +77,7 @@ class StreamSnapshot:
     tracks: int = 0
     faces: int = 0
     last_frame_at: datetime | None = None
+    main: Mapping[str, Any] | None = None
 
     def summary(self) -> dict[str, Any]:
         """JSON-ready; every attribute under its own name, times RFC 3339."""

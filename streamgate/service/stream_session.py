@@ -6,9 +6,9 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from streamgate.report.heatmap import heatmap_png
@@ -17,9 +17,14 @@ from streamgate.runtime.prefetch import prefetch
 from streamgate.runtime.selection_stage import SelectionStage
 from streamgate.runtime.tracking_stage import TrackedFrame, TrackingStage
 from streamgate.scoring.context import ScoringContext
+from streamgate.scoring.full_scorer import FullScorer
 from streamgate.service.delivery import LiveEvent
 from streamgate.service.framequeue import ArrivalTimes, FrameQueue, Timestamp
 from streamgate.service.livefolder import LiveFolder
+from streamgate.service.mainfaces import MainFaces
+from streamgate.service.mainlookup import Lookup
+from streamgate.service.mainstream import MainStream
+from streamgate.service.pins import Pinned, Pins, release
 from streamgate.service.state import LatestFace, ServiceState
 from streamgate.service.streamcounts import StreamCounts
 from streamgate.store.images import JPEG_QUALITY, encode_jpeg
@@ -29,6 +34,10 @@ from streamgate.store.run import SourceInfo
 from streamgate.tracks import BestShot, Candidate, TrackEnd
 
 _SERIES = 300
+_LEAST_WAIT_S = 0.3
+"""For a face that comes out of the analysis late."""
+_DECODING_S = 1.5
+"""Faces that were not found in the main stream in time have come by then, beyond `live.main_wait_s`."""
 
 
 @dataclass(slots=True)
@@ -42,6 +51,11 @@ class _Sent:
     """Faces were judged since it was last asked for its best."""
     face_pts: float = float("nan")
     """Time of the face that was told of last."""
+    main_pts: float | None = None
+    """Of a camera with two streams, when a face was last looked up in the main stream."""
+    main_shot: BestShot | None = None
+    """What was last found there."""
+    ended: bool = False
 
 
 class StreamSession:
@@ -52,6 +66,7 @@ class StreamSession:
         location: its address without secrets.
         emit: takes events.
         written: finals go to disk as well; then the wall knows the path.
+        main: of a camera with two streams the main one, whose faces `main_faces` finds.
     """
 
     def __init__(
@@ -65,6 +80,8 @@ class StreamSession:
         emit: Callable[[LiveEvent], None],
         *,
         written: bool,
+        main: MainStream | None = None,
+        main_faces: MainFaces | None = None,
     ) -> None:
         self._name = name
         self._location = location
@@ -74,6 +91,13 @@ class StreamSession:
         self._counts = counts
         self._emit = emit
         self._written = written
+        self._main = main if main_faces is not None else None
+        self._main_faces = main_faces
+        self._pins = None if main is None else Pins(main, context.config.keep.top_k)
+        self._scorer = FullScorer(context)
+        self._telling = threading.Condition()
+        """Held while a face of a camera with two streams is told: one is told from another thread."""
+        self._outstanding = 0
         live, tracking = context.config.live, context.config.tracking
         self._arrivals = ArrivalTimes(live.max_track_s + tracking.max_gap_s + 10.0)
         self._sent: defaultdict[int, _Sent] = defaultdict(_Sent)
@@ -102,10 +126,12 @@ class StreamSession:
                 self._counts.frames += 1
                 self._counts.tracks_open = len(self._selection.open_tracks)
                 self._state.stages.labels("choose").observe(time.perf_counter() - began)
-        lost = queue.closed_at or Timestamp.now()
+        lost, live = queue.closed_at or Timestamp.now(), config.live
         for ended in self._selection.finish():
             self._final(ended, lost)
         self._counts.tracks_open = 0
+        with self._telling:
+            self._telling.wait_for(lambda: not self._outstanding, live.main_wait_s + _DECODING_S)
 
     def _timed(self, tracked_frames: Iterator[TrackedFrame], queue: FrameQueue) -> Iterator[TrackedFrame]:
         """Measures following, without the wait for frames."""
@@ -125,6 +151,8 @@ class StreamSession:
 
     def _evaluated(self, candidate: Candidate) -> None:
         self._series[candidate.track_id].append(Point.of(candidate))
+        if self._pins is not None:
+            self._pins.note(candidate)
 
     def _improved(self, track_id: int, now: float) -> None:
         """Tell of a better face, at most once in a while and only when it is clearly better."""
@@ -140,28 +168,111 @@ class StreamSession:
             return
         if shot.pts_seconds == sent.face_pts:  # Only judged otherwise since more is known of the person.
             return
-        sent.seq += 1
         sent.quality, sent.pts_seconds, sent.face_pts = shot.quality_smoothed, now, shot.pts_seconds
+        series = self._series_of(track_id)
+        if self._main is None:
+            self._send_improved(shot, sent, series)
+            return
+        shot = replace(shot, stream="sub")
+        with self._telling:
+            self._send_improved(shot, sent, series)
+        # Decoding costs: a track that has just begun will soon find better.
+        since = shot.track.first_pts if sent.main_pts is None else sent.main_pts
+        if now - since >= live.main_interval_s:
+            sent.main_pts = now
+
+            def found(better: BestShot | None) -> None:
+                if better is None:
+                    return
+                with self._telling:
+                    sent.main_shot = better
+                    if not sent.ended:
+                        self._send_improved(better, sent, series)
+
+            pinned = None if self._pins is None else self._pins.of(track_id, shot.pts_seconds)
+            self._look_up(shot, self._selection.usual(track_id), pinned, None, found)
+
+    def _send_improved(self, shot: BestShot, sent: _Sent, series: tuple[Point, ...]) -> None:
+        sent.seq += 1
         record = self._record(shot, None)
-        record["id"] = f"{self._name}/{self._epoch}/{track_id}/improved/{shot.rank}/{sent.seq}"
-        self._send("improved", shot, record, None)
+        record["id"] = f"{self._name}/{self._epoch}/{shot.track.track_id}/improved/{shot.rank}/{sent.seq}"
+        self._send("improved", shot, record, None, series)
 
     def _final(self, ended: TrackEnd, when: Timestamp) -> None:
         self._counts.tracks += 1
+        with self._telling:
+            self._sent[ended.track.track_id].ended = True
         for shot in ended.shots:
             self._counts.faces += 1
-            self._send("final", shot, self._record(shot, when), when)
+            self._final_shot(shot, ended, when)
         if not ended.shots:
             record = missed_record(track_record(ended), self._location, self._context.evaluator.calibration_id)
             record["ended_at"] = utc_text(when.wall)
             self._emit(LiveEvent("final", record, None, None, None, when))
         self._sent.pop(ended.track.track_id, None)
         self._series.pop(ended.track.track_id, None)
+        if self._pins is not None:
+            release(self._pins.take(ended.track.track_id))
+
+    def _final_shot(self, shot: BestShot, ended: TrackEnd, when: Timestamp) -> None:
+        series = self._series_of(ended.track.track_id)
+        if self._main is None:
+            self._send("final", shot, self._record(shot, when), when, series)
+            return
+        shot = replace(shot, stream="sub")
+        sent = self._sent[ended.track.track_id]
+        with self._telling:
+            known = sent.main_shot
+        if known is not None and known.pts_seconds == shot.pts_seconds and known.rank == shot.rank:
+            known = replace(known, track=shot.track)
+            self._send("final", known, self._record(known, when), when, series)
+            return
+
+        def found(better: BestShot | None) -> None:
+            final = better or shot
+            with self._telling:
+                self._send("final", final, self._record(final, when), when, series)
+
+        pinned = None if self._pins is None else self._pins.of(ended.track.track_id, shot.pts_seconds)
+        self._look_up(shot, ended.reference, pinned, when, found)
+
+    def _look_up(
+        self,
+        shot: BestShot,
+        usual: Mapping[str, float],
+        pinned: Pinned | None,
+        ended: Timestamp | None,
+        found: Callable[[BestShot | None], None],
+    ) -> None:
+        """Have a face looked for in the main stream; `found` is told of it, from another thread."""
+        assert self._main is not None and self._main_faces is not None
+        held = [] if pinned is None else [pinned.again()]
+
+        def done(better: BestShot | None) -> None:
+            try:
+                found(better)
+            finally:
+                release(held)
+                with self._telling:
+                    self._outstanding -= 1
+                    self._telling.notify_all()
+
+        with self._telling:
+            self._outstanding += 1
+        now, wait_s = time.monotonic(), self._context.config.live.main_wait_s
+        until = max(now + min(_LEAST_WAIT_S, wait_s), (now if ended is None else ended.monotonic) + wait_s)
+        ours = held[0] if held else None
+        self._main_faces.put(Lookup(self._main, self._scorer, shot, usual, ours, ended is not None, until, done))
+
+    def _series_of(self, track_id: int) -> tuple[Point, ...]:
+        return _thinned(sorted(self._series[track_id], key=lambda point: point.pts_seconds))
 
     def _record(self, shot: BestShot, ended: Timestamp | None) -> Record:
         return {**face_record(shot, None), "ended_at": None if ended is None else utc_text(ended.wall)}
 
-    def _send(self, kind: str, shot: BestShot, record: Record, ended: Timestamp | None) -> None:
+    def _send(
+        self, kind: str, shot: BestShot, record: Record, ended: Timestamp | None, series: tuple[Point, ...]
+    ) -> None:
         began = time.perf_counter()
         jpeg = encode_jpeg(shot.image, JPEG_QUALITY)
         track_key = f"{self._name}/{self._epoch}/{shot.track.track_id}"
@@ -178,7 +289,7 @@ class StreamSession:
                 jpeg=jpeg,
                 heatmap=None if shot.ifqa_map is None else heatmap_png(shot.ifqa_map),
                 image=image,
-                series=_thinned(sorted(self._series[shot.track.track_id], key=lambda point: point.pts_seconds)),
+                series=series,
             )
         )
         self._state.stages.labels("encode").observe(time.perf_counter() - began)

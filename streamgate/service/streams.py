@@ -13,8 +13,11 @@ from datetime import UTC, datetime, timedelta
 
 from streamgate.errors import DeviceError, scrub
 from streamgate.scoring.context import ScoringContext
+from streamgate.service.alignment import ArrivalClock, small_picture
 from streamgate.service.delivery import LiveEvent
 from streamgate.service.framequeue import FrameQueue, Timestamp
+from streamgate.service.mainfaces import MainFaces
+from streamgate.service.mainstream import MainStream
 from streamgate.service.settings import StreamSpec
 from streamgate.service.state import ServiceState, StreamState
 from streamgate.service.stream_session import StreamSession, new_epoch
@@ -29,6 +32,8 @@ _SNAPSHOT_SIDE, _SNAPSHOT_QUALITY = 320, 70
 _STEADY_S = 10.0
 """A connection that gave pictures for so long starts the pauses anew."""
 _FPS_WINDOW_S = 10.0
+_COMPARE_S = 0.06
+"""Between two small pictures that a main stream is aligned by; between them lags are interpolated."""
 _FLUSH_S = 30.0
 """Time for the last faces of a lost connection before the next one is opened."""
 
@@ -41,6 +46,7 @@ class Stream:
         log: takes a line about what happens.
         written: finals are written to disk as well.
         decode: "cpu" or "cuda:N".
+        main_faces: takes faces from main streams; of a camera with two streams.
     """
 
     def __init__(
@@ -53,8 +59,17 @@ class Stream:
         *,
         written: bool,
         decode: str = CPU,
+        main_faces: MainFaces | None = None,
     ) -> None:
         self.spec = spec
+        self.main: MainStream | None = None
+        """Of a camera with two streams the main one; this is the substream then."""
+        self._main_faces = main_faces
+        if spec.main_url is not None and main_faces is not None:
+            self.main = MainStream(spec.name, spec.main_url, spec.config.live, log)
+            main_faces.watch(self.main)
+        self._main_clock: ArrivalClock | None = None
+        self._compared_at = 0.0
         self.device_error: DeviceError | None = None
         """Why the networks run no more; then nothing comes of this stream."""
         self._decode = decode
@@ -79,6 +94,8 @@ class Stream:
         self._thread = threading.Thread(target=self._work, name=f"streamgate-read-{spec.name}", daemon=True)
 
     def start(self) -> None:
+        if self.main is not None:
+            self.main.start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -94,7 +111,11 @@ class Stream:
         if watcher is not None:
             watcher.join(max(0.0, seconds))
         self.tick()
-        return watcher is None or not watcher.is_alive()
+        ended = watcher is None or not watcher.is_alive()
+        if ended and self.main is not None and self._main_faces is not None:
+            self.main.stop()
+            self._main_faces.forget(self.main)
+        return ended
 
     def tick(self) -> None:
         """Bring figures and state up to date; called every half second or so."""
@@ -123,6 +144,7 @@ class Stream:
             fps=(counts.frames - self._rate[0][1]) / span if span > 0 else 0.0,
             queue_depth=0 if queue is None else len(queue),
             tracks_open=counts.tracks_open,
+            main=None if self.main is None else self.main.summary(),
         )
         if last is None:
             return
@@ -201,6 +223,7 @@ class Stream:
                 if self._watcher is None:
                     self._begin(queue, arrived, connection)
                 self._snapshot(arrived)
+                self._compare(arrived)
                 if self._is_wanted(arrived.frame.pts_seconds):
                     counts.dropped += queue.put(arrived)
                 else:
@@ -216,6 +239,15 @@ class Stream:
             if watcher is not None:
                 watcher.join(_FLUSH_S)
             self._watcher = None
+
+    def _compare(self, arrived: ArrivedFrame) -> None:
+        """Note what a camera's main stream is aligned by."""
+        if self.main is not None and self._main_clock is not None:
+            seconds = arrived.frame.pts_seconds
+            self._main_clock.note(seconds, arrived.monotonic)
+            if seconds - self._compared_at >= _COMPARE_S:
+                self._compared_at = seconds
+                self.main.looks.note(seconds, small_picture(arrived.frame, 1))
 
     def _snapshot(self, arrived: ArrivedFrame) -> None:
         """Now and then show on the page what the camera sees."""
@@ -241,6 +273,9 @@ class Stream:
         known = self._meter.snapshot()
         self._meter.count(connects=1, reconnects=int(known.connects > 0))
         width, height = first.frame.width, first.frame.height
+        if self.main is not None:
+            self.main.size, self._main_clock = (width, height), self.main.connected()
+            self._compared_at = float("-inf")
         self._meter.update(state=StreamState.RUNNING, error=None, epoch=epoch, width=width, height=height)
         self._log_line(f"running, {width}x{height}")
         if connection.not_on_gpu:
@@ -254,6 +289,8 @@ class Stream:
             self._counts,
             self._emit,
             written=self._written,
+            main=self.main,
+            main_faces=self._main_faces,
         )
         watcher = threading.Thread(
             target=self._run_session, args=(session, queue), name=f"streamgate-watch-{self.spec.name}", daemon=True

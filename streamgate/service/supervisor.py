@@ -18,6 +18,7 @@ from streamgate.frames import Array
 from streamgate.scoring.context import ScoringContext
 from streamgate.service.delivery import Delivery
 from streamgate.service.livefolder import LiveFolder
+from streamgate.service.mainfaces import MainFaces
 from streamgate.service.memory import trim_memory
 from streamgate.service.settings import Settings, StreamSpec
 from streamgate.service.spool import Spool
@@ -73,6 +74,10 @@ class Service:
             )
             self._decode = decoder_name(self._engine.device.index) if settings.decode == "cuda" else CPU
             check_decoder(self._decode)
+            self._main_faces = stack.enter_context(
+                MainFaces(self._log, lambda seconds: state.stages.labels("main").observe(seconds))
+            )
+            state.registry.register(self._main_faces)
             self._tell_notes()
             state.scorer = Scorer(self._score, settings.config.decoding.max_pixels)
             state.note(models_loaded=True)
@@ -181,6 +186,7 @@ class Service:
             self._log,
             written=self._settings.out is not None,
             decode=self._decode,
+            main_faces=self._main_faces,
         )
         self._streams[spec.name] = stream
         stream.start()

@@ -53,6 +53,8 @@ def face_record(shot: BestShot, image: str | None) -> Record:
     aligned shows of the upright source frame.
     `still` says that the face never moved, for 3 s at least, while another one did.
     `name` is the picture's file name when the source is a folder of images, else null.
+    `stream` is there for cameras with two streams only: "main" or "sub", the one that the face was taken from. Box and
+    landmarks are in its pixels; times are the substream's.
     """
     return {
         "schema": SCHEMA,
@@ -84,6 +86,7 @@ def face_record(shot: BestShot, image: str | None) -> Record:
         "pose_bin": shot.pose_bin,
         "phash": None if shot.phash is None else f"{shot.phash:016x}",
         "still": shot.track.still,
+        **({} if shot.stream is None else {"stream": shot.stream}),
     }
 
 

@@ -27,7 +27,8 @@ def test_the_systemd_unit_verifies(tmp_path: Path):
 
 def test_the_example_configuration_is_one():
     settings = read_settings(config_file=DEPLOY / "streams.toml")
-    assert [spec.name for spec in settings.streams] == ["entrance", "hall"]
+    assert [spec.name for spec in settings.streams] == ["entrance", "hall", "gate"]
+    assert [spec.main_url is not None for spec in settings.streams] == [False, False, True]
     assert settings.streams[1].config.live.transport == "udp"
     assert settings.streams[0].config.live.transport == "tcp"
 

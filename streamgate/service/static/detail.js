@@ -70,6 +70,7 @@ function factsOf({ record, image }) {
     ["Faces evaluated", `${words.grouped(track.frames_scored)} of ${words.grouped(track.frames_seen)} seen`],
     ...placeFacts(record),
   ];
+  if (record.stream) found.push(["Taken from", record.stream === "main" ? "main stream" : "substream"]);
   if (image) found.push(["File", image]);
   return found;
 }

@@ -41,8 +41,11 @@ export class Streams {
     say(entry.count, stream.faces === 1 ? "1 face" : `${words.grouped(stream.faces)} faces`);
     const more = running ? factsOf(stream) : troubleOf(stream);
     say(entry.more, more || "\u00a0");
+    entry.main.hidden = !stream.main;
+    const main = stream.main ? mainOf(stream.main) : "";
+    say(entry.main, main);
     this.picture(entry, stream);
-    entry.button.title = `${stream.url}\n${more}`;
+    entry.button.title = [stream.url, more, stream.main?.url, main].filter(Boolean).join("\n");
     return entry.item;
   }
 
@@ -85,6 +88,8 @@ export class Streams {
     const unit = make("small", {}, " fps");
     const count = make("span", { class: "count" });
     const more = make("span", { class: "more" });
+    const main = make("span", { class: "more main" });
+    main.hidden = true;
     const image = make("img", { class: "snapshot", alt: "", width: 320, height: 180, decoding: "async" });
     image.hidden = true;
     image.addEventListener("load", () => (image.hidden = false));
@@ -97,9 +102,10 @@ export class Streams {
       make("span", { class: "state" }, make("span", { class: "dot", "aria-hidden": "true" }), state),
       count,
       more,
+      main,
     );
     button.addEventListener("click", () => this.choose(this.chosen === name ? null : name));
-    return { item: make("li", {}, button), button, image, state, rate, unit, count, more };
+    return { item: make("li", {}, button), button, image, state, rate, unit, count, more, main };
   }
 }
 
@@ -109,6 +115,17 @@ function factsOf(stream) {
   if (dropped >= 0.1) parts.push(`${dropped.toFixed(dropped < 10 ? 1 : 0)} % dropped`);
   if (stream.width) parts.push(`${stream.width} × ${stream.height}`);
   return parts.join(" · ");
+}
+
+// How the main stream of a camera with two streams does.
+function mainOf(main) {
+  const state = words.STATES[main.state] ?? main.state;
+  if (main.state !== "running") return `Main stream: ${[state.toLowerCase(), troubleOf(main)].filter(Boolean).join("; ")}`;
+  const fallbacks = Object.values(main.fallbacks).reduce((sum, count) => sum + count, 0);
+  const parts = [`${words.grouped(main.faces)} of it`];
+  if (fallbacks) parts.push(`${words.grouped(fallbacks)} of the substream`);
+  if (!main.aligned) parts.push("not aligned yet");
+  return `Main stream: ${parts.join(" · ")}`;
 }
 
 function troubleOf(stream) {

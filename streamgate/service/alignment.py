@@ -1,0 +1,289 @@
+"""Which moment of a main stream a picture of its substream shows.
+
+Two streams of a camera have clocks of their own, and one comes later than the other. The time between arrival and time
+stamp, at least for the last minute, tells how the clocks lie to each other, drift included, but for the difference of
+the two delays. That is found in the pictures: what moves in the scene moves in both streams, so small pictures of both
+are compared at all delays that can be. Once found, the delay hardly changes, and a few pictures show whether it still
+holds. A scene without motion tells nothing; then what is known stays.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import cv2
+import numpy as np
+
+from streamgate.frames import Array, Frame, Picture
+
+SIDE = (160, 90)
+"""Of the small pictures, whatever the shape of the frames: both streams show the same part of the scene."""
+KEPT_S = 10.0
+"""So far back small pictures of the substream reach."""
+FURTHEST_S = 4.0
+"""The two streams' delays differ by this at most."""
+_AFTER_CONNECT_S = 0.3
+"""How far the difference may have moved over a new connection."""
+_GROWTH = 0.002
+"""Seconds a second by which what was found becomes less sure."""
+_DRIFT_S = 60.0
+"""Over a shorter time a comparison's own error would look like drift."""
+_MOVING = 1500
+"""Pixels that are compared: those that change most."""
+_SLACK_S = 0.2
+_STEP = 4
+"""Delays tried in the time of one picture."""
+_LEAST_MOTION = 1.0
+"""Mean variance over time of a small picture's pixels below which nothing moves (grey levels, squared)."""
+_RISE = 0.35
+"""By how much two pictures' lag must make the difference grow, as a share of the least, for the least to count."""
+_CONTRADICTED = 3
+_RIVAL = 0.15
+"""The same for any other delay far from it, where many are tried."""
+
+
+def small_picture(picture: Picture | Frame, times: int) -> Array:
+    """Luma, uint8 (90 * 160,); of every `times` by `times` pixels one is averaged."""
+    width, height = SIDE
+    samples = picture.luma_samples(width * times, height * times)
+    return cv2.resize(samples, SIDE, interpolation=cv2.INTER_AREA).ravel()
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A small picture and its time in its stream, seconds."""
+
+    seconds: float
+    luma: Array
+
+
+class Looks:
+    """Small pictures of the last seconds of a substream. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._looks: deque[Look] = deque()
+        self._mutex = threading.Lock()
+
+    def note(self, seconds: float, luma: Array) -> None:
+        with self._mutex:
+            self._looks.append(Look(seconds, luma))
+            while seconds - self._looks[0].seconds > KEPT_S:
+                self._looks.popleft()
+
+    def between(self, start: float, end: float) -> list[Look]:
+        with self._mutex:
+            return [look for look in self._looks if start <= look.seconds <= end]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The lag at which pictures of the main stream look like those of the substream.
+
+    Attributes:
+        lag: seconds by which the main stream's times are to be lessened, beyond what was assumed.
+        confidence: 0 where nothing tells it from its neighbours or from a lag elsewhere, up to 1.
+        off_limits: there is motion, and the best lag is the furthest that was tried.
+    """
+
+    lag: float
+    confidence: float
+    off_limits: bool = False
+
+    @property
+    def sure(self) -> bool:
+        return self.confidence >= 0.5
+
+
+def match(main: Sequence[Look], sub: Sequence[Look], furthest: float, spacing: float) -> Match | None:
+    """Find the lag, within +-`furthest`, that makes the two alike; None where there is too little to compare.
+
+    Args:
+        main: times already in the substream's clock, as far as it is known.
+        spacing: seconds between two pictures of the main stream.
+    """
+    if len(main) < 2 or len(sub) < 4:
+        return None
+    at = np.array([look.seconds for look in main])
+    sub = around(sub, at[0] - furthest - _SLACK_S, at[-1] + furthest + _SLACK_S)
+    if len(sub) < 4:
+        return None
+    theirs = np.stack([look.luma for look in sub])
+    times = np.array([look.seconds for look in sub])
+    # Of every fourth picture: it decides only which pixels count.
+    variance = theirs[:: max(1, min(4, len(sub) // 8))].astype(np.float32).var(axis=0)
+    if float(variance.mean()) < _LEAST_MOTION:
+        return Match(0.0, 0.0)
+    # Pixels that move tell the time; grain and the two encoders' differences do not.
+    moving = np.argpartition(variance, -_MOVING)[-_MOVING:]
+    weights = np.sqrt(np.clip(variance[moving] - np.median(variance), 0.0, None))
+    theirs = theirs[:, moving] * weights
+    ours = np.stack([look.luma[moving] for look in main]) * weights
+    # Not as a product of matrices: its library would start threads that wait busily, for so little.
+    product = np.einsum("ip,jp->ij", ours, theirs)
+    squares = (ours**2).sum(axis=1)[:, None] + (theirs**2).sum(axis=1)[None] - 2 * product
+    step = spacing / _STEP
+    reach = int(furthest / step)
+    lags = np.arange(-reach, reach + 1) * step
+    least = max(2, (len(main) + 1) // 2)
+    gap = 2.5 * float(np.median(np.diff(times)))
+    wanted = at[None] - lags[:, None]
+    right = np.clip(np.searchsorted(times, wanted), 1, len(times) - 1)
+    left = right - 1
+    apart = times[right] - times[left]
+    near = (wanted >= times[0]) & (wanted <= times[-1]) & (apart <= gap)
+    share = (wanted - times[left]) / np.maximum(apart, 1e-6)
+    rows = np.arange(len(main))[None]
+    mixed = np.where(near, squares[rows, left] * (1 - share) + squares[rows, right] * share, 0.0)
+    counts = near.sum(axis=1)
+    costs = np.where(counts >= least, mixed.sum(axis=1) / np.maximum(counts, 1), np.nan)
+    if np.isnan(costs).all():
+        return None
+    best = int(np.nanargmin(costs))
+    floor = float(costs[best])
+    lag = float(lags[best])
+    if 0 < best < len(lags) - 1 and not np.isnan(costs[[best - 1, best + 1]]).any():
+        before, after = float(costs[best - 1]), float(costs[best + 1])
+        bend = before - 2 * floor + after
+        if bend > 0:
+            lag += step * 0.5 * (before - after) / bend
+    far = np.abs(lags - lag) >= 2 * spacing
+    others = costs[far & ~np.isnan(costs)]
+    if not others.size or best in (0, len(lags) - 1):
+        return Match(lag, 0.0, bool(others.size))
+    near_by = costs[far & (np.abs(lags - lag) <= 3 * spacing) & ~np.isnan(costs)]
+    rise = float(near_by.min()) / max(floor, 1e-6) - 1 if near_by.size else 0.0
+    rival = float(others.min()) / max(floor, 1e-6) - 1
+    return Match(lag, float(np.clip(min(rise / _RISE, rival / _RIVAL) / 2, 0.0, 1.0)))
+
+
+class ArrivalClock:
+    """How the time stamps of one connection lie to the time of arrival. One thread notes, any may read."""
+
+    def __init__(self) -> None:
+        self._least: dict[int, float] = {}
+
+    def note(self, seconds: float, arrived: float) -> None:
+        """A picture with time `seconds` came at `arrived` (`time.monotonic()`)."""
+        delay, half_minute = arrived - seconds, int(arrived // 30)
+        least = self._least.get(half_minute)
+        if least is None:
+            self._least = {key: value for key, value in self._least.items() if key >= half_minute - 1}
+        if least is None or delay < least:
+            self._least[half_minute] = delay
+
+    @property
+    def base(self) -> float | None:
+        """Time of arrival less time stamp, at least."""
+        return min(self._least.values(), default=None) if self._least else None
+
+
+class Alignment:
+    """Follows the offset of a camera's main stream: main time = substream's time + offset. Thread-safe.
+
+    Attributes:
+        confidence: of the last comparison that told something, 0..1.
+        drift: of the clocks against each other, parts in a million; None until it is known.
+    """
+
+    def __init__(self) -> None:
+        self.confidence = 0.0
+        self._mutex = threading.Lock()
+        self._main: ArrivalClock | None = None
+        self._sub: ArrivalClock | None = None
+        self._contradicted = 0
+        self._delay = 0.0
+        self._delays: deque[float] = deque(maxlen=5)
+        self._doubt = FURTHEST_S
+        self._since = time.monotonic()
+        self.drift: float | None = None
+        self._found: deque[tuple[float, float]] = deque(maxlen=32)
+
+    def connected(self, *, main: ArrivalClock | None = None, sub: ArrivalClock | None = None) -> None:
+        """One of the two has a new connection."""
+        with self._mutex:
+            self._main, self._sub = main or self._main, sub or self._sub
+            self._doubt = min(FURTHEST_S, max(self._doubt, _AFTER_CONNECT_S))
+            self._since = time.monotonic()
+            self._found.clear()
+            self.drift = None
+            self._delays.clear()
+
+    @property
+    def offset(self) -> float | None:
+        """Seconds; None before both streams have come."""
+        main, sub = self._main, self._sub
+        ours, theirs = (None if main is None else main.base), (None if sub is None else sub.base)
+        return None if ours is None or theirs is None else theirs - ours + self._delay
+
+    @property
+    def delay(self) -> float:
+        """Seconds by which the main stream comes later than the substream, as far as it is known."""
+        return self._delay
+
+    @property
+    def doubt(self) -> float:
+        """By so many seconds the offset may be wrong."""
+        with self._mutex:
+            grown = self._doubt + _GROWTH * (time.monotonic() - self._since)
+            return max(self._doubt, min(_AFTER_CONNECT_S, grown))
+
+    @property
+    def found(self) -> bool:
+        """Whether pictures have told the offset on these connections."""
+        return self._doubt < _AFTER_CONNECT_S
+
+    def learn(self, result: Match, spacing: float) -> None:
+        """Take what a comparison told about the offset as it is now."""
+        self.confidence = result.confidence
+        if not result.sure:
+            return
+        offset = self.offset
+        with self._mutex:
+            self._contradicted = 0
+            self._delays.append(self._delay + result.lag)
+            # A substream that is coded coarsely repeats itself: one comparison may be a picture off.
+            self._delay = float(np.median(self._delays))
+            self._doubt, self._since = min(1.5 * spacing, 0.1), time.monotonic()
+            if offset is not None:
+                self._found.append((time.monotonic(), offset + result.lag))
+                self.drift = _drift(list(self._found))
+
+    def doubted(self) -> None:
+        """Pictures contradict what is believed; after a few times of that it is looked for everywhere again."""
+        with self._mutex:
+            self._contradicted += 1
+            if self._contradicted < _CONTRADICTED:
+                return
+            self._contradicted = 0
+            self._doubt, self._since = FURTHEST_S, time.monotonic()
+            self._found.clear()
+            self.drift = None
+            self._delays.clear()
+
+
+def _drift(found: Sequence[tuple[float, float]]) -> float | None:
+    """The median slope of offsets over time (Theil and Sen), parts in a million; None where that says too little."""
+    if len(found) < 4 or found[-1][0] - found[0][0] < _DRIFT_S:
+        return None
+    pairs = [(a, b) for a, b in combinations(found, 2) if b[0] - a[0] > _DRIFT_S / 2]
+    return 1e6 * float(np.median([(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairs]))
+
+
+def nearest(times: Sequence[float], wanted: float) -> int:
+    """Place of the time next to `wanted` in ascending times."""
+    index = bisect_left(times, wanted)
+    if index == len(times) or (index and wanted - times[index - 1] <= times[index] - wanted):
+        return index - 1
+    return index
+
+
+def around(looks: Sequence[Look], start: float, end: float) -> list[Look]:
+    """Those from `start` to `end`, of looks in order of time."""
+    times = [look.seconds for look in looks]
+    return list(looks[bisect_left(times, start) : bisect_right(times, end)])

@@ -1,0 +1,251 @@
+"""A camera's main stream: received and kept for a few seconds, never decoded as a whole."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from streamgate.config import LiveConfig
+from streamgate.errors import redact_url, scrub
+from streamgate.service.alignment import Alignment, ArrivalClock, Looks
+from streamgate.service.state import StreamState
+from streamgate.sources.live import FailureKind, LiveError
+from streamgate.sources.packetring import PacketRing
+from streamgate.sources.rtp import NotInterleavedError, UnitReader
+from streamgate.sources.rtspclient import Media, RtspClient
+from streamgate.store.records import utc_text
+
+GULP_S = 0.1
+"""Between two times that what has come is taken: each costs as much as a hundred packets."""
+_STEADY_S = 10.0
+FALLBACKS = ("away", "late", "dropped", "unsure", "no_face", "rejected", "damaged", "busy")
+"""Why a face is the substream's: the main stream is away; its picture had not come in time; was not kept; the instant
+was not found; there is no face; the gate rejects it; it cannot be decoded; too many wait."""
+
+
+class Playing:
+    """One connection of a main stream."""
+
+    def __init__(self, media: Media, channel: int, live: LiveConfig) -> None:
+        self.media = media
+        self.channel = channel
+        self.ring = PacketRing(media.clock_rate, live.main_ring_s, live.main_ring_mb << 20)
+        self.clock = ArrivalClock()
+        self.spacing = 1 / 25
+        """Seconds between two pictures."""
+        self._last: float | None = None
+        self._spacings: list[float] = []
+
+    def take(self, reader: UnitReader, data: bytes) -> int:
+        """Take what came; returns how many pictures that were."""
+        units = reader.feed(data)
+        arrived = time.monotonic()
+        for unit in units:
+            seconds = unit.time / self.media.clock_rate
+            self.clock.note(seconds, arrived)
+            if self._last is not None and 0.001 < seconds - self._last < 1.0 and len(self._spacings) < 50:
+                self._spacings.append(seconds - self._last)
+                self.spacing = sorted(self._spacings)[len(self._spacings) // 2]
+            self._last = seconds
+        self.ring.add(units)
+        return len(units)
+
+
+class MainStream:
+    """Receives the main stream of one camera in a thread of its own and never gives up.
+
+    Attributes:
+        alignment: of it with the substream.
+        looks: small pictures of the substream, of its present connection.
+        playing: the connection there is; None while there is none.
+        wake: called when pictures have come.
+    """
+
+    def __init__(self, name: str, url: str, live: LiveConfig, log: Callable[[str], None]) -> None:
+        self.name = name
+        self.location = redact_url(url)
+        self.alignment = Alignment()
+        self.looks = Looks()
+        self.playing: Playing | None = None
+        self.wake: Callable[[], None] = lambda: None
+        self.live = live
+        self.size = (0, 0)
+        """Of the substream's pictures."""
+        self._url = url
+        self._log = log
+        self._stop = threading.Event()
+        self._mutex = threading.Lock()
+        self._state = StreamState.CONNECTING
+        self._error: str | None = None
+        self._retry_at: datetime | None = None
+        self._connects = 0
+        self._pictures = 0
+        self._last_at: float | None = None
+        self.lookups = 0
+        self._fallbacks: Counter[str] = Counter(dict.fromkeys(FALLBACKS, 0))
+        self._thread = threading.Thread(target=self._work, name=f"streamgate-read-{name}-main", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask it to end; returns at once."""
+        self._stop.set()
+
+    def connected(self) -> ArrivalClock:
+        """The substream has a new connection: its times begin again. Returns what is to be told of its arrivals."""
+        clock = ArrivalClock()
+        self.looks = Looks()
+        self.alignment.connected(sub=clock)
+        return clock
+
+    def fell_back(self, reason: str) -> None:
+        """A face is the substream's, for a reason of `FALLBACKS`."""
+        with self._mutex:
+            self._fallbacks[reason] += 1
+
+    def looked_up(self) -> None:
+        """A face was found in the main stream."""
+        with self._mutex:
+            self.lookups += 1
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-ready: url (redacted), state, error, retry_at, connects, pictures, ring_seconds, ring_bytes, offset
+        (seconds), aligned, drift (parts in a million), confidence, faces (found in it), fallbacks {reason: faces}.
+        """
+        playing, alignment = self.playing, self.alignment
+        offset, drift = alignment.offset, alignment.drift
+        state = self._state
+        last = self._last_at
+        if state is StreamState.RUNNING and last is not None and time.monotonic() - last > self.live.stall_s:
+            state = StreamState.STALLED
+        with self._mutex:
+            return {
+                "url": self.location,
+                "state": state.value,
+                "error": self._error,
+                "retry_at": utc_text(self._retry_at),
+                "connects": self._connects,
+                "pictures": self._pictures,
+                "ring_seconds": 0.0 if playing is None else round(playing.ring.seconds, 2),
+                "ring_bytes": 0 if playing is None else playing.ring.nbytes,
+                "offset": None if offset is None else round(offset, 4),
+                "aligned": alignment.found,
+                "drift": None if drift is None else round(drift, 1),
+                "confidence": round(alignment.confidence, 3),
+                "faces": self.lookups,
+                "fallbacks": dict(self._fallbacks),
+            }
+
+    def _work(self) -> None:
+        failures = 0
+        while not self._stop.is_set():
+            began = time.monotonic()
+            trouble, error = self._connect()
+            if self._stop.is_set():
+                return
+            if self._last_at is not None and self._last_at - began >= _STEADY_S:
+                failures = 0
+            live = self.live
+            pause = live.refused_retry_s
+            if trouble is not FailureKind.REFUSED:
+                longest = min(live.backoff_max_s, live.backoff_min_s * 2 ** min(failures, 30))
+                pause = longest * random.uniform(0.5, 1.0)
+            failures += 1
+            refused = trouble is FailureKind.REFUSED
+            with self._mutex:
+                self._state = StreamState.FAILED if refused else StreamState.WAITING
+                self._error, self._retry_at = error, datetime.now(UTC) + timedelta(seconds=pause)
+            if failures <= 3 or failures % 20 == 0 or refused:
+                self._log(f"{self.name}: main stream: {error}; next attempt in {pause:.0f} s")
+            self._stop.wait(pause)
+
+    def _connect(self) -> tuple[FailureKind | None, str]:
+        """One connection from its beginning to its end; returns what ended it."""
+        self._state, self._retry_at = StreamState.CONNECTING, None
+        try:
+            with RtspClient(self._url, self.live) as client:
+                self._read(client)
+            return None, ""
+        except LiveError as error:
+            return error.kind, str(error).removeprefix(f"{error.location}: ")
+        except NotInterleavedError as error:
+            return FailureKind.UNREADABLE, f"what comes from there is no video: {error}; check the camera"
+        except Exception as error:
+            # A defect of ours must cost a pause, not the stream.
+            if os.environ.get("STREAMGATE_DEBUG"):
+                traceback.print_exc()
+            return None, f"internal error ({scrub(f'{type(error).__name__}: {error}', self._url)}); please report it"
+        finally:
+            self.playing = None
+
+    def _read(self, client: RtspClient) -> None:
+        playing = Playing(client.media, client.channel, self.live)
+        reader = UnitReader(client.media.codec, client.channel)
+        while not self._stop.is_set():
+            came = playing.take(reader, client.read())
+            if came:
+                self._last_at = time.monotonic()
+                with self._mutex:
+                    self._pictures += came
+                if self.playing is None:
+                    self.alignment.connected(main=playing.clock)
+                    self.playing = playing
+                    with self._mutex:
+                        self._connects += 1
+                        self._state, self._error = StreamState.RUNNING, None
+                    self._log(f"{self.name}: main stream: running, {client.media.codec}")
+                self.wake()
+            elif self._last_at is not None and time.monotonic() - self._last_at > self.live.read_timeout_s:
+                raise LiveError(
+                    FailureKind.SILENT, f"{self.location}: no picture for {self.live.read_timeout_s:g} s", self.location
+                )
+            self._stop.wait(GULP_S)
+
+
+def metrics_of(streams: Sequence[MainStream]) -> Iterator[Metric]:
+    """Every value of the main streams, by stream."""
+    values = [(one.name, one.summary()) for one in streams]
+    if not values:
+        return
+    for name, text, key in (
+        ("streamgate_main_ring_seconds", "Seconds of the main stream in memory.", "ring_seconds"),
+        ("streamgate_main_ring_bytes", "Bytes of the main stream in memory.", "ring_bytes"),
+        ("streamgate_main_aligned", "1 where pictures have determined the offset.", "aligned"),
+        ("streamgate_main_offset_seconds", "Main stream's time less the substream's.", "offset"),
+        ("streamgate_main_drift_ppm", "Drift of the two clocks, parts per million.", "drift"),
+        ("streamgate_main_confidence", "Of the last comparison, 0 to 1.", "confidence"),
+    ):
+        gauge = GaugeMetricFamily(name, text, labels=["stream"])
+        for stream, one in values:
+            if one[key] is not None:
+                gauge.add_metric([stream], float(one[key]))
+        yield gauge
+    running = GaugeMetricFamily("streamgate_main_running", "1 while the main stream runs.", labels=["stream"])
+    for stream, one in values:
+        running.add_metric([stream], float(one["state"] == "running"))
+    yield running
+    for name, text, key in (
+        ("streamgate_main_pictures", "Pictures of the main stream that arrived.", "pictures"),
+        ("streamgate_main_connects", "Connections made to the main stream.", "connects"),
+        ("streamgate_main_faces", "Faces found in the main stream.", "faces"),
+    ):
+        counter = CounterMetricFamily(name, text, labels=["stream"])
+        for stream, one in values:
+            counter.add_metric([stream], float(one[key]))
+        yield counter
+    text = "Faces that are the substream's because the main stream's were not to be had."
+    fallbacks = CounterMetricFamily("streamgate_main_fallbacks", text, labels=["stream", "reason"])
+    for stream, one in values:
+        for reason, count in sorted(one["fallbacks"].items()):
+            fallbacks.add_metric([stream, reason], float(count))
+    yield fallbacks

@@ -1,0 +1,158 @@
+"""The last seconds of a stream that is not decoded: whole groups of pictures, bounded in bytes and seconds."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from streamgate.sources.rtp import Unit
+
+_LAST_S = 0.5
+"""A group's last picture lasts at most so long."""
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """A key frame and what builds on it, in decoding order."""
+
+    number: int
+    units: list[Unit] = field(default_factory=list)
+    nbytes: int = 0
+
+    @property
+    def first(self) -> int:
+        """Time of the key frame, in units of the stream's clock."""
+        return self.units[0].time
+
+    @property
+    def last(self) -> int:
+        """Latest time in it; with pictures out of order among the last few."""
+        return max(unit.time for unit in self.units[-8:])
+
+
+@dataclass(slots=True, eq=False)
+class Pin:
+    """Times, in seconds of the stream, whose groups are not to be dropped while it is held."""
+
+    start: float
+    end: float
+
+
+class PacketRing:
+    """Keeps whole groups, dropping the oldest; those that are pinned for longer. Thread-safe.
+
+    Args:
+        clock_rate: units of time a second.
+        seconds, nbytes: bounds; what is pinned may take `nbytes` again. The group that is coming in is always kept,
+            unless it alone is larger: then nothing is until the next key frame.
+    """
+
+    def __init__(self, clock_rate: int, seconds: float, nbytes: int) -> None:
+        self.clock_rate = clock_rate
+        self._seconds = seconds
+        self._limit = nbytes
+        self._groups: deque[Group] = deque()
+        self._pinned: list[Group] = []
+        self._pins: list[Pin] = []
+        self._number = 0
+        self._open = False
+        self._newest: int | None = None
+        self._mutex = threading.Lock()
+
+    def add(self, units: Iterable[Unit]) -> None:
+        """Take pictures in decoding order; those before the first key frame are not kept."""
+        with self._mutex:
+            for unit in units:
+                if unit.key:
+                    self._number += 1
+                    self._groups.append(Group(self._number))
+                    self._open = True
+                elif not self._open:
+                    continue
+                group = self._groups[-1]
+                group.units.append(unit)
+                group.nbytes += len(unit.data)
+                self._newest = unit.time if self._newest is None else max(self._newest, unit.time)
+                self._trim()
+
+    def pin(self, start: float, end: float) -> Pin:
+        """Hold what is, or will be, there of these times, in seconds."""
+        pin = Pin(start, end)
+        with self._mutex:
+            self._pins.append(pin)
+        return pin
+
+    def unpin(self, pins: Iterable[Pin]) -> None:
+        """Let go; of pins that are not held nothing happens."""
+        gone = {id(pin) for pin in pins}
+        with self._mutex:
+            self._pins = [pin for pin in self._pins if id(pin) not in gone]
+            self._pinned = [group for group in self._pinned if self._is_pinned(group)]
+
+    def units(self, start: float, end: float) -> list[Unit]:
+        """What has to be decoded for the pictures from `start` to `end`, in seconds; empty where that is not there.
+
+        Begins with the last key frame at or before `start`, and may run through several groups.
+        """
+        first, last = start * self.clock_rate, end * self.clock_rate
+        with self._mutex:
+            groups = [*self._pinned, *self._groups]
+            begins = max((index for index, group in enumerate(groups) if group.first <= first), default=None)
+            if begins is None:
+                return []
+            found = list(groups[begins].units)
+            for before, group in pairwise(groups[begins:]):
+                if group.number != before.number + 1 or group.first > last:
+                    break
+                found += group.units
+        if max(unit.time for unit in found[-8:]) < first - _LAST_S * self.clock_rate:
+            return []  # what followed was dropped, or has not come
+        until = max((index for index, unit in enumerate(found) if unit.time <= last), default=-1)
+        return found[: until + 1]
+
+    @property
+    def newest(self) -> float | None:
+        """Latest time that has come, seconds."""
+        newest = self._newest
+        return None if newest is None else newest / self.clock_rate
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, what is pinned included."""
+        with self._mutex:
+            return sum(group.nbytes for group in (*self._groups, *self._pinned))
+
+    @property
+    def seconds(self) -> float:
+        """From the oldest group that is not only pinned to now."""
+        with self._mutex:
+            if not self._groups or not self._groups[0].units or self._newest is None:
+                return 0.0
+            return max(0.0, (self._newest - self._groups[0].first) / self.clock_rate)
+
+    def _trim(self) -> None:
+        assert self._newest is not None
+        groups = self._groups
+        size = sum(group.nbytes for group in groups)
+        # The second group must reach back far enough by itself.
+        while len(groups) > 1 and (
+            size > self._limit or self._newest - groups[1].first >= self._seconds * self.clock_rate
+        ):
+            gone = groups.popleft()
+            size -= gone.nbytes
+            if self._is_pinned(gone):
+                self._pinned.append(gone)
+        if size > self._limit:
+            groups.clear()
+            self._open = False
+        held = sum(group.nbytes for group in self._pinned)
+        while held > self._limit:
+            held -= self._pinned.pop(0).nbytes
+
+    def _is_pinned(self, group: Group) -> bool:
+        # The last picture is shown until the next group's first.
+        first, last = group.first / self.clock_rate, group.last / self.clock_rate + _LAST_S
+        return any(pin.start <= last and pin.end >= first for pin in self._pins)

@@ -1,0 +1,306 @@
+"""A stream that is received and not decoded: RTSP over one TCP connection, in large gulps.
+
+FFmpeg reads every RTP packet by itself and takes it apart at once. For a main stream, of which a picture is wanted now
+and then, that costs more than all that is done with its substream. This client asks for the session as FFmpeg does,
+and then takes what has gathered, a few times a second. It follows no redirect: user and password go to the server that
+the address names and nowhere else.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import select
+import socket
+import ssl
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+from urllib.parse import unquote, urljoin, urlsplit
+
+from streamgate.config import LiveConfig
+from streamgate.errors import redact_url, scrub
+from streamgate.sources.live import FailureKind, LiveError
+from streamgate.sources.rtsplogin import Login
+
+CODECS = {"H264": "h264", "H265": "hevc"}
+_PORTS = {"rtsp": 554, "rtsps": 322}
+_GULP = 1 << 18
+_MOST_AT_ONCE = 1 << 22
+_BUFFER = 1 << 20
+"""Of the system, for what gathers between two gulps."""
+_MAX_HEAD_BYTES, _LONGEST_BODY = 1 << 16, 1 << 18
+_START = b"\x00\x00\x00\x01"
+_TEXT = ("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """The video of a session description (RFC 8866).
+
+    Attributes:
+        codec: "h264" or "hevc".
+        parameter_sets: NAL units with start codes; empty where they come with the pictures alone.
+    """
+
+    codec: str
+    clock_rate: int
+    control: str
+    parameter_sets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    lines: list[str]
+    body: bytes
+
+    def fields(self, name: str) -> list[str]:
+        return [line.partition(":")[2].strip() for line in self.lines if line.partition(":")[0].strip().lower() == name]
+
+    def field(self, name: str) -> str:
+        return next(iter(self.fields(name)), "")
+
+
+class RtspClient:
+    """One session, playing. A context manager.
+
+    Raises LiveError: it cannot be opened.
+    """
+
+    def __init__(self, url: str, options: LiveConfig) -> None:
+        parts = urlsplit(url)
+        self.location = redact_url(url)
+        self._secret = url
+        self._options = options
+        self._login = None
+        if parts.username is not None:
+            self._login = Login(unquote(parts.username), unquote(parts.password or ""))
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        scheme = parts.scheme.lower()
+        self._base = f"{scheme}://{host}{f':{parts.port}' if parts.port else ''}"
+        self._url = f"{self._base}{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+        self._peer = (parts.hostname or "", parts.port or _PORTS[scheme])
+        self._challenges: list[str] = []
+        self._number = 0
+        self._session = ""
+        self._rest = b""
+        self._alive_due = 0.0
+        try:
+            self._socket = self._connect(secure=scheme == "rtsps")
+        except OSError as error:
+            raise self._explain(error, opening=True) from None
+        try:
+            self.media = self._begin()
+        except BaseException as error:
+            self._socket.close()
+            if isinstance(error, (OSError, ValueError)):
+                raise self._explain(error, opening=True) from None
+            raise
+
+    def read(self) -> bytes:
+        """All that has come, at least a byte. Raises LiveError when nothing comes for `live.read_timeout_s`."""
+        failed: LiveError | None = None
+        try:
+            if time.monotonic() >= self._alive_due:
+                self._alive_due = time.monotonic() + self._alive_s
+                self._ask(self._alive_method, self._url)
+            rest, self._rest = self._rest, b""
+            return rest or self._gulp()
+        except OSError as error:
+            failed = self._explain(error, opening=False)
+        raise failed
+
+    def close(self) -> None:
+        """End the session; closing twice is fine."""
+        if self._session:
+            with suppress(OSError, ValueError):
+                self._socket.settimeout(0.2)
+                self._ask("TEARDOWN", self._url)
+            self._session = ""
+        self._socket.close()
+
+    def _gulp(self) -> bytes:
+        found = [self._socket.recv(_GULP)]
+        size = len(found[0])
+        if not size:
+            raise self._error(FailureKind.ENDED, "the other side closed the connection")
+        secure = self._socket if isinstance(self._socket, ssl.SSLSocket) else None
+        while size < _MOST_AT_ONCE and (
+            secure.pending() or select.select([secure], [], [], 0)[0] if secure else len(found[-1]) == _GULP
+        ):
+            try:
+                self._socket.settimeout(0.0)
+                more = self._socket.recv(_GULP)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                break
+            finally:
+                self._socket.settimeout(self._options.read_timeout_s)
+            if not more:
+                break
+            found.append(more)
+            size += len(more)
+        return b"".join(found) if len(found) > 1 else found[0]
+
+    def _connect(self, *, secure: bool) -> socket.socket:
+        made = socket.create_connection(self._peer, self._options.connect_timeout_s)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        if not secure:
+            return made
+        # As for other streams: cameras sign their certificates themselves, and are old.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+        try:
+            return context.wrap_socket(made, server_hostname=self._peer[0])
+        except BaseException:
+            made.close()
+            raise
+
+    def _begin(self) -> Media:
+        until = time.monotonic() + self._options.connect_timeout_s
+        options = self._answer("OPTIONS", self._url, until)
+        described = self._answer("DESCRIBE", self._url, until, "Accept: application/sdp")
+        base = described.field("content-base") or described.field("content-location") or self._url
+        media = media_of(described.body.decode(*_TEXT))
+        if media is None:
+            raise self._error(
+                FailureKind.UNREADABLE,
+                "a main stream has to be H.264 or HEVC; set the camera's main stream to one of them",
+            )
+        # A server that names another host would get what is for this one.
+        control = urljoin(base if base.endswith("/") else f"{base}/", media.control) if media.control != "*" else base
+        if urlsplit(control).hostname != self._peer[0]:
+            control = f"{self._base}{urlsplit(control).path}"
+        made = self._answer("SETUP", control, until, "Transport: RTP/AVP/TCP;unicast;interleaved=0-1")
+        session, _, rest = made.field("session").partition(";")
+        self._session = session.strip()
+        found = re.search(r"timeout=([0-9]{1,5})", rest)
+        self._alive_s = max(1.0, (float(found[1]) if found else 60.0) / 2)
+        self._alive_method = "GET_PARAMETER" if "GET_PARAMETER" in options.field("public").upper() else "OPTIONS"
+        channel = re.search(r"interleaved=([0-9]{1,3})", made.field("transport"))
+        self.channel = int(channel[1]) if channel else 0
+        self._answer("PLAY", base if described.field("content-base") else self._url, until, "Range: npt=0.000-")
+        self._alive_due = time.monotonic() + self._alive_s
+        self._socket.settimeout(self._options.read_timeout_s)
+        return media
+
+    def _ask(self, method: str, url: str, *lines: str) -> None:
+        self._number += 1
+        head = [f"{method} {url} RTSP/1.0", f"CSeq: {self._number}", "User-Agent: streamgate", *lines]
+        if self._session:
+            head.append(f"Session: {self._session}")
+        if self._challenges and self._login is not None:
+            answer = self._login.answer(self._challenges, method, url)
+            if answer is not None:
+                head.append(f"Authorization: {answer}")
+        self._socket.sendall(("\r\n".join(head) + "\r\n\r\n").encode(*_TEXT))
+
+    def _answer(self, method: str, url: str, until: float, *lines: str) -> _Answer:
+        """Ask, once more where a password is asked for, and wait. Raises OSError, LiveError, ValueError."""
+        for again in (True, False):
+            self._ask(method, url, *lines)
+            answer = self._receive(until)
+            challenges = answer.fields("www-authenticate")
+            if answer.status == 401 and again and self._login and challenges and challenges != self._challenges:
+                self._challenges = challenges
+                continue
+            break
+        if answer.status == 200:
+            return answer
+        if answer.status == 401:
+            raise self._error(
+                FailureKind.REFUSED, "the camera refuses user or password (401); correct them in its address"
+            )
+        if answer.status == 403:
+            raise self._error(FailureKind.REFUSED, "this user may not see the stream (403); allow it in the camera")
+        if answer.status == 404:
+            raise self._error(FailureKind.MISSING, "there is no such stream (404); check the path of the address")
+        if method == "OPTIONS" and answer.status in (405, 501):
+            return answer
+        if answer.status == 461:
+            raise self._error(FailureKind.UNREADABLE, "the camera refuses RTSP over TCP (461); allow it in the camera")
+        raise self._error(FailureKind.UNREACHABLE, f"the server answers with an error ({answer.status}); check it")
+
+    def _receive(self, until: float) -> _Answer:
+        buffer = self._rest
+        while True:
+            while buffer[:1] == b"$" and len(buffer) >= 4 + int.from_bytes(buffer[2:4]):
+                buffer = buffer[4 + int.from_bytes(buffer[2:4]) :]
+            end = buffer.find(b"\r\n\r\n") if buffer[:1] != b"$" else -1
+            if end >= 0:
+                first, *lines = buffer[:end].decode(*_TEXT).split("\r\n")
+                found = re.match(r"RTSP/[0-9.]+ ([0-9]{3})", first)
+                answer = _Answer(int(found[1]) if found else 0, lines, b"")
+                if found is None:
+                    raise self._error(FailureKind.UNREADABLE, "what comes from there is no RTSP; check the address")
+                length = answer.field("content-length")
+                size = int(length) if re.fullmatch("[0-9]{1,7}", length) else 0
+                if size > _LONGEST_BODY:
+                    raise self._error(FailureKind.UNREADABLE, "what comes from there is no RTSP; check the address")
+                if len(buffer) >= end + 4 + size:
+                    self._rest = buffer[end + 4 + size :]
+                    return _Answer(answer.status, lines, buffer[end + 4 : end + 4 + size])
+            if len(buffer) > _MAX_HEAD_BYTES + _LONGEST_BODY or (buffer and buffer[:1] not in b"R$"):
+                raise self._error(FailureKind.UNREADABLE, "what comes from there is no RTSP; check the address")
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._socket.settimeout(left)
+            more = self._socket.recv(_MAX_HEAD_BYTES)
+            if not more:
+                raise self._error(FailureKind.UNREACHABLE, "the server closed the connection; check address and port")
+            buffer += more
+
+    def _explain(self, error: Exception, *, opening: bool) -> LiveError:
+        if isinstance(error, TimeoutError):
+            if opening:
+                limit = self._options.connect_timeout_s
+                return self._error(FailureKind.UNREACHABLE, f"no answer within {limit:g} s; check address and network")
+            return self._error(FailureKind.SILENT, f"nothing came for {self._options.read_timeout_s:g} s")
+        if isinstance(error, ConnectionRefusedError):
+            return self._error(
+                FailureKind.UNREACHABLE, "connection refused; check that the camera is on, and the port"
+            )
+        said = scrub(str(getattr(error, "strerror", None) or type(error).__name__), self._secret)
+        what = "cannot be reached" if opening else "the connection broke"
+        return self._error(FailureKind.UNREACHABLE, f"{what} ({said}); check address and network")
+
+    def _error(self, trouble: FailureKind, text: str) -> LiveError:
+        return LiveError(trouble, f"{self.location}: {text}", self.location)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def media_of(description: str) -> Media | None:
+    """The first video of a session description whose codec is known here; None where there is none."""
+    sections = re.split(r"(?m)^m=", description)[1:]
+    for section in sections:
+        head, *lines = section.splitlines()
+        kind, *rest = head.split()
+        if kind != "video" or len(rest) < 3:
+            continue
+        number = rest[2]
+        found = re.search(rf"(?mi)^a=rtpmap:{re.escape(number)} +([\w-]+)/([0-9]{{1,7}})", section)
+        if found is None or found[1].upper() not in CODECS or int(found[2]) <= 0:
+            continue
+        sets = bytearray()
+        formats = re.search(rf"(?m)^a=fmtp:{re.escape(number)} +(.*)", section)
+        given = dict(re.findall(r"([\w-]+)=([^;\s]+)", formats[1])) if formats else {}
+        for name in ("sprop-vps", "sprop-sps", "sprop-pps", "sprop-parameter-sets"):
+            for text in given.get(name, "").split(","):
+                with suppress(binascii.Error, ValueError):
+                    unit = base64.b64decode(text, validate=True)
+                    sets += _START + unit if unit else b""
+        control = next((line[10:].strip() for line in lines if line.startswith("a=control:")), "*")
+        return Media(CODECS[found[1].upper()], int(found[2]), control, bytes(sets))
+    return None
