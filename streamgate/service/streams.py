@@ -67,7 +67,7 @@ class Stream:
         self._main_faces = main_faces
         if spec.main_url is not None and main_faces is not None:
             self.main = MainStream(spec.name, spec.main_url, spec.config.live, log)
-            main_faces.session(self.main)
+            main_faces.watch(self.main)
         self._main_clock: ArrivalClock | None = None
         self._compared_at = 0.0
         self.device_error: DeviceError | None = None
