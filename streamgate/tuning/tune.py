@@ -22,6 +22,7 @@ from streamgate.store.manifest import Manifest, run_record
 from streamgate.store.run import IdentityInfo, RunInfo
 from streamgate.store.staging import Staging
 from streamgate.tuning.footage import FootageScorer
+from streamgate.tuning.rewriting import write_source
 from streamgate.tuning.settings import Tuning, tuning_of
 from streamgate.tuning.source import SourceOutcome, SourceTuning
 
@@ -139,7 +140,7 @@ def _tune(
                 with files.sink_errors(out):
                     source.put_aside()
                     listed = folder.manifest.sources[source_id]
-                    names[source_id] = source.write(staging.folder(source_id), listed)
+                    names[source_id] = write_source(source, staging.folder(source_id), listed)
         if len(result.left_out) == len(folder.source_ids) > 0:
             raise ResultsError(result.left_out[0])
         if failed:
