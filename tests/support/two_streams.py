@@ -99,8 +99,10 @@ class ScenesProcess:
         spec.write_text(json.dumps(self.streams))
         with self.log.open("a") as log:
             command = [sys.executable, __file__, str(self.port), str(spec)]
-            tests = str(Path(__file__).parents[1])  # where `support` is found from
-            self.process = subprocess.Popen(command, stdout=log, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join([tests, str(Path(tests).parent)])})
+            tests = Path(__file__).parents[1]
+            # Where `support` and the package are found.
+            environment = {**os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}"}
+            self.process = subprocess.Popen(command, stdout=log, text=True, env=environment)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
