@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from streamgate.service.alignment import Look
 from streamgate.service.mainstream import MainStream, Playing
 from streamgate.sources.packetring import Pin
-from streamgate.tracks import Candidate
 
 _COMPARED_S = 0.6
 """Of the substream, before and after the face."""
