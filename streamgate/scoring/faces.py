@@ -45,9 +45,9 @@ REFINE_IOU = 0.3
 UNREFINED, NARROWLY = 0.5, 0.1
 """By how much a face may fail that may yet pass: while its landmarks are the detector's, and after a first look of the
 expression network (of 420 that failed by more than 0.05 then, four passed after the second)."""
-MOVED, FURTHEST = 0.02, 0.25
-"""How far the expression network may move landmarks, as a share of the distance between the eyes, before a second look
-is worth it; and at all."""
+MOVED, FURTHEST = 0.03, 0.25
+"""How far the expression network may move the eyes, by which its picture is cut out, as a share of the distance between
+them, before a second look is worth it; and any landmark at all."""
 
 
 class FaceScorer:
@@ -115,17 +115,17 @@ class FaceScorer:
         self._read("expression", output, candidate.evidence)
 
     def _take_landmarks(self, candidate: Candidate, output: ExpressionOutput, matrix: Array) -> float:
-        """Give a face the network's landmarks, unless it is turned or they are not of it; returns how far they are off
-        those it had, as a share of the distance between the eyes (0: not taken).
+        """Give a face the network's landmarks, unless it is turned or they are not of it; returns how far the eyes are
+        off those it had, as a share of the distance between them (0: not taken).
         """
         face = candidate.face
         found = (output.landmarks - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
-        moved = float(np.hypot(*(found - face.landmarks).T).max()) / max(face.inter_eye, 1.0)
-        if not moved <= FURTHEST or is_turned(output.yaw, output.pitch):
+        moved = np.hypot(*(found - face.landmarks).T) / max(face.inter_eye, 1.0)
+        if not moved.max() <= FURTHEST or is_turned(output.yaw, output.pitch):
             return 0.0
         candidate.face = replace(face, landmarks=found.astype(np.float32))
         candidate.refined = True
-        return moved
+        return float(moved[:2].max())
 
     def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
         """Refine, look, express, turn, recognise, rank: expensive steps last, if the cheap ones let through.

@@ -134,6 +134,7 @@ class TrackSelector:
         if final:
             self._ended = True
             self.settle()
+            self.keeper.close()
         if final and self._fallback is not None and not self.keeper.finish():
             yield from self._score(self._fallback, no_floor, full=True)
             self._offer(self._fallback)
