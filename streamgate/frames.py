@@ -269,7 +269,8 @@ class Candidate:
 
     `quality` is None unless every measure of the run's set is ok. `interpolated` says that box and
     landmarks lie between two detections; `refined` that landmarks come from a second look at the region;
-    `unsettled` that this look moved them so far that another will tell more.
+    `unsettled` how far the first look of the expression network moved the eyes, as a share of the distance between
+    them; 0.0 before it and after the second.
     """
 
     track_id: int
@@ -281,7 +282,7 @@ class Candidate:
     name: str | None = None
     interpolated: bool = False
     refined: bool = False
-    unsettled: bool = False
+    unsettled: float = 0.0
     spoiled: str | None = None
     """The one of `SPOILED` that its picture is: the gate is shut, and nothing is measured."""
     evidence: Evidence = field(default_factory=Evidence)

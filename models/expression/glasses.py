@@ -4,9 +4,9 @@
     python models/expression/glasses.py PICTURES...
 
 PICTURES: folders or tar files of pictures of people that nobody trained on: LFW's View 2, hq_val. Who wears glasses was
-seen by eye and is in glasses.txt: the first 12 digits of the sha256 of the file's name, and `glasses`, `tinted` (the eyes
-are not to be seen, or hardly) or `unsure` (left out). As in groups.py, reasons that tell of the picture's cut are not
-counted, and groups are compared within deciles of sharpness.
+seen by eye and is in glasses.txt: the first 12 digits of the sha256 of the file's name, and `glasses`, `tinted` (the
+eyes are not to be seen, or hardly) or `unsure` (left out). As in groups.py, reasons that tell of the picture's cut are
+not counted, and groups are compared within deciles of sharpness.
 """
 
 from __future__ import annotations

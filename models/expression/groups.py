@@ -195,9 +195,9 @@ def tables(judged: Sequence[Judged], members: Mapping[str, np.ndarray], what: st
     whole = Section(
         "Rejected by group",
         ["group", "faces", "rejected", "beyond others as sharp, points", "reasons beyond 2 points"],
-        note=f"{what}; edge and small left out, as the pictures are cut closely, and IFQA, whose groups are on its own card. Beyond "
-        "others as sharp: the mean difference to the rate of all in the same decile of sharpness, 95 % intervals by "
-        "bootstrap. Reasons: those whose interval is beyond 2 points.",
+        note=f"{what}; edge and small left out, as the pictures are cut closely, and IFQA, whose groups are on its own "
+        "card. Beyond others as sharp: the mean difference to the rate of all in the same decile of sharpness, 95 % "
+        "intervals by bootstrap. Reasons: those whose interval is beyond 2 points.",
     )
     each = Section(
         "By reason, beyond others as sharp, points",

@@ -47,7 +47,7 @@ UNREFINED, NARROWLY = 0.5, 0.1
 expression network (of 420 that failed by more than 0.05 then, four passed after the second)."""
 MOVED, FURTHEST = 0.03, 0.25
 """How far the expression network may move the eyes, by which its picture is cut out, as a share of the distance between
-them, before a second look is worth it; and any landmark at all."""
+them, before a face that is only prescored gets a second look; and any landmark at all."""
 
 
 class FaceScorer:
@@ -80,7 +80,7 @@ class FaceScorer:
         self._conclude(candidate, picture)
         guessed = self._guess(candidate)
         gate = candidate.gate
-        room = NARROWLY if candidate.unsettled else 0.0 if candidate.refined else UNREFINED
+        room = NARROWLY if candidate.unsettled > MOVED else 0.0 if candidate.refined else UNREFINED
         if gate.reasons and not (self._refines and gate.failed_within(room)):
             return 0.0
         return self._judge.bound(guessed, candidate.ceilings)
@@ -96,10 +96,10 @@ class FaceScorer:
 
         It finds the landmarks too (but in a `ready` crop, where they stand), and more steadily than the detector: cut
         out at another place, the same face gives others by 0.4 % of the distance between the eyes, the detector by
-        1.2 %. Where they are far from those that the picture was cut out by, the face is `unsettled`: a second look
-        tells more, and the last word.
+        1.2 %. After a first look the face is `unsettled` by how far its eyes are from where the picture was cut out;
+        the second look has the last word.
         """
-        again, candidate.unsettled = candidate.unsettled, False
+        again, candidate.unsettled = candidate.unsettled > 0.0, 0.0
         try:
             matrix = expression_matrix(candidate.face.landmarks)
         except ValueError:
@@ -108,7 +108,7 @@ class FaceScorer:
         height, width = EXPRESSION_SIZE
         (output,) = yield [InferenceRequest("expression", picture.warp(matrix, (width, height)))]
         moved = self._take_landmarks(candidate, output, matrix) if self._refines and not ready else 0.0
-        candidate.unsettled = moved > MOVED and not again
+        candidate.unsettled = 0.0 if again else moved
         if again or moved:
             # What the pixels of the face say, as against its place, hardly changes with the first look.
             self._look(candidate, picture, of_source=None if again else True)

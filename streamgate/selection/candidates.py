@@ -18,7 +18,7 @@ from streamgate.config import Config
 from streamgate.frames import Candidate, Face, Frame, Picture
 from streamgate.measures.yaw import yaw_proxy
 from streamgate.networks.batcher import InferenceRequest
-from streamgate.scoring.faces import NARROWLY, FaceScorer
+from streamgate.scoring.faces import MOVED, NARROWLY, FaceScorer
 from streamgate.scoring.steps import Floor, Steps, no_floor, together
 from streamgate.selection.continuity import Continuity
 from streamgate.selection.keeper import Keeper
@@ -294,7 +294,7 @@ class TrackSelector:
                 continue
             if may_look_closer(observation):
                 closer.append(observation)
-                if observation.candidate.unsettled:
+                if observation.candidate.unsettled > MOVED:
                     yield from self._looks.express([observation])
                 # Not beside those that fail in turn: of a face that stays at a limit all would.
                 fails = observation.candidate.gate.failed_within(NARROWLY) and observation not in beside

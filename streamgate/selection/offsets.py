@@ -46,10 +46,10 @@ class LandmarkOffsets:
             return detected
         nearest = min(self._by_pts, key=lambda pts: abs(pts - pts_seconds))
         share = math.exp(-abs(nearest - pts_seconds) / FADE_S)
-        offset = share * self._by_pts[nearest]
+        offset: Array = share * self._by_pts[nearest]
         if len(self._by_pts) >= FEWEST:
             known = np.stack(list(self._by_pts.values()))
-            offset += (1 - share) * np.median(known.view(np.float64), axis=0).view(np.complex128)
+            offset = offset + (1 - share) * np.median(known.view(np.float64), axis=0).view(np.complex128)
         moved = offset * _between_eyes(detected)
         landmarks = detected.landmarks + np.column_stack([moved.real, moved.imag])
         return replace(detected, landmarks=landmarks.astype(np.float32))

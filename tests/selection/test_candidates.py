@@ -293,7 +293,7 @@ class Expressions(KnownQuality):
 
     def express(self, candidate: Candidate, picture: Picture) -> Steps:
         yield [InferenceRequest("expression", np.zeros((1, 1, 3), np.uint8))]
-        candidate.unsettled = self._off(candidate.pts_seconds) and not candidate.refined
+        candidate.unsettled = float(self._off(candidate.pts_seconds) and not candidate.refined)
         candidate.refined = True
 
     def promise(self, candidate: Candidate, picture: Picture) -> float:
