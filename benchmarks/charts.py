@@ -59,9 +59,9 @@ def draw_stages(shares: Mapping[str, Mapping[str, float]], order: Sequence[str],
             axes = figure.subplots()
             names = list(shares)
             left = [0.0] * len(names)
-            for place, stage in enumerate(order):
+            for index, stage in enumerate(order):
                 widths = [shares[name].get(stage, 0.0) for name in names]
-                axes.barh(names, widths, left=left, color=colours[place % 20], label=stage, height=0.7)
+                axes.barh(names, widths, left=left, color=colours[index % 20], label=stage, height=0.7)
                 left = [before + width for before, width in zip(left, widths, strict=True)]
             axes.invert_yaxis()
             axes.set_xlabel("core-ms a second of video")
@@ -82,11 +82,11 @@ def draw_lines(
     with _figure(path, 4.8 * columns, 3.4 * rows) as (figure, notes):
         if figure is not None:
             grid = figure.subplots(rows, columns, squeeze=False)
-            for place, axes in enumerate(grid.flat):
-                if place >= len(panels):
+            for index, axes in enumerate(grid.flat):
+                if index >= len(panels):
                     axes.axis("off")
                     continue
-                title, across, up, lines = panels[place]
+                title, across, up, lines = panels[index]
                 for name, pairs in lines.items():
                     axes.plot([x for x, _ in pairs], [y for _, y in pairs], marker="o", ms=4, lw=1.3, label=name)
                 axes.set_title(title, fontsize=10)

@@ -107,10 +107,10 @@ def _costs(ran: dict[str, list[Passed]]) -> list[str]:
         for one in first
     }
     rows = []
-    for place, one in enumerate(first):
+    for index, one in enumerate(first):
         row = [one.clip, f"{1000 * alone[one.clip] / one.seconds:.1f}"]
         for way in ways:
-            passed = ran[way][place]
+            passed = ran[way][index]
             kept = len(passed.picks)
             row.append(f"{passed.frames}: {passed.cpu / alone[one.clip]:.2f} ({len(passed.ended)}, {kept})")
         rows.append(row)

@@ -27,11 +27,11 @@ from streamgate.gate import Gate
 from streamgate.measures import MeasureSpec
 from streamgate.scoring.calibration import Calibration, recorded_measures
 from streamgate.scoring.faces import FaceScorer
-from streamgate.scoring.steps import no_floor, run_together
+from streamgate.scoring.lockstep import no_floor, run_in_lockstep
 from streamgate.selection.reference import TrackReference
 from streamgate.sources import discover
-from streamgate.tuning.fitting import Fusion, Judged, fit, out_of_clip, picks
-from streamgate.tuning.judged import fusion_of, of_preset, value_of
+from streamgate.tuning.fitting import FitData, Fusion, fit, out_of_clip, picks
+from streamgate.tuning.fusion import fusion_of, of_preset, value_of
 
 GRADES = {"g": 2, "m": 1, "b": 0}
 SEEDS = 5
@@ -63,7 +63,7 @@ def main() -> int:
         faces = [face for clip in dict.fromkeys(track.clip for track in tracks)
                  for face in scored(given.videos / clip, [one for one in tracks if one.clip == clip],
                                     FaceScorer(context))]  # fmt: skip
-        calibration = context.judge.calibration
+        calibration = context.evaluator.calibration
     specs = [spec for spec in recorded_measures(config) if spec.name not in calibration.absent]
     judged = judged_faces(faces, specs, calibration)
     preset = load_config("studio")
@@ -86,16 +86,16 @@ def scored(path: Path, tracks: Sequence[Track], scorer: FaceScorer) -> Iterator[
     """The labelled faces of a clip, each found again near its labelled box and scored with all networks."""
     wanted = sorted(((label, track) for track in tracks for label in track.faces), key=lambda pair: pair[0].pts)
     (spec,) = discover([path]).sources
-    place = 0
+    index = 0
     with spec.open() as source:
         for frame in source.frames():
-            while place < len(wanted) and wanted[place][0].pts < frame.pts_seconds - SAME_TIME_S:
-                place += 1
-            for label, track in wanted[place:]:
+            while index < len(wanted) and wanted[index][0].pts < frame.pts_seconds - SAME_TIME_S:
+                index += 1
+            for label, track in wanted[index:]:
                 if label.pts > frame.pts_seconds + SAME_TIME_S:
                     break
                 candidate = Candidate(0, frame.pts_seconds, _guessed(label.box), interpolated=True, shown=frame.shown)
-                run_together([scorer.score(candidate, frame.picture, no_floor, full=True)], scorer.context.infer)
+                run_in_lockstep([scorer.score(candidate, frame.picture, no_floor, full=True)], scorer.context.infer)
                 if candidate.quality is not None and abs(label.pts - frame.pts_seconds) <= SAME_TIME_S:
                     yield Scored(track, label, candidate)
             del frame
@@ -104,11 +104,11 @@ def scored(path: Path, tracks: Sequence[Track], scorer: FaceScorer) -> Iterator[
 def _guessed(box: np.ndarray) -> Face:
     """A face of a labelled box: where its landmarks are shows when it is looked at again."""
     middle, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
-    places = np.array([[-0.2, -0.15], [0.2, -0.15], [0.0, 0.05], [-0.15, 0.22], [0.15, 0.22]])
-    return Face(box.astype(np.float32), (middle + places * size).astype(np.float32), 0.9)
+    indexes = np.array([[-0.2, -0.15], [0.2, -0.15], [0.0, 0.05], [-0.15, 0.22], [0.15, 0.22]])
+    return Face(box.astype(np.float32), (middle + indexes * size).astype(np.float32), 0.9)
 
 
-def judged_faces(faces: Sequence[Scored], specs: Sequence[MeasureSpec], calibration: Calibration) -> Judged:
+def judged_faces(faces: Sequence[Scored], specs: Sequence[MeasureSpec], calibration: Calibration) -> FitData:
     """The faces as a fit takes them, each compared with what the labelled faces of its track show to be usual."""
     references: dict[tuple[str, str], TrackReference] = {}
     for face in faces:
@@ -121,7 +121,7 @@ def judged_faces(faces: Sequence[Scored], specs: Sequence[MeasureSpec], calibrat
             if spec.reference is not None and spec.name in usual:
                 evidence.values[spec.reference.evidence] = usual[spec.name]
         values.append([value_of(spec, evidence, calibration) for spec in specs])  # a face with a quality has all
-    return Judged(
+    return FitData(
         np.array(values),
         np.array([GRADES[face.label.label] for face in faces]),
         np.array([f"{face.track.clip}|{face.track.name}" for face in faces]),
@@ -137,16 +137,16 @@ def starting_point(specs: Sequence[MeasureSpec], calibration: Calibration) -> Fu
 
 def toml_of(fusion: Fusion, specs: Sequence[MeasureSpec]) -> Iterator[str]:
     """A fit as tables of a preset."""
-    for place, spec in enumerate(specs):
+    for index, spec in enumerate(specs):
         yield f"[measures.{spec.name}]"
-        yield f"weight = {fusion.weight[place]:.2f}"
-        if fusion.movable[place]:
-            x0 = fusion.x0[place] if spec.better == "higher" else -fusion.x0[place]
+        yield f"weight = {fusion.weight[index]:.2f}"
+        if fusion.movable[index]:
+            x0 = fusion.x0[index] if spec.better == "higher" else -fusion.x0[index]
             yield f"x0 = {x0:.4g}"
-            yield f"w = {fusion.w[place]:.3g}"
+            yield f"w = {fusion.w[index]:.3g}"
 
 
-def _cells(judged: Judged, qualities: Sequence[np.ndarray]) -> list[str]:
+def _cells(judged: FitData, qualities: Sequence[np.ndarray]) -> list[str]:
     """Good, usable and bad picks, over tracks that have a good face and over all, the mean of some judgements."""
     has_good = {track for track, grade in zip(judged.tracks, judged.grades, strict=True) if grade == GRADES["g"]}
     there: Counter[int] = Counter()
@@ -158,7 +158,7 @@ def _cells(judged: Judged, qualities: Sequence[np.ndarray]) -> list[str]:
     return [f"{count[grade] / len(qualities):.1f}" for count in (there, every) for grade in GRADES.values()]
 
 
-def _body(rows: Sequence[Sequence[str]], judged: Judged) -> str:
+def _body(rows: Sequence[Sequence[str]], judged: FitData) -> str:
     tracks = np.unique(judged.tracks)
     goods = {track for track, grade in zip(judged.tracks, judged.grades, strict=True) if grade == GRADES["g"]}
     head = ["quality", "good there", "usable there", "bad there", "good", "usable", "bad"]

@@ -37,10 +37,10 @@ from gpu_runs import Clock, Ran, picks_of, runs
 from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import StreamgateError
 from streamgate.frames import Array
-from streamgate.networks import runtime
+from streamgate.networks import sessions
 from streamgate.networks.device import Device, choose_device, load_onnxruntime
 from streamgate.networks.graphs import PRECISIONS
-from streamgate.networks.runtime import Session
+from streamgate.networks.sessions import Session
 from streamgate.weights.store import Weights, resolve
 
 BATCHES = (1, 4, 16, 32, 64)
@@ -74,7 +74,7 @@ def main() -> int:
     given = _arguments()
     clock = Clock(given.seconds)
     # A large network takes many seconds to convert, and each size of a batch opens it anew.
-    runtime.prepare = lru_cache(1)(runtime.prepare)
+    sessions.prepare = lru_cache(1)(sessions.prepare)
     try:
         device = choose_device(given.device)
         if device.index is None:

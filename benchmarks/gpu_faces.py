@@ -12,7 +12,7 @@ from streamgate.errors import StreamgateError
 from streamgate.frames import Array
 from streamgate.networks.alignment import EXPRESSION_SIZE, arcface_matrix, box_matrix, expression_matrix, ffhq_matrix
 from streamgate.networks.detector import Detector
-from streamgate.networks.runtime import Session
+from streamgate.networks.sessions import Session
 from streamgate.weights.store import Weights
 
 SCENE = (384, 640)

@@ -19,7 +19,7 @@ from gpu_faces import crops_of
 from streamgate.errors import StreamgateError
 from streamgate.frames import Array
 from streamgate.networks.device import Device
-from streamgate.networks.runtime import Session
+from streamgate.networks.sessions import Session
 from streamgate.weights.store import Weights, resolve
 
 LIKE_A_GPU = Device("cpu", "used like a GPU", bound=True)

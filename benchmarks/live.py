@@ -50,7 +50,7 @@ from common import (
 from streamgate.service.state import LATEST_FACES
 
 HERE = Path(__file__).resolve().parent
-CAMERA = HERE.parent / "tests" / "rtsp_server.py"
+CAMERA = HERE.parent / "tests" / "support" / "rtsp_server.py"
 CLIPS = ("liveportrait_s18", "ghost_nggyup", "fsgan_conan", "mmaction2_demo_skeleton")
 """Each is seen by two cameras: two talking heads near the camera, one with cuts, two people who walk up."""
 SIZE, FPS, BITRATE = (1280, 720), 25, 3_000_000
@@ -147,9 +147,9 @@ def run(clips: Sequence[Path], streams: int, seconds: float, settings: Sequence[
         wait_for_port(ports["redis"])
         command = [sys.executable, "-m", "streamgate", "serve", "--http", f"127.0.0.1:{ports['http']}",
                    "--redis", f"redis://127.0.0.1:{ports['redis']}/0", "--out", str(folder / "out")]  # fmt: skip
-        for place in range(streams):
-            url = f"rtsp://127.0.0.1:{ports['camera']}/stream{place % len(clips)}"
-            command += ["--rtsp", f"cam{place + 1}={url}"]
+        for index in range(streams):
+            url = f"rtsp://127.0.0.1:{ports['camera']}/stream{index % len(clips)}"
+            command += ["--rtsp", f"cam{index + 1}={url}"]
         for setting in settings:
             command += ["--set", setting]
         with process("serve", command, ours, folder) as service:

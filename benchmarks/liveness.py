@@ -21,7 +21,7 @@ from streamgate.frames import Face
 from streamgate.measures import CropCard, known_measures
 from streamgate.networks.cropmeasures import CropMeasure, open_measure
 from streamgate.networks.device import choose_device
-from streamgate.scoring.whole import crop_matrix
+from streamgate.scoring.full_scorer import crop_matrix
 from streamgate.sources import discover
 
 SAME_TIME_S = 0.02

@@ -101,9 +101,9 @@ def _make_clips(footage: Path, count: int) -> None:
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     data = first.read_bytes()
-    for place in range(count):
+    for index in range(count):
         # A box that readers pass over makes each file another one.
-        (footage / f"clip{place:06d}.mp4").write_bytes(data + b"\0\0\0\x10free" + place.to_bytes(8, "big"))
+        (footage / f"clip{index:06d}.mp4").write_bytes(data + b"\0\0\0\x10free" + index.to_bytes(8, "big"))
 
 
 def commit(footage: Path, out: Path, shards: int) -> None:

@@ -35,7 +35,7 @@ class MemoryLog:
         self._source: Any = None
         self._mutex = threading.Lock()
 
-    def opening(self, place: int) -> None:
+    def opening(self, index: int) -> None:
         pass
 
     def started(self, source: Any) -> None:

@@ -221,8 +221,8 @@ def write_sheet(out: Path, path: Path) -> None:
             tile = cv2.resize(cv2.imread(str(out / record["image"])), (TILE, TILE), interpolation=cv2.INTER_AREA)
             x1, y1, x2, y2 = record["box"]
             words = f"{Path(record['source']).stem[:14]} {record['track_id']}"
-            place = f"{record['person_id']} {record['pts_seconds']:.2f} {(x1 + x2) / 2:.0f},{(y1 + y2) / 2:.0f}"
-            for text, y in ((words, 10), (place, TILE - 4)):
+            index = f"{record['person_id']} {record['pts_seconds']:.2f} {(x1 + x2) / 2:.0f},{(y1 + y2) / 2:.0f}"
+            for text, y in ((words, 10), (index, TILE - 4)):
                 cv2.putText(tile, text, (2, y), cv2.FONT_HERSHEY_SIMPLEX, 0.3, (0, 255, 255), 1, cv2.LINE_AA)
             tiles.append(tile)
         tiles += [np.zeros((TILE, TILE, 3), np.uint8)] * (wide - len(tiles))

@@ -38,14 +38,14 @@ def open_loop(models: str, official: bool) -> Callable[[Path, float], tuple[int,
     layer = networks.recognizer.last_affine()
     card = networks.calibration("recognizer")
     rate = card.drop_rate if isinstance(card, SerfiqCalibration) else 0.5
-    judge = _official() if official else _own(networks)
+    evaluator = _official() if official else _own(networks)
 
     def score(rgb: np.ndarray, landmarks: np.ndarray) -> tuple[float, float]:
         aligned = cv2.warpAffine(rgb, arcface_matrix(landmarks), (ARCFACE_SIDE, ARCFACE_SIDE))
         features = networks.recognizer.run(aligned[None]).features[0]
         spread = sampled_spread(sample_embeddings(layer.weight, features, layer.bias, rate, SAMPLES))
         face = cv2.warpAffine(rgb, ffhq_matrix(landmarks, IFQA_SIDE), (IFQA_SIDE, IFQA_SIDE))
-        return spread, judge(face)
+        return spread, evaluator(face)
 
     def run(clip: Path, seconds: float) -> tuple[int, float, int, int, int]:
         import av
@@ -90,9 +90,9 @@ def _official() -> Judge:
     torch.set_num_threads(usable_cores())
     scorer = IfqaScorer(Ifqa(OFFICIAL), pool="full").eval()
 
-    def judge(face: np.ndarray) -> float:
+    def evaluator(face: np.ndarray) -> float:
         values = torch.from_numpy(face.transpose(2, 0, 1)[None].astype(np.float32) / 127.5 - 1.0)
         with torch.inference_mode():
             return float(scorer(values)[0][0])
 
-    return judge
+    return evaluator

@@ -84,18 +84,18 @@ class TrackResult:
         return self.shown_s >= SHOWN_S
 
 
-def judge(
+def evaluator(
     tracks: Mapping[int, Sequence[Scored]], picks: Sequence[Pick], short_s: float, long_s: float
 ) -> tuple[list[TrackResult], list[Pick]]:
     """Results of the yardstick's tracks that have a passing face, and the picks that lie on no track of it."""
     by_track: dict[int, list[tuple[Pick, Scored]]] = {}
     strays = []
     for pick in picks:
-        place = locate(tracks, pick)
-        if place is None:
+        index = locate(tracks, pick)
+        if index is None:
             strays.append(pick)
         else:
-            by_track.setdefault(place[0], []).append((pick, place[1]))
+            by_track.setdefault(index[0], []).append((pick, index[1]))
     results = []
     for track_id, faces in sorted(tracks.items()):
         if any(face.passed and face.quality is not None for face in faces):

@@ -27,6 +27,9 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY / one) for one in ("tests", "tests/commands", "benchmarks")]
 
+import hostile_giants  # noqa: E402
+import hostile_pictures  # noqa: E402
+import hostile_videos  # noqa: E402
 from common import SHARED, Machine, say, write_section  # noqa: E402
 from kills import crashes  # noqa: E402
 from reliability_folders import folder_faults  # noqa: E402
@@ -34,16 +37,13 @@ from reliability_redis import redis_faults  # noqa: E402
 from reliability_rows import Row, run, table, told  # noqa: E402
 from reliability_service import camera_faults, service_faults  # noqa: E402
 
-import hostile_giants  # noqa: E402
-import hostile_pictures  # noqa: E402
-import hostile_videos  # noqa: E402
-from faulty_server import Answer, faulty  # noqa: E402
-from hostile import Hostile, Ran, leftovers  # noqa: E402
-from hostile_flips import SMALL_CLIPS, flipped  # noqa: E402
-from hostile_references import references  # noqa: E402
-from hostile_videos import clip_bytes  # noqa: E402
-from real_weights import standard_models  # noqa: E402
-from trap import TrapServer, WatchedFolder  # noqa: E402
+from support.faulty_server import Answer, faulty  # noqa: E402
+from support.hostile import Hostile, Ran, leftovers  # noqa: E402
+from support.hostile_archive import TrapServer, WatchedFolder  # noqa: E402
+from support.hostile_flips import SMALL_CLIPS, flipped  # noqa: E402
+from support.hostile_references import references  # noqa: E402
+from support.hostile_videos import clip_bytes  # noqa: E402
+from support.real_weights import standard_models  # noqa: E402
 
 RESULTS = REPOSITORY / "docs" / "reliability.md"
 COPIES = 200

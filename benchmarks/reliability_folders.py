@@ -16,10 +16,10 @@ from pathlib import Path
 from common import say
 from reliability_rows import Row, run, table, told
 
-from hostile import high_water
-from hostile_folders import LINKED_DAYS, LINKS, STORED, Spoiled, contents, live_folder, put
-from media import astronaut_frames, write_clip
-from serve_process import serving
+from support.hostile import high_water
+from support.hostile_folders import LINKED_DAYS, LINKS, STORED, Spoiled, contents, live_folder, put
+from support.media import astronaut_frames, write_clip
+from support.serve_process import serving
 
 START = [sys.executable, "-m", "streamgate"]
 

@@ -21,10 +21,10 @@ from common import say
 from redis.exceptions import RedisError
 from reliability_rows import Row, run, table, told
 
-from faulty_line import Line, line_to
-from hostile_videos import clip_bytes
-from lying_redis import LIES, Lie, lying_redis
-from redis_server import RedisServer, launch, spare_port
+from support.faulty_line import Line, line_to
+from support.hostile_videos import clip_bytes
+from support.lying_redis import LIES, Lie, lying_redis
+from support.redis_server import RedisServer, launch, spare_port
 
 CLIPS = 4
 RETRY_S = 4

@@ -11,8 +11,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY / one) for one in ("tests", "tests/commands", "benchmarks")]
 
-from hostile import Ran, run_limited  # noqa: E402
-from real_weights import standard_models  # noqa: E402
+from support.hostile import Ran, run_limited  # noqa: E402
+from support.real_weights import standard_models  # noqa: E402
 
 LIMIT_S = 600.0
 

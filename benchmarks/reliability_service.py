@@ -14,19 +14,19 @@ from urllib.parse import quote
 from common import say
 from reliability_rows import run, told
 
-from client import Client
-from hostile import high_water
-from hostile_cameras import HOSTILE_CAMERAS, HostileCamera, hostile_camera
-from hostile_peers import PEERS, Peers, crowd
-from hostile_settings import BAD_FILES, remove
-from hostile_spool import FOREIGN, HEAD, INTRUDERS
-from lying_redis import lying_redis
-from media import plain_frames, write_clip
-from redirecting import asks, listening, sends
-from rtsp_server import CameraProcess, cameras
-from serve_process import Serving, serving
 from streamgate.sinks.redisstream import pack
 from streamgate.sinks.spool import Spool
+from support.client import Client
+from support.hostile import high_water
+from support.hostile_cameras import HOSTILE_CAMERAS, HostileCamera, hostile_camera
+from support.hostile_peers import PEERS, Peers, crowd
+from support.hostile_settings import BAD_FILES, remove
+from support.hostile_spool import FOREIGN, HEAD, INTRUDERS
+from support.lying_redis import lying_redis
+from support.media import plain_frames, write_clip
+from support.redirecting import asks, listening, sends
+from support.rtsp_server import CameraProcess, cameras
+from support.serve_process import Serving, serving
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ def service_faults(folder: Path) -> str:
     ]
     parts = ["## The service under attack", "", "Seconds count until the service had dealt with it."]
     for title, attack in kinds:
-        place = folder / attack.__name__.strip("_")
-        place.mkdir()
-        parts += ["", f"### {title}", "", _table(attack(place))]
+        path = folder / attack.__name__.strip("_")
+        path.mkdir()
+        parts += ["", f"### {title}", "", _table(attack(path))]
     return "\n".join(parts)
 
 
@@ -102,11 +102,11 @@ EVENTS = 15
 
 
 def _spools(folder: Path) -> list[Attack]:
-    def flipped(place: int) -> Callable[[Path], object]:
+    def flipped(path: int) -> Callable[[Path], object]:
         def flip(spool: Path) -> None:
             (segment,) = spool.glob("*.spool")
             data = bytearray(segment.read_bytes())
-            data[place] ^= 4
+            data[path] ^= 4
             segment.write_bytes(data)
 
         return flip
@@ -244,13 +244,13 @@ def _redirects(folder: Path) -> list[Attack]:
     rows = []
     for scheme, when in (("rtsp", "OPTIONS"), ("rtsp", "DESCRIBE"), ("http", "GET")):
         for after in (None, "basic", "digest"):
-            place = folder / f"{when}-{after}"
-            place.mkdir()
+            path = folder / f"{when}-{after}"
+            path.mkdir()
             began = time.monotonic()
             with (
                 listening(asks("basic")) as other,
                 listening(sends(lambda s=scheme, o=other: f"{s}://127.0.0.1:{o.port}/x", when, after)) as first,
-                serving(place, "--rtsp", f"door={scheme}://ann:pw12345@127.0.0.1:{first.port}/s", "--http", "off")
+                serving(path, "--rtsp", f"door={scheme}://ann:pw12345@127.0.0.1:{first.port}/s", "--http", "off")
                 as service,
             ):  # fmt: skip
                 service.until(lambda other=other: other.connections > 0, "the redirect")

@@ -216,7 +216,7 @@ def _graph_times(models: str, crops: Array, features: Array) -> tuple[float, flo
     """
     onnxruntime = load_onnxruntime()
 
-    from streamgate.networks.runtime import as_input
+    from streamgate.networks.sessions import as_input
     from streamgate.weights import resolve
 
     weights = resolve(models)["recognizer"]
@@ -288,7 +288,7 @@ def _report(
                 f"{np.abs(error).max():.4f}", f"{error.mean():+.5f}", f"{one.milliseconds:.3f}",
                 *[
                     f"{spearman(one.raw[part], reference[part]):.4f}"
-                    for part in (slice(faces * place, faces * (place + 1)) for place in range(len(KINDS)))
+                    for part in (slice(faces * index, faces * (index + 1)) for index in range(len(KINDS)))
                 ],
             ]
         )  # fmt: skip

@@ -94,7 +94,7 @@ def detect(clip: Path, preset: str, models: str, judge: str) -> Seen:
     from streamgate.networks import Networks
     from streamgate.networks.alignment import arcface_matrix
     from streamgate.networks.batcher import Batcher, InferenceRequest
-    from streamgate.runtime.following import Follower
+    from streamgate.runtime.tracking_stage import TrackingStage
     from streamgate.scoring.calibration import Calibration
     from streamgate.scoring.faces import enlarged
     from streamgate.sources import open_source
@@ -116,12 +116,12 @@ def detect(clip: Path, preset: str, models: str, judge: str) -> Seen:
             answered.append((requests[0].crop, found[0]))
             return found
 
-        follower = Follower(config, infer)
+        tracking = TrackingStage(config, infer)
         for frame in source.frames():
             cut = cuts.look(frame) is Change.CUT
             shot = next(shots) if cut else shot
             # The follower chooses the detector's input; what it makes of the faces is not of interest here.
-            list(follower.moments([frame]))
+            list(tracking.moments([frame]))
             thumbnail, found = answered.pop()
             faces = enlarged(found, thumbnail, frame.picture)
             detected = []
@@ -135,7 +135,7 @@ def detect(clip: Path, preset: str, models: str, judge: str) -> Seen:
 
 def save(path: Path, seen: Seen) -> None:
     """In one step or not at all."""
-    faces = [(place, one) for place, moment in enumerate(seen.moments) for one in moment.faces]
+    faces = [(index, one) for index, moment in enumerate(seen.moments) for one in moment.faces]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     np.savez_compressed(
@@ -143,7 +143,7 @@ def save(path: Path, seen: Seen) -> None:
         pts=np.array([moment.pts for moment in seen.moments]),
         shot=np.array([moment.shot for moment in seen.moments], int),
         cut=np.array([moment.cut for moment in seen.moments], bool),
-        frame=np.array([place for place, _ in faces], int),
+        frame=np.array([index for index, _ in faces], int),
         box=np.array([one.face.box for _, one in faces], np.float32).reshape(-1, 4),
         landmarks=np.array([one.face.landmarks for _, one in faces], np.float32).reshape(-1, 5, 2),
         score=np.array([one.face.score for _, one in faces]),
@@ -158,15 +158,15 @@ def load(path: Path) -> Seen:
     with np.load(path, allow_pickle=False) as stored:
         parts = {name: stored[name] for name in stored.files}
     faces: dict[int, list[Detected]] = {}
-    for place, frame in enumerate(parts["frame"]):
-        face = Face(parts["box"][place], parts["landmarks"][place], float(parts["score"][place]))
+    for index, frame in enumerate(parts["frame"]):
+        face = Face(parts["box"][index], parts["landmarks"][index], float(parts["score"][index]))
         faces.setdefault(int(frame), []).append(
-            Detected(face, parts["embedding"][place], float(parts["serfiq"][place]))
+            Detected(face, parts["embedding"][index], float(parts["serfiq"][index]))
         )
     return Seen(
         tuple(
-            Moment(float(pts), int(shot), bool(cut), tuple(faces.get(place, ())))
-            for place, (pts, shot, cut) in enumerate(zip(parts["pts"], parts["shot"], parts["cut"], strict=True))
+            Moment(float(pts), int(shot), bool(cut), tuple(faces.get(index, ())))
+            for index, (pts, shot, cut) in enumerate(zip(parts["pts"], parts["shot"], parts["cut"], strict=True))
         )
     )
 

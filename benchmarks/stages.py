@@ -37,15 +37,15 @@ _FUNCTIONS = (
     ("streamgate.sources.picture", "PlanePicture.thumbnail", "thumbnails"),
     ("streamgate.tracking.tracker", "Tracker.update", "track"),
     ("streamgate.sources.picture", "PlanePicture.region", "regions"),
-    ("streamgate.scoring.faces", "FaceScorer._look", "luma, sharpness"),
+    ("streamgate.scoring.faces", "FaceScorer._read_pixels", "luma, sharpness"),
     ("streamgate.sources.picture", "PlanePicture.warp", "warps"),
     ("streamgate.networks.pose", "PoseNetwork.run", "pose"),
     ("streamgate.networks.recognizer", "Recognizer.run", "recognizer"),
     ("streamgate.networks.ifqa", "IfqaNetwork.run", "ifqa"),
-    ("streamgate.scoring.judge", "Judge.measures", "measures"),
+    ("streamgate.scoring.evaluator", "Evaluator.measures", "measures"),
     ("streamgate.selection.keeper", "Keeper.note", "keep"),
     ("streamgate.selection.keeper", "Keeper.offer", "keep"),
-    ("streamgate.selection.keeper", "Keeper.bar", "keep"),
+    ("streamgate.selection.keeper", "Keeper.threshold", "keep"),
     ("streamgate.selection.keeper", "Keeper.prune", "keep"),
     ("streamgate.selection.keeper", "Keeper.finish", "keep"),
     ("streamgate.sinks.disk", "_DiskWriter.evaluated", "write"),
@@ -55,9 +55,9 @@ _FUNCTIONS = (
 )
 _GENERATORS = (
     ("streamgate.sources.file", "VideoFile.frames", "decode"),
-    ("streamgate.runtime.following", "Follower.moments", "follow, rest"),
-    ("streamgate.runtime.analysis", "Analysis.take", "choose, rest"),
-    ("streamgate.runtime.analysis", "Analysis.finish", "choose, rest"),
+    ("streamgate.runtime.tracking_stage", "TrackingStage.tracked_frames", "follow, rest"),
+    ("streamgate.runtime.selection_stage", "SelectionStage.take", "choose, rest"),
+    ("streamgate.runtime.selection_stage", "SelectionStage.finish", "choose, rest"),
 )
 
 

@@ -32,7 +32,7 @@ def measure(kept: Path, clip: Path, preset: str, models: str) -> dict[str, list[
     from streamgate.networks.batcher import Batcher
     from streamgate.scoring.context import ScoringContext
     from streamgate.scoring.faces import FaceScorer
-    from streamgate.scoring.steps import no_floor, run_together
+    from streamgate.scoring.lockstep import no_floor, run_in_lockstep
     from streamgate.sources import open_source
 
     best = {}
@@ -56,7 +56,7 @@ def measure(kept: Path, clip: Path, preset: str, models: str) -> dict[str, list[
                 for _ in range(DRAWS):
                     moved = (points + rng.normal(0.0, SHIFT * eye, points.shape)).astype(np.float32)
                     candidate = Candidate(track_id, face.pts, Face(np.array(face.box, np.float32), moved, 1.0))
-                    run_together([scorer.score(candidate, frame.picture, no_floor, full=True)], batcher.infer)
+                    run_in_lockstep([scorer.score(candidate, frame.picture, no_floor, full=True)], batcher.infer)
                     if candidate.quality is not None:
                         tried.append(round(candidate.quality, 3))
                 found[str(track_id)] = [value(face), *tried]

@@ -62,10 +62,10 @@ def main() -> int:
         fitted = []
         for number, (run, out) in enumerate(zip(runs, outs, strict=True), 1):
             fitted.append(out.with_name(f"fitted-to-{out.name}.toml"))
-            told = _call("fit", out, "--labels", run.with_suffix(".csv"), "-o", fitted[-1], "--overwrite",
+            report = _call("fit", out, "--labels", run.with_suffix(".csv"), "-o", fitted[-1], "--overwrite",
                          "--footage", given.videos)  # fmt: skip
-            say(told)
-            notes += [f"From {name}, fitted to half {number}:", "", "```", told.partition("\n\nwrote")[0], "```", ""]
+            say(report)
+            notes += [f"From {name}, fitted to half {number}:", "", "```", report.partition("\n\nwrote")[0], "```", ""]
         again = [_tuned(out, preset, given.videos) for out, preset in zip(outs, fitted[::-1], strict=True)]
         for what, folders in ((name, outs), (f"{name}, fitted to the other half", again)):
             picks = []

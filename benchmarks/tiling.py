@@ -28,15 +28,15 @@ def tile(path: Path, count: int, seconds: float, size: tuple[int, int], clips: S
     width, height = size
     grid = math.ceil(math.sqrt(count))
     cell = (width // grid, height // grid)
-    readers = [_endless(clips[place % len(clips)], cell, LATER * (place // len(clips))) for place in range(count)]
+    readers = [_endless(clips[index % len(clips)], cell, LATER * (index // len(clips))) for index in range(count)]
     frames = max(1, round(seconds * RATE))
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=RATE, options={"crf": "20", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         canvas = np.full((height, width, 3), 60, np.uint8)
         for _ in range(frames):
-            for place, reader in enumerate(readers):
-                top, left = cell[1] * (place // grid), cell[0] * (place % grid)
+            for index, reader in enumerate(readers):
+                top, left = cell[1] * (index // grid), cell[0] * (index % grid)
                 canvas[top : top + cell[1], left : left + cell[0]] = next(reader)
             out.mux(stream.encode(av.VideoFrame.from_ndarray(canvas, format="rgb24")))
         out.mux(stream.encode())

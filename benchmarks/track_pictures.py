@@ -29,21 +29,21 @@ def write_sheet(path: Path, clip: Path, followed: Followed, verdict: Verdict) ->
     rows = {track_id: _spread(found) for track_id, found in sorted(by_track.items()) if len(found) > 1}
     wanted: dict[float, list[tuple[int, int]]] = {}
     for track_id, found in rows.items():
-        for place, one in enumerate(found):
-            wanted.setdefault(one.pts, []).append((track_id, place))
+        for index, one in enumerate(found):
+            wanted.setdefault(one.pts, []).append((track_id, index))
     sheet = np.full(((SIDE + 16) * max(1, len(rows)), SIDE * ACROSS, 3), 255, np.uint8)
     tops = {track_id: (SIDE + 16) * row for row, track_id in enumerate(rows)}
     switched = dict(verdict.switches)
     with open_source(clip) as source:
         for frame in source.frames():
-            for track_id, place in wanted.pop(frame.pts_seconds, []):
-                one = rows[track_id][place]
+            for track_id, index in wanted.pop(frame.pts_seconds, []):
+                one = rows[track_id][index]
                 tile = frame.warp(box_matrix(one.box, SIDE), SIDE)
                 if track_id in switched and one.pts >= switched[track_id]:
                     cv2.rectangle(tile, (0, 0), (SIDE - 1, SIDE - 1), (220, 0, 0), 2)
                 if not one.sure:
                     cv2.line(tile, (0, 0), (12, 12), (0, 0, 220), 2)
-                top, left = tops[track_id] + 16, SIDE * place
+                top, left = tops[track_id] + 16, SIDE * index
                 sheet[top : top + SIDE, left : left + SIDE] = tile
     for track_id, top in tops.items():
         found = by_track[track_id]
@@ -55,5 +55,5 @@ def write_sheet(path: Path, clip: Path, followed: Followed, verdict: Verdict) ->
 
 
 def _spread(found: list[Sighting]) -> list[Sighting]:
-    places = np.unique(np.linspace(0, len(found) - 1, ACROSS).round().astype(int))
-    return [found[place] for place in places]
+    indexes = np.unique(np.linspace(0, len(found) - 1, ACROSS).round().astype(int))
+    return [found[index] for index in indexes]

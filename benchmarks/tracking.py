@@ -71,9 +71,9 @@ def ours(config: Config) -> Update:
 
     def update(pts: float, faces: Sequence[Face]) -> list[tuple[int, int]]:
         found = tracker.update(pts, faces)
-        place = {id(face): index for index, face in enumerate(faces)}
-        return [(track.track_id, place[id(face)]) for track, face in found.seen] + [
-            (track.track_id, place[id(track.face)]) for track in found.born
+        position = {id(face): index for index, face in enumerate(faces)}
+        return [(track.track_id, position[id(face)]) for track, face in found.seen] + [
+            (track.track_id, position[id(track.face)]) for track in found.born
         ]
 
     return update
@@ -123,7 +123,7 @@ def _peer(tracker: object) -> Update:
         if len(found) == 0:
             return []
         pairs = zip(found.tracker_id, found.data["place"], strict=True)
-        return [(int(track_id), int(place)) for track_id, place in pairs if track_id >= 0]
+        return [(int(track_id), int(index)) for track_id, index in pairs if track_id >= 0]
 
     return update
 
@@ -145,8 +145,8 @@ def follow(make: Callable[[Config], Update], config: Config, seen: Seen, every_s
         began = time.thread_time()
         pairs = update(moment.pts, faces)
         followed.cpu.append(time.thread_time() - began)
-        for track_id, place in pairs:
-            one = moment.faces[place]
+        for track_id, index in pairs:
+            one = moment.faces[index]
             followed.sightings.append(
                 Sighting(base + track_id, moment.shot, moment.pts, one.face.box, one.embedding, one.sure)
             )

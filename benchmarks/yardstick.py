@@ -158,16 +158,16 @@ def _ask_peers(clip: Path, tracks: dict[int, list[Scored]], peers: Mapping[str, 
 
     wanted: dict[float, list[tuple[int, int]]] = {}
     for track_id, faces in tracks.items():
-        for place, face in enumerate(faces):
+        for index, face in enumerate(faces):
             if face.passed:
-                wanted.setdefault(face.pts, []).append((track_id, place))
+                wanted.setdefault(face.pts, []).append((track_id, index))
     with open_source(clip) as source:
         for frame in source.frames():
-            for track_id, place in wanted.pop(frame.pts_seconds, []):
-                face = tracks[track_id][place]
+            for track_id, index in wanted.pop(frame.pts_seconds, []):
+                face = tracks[track_id][index]
                 crop = frame.warp(ffhq_matrix(np.array(face.landmarks), 256), 256)
                 figures = {name: round(ask(crop), 6) for name, ask in peers.items()}
-                tracks[track_id][place] = replace(face, peers=figures)
+                tracks[track_id][index] = replace(face, peers=figures)
 
 
 def _to_list(face: Scored) -> list[Any]:

@@ -14,9 +14,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from media import astronaut, write_clip
 from streamgate import Gate
 from streamgate.sources import picture_of_rgb
+from support.media import astronaut, write_clip
 
 HEIGHT, WIDTH = 300, 400
 GREEN, GREY, WHITE = (60, 170, 90), (90, 96, 104), (255, 255, 255)
@@ -26,8 +26,8 @@ def frames() -> list[np.ndarray]:
     """A head that comes in blurred, turns bright and leaves: what a gate has to choose from."""
     picture = astronaut()
     made = []
-    for place in range(75):
-        time = place / 74
+    for index in range(75):
+        time = index / 74
         scale = 1.25 + 0.5 * np.sin(np.pi * time)
         matrix = np.array([[scale, 0, 320 - 225 * scale + 120 * (time - 0.5)], [0, scale, 200 - 120 * scale]])
         frame = cv2.warpAffine(picture, matrix, (640, 480), borderMode=cv2.BORDER_REFLECT)
@@ -39,9 +39,9 @@ def frames() -> list[np.ndarray]:
 
 
 def label(
-    image: np.ndarray, text: str, place: tuple[int, int], colour: tuple[int, int, int], size: float = 0.5
+    image: np.ndarray, text: str, position: tuple[int, int], colour: tuple[int, int, int], size: float = 0.5
 ) -> None:
-    cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
+    cv2.putText(image, text, position, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
 
 
 def main() -> None:
@@ -50,9 +50,9 @@ def main() -> None:
         clip = write_clip(Path(folder) / "clip.mp4", shown)
         (shot,) = gate.run(clip)
         strip = []
-        for place in (6, round(shot.pts_seconds * 25), 70):
-            kept = place == round(shot.pts_seconds * 25)
-            frame = shown[place].copy()
+        for index in (6, round(shot.pts_seconds * 25), 70):
+            kept = index == round(shot.pts_seconds * 25)
+            frame = shown[index].copy()
             faces = gate.score(picture_of_rgb(frame).thumbnail(640))
             for face in faces[:1]:
                 x1, y1, x2, y2 = face.face.box.astype(int)

@@ -15,7 +15,7 @@ from click.shell_completion import shell_complete
 from streamgate import __version__
 from streamgate.commands.help import Group, write_sections
 from streamgate.commands.signals import INTERRUPTED, answer_signals, was_interrupted
-from streamgate.commands.streams import take_over
+from streamgate.commands.stdio import take_over
 from streamgate.errors import SinkError, StreamgateError, UsageError, escaped, scrub, unexpected
 
 COMMANDS = {
@@ -111,7 +111,7 @@ def _guarded(work: Callable[[], int], arguments: Sequence[str]) -> int:
         error.show()
         return UsageError.exit_code
     except click.ClickException as error:
-        _complain(error.format_message(), arguments)
+        _print_error(error.format_message(), arguments)
         if isinstance(error, click.UsageError):
             command = error.ctx.command_path if error.ctx else "streamgate"
             click.echo(f"Try '{command} --help'.", err=True)
@@ -119,7 +119,7 @@ def _guarded(work: Callable[[], int], arguments: Sequence[str]) -> int:
     except StreamgateError as error:
         if was_interrupted():
             return _end_interrupted()
-        _complain(str(error), arguments)
+        _print_error(str(error), arguments)
         return error.exit_code
     except BrokenPipeError:
         # Whoever read the output has gone, so there is nobody left to tell.
@@ -129,7 +129,7 @@ def _guarded(work: Callable[[], int], arguments: Sequence[str]) -> int:
             return _end_interrupted()
         if os.environ.get("STREAMGATE_DEBUG"):
             raise
-        _complain(str(unexpected(error, *arguments)), arguments)
+        _print_error(str(unexpected(error, *arguments)), arguments)
         return 1
 
 
@@ -138,7 +138,7 @@ def _end_interrupted() -> int:
     return INTERRUPTED
 
 
-def _complain(text: str, arguments: Sequence[str]) -> None:
+def _print_error(text: str, arguments: Sequence[str]) -> None:
     click.echo(f"streamgate: {escaped(scrub(text, *arguments))}", err=True)
 
 

@@ -453,7 +453,7 @@ def _nearest_key(key: str, known: list[str]) -> str | None:
 def _explain(error: ValidationError, preset: str) -> str:
     """One line for each wrong value: the key, what is allowed and what was given."""
     lines = []
-    for item in error.errors()[:_MOST_SHOWN]:
+    for item in error.errors()[:_MAX_SHOWN]:
         key = ".".join(str(part) for part in item["loc"])
         message = item["msg"].removeprefix("Value error, ")
         given = item.get("input")
@@ -463,7 +463,7 @@ def _explain(error: ValidationError, preset: str) -> str:
     return f"configuration (preset {preset}): " + "; ".join(lines) + (f"; and {more} more" if more else "")
 
 
-_MOST_SHOWN = 5
+_MAX_SHOWN = 5
 """Wrong values that one message names."""
 
 

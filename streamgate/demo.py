@@ -59,9 +59,9 @@ def write_demo_clip(path: Path, portrait: Array, *, seconds: float | None = None
             stream = container.add_stream("libx264", rate=FPS, options={"crf": "16", "preset": "veryfast"})
             stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
             stream.codec_context.thread_count = _THREADS
-            for place, rgb in enumerate(islice(demo_frames(portrait), count)):
+            for index, rgb in enumerate(islice(demo_frames(portrait), count)):
                 frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-                frame.pts, frame.time_base = place, Fraction(1, FPS)
+                frame.pts, frame.time_base = index, Fraction(1, FPS)
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
         temporary.replace(path)
@@ -76,8 +76,8 @@ def demo_frames(portrait: Array) -> Iterator[Array]:
     # Without its sides, which would lie over the first head.
     mirrored = np.ascontiguousarray(_card(portrait, 60)[:, ::-1])
     rooms = _room(portrait, (0.35, 0.45, 0.6), 20.0), _room(portrait[::-1, ::-1], (1.0, 0.85, 0.7), 90.0)
-    for place in range(SECONDS * FPS):
-        time = place / FPS
+    for index in range(SECONDS * FPS):
+        time = index / FPS
         frame = rooms[time >= CUT_S].copy()
         for view in _views(time):
             _lay_over(frame, mirrored if view.mirrored else card, _homography(view))

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from streamgate.showing import Showing
+from streamgate.face_display import FaceDisplay
 
 Array = npt.NDArray[Any]
 
@@ -321,7 +321,7 @@ class TrackInfo:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class BestShot(Showing):
+class BestShot(FaceDisplay):
     """A kept face: what `faces.jsonl` records, with its pixels.
 
     Attributes:
@@ -453,7 +453,7 @@ class TrackEnd:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ScoredFace(Showing):
+class ScoredFace(FaceDisplay):
     """One face of a still picture, as `Gate.score` returns it."""
 
     face: Face

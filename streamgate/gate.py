@@ -25,18 +25,18 @@ from streamgate.frames import Array, BestShot, ScoredFace, TrackEnd
 from streamgate.networks import Networks
 from streamgate.networks.batcher import Batcher, Observer
 from streamgate.networks.device import Device
-from streamgate.people.memory import group_tracks
+from streamgate.people.in_memory import group_tracks
 from streamgate.people.reference import Reference, read_reference
 from streamgate.runtime.pipeline import Pipeline, Progress
 from streamgate.runtime.watchdog import MARGIN_S, within
 from streamgate.scoring.calibration import recorded_measures
 from streamgate.scoring.context import ScoringContext
+from streamgate.scoring.full_scorer import FullScorer
 from streamgate.scoring.stills import score_aligned, score_picture
-from streamgate.scoring.whole import WholeScorer
 from streamgate.sinks.base import Sink
 from streamgate.sources import Source, discover
 from streamgate.sources.arrays import ArrayFrames
-from streamgate.sources.base import Stretch
+from streamgate.sources.base import TimeRange
 from streamgate.sources.container import stall_seconds
 from streamgate.store.run import IdentityInfo, RunInfo, SourceInfo, SourceResult
 
@@ -91,7 +91,7 @@ class Gate:
                     "keep.per = person: this recognizer has no identity threshold; give one with "
                     "--set identity.threshold=COSINE"
                 )
-            self._scorer = WholeScorer(self._context)
+            self._scorer = FullScorer(self._context)
             self._reference = self._read_reference()
         except BaseException:
             self.close()
@@ -162,9 +162,9 @@ class Gate:
         found = discover([str(one) for one in inputs], sequence_fps=sequence_fps)
         failed: SourceError | None = None
         decoding = self.config.decoding
-        stretch = Stretch(decoding.start_s, decoding.end_s)
+        time_range = TimeRange(decoding.start_s, decoding.end_s)
         for item in found.sources:
-            opening = partial(item.open, max_pixels=decoding.max_pixels, stretch=stretch)
+            opening = partial(item.open, max_pixels=decoding.max_pixels, time_range=time_range)
             try:
                 # A disk that never answers must not hang the caller.
                 with within(stall_seconds() + MARGIN_S, opening, item.location) as opened:
@@ -239,7 +239,7 @@ class Gate:
         Raises UsageError when no measure of its set can rank.
         """
         context = ScoringContext.over(self._networks, config, partial(self._batcher.infer, client=name))
-        if not context.judge.can_rank:
+        if not context.evaluator.can_rank:
             whose = f"{name}: " if name else ""
             raise UsageError(
                 f"{whose}none of the measures in use that have a weight can be had with these weights; see "
@@ -249,7 +249,7 @@ class Gate:
 
     def run_info(self) -> RunInfo:
         """What stays the same over a run of this gate, for sinks."""
-        judge = self._context.judge
+        evaluator = self._context.evaluator
         config = self.config.model_dump(mode="json")
         if self._reference is not None:
             # By its content: that decides about results, wherever the file lies.
@@ -257,14 +257,14 @@ class Gate:
             config["identity"]["only"] = f"{name} (sha256 {self._reference.sha256[:16]})"
         return RunInfo(
             config=config,
-            measure_set=judge.names,
-            absent_measures=judge.calibration.missing(self.config),
-            calibration_id=judge.calibration_id,
+            measure_set=evaluator.names,
+            absent_measures=evaluator.calibration.missing(self.config),
+            calibration_id=evaluator.calibration_id,
             weights=tuple(self._weights),
             versions=_versions(),
             device=str(self._networks.device),
             identity=IdentityInfo(self.config.identity.store, self._identity_threshold),
-            calibration=judge.calibration.summary(),
+            calibration=evaluator.calibration.summary(),
         )
 
     def _read_reference(self) -> Reference | None:

@@ -10,7 +10,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 
-_MOST_PARTS = 10_000
+_MAX_PARTS = 10_000
 """Segments, boxes or directory entries that are looked at: a damaged file may hold endless empty ones."""
 _PNM = re.compile(rb"P[1-6](?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})\s")
 _PAM = re.compile(rb"P7\n(?:[^\n]*\n){0,20}?WIDTH +(\d{1,9})\n(?:[^\n]*\n){0,20}?HEIGHT +(\d{1,9})\n")
@@ -49,24 +49,24 @@ def _bmp(data: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg(data: bytes) -> tuple[int, int] | None:
-    place = 2
-    for _ in range(_MOST_PARTS):
-        if data[place] != 0xFF:
-            place = data.find(b"\xff", place)  # padding, which decoders pass over too
-            if place < 0:
+    position = 2
+    for _ in range(_MAX_PARTS):
+        if data[position] != 0xFF:
+            position = data.find(b"\xff", position)  # padding, which decoders pass over too
+            if position < 0:
                 return None
-        marker = data[place + 1]
+        marker = data[position + 1]
         if marker == 0xFF:
-            place += 1
+            position += 1
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = _pair(">HH", data, place + 5)
+            height, width = _pair(">HH", data, position + 5)
             return width, height
         elif marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:
-            place += 2
+            position += 2
         elif marker in (0xD9, 0xDA):
             return None
         else:
-            place += 2 + max(2, struct.unpack_from(">H", data, place + 2)[0])
+            position += 2 + max(2, struct.unpack_from(">H", data, position + 2)[0])
     return None
 
 
@@ -94,20 +94,20 @@ def _tiff(data: bytes) -> tuple[int, int] | None:
     seen: set[int] = set()
     while directory and directory not in seen and len(seen) < 100:
         seen.add(directory)
-        entries = min(struct.unpack_from(order + count, data, directory)[0], _MOST_PARTS)
-        place = directory + struct.calcsize(count)
+        entries = min(struct.unpack_from(order + count, data, directory)[0], _MAX_PARTS)
+        position = directory + struct.calcsize(count)
         length = struct.calcsize("=" + entry) + struct.calcsize(start)
         tags: dict[int, int] = {}
         for _ in range(entries):
-            tag, kind, _ = struct.unpack_from(order + entry, data, place)
+            tag, kind, _ = struct.unpack_from(order + entry, data, position)
             if tag in (256, 257) and kind in sizes:
-                value = place + struct.calcsize("=" + entry)
+                value = position + struct.calcsize("=" + entry)
                 tags[tag] = struct.unpack_from(order + sizes[kind], data, value)[0]
-            place += length
+            position += length
         if len(tags) == 2:
             found.append((tags[256], tags[257]))
         try:
-            directory = struct.unpack_from(order + start, data, place)[0]
+            directory = struct.unpack_from(order + start, data, position)[0]
         except struct.error:
             break
     return max(found, key=_area, default=None)
@@ -140,17 +140,17 @@ def _avif(data: bytes) -> tuple[int, int] | None:
 def _boxes(data: bytes, start: int, end: int, inside: tuple[bytes, ...]) -> Iterator[tuple[bytes, int]]:
     """Kind of each box and where its content begins; those of kinds `inside` are gone into."""
     open_spans = [(start, end)]
-    for _ in range(_MOST_PARTS):
+    for _ in range(_MAX_PARTS):
         if not open_spans:
             return
-        place, end = open_spans.pop()
-        if place + 8 > end:
+        position, end = open_spans.pop()
+        if position + 8 > end:
             continue
-        length, kind = struct.unpack_from(">I4s", data, place)
-        body = place + 8
+        length, kind = struct.unpack_from(">I4s", data, position)
+        body = position + 8
         if length == 1:
             length, body = struct.unpack_from(">Q", data, body)[0], body + 8
-        stop = min(end, place + length) if length else end
+        stop = min(end, position + length) if length else end
         if stop < body:
             continue
         open_spans.append((stop, end))
@@ -164,8 +164,8 @@ def _pnm(data: bytes) -> tuple[int, int] | None:
     return (int(found.group(1)), int(found.group(2))) if found else None
 
 
-def _pair(form: str, data: bytes, place: int) -> tuple[int, int]:
-    first, second = struct.unpack_from(form, data, place)
+def _pair(form: str, data: bytes, position: int) -> tuple[int, int]:
+    first, second = struct.unpack_from(form, data, position)
     return first, second
 
 

@@ -11,8 +11,8 @@ from streamgate.errors import SourceError, UsageError, display, one_line
 
 Row = dict[str, str]
 """Column -> text; what is missing is an empty text."""
-MOST_BYTES = 256 << 20
-MOST_ROWS = 1_000_000
+MAX_BYTES = 256 << 20
+MAX_ROWS = 1_000_000
 _PARQUET = b"PAR1"
 
 
@@ -43,13 +43,13 @@ def read_table(path: Path) -> Table:
     """
     try:
         with open(path, "rb") as file:
-            data = file.read(MOST_BYTES + 1)
+            data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise SourceError(f"{display(path)}: no such file; check the path") from None
     except OSError as error:
         raise SourceError(f"{display(path)} cannot be read ({error.strerror or error})") from None
-    if len(data) > MOST_BYTES:
-        raise SourceError(f"{display(path)} is larger than {MOST_BYTES >> 20} MiB; split it into smaller tables")
+    if len(data) > MAX_BYTES:
+        raise SourceError(f"{display(path)} is larger than {MAX_BYTES >> 20} MiB; split it into smaller tables")
     table = _parquet(path, data) if data.startswith(_PARQUET) else _csv(path, data)
     if not table.rows:
         raise SourceError(f"{display(path)} has a header and no rows" if table.columns else f"{display(path)} is empty")
@@ -77,8 +77,8 @@ def _csv(path: Path, data: bytes) -> Table:
                 raise SourceError(
                     f"{display(path)}, line {lines.line_num}: {len(cells)} cells under {len(columns)} columns"
                 )
-            if len(rows) == MOST_ROWS:
-                raise SourceError(f"{display(path)} has more than {MOST_ROWS:,} rows; take a sample of them")
+            if len(rows) == MAX_ROWS:
+                raise SourceError(f"{display(path)} has more than {MAX_ROWS:,} rows; take a sample of them")
             rows.append(dict(zip(columns, (cell.strip() for cell in cells), strict=True)))
     except csv.Error as error:
         raise SourceError(f"{display(path)} is no CSV ({one_line(str(error))})") from None
@@ -93,8 +93,8 @@ def _parquet(path: Path, data: bytes) -> Table:
         raise UsageError("Parquet needs pyarrow: pip install 'streamgate[data]'") from None
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
-        if file.metadata.num_rows > MOST_ROWS:
-            raise SourceError(f"{display(path)} has more than {MOST_ROWS:,} rows; take a sample of them")
+        if file.metadata.num_rows > MAX_ROWS:
+            raise SourceError(f"{display(path)} has more than {MAX_ROWS:,} rows; take a sample of them")
         found = file.read()
         columns = tuple(str(name) for name in found.column_names)
         cells = [["" if value is None else str(value) for value in column.to_pylist()] for column in found.columns]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from command import inside
-from hostile_settings import BAD_FILES, VALUES, BadFile
 from streamgate.config import load_config
 from streamgate.errors import UsageError
 from streamgate.service.settings import read_settings
 from streamgate.tomltext import MAX_DEPTH, parse_toml
+from support.command import inside
+from support.hostile_settings import BAD_FILES, VALUES, BadFile
 
 LINE = 800
 
@@ -104,8 +104,8 @@ def test_random_texts_end_in_settings_or_one_line(tmp_path: Path) -> None:
     for _ in range(150):
         text = whole
         for _ in range(rng.randint(1, 4)):
-            place = rng.randrange(len(text))
-            text = text[:place] + rng.choice(pieces) * rng.choice((1, 2, 50)) + text[place + rng.choice((0, 1, 9)) :]
+            index = rng.randrange(len(text))
+            text = text[:index] + rng.choice(pieces) * rng.choice((1, 2, 50)) + text[index + rng.choice((0, 1, 9)) :]
         path.write_text(text)
         try:
             load_config(str(path))

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import pytest
 
-from command import inside, streamgate
 from streamgate.cli import COMMANDS, cli
+from support.command import inside, streamgate
 
 NAMES = [name for names in COMMANDS.values() for name in names]
 HEAVY = {"av", "cv2", "numpy", "onnxruntime", "pydantic", "redis", "rich", "torch", "pyarrow", "fastapi"}
@@ -61,7 +61,7 @@ def test_examples_in_the_help_are_valid_calls_that_fit_into_a_terminal(
     monkeypatch.setattr(click.Command, "invoke", lambda self, context: None)  # parsing only
     for example in examples:
         words = shlex.split(example, comments=True)
-        for start in [place for place, word in enumerate(words) if word == "streamgate"]:
+        for start in [index for index, word in enumerate(words) if word == "streamgate"]:
             call = words[start + 1 :]
             call = call[: min((call.index(word) for word in ("&&", ">") if word in call), default=None)]
             cli.main(call, standalone_mode=False)  # raises for what it does not understand

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from media import astronaut, astronaut_frames, plain_frames, write_clip
-from real_weights import standard_models
 from streamgate import Gate
 from streamgate.errors import SourceError, UsageError, WeightsError
 from streamgate.frames import Frame
 from streamgate.sources.discovery import SourceSpec
 from streamgate.sources.file import VideoFile
+from support.media import astronaut, astronaut_frames, plain_frames, write_clip
+from support.real_weights import standard_models
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_frames_that_stop_coming_end_a_run_with_what_was_found(
 ) -> None:
     go, whole = threading.Event(), VideoFile.frames
 
-    def frames(video: VideoFile, guide: object = None) -> Iterator[Frame]:
+    def frames(video: VideoFile, hints: object = None) -> Iterator[Frame]:
         for number, frame in enumerate(whole(video)):
             if number == 40:
                 go.wait(60)

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from hostile_pictures import giant_png
 from streamgate.imagesize import image_size
 from streamgate.sources.images import PictureError, read_rgb
+from support.hostile_pictures import giant_png
 
 PIL = pytest.importorskip("PIL.Image", reason="Pillow makes the pictures")
 

@@ -60,7 +60,7 @@ def test_no_two_parts_import_each_other_not_even_round_about(graph: dict[str, se
 
 
 def test_nothing_imports_what_stands_above_it(graph: dict[str, set[str]]) -> None:
-    height = {name: place for place, layer in enumerate(LAYERS) for name in layer}
+    height = {name: index for index, layer in enumerate(LAYERS) for name in layer}
     assert set(height) <= set(graph), "a part of that name is no more"
     wrong = {
         (name, other) for name in height for other in graph[name] if other in height and height[other] < height[name]

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cut_network import looked_up
-from media import astronaut_frames, write_clip
+from support.cut_network import looked_up
+from support.media import astronaut_frames, write_clip
 
 PYTHON = [sys.executable, "-m", "streamgate"]
 WATCHED_S = 25

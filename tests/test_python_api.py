@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from media import astronaut, astronaut_frames, write_clip
 from streamgate import BestShot, Gate, StreamgateError
 from streamgate.errors import SourceError, UsageError
 from streamgate.gate import Progressed
+from support.media import astronaut, astronaut_frames, write_clip
 
 FRAMES = astronaut_frames(30, (640, 480), step=0.5, zoom=1.6)
 
@@ -26,7 +26,7 @@ def gate():
 
 @pytest.fixture(scope="module")
 def fed(gate: Gate) -> BestShot:
-    (shot,) = gate.feed(((place / 25, frame) for place, frame in enumerate(FRAMES)), name="mine")
+    (shot,) = gate.feed(((index / 25, frame) for index, frame in enumerate(FRAMES)), name="mine")
     return shot
 
 

@@ -9,13 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from command import inside
-from faulty_server import Answer, faulty
-from hostile import run_limited
-from hostile_videos import clip_bytes
-from real_weights import standard_models
-from redis_server import launch, spare_port
-from sink_values import Make
 from streamgate.config import load_config
 from streamgate.convert import pull
 from streamgate.errors import DeliveryError, SinkError, StreamgateError, UsageError, redact_url
@@ -26,6 +19,13 @@ from streamgate.sources.live import LiveConnection, check_address
 from streamgate.store.jsonlines import redacted
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 from streamgate.weights import fetch
+from support.command import inside
+from support.faulty_server import Answer, faulty
+from support.hostile import run_limited
+from support.hostile_videos import clip_bytes
+from support.real_weights import standard_models
+from support.redis_server import launch, spare_port
+from support.sink_values import Make
 
 FORMS = [
     ("{scheme}://first.last:p%40ss-Qx7@{host}/a", ["first.last", "p%40ss-Qx7", "p@ss-Qx7"]),
@@ -176,7 +176,7 @@ def test_no_redis_lets_a_secret_out(
         url = url + quickly if "#" not in url else url
         said: list[str] = []
         with pytest.raises(StreamgateError) as caught, open_sink(url, RunInfo({}, (), {}, "", (), {}),
-                                                                 retry_seconds=0.1, say=said.append):  # fmt: skip
+                                                                 retry_seconds=0.1, warn=said.append):  # fmt: skip
             # A server that lets this user in after all.
             raise UsageError("nothing is wrong here")
         clean(everything(caught.value) + "".join(said), secrets)
@@ -197,7 +197,7 @@ def test_a_delivery_that_fails_midway_tells_no_secret(form: tuple[str, list[str]
     url = text.replace("/a", "/0").format(scheme="redis", host=f"127.0.0.1:{server.port}")
     try:
         with SinkGroup([
-            DiskSink(out, make.run()), open_sink(url, make.run(), retry_seconds=0.1, results=out, say=said.append)
+            DiskSink(out, make.run()), open_sink(url, make.run(), retry_seconds=0.1, results=out, warn=said.append)
         ]) as sink:  # fmt: skip
             make.send(sink, "a")
             server.stop()

@@ -26,7 +26,7 @@ from models.common.report import Section, write_card  # noqa: E402
 from models.detector import sections  # noqa: E402
 from streamgate.errors import StreamgateError  # noqa: E402
 from streamgate.networks.detector import Detector  # noqa: E402
-from streamgate.networks.runtime import Session  # noqa: E402
+from streamgate.networks.sessions import Session  # noqa: E402
 from streamgate.weights.store import CARD_NAME, Weights, from_card, scan  # noqa: E402
 
 STANDARD = "retinaface-mnet025-foamliu"

@@ -47,7 +47,7 @@ from models.detector.trainer import Settings, Trainer  # noqa: E402
 from models.recognizer.faces import people_in  # noqa: E402
 from streamgate.errors import StreamgateError  # noqa: E402
 from streamgate.networks.detector import Detector  # noqa: E402
-from streamgate.networks.runtime import Session  # noqa: E402
+from streamgate.networks.sessions import Session  # noqa: E402
 from streamgate.weights.store import resolve  # noqa: E402
 
 SMOKE = {

@@ -26,7 +26,7 @@ from models.recognizer.trainer import Trainer, halved
 from streamgate.convert.calibrate import MIN_FACES, Fit, calibrate_serfiq, fit
 from streamgate.convert.onnx_check import OPSET
 from streamgate.networks import Recognizer
-from streamgate.networks.runtime import Session
+from streamgate.networks.sessions import Session
 from streamgate.weights.catalog import load_catalog
 from streamgate.weights.store import from_card
 

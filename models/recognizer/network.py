@@ -23,9 +23,9 @@ from streamgate.networks import Networks
 from streamgate.networks.alignment import arcface_matrix
 from streamgate.networks.pose import upright
 from streamgate.networks.recognizer import Recognizer
-from streamgate.networks.runtime import Session
+from streamgate.networks.sessions import Session
 from streamgate.scoring.calibration import Calibration
-from streamgate.scoring.judge import Judge
+from streamgate.scoring.evaluator import Evaluator
 from streamgate.weights.store import from_card
 
 
@@ -131,7 +131,7 @@ class OwnNetwork:
 
     def judge(self, faces: Sequence[Face], output: Output) -> list[tuple[str, ...]]:
         """Why the gate of preset studio rejects each face, by `measures` alone; empty where it passes."""
-        judge = Judge(load_config("studio", self.alone), self._calibration)
+        judge = Evaluator(load_config("studio", self.alone), self._calibration)
         verdicts = []
         for i, face in enumerate(faces):
             values = {"spread": float(output.spread[i])}

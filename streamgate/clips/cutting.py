@@ -22,8 +22,8 @@ from streamgate.clips.windows import Window
 from streamgate.errors import SourceError
 from streamgate.sources.container import open_video
 from streamgate.sources.file import VideoFile
+from streamgate.sources.file_reader import NO_TIMES
 from streamgate.sources.orientation import UNTURNED, Turn, turned
-from streamgate.sources.reading import NO_TIMES
 from streamgate.sources.sidedata import Eye, shown_turn, used_eye
 
 _IN_MP4 = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
@@ -79,13 +79,13 @@ def copyable_windows(source: VideoFile, seconds: float) -> list[Window]:
     latest_so_far = np.maximum.accumulate(times)
     earliest_to_come = np.append(np.minimum.accumulate(times[::-1])[::-1], np.inf)
     # Behind the last packet nothing says how long the last frame lasts, so no window ends there.
-    ends = [times_to_come for place, times_to_come in enumerate(earliest_to_come[1:-1].tolist())
-            if latest_so_far[place] < times_to_come]  # fmt: skip
+    ends = [times_to_come for index, times_to_come in enumerate(earliest_to_come[1:-1].tolist())
+            if latest_so_far[index] < times_to_come]  # fmt: skip
     windows = []
-    for place in keys:
-        following = bisect_left(ends, times[place] + seconds - 1e-9)
+    for index in keys:
+        following = bisect_left(ends, times[index] + seconds - 1e-9)
         if following < len(ends):
-            windows.append(Window(times[place], ends[following]))
+            windows.append(Window(times[index], ends[following]))
     return sorted(windows, key=lambda window: window.start)
 
 
@@ -124,7 +124,7 @@ def encode_window(source: VideoFile, target: Path, window: Window, *, sound: boo
         audio = audio_of(container) if sound else None
         audio_out = out.add_stream_from_template(audio) if audio else None
         video_out: Any = None
-        look = _Look(stream, source.turned)
+        geometry = _DisplayGeometry(stream, source.turned)
         reformatter = VideoReformatter()
         count = 0
         silent = False
@@ -132,9 +132,9 @@ def encode_window(source: VideoFile, target: Path, window: Window, *, sound: boo
             for time, frame in frames:
                 if time.pts_seconds >= window.end - 1e-9:
                     break
-                frame = look.of_one_eye(frame)
+                frame = geometry.of_one_eye(frame)
                 if video_out is None:
-                    video_out, silent = _encoder(out, stream, frame, look), time.estimated
+                    video_out, silent = _encoder(out, stream, frame, geometry), time.estimated
                 form = video_out.codec_context.format.name
                 if frame.format.name != form or (frame.width, frame.height) != (video_out.width, video_out.height):
                     frame = reformatter.reformat(frame, width=video_out.width, height=video_out.height, format=form)
@@ -161,7 +161,7 @@ def finish(out: Any, source: VideoFile, window: Window, video_out: Any, audio_ou
         out.mux(packet)
 
 
-class _Look:
+class _DisplayGeometry:
     """How the frames of a stream are to be shown, by the first of them."""
 
     def __init__(self, stream: VideoStream, quarters: int) -> None:
@@ -245,7 +245,7 @@ def opened(source: VideoFile) -> tuple[InputContainer, VideoStream]:
     return open_video(source.path, source.location, 1)
 
 
-def _encoder(out: OutputContainer, stream: VideoStream, frame: VideoFrame, look: _Look) -> Any:
+def _encoder(out: OutputContainer, stream: VideoStream, frame: VideoFrame, geometry: _DisplayGeometry) -> Any:
     made: Any = out.add_stream(
         "libx264", rate=stream.average_rate or stream.guessed_rate or 25, options=ENCODER
     )
@@ -256,13 +256,13 @@ def _encoder(out: OutputContainer, stream: VideoStream, frame: VideoFrame, look:
     context, stored = made.codec_context, stream.codec_context
     context.time_base = TICKS
     context.thread_count = THREADS
-    if look.aspect:
-        context.sample_aspect_ratio = look.aspect
+    if geometry.aspect:
+        context.sample_aspect_ratio = geometry.aspect
     if not frame.format.is_rgb:
         context.colorspace, context.color_range = stored.colorspace, stored.color_range
         context.color_primaries, context.color_trc = stored.color_primaries, stored.color_trc
-    if look.turn != UNTURNED:
-        _show_turned(made, look.turn)
+    if geometry.turn != UNTURNED:
+        _show_turned(made, geometry.turn)
     return made
 
 

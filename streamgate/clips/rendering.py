@@ -16,8 +16,8 @@ from av import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 
 from streamgate.clips.cutting import ENCODER, THREADS, TICKS, audio_of, finish, opened, writing
+from streamgate.clips.frame_scoring import ScoredFrame
 from streamgate.clips.recipe import ClipPicture
-from streamgate.clips.verify import Scored
 from streamgate.clips.windows import Window
 from streamgate.errors import SourceError
 from streamgate.frames import Array, Frame
@@ -25,13 +25,13 @@ from streamgate.sources.file import VideoFile
 
 RATE = 16_000
 """Samples a second of a clip's WAV."""
-_PLACE_S, _SIDE_S = 0.15, 0.5
+_POSITION_S, _SIDE_S = 0.15, 0.5
 """Standard deviations of the smoothing of a square's place and side over time: it follows a head, and no jitter."""
 _BT709 = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class RenderedFrame:
     """A written frame: its time in the clip, that of the source's frame, and the part [x1, y1, x2, y2] of it."""
 
     pts_seconds: float
@@ -42,7 +42,7 @@ class Shown:
 class FaceSquare:
     """A square that follows the face of scored frames smoothly, inside the picture where there is room."""
 
-    def __init__(self, frames: Sequence[Scored], margin: float, width: int, height: int) -> None:
+    def __init__(self, frames: Sequence[ScoredFrame], margin: float, width: int, height: int) -> None:
         there = [one for one in frames if one.face is not None]
         if not there:
             raise SourceError("no frame of the clip shows the face")
@@ -51,10 +51,10 @@ class FaceSquare:
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) * (1 + 2 * margin)
         side = np.minimum(_smooth(self._times, sides, _SIDE_S), min(width, height))
-        place = _smooth(self._times, centres, _PLACE_S)
+        position = _smooth(self._times, centres, _POSITION_S)
         half = side[:, None] / 2
-        place = np.clip(place, half, np.maximum(half, np.array([width, height]) - half))
-        self._values = np.column_stack([place - half, place + half])
+        position = np.clip(position, half, np.maximum(half, np.array([width, height]) - half))
+        self._values = np.column_stack([position - half, position + half])
 
     def at(self, pts_seconds: float) -> Array:
         """[x1, y1, x2, y2] at a time, source pixels."""
@@ -75,14 +75,14 @@ def render(
     square: FaceSquare | None,
     *,
     sound: bool = True,
-) -> list[Shown]:
+) -> list[RenderedFrame]:
     """Write the frames of the window (H.264, BT.709, upright, square pixels), with `sound` also theirs.
 
     With `picture.fps` the frame nearest to each time is shown; else all, each at its own. Returns what was written.
     Raises SourceError, OSError.
     """
     container, stream = opened(source)
-    shown: list[Shown] = []
+    shown: list[RenderedFrame] = []
     with closing(container), writing(target) as out:
         audio = audio_of(container) if sound else None
         audio_out = out.add_stream_from_template(audio) if audio else None
@@ -102,7 +102,7 @@ def render(
             )
             made.pts, made.time_base = round(time / TICKS), TICKS
             out.mux(video_out.encode(made))
-            shown.append(Shown(time, source_pts, box))
+            shown.append(RenderedFrame(time, source_pts, box))
         finish(out, source, window, video_out, audio_out)
     return shown
 
@@ -186,7 +186,7 @@ def write_wav(source: VideoFile, target: Path, window: Window) -> bool:
                     # By the count of samples: a container's times of sound are rounded.
                     begin = round((first - window.start) * RATE) + count
                     count += piece.samples
-                    _place(samples, begin, piece.to_ndarray().reshape(-1))
+                    _insert(samples, begin, piece.to_ndarray().reshape(-1))
         except (av.error.FFmpegError, OSError):
             pass  # what follows is silence
     with wave.open(str(target), "wb") as file:
@@ -197,7 +197,7 @@ def write_wav(source: VideoFile, target: Path, window: Window) -> bool:
     return True
 
 
-def _place(samples: Array, begin: int, piece: Array) -> None:
+def _insert(samples: Array, begin: int, piece: Array) -> None:
     """Write a piece where it belongs, as far as that is inside."""
     low, high = max(0, begin), min(len(samples), begin + len(piece))
     if low < high:

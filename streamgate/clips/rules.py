@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from streamgate.clips.frame_scoring import ScoredFrame
 from streamgate.clips.recipe import ClipRules
-from streamgate.clips.verify import Scored
 from streamgate.frames import Array
 from streamgate.measures.size import shorter_side
 
@@ -21,7 +21,7 @@ _TURN = 45.0
 
 
 @dataclass(frozen=True, slots=True)
-class Steadiness:
+class ClipStatistics:
     """Measures of a clip as a whole.
 
     Attributes:
@@ -52,17 +52,17 @@ class Steadiness:
         return {name: round(value, 4) for name, value in asdict(self).items()}
 
 
-def bad_frames(frames: Sequence[Scored], rules: ClipRules) -> list[bool]:
+def bad_frames(frames: Sequence[ScoredFrame], rules: ClipRules) -> list[bool]:
     """Which frames fail, where short blinks are forgiven."""
     reasons = [set(one.reasons) for one in frames]
     for first, behind in _runs([_EYES in one for one in reasons]):
         if _seconds(frames, first, behind) <= rules.blink_s + 1e-6:
-            for place in range(first, behind):
-                reasons[place].discard(_EYES)
+            for index in range(first, behind):
+                reasons[index].discard(_EYES)
     return [bool(why) or _is_small(one, rules) for why, one in zip(reasons, frames, strict=True)]
 
 
-def fault(frames: Sequence[Scored], bad: Sequence[bool], steady: Steadiness, rules: ClipRules) -> str | None:
+def fault(frames: Sequence[ScoredFrame], bad: Sequence[bool], steady: ClipStatistics, rules: ClipRules) -> str | None:
     """Why these frames are no clip, in a few words that can be counted; None where they are one."""
     if sum(bad) > rules.max_bad * len(frames) + 1e-9 or _longest(frames, bad) > rules.bad_run_s + 1e-6:
         return main_reason(frames, bad, rules)
@@ -81,18 +81,18 @@ def fault(frames: Sequence[Scored], bad: Sequence[bool], steady: Steadiness, rul
     return next((word for word, fails in limits if fails), None)
 
 
-def main_reason(frames: Sequence[Scored], bad: Sequence[bool], rules: ClipRules) -> str:
+def main_reason(frames: Sequence[ScoredFrame], bad: Sequence[bool], rules: ClipRules) -> str:
     """The reason of most of the bad frames."""
     found = Counter(reason for one, fails in zip(frames, bad, strict=True) if fails for reason in one.reasons)
     found["small"] += sum(_is_small(one, rules) for one in frames)
     return found.most_common(1)[0][0]
 
 
-def _is_small(one: Scored, rules: ClipRules) -> bool:
+def _is_small(one: ScoredFrame, rules: ClipRules) -> bool:
     return one.face is not None and shorter_side(one.face.box) < rules.min_face_px
 
 
-def steadiness(frames: Sequence[Scored]) -> Steadiness:
+def clip_statistics(frames: Sequence[ScoredFrame]) -> ClipStatistics:
     """Measures of consecutive frames, at least one."""
     there = [one for one in frames if one.face is not None]
     times = np.array([one.pts_seconds for one in there])
@@ -108,7 +108,7 @@ def steadiness(frames: Sequence[Scored]) -> Steadiness:
     yaw, pitch, roll = (_range(poses[:, axis]) for axis in range(3))
     way = _changes(times, centres) / max(1.0, float(np.median(sides or [1.0])))
     turn = _changes(posed, poses) / _TURN
-    return Steadiness(
+    return ClipStatistics(
         float(np.mean([one.faces == 1 for one in frames])),
         float(min(sides, default=0.0)),
         100 * _jitter(centres) / eyes,
@@ -147,16 +147,16 @@ def _runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
     """The stretches [first, behind) of true ones."""
     found = []
     first: int | None = None
-    for place, flag in enumerate([*flags, False]):
+    for index, flag in enumerate([*flags, False]):
         if flag and first is None:
-            first = place
+            first = index
         elif not flag and first is not None:
-            found.append((first, place))
+            found.append((first, index))
             first = None
     return found
 
 
-def _seconds(frames: Sequence[Scored], first: int, behind: int) -> float:
+def _seconds(frames: Sequence[ScoredFrame], first: int, behind: int) -> float:
     """How long a stretch of frames is shown."""
     if behind < len(frames):
         return frames[behind].pts_seconds - frames[first].pts_seconds
@@ -164,5 +164,5 @@ def _seconds(frames: Sequence[Scored], first: int, behind: int) -> float:
     return frames[-1].pts_seconds + step - frames[first].pts_seconds
 
 
-def _longest(frames: Sequence[Scored], bad: Sequence[bool]) -> float:
+def _longest(frames: Sequence[ScoredFrame], bad: Sequence[bool]) -> float:
     return max((_seconds(frames, *run) for run in _runs(bad)), default=0.0)

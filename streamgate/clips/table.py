@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from streamgate.clips.rendering import Shown
-from streamgate.clips.verify import Scored
+from streamgate.clips.frame_scoring import ScoredFrame
+from streamgate.clips.rendering import RenderedFrame
 from streamgate.frames import Array
 from streamgate.store.jsonlines import SCHEMA, Record, dumps
 
@@ -26,7 +26,7 @@ def has_pyarrow() -> bool:
 
 
 def write_table(
-    target: Path, record: Record, frames: Sequence[Scored], bad: Sequence[bool], shown: Sequence[Shown],
+    target: Path, record: Record, frames: Sequence[ScoredFrame], bad: Sequence[bool], shown: Sequence[RenderedFrame],
     size: int | None,
 ) -> None:  # fmt: skip
     """Write `target` (Parquet), a row for each written frame; README of the columns: docs/clips.md.
@@ -49,26 +49,26 @@ def write_table(
         *((f"shown_{side}", pa.float32()) for side in ("x1", "y1", "x2", "y2")),
     ]  # fmt: skip
     rows = []
-    for place, one in enumerate(shown):
+    for index, one in enumerate(shown):
         scored, fails = by_time[round(one.source_pts, 6)]
-        rows.append(_row(place, one, scored, fails, names, size))
+        rows.append(_row(index, one, scored, fails, names, size))
     schema = pa.schema(fields, metadata={"streamgate.schema": str(SCHEMA), "streamgate.clip": dumps(record)})
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), target, compression="zstd")
 
 
 def _row(
-    place: int, shown: Shown, scored: Scored, bad: bool, names: Sequence[str], size: int | None
+    index: int, shown: RenderedFrame, scored: ScoredFrame, bad: bool, names: Sequence[str], size: int | None
 ) -> Mapping[str, Any]:
     row: dict[str, Any] = {
-        "frame": place, "pts_seconds": shown.pts_seconds, "source_pts_seconds": shown.source_pts, "bad": bad,
+        "frame": index, "pts_seconds": shown.pts_seconds, "source_pts_seconds": shown.source_pts, "bad": bad,
         "reasons": list(scored.reasons), "faces": scored.faces, "quality": scored.quality,
     }  # fmt: skip
     row |= dict(zip((f"shown_{side}" for side in ("x1", "y1", "x2", "y2")), shown.box.tolist(), strict=True))
     if scored.face is not None:
         points = _in_clip(np.vstack([scored.face.box.reshape(2, 2), scored.face.landmarks]), shown.box, size)
         row |= dict(zip(("box_x1", "box_y1", "box_x2", "box_y2"), points[:2].ravel().tolist(), strict=True))
-        places = [f"{point}_{axis}" for point in POINTS for axis in "xy"]
-        row |= dict(zip(places, points[2:].ravel().tolist(), strict=True))
+        indexes = [f"{point}_{axis}" for point in POINTS for axis in "xy"]
+        row |= dict(zip(indexes, points[2:].ravel().tolist(), strict=True))
     if scored.pose is not None:
         row |= {f"pose_{angle}": getattr(scored.pose, angle) for angle in ("yaw", "pitch", "roll")}
     for name in names:

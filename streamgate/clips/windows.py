@@ -10,7 +10,7 @@ from streamgate.frames import Array, Face
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenFace:
     """What is known of a track's face at one time: `failed` its limits, or `quality` (None: not scored yet).
 
     `checked`: as one of all frames there, not as one of the few that a run looks at.
@@ -39,7 +39,7 @@ _HEARSAY = 0.3
 
 
 def best_window(
-    seen: Sequence[Seen],
+    seen: Sequence[SeenFace],
     seconds: float,
     last_pts: float,
     windows: Iterable[Window] | None = None,
@@ -93,18 +93,18 @@ def _bounds(
         yield from ((one.start, one.end) for one in windows)
 
 
-def face_at(seen: Sequence[Seen], pts_seconds: float) -> Face | None:
+def face_at(seen: Sequence[SeenFace], pts_seconds: float) -> Face | None:
     """The track's face at a time, linear between its nearest known ones; None outside of them."""
     times = [one.pts_seconds for one in seen]
-    place = bisect.bisect_left(times, pts_seconds - 1e-6)
-    if place == len(times):
+    index = bisect.bisect_left(times, pts_seconds - 1e-6)
+    if index == len(times):
         return None
-    after = seen[place]
+    after = seen[index]
     if after.pts_seconds <= pts_seconds + 1e-6:
         return after.face
-    if place == 0:
+    if index == 0:
         return None
-    before = seen[place - 1]
+    before = seen[index - 1]
     share = (pts_seconds - before.pts_seconds) / (after.pts_seconds - before.pts_seconds)
 
     def between(first: Array, second: Array) -> Array:

@@ -184,17 +184,17 @@ def _make(
     models: str,
     device: str,
 ) -> int:
-    from streamgate.clips.making import ClipMaker
+    from streamgate.clips.frame_scoring import frame_scorer
+    from streamgate.clips.maker import ClipMaker
     from streamgate.clips.table import has_pyarrow
-    from streamgate.clips.verify import frame_scorer
     from streamgate.commands.progress import ClipsDisplay
-    from streamgate.exports.places import adopt, new_folder
+    from streamgate.exports.targets import adopt, new_folder
     from streamgate.gate import Gate
     from streamgate.store import files
-    from streamgate.store.folder import Damages, RunFolder
+    from streamgate.store.folder import DamageLog, RunFolder
     from streamgate.store.jsonlines import dumps
 
-    damages = Damages()
+    damages = DamageLog()
     folder = RunFolder(out, damages.add)
     problems = count = 0
     seconds = 0.0
@@ -214,7 +214,7 @@ def _make(
             _refuse_other_weights(folder, gate)
             maker = ClipMaker(
                 folder, frame_scorer(gate, recipe.over(config)), recipe, top_k=top_k, per=per, cut=cut,
-                footage=footage, staging=staging, problem=problem, told=shown.track,
+                footage=footage, staging=staging, problem=problem, report=shown.track,
             )  # fmt: skip
             with open(staging / "clips.jsonl", "xb") as lines:
                 for record in maker.clips():
@@ -244,7 +244,7 @@ def _make(
 def _without(
     found: Mapping[str, str], specs: Sequence[MeasureSpec], seconds: float, per: str, cut: str
 ) -> str:
-    from streamgate.measures.words import reason_words
+    from streamgate.measures.vocabulary import reason_words
 
     words = {**reason_words(specs), **_FAULTS}
     start = " from a key frame on" if cut == "keyframes" else ""

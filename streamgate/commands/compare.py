@@ -21,8 +21,8 @@ from streamgate.errors import UsageError, display, escaped, one_line
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from streamgate.compare.results import Human, Line
-    from streamgate.compare.values import Values
+    from streamgate.compare.results import AgreementRow, HumanScores
+    from streamgate.compare.values import MeasureValues
     from streamgate.tables import Table
 
 _columns = section("Columns of the table")
@@ -115,7 +115,7 @@ def compare(
     note = _note(rows, said)
     console.print(note, markup=False)
     _print(console, lines)
-    _tell(errors, values, len(rows.rows))
+    _report_errors(errors, values, len(rows.rows))
     title = f"Measures against people: {table.name}"
     for file, text in (
         (csv_file, lambda: csv_text(lines)),
@@ -136,9 +136,16 @@ def _values(
     reference: str | None,
     scoring: tuple[str, tuple[str, ...], str, str],
     errors: Console,
-) -> Values:
+) -> MeasureValues:
     """Columns are read, the rest is looked up or scored."""
-    from streamgate.compare.values import LOWER, Values, check_names, column_values, recorded_values, scored_values
+    from streamgate.compare.values import (
+        LOWER,
+        MeasureValues,
+        check_names,
+        column_values,
+        recorded_values,
+        scored_values,
+    )
     from streamgate.config import load_config
     from streamgate.gate import Gate
     from streamgate.measures import built_in_measures
@@ -150,7 +157,7 @@ def _values(
     check_names(names, table, measures, has_reference=reference is not None)
     given = {name: column_values(table, name) for name in names if name.removesuffix(LOWER) in table.columns}
     left = [name for name in names if name not in given]
-    found = Values({})
+    found = MeasureValues({})
     if left and folder is not None:
         found = recorded_values(table, left, folder)
     elif left:
@@ -179,14 +186,14 @@ def _image_column(table: Table, given: str | None) -> str:
     )
 
 
-def _note(table: Table, human: Human) -> str:
+def _note(table: Table, human: HumanScores) -> str:
     kinds = int(human.good.sum()), int(human.bad.sum())
     text = f"{len(table.rows) - human.left_out} rows of {display(table.path)}, compared with its column {human.column}"
     text += f" ({kinds[0]} good, {kinds[1]} bad)" if all(kinds) else ""
     return text + (f"; {human.left_out} rows where it is empty are left out" if human.left_out else "")
 
 
-def _print(console: Console, lines: list[Line]) -> None:
+def _print(console: Console, lines: list[AgreementRow]) -> None:
     from rich.table import Table as Grid
 
     from streamgate.compare.results import EVERYTHING, estimate_text
@@ -194,8 +201,8 @@ def _print(console: Console, lines: list[Line]) -> None:
     for group in dict.fromkeys(line.group for line in lines):
         grid = Grid(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         heads = ("measure" if group == EVERYTHING else one_line(group, 40), "rows", "SRCC", "KRCC", "PLCC", "AUC")
-        for place, name in enumerate(heads):
-            grid.add_column(name, justify="left" if place == 0 else "right", no_wrap=True)
+        for index, name in enumerate(heads):
+            grid.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
         for line in (one for one in lines if one.group == group):
             said = line.agreement
             cells = [line.why, "", "", ""] if said is None else [
@@ -206,7 +213,7 @@ def _print(console: Console, lines: list[Line]) -> None:
         console.print(grid, soft_wrap=False)
 
 
-def _tell(errors: Console, values: Values, rows: int) -> None:
+def _report_errors(errors: Console, values: MeasureValues, rows: int) -> None:
     for words, count in values.problems.items():
         which = f"{values.first[words]}" if count == 1 else f"{count} of {rows} rows, first {values.first[words]}"
         errors.print(f"streamgate: warning: {escaped(which)}: {escaped(words)}", markup=False)

@@ -32,11 +32,11 @@ def demo(out: Path, models: str, quiet: bool, device: str) -> int:
     """
     from streamgate.commands.messages import RunRequest
     from streamgate.commands.parent import run_with_worker
-    from streamgate.runtime.processes import apart
+    from streamgate.runtime.processes import run_in_process
 
     clip = out / CLIP
     # The run forks its worker, and a process that has encoded a clip has too many threads for that.
-    apart(lambda: _render(clip, quiet))
+    run_in_process(lambda: _render(clip, quiet))
     code = run_with_worker(
         RunRequest(
             inputs=(str(clip),), out=out, flags={}, overwrite=True, log_level="error" if quiet else "info",

@@ -90,10 +90,10 @@ def export(
 
     writers: dict[str, Callable[..., int]] = {
         "parquet": partial(write_parquet, images=images),
-        "csv": partial(write_csv, say=warn),
+        "csv": partial(write_csv, warn=warn),
         "imagefolder": write_imagefolder,
         "webdataset": partial(write_webdataset, shard_bytes=shard_mb * 1_000_000),
-        "pairs": partial(write_pairs, seconds=seconds, cut=_cutter(out, footage), say=warn),
+        "pairs": partial(write_pairs, seconds=seconds, cut=_cutter(out, footage), warn=warn),
     }
     if target is None or _is_inside(out, target):
         # What is in the results is listed in their manifest: one of another schema has to refuse before, not after.
@@ -128,7 +128,7 @@ def _cutter(out: Path, footage: Sequence[Path]) -> Cut:
 
 def _adopt_inside(out: Path, path: Path) -> None:
     """An export inside the results folder goes when `run --overwrite` replaces these results."""
-    from streamgate.exports.places import adopt
+    from streamgate.exports.targets import adopt
 
     if not _is_inside(out, path):
         return

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from streamgate.labels import FaceKey
-    from streamgate.tuning.taste import Accord, Taste
+    from streamgate.tuning.preset_fit import FittedPreset, LabelAgreement
 
 _footage = section("Footage")
 _networks = section("Networks")
@@ -63,7 +63,7 @@ def fit(
     from streamgate.labels import BAD, GOOD, USABLE
     from streamgate.store.files import sink_errors, write_text
     from streamgate.tuning.labelled import labelled_faces
-    from streamgate.tuning.taste import changes, fit_preset, toml_text
+    from streamgate.tuning.preset_fit import changes, fit_preset, toml_text
 
     if target.suffix != ".toml":
         raise UsageError(f"{display(target)}: a preset's file is named *.toml")
@@ -77,13 +77,13 @@ def fit(
     with errors.status("") as status:
         labelled = labelled_faces(
             outs, labels, folders=footage, models=models, device=device,
-            told=lambda words: status.update(f"reading {escaped(words)}"),
+            report=lambda words: status.update(f"reading {escaped(words)}"),
         )  # fmt: skip
         for words, count in labelled.unused.items():
             errors.print(f"streamgate: warning: {_count(count, 'label')} not used: {escaped(words)}", markup=False)
         status.update("fitting")
-        taste = fit_preset(labelled)
-    for words in taste.warnings:
+        fitted = fit_preset(labelled)
+    for words in fitted.warnings:
         errors.print(f"streamgate: warning: {words}", markup=False)
     judged = labelled.judged
     counts = [int((judged.grades == grade).sum()) for grade in (GOOD, USABLE, BAD)]
@@ -92,14 +92,14 @@ def fit(
         f"{_count(len(set(judged.clips)), 'source')}: {counts[0]} good, {counts[1]} usable, {counts[2]} bad"
     )
     console.print(faces)
-    console.print(_table(taste), soft_wrap=False)
-    told = changes(labelled, taste) or ["nothing: the settings agree with the labels as well as any near them"]
+    console.print(_table(fitted), soft_wrap=False)
+    report = changes(labelled, fitted) or ["nothing: the settings agree with the labels as well as any near them"]
     console.print("\nwhat changed")
-    for line in told:
+    for line in report:
         console.print(f"  {line}", markup=False)
     with sink_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_text(target.parent, target.name, toml_text(taste.config, [f"Fitted to {faces}.", *told]))
+        write_text(target.parent, target.name, toml_text(fitted.config, [f"Fitted to {faces}.", *report]))
     console.print(f"\nwrote {display(target)}; use it: streamgate tune OUT --preset {display(target)}", markup=False)
     return 0
 
@@ -114,36 +114,36 @@ def _labels(files: tuple[Path, ...]) -> dict[FaceKey, int]:
         labels, problems = read_labels(file)
         torn |= {key for key in labels.keys() & found.keys() if labels[key] != found[key]}
         found |= labels
-        for words in problems[:_MOST_TOLD]:
+        for words in problems[:_MAX_LISTED]:
             click.echo(f"streamgate: warning: {display(file)}, {escaped(words)}; left out", err=True)
-        if len(problems) > _MOST_TOLD:
-            more = _count(len(problems) - _MOST_TOLD, "more row")
+        if len(problems) > _MAX_LISTED:
+            more = _count(len(problems) - _MAX_LISTED, "more row")
             click.echo(f"streamgate: warning: {display(file)}: {more} left out", err=True)
     for key in torn:
         click.echo(f"streamgate: warning: {key} has different labels in two files; left out", err=True)
     return {key: grade for key, grade in found.items() if key not in torn}
 
 
-_MOST_TOLD = 5
+_MAX_LISTED = 5
 
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
 
 
-def _table(taste: Taste) -> Table:
+def _table(fitted: FittedPreset) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("agreement with the labels")
     table.add_column("before", justify="right")
     table.add_column("fitted, on what it did not see", justify="right")
-    before, after = taste.before, taste.after
+    before, after = fitted.before, fitted.after
 
     def row(name: str, *values: str) -> None:
         table.add_row(name, *values)
 
-    def both(tell: Callable[[Accord], str]) -> tuple[str, str]:
+    def both(tell: Callable[[LabelAgreement], str]) -> tuple[str, str]:
         return tell(before), tell(after) if after is not None else "-"
 
     row("pairs of one track in the right order", *both(lambda one: _percent(one.ordered)))
@@ -153,9 +153,9 @@ def _table(taste: Taste) -> Table:
     row("  a usable one", *both(lambda one: str(one.usable)))
     row("  a bad one", *both(lambda one: str(one.bad)))
     row("  none", *both(lambda one: str(one.none)))
-    for place, word in enumerate(("good", "usable", "bad")):
+    for index, word in enumerate(("good", "usable", "bad")):
         row(f"{word} faces within all limits", *(
-            "-" if one is None else _percent(one.passed[place]) for one in (before, after)
+            "-" if one is None else _percent(one.passed[index]) for one in (before, after)
         ))  # fmt: skip
     return table
 

@@ -41,8 +41,8 @@ def label(out: Path, target: Path | None, port: int, browser: bool, each: int, f
     """
     from rich.console import Console
 
+    from streamgate.labelling.sampling import sampled_faces
     from streamgate.labelling.server import LabelFile, LabelServer
-    from streamgate.labelling.spaced import spaced_faces
     from streamgate.people.ledger import Ledger
     from streamgate.report.content import Content
     from streamgate.store.folder import RunFolder
@@ -53,7 +53,7 @@ def label(out: Path, target: Path | None, port: int, browser: bool, each: int, f
     content = Content(out, Ledger.read(out).names, {})
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     with errors.status("") as status:
-        spaced, problems = spaced_faces(
+        spaced, problems = sampled_faces(
             folder, each, footage, lambda source: status.update(f"reading {escaped(source)}")
         )
     content.spaced = spaced

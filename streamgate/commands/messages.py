@@ -67,7 +67,7 @@ class RunState:
     began: float
     probing: str | None = None
     failed_probes: set[str] = field(default_factory=set)
-    found: Found | None = None
+    found: InputsFound | None = None
     info: RunInfo | None = None
     config: Mapping[str, Any] | None = None
     words: Mapping[str, str] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class RunState:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class InputsFound:
     """What the inputs led to; `specs` are pickled, for they mean nothing to the parent."""
 
     labels: tuple[str, ...]
@@ -113,7 +113,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class WorkerEnded:
     """The worker's last message.
 
     Attributes:

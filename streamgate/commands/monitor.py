@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from streamgate.commands.messages import Found, RunRequest, RunState
+from streamgate.commands.messages import InputsFound, RunRequest, RunState
 from streamgate.sinks.stdout import print_records
 from streamgate.store.lock import Lock
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult
@@ -33,7 +33,7 @@ class RunMonitor:
         """A file whose name does not say what it is, is about to be opened."""
         self._state.probing = path
 
-    def found(self, found: Found) -> None:
+    def found(self, found: InputsFound) -> None:
         """All inputs were looked through."""
         self._state.found, self._state.probing = found, None
         self.display.found(found.labels, found.sizes)

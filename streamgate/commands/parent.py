@@ -10,11 +10,11 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from streamgate.commands.messages import Ended, RunRequest, RunState
+from streamgate.commands.messages import RunRequest, RunState, WorkerEnded
 from streamgate.commands.monitor import RunMonitor
 from streamgate.commands.signals import INTERRUPTED, handling
 from streamgate.errors import DeliveryError, SourceError, StreamgateError, display, unexpected
-from streamgate.runtime.processes import STOP_SIGNALS, Line, Worker
+from streamgate.runtime.processes import STOP_SIGNALS, Channel, Worker
 from streamgate.store.folder import RunFolder
 from streamgate.store.run import SourceInfo, SourceResult
 
@@ -84,21 +84,21 @@ class _Run:
         return _exit_code(results, ended)
 
     def _start(self) -> Worker:
-        def work(line: Line) -> None:
+        def run_worker(line: Channel) -> None:
             try:
                 # Imported in the worker alone.
-                from streamgate.commands.worker import work
+                from streamgate.commands.worker import run_worker
             except ImportError as error:
-                line.send(Ended(unexpected(error)))
+                line.send(WorkerEnded(unexpected(error)))
                 return
-            work(self._request, self._state, line)
+            run_worker(self._request, self._state, line)
 
-        self._worker = Worker.start(work, stopping=self._stopping)
+        self._worker = Worker.start(run_worker, stopping=self._stopping)
         if self._stopping:
             self._worker.stop()
         return self._worker
 
-    def _follow(self, worker: Worker, display: RunDisplay) -> Ended:
+    def _follow(self, worker: Worker, display: RunDisplay) -> WorkerEnded:
         """Hear the worker out, and those that take over; how it ended.
 
         Raises StreamgateError for what one of them could not go on with, SinkError when standard output is closed.
@@ -106,8 +106,8 @@ class _Run:
         monitor = RunMonitor(self._request, self._state, display, worker.files)
         while True:
             try:
-                for message in worker.hear(display.wait_s):
-                    if isinstance(message, Ended):
+                for message in worker.recv(display.wait_s):
+                    if isinstance(message, WorkerEnded):
                         worker.wait()
                         if message.error is not None:
                             raise message.error
@@ -118,7 +118,7 @@ class _Run:
                 how = worker.wait()
                 found = self._state.found
                 if found is not None and not found.labels and not found.elsewhere:
-                    return Ended()
+                    return WorkerEnded()
                 self._after_death(how or "it ended by itself", monitor)
                 worker = self._start()
                 monitor = RunMonitor(self._request, self._state, display, worker.files)
@@ -189,7 +189,7 @@ class _Run:
 
     def _end(self, worker: Worker) -> None:
         try:
-            while not any(isinstance(message, Ended) for message in worker.hear()):
+            while not any(isinstance(message, WorkerEnded) for message in worker.recv()):
                 pass
         except EOFError:
             pass  # the committed sources can be derived again
@@ -204,7 +204,7 @@ def _likely_cause(how: str) -> str:
     return f"{how}; please report it"
 
 
-def _exit_code(results: Sequence[SourceResult], ended: Ended) -> int:
+def _exit_code(results: Sequence[SourceResult], ended: WorkerEnded) -> int:
     if ended.interrupted:
         return INTERRUPTED
     if ended.undelivered is not None:

@@ -22,7 +22,7 @@ REFRESH_S = 0.1
 LEVELS = ("error", "warning", "info", "debug")
 _SURE_S, _SURE_SHARE = 5.0, 0.02
 """How long a run must have gone, and how far, before it is said how long the rest takes."""
-_MOST_TOLD = 5
+_MAX_LISTED = 5
 """Sources that keep nothing of which the closing lines say why."""
 
 
@@ -33,11 +33,11 @@ def short_names(labels: Sequence[str]) -> list[str]:
     while True:
         names = ["/".join(one[-length:]) for one, length in zip(parts, lengths, strict=True)]
         counts = Counter(names)
-        longer = [place for place, name in enumerate(names) if counts[name] > 1 and lengths[place] < len(parts[place])]
+        longer = [index for index, name in enumerate(names) if counts[name] > 1 and lengths[index] < len(parts[index])]
         if not longer:
             return names
-        for place in longer:
-            lengths[place] += 1
+        for index in longer:
+            lengths[index] += 1
 
 
 def _faces(count: int) -> str:
@@ -73,24 +73,24 @@ class Display:
             self._bar.stop()
             self._bar = None
 
-    def _says(self, level: str) -> bool:
+    def _shows(self, level: str) -> bool:
         return LEVELS.index(level) <= self._level
 
     def line(self, text: str) -> None:
         """Print a result."""
-        if self._says("info"):
+        if self._shows("info"):
             self._console.print(escape(escaped(text)))
 
     def note(self, text: str) -> None:
-        if self._says("info"):
+        if self._shows("info"):
             self._console.print(f"[dim]{escape(escaped(text))}[/dim]")
 
     def debug(self, text: str) -> None:
-        if self._says("debug"):
+        if self._shows("debug"):
             self._console.print(f"[dim]debug: {escape(escaped(text))}[/dim]")
 
     def warn(self, text: str) -> None:
-        if self._says("warning"):
+        if self._shows("warning"):
             self._console.print(f"[yellow]streamgate: warning:[/yellow] {escape(escaped(text))}")
 
     def error(self, text: str) -> None:
@@ -98,7 +98,7 @@ class Display:
 
     def _start_bar(self, *columns: ProgressColumn, auto_refresh: bool) -> Progress | None:
         """A bar on a terminal, None elsewhere."""
-        if self._bar is None and self._says("info") and self._console.is_terminal:
+        if self._bar is None and self._shows("info") and self._console.is_terminal:
             self._bar = Progress(*columns, console=self._console, transient=True, auto_refresh=auto_refresh)
             self._bar.start()
         return self._bar
@@ -203,7 +203,7 @@ class RunDisplay(Display):
             return
         if result.error:
             self.warn(result.error)
-        if not self._says("info"):
+        if not self._shows("info"):
             return
         seconds = result.timing.get("seconds", 0.0)
         if result.pictures:
@@ -258,7 +258,7 @@ class RunDisplay(Display):
         self, results: Sequence[SourceResult], out: Path, seconds: float, words: Mapping[str, str]
     ) -> None:
         """The closing table: one row per source, why faces were rejected (by `words`), where the results are."""
-        if not self._says("info"):
+        if not self._shows("info"):
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("source", "frames", "tracks", "kept", "errors"):
@@ -280,10 +280,10 @@ class RunDisplay(Display):
         self._console.print(table, soft_wrap=False)
         kept = sum(result.kept for result in results)
         told = [(result, note) for result in results if not result.kept for note in result.notes]
-        for result, note in told[:_MOST_TOLD]:
+        for result, note in told[:_MAX_LISTED]:
             self._console.print(f"{escape(Path(result.source.location).name)}: {escape(note)}")
-        if len(told) > _MOST_TOLD:
-            self._console.print(f"... and {len(told) - _MOST_TOLD} more, see `notes` in summary.json")
+        if len(told) > _MAX_LISTED:
+            self._console.print(f"... and {len(told) - _MAX_LISTED} more, see `notes` in summary.json")
         listed = _lines(out / "faces.jsonl")
         fewer = f", the best {listed} listed in faces.jsonl" if listed is not None and listed < kept else ""
         self._console.print(
@@ -334,7 +334,7 @@ class ReplayDisplay(Display):
 class ClipsDisplay(Display):
     """How the making of clips goes: a bar on a terminal, elsewhere a line for each track."""
 
-    def track(self, place: int, count: int, name: str, clips: int) -> None:
+    def track(self, index: int, count: int, name: str, clips: int) -> None:
         """The track of that place, of so many, is searched; so many clips there are by now."""
         bar = self._start_bar(
             TextColumn("{task.description}"),
@@ -349,9 +349,9 @@ class ClipsDisplay(Display):
             if not bar.tasks:
                 bar.add_task("", total=count, clips="")
             shown = escape(name if len(name) <= 40 else name[:37] + "...")
-            bar.update(bar.task_ids[0], description=shown, completed=place, clips=text)
-        elif place < count:
-            self.note(f"[{place + 1}/{count}] {name}, {text} so far")
+            bar.update(bar.task_ids[0], description=shown, completed=index, clips=text)
+        elif index < count:
+            self.note(f"[{index + 1}/{count}] {name}, {text} so far")
 
 
 def _count(number: int, noun: str) -> str:

@@ -17,13 +17,13 @@ from streamgate.commands.help import Command, section
 from streamgate.commands.options import quiet_option, results_argument, sink_retry_option
 from streamgate.commands.signals import INTERRUPTED, handling
 from streamgate.errors import DeliveryError, SinkError, SourceError, display
-from streamgate.store.folder import Damages
+from streamgate.store.folder import DamageLog
 
 if TYPE_CHECKING:
     from streamgate.commands.progress import ReplayDisplay
-    from streamgate.sinks.courier import Courier
     from streamgate.sinks.redisstream import RedisStream
     from streamgate.sinks.replay_source import FinishedSource
+    from streamgate.sinks.retrying_sender import RetryingSender
 
 _NAMED = 5
 """Damages of a source that are named; the rest is counted."""
@@ -43,9 +43,9 @@ def replay(out: Path, url: str, sink_retry: float, quiet: bool) -> int:
     and the rest is sent.
     """
     from streamgate.commands.progress import ReplayDisplay
-    from streamgate.sinks.courier import Courier
     from streamgate.sinks.redisstream import MAXLEN, RedisStream
     from streamgate.sinks.replay_source import finished_sources
+    from streamgate.sinks.retrying_sender import RetryingSender
     from streamgate.store.lock import unchanged
 
     stream = RedisStream(url)
@@ -60,20 +60,20 @@ def replay(out: Path, url: str, sink_retry: float, quiet: bool) -> int:
                 f"{total} finals: the stream keeps about {MAXLEN}, so that the first are gone "
                 "unless a consumer takes them meanwhile"
             )
-        courier = Courier(stream, retry_seconds=sink_retry, say=shown.warn)
+        sender = RetryingSender(stream, retry_seconds=sink_retry, warn=shown.warn)
         try:
-            with _interruptible(stream.hurry):
-                return _send(sources, stream, courier, shown, whole=not problems)
+            with _interruptible(stream.stopping):
+                return _send(sources, stream, sender, shown, whole=not problems)
         finally:
             stream.close()
 
 
 @contextmanager
-def _interruptible(hurry: threading.Event) -> Iterator[None]:
-    """Ctrl-C sets `hurry` too: should the exception get lost in a callback, no fault is waited for any more."""
+def _interruptible(stopping: threading.Event) -> Iterator[None]:
+    """Ctrl-C sets `stopping` too: should the exception get lost in a callback, no fault is waited for any more."""
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        hurry.set()
+        stopping.set()
         raise KeyboardInterrupt
 
     with handling([signal.SIGINT, signal.SIGTERM], handle):
@@ -81,11 +81,11 @@ def _interruptible(hurry: threading.Event) -> Iterator[None]:
 
 
 def _send(
-    sources: Sequence[FinishedSource], stream: RedisStream, courier: Courier, shown: ReplayDisplay, *, whole: bool
+    sources: Sequence[FinishedSource], stream: RedisStream, sender: RetryingSender, shown: ReplayDisplay, *, whole: bool
 ) -> int:
     """Send everything; returns the exit code. Raises SinkError, DeliveryError."""
-    problem = courier.reach()
-    if stream.hurry.is_set():
+    problem = sender.reach()
+    if stream.stopping.is_set():
         raise KeyboardInterrupt
     if problem:
         raise SinkError(f"cannot use {stream.location}: {problem}; nothing was sent")
@@ -94,10 +94,10 @@ def _send(
     shown.start(total)
     try:
         for number, source in enumerate(sources, 1):
-            damages = Damages(_NAMED)
-            outcome = courier.deliver(shown.counted(source.events(damages.add)))
+            damages = DamageLog(_NAMED)
+            outcome = sender.deliver(shown.counted(source.events(damages.add)))
             sent += outcome.sent
-            if stream.hurry.is_set():
+            if stream.stopping.is_set():
                 raise KeyboardInterrupt
             if outcome.problem is not None:
                 raise DeliveryError(
@@ -121,7 +121,7 @@ def _send(
     return 1 if sent or any(not source.finals for source in sources) else SourceError.exit_code
 
 
-def _lost(damages: Damages, source: FinishedSource, sent: int) -> str:
+def _lost(damages: DamageLog, source: FinishedSource, sent: int) -> str:
     more = f" and {damages.count - len(damages.words)} more" if damages.count > len(damages.words) else ""
     lost = max(0, source.finals - sent)
     return (

@@ -125,7 +125,7 @@ def run(
 
     Pictures, records, a summary and an HTML report are written to the folder given by --out.
     """
-    from streamgate.commands.lists import expanded
+    from streamgate.commands.input_lists import expanded
     from streamgate.commands.messages import RunRequest
     from streamgate.commands.parent import run_with_worker
     from streamgate.sharding import Shard

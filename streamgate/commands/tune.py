@@ -85,7 +85,7 @@ def tune(
     from rich.console import Console
     from rich.markup import escape
 
-    from streamgate.measures.words import reason_words
+    from streamgate.measures.vocabulary import reason_words
     from streamgate.store.folder import RunFolder
     from streamgate.store.layout import REPORT
     from streamgate.tuning.tune import tune as tune_folder
@@ -99,7 +99,7 @@ def tune(
         result = tune_folder(
             out, settings, {"keep.top_k": top_k, "measures.size.min": min_size, "measures.yaw.max": max_yaw},
             preset=preset, folders=footage, models=models, device=device, dry=dry, pictured=pictured,
-            told=lambda done, total: status.update(f"source {done + 1} of {total}"),
+            report=lambda done, total: status.update(f"source {done + 1} of {total}"),
         )  # fmt: skip
     if not result.changed:
         console.print("nothing differs from the settings these results were made with; nothing was changed")

@@ -14,20 +14,20 @@ from pathlib import Path
 
 import av
 
-from streamgate.commands.messages import Ended, Found, RunRequest, RunState
+from streamgate.commands.messages import InputsFound, RunRequest, RunState, WorkerEnded
 from streamgate.commands.monitor import RunMonitor
 from streamgate.config import Config, load_config
 from streamgate.errors import DeliveryError, SourceError, StreamgateError, UsageError, unexpected
 from streamgate.gate import Gate
-from streamgate.measures.words import reason_words
+from streamgate.measures.vocabulary import reason_words
 from streamgate.runtime.pipeline import NOT_ON_GPU, Progress
-from streamgate.runtime.processes import Line
+from streamgate.runtime.processes import Channel
 from streamgate.runtime.watchdog import MARGIN_S, within
 from streamgate.sinks import Sink, SinkGroup, open_sink
 from streamgate.sinks.disk import DiskSink
 from streamgate.sinks.merging import write_part
 from streamgate.sources import Source, SourceSpec, discover
-from streamgate.sources.base import Stretch
+from streamgate.sources.base import TimeRange
 from streamgate.sources.container import stall_seconds
 from streamgate.sources.discovery import is_video
 from streamgate.sources.hardware import CPU, check_decoder, decoder_name
@@ -38,24 +38,24 @@ _REPORT_S = 0.1
 """So often a source's progress is reported."""
 
 
-def work(request: RunRequest, state: RunState, line: Line) -> None:
+def run_worker(request: RunRequest, state: RunState, channel: Channel) -> None:
     """Do what `state` leaves to be done, reporting to the parent over `line`. Never raises."""
     try:
-        _Work(request, state, line).run()
+        _WorkerRun(request, state, channel).run()
     except StreamgateError as error:
-        line.send(Ended(error))
+        channel.send(WorkerEnded(error))
     except Exception as error:
         if os.environ.get("STREAMGATE_DEBUG"):
             traceback.print_exc()
-        line.send(Ended(unexpected(error, *request.inputs, *request.sinks)))
+        channel.send(WorkerEnded(unexpected(error, *request.inputs, *request.sinks)))
 
 
-class _Work:
-    def __init__(self, request: RunRequest, state: RunState, line: Line) -> None:
+class _WorkerRun:
+    def __init__(self, request: RunRequest, state: RunState, channel: Channel) -> None:
         self._request = request
         self._state = state
-        self._line = line
-        self._stop = line.stop
+        self._channel = channel
+        self._stop = channel.stop
         self._noted: set[str] = set()
 
     def run(self) -> None:
@@ -75,7 +75,7 @@ class _Work:
             disk = self._disk(self._state.info, config)
             with SinkGroup(self._sinks(disk, self._state.info)) as sink:
                 missing = self._finish(sink, disk)
-            self._line.send(Ended(None, self._stop.is_set(), missing))
+            self._channel.send(WorkerEnded(None, self._stop.is_set(), missing))
             return
         with Gate(models=self._request.models, device=self._request.device, config=config) as gate:
             check_decoder(self._decoder(gate))
@@ -88,11 +88,11 @@ class _Work:
                         write_part(self._request.out, self._request.shard, info)
                     words = reason_words(config.measures.specs)
                     locked = partial(RunMonitor.locked, info=info, config=config.model_dump(mode="json"), words=words)
-                    self._line.send(locked, disk.lock.fileno())
+                    self._channel.send(locked, disk.lock.fileno())
                 self._skip_done(disk, specs)
                 self._read(gate, sink, specs)
                 missing = self._finish(sink, disk)
-        self._line.send(Ended(None, self._stop.is_set(), missing))
+        self._channel.send(WorkerEnded(None, self._stop.is_set(), missing))
 
     def _config(self) -> Config:
         if self._state.config is not None:
@@ -111,7 +111,7 @@ class _Work:
         output = request.out if shard is None else request.out.parent.parent
         found = discover(request.inputs, sequence_fps=request.sequence_fps, output=output, probe=self._is_video)
         elsewhere = 0 if shard is None else shard.share(found)
-        self._state.found = Found(
+        self._state.found = InputsFound(
             labels=tuple(spec.location for spec in found.sources),
             specs=pickle.dumps(found.sources),
             errors=tuple(found.errors),
@@ -121,13 +121,13 @@ class _Work:
             sizes=tuple(_size(spec) for spec in found.sources),
             elsewhere=elsewhere,
         )
-        self._line.send(partial(RunMonitor.found, found=self._state.found))
+        self._channel.send(partial(RunMonitor.found, found=self._state.found))
         return found.sources
 
     def _is_video(self, path: Path) -> bool:
         if str(path) in self._state.failed_probes:
             return False
-        self._line.send(partial(RunMonitor.probing, path=str(path)))
+        self._channel.send(partial(RunMonitor.probing, path=str(path)))
         return is_video(path)
 
     def _report_gate(self, gate: Gate) -> None:
@@ -136,19 +136,19 @@ class _Work:
             return  # the worker before this one has
         self._report_notes(gate)
         for one in gate.run_info().weights:
-            self._line.send(
+            self._channel.send(
                 partial(RunMonitor.debug, text=f"weights: {one['role']} {one['name']}, sha256 {one['sha256'][:16]}")
             )
         if absent := gate.run_info().absent_measures:
             names = ", ".join(f"{name} ({why})" for name, why in absent.items())
-            self._line.send(partial(RunMonitor.note, text=f"measures left out: {names}"))
+            self._channel.send(partial(RunMonitor.note, text=f"measures left out: {names}"))
 
     def _report_notes(self, gate: Gate) -> None:
         """Those that are new: a GPU may have had to be run otherwise on the way."""
         for note in gate.notes:
             if note not in self._noted:
                 self._noted.add(note)
-                self._line.send(partial(RunMonitor.note, text=note))
+                self._channel.send(partial(RunMonitor.note, text=note))
 
     def _decoder(self, gate: Gate) -> str:
         # Both decode alike, but not to the bit: "auto" stays where results are the same on every machine.
@@ -165,7 +165,7 @@ class _Work:
             report=config.output.report,
             part=request.shard is not None,
             lock=state.lock or Lock(request.out, holder=os.getppid()),
-            begun=lambda: self._line.send(RunMonitor.begun),
+            begun=lambda: self._channel.send(RunMonitor.begun),
         )
 
     def _sinks(self, disk: DiskSink, info: RunInfo) -> list[Sink]:
@@ -180,8 +180,8 @@ class _Work:
             # A process before this one may have committed what it did not live to send.
             resumed=self._request.resume or self._state.begun,
             probe=not self._state.begun,
-            hurry=self._stop,
-            say=self._warn,
+            stopping=self._stop,
+            warn=self._warn,
         )
 
     def _skip_done(self, disk: DiskSink, specs: Sequence[SourceSpec]) -> None:
@@ -202,11 +202,11 @@ class _Work:
         unfinished = {index for index, source_id in ids.items() if source_id in disk.unfinished} - done.keys()
         state.results.update(done)
         state.last |= unfinished
-        self._line.send(partial(RunMonitor.known, done=done, unfinished=frozenset(unfinished)))
+        self._channel.send(partial(RunMonitor.known, done=done, unfinished=frozenset(unfinished)))
 
     def _finished(self, index: int, result: SourceResult) -> None:
         self._state.results[index] = result
-        self._line.send(partial(RunMonitor.finished, index=index, result=result))
+        self._channel.send(partial(RunMonitor.finished, index=index, result=result))
 
     def _read(self, gate: Gate, sink: Sink, specs: Sequence[SourceSpec]) -> None:
         """Run what has no result yet: first what has never been seen to do harm, then the rest, one by one."""
@@ -217,7 +217,7 @@ class _Work:
         decoding = gate.config.decoding
         opened = partial(
             SourceSpec.open, decode=decode, max_pixels=decoding.max_pixels,
-            stretch=Stretch(decoding.start_s, decoding.end_s),
+            time_range=TimeRange(decoding.start_s, decoding.end_s),
         )  # fmt: skip
         for indexes, jobs in ((together, self._request.jobs), (alone, 1)):
             done = gate.process(
@@ -225,7 +225,7 @@ class _Work:
                 sink,
                 jobs=jobs,
                 stop=self._stop,
-                progress=_Reporter(self._line, indexes),
+                progress=_Reporter(self._channel, indexes),
                 labels=[specs[index].location for index in indexes],
             )
             self._state.results.update(zip(indexes, done, strict=True))
@@ -239,7 +239,7 @@ class _Work:
         """Write what covers the run; what did not get delivered, if anything."""
         found = self._state.found
         assert found is not None
-        self._line.send(RunMonitor.writing)
+        self._channel.send(RunMonitor.writing)
         copies = [
             SourceResult(SourceInfo(copy, ""), status="duplicate", error=f"same name and content as {first}")
             for copy, first in found.duplicates
@@ -255,14 +255,14 @@ class _Work:
         return None
 
     def _warn(self, text: str) -> None:
-        self._line.send(partial(RunMonitor.warn, text=text))
+        self._channel.send(partial(RunMonitor.warn, text=text))
 
 
 class _Reporter(Progress):
     """Reports to the parent how sources go; `indexes` are theirs in the run."""
 
-    def __init__(self, line: Line, indexes: Sequence[int]) -> None:
-        self._line = line
+    def __init__(self, channel: Channel, indexes: Sequence[int]) -> None:
+        self._channel = channel
         self._indexes = indexes
         self._here = threading.local()
 
@@ -270,11 +270,11 @@ class _Reporter(Progress):
         self._here.index = self._indexes[index]
         self._here.reported = 0.0
         # What may kill this process is reported before it is touched.
-        self._line.send(partial(RunMonitor.opening, index=self._here.index))
+        self._channel.send(partial(RunMonitor.opening, index=self._here.index))
 
     def started(self, source: Source) -> None:
         info = SourceInfo(source.location, source.source_id)
-        self._line.send(
+        self._channel.send(
             partial(
                 RunMonitor.started, index=self._here.index, source=info, estimated_frames=source.estimated_frames
             )
@@ -284,11 +284,11 @@ class _Reporter(Progress):
         now = time.monotonic()
         if now - self._here.reported >= _REPORT_S:
             self._here.reported = now
-            self._line.send(partial(RunMonitor.advanced, index=self._here.index, frames=frames, kept=kept))
+            self._channel.send(partial(RunMonitor.advanced, index=self._here.index, frames=frames, kept=kept))
 
     def finished(self, result: SourceResult) -> None:
         if result.status != "not_started":
-            self._line.send(partial(RunMonitor.finished, index=self._here.index, result=result))
+            self._channel.send(partial(RunMonitor.finished, index=self._here.index, result=result))
 
 
 def _size(spec: SourceSpec) -> int:

@@ -11,14 +11,14 @@ import numpy as np
 
 from streamgate.frames import Array
 
-FEWEST = 10
+MIN_ROWS = 10
 """Rows below which nothing is said."""
-FEWEST_OF_A_KIND = 3
+MIN_PER_CLASS = 3
 """Good rows, and bad rows, below which there is no AUC."""
 DRAWS = 400
 _FULL_DRAWS = 2_000
 """Rows up to which Kendall's correlation gets all draws; its work grows with the square."""
-_FEWEST_DRAWS = 40
+_MIN_DRAWS = 40
 _BLOCK = 256
 
 
@@ -60,10 +60,10 @@ def agreement(
     if len(np.unique(values)) < 2 or len(np.unique(human)) < 2:
         return None
     counts = _draws(len(values), clusters, seed)
-    few = max(_FEWEST_DRAWS, int(DRAWS * min(1.0, (_FULL_DRAWS / len(values)) ** 2)))
+    few = max(_MIN_DRAWS, int(DRAWS * min(1.0, (_FULL_DRAWS / len(values)) ** 2)))
     ranks = _ranks(values, counts), _ranks(human, counts)
     curve = _monotone(values, human)
-    enough = min(good.sum(), bad.sum()) >= FEWEST_OF_A_KIND
+    enough = min(good.sum(), bad.sum()) >= MIN_PER_CLASS
     return Agreement(
         len(values),
         _estimate(_correlation(*ranks, counts)),
@@ -145,9 +145,9 @@ def _monotone(values: Array, human: Array) -> Array:
     """
     low, high = np.quantile(values, (0.05, 0.95))
     spread = max(high - low, (values.max() - values.min()) / 20)
-    places = np.unique(np.quantile(values, np.linspace(0.02, 0.98, 25)))
+    indexes = np.unique(np.quantile(values, np.linspace(0.02, 0.98, 25)))
     widths = spread * np.geomspace(0.02, 5.0, 14)
-    grid = np.stack([1.0 / (1.0 + np.exp(np.clip(-(values - x0) / w, -60, 60))) for x0 in places for w in widths])
+    grid = np.stack([1.0 / (1.0 + np.exp(np.clip(-(values - x0) / w, -60, 60))) for x0 in indexes for w in widths])
     found = _correlation(grid, human[None], np.ones((1, len(values))))
     # The best by the sign it rises with: a measure that runs against people keeps a negative correlation.
     rising = np.nan_to_num(_correlation(values[None], human[None], np.ones((1, len(values))))[0]) >= 0

@@ -11,7 +11,7 @@ from streamgate.frames import Array
 
 _WINDOW = 11
 _SIGMA = 1.5
-MOST_DB = 100.0
+MAX_DB = 100.0
 """PSNR of two equal pictures."""
 
 
@@ -19,7 +19,7 @@ def psnr(picture: Array, reference: Array) -> float:
     """Peak signal-to-noise ratio of the luma of two RGB uint8 (H, W, 3) pictures, dB."""
     one, other = _lumas(picture, reference)
     error = float(np.mean((one - other) ** 2))
-    return min(MOST_DB, 10.0 * float(np.log10(255.0**2 / error))) if error > 0 else MOST_DB
+    return min(MAX_DB, 10.0 * float(np.log10(255.0**2 / error))) if error > 0 else MAX_DB
 
 
 def ssim(picture: Array, reference: Array) -> float:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from streamgate.compare.results import EVERYTHING, Human, Line, estimate_text
-from streamgate.compare.values import Values
+from streamgate.compare.results import EVERYTHING, AgreementRow, HumanScores, estimate_text
+from streamgate.compare.values import MeasureValues
 from streamgate.errors import escaped
 from streamgate.frames import Array
 
-MOST_DOTS = 2_000
+MAX_DOTS = 2_000
 _WIDTH, _HEIGHT, _EDGE = 360, 240, 34
 _COLOURS = ("#2f6f9f", "#c2571a", "#4a8f3c", "#8a4fa0", "#b03a48", "#6b6b6b", "#b8860b", "#2a8f8f")
 _STYLE = """
@@ -31,7 +31,12 @@ figcaption { font-weight: 600; } text { font-size: 11px; fill: #5b6470; }
 
 
 def page_text(
-    title: str, note: str, lines: Sequence[Line], human: Human, values: Values, groups: Array | None
+    title: str,
+    note: str,
+    lines: Sequence[AgreementRow],
+    human: HumanScores,
+    values: MeasureValues,
+    groups: Array | None,
 ) -> str:
     """The page; everything from outside is escaped."""
     parts = [f"<h1>{_text(title)}</h1>", f'<p class="note">{_text(note)}</p>']
@@ -52,7 +57,7 @@ def _text(text: str) -> str:
     return html.escape(escaped(text))
 
 
-def _table(lines: Sequence[Line]) -> str:
+def _table(lines: Sequence[AgreementRow]) -> str:
     head = "".join(f"<th>{name}</th>" for name in ("measure", "rows", "SRCC", "KRCC", "PLCC", "AUC good / bad"))
     rows = []
     for line in lines:
@@ -71,17 +76,17 @@ def _legend(groups: Array | None) -> str:
         return ""
     names = np.unique(groups)
     dots = "  ".join(
-        f'<span style="color:{_COLOURS[place % len(_COLOURS)]}">●</span> {_text(str(name))}'
-        for place, name in enumerate(names[:24])
+        f'<span style="color:{_COLOURS[index % len(_COLOURS)]}">●</span> {_text(str(name))}'
+        for index, name in enumerate(names[:24])
     )
     return f'<p class="note">{dots}{" …" if len(names) > 24 else ""}</p>'
 
 
-def _plot(name: str, found: Array, human: Human, groups: Array | None) -> str:
+def _plot(name: str, found: Array, human: HumanScores, groups: Array | None) -> str:
     rows = np.nonzero(np.isfinite(found) & np.isfinite(human.values))[0]
     if len(rows) == 0:
         return ""
-    rows = rows[np.linspace(0, len(rows) - 1, min(MOST_DOTS, len(rows))).astype(int)]
+    rows = rows[np.linspace(0, len(rows) - 1, min(MAX_DOTS, len(rows))).astype(int)]
     x, y = found[rows], human.values[rows]
     levels = np.unique(human.values[np.isfinite(human.values)])
     if len(levels) <= 10:
@@ -110,8 +115,8 @@ def _plot(name: str, found: Array, human: Human, groups: Array | None) -> str:
 def _colours(groups: Array | None, rows: Array) -> list[str]:
     if groups is None:
         return [_COLOURS[0]] * len(rows)
-    _, place = np.unique(groups, return_inverse=True)
-    return [_COLOURS[place[row] % len(_COLOURS)] for row in rows]
+    _, index = np.unique(groups, return_inverse=True)
+    return [_COLOURS[index[row] % len(_COLOURS)] for row in rows]
 
 
 def _scale(values: Array, start: float, end: float) -> Array:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streamgate.compare.agreement import FEWEST, Agreement, Estimate, agreement
-from streamgate.compare.values import Values
+from streamgate.compare.agreement import MIN_ROWS, Agreement, Estimate, agreement
+from streamgate.compare.values import MeasureValues
 from streamgate.errors import UsageError, display, one_line
 from streamgate.frames import Array
 from streamgate.labels import BAD, GOOD, grade_of
@@ -23,7 +23,7 @@ EVERYTHING = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Human:
+class HumanScores:
     """What people said, by row: float (N,), higher is better, NaN where nothing was said.
 
     `good`, `bad`: bool (N,), rows between which the AUC is taken; none where there are no two kinds.
@@ -37,7 +37,7 @@ class Human:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class AgreementRow:
     """A measure in a group; `agreement` is None where nothing can be said, and `why` says why."""
 
     measure: str
@@ -60,23 +60,23 @@ def human_column(table: Table, given: str | None) -> str:
     )
 
 
-def human_values(table: Table, column: str, *, ranked: bool) -> Human:
+def human_values(table: Table, column: str, *, ranked: bool) -> HumanScores:
     """Scores, ranks (`ranked`: 1 is the best) or the words good, usable, bad. Raises UsageError for other things."""
     texts = [row[column] for row in table.rows]
     graded = any(grade_of(text) is not None for text in texts)
     values = np.full(len(texts), np.nan)
-    for place, text in enumerate(texts):
+    for index, text in enumerate(texts):
         value = grade_of(text) if graded else _number(text)
         if value is None:
             kind = "good, usable or bad" if graded else "a number, or good, usable or bad"
-            raise UsageError(f"{display(table.path)}, row {place + 1}: {one_line(repr(text), 60)} is not {kind}")
-        values[place] = value
+            raise UsageError(f"{display(table.path)}, row {index + 1}: {one_line(repr(text), 60)} is not {kind}")
+        values[index] = value
     values = -values if ranked or column == "rank" or column == "dmos" else values
     told = values[np.isfinite(values)]
-    if len(told) < FEWEST:
+    if len(told) < MIN_ROWS:
         raise UsageError(
             f"{len(told)} row{'' if len(told) == 1 else 's'} of {display(table.path)} say what people think; "
-            f"a comparison takes at least {FEWEST}, and a useful one 100 or more"
+            f"a comparison takes at least {MIN_ROWS}, and a useful one 100 or more"
         )
     kinds = np.unique(told)
     if len(kinds) < 2:
@@ -84,10 +84,12 @@ def human_values(table: Table, column: str, *, ranked: bool) -> Human:
             f"people said the same of every row ({one_line(texts[0], 40)}): there is nothing a measure could agree with"
         )
     two = (BAD, GOOD) if graded else tuple(kinds) if len(kinds) == 2 else (np.nan, np.nan)
-    return Human(values, values == two[1], values == two[0], column, int(len(texts) - len(told)))
+    return HumanScores(values, values == two[1], values == two[0], column, int(len(texts) - len(told)))
 
 
-def compare(human: Human, values: Values, groups: Array | None, clusters: Array | None, seed: int = 0) -> list[Line]:
+def compare(
+    human: HumanScores, values: MeasureValues, groups: Array | None, clusters: Array | None, seed: int = 0
+) -> list[AgreementRow]:
     """Each measure over all rows, then in each group, in the order of the measures."""
     names = [EVERYTHING, *(np.unique(groups) if groups is not None else ())]
     return [
@@ -99,26 +101,26 @@ def compare(human: Human, values: Values, groups: Array | None, clusters: Array 
 
 
 def _line(
-    measure: str, group: str, human: Human, found: Array, here: Array, clusters: Array | None, seed: int
-) -> Line:
+    measure: str, group: str, human: HumanScores, found: Array, here: Array, clusters: Array | None, seed: int
+) -> AgreementRow:
     rows = here & np.isfinite(found) & np.isfinite(human.values)
     count = int(rows.sum())
-    if count < FEWEST:
-        return Line(measure, group, count, None, f"too few rows: {FEWEST} at least")
+    if count < MIN_ROWS:
+        return AgreementRow(measure, group, count, None, f"too few rows: {MIN_ROWS} at least")
     said = agreement(
         found[rows], human.values[rows], human.good[rows], human.bad[rows],
         clusters=None if clusters is None else clusters[rows], seed=seed,
     )  # fmt: skip
     if said is None:
         which = "what people said" if len(np.unique(human.values[rows])) < 2 else "the measure"
-        return Line(measure, group, count, None, f"{which} is the same in all rows")
-    return Line(measure, group, count, said)
+        return AgreementRow(measure, group, count, None, f"{which} is the same in all rows")
+    return AgreementRow(measure, group, count, said)
 
 
 FIGURES = ("srcc", "krcc", "plcc", "auc")
 
 
-def csv_text(lines: Sequence[Line]) -> str:
+def csv_text(lines: Sequence[AgreementRow]) -> str:
     """A row for each measure and group, with the ends of the intervals."""
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")

@@ -27,7 +27,7 @@ LOWER = ":lower"
 
 
 @dataclass(slots=True)
-class Values:
+class MeasureValues:
     """Values of each measure by row, float (N,), turned so that larger is better; NaN where there is none.
 
     `problems`: why rows lack values, words -> number of rows; `first`: the first row with each.
@@ -37,7 +37,7 @@ class Values:
     problems: dict[str, int] = field(default_factory=dict)
     first: dict[str, str] = field(default_factory=dict)
 
-    def tell(self, words: str, row: str) -> None:
+    def report_problems(self, words: str, row: str) -> None:
         """Note a problem of a row."""
         self.problems[words] = self.problems.get(words, 0) + 1
         self.first.setdefault(words, row)
@@ -76,13 +76,13 @@ def scored_values(
     reference: str | None,
     workers: int,
     done: Callable[[int], None],
-) -> Values:
+) -> MeasureValues:
     """Score the picture of each row; of several faces in one the largest counts.
 
     A row whose picture cannot be read, or has no face, has no values; the others go on.
     """
     specs = {spec.name: spec for spec in gate.config.measures.specs}
-    found = Values({name: np.full(len(table.rows), np.nan) for name in names})
+    found = MeasureValues({name: np.full(len(table.rows), np.nan) for name in names})
     wants_face = any(name not in FULL_REFERENCE for name in names)
     most = gate.config.decoding.max_pixels
 
@@ -102,22 +102,22 @@ def scored_values(
         done(number + 1)
         if problem:
             # The name of the file is told as the first row's, so that a thousand of one kind are one line.
-            found.tell(problem.removeprefix(f"{display(_path(table.path, row[image]))}: "), row[image])
+            found.report_problems(problem.removeprefix(f"{display(_path(table.path, row[image]))}: "), row[image])
         for name in names:
             value: float | str | None = against.get(name)
             if value is None and face is not None:
                 value = _value(specs.get(name), face.quality, face.measures.get(name), aligned)
             if isinstance(value, str):
-                found.tell(f"{name} {value}", row[image])
+                found.report_problems(f"{name} {value}", row[image])
             elif value is not None:
                 found.by_measure[name][number] = value
     return found
 
 
-def recorded_values(table: Table, names: Sequence[str], folder: RunFolder) -> Values:
+def recorded_values(table: Table, names: Sequence[str], folder: RunFolder) -> MeasureValues:
     """Look the faces of the rows up in the results of a run; rows have the columns of labels.csv, or `id`."""
     specs = {spec.name: spec for spec in folder.measures}
-    found = Values({name: np.full(len(table.rows), np.nan) for name in names})
+    found = MeasureValues({name: np.full(len(table.rows), np.nan) for name in names})
     records = dict(_records(table, folder))
     by_id = "id" in table.columns and not set(COLUMNS[:3]) <= set(table.columns)
     for number, row in enumerate(table.rows):
@@ -125,7 +125,7 @@ def recorded_values(table: Table, names: Sequence[str], folder: RunFolder) -> Va
         told = str(key) if key is not None else f"row {number + 1}"
         record = records.get(key) if key is not None else None
         if record is None:
-            found.tell("no such face in these results", told)
+            found.report_problems("no such face in these results", told)
             continue
         for name in names:
             listed = record["measures"].get(name)
@@ -134,7 +134,7 @@ def recorded_values(table: Table, names: Sequence[str], folder: RunFolder) -> Va
             if isinstance(value, str):
                 unscored = measure is not None and measure.status is Status.NOT_SCORED
                 hint = " in this run, of which --set exhaustive=true scores every face" if unscored else ""
-                found.tell(f"{name} {value}{hint}", told)
+                found.report_problems(f"{name} {value}{hint}", told)
             elif value is not None:
                 found.by_measure[name][number] = value
     return found

@@ -136,14 +136,14 @@ def minifasnet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Ar
 
 def onnx_recognizer(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
     """A recognizer that is an ONNX file already, with SER-FIQ's head on its last affine layer."""
-    from streamgate.convert.ready import recognizer
+    from streamgate.convert.onnx_models import recognizer
 
     return recognizer(sources[0], float(options["drop_rate"]), options)
 
 
 def onnx_detector(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
     """A detector that is an ONNX file already."""
-    from streamgate.convert.ready import detector
+    from streamgate.convert.onnx_models import detector
 
     return detector(sources[0], options)
 

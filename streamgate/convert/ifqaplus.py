@@ -27,7 +27,7 @@ CROP_SIDE = 256
 HEADS = 16
 """Attention heads in both halves; the tensors' shapes do not tell them."""
 _LARGEST = 1 << 30
-_MOST_PATCHES = 1024
+_MAX_PATCHES = 1024
 
 
 @dataclass(frozen=True)
@@ -96,16 +96,16 @@ class IfqaPlus(nn.Module):
     def __init__(self, spec: VitSpec = OFFICIAL) -> None:
         super().__init__()
         self.spec = spec
-        places = (spec.side // spec.patch) ** 2 + 1
+        positions = (spec.side // spec.patch) ** 2 + 1
         self.patch_embed = _Patches(spec.patch, spec.width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, spec.width))
-        self.pos_embed = nn.Parameter(torch.zeros(1, places, spec.width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, positions, spec.width))
         self.blocks = nn.ModuleList(_Block(spec.width) for _ in range(spec.depth))
         self.norm = nn.LayerNorm(spec.width, eps=1e-6)
         self.decoder_embed = nn.Linear(spec.width, spec.decoder_width)
         # Stands for masked patches, of which there are none; it is part of the checkpoint all the same.
         self.mask_token = nn.Parameter(torch.zeros(1, 1, spec.decoder_width))
-        self.decoder_pos_embed = nn.Parameter(torch.zeros(1, places, spec.decoder_width))
+        self.decoder_pos_embed = nn.Parameter(torch.zeros(1, positions, spec.decoder_width))
         self.decoder_blocks = nn.ModuleList(_Block(spec.decoder_width) for _ in range(spec.decoder_depth))
         self.decoder_norm = nn.LayerNorm(spec.decoder_width, eps=1e-6)
         self.decoder_pred = nn.Linear(spec.decoder_width, spec.patch**2)
@@ -157,15 +157,15 @@ def spec_of(state: Mapping[str, Tensor]) -> VitSpec:
         KeyError: a tensor is missing or has a shape that no such network has.
     """
     width, channels, patch, _ = _shape(state, "patch_embed.proj.weight", 4)
-    places = _shape(state, "pos_embed", 3)[1]
+    positions = _shape(state, "pos_embed", 3)[1]
     decoder_width = _shape(state, "decoder_embed.weight", 2)[0]
-    cells = isqrt(max(0, places - 1))
+    cells = isqrt(max(0, positions - 1))
     spec = VitSpec(
         cells * patch, patch, width, _blocks(state, "blocks"), decoder_width, _blocks(state, "decoder_blocks")
     )
     total = sum(tensor.numel() for tensor in state.values())
-    if channels != 3 or cells**2 != places - 1 or not 0 < cells**2 <= _MOST_PATCHES or total > _LARGEST:
-        raise KeyError(f"{places} places of {width} values in {total} values are no IFQA++")
+    if channels != 3 or cells**2 != positions - 1 or not 0 < cells**2 <= _MAX_PATCHES or total > _LARGEST:
+        raise KeyError(f"{positions} places of {width} values in {total} values are no IFQA++")
     if width % HEADS or decoder_width % HEADS or spec.side > 2 * CROP_SIDE:
         raise KeyError(f"widths {width} and {decoder_width} at {spec.side} pixels are no IFQA++")
     return spec

@@ -169,7 +169,7 @@ def import_weights(
 
 def _of_card(path: Path) -> tuple[Entry, str]:
     """The kind that a card describes, and its title. Raises UsageError without the card, WeightsError for a bad one."""
-    from streamgate.convert.readycard import read_card
+    from streamgate.convert.model_card import read_card
 
     if not path.is_file():
         raise UsageError(f"--card {path}: no such file")
@@ -273,7 +273,7 @@ def _calibrated(
     from streamgate.networks.detector import Detector
     from streamgate.networks.ifqa import IfqaNetwork
     from streamgate.networks.recognizer import Recognizer
-    from streamgate.networks.runtime import Session
+    from streamgate.networks.sessions import Session
 
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     identity = f"{name}/{folder.name}/{sha256_of(checkpoint)[:8]}"

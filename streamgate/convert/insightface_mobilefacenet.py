@@ -130,6 +130,6 @@ def graph(state: Mapping[str, Tensor], drop_rate: float) -> RecognizerGraph:
     return RecognizerGraph(network, weight, bias, drop_rate, [_LEVELS] * 3, [_LEVELS] * 3).eval()
 
 
-def _count(keys: Iterable[str], place: int) -> int:
-    found = [re.match(rf"layers\.{place}\.layers\.(\d{{1,2}})\.", key) for key in keys]
+def _count(keys: Iterable[str], index: int) -> int:
+    found = [re.match(rf"layers\.{index}\.layers\.(\d{{1,2}})\.", key) for key in keys]
     return 1 + max((int(match.group(1)) for match in found if match), default=-1)

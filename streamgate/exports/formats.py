@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from streamgate.errors import UsageError
-from streamgate.exports.places import new_file, new_folder
 from streamgate.exports.table import FURTHER_CROPS, Column, Kind, Row, columns_of, row_of, texts_joined
+from streamgate.exports.targets import new_file, new_folder
 from streamgate.store import files
 from streamgate.store.folder import RunFolder
 from streamgate.store.jsonlines import SCHEMA, Record, dumps
@@ -39,11 +39,11 @@ _SPLIT_WORD = re.compile(
 
 
 def write_csv(
-    folder: RunFolder, target: Path, *, overwrite: bool = False, say: Callable[[str], None] = lambda words: None
+    folder: RunFolder, target: Path, *, overwrite: bool = False, warn: Callable[[str], None] = lambda words: None
 ) -> int:
     """`target` as CSV with a header line, UTF-8, LF; null is empty, several reasons are parted by spaces.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe before it, which `say` is told once. Returns
+    A text that a spreadsheet would take for a formula gets an apostrophe before it, which `warn` is told once. Returns
     the number of rows. Raises UsageError, ResultsError, SinkError.
     """
 
@@ -66,7 +66,7 @@ def write_csv(
         text.detach()
     if quoted:
         cells = "1 cell that begins" if quoted == 1 else f"{quoted} cells that begin"
-        say(f"{cells} like a formula got an apostrophe (') before it, so that no spreadsheet computes it")
+        warn(f"{cells} like a formula got an apostrophe (') before it, so that no spreadsheet computes it")
     return count
 
 

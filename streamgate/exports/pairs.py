@@ -10,7 +10,7 @@ from typing import Any
 
 from streamgate.errors import SourceError, UsageError
 from streamgate.exports.formats import picture_of
-from streamgate.exports.places import new_folder
+from streamgate.exports.targets import new_folder
 from streamgate.store import files
 from streamgate.store.folder import RunFolder
 from streamgate.store.jsonlines import SCHEMA, Record, dumps
@@ -51,13 +51,13 @@ def write_pairs(
     overwrite: bool = False,
     seconds: float = 5.0,
     cut: Cut | None = None,
-    say: Callable[[str], None] = lambda words: None,
+    warn: Callable[[str], None] = lambda words: None,
 ) -> int:
     """`target` with `pairs.jsonl`, a line for each person, their reference pictures and, with `cut`, driving videos.
 
     The reference is the person's best face at rest, or the best there is. The driving seconds are those of the person's
     tracks in which the faces that the run looked at cover the widest range of mouth, yaw and pitch; they may lie around
-    the reference. Persons seen for less than `seconds` have none. `say` is told of what could not be cut. Returns the
+    the reference. Persons seen for less than `seconds` have none. `warn` is told of what could not be cut. Returns the
     number of pairs. Raises UsageError where the run found no persons, ResultsError, SinkError.
     """
     faces: dict[str, list[Record]] = {}
@@ -87,14 +87,14 @@ def write_pairs(
                 try:
                     cut(sources[driving.source_id], driving.start, driving.end, staging / video)
                 except SourceError as error:
-                    say(str(error))
+                    warn(str(error))
                     (staging / video).unlink(missing_ok=True)
                     video = None
             lines.write(dumps(_pair(person, names.get(person), reference, image, driving, video)).encode() + b"\n")
             count += driving is not None
     if brief := len(faces) - count:
         who = "1 person was" if brief == 1 else f"{brief} persons were"
-        say(f"{who} not seen for {seconds:g} s at a stretch: a reference and no driving video; try fewer --seconds")
+        warn(f"{who} not seen for {seconds:g} s at a stretch: a reference and no driving video; try fewer --seconds")
     return count
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from streamgate.errors import UsageError, display
 from streamgate.exports.formats import FORMULA, ROWS_A_GROUP, parquet_schema
-from streamgate.exports.places import new_file
 from streamgate.exports.table import Column, Row, columns_of, row_of, texts_joined
+from streamgate.exports.targets import new_file
 from streamgate.store.jsonlines import dumps
 
 FORMATS = (".jsonl", ".csv", ".parquet")

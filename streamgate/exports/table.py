@@ -50,10 +50,10 @@ def columns_of(record: Mapping[str, Any] | None = None) -> tuple[Column, ...]:
         *_plain("text", "calibration_id"),
         Column("gate_passed", "bool", ("gate", "passed")),
         Column("gate_reasons", "texts", ("gate", "reasons")),
-        *(Column(f"box_{side}", "float", ("box", place)) for place, side in enumerate(("x1", "y1", "x2", "y2"))),
+        *(Column(f"box_{side}", "float", ("box", index)) for index, side in enumerate(("x1", "y1", "x2", "y2"))),
         *(
-            Column(f"{point}_{axis}", "float", ("landmarks", place, number))
-            for place, point in enumerate(points)
+            Column(f"{point}_{axis}", "float", ("landmarks", index, number))
+            for index, point in enumerate(points)
             for number, axis in enumerate("xy")
         ),
         *_plain("float", "detection_score"),

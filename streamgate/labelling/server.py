@@ -20,7 +20,7 @@ from streamgate.store.layout import REPORT
 
 HOST = "127.0.0.1"
 _NAMES = {grade: word for word, grade in WORDS.items()}
-_MOST_BYTES = 4096
+_MAX_BYTES = 4096
 _TIMEOUT_S = 30.0
 
 
@@ -72,7 +72,7 @@ class LabelServer(ThreadingHTTPServer):
         self.content, self.labels = content, labels
         self.pages = plan(content)
         self.reading = threading.Lock()
-        self.pictures = {record["image"] for _, record in content.folder.placed_faces()}
+        self.pictures = {record["image"] for _, record in content.folder.faces_with_offsets()}
         super().__init__((HOST, port), _Handler)
 
     @property
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send JSON")
             return
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > _MOST_BYTES:
+        if not length.isdigit() or int(length) > _MAX_BYTES:
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a label takes a few bytes")
             return
         try:

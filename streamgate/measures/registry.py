@@ -56,13 +56,13 @@ def with_defined(defined: Iterable[MeasureSpec]) -> tuple[MeasureSpec, ...]:
     return _in_order(found)
 
 
-def place_of(name: str) -> tuple[int, str]:
+def position_of(name: str) -> tuple[int, str]:
     """Sorts the names of measures in the order of records; a name that is not known here is a preset's."""
-    return _places().get(name, LAST), name
+    return _positions().get(name, LAST), name
 
 
 @cache
-def _places() -> dict[str, int]:
+def _positions() -> dict[str, int]:
     return {spec.name: spec.order for spec in known_measures()}
 
 

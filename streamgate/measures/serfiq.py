@@ -92,8 +92,8 @@ def sample_embeddings(
     """
     features = np.asarray(features, np.float32)
     rng = np.random.default_rng([seed, zlib.crc32(features.tobytes())])
-    places = np.tile(np.arange(count, dtype=np.float32)[:, None], (1, len(features)))
-    drawn = (rng.permuted(places, axis=0) + rng.random(places.shape, dtype=np.float32)) / count
+    indexes = np.tile(np.arange(count, dtype=np.float32)[:, None], (1, len(features)))
+    drawn = (rng.permuted(indexes, axis=0) + rng.random(indexes.shape, dtype=np.float32)) / count
     drops, more = divmod(drop_rate * count, 1.0)
     mixed = (1.0 - more) * drops * (count - drops) + more * (drops + 1) * (count - drops - 1)
     shrink = math.sqrt(drop_rate * (1.0 - drop_rate) * count * (count - 1) / mixed) if mixed else 1.0

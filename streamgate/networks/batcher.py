@@ -69,8 +69,8 @@ class Batcher:
         """
         self._inline = max_batch == 1
         sizes = {role: max_batch if isinstance(max_batch, int) else max_batch[role] for role in runners}
-        self._lanes = {
-            role: _Lane(role, _observed(role, run, observe), sizes[role], limit, workers, fill_s)
+        self._queues = {
+            role: _RoleQueue(role, _observed(role, run, observe), sizes[role], limit, workers, fill_s)
             for role, run in runners.items()
         }
 
@@ -104,7 +104,7 @@ class Batcher:
             KeyError: no such role (expression or ifqa without weights).
             RuntimeError: the batcher is closed.
         """
-        return self._lanes[role].submit(picture, client)
+        return self._queues[role].submit(picture, client)
 
     def infer(self, requests: Sequence[InferenceRequest], client: str = "") -> list[Any]:
         """Results in the order of `requests`.
@@ -120,17 +120,17 @@ class Batcher:
             return []
         first, *others = requests
         futures = [self.submit(request.role, request.crop, client) for request in others]
-        results = [self._lanes[first.role].run(first.crop)]
+        results = [self._queues[first.role].run(first.crop)]
         for request, future in zip(others, futures, strict=True):
             begun = not future.cancel()
-            results.append(future.result() if begun else self._lanes[request.role].run(request.crop))
+            results.append(future.result() if begun else self._queues[request.role].run(request.crop))
         return results
 
     def close(self) -> None:
         """Finish what is queued, then stop the threads; a second call does nothing."""
-        for lane in self._lanes.values():
+        for lane in self._queues.values():
             lane.close()
-        for lane in self._lanes.values():
+        for lane in self._queues.values():
             lane.join()
 
     def __enter__(self) -> Batcher:
@@ -180,7 +180,7 @@ def _observed(role: str, run: Runner, observe: Observer | None) -> Runner:
     return timed
 
 
-class _Lane:
+class _RoleQueue:
     """The queue and the threads of one role."""
 
     def __init__(self, role: str, run: Runner, max_batch: int, limit: int, workers: int, fill_s: float) -> None:
@@ -189,7 +189,7 @@ class _Lane:
         self._limit = limit
         self._fill_s = fill_s
         self._running = 0
-        self._places = Semaphore(workers)
+        self._slots = Semaphore(workers)
         # By client; the one that was served last stands last.
         self._waiting: OrderedDict[str, deque[tuple[Array, Future[Any]]]] = OrderedDict()
         self._changed = Condition()
@@ -214,7 +214,7 @@ class _Lane:
         """Run one picture in the caller's thread, in one of the role's places, for each holds its own activations."""
         if self._closed:
             raise RuntimeError(_CLOSED)
-        with self._places:
+        with self._slots:
             return self._run([picture])[0]
 
     def close(self) -> None:
@@ -263,7 +263,7 @@ class _Lane:
 
     def _answer(self, taken: list[tuple[Array, Future[Any]]]) -> None:
         try:
-            with self._places:
+            with self._slots:
                 results = self._run([picture for picture, _ in taken])
         except BaseException as error:  # whatever it was belongs to those who wait, not to this thread
             for _, future in taken:

@@ -49,7 +49,7 @@ class Cohort:
             raise WeightsError(f"{file.path}: has {centroids.shape} centroids, its card asks for {file.nearest}")
         return cls(centroids, file.nearest, file.usual)
 
-    def place(self, template: Template) -> Template:
+    def add_offset(self, template: Template) -> Template:
         """`template` with what its similarities are normalised by."""
         return replace(template, offset=self.offset(template.vector))
 

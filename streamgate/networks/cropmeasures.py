@@ -17,7 +17,7 @@ from streamgate.frames import Array
 from streamgate.measures import CropCard, MeasureSpec
 from streamgate.networks.device import Device
 from streamgate.networks.natural_statistics import Brisque, Niqe
-from streamgate.networks.runtime import RowSession
+from streamgate.networks.sessions import RowSession
 from streamgate.weights.catalog import InputSpec
 from streamgate.weights.parameters import identity_of, parameters_of
 from streamgate.weights.store import Weights, pulled

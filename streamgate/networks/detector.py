@@ -10,7 +10,7 @@ import numpy as np
 from streamgate.frames import Array, Face
 from streamgate.networks.layouts import LAYOUTS, Outputs, Shape
 from streamgate.networks.priors import suppress
-from streamgate.networks.runtime import Session
+from streamgate.networks.sessions import Session
 
 STRIDE = 32
 """Input sides are multiples of the coarsest stride; a picture is padded to it at its right and bottom."""

@@ -10,7 +10,7 @@ import numpy as np
 from streamgate.errors import WeightsError
 from streamgate.frames import Array
 from streamgate.networks.alignment import EXPRESSION_EYE_DISTANCE, EXPRESSION_SIZE
-from streamgate.networks.runtime import Session, check_pictures
+from streamgate.networks.sessions import Session, check_pictures
 
 NEEDED = (
     "browDownLeft", "browDownRight", "browInnerUp", "eyeLookDownLeft", "eyeLookDownRight", "eyeLookInLeft",
@@ -61,10 +61,10 @@ class ExpressionNetwork:
         self._names = tuple(str(name) for name in session.weights.output.get("signals", ()))
         if missing := [name for name in NEEDED if name not in self._names]:
             raise WeightsError(f"{session.weights.name}: its card names no signal {missing[0]} in output.signals")
-        place = {int(number): i for i, number in enumerate(session.weights.output.get("points", ()))}
-        if lacking := [number for part in _LANDMARKS for number in part if number not in place]:
+        positions = {int(number): i for i, number in enumerate(session.weights.output.get("points", ()))}
+        if lacking := [number for part in _LANDMARKS for number in part if number not in positions]:
             raise WeightsError(f"{session.weights.name}: its card names no point {lacking[0]} in output.points")
-        self._places = [[place[number] for number in part] for part in _LANDMARKS]
+        self._positions = [[positions[number] for number in part] for part in _LANDMARKS]
 
     def run(self, crops: Array) -> list[ExpressionOutput]:
         """Run crops RGB uint8 (N, 144, 128, 3), aligned with `expression_matrix`; one answer a crop.
@@ -90,4 +90,4 @@ class ExpressionNetwork:
         ]
 
     def _landmarks(self, points: Array) -> Array:
-        return np.stack([points[part].mean(axis=0, dtype=np.float64) for part in self._places]) + _OFFSETS
+        return np.stack([points[part].mean(axis=0, dtype=np.float64) for part in self._positions]) + _OFFSETS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from streamgate.frames import Array
-from streamgate.networks.runtime import Session, check_pictures
+from streamgate.networks.sessions import Session, check_pictures
 
 CROP_SIDE = 256
 

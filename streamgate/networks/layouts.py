@@ -31,7 +31,7 @@ class Layout:
 
     outputs: tuple[str, ...]
     values: Callable[[str], int]
-    places: Callable[[str, Shape], int]
+    anchors: Callable[[str, Shape], int]
     scores: Callable[[Outputs], Array]
     decode: Callable[[Outputs, Shape, Array], tuple[Array, Array]]
 

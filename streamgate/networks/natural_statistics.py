@@ -35,9 +35,9 @@ def _fitted(values: Array) -> tuple[Array, Array, Array, Array, Array]:
     flat = np.abs(values).mean(1) ** 2 / np.maximum((values**2).mean(1), 1e-12)
     flat = flat * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
     # The ratios rise with the shape.
-    place = np.clip(np.searchsorted(ratios, flat), 1, len(shapes) - 1)
-    place = place - (flat - ratios[place - 1] < ratios[place] - flat)
-    return shapes[place], left, right, means[place], scales[place]
+    index = np.clip(np.searchsorted(ratios, flat), 1, len(shapes) - 1)
+    index = index - (flat - ratios[index - 1] < ratios[index] - flat)
+    return shapes[index], left, right, means[index], scales[index]
 
 
 class Niqe:

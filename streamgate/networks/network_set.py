@@ -18,7 +18,7 @@ from streamgate.networks.expression import ExpressionNetwork
 from streamgate.networks.ifqa import IfqaNetwork
 from streamgate.networks.pose import PoseNetwork
 from streamgate.networks.recognizer import Recognizer
-from streamgate.networks.runtime import BATCH_SIZES, Session
+from streamgate.networks.sessions import BATCH_SIZES, Session
 from streamgate.weights.catalog import Calibration
 from streamgate.weights.store import Weights, resolve
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from streamgate.frames import Array
 from streamgate.networks.recognizer import CROP_SIDE as ALIGNED_SIDE
-from streamgate.networks.runtime import Session, check_pictures
+from streamgate.networks.sessions import Session, check_pictures
 
 CROP_SIDE = 64
 MARGIN = 0.1

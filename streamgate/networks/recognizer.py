@@ -11,7 +11,7 @@ import numpy as np
 
 from streamgate.errors import WeightsError
 from streamgate.frames import Array
-from streamgate.networks.runtime import Session, check_pictures
+from streamgate.networks.sessions import Session, check_pictures
 from streamgate.weights.files import sha256_of
 
 CROP_SIDE = 112

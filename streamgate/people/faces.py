@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from streamgate.config import KeepConfig
 from streamgate.people.ledger import Ledger
-from streamgate.selection.duplicates import Look, alike
+from streamgate.selection.duplicates import Appearance, are_duplicates
 from streamgate.store import files
 from streamgate.store.folder import RunFolder
 from streamgate.store.identity import load_identity
@@ -39,7 +39,7 @@ class PersonFace:
     pts_seconds: float
     image: str | None
     pose_bin: str | None
-    look: Look
+    appearance: Appearance
 
     @property
     def order(self) -> tuple[float, float, str, float, int]:
@@ -65,13 +65,13 @@ def write_people(out: Path, source_ids: Iterable[str], people: Ledger, keep: Kee
     """
     committed = sorted(set(source_ids))
     by_person = _by_person(out, committed, people, keep)
-    places = {face.key: place for faces in by_person.values() for place, face in enumerate(faces, 1)}
+    indexes = {face.key: index for faces in by_person.values() for index, face in enumerate(faces, 1)}
     folder = RunFolder(out)
     with files.sink_errors(out), files.atomic_writer(out, FACES) as target:
         for source_id in committed:
             for record in folder.faces(source_id):
                 record["person_id"] = people.person_of((source_id, record["track_id"]))
-                record["person_rank"] = places.get((source_id, record["track_id"], record["rank"]))
+                record["person_rank"] = indexes.get((source_id, record["track_id"], record["rank"]))
                 if record["person_rank"] is not None or record["person_id"] is None:
                     target.write(dumps(record).encode() + b"\n")
     records = list(person_records(people, by_person))
@@ -147,7 +147,7 @@ def _best(faces: Iterable[PersonFace], keep: KeepConfig) -> list[PersonFace]:
     chosen: list[PersonFace] = []
     for face in faces:
         beside = sum(other.pose_bin == face.pose_bin for other in chosen)
-        if beside < keep.top_k and not any(alike(face.look, other.look, keep) for other in chosen):
+        if beside < keep.top_k and not any(are_duplicates(face.appearance, other.appearance, keep) for other in chosen):
             chosen.append(face)
     return chosen
 
@@ -168,7 +168,7 @@ def _faces(folder: RunFolder, source_id: str, people: Ledger, *, compared: bool)
             record["pts_seconds"],
             record["image"],
             record["pose_bin"],
-            Look(
+            Appearance(
                 None if phash is None else int(phash, 16),
                 embeddings.get((record["track_id"], record["rank"])),
                 math.dist(*record["landmarks"][:2]),

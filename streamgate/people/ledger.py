@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from streamgate.errors import ResultsError, UsageError, display
-from streamgate.store import files, jsonlines, shapes
+from streamgate.store import files, jsonlines, schemas
 from streamgate.store.jsonlines import SCHEMA, Record, dumps
 from streamgate.store.layout import STATE_DIR
 
@@ -232,7 +232,7 @@ def _checked(person: Any) -> str:
 
 def _read_groups(out: Path) -> Record | None:
     try:
-        return jsonlines.read_object(out, f"{STATE_DIR}/{GROUPS_NAME}", shapes.GROUPS)
+        return jsonlines.read_object(out, f"{STATE_DIR}/{GROUPS_NAME}", schemas.GROUPS)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -56,14 +56,14 @@ def link(
         joined = _link_block(vectors, offsets, spans, found, np.array(owners, np.intp), block, threshold)
         # In the order of their first tracks, so that the numbers depend on nothing else.
         numbers: dict[int, int] = {}
-        for place, label in zip(block, joined, strict=True):
+        for index, label in zip(block, joined, strict=True):
             if label >= 0:
-                found[place] = label
+                found[index] = label
                 continue
             if label not in numbers:
                 numbers[label] = len(owners)
                 owners.append(len(owners))
-            found[place] = numbers[label]
+            found[index] = numbers[label]
     return found.tolist()
 
 

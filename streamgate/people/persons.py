@@ -73,21 +73,21 @@ def _link_new(
     size = next((len(one.vector) for one in templates if one is not None), 1)
     vectors = np.zeros((len(tracks), size), np.float32)
     offsets = np.zeros(len(tracks), np.float32)
-    for place, template in enumerate(templates):
+    for index, template in enumerate(templates):
         if template is not None and is_sure(template):
             if len(template.vector) != size:
                 raise ResultsError("templates of several recognizers are in this folder; choose another one with -o")
-            vectors[place], offsets[place] = template.vector, template.offset
+            vectors[index], offsets[index] = template.vector, template.offset
     ids = sorted({ledger.groups[track.key] for track in tracks if track.key in ledger.groups})
-    number = {group: place for place, group in enumerate(ids)}
-    sources = {source_id: place for place, source_id in enumerate(dict.fromkeys(track.source_id for track in tracks))}
+    number = {group: index for index, group in enumerate(ids)}
+    sources = {source_id: index for index, source_id in enumerate(dict.fromkeys(track.source_id for track in tracks))}
     owners = _owners(ids, ledger)
     spans = np.array([[sources[track.source_id], track.first_pts, track.last_pts] for track in tracks])
     groups = [number.get(ledger.groups.get(track.key, "")) for track in tracks]
-    for track, place in zip(tracks, link(vectors, offsets, spans, groups, threshold, owners), strict=True):
-        while place >= len(ids):
+    for track, index in zip(tracks, link(vectors, offsets, spans, groups, threshold, owners), strict=True):
+        while index >= len(ids):
             ids.append(ledger.new_id())
-        ledger.groups.setdefault(track.key, ids[place])
+        ledger.groups.setdefault(track.key, ids[index])
 
 
 def _without_template(ledger: Ledger, tracks: Sequence[KeptTrack], templates: Sequence[Template | None]) -> int:
@@ -107,4 +107,4 @@ def _without_template(ledger: Ledger, tracks: Sequence[KeptTrack], templates: Se
 def _owners(ids: Sequence[str], ledger: Ledger) -> list[int]:
     """For each group the first one of its person, as `link` wants it."""
     first: dict[str, int] = {}
-    return [first.setdefault(ledger.persons.get(group, group), place) for place, group in enumerate(ids)]
+    return [first.setdefault(ledger.persons.get(group, group), index) for index, group in enumerate(ids)]

@@ -76,5 +76,5 @@ def read_reference(
     unit = largest.embedding / np.linalg.norm(largest.embedding)
     template = Template(unit.astype(np.float32), faces=1, weight=1.0, agreement=1.0, inter_eye=largest.face.inter_eye)
     return Reference(
-        template if cohort is None else cohort.place(template), threshold, hashlib.sha256(data).hexdigest()
+        template if cohort is None else cohort.add_offset(template), threshold, hashlib.sha256(data).hexdigest()
     )

@@ -18,7 +18,7 @@ from streamgate.config import leaves, load_config
 from streamgate.frames import Array
 from streamgate.report.heatmap import colours, weight
 from streamgate.report.notes import HEAT_SIDE, HEAT_SIGNS, Point, Series, note_record, thumbnail
-from streamgate.store.folder import Damages, RunFolder
+from streamgate.store.folder import DamageLog, RunFolder
 from streamgate.store.images import decode_crop
 from streamgate.store.jsonlines import Record
 from streamgate.store.layout import CANDIDATES, NOTES
@@ -31,7 +31,7 @@ YAW_STEP = 5
 class FaceEntry:
     """A kept face as the page orders it; `place` is where its line of faces.jsonl begins."""
 
-    place: int
+    offset: int
     track: tuple[str, int]
     rank: int
     pts_seconds: float
@@ -40,11 +40,11 @@ class FaceEntry:
     yaw: float | None
 
     @classmethod
-    def of(cls, place: int, record: Record) -> FaceEntry:
+    def of(cls, offset: int, record: Record) -> FaceEntry:
         quality, person = record["quality"], record["person_id"]
         yaw = None if record["pose"] is None else record["pose"]["yaw"]
         return cls(
-            place,
+            offset,
             (sys.intern(record["source_id"]), record["track_id"]),
             record["rank"],
             float(record["pts_seconds"]),
@@ -82,7 +82,7 @@ class Content:
         spaced: further faces of tracks to be labelled, as near misses are shown, where `streamgate label` serves this.
         """
         self.spaced = spaced
-        self.damages = Damages()
+        self.damages = DamageLog()
         self.folder = folder = RunFolder(out, self.damages.add)
         # The faces of a person are shown source by source.
         self._notes = lru_cache(maxsize=4)(folder.notes)
@@ -94,11 +94,11 @@ class Content:
         self._made: dict[str, dict[int, Series]] = {}
         faces: list[FaceEntry] = []
         missing: list[str] = []
-        for place, record in folder.placed_faces():
-            faces.append(FaceEntry.of(place, record))
+        for offset, record in folder.faces_with_offsets():
+            faces.append(FaceEntry.of(offset, record))
             if not folder.has(record["image"]):
                 missing.append(record["image"])
-        self._tell_missing(missing)
+        self._report_missing(missing)
         self.face_count = len(faces)
         self.by_person = any(face.person is not None for face in faces)
         self._track_ids = {
@@ -192,7 +192,7 @@ class Content:
 
     def face(self, entry: FaceEntry) -> Record:
         """A kept face as the page takes it."""
-        record = self.folder.face_at(entry.place)
+        record = self.folder.face_at(entry.offset)
         source_id, track_id = entry.track
         shots = self._note(source_id, track_id).get("shots", ())
         note: Record = next((one for one in shots if one.get("rank") == record["rank"]), {})
@@ -249,7 +249,7 @@ class Content:
         except (OSError, ValueError):
             return None
 
-    def _tell_missing(self, missing: Sequence[str]) -> None:
+    def _report_missing(self, missing: Sequence[str]) -> None:
         if missing:
             named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             count = "1 picture is" if len(missing) == 1 else f"{len(missing)} pictures are"

@@ -65,8 +65,8 @@ class Series:
     def add(self, point: Point) -> None:
         if self._origin is None:
             self._origin = point.pts_seconds
-        place = int((point.pts_seconds - self._origin) // self._width)
-        self._put(place, point)
+        index = int((point.pts_seconds - self._origin) // self._width)
+        self._put(index, point)
         while len(self._stretches) > self._limit:
             before, self._stretches = self._stretches, {}
             self._width *= 2
@@ -77,9 +77,9 @@ class Series:
         """By time."""
         return sorted(self._stretches.values(), key=lambda point: point.pts_seconds)
 
-    def _put(self, place: int, point: Point) -> None:
-        held = self._stretches.get(place)
-        self._stretches[place] = point if held is None else _joined(held, point)
+    def _put(self, index: int, point: Point) -> None:
+        held = self._stretches.get(index)
+        self._stretches[index] = point if held is None else _joined(held, point)
 
 
 def _joined(first: Point, second: Point) -> Point:

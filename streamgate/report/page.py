@@ -17,7 +17,7 @@ from importlib import resources
 from typing import Any
 
 from streamgate.measures import MeasureSpec
-from streamgate.measures.words import vocabulary_module
+from streamgate.measures.vocabulary import vocabulary_module
 from streamgate.report.content import generator, heat_table
 
 _STYLES = ("base.css", "page.css", "detail.css", "report.css")

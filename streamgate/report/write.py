@@ -21,11 +21,11 @@ from streamgate.store.jsonlines import Record
 from streamgate.store.layout import PAGES, REPORT
 from streamgate.store.manifest import Manifest
 
-MOST_FACES = 2000
+MAX_FACES = 2000
 """Faces on one page."""
 BEST = 12
 """Faces of a group on the first page when there are more than fit."""
-MOST_TRACKS = 700
+MAX_TRACKS = 700
 """Tracks on one page of those that keep nothing, or of groups that share it."""
 
 
@@ -68,7 +68,7 @@ def is_page(name: str) -> bool:
     return name == REPORT or name.startswith(f"{PAGES}/")
 
 
-def plan(content: Content, most: int = MOST_FACES) -> Pages:
+def plan(content: Content, most: int = MAX_FACES) -> Pages:
     """The pages of a report, the first of them report.html."""
     if content.face_count <= most:
         return {REPORT: lambda: _page(content, content.groups, "")}
@@ -79,7 +79,7 @@ def plan(content: Content, most: int = MOST_FACES) -> Pages:
         anchor = "#group-{}" if len(groups) > 1 else ""
         where.update((group.key, _group_name(number, 0) + anchor.format(quote(group.key))) for group in groups)
     chunks = list(_chunks([group for group in content.groups if group.faces], max(1, most // BEST)))
-    return {_index_name(place): _index(content, chunks, place, where) for place in range(len(chunks))} | further
+    return {_index_name(index): _index(content, chunks, index, where) for index in range(len(chunks))} | further
 
 
 def title_of(content: Content) -> str:
@@ -111,7 +111,7 @@ def _together(groups: Sequence[Group], most: int) -> Iterator[tuple[int, list[Gr
     for number, group in enumerate(groups, 1):
         alone = len(group.faces) > BEST or group.kind == "nothing"
         faces, tracks = faces + len(group.faces), tracks + len(group.tracks)
-        if shared and (alone or faces > most or tracks > MOST_TRACKS):
+        if shared and (alone or faces > most or tracks > MAX_TRACKS):
             yield began, shared
             shared = []
         if alone:
@@ -124,24 +124,24 @@ def _together(groups: Sequence[Group], most: int) -> Iterator[tuple[int, list[Gr
         yield began, shared
 
 
-def _index(content: Content, chunks: list[list[Group]], place: int, where: Mapping[str, str]) -> Callable[[], str]:
+def _index(content: Content, chunks: list[list[Group]], index: int, where: Mapping[str, str]) -> Callable[[], str]:
     def make() -> str:
         title = title_of(content)
-        base = "" if place == 0 else "../"
+        base = "" if index == 0 else "../"
         shown = []
-        for group in chunks[place]:
+        for group in chunks[index]:
             best = group.faces[:BEST]
             tracks = sorted({face.track for face in best})
             page = f"{base}{where[group.key]}"
             shown.append({**_group(content, group, best, tracks, misses=False), "page": page})
-        if place == 0 and (nothing := next((one for one in content.groups if one.kind == "nothing"), None)):
+        if index == 0 and (nothing := next((one for one in content.groups if one.kind == "nothing"), None)):
             shown.append({**_group(content, nothing, [], []), "page": where[nothing.key]})
         pages = [
-            {"name": f"Page {one + 1}", "href": None if one == place else f"{base}{_index_name(one)}"}
+            {"name": f"Page {one + 1}", "href": None if one == index else f"{base}{_index_name(one)}"}
             for one in range(len(chunks))
         ]
         data: Record = {"title": title, "base": base, "groups": shown, "pages": pages}
-        if place == 0:
+        if index == 0:
             data["summary"] = content.summary()
         else:
             data["up"] = f"../{REPORT}"
@@ -159,15 +159,15 @@ def _pages_of(content: Content, group: Group, number: int, most: int) -> Pages:
         with_faces = {key for _, tracks in parts for key in tracks}
         parts[-1][1].extend(key for key in group.tracks if key not in with_faces)
     else:
-        parts = [([], tracks) for tracks in _chunks(group.tracks, MOST_TRACKS)]
-    pages = [_group_name(number, place) for place in range(len(parts))]
+        parts = [([], tracks) for tracks in _chunks(group.tracks, MAX_TRACKS)]
+    pages = [_group_name(number, index) for index in range(len(parts))]
 
-    def make(place: int) -> Callable[[], str]:
+    def make(index: int) -> Callable[[], str]:
         def text() -> str:
-            faces, tracks = parts[place]
+            faces, tracks = parts[index]
             title = group.name or "Nothing kept"
             links = [
-                {"name": f"Page {one + 1}", "href": None if one == place else name.rpartition("/")[2]}
+                {"name": f"Page {one + 1}", "href": None if one == index else name.rpartition("/")[2]}
                 for one, name in enumerate(pages)
             ]
             return _text(content, title, {
@@ -177,7 +177,7 @@ def _pages_of(content: Content, group: Group, number: int, most: int) -> Pages:
 
         return text
 
-    return {name: make(place) for place, name in enumerate(pages)}
+    return {name: make(index) for index, name in enumerate(pages)}
 
 
 def _shared(content: Content, groups: Sequence[Group], number: int) -> Pages:
@@ -220,12 +220,12 @@ def _group(
     }
 
 
-def _index_name(place: int) -> str:
-    return REPORT if place == 0 else f"{PAGES}/page-{place + 1}.html"
+def _index_name(index: int) -> str:
+    return REPORT if index == 0 else f"{PAGES}/page-{index + 1}.html"
 
 
-def _group_name(number: int, place: int) -> str:
-    return f"{PAGES}/{number:05d}{'' if place == 0 else f'-{place + 1}'}.html"
+def _group_name(number: int, index: int) -> str:
+    return f"{PAGES}/{number:05d}{'' if index == 0 else f'-{index + 1}'}.html"
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterator[list[Any]]:

@@ -16,14 +16,14 @@ from streamgate.errors import DeviceError, SinkError, SourceError, StreamgateErr
 from streamgate.frames import Candidate, Face, TrackEnd
 from streamgate.measures.size import shorter_side
 from streamgate.people.reference import Reference
-from streamgate.runtime.analysis import Analysis, AnalysisCounts
-from streamgate.runtime.finishing import Finisher, needs_finishing
-from streamgate.runtime.following import Follower
+from streamgate.runtime.crop_finalizer import CropFinalizer, needs_finalizing
 from streamgate.runtime.prefetch import prefetch
+from streamgate.runtime.selection_stage import SelectionCounts, SelectionStage
+from streamgate.runtime.tracking_stage import TrackingStage
 from streamgate.runtime.watchdog import MARGIN_S, within
 from streamgate.scoring.context import ScoringContext
+from streamgate.scoring.evaluator import SMALL
 from streamgate.scoring.faces import enlargement
-from streamgate.scoring.judge import SMALL
 from streamgate.sinks.base import Sink
 from streamgate.sources import Source
 from streamgate.sources.container import stall_seconds
@@ -64,7 +64,7 @@ class Progress:
         """Its result, whatever it is."""
 
 
-class _Held:
+class _Provisional:
     """What a source gives while it is not clear whether it must be turned: then it would be void."""
 
     def __init__(self) -> None:
@@ -105,19 +105,19 @@ class Pipeline:
         """
         progress = progress or Progress()
         config = self._context.config
-        finisher = Finisher(self._context, source) if needs_finishing(config) else None
+        finalizer = CropFinalizer(self._context, source) if needs_finalizing(config) else None
         began = time.perf_counter()
         may_turn = config.detection.sideways and source.turned is not None
-        read = partial(self._read, source, result, finisher, stop, broken, emit_candidate, progress)
+        read = partial(self._read, source, result, finalizer, stop, broken, emit_candidate, progress)
         counts, turn = yield from read(may_turn=may_turn)
         if turn:
             source.read_as(turned=turn)
             result.turned = 90 * turn
             result.notes.append(f"it lies on its side without saying so: turned by {result.turned} degrees clockwise")
             counts, _ = yield from read(may_turn=False)
-        if finisher is not None and finisher.missed:
+        if finalizer is not None and finalizer.missed:
             result.notes.append(
-                f"{finisher.missed} kept face(s) without loose or whole-frame crop: their frames were not found again"
+                f"{finalizer.missed} kept face(s) without loose or whole-frame crop: their frames were not found again"
             )
         if source.stats.not_on_gpu:
             result.notes.append(f"{NOT_ON_GPU}: the GPU does not decode this {source.stats.not_on_gpu} video")
@@ -141,19 +141,19 @@ class Pipeline:
         self,
         source: Source,
         result: SourceResult,
-        finisher: Finisher | None,
+        finalizer: CropFinalizer | None,
         stop: threading.Event | None,
         broken: threading.Event | None,
         emit_candidate: Callable[[Candidate], None],
         progress: Progress,
         *,
         may_turn: bool,
-    ) -> Generator[TrackEnd, None, tuple[AnalysisCounts, int]]:
+    ) -> Generator[TrackEnd, None, tuple[SelectionCounts, int]]:
         """Yield the tracks of one reading; returns its counts, and the quarter turns clockwise by which the source
         must be turned: then nothing was given out."""
         config = self._context.config
         begin = config.decoding.start_s if source.fps else 0.0
-        held = _Held() if may_turn else None
+        held = _Provisional() if may_turn else None
 
         def emit(candidate: Candidate) -> None:
             if held is not None:
@@ -161,63 +161,63 @@ class Pipeline:
             else:
                 emit_candidate(candidate)
 
-        analysis = Analysis(
+        selection = SelectionStage(
             self._context,
             SourceInfo(source.location, source.source_id),
             emit,
             near_misses=NEAR_MISSES,
             reference=self._reference,
         )
-        follower = Follower(
+        tracking = TrackingStage(
             config, self._context.infer, max_track_s=config.keep.every_s or None, may_turn=may_turn
         )
-        guide = follower.guidance
+        hints = tracking.hints
         # Decoding, following and choosing are three threads in a row. Only following speaks to the one before it, and
         # in a way that makes no difference how far ahead that is (see `guiding`).
         size = max(1, source.width * source.height * 3 // 2)
         waiting = int(min(AHEAD, max(3, AHEAD_BYTES // size)))
         further = int(min(MOMENTS_AHEAD, max(8, MOMENTS_BYTES // size)))
-        patience = stall_seconds() + MARGIN_S
-        late = SourceError(f"{source.location}: no frame came for {patience:g} s; what follows is left out")
+        timeout = stall_seconds() + MARGIN_S
+        late = SourceError(f"{source.location}: no frame came for {timeout:g} s; what follows is left out")
         try:
             with (
-                closing(prefetch(source.frames(guide), waiting, patience_s=patience, late=late)) as frames,
-                closing(prefetch(follower.moments(frames), further)) as moments,
+                closing(prefetch(source.frames(hints), waiting, timeout_s=timeout, late=late)) as frames,
+                closing(prefetch(tracking.tracked_frames(frames), further)) as tracked_frames,
                 # Closed first: the source may be waiting for a word.
-                nullcontext() if guide is None else closing(guide),
+                nullcontext() if hints is None else closing(hints),
             ):
-                for moment in moments:
-                    if moment.turn:
-                        return analysis.counts, moment.turn
-                    result.width, result.height = moment.width, moment.height
-                    if moment.unrelated:
+                for tracked in tracked_frames:
+                    if tracked.turn:
+                        return selection.counts, tracked.turn
+                    result.width, result.height = tracked.width, tracked.height
+                    if tracked.unrelated:
                         result.pictures = True
                     else:
-                        result.duration_seconds = round(max(0.0, moment.until - begin), 6)
-                    if held is not None and moment.turn is not None:
+                        result.duration_seconds = round(max(0.0, tracked.until - begin), 6)
+                    if held is not None and tracked.turn is not None:
                         ready, held = held, None
-                        yield from _finished(ready.let_go(emit_candidate), finisher)
+                        yield from _finalized(ready.let_go(emit_candidate), finalizer)
                     if held is not None:
-                        held.ends += analysis.take(moment)
+                        held.ends += selection.take(tracked)
                     else:
-                        yield from _finished(analysis.take(moment), finisher)
-                    progress.advanced(source, analysis.counts.frames, moment.pts_seconds, analysis.counts.kept)
+                        yield from _finalized(selection.take(tracked), finalizer)
+                    progress.advanced(source, selection.counts.frames, tracked.pts_seconds, selection.counts.kept)
                     if broken is not None and broken.is_set():
                         break
                     if stop is not None and stop.is_set():
                         result.status = "interrupted"
                         break
         except SourceError as error:
-            if analysis.counts.frames == 0:
+            if selection.counts.frames == 0:
                 raise
             result.error = str(error)
-        if follower.turn:
-            return analysis.counts, follower.turn
+        if tracking.turn:
+            return selection.counts, tracking.turn
         if held is not None:
             ready, held = held, None
-            yield from _finished(ready.let_go(emit_candidate), finisher)
-        yield from _finished(analysis.finish(), finisher)
-        return analysis.counts, 0
+            yield from _finalized(ready.let_go(emit_candidate), finalizer)
+        yield from _finalized(selection.finish(), finalizer)
+        return selection.counts, 0
 
     def run(
         self,
@@ -239,19 +239,19 @@ class Pipeline:
 
         broken = threading.Event()
 
-        def work(place: int) -> SourceResult:
-            label = labels[place] if place < len(labels) else ""
+        def work(index: int) -> SourceResult:
+            label = labels[index] if index < len(labels) else ""
             if stop.is_set() or broken.is_set():
                 return SourceResult(SourceInfo(label, ""), status="not_started")
-            progress.opening(place)
+            progress.opening(index)
             try:
-                return self._run_one(sources[place], label, sink, stop, broken, progress)
+                return self._run_one(sources[index], label, sink, stop, broken, progress)
             except BaseException:
                 broken.set()
                 raise
 
         pool = ThreadPoolExecutor(max_workers=max(1, jobs), thread_name_prefix="streamgate-source")
-        futures: list[Future[SourceResult]] = [pool.submit(work, place) for place in range(len(sources))]
+        futures: list[Future[SourceResult]] = [pool.submit(work, index) for index in range(len(sources))]
         try:
             _wait(futures)
         except BaseException:
@@ -331,8 +331,8 @@ def _too_small(face: Face, config: Config, width: int, height: int) -> str:
     )
 
 
-def _finished(tracks: Iterator[TrackEnd], finisher: Finisher | None) -> Iterator[TrackEnd]:
-    return tracks if finisher is None else map(finisher.finish, tracks)
+def _finalized(tracks: Iterator[TrackEnd], finalizer: CropFinalizer | None) -> Iterator[TrackEnd]:
+    return tracks if finalizer is None else map(finalizer.finish, tracks)
 
 
 def _wait(futures: Sequence[Future[SourceResult]]) -> None:

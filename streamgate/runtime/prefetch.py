@@ -20,12 +20,12 @@ class _End:
 
 
 def prefetch(
-    items: Iterator[Item], depth: int, *, patience_s: float | None = None, late: BaseException | None = None
+    items: Iterator[Item], depth: int, *, timeout_s: float | None = None, late: BaseException | None = None
 ) -> Generator[Item, None, None]:
     """Yield from `items`, which runs up to `depth` items ahead in another thread.
 
     An exception of `items` comes out here, in its place. When the caller stops early the thread stops too and
-    `items` is closed before this returns. When no item comes for `patience_s` the exception `late` is raised, and the
+    `items` is closed before this returns. When no item comes for `timeout_s` the exception `late` is raised, and the
     thread, which hangs in `items`, is left behind.
     """
     ahead: queue.Queue[Item | _Failure | _End] = queue.Queue(maxsize=depth)
@@ -60,7 +60,7 @@ def prefetch(
     try:
         while True:
             try:
-                value = ahead.get(timeout=patience_s)
+                value = ahead.get(timeout=timeout_s)
             except queue.Empty:
                 hangs = True
                 raise late or TimeoutError() from None

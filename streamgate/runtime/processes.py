@@ -31,7 +31,7 @@ _PARENT_GONE = 71
 _PR_SET_PDEATHSIG = 1
 
 
-class Line:
+class Channel:
     """The worker's end of the socket. Thread-safe.
 
     Attributes:
@@ -56,15 +56,15 @@ class Line:
 
     def listen(self) -> None:
         """Hear the parent from now on, in a thread."""
-        threading.Thread(target=self._hear, name="streamgate-parent", daemon=True).start()
+        threading.Thread(target=self._recv_loop, name="streamgate-parent", daemon=True).start()
 
-    def _hear(self) -> None:
-        while self._heard() == _STOP:
+    def _recv_loop(self) -> None:
+        while self._recv_byte() == _STOP:
             self.stop.set()
         # The end of the socket is the end of the parent: nobody waits for results, and OUT must become free.
         os._exit(_PARENT_GONE)
 
-    def _heard(self) -> bytes:
+    def _recv_byte(self) -> bytes:
         try:
             return self._connection.recv(1)
         except OSError:
@@ -83,7 +83,7 @@ class Worker:
         self._status = 0
 
     @classmethod
-    def start(cls, work: Callable[[Line], None], *, stopping: bool = False) -> Worker:
+    def start(cls, work: Callable[[Channel], None], *, stopping: bool = False) -> Worker:
         """Fork a process that runs `work` and ends with it, its `stop` set from the start if `stopping`.
 
         SIGINT and SIGTERM set `stop` there: a terminal sends Ctrl-C to both processes. Raises StreamgateError when
@@ -99,7 +99,7 @@ class Worker:
             if pid == 0:
                 try:
                     ours.close()
-                    _be_worker(work, theirs, parent, mask, stopping)
+                    _run_worker(work, theirs, parent, mask, stopping)
                 finally:
                     # Nothing of the parent's may run here: no handler, no clean-up of its files.
                     os._exit(1)
@@ -111,7 +111,7 @@ class Worker:
             theirs.close()
         return cls(pid, ours)
 
-    def hear(self, timeout: float | None = None) -> list[Any]:
+    def recv(self, timeout: float | None = None) -> list[Any]:
         """The messages that have come, waiting for at most `timeout` seconds; raises EOFError when none can come."""
         if not select.select([self._connection], [], [], timeout)[0]:
             return []
@@ -134,7 +134,7 @@ class Worker:
 
     def stop(self) -> None:
         """Ask the worker to come to an end; asking again does nothing. May be called by a signal's handler."""
-        with suppress(OSError):  # it may have ended already, which `hear` tells
+        with suppress(OSError):  # it may have ended already, which `recv` tells
             self._connection.send(_STOP)
 
     def kill(self) -> None:
@@ -148,29 +148,29 @@ class Worker:
             _, self._status = os.waitpid(self._pid, 0)
             self._pid = None
             self._connection.close()
-        return _said(self._status)
+        return _exit_text(self._status)
 
 
-def apart(call: Callable[[], None]) -> None:
+def run_in_process(call: Callable[[], None]) -> None:
     """Make a call in a process of its own, so that what it loads stays out of this one. Raises StreamgateError.
 
     Nothing stops it before its end; whoever kills this process ends it too.
     """
 
-    def work(line: Line) -> None:
+    def work(channel: Channel) -> None:
         try:
             call()
         except StreamgateError as error:
-            line.send(error)
+            channel.send(error)
         except Exception as error:
             if os.environ.get("STREAMGATE_DEBUG"):
                 traceback.print_exc()
-            line.send(unexpected(error))
+            channel.send(unexpected(error))
 
     worker = Worker.start(work)
     try:
         while True:
-            for error in worker.hear():
+            for error in worker.recv():
                 raise error
     except EOFError:
         how = worker.wait()
@@ -181,8 +181,8 @@ def apart(call: Callable[[], None]) -> None:
         raise StreamgateError(f"a process died ({how}); if memory did not run out, please report it")
 
 
-def _be_worker(
-    work: Callable[[Line], None], connection: socket.socket, parent: int, mask: Iterable[int], stopping: bool
+def _run_worker(
+    work: Callable[[Channel], None], connection: socket.socket, parent: int, mask: Iterable[int], stopping: bool
 ) -> None:
     _die_with(parent)
     # A progress bar of the parent's may have put something of its own in their place.
@@ -197,9 +197,9 @@ def _be_worker(
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if stopping:
         stop.set()
-    line = Line(connection, stop)
-    line.listen()
-    work(line)
+    channel = Channel(connection, stop)
+    channel.listen()
+    work(channel)
     _flush()
     os._exit(0)
 
@@ -220,7 +220,7 @@ def _die_with(parent: int) -> None:
             os._exit(_PARENT_GONE)  # it ended before the call
 
 
-def _said(status: int) -> str:
+def _exit_text(status: int) -> str:
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         try:

@@ -40,7 +40,7 @@ no more than that."""
 _QUARTERS = range(4)
 
 
-class SidewaysWatch:
+class SidewaysDetector:
     """Looks at a source's first frames for faces that lie on their side.
 
     Args:

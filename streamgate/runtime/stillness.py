@@ -34,7 +34,7 @@ TOLERANCE = 0.75
 APART = 0.007
 """Distance of a face from where its surroundings would have it up to which it is still, as a share of the distance
 between the eyes, root mean square over the looks."""
-LEAST_POINTS = 8
+MIN_POINTS = 8
 """Points in the face, and as many around it, without which nothing can be told."""
 FACE_SHARE, AROUND_SHARE = 0.8, 0.5
 """Share of the points in and around a picture that move together. Somebody may pass before its edge."""
@@ -44,7 +44,7 @@ CHANCE = 0.1
 """... and the share of looks at which that may happen to a picture, by noise or by what is in front of it."""
 
 
-class StillFaces:
+class StillnessDetector:
     """Watches the faces of one source."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class StillFaces:
         moving = [track_id for track_id in faces if track_id in self._motions and self._motions[track_id].moves]
         for track_id, (frame, face) in faces.items():
             if track_id not in self._motions:
-                self._motions[track_id] = _Motion(pts_seconds, _Sight(frame, face))
+                self._motions[track_id] = _Motion(pts_seconds, _FacePatch(frame, face))
             motion = self._motions[track_id]
             if not motion.moves:
                 motion.look(pts_seconds, frame, face)
@@ -83,7 +83,7 @@ class _Motion:
     """What is known of one face: how often it was seen to move, and where its landmarks have been."""
 
     first_pts: float
-    first: _Sight
+    first: _FacePatch
     last_pts: float = 0.0
     looks: int = 0
     compared: int = 0
@@ -131,7 +131,7 @@ class _Motion:
         )
 
 
-class _Sight:
+class _FacePatch:
     """The first sight of a face: a grey picture of twice its box, and well marked points in the face and around it."""
 
     def __init__(self, frame: Frame, face: Face) -> None:
@@ -167,7 +167,7 @@ class _Sight:
         The distance is a share of that between the eyes, None where the surroundings tell nothing. None for a face that
         has too few points.
         """
-        if len(self._in_face) < LEAST_POINTS:
+        if len(self._in_face) < MIN_POINTS:
             return None
         now = self._cut(frame, _centre(face))
         own = self._moved(self._in_face, now, FACE_SHARE)
@@ -181,16 +181,16 @@ class _Sight:
 
     def _moved(self, points: Array, now: Array, share: float) -> Array | None:
         """How points of the first sight have moved, (2, 3), where at least a `share` of them has done so together."""
-        if len(points) < LEAST_POINTS:
+        if len(points) < MIN_POINTS:
             return None
-        places, found, _ = cv2.calcOpticalFlowPyrLK(
+        moved_to, found, _ = cv2.calcOpticalFlowPyrLK(
             self._picture, now, points, np.zeros_like(points), winSize=(15, 15), maxLevel=2
         )
         seen = found[:, 0] == 1
-        if seen.sum() < LEAST_POINTS:
+        if seen.sum() < MIN_POINTS:
             return None
         matrix, agree = cv2.estimateAffinePartial2D(
-            points[seen], places[seen], method=cv2.RANSAC, ransacReprojThreshold=TOLERANCE, maxIters=200
+            points[seen], moved_to[seen], method=cv2.RANSAC, ransacReprojThreshold=TOLERANCE, maxIters=200
         )
         return None if matrix is None or agree.sum() < share * len(points) else matrix
 

@@ -10,9 +10,9 @@ from streamgate.frames import Array
 from streamgate.networks import Networks
 from streamgate.networks.cohort import Cohort
 from streamgate.scoring.calibration import Calibration, sampled_head
-from streamgate.scoring.judge import Judge
+from streamgate.scoring.evaluator import Evaluator
+from streamgate.scoring.lockstep import Infer
 from streamgate.scoring.pictures import PictureStore
-from streamgate.scoring.steps import Infer
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class ScoringContext:
     """
 
     config: Config
-    judge: Judge
+    evaluator: Evaluator
     infer: Infer
     aligned_pose: bool = False
     shared_pose: bool = False
@@ -45,7 +45,7 @@ class ScoringContext:
         """For a configuration and the networks there are. Raises WeightsError where it asks for what they lack."""
         return cls(
             config,
-            Judge(config, Calibration.of_networks(networks, config)),
+            Evaluator(config, Calibration.of_networks(networks, config)),
             infer,
             networks.pose.aligned,
             networks.shared_pose,

@@ -27,12 +27,12 @@ from streamgate.networks.ifqa import CROP_SIDE as IFQA_SIDE
 from streamgate.networks.pose import CROP_SIDE as POSE_SIDE
 from streamgate.networks.pose import crop_box, upright
 from streamgate.networks.recognizer import CROP_SIDE as ALIGNED_SIDE
-from streamgate.scoring.border import warp_padded
 from streamgate.scoring.calibration import recorded_measures
 from streamgate.scoring.context import ScoringContext
+from streamgate.scoring.evaluator import is_turned
 from streamgate.scoring.fingerprint import HASH_SIDE, hash_matrix, perceptual_hash
-from streamgate.scoring.judge import is_turned
-from streamgate.scoring.steps import Floor, Steps
+from streamgate.scoring.lockstep import Floor, Steps
+from streamgate.scoring.padding import warp_padded
 from streamgate.tracking.overlap import iou
 
 THUMBNAIL_SIDE = 128
@@ -55,11 +55,13 @@ class FaceScorer:
 
     def __init__(self, context: ScoringContext) -> None:
         self.context = context
-        self._judge = context.judge
+        self._evaluator = context.evaluator
         self._by_source: dict[str, list[MeasureSpec]] = {}
         for spec in recorded_measures(context.config):
             self._by_source.setdefault(spec.source, []).append(spec)
-        self.sees_expressions = any(spec.name in self._judge.names for spec in self._by_source.get("expression", ()))
+        self.sees_expressions = any(
+            spec.name in self._evaluator.names for spec in self._by_source.get("expression", ())
+        )
         """Whether the run's set has measures of the expression network."""
         self.identity_threshold = context.identity_threshold
         self._refines = context.config.advanced.refine
@@ -67,31 +69,31 @@ class FaceScorer:
     def prescore(self, candidate: Candidate, picture: Picture) -> float:
         """Cheap evidence; returns the quality at best with the head's turn guessed, 0 where the gate rejects it."""
         if self._is_spoiled(candidate, picture):
-            self._conclude(candidate, picture)
+            self._evaluate(candidate, picture)
             return 0.0
-        self._look(candidate, picture)
-        return self.promise(candidate, picture)
+        self._read_pixels(candidate, picture)
+        return self.potential(candidate, picture)
 
-    def promise(self, candidate: Candidate, picture: Picture) -> float:
+    def potential(self, candidate: Candidate, picture: Picture) -> float:
         """The quality at best by the evidence there is, the head's turn guessed; 0 where the gate rejects it.
 
         What narrowly fails for one reason may pass with landmarks that are refined.
         """
-        self._conclude(candidate, picture)
+        self._evaluate(candidate, picture)
         guessed = self._guess(candidate)
         gate = candidate.gate
         room = NARROWLY if candidate.unsettled > MOVED else 0.0 if candidate.refined else UNREFINED
         if gate.reasons and not (self._refines and gate.failed_within(room)):
             return 0.0
-        return self._judge.bound(guessed, candidate.ceilings)
+        return self._evaluator.bound(guessed, candidate.ceilings)
 
     def _guess(self, candidate: Candidate) -> dict[str, Measure]:
         """Measures as concluded, the head's turn guessed; notes the quality at best by them."""
-        guessed = self._judge.guessed(candidate.face, candidate.evidence, candidate.measures)
-        candidate.bound = self._judge.bound(guessed)
+        guessed = self._evaluator.guessed(candidate.face, candidate.evidence, candidate.measures)
+        candidate.bound = self._evaluator.bound(guessed)
         return guessed
 
-    def express(self, candidate: Candidate, picture: Picture, *, ready: bool = False) -> Steps:
+    def run_expression(self, candidate: Candidate, picture: Picture, *, ready: bool = False) -> Steps:
         """Have the expression network see a face once: evidence only, nothing is concluded.
 
         It finds the landmarks too (but in a `ready` crop, where they stand), and more steadily than the detector: cut
@@ -111,7 +113,7 @@ class FaceScorer:
         candidate.unsettled = 0.0 if again else moved
         if again or moved:
             # What the pixels of the face say, as against its place, hardly changes with the first look.
-            self._look(candidate, picture, of_source=None if again else True)
+            self._read_pixels(candidate, picture, of_source=None if again else True)
         self._read("expression", output, candidate.evidence)
 
     def _take_landmarks(self, candidate: Candidate, output: ExpressionOutput, matrix: Array) -> float:
@@ -133,7 +135,7 @@ class FaceScorer:
         Without `full` it stops when the gate fails or when quality cannot exceed `floor` of it any more.
         """
         if self._is_spoiled(candidate, picture):
-            self._conclude(candidate, picture)
+            self._evaluate(candidate, picture)
             return
         if self._refines and (candidate.interpolated or not candidate.refined):
             found = yield from self.refine(picture, candidate.face)
@@ -145,29 +147,29 @@ class FaceScorer:
                 candidate.refined = True
                 candidate.evidence = Evidence()
         if not candidate.evidence.values:
-            self._look(candidate, picture)
-        if self._hopeless(candidate, picture, floor, full):
+            self._read_pixels(candidate, picture)
+        if self._cannot_win(candidate, picture, floor, full):
             return
         if self.sees_expressions and (candidate.unsettled or not self._is_seen(candidate)):
-            yield from self.express(candidate, picture)
+            yield from self.run_expression(candidate, picture)
             if candidate.unsettled:
-                yield from self.express(candidate, picture)
-            hopeless = self._hopeless(candidate, picture, floor, full)
+                yield from self.run_expression(candidate, picture)
+            hopeless = self._cannot_win(candidate, picture, floor, full)
             # What it looked like before the networks to come: others are measured by that.
             self._guess(candidate)
             if hopeless:
                 return
         if candidate.evidence.pose is None and not self.context.shared_pose:
             yield from self._run_pose(candidate, picture)
-            if self._hopeless(candidate, picture, floor, full):
+            if self._cannot_win(candidate, picture, floor, full):
                 return
         if candidate.evidence.embedding is None:
             yield from self._run_recognizer(candidate, picture)
-        if self._hopeless(candidate, picture, floor, full):
+        if self._cannot_win(candidate, picture, floor, full):
             return
-        if "ifqa" in self._judge.names:
+        if "ifqa" in self._evaluator.names:
             yield from self._run_ifqa(candidate, picture)
-            self._conclude(candidate, picture)
+            self._evaluate(candidate, picture)
 
     def refine(self, picture: Picture, face: Face) -> Generator[list[InferenceRequest], list[Any], Face | None]:
         """Find the face again on its enlarged (or reduced) region; returns it, or None when it is not there."""
@@ -237,15 +239,15 @@ class FaceScorer:
 
         What speaks of the source's picture, which is not at hand, stays `not_scored`, and so does the quality.
         """
-        self._look(candidate, picture, of_source=False)
+        self._read_pixels(candidate, picture, of_source=False)
         if ffhq and self.sees_expressions:
-            yield from self.express(candidate, picture, ready=True)
+            yield from self.run_expression(candidate, picture, ready=True)
         if not self.context.shared_pose and (ffhq or self.context.aligned_pose):
             yield from self._run_pose(candidate, picture)
         yield from self._run_recognizer(candidate, picture)
-        if ffhq and "ifqa" in self._judge.names:
+        if ffhq and "ifqa" in self._evaluator.names:
             yield from self._run_ifqa(candidate, picture)
-        self._conclude(candidate, picture)
+        self._evaluate(candidate, picture)
 
     def _is_spoiled(self, candidate: Candidate, picture: Picture) -> bool:
         if not candidate.spoiled and not candidate.evidence.values:  # not looked at yet
@@ -257,17 +259,17 @@ class FaceScorer:
         evidence, specs = candidate.evidence, self._by_source["expression"]
         return any(spec.name in evidence.failed or spec.evidence[0] in evidence.values for spec in specs)
 
-    def _hopeless(self, candidate: Candidate, picture: Picture, floor: Floor, full: bool) -> bool:
-        self._conclude(candidate, picture)
+    def _cannot_win(self, candidate: Candidate, picture: Picture, floor: Floor, full: bool) -> bool:
+        self._evaluate(candidate, picture)
         if full:
             return False
-        bound = self._judge.bound(candidate.measures, candidate.ceilings)
+        bound = self._evaluator.bound(candidate.measures, candidate.ceilings)
         return bool(candidate.gate.reasons) or bound <= floor(candidate)
 
-    def _conclude(self, candidate: Candidate, picture: Picture) -> None:
-        self._judge.conclude(candidate, picture.width, picture.height)
+    def _evaluate(self, candidate: Candidate, picture: Picture) -> None:
+        self._evaluator.evaluate(candidate, picture.width, picture.height)
 
-    def _look(self, candidate: Candidate, picture: Picture, *, of_source: bool | None = None) -> None:
+    def _read_pixels(self, candidate: Candidate, picture: Picture, *, of_source: bool | None = None) -> None:
         """Evidence that needs no network; with `of_source` only what does, or does not, speak of the source's picture.
         """
         view = FaceView(picture, candidate.face, candidate.shown, _kept_square(candidate.face))

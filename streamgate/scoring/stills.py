@@ -8,7 +8,7 @@ from streamgate.frames import Array, Candidate, Face, ScoredFace
 from streamgate.networks.alignment import ARCFACE_TEMPLATE, ffhq_matrix
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.faces import FaceScorer, enlarged
-from streamgate.scoring.steps import no_floor, run_together
+from streamgate.scoring.lockstep import no_floor, run_in_lockstep
 from streamgate.sources.picture import picture_of_rgb
 
 
@@ -22,7 +22,7 @@ def score_picture(image: Array, scorer: FaceScorer, *, full: bool) -> list[Score
     faces = enlarged(strong, thumbnail, picture)
     faces.sort(key=lambda face: -float((face.box[2] - face.box[0]) * (face.box[3] - face.box[1])))
     candidates = [Candidate(0, 0.0, face) for face in faces]
-    run_together([scorer.score(one, picture, no_floor, full=full) for one in candidates], infer)
+    run_in_lockstep([scorer.score(one, picture, no_floor, full=full) for one in candidates], infer)
     return [_scored(one, scorer.crop(one, picture)) for one in candidates]
 
 
@@ -42,7 +42,7 @@ def score_aligned(image: Array, aligned: str, scorer: FaceScorer) -> ScoredFace:
         landmarks = ARCFACE_TEMPLATE @ matrix[:, :2].T + matrix[:, 2]
     face = Face(_box_around(landmarks), landmarks.astype(np.float32), 1.0)
     candidate = Candidate(0, 0.0, face)
-    run_together([scorer.score_ready(candidate, picture, ffhq=aligned == "ffhq")], scorer.context.infer)
+    run_in_lockstep([scorer.score_ready(candidate, picture, ffhq=aligned == "ffhq")], scorer.context.infer)
     return _scored(candidate, None)
 
 

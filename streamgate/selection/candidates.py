@@ -19,26 +19,26 @@ from streamgate.frames import Candidate, Face, Frame, Picture
 from streamgate.measures.yaw import yaw_proxy
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.faces import MOVED, NARROWLY, FaceScorer
-from streamgate.scoring.steps import Floor, Steps, no_floor, together
+from streamgate.scoring.lockstep import Floor, Steps, in_lockstep, no_floor
 from streamgate.selection.continuity import Continuity
 from streamgate.selection.keeper import Keeper
-from streamgate.selection.looks import Looks
 from streamgate.selection.nearmisses import NearMisses
 from streamgate.selection.observations import Observation, ObservationBuffer
 from streamgate.selection.poses import yaw_bin
+from streamgate.selection.prescoring import Prescorer
 from streamgate.selection.reference import TrackReference
 from streamgate.selection.template import TemplateSum
 
 RETRIES = 3
 """Further faces of a window that are tried where one fails early (a bad pose, say); none while window after window
 fails and something is kept already."""
-CLIMB = 3
+MAX_NEIGHBOUR_STEPS = 3
 """Neighbours the search moves on to at most."""
-ENOUGH_FACES = 8
+TEMPLATE_FACES = 8
 """Faces that a kept track's template is made of at least, as far as its end shows so many."""
-LUCK = 5.0
+LUCKY_MARGIN = 5.0
 """A best face whose neighbours take more points from it was luck: those skipped for its sake get their chance."""
-CLOSER = 6.0
+SECOND_SCORE_GAIN = 6.0
 """Points that a face, or one beside it, may promise more at a closer look."""
 REGION_BYTES = 48 << 20
 """Regions of one track that may wait for their window to fill; beyond it the window is judged early. Only a
@@ -59,10 +59,10 @@ class TrackSelector:
         """Faces that turned out to be somebody else's: they belong to a track of their own, and this one is over."""
         self.frames_scored = 0
         self.observed = ObservationBuffer(config.advanced.lookback_s, self._candidate)
-        self._looks = Looks(self.observed, self.reference, scorer, config.advanced)
+        self._prescorer = Prescorer(self.observed, self.reference, scorer, config.advanced)
         self._binned = config.keep.poses == "all"
         # Of a face that need not be at rest a moment more or less tells little.
-        self._looks_closer = scorer.sees_expressions and config.keep.expression == "neutral"
+        self._scores_twice = scorer.sees_expressions and config.keep.expression == "neutral"
         self._config = config
         self._scorer = scorer
         threshold = scorer.identity_threshold
@@ -74,7 +74,7 @@ class TrackSelector:
         self._scored_pts = -np.inf
         self._record = 0.0
         self._failures = 0
-        self._standing: Observation | None = None
+        self._leader: Observation | None = None
         self._finalists: list[Candidate] = []
         self._frame_size = (0, 0)
         self._ended = False
@@ -91,7 +91,7 @@ class TrackSelector:
     def adopt(self, strangers: Sequence[Observation]) -> None:
         """Begin with faces that another track gave up, as if they had just been seen."""
         for observation in strangers:
-            observation.promise = 0.0
+            observation.potential = 0.0
             observation.prescored = observation.scored = observation.offered = observation.recognised = False
             if observation.candidate is not None:
                 observation.candidate = self._candidate(
@@ -114,22 +114,22 @@ class TrackSelector:
         seen = self.observed
         return seen.nbytes > REGION_BYTES and seen.oldest.pts_seconds < seen.newest.pts_seconds
 
-    def judge(self, *, final: bool = False) -> Steps:
+    def score_window(self, *, final: bool = False) -> Steps:
         """Score what the filled window (with `final`: all that is left) has to offer."""
         if self._window_start is None or not self.observed:
             return
         newest = self.observed.newest.pts_seconds
         if self._config.exhaustive:
-            yield from self._judge_all(final)
+            yield from self._score_all(final)
             judged = newest - self._config.smoothing.short_s
         else:
             if self._too_large():
                 # What is held for the sake of the best face goes first.
-                yield from self._confirm_standing(newest, final)
-                self._let_go(self._judged() - self._config.smoothing.short_s)
-            yield from self._judge_windows(newest, final)
-            yield from self._confirm_standing(newest, final)
-            judged = self._judged()
+                yield from self._confirm_leader(newest, final)
+                self._let_go(self._settled_until() - self._config.smoothing.short_s)
+            yield from self._score_windows(newest, final)
+            yield from self._confirm_leader(newest, final)
+            judged = self._settled_until()
         self.keeper.prune(judged)
         if final:
             self._ended = True
@@ -139,33 +139,33 @@ class TrackSelector:
             yield from self._score(self._fallback, no_floor, full=True)
             self._offer(self._fallback)
         if final:
-            yield from self._introduce()
+            yield from self._complete_template()
         self._let_go(np.inf if final else judged - self._config.smoothing.short_s)
 
     def settle(self) -> None:
         """Judge the finalists again by what is known of the person by now, and rank them anew."""
         if not self._scorer.sees_expressions:
             return
-        self.keeper.settle(self._judge_again)
-        standing = self._standing
-        if standing is not None and standing.candidate is not None:
-            self._judge_again(standing.candidate)
-            self.keeper.note(standing.candidate)
-            if not standing.passed:
-                self._standing = None
+        self.keeper.settle(self._reevaluate)
+        leader = self._leader
+        if leader is not None and leader.candidate is not None:
+            self._reevaluate(leader.candidate)
+            self.keeper.note(leader.candidate)
+            if not leader.passed:
+                self._leader = None
 
-    def _judge_again(self, candidate: Candidate) -> None:
-        judge = self._scorer.context.judge
-        if not judge.follows_reference(candidate):
-            judge.conclude(candidate, *self._frame_size)
+    def _reevaluate(self, candidate: Candidate) -> None:
+        evaluator = self._scorer.context.evaluator
+        if not evaluator.follows_reference(candidate):
+            evaluator.evaluate(candidate, *self._frame_size)
 
-    def _judged(self) -> float:
+    def _settled_until(self) -> float:
         """Faces before this time are settled: nothing that is still to come asks for them."""
         assert self._window_start is not None
-        standing = np.inf if self._standing is None else self._standing.pts_seconds
-        return min(self._window_start, standing)
+        leader = np.inf if self._leader is None else self._leader.pts_seconds
+        return min(self._window_start, leader)
 
-    def _judge_windows(self, newest: float, final: bool) -> Steps:
+    def _score_windows(self, newest: float, final: bool) -> Steps:
         """Every window that is full, one after the other: rare frames may have filled several at once."""
         assert self._window_start is not None
         while True:
@@ -177,7 +177,7 @@ class TrackSelector:
                     return
                 end = float(np.nextafter(newest, -np.inf))
             window = [one for one in self.observed if start <= one.pts_seconds <= end]
-            if window and not (yield from self._look_through(window, final)):
+            if window and not (yield from self._prescore_window(window, final)):
                 return
             if self.strangers:
                 if not final:
@@ -186,7 +186,7 @@ class TrackSelector:
                 end = min(end, newest)
                 window = [one for one in window if one.pts_seconds <= end]
             if window:
-                yield from self._judge_best(window, final and end == newest)
+                yield from self._score_best(window, final and end == newest)
             later = [one.pts_seconds for one in self.observed if one.pts_seconds > end]
             # The next window starts with the next face; a few of this one's last stay as neighbours.
             self._window_start = later[0] if later else float(np.nextafter(end, np.inf))
@@ -204,9 +204,9 @@ class TrackSelector:
         done, self._done = self._done + left, []
         return done
 
-    def _judge_all(self, final: bool) -> Steps:
+    def _score_all(self, final: bool) -> Steps:
         """Exhaustive: every face, fully; one is offered when its following neighbour has been scored."""
-        if not (yield from self._look_through(list(self.observed), final)) or (self.strangers and not final):
+        if not (yield from self._prescore_window(list(self.observed), final)) or (self.strangers and not final):
             return
         observations = list(self.observed)
         yield from self._score_fully(observations)
@@ -216,38 +216,38 @@ class TrackSelector:
             if final or newest - observation.pts_seconds > half:
                 self._offer(observation)
 
-    def _look_through(
+    def _prescore_window(
         self, window: list[Observation], final: bool
     ) -> Generator[list[InferenceRequest], list[Any], bool]:
         """Look at some of the window's faces; False while later ones must tell whether they are one person's."""
-        chosen = yield from self._looks.spread(window)
+        chosen = yield from self._prescorer.spread(window)
         self.settle()
         if self._continuity is None or self.strangers:
             return True
         last = yield from self._continuity.follow(chosen, self.observed)
         while last is None and self._continuity.in_doubt:
-            chosen = yield from self._looks.spread(list(self.observed))
+            chosen = yield from self._prescorer.spread(list(self.observed))
             self.settle()
             if not chosen:
                 return final
             last = yield from self._continuity.follow(chosen, self.observed)
         if last is not None:
-            self._part(last)
+            self._split_track(last)
         return True
 
-    def _part(self, last: float) -> None:
+    def _split_track(self, last: float) -> None:
         """Give up what is later than `last`: it shows somebody else."""
         self.strangers = self.observed.split(last)
         self.keeper.drop_after(last)
-        if self._standing is not None and self._standing.pts_seconds > last:
-            self._standing = None
+        if self._leader is not None and self._leader.pts_seconds > last:
+            self._leader = None
         if self._fallback is not None and self._fallback.pts_seconds > last:
             self._fallback = None
 
-    def _judge_best(self, window: list[Observation], final: bool) -> Steps:
+    def _score_best(self, window: list[Observation], final: bool) -> Steps:
         finished = 0
         for alike in self._by_guessed_pose(window):
-            finished += yield from self._judge_alike(alike, final)
+            finished += yield from self._score_group(alike, final)
         whole = [one for one in window if one.prescored and one.candidate is not None and not one.candidate.spoiled]
         if self._config.keep.fallback == "best" and finished == 0 and whole:
             self._remember_fallback(whole)
@@ -259,48 +259,48 @@ class TrackSelector:
         groups: dict[int, list[Observation]] = {}
         for observation in window:
             if observation.candidate is not None:
-                place = yaw_bin(yaw_proxy(observation.candidate.face), self._config.keep)
-                groups.setdefault(place, []).append(observation)
-        return [groups[place] for place in sorted(groups)]
+                index = yaw_bin(yaw_proxy(observation.candidate.face), self._config.keep)
+                groups.setdefault(index, []).append(observation)
+        return [groups[index] for index in sorted(groups)]
 
-    def _judge_alike(self, window: list[Observation], final: bool) -> Generator[list[InferenceRequest], list[Any], int]:
+    def _score_group(self, window: list[Observation], final: bool) -> Generator[list[InferenceRequest], list[Any], int]:
         """Score the most promising of a window's faces that compete with each other; returns how many were scored."""
         finished = tries = 0
         wanted = self._config.advanced.per_window
         # A face that failed is like those beside it, and after a whole window of them like those of the next; but while
         # nothing is kept, a single one that passes is worth the search.
-        retries = RETRIES if self._failures <= RETRIES or not self.keeper.bar() else 0
+        retries = RETRIES if self._failures <= RETRIES or not self.keeper.threshold() else 0
         # Where a rank is free another look is wanted, and of a pose bin the next face may be the first.
-        settled = not self._binned and (self._config.keep.top_k == 1 or self.keeper.bar() > 0.0)
+        settled = not self._binned and (self._config.keep.top_k == 1 or self.keeper.threshold() > 0.0)
         cooling = settled and window[-1].pts_seconds < self._scored_pts + self._cooldown_s()
         left, closer, beside, lead = list(window), list[Observation](), list[Observation](), 0.0
 
-        def hope(one: Observation) -> float:
-            return one.promise + CLOSER if one.promise and may_look_closer(one) else one.promise
+        def expected(one: Observation) -> float:
+            return one.potential + SECOND_SCORE_GAIN if one.potential and may_score_twice(one) else one.potential
 
-        def may_look_closer(one: Observation) -> bool:
-            return self._looks_closer and not one.scored and one not in closer
+        def may_score_twice(one: Observation) -> bool:
+            return self._scores_twice and not one.scored and one not in closer
 
         while left:
-            observation = min(left, key=lambda one: (-hope(one), one.pts_seconds))
+            observation = min(left, key=lambda one: (-expected(one), one.pts_seconds))
             left.remove(observation)
             assert observation.candidate is not None
             floor = self._floor()
-            if finished == wanted or tries >= wanted + retries or hope(observation) <= floor(observation.candidate):
+            if finished == wanted or tries >= wanted + retries or expected(observation) <= floor(observation.candidate):
                 break
             if observation.offered:
                 continue
             if cooling and not self._is_record(observation):
                 continue
-            if may_look_closer(observation):
+            if may_score_twice(observation):
                 closer.append(observation)
                 if observation.candidate.unsettled > MOVED:
-                    yield from self._looks.express([observation])
+                    yield from self._prescorer.run_expression([observation])
                 # Not beside those that fail in turn: of a face that stays at a limit all would.
                 fails = observation.candidate.gate.failed_within(NARROWLY) and observation not in beside
-                if observation.promise > lead or fails:
-                    lead = max(lead, observation.promise)
-                    near = yield from self._looks.beside(observation)
+                if observation.potential > lead or fails:
+                    lead = max(lead, observation.potential)
+                    near = yield from self._prescorer.beside(observation)
                     left += [one for one in near if one not in left]
                     beside += near
                 left.append(observation)
@@ -318,27 +318,27 @@ class TrackSelector:
                 self._offer(observation)
             elif observation.quality > floor(observation.candidate):
                 if self._confirms_late:
-                    self._standing = observation
+                    self._leader = observation
                 else:
                     yield from self._confirm(observation, final)
         return finished
 
-    def _confirm_standing(self, newest: float, final: bool) -> Steps:
+    def _confirm_leader(self, newest: float, final: bool) -> Steps:
         """Have the best face so far confirmed once it has stood for a while: a rising track beats most of them soon."""
         tried: list[Observation] = []
-        while self._standing is not None:
-            standing = self._standing
-            stood = newest - standing.pts_seconds > self._config.advanced.confirm_delay_s
-            if not (final or stood or self._too_large()) or (standing is self.observed.newest and not final):
+        while self._leader is not None:
+            leader = self._leader
+            stood = newest - leader.pts_seconds > self._config.advanced.confirm_delay_s
+            if not (final or stood or self._too_large()) or (leader is self.observed.newest and not final):
                 return
-            self._standing = None
-            yield from self._confirm(standing, final)
-            tried.append(standing)
-            if standing.quality - self.keeper.bar() > LUCK:
+            self._leader = None
+            yield from self._confirm(leader, final)
+            tried.append(leader)
+            if leader.quality - self.keeper.threshold() > LUCKY_MARGIN:
                 new = (one for one in self.observed if one.prescored and not one.scored)
-                since = [one for one in new if one.pts_seconds > standing.pts_seconds]
+                since = [one for one in new if one.pts_seconds > leader.pts_seconds]
                 if since:
-                    yield from self._judge_alike(since, final)
+                    yield from self._score_group(since, final)
             floor = self._floor()
             better = [
                 one
@@ -349,33 +349,33 @@ class TrackSelector:
                 and one not in tried
                 and one.quality > floor(one.candidate)
             ]
-            self._standing = max(better, key=_by_quality, default=self._standing)
+            self._leader = max(better, key=_by_quality, default=self._leader)
 
     def _floor(self) -> Floor:
         """What a face has to promise to be worth scoring now: somewhat more than what is kept where it would go."""
 
-        def raised(bar: float) -> float:
-            return bar + self._config.advanced.min_gain if bar else 0.0
+        def raised(threshold: float) -> float:
+            return threshold + self._config.advanced.min_gain if threshold else 0.0
 
         if self._binned:
             # Which bin that is shows only while it is scored.
-            return lambda candidate: raised(self.keeper.bar(candidate))
-        standing = 0.0 if self._standing is None else self._standing.quality
-        value = raised(max(self.keeper.bar(), standing))
+            return lambda candidate: raised(self.keeper.threshold(candidate))
+        leader = 0.0 if self._leader is None else self._leader.quality
+        value = raised(max(self.keeper.threshold(), leader))
         return lambda candidate: value
 
-    def _introduce(self) -> Steps:
+    def _complete_template(self) -> Steps:
         """Have the recognizer see more faces of a kept track that showed it few: one or two do not tell who it is."""
-        if self.template is None or self.template.faces >= ENOUGH_FACES or not self.keeper.finish():
+        if self.template is None or self.template.faces >= TEMPLATE_FACES or not self.keeper.finish():
             return
         new = (one for one in self.observed if one.prescored and not one.scored and not one.recognised)
         fit = [one for one in new if one.candidate is not None and not one.candidate.gate.reasons]
-        for observation in _spread(fit, ENOUGH_FACES - self.template.faces):
+        for observation in _spread(fit, TEMPLATE_FACES - self.template.faces):
             yield from self._score(observation, _until_recognised, full=False)
 
     def _confirm(self, observation: Observation, final: bool) -> Steps:
         """Score the neighbours of a face that would be kept; where one is better, go on there."""
-        for _ in range(1 + CLIMB):
+        for _ in range(1 + MAX_NEIGHBOUR_STEPS):
             if observation is self.observed.newest and not final:
                 # The frame after it is still to come: the next window takes it up again.
                 return
@@ -384,7 +384,7 @@ class TrackSelector:
                 return
             near = self.observed.neighbours(observation, self._reach())
             for neighbour in near:
-                self._looks.prescore(neighbour)
+                self._prescorer.prescore(neighbour)
             yield from self._score_fully(near)
             self._offer(observation)
             better = [one for one in near if one.quality > observation.quality and one.passed and not one.offered]
@@ -404,7 +404,7 @@ class TrackSelector:
     def _score_fully(self, observations: Sequence[Observation]) -> Steps:
         """Score those that are not yet, whatever comes out; the networks see them side by side."""
         left = [one for one in observations if not one.scored and one.candidate is not None]
-        yield from together(
+        yield from in_lockstep(
             self._scorer.score(observation.candidate, observation.frame.picture, no_floor, full=True)
             for observation in left
             if observation.candidate is not None
@@ -423,7 +423,7 @@ class TrackSelector:
         if candidate.quality is not None or full:
             observation.scored = True
             # From here on its own figure orders it.
-            observation.promise = observation.quality
+            observation.potential = observation.quality
         if candidate.quality is not None:
             self.frames_scored += 1
             self._learn(candidate)
@@ -514,7 +514,7 @@ def _spread(observations: Sequence[Observation], count: int) -> Sequence[Observa
     """At most `count` of them, evenly."""
     if len(observations) <= count:
         return observations
-    return [observations[int((place + 0.5) * len(observations) / count)] for place in range(count)]
+    return [observations[int((index + 0.5) * len(observations) / count)] for index in range(count)]
 
 
 def _by_quality(observation: Observation) -> float:

@@ -14,8 +14,8 @@ import numpy as np
 from streamgate.frames import Array
 from streamgate.measures.yaw import yaw_proxy
 from streamgate.networks.batcher import InferenceRequest
+from streamgate.scoring.evaluator import SMALL
 from streamgate.scoring.faces import FaceScorer
-from streamgate.scoring.judge import SMALL
 from streamgate.selection.observations import Observation
 from streamgate.selection.template import SURE_INTER_EYE
 from streamgate.tracking.cuts import grid_difference

@@ -17,7 +17,7 @@ _NOISE_COSINE, _NOISE_BITS = 0.1, 2
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Appearance:
     """What a face looks like: `hash` is its perceptual hash (`fingerprint.py`), `embedding` (D,) of any length.
 
     None where it is not known. `inter_eye` is the distance between the eyes in source pixels.
@@ -28,7 +28,7 @@ class Look:
     inter_eye: float = 100.0
 
 
-def alike(one: Look, other: Look, keep: KeepConfig) -> bool:
+def are_duplicates(one: Appearance, other: Appearance, keep: KeepConfig) -> bool:
     """Whether one of the two is enough: both their hashes and their embeddings are close.
 
     `duplicate_bits` of 63 may differ at most, and the cosine is at least `duplicate_cosine`; where that is higher by

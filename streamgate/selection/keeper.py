@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from streamgate.config import KeepConfig, SmoothingConfig
 from streamgate.frames import Array, Candidate, GateResult, Picture
-from streamgate.scoring.judge import LOW_QUALITY
-from streamgate.selection.duplicates import Look, alike
+from streamgate.scoring.evaluator import LOW_QUALITY
+from streamgate.selection.duplicates import Appearance, are_duplicates
 from streamgate.selection.poses import Bin, bin_name, pose_bin
 from streamgate.selection.smoothing import QualityHistory
 
@@ -73,7 +73,7 @@ class Keeper:
         elif self._keep.fallback == "best" and not any(self._pools.values()):
             self._consider_runner_up(candidate, region)
 
-    def bar(self, candidate: Candidate | None = None) -> float:
+    def threshold(self, candidate: Candidate | None = None) -> float:
         """The smoothed quality that a further candidate has to beat to be kept; 0 while a rank is free.
 
         With pose bins that is the bar of the candidate's bin, and 0 while its pose is not known.
@@ -133,11 +133,11 @@ class Keeper:
         """Whether it may still be kept."""
         return any(candidate in pool for pool in self._pools.values())
 
-    def settle(self, judge: Callable[[Candidate], None]) -> None:
+    def settle(self, evaluator: Callable[[Candidate], None]) -> None:
         """Judge the finalists again with `judge`; those that do not pass any more leave."""
         for pool in self._pools.values():
             for candidate in self._picks(pool, self._keep.top_k + SPARE):
-                judge(candidate)
+                evaluator(candidate)
                 self.note(candidate)
                 if not candidate.gate.passed or candidate.quality is None:
                     self._forget(candidate)
@@ -155,13 +155,13 @@ class Keeper:
     def finish(self) -> list[Ranked]:
         """The kept candidates by rank, from 1; with fallback "best" one that did not pass, if none did."""
         chosen: list[tuple[Candidate, Bin | None]] = []
-        left = [(candidate, place) for place, pool in self._pools.items() for candidate in pool]
-        for candidate, place in sorted(left, key=lambda pair: self._order(pair[0])):
-            beside = [other for other, bin_ in chosen if bin_ == place]
+        left = [(candidate, bin_key) for bin_key, pool in self._pools.items() for candidate in pool]
+        for candidate, bin_key in sorted(left, key=lambda pair: self._order(pair[0])):
+            beside = [other for other, bin_ in chosen if bin_ == bin_key]
             # At the border of two bins a face may have its like in the other one.
             new = self._is_new(candidate, [other for other, _ in chosen])
             if new and len(beside) < self._keep.top_k and self._is_apart(candidate, beside):
-                chosen.append((candidate, place))
+                chosen.append((candidate, bin_key))
         if not chosen and self._runner_up is not None:
             chosen = [(self._runner_up, None)]
         for candidate, _ in chosen:
@@ -174,9 +174,9 @@ class Keeper:
                 None
                 if candidate.quality is None
                 else self._history.context(candidate.pts_seconds, candidate.quality),
-                None if place is None else bin_name(place, self._keep),
+                None if bin_key is None else bin_name(bin_key, self._keep),
             )
-            for rank, (candidate, place) in enumerate(chosen, 1)
+            for rank, (candidate, bin_key) in enumerate(chosen, 1)
         ]
 
     def _bin(self, candidate: Candidate) -> Bin | None:
@@ -198,7 +198,7 @@ class Keeper:
         return all(abs(candidate.pts_seconds - other.pts_seconds) >= gap for other in chosen)
 
     def _is_new(self, candidate: Candidate, chosen: Iterable[Candidate]) -> bool:
-        return not any(alike(_look(candidate), _look(other), self._keep) for other in chosen)
+        return not any(are_duplicates(_appearance(candidate), _appearance(other), self._keep) for other in chosen)
 
     def _order(self, candidate: Candidate) -> tuple[float, float, float]:
         assert candidate.quality is not None
@@ -230,5 +230,5 @@ class Keeper:
         candidate.crop = candidate.arcface = None
 
 
-def _look(candidate: Candidate) -> Look:
-    return Look(candidate.phash, candidate.evidence.embedding, candidate.face.inter_eye)
+def _appearance(candidate: Candidate) -> Appearance:
+    return Appearance(candidate.phash, candidate.evidence.embedding, candidate.face.inter_eye)

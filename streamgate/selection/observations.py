@@ -20,7 +20,7 @@ class Observation:
     candidate: Candidate | None = None
     detected: Face | None = None
     """The candidate's face as the detector found it, or interpolated; the candidate's own landmarks are corrected."""
-    promise: float = 0.0
+    potential: float = 0.0
     prescored: bool = False
     scored: bool = False
     """The networks have said all they were asked; its quality stands."""
@@ -138,8 +138,8 @@ class ObservationBuffer:
 
     def neighbours(self, observation: Observation, reach: float) -> list[Observation]:
         """Those right before and after it, as far as they lie within `reach` seconds."""
-        place = next(i for i, one in enumerate(self._observations) if one is observation)
-        beside = [self._observations[i] for i in (place - 1, place + 1) if 0 <= i < len(self._observations)]
+        index = next(i for i, one in enumerate(self._observations) if one is observation)
+        beside = [self._observations[i] for i in (index - 1, index + 1) if 0 <= i < len(self._observations)]
         return [one for one in beside if abs(one.pts_seconds - observation.pts_seconds) <= reach]
 
     def has_lost_neighbour(self, observation: Observation, reach: float) -> bool:

@@ -24,12 +24,12 @@ def yaw_bin(yaw: float, keep: KeepConfig) -> int:
     return bisect.bisect_right(keep.yaw_edges, yaw)
 
 
-def bin_name(place: Bin, keep: KeepConfig) -> str:
+def bin_name(bin_key: Bin, keep: KeepConfig) -> str:
     """A bin as records name it: `yaw -15..15 pitch ..-12`, in degrees."""
-    return f"yaw {_range(keep.yaw_edges, place[0])} pitch {_range(keep.pitch_edges, place[1])}"
+    return f"yaw {_range(keep.yaw_edges, bin_key[0])} pitch {_range(keep.pitch_edges, bin_key[1])}"
 
 
-def _range(edges: tuple[float, ...], place: int) -> str:
-    low = f"{edges[place - 1]:g}" if place > 0 else ""
-    high = f"{edges[place]:g}" if place < len(edges) else ""
+def _range(edges: tuple[float, ...], bin_key: int) -> str:
+    low = f"{edges[bin_key - 1]:g}" if bin_key > 0 else ""
+    high = f"{edges[bin_key]:g}" if bin_key < len(edges) else ""
     return f"{low}..{high}"

@@ -18,12 +18,12 @@ class QualityHistory:
 
     def add(self, pts_seconds: float, quality: float) -> None:
         """Note one scored candidate; a second one at the same time replaces the first."""
-        place = bisect.bisect_left(self._times, pts_seconds)
-        if place < len(self._times) and self._times[place] == pts_seconds:
-            self._values[place] = quality
+        index = bisect.bisect_left(self._times, pts_seconds)
+        if index < len(self._times) and self._times[index] == pts_seconds:
+            self._values[index] = quality
             return
-        self._times.insert(place, pts_seconds)
-        self._values.insert(place, quality)
+        self._times.insert(index, pts_seconds)
+        self._values.insert(index, quality)
 
     def smoothed(self, pts_seconds: float, quality: float) -> float:
         """min(own, median of those within short_s / 2, itself included)."""
@@ -38,17 +38,17 @@ class QualityHistory:
         if not self._times or self._times[0] >= before:
             return
         keep = [
-            place
-            for place, time in enumerate(self._times)
+            index
+            for index, time in enumerate(self._times)
             if time >= before or any(abs(time - one) <= reach for one in watched)
         ]
-        self._times = [self._times[place] for place in keep]
-        self._values = [self._values[place] for place in keep]
+        self._times = [self._times[index] for index in keep]
+        self._values = [self._values[index] for index in keep]
 
     def drop_after(self, pts_seconds: float) -> None:
         """Drop what is later."""
-        place = bisect.bisect_right(self._times, pts_seconds)
-        del self._times[place:], self._values[place:]
+        index = bisect.bisect_right(self._times, pts_seconds)
+        del self._times[index:], self._values[index:]
 
     def _near(self, pts_seconds: float, half: float) -> list[float]:
         # A hair of tolerance: |dt| = half exactly must count whatever binary fractions make of it.

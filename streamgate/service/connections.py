@@ -35,7 +35,7 @@ _EXHAUSTED_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ConnectionLimits:
     """How many connections there may be.
 
     Attributes:
@@ -49,7 +49,7 @@ class Limits:
     last_descriptor: int
 
     @classmethod
-    def here(cls) -> Limits:
+    def here(cls) -> ConnectionLimits:
         """By this process's limit of open files: half of it at most, and never its last quarter."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         files = 1 << 20 if soft == resource.RLIM_INFINITY else soft
@@ -78,11 +78,11 @@ class Connections:
         say: told when there are too many; more often than anybody wants to read.
     """
 
-    def __init__(self, say: Callable[[str], None], limits: Limits | None = None) -> None:
+    def __init__(self, log: Callable[[str], None], limits: ConnectionLimits | None = None) -> None:
         self.closed = Counts("why", ("late", "behind", "crowded"))
         """Connections ended from here: the request was late, the answer was not taken, there were too many."""
-        self._limits = limits or Limits.here()
-        self._say = say
+        self._limits = limits or ConnectionLimits.here()
+        self._log = log
         self._peers: dict[Any, _Peer] = {}
 
     def __len__(self) -> int:
@@ -145,7 +145,7 @@ class Connections:
         owing = (one for one in among if _owes(one))
         lingering = (one for one in among if self._peers[one].behind is not None)
         self._end(next(owing, None) or next(lingering, newest), "crowded")
-        self._say(f"{len(self._peers)} connections are open, which is all that there may be")
+        self._log(f"{len(self._peers)} connections are open, which is all that there may be")
 
     def _sweep(self, now: float) -> None:
         for protocol, peer in list(self._peers.items()):
@@ -172,7 +172,7 @@ def _owes(protocol: Any) -> bool:
 class Listener(socket.socket):
     """A listening socket whose `accept` gives nothing, and pauses, while there are no descriptors left."""
 
-    say: Callable[[str], None] = staticmethod(lambda line: None)
+    log: Callable[[str], None] = staticmethod(lambda line: None)
     """Told of that; more often than anybody wants to read."""
 
     def listen(self, backlog: int = 0) -> None:
@@ -186,6 +186,6 @@ class Listener(socket.socket):
         except OSError as error:
             if error.errno not in _EXHAUSTED:
                 raise
-        self.say("no file can be opened any more: connections have to wait; raise the limit (ulimit -n)")
+        self.log("no file can be opened any more: connections have to wait; raise the limit (ulimit -n)")
         time.sleep(_EXHAUSTED_PAUSE_S)
         raise BlockingIOError(errno.EAGAIN, "no descriptor is left")

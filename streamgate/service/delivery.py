@@ -17,7 +17,7 @@ from typing import Self, TypeVar
 
 from streamgate.errors import SinkError
 from streamgate.frames import BestShot
-from streamgate.service.framequeue import Moment
+from streamgate.service.framequeue import Timestamp
 from streamgate.service.meters import Metric, Sample
 from streamgate.service.state import ServiceState
 from streamgate.sinks.livefolder import LiveFolder
@@ -53,8 +53,8 @@ class LiveEvent:
     record: Record
     jpeg: bytes | None
     shot: BestShot | None
-    captured: Moment | None
-    ended: Moment | None
+    captured: Timestamp | None
+    ended: Timestamp | None
 
 
 class Delivery:
@@ -86,7 +86,7 @@ class Delivery:
         self._book = threading.Lock()
         self._delivered = 0
         self._stopping = threading.Event()
-        self._hurry = threading.Event() if redis is None else redis.hurry
+        self._giving_up = threading.Event() if redis is None else redis.stopping
         self._threads: list[threading.Thread] = []
         self._stack = ExitStack()
 
@@ -136,7 +136,7 @@ class Delivery:
             for thread in self._threads:
                 if thread.name == f"streamgate-{name}":
                     if name == "redis":
-                        self._hurry.set()
+                        self._giving_up.set()
                     thread.join(max(0.2, until - time.monotonic()))
         if self._redis is not None:
             self._redis.close()
@@ -163,7 +163,7 @@ class Delivery:
                 try:
                     return work()
                 except Exception as error:
-                    if self._hurry.wait(1.0):
+                    if self._giving_up.wait(1.0):
                         return
                     self._state.faults.add("internal")
                     self._log(f"{name}: internal error ({type(error).__name__}: {error}); please report it")
@@ -197,7 +197,7 @@ class Delivery:
         failures, most = 0, _CHUNK_EVENTS
         while True:
             if not self._spool.wait(0.2):
-                if self._hurry.is_set():
+                if self._giving_up.is_set():
                     return
                 continue
             chunk = self._spool.peek(most, _CHUNK_BYTES)
@@ -219,9 +219,9 @@ class Delivery:
                 self._log(f"redis: {self._redis.explain(error)}; {len(self._spool)} events wait in the spool")
             self._state.faults.add("redis")
             self._state.destination("redis", ok=False, error=self._redis.explain(error))
-            if self._hurry.is_set():
+            if self._giving_up.is_set():
                 return
-            self._hurry.wait(_PAUSES[min(failures, len(_PAUSES) - 1)])
+            self._giving_up.wait(_PAUSES[min(failures, len(_PAUSES) - 1)])
             failures += 1
 
     def _acknowledged(self, chunk: list[Item]) -> None:
@@ -246,7 +246,7 @@ class Delivery:
             for one in events:
                 assert one.shot is not None
                 try:
-                    self._folder.write(one.shot, {**one.record, "image": self._folder.place(one.shot)})
+                    self._folder.write(one.shot, {**one.record, "image": self._folder.relative_path(one.shot)})
                 except SinkError as error:
                     self._state.faults.add("disk")
                     self._state.destination("disk", ok=False, error=str(error))

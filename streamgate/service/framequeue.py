@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from streamgate.frames import Frame
-from streamgate.sources.live import Arrived
+from streamgate.sources.live import ArrivedFrame
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class Timestamp:
     """A point in time: `monotonic` for measuring, `wall` (UTC) for telling."""
 
     monotonic: float
     wall: datetime
 
     @classmethod
-    def now(cls) -> Moment:
+    def now(cls) -> Timestamp:
         return cls(time.monotonic(), datetime.now(UTC))
 
 
@@ -37,15 +37,15 @@ class FrameQueue:
         """Frames handed to the analysis."""
         self.waited = 0.0
         """Seconds that the taker has waited in all."""
-        self.closed_at: Moment | None = None
+        self.closed_at: Timestamp | None = None
         self._limit = limit
-        self._frames: deque[Arrived] = deque()
+        self._frames: deque[ArrivedFrame] = deque()
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
         return len(self._frames)
 
-    def put(self, arrived: Arrived) -> int:
+    def put(self, arrived: ArrivedFrame) -> int:
         """Add a frame; returns how many were dropped for it (the frame itself once the queue is closed)."""
         with self._changed:
             if self.closed_at is not None:
@@ -61,10 +61,10 @@ class FrameQueue:
         """Nothing comes any more; what is in can still be taken. The first call sets `closed_at`."""
         with self._changed:
             if self.closed_at is None:
-                self.closed_at = Moment.now()
+                self.closed_at = Timestamp.now()
             self._changed.notify()
 
-    def frames(self, arrivals: Arrivals) -> Iterator[Frame]:
+    def frames(self, arrivals: ArrivalTimes) -> Iterator[Frame]:
         """Yield frames as they come, oldest first, until the queue is closed and empty; notes their arrival."""
         while True:
             began = time.perf_counter()
@@ -76,13 +76,13 @@ class FrameQueue:
                 arrived = self._frames.popleft()
             self.taken += 1
             frame = arrived.frame
-            arrivals.note(frame.pts_seconds, Moment(arrived.monotonic, frame.captured_at or datetime.now(UTC)))
+            arrivals.note(frame.pts_seconds, Timestamp(arrived.monotonic, frame.captured_at or datetime.now(UTC)))
             yield frame
             # Without this the loop would hold a frame's pixels while it waits for the next.
             del frame, arrived
 
 
-class Arrivals:
+class ArrivalTimes:
     """When the frames of one connection came in, by their time stamp, for as long as somebody may ask. Thread-safe.
 
     Args:
@@ -92,10 +92,10 @@ class Arrivals:
     def __init__(self, keep_s: float) -> None:
         self._keep = keep_s
         self._pts: list[float] = []
-        self._moments: list[Moment] = []
+        self._moments: list[Timestamp] = []
         self._mutex = threading.Lock()
 
-    def note(self, pts_seconds: float, moment: Moment) -> None:
+    def note(self, pts_seconds: float, moment: Timestamp) -> None:
         """Frames come in ascending order of time stamps."""
         with self._mutex:
             self._pts.append(pts_seconds)
@@ -104,15 +104,15 @@ class Arrivals:
                 first = bisect.bisect_left(self._pts, pts_seconds - self._keep)
                 del self._pts[:first], self._moments[:first]
 
-    def at(self, pts_seconds: float) -> Moment | None:
+    def at(self, pts_seconds: float) -> Timestamp | None:
         """Arrival of the first frame at or after a time stamp; None when there is none yet."""
         with self._mutex:
             return self._get(bisect.bisect_left(self._pts, pts_seconds))
 
-    def after(self, pts_seconds: float) -> Moment | None:
+    def after(self, pts_seconds: float) -> Timestamp | None:
         """Arrival of the first frame after a time stamp; None when there is none yet."""
         with self._mutex:
             return self._get(bisect.bisect_right(self._pts, pts_seconds))
 
-    def _get(self, place: int) -> Moment | None:
-        return self._moments[place] if place < len(self._moments) else None
+    def _get(self, index: int) -> Timestamp | None:
+        return self._moments[index] if index < len(self._moments) else None

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from streamgate.errors import SinkError, UsageError
 from streamgate.service.auth import SHORT_TOKEN, TOKEN_VARIABLE, Access, Throttle, checked_token, is_loopback
+from streamgate.service.error_log import ErrorLog, print_line
 from streamgate.service.state import ServiceState
-from streamgate.service.troubles import Troubles, print_line
 
 if TYPE_CHECKING:
     import uvicorn
@@ -96,10 +96,10 @@ class HttpService:
         self.url = f"http://{f'[{name}]' if ':' in name else name}:{port}"
         """Base URL, with the real port."""
         self._listener = listener
-        self._troubles = Troubles(state, log)
-        listener.say = self._troubles.say
+        self._errors = ErrorLog(state, log)
+        listener.log = self._errors.log
         self._connections, self._events, self._server = _build(
-            state, Access(token) if token else None, is_loopback(host), self._troubles
+            state, Access(token) if token else None, is_loopback(host), self._errors
         )
         self._loop: Any = None
         self._started = threading.Event()
@@ -123,7 +123,7 @@ class HttpService:
 
         async def main() -> None:
             self._loop = asyncio.get_running_loop()
-            self._loop.set_exception_handler(lambda loop, context: self._troubles.met(context))
+            self._loop.set_exception_handler(lambda loop, context: self._errors.handle(context))
             watching = asyncio.create_task(self._connections.watch())
             serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
             while not self._server.started and not serving.done():
@@ -139,17 +139,17 @@ class HttpService:
 
 
 def _build(
-    state: ServiceState, access: Access | None, loopback: bool, troubles: Troubles
+    state: ServiceState, access: Access | None, loopback: bool, errors: ErrorLog
 ) -> tuple[Connections, EventStreams, uvicorn.Server]:
     import uvicorn
 
-    from streamgate.service.application import build_application
-    from streamgate.service.connections import BURST, Connections, Limits
+    from streamgate.service.connections import BURST, ConnectionLimits, Connections
     from streamgate.service.events import EventStreams
     from streamgate.service.guard import Guard
+    from streamgate.service.web_app import build_application
 
-    limits = Limits.here()
-    connections = Connections(troubles.say, limits)
+    limits = ConnectionLimits.here()
+    connections = Connections(errors.log, limits)
     state.collect(connections.metrics)
     throttle, events = Throttle(), EventStreams(state, login=access is not None, most=limits.most_each)
     app = Guard(
@@ -157,7 +157,7 @@ def _build(
         access=access,
         throttle=throttle,
         loopback=loopback,
-        fault=troubles.say,
+        fault=errors.log,
     )
     config = uvicorn.Config(
         app, http=connections.protocol(), lifespan="off", ws="none", log_config=None, log_level="critical",

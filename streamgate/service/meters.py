@@ -71,11 +71,11 @@ class Histogram:
             self._add("")
 
     def observe(self, value: float, label_value: str = "") -> None:
-        place = bisect.bisect_left(self._bounds, value)
+        index = bisect.bisect_left(self._bounds, value)
         with self._mutex:
             if label_value not in self._counts:
                 self._add(label_value)
-            self._counts[label_value][place] += 1
+            self._counts[label_value][index] += 1
             self._totals[label_value] += value
 
     def samples(self) -> tuple[Sample, ...]:

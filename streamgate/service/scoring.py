@@ -16,14 +16,14 @@ from streamgate.sources.images import PictureError, rgb_of
 from streamgate.store.jsonlines import dumps
 from streamgate.store.records import score_record
 
-MOST_BYTES = 64 << 20
+MAX_BYTES = 64 << 20
 """Longest body: a picture of 48 megapixels and 8 bits, losslessly compressed."""
-MOST_WAITING = 4
+MAX_WAITING = 4
 """Requests that may wait for the one that is being scored: streams come first, and bodies cost memory."""
 _HEADERS = {"cache-control": "no-store"}
 
 
-class Scoring:
+class ScoreEndpoint:
     """Scores pictures one at a time; those that find no room are told to come back."""
 
     def __init__(self, state: ServiceState) -> None:
@@ -41,13 +41,13 @@ class Scoring:
             return _refused("aligned must be arcface or ffhq", 400)
         if request.headers.get("content-type", "").lower().startswith("multipart/"):
             return _refused("send the picture itself as the body (curl --data-binary @face.jpg), not a form", 415)
-        if self._waiting >= MOST_WAITING:
+        if self._waiting >= MAX_WAITING:
             return _refused("too many pictures wait to be scored; try again later", 503, retry=True)
         self._waiting += 1
         try:
             body = await _body(request)
             if body is None:
-                return _refused(f"the picture is larger than {MOST_BYTES >> 20} MiB", 413)
+                return _refused(f"the picture is larger than {MAX_BYTES >> 20} MiB", 413)
             return await run_in_threadpool(self._scored, scorer, body, aligned)
         except ClientDisconnect:
             return Response(status_code=400)
@@ -74,11 +74,11 @@ def _refused(words: str, status: int, *, retry: bool = False) -> Response:
 async def _body(request: Request) -> bytes | None:
     """The whole body; None when it is longer than a picture may be."""
     length = request.headers.get("content-length", "")
-    if length.isascii() and length.isdigit() and int(length[:12]) > MOST_BYTES:
+    if length.isascii() and length.isdigit() and int(length[:12]) > MAX_BYTES:
         return None
     body = bytearray()
     async for part in request.stream():
         body += part
-        if len(body) > MOST_BYTES:
+        if len(body) > MAX_BYTES:
             return None
     return bytes(body)

@@ -43,7 +43,7 @@ from streamgate.tomltext import read_toml
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_STREAMS = 500
 """More than one machine can decode; each takes threads and descriptors."""
-_MOST_SHOWN = 5
+_MAX_SHOWN = 5
 """Wrong values that one message names."""
 DEFAULT_OUT = Path("streamgate-live")
 DEFAULT_SPOOL = Path("streamgate-spool")
@@ -204,7 +204,7 @@ def _validated(table: Any, tree: Any, what: str) -> Any:
     try:
         return table.model_validate(tree)
     except ValidationError as error:
-        for item in error.errors()[:_MOST_SHOWN]:
+        for item in error.errors()[:_MAX_SHOWN]:
             key = ".".join(str(part) for part in item["loc"])
             near = difflib.get_close_matches(key, list(table.model_fields), 1, 0.5)
             unknown = item["type"] == "extra_forbidden"

@@ -14,12 +14,12 @@ from datetime import UTC, datetime, timedelta
 from streamgate.errors import DeviceError, scrub
 from streamgate.scoring.context import ScoringContext
 from streamgate.service.delivery import LiveEvent
-from streamgate.service.framequeue import FrameQueue, Moment
+from streamgate.service.framequeue import FrameQueue, Timestamp
 from streamgate.service.settings import StreamSpec
 from streamgate.service.state import ServiceState, StreamState
-from streamgate.service.watching import StreamCounts, Watch, new_epoch
+from streamgate.service.stream_session import StreamCounts, StreamSession, new_epoch
 from streamgate.sources.hardware import CPU
-from streamgate.sources.live import Arrived, LiveConnection, LiveError, Trouble
+from streamgate.sources.live import ArrivedFrame, FailureKind, LiveConnection, LiveError
 from streamgate.store.images import encode_jpeg
 
 SNAPSHOT_S = 5.0
@@ -71,7 +71,7 @@ class Stream:
         self._queue: FrameQueue | None = None
         self._watcher: threading.Thread | None = None
         self._failure: BaseException | None = None
-        self._last_frame: Moment | None = None
+        self._last_frame: Timestamp | None = None
         self._snapshot_due = 0.0
         self._due = 0.0
         """Time stamp from which the next frame is wanted."""
@@ -128,32 +128,32 @@ class Stream:
         self._meter.update(last_frame_at=last.wall)
         if self._meter.snapshot().state is StreamState.RUNNING and now - last.monotonic > self._live.stall_s:
             self._meter.update(state=StreamState.STALLED, error=f"no picture for {self._live.stall_s:g} s")
-            self._say("stalled: no picture comes")
+            self._log_line("stalled: no picture comes")
 
     def _work(self) -> None:
         failures = 0
         while not self._stop.is_set():
             began = time.monotonic()
-            trouble, error = self._connect()
+            kind, error = self._connect()
             if self._stop.is_set():
                 break
             last = self._last_frame
             if last is not None and last.monotonic - began >= _STEADY_S:
                 failures = 0
-            pause = self._pause(trouble, failures)
+            pause = self._pause(kind, failures)
             failures += 1
-            refused = trouble is Trouble.REFUSED
-            self._state.faults.add(str(trouble) if trouble else "internal")
+            refused = kind is FailureKind.REFUSED
+            self._state.faults.add(str(kind) if kind else "internal")
             self._meter.update(
                 state=StreamState.FAILED if refused else StreamState.WAITING,
                 error=error,
                 retry_at=datetime.now(UTC) + timedelta(seconds=pause),
             )
             if failures <= 3 or failures % 20 == 0 or refused:
-                self._say(f"{error}; next attempt in {pause:.0f} s")
+                self._log_line(f"{error}; next attempt in {pause:.0f} s")
             self._stop.wait(pause)
 
-    def _connect(self) -> tuple[Trouble | None, str]:
+    def _connect(self) -> tuple[FailureKind | None, str]:
         """One connection from its beginning to its end; returns what ended it."""
         self._meter.update(state=StreamState.CONNECTING, retry_at=None)
         reached = False
@@ -166,7 +166,7 @@ class Stream:
             if not reached:
                 self._meter.count(attempts_failed=1)
             # The location stands beside the name everywhere already.
-            return error.trouble, str(error).removeprefix(f"{error.location}: ")
+            return error.kind, str(error).removeprefix(f"{error.location}: ")
         except DeviceError as error:
             self.device_error = error
             return None, str(error)
@@ -204,7 +204,7 @@ class Stream:
                     counts.dropped += queue.put(arrived)
                 else:
                     counts.skipped += 1
-                self._last_frame = Moment(arrived.monotonic, arrived.frame.captured_at or datetime.now(UTC))
+                self._last_frame = Timestamp(arrived.monotonic, arrived.frame.captured_at or datetime.now(UTC))
                 if self._meter.snapshot().state is not StreamState.RUNNING:
                     self._meter.update(state=StreamState.RUNNING, error=None)
                 del arrived
@@ -216,7 +216,7 @@ class Stream:
                 watcher.join(_FLUSH_S)
             self._watcher = None
 
-    def _snapshot(self, arrived: Arrived) -> None:
+    def _snapshot(self, arrived: ArrivedFrame) -> None:
         """Now and then show on the page what the camera sees."""
         if arrived.monotonic >= self._snapshot_due:
             self._snapshot_due = arrived.monotonic + SNAPSHOT_S
@@ -234,17 +234,17 @@ class Stream:
         self._due = max(self._due, pts_seconds - spacing) + spacing
         return True
 
-    def _begin(self, queue: FrameQueue, first: Arrived, connection: LiveConnection) -> None:
+    def _begin(self, queue: FrameQueue, first: ArrivedFrame, connection: LiveConnection) -> None:
         """The first picture is here: from now on this is an epoch."""
         epoch = new_epoch()
         known = self._meter.snapshot()
         self._meter.count(connects=1, reconnects=int(known.connects > 0))
         width, height = first.frame.width, first.frame.height
         self._meter.update(state=StreamState.RUNNING, error=None, epoch=epoch, width=width, height=height)
-        self._say(f"running, {width}x{height}")
+        self._log_line(f"running, {width}x{height}")
         if connection.not_on_gpu:
-            self._say(f"decoded on the CPU: the GPU does not decode this {connection.not_on_gpu} video")
-        watch = Watch(
+            self._log_line(f"decoded on the CPU: the GPU does not decode this {connection.not_on_gpu} video")
+        watch = StreamSession(
             self.spec.name,
             self.spec.location,
             epoch,
@@ -255,13 +255,13 @@ class Stream:
             written=self._written,
         )
         watcher = threading.Thread(
-            target=self._run_watch, args=(watch, queue), name=f"streamgate-watch-{self.spec.name}", daemon=True
+            target=self._run_session, args=(watch, queue), name=f"streamgate-watch-{self.spec.name}", daemon=True
         )
         watcher.start()
         # Only now: whoever stops the stream waits for it, and a thread that was not started cannot be waited for.
         self._watcher = watcher
 
-    def _run_watch(self, watch: Watch, queue: FrameQueue) -> None:
+    def _run_session(self, watch: StreamSession, queue: FrameQueue) -> None:
         try:
             watch.run(queue, self._stop)
         except BaseException as error:  # the reader raises it
@@ -270,12 +270,12 @@ class Stream:
                 traceback.print_exc()
             queue.close()
 
-    def _pause(self, trouble: Trouble | None, failures: int) -> float:
+    def _pause(self, kind: FailureKind | None, failures: int) -> float:
         """Seconds until the next attempt: doubling, with chance in it, so that cameras do not return all at once."""
-        if trouble is Trouble.REFUSED:
+        if kind is FailureKind.REFUSED:
             return self._live.refused_retry_s
         longest = min(self._live.backoff_max_s, self._live.backoff_min_s * 2 ** min(failures, 30))
         return longest * random.uniform(0.5, 1.0)
 
-    def _say(self, text: str) -> None:
+    def _log_line(self, text: str) -> None:
         self._log(f"{self.spec.name}: {text}")

@@ -18,7 +18,7 @@ from streamgate.frames import Candidate, TrackEnd
 from streamgate.people.faces import keep_of
 from streamgate.people.ledger import Ledger, remove_ledger
 from streamgate.report.notes import Point, Series, track_note
-from streamgate.sinks.delivered import remove_delivered
+from streamgate.sinks.delivery_log import remove_delivery_log
 from streamgate.sinks.derive import derive
 from streamgate.store import files
 from streamgate.store.folder import RunFolder
@@ -267,7 +267,7 @@ class DiskSink:
                     files.remove_tree(self._out, f"{STATE_DIR}/{name}")
                 remove_identity(self._out)
                 remove_ledger(self._out)
-                remove_delivered(self._out)
+                remove_delivery_log(self._out)
             owned = tuple(sorted({*DERIVED, *(self._manifest.owned if self._resume else ())}))
             self._manifest = Manifest(self._out, run_record(self._run), owned, kept)
             self._manifest.write()

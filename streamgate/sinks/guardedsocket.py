@@ -17,7 +17,7 @@ MAX_REPLY_BYTES = 1 << 20
 """Of all answers to what was sent at once, which are some hundred bytes a command."""
 REPLY_TIMES = 2.0
 """All answers must be there within so many times the time-out of the connection."""
-HURRY_S = 2.0
+STOP_LIMIT_S = 2.0
 """Once we are to end, answers must be there within this."""
 _SLICE_S = 0.2
 """Between two looks at whether we are to end."""
@@ -33,12 +33,12 @@ class GuardedSocket:
     Reading raises InvalidResponse for an answer that is too large, TimeoutError for one that takes too long.
     """
 
-    def __init__(self, connection: socket.socket, hurry: threading.Event) -> None:
+    def __init__(self, connection: socket.socket, stopping: threading.Event) -> None:
         self._socket = connection
-        self._hurry = hurry
+        self._stopping = stopping
         self._timeout = connection.gettimeout()
         self._asked = time.monotonic()
-        self._hurried: float | None = None
+        self._stopped: float | None = None
         self._received = 0
 
     def sendall(self, data: Any) -> None:
@@ -75,16 +75,16 @@ class GuardedSocket:
         self._socket.settimeout(seconds)
 
     def _within(self) -> float | None:
-        if self._hurry.is_set():
-            return min(HURRY_S, self._timeout or HURRY_S)
+        if self._stopping.is_set():
+            return min(STOP_LIMIT_S, self._timeout or STOP_LIMIT_S)
         return self._timeout
 
     def _answered_by(self) -> float:
         """When the answer must be there (monotonic)."""
         limit = self._asked + REPLY_TIMES * self._timeout if self._timeout else float("inf")
-        if self._hurry.is_set():
-            self._hurried = self._hurried or time.monotonic()
-            limit = min(limit, max(self._asked, self._hurried) + HURRY_S)
+        if self._stopping.is_set():
+            self._stopped = self._stopped or time.monotonic()
+            limit = min(limit, max(self._asked, self._stopped) + STOP_LIMIT_S)
         return limit
 
     def _counted(self, data: bytes) -> bytes:

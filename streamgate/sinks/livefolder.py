@@ -81,7 +81,7 @@ class LiveFolder:
         return self._bytes
 
     @staticmethod
-    def place(shot: BestShot) -> str:
+    def relative_path(shot: BestShot) -> str:
         """Where a shot's crop goes, relative to OUT with `/`."""
         captured = shot.captured_at
         if captured is None:
@@ -91,15 +91,15 @@ class LiveFolder:
 
     def write(self, shot: BestShot, record: Record) -> None:
         """Write a crop and then its record (whose `image` is `place(shot)`), both durably. Raises SinkError."""
-        place = self.place(shot)
+        relative_path = self.relative_path(shot)
         data = encode_png(shot.image)
         line = dumps(record)
-        with self._mutex, files.sink_errors(self._out / place):
-            files.make_folder(self._out, place.rpartition("/")[0])
-            files.write_bytes(self._out, place, data)
-            files.append_line(self._out, f"{_day_of(place)}/{FACES}", line)
+        with self._mutex, files.sink_errors(self._out / relative_path):
+            files.make_folder(self._out, relative_path.rpartition("/")[0])
+            files.write_bytes(self._out, relative_path, data)
+            files.append_line(self._out, f"{_day_of(relative_path)}/{FACES}", line)
             self._bytes += len(line.encode()) + 1
-            self._add(place, time.time(), len(data))
+            self._add(relative_path, time.time(), len(data))
         self.tidy()
 
     def tidy(self) -> None:

@@ -12,7 +12,7 @@ from streamgate.errors import ResultsError, UsageError, display
 from streamgate.people.ledger import has_people
 from streamgate.sharding import MOST, Shard
 from streamgate.sinks.disk import DiskSink
-from streamgate.store import files, jsonlines, shapes
+from streamgate.store import files, jsonlines, schemas
 from streamgate.store.folder import RunFolder, result_of
 from streamgate.store.identity import load_identity, remove_identity
 from streamgate.store.jsonlines import SCHEMA, dumps, redacted
@@ -122,7 +122,7 @@ def _folders(out: Path) -> list[Path]:
 
 def _read(folder: Path) -> _Part:
     try:
-        stored = jsonlines.read_object(folder, f"{STATE_DIR}/{_PART}", shapes.PART)
+        stored = jsonlines.read_object(folder, f"{STATE_DIR}/{_PART}", schemas.PART)
         if stored["program"] != "streamgate":
             raise ValueError("another program")
         shard = Shard.parse(f"{stored['shard']}/{stored['of']}")

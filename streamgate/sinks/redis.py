@@ -14,10 +14,10 @@ from typing import Self
 
 from streamgate.errors import DeliveryError, SinkError
 from streamgate.frames import Candidate, TrackEnd
-from streamgate.sinks.courier import RETRY_SECONDS, Courier, Outcome
-from streamgate.sinks.delivered import Delivered
+from streamgate.sinks.delivery_log import DeliveryLog
 from streamgate.sinks.redisstream import MAXLEN, STREAM, RedisStream, pack
 from streamgate.sinks.replay_source import FinishedSource, undelivered
+from streamgate.sinks.retrying_sender import RETRY_SECONDS, RetryingSender, SendResult
 from streamgate.store.images import JPEG_QUALITY, encode_jpeg
 from streamgate.store.records import event, face_record, missed_record, track_record
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult
@@ -70,29 +70,29 @@ class RedisSink:
         results: Path | None = None,
         resumed: bool = False,
         probe: bool = True,
-        hurry: threading.Event | None = None,
-        say: Callable[[str], None] = lambda line: None,
+        stopping: threading.Event | None = None,
+        warn: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self._hurry = hurry or threading.Event()
-        self._stream = RedisStream(url, stream=stream, maxlen=maxlen, hurry=self._hurry)
-        self._courier = Courier(self._stream, retry_seconds=retry_seconds, say=say)
+        self._stopping = stopping or threading.Event()
+        self._stream = RedisStream(url, stream=stream, maxlen=maxlen, stopping=self._stopping)
+        self._sender = RetryingSender(self._stream, retry_seconds=retry_seconds, warn=warn)
         self._retry_seconds = retry_seconds
         self._run = run
         self._jpeg_quality = jpeg_quality
         self._results = results
         self._resumed = resumed
         self._probe = probe
-        self._delivered = Delivered(results, self._stream.location)
-        self._say = say
+        self._delivered = DeliveryLog(results, self._stream.location)
+        self._warn = warn
         self._book = _Book()
         self._mutex = threading.Lock()
         self._asked: float | None = None
         """When the server last took nothing of a source (monotonic); None while it does."""
 
     def __enter__(self) -> Self:
-        if self._probe and (problem := self._courier.reach()):
+        if self._probe and (problem := self._sender.reach()):
             self._stream.close()
-            if self._hurry.is_set():
+            if self._stopping.is_set():
                 raise KeyboardInterrupt
             raise SinkError(f"cannot use {self._stream.location}: {problem}")
         self._delivered.open(keep=self._resumed)
@@ -119,12 +119,12 @@ class RedisSink:
         problem = None
         for source in sources:
             damages: list[str] = []
-            outcome = Outcome(0, problem)
+            outcome = SendResult(0, problem)
             if problem is None:
-                outcome = self._courier.deliver(source.events(damages.append))
+                outcome = self._sender.deliver(source.events(damages.append))
                 problem = outcome.problem
             if outcome.problem is None and damages:
-                outcome = Outcome(outcome.sent, f"the results are damaged ({damages[0]})")
+                outcome = SendResult(outcome.sent, f"the results are damaged ({damages[0]})")
             self._note(SourceInfo(source.location, source.source_id), outcome, source.finals)
 
     def _send(self, events: KeyedSorter, source: SourceInfo) -> None:
@@ -133,24 +133,24 @@ class RedisSink:
             now = time.monotonic()
             before = self._asked
             if before is not None and now - before < self._retry_seconds:
-                self._book.note(source, Outcome(0, self._book.problem or "no connection"), len(events))
+                self._book.note(source, SendResult(0, self._book.problem or "no connection"), len(events))
                 return
             # Others that commit meanwhile do not ask too.
             self._asked = None if before is None else now
-        outcome = self._courier.deliver(events.in_order(), patient=before is None)
+        outcome = self._sender.deliver(events.in_order(), patient=before is None)
         self._note(source, outcome, len(events))
         with self._mutex:
             away = self._asked is not None
             self._asked = None if outcome.problem is None else time.monotonic()
         if outcome.problem is not None and not away:
-            self._say(
+            self._warn(
                 f"{self._stream.location}: {outcome.sent} of {len(events)} finals of {source.location} delivered: "
                 f"{outcome.problem}; the run goes on, what is missing is sent at its end if it can be"
             )
         elif outcome.problem is None and away:
-            self._say(f"{self._stream.location}: finals arrive again")
+            self._warn(f"{self._stream.location}: finals arrive again")
 
-    def _note(self, source: SourceInfo, outcome: Outcome, total: int) -> None:
+    def _note(self, source: SourceInfo, outcome: SendResult, total: int) -> None:
         with self._mutex:
             self._book.note(source, outcome, total)
         if outcome.problem is None:
@@ -159,8 +159,8 @@ class RedisSink:
     def _lost(self, source: SourceInfo, problem: str, total: int) -> None:
         """A source whose events could not be kept until they could be sent."""
         with self._mutex:
-            self._book.note(source, Outcome(0, problem), total)
-        self._say(f"{source.location}: {problem}; its {total} finals are not sent to {self._stream.location}")
+            self._book.note(source, SendResult(0, problem), total)
+        self._warn(f"{source.location}: {problem}; its {total} finals are not sent to {self._stream.location}")
 
     def _raise_missing(self) -> None:
         with self._mutex:
@@ -195,7 +195,7 @@ class _Book:
     """The last one."""
     missing: dict[str, _Missing] = field(default_factory=dict)
 
-    def note(self, source: SourceInfo, outcome: Outcome, total: int) -> None:
+    def note(self, source: SourceInfo, outcome: SendResult, total: int) -> None:
         self.missing.pop(source.source_id, None)
         if outcome.problem is None:
             self.sources += 1

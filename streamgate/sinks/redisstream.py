@@ -69,7 +69,7 @@ _PASSING_WORDS = ("MISCONF", "NOREPLICAS", "BUSY")
 _ENTRY_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _LONGEST = 3600
 """Seconds of a time-out in the URL."""
-_LONGEST_URL = 4096
+_MAX_URL_LENGTH = 4096
 _OPTIONS = frozenset(
     {"client_name", "db", "health_check_interval", "password", "socket_connect_timeout", "socket_keepalive",
      "socket_timeout", "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile",
@@ -101,15 +101,15 @@ class RedisStream:
         stream: str = STREAM,
         maxlen: int = MAXLEN,
         option: str = "--sink",
-        hurry: threading.Event | None = None,
+        stopping: threading.Event | None = None,
     ) -> None:
         self.location = redact_url(url)
         self._url = url
         self._stream = stream
         self._maxlen = maxlen
-        self.hurry = hurry or threading.Event()
+        self.stopping = stopping or threading.Event()
         """Set once we are to end: then no answer is waited for longer than two seconds."""
-        self._client = _connect(url, option, self.hurry)
+        self._client = _connect(url, option, self.stopping)
         self._multi: bool | None = None
         """Whether the user may MULTI; None until it was asked."""
 
@@ -212,7 +212,7 @@ def _said(error: Exception) -> str:
     return _REPEATED.sub("", str(error))
 
 
-def _connect(url: str, option: str, hurry: threading.Event) -> redis.Redis:
+def _connect(url: str, option: str, stopping: threading.Event) -> redis.Redis:
     """A client of `url`, not connected yet. Raises UsageError without the URL's secrets."""
     problem = _malformed(url)
     if problem is None:
@@ -226,7 +226,7 @@ def _connect(url: str, option: str, hurry: threading.Event) -> redis.Redis:
                 socket_timeout=_ANSWER_SECONDS,
             )
             pool = client.connection_pool
-            pool.connection_class = _guarded(pool.connection_class, hurry)
+            pool.connection_class = _guarded(pool.connection_class, stopping)
             # What is wrong with an option shows only when a connection object is made; it connects nothing.
             made = pool.connection_class(**pool.connection_kwargs)
             limits = (made.socket_timeout, getattr(made, "socket_connect_timeout", _CONNECT_SECONDS))
@@ -249,18 +249,18 @@ def _connect(url: str, option: str, hurry: threading.Event) -> redis.Redis:
     )
 
 
-def _guarded(kind: Any, hurry: threading.Event) -> Any:
+def _guarded(kind: Any, stopping: threading.Event) -> Any:
     """A connection class like `kind` whose socket is a `GuardedSocket`."""
 
     def connect(connection: Any) -> Any:
-        return GuardedSocket(kind._connect(connection), hurry)
+        return GuardedSocket(kind._connect(connection), stopping)
 
     return type(kind.__name__, (kind,), {"_connect": connect})
 
 
 def _malformed(url: str) -> str | None:
-    if len(url) > _LONGEST_URL:
-        return f"it has more than {_LONGEST_URL} letters"
+    if len(url) > _MAX_URL_LENGTH:
+        return f"it has more than {_MAX_URL_LENGTH} letters"
     try:
         parts = urlsplit(url)
         _ = parts.port

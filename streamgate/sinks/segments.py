@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import IO
 
 FRAME = struct.Struct(">4sIIQ")  # mark, length, CRC-32 of number and data, number
-LARGEST_ITEM = 64 << 20
+MAX_ITEM_BYTES = 64 << 20
 """Bytes; the largest events are a few million."""
-LARGEST_NUMBER = 1 << 53
+MAX_NUMBER = 1 << 53
 """Items are numbered from 1, and no service lives to get there."""
-LARGEST_SEGMENT = 1 << 30
+MAX_SEGMENT_BYTES = 1 << 30
 DAMAGED = "damaged"
 """Folder of the segments that were set aside."""
 _MARK = b"SGE1"
@@ -38,7 +38,7 @@ _FIRST_BLOCK = 4096
 """Most damage ends soon: a whole block for each would take time by the square of their number."""
 
 
-class NotASpool(Exception):
+class NotASpoolError(Exception):
     """Something in the folder that no spool has written; says what, without the path."""
 
 
@@ -51,7 +51,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ItemLocation:
     """Where an item lies: in a segment, or (`data`) in memory because the disk refused it."""
 
     number: int
@@ -69,24 +69,24 @@ def segment_name(number: int) -> str:
 def segments_in(folder: Path) -> list[int]:
     """Numbers of the segments in a folder, ascending.
 
-    Raises OSError, and NotASpool for whatever else is named `.spool`, and where `DAMAGED` is no folder.
+    Raises OSError, and NotASpoolError for whatever else is named `.spool`, and where `DAMAGED` is no folder.
     """
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name == DAMAGED and not entry.is_dir(follow_symlinks=False):
                 # Files are removed there.
-                raise NotASpool(f"{DAMAGED} is no folder")
+                raise NotASpoolError(f"{DAMAGED} is no folder")
             if not entry.name.endswith(".spool"):
                 continue
             if not _NAME.fullmatch(entry.name):
-                raise NotASpool(f"{entry.name!r} is no name of a segment")
+                raise NotASpoolError(f"{entry.name!r} is no name of a segment")
             status = entry.stat(follow_symlinks=False)
             if not stat.S_ISREG(status.st_mode):
-                raise NotASpool(f"{entry.name} is no regular file")
+                raise NotASpoolError(f"{entry.name} is no regular file")
             number = int(entry.name.partition(".")[0])
-            if not 0 < number < _LAST or status.st_size > LARGEST_SEGMENT:
-                raise NotASpool(f"{entry.name} has a number or a size that no segment comes to")
+            if not 0 < number < _LAST or status.st_size > MAX_SEGMENT_BYTES:
+                raise NotASpoolError(f"{entry.name} has a number or a size that no segment comes to")
             found.append(number)
     return sorted(found)
 
@@ -94,13 +94,13 @@ def segments_in(folder: Path) -> list[int]:
 def open_regular(path: Path) -> IO[bytes]:
     """Open a file of the spool; never through a link, and without waiting for whoever writes into a pipe.
 
-    Raises OSError, and NotASpool for anything that is no regular file.
+    Raises OSError, and NotASpoolError for anything that is no regular file.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     file = os.fdopen(os.open(path, flags), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise NotASpool(f"{path.name} is no regular file")
+        raise NotASpoolError(f"{path.name} is no regular file")
     return file
 
 
@@ -109,22 +109,22 @@ def framed(item: Item) -> bytes:
     return FRAME.pack(_MARK, len(item.data), _checksum(item.number, item.data), item.number) + item.data
 
 
-def read_item(path: Path, place: Place) -> bytes | None:
+def read_item(path: Path, location: ItemLocation) -> bytes | None:
     """An item's data; None when it is not there whole (any more)."""
     try:
         with open_regular(path) as file:
-            found = _frame_at(file, place.offset - FRAME.size)
-    except (OSError, NotASpool):
+            found = _frame_at(file, location.offset - FRAME.size)
+    except (OSError, NotASpoolError):
         return None
-    return found[1] if found is not None and found[0] == place.number else None
+    return found[1] if found is not None and found[0] == location.number else None
 
 
-def scan(path: Path, segment: int) -> tuple[list[Place], int]:
+def scan(path: Path, segment: int) -> tuple[list[ItemLocation], int]:
     """The whole items of a segment, and how many damaged stretches lie between and behind them.
 
-    Raises OSError, and NotASpool as `open_regular`.
+    Raises OSError, and NotASpoolError as `open_regular`.
     """
-    places: list[Place] = []
+    locations: list[ItemLocation] = []
     stretches = in_vain = offset = 0
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -140,9 +140,9 @@ def scan(path: Path, segment: int) -> tuple[list[Place], int]:
             if found is None:
                 break
             number, data = found
-            places.append(Place(number, len(data), segment, offset + FRAME.size))
+            locations.append(ItemLocation(number, len(data), segment, offset + FRAME.size))
             offset += FRAME.size + len(data)
-    return places, stretches
+    return locations, stretches
 
 
 def _frame_at(file: IO[bytes], offset: int) -> tuple[int, bytes] | None:
@@ -151,7 +151,7 @@ def _frame_at(file: IO[bytes], offset: int) -> tuple[int, bytes] | None:
     if len(head) < FRAME.size:
         return None
     mark, length, checksum, number = FRAME.unpack(head)
-    if mark != _MARK or length > LARGEST_ITEM:
+    if mark != _MARK or length > MAX_ITEM_BYTES:
         return None
     data = os.pread(file.fileno(), length, offset + FRAME.size)
     return (number, data) if len(data) == length and _checksum(number, data) == checksum else None
@@ -161,7 +161,7 @@ def _claimed(file: IO[bytes], offset: int) -> int:
     """Bytes that were looked at for what stands behind a mark and is no frame."""
     head = os.pread(file.fileno(), FRAME.size, offset)
     length = int(FRAME.unpack(head)[1]) if len(head) == FRAME.size else 0
-    return length if length <= LARGEST_ITEM else 0
+    return length if length <= MAX_ITEM_BYTES else 0
 
 
 def _marks(file: IO[bytes], start: int) -> Iterator[int]:

@@ -27,10 +27,10 @@ from streamgate.errors import SinkError
 from streamgate.sinks.segments import (
     DAMAGED,
     FRAME,
-    LARGEST_NUMBER,
+    MAX_NUMBER,
     Item,
-    NotASpool,
-    Place,
+    ItemLocation,
+    NotASpoolError,
     framed,
     open_regular,
     read_item,
@@ -97,7 +97,7 @@ class Spool:
         """Of all segments in FOLDER/damaged; None until it was looked at."""
         self._lock = Lock(folder, "lock")
         self._changed = threading.Condition()
-        self._places: deque[Place] = deque()
+        self._locations: deque[ItemLocation] = deque()
         self._wanted: Counter[int] = Counter()
         self._bytes = 0
         self._in_memory = 0
@@ -116,7 +116,7 @@ class Spool:
         try:
             with files.sink_errors(self._folder):
                 self._scan()
-        except NotASpool as error:
+        except NotASpoolError as error:
             self._lock.release()
             raise SinkError(
                 f"{self._folder}: {error}; it was not written by `streamgate serve`: move it away, or give another "
@@ -132,10 +132,10 @@ class Spool:
     ) -> None:
         """Make everything durable, items held in memory too where the disk takes them by now."""
         with self._changed:
-            held = [place for place in self._places if place.data is not None]
+            held = [location for location in self._locations if location.data is not None]
             with suppress(OSError):
                 if held:
-                    self._write([Item(place.number, place.data or b"") for place in held])
+                    self._write([Item(location.number, location.data or b"") for location in held])
             with suppress(OSError):
                 if self._acked is not None:
                     os.fsync(self._acked.fileno())
@@ -149,7 +149,7 @@ class Spool:
     def __len__(self) -> int:
         """Number of items that wait."""
         with self._changed:
-            return len(self._places)
+            return len(self._locations)
 
     @property
     def size(self) -> int:
@@ -164,20 +164,20 @@ class Spool:
         the disk's sake.
         """
         with self._changed:
-            numbered = [Item(self._number + place, data) for place, data in enumerate(items, 1)]
+            numbered = [Item(self._number + index, data) for index, data in enumerate(items, 1)]
             self._number += len(items)
             problem = None
-            held = [place for place in self._places if place.data is not None]
+            held = [location for location in self._locations if location.data is not None]
             try:
                 # Those that the disk refused before come first.
-                places = self._write([*(Item(one.number, one.data or b"") for one in held), *numbered])
-                self._settle(places[: len(held)])
+                locations = self._write([*(Item(one.number, one.data or b"") for one in held), *numbered])
+                self._settle(locations[: len(held)])
             except OSError as error:
                 problem = files.sink_error(error, self._folder)
                 held = []
-                places = [Place(item.number, len(item.data), 0, 0, item.data) for item in numbered]
-            for place in places[len(held) :]:
-                self._add(place)
+                locations = [ItemLocation(item.number, len(item.data), 0, 0, item.data) for item in numbered]
+            for location in locations[len(held) :]:
+                self._add(location)
             self._keep_bounds()
             self._changed.notify_all()
             return [item.number for item in numbered], problem
@@ -187,56 +187,56 @@ class Spool:
         with self._changed:
             found: list[Item] = []
             size = 0
-            for place in list(islice(self._places, max_items)):
-                if found and size + place.length > max_bytes:
+            for location in list(islice(self._locations, max_items)):
+                if found and size + location.length > max_bytes:
                     break
-                data = self._read(place)
+                data = self._read(location)
                 if data is None:
                     # Gone or damaged under our hands: nothing can bring it back.
                     self.damaged += 1
-                    if place.segment not in self._hurt:
-                        self._hurt.add(place.segment)
-                        self._log(f"spool: {segment_name(place.segment)} was damaged while its events waited")
-                    self._forget(place)
+                    if location.segment not in self._hurt:
+                        self._hurt.add(location.segment)
+                        self._log(f"spool: {segment_name(location.segment)} was damaged while its events waited")
+                    self._forget(location)
                     continue
-                found.append(Item(place.number, data))
-                size += place.length
+                found.append(Item(location.number, data))
+                size += location.length
             return found
 
     def wait(self, timeout: float) -> bool:
         """Wait until an item is there; False when the time is over."""
         with self._changed:
-            return self._changed.wait_for(lambda: bool(self._places), timeout)
+            return self._changed.wait_for(lambda: bool(self._locations), timeout)
 
     def done(self, number: int) -> None:
         """Forget the items up to and with this number. Never raises: at worst they come again after a restart."""
         with self._changed:
-            while self._places and self._places[0].number <= number:
-                self._forget(self._places[0])
+            while self._locations and self._locations[0].number <= number:
+                self._forget(self._locations[0])
             self._note_acked(number)
 
     def _scan(self) -> None:
-        """Find what an earlier process left. Raises OSError and NotASpool."""
+        """Find what an earlier process left. Raises OSError and NotASpoolError."""
         acked = self._read_acked()
-        found: list[Place] = []
+        found: list[ItemLocation] = []
         segments, hurt = segments_in(self._folder), list[str]()
         rescued = 0
         for segment in segments:
-            places, stretches = scan(self._path(segment), segment)
-            wanted = [place for place in places if place.number > acked]
+            locations, stretches = scan(self._path(segment), segment)
+            wanted = [location for location in locations if location.number > acked]
             found += wanted
             if stretches:
                 self.damaged += stretches
                 self._hurt.add(segment)
                 hurt.append(segment_name(segment))
                 rescued += len(wanted)
-            self._number = max([self._number, *(place.number for place in places)])
+            self._number = max([self._number, *(location.number for location in locations)])
         self._number = max(self._number, acked)
-        if self._number > LARGEST_NUMBER:
-            raise NotASpool(f"an event has the number {self._number}")
+        if self._number > MAX_NUMBER:
+            raise NotASpoolError(f"an event has the number {self._number}")
         self._segment = max(segments, default=0)
-        for place in sorted(found, key=lambda one: one.number):
-            self._add(place)
+        for location in sorted(found, key=lambda one: one.number):
+            self._add(location)
         for segment in segments:
             self._remove_if_done(segment)
         if hurt:
@@ -247,7 +247,7 @@ class Spool:
             )
         self._keep_bounds()
 
-    def _write(self, items: Sequence[Item]) -> list[Place]:
+    def _write(self, items: Sequence[Item]) -> list[ItemLocation]:
         """Append to the current segment and make it durable; all of them or none. Raises OSError."""
         if self._file is not None and self._file.tell() >= self._segment_bytes:
             self._file.close()
@@ -258,9 +258,9 @@ class Spool:
             self._file = open(self._path(self._segment), "xb", buffering=0)  # noqa: SIM115 - stays open
             files.sync_folder(self._folder)
         start = self._file.tell()
-        places, offset = [], start
+        locations, offset = [], start
         for item in items:
-            places.append(Place(item.number, len(item.data), self._segment, offset + FRAME.size))
+            locations.append(ItemLocation(item.number, len(item.data), self._segment, offset + FRAME.size))
             offset += FRAME.size + len(item.data)
         try:
             data = memoryview(b"".join(framed(item) for item in items))
@@ -276,35 +276,35 @@ class Spool:
                 file.close()
             self._remove_if_done(self._segment)
             raise
-        return places
+        return locations
 
-    def _add(self, place: Place) -> None:
-        self._places.append(place)
-        self._bytes += place.length
-        if place.data is not None:
-            self._in_memory += place.length
+    def _add(self, location: ItemLocation) -> None:
+        self._locations.append(location)
+        self._bytes += location.length
+        if location.data is not None:
+            self._in_memory += location.length
         else:
-            self._wanted[place.segment] += 1
+            self._wanted[location.segment] += 1
 
-    def _settle(self, places: Sequence[Place]) -> None:
+    def _settle(self, locations: Sequence[ItemLocation]) -> None:
         """Items that waited in memory lie on disk now."""
-        moved = {place.number: place for place in places}
+        moved = {location.number: location for location in locations}
         if moved:
-            self._places = deque(moved.get(place.number, place) for place in self._places)
-            self._in_memory -= sum(place.length for place in places)
-            for place in places:
-                self._wanted[place.segment] += 1
+            self._locations = deque(moved.get(location.number, location) for location in self._locations)
+            self._in_memory -= sum(location.length for location in locations)
+            for location in locations:
+                self._wanted[location.segment] += 1
 
-    def _forget(self, place: Place) -> None:
-        self._places.remove(place)
-        self._bytes -= place.length
-        if place.data is not None:
-            self._in_memory -= place.length
+    def _forget(self, location: ItemLocation) -> None:
+        self._locations.remove(location)
+        self._bytes -= location.length
+        if location.data is not None:
+            self._in_memory -= location.length
             return
-        self._wanted[place.segment] -= 1
-        current = self._file is not None and place.segment == self._segment
+        self._wanted[location.segment] -= 1
+        current = self._file is not None and location.segment == self._segment
         if not current:
-            self._remove_if_done(place.segment)
+            self._remove_if_done(location.segment)
 
     def _remove_if_done(self, segment: int) -> None:
         if self._wanted[segment]:
@@ -334,18 +334,18 @@ class Spool:
 
     def _keep_bounds(self) -> None:
         last = 0
-        while self._bytes > self._limit and len(self._places) > 1:
-            last = self._places[0].number
-            self._forget(self._places[0])
+        while self._bytes > self._limit and len(self._locations) > 1:
+            last = self._locations[0].number
+            self._forget(self._locations[0])
             self.dropped += 1
         while self._in_memory > _MEMORY_BYTES:
-            self._forget(next(place for place in self._places if place.data is not None))
+            self._forget(next(location for location in self._locations if location.data is not None))
             self.dropped += 1
         if last:
             self._note_acked(last)
 
-    def _read(self, place: Place) -> bytes | None:
-        return place.data if place.data is not None else read_item(self._path(place.segment), place)
+    def _read(self, location: ItemLocation) -> bytes | None:
+        return location.data if location.data is not None else read_item(self._path(location.segment), location)
 
     def _note_acked(self, number: int) -> None:
         with suppress(OSError):
@@ -357,7 +357,7 @@ class Spool:
             os.pwrite(self._acked.fileno(), _ACKED.pack(number, zlib.crc32(raw)), 0)
 
     def _read_acked(self) -> int:
-        """The number of the last item that was done with. Raises OSError and NotASpool."""
+        """The number of the last item that was done with. Raises OSError and NotASpoolError."""
         try:
             with open_regular(self._folder / "acked") as file:
                 data = file.read(_ACKED.size + 1)

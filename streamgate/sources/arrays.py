@@ -12,7 +12,7 @@ import numpy as np
 
 from streamgate.errors import SourceError, UsageError
 from streamgate.frames import Array, Frame
-from streamgate.sources.base import Guide, SourceStats
+from streamgate.sources.base import HintProvider, SourceStats
 from streamgate.sources.naming import slug
 from streamgate.sources.picture import picture_of_rgb
 
@@ -49,7 +49,7 @@ class ArrayFrames:
         self.height, self.width = self._timed(0, first)[1].shape[:2]
         self._items: Iterator[Any] = itertools.chain([first], rest)
 
-    def frames(self, guide: Guide | None = None) -> Generator[Frame, None, None]:
+    def frames(self, hints: HintProvider | None = None) -> Generator[Frame, None, None]:
         """Yield the frames; see `Source.frames`. Raises UsageError for a wrong one."""
         last = -math.inf
         for index, item in enumerate(self._items):

@@ -22,7 +22,7 @@ SAME_TIME_S = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class TimeRange:
     """The part [start, end) of a video that is read, pts seconds; `end` 0.0: to its end."""
 
     start: float = 0.0
@@ -39,7 +39,7 @@ class Stretch:
         return max(0.0, min(self.end or duration_seconds, duration_seconds) - self.start)
 
 
-WHOLE = Stretch()
+WHOLE = TimeRange()
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class Interest(Enum):
     """Anything else: every frame may matter."""
 
 
-class Guide(Protocol):
+class HintProvider(Protocol):
     """Whoever looks at a source's frames tells it what to leave out. Asked by the source, in its own thread.
 
     Attributes:
@@ -131,7 +131,7 @@ class Source(Protocol):
     @property
     def turned(self) -> int | None: ...
 
-    def frames(self, guide: Guide | None = None) -> Generator[Frame, None, None]:
+    def frames(self, hints: HintProvider | None = None) -> Generator[Frame, None, None]:
         """Yield the frames in the order shown. A frame holds its decoder buffer: let go of it early.
 
         With a guide those are left out that it does without, as far as the format allows.

@@ -12,7 +12,7 @@ _PENDING_LIMIT = 4096  # packets that gave no frame so far; decoders hold back s
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
+class FrameTime:
     """Time of one frame: seconds, its duration (0.0 unknown), rank among the packets, whether estimated."""
 
     pts_seconds: float
@@ -21,7 +21,7 @@ class Tick:
     estimated: bool
 
 
-class Memory(NamedTuple):
+class ClockState(NamedTuple):
     """What a clock has to know of the frames before, to go on from a frame in the middle of a file.
 
     `previous` and `duration` are of the frame before, in seconds; `trusted` whether packet times have proved right.
@@ -65,13 +65,13 @@ class Clock:
         return self._trusted
 
     @property
-    def memory(self) -> Memory:
+    def state(self) -> ClockState:
         """For `resume`."""
-        return Memory(self._previous, self._previous_duration, self._trusted)
+        return ClockState(self._previous, self._previous_duration, self._trusted)
 
-    def resume(self, memory: Memory) -> None:
+    def resume(self, state: ClockState) -> None:
         """Go on behind the frames of which that is the memory; ranks begin anew."""
-        self._previous, self._previous_duration, self._trusted = memory
+        self._previous, self._previous_duration, self._trusted = state
 
     def packet(self, pts: float | None, dts: float | None) -> None:
         """Note a demuxed packet's times in seconds, before it is decoded."""
@@ -87,7 +87,7 @@ class Clock:
         """Note that the packet noted last could not be decoded and will give no frame."""
         self._lost += 1
 
-    def frame(self, pts: float | None, dts: float | None, duration: float | None) -> Tick:
+    def frame(self, pts: float | None, dts: float | None, duration: float | None) -> FrameTime:
         """Give the next shown frame its time, from its own times and duration in seconds."""
         time = dts if pts is None else pts
         previous = self._previous
@@ -102,7 +102,7 @@ class Clock:
         self._previous, self._previous_duration = time, duration or 0.0
         self._index = index
         self.estimated += estimated
-        return Tick(time, duration or 0.0, index, estimated)
+        return FrameTime(time, duration or 0.0, index, estimated)
 
     def _rank(self, time: float) -> int:
         passed = 0
@@ -121,7 +121,7 @@ class Clock:
         self._lost = 0
 
 
-class PlaceClock:
+class StorageOrderClock:
     """The same for containers that hold no times, as AVI: the place at which a packet is stored says when a frame is
     shown, though not which. So the earliest frame takes the earliest place, the next one the next.
 
@@ -137,7 +137,7 @@ class PlaceClock:
     def __init__(self, frame_seconds: float | None = None, *, skips: bool = False) -> None:
         self._nominal = frame_seconds or _FALLBACK_DURATION
         self._skips = skips
-        self._places: list[float] = []
+        self._slots: list[float] = []
         self._empty: set[float] = set()
         self._newest = -self._nominal
         self._previous: float | None = None
@@ -153,41 +153,41 @@ class PlaceClock:
         return bool(self._held)
 
     @property
-    def memory(self) -> Memory:
+    def state(self) -> ClockState:
         """For `resume`."""
-        return Memory(self._previous, 0.0, False)
+        return ClockState(self._previous, 0.0, False)
 
-    def resume(self, memory: Memory) -> None:
+    def resume(self, state: ClockState) -> None:
         """Go on behind the frames of which that is the memory; ranks begin anew."""
-        self._previous = memory.previous
-        if memory.previous is not None:
-            self._taken = memory.previous + _SAME_TIME
+        self._previous = state.previous
+        if state.previous is not None:
+            self._taken = state.previous + _SAME_TIME
 
     def packet(self, pts: float | None, dts: float | None) -> None:
         """Note a stored packet, before it is decoded."""
         self._newest = self._newest + self._nominal if dts is None else dts
-        if len(self._places) < _PENDING_LIMIT and self._newest > self._taken:
-            heapq.heappush(self._places, self._newest)
+        if len(self._slots) < _PENDING_LIMIT and self._newest > self._taken:
+            heapq.heappush(self._slots, self._newest)
 
     def packet_lost(self) -> None:
         """Note that the packet noted last will give no frame."""
         self._empty.add(self._newest)
 
-    def frame(self, pts: float | None, dts: float | None, duration: float | None) -> Tick:
+    def frame(self, pts: float | None, dts: float | None, duration: float | None) -> FrameTime:
         """Give the next shown frame its time; `dts` is that of the packet which brought it out of the decoder."""
         self._pass_empty()
         if dts is None:
             # What comes out at the end alone was held back.
             self._held = 1 if self._held is None else self._held
         else:
-            held = sum(place <= dts for place in self._places if place not in self._empty) - 1
+            held = sum(slot <= dts for slot in self._slots if slot not in self._empty) - 1
             if self._held is None:
                 self._held = held
             for _ in range(held - self._held if self._skips else 0):
                 self._pass()
                 self._pass_empty()
         previous = self._previous
-        if self._places:
+        if self._slots:
             time, estimated = self._pass(), False
         else:
             time, estimated = (0.0 if previous is None else previous + self._nominal), True
@@ -195,12 +195,12 @@ class PlaceClock:
             time, estimated = previous + self._nominal, True
         self._previous = time
         self.estimated += estimated
-        return Tick(time, duration or 0.0, max(0, self._passed - 1), estimated)
+        return FrameTime(time, duration or 0.0, max(0, self._passed - 1), estimated)
 
     def _pass_empty(self) -> None:
-        while self._places and self._places[0] in self._empty:
+        while self._slots and self._slots[0] in self._empty:
             self._empty.discard(self._pass())
 
     def _pass(self) -> float:
         self._passed += 1
-        return heapq.heappop(self._places)
+        return heapq.heappop(self._slots)

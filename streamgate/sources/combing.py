@@ -11,7 +11,7 @@ from av import VideoFrame
 from streamgate.frames import Array
 from streamgate.sources.layout import Kind, eight_bits, layouts, planes_of
 
-LEAST_SHARE = 4e-4
+MIN_SHARE = 4e-4
 """Share of combed pixels from which a picture is combed: the sharpest progressive pictures have a tenth of it, faces
 that turn or blink tens of times as many."""
 _STEP = 8
@@ -47,10 +47,10 @@ def is_combed(luma: Array) -> bool:
     """Whether a part of a picture, uint8 (h, w) luma with its lines as stored, shows two moments."""
     if min(luma.shape) < _RUN.size:
         return False
-    return cv2.countNonZero(combed(luma)) >= LEAST_SHARE * luma.size
+    return cv2.countNonZero(combed(luma)) >= MIN_SHARE * luma.size
 
 
-class CombWatch:
+class CombDetector:
     """Looks at a few of a stream's frames to tell whether it is interlaced without saying so.
 
     Args:
@@ -67,9 +67,9 @@ class CombWatch:
 
     def is_interlaced(self, frame: VideoFrame) -> bool:
         """Whether the material is, by this frame and those before it; to be asked once for each frame in order."""
-        place, self._frames = self._frames, self._frames + 1
+        index, self._frames = self._frames, self._frames + 1
         self._closely = max(0, self._closely - 1)
-        if self._closely or place % (_OFTEN if place < _FIRST else _SELDOM) == 0:
+        if self._closely or index % (_OFTEN if index < _FIRST else _SELDOM) == 0:
             self._look(frame)
         return self._interlaced
 
@@ -81,7 +81,7 @@ class CombWatch:
         # What stays where it is has that pattern; combs go along with what moves.
         new = 0 if before is None or before.shape != found.shape else int(np.count_nonzero(found > before))
         self._before = found
-        self._seen.append(new >= LEAST_SHARE * found.size)
+        self._seen.append(new >= MIN_SHARE * found.size)
         if self._seen[-1]:
             self._closely, self._without = 0 if self._interlaced else _AFTER_ONE, 0
         else:

@@ -34,7 +34,7 @@ _STARTS_ANYWHERE = frozenset(
 """Decoders that show what they make of a stream's first packet, key frame or not; others wait for a key frame."""
 
 
-class Damage:
+class DamageTracker:
     """Watches one reading of a stream, from its packets to its frames.
 
     Args:

@@ -14,7 +14,7 @@ from av.error import FFmpegError
 from av.filter import Graph
 
 from streamgate.sources.base import SourceStats
-from streamgate.sources.combing import CombWatch
+from streamgate.sources.combing import CombDetector
 
 
 class Deinterlacer:
@@ -35,7 +35,7 @@ class Deinterlacer:
         self._stats = stats
         self._graph: Graph | None = None
         self._shape: tuple[int, int, str, bool] | None = None
-        self._watch = CombWatch(interlaced)
+        self._watch = CombDetector(interlaced)
         self.unflagged = 0
         """Frames that were deinterlaced although they do not say that they are interlaced."""
         self._torn: deque[bool] = deque()  # of the frames inside

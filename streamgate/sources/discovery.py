@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from streamgate.errors import SourceError, UsageError, display, redact_url
-from streamgate.sources.base import MAX_PIXELS, WHOLE, Source, Stretch
+from streamgate.sources.base import MAX_PIXELS, WHOLE, Source, TimeRange
 from streamgate.sources.container import open_video
 from streamgate.sources.file import VideoFile
 from streamgate.sources.heic import HEIC_REMEDY, HEIC_SUFFIXES, reads_heic
@@ -84,15 +84,15 @@ class SourceSpec:
         return pictures_source_id(self.paths, self.location, self.root)
 
     def open(
-        self, threads: int = 0, decode: str = "cpu", max_pixels: int = MAX_PIXELS, stretch: Stretch = WHOLE
+        self, threads: int = 0, decode: str = "cpu", max_pixels: int = MAX_PIXELS, time_range: TimeRange = WHOLE
     ) -> Source:
-        """Open it, to read `stretch` of a video; pictures of more than `max_pixels` are not decoded.
+        """Open it, to read `time_range` of a video; pictures of more than `max_pixels` are not decoded.
 
         Raises SourceError when it cannot be read, DeviceError without a GPU for decode="cuda".
         """
         if self.root is None:
-            return VideoFile(self.paths[0], self.location, threads, decode, max_pixels, stretch)
-        return Images(self.paths, self.location, self.root, self.sequence_fps, max_pixels, stretch)
+            return VideoFile(self.paths[0], self.location, threads, decode, max_pixels, time_range)
+        return Images(self.paths, self.location, self.root, self.sequence_fps, max_pixels, time_range)
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from typing import BinaryIO
 ENCRYPTED = "its pictures are encrypted; give a copy without protection"
 """What to say of such a file."""
 
-_MOST_BOXES = 20_000
+_MAX_BOXES = 20_000
 _HEAD = 1 << 20
 _ENTRIES = 8  # bytes before the entries of a sample description box
 _WALKED = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl"})
@@ -110,7 +110,7 @@ def _is_protected(file: BinaryIO, body: int, end: int) -> bool:
 def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
     """Kind, and begin and end of the content, of each box on the way to the sample descriptions."""
     spans = [(0, size)]
-    for _ in range(_MOST_BOXES):
+    for _ in range(_MAX_BOXES):
         if not spans:
             return
         at, end = spans.pop()

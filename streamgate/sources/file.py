@@ -13,12 +13,12 @@ from av import VideoFrame
 
 from streamgate.errors import SourceError
 from streamgate.frames import Frame
-from streamgate.sources.base import MAX_PIXELS, SAME_TIME_S, WHOLE, Guide, SourceStats, Stretch, first_at
-from streamgate.sources.clock import Tick
+from streamgate.sources.base import MAX_PIXELS, SAME_TIME_S, WHOLE, HintProvider, SourceStats, TimeRange, first_at
+from streamgate.sources.clock import FrameTime
 from streamgate.sources.container import unreadable
+from streamgate.sources.file_reader import FileReader, OpenOptions, SeekPoint, times_are_unique
 from streamgate.sources.hardware import CPU
 from streamgate.sources.naming import file_source_id
-from streamgate.sources.reading import Mark, Opening, Reading, times_are_unique
 
 _EARLIER_S = (0.0, 1.0, 10.0)
 """How much before a wanted frame a file is entered, one after the other: where a container has no index FFmpeg lands
@@ -52,15 +52,15 @@ class VideoFile:
         threads: int = 0,
         decode: str = CPU,
         max_pixels: int = MAX_PIXELS,
-        stretch: Stretch = WHOLE,
+        time_range: TimeRange = WHOLE,
     ) -> None:
         self.location = location or str(path)
-        self._stretch = stretch
+        self._time_range = time_range
         self.stats = SourceStats()
-        self._opening = Opening(path, self.location, threads, decode, max_pixels)
+        self._opening = OpenOptions(path, self.location, threads, decode, max_pixels)
         self._unique: bool | None = None
-        self._marks: list[Mark] = []
-        self._reading: Reading | None = None
+        self._marks: list[SeekPoint] = []
+        self._reading: FileReader | None = None
         try:
             self._reading, first = self._begin()
             self.source_id = file_source_id(path)
@@ -72,10 +72,10 @@ class VideoFile:
             raise
         self.width, self.height = first.width, first.height
         whole = self._reading.duration_seconds
-        self.duration_seconds = stretch.length(whole)
+        self.duration_seconds = time_range.length(whole)
         self.fps = self._reading.fps
         self.estimated_frames = self._reading.estimated_frames
-        if stretch != WHOLE and self.estimated_frames and whole and self.duration_seconds is not None:
+        if time_range != WHOLE and self.estimated_frames and whole and self.duration_seconds is not None:
             self.estimated_frames = max(1, round(self.estimated_frames * self.duration_seconds / whole))
         self._interlaced = self._reading.interlaced
 
@@ -98,28 +98,28 @@ class VideoFile:
             self.close()
         self._unique = None if restarts is None else times_are_unique(self._opening, restarts=restarts)
 
-    def frames(self, guide: Guide | None = None) -> Generator[Frame, None, None]:
+    def frames(self, hints: HintProvider | None = None) -> Generator[Frame, None, None]:
         """Yield the frames of the stretch in the order shown; see `Source.frames`.
 
         Where the stretch begins later than the file, the guide is not asked: a file that is entered on the way gives
         its frames without their index, and all of them.
         """
-        stretch = self._stretch
-        if stretch == WHOLE:
-            yield from self._all_frames(guide)
+        time_range = self._time_range
+        if time_range == WHOLE:
+            yield from self._all_frames(hints)
             return
         count = 0
-        with closing(self._frames_after(stretch.start) if stretch.start else self._all_frames(guide)) as frames:
+        with closing(self._frames_after(time_range.start) if time_range.start else self._all_frames(hints)) as frames:
             for frame in frames:
-                if stretch.ends_before(frame.pts_seconds):
+                if time_range.ends_before(frame.pts_seconds):
                     break
                 count += 1
                 yield frame
                 del frame
         if not count:
             raise SourceError(
-                f"{self.location}: has no frame from {stretch.start:g} s"
-                f"{f' to {stretch.end:g} s' if stretch.end else ' on'}; see --start and --end"
+                f"{self.location}: has no frame from {time_range.start:g} s"
+                f"{f' to {time_range.end:g} s' if time_range.end else ' on'}; see --start and --end"
             )
 
     def _frames_after(self, pts_seconds: float) -> Generator[Frame, None, None]:
@@ -131,14 +131,14 @@ class VideoFile:
             yield frame
             del frame
 
-    def _all_frames(self, guide: Guide | None) -> Generator[Frame, None, None]:
+    def _all_frames(self, hints: HintProvider | None) -> Generator[Frame, None, None]:
         reading, self._reading = self._reading, None
         if reading is None:
             self.stats = SourceStats(not_on_gpu=self.stats.not_on_gpu)
-            reading = Reading(self._opening, self.stats)
+            reading = FileReader(self._opening, self.stats)
         self._reading = reading
         try:
-            yield from reading.frames(guide)
+            yield from reading.frames(hints)
         finally:
             reading.close()
             if self._reading is reading:
@@ -157,7 +157,7 @@ class VideoFile:
                 yield frame
                 del decoded, frame
 
-    def decoded_from(self, pts_seconds: float) -> Generator[tuple[Tick, VideoFrame], None, None]:
+    def decoded_from(self, pts_seconds: float) -> Generator[tuple[FrameTime, VideoFrame], None, None]:
         """The same frames as the decoder gave them (stored, not upright), each with its time; to encode them again."""
         with closing(self._found_from(pts_seconds)) as found:
             for _, time, decoded, _ in found:
@@ -170,9 +170,9 @@ class VideoFile:
             self._reading.close()
             self._reading = None
 
-    def _begin(self) -> tuple[Reading, Frame]:
+    def _begin(self) -> tuple[FileReader, Frame]:
         """A reading with its first frame; on the CPU where the GPU that was asked for cannot decode the file."""
-        reading = Reading(self._opening, self.stats)
+        reading = FileReader(self._opening, self.stats)
         try:
             first = reading.first()
             if not reading.falls_back:
@@ -190,7 +190,7 @@ class VideoFile:
         self.stats = SourceStats(not_on_gpu=codec)
         return self._begin()
 
-    def _found_from(self, pts_seconds: float) -> Generator[tuple[Reading, Tick, VideoFrame, bool], None, None]:
+    def _found_from(self, pts_seconds: float) -> Generator[tuple[FileReader, FrameTime, VideoFrame, bool], None, None]:
         """The frames from a time on, in a reading of their own."""
         for earlier in _EARLIER_S:
             if not self._has_unique_times():
@@ -217,7 +217,9 @@ class VideoFile:
                 return
         yield from self._found_by_reading(pts_seconds)
 
-    def _found_by_reading(self, pts_seconds: float) -> Generator[tuple[Reading, Tick, VideoFrame, bool], None, None]:
+    def _found_by_reading(
+        self, pts_seconds: float
+    ) -> Generator[tuple[FileReader, FrameTime, VideoFrame, bool], None, None]:
         """The same by decoding from the beginning, or from a key frame passed when that was done before."""
         marks = [mark for mark in self._marks if mark.pts_seconds <= pts_seconds - self._lead_s]
         with closing(self._another()) as reading:
@@ -234,9 +236,9 @@ class VideoFile:
                 last = self._marks[-1].pts_seconds if self._marks else float("-inf")
                 self._marks += [mark for mark in reading.marks if mark.pts_seconds > last]
 
-    def _another(self) -> Reading:
+    def _another(self) -> FileReader:
         """A reading beside the one that gives the frames."""
-        return Reading(replace(self._opening, interlaced=self._is_combed), SourceStats())
+        return FileReader(replace(self._opening, interlaced=self._is_combed), SourceStats())
 
     @property
     def _is_combed(self) -> bool:

@@ -173,9 +173,9 @@ def _sequence(bits: _Bits) -> tuple[int, _Counting]:
         bits.unsigned()  # chroma depth
         bits.take(1)
         if bits.take(1):
-            for place in range(12 if chroma == 3 else 8):
+            for index in range(12 if chroma == 3 else 8):
                 if bits.take(1):
-                    _skip_scaling_list(bits, 16 if place < 6 else 64)
+                    _skip_scaling_list(bits, 16 if index < 6 else 64)
     size = bits.unsigned() + 4
     order = bits.unsigned()
     if order == 0:

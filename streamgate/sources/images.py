@@ -16,7 +16,7 @@ import numpy as np
 from streamgate.errors import SourceError, StreamgateError, UsageError
 from streamgate.frames import Array, Frame
 from streamgate.imagesize import image_size
-from streamgate.sources.base import MAX_PIXELS, SAME_TIME_S, WHOLE, Guide, SourceStats, Stretch, first_at
+from streamgate.sources.base import MAX_PIXELS, SAME_TIME_S, WHOLE, HintProvider, SourceStats, TimeRange, first_at
 from streamgate.sources.container import unreadable
 from streamgate.sources.heic import HEIC_REMEDY, decode_heic, is_heic
 from streamgate.sources.naming import folder_source_id, slug
@@ -62,7 +62,7 @@ class Images:
         root: Path,
         sequence_fps: float | None = None,
         max_pixels: int = MAX_PIXELS,
-        stretch: Stretch = WHOLE,
+        time_range: TimeRange = WHOLE,
     ) -> None:
         if sequence_fps is not None and not 0 < sequence_fps < 1e6:
             raise UsageError(f"--sequence {sequence_fps:g}: the frame rate must be above 0")
@@ -71,7 +71,7 @@ class Images:
         self._named = _named(paths, root)
         self._sequence_fps = sequence_fps
         self._max_pixels = max_pixels
-        self._stretch = stretch if sequence_fps else WHOLE
+        self._time_range = time_range if sequence_fps else WHOLE
         self.fps = sequence_fps
         self.estimated_frames: int | None = len(paths)
         self.duration_seconds = len(paths) / sequence_fps if sequence_fps else None
@@ -81,12 +81,12 @@ class Images:
             raise unreadable(location, error) from None
         self.height, self.width = self._first_size(paths, _is_alone(paths, location))
 
-    def frames(self, guide: Guide | None = None) -> Generator[Frame, None, None]:
+    def frames(self, hints: HintProvider | None = None) -> Generator[Frame, None, None]:
         """Yield the pictures in order, all of them; see `Source.frames`."""
         self.stats = SourceStats()
-        first = max(0, math.ceil((self._stretch.start - SAME_TIME_S) / self._step))
+        first = max(0, math.ceil((self._time_range.start - SAME_TIME_S) / self._step))
         for frame in self._frames(first, self.stats):
-            if self._stretch.ends_before(frame.pts_seconds):
+            if self._time_range.ends_before(frame.pts_seconds):
                 break
             yield frame
 

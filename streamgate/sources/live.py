@@ -31,7 +31,7 @@ from streamgate.errors import DeviceError, SourceError, UsageError, one_line, re
 from streamgate.frames import Frame
 from streamgate.sources.base import SourceStats
 from streamgate.sources.container import open_video, over_limit, pixel_limit
-from streamgate.sources.damage import Damage
+from streamgate.sources.damage import DamageTracker
 from streamgate.sources.deinterlace import Deinterlacer
 from streamgate.sources.hardware import CPU, accelerator, is_on_gpu
 from streamgate.sources.liveclock import Lateness, LiveClock, Pace
@@ -50,14 +50,14 @@ _WHITELIST = {
 LATE_S = 3.0
 """So far behind the camera only key frames are decoded, until this is made up for: a live picture is worth more than
 a complete one. Cameras and networks that merely stutter stay below it."""
-_LONGEST_URL = 4096
+_MAX_URL_LENGTH = 4096
 _HOST = re.compile(r"[^/]*@|[0-9]{1,3}(\.[0-9]{1,3}){3}([:/]|$)|[^/]+:[0-9]{1,5}(/|$)")
 """How the address of a camera begins whose scheme was forgotten."""
 _DAMAGED_IN_A_ROW = 500
 """Packets without a picture after which a connection is given up: some twenty seconds."""
 
 
-class Trouble(StrEnum):
+class FailureKind(StrEnum):
     """Why a stream gives no pictures."""
 
     REFUSED = "refused"
@@ -76,13 +76,13 @@ class Trouble(StrEnum):
 class LiveError(SourceError):
     """A stream could not be opened, or stopped; one line without secrets."""
 
-    def __init__(self, trouble: Trouble, message: str, location: str) -> None:
+    def __init__(self, kind: FailureKind, message: str, location: str) -> None:
         super().__init__(message, location)
-        self.trouble = trouble
+        self.kind = kind
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
+class ArrivedFrame:
     """A decoded frame with the moment (`time.monotonic()`) at which its last packet came in."""
 
     frame: Frame
@@ -91,8 +91,8 @@ class Arrived:
 
 def check_address(url: str) -> str:
     """Return `url` in its full form (a path becomes file://). Raises UsageError for what cannot be a stream."""
-    if len(url) > _LONGEST_URL:
-        raise UsageError(f"the address of a stream has {len(url)} letters; at most {_LONGEST_URL} make sense")
+    if len(url) > _MAX_URL_LENGTH:
+        raise UsageError(f"the address of a stream has {len(url)} letters; at most {_MAX_URL_LENGTH} make sense")
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in url):
         # They would end up in the lines of a protocol.
         raise UsageError(f"{one_line(redact_url(url))}: an address holds no control characters")
@@ -160,7 +160,7 @@ class LiveConnection:
         self._time_base = self._stream.time_base or Fraction(1, 90_000)
         self._maker = PictureMaker(codec.name, self._stream.sample_aspect_ratio)
         self._clock = LiveClock()
-        self._damage = Damage(codec)
+        self._damage = DamageTracker(codec)
         # A camera paces itself; a file or a playlist would come as fast as it can be read.
         self._pace = None if scheme in ("rtsp", "rtsps") else Pace()
         self._damaged = 0
@@ -169,7 +169,7 @@ class LiveConnection:
         self._lateness = Lateness()
         self._late = False
 
-    def frames(self) -> Iterator[Arrived]:
+    def frames(self) -> Iterator[ArrivedFrame]:
         """Yield frames as they come. Never ends by itself but with a LiveError.
 
         `pts_seconds` counts from the first frame, `captured_at` is the wall clock's time of arrival.
@@ -186,7 +186,7 @@ class LiveConnection:
                     del picture
                 del decoded
             if time.monotonic() - last_picture > self._options.read_timeout_s:
-                raise self._error(Trouble.UNREADABLE, f"data comes in but no picture can be decoded{self._doubt()}")
+                raise self._error(FailureKind.UNREADABLE, f"data comes in but no picture can be decoded{self._doubt()}")
 
     @property
     def not_on_gpu(self) -> str:
@@ -211,10 +211,10 @@ class LiveConnection:
                     path, self.location, 1, self._decoder, self._options.max_pixels, limited_by="live.max_pixels"
                 )
             except DeviceError as error:
-                raise LiveError(Trouble.UNREADABLE, f"{self.location}: {error}", self.location) from None
+                raise LiveError(FailureKind.UNREADABLE, f"{self.location}: {error}", self.location) from None
             except SourceError as error:
-                trouble = Trouble.UNREADABLE if path.exists() else Trouble.MISSING
-                raise LiveError(trouble, str(error), self.location) from None
+                kind = FailureKind.UNREADABLE if path.exists() else FailureKind.MISSING
+                raise LiveError(kind, str(error), self.location) from None
         limit = pixel_limit(self._options.max_pixels)
         # FFmpeg 9 verifies certificates unless told otherwise, and cameras sign their own.
         options = {"protocol_whitelist": _WHITELIST[scheme], "tls_verify": "0", **limit}
@@ -244,10 +244,10 @@ class LiveConnection:
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.codec_context is None:
             container.close()
-            raise self._error(Trouble.UNREADABLE, "has no video that can be decoded here; check the stream's codec")
+            raise self._error(FailureKind.UNREADABLE, "has no video that can be decoded here; check the stream's codec")
         if (words := over_limit(stream, self._options.max_pixels)) is not None:
             container.close()
-            raise self._error(Trouble.UNREADABLE, f"{words} live.max_pixels; take a smaller one, or raise that")
+            raise self._error(FailureKind.UNREADABLE, f"{words} live.max_pixels; take a smaller one, or raise that")
         stream.codec_context.options = limit
         return container, stream
 
@@ -268,7 +268,7 @@ class LiveConnection:
             elif packet.size:
                 self._damage.packet(packet)
                 yield packet, time.monotonic()
-        raise failed or self._error(Trouble.ENDED, "the other side closed the connection")
+        raise failed or self._error(FailureKind.ENDED, "the other side closed the connection")
 
     def _decode(self, packet: Packet) -> list[VideoFrame]:
         began = time.perf_counter()
@@ -280,7 +280,7 @@ class LiveConnection:
             self._damage.failed(packet)
             self._damaged += 1
             if self._damaged >= _DAMAGED_IN_A_ROW:
-                raise self._error(Trouble.UNREADABLE, f"its pictures cannot be decoded{self._doubt()}") from None
+                raise self._error(FailureKind.UNREADABLE, f"its pictures cannot be decoded{self._doubt()}") from None
         self.decode_seconds += time.perf_counter() - began
         if frames:
             self._damaged = 0
@@ -291,7 +291,7 @@ class LiveConnection:
         """A decoder that was told no size it would take has none: the pictures may be too large."""
         return "" if self._stream.codec_context.width else "; they may be larger than live.max_pixels"
 
-    def _timed(self, decoded: VideoFrame, torn: bool, index: int, arrived: float) -> Arrived:
+    def _timed(self, decoded: VideoFrame, torn: bool, index: int, arrived: float) -> ArrivedFrame:
         base = decoded.time_base or self._time_base
         pts = None if decoded.pts is None else float(decoded.pts * base)
         if self._pace is not None:
@@ -313,26 +313,26 @@ class LiveConnection:
             datetime.fromtimestamp(time.time() - (time.monotonic() - arrived), UTC),
             corrupt=torn,
         )
-        return Arrived(frame, arrived)
+        return ArrivedFrame(frame, arrived)
 
     def _explain(self, error: Exception, *, opening: bool) -> LiveError:
         """FFmpeg's error as trouble in plain words."""
-        for kinds, trouble, text in _TROUBLES:
+        for kinds, kind, text in _TROUBLES:
             if isinstance(error, kinds):
-                return self._error(trouble, text)
+                return self._error(kind, text)
         if isinstance(error, (av.error.ExitError, TimeoutError)):
             if opening:
                 limit = self._options.connect_timeout_s
-                return self._error(Trouble.UNREACHABLE, f"no answer within {limit:g} s; check address and network")
-            return self._error(Trouble.SILENT, f"nothing came for {self._options.read_timeout_s:g} s")
+                return self._error(FailureKind.UNREACHABLE, f"no answer within {limit:g} s; check address and network")
+            return self._error(FailureKind.SILENT, f"nothing came for {self._options.read_timeout_s:g} s")
         if isinstance(error, av.error.InvalidDataError):
-            return self._error(Trouble.UNREADABLE, "what comes from there is no video stream; check the address")
+            return self._error(FailureKind.UNREADABLE, "what comes from there is no video stream; check the address")
         said = scrub(str(getattr(error, "strerror", None) or error), self._url, unquote(self._url))
         what = "cannot be reached" if opening else "the connection broke"
-        return self._error(Trouble.UNREACHABLE, f"{what} ({said}); check address and network")
+        return self._error(FailureKind.UNREACHABLE, f"{what} ({said}); check address and network")
 
-    def _error(self, trouble: Trouble, text: str) -> LiveError:
-        return LiveError(trouble, f"{self.location}: {text}", self.location)
+    def _error(self, kind: FailureKind, text: str) -> LiveError:
+        return LiveError(kind, f"{self.location}: {text}", self.location)
 
     def __enter__(self) -> Self:
         return self
@@ -343,30 +343,30 @@ class LiveConnection:
         self.close()
 
 
-_TROUBLES: tuple[tuple[Any, Trouble, str], ...] = (
+_TROUBLES: tuple[tuple[Any, FailureKind, str], ...] = (
     (
         av.error.HTTPUnauthorizedError,
-        Trouble.REFUSED,
+        FailureKind.REFUSED,
         "the camera refuses user or password (401); correct them in its address",
     ),
     (
         av.error.HTTPForbiddenError,
-        Trouble.REFUSED,
+        FailureKind.REFUSED,
         "this user may not see the stream (403); allow it in the camera",
     ),
     (
         av.error.HTTPNotFoundError,
-        Trouble.MISSING,
+        FailureKind.MISSING,
         "there is no such stream (404); check the path of the address",
     ),
     (
         (av.error.HTTPError,),
-        Trouble.UNREACHABLE,
+        FailureKind.UNREACHABLE,
         "the server answers with an error; check it",
     ),
     (
         ConnectionRefusedError,
-        Trouble.UNREACHABLE,
+        FailureKind.UNREACHABLE,
         "connection refused; check that the camera is on, and the port",
     ),
 )

@@ -19,7 +19,7 @@ from streamgate.sources.combing import is_combed
 from streamgate.sources.layout import Kind, Layout, eight_bits, layouts, plain_format, planes_of
 from streamgate.sources.orientation import UNTURNED, Turn, Upright, turn_array, turned, upright
 from streamgate.sources.pyav import colour_of
-from streamgate.sources.resample import COARSE, EXACT, FINE, Care, sample
+from streamgate.sources.resample import COARSE, EXACT, FINE, ResampleOptions, sample
 from streamgate.sources.sidedata import Eye, shown_turn, used_eye
 
 _SWS_FLAGS = 4 | 0x40000 | 0x4000
@@ -43,7 +43,7 @@ class Siting:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredPicture:
     """What there is to answer from: planes, and how they are to be read.
 
     `left` and `top` place the planes' first luma sample within the stored picture (0 for a whole one).
@@ -65,11 +65,11 @@ class PlanePicture:
         load: gives the planes when they are first needed; most frames of a video are never looked at.
     """
 
-    def __init__(self, load: Callable[[], Stored]) -> None:
+    def __init__(self, load: Callable[[], StoredPicture]) -> None:
         self._load = load
 
     @lazy_property
-    def _stored(self) -> Stored:
+    def _stored(self) -> StoredPicture:
         return self._load()
 
     @property
@@ -199,7 +199,7 @@ class PlanePicture:
         return matrix / np.array([[1 << sub_x], [1 << sub_y]])
 
     def _rgb(
-        self, matrix: Array, size: tuple[int, int], interpolation: int, care: Care = EXACT
+        self, matrix: Array, size: tuple[int, int], interpolation: int, care: ResampleOptions = EXACT
     ) -> Array:
         stored = self._stored
         layout, planes = stored.layout, stored.planes
@@ -243,7 +243,7 @@ class PictureMaker:
         aspect = self.aspect
         return PlanePicture(lambda: self._read(frame, aspect))
 
-    def _read(self, frame: VideoFrame, aspect: Fraction | None) -> Stored:
+    def _read(self, frame: VideoFrame, aspect: Fraction | None) -> StoredPicture:
         turn, eye = self._shown(frame)
         transfer, primaries = colour_of(frame)
         matrix = resolve_matrix(frame.colorspace, primaries, transfer, frame.height)
@@ -259,7 +259,7 @@ class PictureMaker:
         if eye is not None:
             planes, aspect = eye.planes(planes), eye.aspect(aspect)
             width, height = eye.size(width, height)
-        return Stored(planes, layout, colour, siting, upright(width, height, turn, aspect))
+        return StoredPicture(planes, layout, colour, siting, upright(width, height, turn, aspect))
 
     def _shown(self, frame: VideoFrame) -> tuple[Turn, Eye | None]:
         # Side data ties the frame into a reference cycle, so that its pixels live until some later
@@ -302,7 +302,7 @@ def picture_of_rgb(rgb: Array, turn: Turn = UNTURNED) -> PlanePicture:
         raise ValueError(f"an RGB uint8 array (h, w, 3) is needed, not {rgb.dtype} {rgb.shape}")
     height, width = rgb.shape[:2]
     layout = layouts()["rgb24"]
-    stored = Stored((rgb,), layout, Colour(full_range=True), Siting(0, 0), upright(width, height, turn))
+    stored = StoredPicture((rgb,), layout, Colour(full_range=True), Siting(0, 0), upright(width, height, turn))
     return PlanePicture(lambda: stored)
 
 

@@ -13,7 +13,7 @@ from streamgate.frames import Array
 _MARGIN = 4  # pixels around the covered part, so that cubic interpolation sees its neighbours
 
 
-class Care(NamedTuple):
+class ResampleOptions(NamedTuple):
     """How much exactness is worth.
 
     Attributes:
@@ -27,18 +27,18 @@ class Care(NamedTuple):
     lanczos: bool = False
 
 
-EXACT = Care(0.02, 1.2)
+EXACT = ResampleOptions(0.02, 1.2)
 """For crops: below 1.2 interpolation alone aliases too little to see."""
 
-FINE = Care(0.02, 1.1, lanczos=True)
+FINE = ResampleOptions(0.02, 1.1, lanczos=True)
 """For pictures that are kept."""
 
-COARSE = Care(0.6, 2.0)
+COARSE = ResampleOptions(0.6, 2.0)
 """For thumbnails, where a detector cannot tell: halves by area, what is left by interpolation."""
 
 
 def sample(
-    plane: Array, to_plane: Array, size: tuple[int, int], interpolation: int, care: Care = EXACT
+    plane: Array, to_plane: Array, size: tuple[int, int], interpolation: int, care: ResampleOptions = EXACT
 ) -> Array:
     """Resample `plane` (h, w[, c]) into a picture of `size` (width, height), same type.
 
@@ -72,7 +72,7 @@ def sample(
 
 
 _LOBES = 3
-_MOST_STEPS = 16
+_MAX_STEPS = 16
 
 
 def _lanczos(
@@ -82,7 +82,7 @@ def _lanczos(
 
     The filter is laid in the result's axes, so that a turned picture is filtered as well as an upright one.
     """
-    while max(shrink) > _MOST_STEPS:
+    while max(shrink) > _MAX_STEPS:
         # What so steep a reduction does to the finest detail, the filter after it removes anyway.
         part, matrix = _shrink(part, matrix, 2.0, 2.0, 1.0)
         shrink = (shrink[0] / 2, shrink[1] / 2)
@@ -106,15 +106,15 @@ def _reduce(fine: Array, axis: int, count: int, step: int) -> Array:
     if step == 1:
         return fine.astype(np.float32)
     centre = (_LOBES + 0.5) * step - 0.5
-    places = np.arange(int(np.floor(centre - _LOBES * step)) + 1, int(np.ceil(centre + _LOBES * step)))
-    offsets = (places - centre) / step
+    indexes = np.arange(int(np.floor(centre - _LOBES * step)) + 1, int(np.ceil(centre + _LOBES * step)))
+    offsets = (indexes - centre) / step
     weights = np.sinc(offsets) * np.sinc(offsets / _LOBES)
     weights = (weights / weights.sum()).astype(np.float32)
     shape = list(fine.shape)
     shape[axis] = count
     total = np.zeros(shape, np.float32)
-    for place, weight in zip(places.tolist(), weights, strict=True):
-        span = slice(place, place + (count - 1) * step + 1, step)
+    for index, weight in zip(indexes.tolist(), weights, strict=True):
+        span = slice(index, index + (count - 1) * step + 1, step)
         total += weight * (fine[span] if axis == 0 else fine[:, span])
     return total
 

@@ -21,8 +21,8 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import parse_http_list, parse_keqv_list
 
 _PORTS = {"rtsp": 554, "rtsps": 322}
-_LONGEST_HEAD = 1 << 16
-_MOST_OPEN = 64
+_MAX_HEAD_BYTES = 1 << 16
+_MAX_OPEN = 64
 """Requests without an answer; FFmpeg has one or two."""
 _SEND_S = 30.0
 _HASHES = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}
@@ -227,11 +227,11 @@ class _Session:
                 self._passing[from_us] = 4 + int.from_bytes(buffer[2:4], "big")
                 continue
             end = buffer.find(_END)
-            if end < 0 and len(buffer) < _LONGEST_HEAD and (from_us or b"RTSP/"[: len(buffer)] == buffer[:5]):
+            if end < 0 and len(buffer) < _MAX_HEAD_BYTES and (from_us or b"RTSP/"[: len(buffer)] == buffer[:5]):
                 break
             if end < 0 or (not from_us and not buffer.startswith(b"RTSP/")):
                 # Bytes that are neither: what is behind them may be.
-                found = [place for mark in (b"$", b"RTSP/") if (place := buffer.find(mark, 1)) > 0]
+                found = [index for mark in (b"$", b"RTSP/") if (index := buffer.find(mark, 1)) > 0]
                 self._passing[from_us] = min(found, default=len(buffer))
                 continue
             lines = buffer[:end].decode(*_TEXT).split("\r\n")
@@ -269,7 +269,7 @@ class _Session:
 
     def _numbered(self, request: _Open) -> bytes:
         self._number += 1
-        if len(self._waiting) >= _MOST_OPEN:
+        if len(self._waiting) >= _MAX_OPEN:
             self._waiting.pop(next(iter(self._waiting)))
         self._waiting[str(self._number)] = request
         method, _, rest = request.lines[0].partition(" ")
@@ -299,12 +299,12 @@ class _Session:
     def _shown(self, line: str, status: list[str]) -> str:
         if _is(line, "location") and status and status[0].startswith("3"):
             with suppress(ValueError):
-                place = urlsplit(line.partition(":")[2].strip())
-                port = place.port or _PORTS.get(place.scheme.lower())
-                same_scheme = place.scheme.lower() == self._camera.partition(":")[0]
-                if same_scheme and (place.hostname or "", port) == (self._peer[0], self._peer[1]):
+                target = urlsplit(line.partition(":")[2].strip())
+                port = target.port or _PORTS.get(target.scheme.lower())
+                same_scheme = target.scheme.lower() == self._camera.partition(":")[0]
+                if same_scheme and (target.hostname or "", port) == (self._peer[0], self._peer[1]):
                     # Another path of the same camera: through here again.
-                    return f"Location: {self._base}{place.path or '/'}{f'?{place.query}' if place.query else ''}"
+                    return f"Location: {self._base}{target.path or '/'}{f'?{target.query}' if target.query else ''}"
         if _is(line, "transport") and "server_port=" in line.lower() and "source=" not in line.lower():
             # FFmpeg would take us for where the pictures come from.
             return f"{line};source={self._theirs.getpeername()[0]}"

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from streamgate.errors import ResultsError, UsageError, display
-from streamgate.store import files, jsonlines, shapes
-from streamgate.store.jsonlines import LONGEST_LINE, LONGEST_LIST, SCHEMA, Record
+from streamgate.store import files, jsonlines, schemas
+from streamgate.store.jsonlines import MAX_LINE_BYTES, MAX_LIST_BYTES, SCHEMA, Record
 from streamgate.store.layout import (
     CANDIDATES,
     DERIVED,
@@ -33,13 +33,13 @@ from streamgate.store.layout import (
 from streamgate.store.lock import Lock
 from streamgate.store.manifest import Manifest
 from streamgate.store.run import SourceInfo, SourceResult
-from streamgate.store.shapes import Shape, misfit
+from streamgate.store.schemas import Schema, mismatch
 
 if TYPE_CHECKING:
     from streamgate.measures import MeasureSpec
 
 
-class Damages:
+class DamageLog:
     """What could not be read, a line each: of many the first `most`, and how many there are."""
 
     def __init__(self, most: int = 20) -> None:
@@ -91,7 +91,7 @@ class RunFolder:
         path = display(self.out / SUMMARY)
         remedy = "run the same command again with --resume, which rewrites it"
         try:
-            return jsonlines.read_object(self.out, SUMMARY, shapes.SUMMARY)
+            return jsonlines.read_object(self.out, SUMMARY, schemas.SUMMARY)
         except OSError as error:
             self.check()
             missing = isinstance(error, FileNotFoundError)
@@ -123,53 +123,55 @@ class RunFolder:
 
     def faces(self, source_id: str | None = None) -> Iterator[Record]:
         """The kept faces, in their order: of the whole run (where they know whose they are), or of one source."""
-        for _, record in self._records(FACES if source_id is None else f"{source_id}/{FACES}", shapes.FACE):
+        for _, record in self._records(FACES if source_id is None else f"{source_id}/{FACES}", schemas.FACE):
             yield record
 
-    def placed_faces(self) -> Iterator[tuple[int, Record]]:
+    def faces_with_offsets(self) -> Iterator[tuple[int, Record]]:
         """The faces of the run, each with its place in the file for `face_at`."""
-        yield from self._records(FACES, shapes.FACE)
+        yield from self._records(FACES, schemas.FACE)
 
-    def face_at(self, place: int) -> Record:
-        """The face at a place that `placed_faces` gave: all of them would not fit into memory."""
+    def face_at(self, offset: int) -> Record:
+        """The face at a place that `faces_with_offsets` gave: all of them would not fit into memory."""
         try:
             with files.open_below(self.out, FACES) as file:
-                file.seek(place)
-                record = jsonlines.parse(file.readline(LONGEST_LINE))
+                file.seek(offset)
+                record = jsonlines.parse(file.readline(MAX_LINE_BYTES))
         except (OSError, ValueError):
             record = {}
-        if misfit(record, shapes.FACE):
+        if mismatch(record, schemas.FACE):
             raise ResultsError(f"{display(self.out / FACES)} changed while it was read; try again")
         return record
 
     def tracks(self, source_id: str) -> Iterator[Record]:
         """How each track of a source ended, by track."""
-        for _, record in self._records(f"{source_id}/{TRACKS}", shapes.TRACK):
+        for _, record in self._records(f"{source_id}/{TRACKS}", schemas.TRACK):
             yield record
 
     def candidates(self, source_id: str) -> Iterator[Record]:
         """Every evaluated face of a source in the order of evaluation."""
-        for _, record in self._records(f"{source_id}/{CANDIDATES}", shapes.CANDIDATE):
+        for _, record in self._records(f"{source_id}/{CANDIDATES}", schemas.CANDIDATE):
             yield record
 
     def notes(self, source_id: str) -> dict[int, Record]:
         """What the source stored for the report, by track; empty where it stored nothing."""
         if not self.has(f"{source_id}/{NOTES}"):
             return {}
-        return {note["track_id"]: note for _, note in self._records(f"{source_id}/{NOTES}", shapes.NOTE, LONGEST_LIST)}
+        return {
+            note["track_id"]: note for _, note in self._records(f"{source_id}/{NOTES}", schemas.NOTE, MAX_LIST_BYTES)
+        }
 
     def person_names(self) -> dict[str, str]:
         """What users call persons, by id; empty without persons."""
         if not self.has(PERSONS):
             return {}
-        found = (person for _, person in self._records(PERSONS, shapes.PERSON, LONGEST_LIST))
+        found = (person for _, person in self._records(PERSONS, schemas.PERSON, MAX_LIST_BYTES))
         return {person["person_id"]: person["name"] for person in found if person["name"]}
 
     def source(self, source_id: str) -> Record:
         """The source.json of a committed source. Raises ResultsError, whatever is told to whom."""
         name = f"{source_id}/{SOURCE}"
         try:
-            record = jsonlines.read_object(self.out, name, shapes.SOURCE)
+            record = jsonlines.read_object(self.out, name, schemas.SOURCE)
         except FileNotFoundError:
             raise self.error(name, "is missing") from None
         except OSError as error:
@@ -203,7 +205,7 @@ class RunFolder:
             raise ValueError("is too large")
         return data
 
-    def _records(self, name: str, shape: Shape, longest: int = LONGEST_LINE) -> Iterator[tuple[int, Record]]:
+    def _records(self, name: str, shape: Schema, longest: int = MAX_LINE_BYTES) -> Iterator[tuple[int, Record]]:
         """Records of a file, gzipped or not, each with its place; what is none, and a torn end, is told."""
         first, bad = "", 0
         try:
@@ -213,7 +215,7 @@ class RunFolder:
                     if not os.fstat(file.fileno()).st_size:
                         raise EOFError  # a gzip file of nothing has a header; `gzip` takes none for the end
                     file = stack.enter_context(gzip.GzipFile(fileobj=file))
-                for number, (place, record) in enumerate(jsonlines.read_lines(file, longest), 1):
+                for number, (offset, record) in enumerate(jsonlines.read_lines(file, longest), 1):
                     if not record or type(record.get("schema")) is not int:
                         what = "is no record"
                     elif record["schema"] != SCHEMA:
@@ -221,25 +223,25 @@ class RunFolder:
                     elif "/" in name and record.get("source_id", name.partition("/")[0]) != name.partition("/")[0]:
                         what = "is of another source"
                     else:
-                        what = misfit(record, shape) or ""
+                        what = mismatch(record, shape) or ""
                         if not what:
-                            yield place, record
+                            yield offset, record
                             continue
                     if self._damaged is None:
                         raise self.error(name, f"is damaged in line {number}: {what}")
                     first, bad = first or f"line {number}: {what}", bad + 1
         except FileNotFoundError:
-            self._tell(name, "is missing")
+            self._report(name, "is missing")
         except (EOFError, zlib.error, gzip.BadGzipFile):
-            self._tell(name, "is cut off or damaged")
+            self._report(name, "is cut off or damaged")
         except OSError as error:
-            self._tell(name, f"cannot be read ({error.strerror or error})")
+            self._report(name, f"cannot be read ({error.strerror or error})")
         finally:
             if bad:
                 lines = "1 line is" if bad == 1 else f"{bad} lines are"
-                self._tell(name, f"is damaged: {lines} skipped ({first})")
+                self._report(name, f"is damaged: {lines} skipped ({first})")
 
-    def _tell(self, name: str, what: str) -> None:
+    def _report(self, name: str, what: str) -> None:
         if self._damaged is None:
             raise self.error(name, what)
         self._damaged(f"{display(name)} {what}")

@@ -15,7 +15,7 @@ JPEG_QUALITY = 92
 """Of the JPEG in a `final` event."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_MOST_PIXELS = 1 << 24
+_MAX_PIXELS = 1 << 24
 """The largest crop that a configuration can ask for."""
 
 
@@ -31,23 +31,23 @@ def decode_png(data: bytes) -> Array:
     """
     if not data.startswith(_SIGNATURE):
         raise ValueError("is empty" if not data else "is not a PNG")
-    place, header, ended = len(_SIGNATURE), b"", False
+    offset, header, ended = len(_SIGNATURE), b"", False
     while not ended:
-        if len(data) < place + 12:
+        if len(data) < offset + 12:
             raise ValueError("is cut off")
-        length, kind = struct.unpack_from(">I4s", data, place)
-        body = data[place + 8 : place + 8 + length]
-        if len(data) < place + 12 + length:
+        length, kind = struct.unpack_from(">I4s", data, offset)
+        body = data[offset + 8 : offset + 8 + length]
+        if len(data) < offset + 12 + length:
             raise ValueError("is cut off")
-        if struct.unpack_from(">I", data, place + 8 + length)[0] != zlib.crc32(kind + body):
+        if struct.unpack_from(">I", data, offset + 8 + length)[0] != zlib.crc32(kind + body):
             raise ValueError("is damaged")
         header = header or body
         ended = kind == b"IEND"
-        place += 12 + length
+        offset += 12 + length
     if len(header) != 13:
         raise ValueError("is damaged")
     width, height, depth, colours = struct.unpack_from(">IIBB", header)
-    if (depth, colours) != (8, 2) or not 0 < width * height <= _MOST_PIXELS:
+    if (depth, colours) != (8, 2) or not 0 < width * height <= _MAX_PIXELS:
         raise ValueError(f"is no crop of ours ({width} x {height} px, {depth} bit, colour type {colours})")
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -68,7 +68,7 @@ def decode_crop(data: bytes) -> Array:
     if (jpeg and not data.endswith(b"\xff\xd9")) or (webp and struct.unpack_from("<I", data, 4)[0] + 8 != len(data)):
         raise ValueError("is cut off")
     size = image_size(data)
-    if size is None or not 0 < size[0] * size[1] <= _MOST_PIXELS:
+    if size is None or not 0 < size[0] * size[1] <= _MAX_PIXELS:
         raise ValueError("is no crop of ours")
     return decode(data)
 

@@ -17,22 +17,22 @@ from typing import IO, Any
 
 from streamgate.errors import ResultsError, display, scrub
 from streamgate.store import files
-from streamgate.store.shapes import Shape, misfit
+from streamgate.store.schemas import Schema, mismatch
 
 SCHEMA = 1
 """Version of every shape in an output folder; a reader refuses a number that it does not know."""
 
 Record = dict[str, Any]
 
-LONGEST_LINE = 1 << 20
+MAX_LINE_BYTES = 1 << 20
 """Bytes of a line that holds one face or one track."""
-LONGEST_LIST = 64 << 20
+MAX_LIST_BYTES = 64 << 20
 """... and of one that lists all that belongs to a source, a track or a person."""
 _LARGEST = 256 << 20
 """Bytes of a file that is one object: the manifest of a million faces has 60 million."""
-_MOST_VALUES = 8_000_000
+_MAX_VALUES = 8_000_000
 """Values in one object: an empty list takes two bytes in a file and thirty times that in memory."""
-_DEEPEST = 200
+_MAX_DEPTH = 200
 """Levels that may be nested: who walks through an object calls itself for each."""
 
 _DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
@@ -87,7 +87,7 @@ def parse(data: bytes) -> Record:
     return _checked(_decoded(data), data)
 
 
-def read_object(out: Path, name: str, shape: Shape) -> Record:
+def read_object(out: Path, name: str, shape: Schema) -> Record:
     """The object that a whole file below `out` is, of this version and as `shape` says.
 
     Raises OSError, ResultsError for another version, and ValueError saying what it is not.
@@ -101,7 +101,7 @@ def read_object(out: Path, name: str, shape: Shape) -> Record:
         raise ValueError("it has no schema")
     if record["schema"] != SCHEMA:
         raise ResultsError(f"{display(out / name)} {other_version(record)}; use the version that wrote it")
-    if found := misfit(record, shape):
+    if found := mismatch(record, shape):
         raise ValueError(found)
     return record
 
@@ -113,7 +113,7 @@ def read_log(out: Path, name: str) -> list[Record]:
     """
     try:
         with files.open_below(out, name) as file:
-            return [record for _, record in read_lines(file, LONGEST_LIST) if record is not None]
+            return [record for _, record in read_lines(file, MAX_LIST_BYTES) if record is not None]
     except FileNotFoundError:
         return []
 
@@ -123,20 +123,20 @@ def other_version(record: Record) -> str:
     return f"was written by another version (schema {record['schema']}, this one knows {SCHEMA})"
 
 
-def read_lines(file: IO[bytes] | gzip.GzipFile, longest: int = LONGEST_LINE) -> Iterator[tuple[int, Record | None]]:
+def read_lines(file: IO[bytes] | gzip.GzipFile, longest: int = MAX_LINE_BYTES) -> Iterator[tuple[int, Record | None]]:
     """The lines of a file: where each begins, and its object. Raises OSError.
 
     That is None where a line is no JSON or longer than `longest`, of which no more is held, and empty where it is JSON
     and no object of ours.
     """
-    place = 0
+    offset = 0
     while line := file.readline(longest + 1):
         # Whoever gives up at damage does not have to read to the end of a line that has none.
-        yield place, _record(line) if len(line) <= longest else None
-        place += len(line)
+        yield offset, _record(line) if len(line) <= longest else None
+        offset += len(line)
         while len(line) > longest and not line.endswith(b"\n"):
             line = file.readline(longest + 1)
-            place += len(line)
+            offset += len(line)
 
 
 def _record(line: bytes) -> Record | None:
@@ -151,7 +151,7 @@ def _record(line: bytes) -> Record | None:
 
 
 def _decoded(data: bytes) -> Any:
-    if data.count(b",") + data.count(b":") > _MOST_VALUES:
+    if data.count(b",") + data.count(b":") > _MAX_VALUES:
         raise ValueError("has more values than any of ours")
     # A number of 19 digits or with such an exponent is rare; looking at every number would cost more than parsing.
     digits = data.translate(_DIGITS, b"+")
@@ -166,7 +166,7 @@ def _decoded(data: bytes) -> Any:
 def _checked(value: Any, data: bytes) -> Record:
     if not isinstance(value, dict):
         raise ValueError("is no JSON object")
-    if data.count(b"[") + data.count(b"{") > _DEEPEST and _depth(value) > _DEEPEST:
+    if data.count(b"[") + data.count(b"{") > _MAX_DEPTH and _depth(value) > _MAX_DEPTH:
         raise ValueError("is nested too deeply")
     if b"\\u" in data and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
         raise ValueError("has text that is no Unicode")
@@ -194,7 +194,7 @@ def _refuse(constant: str) -> None:
 def _depth(value: Any) -> int:
     """How deeply lists and objects are nested, as far as that matters."""
     depth, level = 0, [value]
-    while level and depth <= _DEEPEST:
+    while level and depth <= _MAX_DEPTH:
         depth += 1
         inner = [list(one.values()) if isinstance(one, dict) else one for one in level]
         level = [one for items in inner for one in items if isinstance(one, (dict, list))]

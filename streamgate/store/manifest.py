@@ -20,7 +20,7 @@ from streamgate.store import files, jsonlines
 from streamgate.store.jsonlines import SCHEMA, dumps, redacted
 from streamgate.store.layout import SOURCE, STATE_DIR, is_source_id
 from streamgate.store.run import RunInfo
-from streamgate.store.shapes import COMMIT, MANIFEST, misfit
+from streamgate.store.schemas import COMMIT, MANIFEST, mismatch
 
 _PROGRAM = "streamgate"
 _NAME, _COMMITS = f"{STATE_DIR}/manifest.json", f"{STATE_DIR}/commits.jsonl"
@@ -65,7 +65,7 @@ class Manifest:
         manifest.run = stored["run"]
         manifest.owned = tuple(stored["files"])
         manifest.sources = {key: tuple(names) for key, names in stored["sources"].items()}
-        manifest.sources |= {one["source_id"]: tuple(one["files"]) for one in commits if not misfit(one, COMMIT)}
+        manifest.sources |= {one["source_id"]: tuple(one["files"]) for one in commits if not mismatch(one, COMMIT)}
         return manifest
 
     def present(self) -> list[str]:

@@ -36,7 +36,7 @@ from streamgate.frames import (
     TrackInfo,
 )
 from streamgate.measures import built_in_measures
-from streamgate.measures.registry import place_of
+from streamgate.measures.registry import position_of
 from streamgate.store.jsonlines import SCHEMA, Record, dumps
 from streamgate.store.layout import picture_name
 from streamgate.store.run import counts
@@ -325,7 +325,7 @@ _MISSING = {status: Measure.missing(status) for status in Status if status is no
 def _measures(measures: Mapping[str, Measure]) -> Record:
     names = {*measures, *(spec.name for spec in built_in_measures())}
     missing = _MISSING[Status.NOT_SCORED]
-    return {name: _measure(measures.get(name, missing)) for name in sorted(names, key=place_of)}
+    return {name: _measure(measures.get(name, missing)) for name in sorted(names, key=position_of)}
 
 
 def _measure(measure: Measure) -> Record:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from streamgate.errors import ResultsError, display
-from streamgate.store import files, jsonlines, shapes
+from streamgate.store import files, jsonlines, schemas
 from streamgate.store.jsonlines import SCHEMA, Record, dumps
 from streamgate.store.layout import STATE_DIR, may_be_named
 from streamgate.store.manifest import Manifest
@@ -100,7 +100,7 @@ class Staging:
 
     def _ready(self) -> Record:
         try:
-            ready = jsonlines.read_object(self._out, f"{_TUNE}/{_READY}", shapes.READY)
+            ready = jsonlines.read_object(self._out, f"{_TUNE}/{_READY}", schemas.READY)
             if all(map(may_be_named, ready["sources"])):
                 return ready
         except (OSError, ValueError):

@@ -28,7 +28,7 @@ class Change(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Left:
+class _LastShot:
     """The shot that the last cut left."""
 
     pts_seconds: float
@@ -49,7 +49,7 @@ class CutDetector:
         self.grid: Array | None = None
         """Of the last frame, see `grid_of`."""
         self._recent: deque[tuple[float, float]] = deque()
-        self._left: _Left | None = None
+        self._left: _LastShot | None = None
 
     def look(self, frame: Frame) -> Change:
         """What `frame` is to the one before it. To be asked once for every frame, in order."""
@@ -64,7 +64,7 @@ class CutDetector:
             self._recent.popleft()
         if difference >= self._config.cut_difference and difference >= self._config.cut_ratio * self._usual():
             if self._left is None:
-                self._left = _Left(frame.pts_seconds, before, self._recent)
+                self._left = _LastShot(frame.pts_seconds, before, self._recent)
             self._recent = deque()
             return Change.CUT
         self._recent.append((frame.pts_seconds, difference))

@@ -39,7 +39,7 @@ _SETTLED_S, _SETTLED = 0.4, 0.1
 
 
 @dataclass(slots=True)
-class _Seen:
+class _GridSample:
     pts_seconds: float
     grid: Array
     contrast: float
@@ -48,7 +48,7 @@ class _Seen:
     inside: bool = False
 
 
-class TransitionFinder:
+class TransitionDetector:
     """Tells of each frame whether it lies inside a gradual transition, once that is sure: up to 1.5 s later.
 
     Compares grids of luma (`cuts.grid_of`), in order. Dissolves and fades mix two pictures, so every sample goes
@@ -56,8 +56,8 @@ class TransitionFinder:
     """
 
     def __init__(self) -> None:
-        self._compared: list[_Seen] = []
-        self._waiting: list[_Seen] = []
+        self._compared: list[_GridSample] = []
+        self._waiting: list[_GridSample] = []
 
     def add(self, pts_seconds: float, grid: Array, *, new_shot: bool = False) -> list[bool]:
         """Take the next frame; with `new_shot` it follows a cut.
@@ -66,7 +66,7 @@ class TransitionFinder:
         lies inside a transition.
         """
         settled = self.finish() if new_shot else []
-        seen = _Seen(pts_seconds, grid, float(cv2.meanStdDev(grid)[1][0, 0]))
+        seen = _GridSample(pts_seconds, grid, float(cv2.meanStdDev(grid)[1][0, 0]))
         self._waiting.append(seen)
         if not self._compared or pts_seconds - self._compared[-1].pts_seconds >= _STEP_S - 1e-6:
             self._compare(seen)
@@ -84,13 +84,13 @@ class TransitionFinder:
         self._waiting, self._compared = [], []
         return settled
 
-    def _is_settled(self, seen: _Seen, now: _Seen) -> bool:
+    def _is_settled(self, seen: _GridSample, now: _GridSample) -> bool:
         age = now.pts_seconds - seen.pts_seconds
         if age > LONGEST_S:
             return True
         return age >= _SETTLED_S and not seen.inside and _difference(seen, now) <= _SETTLED
 
-    def _compare(self, now: _Seen) -> None:
+    def _compare(self, now: _GridSample) -> None:
         compared = self._compared
         if compared:
             now.step = _distance(now.grid, compared[-1].grid)
@@ -105,7 +105,7 @@ class TransitionFinder:
                 continue
             self._mark(compared[first], compared[first + 1 : -1], now)
 
-    def _mark(self, start: _Seen, between: list[_Seen], end: _Seen) -> None:
+    def _mark(self, start: _GridSample, between: list[_GridSample], end: _GridSample) -> None:
         """Mark the frames between two that a transition connects."""
         steps = [seen.step for seen in (*between, end)]
         way, size = sum(steps), _distance(start.grid, end.grid)
@@ -120,11 +120,11 @@ class TransitionFinder:
             nearer = np.minimum(np.abs(grids - start.grid), np.abs(grids - end.grid)).mean(axis=(1, 2)).max()
             if way > _WIPE_DETOUR * size or nearer > _WIPED * size or _difference(start, end) < _WIPE_CHANGE:
                 return
-        inside = [place for place, part in enumerate(share.tolist()) if _MARGIN < part < 1 - _MARGIN]
+        inside = [index for index, part in enumerate(share.tolist()) if _MARGIN < part < 1 - _MARGIN]
         if not inside:
             return
         # Only what changed meanwhile tells: before and after it people moved.
-        core = [place for place in inside if _CORE < share[place] < 1 - _CORE] or inside
+        core = [index for index in inside if _CORE < share[index] < 1 - _CORE] or inside
         before, after = [start, *between][core[0]], [*between, end][core[-1] + 1]
         if min(start.contrast, end.contrast) >= _EMPTY and _correlation(before, after) >= _SAME_SCENE:
             return
@@ -135,7 +135,7 @@ class TransitionFinder:
                 seen.inside = True
 
 
-def _correlation(before: _Seen, after: _Seen) -> float:
+def _correlation(before: _GridSample, after: _GridSample) -> float:
     """Near 1 where one is the other, brighter or darker."""
     if min(before.contrast, after.contrast) < 1e-6:
         return 0.0
@@ -147,7 +147,7 @@ def _distance(first: Array, second: Array) -> float:
     return cv2.norm(first, second, cv2.NORM_L1) / first.size
 
 
-def _difference(before: _Seen, now: _Seen) -> float:
+def _difference(before: _GridSample, now: _GridSample) -> float:
     """As `cuts.grid_difference`, with the mean for the median."""
     change = cv2.subtract(now.grid, before.grid)
     common = np.full_like(change, cv2.mean(change)[0])

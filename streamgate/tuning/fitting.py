@@ -27,7 +27,7 @@ _FURTHEST = 2.0
 
 
 @dataclass(frozen=True)
-class Judged:
+class FitData:
     """Faces that people judged.
 
     Attributes:
@@ -42,9 +42,9 @@ class Judged:
     tracks: Array
     clips: Array
 
-    def of(self, rows: Array) -> Judged:
+    def of(self, rows: Array) -> FitData:
         """Those of the rows (indexes or a mask)."""
-        return Judged(self.values[rows], self.grades[rows], self.tracks[rows], self.clips[rows])
+        return FitData(self.values[rows], self.grades[rows], self.tracks[rows], self.clips[rows])
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Fusion:
         return np.maximum(scalars, np.log(0.01)) @ self.weight / self.weight.sum()
 
 
-def fit(judged: Judged, start: Fusion, *, seed: int = 0, ridge: float = RIDGE) -> Fusion:
+def fit(judged: FitData, start: Fusion, *, seed: int = 0, ridge: float = RIDGE) -> Fusion:
     """The fusion under which good faces rank above usable ones and these above bad ones, in each track and across.
 
     Projected gradient (Adam) on the logistic loss of pairs; every track counts alike. Deterministic by `seed`. `ridge`:
@@ -82,10 +82,10 @@ def fit(judged: Judged, start: Fusion, *, seed: int = 0, ridge: float = RIDGE) -
     return _moved(start, moves)
 
 
-def out_of_clip(judged: Judged, start: Fusion, *, folds: int = 8, seed: int = 0) -> Array:
+def out_of_clip(judged: FitData, start: Fusion, *, folds: int = 8, seed: int = 0) -> Array:
     """Log quality of every face by a fit that saw nothing of its clip, float (N,)."""
     clips = np.random.default_rng(seed).permutation(np.unique(judged.clips))
-    fold = {clip: place % folds for place, clip in enumerate(clips)}
+    fold = {clip: index % folds for index, clip in enumerate(clips)}
     here = np.array([fold[clip] for clip in judged.clips])
     found = np.empty(len(here))
     for number in range(min(folds, len(clips))):
@@ -94,22 +94,22 @@ def out_of_clip(judged: Judged, start: Fusion, *, folds: int = 8, seed: int = 0)
     return found
 
 
-def picks(judged: Judged, quality: Array) -> Array:
+def picks(judged: FitData, quality: Array) -> Array:
     """Index of the best face of each track, int (tracks,)."""
     return np.array([rows[np.argmax(quality[rows])] for rows in _by_track(judged)])
 
 
-def _by_track(judged: Judged) -> Iterator[Array]:
+def _by_track(judged: FitData) -> Iterator[Array]:
     for track in np.unique(judged.tracks):
         yield np.nonzero(judged.tracks == track)[0]
 
 
 def _moved(start: Fusion, moves: Array) -> Fusion:
-    weight, place, width = np.split(moves, 3)
+    weight, centre, width = np.split(moves, 3)
     return replace(
         start,
         weight=start.weight * np.exp(weight),
-        x0=start.x0 + _FURTHEST * start.w * np.tanh(place),
+        x0=start.x0 + _FURTHEST * start.w * np.tanh(centre),
         w=start.w * np.exp2(np.tanh(width)),
     )
 
@@ -129,14 +129,14 @@ def _slope(values: Array, better: Array, worse: Array, share: Array, start: Fusi
     np.add.at(pull, better, -_SHARPNESS * share * wrong)
     np.add.at(pull, worse, _SHARPNESS * share * wrong)
     rising = fusion.weight / (1.0 + np.exp(np.clip(scaled, -30.0, 30.0)))  # of the total, by `scaled`
-    _, place, width = np.split(moves, 3)
+    _, centre, width = np.split(moves, 3)
     by_weight = (pull @ scalars) * fusion.weight
-    by_place = -(pull @ rising) / fusion.w * _FURTHEST * start.w / np.cosh(place) ** 2
+    by_place = -(pull @ rising) / fusion.w * _FURTHEST * start.w / np.cosh(centre) ** 2
     by_width = -(pull @ (rising * scaled)) * np.log(2.0) / np.cosh(width) ** 2
     return np.concatenate([by_weight, by_place, by_width])
 
 
-def _pairs(judged: Judged, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+def _pairs(judged: FitData, rng: np.random.Generator) -> tuple[Array, Array, Array]:
     """(better, worse, weight) of pairs; the weights of all pairs of one kind sum up to the same for every track."""
     found: list[tuple[Array, Array, Array]] = []
     for rows in _by_track(judged):

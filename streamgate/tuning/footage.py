@@ -9,10 +9,10 @@ from pathlib import Path
 from streamgate.errors import WeightsError
 from streamgate.frames import Candidate, Frame, Picture, TrackEnd
 from streamgate.gate import Gate
-from streamgate.runtime.finishing import Finisher
+from streamgate.runtime.crop_finalizer import CropFinalizer
 from streamgate.scoring.faces import FaceScorer
-from streamgate.scoring.steps import no_floor, run_together
-from streamgate.scoring.whole import WholeScorer, cards_in_use, face_region
+from streamgate.scoring.full_scorer import FullScorer, cards_in_use, face_region
+from streamgate.scoring.lockstep import no_floor, run_in_lockstep
 from streamgate.sources import Source
 from streamgate.sources.base import SAME_TIME_S
 from streamgate.sources.footage import FootageFinder
@@ -25,7 +25,7 @@ _READ_ON_S = 2.0
 """A frame that lies so little ahead is read on to; for one further on the source is entered anew."""
 
 
-class Footage:
+class FootageScorer:
     """Opens sources and networks when the first face asks for them.
 
     Args:
@@ -68,7 +68,7 @@ class Footage:
         for frame, candidates in at_their_times(source, faces):
             for candidate in candidates:
                 region = self._region(frame, candidate)
-                run_together([scorer.score(candidate, region, no_floor, full=True)], scorer.context.infer)
+                run_in_lockstep([scorer.score(candidate, region, no_floor, full=True)], scorer.context.infer)
                 passed = candidate.gate.passed
                 candidate.crop = scorer.crop(candidate, region) if passed else None
                 candidate.phash = scorer.fingerprint(candidate, region) if passed else None
@@ -76,7 +76,7 @@ class Footage:
 
     def finish(self, source: Source, ended: TrackEnd) -> TrackEnd:
         """`ended` with all the pictures of its shots that the run writes, as it encodes them."""
-        return Finisher(self._opened().context, source).finish(ended)
+        return CropFinalizer(self._opened().context, source).finish(ended)
 
     def close(self) -> None:
         """Let go of the networks."""
@@ -88,9 +88,9 @@ class Footage:
         if self._scorer is None:
             self._gate = Gate(models=self._right_models(), device=self._device, config=self._tuning.after)
             context = self._gate.scoring(self._tuning.after, "tune")
-            if context.judge.calibration_id != self._tuning.judge.calibration_id:
+            if context.evaluator.calibration_id != self._tuning.evaluator.calibration_id:
                 raise WeightsError("the networks at hand are calibrated otherwise than those of the run; give --models")
-            self._scorer = WholeScorer(context)
+            self._scorer = FullScorer(context)
         return self._scorer
 
     def _right_models(self) -> str:

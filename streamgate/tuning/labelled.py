@@ -17,17 +17,17 @@ from streamgate.measures import MeasureSpec
 from streamgate.scoring.calibration import recorded_measures
 from streamgate.store.folder import RunFolder
 from streamgate.store.records import candidate_of
-from streamgate.tuning.fitting import Judged
-from streamgate.tuning.footage import Footage
-from streamgate.tuning.judged import value_of
+from streamgate.tuning.fitting import FitData
+from streamgate.tuning.footage import FootageScorer
+from streamgate.tuning.fusion import value_of
 from streamgate.tuning.limits import is_movable
 from streamgate.tuning.settings import Tuning, tuning_of
 
-Told = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(slots=True)
-class Labelled:
+class LabelledFaces:
     """The labelled faces that can be used, and in words why others cannot.
 
     Attributes:
@@ -39,7 +39,7 @@ class Labelled:
 
     tuning: Tuning
     specs: list[MeasureSpec]
-    judged: Judged
+    judged: FitData
     barred: Array
     unused: Counter[str] = field(default_factory=Counter)
 
@@ -51,8 +51,8 @@ def labelled_faces(
     folders: Sequence[Path] = (),
     models: str | None = None,
     device: str = "auto",
-    told: Told = lambda words: None,
-) -> Labelled:
+    report: Report = lambda words: None,
+) -> LabelledFaces:
     """Find the labelled faces in the results; what was not scored in full is scored in its footage.
 
     Raises UsageError for runs with different networks or measures, ResultsError for a folder that holds no results.
@@ -65,7 +65,7 @@ def labelled_faces(
                 f"{display(folder.out)} and {display(outs[0])} were made with different networks or measures, whose "
                 "values do not compare; fit them apart"
             )
-    specs = [spec for spec in recorded_measures(first.before) if spec.name in first.judge.names]
+    specs = [spec for spec in recorded_measures(first.before) if spec.name in first.evaluator.names]
     unused: Counter[str] = Counter()
     found: list[tuple[FaceKey, Candidate]] = []
     wanted = {key.source_id for key in labels}
@@ -74,16 +74,16 @@ def labelled_faces(
         count = sum(key.source_id == source_id for key in labels)
         unused[f"source {display(source_id)} is not in these results"] += count
     for folder, tuning in runs:
-        with closing(Footage(folder.out, tuning, folders=folders, models=models, device=device)) as footage:
+        with closing(FootageScorer(folder.out, tuning, folders=folders, models=models, device=device)) as footage:
             for source_id in (one for one in folder.source_ids if one in wanted):
-                told(source_id)
+                report(source_id)
                 found += _of_source(folder, source_id, tuning, labels, footage, unused)
     return _joined(first, specs, found, labels, unused)
 
 
 def _networks(tuning: Tuning) -> tuple[object, ...]:
     weights = sorted((str(one["role"]), str(one["sha256"])) for one in tuning.run.weights)
-    return tuple(weights), tuning.judge.names
+    return tuple(weights), tuning.evaluator.names
 
 
 def _of_source(
@@ -91,7 +91,7 @@ def _of_source(
     source_id: str,
     tuning: Tuning,
     labels: Mapping[FaceKey, int],
-    footage: Footage,
+    footage: FootageScorer,
     unused: Counter[str],
 ) -> list[tuple[FaceKey, Candidate]]:
     usual = {track["track_id"]: track.get("reference") or {} for track in folder.tracks(source_id)}
@@ -128,11 +128,11 @@ def _joined(
     found: Sequence[tuple[FaceKey, Candidate]],
     labels: Mapping[FaceKey, int],
     unused: Counter[str],
-) -> Labelled:
+) -> LabelledFaces:
     moved = {name for spec in specs for limit in spec.limits if is_movable(spec, limit) for name in limit.reasons}
     values, grades, tracks, clips, barred = [], [], [], [], []
     for key, face in found:
-        row = [value_of(spec, face.evidence, tuning.judge.calibration) for spec in specs]
+        row = [value_of(spec, face.evidence, tuning.evaluator.calibration) for spec in specs]
         if face.spoiled or any(value is None or not np.isfinite(value) for value in row):
             unused["the picture is damaged" if face.spoiled else "a measure failed on them"] += 1
             continue
@@ -141,8 +141,8 @@ def _joined(
         tracks.append(f"{key.source_id}/{key.track_id}")
         clips.append(key.source_id)
         barred.append(bool(set(face.gate.reasons) - moved))
-    judged = Judged(
+    judged = FitData(
         np.array(values, float).reshape(len(values), len(specs)), np.array(grades, int), np.array(tracks),
         np.array(clips),
     )  # fmt: skip
-    return Labelled(tuning, specs, judged, np.array(barred, bool), Counter({k: n for k, n in unused.items() if n}))
+    return LabelledFaces(tuning, specs, judged, np.array(barred, bool), Counter({k: n for k, n in unused.items() if n}))

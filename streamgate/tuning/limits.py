@@ -12,8 +12,8 @@ from streamgate.frames import Array
 from streamgate.labels import BAD, GOOD, USABLE
 from streamgate.measures import MeasureSpec
 from streamgate.measures.spec import Limit
-from streamgate.tuning.fitting import Fusion, Judged
-from streamgate.tuning.judged import logit
+from streamgate.tuning.fitting import FitData, Fusion
+from streamgate.tuning.fusion import logit
 
 _COST = {GOOD: 2.0, USABLE: 0.5, BAD: -1.0}
 """What rejecting all faces of a grade costs. To reject bad ones is a gain, and the smaller one: they also rank low."""
@@ -71,7 +71,7 @@ def passing(thresholds: Sequence[Threshold], values: Array, barred: Array) -> Ar
     return passed
 
 
-def fit_limits(thresholds: Sequence[Threshold], judged: Judged, barred: Array) -> list[Threshold]:
+def fit_limits(thresholds: Sequence[Threshold], judged: FitData, barred: Array) -> list[Threshold]:
     """Move each limit to where it rejects bad faces and spares good ones, given the others; held near its place.
 
     One that would not have paid on sources (or tracks, of one source) that it had not seen stays where it is.
@@ -91,28 +91,28 @@ def fit_limits(thresholds: Sequence[Threshold], judged: Judged, barred: Array) -
     return _moved(thresholds, judged, barred, np.nonzero(paid > _PAYS)[0]) if (paid <= _PAYS).any() else moved
 
 
-def parted(judged: Judged) -> list[Array]:
+def parted(judged: FitData) -> list[Array]:
     """Parts of the faces, bool (N,) each, that share no source, or no track where all are of one; none of one track."""
     units = judged.clips if len(np.unique(judged.clips)) > 1 else judged.tracks
     names = np.random.default_rng(0).permutation(np.unique(units))
     if len(names) < 2:
         return []
-    fold = {name: place % _FOLDS for place, name in enumerate(names)}
+    fold = {name: index % _FOLDS for index, name in enumerate(names)}
     here = np.array([fold[name] for name in units])
     return [here == number for number in range(min(_FOLDS, len(names)))]
 
 
-def _costs(judged: Judged) -> Array:
+def _costs(judged: FitData) -> Array:
     """What rejecting each face costs; tracks count the same, and so do grades, however many faces have them."""
-    _, place, sizes = np.unique(judged.tracks, return_inverse=True, return_counts=True)
-    cost = 1.0 / sizes[place]
+    _, index, sizes = np.unique(judged.tracks, return_inverse=True, return_counts=True)
+    cost = 1.0 / sizes[index]
     for grade, all_of_it in _COST.items():
         cost[judged.grades == grade] *= all_of_it / max(1e-9, cost[judged.grades == grade].sum())
     return np.asarray(cost)
 
 
 def _moved(
-    thresholds: Sequence[Threshold], judged: Judged, barred: Array, which: Iterable[int]
+    thresholds: Sequence[Threshold], judged: FitData, barred: Array, which: Iterable[int]
 ) -> list[Threshold]:
     """All limits, those of `which` moved."""
     cost = _costs(judged)

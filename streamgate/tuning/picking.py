@@ -34,7 +34,7 @@ class TrackFaces:
         self,
         faces: Sequence[Candidate],
         config: Config,
-        promise: Callable[[Candidate], float],
+        potential: Callable[[Candidate], float],
         settle: Callable[[Candidate], None],
         *,
         trusted: frozenset[float] = frozenset(),
@@ -45,7 +45,7 @@ class TrackFaces:
         self._trusted = trusted
         self._open_to = sorted(open_to, key=lambda face: face.pts_seconds)
         self._config = config
-        self._promise = promise
+        self._potential = potential
         self._settle = settle
         self._looked: set[int] = set()
         self._looks = 0
@@ -82,15 +82,15 @@ class TrackFaces:
                 continue
             if _nearest(scored, face.pts_seconds) <= stretch:
                 continue  # its moment has a face that says how good it is
-            promise = self._promise(face)
-            place = int(face.pts_seconds // stretch)
-            if promise > best.get(place, (0.0, face))[0]:
-                best[place] = (promise, face)
+            potential = self._potential(face)
+            index = int(face.pts_seconds // stretch)
+            if potential > best.get(index, (0.0, face))[0]:
+                best[index] = (potential, face)
         ordered = sorted(best.values(), key=lambda item: (-item[0], item[1].pts_seconds))
-        return [face for promise, face in ordered if promise > self._floor(keeper.bar(face))]
+        return [face for potential, face in ordered if potential > self._floor(keeper.threshold(face))]
 
-    def _floor(self, bar: float) -> float:
-        return bar + self._config.advanced.min_gain if bar else 0.0
+    def _floor(self, threshold: float) -> float:
+        return threshold + self._config.advanced.min_gain if threshold else 0.0
 
     def _picked(self, faces: Sequence[Candidate], only: frozenset[float] | None) -> list[Ranked]:
         keeper = self._keeper(faces, only)
@@ -115,8 +115,8 @@ class TrackFaces:
         return all(one.quality is not None or id(one) in self._looked for one in self._neighbours(face))
 
     def _neighbours(self, face: Candidate) -> list[Candidate]:
-        place = bisect_left(self._times, face.pts_seconds)
-        beside = [self.faces[one] for one in (place - 1, place + 1) if 0 <= one < len(self.faces)]
+        index = bisect_left(self._times, face.pts_seconds)
+        beside = [self.faces[one] for one in (index - 1, index + 1) if 0 <= one < len(self.faces)]
         reach = self._config.smoothing.short_s / 2 + 1e-6
         return [one for one in beside if abs(one.pts_seconds - face.pts_seconds) <= reach]
 
@@ -127,5 +127,5 @@ class TrackFaces:
 
 
 def _nearest(times: Sequence[float], moment: float) -> float:
-    place = bisect_left(times, moment)
-    return min((abs(times[one] - moment) for one in (place - 1, place) if 0 <= one < len(times)), default=np.inf)
+    index = bisect_left(times, moment)
+    return min((abs(times[one] - moment) for one in (index - 1, index) if 0 <= one < len(times)), default=np.inf)

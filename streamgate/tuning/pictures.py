@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from streamgate.store import files, jsonlines, shapes
+from streamgate.store import files, jsonlines, schemas
 from streamgate.store.folder import RunFolder
 from streamgate.store.jsonlines import Record, dumps
 from streamgate.store.layout import STATE_DIR
-from streamgate.store.shapes import misfit
+from streamgate.store.schemas import mismatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +66,10 @@ def read_spares(folder: RunFolder, source_id: str) -> list[KeptFace]:
     for path in sorted((out / _spares(source_id)).glob("track_*/*.json")):
         name = path.relative_to(out).as_posix()
         try:
-            stored = jsonlines.parse(folder.content(name, jsonlines.LONGEST_LIST))
+            stored = jsonlines.parse(folder.content(name, jsonlines.MAX_LIST_BYTES))
         except (OSError, ValueError):
             continue
-        if misfit(stored, shapes.SPARE) is None:
+        if mismatch(stored, schemas.SPARE) is None:
             names = {ending: name.removesuffix(".json") + ending for ending in stored["files"]}
             if all(map(folder.has, names.values())):
                 found.append(KeptFace(stored["record"], stored["note"], names))
@@ -86,8 +86,8 @@ def put_spare(folder: RunFolder, source_id: str, face: KeptFace) -> None:
             files.remove_listed(out, [target])
             files.make_folder(out, target.rpartition("/")[0])
             files.link_or_copy(out, name, out / target)
-    told = {"record": face.record, "note": face.note, "files": sorted(face.files)}
-    files.write_text(out, f"{stem}.json", dumps(told))
+    report = {"record": face.record, "note": face.note, "files": sorted(face.files)}
+    files.write_text(out, f"{stem}.json", dumps(report))
 
 
 def _spares(source_id: str) -> str:

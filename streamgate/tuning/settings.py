@@ -9,7 +9,7 @@ from typing import Any
 from streamgate.config import Config, differing_keys, leaves, load_config, stored_config, with_settings
 from streamgate.errors import ResultsError, UsageError
 from streamgate.scoring.calibration import Calibration
-from streamgate.scoring.judge import Judge
+from streamgate.scoring.evaluator import Evaluator
 from streamgate.store.jsonlines import Record
 from streamgate.store.run import RunInfo
 
@@ -27,7 +27,7 @@ class Tuning:
     before: Config
     after: Config
     changed: tuple[str, ...]
-    judge: Judge
+    evaluator: Evaluator
     run: RunInfo
     same_meaning: bool
 
@@ -43,7 +43,7 @@ def tuning_of(
     try:
         before = stored_config(summary["config"])
         calibration = Calibration.of_summary(summary["calibration"])
-        Judge(before, calibration)
+        Evaluator(before, calibration)
     except (UsageError, KeyError, TypeError, ValueError) as error:
         raise ResultsError(
             f"summary.json lacks what judging again takes or is of another version ({error}); run the sources again"
@@ -57,20 +57,20 @@ def tuning_of(
                 f"tune changes {', '.join(SECTIONS)}"
             )
     calibration = calibration.under(after)
-    judge = Judge(after, calibration)
-    if not judge.can_rank:
+    evaluator = Evaluator(after, calibration)
+    if not evaluator.can_rank:
         raise UsageError("none of the measures in use that have a weight was to be had in this run")
     run = RunInfo(
         config=after.model_dump(mode="json"),
-        measure_set=judge.names,
+        measure_set=evaluator.names,
         absent_measures=calibration.missing(after),
-        calibration_id=judge.calibration_id,
+        calibration_id=evaluator.calibration_id,
         weights=tuple(summary["weights"]),
         versions=summary["versions"],
         device=summary.get("device") or "",
         calibration=calibration.summary(),
     )
-    return Tuning(before, after, changed, judge, run, judge.calibration_id == summary["calibration_id"])
+    return Tuning(before, after, changed, evaluator, run, evaluator.calibration_id == summary["calibration_id"])
 
 
 def _under_preset(before: Config, preset: str) -> Config:

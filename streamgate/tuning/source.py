@@ -14,7 +14,7 @@ import numpy as np
 from streamgate.errors import SourceError
 from streamgate.frames import STILL, BestShot, Candidate, TrackEnd, TrackInfo
 from streamgate.report.notes import Point, Series, miss_note, note_record, shot_note
-from streamgate.runtime.shots import best_shot
+from streamgate.runtime.best_shots import best_shot
 from streamgate.selection.keeper import Ranked
 from streamgate.selection.nearmisses import NearMisses, distance_from_passing
 from streamgate.store import files
@@ -24,10 +24,10 @@ from streamgate.store.jsonlines import Record, dumps, new_gzip
 from streamgate.store.layout import CANDIDATES, FACES, NOTES, SOURCE, TRACKS
 from streamgate.store.records import candidate_of, candidate_record, face_record, image_path
 from streamgate.store.run import SourceInfo
-from streamgate.tuning.footage import Footage
-from streamgate.tuning.judging import judge_again, promise, settle
+from streamgate.tuning.footage import FootageScorer
 from streamgate.tuning.picking import TrackFaces
 from streamgate.tuning.pictures import KeptFace, kept_face, put_spare, ranked_record, read_spares
+from streamgate.tuning.reevaluation import potential, reevaluate, settle
 from streamgate.tuning.settings import Tuning, tuned_totals
 
 ROUNDS = 6
@@ -38,7 +38,7 @@ _NO_IMAGE = np.zeros((1, 1, 3), np.uint8)
 
 
 @dataclass(slots=True)
-class Outcome:
+class SourceOutcome:
     """What became of a source's tracks and faces."""
 
     kept: int = 0
@@ -65,7 +65,7 @@ class SourceTuning:
     def __init__(
         self, folder: RunFolder, source_id: str, tuning: Tuning, *, dry: bool = False, pictured: bool = False
     ) -> None:
-        self.outcome = Outcome()
+        self.outcome = SourceOutcome()
         self.changed = not tuning.same_meaning
         self._folder = folder
         self._source_id = source_id
@@ -91,9 +91,9 @@ class SourceTuning:
     def location(self) -> str:
         return str(self._record["source"])
 
-    def before(self) -> Outcome:
+    def before(self) -> SourceOutcome:
         """What the results say as they are."""
-        found = Outcome()
+        found = SourceOutcome()
         for track in self._tracks.values():
             found.kept += track["kept"]
             found.tracks_without += not track["kept"]
@@ -123,10 +123,10 @@ class SourceTuning:
         self._kept = self._faces_with_pictures()
         self._scored_before = {track_id: _scored(faces) for track_id, faces in self._faces.items()}
 
-    def pick(self, footage: Footage) -> None:
+    def pick(self, footage: FootageScorer) -> None:
         """Judge and pick again. Raises SourceError when footage is needed that is not there."""
         size = (self._record["width"] or 0, self._record["height"] or 0)
-        at_best = partial(promise, tuning=self._tuning, size=size)
+        at_best = partial(potential, tuning=self._tuning, size=size)
         settled = partial(settle, tuning=self._tuning, size=size)
         affected = any(
             key.partition(".")[0] in ("keep", "smoothing") and key != "keep.stills" for key in self._tuning.changed
@@ -137,7 +137,7 @@ class SourceTuning:
             still = self._tracks[track_id]["still"]
             before = [_verdict(face) for face in faces]
             for face in faces:
-                judge_again(face, self._tuning, size)
+                reevaluate(face, self._tuning, size)
             if [_verdict(face) for face in faces] != before:
                 self.changed = True
             elif not affected and not (still and "keep.stills" in self._tuning.changed):
@@ -248,7 +248,7 @@ class SourceTuning:
             only = frozenset(pts for one, pts in self._kept if one == track_id) if self._pictured else None
             self._ranked[track_id] = track.ranked(only=only)
 
-    def _look(self, tracks: dict[int, TrackFaces], footage: Footage) -> None:
+    def _look(self, tracks: dict[int, TrackFaces], footage: FootageScorer) -> None:
         for _ in range(ROUNDS):
             wanted = [face for track in tracks.values() for face in track.wanted()]
             if not wanted:
@@ -265,7 +265,7 @@ class SourceTuning:
             if (track_id, one.candidate.pts_seconds) not in self._kept
         ]
 
-    def _cut(self, tracks: dict[int, TrackFaces], footage: Footage) -> None:
+    def _cut(self, tracks: dict[int, TrackFaces], footage: FootageScorer) -> None:
         """Pictures of picks that have none yet.
 
         Only with the picture one knows what a face looks like, so one may prove to be the like of a better one.
@@ -302,7 +302,7 @@ class SourceTuning:
         # Unrelated pictures are a second apart.
         return fps if abs(fps - 1.0) > 1e-6 else None
 
-    def _read(self, footage: Footage, faces: Sequence[Candidate]) -> None:
+    def _read(self, footage: FootageScorer, faces: Sequence[Candidate]) -> None:
         with footage.open(self._record, self._sequence_fps()) as source:
             footage.score(source, faces)
         self.changed = True
@@ -338,8 +338,8 @@ class SourceTuning:
                 before = candidate_of(record, known)
                 face = now[before.track_id, before.pts_seconds]
                 same = _verdict(face) == _verdict(before) and face.measures == before.measures
-                told = record if same else candidate_record(face, self._source_id)
-                target.write(dumps(told).encode() + b"\n")
+                report = record if same else candidate_record(face, self._source_id)
+                target.write(dumps(report).encode() + b"\n")
         return CANDIDATES
 
     def _write_track(self, folder: Path, track_id: int) -> tuple[list[Record], list[Record], list[str]]:
@@ -351,9 +351,9 @@ class SourceTuning:
         if ranked is None:
             ranked = [None] * len(self._picks.get(track_id, ()))  # type: ignore[list-item]
         olds = self._picks.get(track_id, ())
-        for place, one in enumerate(ranked):
-            pts = float(olds[place]["pts_seconds"]) if one is None else one.candidate.pts_seconds
-            rank = place + 1
+        for index, one in enumerate(ranked):
+            pts = float(olds[index]["pts_seconds"]) if one is None else one.candidate.pts_seconds
+            rank = index + 1
             face = self._kept.get((track_id, pts))
             if face is not None:
                 record = ranked_record(face, rank)
@@ -377,7 +377,7 @@ class SourceTuning:
                 record = face_record(shot, image)
                 note = shot_note(rank, shot.image, shot.ifqa_map)
             else:
-                record, note = dict(olds[place]), {"rank": rank, "thumbnail": None, "heat": None}
+                record, note = dict(olds[index]), {"rank": rank, "thumbnail": None, "heat": None}
             if one is not None:
                 record = {**record, **self._figures(one, track_id, record)}
             records.append(record)
@@ -387,7 +387,7 @@ class SourceTuning:
     def _shot(self, ranked: Ranked, track_id: int) -> BestShot:
         source = SourceInfo(self.location, self._source_id)
         return best_shot(
-            ranked, self._info(track_id), source, self._tuning.after, self._tuning.judge.calibration_id
+            ranked, self._info(track_id), source, self._tuning.after, self._tuning.evaluator.calibration_id
         )
 
     def _figures(self, ranked: Ranked, track_id: int, before: Record) -> dict[str, Any]:
@@ -398,7 +398,8 @@ class SourceTuning:
         shown = BestShot(
             _NO_IMAGE, "", "", self._info(track_id), ranked.rank, ranked.candidate.pts_seconds, ranked.candidate.face,
             ranked.candidate.evidence.pose, ranked.candidate.measures, ranked.candidate.quality,
-            ranked.quality_smoothed, ranked.quality_context, self._tuning.judge.calibration_id, ranked.candidate.gate,
+            ranked.quality_smoothed, ranked.quality_context, self._tuning.evaluator.calibration_id,
+            ranked.candidate.gate,
             pose_bin=ranked.pose_bin,
         )  # fmt: skip
         keys = (

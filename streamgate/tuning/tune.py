@@ -21,17 +21,17 @@ from streamgate.store.layout import REPORT
 from streamgate.store.manifest import Manifest, run_record
 from streamgate.store.run import IdentityInfo, RunInfo
 from streamgate.store.staging import Staging
-from streamgate.tuning.footage import Footage
+from streamgate.tuning.footage import FootageScorer
 from streamgate.tuning.settings import Tuning, tuning_of
-from streamgate.tuning.source import Outcome, SourceTuning
+from streamgate.tuning.source import SourceOutcome, SourceTuning
 
 
 @dataclass(slots=True)
 class TuneResult:
     """What came of it: figures as they were and as they are now."""
 
-    before: Outcome
-    after: Outcome
+    before: SourceOutcome
+    after: SourceOutcome
     changed: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     """Keys of the configuration that differ, with the values before and after."""
     sources: int = 0
@@ -44,7 +44,7 @@ class TuneResult:
     """What else could not be read, a line each."""
 
 
-Told = Callable[[int, int], None]
+Report = Callable[[int, int], None]
 
 
 def tune(
@@ -58,7 +58,7 @@ def tune(
     device: str = "auto",
     dry: bool = False,
     pictured: bool = False,
-    told: Told = lambda done, total: None,
+    report: Report = lambda done, total: None,
 ) -> TuneResult:
     """Judge all stored faces under changed settings, pick again, and write what changes.
 
@@ -83,9 +83,9 @@ def tune(
         finish_pending(out)
         folder = RunFolder(out)
         tuning = tuning_of(folder.summary, settings, flags or {}, preset)
-        footage = Footage(out, tuning, folders=folders, models=models, device=device)
+        footage = FootageScorer(out, tuning, folders=folders, models=models, device=device)
         with closing(footage):
-            return _tune(folder, tuning, footage, told, dry=dry, pictured=pictured)
+            return _tune(folder, tuning, footage, report, dry=dry, pictured=pictured)
 
 
 def finish_pending(out: Path) -> bool:
@@ -97,17 +97,17 @@ def finish_pending(out: Path) -> bool:
     if not staging.pending():
         return False
     manifest = Manifest.read(out)
-    told = staging.finish(manifest)
-    _derive(out, manifest, told)
+    report = staging.finish(manifest)
+    _derive(out, manifest, report)
     staging.clean()
     return True
 
 
 def _tune(
-    folder: RunFolder, tuning: Tuning, footage: Footage, told: Told, *, dry: bool, pictured: bool
+    folder: RunFolder, tuning: Tuning, footage: FootageScorer, report: Report, *, dry: bool, pictured: bool
 ) -> TuneResult:
     out = folder.out
-    result = TuneResult(Outcome(), Outcome(), _changes(tuning), same_meaning=tuning.same_meaning)
+    result = TuneResult(SourceOutcome(), SourceOutcome(), _changes(tuning), same_meaning=tuning.same_meaning)
     if not tuning.changed:
         return result
     Ledger.read(out)
@@ -117,8 +117,8 @@ def _tune(
     if not dry:
         staging.begin()
     try:
-        for place, source_id in enumerate(folder.source_ids):
-            told(place, len(folder.source_ids))
+        for index, source_id in enumerate(folder.source_ids):
+            report(index, len(folder.source_ids))
             source = SourceTuning(folder, source_id, tuning, dry=dry, pictured=pictured)
             load_identity(out, source_id)  # what is derived at the end takes all of these
             _add(result.before, source.before())
@@ -160,7 +160,7 @@ def _tune(
 
 def _put_in_place(folder: RunFolder, tuning: Tuning, staging: Staging, names: Mapping[str, list[str]]) -> None:
     summary = folder.summary
-    told = {
+    report = {
         "run": run_record(tuning.run),
         "info": {
             "config": tuning.run.config,
@@ -177,14 +177,14 @@ def _put_in_place(folder: RunFolder, tuning: Tuning, staging: Staging, names: Ma
         "timing": summary["timing"]["run"],
         "complete": summary["complete"],
     }
-    staging.commit(told, names)
+    staging.commit(report, names)
     _derive(folder.out, folder.manifest, staging.finish(folder.manifest))
     staging.clean()
 
 
-def _derive(out: Path, manifest: Manifest, told: Mapping[str, Any]) -> None:
+def _derive(out: Path, manifest: Manifest, report: Mapping[str, Any]) -> None:
     """faces.jsonl, persons.jsonl and summary.json from the sources as they are now. Raises SinkError."""
-    info = told["info"]
+    info = report["info"]
     # Persons stay who they are. A track that keeps a face only now is a person of its own: nothing of its embedding was
     # stored, and unsure stays split.
     threshold = 1.0 if has_people(out) else None
@@ -192,8 +192,8 @@ def _derive(out: Path, manifest: Manifest, told: Mapping[str, Any]) -> None:
         **{**info, "measure_set": tuple(info["measure_set"]), "weights": tuple(info["weights"])},
         identity=IdentityInfo(stored_config(info["config"]).identity.store, threshold),
     )
-    results = [result_of(one) for one in told["failed"]]
-    derive(out, manifest.present(), run, results, told["timing"], complete=told["complete"])
+    results = [result_of(one) for one in report["failed"]]
+    derive(out, manifest.present(), run, results, report["timing"], complete=report["complete"])
 
 
 def _report(out: Path) -> list[str]:
@@ -208,8 +208,8 @@ def _changes(tuning: Tuning) -> dict[str, tuple[Any, Any]]:
     return {key: (before.get(key), after.get(key)) for key in tuning.changed}
 
 
-def _add(total: Outcome, one: Outcome) -> None:
-    for name in Outcome.__slots__:
+def _add(total: SourceOutcome, one: SourceOutcome) -> None:
+    for name in SourceOutcome.__slots__:
         value = getattr(one, name)
         if isinstance(value, Counter):
             getattr(total, name).update(value)

@@ -167,8 +167,8 @@ def scan(tier: str) -> list[Weights]:
 
     A stale conversion does not count.
     """
-    places = {"embedded": embedded_folder(), "standard": models_folder(), IMPORTED: imported_folder()}
-    folder = places.get(tier, Path(tier).expanduser())
+    indexes = {"embedded": embedded_folder(), "standard": models_folder(), IMPORTED: imported_folder()}
+    folder = indexes.get(tier, Path(tier).expanduser())
     if folder is None or not folder.is_dir():
         return []
     found = []

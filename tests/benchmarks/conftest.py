@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark_runs import BENCHMARKS
-from media import astronaut_frames, write_clip
+from support.benchmark_runs import BENCHMARKS
+from support.media import astronaut_frames, write_clip
 
 sys.path.append(str(BENCHMARKS))
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark_runs import rows, run_script, section
-from real_weights import shared_folder, standard_models
+from support.benchmark_runs import rows, run_script, section
+from support.real_weights import shared_folder, standard_models
 
 
 def test_bestshot_finds_no_regret_where_all_faces_are_alike_and_keeps_its_yardstick(

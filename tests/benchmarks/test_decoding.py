@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmark_runs import BENCHMARKS, rows, run_script, section
-from media import astronaut_frames, plain_frames, write_clip
+from support.benchmark_runs import BENCHMARKS, rows, run_script, section
+from support.media import astronaut_frames, plain_frames, write_clip
 
 
 def test_costs_are_compared_and_what_is_missing_is_named(drifting: Path, tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark_runs import run_script
 from conftest import shared_folder
+from support.benchmark_runs import run_script
 
 
 @pytest.fixture

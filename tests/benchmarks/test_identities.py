@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from identities import Scale, Sighting, judge, measure_scale
+from identities import Scale, Sighting, evaluator, measure_scale
 from sightings import Detected, Moment
 
 from streamgate.frames import Face
@@ -18,7 +18,7 @@ def _shown(track_id: int, person: int, start: float, count: int, shot: int = 0) 
 
 
 def test_a_track_that_changes_its_person_is_a_switch() -> None:
-    verdict = judge([*_shown(1, 0, 0.0, 25), *_shown(1, 1, 1.0, 25)], SCALE, 2)
+    verdict = evaluator([*_shown(1, 0, 0.0, 25), *_shown(1, 1, 1.0, 25)], SCALE, 2)
     assert [track_id for track_id, _ in verdict.switches] == [1]
     assert abs(verdict.switches[0][1] - 1.0) < 0.3
     assert (verdict.tracks, verdict.people, verdict.fragments) == (1, 2, 0)
@@ -26,20 +26,20 @@ def test_a_track_that_changes_its_person_is_a_switch() -> None:
 
 def test_one_odd_window_is_no_switch() -> None:
     found = [*_shown(1, 0, 0.0, 25), *_shown(1, 1, 1.0, 7), *_shown(1, 0, 1.28, 25)]
-    assert judge(found, SCALE, 2).switches == ()
+    assert evaluator(found, SCALE, 2).switches == ()
 
 
 def test_a_person_in_two_tracks_one_after_the_other_is_a_fragment() -> None:
     found = [*_shown(1, 0, 0.0, 25), *_shown(2, 0, 2.0, 25), *_shown(3, 1, 0.0, 25)]
-    verdict = judge(found, SCALE, 2)
+    verdict = evaluator(found, SCALE, 2)
     assert (verdict.switches, verdict.stretches, verdict.people, verdict.fragments) == ((), 3, 2, 1)
 
 
 def test_tracks_at_one_time_or_in_two_shots_are_not_merged() -> None:
     at_once = [*_shown(1, 0, 0.0, 25), *_shown(2, 0, 0.2, 25)]
-    assert judge(at_once, SCALE, 2).fragments == 0
+    assert evaluator(at_once, SCALE, 2).fragments == 0
     two_shots = [*_shown(1, 0, 0.0, 25), *_shown(2, 0, 2.0, 25, shot=1)]
-    assert judge(two_shots, SCALE, 2).fragments == 0
+    assert evaluator(two_shots, SCALE, 2).fragments == 0
 
 
 def test_limits_come_from_the_footage() -> None:

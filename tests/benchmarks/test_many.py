@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmark_runs import rows, run_script, section
+from support.benchmark_runs import rows, run_script, section
 
 
 def test_every_step_is_measured_for_every_number_of_sources(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from media import astronaut_frames, write_clip
-from real_weights import standard_models
+from support.media import astronaut_frames, write_clip
+from support.real_weights import standard_models
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 

@@ -9,10 +9,10 @@ import av
 import numpy as np
 import pytest
 
-from media import astronaut_frames, write_clip
 from streamgate.clips.cutting import copy_window, copyable_windows, encode_window, suffix_for
 from streamgate.clips.windows import Window
 from streamgate.sources.file import VideoFile
+from support.media import astronaut_frames, write_clip
 
 
 def pictures(path: Path, start: float = 0.0, end: float = 1e9) -> list[np.ndarray]:

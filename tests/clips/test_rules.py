@@ -5,35 +5,39 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from streamgate.clips.frame_scoring import ScoredFrame
 from streamgate.clips.recipe import load_recipe, recipe_names
-from streamgate.clips.rules import bad_frames, fault, steadiness
-from streamgate.clips.verify import Scored
+from streamgate.clips.rules import bad_frames, clip_statistics, fault
 from streamgate.frames import Face, Pose
 
 RULES = load_recipe("talking").clip
 
 
-def frames(count: int = 125, *, fps: float = 25.0, yaw: float = 0.0, way: float = 0.0, faces: int = 1) -> list[Scored]:
+def frames(
+    count: int = 125, *, fps: float = 25.0, yaw: float = 0.0, way: float = 0.0, faces: int = 1
+) -> list[ScoredFrame]:
     """A head that turns by `yaw` degrees and goes `way` pixels a second."""
     found = []
-    for place in range(count):
-        time = place / fps
+    for index in range(count):
+        time = index / fps
         box = np.array([100, 100, 200, 220], np.float32) + way * time
         face = Face(box, np.linspace(0, 40, 10, dtype=np.float32).reshape(5, 2) + way * time, 0.9)
-        found.append(Scored(time, face, (), 50.0, Pose(yaw * time, 0.0, 0.0), {}, faces))
+        found.append(ScoredFrame(time, face, (), 50.0, Pose(yaw * time, 0.0, 0.0), {}, faces))
     return found
 
 
-def failing(found: list[Scored], first: int, behind: int, reason: str) -> list[Scored]:
+def failing(found: list[ScoredFrame], first: int, behind: int, reason: str) -> list[ScoredFrame]:
     return [
-        Scored(one.pts_seconds, one.face, (reason,) if first <= place < behind else one.reasons, one.quality, one.pose)
-        for place, one in enumerate(found)
+        ScoredFrame(
+            one.pts_seconds, one.face, (reason,) if first <= index < behind else one.reasons, one.quality, one.pose
+        )
+        for index, one in enumerate(found)
     ]
 
 
-def why(found: list[Scored], **changes: float) -> str | None:
+def why(found: list[ScoredFrame], **changes: float) -> str | None:
     rules = RULES.model_copy(update=changes)
-    return fault(found, bad_frames(found, rules), steadiness(found), rules)
+    return fault(found, bad_frames(found, rules), clip_statistics(found), rules)
 
 
 def test_short_blinks_are_no_fault_and_long_ones_are() -> None:
@@ -46,9 +50,9 @@ def test_a_few_bad_frames_pass_and_many_or_long_ones_do_not() -> None:
     assert why(failing(frames(), 40, 45, "blurred")) is None
     assert why(failing(frames(), 40, 48, "blurred")) == "blurred", "a third of a second at once"
     scattered = frames()
-    for place in range(0, 125, 12):
-        scattered = failing(scattered, place, place + 1, "blurred") if place == 0 else [
-            *scattered[:place], failing(scattered, place, place + 1, "blurred")[place], *scattered[place + 1 :],
+    for index in range(0, 125, 12):
+        scattered = failing(scattered, index, index + 1, "blurred") if index == 0 else [
+            *scattered[:index], failing(scattered, index, index + 1, "blurred")[index], *scattered[index + 1 :],
         ]  # fmt: skip
     assert why(scattered) == "blurred", "more than one in twenty"
 
@@ -64,16 +68,16 @@ def test_other_faces_small_faces_and_wild_heads_are_no_clips() -> None:
 
 
 def test_jitter_is_of_what_shakes_and_not_of_what_moves() -> None:
-    smooth = steadiness(frames(way=60.0))
+    smooth = clip_statistics(frames(way=60.0))
     rng = np.random.default_rng(3)
     shaky = []
     for one in frames(way=60.0):
         assert one.face is not None
         off = rng.normal(0, 1.5, (1, 2)).astype(np.float32)
         face = Face(one.face.box, one.face.landmarks + off, 0.9)
-        shaky.append(Scored(one.pts_seconds, face, (), 50.0, one.pose))
-    assert smooth.head_jitter < 0.1 and steadiness(shaky).head_jitter > 5
-    assert 55 < steadiness(frames(251, way=10.0, yaw=6.0)).yaw_range < 60
+        shaky.append(ScoredFrame(one.pts_seconds, face, (), 50.0, one.pose))
+    assert smooth.head_jitter < 0.1 and clip_statistics(shaky).head_jitter > 5
+    assert 55 < clip_statistics(frames(251, way=10.0, yaw=6.0)).yaw_range < 60
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamgate.clips.windows import Seen, Window, best_window, face_at
+from streamgate.clips.windows import SeenFace, Window, best_window, face_at
 from streamgate.frames import Face
 
 FACE = Face(np.zeros(4, np.float32), np.zeros((5, 2), np.float32), 0.9)
 
 
-def seen(*faces: tuple[float, float | None, bool]) -> list[Seen]:
-    return [Seen(pts, FACE, failed, quality) for pts, quality, failed in faces]
+def seen(*faces: tuple[float, float | None, bool]) -> list[SeenFace]:
+    return [SeenFace(pts, FACE, failed, quality) for pts, quality, failed in faces]
 
 
-def every(step: float, until: float, quality: float) -> list[Seen]:
-    return seen(*((place * step, quality, False) for place in range(round(until / step))))
+def every(step: float, until: float, quality: float) -> list[SeenFace]:
+    return seen(*((index * step, quality, False) for index in range(round(until / step))))
 
 
 def test_the_stretch_with_the_best_mean_wins_and_the_earlier_of_equals() -> None:
@@ -48,7 +48,7 @@ def test_given_stretches_are_the_only_ones() -> None:
 
 def test_a_face_lies_on_the_line_between_its_neighbours() -> None:
     far = Face(FACE.box + 10, FACE.landmarks + 4, 0.8)
-    known = [Seen(1.0, FACE, False), Seen(2.0, far, False)]
+    known = [SeenFace(1.0, FACE, False), SeenFace(2.0, far, False)]
     between = face_at(known, 1.5)
     assert between is not None and between.box.tolist() == [5.0] * 4 and between.landmarks[0].tolist() == [2.0, 2.0]
     assert face_at(known, 2.0) is far
@@ -57,7 +57,7 @@ def test_a_face_lies_on_the_line_between_its_neighbours() -> None:
 
 def test_a_share_of_failures_may_be_allowed_and_what_is_taken_or_tried_is_left_out() -> None:
     faces = [
-        Seen(place * 0.1, FACE, place == 12, None if place == 12 else 50.0, checked=True) for place in range(41)
+        SeenFace(index * 0.1, FACE, index == 12, None if index == 12 else 50.0, checked=True) for index in range(41)
     ]
     assert best_window(faces, 2.0, 4.0, max_bad=0.05) is not None
     strict = best_window(faces, 2.0, 4.0)

@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import pytest
 
-from command import lines
-from hostile import run_limited
-from real_weights import standard_models
+from support.command import lines
+from support.hostile import run_limited
+from support.real_weights import standard_models
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to measure memory")

@@ -14,14 +14,14 @@ import cv2
 import numpy as np
 import pytest
 
-from command import lines, streamgate
-from media import astronaut_frames, write_clip
+from support.command import lines, streamgate
+from support.media import astronaut_frames, write_clip
 
 
 def frames() -> list[np.ndarray]:
     """Three seconds of a face with a blurred half second after the first one."""
     made = astronaut_frames(75, (640, 480), step=0.5, zoom=1.6)
-    return [cv2.GaussianBlur(one, (0, 0), 12) if 25 <= place < 38 else one for place, one in enumerate(made)]
+    return [cv2.GaussianBlur(one, (0, 0), 12) if 25 <= index < 38 else one for index, one in enumerate(made)]
 
 
 @pytest.fixture(scope="module")
@@ -157,8 +157,8 @@ def test_wrong_options_are_answered_in_words(words: tuple[object, ...], told: st
 
 def test_sources_of_pictures_are_told_to_have_no_clips(tmp_path: Path) -> None:
     (tmp_path / "scene").mkdir()
-    for place, frame in enumerate(astronaut_frames(15, (640, 480), step=0.5, zoom=1.6)):
-        cv2.imwrite(str(tmp_path / "scene" / f"{place:04d}.png"), frame[..., ::-1])
+    for index, frame in enumerate(astronaut_frames(15, (640, 480), step=0.5, zoom=1.6)):
+        cv2.imwrite(str(tmp_path / "scene" / f"{index:04d}.png"), frame[..., ::-1])
     assert streamgate("run", tmp_path / "scene", "-o", tmp_path / "out", "--sequence", 25, "--quiet").code == 0
     done = streamgate("clips", tmp_path / "out", "--seconds", 0.4)
     assert done.code == 0 and "1 source(s) of pictures skipped" in done.err and "without" not in done.err

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from command import inside, lines, streamgate
-from media import astronaut, astronaut_frames, write_clip
+from support.command import inside, lines, streamgate
+from support.media import astronaut, astronaut_frames, write_clip
 
 
 def table(path: Path, head: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
@@ -59,7 +59,7 @@ def test_pictures_are_scored_and_compared(blurred: Path, tmp_path: Path) -> None
 def test_columns_of_others_are_compared_without_scoring(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     human = rng.integers(0, 3, 60)
-    rows = [[value, value + rng.normal(), -value, "ab"[place % 2]] for place, value in enumerate(human)]
+    rows = [[value, value + rng.normal(), -value, "ab"[index % 2]] for index, value in enumerate(human)]
     path = table(tmp_path / "t.csv", ["score", "theirs", "distance", "set"], rows)
     done = inside("compare", path, "--measures", "theirs,distance:lower", "--group", "set", "--csv", tmp_path / "c.csv")
     assert done.code == 0, done.err

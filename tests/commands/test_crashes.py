@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from command import lines
-from killing import Running, is_alive, small_clips, tree
-from media import astronaut_frames, write_clip
+from support.command import lines
+from support.killing import Running, is_alive, small_clips, tree
+from support.media import astronaut_frames, write_clip
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds worker processes in /proc")
 

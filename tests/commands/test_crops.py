@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from command import Done, lines, streamgate
-from media import astronaut_frames, write_clip
 from streamgate.gate import Gate
 from streamgate.networks.alignment import arcface_matrix
+from support.command import Done, lines, streamgate
+from support.media import astronaut_frames, write_clip
 
 CROPS = ("--crop", "arcface", "--crop", "loose", "--crop", "frame")
 

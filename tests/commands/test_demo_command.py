@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from command import lines, streamgate
 from streamgate.config import load_config
 from streamgate.demo import CUT_S, FPS, SECONDS
 from streamgate.sources.file import VideoFile
 from streamgate.tracking.cuts import Change, CutDetector
+from support.command import lines, streamgate
 
 
 @pytest.fixture(scope="module")

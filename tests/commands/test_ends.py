@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from command import streamgate
-from media import astronaut_frames, write_clip
+from support.command import streamgate
+from support.media import astronaut_frames, write_clip
 
 START = [sys.executable, "-m", "streamgate"]
 PATIENCE_S = 120.0

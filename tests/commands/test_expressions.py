@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from command import lines, streamgate
-from media import astronaut_frames, write_clip
-from real_weights import standard_models
 from streamgate.config import load_config
 from streamgate.measures import known_measures
+from support.command import lines, streamgate
+from support.media import astronaut_frames, write_clip
+from support.real_weights import standard_models
 
 AT_REST = {"mouth", "expression", "gaze"}
 

@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-from command import Done, inside, streamgate
-from media import astronaut_frames, plain_frames, write_clip
 from streamgate.config import load_config
 from streamgate.labels import FaceKey, labels_text, read_labels
 from streamgate.store.folder import RunFolder
+from support.command import Done, inside, streamgate
+from support.media import astronaut_frames, plain_frames, write_clip
 
 BLURS = (0.0, 1.5, 4.0)
 """By turns over a clip, a tenth of it each; a person calls them good, usable and bad."""

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from command import lines, streamgate
-from media import write_clip
 from streamgate.sources import open_source
 from streamgate.sources.combing import combed
+from support.command import lines, streamgate
+from support.media import write_clip
 
 Case = Callable[[str], Path]
 

@@ -1,4 +1,4 @@
-"""`run` and `serve` on a GPU, which is the CPU's provider behind the code for GPUs (`like_a_gpu.py`)."""
+"""`run` and `serve` on a GPU, which is the CPU's provider behind the code for GPUs (`support/simulated_gpu.py`)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from command import Done, lines, streamgate
-from killing import small_clips
-from media import astronaut_frames, write_clip
+from support.command import Done, lines, streamgate
+from support.killing import small_clips
+from support.media import astronaut_frames, write_clip
 
 pytest.importorskip("onnx", reason="a GPU needs it, with float inputs or fp16")
-SIMULATED = Path(__file__).parents[1] / "like_a_gpu.py"
+SIMULATED = Path(__file__).parents[1] / "support" / "simulated_gpu.py"
 
 
 LOST = "cannot be run (CUDA failure 719: unspecified launch failure ; GPU=0); see `nvidia-smi`"

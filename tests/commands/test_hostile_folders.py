@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from command import inside, streamgate
-from hostile import run_limited
-from hostile_folders import LINKED_DAYS, LINKS, STORED, Spoiled, contents, live_folder, put
-from media import astronaut_frames, write_clip
-from serve_process import serving
+from support.command import inside, streamgate
+from support.hostile import run_limited
+from support.hostile_folders import LINKED_DAYS, LINKS, STORED, Spoiled, contents, live_folder, put
+from support.media import astronaut_frames, write_clip
+from support.serve_process import serving
 
 
 @pytest.fixture(scope="module")

@@ -14,15 +14,13 @@ from typing import Any
 import av
 import pytest
 
-import hostile_giants
-import hostile_pictures
-import hostile_videos
-from command import lines
-from hostile import Hostile, Ran, leftovers, run_limited, told
-from hostile_references import references
-from hostile_videos import clip_bytes
-from real_weights import standard_models
-from trap import TrapServer, WatchedFolder
+from support import hostile_giants, hostile_pictures, hostile_videos
+from support.command import lines
+from support.hostile import Hostile, Ran, leftovers, run_limited, told
+from support.hostile_archive import TrapServer, WatchedFolder
+from support.hostile_references import references
+from support.hostile_videos import clip_bytes
+from support.real_weights import standard_models
 
 MOST_MIB = 700
 """DESIGN 9's bound on memory."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from command import lines
-from hostile import Ran, leftovers, run_limited
-from hostile_videos import clip_bytes
-from mounted import mount, remount  # noqa: F401 (a fixture)
-from real_weights import standard_models
+from support.command import lines
+from support.hostile import Ran, leftovers, run_limited
+from support.hostile_videos import clip_bytes
+from support.mounted import mount, remount  # noqa: F401 (a fixture)
+from support.real_weights import standard_models
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from command import streamgate
-from faulty_server import Answer, faulty
-from real_weights import shared_part
+from support.command import streamgate
+from support.faulty_server import Answer, faulty
+from support.real_weights import shared_part
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from command import inside, lines, streamgate
-from media import astronaut_frames, write_clip
-from sink_values import Make
 from streamgate.sinks.disk import DiskSink
 from streamgate.store.run import SourceInfo
+from support.command import inside, lines, streamgate
+from support.media import astronaut_frames, write_clip
+from support.sink_values import Make
 
 
 @pytest.mark.parametrize("command", [

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from command import lines, streamgate
-from media import astronaut_frames, plain_frames, write_clip
+from support.command import lines, streamgate
+from support.media import astronaut_frames, plain_frames, write_clip
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_the_singer_is_one_across_his_cuts_and_nobody_else_is_merged(
     shared_clip: Callable[[str], Path], tmp_path: Path, tier: str
 ) -> None:
     if tier == "standard":
-        from real_weights import standard_models
+        from support.real_weights import standard_models
 
         models = standard_models()
     else:

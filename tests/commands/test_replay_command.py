@@ -11,17 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command import inside, lines, streamgate
-from faulty_line import line_to
-from hostile import run_limited
-from hostile_videos import clip_bytes
-from media import plain_frames, write_clip
-from real_weights import standard_models
-from redis_server import RedisServer, TlsServer
 from streamgate.sinks.disk import DiskSink
+from support.command import inside, lines, streamgate
+from support.faulty_line import line_to
+from support.hostile import run_limited
+from support.hostile_videos import clip_bytes
+from support.media import plain_frames, write_clip
+from support.real_weights import standard_models
+from support.redis_server import RedisServer, TlsServer
 
 if TYPE_CHECKING:
-    from sink_values import Make
+    from support.sink_values import Make
 
 Start = Callable[..., RedisServer]
 

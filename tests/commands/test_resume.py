@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from command import Done, lines, streamgate
-from killing import Running, small_clips, tree
-from media import astronaut_frames, write_clip
-from mounted import mount, remount  # noqa: F401 (a fixture)
+from support.command import Done, lines, streamgate
+from support.killing import Running, small_clips, tree
+from support.media import astronaut_frames, write_clip
+from support.mounted import mount, remount  # noqa: F401 (a fixture)
 
 KILLS = 5
 """For one job and for two: ten together."""

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import redis
 
-from command import lines, streamgate
-from media import astronaut, astronaut_frames, plain_frames, write_audio, write_clip
-from real_weights import standard_models
-from redis_server import RedisServer
 from streamgate.measures import built_in_measures
+from support.command import lines, streamgate
+from support.media import astronaut, astronaut_frames, plain_frames, write_audio, write_clip
+from support.real_weights import standard_models
+from support.redis_server import RedisServer
 
 _LENIENT = ("keep.min_quality=0", "keep.expression=any", "measures.eyes.min=0", "measures.yaw.max=25")
 LENIENT = [word for one in _LENIENT for word in ("--set", one)]
@@ -373,9 +373,9 @@ def test_every_kept_face_had_its_neighbours_scored(
         # Those that might have been kept come late.
         track.sort(key=lambda one: one["pts_seconds"])
         times = [one["pts_seconds"] for one in track]
-        place = times.index(record["pts_seconds"])
+        index = times.index(record["pts_seconds"])
         near = [one for one in track if abs(one["pts_seconds"] - record["pts_seconds"]) <= 0.1 + 1e-6]
-        for beside in (place - 1, place + 1):
+        for beside in (index - 1, index + 1):
             if 0 <= beside < len(track) and track[beside] in near:
                 assert track[beside]["quality"] is not None or track[beside]["interpolated"]
         scored = [one["quality"] for one in near if one["quality"] is not None]

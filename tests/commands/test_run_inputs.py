@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from command import inside, lines, streamgate
-from media import astronaut_frames, write_clip
-from streamgate.commands.lists import expanded
+from streamgate.commands.input_lists import expanded
 from streamgate.commands.progress import short_names
 from streamgate.errors import SourceError, UsageError
+from support.command import inside, lines, streamgate
+from support.media import astronaut_frames, write_clip
 
 EMBEDDED = ("--models", "embedded", "--set", "output.report=false")
 

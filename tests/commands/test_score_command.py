@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from command import streamgate
-from media import astronaut
-from real_weights import shared_part, standard_models
+from support.command import streamgate
+from support.media import astronaut
+from support.real_weights import shared_part, standard_models
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hostile import high_water
-from hostile_cameras import HOSTILE_CAMERAS, HostileCamera, hostile_camera
-from rtsp_server import CameraProcess
-from serve_process import serving
+from support.hostile import high_water
+from support.hostile_cameras import HOSTILE_CAMERAS, HostileCamera, hostile_camera
+from support.rtsp_server import CameraProcess
+from support.serve_process import serving
 
 MIB = 350
 """A service of two small streams takes half of it; one picture of 16,384 x 9,216 px would take 220 more."""

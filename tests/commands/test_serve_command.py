@@ -14,19 +14,19 @@ from pathlib import Path
 import pytest
 import redis
 
-from command import streamgate
 from conftest import REPOSITORY
-from hostile_peers import PEERS, Peers, crowd
-from hostile_settings import BAD_FILES, remove
-from hostile_spool import FOREIGN, HEAD, INTRUDERS
-from live_service import QUICK, records
-from media import plain_frames, write_clip
-from real_weights import standard_models
-from redis_server import RedisServer
-from rtsp_server import CameraProcess
-from serve_process import serving
 from streamgate.sinks.redisstream import pack
 from streamgate.sinks.spool import Spool
+from support.command import streamgate
+from support.hostile_peers import PEERS, Peers, crowd
+from support.hostile_settings import BAD_FILES, remove
+from support.hostile_spool import FOREIGN, HEAD, INTRUDERS
+from support.live_service import QUICK, records
+from support.media import plain_frames, write_clip
+from support.real_weights import standard_models
+from support.redis_server import RedisServer
+from support.rtsp_server import CameraProcess
+from support.serve_process import serving
 
 SECRETS = ("ann", "pw12345", "rd98765")
 STREAM = "streamgate:faces"

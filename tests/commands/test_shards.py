@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from command import lines, streamgate
-from media import astronaut_frames, plain_frames, write_clip
 from streamgate.sharding import Shard
 from streamgate.sources.discovery import SourceSpec
+from support.command import lines, streamgate
+from support.media import astronaut_frames, plain_frames, write_clip
 
 FAST = ("--set", "output.size=128", "--set", "measures.ifqa.min=0", "--per", "person")
 

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from command import inside, lines, streamgate
-from media import astronaut_frames, plain_frames, write_clip
-from streamgate.tuning.source import Outcome
+from streamgate.tuning.source import SourceOutcome
 from streamgate.tuning.tune import TuneResult
+from support.command import inside, lines, streamgate
+from support.media import astronaut_frames, plain_frames, write_clip
 
 MORE = ("--top-k", 3, "--set", "keep.min_gap_seconds=0.5", "--set", "keep.duplicate_cosine=1.5")
 """More faces, however much they look alike."""
@@ -140,7 +140,7 @@ def test_what_was_set_is_told_with_its_value(out: Path) -> None:
 def test_why_a_stricter_limit_keeps_more_is_told(
     kept: int, limits: tuple, told: bool, result: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tuned = TuneResult(Outcome(kept=2), Outcome(kept=kept), {"measures.yaw.max": limits})
+    tuned = TuneResult(SourceOutcome(kept=2), SourceOutcome(kept=kept), {"measures.yaw.max": limits})
     monkeypatch.setattr("streamgate.tuning.tune.tune", lambda *arguments, **options: tuned)
     done = inside("tune", str(result), "--max-yaw", 12)
     assert done.code == 0 and ("A stricter limit keeps more faces here" in done.out) == told
@@ -183,8 +183,8 @@ def test_new_faces_have_all_the_pictures_that_the_run_was_to_write(clip: Path, t
 def test_frames_of_an_image_sequence_are_found_again_also_where_it_was_moved(tmp_path: Path) -> None:
     folder = tmp_path / "scene"
     folder.mkdir()
-    for place, frame in enumerate(astronaut_frames(40, (640, 480), step=1.0, zoom=1.6)):
-        cv2.imwrite(str(folder / f"{place:04d}.png"), frame[..., ::-1])
+    for index, frame in enumerate(astronaut_frames(40, (640, 480), step=1.0, zoom=1.6)):
+        cv2.imwrite(str(folder / f"{index:04d}.png"), frame[..., ::-1])
     out = tmp_path / "out"
     assert streamgate("run", folder, "-o", out, "--sequence", 23.976).code == 0
     shutil.copytree(out, tmp_path / "second")

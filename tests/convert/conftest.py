@@ -1,3 +1,3 @@
 """Real networks and faces for this folder's tests."""
 
-from real_weights import hq_faces, lfw, networks  # noqa: F401
+from support.real_weights import hq_faces, lfw, networks  # noqa: F401

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from real_weights import lfw_pairs
 from streamgate.convert.calibrate import DEGRADATIONS, aligned_faces, calibrate_serfiq, fit
 from streamgate.errors import WeightsError
+from support.real_weights import lfw_pairs
 
 
 def scalar(raw, found):

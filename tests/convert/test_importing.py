@@ -16,15 +16,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from command import inside, lines, streamgate  # noqa: E402
-from media import astronaut_frames, write_clip  # noqa: E402
-from real_weights import shared_part, standard_models  # noqa: E402
 from streamgate.convert import calibrate, checkpoints, import_weights, importing, retinaface  # noqa: E402
 from streamgate.convert.iresnet import DEPTHS, IResNet, blocks_of  # noqa: E402
 from streamgate.errors import UsageError, WeightsError  # noqa: E402
 from streamgate.measures.serfiq import raw_from_spread  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
 from streamgate.weights import store  # noqa: E402
+from support.command import inside, lines, streamgate  # noqa: E402
+from support.media import astronaut_frames, write_clip  # noqa: E402
+from support.real_weights import shared_part, standard_models  # noqa: E402
 
 
 def free_memory_gib() -> float:
@@ -272,8 +272,8 @@ def test_a_checkpoint_cut_off_or_changed_anywhere_is_refused_in_one_line(
             path.write_bytes(content[: int(random.integers(len(content)))])
         else:
             changed = bytearray(content)
-            for place in random.integers(0, len(content), 20):
-                changed[place] = int(random.integers(256))
+            for index in random.integers(0, len(content), 20):
+                changed[index] = int(random.integers(256))
             path.write_bytes(changed)
         with pytest.raises(WeightsError) as caught:
             import_weights(path)

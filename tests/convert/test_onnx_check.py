@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hostile import run_limited
-from hostile_videos import clip_bytes
-from real_weights import standard_models
 from streamgate.convert.onnx_check import check_self_contained
 from streamgate.errors import WeightsError
-from trap import WatchedFolder
+from support.hostile import run_limited
+from support.hostile_archive import WatchedFolder
+from support.hostile_videos import clip_bytes
+from support.real_weights import standard_models
 
 onnx = pytest.importorskip("onnx")
 

@@ -15,8 +15,6 @@ pytest.importorskip("onnxruntime")
 
 from torch import nn  # noqa: E402
 
-from command import inside  # noqa: E402
-from real_weights import shared_part  # noqa: E402
 from streamgate.convert import import_weights  # noqa: E402
 from streamgate.convert.checkpoints import convert  # noqa: E402
 from streamgate.convert.export import noise, run  # noqa: E402
@@ -25,8 +23,10 @@ from streamgate.errors import WeightsError  # noqa: E402
 from streamgate.measures.serfiq import closed_form_spread  # noqa: E402
 from streamgate.networks.ifqa import IfqaNetwork  # noqa: E402
 from streamgate.networks.recognizer import Recognizer  # noqa: E402
-from streamgate.networks.runtime import Session  # noqa: E402
+from streamgate.networks.sessions import Session  # noqa: E402
 from streamgate.weights import store  # noqa: E402
+from support.command import inside  # noqa: E402
+from support.real_weights import shared_part  # noqa: E402
 
 SMALL = VitSpec(side=56, patch=14, width=32, depth=2, decoder_width=16, decoder_depth=1)
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from real_weights import shared_part
 from streamgate import convert, weights
 from streamgate.convert import pulling
 from streamgate.errors import UsageError, WeightsError
 from streamgate.weights import listing, store
 from streamgate.weights.catalog import Entry, SourceFile, load_catalog
 from streamgate.weights.files import atomic_write, sha256_of
+from support.real_weights import shared_part
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

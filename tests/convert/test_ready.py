@@ -18,17 +18,17 @@ pytest.importorskip("onnxruntime")
 
 from torch import nn  # noqa: E402
 
-from command import inside  # noqa: E402
-from media import astronaut_frames  # noqa: E402
-from real_weights import shared_part  # noqa: E402
 from streamgate.convert import retinaface  # noqa: E402
 from streamgate.measures.serfiq import closed_form_spread  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
 from streamgate.networks.detector import Detector  # noqa: E402
 from streamgate.networks.device import Device  # noqa: E402
 from streamgate.networks.recognizer import Recognizer  # noqa: E402
-from streamgate.networks.runtime import RowSession, Session  # noqa: E402
+from streamgate.networks.sessions import RowSession, Session  # noqa: E402
 from streamgate.weights import store  # noqa: E402
+from support.command import inside  # noqa: E402
+from support.media import astronaut_frames  # noqa: E402
+from support.real_weights import shared_part  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

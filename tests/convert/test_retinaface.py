@@ -13,7 +13,7 @@ from streamgate.convert.checkpoints import convert  # noqa: E402
 from streamgate.errors import WeightsError  # noqa: E402
 from streamgate.networks import Detector  # noqa: E402
 from streamgate.networks.priors import priors  # noqa: E402
-from streamgate.networks.runtime import Session  # noqa: E402
+from streamgate.networks.sessions import Session  # noqa: E402
 from streamgate.weights.catalog import InputSpec  # noqa: E402
 from streamgate.weights.files import sha256_of  # noqa: E402
 from streamgate.weights.store import Weights  # noqa: E402

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sink_values import Make
 from streamgate.sinks.disk import DiskSink
+from support.sink_values import Make
 
 
 @pytest.fixture(scope="session")

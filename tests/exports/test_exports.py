@@ -14,14 +14,14 @@ import cv2
 import numpy as np
 import pytest
 
-from command import lines, streamgate
-from sink_values import Make
 from streamgate.errors import ResultsError, UsageError
 from streamgate.exports.formats import write_csv, write_imagefolder, write_parquet, write_webdataset
 from streamgate.exports.table import columns_of
 from streamgate.frames import Crop, Encoding
 from streamgate.sinks.disk import DiskSink
 from streamgate.store.folder import RunFolder
+from support.command import lines, streamgate
+from support.sink_values import Make
 
 KINDS = {"csv": write_csv, "parquet": write_parquet, "imagefolder": write_imagefolder, "webdataset": write_webdataset}
 

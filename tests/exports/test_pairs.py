@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from command import lines, streamgate
-from media import astronaut, write_clip
+from support.command import lines, streamgate
+from support.media import astronaut, write_clip
 
 
 def view(turn: float) -> np.ndarray:
@@ -30,7 +30,7 @@ def view(turn: float) -> np.ndarray:
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of a clip in which nothing moves for two seconds and the face is turned about for three."""
     folder = tmp_path_factory.mktemp("pairs")
-    write_clip(folder / "speaker.mp4", [view(0.0)] * 50 + [view(2.2 * math.sin(place / 6)) for place in range(75)])
+    write_clip(folder / "speaker.mp4", [view(0.0)] * 50 + [view(2.2 * math.sin(index / 6)) for index in range(75)])
     done = streamgate("run", folder / "speaker.mp4", "-o", folder / "out", "--models", "embedded")
     assert done.code == 0, done.err
     return folder

@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import pytest
 
-from command import Done, inside, lines, streamgate
-from media import astronaut, astronaut_frames, write_clip
 from streamgate import Gate
-from streamgate.networks import bound
+from streamgate.networks import io_binding
 from streamgate.networks.device import Device
 from streamgate.store.records import score_record
+from support.command import Done, inside, lines, streamgate
+from support.media import astronaut, astronaut_frames, write_clip
 
 onnx = pytest.importorskip("onnx")
 
@@ -113,8 +113,8 @@ def test_without_a_calibration_raw_values_are_shown_and_nothing_changes(clip: Pa
 
 def test_on_a_gpu_it_is_one_of_the_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The way of a GPU, here with the CPU's provider."""
-    monkeypatch.setattr(bound, "BATCH", 2)
-    monkeypatch.setattr(bound, "_BATCHES", {})
+    monkeypatch.setattr(io_binding, "BATCH", 2)
+    monkeypatch.setattr(io_binding, "_BATCHES", {})
     network(tmp_path / "mean.onnx")
     raws = []
     for device in (Device("cpu", "used like a GPU", bound=True), Device("cpu", "as requested")):

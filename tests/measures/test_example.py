@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from media import astronaut
 from streamgate.frames import Face
 from streamgate.measures import FaceView, MeasureSpec
 from streamgate.sources import picture_of_rgb
+from support.media import astronaut
 
 PAGE = Path(__file__).parents[2] / "docs" / "measures.md"
 FACE = Face(

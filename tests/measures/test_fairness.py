@@ -9,8 +9,8 @@ import av
 import cv2
 import pytest
 
-from real_weights import shared_part
 from streamgate import Gate
+from support.real_weights import shared_part
 
 CLOSED = {"04766", "04838", "04842", "04847", "04908", "04974"}
 """Of the 240 validation faces, those whose eyes are shut, by eye: looking down, laughing with the eyes shut, asleep."""
@@ -48,7 +48,7 @@ def test_narrow_and_laughing_eyes_are_open_and_shut_ones_are_not(gate: Gate) -> 
     folder = shared_part("faces/hq_val")
     pictures = sorted(folder.glob("*.jpg"))
     # Every third of the others, not to take a minute.
-    chosen = [path for place, path in enumerate(pictures) if path.stem in CLOSED or place % 3 == 0]
+    chosen = [path for index, path in enumerate(pictures) if path.stem in CLOSED or index % 3 == 0]
     called = set()
     for path in chosen:
         picture = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)

@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from command import inside
-from media import astronaut
-from real_weights import shared_part
+from support.command import inside
+from support.media import astronaut
+from support.real_weights import shared_part
 
 USE = ("--set", "measures.live.use=true")
 

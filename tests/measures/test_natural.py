@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from command import inside, streamgate
-from media import astronaut
-from real_weights import shared_part
+from support.command import inside, streamgate
+from support.media import astronaut
+from support.real_weights import shared_part
 
 USE = ("--set", "measures.niqe.use=true", "--set", "measures.brisque.use=true")
 

@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 
-from media import astronaut
 from streamgate.frames import Evidence, Face
 from streamgate.measures import FaceView
 from streamgate.measures.edge import share_inside
@@ -16,6 +15,7 @@ from streamgate.measures.sharpness import MEASURE as SHARPNESS
 from streamgate.measures.sharpness import sharpness_of
 from streamgate.measures.yaw import yaw_proxy
 from streamgate.sources import picture_of_rgb
+from support.media import astronaut
 
 # The astronaut's eyes, nose and mouth corners in the 512 x 512 picture, by eye.
 LANDMARKS = np.array([[205, 106], [243, 106], [226, 131], [210, 145], [242, 145]], np.float32)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from command import Done, lines, streamgate
-from media import astronaut_frames, write_clip
+from support.command import Done, lines, streamgate
+from support.media import astronaut_frames, write_clip
 
 MODULE = '''
 from streamgate.measures import FaceView, Limit, MeasureSpec, Sigmoid

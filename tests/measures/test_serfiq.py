@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 
-from real_weights import aligned, hq_faces, networks  # noqa: F401
 from streamgate.frames import Evidence
 from streamgate.measures import Sigmoid
 from streamgate.measures.serfiq import (
@@ -23,6 +22,7 @@ from streamgate.measures.serfiq import (
     sample_embeddings,
     sampled_spread,
 )
+from support.real_weights import aligned, hq_faces, networks  # noqa: F401
 
 WEIGHT = np.array([[1, 0, 2, 0], [0, 1, 0, -1], [1, 1, 0, 0]], float)
 FEATURES = np.array([1, 2, 0.5, 1])

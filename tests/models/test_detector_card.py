@@ -17,7 +17,7 @@ data = pytest.importorskip("skimage.data", reason="needs the portrait that sciki
 
 from models.common.smoke import ASTRONAUT_LANDMARKS  # noqa: E402
 from streamgate.networks.detector import Detector  # noqa: E402
-from streamgate.networks.runtime import Session  # noqa: E402
+from streamgate.networks.sessions import Session  # noqa: E402
 from streamgate.weights.store import from_card, scan  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]

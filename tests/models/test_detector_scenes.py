@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from real_weights import standard_models
+from support.real_weights import standard_models
 
 pytest.importorskip("torch")
 pytest.importorskip("skimage")
@@ -24,7 +24,7 @@ from models.detector.pictures import LeaveOut, PictureSet, prepare, without_echo
 from models.detector.scenes import Composition, Scenes, mirror, move, split
 from models.detector.smoke import synthetic_pictures
 from streamgate.networks.detector import Detector
-from streamgate.networks.runtime import Session
+from streamgate.networks.sessions import Session
 from streamgate.weights.store import from_receipt
 
 PLAIN = Composition(

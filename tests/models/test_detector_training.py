@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from real_weights import standard_models
+from support.real_weights import standard_models
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
@@ -30,7 +30,7 @@ from models.detector.units import MAPS, blocks, new_network, normalise, run, sam
 from models.detector.whitening import Whitening  # noqa: E402
 from streamgate.networks.detector import Detector  # noqa: E402
 from streamgate.networks.priors import decode, priors  # noqa: E402
-from streamgate.networks.runtime import Session  # noqa: E402
+from streamgate.networks.sessions import Session  # noqa: E402
 from streamgate.weights.store import from_card  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from real_weights import shared_part, standard_models
+from support.real_weights import shared_part, standard_models
 
 pytest.importorskip("onnxruntime")
 
@@ -22,7 +22,7 @@ from models.recognizer import footage
 from models.recognizer.network import Output, OwnNetwork
 from streamgate import Gate
 from streamgate.networks import Recognizer
-from streamgate.networks.runtime import Session
+from streamgate.networks.sessions import Session
 from streamgate.weights.store import from_card, resolve
 
 MEDIANS = ("clean_median", "worst_median")

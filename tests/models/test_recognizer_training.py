@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from real_weights import standard_models
+from support.real_weights import standard_models
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")

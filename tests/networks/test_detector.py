@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from real_weights import lfw_pairs, overlap, read_rgb, shared_part
+from support.real_weights import lfw_pairs, overlap, read_rgb, shared_part
 
 
 def centred(face_picture, box, share, height, width):

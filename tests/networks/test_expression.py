@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from media import astronaut
 from streamgate import Gate
 from streamgate.errors import WeightsError
 from streamgate.measures import expression, eyes, gaze, mouth
 from streamgate.networks import Networks
 from streamgate.networks.expression import NEEDED, ExpressionOutput
 from streamgate.weights.store import embedded_folder
+from support.media import astronaut
 
 QUIET = {**dict.fromkeys(NEEDED, 0.0), "lidsLeft": 0.16, "lidsRight": 0.15}
 

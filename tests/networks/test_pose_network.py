@@ -7,9 +7,9 @@ import json
 import cv2
 import numpy as np
 
-from real_weights import overlap, read_rgb, shared_part
 from streamgate.networks.alignment import box_matrix
 from streamgate.networks.pose import crop_box
+from support.real_weights import overlap, read_rgb, shared_part
 
 
 def cut(picture, box):

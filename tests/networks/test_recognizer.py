@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from real_weights import aligned, lfw_pairs
 from streamgate.measures.serfiq import closed_form_spread
+from support.real_weights import aligned, lfw_pairs
 
 THRESHOLD = 0.33
 """Cosine above which two faces are one person; chosen on fold 2."""
@@ -43,8 +43,8 @@ def test_company_does_not_change_a_face(networks, hq_faces, count):
 
 
 def test_threads_inside_a_run_do_not_change_a_face(networks, hq_faces):
-    from real_weights import standard_models
     from streamgate.networks import Networks
+    from support.real_weights import standard_models
 
     crops = np.stack([aligned(networks, face) for face in hq_faces[:3]])
     with Networks.open(str(standard_models()), "cpu", threads=2) as two:

@@ -16,9 +16,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from media import astronaut  # noqa: E402
 from models.recognizer.architecture import EyesHead, FaceNetwork, export_onnx  # noqa: E402
-from real_weights import read_rgb, shared_part, standard_models  # noqa: E402
 from streamgate import Gate  # noqa: E402
 from streamgate.errors import WeightsError  # noqa: E402
 from streamgate.frames import Status  # noqa: E402
@@ -26,6 +24,8 @@ from streamgate.networks import Networks  # noqa: E402
 from streamgate.networks.alignment import arcface_matrix  # noqa: E402
 from streamgate.networks.pose import upright  # noqa: E402
 from streamgate.weights.store import embedded_folder, from_card  # noqa: E402
+from support.media import astronaut  # noqa: E402
+from support.real_weights import read_rgb, shared_part, standard_models  # noqa: E402
 
 CARD = {
     "roles": ["recognizer", "pose"],

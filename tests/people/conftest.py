@@ -1,3 +1,3 @@
 """Fixtures of this folder's tests."""
 
-from people_folder import out  # noqa: F401
+from support.people_folder import out  # noqa: F401

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from command import lines, streamgate
-from real_weights import shared_part
 from streamgate.errors import WeightsError
 from streamgate.frames import Template
 from streamgate.networks.cohort import Cohort
 from streamgate.weights.store import embedded_folder, from_card, resolve
+from support.command import lines, streamgate
+from support.real_weights import shared_part
 
 MERGED = (
     ("04775", "04832", "04934"), ("04790", "04805"), ("04844", "04922", "04947"), ("04855", "04898"),
@@ -61,7 +61,7 @@ def at(*values: float) -> Template:
 
 def test_a_face_close_to_the_cohort_has_to_be_closer_to_another_one() -> None:
     near, far = at(1, 0, 0.5, 0), at(0.1, 0, 1, 0)
-    placed, unchanged = cohort().place(near), cohort().place(far)
+    placed, unchanged = cohort().add_offset(near), cohort().add_offset(far)
     assert placed.offset == pytest.approx(1 / np.hypot(1, 0.5) - 0.5) and unchanged.offset == 0.0
     # Nothing becomes more alike than its cosine.
     assert unchanged.similarity(unchanged) == pytest.approx(1.0)

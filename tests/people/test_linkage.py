@@ -21,7 +21,7 @@ def plain(vectors: np.ndarray) -> np.ndarray:
 
 
 def apart(count: int) -> np.ndarray:
-    return np.array([(0, 10.0 * place, 10.0 * place + 5) for place in range(count)])
+    return np.array([(0, 10.0 * index, 10.0 * index + 5) for index in range(count)])
 
 
 def linked(vectors: np.ndarray, threshold: float, spans: np.ndarray | None = None) -> list[int]:
@@ -85,7 +85,7 @@ def test_what_a_face_has_in_common_with_many_does_not_make_it_alike() -> None:
 
 
 def brute_force(vectors: np.ndarray, threshold: float) -> set[frozenset[int]]:
-    groups = [frozenset([place]) for place in range(len(vectors))]
+    groups = [frozenset([index]) for index in range(len(vectors))]
     while True:
         pairs = [
             (min(float(vectors[i] @ vectors[j]) for i in a for j in b), -x, -y)
@@ -96,7 +96,7 @@ def brute_force(vectors: np.ndarray, threshold: float) -> set[frozenset[int]]:
             return set(groups)
         _, x, y = max(pairs)
         merged = groups[-x] | groups[-y]
-        groups = [group for place, group in enumerate(groups) if place not in (-x, -y)] + [merged]
+        groups = [group for index, group in enumerate(groups) if index not in (-x, -y)] + [merged]
 
 
 @pytest.mark.parametrize("seed", range(5))

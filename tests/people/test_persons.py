@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from command import lines
-from people_folder import THRESHOLD, Out, person, template
 from streamgate.config import load_config
 from streamgate.errors import ResultsError, SinkError, UsageError
 from streamgate.gate import Gate
@@ -20,6 +18,8 @@ from streamgate.people.folder import correcting, list_people
 from streamgate.people.ledger import DECISIONS_NAME, GROUPS_NAME, Ledger, track_of
 from streamgate.people.persons import find_people
 from streamgate.store.identity import load_identity
+from support.command import lines
+from support.people_folder import THRESHOLD, Out, person, template
 
 ANN, BOB, EVE = 0, 1, 2
 

@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from command import lines, streamgate
-from media import astronaut, astronaut_frames, write_clip
-from people_folder import person, template
 from streamgate.errors import UsageError
 from streamgate.frames import Face, GateResult, Measure, ScoredFace
 from streamgate.people.reference import Reference, read_reference
+from support.command import lines, streamgate
+from support.media import astronaut, astronaut_frames, write_clip
+from support.people_folder import person, template
 
 VECTOR = person(0).vector
 

@@ -1,3 +1,3 @@
 """Values to put into sinks."""
 
-from sink_values import make  # noqa: F401
+from support.sink_values import make  # noqa: F401

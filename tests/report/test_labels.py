@@ -15,10 +15,10 @@ from urllib.parse import quote
 
 import pytest
 
-from browser import Browser, chromium
-from command import inside, lines, streamgate
-from media import astronaut_frames, plain_frames, write_clip
 from streamgate.labels import FaceKey, labels_text, read_labels
+from support.browser import Browser, chromium
+from support.command import inside, lines, streamgate
+from support.media import astronaut_frames, plain_frames, write_clip
 
 PATIENCE_S = 180
 """A busy machine is slow, not wrong."""
@@ -132,9 +132,9 @@ def test_served_it_shows_more_faces_of_each_track_and_writes_the_file(
         browser.wait_for_faces(2)
         assert browser.count(".spaced .tile") >= 6
         open_face(browser, ".spaced .tile")
-        for place, key in enumerate("1223", 1):
+        for index, key in enumerate("1223", 1):
             browser.press(key)
-            browser.wait(lambda place=place: target.is_file() and len(read_labels(target)[0]) == place)
+            browser.wait(lambda index=index: target.is_file() and len(read_labels(target)[0]) == index)
         browser.wait(lambda: "1 good, 2 usable, 1 bad" in browser.text("#labels-count"))
         assert browser.complaints() == []
         browser.open("about:blank")

@@ -19,12 +19,12 @@ def series(points: list[Point], limit: int = 8) -> list[Point]:
 
 
 def test_a_short_track_is_stored_as_it_is() -> None:
-    points = [Point(place / 25, 50.0 + place, True) for place in range(8)]
+    points = [Point(index / 25, 50.0 + index, True) for index in range(8)]
     assert series(points) == points
 
 
 def test_a_long_track_is_bounded_and_keeps_its_peak_and_its_span() -> None:
-    points = [Point(place / 25, 90.0 if place == 612 else 40.0, True) for place in range(2000)]
+    points = [Point(index / 25, 90.0 if index == 612 else 40.0, True) for index in range(2000)]
     found = series(points)
     assert 4 <= len(found) <= 8
     assert Point(612 / 25, 90.0, True) in found
@@ -32,15 +32,15 @@ def test_a_long_track_is_bounded_and_keeps_its_peak_and_its_span() -> None:
 
 
 def test_a_stretch_passed_when_one_of_its_faces_did() -> None:
-    found = series([Point(place / 25, None, None if place % 2 else False) for place in range(400)])
+    found = series([Point(index / 25, None, None if index % 2 else False) for index in range(400)])
     assert {point.passed for point in found} == {False}
-    found = series([Point(0.0, None, None), *(Point(place / 25, None, place == 300) for place in range(1, 400))])
+    found = series([Point(0.0, None, None), *(Point(index / 25, None, index == 300) for index in range(1, 400))])
     assert [point.passed for point in found].count(True) == 1
 
 
 def test_the_order_of_the_faces_does_not_matter_much() -> None:
     """With a fallback single faces come late."""
-    points = [Point(place / 25, float(place % 7), True) for place in range(60)]
+    points = [Point(index / 25, float(index % 7), True) for index in range(60)]
     late = [*points[1:], points[0]]
     assert {point.quality for point in series(late, 100)} == {point.quality for point in series(points, 100)}
 

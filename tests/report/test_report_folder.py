@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from command import streamgate
-from sink_values import Make
 from streamgate.config import load_config
 from streamgate.report import write
 from streamgate.report.content import Content
 from streamgate.sinks.disk import DiskSink
 from streamgate.store.manifest import Manifest
+from support.command import streamgate
+from support.sink_values import Make
 
 
 def run(out: Path, make: Make, names: list[str], kept: int = 2) -> Path:

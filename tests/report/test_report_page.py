@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import pytest
 
-from browser import Browser, chromium
-from command import lines, streamgate
-from media import astronaut_frames, plain_frames, write_clip
+from support.browser import Browser, chromium
+from support.command import lines, streamgate
+from support.media import astronaut_frames, plain_frames, write_clip
 
 NASTY = "<img src=x onerror=alert(1)> & 'so' \"on\""
 NO_SIDEWAYS_SCROLL = "return document.scrollingElement.scrollWidth <= innerWidth"

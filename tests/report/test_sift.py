@@ -11,13 +11,13 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
-from browser import Browser, chromium
-from sink_values import Make
 from streamgate.config import load_config
 from streamgate.frames import Evidence, GateResult, Measure, NearMiss, TrackEnd, TrackInfo
 from streamgate.report.write import write_report
 from streamgate.sinks.disk import DiskSink
 from streamgate.store.manifest import Manifest
+from support.browser import Browser, chromium
+from support.sink_values import Make
 
 KEPT, REJECTED = 430, 70
 SOURCES = ("wedding", "portraits")
@@ -64,8 +64,8 @@ def picture(make: Make, name: str, track_id: int) -> TrackEnd:
 def as_persons(out: Path, each: int) -> None:
     """Give every `each` faces in a row a person, and write the report again."""
     records = [json.loads(line) for line in (out / "faces.jsonl").read_text().splitlines()]
-    for place, record in enumerate(records):
-        record["person_id"] = f"p{1 + place // each:04d}" if each else None
+    for index, record in enumerate(records):
+        record["person_id"] = f"p{1 + index // each:04d}" if each else None
     (out / "faces.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     write_report(out, Manifest.read(out), {"p0003": "Ann Maria"})
 

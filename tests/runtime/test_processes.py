@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from killing import is_alive
+from support.killing import is_alive
 
 BEGIN = """
 import os, signal, sys, time
 from streamgate.errors import SinkError, StreamgateError
 from streamgate.runtime import processes
-from streamgate.runtime.processes import Worker, apart
+from streamgate.runtime.processes import Worker, run_in_process
 
-def hear(worker):
+def recv(worker):
     heard = []
     try:
         while True:
-            heard += worker.hear()
+            heard += worker.recv()
     except EOFError:
         return heard, worker.wait()
 """
@@ -39,11 +39,11 @@ def python(code: str, *arguments: object) -> str:
 
 def test_messages_of_any_size_arrive_in_order_and_an_end_is_an_end() -> None:
     out = python("""
-def work(line):
+def work(channel):
     for number in range(100):
-        line.send(number)
-    line.send(b"x" * (5 << 20))
-heard, how = hear(Worker.start(work))
+        channel.send(number)
+    channel.send(b"x" * (5 << 20))
+heard, how = recv(Worker.start(work))
 print(heard[:100] == list(range(100)), len(heard[100]), repr(how))
 """)
     assert out.split() == ["True", str(5 << 20), "''"]
@@ -51,15 +51,15 @@ print(heard[:100] == list(range(100)), len(heard[100]), repr(how))
 
 def test_an_open_file_comes_with_its_message(tmp_path: Path) -> None:
     out = python("""
-def work(line):
+def work(channel):
     file = open(sys.argv[1], "w+")
     file.write("hello")
     file.flush()
-    line.send("before")
-    line.send("this", file.fileno())
-    line.send("after")
+    channel.send("before")
+    channel.send("this", file.fileno())
+    channel.send("after")
 worker = Worker.start(work)
-heard, how = hear(worker)
+heard, how = recv(worker)
 print(heard, os.pread(worker.files[0], 10, 0))
 """, tmp_path / "file")  # fmt: skip
     assert out.strip() == "['before', 'this', 'after'] b'hello'"
@@ -78,27 +78,27 @@ def test_how_a_worker_ended_is_told_and_what_it_sent_before_is_heard(end: str, h
     out = python(f"""
 import resource
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-def work(line):
-    line.send("last words")
+def work(channel):
+    channel.send("last words")
     {end}
-print(hear(Worker.start(work)))
+print(recv(Worker.start(work)))
 """)
     assert out.strip() == str((["last words"], how))
 
 
 def test_a_worker_is_asked_to_stop_by_its_parent_or_by_a_signal() -> None:
     out = python("""
-def work(line):
-    line.send(os.getpid())
-    line.send(line.stop.wait(30))
+def work(channel):
+    channel.send(os.getpid())
+    channel.send(channel.stop.wait(30))
 for way in ("asked", "signal", "before"):
     worker = Worker.start(work, stopping=way == "before")
-    pid, *told = worker.hear()
+    pid, *told = worker.recv()
     if way == "asked":
         worker.stop()
     if way == "signal":
         os.kill(pid, signal.SIGTERM)
-    print(way, told + hear(worker)[0])
+    print(way, told + recv(worker)[0])
 """)
     assert [line.split()[1] for line in out.splitlines()] == ["[True]"] * 3
 
@@ -110,11 +110,11 @@ def test_a_worker_ends_with_its_parent(told_by_the_system: bool) -> None:
     code = "" if told_by_the_system else "processes._die_with = lambda parent: None\n"
     parent = subprocess.Popen(
         [sys.executable, "-c", BEGIN + code + """
-def work(line):
-    line.send(os.getpid())
+def work(channel):
+    channel.send(os.getpid())
     time.sleep(100)
 worker = Worker.start(work)
-print(*worker.hear(), flush=True)
+print(*worker.recv(), flush=True)
 time.sleep(100)
 """],
         stdout=subprocess.PIPE, text=True,
@@ -133,15 +133,15 @@ def test_a_call_made_apart_leaves_nothing_behind_but_its_effect_or_its_error(tmp
     out = python("""
 def fails(error):
     raise error
-apart(lambda: (__import__("decimal"), open(sys.argv[1], "w").write("done")))
+run_in_process(lambda: (__import__("decimal"), open(sys.argv[1], "w").write("done")))
 print("decimal" in sys.modules)
 for error in (SinkError("full"), ValueError("odd")):
     try:
-        apart(lambda: fails(error))
+        run_in_process(lambda: fails(error))
     except StreamgateError as told:
         print(type(told).__name__, told)
 try:
-    apart(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    run_in_process(lambda: os.kill(os.getpid(), signal.SIGKILL))
 except StreamgateError as told:
     print(told)
 """, tmp_path / "effect")  # fmt: skip

@@ -11,12 +11,12 @@ import av
 import numpy as np
 import pytest
 
-from media import astronaut_frames, plain_frames, write_clip
 from streamgate import Gate
 from streamgate.frames import Array, BestShot, Candidate, TrackEnd
 from streamgate.sinks.base import Sink
 from streamgate.sources import open_source
 from streamgate.store.run import SourceInfo, SourceResult
+from support.media import astronaut_frames, plain_frames, write_clip
 
 SIZE = (480, 320)
 Run = Callable[..., tuple[SourceResult, list[BestShot]]]
@@ -126,8 +126,8 @@ def test_it_can_be_left_as_it_is_and_pictures_are(tmp_path: Path) -> None:
     frames = turned(upright(64), 1)
     clip, folder = write_clip(tmp_path / "clip.mp4", frames, fps=20), tmp_path / "pictures"
     folder.mkdir()
-    for place, rgb in enumerate(frames[::10]):
-        av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24").save(str(folder / f"{place}.png"))
+    for index, rgb in enumerate(frames[::10]):
+        av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24").save(str(folder / f"{index}.png"))
     with Gate(settings=["detection.sideways=false"]) as gate:
         (left,) = gate.process([partial(open_source, clip)], cast(Sink, Collected()))
     with Gate() as gate:

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from media import astronaut
 from streamgate.frames import Face, Frame
-from streamgate.runtime.stillness import StillFaces
+from streamgate.runtime.stillness import StillnessDetector
 from streamgate.sources import picture_of_rgb
+from support.media import astronaut
 
 # The astronaut's face in the 512 x 512 picture, by eye.
 LANDMARKS = np.array([[205, 106], [243, 106], [226, 131], [210, 145], [242, 145]], np.float32)
@@ -36,14 +36,14 @@ def talking(picture: np.ndarray, moment: int) -> np.ndarray:
 
 def watched(
     seconds: float, *, camera: float = 0.0, sway: float = 0.0, company: bool = True, noise: float = 2.0
-) -> StillFaces:
+) -> StillnessDetector:
     """A portrait on a wall, and beside it somebody who talks, seen for a while.
 
     camera: pixels by which a hand shakes it; sway: pixels by which what is in the portrait moves before the wall.
     """
     random = np.random.default_rng(3)
     source = cv2.cvtColor(astronaut(), cv2.COLOR_RGB2GRAY)
-    faces = StillFaces()
+    faces = StillnessDetector()
     for moment in range(round(seconds / STEP_S) + 1):
         angle = np.radians(0.05 * camera * np.sin(moment))
         shake = np.array(

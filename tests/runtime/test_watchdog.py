@@ -59,7 +59,7 @@ def test_frames_that_stop_coming_end_the_reading() -> None:
 
     seen = []
     with pytest.raises(SourceError, match="no frame came"):
-        for one in prefetch(frames(), 4, patience_s=0.1, late=SourceError("no frame came")):
+        for one in prefetch(frames(), 4, timeout_s=0.1, late=SourceError("no frame came")):
             seen.append(one)
     assert seen == [1, 2]
     go.set()
@@ -67,7 +67,7 @@ def test_frames_that_stop_coming_end_the_reading() -> None:
 
 def test_a_slow_consumer_is_no_stall() -> None:
     seen = []
-    for one in prefetch(iter(range(5)), 1, patience_s=0.2, late=SourceError("late")):
+    for one in prefetch(iter(range(5)), 1, timeout_s=0.2, late=SourceError("late")):
         time.sleep(0.25)
         seen.append(one)
     assert seen == list(range(5))

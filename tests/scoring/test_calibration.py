@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 
-from judges import NAMES, calibration, judge, settings_for
 from streamgate.config import load_config
 from streamgate.frames import Status
 from streamgate.measures import MeasureSpec, built_in_measures, registry
 from streamgate.scoring.calibration import Calibration, calibration_id, measure_set
+from support.evaluators import NAMES, calibration, evaluator, settings_for
 
 USUAL = "68eb8c90e7a4"
 """Of `judges.calibration()`: it stays while nothing changes what a quality means."""
@@ -21,7 +21,7 @@ def changed(name: str, **what: object) -> tuple[MeasureSpec, ...]:
 
 
 def test_the_id_stays_while_nothing_changes_what_a_quality_means() -> None:
-    assert judge().calibration_id == judge("measures.yaw.max=10", "keep.top_k=3").calibration_id == USUAL
+    assert evaluator().calibration_id == evaluator("measures.yaw.max=10", "keep.top_k=3").calibration_id == USUAL
 
 
 def test_measures_without_weights_leave_the_set_and_change_the_id() -> None:
@@ -37,16 +37,16 @@ def test_measures_without_weights_leave_the_set_and_change_the_id() -> None:
     "setting", ["measures.size.weight=2", "measures.size.x0=60", "measures.yaw.use=false", "serfiq.method=sampled"]
 )
 def test_what_changes_the_meaning_of_a_quality_changes_the_id(setting: str) -> None:
-    assert judge(setting).calibration_id != USUAL
+    assert evaluator(setting).calibration_id != USUAL
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_so_does_the_version_of_any_measure_of_the_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "known_measures", lambda: changed(name, version=9))
-    assert judge().calibration_id != USUAL
-    without = judge(f"measures.{name}.use=false").calibration_id
+    assert evaluator().calibration_id != USUAL
+    without = evaluator(f"measures.{name}.use=false").calibration_id
     monkeypatch.undo()
-    assert judge(f"measures.{name}.use=false").calibration_id == without
+    assert evaluator(f"measures.{name}.use=false").calibration_id == without
 
 
 def test_so_does_another_fixed_mapping(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +54,7 @@ def test_so_does_another_fixed_mapping(monkeypatch: pytest.MonkeyPatch) -> None:
         return max(0.0, 100.0 - abs(degrees))
 
     monkeypatch.setattr(registry, "known_measures", lambda: changed("roll", mapping=straight))
-    assert judge().calibration_id != USUAL
+    assert evaluator().calibration_id != USUAL
 
 
 def test_a_calibration_survives_the_summary() -> None:

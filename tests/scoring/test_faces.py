@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from judges import NAMES, judge
-from media import astronaut, astronaut_frames, make_frame
 from streamgate import Gate
 from streamgate.config import load_config
 from streamgate.frames import Array, Candidate, Face, Status
@@ -19,9 +17,11 @@ from streamgate.networks.ifqa import IfqaOutput
 from streamgate.networks.recognizer import RecognizerOutput
 from streamgate.scoring.context import ScoringContext
 from streamgate.scoring.faces import FaceScorer
-from streamgate.scoring.steps import no_floor, run_together
+from streamgate.scoring.lockstep import no_floor, run_in_lockstep
 from streamgate.sources import picture_of_rgb
 from streamgate.sources.picture import PictureMaker
+from support.evaluators import NAMES, evaluator
+from support.media import astronaut, astronaut_frames, make_frame
 
 # The astronaut's eyes, nose and mouth corners in the 512 x 512 picture, by eye.
 FACE = Face(
@@ -44,10 +44,10 @@ def scored(face: Face = FACE, **outputs: Any) -> Candidate:
         **outputs,
     }
     config = load_config("studio", ["advanced.refine=false"])
-    context = ScoringContext(config, judge(), lambda wanted: [answers[one.role] for one in wanted])
+    context = ScoringContext(config, evaluator(), lambda wanted: [answers[one.role] for one in wanted])
     candidate = Candidate(1, 0.0, face)
     steps = FaceScorer(context).score(candidate, picture_of_rgb(astronaut()), no_floor, full=True)
-    run_together([steps], context.infer)
+    run_in_lockstep([steps], context.infer)
     return candidate
 
 
@@ -86,7 +86,7 @@ def test_landmarks_depend_little_on_where_the_face_was_thought_to_be() -> None:
         context = gate.scoring(config)
         for shift in (0.0, -5.0, 4.0):
             candidate = Candidate(1, 0.0, Face(FACE.box + shift, FACE.landmarks + shift, 0.9))
-            run_together([FaceScorer(context).score(candidate, picture, no_floor, full=True)], context.infer)
+            run_in_lockstep([FaceScorer(context).score(candidate, picture, no_floor, full=True)], context.infer)
             assert candidate.refined
             found.append(candidate.face.landmarks)
     # Pupils and corners of the mouth by eye; 43 px between the eyes.
@@ -101,11 +101,11 @@ def test_what_a_face_promised_is_corrected_by_what_was_seen_of_it() -> None:
     outputs = {"expression": blinking, "pose": np.zeros(3), "recognizer": RECOGNISED,
                "ifqa": IfqaOutput(np.float32(0.7), np.zeros((256, 256), np.float32))}  # fmt: skip
     config = load_config("studio", ["advanced.refine=false"])
-    context = ScoringContext(config, judge(), lambda wanted: [outputs[one.role] for one in wanted])
+    context = ScoringContext(config, evaluator(), lambda wanted: [outputs[one.role] for one in wanted])
     scorer, picture, candidate = FaceScorer(context), picture_of_rgb(astronaut()), Candidate(1, 0.0, FACE)
     scorer.prescore(candidate, picture)
     promised = candidate.bound
-    run_together([scorer.score(candidate, picture, no_floor, full=True)], context.infer)
+    run_in_lockstep([scorer.score(candidate, picture, no_floor, full=True)], context.infer)
     assert candidate.bound < promised - 8
 
 
@@ -113,9 +113,9 @@ def test_landmarks_far_from_the_face_are_not_taken() -> None:
     far = replace(AT_REST, landmarks=np.full((5, 2), 500.0))
     config = load_config("studio")
     outputs = {"detector": [FACE], "expression": far, "pose": np.zeros(3), "recognizer": RECOGNISED}
-    context = ScoringContext(config, judge(), lambda wanted: [outputs.get(one.role) for one in wanted])
+    context = ScoringContext(config, evaluator(), lambda wanted: [outputs.get(one.role) for one in wanted])
     candidate = Candidate(1, 0.0, FACE, refined=True)
-    run_together([FaceScorer(context).express(candidate, picture_of_rgb(astronaut()))], context.infer)
+    run_in_lockstep([FaceScorer(context).run_expression(candidate, picture_of_rgb(astronaut()))], context.infer)
     assert np.array_equal(candidate.face.landmarks, FACE.landmarks)
     assert candidate.evidence.values["eyes_open"] == pytest.approx(0.14)
 
@@ -135,11 +135,11 @@ def test_a_combed_face_is_rejected_before_anything_is_measured(way: str) -> None
     still = astronaut_frames(2, (512, 512), step=6.0)
     woven = still[0].copy()
     woven[1::2] = still[1][1::2]
-    scorer = FaceScorer(ScoringContext(load_config("studio", ["advanced.refine=false"]), judge(), nobody))
+    scorer = FaceScorer(ScoringContext(load_config("studio", ["advanced.refine=false"]), evaluator(), nobody))
     candidate, region = Candidate(1, 0.0, FACE), PictureMaker("h264").picture(make_frame(woven)).region(FACE.box)
     if way == "prescore":
         assert scorer.prescore(candidate, region) == 0.0
-    run_together([scorer.score(candidate, region, no_floor, full=True)], nobody)
+    run_in_lockstep([scorer.score(candidate, region, no_floor, full=True)], nobody)
     assert candidate.gate.reasons == ("corrupt",) and not candidate.gate.passed
     assert {measure.status for measure in candidate.measures.values()} == {Status.NOT_SCORED}
     # What is no video has no lines.

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from known_quality import FACE, PICTURE, KnownQuality
 from streamgate.config import Config, load_config
 from streamgate.frames import Candidate, Face, Frame, GateResult, Picture
 from streamgate.networks.batcher import InferenceRequest
-from streamgate.scoring.steps import Floor, Steps, run_together
-from streamgate.selection.candidates import ENOUGH_FACES, TrackSelector
+from streamgate.scoring.lockstep import Floor, Steps, run_in_lockstep
+from streamgate.selection.candidates import TEMPLATE_FACES, TrackSelector
 from streamgate.selection.keeper import SPARE
+from support.known_quality import FACE, PICTURE, KnownQuality
 
 EVERY_FRAME = ["advanced.prescore_interval_s=0", "advanced.prescore_share=0"]
 
@@ -32,18 +32,18 @@ def drive(
     """A track of `seconds`, detected every `stride` frames; `torn` are frames that are damaged."""
     selector = TrackSelector(1, config, scorer)
 
-    def judge(*, final: bool = False) -> None:
-        run_together([selector.judge(final=final)], lambda asks: [ask.role for ask in asks])
+    def evaluator(*, final: bool = False) -> None:
+        run_in_lockstep([selector.score_window(final=final)], lambda asks: [ask.role for ask in asks])
 
-    for place in range(round(seconds * fps)):
-        frame = Frame(PICTURE, place / fps, frame_index=place, corrupt=torn(place / fps))
-        if place % stride:
+    for index in range(round(seconds * fps)):
+        frame = Frame(PICTURE, index / fps, frame_index=index, corrupt=torn(index / fps))
+        if index % stride:
             selector.observed.between(frame)
             continue
         selector.detected(frame, FACE)
         if selector.ready():
-            judge()
-    judge(final=True)
+            evaluator()
+    evaluator(final=True)
     return selector
 
 
@@ -63,7 +63,7 @@ def test_a_lucky_frame_between_bad_ones_is_not_kept() -> None:
     def quality(pts: float) -> float:
         return 99.0 if abs(pts - 2.2) < 1e-6 else 60.0 if 4 < pts < 6 else 30.0
 
-    scorer = KnownQuality(quality, promise=lambda pts: quality(pts) + 0.5)
+    scorer = KnownQuality(quality, potential=lambda pts: quality(pts) + 0.5)
     kept = best(drive(load_config("studio", EVERY_FRAME), scorer, 8.0))
     assert 2.2 in [pytest.approx(pts) for pts in scorer.scored]
     assert 4 < kept.pts_seconds < 6
@@ -75,7 +75,7 @@ def test_of_a_rising_track_only_a_best_face_that_stands_has_its_neighbours_score
 
     counts = {}
     for settle_s in (0.0, 0.5):
-        scorer = KnownQuality(rising, promise=lambda pts: rising(pts) + 0.1)
+        scorer = KnownQuality(rising, potential=lambda pts: rising(pts) + 0.1)
         settings = [*EVERY_FRAME, f"advanced.confirm_delay_s={settle_s}", "advanced.cooldown_ratio=0"]
         kept = best(drive(load_config("studio", settings), scorer, 6.0))
         assert kept.pts_seconds > 5.7
@@ -88,7 +88,7 @@ def test_faces_skipped_for_the_sake_of_a_lucky_one_get_their_chance() -> None:
         return 99.0 if abs(pts - 0.2) < 1e-6 else 60.0 if pts > 0.3 else 30.0
 
     # The track is over before another window could make up for it.
-    scorer = KnownQuality(quality, promise=lambda pts: quality(pts) + 0.5)
+    scorer = KnownQuality(quality, potential=lambda pts: quality(pts) + 0.5)
     kept = best(drive(load_config("studio", EVERY_FRAME), scorer, 0.64, stride=1))
     assert kept.quality == 60.0
 
@@ -110,29 +110,29 @@ def test_where_something_is_kept_and_window_after_window_fails_each_gets_one_loo
 
 def test_the_search_climbs_to_a_better_neighbour() -> None:
     # Promise is blind inside a window; quality peaks two frames after each window's first detection.
-    scorer = KnownQuality(lambda pts: 80 - 200 * abs(pts - 4.08), promise=lambda pts: 100.0)
+    scorer = KnownQuality(lambda pts: 80 - 200 * abs(pts - 4.08), potential=lambda pts: 100.0)
     kept = best(drive(load_config("studio", ["advanced.cooldown_ratio=0"]), scorer, 8.0))
     assert abs(kept.pts_seconds - 4.08) < 0.05
 
 
 def test_cost_follows_useful_candidates_not_frames() -> None:
-    steady = KnownQuality(lambda pts: 80.0, promise=lambda pts: 80.2)
+    steady = KnownQuality(lambda pts: 80.0, potential=lambda pts: 80.2)
     drive(load_config(), steady, 60.0)
     assert len(steady.scored) <= 5
-    hopeless = KnownQuality(lambda pts: 80.0, promise=lambda pts: 0.0)
+    hopeless = KnownQuality(lambda pts: 80.0, potential=lambda pts: 0.0)
     drive(load_config(), hopeless, 60.0)
     assert hopeless.scored == []
 
 
 def test_the_recognizer_sees_enough_faces_of_a_kept_track_to_tell_who_it_is() -> None:
-    kept = KnownQuality(lambda pts: 80.0, promise=lambda pts: 80.2)
+    kept = KnownQuality(lambda pts: 80.0, potential=lambda pts: 80.2)
     selector = drive(load_config("studio", EVERY_FRAME), kept, 1.2)
-    assert len(kept.scored) < ENOUGH_FACES <= len(kept.recognised)
-    assert selector.template is not None and selector.template.faces == ENOUGH_FACES
-    shy = KnownQuality(lambda pts: 80.0, promise=lambda pts: 80.2)
+    assert len(kept.scored) < TEMPLATE_FACES <= len(kept.recognised)
+    assert selector.template is not None and selector.template.faces == TEMPLATE_FACES
+    shy = KnownQuality(lambda pts: 80.0, potential=lambda pts: 80.2)
     drive(load_config("studio", [*EVERY_FRAME, "identity.store=none"]), shy, 1.2)
     assert len(shy.recognised) == len(shy.scored)
-    nothing = KnownQuality(lambda pts: 5.0, promise=lambda pts: 80.2)
+    nothing = KnownQuality(lambda pts: 5.0, potential=lambda pts: 80.2)
     drive(load_config("studio", EVERY_FRAME), nothing, 1.2)
     assert len(nothing.recognised) == len(nothing.scored)
 
@@ -140,7 +140,7 @@ def test_the_recognizer_sees_enough_faces_of_a_kept_track_to_tell_who_it_is() ->
 def test_exhaustive_scores_every_frame_once_and_finds_the_best() -> None:
     scorer = KnownQuality(lambda pts: 40 + 10 * np.sin(pts) + (25 if abs(pts - 5.0) < 0.13 else 0))
     selector = drive(load_config("studio", ["exhaustive=true"]), scorer, 8.0, stride=1)
-    assert sorted(scorer.scored) == [pytest.approx(place / 25) for place in range(200)]
+    assert sorted(scorer.scored) == [pytest.approx(index / 25) for index in range(200)]
     assert best(selector).pts_seconds == pytest.approx(5.0, abs=0.13)
     assert selector.frames_scored == selector.observed.frames_seen == 200
 
@@ -173,7 +173,7 @@ def test_faces_between_two_detections_are_interpolated_and_a_gap_is_not() -> Non
 
 def test_fallback_scores_the_most_promising_face_when_none_passes() -> None:
     config = load_config("studio", ["keep.fallback=best"])
-    scorer = KnownQuality(lambda pts: 10.0, promise=lambda pts: 0.0 if pts < 3 else 0.5)
+    scorer = KnownQuality(lambda pts: 10.0, potential=lambda pts: 0.0 if pts < 3 else 0.5)
     (ranked,) = drive(config, scorer, 5.0).keeper.finish()
     assert not ranked.candidate.gate.passed and ranked.candidate.crop is not None
 
@@ -233,25 +233,25 @@ def test_the_fallback_is_the_least_bad_face_and_not_the_first() -> None:
 
 @pytest.mark.parametrize(("fps", "stride"), [(1.0, 1), (25.0, 50)])
 def test_rare_detections_do_not_let_windows_fall_behind(fps: float, stride: int) -> None:
-    scorer = KnownQuality(lambda pts: 50 + pts / 10, promise=lambda pts: 50.2 + pts / 10)
+    scorer = KnownQuality(lambda pts: 50 + pts / 10, potential=lambda pts: 50.2 + pts / 10)
     selector = TrackSelector(1, load_config("studio", ["advanced.lookback_s=3"]), scorer)
-    for place in range(round(120 * fps)):
-        frame = Frame(PICTURE, place / fps)
-        if place % stride:
+    for index in range(round(120 * fps)):
+        frame = Frame(PICTURE, index / fps)
+        if index % stride:
             selector.observed.between(frame)
             continue
         selector.detected(frame, FACE)
         if selector.ready():
-            run_together([selector.judge()], lambda asks: [ask.role for ask in asks])
+            run_in_lockstep([selector.score_window()], lambda asks: [ask.role for ask in asks])
         assert len(selector.observed) <= 2 + stride * 1.5
 
 
 def test_patience_grows_with_the_track_and_a_record_is_scored_at_once() -> None:
-    def promise(pts: float) -> float:
+    def potential(pts: float) -> float:
         return 95.0 if abs(pts - 47.6) < 1e-6 else 90.0
 
     patient = ["advanced.cooldown_ratio=0.2", "detection.interval_s=0.2", "advanced.prescore_interval_s=0.06"]
-    scorer = KnownQuality(lambda pts: 40 + 0.5 * pts + (30 if abs(pts - 47.6) < 0.05 else 0), promise)
+    scorer = KnownQuality(lambda pts: 40 + 0.5 * pts + (30 if abs(pts - 47.6) < 0.05 else 0), potential)
     kept = best(drive(load_config("studio", patient), scorer, 60.0))
     # Better by half a point every second: without patience each window of half a second has one scored.
     windows = {round(pts) for pts in scorer.scored}
@@ -285,18 +285,18 @@ class Expressions(KnownQuality):
     """Sees expressions: at the first look less than there is where landmarks were `off`, at the second all."""
 
     sees_expressions = True
-    context = SimpleNamespace(judge=SimpleNamespace(follows_reference=lambda candidate: True))
+    context = SimpleNamespace(evaluator=SimpleNamespace(follows_reference=lambda candidate: True))
 
     def __init__(self, quality: Callable[[float], float], off: Callable[[float], bool] = lambda pts: False) -> None:
         super().__init__(quality)
         self._off = off
 
-    def express(self, candidate: Candidate, picture: Picture) -> Steps:
+    def run_expression(self, candidate: Candidate, picture: Picture) -> Steps:
         yield [InferenceRequest("expression", np.zeros((1, 1, 3), np.uint8))]
         candidate.unsettled = float(self._off(candidate.pts_seconds) and not candidate.refined)
         candidate.refined = True
 
-    def promise(self, candidate: Candidate, picture: Picture) -> float:
+    def potential(self, candidate: Candidate, picture: Picture) -> float:
         candidate.bound = self._quality(candidate.pts_seconds) - 5 * candidate.unsettled
         return candidate.bound
 

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from media import astronaut
 from streamgate.config import KeepConfig, load_config
 from streamgate.scoring.fingerprint import HASH_SIDE, hash_matrix, perceptual_hash
-from streamgate.selection.duplicates import Look, alike
+from streamgate.selection.duplicates import Appearance, are_duplicates
+from support.media import astronaut
 
 LANDMARKS = np.array([[212, 105], [244, 105], [228, 125], [214, 142], [242, 142]], np.float32)
 
@@ -54,17 +54,19 @@ def keep(bits: int, cosine: float) -> KeepConfig:
 def test_both_have_to_be_close_and_half_the_bits_decide_alone() -> None:
     rule = keep(bits=8, cosine=0.9)
     here, near, far = np.array([1.0, 0]), np.array([5.0, 1]), np.array([0.5, 1])
-    assert alike(Look(0, here), Look(0xFF, near), rule)
-    assert not alike(Look(0, here), Look(0x1FF, near), rule)
-    assert not alike(Look(0, here), Look(0, far), rule)
-    assert alike(Look(0, None), Look(0xF, near), rule) and not alike(Look(0, here), Look(0x1F, None), rule)
-    assert not alike(Look(None, here), Look(0, here), rule)
-    assert alike(Look(0, here), Look(0x1FF, near), keep(bits=8, cosine=0.8))
+    assert are_duplicates(Appearance(0, here), Appearance(0xFF, near), rule)
+    assert not are_duplicates(Appearance(0, here), Appearance(0x1FF, near), rule)
+    assert not are_duplicates(Appearance(0, here), Appearance(0, far), rule)
+    assert are_duplicates(Appearance(0, None), Appearance(0xF, near), rule) and not are_duplicates(
+        Appearance(0, here), Appearance(0x1F, None), rule
+    )
+    assert not are_duplicates(Appearance(None, here), Appearance(0, here), rule)
+    assert are_duplicates(Appearance(0, here), Appearance(0x1FF, near), keep(bits=8, cosine=0.8))
     # Noise makes small faces differ more.
-    assert alike(Look(0, here, 25), Look(0x3FF, np.array([0.82, 0.57]), 80), rule)
-    assert not alike(Look(0, here, 25), Look(0x7FF, np.array([0.82, 0.57])), rule)
-    assert not alike(Look(0, here, 25), Look(0, far, 25), rule)
-    assert not alike(Look(0, here), Look(0, here), keep(bits=63, cosine=2.0))
+    assert are_duplicates(Appearance(0, here, 25), Appearance(0x3FF, np.array([0.82, 0.57]), 80), rule)
+    assert not are_duplicates(Appearance(0, here, 25), Appearance(0x7FF, np.array([0.82, 0.57])), rule)
+    assert not are_duplicates(Appearance(0, here, 25), Appearance(0, far, 25), rule)
+    assert not are_duplicates(Appearance(0, here), Appearance(0, here), keep(bits=63, cosine=2.0))
 
 
 def test_landmarks_in_one_point_define_no_square() -> None:

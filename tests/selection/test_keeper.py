@@ -88,14 +88,14 @@ def test_fallback_gives_the_least_bad_face_marked_as_not_passed() -> None:
 
 
 def test_the_bar_is_what_the_next_has_to_beat() -> None:
-    assert keep([candidate(0.0, 70)], top_k=2).bar() == 0.0
-    assert keep([candidate(0.0, 70), candidate(3.0, 60)], top_k=2).bar() == 60.0
+    assert keep([candidate(0.0, 70)], top_k=2).threshold() == 0.0
+    assert keep([candidate(0.0, 70), candidate(3.0, 60)], top_k=2).threshold() == 60.0
 
 
 @pytest.mark.parametrize("top_k", [1, 3])
 def test_pruning_changes_no_result_and_bounds_memory(top_k: int) -> None:
     random = np.random.default_rng(top_k)
-    candidates = [candidate(place * 0.1, float(random.uniform(10, 95))) for place in range(3000)]
+    candidates = [candidate(index * 0.1, float(random.uniform(10, 95))) for index in range(3000)]
     pruned = keep(candidates, top_k=top_k)
     whole = Keeper(
         config(top_k), SmoothingConfig(short_s=0.2, long_s=2.0), crop
@@ -139,10 +139,10 @@ def test_of_faces_that_look_the_same_one_is_kept_and_the_next_look_takes_the_pla
 def test_a_face_that_hardly_changes_fills_no_memory_and_hides_no_rare_look() -> None:
     random = np.random.default_rng(3)
     faces = [
-        looking(place * 0.5, float(random.uniform(60, 90)), 0, 1.0, 0.0)
-        if place % 500
-        else looking(place * 0.5, 40.0, (1 << 60) - 1 - place, 0.0, 1.0 + place)
-        for place in range(1, 4000)
+        looking(index * 0.5, float(random.uniform(60, 90)), 0, 1.0, 0.0)
+        if index % 500
+        else looking(index * 0.5, 40.0, (1 << 60) - 1 - index, 0.0, 1.0 + index)
+        for index in range(1, 4000)
     ]
     keeper = filled(faces, config(3))
     assert sum(len(pool) for pool in keeper._pools.values()) < 60
@@ -167,4 +167,8 @@ def test_each_pose_has_its_own_best_shots() -> None:
         (3, 8, "yaw -15..15 pitch 12.."),
     ]
     # What is known of a candidate says what it has to beat.
-    assert keeper.bar(turned(9, 0, 5)) == 90 and keeper.bar(turned(9, 0, 70)) == 0 and keeper.bar(candidate(9, 0)) == 0
+    assert (
+        keeper.threshold(turned(9, 0, 5)) == 90
+        and keeper.threshold(turned(9, 0, 70)) == 0
+        and keeper.threshold(candidate(9, 0)) == 0
+    )

@@ -41,7 +41,7 @@ def test_fewer_reasons_come_first_and_then_who_is_nearer_to_the_limit() -> None:
 
 
 def test_only_the_nearest_are_kept_and_those_that_passed_are_none() -> None:
-    batches = [[face(2.0 * place, "yaw", shortfall=0.5 - place / 20)] for place in range(6)]
+    batches = [[face(2.0 * index, "yaw", shortfall=0.5 - index / 20)] for index in range(6)]
     assert remembered(*batches, [face(20.0)])[0] == [10.0, 8.0, 6.0]
 
 
@@ -51,7 +51,7 @@ def test_moments_beside_each_other_count_once() -> None:
 
 
 def test_of_a_batch_at_most_one_picture_is_cut_out() -> None:
-    batch = [face(place / 25, "yaw", shortfall=0.9 - place / 100) for place in range(50)]
+    batch = [face(index / 25, "yaw", shortfall=0.9 - index / 100) for index in range(50)]
     assert remembered(batch) == ([49 / 25], 1)
 
 

@@ -26,8 +26,8 @@ def test_without_a_face_before_nothing_is_corrected() -> None:
 
 def test_a_person_keeps_its_offset_and_it_grows_and_turns_with_the_face() -> None:
     offsets = LandmarkOffsets()
-    for place in range(FEWEST):
-        offsets.add(0.1 * place, face(), LANDMARKS + GLASSES)
+    for index in range(FEWEST):
+        offsets.add(0.1 * index, face(), LANDMARKS + GLASSES)
     # A minute later the face is twice as large and lies on its side: down is to the left.
     turn = 2 * np.array([[0, 1], [-1, 0]], np.float32)
     later = offsets.corrected(60.0, face(LANDMARKS @ turn))
@@ -37,8 +37,8 @@ def test_a_person_keeps_its_offset_and_it_grows_and_turns_with_the_face() -> Non
 
 def test_an_error_of_the_moment_is_carried_to_the_next_faces_and_no_further() -> None:
     offsets = LandmarkOffsets()
-    for place in range(9):
-        offsets.add(0.5 * place, face(), LANDMARKS)
+    for index in range(9):
+        offsets.add(0.5 * index, face(), LANDMARKS)
     offsets.add(5.0, face(), LANDMARKS + 4.0)
     beside, near, far = (offsets.corrected(pts, face()).landmarks - LANDMARKS for pts in (5.0, 5.0 + FADE_S, 20.0))
     assert beside == pytest.approx(np.full((5, 2), 4.0), abs=1e-4)
@@ -51,8 +51,8 @@ def test_a_second_look_at_a_face_replaces_the_first_and_old_faces_are_forgotten(
     offsets.add(0.0, face(), LANDMARKS + 9.0)
     offsets.add(0.0, face(), LANDMARKS + GLASSES)
     assert offsets.corrected(0.0, face()).landmarks == pytest.approx(LANDMARKS + GLASSES, abs=1e-4)
-    for place in range(REMEMBERED):
-        offsets.add(1.0 + place, face(), LANDMARKS)
+    for index in range(REMEMBERED):
+        offsets.add(1.0 + index, face(), LANDMARKS)
     assert offsets.corrected(0.0, face()).landmarks == pytest.approx(LANDMARKS, abs=1e-4)
 
 

@@ -7,17 +7,17 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from judges import calibration
-from known_quality import FACE, PICTURE, KnownQuality
 from streamgate.config import load_config
 from streamgate.frames import Candidate, Evidence, Frame, Picture
 from streamgate.measures import eyes
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.context import ScoringContext
-from streamgate.scoring.judge import Judge
-from streamgate.scoring.steps import Floor, Steps, run_together
+from streamgate.scoring.evaluator import Evaluator
+from streamgate.scoring.lockstep import Floor, Steps, run_in_lockstep
 from streamgate.selection.candidates import TrackSelector
 from streamgate.selection.reference import TrackReference
+from support.evaluators import calibration
+from support.known_quality import FACE, PICTURE, KnownQuality
 
 
 def reference_of(*openings: float) -> dict[str, float]:
@@ -30,7 +30,7 @@ def reference_of(*openings: float) -> dict[str, float]:
 def test_it_is_the_90th_percentile_of_enough_faces() -> None:
     assert reference_of(0.2, 0.2, 0.2, 0.2) == {}
     assert reference_of(0.2, 0.2, 0.2, 0.2, 0.25) == {"eyes": 0.25}
-    assert reference_of(*(place / 100 for place in range(1, 21)))["eyes"] == 0.18
+    assert reference_of(*(index / 100 for index in range(1, 21)))["eyes"] == 0.18
 
 
 def test_eyes_that_never_open_are_no_narrow_eyes() -> None:
@@ -39,8 +39,8 @@ def test_eyes_that_never_open_are_no_narrow_eyes() -> None:
 
 def test_faces_without_a_figure_do_not_count_and_memory_does_not_grow() -> None:
     reference = TrackReference()
-    for place in range(20_000):
-        reference.add(Evidence({"eyes_open": 0.15 + 0.02 * np.sin(place)}))
+    for index in range(20_000):
+        reference.add(Evidence({"eyes_open": 0.15 + 0.02 * np.sin(index)}))
         reference.add(Evidence())
     (seen,) = (seen for spec, _, seen in reference._seen if spec.name == "eyes")
     assert seen.total() == 20_000 and len(seen) < 100
@@ -59,40 +59,40 @@ class OpeningEyes(KnownQuality):
         used += [f"measures.{name}.use=false" for name in names if name not in ("eyes", "size")]
         used += ["measures.size.weight=0", "measures.size.min=1", "output.max_upscale=0", "keep.min_quality=0"]
         self.config = load_config("studio", used)
-        judge = Judge(self.config, calibration(used))
-        self.context = ScoringContext(self.config, judge, lambda asks: [])
+        evaluator = Evaluator(self.config, calibration(used))
+        self.context = ScoringContext(self.config, evaluator, lambda asks: [])
         self.opening, self.usual = opening, usual
         self.seen: dict[int, float] = {}
 
-    def express(self, candidate: Candidate, picture: Picture) -> Steps:
+    def run_expression(self, candidate: Candidate, picture: Picture) -> Steps:
         yield [InferenceRequest("expression", np.zeros((1, 1, 3), np.uint8))]
         self.seen[id(candidate.evidence)] = candidate.pts_seconds
         candidate.evidence.values["eyes_open"] = self.opening.get(round(candidate.pts_seconds, 2), self.usual)
 
-    def promise(self, candidate: Candidate, picture: Picture) -> float:
+    def potential(self, candidate: Candidate, picture: Picture) -> float:
         self._conclude(candidate, picture)
-        candidate.bound = self.context.judge.bound(candidate.measures)
+        candidate.bound = self.context.evaluator.bound(candidate.measures)
         return 0.0 if candidate.gate.reasons else candidate.bound
 
     def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
-        yield from self.express(candidate, picture)
+        yield from self.run_expression(candidate, picture)
         self.scored.append(candidate.pts_seconds)
         self._conclude(candidate, picture)
 
     def _conclude(self, candidate: Candidate, picture: Picture) -> None:
         candidate.evidence.values["inter_eye"] = 100.0
-        self.context.judge.conclude(candidate, picture.width, picture.height)
+        self.context.evaluator.evaluate(candidate, picture.width, picture.height)
 
 
 def track(scorer: OpeningEyes, seconds: float, *settings: str) -> TrackSelector:
     """At 25 fps, a detection in every frame."""
     config = scorer.config.model_copy(update={"exhaustive": "exhaustive" in settings})
     selector = TrackSelector(1, config, scorer)
-    for place in range(round(seconds * 25)):
-        selector.detected(Frame(PICTURE, place / 25, frame_index=place), FACE)
+    for index in range(round(seconds * 25)):
+        selector.detected(Frame(PICTURE, index / 25, frame_index=index), FACE)
         if selector.ready():
-            run_together([selector.judge()], lambda asks: [ask.role for ask in asks])
-    run_together([selector.judge(final=True)], lambda asks: [ask.role for ask in asks])
+            run_in_lockstep([selector.score_window()], lambda asks: [ask.role for ask in asks])
+    run_in_lockstep([selector.score_window(final=True)], lambda asks: [ask.role for ask in asks])
     return selector
 
 
@@ -113,7 +113,7 @@ def test_faces_are_evenly_spaced_and_finalists_are_judged_by_what_the_whole_trac
     add = TrackReference.add
     monkeypatch.setattr(TrackReference, "add", lambda self, evidence: (added.append(evidence), add(self, evidence))[1])
     # Half open for a second, which then looks usual; wide open for the rest.
-    half = {round(place / 25, 2): 0.1 for place in range(26)}
+    half = {round(index / 25, 2): 0.1 for index in range(26)}
     scorer = OpeningEyes(half, usual=0.2)
     selector = track(scorer, 3.0)
     evenly = [scorer.seen[id(evidence)] for evidence in added]
@@ -125,12 +125,12 @@ def test_faces_are_evenly_spaced_and_finalists_are_judged_by_what_the_whole_trac
     told = selector.drain()
     assert all(one.evidence.values["eyes_usual"] == pytest.approx(0.2) for one in told if selector.keeper.holds(one))
     # A track that shows the half open eyes last ends otherwise than it looked on the way.
-    scorer = OpeningEyes({round(2 + place / 25, 2): 0.2 for place in range(26)}, usual=0.1)
+    scorer = OpeningEyes({round(2 + index / 25, 2): 0.2 for index in range(26)}, usual=0.1)
     (kept,) = track(scorer, 3.0).keeper.finish()
     assert kept.candidate.pts_seconds >= 2.0
 
 
 def test_every_face_scored_ends_with_the_same_reference() -> None:
-    opening = {round(place / 25, 2): 0.15 + 0.03 * np.sin(place / 7) for place in range(100)}
+    opening = {round(index / 25, 2): 0.15 + 0.03 * np.sin(index / 7) for index in range(100)}
     usual = [track(OpeningEyes(opening, 0.15), 4.0, mode).reference.usual for mode in ("", "exhaustive")]
     assert usual[0] == usual[1] != {}

@@ -32,8 +32,8 @@ def test_smoothing_never_raises_a_quality() -> None:
 
 def test_what_nobody_can_see_any_more_is_forgotten() -> None:
     history = QualityHistory(0.2, 2.0)
-    for place in range(1000):
-        history.add(place * 0.1, 50.0)
+    for index in range(1000):
+        history.add(index * 0.1, 50.0)
     history.forget(90.0, [10.0], 1.0)
     assert history.context(10.0, 50.0) == 50.0
     assert len(history._times) < 130

@@ -7,15 +7,15 @@ from contextlib import ExitStack
 
 import pytest
 
-from client import Client
-from media import astronaut_frames, plain_frames, write_clip
-from real_weights import standard_models
-from redis_server import start_redis  # noqa: F401
-from rtsp_server import start_camera  # noqa: F401
-from showing import show_clips
 from streamgate import Gate
 from streamgate.service.http import serve_http
 from streamgate.service.state import LatestFace, ServiceState, StreamState
+from support.client import Client
+from support.live_wall import show_clips
+from support.media import astronaut_frames, plain_frames, write_clip
+from support.real_weights import standard_models
+from support.redis_server import start_redis  # noqa: F401
+from support.rtsp_server import start_camera  # noqa: F401
 
 Serve = Callable[..., Client]
 

@@ -11,11 +11,11 @@ from urllib.parse import urlencode
 
 import pytest
 
-from client import Client, Listener
 from streamgate.service import connections
-from streamgate.service.connections import Limits
+from streamgate.service.connections import ConnectionLimits
 from streamgate.service.http import HttpService, serve_http
 from streamgate.service.state import ServiceState
+from support.client import Client, Listener
 
 TOKEN = "correct horse battery staple"
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
@@ -33,7 +33,7 @@ def service(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> Iterator[HttpSe
     monkeypatch.setattr(connections, "REQUEST_S", 1.5)
     monkeypatch.setattr(connections, "TAKEN_S", 1.5)
     monkeypatch.setattr(connections, "_SWEEP_S", 0.2)
-    monkeypatch.setattr(Limits, "here", lambda: Limits(12, 6, 1 << 20))
+    monkeypatch.setattr(ConnectionLimits, "here", lambda: ConnectionLimits(12, 6, 1 << 20))
     state = ServiceState()
     service = serve_http(state, "127.0.0.1", 0, TOKEN, said.append)
     service.state = state  # type: ignore[attr-defined]
@@ -180,7 +180,7 @@ def test_an_address_that_listens_as_often_as_it_may_is_told_so(service: HttpServ
 def test_limits_follow_the_limit_of_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
     for files, most in ((64, 32), (256, 128), (1024, 512), (4096, 1536), (1 << 20, 1536)):
         monkeypatch.setattr(connections.resource, "getrlimit", lambda kind, files=files: (files, files))
-        found = Limits.here()
+        found = ConnectionLimits.here()
         assert (found.most, found.most_each) == (most, most // 2) and found.most <= found.last_descriptor < files
 
 

@@ -13,21 +13,21 @@ from pathlib import Path
 import pytest
 import redis
 
-from faulty_line import line_to
-from redis_server import RedisServer
 from streamgate.service.delivery import Delivery, LiveEvent
-from streamgate.service.framequeue import Moment
+from streamgate.service.framequeue import Timestamp
 from streamgate.service.meters import Distribution
 from streamgate.service.state import ServiceState
 from streamgate.sinks.redisstream import RedisStream
 from streamgate.sinks.spool import Spool
+from support.faulty_line import line_to
+from support.redis_server import RedisServer
 
 STREAM = "streamgate:faces"
 
 
 def event_of(number: int, kind: str = "final") -> LiveEvent:
     record = {"id": f"door/e1/{number}/{kind}/1/0"}
-    now = Moment.now()
+    now = Timestamp.now()
     return LiveEvent(kind, record, b"\xff\xd8" + bytes(4000), None, now, now if kind == "final" else None)
 
 

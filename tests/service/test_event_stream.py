@@ -9,8 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from client import Client, Listener
 from streamgate.service.state import ServiceState
+from support.client import Client, Listener
 
 LISTENERS = 200
 BURST = 200
@@ -27,11 +27,11 @@ class Readers:
         self._selector = selectors.DefaultSelector()
         self.texts: list[bytearray] = []
         self.sockets: list[socket.socket] = []
-        for place in range(count):
+        for index in range(count):
             connection = socket.create_connection(("127.0.0.1", port), 20)
             connection.sendall(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
             connection.setblocking(False)
-            self._selector.register(connection, selectors.EVENT_READ, place)
+            self._selector.register(connection, selectors.EVENT_READ, index)
             self.sockets.append(connection)
             self.texts.append(bytearray())
         self.newest = [0] * count

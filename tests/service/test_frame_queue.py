@@ -10,30 +10,30 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from streamgate.frames import Frame
-from streamgate.service.framequeue import Arrivals, FrameQueue, Moment
-from streamgate.service.watching import new_epoch
+from streamgate.service.framequeue import ArrivalTimes, FrameQueue, Timestamp
+from streamgate.service.stream_session import new_epoch
 from streamgate.sources import picture_of_rgb
-from streamgate.sources.live import Arrived
+from streamgate.sources.live import ArrivedFrame
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def frame(pts: float) -> Arrived:
+def frame(pts: float) -> ArrivedFrame:
     picture = picture_of_rgb(np.zeros((8, 8, 3), np.uint8))
-    return Arrived(Frame(picture, pts, captured_at=START + timedelta(seconds=pts)), 100.0 + pts)
+    return ArrivedFrame(Frame(picture, pts, captured_at=START + timedelta(seconds=pts)), 100.0 + pts)
 
 
 def test_a_full_queue_drops_its_oldest_and_says_so():
     queue = FrameQueue(3)
     assert [queue.put(frame(pts)) for pts in range(5)] == [0, 0, 0, 1, 1]
     queue.close()
-    assert [one.pts_seconds for one in queue.frames(Arrivals(60))] == [2, 3, 4]
+    assert [one.pts_seconds for one in queue.frames(ArrivalTimes(60))] == [2, 3, 4]
     assert queue.taken == 3
 
 
 def test_closing_wakes_a_waiting_taker_and_refuses_what_comes_later():
     queue, taken = FrameQueue(3), []
-    thread = threading.Thread(target=lambda: taken.extend(queue.frames(Arrivals(60))))
+    thread = threading.Thread(target=lambda: taken.extend(queue.frames(ArrivalTimes(60))))
     thread.start()
     queue.put(frame(0.0))
     time.sleep(0.05)
@@ -47,9 +47,9 @@ def test_closing_wakes_a_waiting_taker_and_refuses_what_comes_later():
 
 
 def test_arrivals_answer_by_time_stamp_and_forget_what_is_old():
-    arrivals = Arrivals(10.0)
-    for place in range(2000):
-        arrivals.note(place / 25, Moment(float(place), START))
+    arrivals = ArrivalTimes(10.0)
+    for index in range(2000):
+        arrivals.note(index / 25, Timestamp(float(index), START))
     assert arrivals.at(79.0).monotonic == 1975 and arrivals.after(79.0).monotonic == 1976
     assert arrivals.at(79.01).monotonic == arrivals.after(79.01).monotonic == 1976
     assert arrivals.at(80.0) is None

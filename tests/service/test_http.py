@@ -13,11 +13,11 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from client import Client
 from streamgate.errors import SinkError, StreamgateError, UsageError
 from streamgate.service.auth import SESSION_COOKIE
 from streamgate.service.http import parse_address, serve_http, serving
 from streamgate.service.state import ServiceState, StreamState
+from support.client import Client
 
 TOKEN = "correct horse battery staple"
 Serve = Callable[..., Client]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from browser import Browser, chromium
-from client import Client
 from streamgate.service.state import ServiceState, StreamState
+from support.browser import Browser, chromium
+from support.client import Client
 
 TOKEN = "correct horse battery staple"
 Serve = Callable[..., Client]

@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import pytest
 
-from client import Answer, Client
-from media import astronaut
 from streamgate import Gate
-from streamgate.service.scoring import MOST_BYTES, MOST_WAITING
+from streamgate.service.scoring import MAX_BYTES, MAX_WAITING
 from streamgate.service.state import Scorer, ServiceState
 from streamgate.store.records import score_record
+from support.client import Answer, Client
+from support.media import astronaut
 
 pytest.importorskip("fastapi", reason="the HTTP side needs the serve extra")
 from streamgate.service.http import serve_http
@@ -103,11 +103,11 @@ def test_what_is_no_picture_is_answered_in_words(
 
 def test_bodies_have_a_limit_whether_they_say_their_length_or_not(serve: Callable[..., Client]) -> None:
     client = serve()
-    answer = client.send("/api/score", b"", {"Content-Length": str(MOST_BYTES + 1)})
+    answer = client.send("/api/score", b"", {"Content-Length": str(MAX_BYTES + 1)})
     assert answer.status == 413 and "64 MiB" in answer.json["error"]
     part = bytes(1 << 20)
     with suppress(BrokenPipeError, ConnectionResetError):  # where it hangs up before everything was sent
-        assert client.send("/api/score", (part for _ in range((MOST_BYTES >> 20) + 8))).status == 413
+        assert client.send("/api/score", (part for _ in range((MAX_BYTES >> 20) + 8))).status == 413
     assert client.get("/api/score").status == 405
     form = client.send("/api/score", b"--x--", {"Content-Type": "multipart/form-data; boundary=x"})
     assert form.status == 415 and "--data-binary" in form.json["error"]
@@ -139,7 +139,7 @@ def test_when_too_many_wait_others_are_told_to_come_back(state: ServiceState, se
         found.append(client.send("/api/score", body))
         refused.set()
 
-    sending = [threading.Thread(target=send) for _ in range(MOST_WAITING + 1)]
+    sending = [threading.Thread(target=send) for _ in range(MAX_WAITING + 1)]
     for one in sending:
         one.start()
     assert refused.wait(15)
@@ -147,7 +147,7 @@ def test_when_too_many_wait_others_are_told_to_come_back(state: ServiceState, se
     go_on.set()
     for one in sending:
         one.join(60)
-    assert [answer.status for answer in found] == [503] + [200] * MOST_WAITING
+    assert [answer.status for answer in found] == [503] + [200] * MAX_WAITING
     assert found[0].headers["retry-after"] and "try again" in found[0].json["error"]
     state.scorer = None
     answer = client.send("/api/score", body)

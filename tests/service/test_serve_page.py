@@ -14,11 +14,11 @@ from urllib.parse import quote
 
 import pytest
 
-from browser import chromium
-from client import Client
-from media import astronaut_frames, plain_frames, write_clip
-from real_weights import standard_models
-from rtsp_server import CameraProcess, free_port
+from support.browser import chromium
+from support.client import Client
+from support.media import astronaut_frames, plain_frames, write_clip
+from support.real_weights import standard_models
+from support.rtsp_server import CameraProcess, free_port
 
 USER, PASSWORD = "watchman", "pa55-of-the-camera"
 TOKEN = "correct horse battery staple"

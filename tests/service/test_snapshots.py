@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 import pytest
 
-from browser import chromium
-from client import Client
-from live_service import running
-from media import plain_frames, write_clip
 from streamgate.service.settings import ServiceTable, read_settings
 from streamgate.service.state import ServiceState, StreamState
 from streamgate.store.images import encode_jpeg
+from support.browser import chromium
+from support.client import Client
+from support.live_service import running
+from support.media import plain_frames, write_clip
 
 Serve = Callable[..., Client]
 

@@ -13,13 +13,13 @@ import cv2
 import pytest
 import redis
 
-from live_service import records, running, settings_of
-from media import astronaut_frames, plain_frames, write_clip
-from real_weights import standard_models
-from redis_server import RedisServer
-from rtsp_server import CameraProcess, free_port
 from streamgate.service.meters import Distribution
 from streamgate.service.state import StreamState
+from support.live_service import records, running, settings_of
+from support.media import astronaut_frames, plain_frames, write_clip
+from support.real_weights import standard_models
+from support.redis_server import RedisServer
+from support.rtsp_server import CameraProcess, free_port
 
 UUID7 = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
@@ -116,7 +116,7 @@ def test_faces_survive_another_resolution_a_jumping_clock_and_long_tracks(
 def test_better_faces_are_told_while_the_track_lives_and_the_final_replaces_them(tmp_path: Path):
     """A face that comes into focus: quality grows with time."""
     sharp = astronaut_frames(75, (640, 480), step=0.5, zoom=1.6)
-    blurred = [cv2.GaussianBlur(frame, (0, 0), max(0.1, 6.0 - place * 0.12)) for place, frame in enumerate(sharp)]
+    blurred = [cv2.GaussianBlur(frame, (0, 0), max(0.1, 6.0 - index * 0.12)) for index, frame in enumerate(sharp)]
     clip = write_clip(tmp_path / "focus.mp4", [*blurred, *plain_frames(40, (640, 480))])
     settings = settings_of({"focus": str(clip)}, "live.improved_interval_s=0.4", out=str(tmp_path / "out"))
     with running(settings) as service, service.state.hub.subscribe(limit=1000) as subscription:

@@ -1,4 +1,4 @@
 """Values to put into sinks, and servers."""
 
-from redis_server import start_redis, start_tls_redis  # noqa: F401
-from sink_values import make  # noqa: F401
+from support.redis_server import start_redis, start_tls_redis  # noqa: F401
+from support.sink_values import make  # noqa: F401

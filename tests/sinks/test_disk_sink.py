@@ -26,7 +26,7 @@ from streamgate.store.manifest import Manifest
 from streamgate.store.run import SourceInfo
 
 if TYPE_CHECKING:
-    from sink_values import Make
+    from support.sink_values import Make
 
 
 def write_run(out: Path, make: Make, names: list[str], **options: bool) -> None:

@@ -27,7 +27,7 @@ def shot_of(make, track_id: int, moment: datetime = MOMENT, name: str = "door") 
 
 
 def write(folder: LiveFolder, shot: BestShot) -> None:
-    folder.write(shot, face_record(shot, folder.place(shot)))
+    folder.write(shot, face_record(shot, folder.relative_path(shot)))
 
 
 def images(out: Path) -> list[str]:

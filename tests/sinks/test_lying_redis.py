@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from command import streamgate
-from lying_redis import LIES, PASSWORD, Lie, lying_redis
-from media import astronaut_frames, write_clip
 from streamgate.errors import DeliveryError, SinkError, UsageError
 from streamgate.sinks.redis import RedisSink
 from streamgate.sinks.redisstream import RedisStream
+from support.command import streamgate
+from support.lying_redis import LIES, PASSWORD, Lie, lying_redis
+from support.media import astronaut_frames, write_clip
 
 if TYPE_CHECKING:
-    from sink_values import Make
+    from support.sink_values import Make
 
 QUICK = "?socket_timeout=1"
 SOME = [lie for lie in LIES if lie.what in ("an error line of 100 kB", "an integer of 20,000 digits")]
@@ -65,7 +65,7 @@ def test_a_lie_midway_costs_the_events_and_not_the_sources(make: Make, lie: Lie)
 def test_an_end_does_not_wait_for_a_server_that_drips(make: Make) -> None:
     stop = threading.Event()
     with lying_redis() as server:
-        sink = RedisSink(server.url("?socket_timeout=60"), make.run(), retry_seconds=600, hurry=stop).__enter__()
+        sink = RedisSink(server.url("?socket_timeout=60"), make.run(), retry_seconds=600, stopping=stop).__enter__()
         server.lie = DRIPS
         threading.Timer(1.0, stop.set).start()
         sending = threading.Thread(target=make.send, args=(sink, "a"), daemon=True)

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from faulty_line import line_to
-from redis_server import RedisServer, TlsServer, entries
 from streamgate.errors import DeliveryError, SinkError
 from streamgate.sinks import SinkGroup, SourceWriter
 from streamgate.sinks.disk import DiskSink
 from streamgate.sinks.redis import RedisSink
+from support.faulty_line import line_to
+from support.redis_server import RedisServer, TlsServer, entries
 
 if TYPE_CHECKING:
-    from sink_values import Make
+    from support.sink_values import Make
 
 Start = Callable[..., RedisServer]
 SHORT = 0.4
@@ -64,7 +64,7 @@ def test_a_server_that_is_not_there(make: Make, start_redis: Start) -> None:
     url = server.url("ann:s3cret-pw@")
     with (
         refused(r"cannot use redis://\*\*\*@127.*no connection; check") as caught,
-        RedisSink(url, make.run(), retry_seconds=SHORT, say=said.append),
+        RedisSink(url, make.run(), retry_seconds=SHORT, warn=said.append),
     ):
         pass
     assert "s3cret-pw" not in whole_chain(caught.value) + "".join(said)
@@ -90,7 +90,7 @@ def test_a_wrong_password_is_named_without_being_shown_and_not_tried_again(
     said: list[str] = []
     with (
         refused("refuses user or password") as caught,
-        RedisSink(server.url(credentials), make.run(), say=said.append),
+        RedisSink(server.url(credentials), make.run(), warn=said.append),
     ):
         pass
     assert not said
@@ -134,7 +134,7 @@ def test_an_interrupt_while_waiting_for_a_server_ends_it(make: Make, start_redis
     stop = threading.Event()
     timer = threading.Timer(0.3, stop.set)
     timer.start()
-    with pytest.raises(KeyboardInterrupt), RedisSink(server.url(), make.run(), retry_seconds=600, hurry=stop):
+    with pytest.raises(KeyboardInterrupt), RedisSink(server.url(), make.run(), retry_seconds=600, stopping=stop):
         pass
 
 
@@ -155,7 +155,7 @@ def test_a_certificate_that_nobody_trusts_is_named_at_once(
     said: list[str] = []
     with (
         refused(r"certificate is not trusted.*ssl_ca_certs=FILE") as caught,
-        RedisSink(server.url("ann:s3cret-pw@"), make.run(), say=said.append),
+        RedisSink(server.url("ann:s3cret-pw@"), make.run(), warn=said.append),
     ):
         pass
     assert "s3cret-pw" not in whole_chain(caught.value) and not said
@@ -185,7 +185,7 @@ def test_a_server_gone_midway_costs_its_events_and_is_counted(make: Make, start_
     server = start_redis()
     said: list[str] = []
     redis = RedisSink(
-        server.url("ann:s3cret-pw@"), make.run(), retry_seconds=SHORT, results=tmp_path / "my out", say=said.append
+        server.url("ann:s3cret-pw@"), make.run(), retry_seconds=SHORT, results=tmp_path / "my out", warn=said.append
     )
     with server.client() as client:
         client.execute_command("ACL", "SETUSER", "ann", "on", ">s3cret-pw", "~*", "+@all")
@@ -213,7 +213,7 @@ def test_a_server_gone_midway_costs_its_events_and_is_counted(make: Make, start_
 def test_a_server_that_comes_back_gets_what_follows(make: Make, start_redis: Start) -> None:
     server = start_redis()
     said: list[str] = []
-    with RedisSink(server.url(), make.run(), retry_seconds=0.1, say=said.append) as sink:
+    with RedisSink(server.url(), make.run(), retry_seconds=0.1, warn=said.append) as sink:
         server.stop()
         make.send(sink, "a")
         server.start_again()
@@ -410,7 +410,7 @@ def test_a_fault_that_passes_costs_nothing(
 ) -> None:
     server = start_redis()
     said: list[str] = []
-    with server.client() as client, RedisSink(server.url(), make.run(), say=said.append) as sink:
+    with server.client() as client, RedisSink(server.url(), make.run(), warn=said.append) as sink:
         make.send(sink, "a")
         broken(client)
         later = threading.Timer(0.5, mended, [client])
@@ -425,7 +425,7 @@ def test_a_fault_that_passes_costs_nothing(
 def test_a_password_changed_midway_is_not_waited_for(make: Make, start_redis: Start) -> None:
     server = start_redis("--requirepass", "0ld-pass")
     said: list[str] = []
-    with RedisSink(server.url(":0ld-pass@"), make.run(), retry_seconds=600, say=said.append) as sink:
+    with RedisSink(server.url(":0ld-pass@"), make.run(), retry_seconds=600, warn=said.append) as sink:
         make.send(sink, "a")
         with server.client(":0ld-pass@") as client:
             client.config_set("requirepass", "n3w-pass")

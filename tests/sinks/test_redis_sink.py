@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 import pytest
 
-from redis_server import entries
 from streamgate.errors import UsageError
 from streamgate.sinks import open_sink
 from streamgate.sinks.redis import RedisSink
+from support.redis_server import entries
 
 if TYPE_CHECKING:
-    from redis_server import RedisServer
-    from sink_values import Make
+    from support.redis_server import RedisServer
+    from support.sink_values import Make
 
     Start = Callable[..., RedisServer]
 

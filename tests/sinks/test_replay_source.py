@@ -14,8 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from redis_server import RedisServer, start_redis  # noqa: F401
-from sink_values import Make, make  # noqa: F401
 from streamgate.errors import ResultsError, SinkError
 from streamgate.frames import Encoding
 from streamgate.sinks import SinkGroup
@@ -26,6 +24,8 @@ from streamgate.sinks.replay_source import finished_sources
 from streamgate.store.images import decode_png, encode_png
 from streamgate.store.lock import unchanged
 from streamgate.store.run import SourceInfo
+from support.redis_server import RedisServer, start_redis  # noqa: F401
+from support.sink_values import Make, make  # noqa: F401
 
 
 @pytest.fixture

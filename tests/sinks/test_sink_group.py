@@ -13,7 +13,7 @@ from streamgate.sinks import SinkGroup
 from streamgate.sinks.disk import DiskSink
 
 if TYPE_CHECKING:
-    from sink_values import Make
+    from support.sink_values import Make
 
 
 class Recorder:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from hostile_spool import FOREIGN, HEAD, INTRUDERS, acked, frame
 from streamgate.errors import SinkError
 from streamgate.sinks.spool import Spool
+from support.hostile_spool import FOREIGN, HEAD, INTRUDERS, acked, frame
 
 LIMIT = 1 << 20
 
@@ -115,9 +115,9 @@ def test_damage_everywhere_costs_what_it_hits(tmp_path: Path):
     for path in sorted((tmp_path / "spool").glob("*.spool")):
         data = bytearray(path.read_bytes())
         for _ in range(3):
-            place = rng.randrange(len(data))
-            data[place] ^= 0xFF
-            lost.add((path.name, place // (HEAD + 204)))
+            location = rng.randrange(len(data))
+            data[location] ^= 0xFF
+            lost.add((path.name, location // (HEAD + 204)))
         path.write_bytes(data)
     with Spool(tmp_path / "spool", 1 << 22) as spool:
         assert len(spool) == 500 - len(lost)

@@ -1,3 +1,3 @@
 from __future__ import annotations
 
-from rtsp_server import start_camera  # noqa: F401
+from support.rtsp_server import start_camera  # noqa: F401

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from streamgate.sources.clock import Clock, PlaceClock, Tick
+from streamgate.sources.clock import Clock, FrameTime, StorageOrderClock
 
 
-def run(times: list[tuple[float | None, float | None]], duration: float = 0.04) -> list[Tick]:
+def run(times: list[tuple[float | None, float | None]], duration: float = 0.04) -> list[FrameTime]:
     clock = Clock(duration)
     ticks = []
     for pts, dts in times:
@@ -68,19 +68,19 @@ def test_memory_is_bounded_when_no_frame_ever_comes() -> None:
     assert len(clock._pending) <= 4096
 
 
-def places(clock: PlaceClock, sent: list[float | None]) -> list[tuple[float, int]]:
+def slots(clock: StorageOrderClock, sent: list[float | None]) -> list[tuple[float, int]]:
     """Times and ranks of what comes out; `sent` are packets by what each brings out: nothing, or a dts."""
     ticks = []
-    for place, brings in enumerate(sent):
-        clock.packet(None, place * 0.04)
+    for slot, brings in enumerate(sent):
+        clock.packet(None, slot * 0.04)
         if brings is not None:
             ticks.append(clock.frame(None, brings, 0.04))
     return [(round(tick.pts_seconds, 6), tick.frame_index) for tick in ticks]
 
 
 def test_the_earliest_frame_takes_the_earliest_place() -> None:
-    clock = PlaceClock(0.04)
-    assert places(clock, [None, None, 0.08, 0.12, 0.16]) == [(0.0, 0), (0.04, 1), (0.08, 2)]
+    clock = StorageOrderClock(0.04)
+    assert slots(clock, [None, None, 0.08, 0.12, 0.16]) == [(0.0, 0), (0.04, 1), (0.08, 2)]
     assert [clock.frame(0.99, None, 0.04).pts_seconds for _ in range(2)] == pytest.approx([0.12, 0.16])
     assert clock.estimated == 0
     # Nothing is left: a frame more than packets.
@@ -88,14 +88,14 @@ def test_the_earliest_frame_takes_the_earliest_place() -> None:
 
 
 def test_a_packet_that_gives_nothing_leaves_its_place_empty() -> None:
-    clock = PlaceClock(0.04)
+    clock = StorageOrderClock(0.04)
     clock.packet(None, 0.0)
     clock.packet_lost()
-    assert places(PlaceClock(0.04, skips=True), [0.0, None, None, 0.12]) == [(0.0, 0), (0.12, 3)]
+    assert slots(StorageOrderClock(0.04, skips=True), [0.0, None, None, 0.12]) == [(0.0, 0), (0.12, 3)]
     clock.packet(None, 0.04)
     tick = clock.frame(None, 0.04, 0.04)
     assert (tick.pts_seconds, tick.frame_index) == (0.04, 1)
 
 
 def test_a_decoder_that_begins_to_hold_frames_back_skips_no_place() -> None:
-    assert places(PlaceClock(0.04), [0.0, None, 0.08, 0.12]) == [(0.0, 0), (0.04, 1), (0.08, 2)]
+    assert slots(StorageOrderClock(0.04), [0.0, None, 0.08, 0.12]) == [(0.0, 0), (0.04, 1), (0.08, 2)]

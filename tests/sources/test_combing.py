@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-from media import astronaut_frames, plain_frames, write_clip
 from streamgate.config import load_config
 from streamgate.sources import open_source
 from streamgate.sources.combing import combed
 from streamgate.sources.live import LiveConnection, LiveError
+from support.media import astronaut_frames, plain_frames, write_clip
 
 SIZE = (640, 480)
 
@@ -56,9 +56,9 @@ def test_unflagged_interlaced_material_is_deinterlaced(tmp_path: Path, first: in
     assert all(share(luma) < 1e-4 for *_, luma in shown[8:])
     # A picture of one moment, not a blend.
     wanted = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in moving]
-    for place in range(10, 28):
-        luma = shown[place][2].astype(int)
-        assert min(np.abs(luma - wanted[2 * place + field]).mean() for field in (0, 1)) < 3
+    for position in range(10, 28):
+        luma = shown[position][2].astype(int)
+        assert min(np.abs(luma - wanted[2 * position + field]).mean() for field in (0, 1)) < 3
 
 
 def test_progressive_material_is_not_touched(tmp_path: Path) -> None:

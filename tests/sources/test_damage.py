@@ -10,12 +10,12 @@ import av
 import numpy as np
 import pytest
 
-from lossy import lossy_ts, without_packets
-from media import astronaut_frames, write_clip
 from streamgate.config import load_config
 from streamgate.errors import SourceError
 from streamgate.sources import open_source
 from streamgate.sources.live import LiveConnection, LiveError
+from support.damaged_streams import lossy_ts, without_packets
+from support.media import astronaut_frames, write_clip
 
 SIZE = (320, 240)
 COUNT = 90
@@ -87,8 +87,8 @@ def test_a_missing_frame_that_none_builds_on_harms_no_other(tmp_path: Path) -> N
     path = write_clip(tmp_path / "whole.mkv", moving(), options=options)
     with av.open(str(path)) as container:
         packets = [packet.pts for packet in container.demux(video=0) if packet.size]
-    place = next(place for place in range(20, 40) if packets[place] < packets[place - 1])
-    whole, lossy = shown(path), shown(without_packets(path, tmp_path / "lossy.mkv", {place}))
+    index = next(index for index in range(20, 40) if packets[index] < packets[index - 1])
+    whole, lossy = shown(path), shown(without_packets(path, tmp_path / "lossy.mkv", {index}))
     assert len(lossy.luma) == COUNT - 1 and not any(lossy.torn.values())
     assert all(np.array_equal(luma, whole.luma[time]) for time, luma in lossy.luma.items())
 
@@ -103,9 +103,9 @@ def test_bytes_that_changed_are_marked_up_to_the_next_key_frame(tmp_path: Path) 
     path = write_clip(tmp_path / "whole.mp4", moving(), options={"g": "30", "bf": "2"})
     with av.open(str(path)) as container:
         hit = [packet for packet in container.demux(video=0) if packet.size][40]
-        place, size = hit.pos, hit.size
+        index, size = hit.pos, hit.size
     data = bytearray(path.read_bytes())
-    data[place + 40 : place + size - 4] = b"\xa5" * (size - 44)
+    data[index + 40 : index + size - 4] = b"\xa5" * (size - 44)
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(data)
     whole, found = shown(path), shown(broken)

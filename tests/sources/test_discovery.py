@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from media import astronaut, astronaut_frames, write_clip
 from streamgate.errors import SourceError, UsageError
 from streamgate.sources import discover, open_source
 from streamgate.sources.naming import slug
+from support.media import astronaut, astronaut_frames, write_clip
 
 
 @pytest.fixture()
@@ -247,8 +247,8 @@ def test_what_a_storage_server_keeps_for_itself_is_no_footage(tree: Path) -> Non
 
 def test_skipped_files_are_named_with_their_counts(tmp_path: Path) -> None:
     for count, suffix in enumerate(("srt", "txt", "json", "log", "nfo", "xml", "md", "csv"), 1):
-        for place in range(count):
-            (tmp_path / f"{place}.{suffix}").touch()
+        for index in range(count):
+            (tmp_path / f"{index}.{suffix}").touch()
     (tmp_path / "README").touch()
     words = discover([tmp_path]).skipped_words()
     assert words.startswith("37 file(s) are neither video nor picture: skipped (8 .csv, 7 .md, 6 .xml, ")

@@ -11,10 +11,10 @@ import av
 import numpy as np
 import pytest
 
-from media import astronaut_frames, write_clip
 from streamgate.frames import Frame
 from streamgate.sources import open_source
 from streamgate.sources.base import Interest
+from support.media import astronaut_frames, write_clip
 
 SIZE = (160, 120)
 TICKS = 512  # of a frame at 25 fps in FFmpeg's MP4

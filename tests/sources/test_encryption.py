@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from media import astronaut_frames, write_clip
 from streamgate.errors import SourceError
 from streamgate.sources import open_source
+from support.media import astronaut_frames, write_clip
 
 SIZE = (160, 120)
 

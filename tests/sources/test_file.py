@@ -16,9 +16,9 @@ import av
 import numpy as np
 import pytest
 
-from media import astronaut_frames, write_audio, write_clip
 from streamgate.errors import SourceError
 from streamgate.sources import open_source
+from support.media import astronaut_frames, write_audio, write_clip
 
 SIZE = (160, 120)
 

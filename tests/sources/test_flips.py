@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hostile_flips import SMALL_CLIPS, flipped
 from streamgate.errors import SourceError
 from streamgate.sources import open_source
+from support.hostile_flips import SMALL_CLIPS, flipped
 
 COPIES = 4
 

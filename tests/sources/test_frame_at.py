@@ -10,10 +10,10 @@ import av
 import numpy as np
 import pytest
 
-from lossy import without_packets
-from media import astronaut_frames, plain_frames, write_clip
 from streamgate.frames import Frame
 from streamgate.sources import open_source
+from support.damaged_streams import without_packets
+from support.media import astronaut_frames, plain_frames, write_clip
 
 SIZE = (160, 120)
 OPEN = {"bf": "3", "x264-params": "open-gop=1:keyint=12:b-pyramid=normal:scenecut=0"}
@@ -89,7 +89,7 @@ def test_a_joined_recording_is_decoded_once_and_then_entered_at_its_key_frames(t
         times = [frame.pts_seconds for frame in source.frames()]
         assert source.frame_at(times[115]) is not None
         marks = [mark.pts_seconds for mark in source._marks]  # type: ignore[attr-defined]
-        assert marks == [times[place] for place in range(0, 120, 10)]
+        assert marks == [times[index] for index in range(0, 120, 10)]
 
 
 def test_in_a_recording_that_starts_in_the_middle_of_a_group(tmp_path: Path) -> None:
@@ -143,8 +143,8 @@ def test_a_turned_source_is_found_turned(tmp_path: Path) -> None:
 
 
 def test_pictures_of_a_folder_have_their_times(tmp_path: Path) -> None:
-    for place, rgb in enumerate(astronaut_frames(4, SIZE)):
-        av.VideoFrame.from_ndarray(rgb, format="rgb24").save(str(tmp_path / f"{place}.png"))
+    for index, rgb in enumerate(astronaut_frames(4, SIZE)):
+        av.VideoFrame.from_ndarray(rgb, format="rgb24").save(str(tmp_path / f"{index}.png"))
     with open_source(tmp_path) as source:
         found = source.frame_at(2.0)
         assert found is not None and found.name == "2.png" and source.frame_at(2.5) is None

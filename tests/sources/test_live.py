@@ -16,16 +16,16 @@ import av
 import numpy as np
 import pytest
 
-from hostile import Hostile
-from hostile_giants import GIANTS
-from hostile_videos import TINY_INTERLACED
-from media import astronaut_frames, write_clip
-from rtsp_server import CameraProcess, cameras, free_port
 from streamgate.config import LiveConfig, load_config
 from streamgate.errors import UsageError
 from streamgate.sources.file import VideoFile
-from streamgate.sources.live import LiveConnection, LiveError, Trouble, check_address
+from streamgate.sources.live import FailureKind, LiveConnection, LiveError, check_address
 from streamgate.sources.pyav import TAKES_STREAM_OPTIONS
+from support.hostile import Hostile
+from support.hostile_giants import GIANTS
+from support.hostile_videos import TINY_INTERLACED
+from support.media import astronaut_frames, write_clip
+from support.rtsp_server import CameraProcess, cameras, free_port
 
 SECRETS = ("ann", "pw12345")
 
@@ -76,27 +76,27 @@ def test_a_camera_that_speaks_tls(clips: list[Path], tmp_path: Path):
             assert len(list(islice(connection.frames(), 12))) == 12
         with pytest.raises(LiveError) as caught, LiveConnection(camera.url(), options()):
             pass
-        assert caught.value.trouble is Trouble.REFUSED
+        assert caught.value.kind is FailureKind.REFUSED
 
 
 @pytest.mark.parametrize(
-    ("path", "trouble", "text"),
+    ("path", "kind", "text"),
     [
-        ("closed", Trouble.REFUSED, "refuses user or password"),
-        ("forbidden", Trouble.REFUSED, "may not see"),
-        ("missing", Trouble.MISSING, "no such stream"),
-        ("garbage", Trouble.UNREADABLE, "no video stream"),
-        ("mute", Trouble.SILENT, "nothing came"),
-        ("once", Trouble.ENDED, "closed the connection"),
+        ("closed", FailureKind.REFUSED, "refuses user or password"),
+        ("forbidden", FailureKind.REFUSED, "may not see"),
+        ("missing", FailureKind.MISSING, "no such stream"),
+        ("garbage", FailureKind.UNREADABLE, "no video stream"),
+        ("mute", FailureKind.SILENT, "nothing came"),
+        ("once", FailureKind.ENDED, "closed the connection"),
     ],
 )
-def test_troubles_are_told_apart_without_secrets(camera: CameraProcess, path: str, trouble: Trouble, text: str):
+def test_troubles_are_told_apart_without_secrets(camera: CameraProcess, path: str, kind: FailureKind, text: str):
     with pytest.raises(LiveError, match=text) as caught:
         quick = options(connect_timeout_s=2.0 if path == "mute" else 10.0)
         with LiveConnection(camera.url(path, "ann:pw12345@"), quick) as connection:
             for _ in connection.frames():
                 pass
-    assert caught.value.trouble is trouble
+    assert caught.value.kind is kind
     assert not any(secret in str(caught.value) for secret in SECRETS)
 
 
@@ -106,13 +106,13 @@ def test_user_and_password_open_the_camera(start_camera: Callable[..., CameraPro
         assert next(iter(connection.frames())).frame.width == 320
     with pytest.raises(LiveError) as caught:
         LiveConnection(camera.url(credentials="ann:wrongpw@"), options())
-    assert caught.value.trouble is Trouble.REFUSED and "wrongpw" not in str(caught.value)
+    assert caught.value.kind is FailureKind.REFUSED and "wrongpw" not in str(caught.value)
 
 
 def test_nobody_there_is_unreachable():
     with pytest.raises(LiveError, match="connection refused") as caught:
         LiveConnection(f"rtsp://127.0.0.1:{free_port()}/stream", options())
-    assert caught.value.trouble is Trouble.UNREACHABLE
+    assert caught.value.kind is FailureKind.UNREACHABLE
 
 
 def test_another_resolution_goes_on_in_the_same_connection(camera: CameraProcess):
@@ -141,7 +141,7 @@ def test_a_file_plays_at_its_own_pace_and_its_end_is_a_disconnect(clips: list[Pa
     with pytest.raises(LiveError) as caught, LiveConnection(url, options()) as connection:
         for arrived in connection.frames():
             pixels.append(arrived.frame.luma(np.array([0, 0, 16, 16])).copy())
-    assert caught.value.trouble is Trouble.ENDED
+    assert caught.value.kind is FailureKind.ENDED
     assert time.monotonic() - began >= 29 * 0.04 * 0.95
     with VideoFile(clips[0]) as file:
         expected = [frame.luma(np.array([0, 0, 16, 16])).copy() for frame in file.frames()]
@@ -183,7 +183,7 @@ def test_pictures_come_over_udp_too(camera: CameraProcess):
 def test_pictures_beyond_the_limit_are_refused_at_the_start(camera: CameraProcess):
     with pytest.raises(LiveError, match=r"pictures of 320 x 240, more than live\.max_pixels") as caught:
         LiveConnection(camera.url(), options(max_pixels=320 * 240 - 1))
-    assert caught.value.trouble is Trouble.UNREADABLE
+    assert caught.value.kind is FailureKind.UNREADABLE
 
 
 def test_pictures_that_outgrow_the_limit_are_counted_and_the_others_go_on(camera: CameraProcess):
@@ -215,7 +215,7 @@ def test_pictures_that_cannot_be_deinterlaced_are_counted(tmp_path: Path):
     clip = TINY_INTERLACED.put(tmp_path)
     with pytest.raises(LiveError) as caught, LiveConnection(check_address(str(clip)), options()) as connection:
         list(connection.frames())
-    assert caught.value.trouble is Trouble.ENDED and connection.stats.decode_errors >= 9
+    assert caught.value.kind is FailureKind.ENDED and connection.stats.decode_errors >= 9
 
 
 @pytest.mark.parametrize("giant", GIANTS, ids=lambda giant: giant.name)
@@ -228,12 +228,12 @@ def test_giant_pictures_cost_no_memory(giant: Hostile, tmp_path: Path):
         "from streamgate.sources.live import LiveConnection, LiveError\n"
         "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10\nbefore = used()\ntry:\n"
         f"    next(LiveConnection('file://{path}', load_config('live').live).frames())\n"
-        "except LiveError as error:\n    print(used() - before, error.trouble, error)\n"
+        "except LiveError as error:\n    print(used() - before, error.kind, error)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
-    mib, trouble, words = done.stdout.split(" ", 2)
+    mib, kind, words = done.stdout.split(" ", 2)
     assert int(mib) < 150, "the decoder took memory for what is not decoded"
-    assert trouble in ("unreadable", "ended") and (trouble == "ended" or "live.max_pixels" in words)
+    assert kind in ("unreadable", "ended") and (kind == "ended" or "live.max_pixels" in words)
 
 
 @pytest.fixture
@@ -269,11 +269,11 @@ def test_a_playlist_is_watched_at_its_own_pace(clips: list[Path], web: tuple[Pat
     with pytest.raises(LiveError) as caught, LiveConnection(f"{address}/live.m3u8", options()) as connection:
         times = [arrived.frame.pts_seconds for arrived in connection.frames()]
         assert times
-    assert caught.value.trouble is Trouble.ENDED
+    assert caught.value.kind is FailureKind.ENDED
     assert time.monotonic() - began >= 20 * 0.04, "the playlist came as fast as it could be read"
     with pytest.raises(LiveError) as missing:
         LiveConnection(f"{address}/other.m3u8", options())
-    assert missing.value.trouble is Trouble.MISSING and "pw12345" not in str(missing.value)
+    assert missing.value.kind is FailureKind.MISSING and "pw12345" not in str(missing.value)
 
 
 def test_a_playlist_cannot_name_files_of_this_machine(clips: list[Path], web: tuple[Path, str]):

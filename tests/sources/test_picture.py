@@ -12,9 +12,9 @@ import pytest
 from av import VideoFrame
 from av.filter import Graph
 
-from media import MATRIX_CODES, astronaut, make_frame, write_clip
 from streamgate.sources import open_source
 from streamgate.sources.picture import PictureMaker, PlanePicture, picture_of_rgb
+from support.media import MATRIX_CODES, astronaut, make_frame, write_clip
 
 LEFT, CENTRE = "h264", "mjpeg"
 LIMIT = 2.0  # mean levels

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from media import astronaut_frames, write_clip
-from redirecting import asks, listening, sends
-from rtsp_server import CameraProcess
 from streamgate.config import LiveConfig, load_config
-from streamgate.sources.live import LiveConnection, LiveError, Trouble
+from streamgate.sources.live import FailureKind, LiveConnection, LiveError
 from streamgate.sources.rtsplogin import LoginRelay
+from support.media import astronaut_frames, write_clip
+from support.redirecting import asks, listening, sends
+from support.rtsp_server import CameraProcess
 
 USER, PASSWORD = "ann77", "p@ss:w/rd 12345"
 LOGIN = "ann77:p%40ss%3Aw%2Frd%2012345@"
@@ -89,7 +89,7 @@ def test_the_camera_itself_gets_it(
         assert {one.frame.width for one in islice(connection.frames(), 20)} == {320}
     with pytest.raises(LiveError) as caught:
         LiveConnection(camera.url(path, "ann77:wr0ng@"), options(transport=transport))
-    assert caught.value.trouble is Trouble.REFUSED and "wr0ng" not in str(caught.value)
+    assert caught.value.kind is FailureKind.REFUSED and "wr0ng" not in str(caught.value)
 
 
 @pytest.mark.parametrize("digest", [(), ("--digest",)], ids=["basic", "digest"])
@@ -123,13 +123,13 @@ def test_a_wrong_password_is_not_tried_again_and_again(when: str, kind: str) -> 
 
     with listening(anew) as camera, pytest.raises(LiveError) as caught:
         LiveConnection(f"rtsp://{LOGIN}127.0.0.1:{camera.port}/s", options())
-    assert caught.value.trouble is Trouble.REFUSED
+    assert caught.value.kind is FailureKind.REFUSED
     assert 1 <= sum(map(bool, asked)) <= 3
 
 
 def test_another_program_gets_no_picture_through_it(relay: LoginRelay) -> None:
-    place = relay.url.partition("://")[2]
-    port = int(place.partition(":")[2].partition("/")[0])
+    address = relay.url.partition("://")[2]
+    port = int(address.partition(":")[2].partition("/")[0])
     with socket.create_connection(("127.0.0.1", port), 10) as other:
         other.sendall(f"DESCRIBE rtsp://127.0.0.1:{port}/stream RTSP/1.0\r\nCSeq: 1\r\n\r\n".encode())
         assert other.recv(1000) == b""
@@ -140,4 +140,4 @@ def test_a_camera_that_is_away_is_unreachable() -> None:
         port = free.getsockname()[1]
     with pytest.raises(LiveError, match="connection refused") as caught:
         LiveConnection(f"rtsp://{LOGIN}127.0.0.1:{port}/s", options())
-    assert caught.value.trouble is Trouble.UNREACHABLE
+    assert caught.value.kind is FailureKind.UNREACHABLE

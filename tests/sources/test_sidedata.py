@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from media import astronaut, astronaut_frames, write_clip
 from streamgate.sources import open_source
+from support.media import astronaut, astronaut_frames, write_clip
 
 SIZE = (160, 120)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from media import astronaut
 from streamgate.frames import Frame
 from streamgate.sources import picture_of_rgb
 from streamgate.tracking.bars import BarDetector
+from support.media import astronaut
 
 
 def frame(pts: float, top: int = 0, bottom: int = 0, left: int = 0, right: int = 0, gain: float = 1.0) -> Frame:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from media import astronaut
 from streamgate.config import load_config
 from streamgate.frames import Frame
 from streamgate.sources import open_source, picture_of_rgb
 from streamgate.tracking.cuts import Change, CutDetector
+from support.media import astronaut
 
 # By eye. The first of the third clip and the fourth of the last are real cuts too, if not in the footage's index.
 MARKED = {
@@ -32,7 +32,7 @@ WITHOUT = [
 def cuts_in(path: Path) -> list[int]:
     detector = CutDetector(load_config().advanced)
     with open_source(path) as source:
-        return [place for place, frame in enumerate(source.frames()) if detector.look(frame) is Change.CUT]
+        return [index for index, frame in enumerate(source.frames()) if detector.look(frame) is Change.CUT]
 
 
 @pytest.mark.parametrize("name", MARKED)
@@ -47,8 +47,8 @@ def test_no_cut_where_there_is_none(shared_clip: Callable[[str], Path], name: st
 
 def detect(pictures: list[np.ndarray]) -> list[int]:
     detector = CutDetector(load_config().advanced)
-    frames = [Frame(picture_of_rgb(rgb), place / 25) for place, rgb in enumerate(pictures)]
-    return [place for place, frame in enumerate(frames) if detector.look(frame) is Change.CUT]
+    frames = [Frame(picture_of_rgb(rgb), index / 25) for index, rgb in enumerate(pictures)]
+    return [index for index, frame in enumerate(frames) if detector.look(frame) is Change.CUT]
 
 
 def test_a_flash_a_fade_and_noise_are_no_cuts() -> None:
@@ -72,10 +72,10 @@ def test_a_shot_that_comes_back_at_once_is_no_new_one() -> None:
     image = astronaut()
     white = np.full_like(image, 250)
     found = []
-    for place in range(40):
-        rgb = white if place in (10, 11) else image[:, ::-1] if place >= 20 else image
-        found.append(detector.look(Frame(picture_of_rgb(np.ascontiguousarray(rgb)), place / 25)))
-    assert [(place, one) for place, one in enumerate(found) if one is not Change.NONE] == [
+    for index in range(40):
+        rgb = white if index in (10, 11) else image[:, ::-1] if index >= 20 else image
+        found.append(detector.look(Frame(picture_of_rgb(np.ascontiguousarray(rgb)), index / 25)))
+    assert [(index, one) for index, one in enumerate(found) if one is not Change.NONE] == [
         (10, Change.CUT), (12, Change.RETURN), (20, Change.CUT),
     ]  # fmt: skip
 

@@ -10,7 +10,7 @@ import pytest
 
 from streamgate.sources import open_source
 from streamgate.tracking.cuts import grid_of
-from streamgate.tracking.transitions import TransitionFinder
+from streamgate.tracking.transitions import TransitionDetector
 
 RATE = 25.0
 START_S = 1.0
@@ -34,7 +34,7 @@ def grids(path: Path) -> Iterator[tuple[float, np.ndarray]]:
 
 
 def inside(frames: list[tuple[float, np.ndarray]]) -> list[bool]:
-    finder = TransitionFinder()
+    finder = TransitionDetector()
     found = [one for pts, grid in frames for one in finder.add(pts, grid)]
     return found + finder.finish()
 
@@ -44,9 +44,9 @@ def joined(first: Path, second: Path, seconds: float, mix: Callable[[np.ndarray,
     count = int((2 * START_S + seconds) * RATE)
     pairs = zip(grids(first), grids(second), range(count), strict=False)
     found = []
-    for (_, one), (_, other), place in pairs:
-        share = min(1.0, max(0.0, (place / RATE - START_S) / seconds))
-        found.append((place / RATE, mix(one, other, share).astype(np.float32)))
+    for (_, one), (_, other), index in pairs:
+        share = min(1.0, max(0.0, (index / RATE - START_S) / seconds))
+        found.append((index / RATE, mix(one, other, share).astype(np.float32)))
     return found
 
 
@@ -82,7 +82,7 @@ def test_nothing_is_taken_for_one(shared_clip: Clip, name: str) -> None:
 
 def test_a_cut_is_none_and_settles_what_was_before_it(shared_clip: Clip) -> None:
     first, second = (list(grids(shared_clip(name)))[:40] for name in PAIRS[0])
-    finder = TransitionFinder()
+    finder = TransitionDetector()
     before = [one for pts, grid in first for one in finder.add(pts, grid)]
     at_the_cut = finder.add(2.0, second[0][1], new_shot=True)
     assert len(before) + len(at_the_cut) == 40 and not any([*before, *at_the_cut])

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from streamgate.tuning import fitting
-from streamgate.tuning.fitting import BAD, GOOD, USABLE, Fusion, Judged, fit, out_of_clip, picks
+from streamgate.tuning.fitting import BAD, GOOD, USABLE, FitData, Fusion, fit, out_of_clip, picks
 
 START = Fusion(np.full(3, 0.5), np.array([0.0, 0.0, 0.0]), np.array([1.0, 1.0, 1.0]), np.array([True, True, False]))
 
 
-def faces(tracks: int = 12, each: int = 40, seed: int = 0) -> Judged:
+def faces(tracks: int = 12, each: int = 40, seed: int = 0) -> FitData:
     """The first measure decides (good above 1, bad below -1), the second is noise, the third is against it."""
     rng = np.random.default_rng(seed)
     first = rng.normal(0, 2, tracks * each)
     values = np.stack([first, rng.normal(0, 2, tracks * each), -first + rng.normal(0, 1, tracks * each)], axis=1)
     grades = np.where(first > 1, GOOD, np.where(first < -1, BAD, USABLE))
     number = np.repeat(np.arange(tracks), each)
-    return Judged(values, grades, number, number // 2)
+    return FitData(values, grades, number, number // 2)
 
 
 def test_what_people_go_by_gets_the_weight() -> None:
@@ -58,8 +58,8 @@ def test_the_slope_is_that_of_the_loss() -> None:
 
     moves = np.random.default_rng(1).normal(0, 0.3, 9)
     slope = fitting._slope(judged.values, better, worse, share, START, moves)
-    for place, step in enumerate(np.eye(9) * 1e-5):
-        assert slope[place] == pytest.approx((loss(moves + step) - loss(moves - step)) / 2e-5, rel=1e-3, abs=1e-6)
+    for index, step in enumerate(np.eye(9) * 1e-5):
+        assert slope[index] == pytest.approx((loss(moves + step) - loss(moves - step)) / 2e-5, rel=1e-3, abs=1e-6)
 
 
 def test_every_face_is_judged_by_a_fit_that_never_saw_its_clip(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from faulty_server import Answer, faulty
-from mounted import mount, remount  # noqa: F401 (a fixture)
-from real_weights import shared_part
 from streamgate.errors import WeightsError
 from streamgate.weights import fetch as fetching
 from streamgate.weights.catalog import SourceFile
 from streamgate.weights.fetch import fetch
+from support.faulty_server import Answer, faulty
+from support.mounted import mount, remount  # noqa: F401 (a fixture)
+from support.real_weights import shared_part
 
 CONTENT = bytes(range(256)) * 1200
 

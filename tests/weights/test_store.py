@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from real_weights import standard_models
 from streamgate.errors import WeightsError
 from streamgate.weights import store
 from streamgate.weights.catalog import InputSpec, LogisticCalibration
+from support.real_weights import standard_models
 
 
 def add_card(root, role, **changes):

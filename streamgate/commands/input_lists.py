@@ -1,0 +1,77 @@
+"""Inputs that are lists of inputs: `@list.txt`, and `-` for standard input."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+from streamgate.errors import SourceError, UsageError, display
+
+MAX_LIST_BYTES = 64 << 20
+"""Bytes of a list: half a million long paths."""
+_MAX_PATH_BYTES = 4096
+_BINARY = re.compile(rb"[\x01-\x08\x0e-\x1f]")
+"""What files of other kinds are full of, and no path holds that anybody writes into a list."""
+
+
+def expanded(inputs: Iterable[str], stdin: BinaryIO | None = None) -> tuple[str, ...]:
+    """`inputs` with each `@FILE`, and `-`, replaced by what the file, or standard input, lists.
+
+    A list has one path, folder or pattern on each line, or between NUL characters as `find -print0` writes them; empty
+    lines and those that begin with # are skipped. Paths are relative to the current folder. `@name` is a list unless a
+    file of that very name exists.
+
+    Raises:
+        UsageError: it is no list, or standard input is a terminal or listed twice.
+        SourceError: the list cannot be read or is empty.
+    """
+    return tuple(_expand(list(inputs), stdin))
+
+
+def _expand(inputs: list[str], stdin: BinaryIO | None) -> Iterator[str]:
+    if inputs.count("-") > 1:
+        raise UsageError("standard input (-) can be read once: give - once")
+    for given in inputs:
+        if given == "-":
+            yield from _from_stdin(stdin)
+        elif given.startswith("@") and len(given) > 1 and not os.path.lexists(given):
+            yield from _from_file(given[1:])
+        else:
+            yield given
+
+
+def _from_stdin(stdin: BinaryIO | None) -> list[str]:
+    stream = stdin or (None if sys.stdin is None else sys.stdin.buffer)
+    if stream is None or stream.isatty():
+        raise UsageError("- reads a list of paths from standard input: find footage -name '*.mp4' | streamgate run -")
+    return _paths(stream.read(MAX_LIST_BYTES + 1), "standard input")
+
+
+def _from_file(path: str) -> list[str]:
+    try:
+        # Reading a pipe without a writer would wait forever.
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise SourceError(f"@{display(path)}: is not a regular file; name a text file with a path on each line")
+        with open(path, "rb") as file:
+            return _paths(file.read(MAX_LIST_BYTES + 1), f"@{display(path)}")
+    except OSError as error:
+        raise SourceError(f"@{display(path)}: the list cannot be read ({error.strerror}); check the path") from None
+
+
+def _paths(data: bytes, name: str) -> list[str]:
+    if len(data) > MAX_LIST_BYTES:
+        raise UsageError(f"{name}: is longer than {MAX_LIST_BYTES >> 20} MiB; that is no list of paths")
+    if b"\0" in data:
+        lines = data.split(b"\0")
+    else:
+        lines = [line.strip() for line in data.removeprefix(b"\xef\xbb\xbf").splitlines()]
+        lines = [line for line in lines if not line.startswith(b"#")]
+    paths = [os.fsdecode(line) for line in lines if line]
+    if _BINARY.search(data) or any(len(line) > _MAX_PATH_BYTES for line in lines):
+        raise UsageError(f"{name}: is no list of paths; give one path on each line (a video itself goes into a file)")
+    if not paths:
+        raise SourceError(f"{name}: lists nothing; give one path on each line")
+    return paths

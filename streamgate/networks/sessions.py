@@ -1,0 +1,214 @@
+"""Inference sessions of ONNX Runtime, which is imported when the first network opens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from streamgate.errors import WeightsError
+from streamgate.frames import Array
+from streamgate.networks.device import Device, choose_device, load_onnxruntime
+from streamgate.networks.graphs import prepare
+from streamgate.networks.io_binding import BoundGraph, batch_of
+from streamgate.weights.catalog import InputSpec
+from streamgate.weights.store import Weights
+
+BATCH_AXIS = "N"
+"""Name of the first axis in graphs of our own and in those that `streamgate.convert` makes."""
+
+BATCH_SIZES = (1, 2, 4, 8, 16)
+"""Batches of ready-made rows on a GPU are padded to one of these, so that shapes, and with them kernels, stay few."""
+
+
+class RowSession:
+    """One ONNX file as it is, verified against its hash, on one device, for rows that the caller makes ready.
+
+    `run_rows` gives the same bits for a row whatever rows come with it on the CPU, where each is run by itself
+    (measured: batches of 2 to 8 are no faster for detector and recognizer, and change the last bits of spread and
+    pose); on a GPU rows are padded to fixed batch sizes. Safe to call from several threads.
+    """
+
+    def __init__(self, weights: Weights, device: Device, threads: int = 1) -> None:
+        """Open `weights` on `device`, with `threads` inside one run (CPU).
+
+        Raises:
+            WeightsError: the file is missing, changed, or not a model that runs.
+            DeviceError: the GPU is not what the session runs on.
+            StreamgateError: ONNX Runtime is not installed.
+        """
+        ort = load_onnxruntime()
+        content = _verified_bytes(weights)
+        self._device = device
+        try:
+            self._session = self._call(
+                lambda: ort.InferenceSession(content, _options(threads), providers=device.providers())
+            )
+        except Exception as error:  # onnxruntime raises its own, unrelated exception types
+            reason = (str(error).splitlines() or [""])[0]
+            raise WeightsError(f"{weights.name}: {weights.path} cannot be run ({reason})") from error
+        device.check(self._session, weights.name)
+        self.inputs = tuple((tuple(one.shape), str(one.type)) for one in self._session.get_inputs())
+        """Shape (numbers, or names of what may vary) and type of each input."""
+        if not self.inputs:
+            raise WeightsError(f"{weights.name}: {weights.path} has no input")
+        self._input = self._session.get_inputs()[0].name
+        # Some graphs mix the rows of a batch; their batch axis is fixed at 1.
+        self._single = self.inputs[0][0][:1] == (1,)
+        self.outputs = tuple(output.name for output in self._session.get_outputs())
+
+    def run(self, batch: Array) -> dict[str, Array]:
+        """All outputs by name for one ready-made batch."""
+        values = self._call(lambda: self._session.run(None, {self._input: batch}))
+        return dict(zip(self.outputs, values, strict=True))
+
+    def run_rows(self, rows: Array) -> dict[str, Array]:
+        """All outputs by name for rows (N, ...), N >= 1, each row's figures independent of the others."""
+        if self._device.index is None or self._single:
+            parts = [self.run(rows[i : i + 1]) for i in range(len(rows))]
+        else:
+            largest = BATCH_SIZES[-1]
+            parts = [self._run_padded(rows[i : i + largest]) for i in range(0, len(rows), largest)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
+
+    def _run_padded(self, rows: Array) -> dict[str, Array]:
+        size = next(size for size in BATCH_SIZES if size >= len(rows))
+        padding = np.repeat(rows[-1:], size - len(rows), axis=0)
+        outputs = self.run(np.concatenate([rows, padding]))
+        return {name: output[: len(rows)] for name, output in outputs.items()}
+
+    def _call(self, work: Callable[[], Any]) -> Any:
+        # A GPU is used from one thread; the CPU from all.
+        return work() if self._device.index is None else self._device.call(work)
+
+
+class Session:
+    """The ONNX file of a role on one device, verified against the hash of its receipt or card.
+
+    `run_pictures` gives the same bits for a picture whatever others come with it on the CPU (`RowSession`); on a GPU
+    pictures are run in batches (`networks.bound`), values within 1e-3. Safe to call from several threads.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        device: str | Device = "auto",
+        threads: int = 1,
+        precision: str = "fp32",
+        batch: int | None = None,
+    ) -> None:
+        """Open `weights` on `device` (or what `choose_device` makes of it), with `threads` inside one run (CPU).
+
+        For GPUs: `precision` is one of `graphs.PRECISIONS`, `batch` the pictures of a run (default: by its roles).
+
+        Raises:
+            WeightsError: the file is missing, changed, or not a model that runs.
+            DeviceError: CUDA was asked for and is not what the session runs on, or fails.
+            StreamgateError: ONNX Runtime is not installed, or onnx, which a GPU needs.
+        """
+        device = device if isinstance(device, Device) else choose_device(device)
+        self.weights = weights
+        self._graph: RowSession | BoundGraph
+        if device.bound:
+            self._graph = _bound(weights, device, threads, precision, batch)
+        else:
+            self._graph = RowSession(weights, device, threads)
+        self.outputs = self._graph.outputs
+
+    @property
+    def batch(self) -> int:
+        """Pictures of one run."""
+        return self._graph.batch if isinstance(self._graph, BoundGraph) else 1
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know about how it runs, one line each; may grow."""
+        return list(self._graph.notes) if isinstance(self._graph, BoundGraph) else []
+
+    def run_pictures(self, pictures: Array) -> dict[str, Array]:
+        """All outputs by name for N >= 1 pictures RGB uint8 (N, H, W, 3), each one's independent of the others.
+
+        Raises:
+            DeviceError: the GPU failed.
+        """
+        if isinstance(self._graph, BoundGraph):
+            return self._graph.run(pictures)
+        return self._graph.run_rows(as_input(pictures, self.weights.input))
+
+    def need_outputs(self, *names: str) -> None:
+        """Refuse a graph that lacks one of the outputs its role is read from.
+
+        Raises:
+            WeightsError: it does.
+        """
+        missing = [name for name in names if name not in self.outputs]
+        if missing:
+            raise WeightsError(f"{self.weights.name}: its graph has no output {', '.join(missing)}")
+
+
+def check_pictures(pictures: Array, size: int | tuple[int, int]) -> Array:
+    """Contiguous uint8 (N, H, W, 3), size the side or (H, W), or a ValueError that says what came instead."""
+    pictures = np.asarray(pictures)
+    height, width = (size, size) if isinstance(size, int) else size
+    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[1:] != (height, width, 3):
+        raise ValueError(f"expected RGB uint8 (N, {height}, {width}, 3), got {pictures.dtype} {pictures.shape}")
+    return np.ascontiguousarray(pictures)
+
+
+def as_input(pictures: Array, spec: InputSpec) -> Array:
+    """RGB uint8 (N, H, W, 3) as the graph wants it (see InputSpec)."""
+    if spec.dtype == "uint8":
+        return pictures
+    if spec.colour == "BGR":
+        pictures = pictures[..., ::-1]
+    planes = pictures.transpose(0, 3, 1, 2).astype(np.float32)
+    mean = np.asarray(spec.mean, np.float32).reshape(1, 3, 1, 1)
+    scale = np.asarray(spec.scale, np.float32).reshape(1, 3, 1, 1)
+    return np.ascontiguousarray((planes - mean) * scale)
+
+
+def _bound(weights: Weights, device: Device, threads: int, precision: str, batch: int | None) -> BoundGraph:
+    ort = load_onnxruntime()
+    # Of its warnings on a GPU none is for users; why a provider does not load is an error.
+    ort.set_default_logger_severity(3)
+    prepared = prepare(_verified_bytes(weights), weights.input, precision)
+
+    def opening(providers: list[Any], rows: int) -> Any:
+        options = _options(threads)
+        # Shapes are then constants, and no operator that computes them runs on the CPU.
+        options.add_free_dimension_override_by_name(BATCH_AXIS, rows)
+        # With its own fallback ONNX Runtime would print to stdout and go on, on the CPU.
+        return ort.InferenceSession(prepared, options, providers=providers, enable_fallback=False)
+
+    # Pictures for a detector are of any size.
+    graphs = "detector" not in weights.roles
+    return BoundGraph(opening, device, weights.name, batch or batch_of(weights.roles), graphs=graphs)
+
+
+def _options(threads: int) -> Any:
+    options = load_onnxruntime().SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    # Waiting threads sleep instead of burning a core that decoding could use.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Pictures of many sizes pass through the detector; a memory plan for each would add up.
+    options.enable_mem_pattern = False
+    return options
+
+
+def _verified_bytes(weights: Weights) -> bytes:
+    """The file's content, which must hash to what its receipt or card says."""
+    try:
+        content = weights.path.read_bytes()
+    except OSError as error:
+        raise WeightsError(
+            f"{weights.name}: {weights.path} cannot be read ({error.strerror}); run `streamgate models pull`"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != weights.sha256:
+        raise WeightsError(
+            f"{weights.name}: {weights.path} is not what its receipt describes; run `streamgate models pull`"
+        )
+    return content

@@ -1,0 +1,174 @@
+"""What kept faces get once their track has ended: pictures cut from the whole frame, and how all are encoded.
+
+While a track lives only regions around its face are held. Whole frames are looked up again in the source, by their
+time, and only for the few faces that are kept; so memory stays that of the regions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from streamgate.config import Config
+from streamgate.errors import SourceError
+from streamgate.frames import CROP_NAMES, Array, BestShot, Crop, Encoding, Face, Frame, TrackEnd
+from streamgate.networks.alignment import arcface_matrix, ffhq_matrix
+from streamgate.networks.batcher import InferenceRequest
+from streamgate.networks.ifqa import CROP_SIDE as IFQA_SIDE
+from streamgate.networks.recognizer import CROP_SIDE as ALIGNED_SIDE
+from streamgate.scoring.context import ScoringContext
+from streamgate.scoring.lockstep import Steps, run_in_lockstep
+from streamgate.scoring.padding import warp_padded
+from streamgate.sources import Source
+from streamgate.sources.picture import picture_of_rgb
+from streamgate.store.images import decode, encode
+
+_SAME_PICTURE = 4.0
+"""Mean difference in levels up to which a frame is the one that the kept crop was cut from."""
+_LOWEST = 30
+"""Quality below which "auto" does not go: the networks hardly see blocks that people do."""
+
+
+class CropFinalizer:
+    """Completes the shots of one source's ended tracks.
+
+    Args:
+        source: opened; frames are looked up in it.
+    """
+
+    def __init__(self, context: ScoringContext, source: Source) -> None:
+        self.missed = 0
+        """Kept faces whose frame could not be found again, so that they lack pictures."""
+        self._context = context
+        self._output = context.config.output
+        self._source = source
+        self._from_frame = [name for name in ("loose", "frame") if name in self._output.crops]
+
+    def finish(self, ended: TrackEnd) -> TrackEnd:
+        """`ended` with all pictures of its shots, and how they are to be written. Raises nothing of its own."""
+        if not ended.shots or not (self._from_frame or self._output.format != "png"):
+            return ended
+        shots = [self._with_frame_crops(shot) for shot in ended.shots] if self._from_frame else list(ended.shots)
+        if self._output.quality == "auto" and self._output.format != "png":
+            shots = [self._encoded_well(shot) for shot in shots]
+        elif self._output.format != "png":
+            encoding = Encoding(self._output.format, int(self._output.quality))
+            shots = [_encoded(shot, dict.fromkeys(CROP_NAMES, encoding)) for shot in shots]
+        return replace(ended, shots=tuple(shots))
+
+    def _with_frame_crops(self, shot: BestShot) -> BestShot:
+        try:
+            frame = self._source.frame_at(shot.pts_seconds)
+        except SourceError:
+            frame = None
+        if frame is None or not self._shows(frame, shot):
+            self.missed += 1
+            return shot
+        return replace(shot, crops={**shot.crops, **self._cut(shot, frame)})
+
+    def _shows(self, frame: Frame, shot: BestShot) -> bool:
+        """Whether it is the frame that the kept picture was cut from."""
+        side = shot.image.shape[0]
+        seen = warp_padded(frame.picture, ffhq_matrix(shot.face.landmarks, side), side, self._output.pad)
+        return float(np.abs(seen.astype(np.int16) - shot.image).mean()) <= _SAME_PICTURE
+
+    def _cut(self, shot: BestShot, frame: Frame) -> dict[str, Crop]:
+        boxes = {
+            "loose": loose_box(shot.face, self._output.margin, frame.width, frame.height),
+            "frame": (0, 0, frame.width, frame.height),
+        }
+        crops: dict[str, Crop] = {}
+        for name in self._from_frame:
+            left, top, right, bottom = boxes[name]
+            matrix = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]])
+            crops[name] = Crop(
+                self._context.pictures.keep(frame.warp(matrix, (right - left, bottom - top))), box=boxes[name]
+            )
+        return crops
+
+    def _encoded_well(self, shot: BestShot) -> BestShot:
+        """Each picture in the fewest bytes that the networks cannot tell from the lossless one."""
+        chosen: dict[str, Encoding] = {}
+        pictures = {"ffhq": shot.image, **{name: crop.image for name, crop in shot.crops.items()}}
+        run_in_lockstep(
+            [self._choose(shot, name, image, chosen) for name, image in pictures.items()], self._context.infer
+        )
+        return _encoded(shot, chosen)
+
+    def _choose(self, shot: BestShot, name: str, image: Array, chosen: dict[str, Encoding]) -> Steps:
+        """Find the lowest quality within bounds by halving; where none is, the picture stays lossless."""
+        landmarks = _landmarks_in(shot, name)
+        lossless = yield from self._look(image, landmarks, name)
+        low, high = _LOWEST, 101  # everything from `high` up keeps within the bounds; 101: nothing lost
+        while low < high:
+            middle = (low + high) // 2
+            coded = decode(encode(image, Encoding(self._output.format, middle)))
+            if self._alike(lossless, (yield from self._look(coded, landmarks, name))):
+                high = middle
+            else:
+                low = middle + 1
+        chosen[name] = Encoding(self._output.format, high) if high <= 100 else Encoding("png")
+
+    def _look(
+        self, image: Array, landmarks: Array, name: str
+    ) -> Generator[list[InferenceRequest], list[Any], tuple[Array, float | None]]:
+        """What the networks see in a picture: its embedding (normalised), and its IFQA score."""
+        picture = picture_of_rgb(image)
+        if name == "arcface":
+            (output,) = yield [InferenceRequest("recognizer", image)]
+            return _normalised(output.embedding), None
+        requests = [InferenceRequest("recognizer", picture.warp(arcface_matrix(landmarks, ALIGNED_SIDE), ALIGNED_SIDE))]
+        if "ifqa" in self._context.evaluator.names:
+            requests.append(InferenceRequest("ifqa", picture.warp(ffhq_matrix(landmarks, IFQA_SIDE), IFQA_SIDE)))
+        recognised, *ranked = yield requests
+        return _normalised(recognised.embedding), float(ranked[0].score) if ranked else None
+
+    def _alike(self, lossless: tuple[Array, float | None], coded: tuple[Array, float | None]) -> bool:
+        if 1.0 - float(lossless[0] @ coded[0]) > self._output.auto_embedding:
+            return False
+        # A fall only: to take away noise, as light compression does, raises the score and is no harm.
+        return lossless[1] is None or coded[1] is None or lossless[1] - coded[1] <= self._output.auto_ifqa
+
+
+def needs_finalizing(config: Config) -> bool:
+    """Whether a Finisher would change anything."""
+    return config.output.format != "png" or bool({"loose", "frame"} & set(config.output.crops))
+
+
+def loose_box(face: Face, margin: float, width: int, height: int) -> tuple[int, int, int, int]:
+    """The square around a face's box, wider by `margin` of the box's longer side on each side, whole pixels.
+
+    It is cut at the edges of the `width` x `height` frame, and so may be no square there.
+    """
+    x1, y1, x2, y2 = (float(value) for value in face.box)
+    half = (0.5 + margin) * max(x2 - x1, y2 - y1)
+    x, y = (x1 + x2) / 2, (y1 + y2) / 2
+    left, top = max(0, math.floor(x - half)), max(0, math.floor(y - half))
+    right, bottom = min(width, math.ceil(x + half)), min(height, math.ceil(y + half))
+    # A box beside the frame leaves nothing: a pixel stays, so that there is a picture.
+    left, top = min(left, width - 1), min(top, height - 1)
+    return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+def _landmarks_in(shot: BestShot, name: str) -> Array:
+    """Where a shot's landmarks lie in one of its pictures, float64 (5, 2)."""
+    points = np.asarray(shot.face.landmarks, np.float64)
+    if name == "ffhq":
+        matrix = ffhq_matrix(points, shot.image.shape[0])
+        return points @ matrix[:, :2].T + matrix[:, 2]
+    box = shot.crops[name].box
+    return points if box is None else points - box[:2]
+
+
+def _normalised(embedding: Array) -> Array:
+    length = float(np.linalg.norm(embedding))
+    return embedding / length if length > 0 else embedding
+
+
+def _encoded(shot: BestShot, encodings: dict[str, Encoding]) -> BestShot:
+    crops = {name: replace(crop, encoding=encodings[name]) for name, crop in shot.crops.items()}
+    return replace(shot, encoding=encodings["ffhq"], crops=crops)

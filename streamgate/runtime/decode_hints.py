@@ -1,0 +1,82 @@
+"""What following tells decoding: which frames to come it can do without.
+
+Decoding runs ahead in a thread of its own, so each word belongs to a frame, and the source asks for the word on a frame
+that it has given out, waiting for it if need be: what it leaves out then never depends on how far ahead it was.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from streamgate.config import Config
+from streamgate.frames import Face, Frame
+from streamgate.sources.base import Interest
+
+_CHANGES = 256
+"""Changes of interest that are remembered; a source asks about the last few dozen frames."""
+
+DISCARDS: dict[str, frozenset[Interest]] = {
+    "none": frozenset(),
+    "empty": frozenset({Interest.EMPTY}),
+    "followed": frozenset({Interest.STEADY}),
+    "steady": frozenset({Interest.EMPTY, Interest.STEADY}),
+}
+"""By `decoding.discard`."""
+
+
+class DecodeHints:
+    """A `HintProvider` between the thread that follows and the thread that decodes.
+
+    Args:
+        detect: finds the faces of a frame; called in the decoding thread.
+    """
+
+    def __init__(self, config: Config, detect: Callable[[Frame], Sequence[Face]]) -> None:
+        self.discards = DISCARDS[config.decoding.discard]
+        self.max_skip_s = config.decoding.max_skip_s
+        self.probe_interval_s = config.advanced.empty_interval_s
+        self._detect = detect
+        self._score = config.advanced.high_score
+        self._changes: deque[tuple[float, Interest]] = deque(maxlen=_CHANGES)
+        self._until = float("-inf")
+        self._closed = False
+        self._changed = threading.Condition()
+        self._looked: tuple[float, Sequence[Face]] | None = None
+
+    def note(self, pts_seconds: float, interest: Interest) -> None:
+        """Say what a frame means for the ones after it; called for every frame in order."""
+        with self._changed:
+            if not self._changes or self._changes[-1][1] is not interest:
+                self._changes.append((pts_seconds, interest))
+            self._until = pts_seconds
+            self._changed.notify_all()
+
+    def interest(self, pts_seconds: float) -> Interest:
+        """See `HintProvider.interest`; LIVELY once this is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._until >= pts_seconds)
+            if self._closed:
+                return Interest.LIVELY
+            return next((word for since, word in reversed(self._changes) if since <= pts_seconds), Interest.LIVELY)
+
+    def sees_face(self, frame: Frame) -> bool:
+        """See `HintProvider.sees_face`."""
+        faces = self._detect(frame)
+        if any(face.score >= self._score for face in faces):
+            return True
+        self._looked = frame.pts_seconds, faces
+        return False
+
+    def looked(self, pts_seconds: float) -> Sequence[Face] | None:
+        """The faces of a frame that was looked at ahead of its turn; None for any other."""
+        if self._looked is None or self._looked[0] != pts_seconds:
+            return None
+        return self._looked[1]
+
+    def close(self) -> None:
+        """Let go of a source that waits: nobody follows any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

@@ -1,0 +1,255 @@
+"""The first half of the way of a frame: cuts, detection, tracking; out come moments.
+
+It decides by time and pixels alone and never learns what the second half (choosing and scoring) made of its
+moments, so both can run side by side without a result depending on how fast either was. Decoding hears from it frame
+by frame what it could do without (see `guiding`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from streamgate.config import Config
+from streamgate.frames import Array, Face, Frame
+from streamgate.measures.size import shorter_side
+from streamgate.networks.batcher import InferenceRequest
+from streamgate.runtime.decode_hints import DecodeHints
+from streamgate.runtime.sideways import SidewaysDetector
+from streamgate.scoring.faces import enlarged
+from streamgate.scoring.full_scorer import cards_in_use, face_region
+from streamgate.scoring.lockstep import Infer
+from streamgate.sources.base import Interest
+from streamgate.tracking.bars import BarDetector
+from streamgate.tracking.cuts import RETURN_S, Change, CutDetector
+from streamgate.tracking.tracker import Track, Tracker
+from streamgate.tracking.transitions import TransitionDetector
+
+YOUNG_S = 0.5
+"""A track is watched closely for this long after its birth."""
+FAST = 1.0
+"""Face widths per second from which a track is watched closely."""
+HELD_BYTES = 20 << 20
+"""Of the regions in moments that wait until it is sure that they lie in no transition."""
+
+
+@dataclass(slots=True)
+class TrackedFrame:
+    """What one frame means for the tracks.
+
+    Tracks are named by their ids. Frames in it carry the frame's time and a copied region around one face,
+    never the whole picture. What has `ended` ended before the rest happened. `people` are the tracks that have
+    proved to be more than noise; empty when no detection ran. `until` is the end of the frame's time. `turn` are the
+    quarter turns clockwise by which the source must be turned and read again; None while it is not known. With
+    `transition` the frame lies between two shots, and no track goes on after the last such one. `unrelated`: see
+    `Frame`.
+    """
+
+    pts_seconds: float
+    until: float
+    width: int
+    height: int
+    ended: list[int] = field(default_factory=list)
+    between: list[tuple[int, Frame]] = field(default_factory=list)
+    seen: list[tuple[int, Frame, Face]] = field(default_factory=list)
+    unseen: list[int] = field(default_factory=list)
+    people: list[int] = field(default_factory=list)
+    faces_detected: int = 0
+    turn: int | None = 0
+    transition: bool = False
+    unrelated: bool = False
+
+    @property
+    def regions(self) -> list[Frame]:
+        """All regions in it."""
+        return [region for _, region in self.between] + [region for _, region, _ in self.seen]
+
+
+class TrackingStage:
+    """Follows the faces of one source.
+
+    With `max_track_s` a track that lasts longer is ended and its face becomes a new one. Of a `live` stream nobody
+    wants to wait for a transition to be over: none is looked for. With `may_turn` it looks for faces that lie on their
+    side in the first seconds.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        infer: Infer,
+        *,
+        max_track_s: float | None = None,
+        live: bool = False,
+        may_turn: bool = False,
+    ) -> None:
+        self._config = config
+        self._cards = cards_in_use(config)
+        self._infer = infer
+        self._tracker = Tracker(config)
+        self._cuts = CutDetector(config.advanced)
+        self._transitions = None if live else TransitionDetector()
+        self._held: deque[tuple[TrackedFrame, int]] = deque()
+        self._held_bytes = 0
+        self._left: list[Track] = []
+        self._left_until = -np.inf
+        self._bars = BarDetector()
+        self._next_detection = -np.inf
+        self._max_track_s = max_track_s
+        self._size: tuple[int, int] | None = None
+        self._interest = Interest.LIVELY
+        self.hints: DecodeHints | None = None
+        """For the source; None where every frame is wanted."""
+        if not config.exhaustive and (config.decoding.discard != "none" or config.decoding.max_skip_s > 0):
+            self.hints = DecodeHints(config, self._faces)
+        self._sideways: SidewaysDetector | None = None
+        if may_turn:
+            self._sideways = SidewaysDetector(self._detected, config.advanced.high_score)
+
+    @property
+    def turn(self) -> int | None:
+        """See `TrackedFrame.turn`."""
+        return 0 if self._sideways is None else self._sideways.quarters
+
+    def tracked_frames(self, frames: Iterable[Frame]) -> Iterator[TrackedFrame]:
+        """One moment a frame, in order; tracks open at the end are not ended by a moment of their own."""
+        for frame in frames:
+            until = frame.pts_seconds + frame.duration_seconds
+            tracked = TrackedFrame(frame.pts_seconds, until, frame.width, frame.height, unrelated=frame.unrelated)
+            # Boxes of another picture size mean nothing in this one.
+            resized = self._size not in (None, (frame.width, frame.height))
+            self._size = frame.width, frame.height
+            change = Change.CUT if frame.unrelated else self._cuts.look(frame)
+            new_shot = change is not Change.NONE or resized
+            frame.shown = self._bars.shown(frame, new_shot=new_shot)
+            self._change_shots(change, tracked, for_good=frame.unrelated or resized)
+            if new_shot:
+                self._next_detection = -np.inf
+            if self._config.exhaustive or frame.unrelated or frame.pts_seconds >= self._next_detection:
+                self._detect(frame, tracked)
+            else:
+                self._interpolate(frame, tracked)
+            tracked.turn = self.turn
+            if self.hints is not None:
+                self.hints.note(frame.pts_seconds, self._interest)
+            yield from self._settled(tracked, new_shot, unrelated=frame.unrelated)
+        if self._transitions is not None:
+            yield from self._release(self._transitions.finish())
+        if self._sideways is not None:
+            self._sideways.conclude()
+
+    def _change_shots(self, change: Change, tracked: TrackedFrame, *, for_good: bool) -> None:
+        """End the tracks of a shot that is over; after a cut that is so once it can not come back."""
+        gone: list[Track] = []
+        if change is Change.RETURN and not for_good:
+            gone = self._tracker.flush()
+            self._tracker.restore(self._left)
+            self._left = []
+        elif for_good or (self._left and tracked.pts_seconds > self._left_until):
+            gone, self._left = self._left, []
+        if for_good or change is Change.CUT:
+            tracks = self._tracker.flush()
+            if for_good or self._left:
+                gone += tracks
+            else:
+                self._left, self._left_until = tracks, tracked.pts_seconds + RETURN_S
+                tracked.unseen = [track.track_id for track in tracks]
+        tracked.ended += [track.track_id for track in gone]
+
+    def _settled(self, tracked: TrackedFrame, new_shot: bool, *, unrelated: bool) -> Iterator[TrackedFrame]:
+        """The moments of which it is sure by now whether they lie in a transition."""
+        grid = self._cuts.grid
+        if self._transitions is None or unrelated or grid is None or not (self._held or tracked.regions):
+            # Where nobody is seen, nothing can go wrong.
+            yield tracked
+            return
+        nbytes = sum(region.picture.nbytes for region in tracked.regions)
+        self._held.append((tracked, nbytes))
+        self._held_bytes += nbytes
+        yield from self._release(self._transitions.add(tracked.pts_seconds, grid, new_shot=new_shot))
+        while self._held_bytes > HELD_BYTES and self._held:
+            yield from self._release(self._transitions.release())
+
+    def _release(self, inside: Sequence[bool]) -> Iterator[TrackedFrame]:
+        for transition in inside:
+            tracked, nbytes = self._held.popleft()
+            self._held_bytes -= nbytes
+            tracked.transition = transition
+            for region in tracked.regions:
+                region.transition = transition
+            yield tracked
+
+    def _faces(self, frame: Frame) -> list[Face]:
+        thumbnail = frame.thumbnail(self._detector_side(frame))
+        (found,) = self._detected([thumbnail])
+        return enlarged(found, thumbnail, frame.picture)
+
+    def _detected(self, pictures: Sequence[Array]) -> list[list[Face]]:
+        return self._infer([InferenceRequest("detector", picture) for picture in pictures])
+
+    def _detect(self, frame: Frame, tracked: TrackedFrame) -> None:
+        known = self.hints.looked(frame.pts_seconds) if self.hints is not None else None
+        faces: Sequence[Face] = self._faces(frame) if known is None else known
+        if self._sideways is not None:
+            self._sideways.look(frame, faces, self._detector_side(frame))
+        tracked.faces_detected = sum(face.score >= self._config.advanced.high_score for face in faces)
+        if self._max_track_s is not None:
+            expired = self._tracker.expire(frame.pts_seconds - self._max_track_s)
+            tracked.ended += [track.track_id for track in expired]
+        update = self._tracker.update(frame.pts_seconds, faces)
+        tracked.ended += [track.track_id for track in update.lost]
+        for track in update.born:
+            # A still picture shows each face once, so once must be enough there.
+            track.confident = track.confident or frame.unrelated
+        for track, face in [*update.seen, *((track, track.face) for track in update.born)]:
+            tracked.seen.append((track.track_id, self._region(frame, face.box), face))
+        seen = {track_id for track_id, _, _ in tracked.seen}
+        tracked.unseen += [track.track_id for track in self._tracker.tracks if track.track_id not in seen]
+        # What comes up while the shot before may still return is nobody yet.
+        tracked.people = [track.track_id for track in self._tracker.tracks if track.confident and not self._left]
+        smallest = self._smallest(frame)
+        lively = any(
+            track.track_id not in seen or track.last_pts - track.first_pts < YOUNG_S or track.motion.speed > FAST
+            for track in self._tracker.tracks
+            # Of a face too small to be kept it is enough to know that it is there.
+            if shorter_side(track.face.box) >= smallest
+        )
+        self._next_detection = frame.pts_seconds + self._interval(lively) - 1e-6
+        # A face too weak to begin a track may be about to.
+        nothing = not self._tracker.tracks and not tracked.faces_detected
+        steady = bool(self._tracker.tracks) and not lively
+        if self._sideways is not None and self._sideways.suspects:
+            nothing = steady = False
+        self._interest = Interest.EMPTY if nothing else Interest.STEADY if steady else Interest.LIVELY
+
+    def _interpolate(self, frame: Frame, tracked: TrackedFrame) -> None:
+        """Keep the regions of faces worth it until the next detection tells where exactly they were."""
+        smallest = self._smallest(frame)
+        for track in self._tracker.tracks:
+            box = track.motion.predict(frame.pts_seconds)
+            if shorter_side(box) >= smallest:
+                tracked.between.append((track.track_id, self._region(frame, box)))
+
+    def _smallest(self, frame: Frame) -> float:
+        """The shorter side in pixels from which a face may be, or soon become, large enough to be kept."""
+        return 0.8 * self._config.smallest_face_px(frame.width, frame.height)
+
+    def _region(self, frame: Frame, box: Array) -> Frame:
+        """The frame's time with a copy of the pixels around `box`: a square, since crops are turned squares."""
+        kept = face_region(box, self._config.advanced.region_margin, self._cards, frame.picture)
+        return replace(frame, picture=frame.region(kept))
+
+    def _detector_side(self, frame: Frame) -> int:
+        """The longer side of the detector's input: the smallest face asked for must stay findable."""
+        config = self._config.advanced
+        longer = max(frame.width, frame.height)
+        needed = longer * config.face_px / self._config.smallest_face_px(frame.width, frame.height)
+        return int(min(max(needed, config.min_long_side), config.max_long_side, longer))
+
+    def _interval(self, lively: bool) -> float:
+        """Seconds until the next detection."""
+        if not self._tracker.tracks:
+            return self._config.advanced.empty_interval_s
+        return self._config.advanced.dense_interval_s if lively else self._config.detection.interval_s

@@ -1,0 +1,194 @@
+"""The conclusions about a face: measures, gate and quality. FIQA and geometry filter, IQA ranks (DESIGN 4.4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from streamgate.config import Config
+from streamgate.frames import Candidate, Evidence, Face, GateResult, Measure, Status
+from streamgate.measures import MeasureSpec
+from streamgate.networks.alignment import ffhq_side
+from streamgate.scoring.calibration import Calibration, calibration_id, measure_set, recorded_measures
+
+SMALL = "small"
+"""The reason of a face with too few pixels: a limit of the measure `size`, and `output.max_upscale`."""
+
+LOW_QUALITY = "low_quality"
+"""The reason of a face below `keep.min_quality`."""
+
+TURNED = 35.0
+"""Degrees of yaw or pitch beyond which an eye or half the mouth is out of sight."""
+
+_NO_CEILINGS: Mapping[str, float] = {}
+_NOT_SCORED = Measure.missing(Status.NOT_SCORED)
+_FAILED = Measure.missing(Status.ERROR)
+
+
+class Evaluator:
+    """Judges faces under one configuration and calibration. Thread-safe: it holds nothing else.
+
+    Attributes:
+        names: the run's set: measures in use that have weights and calibration.
+        calibration_id: qualities compare only under the same one.
+    """
+
+    def __init__(self, config: Config, calibration: Calibration) -> None:
+        self.calibration = calibration
+        self.names = measure_set(config, calibration)
+        self.calibration_id = calibration_id(config, calibration)
+        specs = recorded_measures(config)
+        here = [spec for spec in specs if spec.name in self.names]
+        self._absent = {name: Measure.missing(status) for name, status in calibration.absent.items()}
+        self._specs = [
+            (spec, None if spec.name in calibration.absent else calibration.scale_of(spec)) for spec in specs
+        ]
+        self._relative = [(spec, spec.reference) for spec in here if spec.reference is not None]
+        self._limits = [
+            (spec, limit, config.measures[spec.name].limit(limit.key)) for spec in here for limit in spec.limits
+        ]
+        self._weights = {name: config.measures[name].weight for name in self.names}
+        self._min_quality = config.keep.min_quality
+        output = config.output
+        # Side of the smallest face's square that `output.max_upscale` lets pass; 0.0: any.
+        self._smallest_square = (
+            output.size / output.max_upscale if output.upscale and output.max_upscale and "size" in self.names else 0.0
+        )
+        # Eyes and half the mouth of a turned head are out of sight; where such heads are wanted, what other networks
+        # that learned on frontal faces say of them rejects none either.
+        everyone = config.keep.poses == "all"
+        lenient = [spec for spec in here if spec.frontal and (everyone or spec.source == "expression")]
+        self._frontal_reasons = [reason for spec in lenient for reason in spec.reasons]
+
+    @property
+    def can_rank(self) -> bool:
+        """Whether any measure of the set has a weight: without one there is no quality."""
+        return any(self._weights.values())
+
+    def evaluate(self, candidate: Candidate, width: int, height: int) -> None:
+        """Fill in measures, quality and gate of a face of an upright frame of `width` x `height` source pixels."""
+        candidate.evidence.values.update(self._usual(candidate))
+        candidate.measures = self.measures(candidate.evidence)
+        candidate.quality = self.quality(candidate.measures)
+        if candidate.spoiled:
+            candidate.gate = GateResult(False, (candidate.spoiled,), 1.0)
+        else:
+            candidate.gate = self.gate(candidate.face, candidate.evidence, candidate.measures, width, height)
+
+    def follows_reference(self, candidate: Candidate) -> bool:
+        """Whether a concluded face was judged by what is usual for its track's person by now."""
+        return self._usual(candidate).items() <= candidate.evidence.values.items()
+
+    def _usual(self, candidate: Candidate) -> dict[str, float]:
+        """What the face's measures are compared with by now, as its evidence names it."""
+        return {
+            reference.evidence: candidate.usual.get(spec.name, reference.population)
+            for spec, reference in self._relative
+            if spec.raw_of(candidate.evidence) is not None
+        }
+
+    def measures(self, evidence: Evidence) -> dict[str, Measure]:
+        """Every recorded measure by name; those that cannot be had say so instead of a figure."""
+        found: dict[str, Measure] = {}
+        for spec, scale in self._specs:
+            if scale is None:
+                found[spec.name] = self._without_scale(spec, evidence)
+            elif spec.name in evidence.failed:
+                found[spec.name] = _FAILED
+            else:
+                raw = spec.raw_of(evidence)
+                if raw is None:
+                    found[spec.name] = _NOT_SCORED
+                else:
+                    found[spec.name] = Measure.ok(raw, scale(spec.compared(raw, evidence)))
+        return found
+
+    def _without_scale(self, spec: MeasureSpec, evidence: Evidence) -> Measure:
+        """A measure that has no scalar: its raw value where its network ran and only the calibration is missing."""
+        absent = self._absent[spec.name]
+        raw = spec.raw_of(evidence) if absent.status is Status.UNCALIBRATED else None
+        return absent if raw is None or not math.isfinite(raw) else Measure(raw, None, Status.UNCALIBRATED)
+
+    def guessed(self, face: Face, evidence: Evidence, measures: Mapping[str, Measure]) -> dict[str, Measure]:
+        """`measures` with those of the set that are not scored guessed, where that can be done."""
+        found = dict(measures)
+        for spec, scale in self._specs:
+            known = found[spec.name]
+            if spec.guess and scale and known.status is Status.NOT_SCORED and spec.name in self.names:
+                raw = spec.guess(face, evidence)
+                if raw is not None:
+                    found[spec.name] = Measure.ok(raw, scale(raw))
+        return found
+
+    def gate(
+        self, face: Face, evidence: Evidence, measures: Mapping[str, Measure], width: int, height: int
+    ) -> GateResult:
+        """Whether a face passes: every measure of the set is ok and within its limits.
+
+        May be asked early: what is not scored yet gives no reason, so a result with reasons is final while one without
+        is not a pass.
+        """
+        found: dict[str, float] = {}
+        for spec, limit, value in self._limits:
+            measure = measures[spec.name]
+            given: float | None
+            if limit.of == "scalar":
+                given = measure.scalar
+            elif limit.of == "raw":
+                given = measure.raw if measure.raw is None or spec.better != "near zero" else abs(measure.raw)
+            else:
+                given = limit.of(face, evidence)
+            if given is None:
+                continue
+            excess = limit.excess(given, value if limit.at is None else limit.at(value, evidence, width, height))
+            if excess is not None:
+                found[limit.choose(evidence) if limit.choose else next(iter(limit.reasons))] = excess
+        eyes = measures["size"].raw
+        # The square is at least four eye distances wide: of most faces that tells without working it out.
+        if SMALL not in found and eyes is not None and 4 * eyes < self._smallest_square + 1:
+            square = _square(face)
+            if square < self._smallest_square:
+                found[SMALL] = 1.0 - square / self._smallest_square
+        if self._frontal_reasons and evidence.pose is not None and is_turned(evidence.pose.yaw, evidence.pose.pitch):
+            for reason in self._frontal_reasons:
+                found.pop(reason, None)
+        complete = all(measures[name].status is Status.OK for name in self.names)
+        if complete and self._min_quality:
+            quality = self._mean(measures, _NO_CEILINGS)
+            if quality < self._min_quality:
+                found[LOW_QUALITY] = 1.0 - quality / self._min_quality
+        return GateResult(complete and not found, tuple(found), max(found.values(), default=0.0))
+
+    def quality(self, measures: Mapping[str, Measure]) -> float | None:
+        """Weighted geometric mean of the scalars, 0..100; None unless every measure of the set is ok."""
+        if any(measures[name].status is not Status.OK for name in self.names):
+            return None
+        return self._mean(measures, _NO_CEILINGS)
+
+    def bound(self, measures: Mapping[str, Measure], ceilings: Mapping[str, float] = _NO_CEILINGS) -> float:
+        """The most `quality` can become: what is missing counts as its ceiling, or 100; an error bounds it to 0."""
+        if any(measures[name].status is Status.ERROR for name in self.names):
+            return 0.0
+        return self._mean(measures, ceilings)
+
+    def _mean(self, measures: Mapping[str, Measure], ceilings: Mapping[str, float]) -> float:
+        total = weight_sum = 0.0
+        for name, weight in self._weights.items():
+            scalar = measures[name].scalar
+            # Floored at 1 so that one hopeless scalar lowers the mean instead of erasing all else.
+            total += weight * math.log(max(1.0, ceilings.get(name, 100.0) if scalar is None else scalar))
+            weight_sum += weight
+        return math.exp(total / weight_sum) if weight_sum else 0.0
+
+
+def _square(face: Face) -> float:
+    """Side of the face's FFHQ square in source pixels; 0.0 where its landmarks define none."""
+    try:
+        return ffhq_side(face.landmarks)
+    except ValueError:
+        return 0.0
+
+
+def is_turned(yaw: float, pitch: float) -> bool:
+    """Whether a head, degrees, is turned further than networks know that learned on frontal faces."""
+    return max(abs(yaw), abs(pitch)) > TURNED

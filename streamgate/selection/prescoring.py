@@ -1,0 +1,97 @@
+"""Which faces of a track are looked at without being scored: cheap evidence, and what the expression network sees."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import numpy as np
+
+from streamgate.config import AdvancedConfig
+from streamgate.frames import Candidate
+from streamgate.networks.batcher import InferenceRequest
+from streamgate.scoring.faces import FaceScorer
+from streamgate.scoring.lockstep import in_lockstep
+from streamgate.selection.observations import Observation, ObservationBuffer
+from streamgate.selection.offsets import LandmarkOffsets
+from streamgate.selection.reference import TrackReference
+
+MAX_INTERVAL_S = 0.25
+"""Time between two faces of a long track that are looked at: so often that a smile or a turn of the head is seen."""
+
+
+class Prescorer:
+    """Looks at faces of one track, so that each promises a quality."""
+
+    def __init__(
+        self, observed: ObservationBuffer, reference: TrackReference, scorer: FaceScorer, config: AdvancedConfig
+    ) -> None:
+        """reference: is told what the evenly spaced faces look like."""
+        self._observed = observed
+        self._reference = reference
+        self._scorer = scorer
+        self._config = config
+        self._offsets = LandmarkOffsets()
+        self._last_pts = -np.inf
+
+    def spread(self, window: Sequence[Observation]) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
+        """Look at some of the window's faces, evenly spaced; the others promise nothing. Returns them."""
+        chosen: list[Observation] = []
+        for observation in window:
+            if observation.pts_seconds - self._last_pts >= self._interval(observation) - 1e-6:
+                self._last_pts = observation.pts_seconds
+                chosen.append(observation)
+        # What a track's first face says of its landmarks serves all that follow, so it gets its second look at once.
+        first = [] if self._offsets else chosen[:1]
+        seen = yield from self._prescore_faces(first)
+        yield from self.run_expression([one for one in first if one.candidate is not None and one.candidate.unsettled])
+        seen += yield from self._prescore_faces(chosen[len(first) :])
+        for candidate in seen:
+            self._reference.add(candidate.evidence)
+        return chosen
+
+    def beside(self, observation: Observation) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
+        """Look at a face before and one after it, half way to the next evenly spaced ones; returns the new ones."""
+        reach = self._interval(observation) / 2 + 1e-6
+        away = [(one.pts_seconds - observation.pts_seconds, one) for one in self._observed]
+        before = [one for gap, one in away if -reach <= gap < 0][:1]
+        after = [one for gap, one in away if 0 < gap <= reach][-1:]
+        new = [one for one in before + after if not one.prescored and one.candidate is not None]
+        yield from self._prescore_faces(new)
+        return new
+
+    def run_expression(
+        self, faces: Sequence[Observation]
+    ) -> Generator[list[InferenceRequest], list[Any], list[Candidate]]:
+        """Have the expression network see faces, and what they promise follow; returns their candidates."""
+        seen = [(one, one.candidate, one.frame.picture) for one in faces if one.candidate is not None]
+        yield from in_lockstep(self._scorer.run_expression(candidate, picture) for _, candidate, picture in seen)
+        for observation, candidate, picture in seen:
+            if candidate.refined and observation.detected is not None:
+                self._offsets.add(candidate.pts_seconds, observation.detected, candidate.face.landmarks)
+            observation.potential = self._scorer.potential(candidate, picture)
+        return [candidate for _, candidate, _ in seen]
+
+    def prescore(self, observation: Observation) -> None:
+        """Look at a face without any network."""
+        candidate = observation.candidate
+        if not observation.prescored and candidate is not None:
+            if observation.detected is not None and not candidate.refined:
+                candidate.face = self._offsets.corrected(candidate.pts_seconds, observation.detected)
+            observation.potential = self._scorer.prescore(candidate, observation.frame.picture)
+            observation.prescored = True
+
+    def _prescore_faces(
+        self, faces: Sequence[Observation]
+    ) -> Generator[list[InferenceRequest], list[Any], list[Candidate]]:
+        """Prescore faces; the expression network sees those that pass so far. Returns the candidates that it saw."""
+        for observation in faces:
+            self.prescore(observation)
+        if not self._scorer.sees_expressions:
+            return []
+        return (yield from self.run_expression([one for one in faces if not one.scored and one.potential > 0]))
+
+    def _interval(self, observation: Observation) -> float:
+        """Seconds between two evenly spaced faces: the longer a track, the less a single moment of it can add."""
+        age = observation.pts_seconds - self._observed.first_pts
+        return max(self._config.prescore_interval_s, min(MAX_INTERVAL_S, self._config.prescore_share * age))

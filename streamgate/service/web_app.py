@@ -1,0 +1,240 @@
+"""The web application: what each address answers. It reads a ServiceState and the package's own files, nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import resources
+from typing import Any
+from urllib.parse import parse_qs
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
+from starlette.requests import ClientDisconnect
+
+from streamgate.measures import MeasureSpec
+from streamgate.measures.vocabulary import vocabulary_module
+from streamgate.service.auth import SESSION_COOKIE, SESSION_SECONDS, Access, Throttle
+from streamgate.service.events import EventStreams, streams_record
+from streamgate.service.guard import client_of
+from streamgate.service.metrics import Exposition
+from streamgate.service.scoring import ScoreEndpoint
+from streamgate.service.state import LATEST_FACES, LatestFace, ServiceState
+from streamgate.store.jsonlines import dumps
+
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_FORM_LIMIT = 4096
+_MAX_FIELDS = 10
+_PRIVATE = {"cache-control": "no-store"}
+"""Pictures of people are not left in a browser's cache on disk."""
+
+
+class _Listening(Response):
+    """An open event stream."""
+
+    def __init__(self, streams: EventStreams, after: int | None) -> None:
+        super().__init__()
+        self._streams = streams
+        self._after = after
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._streams.serve(self._after, receive, send)
+
+
+def build_application(state: ServiceState, access: Access | None, throttle: Throttle, events: EventStreams) -> FastAPI:
+    """The application without its guard (see guard.py), which decides who gets here."""
+    app = FastAPI(title="streamgate", docs_url=None, redoc_url=None, openapi_url=None)
+    exposition = Exposition(state)
+    scoring = ScoreEndpoint(state)
+    assets = _assets(state.measures)
+
+    @app.api_route("/healthz", methods=["GET", "HEAD"])
+    def healthz() -> Response:
+        overview = state.overview()
+        return JSONResponse({"healthy": overview.healthy}, 200 if overview.healthy else 503, _PRIVATE)
+
+    @app.api_route("/readyz", methods=["GET", "HEAD"])
+    def readyz() -> Response:
+        overview = state.overview()
+        facts = {
+            "ready": overview.ready,
+            "models_loaded": overview.models_loaded,
+            "streams_running": overview.streams_running,
+            "streams": overview.streams,
+            "stopping": overview.stopping,
+        }
+        return JSONResponse(facts, 200 if overview.ready else 503, _PRIVATE)
+
+    @app.get("/metrics")
+    def metrics(request: Request) -> Response:
+        body, content_type = exposition.page(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type, **_PRIVATE})
+
+    @app.get("/api/streams")
+    def streams() -> Response:
+        return _record(streams_record(state, access is not None))
+
+    # A name is only ever looked up among those of the streams.
+    @app.get("/api/streams/{name}/snapshot")
+    def snapshot(name: str) -> Response:
+        jpeg = state.snapshot_of(name)
+        if jpeg is None:
+            return _record({"error": "there is no picture of this stream (yet)"}, 404)
+        return _picture(jpeg, "image/jpeg")
+
+    @app.post("/api/score")
+    async def score(request: Request) -> Response:
+        return await scoring.answer(request)
+
+    @app.get("/api/faces")
+    def faces(limit: int = Query(60, ge=1, le=LATEST_FACES), stream: str | None = None) -> Response:
+        return _record({"faces": [one.summary() for one in state.faces(limit, stream)]})
+
+    # A key holds slashes. It is only ever looked up among the faces that the state holds: no path is made of it.
+    @app.get("/api/faces/{key:path}/photo")
+    def photo(key: str) -> Response:
+        face = state.face(key)
+        return _missing() if face is None else _picture(face.jpeg, "image/jpeg")
+
+    @app.get("/api/faces/{key:path}/heatmap")
+    def heatmap(key: str) -> Response:
+        face = state.face(key)
+        if face is None or face.heatmap is None:
+            return _missing()
+        return _picture(face.heatmap, "image/png")
+
+    @app.get("/api/faces/{key:path}")
+    def face(key: str) -> Response:
+        found = state.face(key)
+        return _missing() if found is None else _record(_with_series(found))
+
+    @app.get("/api/events")
+    async def listen(request: Request) -> Response:
+        if events.full:
+            return JSONResponse({"error": "too many listeners"}, 503, {"retry-after": "10", **_PRIVATE})
+        last = request.headers.get("last-event-id", "")
+        return _Listening(events, int(last) if last.isascii() and last.isdigit() and len(last) < 16 else None)
+
+    @app.api_route("/", methods=["GET", "HEAD"])
+    def page() -> Response:
+        return _asset_answer(assets["index.html"], {"cache-control": "no-cache"})
+
+    @app.get("/favicon.ico")
+    def icon() -> Response:
+        return _asset_answer(assets["icon.svg"], {"cache-control": "no-cache"})
+
+    @app.get("/static/{name}")
+    def static(name: str, request: Request) -> Response:
+        asset = assets.get(name)
+        if asset is None or asset.page:
+            return JSONResponse({"error": "no such file"}, 404)
+        headers = {"cache-control": "no-cache", "etag": asset.tag}
+        if request.headers.get("if-none-match") == asset.tag:
+            return Response(status_code=304, headers=headers)
+        return _asset_answer(asset, headers)
+
+    @app.get("/login")
+    def login_page() -> Response:
+        return RedirectResponse("/", 303) if access is None else _login(assets["login.html"], None, 200)
+
+    @app.post("/login")
+    async def login(request: Request) -> Response:
+        if access is None:
+            return RedirectResponse("/", 303)
+        body = await _body(request)
+        if body is None:
+            return _login(assets["login.html"], "That was too much for a token.", 413)
+        try:
+            fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=_MAX_FIELDS)
+        except ValueError:
+            return _login(assets["login.html"], "That is no log-in.", 400)
+        if not access.token_fits(fields.get("token", [""])[0]):
+            wait = throttle.failed(client_of(request.scope))
+            if wait == 0:
+                return _login(assets["login.html"], "That is not the token.", 401)
+            answer = _login(assets["login.html"], f"Too many attempts. Try again in {int(wait) + 1} seconds.", 429)
+            answer.headers["retry-after"] = str(int(wait) + 1)
+            return answer
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(
+            SESSION_COOKIE, access.new_session(), max_age=SESSION_SECONDS, path="/",
+            secure=request.url.scheme == "https", httponly=True, samesite="strict",
+        )  # fmt: skip
+        return answer
+
+    @app.post("/logout")
+    def logout() -> Response:
+        answer = RedirectResponse("/" if access is None else "/login", 303)
+        answer.delete_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="strict")
+        return answer
+
+    return app
+
+
+class _Asset:
+    """A file of the package, read once."""
+
+    def __init__(self, name: str, body: bytes) -> None:
+        self.body = body
+        self.type = _TYPES[name[name.rindex(".") :]]
+        self.tag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
+        self.page = name.endswith(".html")
+
+
+def _assets(measures: Sequence[MeasureSpec]) -> dict[str, _Asset]:
+    folder = resources.files("streamgate.service").joinpath("static")
+    names = [entry.name for entry in folder.iterdir() if entry.name.endswith(tuple(_TYPES))]
+    files = {name: folder.joinpath(name).read_bytes() for name in names}
+    files["vocabulary.js"] = vocabulary_module(measures).encode()
+    return {name: _Asset(name, body) for name, body in files.items()}
+
+
+def _asset_answer(asset: _Asset, headers: dict[str, str]) -> Response:
+    return Response(asset.body, media_type=asset.type, headers=headers)
+
+
+def _record(content: dict[str, Any], status: int = 200) -> Response:
+    """A JSON object, written like the records elsewhere."""
+    return Response(dumps(content).encode(), status, headers=dict(_PRIVATE), media_type="application/json")
+
+
+def _picture(data: bytes, media_type: str) -> Response:
+    return Response(data, media_type=media_type, headers=dict(_PRIVATE))
+
+
+def _missing() -> Response:
+    return _record({"error": "this face is not among the latest (any more)"}, 404)
+
+
+def _with_series(face: LatestFace) -> dict[str, Any]:
+    series = [
+        {"pts_seconds": round(point.pts_seconds, 3), "quality": _rounded(point.quality), "passed": point.passed}
+        for point in face.series
+    ]
+    return {**face.summary(), "series": series}
+
+
+def _rounded(quality: float | None) -> float | None:
+    return None if quality is None else round(quality, 2)
+
+
+def _login(asset: _Asset, problem: str | None, status: int) -> Response:
+    body = asset.body
+    if problem is not None:
+        body = body.replace(b"<!-- problem -->", html.escape(problem).encode())
+        body = body.replace(b"<!-- invalid -->", b' aria-invalid="true" aria-describedby="problem"')
+    body = body.replace(b"<!-- problem -->", b"").replace(b"<!-- invalid -->", b"")
+    return Response(body, status, headers=dict(_PRIVATE), media_type="text/html")
+
+
+async def _body(request: Request) -> bytes | None:
+    """The body of a form; None when it is longer than a log-in ever is."""
+    body = b""
+    with suppress(ClientDisconnect):  # then nobody reads the answer either
+        async for part in request.stream():
+            body += part
+            if len(body) > _FORM_LIMIT:
+                return None
+    return body

@@ -1,0 +1,386 @@
+"""One pass over a video file: from its packets to timed frames."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av import Packet, VideoFrame
+from av.container import InputContainer
+from av.format import ContainerFormat
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
+
+from streamgate.errors import SourceError
+from streamgate.frames import Frame
+from streamgate.sources.base import MAX_PIXELS, HintProvider, SourceStats
+from streamgate.sources.clock import Clock, ClockState, FrameTime, StorageOrderClock
+from streamgate.sources.container import open_video, stall_seconds
+from streamgate.sources.damage import DamageTracker
+from streamgate.sources.deinterlace import Deinterlacer
+from streamgate.sources.encryption import ENCRYPTED, is_scrambled
+from streamgate.sources.hardware import CPU, decoder, is_on_gpu, no_gpu
+from streamgate.sources.picture import PictureMaker
+from streamgate.sources.skipping_decoder import SkippingDecoder
+from streamgate.sources.truncation import is_truncated
+
+_HOPELESS = 2000
+"""Packets in a row without a picture after which a file is given up: more than the longest usual distance
+between key frames."""
+
+NO_TIMES = frozenset({"avi", "mpegvideo"})
+"""Containers that store packets at a fixed rate, without presentation times; FFmpeg guesses some."""
+
+_NEVER_SKIP = frozenset({"h264", "hevc"})
+"""Codecs whose decoders give a frame for every packet, sooner or later."""
+
+_JOINABLE = frozenset({"mpegts", "mpeg"})
+"""Containers without a header for the whole: files written one behind the other are one file, with two clocks."""
+
+_FLUSH_ERRORS = (av.error.EOFError,)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOptions:
+    """A file, and how it is to be read.
+
+    Attributes:
+        location: how it is displayed.
+        threads: of the decoder, 0 for one a core.
+        decode: "cpu" or "cuda:N".
+        max_pixels: pictures with more are not decoded.
+        turned: quarter turns clockwise by which its pictures are turned besides what it says itself.
+        interlaced: it was found to be interlaced without saying so.
+    """
+
+    path: Path
+    location: str
+    threads: int = 0
+    decode: str = CPU
+    max_pixels: int = MAX_PIXELS
+    turned: int = 0
+    interlaced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SeekPoint:
+    """A key frame at which a file can be entered again, and what the clock has to know for that.
+
+    Attributes:
+        packet: its place among the packets of the stream, from 1.
+        pts_seconds: its corrected time.
+        before: the clock's memory of the frame before it.
+    """
+
+    packet: int
+    pts_seconds: float
+    before: ClockState
+
+
+class FileReader:
+    """One pass over a file. Raises SourceError when it cannot be opened, DeviceError without a GPU to decode on."""
+
+    def __init__(self, opening: OpenOptions, stats: SourceStats) -> None:
+        path, location = opening.path, opening.location
+        self._opening = opening
+        self._location = location
+        self._stats = stats
+        self._scout: tuple[InputContainer, VideoStream] | None = None
+        self._container, self._stream = open_video(
+            path, location, opening.threads, opening.decode, opening.max_pixels
+        )
+        stream = self._stream
+        try:
+            self._codec = decoder(stream, opening.decode)
+        except (av.error.FFmpegError, OSError, ValueError):
+            self._container.close()
+            raise no_gpu(opening.decode) from None
+        self._time_base = stream.time_base or Fraction(1, 1000)
+        self.fps = _positive(stream.average_rate) or _positive(stream.guessed_rate)
+        self.duration_seconds = _duration(self._container, stream)
+        self.estimated_frames = stream.frames or None
+        if self.estimated_frames is None and self.duration_seconds and self.fps:
+            self.estimated_frames = max(1, round(self.duration_seconds * self.fps))
+        nominal = 1 / self.fps if self.fps else None
+        self._clock: Clock | StorageOrderClock
+        if self._container.format.name in NO_TIMES:
+            self._clock = StorageOrderClock(nominal, skips=stream.codec_context.name not in _NEVER_SKIP)
+        else:
+            self._clock = Clock(nominal, trusted=_has_times(self._container.format))
+        self._maker = PictureMaker(stream.codec_context.name, stream.sample_aspect_ratio, opening.turned)
+        self._silent = 0
+        self._headless: bool | None = None
+        self.interlaced = opening.interlaced
+        """Frames are rebuilt from their neighbours."""
+        self._deinterlacer = Deinterlacer(self._time_base, stats, interlaced=opening.interlaced)
+        self._count = 0
+        self._enters_at = 0
+        self._keys: dict[int, int] | None = None
+        self.marks: list[SeekPoint] = []
+        """Where this file can be entered again; once `mark` was called."""
+        # An MP4's index tells how many packets there must be: those missing at the end were cut off.
+        self._promised = stream.frames if "mp4" in self._container.format.name else 0
+        self._cut_off = is_truncated(path)
+        self._damage = DamageTracker(self._codec)
+        self._skipping = SkippingDecoder(
+            self._packets(), self._codec, self._decode, self._scouting, self._sees_face, self._time_base
+        )
+        self._frames = self._timed()
+        self._first: Frame | None = None
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether a GPU was asked for and the frames so far came from the CPU."""
+        return self._opening.decode != CPU and not is_on_gpu(self._codec)
+
+    @property
+    def codec(self) -> str:
+        """FFmpeg's name of the codec."""
+        return self._codec.codec.canonical_name
+
+    @property
+    def reorders(self) -> bool:
+        """Whether times come of the order of packets, and that is not the order shown: no packet tells its time."""
+        return isinstance(self._clock, StorageOrderClock) and self._clock.holds_back
+
+    def mark(self) -> None:
+        """Note key frames from here on; to be called before the first frame."""
+        self._keys = {}
+
+    def enter(self, mark: SeekPoint) -> None:
+        """Begin at a key frame noted by an earlier reading, with the times of that; before the first frame only."""
+        self._promised, self._enters_at = 0, mark.packet
+        self._clock.resume(mark.before)
+
+    def seek(self, pts_seconds: float) -> None:
+        """Enter the file at the key frame before a time; before the first frame only."""
+        self._promised = 0
+        try:
+            self._container.seek(int(pts_seconds / self._time_base), stream=self._stream, backward=True)
+        except (av.error.FFmpegError, OSError):
+            return  # a format without seeking: it begins at its beginning
+
+    def first(self) -> Frame:
+        """Decode up to the first frame, which `frames()` will still yield."""
+        self._first = next(self._frames, None)
+        if self._first is None:
+            # A decoder that was never told a size it would take has none.
+            if is_scrambled(self._opening.path):
+                raise SourceError(f"{self._location}: {ENCRYPTED}")
+            if not self._count and not self._stats.decode_errors:
+                raise SourceError(
+                    f"{self._location}: has a header and no pictures: it broke off, or is the first piece of a "
+                    "stream; give the whole recording in one file"
+                )
+            unknown = not self._stream.codec_context.width
+            most = self._opening.max_pixels
+            large = f", or its pictures are larger than decoding.max_pixels ({most})" if unknown else ""
+            raise SourceError(
+                f"{self._location}: no picture could be decoded; it is damaged or cut off{large}; copy it again"
+            )
+        return self._first
+
+    def frames(self, hints: HintProvider | None) -> Iterator[Frame]:
+        frame: Frame | None = self._first or self.first()
+        self._first = None
+        assert frame is not None
+        self._skipping.begin(hints if self._clock.trusted and not self.interlaced else None)
+        self._skipping.shown(frame.frame_index or 0, frame.pts_seconds)
+        while frame is not None:
+            self._stats.frames += 1
+            yield frame
+            # Without this the loop would hold a frame while the next one is decoded.
+            del frame
+            frame = next(self._frames, None)
+
+    def close(self) -> None:
+        self._first = None
+        try:
+            self._frames.close()
+        except ValueError:
+            # Another thread hangs in there and was given up: closing the container under it would crash.
+            return
+        # It calls back into this object: a cycle, which would keep the decoder's last picture alive.
+        vars(self).pop("_skipping", None)
+        if self._scout is not None:
+            self._scout[0].close()
+            self._scout = None
+        self._container.close()
+
+    def frame(self, time: FrameTime, decoded: VideoFrame, torn: bool) -> Frame:
+        """The upright frame over a decoded one."""
+        picture = self._maker.picture(decoded)
+        return Frame(
+            picture, time.pts_seconds, time.duration_seconds, time.frame_index, time.estimated, corrupt=torn
+        )
+
+    def _timed(self) -> Generator[Frame, None, None]:
+        for time, frame, torn in self.decoded():
+            yield self.frame(time, frame, torn)
+            del frame
+
+    def decoded(self) -> Generator[tuple[FrameTime, VideoFrame, bool], None, None]:
+        """The decoder's frames with their corrected times, and whether they are torn."""
+        clock, stats = self._clock, self._stats
+        for frame, torn in self._pictures():
+            base = frame.time_base or self._time_base
+            packet = None if self._keys is None or frame.pts is None else self._keys.pop(frame.pts, None)
+            before = None if packet is None else clock.state
+            time = clock.frame(
+                _seconds(frame.pts, base),
+                # A filter rescales pts but not dts, which stays in the stream's time base.
+                _seconds(frame.dts, self._time_base),
+                _seconds(frame.duration or None, base),
+            )
+            if packet is not None and before is not None and frame.key_frame:
+                self.marks.append(SeekPoint(packet, time.pts_seconds, before))
+            stats.pts_estimated = clock.estimated
+            stats.decode_errors += frame.is_corrupt
+            if self._headless:
+                # Packets of earlier time gave no picture: the key frame that they build on is not there.
+                stats.decode_errors += max(0, time.frame_index - stats.decode_errors)
+                self._headless = False
+            if not clock.trusted:
+                self._skipping.begin(None)
+            if self._deinterlacer.unflagged and not stats.combed:
+                self._skipping.stop_after(time.frame_index)
+            stats.combed = self._deinterlacer.unflagged
+            self._skipping.shown(time.frame_index, time.pts_seconds)
+            yield time, frame, torn
+            del frame
+
+    def _pictures(self) -> Iterator[tuple[VideoFrame, bool]]:
+        for frame in self._skipping.frames():
+            if frame.interlaced_frame and not self.interlaced:
+                self.interlaced = True
+                self._skipping.begin(None)
+            yield from self._deinterlacer.feed(frame, self._damage.is_torn(frame))
+            del frame
+        yield from self._deinterlacer.flush()
+
+    def _decode(self, packet: Packet | None, counted: bool) -> list[VideoFrame]:
+        try:
+            frames = self._codec.decode(packet)
+        except _FLUSH_ERRORS:
+            return []
+        except (av.error.FFmpegError, OSError, ValueError):
+            if counted:
+                self._stats.decode_errors += 1
+                self._clock.packet_lost()
+            self._damage.failed(packet)
+            frames = []
+        # What is outside the edit list, and what was sent before, may be any number of packets.
+        self._silent = 0 if frames else self._silent + counted
+        return frames
+
+    def _scouting(self) -> VideoCodecContext:
+        """A second decoder, set up by FFmpeg just as the first: key frames are tried on it."""
+        if self._scout is None:
+            opening = self._opening
+            self._scout = open_video(opening.path, opening.location, 1, opening.decode, opening.max_pixels)
+            self._scout_codec = decoder(self._scout[1], opening.decode)
+        return self._scout_codec
+
+    def _sees_face(self, hints: HintProvider, frame: VideoFrame) -> bool:
+        seconds = _seconds(frame.pts, self._time_base)
+        assert seconds is not None
+        return hints.sees_face(Frame(self._maker.picture(frame), seconds))
+
+    def _packets(self) -> Iterator[Packet]:
+        """The packets of the video stream; damage between them is counted and passed over."""
+        base, failures = self._time_base, 0
+        packets = self._container.demux(self._stream)
+        while failures < _HOPELESS and self._silent < _HOPELESS:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                self._stats.decode_errors += max(0, self._promised) or self._cut_off
+                return
+            except av.error.ExitError:
+                self._stats.decode_errors += 1
+                raise SourceError(
+                    f"{self._location}: nothing more could be read from it for {stall_seconds():g} s; "
+                    "what follows is left out"
+                ) from None
+            except (av.error.FFmpegError, OSError):
+                self._stats.decode_errors += failures == 0  # a damaged place, however often it is tried
+                failures += 1
+                packets = self._container.demux(self._stream)
+                continue
+            pts, dts = packet.pts, packet.dts
+            real = packet.size > 0 or pts is not None or dts is not None  # else the flush at the end
+            self._promised -= real
+            self._count += packet.size > 0
+            if self._count < self._enters_at:
+                continue
+            if self._keys is not None and packet.is_keyframe and pts is not None:
+                self._keys[pts] = self._count
+            if packet.is_discard:
+                # Outside the edit list: never shown, but others build on it. The decoder drops what comes of it.
+                if self._headless is None:
+                    self._headless = not packet.is_keyframe
+                if packet.size:
+                    self._damage.packet(packet)
+                    yield packet
+                continue
+            if packet.size == 0:
+                # The decoder would take it for the end.
+                if real:
+                    self._clock.packet(_seconds(pts, base), _seconds(dts, base))
+                    self._clock.packet_lost()
+                continue
+            failures = 0
+            if self._headless is None:
+                self._headless = not packet.is_keyframe
+            self._clock.packet(_seconds(pts, base), _seconds(dts, base))
+            self._damage.packet(packet)
+            yield packet
+        self._stats.decode_errors += 1
+
+
+def _seconds(value: int | None, base: Fraction) -> float | None:
+    # One division: the float nearest to the exact time, as other tools print it.
+    return None if value is None else value * base.numerator / base.denominator
+
+
+def _positive(rate: Fraction | None) -> float | None:
+    return float(rate) if rate is not None and rate > 0 else None
+
+
+def _duration(container: InputContainer, stream: VideoStream) -> float | None:
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / av.time_base if container.duration else None
+
+
+def _has_times(container_format: ContainerFormat) -> bool:
+    no_timestamps = 0x80  # AVFMT_NOTIMESTAMPS: raw streams
+    return not int(container_format.flags) & no_timestamps
+
+
+def times_are_unique(opening: OpenOptions, *, restarts: bool | None = None) -> bool:
+    """Whether a file can be entered by time: its packets have times, and its clock does not start again on the way.
+
+    `restarts` is whether the clock does, where that is known; else the packets of containers are read in which it can.
+    Raises SourceError, DeviceError.
+    """
+    container, stream = open_video(opening.path, opening.location, 1, max_pixels=opening.max_pixels)
+    with closing(container):
+        if restarts or not _has_times(container.format):
+            return False
+        if restarts is False or container.format.name not in _JOINABLE:
+            return True
+        last = None
+        try:
+            for packet in container.demux(stream):
+                if packet.dts is not None:
+                    if last is not None and packet.dts < last:
+                        return False
+                    last = packet.dts
+        except (av.error.FFmpegError, OSError):
+            return False
+    return True

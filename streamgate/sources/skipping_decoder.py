@@ -1,0 +1,300 @@
+"""Decoding only what is wanted: non-reference frames left out, stretches without faces passed over.
+
+While there is no face, of what is decoded only the frames due for a look are given out.
+
+All packets are still read, so times and ranks stay those of the whole file, nothing depends on how exactly a format
+can seek, and what was passed over can be decoded after all when a face turns up behind it.
+
+Nothing here depends on how fast anything runs, nor on the number of decoder threads: what the guide said of a frame
+counts from a fixed number of packets later on, and only frames that have been given out are asked about.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import Literal
+
+from av import Packet, VideoFrame
+from av.video.codeccontext import VideoCodecContext
+
+from streamgate.errors import SourceError
+from streamgate.sources.base import HintProvider, Interest
+
+LAG = 36
+"""Packets after which the word on a frame counts: a decoder holds back at most 16 for its threads and 16 for their
+order, so by then the frame has come out."""
+AHEAD_BYTES = 32 << 20
+"""Packets that are kept in memory at most, of those that may have to be decoded yet and of those that may again."""
+_REORDERED = 16
+"""Packets at most between a frame and an earlier one that is stored behind it."""
+PATIENCE = 3
+"""Key frames in a row that do not stand on their own, after which none is tried any more."""
+
+Numbered = tuple[int, Packet]
+
+
+class SkippingDecoder:
+    """Turns packets into frames.
+
+    Without a guide all of them, in plain order. It needs true packet times; the source calls `stop` when they prove
+    wrong, and for interlaced material, whose frames are rebuilt from their neighbours.
+
+    Args:
+        packets: of one stream, in the order stored; may raise SourceError when no more can be read.
+        codec: the stream's decoder; how it leaves frames out is set on it.
+        decode: decodes a packet, None to get out what is inside; `counted` when damage in it is to be counted.
+        scout: gives a second decoder of the stream, without threads, for single key frames.
+        sees_face: asks the guide about a picture ahead of its turn.
+        time_base: of the packets.
+    """
+
+    def __init__(
+        self,
+        packets: Iterator[Packet],
+        codec: VideoCodecContext,
+        decode: Callable[[Packet | None, bool], list[VideoFrame]],
+        scout: Callable[[], VideoCodecContext],
+        sees_face: Callable[[HintProvider, VideoFrame], bool],
+        time_base: Fraction,
+    ) -> None:
+        self._hints: HintProvider | None = None
+        self._packets = packets
+        self._codec = codec
+        self._decode = decode
+        self._scout = scout
+        self._sees_face = sees_face
+        self._base = time_base
+        self._failure: SourceError | None = None
+        self._number = 0  # packets read, but for those outside an edit list
+        self._sent = 0  # the highest number of a packet sent to the decoder
+        self._sent_pts = -(1 << 62)
+        self._waiting: deque[Numbered] = deque()  # read ahead, to be decoded
+        # What was sent since the last key frame, that one first; kept from the start, before anyone guides.
+        self._group: list[Numbered] | None = None
+        self._keeps_group = True
+        self._group_bytes = 0
+        self._thins = False
+        self._held = 0  # no leap before this packet's number is passed
+        self._failures = 0
+        self._shown: deque[tuple[int, float]] = deque()  # rank and time of frames the guide's word on which is due
+        self._settled: float | None = None
+        self._latest: float | None = None
+        self._stops_at = 1 << 62  # a packet's number
+        self._skip_until = -(1 << 62)  # frames up to this pts have been given out before
+
+    def begin(self, hints: HintProvider | None) -> None:
+        """From here on ask `hints`; without one decode everything."""
+        self._hints = hints
+        self._keeps_group = hints is not None and hints.max_skip_s > 0
+        if not self._keeps_group:
+            self._group = None
+        if hints is None:
+            self._shown.clear()
+            self._codec_skips(False)
+            self._thins = False
+
+    def stop_after(self, rank: int) -> None:
+        """Decode everything once the packets are read by which the frame of that rank has come out of any decoder."""
+        self._stops_at = rank + LAG
+
+    def shown(self, rank: int, pts_seconds: float) -> None:
+        """Note that a frame is given out now."""
+        self._latest = pts_seconds
+        if self._hints is not None:
+            self._shown.append((rank, pts_seconds))
+
+    def frames(self) -> Iterator[VideoFrame]:
+        """Yield the frames in the order shown. Raises SourceError after what could be read."""
+        while (item := self._take()) is not None:
+            number, packet = item
+            if self._hints is not None and (packet.pts is None or number > self._stops_at):
+                self.begin(None)
+            if self._hints is not None:
+                word = self._interest(self._hints, number)
+                if word is Interest.EMPTY and self._may_skip(self._hints, number):
+                    self._waiting.appendleft(item)
+                    yield from self._skip(self._hints)
+                    continue
+                self._codec_skips(word in self._hints.discards)
+                self._thins = word is Interest.EMPTY and word in self._hints.discards
+            self._remember(item)
+            yield from self._send(item)
+        yield from self._fresh(self._decode(None, True))
+        if self._failure is not None:
+            raise self._failure
+
+    def _take(self) -> Numbered | None:
+        return self._waiting.popleft() if self._waiting else self._read()
+
+    def _read(self) -> Numbered | None:
+        if self._failure is not None:
+            return None
+        try:
+            packet = next(self._packets, None)
+        except SourceError as error:
+            # What was read before it is decoded first.
+            self._failure = error
+            return None
+        if packet is None:
+            return None
+        # Ranks count what is shown, and numbers are compared with them.
+        self._number += not packet.is_discard
+        return self._number, packet
+
+    def _send(self, item: Numbered) -> Iterator[VideoFrame]:
+        number, packet = item
+        # What is decoded a second time has been counted.
+        frames = self._decode(packet, number > self._sent)
+        self._sent = max(self._sent, number)
+        if packet.pts is not None:
+            self._sent_pts = max(self._sent_pts, packet.pts)
+        return self._fresh(frames)
+
+    def _fresh(self, frames: list[VideoFrame]) -> Iterator[VideoFrame]:
+        """Those of the frames that have not been given out before and that somebody wants to see."""
+        for frame in frames:
+            if frame.pts is None or (frame.pts > self._skip_until and (not self._thins or self._due(frame.pts))):
+                yield frame
+
+    def _due(self, pts: int) -> bool:
+        """Whether it is time for a look, or the last one found something."""
+        hints, latest = self._hints, self._latest
+        if hints is None or latest is None or pts * self._base >= latest + hints.probe_interval_s - 1e-6:
+            return True
+        return hints.interest(latest) is not Interest.EMPTY
+
+    def _remember(self, item: Numbered) -> None:
+        if not self._keeps_group:
+            return
+        if item[1].is_keyframe:
+            self._group, self._group_bytes = [], 0
+        if self._group is not None:
+            self._group.append(item)
+            self._group_bytes += item[1].size
+            if self._group_bytes > AHEAD_BYTES:
+                self._group = None
+
+    def _codec_skips(self, skips: bool) -> None:
+        wanted: Literal["NONREF", "DEFAULT"] = "NONREF" if skips else "DEFAULT"
+        if self._codec.skip_frame != wanted:
+            self._codec.skip_frame = wanted
+
+    def _interest(self, hints: HintProvider, number: int) -> Interest:
+        """What the guide said of the newest frame that is `LAG` packets old when packet `number` is due."""
+        while self._shown and self._shown[0][0] < number - LAG:
+            self._settled = self._shown.popleft()[1]
+        return Interest.LIVELY if self._settled is None else hints.interest(self._settled)
+
+    def _may_skip(self, hints: HintProvider, number: int) -> bool:
+        # Should a face show up in what is inside the decoder, decoding starts again at the last key frame.
+        return hints.max_skip_s > 0 and number > self._held and self._failures < PATIENCE and self._group is not None
+
+    def _skip(self, hints: HintProvider) -> Iterator[VideoFrame]:
+        """Pass over what lies before a key frame without a face, and so on from there.
+
+        Where there is none nothing is lost: what was read waits to be decoded.
+        """
+        assert self._group is not None
+        group = self._group
+        index = self._next_face(hints, self._sent_pts)
+        picture = None if index is None else self._probe(hints, index)
+        if index is None or picture is None:
+            return
+        yield from self._fresh(self._decode(None, True))
+        self._codec.flush_buffers()
+        if self._hints is None or self._latest is None or hints.interest(self._latest) is not Interest.EMPTY:
+            self._held = self._waiting[index][0] + LAG
+            self._waiting.extendleft(reversed(group))
+            self._skip_until = self._sent_pts
+            return
+        while index is not None and picture is not None:
+            for _ in range(index):
+                self._waiting.popleft()
+            start = self._waiting[0][1].pts
+            assert start is not None
+            self._skip_until = self._sent_pts = start
+            self._read_past(start)
+            yield picture
+            if self._hints is None:
+                break
+            index = self._next_face(hints, start, 1)
+            picture = None if index is None else self._probe(hints, index)
+        # What is shown before the key frame builds on what was passed over.
+        key, *rest = self._waiting
+        self._waiting = deque([key, *(one for one in rest if one[1].pts is None or one[1].pts >= self._skip_until)])
+        self._group = None
+
+    def _next_face(self, hints: HintProvider, since: int, first: int = 0) -> int | None:
+        """Place in `waiting` of the key frame to look at next, from place `first` on; reads ahead up to it.
+
+        That is the first one that is due for a look, else the last one within the longest leap. None when there is
+        none; then no leap begins before what was read is decoded.
+        """
+        due, limit = self._after(since, hints.probe_interval_s), self._after(since, hints.max_skip_s)
+        found, index, size = None, first, sum(packet.size for _, packet in self._waiting)
+        while True:
+            if index == len(self._waiting):
+                item = self._read()
+                if item is None:
+                    # The end of a file shows nothing of what comes before it.
+                    found = None
+                    break
+                self._waiting.append(item)
+                size += item[1].size
+            packet = self._waiting[index][1]
+            if packet.pts is None:
+                found = None
+                break
+            if packet.pts > limit or size > AHEAD_BYTES:
+                break
+            if packet.is_keyframe and not packet.is_discard and packet.pts > since:
+                found = index
+                if packet.pts >= due:
+                    break
+            index += 1
+        if found is None:
+            self._held = self._waiting[-1][0]
+        return found
+
+    def _read_past(self, pts: int) -> None:
+        """Read ahead until no packet of earlier time can come: a frame's rank counts them all."""
+        for index in range(_REORDERED + 1):
+            if index == len(self._waiting):
+                item = self._read()
+                if item is None:
+                    return
+                self._waiting.append(item)
+            dts = self._waiting[index][1].dts
+            if dts is not None and dts >= pts:
+                return
+
+    def _after(self, since: int, seconds: float) -> int:
+        return since + int(seconds * self._base.denominator / self._base.numerator)
+
+    def _probe(self, hints: HintProvider, index: int) -> VideoFrame | None:
+        """The key frame at a place of `waiting` when there is no face in it; else no leap begins before it has been
+        looked at in its turn."""
+        number, packet = self._waiting[index]
+        picture = self._alone(packet)
+        self._failures = 0 if picture is not None else self._failures + 1
+        if picture is None or self._sees_face(hints, picture):
+            self._held = number + LAG
+            return None
+        return picture
+
+    def _alone(self, packet: Packet) -> VideoFrame | None:
+        """The key frame decoded without anything before it, if it can be."""
+        scout = self._scout()
+        try:
+            frames = [*scout.decode(packet), *scout.decode(None)]
+        except (OSError, ValueError):
+            frames = []
+        scout.flush_buffers()
+        frames = [frame for frame in frames if frame.pts == packet.pts]
+        if len(frames) != 1:
+            return None
+        (frame,) = frames
+        usable = frame.key_frame and not frame.is_corrupt and not frame.interlaced_frame
+        return frame if usable else None

@@ -1,0 +1,55 @@
+"""Files that end before their own header says so, where FFmpeg takes the end of the file for the end of the video."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+_HEAD = 1 << 12
+_EBML = b"\x1a\x45\xdf\xa3"
+_SEGMENT = b"\x18\x53\x80\x67"
+
+
+def is_truncated(path: Path) -> bool:
+    """Whether a Matroska, WebM or AVI file is shorter than it says. Never raises.
+
+    Recordings that were never closed say nothing about their size; they are not cut off by their own words.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return False
+    promised = _matroska_size(head) if head.startswith(_EBML) else _riff_size(head)
+    return promised is not None and size < promised
+
+
+def _matroska_size(head: bytes) -> int | None:
+    """Where the first segment ends; None when it does not say (RFC 8794: EBML elements, RFC 9559: Segment)."""
+    header = _length(head, len(_EBML))
+    if header is None:
+        return None
+    start = header[1] + header[0]
+    if head[start : start + 4] != _SEGMENT:
+        return None
+    segment = _length(head, start + 4)
+    return None if segment is None else segment[1] + segment[0]
+
+
+def _length(head: bytes, offset: int) -> tuple[int, int] | None:
+    """An element's size at `place` and where its content begins; None when cut off or left open."""
+    first = head[offset] if offset < len(head) else 0
+    count = 9 - first.bit_length()
+    if first == 0 or offset + count > len(head):
+        return None
+    value = int.from_bytes(head[offset : offset + count]) & ((1 << 7 * count) - 1)
+    return None if value == (1 << 7 * count) - 1 else (value, offset + count)
+
+
+def _riff_size(head: bytes) -> int | None:
+    if head[:4] != b"RIFF" or head[8:12] != b"AVI " or len(head) < 12:
+        return None
+    length = int(struct.unpack_from("<I", head, 4)[0])
+    # Recorders that never came to the end leave 0 or everything.
+    return None if length in (0, 0xFFFFFFFF) else 8 + length

@@ -1,0 +1,244 @@
+"""A preset fitted to labels: its values, how well it agrees with them on sources it did not see, and what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from streamgate.config import Config, differing_keys, leaves, load_config, with_settings
+from streamgate.errors import UsageError
+from streamgate.frames import Array
+from streamgate.labels import BAD, GOOD, USABLE
+from streamgate.tuning.fitting import RIDGE, FitData, Fusion, fit, picks
+from streamgate.tuning.fusion import of_preset
+from streamgate.tuning.labelled import LabelledFaces
+from streamgate.tuning.limits import Threshold, as_settings, fit_limits, parted, passing, thresholds_of
+
+MIN_LABELS = 12
+"""Labels below which nothing is fitted."""
+ENOUGH = 150
+ENOUGH_TRACKS = 12
+"""Labels, and tracks with two grades, below which a fit is not to be relied on."""
+_WORSE = 0.01
+_MORE, _LESS = 1.2, 1 / 1.2
+
+
+@dataclass(frozen=True, slots=True)
+class LabelAgreement:
+    """How well a preset agrees with labels.
+
+    Attributes:
+        ordered: share of pairs of one track, of two grades, that the quality puts in order; mean over tracks; NaN
+            without such tracks.
+        auc: probability that a good face has a higher quality than a bad one; NaN without both.
+        good, usable, bad: tracks with a good face whose pick, the best of those that pass, is that.
+        none: such tracks of which no face passes.
+        passed: share of the good, the usable and the bad faces that pass; NaN for none of them.
+    """
+
+    ordered: float
+    auc: float
+    good: int
+    usable: int
+    bad: int
+    none: int
+    passed: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class FittedPreset:
+    """A fitted preset.
+
+    `before`, `after`: agreement on labels; `after` by fits that saw nothing of the source they are judged on (of the
+    track, where there is one source only), None where that cannot be had. `limits`: those that moved, by key, and
+    whether they reject more now; others only read differently under a new mapping.
+    """
+
+    config: Config
+    run: Config
+    start: Fusion
+    fusion: Fusion
+    before: LabelAgreement
+    after: LabelAgreement | None
+    limits: Mapping[str, bool]
+    warnings: tuple[str, ...]
+
+
+def fit_preset(labelled: LabelledFaces) -> FittedPreset:
+    """Fit weights, mappings and limits, held near those of the run.
+
+    Raises UsageError where there is nothing to learn from.
+    """
+    judged, barred = labelled.judged, labelled.barred
+    count = len(judged.grades)
+    if count < MIN_LABELS:
+        raise UsageError(f"{_labels(count)} can be used, and a fit takes at least {MIN_LABELS}; label more faces")
+    if len(np.unique(judged.grades)) < 2:
+        word = {GOOD: "good", USABLE: "usable", BAD: "bad"}[int(judged.grades[0])]
+        raise UsageError(f"all labels say {word}: a fit learns from the difference between good and bad faces")
+    config = labelled.tuning.before
+    start = of_preset(config, labelled.specs, labelled.tuning.evaluator.calibration)
+    limits = thresholds_of(config, labelled.specs, start)
+    ridge = RIDGE * max(1.0, 30 / _telling(judged))
+    try:
+        fusion = fit(judged, start, ridge=ridge)
+    except ValueError:
+        raise UsageError(
+            "no track has faces of two grades, and no faces are good while others are bad: nothing to learn from"
+        ) from None
+    fitted = fit_limits(limits, judged, barred)
+    settings = {f"measures.{spec.name}.{key}": value for spec, key, value in _fused(labelled, fusion)}
+    settings |= as_settings(fitted, fusion)
+    before = _agreement(judged, start.log_quality(judged.values), passing(limits, judged.values, barred))
+    after = _unseen(judged, barred, start, limits, ridge)
+    warnings = list(_warnings(judged))
+    if after is not None and (after.ordered < before.ordered - _WORSE or after.auc < before.auc - _WORSE):
+        warnings.append(
+            "fits agree less with what they did not see than the settings as they were: keep those, or label more "
+            "sources"
+        )
+    stricter = {
+        now.key: now.value > was.value for was, now in zip(limits, fitted, strict=True) if now.value != was.value
+    }
+    return FittedPreset(
+        with_settings(config, [], settings), config, start, fusion, before, after, stricter, tuple(warnings)
+    )
+
+
+def _telling(judged: FitData) -> int:
+    """Tracks whose labels differ, at least 1."""
+    tracks = [judged.grades[judged.tracks == track] for track in np.unique(judged.tracks)]
+    return max(1, sum(len(np.unique(grades)) > 1 for grades in tracks))
+
+
+def _fused(labelled: LabelledFaces, fusion: Fusion) -> Iterator[tuple[Any, str, float]]:
+    for column, spec in enumerate(labelled.specs):
+        yield spec, "weight", float(f"{min(100.0, fusion.weight[column]):.3g}")
+        if fusion.movable[column]:
+            x0 = fusion.x0[column] if spec.better == "higher" else -fusion.x0[column]
+            yield spec, "x0", float(f"{x0:.5g}")
+            yield spec, "w", float(f"{fusion.w[column]:.4g}")
+
+
+def _unseen(
+    judged: FitData, barred: Array, start: Fusion, limits: list[Threshold], ridge: float
+) -> LabelAgreement | None:
+    """Agreement of fits with what they did not see."""
+    parts = parted(judged)
+    if not parts:
+        return None
+    quality, passed = np.empty(len(barred)), np.empty(len(barred), bool)
+    for test in parts:
+        rest = judged.of(~test)
+        try:
+            fusion = fit(rest, start, ridge=ridge)
+        except ValueError:
+            fusion = start
+        found = fit_limits(limits, rest, barred[~test]) if len(rest.grades) else limits
+        quality[test] = fusion.log_quality(judged.values[test])
+        passed[test] = passing(found, judged.values[test], barred[test])
+    return _agreement(judged, quality, passed)
+
+
+def _agreement(judged: FitData, quality: Array, passed: Array) -> LabelAgreement:
+    tracks = [np.nonzero(judged.tracks == track)[0] for track in np.unique(judged.tracks)]
+    shares = [share for rows in tracks if (share := _ordered(judged.grades[rows], quality[rows])) is not None]
+    chosen = np.where(passed, quality, -np.inf)
+    kinds = [0, 0, 0, 0]
+    best = picks(judged, chosen)
+    for rows, pick in zip(tracks, best, strict=True):
+        if (judged.grades[rows] == GOOD).any():
+            kinds[int(judged.grades[pick]) if passed[pick] else 3] += 1
+    good, bad = quality[judged.grades == GOOD], quality[judged.grades == BAD]
+    pairs = (good[:, None] > bad[None]) + 0.5 * (good[:, None] == bad[None])
+    through = tuple(
+        float(passed[judged.grades == grade].mean()) if (judged.grades == grade).any() else float("nan")
+        for grade in (GOOD, USABLE, BAD)
+    )
+    return LabelAgreement(
+        float(np.mean(shares)) if shares else float("nan"),
+        float(pairs.mean()) if pairs.size else float("nan"),
+        kinds[GOOD], kinds[USABLE], kinds[BAD], kinds[3], (through[0], through[1], through[2]),
+    )  # fmt: skip
+
+
+def _ordered(grades: Array, quality: Array) -> float | None:
+    higher = grades[:, None] > grades[None]
+    if not higher.any():
+        return None
+    right = (quality[:, None] > quality[None]) + 0.5 * (quality[:, None] == quality[None])
+    return float(right[higher].mean())
+
+
+def _labels(count: int) -> str:
+    return f"{count} label{'' if count == 1 else 's'}"
+
+
+def _warnings(judged: FitData) -> Iterator[str]:
+    count, tracks = len(judged.grades), _telling(judged)
+    if count < ENOUGH or tracks < ENOUGH_TRACKS:
+        yield (
+            f"few labels: {count} of {tracks} track{'' if tracks == 1 else 's'} with faces of two grades; with "
+            f"{ENOUGH} of {ENOUGH_TRACKS} tracks or more a fit can be relied on"
+        )
+    for word, grade in (("good", GOOD), ("bad", BAD)):
+        if not (judged.grades == grade).any():
+            yield f"no face is labelled {word}: limits cannot be told from that"
+    if len(np.unique(judged.clips)) == 1:
+        yield "all labels are of one source: how the preset does on others was not found out"
+
+
+def changes(labelled: LabelledFaces, fitted: FittedPreset) -> list[str]:
+    """What changed, in words; a line each, empty where nothing did."""
+    lines = []
+    before, after = (fusion.weight / fusion.weight.sum() for fusion in (fitted.start, fitted.fusion))
+    for title, chosen in (("counts more", after >= before * _MORE), ("counts less", after <= before * _LESS)):
+        order = np.argsort(-np.abs(np.log((after + 1e-9) / (before + 1e-9))))
+        named = [
+            f"{labelled.specs[k].name} ({100 * before[k]:.0f} to {100 * after[k]:.0f} % of the quality)"
+            for k in order
+            if chosen[k] and before[k] > 0
+        ]
+        lines += [f"{title}: {', '.join(named)}"] if named else []
+    moved = (fitted.fusion.x0 - fitted.start.x0) / fitted.start.w
+    for title, picked in (("judged more strictly", moved > 0.25), ("judged more mildly", moved < -0.25)):
+        named = [spec.name for spec, one in zip(labelled.specs, picked, strict=True) if one]
+        lines += [f"{title}: {', '.join(named)}"] if named else []
+    was, now = (dict(leaves(one.model_dump(mode="json"))) for one in (fitted.run, fitted.config))
+    for key, stricter in fitted.limits.items():
+        name, _, end = key.rpartition(".")
+        lines.append(f"limit of {name.removeprefix('measures.')}: {end} {was[key]:g} becomes {now[key]:g}, "
+                     f"{'stricter' if stricter else 'milder'}")  # fmt: skip
+    return lines
+
+
+def toml_text(config: Config, notes: list[str]) -> str:
+    """A preset: all in which a configuration differs from studio, with notes above."""
+    tables: dict[str, list[str]] = {}
+    studio = load_config("studio")
+    values: Mapping[str, Any] = dict(leaves(config.model_dump(mode="json")))
+    for key in differing_keys(config, studio):
+        table, _, name = key.rpartition(".")
+        # Whose picture was looked for is no matter of taste.
+        if key in values and not key.startswith("identity."):
+            tables.setdefault(table, []).append(f"{name} = {_toml(values[key])}")
+    lines = [*(f"# {note}" for note in notes), 'extends = "studio"', *tables.pop("", [])]
+    for table, rows in tables.items():
+        lines += ["", f"[{table}]", *rows]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        # JSON's escapes are TOML's too.
+        import json
+
+        return json.dumps(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml(one) for one in value)}]"
+    return repr(value)
