@@ -132,8 +132,9 @@ class SelectionStage:
         return dict(self._selectors[track_id].reference.usual)
 
     def contenders(self, track_id: int) -> list[float]:
-        """Times of the faces of an open track that may still be kept, pts seconds."""
-        return [candidate.pts_seconds for candidate in self._selectors[track_id].contenders]
+        """Times of the faces of a track that may still be kept, pts seconds; of one that has ended there are none."""
+        selector = self._selectors.get(track_id)
+        return [] if selector is None else [candidate.pts_seconds for candidate in selector.contenders]
 
     def finish(self) -> Iterator[TrackEnd]:
         """End every track: the source or a shot is over, or the run stops."""

@@ -39,7 +39,9 @@ class Pins:
         """Hold the instants of the faces that may still be kept, pts seconds, and let go of the others."""
         playing, offset = self._main.playing, self._main.alignment.offset
         known, wanted = self._pinned.setdefault(track_id, {}), set(times)
-        release([known.pop(pts) for pts in list(known) if pts not in wanted])
+        # Packets of a connection that has ended are of no use: its clock is not known any more.
+        gone = [pts for pts, one in known.items() if pts not in wanted or one.playing is not playing]
+        release([known.pop(pts) for pts in gone])
         for pts in wanted:
             looks = self._main.looks.between(pts - _COMPARED_S, pts + _COMPARED_S)
             one = known.get(pts)
@@ -51,6 +53,8 @@ class Pins:
                 reach = max(self._main.alignment.doubt, _LEAST_S)
                 pin = playing.ring.pin(pts + offset - reach, pts + offset + reach)
                 known[pts] = Pinned(pts, looks, playing, pin)
+        if not known:
+            self._pinned.pop(track_id)
 
     def of(self, track_id: int, pts_seconds: float) -> Pinned | None:
         """What is held of a face; None where nothing is."""
@@ -62,5 +66,6 @@ class Pins:
 
 
 def release(pinned: Iterable[Pinned]) -> None:
+    """Let go of what was held."""
     for one in pinned:
         one.playing.ring.unpin([one.pin])

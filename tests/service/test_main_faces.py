@@ -15,6 +15,7 @@ from streamgate.service.alignment import ArrivalClock, Match
 from streamgate.service.mainfaces import MainFaces
 from streamgate.service.mainlookup import Lookup
 from streamgate.service.mainstream import MainStream, Playing
+from streamgate.service.pins import Pins, release
 from streamgate.sources.rtp import Unit
 from streamgate.sources.rtspclient import Media
 from streamgate.tracks import BestShot
@@ -106,3 +107,21 @@ def test_nobody_waits_for_one_that_ends(main: MainStream):
         asked = Asked(main, 17.0, 60.0)
         faces.put(asked.lookup)
     assert asked.fell_back()
+
+
+def test_what_may_still_be_kept_is_held_and_nothing_else(main: MainStream):
+    playing = main.playing
+    assert playing is not None
+    pins = Pins(main)
+    pins.hold(1, [12.0, 13.0])
+    playing.ring.add([Unit(n * 3600, n % 25 == 0, bytes(100)) for n in range(250, 750)])
+    assert playing.ring.units(7.0, 7.1) and playing.ring.units(8.0, 8.1)
+    pins.hold(1, [13.0])
+    assert pins.of(1, 12.0) is None and pins.of(1, 13.0) is not None
+    assert not playing.ring.units(6.5, 6.6) and playing.ring.units(8.0, 8.1)
+    release(pins.take(1))
+    assert not playing.ring.units(8.0, 8.1)
+    pins.hold(1, [28.0])
+    main.playing = None
+    pins.hold(1, [28.0])
+    assert pins.of(1, 28.0) is None
