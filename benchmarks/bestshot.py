@@ -23,7 +23,7 @@ import numpy as np
 from collecting import Collected, digest, kept_file, load
 from common import REPOSITORY, Machine, arguments, find_clips, heading, publish, say, table, target
 from processes import child, describe, gate_options
-from regret import SHOWN_S, Pick, TrackResult, judge, value
+from regret import SHOWN_S, Pick, TrackResult, evaluate, value
 
 from streamgate.config import load_config
 from streamgate.errors import StreamgateError
@@ -104,7 +104,7 @@ def main() -> int:
             found, again = (reference, 0) if setup is EXHAUSTIVE else _collect(setup, clips, facts, given, notes)
             kept += again
             judged = [
-                Judged(one, *judge(reference[name].tracks, one.picks, smoothing.short_s, smoothing.long_s))
+                Judged(one, *evaluate(reference[name].tracks, one.picks, smoothing.short_s, smoothing.long_s))
                 for name, one in found.items()
             ]
             if judged:

@@ -78,7 +78,7 @@ class TrackResult:
         return self.shown_s >= SHOWN_S
 
 
-def evaluator(
+def evaluate(
     tracks: Mapping[int, Sequence[Scored]], picks: Sequence[Pick], short_s: float, long_s: float
 ) -> tuple[list[TrackResult], list[Pick]]:
     """Results of the reference tracks that have a passing face, and the picks that are on no track."""

@@ -38,16 +38,15 @@ from common import RESULTS, SHARED, Machine, command_line, find_clips, say, tabl
 from live import (
     STREAM,
     Outcome,
-    Sight,
-    cpu_seconds,
+    Sample,
     dropped_share,
     free_port,
     get,
     listed,
     process,
-    rss_mib,
     wait_for_port,
 )
+from processes import cpu_seconds, resident_mib
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from support.two_streams import encode, scenes, which_picture
@@ -77,12 +76,12 @@ class Run:
     @property
     def cpu(self) -> float:
         """Share of a core, per cent."""
-        first, last = self.outcome.sights[0], self.outcome.sights[-1]
+        first, last = self.outcome.samples[0], self.outcome.samples[-1]
         return 100 * (last.cpu["serve"] - first.cpu["serve"]) / (last.seconds - first.seconds)
 
     @property
     def frames(self) -> int:
-        first, last = self.outcome.sights[0].streams, self.outcome.sights[-1].streams
+        first, last = self.outcome.samples[0].streams, self.outcome.samples[-1].streams
         return sum(one["frames_in"] - one["frames_dropped"] for one in last) - sum(
             one["frames_in"] - one["frames_dropped"] for one in first
         )
@@ -173,10 +172,11 @@ def watch(outcome: Outcome, pid: int, port: int, options: Any) -> None:
     say(f"streams run; warming up for {WARM_S:.0f} s")
     time.sleep(WARM_S)
     began = time.monotonic()
-    while (passed := time.monotonic() - began) < options.seconds or not outcome.sights:
-        outcome.sights.append(Sight(passed, {"serve": cpu_seconds(pid)}, rss_mib(pid), listed(port)))
+    while (passed := time.monotonic() - began) < options.seconds or not outcome.samples:
+        outcome.samples.append(Sample(passed, {"serve": cpu_seconds(pid)}, resident_mib(pid), listed(port)))
         time.sleep(max(0.0, min(2.0, options.seconds - passed)))
-    outcome.sights.append(Sight(time.monotonic() - began, {"serve": cpu_seconds(pid)}, rss_mib(pid), listed(port)))
+    sample = Sample(time.monotonic() - began, {"serve": cpu_seconds(pid)}, resident_mib(pid), listed(port))
+    outcome.samples.append(sample)
     outcome.metrics = get(port, "/metrics")
 
 
@@ -237,7 +237,7 @@ def report(
     p95 = latency[min(len(latency) - 1, int(0.95 * len(latency)))] if latency else float("nan")
     before = sorted(alone.outcome.latencies)
     p95_alone = before[min(len(before) - 1, int(0.95 * len(before)))] if before else float("nan")
-    last = both.outcome.sights[-1]
+    last = both.outcome.samples[-1]
     ring = sum(one["main"]["ring_bytes"] for one in last.streams if one["main"]) / (1 << 20)
     fallbacks: Counter[str] = Counter()
     rows = []
@@ -283,7 +283,7 @@ def report(
             f"{p95:.2f} s (alone {p95_alone:.2f} s; {both.outcome.finals} and {alone.outcome.finals} finals)",
             f"at most {LATENCY_LIMIT:g} s", p95 <= LATENCY_LIMIT,
         ),
-        f"- memory of serve at the end: {last.rss_mib:.0f} MiB, alone {alone.outcome.sights[-1].rss_mib:.0f} MiB; "
+        f"- memory of serve at the end: {last.rss_mib:.0f} MiB, alone {alone.outcome.samples[-1].rss_mib:.0f} MiB; "
         f"main streams in memory {ring:.0f} MiB",
         f"- a face of the main stream took {took} (wall time, what it waited for the networks included)",
         f"- frames dropped: alone {dropped_share(alone.outcome):.1f} %, both {dropped_share(both.outcome):.1f} %",

@@ -34,8 +34,8 @@ class Device:
     Attributes:
         name: "cpu" or "cuda:N".
         reason: why it was chosen, in words.
-        bound: inputs and outputs are in its own memory, and runs are padded batches (`networks.bound`). A GPU always
-            is; the CPU is where a test or a benchmark wants to go a GPU's way without one.
+        bound: inputs and outputs are in its own memory, and runs are padded batches (`networks.io_binding`). A GPU
+            always is; the CPU is where a test or a benchmark wants to go a GPU's way without one.
     """
 
     name: str

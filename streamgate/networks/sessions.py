@@ -121,7 +121,7 @@ class Session:
     """The ONNX file of a role on one device, verified against the hash of its receipt or card.
 
     `run_pictures` gives the same bits for a picture whatever others come with it on the CPU (`RowSession`); on a GPU
-    pictures are run in batches (`networks.bound`), values within 1e-3. Safe to call from several threads.
+    pictures are run in batches (`networks.io_binding`), values within 1e-3. Safe to call from several threads.
     """
 
     def __init__(

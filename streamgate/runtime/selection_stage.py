@@ -131,6 +131,10 @@ class SelectionStage:
         """What is usual for the person of an open track so far, by measure."""
         return dict(self._selectors[track_id].reference.usual)
 
+    def contenders(self, track_id: int) -> list[float]:
+        """Times of the faces of an open track that may still be kept, pts seconds."""
+        return [candidate.pts_seconds for candidate in self._selectors[track_id].contenders]
+
     def finish(self) -> Iterator[TrackEnd]:
         """End every track: the source or a shot is over, or the run stops."""
         self._ids.clear()

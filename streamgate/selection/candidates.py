@@ -194,6 +194,12 @@ class TrackSelector:
             if not later or not window:
                 return
 
+    @property
+    def contenders(self) -> list[Candidate]:
+        """Faces that may still be kept, the least bad of those that the cheap gate rejected included."""
+        found, fallback = self.keeper.contenders, self._fallback
+        return found if fallback is None or fallback.candidate is None else [*found, fallback.candidate]
+
     def drain(self) -> list[Candidate]:
         """Evaluated faces that will not change any more, each handed out once.
 

@@ -133,6 +133,12 @@ class Keeper:
         """Whether it may still be kept."""
         return any(candidate in pool for pool in self._pools.values())
 
+    @property
+    def contenders(self) -> list[Candidate]:
+        """All that may still be kept."""
+        found = [candidate for pool in self._pools.values() for candidate in pool]
+        return found if self._runner_up is None else [*found, self._runner_up]
+
     def settle(self, reevaluate: Callable[[Candidate], None]) -> None:
         """Evaluate the finalists again with `reevaluate`; those that do not pass any more leave."""
         for pool in self._pools.values():

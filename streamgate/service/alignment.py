@@ -34,6 +34,8 @@ _GROWTH = 0.002
 """Seconds a second by which what was found becomes less sure."""
 _DRIFT_S = 60.0
 """Over a shorter time a comparison's own error would look like drift."""
+_MEDIAN = 5
+_WORST_DRIFT = 500e-6
 _MOVING = 1500
 """Pixels that are compared: those that change most."""
 _SLACK_S = 0.2
@@ -183,6 +185,19 @@ class ArrivalClock:
         return min(self._least.values(), default=None) if self._least else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An offset that pictures told at a time (`time.monotonic()`), and what arrival said of it then."""
+
+    at: float
+    offset: float
+    arrival: float
+
+    def worst(self, now: float, sign: int) -> float:
+        """By how much drift can have changed it since, in one direction."""
+        return sign * (_WORST_DRIFT * (now - self.at) + 0.002)
+
+
 class Alignment:
     """Follows the offset of a camera's main stream: main time = substream's time + offset. Thread-safe.
 
@@ -198,11 +213,10 @@ class Alignment:
         self._sub: ArrivalClock | None = None
         self._contradicted = 0
         self._delay = 0.0
-        self._delays: deque[float] = deque(maxlen=5)
         self._doubt = FURTHEST_S
         self._since = time.monotonic()
         self.drift: float | None = None
-        self._found: deque[tuple[float, float]] = deque(maxlen=32)
+        self._found: deque[_Found] = deque(maxlen=32)
 
     def connected(self, *, main: ArrivalClock | None = None, sub: ArrivalClock | None = None) -> None:
         """One of the two has a new connection."""
@@ -212,14 +226,28 @@ class Alignment:
             self._since = time.monotonic()
             self._found.clear()
             self.drift = None
-            self._delays.clear()
 
     @property
     def offset(self) -> float | None:
         """Seconds; None before both streams have come."""
+        arrival = self._arrival()
+        if arrival is None:
+            return None
+        with self._mutex:
+            found, delay = list(self._found)[-_MEDIAN:], self._delay
+        if not found:
+            return arrival + delay
+        now = time.monotonic()
+        # Arrival tells how the clocks drift. It tells more than drift where a network stutters: no clock is that bad.
+        return float(np.median([
+            one.offset + min(max(arrival - one.arrival, one.worst(now, -1)), one.worst(now, 1)) for one in found
+        ]))  # fmt: skip
+
+    def _arrival(self) -> float | None:
+        """What the times of arrival alone say."""
         main, sub = self._main, self._sub
         ours, theirs = (None if main is None else main.base), (None if sub is None else sub.base)
-        return None if ours is None or theirs is None else theirs - ours + self._delay
+        return None if ours is None or theirs is None else theirs - ours
 
     @property
     def delay(self) -> float:
@@ -243,16 +271,16 @@ class Alignment:
         self.confidence = result.confidence
         if not result.sure:
             return
-        offset = self.offset
+        offset, arrival, now = self.offset, self._arrival(), time.monotonic()
+        if offset is None or arrival is None:
+            return
         with self._mutex:
             self._contradicted = 0
-            self._delays.append(self._delay + result.lag)
-            # A substream that is coded coarsely repeats itself: one comparison may be a picture off.
-            self._delay = float(np.median(self._delays))
-            self._doubt, self._since = min(1.5 * spacing, 0.1), time.monotonic()
-            if offset is not None:
-                self._found.append((time.monotonic(), offset + result.lag))
-                self.drift = _drift(list(self._found))
+            # One comparison may be a picture off, where a substream that is coded coarsely repeats itself.
+            self._found.append(_Found(now, offset + result.lag, arrival))
+            self._delay = float(np.median([one.offset - one.arrival for one in list(self._found)[-_MEDIAN:]]))
+            self._doubt, self._since = min(1.5 * spacing, 0.1), now
+            self.drift = _drift(list(self._found))
 
     def doubted(self) -> None:
         """Pictures contradict what is believed; after a few times of that it is looked for everywhere again."""
@@ -264,15 +292,14 @@ class Alignment:
             self._doubt, self._since = FURTHEST_S, time.monotonic()
             self._found.clear()
             self.drift = None
-            self._delays.clear()
 
 
-def _drift(found: Sequence[tuple[float, float]]) -> float | None:
+def _drift(found: Sequence[_Found]) -> float | None:
     """The median slope of offsets over time (Theil and Sen), parts in a million; None where that says too little."""
-    if len(found) < 4 or found[-1][0] - found[0][0] < _DRIFT_S:
+    if len(found) < 4 or found[-1].at - found[0].at < _DRIFT_S:
         return None
-    pairs = [(a, b) for a, b in combinations(found, 2) if b[0] - a[0] > _DRIFT_S / 2]
-    return 1e6 * float(np.median([(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairs]))
+    pairs = [(a, b) for a, b in combinations(found, 2) if b.at - a.at > _DRIFT_S / 2]
+    return 1e6 * float(np.median([(b.offset - a.offset) / (b.at - a.at) for a, b in pairs]))
 
 
 def nearest(times: Sequence[float], wanted: float) -> int:

@@ -124,12 +124,15 @@ def _refined(lookup: Lookup, looks: list[Look], reach: float, spacing: float, of
     theirs = {look.seconds: look for look in (lookup.pinned.looks if lookup.pinned else ())}
     theirs |= {look.seconds: look for look in main.looks.between(pts - 1.0, pts + 1.0)}
     ours = [Look(look.seconds - offset, look.luma) for look in looks]
-    found = match(ours, [theirs[key] for key in sorted(theirs)], max(reach, 2.5 * spacing) + spacing, spacing)
+    known = [theirs[key] for key in sorted(theirs)]
+    found = match(ours, known, max(reach, 2.5 * spacing) + spacing, spacing)
     if found is not None and found.sure:
         main.alignment.learn(found, spacing)
         return main.alignment.offset or offset
     if found is not None and found.off_limits:
+        # Something moves, and not as was believed.
         main.alignment.doubted()
+        raise Fallback("unsure")
     return offset
 
 

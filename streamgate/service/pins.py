@@ -8,10 +8,7 @@ from dataclasses import dataclass, replace
 from streamgate.service.alignment import Look
 from streamgate.service.mainstream import MainStream, Playing
 from streamgate.sources.packetring import Pin
-from streamgate.tracks import Candidate
 
-_SPARE = 3
-"""Faces of a track besides those that are kept: a later one may push one out, and at the end all are judged again."""
 _COMPARED_S = 0.6
 """Of the substream, before and after the face."""
 _LEAST_S = 0.15
@@ -22,7 +19,6 @@ class Pinned:
     """A face's instant: what the substream showed around it, and the packets of the main stream."""
 
     pts_seconds: float
-    order: tuple[bool, float]
     looks: list[Look]
     playing: Playing
     pin: Pin
@@ -35,37 +31,34 @@ class Pinned:
 class Pins:
     """Of the tracks of one epoch. One thread uses it."""
 
-    def __init__(self, main: MainStream, top_k: int) -> None:
+    def __init__(self, main: MainStream) -> None:
         self._main = main
-        self._most = top_k + _SPARE
-        self._pinned: dict[int, list[Pinned]] = {}
+        self._pinned: dict[int, dict[float, Pinned]] = {}
 
-    def note(self, candidate: Candidate) -> None:
-        """A face was scored: hold its instant while it is among the best of its track."""
+    def hold(self, track_id: int, times: Iterable[float]) -> None:
+        """Hold the instants of the faces that may still be kept, pts seconds, and let go of the others."""
         playing, offset = self._main.playing, self._main.alignment.offset
-        if playing is None or offset is None:
-            return
-        order = candidate.gate.passed, candidate.quality if candidate.quality is not None else candidate.bound
-        known = self._pinned.setdefault(candidate.track_id, [])
-        if len(known) >= self._most:
-            worst = min(known, key=lambda one: one.order)
-            if order <= worst.order:
-                return
-            known.remove(worst)
-            worst.playing.ring.unpin([worst.pin])
-        pts = candidate.pts_seconds
-        reach = max(self._main.alignment.doubt, _LEAST_S)
-        pin = playing.ring.pin(pts + offset - reach, pts + offset + reach)
-        looks = self._main.looks.between(pts - _COMPARED_S, pts + _COMPARED_S)
-        known.append(Pinned(pts, order, looks, playing, pin))
+        known, wanted = self._pinned.setdefault(track_id, {}), set(times)
+        release([known.pop(pts) for pts in list(known) if pts not in wanted])
+        for pts in wanted:
+            looks = self._main.looks.between(pts - _COMPARED_S, pts + _COMPARED_S)
+            one = known.get(pts)
+            if one is not None:
+                # What came after it may not have been there.
+                if len(looks) > len(one.looks):
+                    one.looks = looks
+            elif playing is not None and offset is not None:
+                reach = max(self._main.alignment.doubt, _LEAST_S)
+                pin = playing.ring.pin(pts + offset - reach, pts + offset + reach)
+                known[pts] = Pinned(pts, looks, playing, pin)
 
     def of(self, track_id: int, pts_seconds: float) -> Pinned | None:
         """What is held of a face; None where nothing is."""
-        return next((one for one in self._pinned.get(track_id, ()) if one.pts_seconds == pts_seconds), None)
+        return self._pinned.get(track_id, {}).get(pts_seconds)
 
     def take(self, track_id: int) -> list[Pinned]:
         """What is held of a track that has ended; whoever takes it lets go of it with `release`."""
-        return self._pinned.pop(track_id, [])
+        return list(self._pinned.pop(track_id, {}).values())
 
 
 def release(pinned: Iterable[Pinned]) -> None:

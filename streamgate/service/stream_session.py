@@ -93,7 +93,7 @@ class StreamSession:
         self._written = written
         self._main = main if main_faces is not None else None
         self._main_faces = main_faces
-        self._pins = None if main is None else Pins(main, context.config.keep.top_k)
+        self._pins = None if main is None else Pins(main)
         self._scorer = FullScorer(context)
         self._telling = threading.Condition()
         """Held while a face of a camera with two streams is told: one is told from another thread."""
@@ -121,6 +121,8 @@ class StreamSession:
                     self._final(ended, self._end_of(ended, tracked))
                 for track_id in self._selection.judged:
                     self._sent[track_id].news = True
+                    if self._pins is not None:
+                        self._pins.hold(track_id, self._selection.contenders(track_id))
                 for track_id in self._selection.open_tracks if tracked.people else ():
                     self._improved(track_id, tracked.pts_seconds)
                 self._counts.frames += 1
@@ -151,8 +153,6 @@ class StreamSession:
 
     def _evaluated(self, candidate: Candidate) -> None:
         self._series[candidate.track_id].append(Point.of(candidate))
-        if self._pins is not None:
-            self._pins.note(candidate)
 
     def _improved(self, track_id: int, now: float) -> None:
         """Tell of a better face, at most once in a while and only when it is clearly better."""

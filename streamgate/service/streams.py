@@ -280,7 +280,7 @@ class Stream:
         self._log_line(f"running, {width}x{height}")
         if connection.not_on_gpu:
             self._log_line(f"decoded on the CPU: the GPU does not decode this {connection.not_on_gpu} video")
-        session = StreamSession(
+        watch = StreamSession(
             self.spec.name,
             self.spec.location,
             epoch,
@@ -293,15 +293,15 @@ class Stream:
             main_faces=self._main_faces,
         )
         watcher = threading.Thread(
-            target=self._run_session, args=(session, queue), name=f"streamgate-watch-{self.spec.name}", daemon=True
+            target=self._run_session, args=(watch, queue), name=f"streamgate-watch-{self.spec.name}", daemon=True
         )
         watcher.start()
         # Only now: whoever stops the stream waits for it, and a thread that was not started cannot be waited for.
         self._watcher = watcher
 
-    def _run_session(self, session: StreamSession, queue: FrameQueue) -> None:
+    def _run_session(self, watch: StreamSession, queue: FrameQueue) -> None:
         try:
-            session.run(queue, self._stop)
+            watch.run(queue, self._stop)
         except BaseException as error:  # the reader raises it
             self._failure = error
             if os.environ.get("STREAMGATE_DEBUG"):

@@ -67,17 +67,21 @@ def test_the_offset_follows_arrival_and_what_pictures_tell():
     for lag in (1.0, 0.04, 0.0):  # one comparison may be a picture off
         alignment.learn(Match(lag, 1.0), 0.04)
     assert alignment.found and alignment.offset == pytest.approx(7000.04, abs=0.05)
-    drifting = alignment.offset
+    before = alignment.offset
     for n in range(100):
-        main.note(7000 + 90 + n * 0.04 + 0.018, 1001.0 + 90 + n * 0.04)
+        main.note(7000 + 90 + n * 0.04 + 0.4, 1001.0 + 90 + n * 0.04)
         sub.note(90 + n * 0.04, 1000.0 + 90 + n * 0.04)
-    assert alignment.offset == pytest.approx(drifting + 0.018, abs=1e-6)
+    # No clock drifts so far in a moment: arrival only stuttered before.
+    assert before < alignment.offset < before + 0.01
     alignment.connected(main=ArrivalClock())
     assert alignment.offset is None and not alignment.found and alignment.doubt < 1.0
 
 
 def test_pictures_that_contradict_have_it_looked_for_again():
-    alignment = Alignment()
+    alignment, main, sub = Alignment(), ArrivalClock(), ArrivalClock()
+    main.note(7000.0, 100.0)
+    sub.note(0.0, 100.0)
+    alignment.connected(main=main, sub=sub)
     alignment.learn(Match(0.0, 1.0), 0.04)
     assert alignment.found
     alignment.doubted()

@@ -90,7 +90,7 @@ def test_faces_are_the_main_streams_at_the_same_instant(clips: dict[str, Path], 
                 return all(name in begun and len(finals(out, name, "main")) >= 3 for name in cameras)
 
             service.until(enough, "three faces of each main stream")
-            figures = {metric.name: metric.samples for metric in service.state.metrics()}
+            figures = {metric.name: metric.samples for metric in service.state.registry.collect()}
             told = json.dumps([one.summary() for one in service.state.streams()]) + "\n".join(service.log)
             summary = service.stream("late").main
     assert summary is not None

@@ -65,7 +65,7 @@ def test_it_logs_in(start: Callable[..., CameraProcess], clip: Path, extra: tupl
     for credentials in ("", "ann:pw12345@"):
         with pytest.raises(LiveError) as refused:
             RtspClient(camera.url("stream", credentials), options())
-        assert refused.value.trouble is FailureKind.REFUSED
+        assert refused.value.kind is FailureKind.REFUSED
         assert "401" in str(refused.value) and "pw12345" not in str(refused.value)
 
 
@@ -79,21 +79,21 @@ def test_it_logs_in(start: Callable[..., CameraProcess], clip: Path, extra: tupl
 def test_troubles_are_told_apart(camera: CameraProcess, path: str, trouble: FailureKind):
     with pytest.raises(LiveError) as found:
         RtspClient(camera.url(path, "ann:pw12345@"), options())
-    assert found.value.trouble is trouble
+    assert found.value.kind is trouble
     assert "pw12345" not in str(found.value) and "ann" not in str(found.value)
 
 
 def test_silence_and_the_end_are_noticed(camera: CameraProcess):
     with RtspClient(camera.url("mute"), options()) as client, pytest.raises(LiveError) as silent:
         client.read()
-    assert silent.value.trouble is FailureKind.SILENT
+    assert silent.value.kind is FailureKind.SILENT
     with RtspClient(camera.url("once"), options()) as client, pytest.raises(LiveError) as ended:
         while True:
             client.read()
-    assert ended.value.trouble is FailureKind.ENDED
+    assert ended.value.kind is FailureKind.ENDED
     with pytest.raises(LiveError) as nobody:
         RtspClient(f"rtsp://ann:pw12345@127.0.0.1:{free_port()}/stream", options())
-    assert nobody.value.trouble is FailureKind.UNREACHABLE and "connection refused" in str(nobody.value)
+    assert nobody.value.kind is FailureKind.UNREACHABLE and "connection refused" in str(nobody.value)
 
 
 def test_it_follows_nobody_elsewhere(start: Callable[..., CameraProcess], clip: Path):
@@ -111,7 +111,7 @@ def test_a_server_that_says_nothing_is_left_in_time():
         threading.Thread(target=lambda: taken.append(listener.accept()[0]), daemon=True).start()
         with pytest.raises(LiveError) as late:
             RtspClient(f"rtsp://127.0.0.1:{listener.getsockname()[1]}/", options(connect_timeout_s=0.5))
-        assert late.value.trouble is FailureKind.UNREACHABLE and "0.5 s" in str(late.value)
+        assert late.value.kind is FailureKind.UNREACHABLE and "0.5 s" in str(late.value)
 
 
 def test_descriptions_of_sessions():

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -98,7 +99,10 @@ class ScenesProcess:
         spec.write_text(json.dumps(self.streams))
         with self.log.open("a") as log:
             command = [sys.executable, __file__, str(self.port), str(spec)]
-            self.process = subprocess.Popen(command, stdout=log, text=True)
+            tests = Path(__file__).parents[1]
+            # Where `support` and the package are found.
+            environment = {**os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}"}
+            self.process = subprocess.Popen(command, stdout=log, text=True, env=environment)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
