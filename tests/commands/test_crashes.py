@@ -153,14 +153,14 @@ def test_a_file_at_whose_look_the_worker_dies_is_left_out(clips: list[Path], tmp
 import os
 from streamgate.runtime import processes
 
-send = processes.Line.send
+send = processes.Channel.send
 
 def dies(line, message, file=None):
     send(line, message, file)
     if getattr(message, "func", message).__name__ == "probing" and "odd" in message.keywords["path"]:
         os.abort()
 
-processes.Line.send = dies
+processes.Channel.send = dies
 """
     for name in ("odd", "even"):
         (tmp_path / name).write_bytes(clips[0].read_bytes())
