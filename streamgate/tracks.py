@@ -46,7 +46,8 @@ class Candidate(ScoredFace):
     """A face of a track that may be kept; its `image` is lossless and there only while it may still be.
 
     `interpolated` says that box and landmarks are between two detections; `refined` that landmarks come from a second
-    look at the region; `unsettled` that this look moved them so far that another will tell more.
+    look at the region; `unsettled` how far the first look of the expression network moved the eyes, as a share of
+    the distance between them; 0.0 before it and after the second.
     """
 
     track_id: int
@@ -57,7 +58,7 @@ class Candidate(ScoredFace):
     name: str | None = None
     interpolated: bool = False
     refined: bool = False
-    unsettled: bool = False
+    unsettled: float = 0.0
     spoiled: str | None = None
     """The one of `SPOILED` that its picture is: the gate is shut, and nothing is measured."""
     bound: float = 0.0
