@@ -166,5 +166,5 @@ def test_a_hundred_passes_say_about_the_same_with_any_seed(networks, hq_faces): 
     closed = np.array([scalar(raw_from_spread(float(d))) for d in output.spread])
     apart, off = np.abs(runs[0] - runs[1]), runs.mean(axis=0) - closed
     print(f"two seeds apart: median {np.median(apart):.2f}, most {apart.max():.2f}; off: median {np.median(off):.2f}")
-    # The offset of this network is -1.9 to -2.2 by seed and processor: the draws depend on the last bit of the features.
+    # The offset is -1.9 to -2.2 by seed and processor: the draws depend on the last bit of the features.
     assert np.median(apart) < 3 and apart.max() < 12 and abs(np.median(off)) < 3
