@@ -50,7 +50,7 @@ def test_troubles_are_told_apart_and_hurt_nobody_else(
             assert text in (refused.error or "")
             assert refused.retry_at is not None
             assert (refused.retry_at - datetime.now(UTC)).total_seconds() > 800
-        for name, text in (("missing", "404"), ("nobody", "connection refused"), ("garbage", "no video stream")):
+        for name, text in (("missing", "404"), ("nobody", "connection refused"), ("garbage", "not a video stream")):
             service.until(lambda name=name: service.stream(name).attempts_failed >= 3, f"{name} to be tried again")
             service.until(lambda name=name, text=text: text in (service.stream(name).error or ""), f"{name}: {text}")
         service.until(lambda: "nothing came" in (service.stream("mute").error or ""), "silence to be noticed")

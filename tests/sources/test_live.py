@@ -83,10 +83,10 @@ def test_a_camera_that_speaks_tls(clips: list[Path], tmp_path: Path):
     ("path", "kind", "text"),
     [
         ("closed", FailureKind.REFUSED, "refuses user or password"),
-        ("forbidden", FailureKind.REFUSED, "may not see"),
+        ("forbidden", FailureKind.REFUSED, "may not view"),
         ("missing", FailureKind.MISSING, "no such stream"),
-        ("garbage", FailureKind.UNREADABLE, "no video stream"),
-        ("mute", FailureKind.SILENT, "nothing came"),
+        ("garbage", FailureKind.UNREADABLE, "not a video stream"),
+        ("mute", FailureKind.SILENT, "no data for"),
         ("once", FailureKind.ENDED, "closed the connection"),
     ],
 )
