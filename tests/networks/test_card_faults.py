@@ -72,7 +72,7 @@ class Driver:
         (Driver(13010, (7, 5)), 0, "12.8", None),
         (Driver(12080, (7, 0)), 0, "12.8", None),
         (Driver(13000, (9, 0)), 1, "13.0", "has 1 device(s), numbered from 0"),
-        (Driver(13000, (9, 0), 999), 0, "13.0", "cuInit gives error 999"),
+        (Driver(13000, (9, 0), 999), 0, "13.0", "cuInit returns error 999"),
         (Driver(12040, (9, 0)), 0, "13.0", "supports CUDA 12.4, but the installed ONNX Runtime needs CUDA 13"),
         (Driver(13000, (7, 0)), 0, "13.0", "compute capability 7.0, which CUDA 13 no longer supports"),
     ],

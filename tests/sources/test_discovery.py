@@ -151,7 +151,7 @@ def test_damaged_pictures_are_counted_and_keep_their_rank(tree: Path) -> None:
 
 def test_a_folder_of_damaged_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
-    with pytest.raises(SourceError, match="no picture"):
+    with pytest.raises(SourceError, match="none of its pictures"):
         open_source(tmp_path)
 
 

@@ -181,7 +181,7 @@ def test_pictures_come_over_udp_too(camera: CameraProcess):
 
 
 def test_pictures_beyond_the_limit_are_refused_at_the_start(camera: CameraProcess):
-    with pytest.raises(LiveError, match=r"pictures of 320 x 240, more than live\.max_pixels") as caught:
+    with pytest.raises(LiveError, match=r"frames of 320 x 240 px, more than live\.max_pixels") as caught:
         LiveConnection(camera.url(), options(max_pixels=320 * 240 - 1))
     assert caught.value.kind is FailureKind.UNREADABLE
 
