@@ -30,12 +30,12 @@ HOST_BUFFERS = 2
 """Host buffers per shape: one is filled while the other is copied."""
 _SMALLEST = 64
 """Side of the picture that is used to test a graph for pictures of any size."""
-_FULL = ("failed to allocate", "out of memory", "alloc_failed", "allocation_failed", "bad allocation")
+_MEMORY_FULL = ("failed to allocate", "out of memory", "alloc_failed", "allocation_failed", "bad allocation")
 """Messages of ONNX Runtime, CUDA, cuDNN and cuBLAS when memory is full."""
 _FAULT = re.compile(r"\b(CUDA|CUDNN|CUBLAS|CURAND|CUFFT)( failure|_STATUS| error)", re.IGNORECASE)
 """The beginning of their messages when the device fails."""
 
-_COSTLY = frozenset(
+_DEVICE_OPERATORS = frozenset(
     {
         "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "Einsum", "FusedConv", "Gemm",
         "GlobalAveragePool", "InstanceNormalization", "LayerNormalization", "MatMul", "MaxPool", "Resize", "Softmax",
@@ -97,14 +97,14 @@ class BoundGraph:
         done = 0
         while done < len(pictures):
             size = self.batch
-            part = self._tried(pictures[done : done + size], size, self._device.call)
+            part = self._try_run(pictures[done : done + size], size, self._device.call)
             if part is not None:
                 parts.append(part)
                 done += size
         columns = zip(*parts, strict=True)
         return {name: np.concatenate(column) for name, column in zip(self.outputs, columns, strict=True)}
 
-    def _tried(self, rows: Array, size: int, call: _Call) -> _Outputs:
+    def _try_run(self, rows: Array, size: int, call: _Call) -> _Outputs:
         """Outputs of at most `size` rows; None if the batch size was changed because memory was full.
 
         `call` runs a function in the device's thread.
@@ -150,7 +150,7 @@ class BoundGraph:
         try:
             # The second run captures the graph.
             for _ in range(2):
-                while self._tried(picture, self.batch, _here) is None:
+                while self._try_run(picture, self.batch, _call_directly) is None:
                     pass
         except DeviceError as error:
             return _without_traceback(error)
@@ -286,7 +286,7 @@ class _Buffers:
         return options
 
 
-def _here(work: Callable[[], _Outputs]) -> _Outputs:
+def _call_directly(work: Callable[[], _Outputs]) -> _Outputs:
     """For callers that are already in the device's thread."""
     return work()
 
@@ -294,7 +294,7 @@ def _here(work: Callable[[], _Outputs]) -> _Outputs:
 def is_full(error: BaseException) -> bool:
     """Whether the error means that device or host memory was full."""
     said = str(error).lower()
-    return isinstance(error, MemoryError) or any(words in said for words in _FULL)
+    return isinstance(error, MemoryError) or any(words in said for words in _MEMORY_FULL)
 
 
 def is_fault(error: BaseException) -> bool:
@@ -320,7 +320,7 @@ def notes_on(session: Any, device: Device, name: str) -> list[str]:
         for part in session.get_provider_graph_assignment_info():
             if part.ep_name != device.provider:
                 found.update(node.op_type for node in part.get_nodes())
-    if not (operators := ", ".join(sorted(found & _COSTLY))):
+    if not (operators := ", ".join(sorted(found & _DEVICE_OPERATORS))):
         return []
     return [f"{name}: {device.name} has no kernels for {operators}; they run on the CPU, so it is slower"]
 

@@ -27,9 +27,9 @@ _OFTEN, _SELDOM = 2, 24
 """Sampling interval in frames: for the first `_FIRST` frames, and later."""
 _AFTER_ONE = 8
 """After a combed frame, this many frames are all examined."""
-_HITS = 3
+_MIN_COMBED = 3
 """Combed frames among the last `_AFTER_ONE` examined ones from which the video is considered interlaced."""
-_ENOUGH = 15
+_MAX_CLEAN = 15
 """Examined frames without combing after which the video is considered progressive again."""
 
 
@@ -59,17 +59,17 @@ class CombDetector:
 
     def __init__(self, interlaced: bool = False) -> None:
         self._frames = 0
-        self._closely = 0
+        self._examine_next = 0
         self._before: Array | None = None
         self._seen: deque[bool] = deque(maxlen=_AFTER_ONE)
-        self._without = 0
+        self._clean_in_a_row = 0
         self._interlaced = interlaced
 
     def is_interlaced(self, frame: VideoFrame) -> bool:
         """Whether the video is interlaced, judged by this and earlier frames; call once per frame, in order."""
         index, self._frames = self._frames, self._frames + 1
-        self._closely = max(0, self._closely - 1)
-        if self._closely or index % (_OFTEN if index < _FIRST else _SELDOM) == 0:
+        self._examine_next = max(0, self._examine_next - 1)
+        if self._examine_next or index % (_OFTEN if index < _FIRST else _SELDOM) == 0:
             self._look(frame)
         return self._interlaced
 
@@ -83,10 +83,10 @@ class CombDetector:
         self._before = found
         self._seen.append(new >= MIN_SHARE * found.size)
         if self._seen[-1]:
-            self._closely, self._without = 0 if self._interlaced else _AFTER_ONE, 0
+            self._examine_next, self._clean_in_a_row = 0 if self._interlaced else _AFTER_ONE, 0
         else:
-            self._without += 1
-        self._interlaced = (self._interlaced and self._without < _ENOUGH) or sum(self._seen) >= _HITS
+            self._clean_in_a_row += 1
+        self._interlaced = (self._interlaced and self._clean_in_a_row < _MAX_CLEAN) or sum(self._seen) >= _MIN_COMBED
 
 
 def _some_lines(frame: VideoFrame) -> Array | None:

@@ -50,9 +50,9 @@ class DamageTracker:
         self._broken = False
         self._left = 0  # pictures until a recovery point is reached
         self._flagged = False  # the previous packet was marked as corrupt
-        self._whole_from: int | None = None  # earlier frames depend on packets before the last key packet
+        self._intact_from: int | None = None  # earlier frames depend on packets before the last key packet
         self._torn: dict[int, None] = {}
-        self._nameless = 0
+        self._torn_without_pts = 0
         # By frames, as they come out:
         self._waits_for_key = False
         self._failed_dts: int | None = None
@@ -66,7 +66,7 @@ class DamageTracker:
             self._started, self._waits_for_key = True, self._starts_anywhere and not key
         gap = self._numbers is not None and self._numbers.gap_before(bytes(packet))
         flagged = bool(packet.is_corrupt)
-        if flagged or gap or self._broken or self._flagged or self._whole_from is not None or key:
+        if flagged or gap or self._broken or self._flagged or self._intact_from is not None or key:
             self._note(packet, key=key, gap=gap, flagged=flagged)
 
     def left_out(self) -> None:
@@ -88,12 +88,12 @@ class DamageTracker:
         if self._torn and pts in self._torn:
             del self._torn[pts]
             return True
-        if self._nameless and pts is None:
-            self._nameless -= 1
+        if self._torn_without_pts and pts is None:
+            self._torn_without_pts -= 1
             return True
         if self._waits_for_key:
             self._since_failure += 1
-            self._waits_for_key = not self._begins_anew(frame) or torn
+            self._waits_for_key = not self._is_recovered(frame) or torn
             return self._waits_for_key
         return torn
 
@@ -103,27 +103,27 @@ class DamageTracker:
         if key and pts is not None and not flagged and not self._flagged:
             self._keys.append((pts, packet.dts))
             if self._broken or gap:
-                self._whole_from = pts
+                self._intact_from = pts
                 self._left = 0 if self._numbers is None else self._numbers.recovers_after(bytes(packet))
                 self._broken = self._left > 0
-            elif self._whole_from is not None and pts > self._whole_from:
-                self._whole_from = None
+            elif self._intact_from is not None and pts > self._intact_from:
+                self._intact_from = None
         elif flagged or gap:
             self._broken, self._left = True, 0
         elif self._left:
             self._left -= 1
             if self._left == 0:
-                self._broken, self._whole_from = False, pts
+                self._broken, self._intact_from = False, pts
         self._flagged = flagged
-        if self._broken or (self._whole_from is not None and (pts is None or pts < self._whole_from)):
+        if self._broken or (self._intact_from is not None and (pts is None or pts < self._intact_from)):
             if pts is None:
-                self._nameless += 1
+                self._torn_without_pts += 1
                 return
             self._torn[pts] = None
             if len(self._torn) > _REMEMBERED:
                 del self._torn[next(iter(self._torn))]
 
-    def _begins_anew(self, frame: VideoFrame) -> bool:
+    def _is_recovered(self, frame: VideoFrame) -> bool:
         """Whether this frame and all later ones are independent of everything that failed."""
         keys = [dts for pts, dts in self._keys if pts == frame.pts]
         if self._failed_dts is None or self._since_failure > _HELD_BACK:

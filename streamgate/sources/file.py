@@ -154,8 +154,8 @@ class VideoFile:
 
     def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
         """Yield the frames from a time on; see `Source.frames_from`."""
-        with closing(self._found_from(pts_seconds)) as found:
-            for reading, time, decoded, torn in found:
+        with closing(self._read_from(pts_seconds)) as frames:
+            for reading, time, decoded, torn in frames:
                 frame = reading.frame(time, decoded, torn)
                 frame.frame_index = None
                 yield frame
@@ -163,8 +163,8 @@ class VideoFile:
 
     def decoded_from(self, pts_seconds: float) -> Generator[tuple[FrameTime, VideoFrame], None, None]:
         """The same frames as the decoder output them (stored, not upright), each with its time, for re-encoding."""
-        with closing(self._found_from(pts_seconds)) as found:
-            for _, time, decoded, _ in found:
+        with closing(self._read_from(pts_seconds)) as frames:
+            for _, time, decoded, _ in frames:
                 yield time, decoded
                 del decoded
 
@@ -194,13 +194,13 @@ class VideoFile:
         self.stats = SourceStats(not_on_gpu=codec)
         return self._begin()
 
-    def _found_from(self, pts_seconds: float) -> Generator[tuple[FileReader, FrameTime, VideoFrame, bool], None, None]:
+    def _read_from(self, pts_seconds: float) -> Generator[tuple[FileReader, FrameTime, VideoFrame, bool], None, None]:
         """The frames from a time on, from a separate reader."""
         for earlier in _EARLIER_S:
             if not self._has_unique_times():
                 break
             entered = False
-            with closing(self._another()) as reading:
+            with closing(self._new_reader()) as reading:
                 reading.seek(max(0.0, pts_seconds - earlier - self._lead_s))
                 with closing(reading.decoded()) as frames:
                     for time, frame, torn in frames:
@@ -219,14 +219,14 @@ class VideoFile:
                         del frame
             if entered:
                 return
-        yield from self._found_by_reading(pts_seconds)
+        yield from self._decoded_by_reading(pts_seconds)
 
-    def _found_by_reading(
+    def _decoded_by_reading(
         self, pts_seconds: float
     ) -> Generator[tuple[FileReader, FrameTime, VideoFrame, bool], None, None]:
         """The same by decoding from the beginning, or from a key frame that an earlier such pass recorded."""
         marks = [mark for mark in self._marks if mark.pts_seconds <= pts_seconds - self._lead_s]
-        with closing(self._another()) as reading:
+        with closing(self._new_reader()) as reading:
             reading.mark()
             if marks:
                 reading.enter(marks[-1])
@@ -240,7 +240,7 @@ class VideoFile:
                 last = self._marks[-1].pts_seconds if self._marks else float("-inf")
                 self._marks += [mark for mark in reading.marks if mark.pts_seconds > last]
 
-    def _another(self) -> FileReader:
+    def _new_reader(self) -> FileReader:
         """A reader independent of the one that `frames()` uses."""
         return FileReader(replace(self._opening, interlaced=self._is_combed), SourceStats())
 

@@ -26,7 +26,7 @@ from streamgate.sources.remote import AnyPath, trouble_of
 from streamgate.sources.skipping_decoder import SkippingDecoder
 from streamgate.sources.truncation import is_truncated
 
-_HOPELESS = 2000
+_MAX_SILENT_PACKETS = 2000
 """Consecutive packets without a picture after which reading stops: more than the usual longest distance between key
 frames."""
 
@@ -91,7 +91,7 @@ class FileReader:
         )
         stream = self._stream
         try:
-            self._codec = decoder(stream, opening.decode, self._beside)
+            self._codec = decoder(stream, opening.decode, self._second_stream)
         except SourceError:
             self._close_files()
             raise
@@ -285,9 +285,9 @@ class FileReader:
 
     def _scouting(self) -> VideoCodecContext:
         """A second decoder, set up by FFmpeg like the first, for probing key frames."""
-        return self._beside().codec_context
+        return self._second_stream().codec_context
 
-    def _beside(self) -> VideoStream:
+    def _second_stream(self) -> VideoStream:
         # On the CPU: for its few frames a second GPU context is not worth it.
         if self._scout is None:
             opening = self._opening
@@ -303,7 +303,7 @@ class FileReader:
         """The packets of the video stream; damage between them is counted and skipped."""
         base, failures = self._time_base, 0
         packets = self._container.demux(self._stream)
-        while failures < _HOPELESS and self._silent < _HOPELESS:
+        while failures < _MAX_SILENT_PACKETS and self._silent < _MAX_SILENT_PACKETS:
             try:
                 packet = next(packets)
             except StopIteration:

@@ -22,7 +22,7 @@ CPU = "cpu"
 _OWN_DECODERS = {"libdav1d": "av1", "libaom-av1": "av1"}
 """FFmpeg prefers these decoders, which have no GPU support, to its own one, which supports only GPUs."""
 _NVDEC = "libnvcuvid.so.1"
-_OF_THE_DEVICE = (av.error.ExternalError, av.error.UnknownError)
+_DEVICE_ERRORS = (av.error.ExternalError, av.error.UnknownError)
 """What FFmpeg raises when the card fails; on a working card damaged pictures can raise it too."""
 _FIRST = 64
 """Packets within which a decoder outputs its first frame."""
@@ -126,7 +126,7 @@ class DecoderHealth:
 
     def failed(self, error: Exception) -> None:
         """Call with each error of the decoder. Raises DeviceError if the GPU is no longer available."""
-        if not self._asked and isinstance(error, _OF_THE_DEVICE):
+        if not self._asked and isinstance(error, _DEVICE_ERRORS):
             # Once per run of consecutive errors, because opening a device takes a while.
             self._asked = True
             check_decoder(self._decode)

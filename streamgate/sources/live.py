@@ -53,7 +53,7 @@ being current matters more than being complete. Cameras and networks that merely
 _MAX_URL_LENGTH = 4096
 _HOST = re.compile(r"[^/]*@|[0-9]{1,3}(\.[0-9]{1,3}){3}([:/]|$)|[^/]+:[0-9]{1,5}(/|$)")
 """The beginning of a camera's URL without its scheme."""
-_DAMAGED_IN_A_ROW = 500
+_MAX_DAMAGED_PACKETS = 500
 """Consecutive packets without a picture after which a connection is closed: about twenty seconds."""
 
 
@@ -188,7 +188,7 @@ class LiveConnection:
                     del picture
                 del decoded
             if time.monotonic() - last_picture > self._options.read_timeout_s:
-                raise self._error(FailureKind.UNREADABLE, f"data arrives but no frame can be decoded{self._doubt()}")
+                raise self._error(FailureKind.UNREADABLE, f"data arrives but no frame can be decoded{self._hint()}")
 
     @property
     def not_on_gpu(self) -> str:
@@ -281,8 +281,8 @@ class LiveConnection:
             self.stats.decode_errors += 1
             self._damage.failed(packet)
             self._damaged += 1
-            if self._damaged >= _DAMAGED_IN_A_ROW:
-                raise self._error(FailureKind.UNREADABLE, f"its frames cannot be decoded{self._doubt()}") from None
+            if self._damaged >= _MAX_DAMAGED_PACKETS:
+                raise self._error(FailureKind.UNREADABLE, f"its frames cannot be decoded{self._hint()}") from None
         self.decode_seconds += time.perf_counter() - began
         if frames:
             self._health.decoded()
@@ -290,7 +290,7 @@ class LiveConnection:
             self.stats.decode_errors += sum(frame.is_corrupt for frame in frames)
         return frames
 
-    def _doubt(self) -> str:
+    def _hint(self) -> str:
         """A hint for messages: a decoder that rejected every size it was given reports none."""
         return "" if self._stream.codec_context.width else "; they may be larger than live.max_pixels"
 
@@ -320,7 +320,7 @@ class LiveConnection:
 
     def _explain(self, error: Exception, *, opening: bool) -> LiveError:
         """Turn an error of FFmpeg into a LiveError."""
-        for kinds, kind, text in _TROUBLES:
+        for kinds, kind, text in _FAILURES:
             if isinstance(error, kinds):
                 return self._error(kind, text)
         if isinstance(error, (av.error.ExitError, TimeoutError)):
@@ -346,7 +346,7 @@ class LiveConnection:
         self.close()
 
 
-_TROUBLES: tuple[tuple[Any, FailureKind, str], ...] = (
+_FAILURES: tuple[tuple[Any, FailureKind, str], ...] = (
     (
         av.error.HTTPUnauthorizedError,
         FailureKind.REFUSED,

@@ -28,11 +28,11 @@ from streamgate.sources.rtsplogin import Login
 
 CODECS = {"H264": "h264", "H265": "hevc"}
 _PORTS = {"rtsp": 554, "rtsps": 322}
-_GULP = 1 << 18
-_MOST_AT_ONCE = 1 << 22
-_BUFFER = 1 << 20
+_CHUNK_BYTES = 1 << 18
+_MAX_READ_BYTES = 1 << 22
+_SOCKET_BUFFER_BYTES = 1 << 20
 """Size of the socket's receive buffer, for data that arrives between two reads."""
-_MAX_HEAD_BYTES, _LONGEST_BODY = 1 << 16, 1 << 18
+_MAX_HEAD_BYTES, _MAX_BODY_BYTES = 1 << 16, 1 << 18
 _START = b"\x00\x00\x00\x01"
 _TEXT = ("utf-8", "surrogateescape")
 
@@ -111,7 +111,7 @@ class RtspClient:
                 self._alive_due = time.monotonic() + self._alive_s
                 self._ask(self._alive_method, self._url)
             rest, self._rest = self._rest, b""
-            return rest or self._gulp()
+            return rest or self._receive_available()
         except OSError as error:
             failed = self._explain(error, opening=False)
         raise failed
@@ -125,18 +125,18 @@ class RtspClient:
             self._session = ""
         self._socket.close()
 
-    def _gulp(self) -> bytes:
-        found = [self._socket.recv(_GULP)]
+    def _receive_available(self) -> bytes:
+        found = [self._socket.recv(_CHUNK_BYTES)]
         size = len(found[0])
         if not size:
             raise self._error(FailureKind.ENDED, "the other side closed the connection")
         secure = self._socket if isinstance(self._socket, ssl.SSLSocket) else None
-        while size < _MOST_AT_ONCE and (
-            secure.pending() or select.select([secure], [], [], 0)[0] if secure else len(found[-1]) == _GULP
+        while size < _MAX_READ_BYTES and (
+            secure.pending() or select.select([secure], [], [], 0)[0] if secure else len(found[-1]) == _CHUNK_BYTES
         ):
             try:
                 self._socket.settimeout(0.0)
-                more = self._socket.recv(_GULP)
+                more = self._socket.recv(_CHUNK_BYTES)
             except (BlockingIOError, ssl.SSLWantReadError):
                 break
             finally:
@@ -149,7 +149,7 @@ class RtspClient:
 
     def _connect(self, *, secure: bool) -> socket.socket:
         made = socket.create_connection(self._peer, self._options.connect_timeout_s)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER_BYTES)
         if not secure:
             return made
         # As for other streams: cameras use self-signed certificates and outdated ciphers.
@@ -250,12 +250,12 @@ class RtspClient:
                     raise self._error(FailureKind.UNREADABLE, "the response is not RTSP; check the address")
                 length = answer.field("content-length")
                 size = int(length) if re.fullmatch("[0-9]{1,7}", length) else 0
-                if size > _LONGEST_BODY:
+                if size > _MAX_BODY_BYTES:
                     raise self._error(FailureKind.UNREADABLE, "the response is not RTSP; check the address")
                 if len(buffer) >= end + 4 + size:
                     self._rest = buffer[end + 4 + size :]
                     return _Answer(answer.status, lines, buffer[end + 4 : end + 4 + size])
-            if len(buffer) > _MAX_HEAD_BYTES + _LONGEST_BODY or (buffer and buffer[:1] not in b"R$"):
+            if len(buffer) > _MAX_HEAD_BYTES + _MAX_BODY_BYTES or (buffer and buffer[:1] not in b"R$"):
                 raise self._error(FailureKind.UNREADABLE, "the response is not RTSP; check the address")
             left = until - time.monotonic()
             if left <= 0:
@@ -280,8 +280,8 @@ class RtspClient:
         what = "cannot be reached" if opening else "the connection broke"
         return self._error(FailureKind.UNREACHABLE, f"{what} ({said}); check address and network")
 
-    def _error(self, trouble: FailureKind, text: str) -> LiveError:
-        return LiveError(trouble, f"{self.location}: {text}", self.location)
+    def _error(self, kind: FailureKind, text: str) -> LiveError:
+        return LiveError(kind, f"{self.location}: {text}", self.location)
 
     def __enter__(self) -> Self:
         return self

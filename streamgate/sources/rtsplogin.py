@@ -239,10 +239,10 @@ class _Session:
             if from_us:
                 if len(buffer) < end + 4 + length:
                     break
-                out += self._asked(lines, buffer[end + 4 : end + 4 + length])
+                out += self._on_request(lines, buffer[end + 4 : end + 4 + length])
                 buffer = buffer[end + 4 + length :]
                 continue
-            again, shown = self._told(lines)
+            again, shown = self._on_response(lines)
             if again and len(buffer) < end + 4 + length:
                 break
             buffer = buffer[end + 4 + (length if again else 0) :]
@@ -258,16 +258,16 @@ class _Session:
         if out:
             target.sendall(out)
 
-    def _asked(self, lines: list[str], body: bytes) -> bytes:
+    def _on_request(self, lines: list[str], body: bytes) -> bytes:
         """A request from FFmpeg, rewritten for the camera."""
         if not self._known and self._base not in lines[0]:
             raise ValueError("not FFmpeg")
         self._known = True
         lines = [lines[0].replace(self._base, self._camera, 1), *_without(lines[1:], "authorization")]
         request = _Open(_field(lines, "cseq") or "", lines, body)
-        return self._numbered(request)
+        return self._with_sequence_number(request)
 
-    def _numbered(self, request: _Open) -> bytes:
+    def _with_sequence_number(self, request: _Open) -> bytes:
         self._number += 1
         if len(self._waiting) >= _MAX_OPEN:
             self._waiting.pop(next(iter(self._waiting)))
@@ -280,7 +280,7 @@ class _Session:
             lines.append(f"Authorization: {answer}")
         return _written(lines) + request.body
 
-    def _told(self, lines: list[str]) -> tuple[bytes, bytes]:
+    def _on_response(self, lines: list[str]) -> tuple[bytes, bytes]:
         """Handle a response of the camera: returns the request to repeat with a login, or the response for FFmpeg."""
         number = _field(lines, "cseq") or ""
         request = self._waiting.pop(number, None)
@@ -290,7 +290,7 @@ class _Session:
             self._challenges = challenges
             request.repeated = True
             if self._login.answer(challenges, "OPTIONS", "*") is not None:
-                return self._numbered(request), b""
+                return self._with_sequence_number(request), b""
         shown = [self._shown(line, status) for line in lines]
         if request is not None:
             shown = [f"CSeq: {request.number}" if _is(line, "cseq") else line for line in shown]

@@ -66,7 +66,7 @@ def fetched(url: str, start: int, end: int) -> bytes:
     """Bytes [start, end) of a file; failed requests are retried. Raises RemoteError."""
     for attempt in range(ATTEMPTS):
         try:
-            data = bytes(_asked(url, partial(_range, start=start, end=end), stall_seconds()))
+            data = bytes(_request(url, partial(_range, start=start, end=end), stall_seconds()))
             if len(data) == end - start:
                 return data
             error = RemoteError(f"the store returned {len(data)} bytes instead of {end - start}")
@@ -83,7 +83,7 @@ def patience_s() -> float:
     return ATTEMPTS * stall_seconds() + sum(PAUSES_S) + _MARGIN_S
 
 
-_turns = threading.Lock()
+_sync_lock = threading.Lock()
 
 
 def _range(store: Any, path: str, start: int, end: int, timeout: float) -> bytes:
@@ -97,7 +97,7 @@ def _range(store: Any, path: str, start: int, end: int, timeout: float) -> bytes
                 raise RemoteError(words, final=True) from None
     if store.async_impl:
         return bytes(_synced(store, store._cat_file, path, start=start, end=end, timeout=timeout))
-    with _turns:  # synchronous file systems are not thread-safe
+    with _sync_lock:  # synchronous file systems are not thread-safe
         return bytes(store.cat_file(path, start=start, end=end))
 
 
@@ -107,7 +107,7 @@ def _synced(store: Any, call: Callable[..., Any], *arguments: Any, timeout: floa
     return sync(store.loop, call, *arguments, timeout=timeout, **named)
 
 
-def _asked(url: str, call: Callable[..., Any], timeout: float) -> Any:
+def _request(url: str, call: Callable[..., Any], timeout: float) -> Any:
     """The result of `call(store, path, timeout=...)` for a URL. Turns all errors into RemoteError."""
     try:
         store, path = store_of(url)
@@ -115,7 +115,7 @@ def _asked(url: str, call: Callable[..., Any], timeout: float) -> Any:
     except RemoteError:
         raise
     except Exception as error:  # each store has its own types, and their messages may contain secrets
-        raise _in_words(error) from None
+        raise _as_remote_error(error) from None
 
 
 _LOGGERS = ("fsspec", "s3fs", "botocore", "aiobotocore", "boto3", "urllib3", "gcsfs", "huggingface_hub", "adlfs",
@@ -166,10 +166,10 @@ def info_of(url: str) -> dict[str, Any]:
     def look(store: Any, path: str, timeout: float) -> dict[str, Any]:
         if store.async_impl:
             return dict(_synced(store, store._info, path, timeout=timeout))
-        with _turns:
+        with _sync_lock:
             return dict(store.info(path))
 
-    return dict(within(partial(_asked, url, look, stall_seconds()), stall_seconds()))
+    return dict(within(partial(_request, url, look, stall_seconds()), stall_seconds()))
 
 
 def listing_of(url: str, *, pattern: bool = False) -> dict[str, dict[str, Any]]:
@@ -180,10 +180,10 @@ def listing_of(url: str, *, pattern: bool = False) -> dict[str, dict[str, Any]]:
         if store.async_impl:
             call = store._glob if pattern else store._find
             return dict(_synced(store, call, path, detail=True, timeout=timeout))
-        with _turns:
+        with _sync_lock:
             return dict(store.glob(path, detail=True) if pattern else store.find(path, detail=True))
 
-    found = within(partial(_asked, url, look, limit), limit)
+    found = within(partial(_request, url, look, limit), limit)
     if len(found) > MOST_FILES:
         raise RemoteError(f"contains more than {MOST_FILES} files; give its subfolders one by one", final=True)
     return dict(found)
@@ -200,13 +200,13 @@ def put(url: str, content: Path | bytes) -> None:
             _synced(store, call, *((path, content) if isinstance(content, bytes) else (str(content), path)),
                     timeout=timeout)  # fmt: skip
             return
-        with _turns:
+        with _sync_lock:
             if isinstance(content, bytes):
                 store.pipe_file(path, content)
             else:
                 store.put_file(str(content), path)
 
-    within(partial(_asked, url, write, limit), limit)
+    within(partial(_request, url, write, limit), limit)
 
 
 def remove(url: str) -> None:
@@ -216,11 +216,11 @@ def remove(url: str) -> None:
         if store.async_impl:
             _synced(store, store._rm_file, path, timeout=timeout)
             return
-        with _turns:
+        with _sync_lock:
             store.rm_file(path)
 
     try:
-        within(partial(_asked, url, look, stall_seconds()), stall_seconds())
+        within(partial(_request, url, look, stall_seconds()), stall_seconds())
     except RemoteError as error:
         if not error.missing:
             raise
@@ -253,7 +253,7 @@ def slow() -> RemoteError:
     )
 
 
-def _in_words(error: BaseException) -> RemoteError:
+def _as_remote_error(error: BaseException) -> RemoteError:
     """Turn an error of a store's library into a RemoteError without its message, which may contain a URL or a key."""
     names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
     code = _code_of(error)
