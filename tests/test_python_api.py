@@ -96,11 +96,11 @@ RGB = np.zeros((4, 4, 3), np.uint8)
         (lambda gate: list(gate.run(RGB)), "Gate.feed"),
         (lambda gate: list(gate.run([RGB])), "got ndarray in the list"),
         (lambda gate: gate.score("face.jpg"), "takes pixels"),
-        (lambda gate: list(gate.feed("video.mp4")), "frames one by one"),
-        (lambda gate: list(gate.feed([RGB])), "pairs of a time"),
+        (lambda gate: list(gate.feed("video.mp4")), "feed takes an iterable"),
+        (lambda gate: list(gate.feed([RGB])), "a pair of a time"),
         (lambda gate: list(gate.feed([1], fps=5)), "must be RGB"),
         (lambda gate: list(gate.feed([RGB], fps=0)), "above 0"),
-        (lambda gate: list(gate.feed([(1, RGB), (0, RGB)])), "times must rise"),
+        (lambda gate: list(gate.feed([(1, RGB), (0, RGB)])), "times must increase"),
     ],
 )
 def test_wrong_arguments_are_answered_in_words(gate: Gate, wrong: Callable[[Gate], object], words: str) -> None:
@@ -110,5 +110,5 @@ def test_wrong_arguments_are_answered_in_words(gate: Gate, wrong: Callable[[Gate
 
 
 def test_no_frames_are_no_source(gate: Gate) -> None:
-    with pytest.raises(SourceError, match="gives no frame"):
+    with pytest.raises(SourceError, match="has no frames"):
         list(gate.feed([], fps=25))

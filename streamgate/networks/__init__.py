@@ -1,7 +1,7 @@
-"""Inference: pictures in, figures out, for the roles detector, recognizer, pose, expression and ifqa (design.md 2).
+"""Inference: from pictures to values, for the roles detector, recognizer, pose, expression and ifqa (design.md 2).
 
-`Networks.open` finds the weights and gives one adapter a role; `Batcher` lets many tracks and sources share
-them; `alignment` says where crops lie.
+`Networks.open` finds the weights and provides one adapter per role; `Batcher` shares them among many tracks and
+sources; `alignment` computes the crop transforms.
 """
 
 from __future__ import annotations

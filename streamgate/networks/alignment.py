@@ -1,7 +1,7 @@
-"""Where a face lies: similarity to the ArcFace template, the FFHQ square, boxes as matrices (docs/design.md 5).
+"""Crop transforms: similarity to the ArcFace template, the FFHQ square, boxes as matrices (docs/design.md 5).
 
-Every matrix is float64 (2, 3) and maps source pixels to result pixels, pixel centres at whole numbers, as
-`Picture.warp` and `cv2.warpAffine` take it. Landmarks are (5, 2) in the order of docs/design.md 5.
+Every matrix is float64 (2, 3) and maps source pixels to result pixels, with pixel centres at integers, as expected by
+`Picture.warp` and `cv2.warpAffine`. Landmarks are (5, 2) in the order of docs/design.md 5.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ ARCFACE_TEMPLATE.flags.writeable = False
 ARCFACE_SIDE = 112
 
 EXPRESSION_SIZE = (144, 128)
-"""Height and width of the expression network's picture."""
+"""Height and width of the expression network's input."""
 EXPRESSION_EYE_DISTANCE = 52
-"""Pixels between the eyes in it, were the head turned to the camera."""
+"""Pixels between the eyes in it for a frontal head."""
 EXPRESSION_EYE_ROW = 35.5
-"""Where the eye line lies in it: brows above, the chin of an open mouth below."""
+"""Row of the eye line in it; this leaves room for the brows above and for the chin of an open mouth below."""
 _NOSE_DEPTH = 1.7
-"""What a turn takes from the distance between the eyes the nose's shift along their line gives back, times this."""
+"""Factor for the nose's shift along the eye line, which compensates the eye distance for a turned head."""
 
 
 def umeyama(source: Array, target: Array) -> Array:
-    """The similarity (rotation, one scale, shift; no mirroring) that takes `source` closest to `target`.
+    """The similarity transform (rotation, uniform scale, shift; no mirroring) that best maps `source` to `target`.
 
     Least squares over points (K, 2), K >= 2 (Umeyama 1991). In the plane it has a closed form: with points as
     complex numbers about their means, the factor is sum(conj(s) t) / sum(|s|^2).
@@ -50,14 +50,14 @@ def umeyama(source: Array, target: Array) -> Array:
 
 
 def arcface_matrix(landmarks: Array, size: int = ARCFACE_SIDE) -> Array:
-    """Landmarks to the ArcFace picture of `size` pixels a side."""
+    """The matrix from landmarks to the ArcFace crop of `size` x `size` pixels."""
     scale = size / ARCFACE_SIDE
     # Pixel centres: the centre of the first pixel moves from 0 to scale/2 - 1/2.
     return umeyama(landmarks, (ARCFACE_TEMPLATE + 0.5) * scale - 0.5)
 
 
 def arcface_enlargement(landmarks: Array) -> float:
-    """How many times larger the face is in the ArcFace picture than in the source, at least 1.0."""
+    """How many times larger the face is in the ArcFace crop than in the source, at least 1.0."""
     return max(1.0, float(np.hypot(*arcface_matrix(landmarks)[0, :2])))
 
 
@@ -75,7 +75,7 @@ def ffhq_corners(landmarks: Array) -> Array:
 
 
 def ffhq_matrix(landmarks: Array, size: int) -> Array:
-    """The FFHQ square to a picture of `size` pixels a side."""
+    """The matrix from the FFHQ square to a crop of `size` x `size` pixels."""
     centre, x = _ffhq_axes(landmarks)
     gain = size / (2.0 * float(x @ x))
     linear = gain * np.array([x, _rot90(x)])
@@ -84,10 +84,10 @@ def ffhq_matrix(landmarks: Array, size: int) -> Array:
 
 
 def expression_matrix(landmarks: Array) -> Array:
-    """Landmarks to the expression network's picture: middle and turn from the eye line, never from the mouth.
+    """The matrix from landmarks to the expression network's crop; position and rotation depend only on the eyes.
 
-    The scale is the distance between the eyes as a frontal head would show it: sqrt(e^2 + (1.7 n)^2), e the distance
-    in the picture, n how far the nose is from the middle of the eyes along their line.
+    The scale is based on the eye distance of the same head in frontal view: sqrt(e^2 + (1.7 n)^2), where e is the
+    distance in the picture and n the distance of the nose from the midpoint of the eyes along the eye line.
 
     Raises:
         ValueError: the eyes coincide.
@@ -106,7 +106,7 @@ def expression_matrix(landmarks: Array) -> Array:
 
 
 def box_matrix(box: Array, size: int) -> Array:
-    """A box [x1, y1, x2, y2] stretched to a picture of `size` pixels a side (its aspect is not kept)."""
+    """The matrix that stretches a box [x1, y1, x2, y2] to `size` x `size` pixels (the aspect ratio is not kept)."""
     x1, y1, x2, y2 = (float(value) for value in box)
     if not (x2 > x1 and y2 > y1):
         raise ValueError(f"box {[x1, y1, x2, y2]} is empty")

@@ -1,7 +1,7 @@
-"""One queue a role, shared by all tracks and sources, so that a GPU sees full batches.
+"""One queue per role, shared by all tracks and sources, so that a GPU gets full batches.
 
-Who shares a batch never changes a result: `Session.run_pictures` sees to that on the CPU, and to within 1e-3 on
-a GPU. Queues are bounded: `submit` waits while its role's queue is full.
+Results do not depend on the other items of a batch: `Session.run_pictures` guarantees this on the CPU, and to within
+1e-3 on a GPU. Queues are bounded: `submit` blocks while its role's queue is full.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from streamgate.networks.recognizer import RecognizerOutput
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """One network run: `role` is one of `weights.ROLES` or a measure with a crop of its own, `crop` RGB uint8 of its
-    size."""
+    """One item for a network: `role` is one of `weights.ROLES` or a measure with its own crop, `crop` RGB uint8 of the
+    size that it expects."""
 
     role: str
     crop: Array
@@ -36,19 +36,19 @@ class InferenceRequest:
 Runner = Callable[[Sequence[Array]], Sequence[Any]]
 """Results in the order of the arrays, one each."""
 Observer = Callable[[str, int, float], None]
-"""Told of each run: role, number of items, seconds."""
+"""Called after each run with role, number of items and seconds."""
 
 
 FILL_S = 0.005
-"""How long a batch that is not full waits on a GPU at most, while another batch of its role is on the way."""
+"""Longest time in seconds that an incomplete batch waits on a GPU while another batch of its role is running."""
 _GPU_WORKERS = 2
-"""Threads a role on a GPU: one prepares and reads batches while the other's is on the device."""
+"""Threads per role on a GPU: one prepares and reads batches while the other's batch is on the device."""
 _GPU_BATCHES_WAITING = 4
 _CLOSED = "the networks are closed: a Gate cannot be used after close() or its with block"
 
 
 class Batcher:
-    """Runs submitted pictures on worker threads and answers through futures.
+    """Runs submitted pictures on worker threads and returns results as futures.
 
     Results: "detector" list[Face]; "recognizer" RecognizerOutput, "expression" ExpressionOutput and "ifqa" IfqaOutput
     of one face, without the N axis; "pose" float32 (3,) degrees. Use as a context manager.
@@ -63,9 +63,9 @@ class Batcher:
         observe: Observer | None = None,
         fill_s: float = 0.0,
     ):
-        """Start `workers` threads a role; at most `max_batch` items a run, `limit` waiting a role and client.
+        """Start `workers` threads per role; at most `max_batch` items per run, `limit` waiting per role and client.
 
-        With `fill_s` a batch that is not full waits so many seconds for more, while another one is being run.
+        With `fill_s` an incomplete batch waits up to that many seconds for more items while another one is running.
         """
         self._inline = max_batch == 1
         sizes = {role: max_batch if isinstance(max_batch, int) else max_batch[role] for role in runners}
@@ -85,8 +85,8 @@ class Batcher:
     ) -> Batcher:
         """A batcher over open networks; `threshold` is the detector's.
 
-        On the CPU each item is a run of its own and `workers` runs of a role go on at once (default: one a
-        core, at most 8, for each holds its own activations); on a GPU batches are filled from all clients.
+        On the CPU each item is a separate run, and up to `workers` runs of a role execute at once (default: one per
+        core, at most 8, because each holds its own activations); on a GPU batches are filled from all clients.
         """
         found = runners(networks, threshold)
         if not networks.bound:
@@ -96,12 +96,12 @@ class Batcher:
         return cls(found, sizes, limit, workers or _GPU_WORKERS, observe, FILL_S)
 
     def submit(self, role: str, picture: Array, client: str = "") -> Future[Any]:
-        """Queue one picture; the future gives its result or the exception of the run it was in.
+        """Queue one picture; the future returns its result or raises the exception of its run.
 
-        Clients take turns: one that asks for much (a crowd) makes no other wait for more than its own turn.
+        Clients are served round-robin: one with many requests (a crowd) does not starve the others.
 
         Raises:
-            KeyError: no such role (expression or ifqa without weights).
+            KeyError: there is no such role (expression or ifqa without weights).
             RuntimeError: the batcher is closed.
         """
         return self._queues[role].submit(picture, client)
@@ -109,9 +109,9 @@ class Batcher:
     def infer(self, requests: Sequence[InferenceRequest], client: str = "") -> list[Any]:
         """Results in the order of `requests`.
 
-        On a GPU all are queued before the first is waited for. On the CPU the caller runs the first itself and then
-        each that no worker has begun by then: handing a run to another thread and back takes the interpreter's lock
-        three times, which a busy service waits for longer than the run takes.
+        On a GPU all are queued before waiting for the first. On the CPU the calling thread runs the first one itself,
+        and then each one that no worker has started yet: handing a run to another thread and back takes the
+        interpreter lock three times, and in a busy service waiting for it takes longer than the run.
         """
         if not self._inline:
             futures = [self.submit(request.role, request.crop, client) for request in requests]
@@ -190,7 +190,7 @@ class _RoleQueue:
         self._fill_s = fill_s
         self._running = 0
         self._slots = Semaphore(workers)
-        # By client; the one that was served last stands last.
+        # By client; the one that was served last is at the end.
         self._waiting: OrderedDict[str, deque[tuple[Array, Future[Any]]]] = OrderedDict()
         self._changed = Condition()
         self._closed = False
@@ -211,7 +211,7 @@ class _RoleQueue:
         return future
 
     def run(self, picture: Array) -> Any:
-        """Run one picture in the caller's thread, in one of the role's places, for each holds its own activations."""
+        """Run one picture in the calling thread, in one of the role's slots: each run holds its own activations."""
         if self._closed:
             raise RuntimeError(_CLOSED)
         with self._slots:
@@ -265,7 +265,7 @@ class _RoleQueue:
         try:
             with self._slots:
                 results = self._run([picture for picture, _ in taken])
-        except BaseException as error:  # whatever it was belongs to those who wait, not to this thread
+        except BaseException as error:  # passed to the waiting callers; this thread must continue
             for _, future in taken:
                 future.set_exception(error)
             return

@@ -1,11 +1,12 @@
-"""What a face has in common with a crowd of other people, which says nothing about who it is.
+"""Score normalisation by a cohort: how similar a face is to many other people, which says nothing about its identity.
 
-Toddlers, to take the group that shows it most, resemble each other more than adults do in a network that saw few of
-them: a cosine that no two adults in a million reach is common among them. So each face is compared with a cohort first,
-the mean faces of small groups of people that come with the recognizer. A face that is closer to those than an ordinary
-adult has to be closer to another face, too, before both count as one person. (This is adaptive symmetric normalisation
-of scores, Matejka et al., Interspeech 2017, for one side: nothing becomes more alike by it, and of the cohort's cosines
-the mean counts and not their spread, which is small for adults and made the rarest impostors of them look alike.)
+Toddlers, the most extreme group, resemble each other more than adults do in a network trained on few of them: a cosine
+that not one in a million pairs of adults reaches is common among them. So each face is first compared with a cohort,
+the mean embeddings of small groups of people that come with the recognizer. A face that is closer to the cohort than an
+ordinary adult must also be closer to another face before both count as one person. (This is adaptive symmetric score
+normalisation, Matejka et al., Interspeech 2017, in one direction only: it never raises a similarity. It uses the mean
+of the cohort's cosines and not their spread, because the spread is small for adults and raised the similarity of their
+rarest impostors.)
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from streamgate.weights.store import CohortFile
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cohort:
-    """Mean faces of groups of people, as one recognizer sees them.
+    """Mean embeddings of groups of people, for one recognizer.
 
     Attributes:
         centroids: float32 (C, D), unit length.
-        nearest: how many of them count for a face: those that it is closest to.
-        usual: the mean cosine of an ordinary adult to its nearest.
+        nearest: number of nearest centroids that are used for a face.
+        usual: mean cosine of an ordinary adult to its `nearest` centroids.
     """
 
     centroids: Array
@@ -37,24 +38,24 @@ class Cohort:
 
     @classmethod
     def read(cls, file: CohortFile) -> Cohort:
-        """The cohort in a file beside a recognizer's weights.
+        """Read the cohort from a file next to a recognizer's weights.
 
         Raises:
-            WeightsError: the file is missing, changed or not as its card says.
+            WeightsError: the file is missing, changed, or does not match its card.
         """
         if not file.path.is_file() or sha256_of(file.path) != file.sha256:
             raise WeightsError(f"{file.path} is missing or changed; reinstall streamgate")
         with np.load(file.path, allow_pickle=False) as arrays:
             centroids = np.asarray(arrays["centroids"], np.float32)
         if centroids.ndim != 2 or len(centroids) < file.nearest:
-            raise WeightsError(f"{file.path}: has {centroids.shape} centroids, its card asks for {file.nearest}")
+            raise WeightsError(f"{file.path}: has centroids {centroids.shape}, but its card requires {file.nearest}")
         return cls(centroids, file.nearest, file.usual)
 
     def add_offset(self, template: Template) -> Template:
-        """`template` with what its similarities are normalised by."""
+        """`template` with the offset that normalises its similarities."""
         return replace(template, offset=self.offset(template.vector))
 
     def offset(self, vector: Array) -> float:
-        """How much closer than usual a face is to its nearest, at least 0; `vector` float32 (D,), unit length."""
+        """How much closer than usual a face is to its nearest centroids, at least 0; `vector` unit float32 (D,)."""
         cosines = np.sort(self.centroids.astype(np.float64) @ vector.astype(np.float64))
         return max(0.0, float(cosines[-self.nearest :].mean()) - self.usual)

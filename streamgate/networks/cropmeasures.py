@@ -1,4 +1,4 @@
-"""Measures that look at a crop of their own: ONNX files of users, metrics of pyiqa, NIQE and BRISQUE."""
+"""Measures that use their own crop: users' ONNX files, pyiqa metrics, NIQE and BRISQUE."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from streamgate.weights.parameters import identity_of, parameters_of
 from streamgate.weights.store import Weights, pulled
 
 OUTPUT = "value"
-"""What the one output of such a measure is called."""
+"""Name of the single output of such a measure."""
 MAX_BYTES = 2 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class CropOutput:
-    """Of one crop: the value (NaN where it failed), and a map float32 (h, w) where there is one."""
+    """Result for one crop: the value (NaN if it failed), and a map float32 (h, w) if there is one."""
 
     value: float
     map: Array | None = None
@@ -41,10 +41,10 @@ Rate = Callable[[Array], tuple[Array, Array | None]]
 
 
 class CropMeasure:
-    """A measure ready to rate crops. Thread-safe as far as its engine is.
+    """An opened measure that rates crops. Thread-safe if its engine is.
 
-    `sha256` is of its file or parameters; `record` is its line for `summary.json`; `notes` are what a user should know
-    about how it runs on a GPU, and may grow.
+    `sha256` is the hash of its file or parameters; `record` is its entry for `summary.json`; `notes` are remarks for
+    the user about how it runs on a GPU, and may grow.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class CropMeasure:
 
     @property
     def identity(self) -> str:
-        """A short name of all that decides what a value means."""
+        """A short hash of everything that determines the meaning of a value."""
         text = json.dumps([self.sha256, self.card.meaning()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -68,26 +68,26 @@ class CropMeasure:
         }  # fmt: skip
 
     def run(self, crops: Sequence[Array]) -> list[CropOutput]:
-        """Rate crops; whatever goes wrong makes the values NaN, with a warning.
+        """Rate crops; if that fails, the values are NaN and a warning is issued.
 
-        Raises DeviceError where a GPU fails.
+        Raises DeviceError if a GPU fails.
         """
         try:
             values, maps = self._rate(np.stack(crops))
             return [CropOutput(float(value), None if maps is None else maps[row]) for row, value in enumerate(values)]
         except DeviceError:
             raise
-        except Exception as error:  # whatever a foreign network or library raises belongs to these faces alone
+        except Exception as error:  # an error of a third-party network or library affects only these faces
             words = one_line(f"{type(error).__name__}: {error}")
             warnings.warn(f"measure {self.name} failed on a face ({words})", stacklevel=2)
             return [CropOutput(float("nan")) for _ in crops]
 
 
 def open_measure(spec: MeasureSpec, device: Device, threads: int) -> CropMeasure:
-    """Open the measure of a spec with a card.
+    """Open the measure of a spec that has a card.
 
-    Raises WeightsError where its file or parameters are missing or do not fit its card, UsageError without pyiqa,
-    DeviceError where the GPU does not run it.
+    Raises WeightsError if its file or parameters are missing or do not match its card, UsageError without pyiqa,
+    DeviceError if it does not run on the GPU.
     """
     assert spec.card is not None
     card = spec.card
@@ -111,7 +111,7 @@ def _of_onnx(name: str, card: CropCard, device: Device, threads: int) -> CropMea
     what = f"measure {name}: {display(path)}"
     try:
         if not path.is_file() or path.stat().st_size > MAX_BYTES:
-            raise WeightsError(f"{what}: there is no such file; check measures.{name}.onnx")
+            raise WeightsError(f"{what}: no such file, or larger than 2 GiB; check measures.{name}.onnx")
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise WeightsError(f"{what} cannot be read ({error.strerror})") from None
@@ -124,19 +124,19 @@ def _of_graph(name: str, card: CropCard, weights: Weights, device: Device, threa
     session = RowSession(weights, device, threads)
     (shape, dtype), *others = session.inputs
     if others:
-        raise WeightsError(f"{what} has {1 + len(others)} inputs, and a measure gives one: a batch of crops")
+        raise WeightsError(f"{what} has {1 + len(others)} inputs; a measure must have one, a batch of crops")
     known = [size if isinstance(size, int) else None for size in shape]
     if len(known) != 4 or dtype not in ("tensor(float)", "tensor(uint8)", "tensor(float16)"):
-        raise WeightsError(f"{what} takes {dtype} of shape {list(shape)}, and a measure gives a batch of pictures")
+        raise WeightsError(f"{what} takes {dtype} of shape {list(shape)}; a measure must take a batch of pictures")
     channels_last = known[3] in (1, 3) and known[1] not in (1, 3)
     channels = known[3] if channels_last else known[1]
     sides = known[1:3] if channels_last else known[2:]
     if channels not in (None, 1 if card.colour == "grey" else 3):
-        raise WeightsError(f"{what} takes {channels} channels; set measures.{name}.colour to fit it")
+        raise WeightsError(f"{what} takes {channels} channels; set measures.{name}.colour to match")
     if known[0] not in (None, 1):
-        raise WeightsError(f"{what} takes {known[0]} pictures at once; export it with a free batch axis, or one of 1")
+        raise WeightsError(f"{what} takes batches of {known[0]}; export it with a dynamic batch size, or a size of 1")
     if any(side not in (None, card.size) for side in sides):
-        raise WeightsError(f"{what} takes pictures of {sides[0]}x{sides[1]}; set measures.{name}.size to fit it")
+        raise WeightsError(f"{what} takes pictures of {sides[0]}x{sides[1]}; set measures.{name}.size to match")
     for output in (card.output, card.map):
         if output and output not in session.outputs:
             raise WeightsError(f"{what} has no output {output!r}; it has {', '.join(session.outputs)}")
@@ -148,7 +148,7 @@ def _of_graph(name: str, card: CropCard, weights: Weights, device: Device, threa
 
     two = np.full((1 if known[0] == 1 else 2, card.size, card.size, 3), 128, np.uint8)
     try:
-        # Before it is put together from parts of a batch, which a number for all of them could not be.
+        # Checked on a whole batch, because a graph with one value per batch would pass `run_rows`.
         _numbers(session.run(_batch(two, card, channels_last, dtype))[output], output, len(two))
         rate(two)
     except DeviceError:
@@ -160,7 +160,7 @@ def _of_graph(name: str, card: CropCard, weights: Weights, device: Device, threa
 
 
 def _batch(crops: Array, card: CropCard, channels_last: bool, dtype: str) -> Array:
-    """Crops RGB uint8 (N, S, S, 3) as the graph takes them."""
+    """Convert crops RGB uint8 (N, S, S, 3) to the graph's input."""
     if card.colour == "BGR":
         crops = crops[..., ::-1]
     elif card.colour == "grey":
@@ -180,7 +180,7 @@ def _numbers(found: Array, output: str, count: int) -> Array:
     """Values float64 (N,)."""
     values = np.asarray(found, np.float64)
     if values.ndim == 0 or values.shape[0] != count or values.size != count:
-        raise ValueError(f"output {output} has shape {list(values.shape)} for {count} faces: one number each")
+        raise ValueError(f"output {output} has shape {list(values.shape)} for {count} faces; expected one number each")
     return values.reshape(count)
 
 
@@ -189,7 +189,7 @@ def _maps(found: Array, count: int) -> Array:
     maps = np.asarray(found, np.float32)
     sides = [size for size in maps.shape[1:] if size != 1]
     if len(maps) != count or len(sides) != 2:
-        raise ValueError(f"a map of shape {list(maps.shape)} is no picture for each of {count} faces")
+        raise ValueError(f"the map has shape {list(maps.shape)} for {count} faces; expected one 2D map each")
     return maps.reshape(count, *sides)
 
 
@@ -203,18 +203,20 @@ def _of_pyiqa(spec: MeasureSpec, card: CropCard, device: Device) -> CropMeasure:
     if device.index is not None:
         if not torch.cuda.is_available():
             raise DeviceError(
-                f"device {device.name}: measure {spec.name} needs a torch with CUDA, and torch {torch.__version__} "
-                "finds none; install the one for your CUDA from pytorch.org, or use --device cpu"
+                f"device {device.name}: measure {spec.name} needs torch with CUDA, but torch {torch.__version__} "
+                "finds no CUDA device; install the build for your CUDA from pytorch.org, or use --device cpu"
             )
-        # As for the other networks: TF32 changes values by 1e-2.
+        # Disabled as for the other networks: TF32 changes values by 1e-2.
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
         metric: Any = pyiqa.create_metric(card.file, device=torch.device(where))
     except Exception as error:
-        raise WeightsError(f"measure {spec.name}: pyiqa gives no metric {one_line(card.file)!r} "
+        raise WeightsError(f"measure {spec.name}: pyiqa cannot create the metric {one_line(card.file)!r} "
                            f"({one_line(str(error))})") from None  # fmt: skip
     if getattr(metric, "metric_mode", "NR") != "NR":
-        raise WeightsError(f"measure {spec.name}: {one_line(card.file)} needs a reference, which a face has not")
+        raise WeightsError(
+            f"measure {spec.name}: {one_line(card.file)} needs a reference picture; use a no-reference metric"
+        )
     falls = bool(getattr(metric, "lower_better", False))
     if falls != (spec.better == "lower"):
         right = "lower" if falls else "higher"

@@ -1,4 +1,4 @@
-"""Finding faces: detectors of any known layout behind one door."""
+"""Face detection: one interface to detectors of all supported output layouts."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from streamgate.networks.priors import suppress
 from streamgate.networks.sessions import Session
 
 STRIDE = 32
-"""Input sides are multiples of the coarsest stride; a picture is padded to it at its right and bottom."""
+"""Input sides must be multiples of the coarsest stride; pictures are padded at the right and bottom."""
 
 NMS_OVERLAP = 0.4
 MAX_CANDIDATES = 2000
-"""Places above the threshold that are looked at, best first; a crowd of 300 faces raises about that many."""
+"""Most locations above the threshold that are decoded, best first; a crowd of 300 faces has about that many."""
 
 _PAD = (123, 117, 104)
-"""The networks' mean colour: padding looks like the zeros that their convolutions pad with."""
+"""The networks' mean colour, so that padding looks like the zeros that their convolutions pad with."""
 
 
 class Detector:
-    """Faces in pictures, each found independently of what else is in the batch. Thread-safe."""
+    """Detects faces; results do not depend on other pictures in the batch. Thread-safe."""
 
     def __init__(self, session: Session, nms_iou: float = NMS_OVERLAP) -> None:
         self._layout = LAYOUTS[session.weights.output.get("layout", "retinaface")]
@@ -34,11 +34,11 @@ class Detector:
         self._nms_iou = nms_iou
 
     def detect(self, pictures: Sequence[Array], threshold: float = 0.5) -> list[list[Face]]:
-        """Faces of each picture, best score first, in its own pixels.
+        """Faces of each picture, best score first, in pixels of that picture.
 
-        Pictures are RGB uint8 (h, w, 3) of any size and are not scaled: faces from about 10 to 500 pixels
-        are found, so give a thumbnail at the scale where the smallest face you want has 16 pixels. Boxes
-        may reach past the picture's edge. Pictures of one padded size share a run on a GPU.
+        Pictures are RGB uint8 (h, w, 3) of any size and are not scaled. Faces from about 10 to 500 pixels are found, so
+        pass a thumbnail at a scale where the smallest face of interest has 16 pixels. Boxes may extend beyond the
+        picture. Pictures of the same padded size share a run on a GPU.
         """
         shapes = [_padded_shape(picture) for picture in pictures]
         found: list[list[Face]] = [[] for _ in pictures]
@@ -57,7 +57,7 @@ class Detector:
         if len(above) > MAX_CANDIDATES:
             above = above[np.argsort(-scores[above], kind="stable")[:MAX_CANDIDATES]]
         boxes, points = self._layout.decode(outputs, shape, above)
-        # A side is an exponential: on strange input it can overflow, and no face is that large.
+        # Box sides are exponentials and can overflow on unusual input.
         sane = np.isfinite(boxes).all(axis=1) & np.isfinite(points).all(axis=(1, 2))
         above, boxes, points = above[sane], boxes[sane], points[sane]
         kept = suppress(boxes, scores[above], self._nms_iou)

@@ -1,4 +1,4 @@
-"""ONNX Runtime made ready, and the device that networks run on."""
+"""Loading ONNX Runtime, and the device that networks run on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OLDER = "pip uninstall onnxruntime-gpu, then pip install 'streamgate[gpu-cu12]'
 _CAPABILITY = (75, 76)
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
 _LOWEST = {13: (7, 5)}
-"""Compute capability from which a CUDA generation knows cards: Turing."""
+"""Lowest compute capability that a CUDA generation supports: 7.5 is Turing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class Device:
     Attributes:
         name: "cpu" or "cuda:N".
         reason: why it was chosen, in words.
-        bound: inputs and outputs are in its own memory, and runs are padded batches (`networks.io_binding`). A GPU
-            always is; the CPU is where a test or a benchmark wants to go a GPU's way without one.
+        bound: inputs and outputs are in the device's memory, and runs are padded batches (`networks.io_binding`).
+            Always true for a GPU; true for the CPU only in tests and benchmarks of the GPU code path.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Device:
 
     @property
     def memory(self) -> tuple[str, int]:
-        """ONNX Runtime's words for its memory: kind and number."""
+        """ONNX Runtime's name for its memory: type and index."""
         return ("cpu", 0) if self.index is None else ("cuda", self.index)
 
     @property
@@ -58,36 +58,36 @@ class Device:
         return "CPUExecutionProvider" if self.index is None else "CUDAExecutionProvider"
 
     def providers(self, *, graphs: bool = False) -> list[Any]:
-        """Execution providers of ONNX Runtime, with their settings; `graphs`: runs may be captured as CUDA graphs."""
+        """Execution providers for ONNX Runtime, with settings; `graphs`: runs may be captured as CUDA graphs."""
         if self.index is None:
             return [self.provider]
         settings = {
             "device_id": self.index,
             # TF32 changes values by 1e-2.
             "use_tf32": 0,
-            # It picks the same kernel for a shape every time.
+            # Deterministic: selects the same kernel for a shape every time.
             "cudnn_conv_algo_search": "HEURISTIC",
-            # Decoders and other programs need memory too.
+            # Leaves memory for decoders and other programs.
             "arena_extend_strategy": "kSameAsRequested",
             "enable_cuda_graph": int(graphs),
         }
         return [(self.provider, settings), "CPUExecutionProvider"]
 
     def call(self, work: Callable[[], Result]) -> Result:
-        """What `work` returns or raises, in the one thread of this process that uses the device.
+        """Run `work` in the single thread of this process that uses the device; returns or raises what it does.
 
-        ONNX Runtime captures CUDA graphs for a thread, and while it does no other thread may allocate or copy.
+        ONNX Runtime captures CUDA graphs per thread, and during a capture no other thread may allocate or copy.
         """
         return _thread(self.name).submit(work).result()
 
     def check(self, session: Any, network: str) -> None:
-        """Raise DeviceError where the session of ONNX Runtime that runs `network` is on something else."""
-        # Asking for CUDA never raises: it silently runs on the CPU (docs/design.md 7).
+        """Raise DeviceError if the ONNX Runtime session of `network` runs on another device."""
+        # Requesting CUDA never raises: ONNX Runtime silently falls back to the CPU (docs/design.md 7).
         running = session.get_providers()[0]
         if running != self.provider:
             raise DeviceError(
                 f"device {self.name}: driver and libraries load, but ONNX Runtime runs {network} with {running} "
-                f"instead of {self.provider}; see that its CUDA version and the driver fit, or use --device cpu"
+                f"instead of {self.provider}; check that its CUDA version matches the driver, or use --device cpu"
             )
 
     def __str__(self) -> str:
@@ -95,13 +95,13 @@ class Device:
 
 
 def load_onnxruntime() -> Any:
-    """The module `onnxruntime`, with its telemetry off.
+    """Import `onnxruntime` with telemetry disabled.
 
-    From 1.32 on it sends facts about the machine and the models to its vendor unless the environment variable is set
-    before its first import; the call stops what an earlier import by other code may have started.
+    Since 1.32 it sends data about the machine and the models to its vendor unless the environment variable is set
+    before the first import; the call also stops telemetry that an earlier import by other code may have started.
 
     Raises:
-        StreamgateError: ONNX Runtime is not installed, or not in a version that works; says what to install.
+        StreamgateError: ONNX Runtime is not installed, or the installation is broken; says what to install.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
@@ -109,20 +109,20 @@ def load_onnxruntime() -> Any:
 
         onnxruntime.disable_telemetry_events()
     except (ImportError, AttributeError) as error:
-        # Two packages own the same folder: removing one of them leaves an empty module.
+        # Two packages share the same folder: removing one of them leaves an empty module.
         raise StreamgateError(
-            "ONNX Runtime is not installed, or damaged by two of its packages in one environment: pip uninstall "
+            "ONNX Runtime is not installed, or broken by two of its packages in one environment: pip uninstall "
             "onnxruntime onnxruntime-gpu, then pip install 'streamgate[cpu]' (or 'streamgate[gpu]' with CUDA)"
         ) from error
     return onnxruntime
 
 
 def choose_device(wanted: str) -> Device:
-    """The device for "auto", "cpu", "cuda" or "cuda:N"; "auto" takes the first GPU when everything it needs loads.
+    """The device for "auto", "cpu", "cuda" or "cuda:N"; "auto" uses the first GPU if everything that it needs loads.
 
     Raises:
-        UsageError: another word.
-        DeviceError: CUDA was asked for and cannot be had; says what is missing.
+        UsageError: `wanted` has another value.
+        DeviceError: CUDA was requested and is not available; says what is missing.
         StreamgateError: ONNX Runtime is not installed.
     """
     kind, _, number = wanted.partition(":")
@@ -137,12 +137,12 @@ def choose_device(wanted: str) -> Device:
         return Device(f"cuda:{index}", reason, bound=True)
     if kind == "cuda":
         raise DeviceError(f"device {wanted!r} is not available: {missing}; or use --device cpu")
-    # What to install is for those who asked for a GPU.
+    # Installation hints are only for users who requested a GPU.
     return Device(CPU, f"no GPU: {missing.partition(';')[0]}")
 
 
 def _missing_for_cuda(index: int) -> str | None:
-    """What keeps CUDA device `index` from working, with the remedy where there is one; None: nothing is known to."""
+    """What prevents CUDA device `index` from working, with a remedy if there is one; None if nothing is known to."""
     ort = load_onnxruntime()
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         return f"the installed ONNX Runtime has no CUDA; {_GPU_PACKAGES}"
@@ -150,12 +150,12 @@ def _missing_for_cuda(index: int) -> str | None:
 
 
 def preload_cuda(ort: Any) -> str | None:
-    """Load the CUDA and cuDNN libraries that the `gpu` extras install; what is missing, or None.
+    """Load the CUDA and cuDNN libraries that the `gpu` extras install; returns what is missing, or None.
 
-    ONNX Runtime does not search for them where pip puts them: without this every session runs on the CPU.
+    ONNX Runtime does not search where pip installs them: without this every session would run on the CPU.
     """
     printed = io.StringIO()
-    # It reports what it could not load by printing.
+    # It reports failures by printing.
     with redirect_stdout(printed), redirect_stderr(printed):
         try:
             ort.preload_dlls()
@@ -166,7 +166,7 @@ def preload_cuda(ort: Any) -> str | None:
     try:
         ctypes.CDLL(_CUDNN)
     except OSError:
-        # `preload_dlls` is silent about it, and without it no convolution runs.
+        # `preload_dlls` does not report it, and without it no convolution runs.
         names.append(_CUDNN)
     if names:
         return f"libraries of CUDA {ort.cuda_version} cannot be loaded ({', '.join(names)}); {_GPU_PACKAGES}"
@@ -174,24 +174,27 @@ def preload_cuda(ort: Any) -> str | None:
 
 
 def _driver_fault(index: int, cuda: str) -> str | None:
-    """Ask the NVIDIA driver itself (libcuda) whether device `index` is there and takes programs for `cuda` ("13.0")."""
+    """Ask the NVIDIA driver (libcuda) whether device `index` exists and supports programs for `cuda` ("13.0").
+
+    Returns what is wrong, or None.
+    """
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return "there is no NVIDIA driver (libcuda.so.1 cannot be loaded); install the driver of the card"
     if code := driver.cuInit(0):
-        return f"the NVIDIA driver does not start (cuInit gives error {code}); `nvidia-smi` says more"
+        return f"the NVIDIA driver cannot be initialized (cuInit returns error {code}); see `nvidia-smi`"
     count, card, known, *capability = (ctypes.c_int(0) for _ in range(5))
     driver.cuDeviceGetCount(ctypes.byref(count))
     if index >= count.value:
         return f"the NVIDIA driver has {count.value} device(s), numbered from 0"
     wanted = int(cuda.partition(".")[0] or 0)
     driver.cuDriverGetVersion(ctypes.byref(known))
-    # A driver runs programs of its own CUDA generation and of those before.
+    # A driver runs programs of its own CUDA generation and of earlier ones.
     if known.value // 1000 < wanted:
         has = f"{known.value // 1000}.{known.value % 1000 // 10}"
         return (
-            f"the NVIDIA driver knows CUDA {has}, and the installed ONNX Runtime needs CUDA {wanted}; update the "
+            f"the NVIDIA driver supports CUDA {has}, but the installed ONNX Runtime needs CUDA {wanted}; update the "
             f"driver, or {_OLDER}"
         )
     driver.cuDeviceGet(ctypes.byref(card), index)
@@ -199,15 +202,15 @@ def _driver_fault(index: int, cuda: str) -> str | None:
         driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, card)
     major, minor = (value.value for value in capability)
     if (major, minor) < _LOWEST.get(wanted, (0, 0)):
-        return f"the card has compute capability {major}.{minor}, which CUDA {wanted} no longer knows; {_OLDER}"
+        return f"the card has compute capability {major}.{minor}, which CUDA {wanted} no longer supports; {_OLDER}"
     return None
 
 
 def page_lock(buffer: Array, index: int) -> str | None:
-    """Lock a buffer in memory, so that CUDA device `index` copies from it directly; None, or why that is not possible.
+    """Page-lock a buffer, so that CUDA device `index` can copy from it directly; returns None, or why it failed.
 
-    ONNX Runtime's Python packages have no allocator for such memory: `OrtValue` takes one only of a device that was
-    registered as a plugin, which CUDA in these packages is not. To be called in the device's thread.
+    ONNX Runtime's Python packages have no allocator for such memory: `OrtValue` only accepts the allocator of a device
+    that was registered as a plugin, and in these packages CUDA is not. Call it in the device's thread.
     """
     major = (load_onnxruntime().cuda_version or "").partition(".")[0]
     try:
@@ -217,13 +220,13 @@ def page_lock(buffer: Array, index: int) -> str | None:
     address, size = ctypes.c_void_p(buffer.ctypes.data), ctypes.c_size_t(buffer.nbytes)
     portable = 1  # for every context of the process
     if code := runtime.cudaSetDevice(index) or runtime.cudaHostRegister(address, size, portable):
-        return f"CUDA gives error {code}"
+        return f"CUDA returns error {code}"
     weakref.finalize(buffer, _unlock, runtime, address, index).atexit = False
     return None
 
 
 def _unlock(runtime: Any, address: Any, index: int) -> None:
-    # Whatever thread this is: without it CUDA would take up memory on the first card.
+    # This may run in any thread: without this call CUDA would allocate memory on the first card.
     runtime.cudaSetDevice(index)
     runtime.cudaHostUnregister(address)
 

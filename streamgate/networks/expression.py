@@ -1,4 +1,4 @@
-"""What a face does at this moment: mouth, eyes, brows, where head and eyes turn, and whether something covers it."""
+"""Facial expression: mouth, eyes, brows, direction of head and gaze, and whether something covers the face."""
 
 from __future__ import annotations
 
@@ -18,26 +18,30 @@ NEEDED = (
     "eyeSquintRight", "jawOpen", "lidsLeft", "lidsRight", "lipGap", "mouthFunnel", "mouthSmileLeft", "mouthSmileRight",
     "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight",
 )  # fmt: skip
-"""Signals that measures are made of: blendshapes of ARKit, about 0..1, and lengths over the distance between the eyes
-(`lids...`: opening of the lids, `lipGap`: between the lips); left and right are the person's own."""
+"""Signals that measures use: ARKit blendshapes, about 0..1, and lengths relative to the distance between the eyes
+(`lids...`: opening of the lids, `lipGap`: gap between the lips); left and right are the person's own."""
 
 _LIDS = (
     (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),
     (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),
 )
 _LANDMARKS = (*_LIDS, (1,), (61,), (291,))
-"""Mesh points whose middle is a landmark: eyes, nose, corners of the mouth; left and right as the picture shows."""
+"""Mesh points whose mean is a landmark: eyes, nose, corners of the mouth; left and right as seen in the picture."""
 _OFFSETS = EXPRESSION_EYE_DISTANCE * np.array(
     [[-0.01, -0.02], [0.01, -0.02], [0.0, -0.06], [-0.01, -0.01], [0.01, -0.01]]
 )
-"""From there to where the detector puts them in the mean, in pixels of the crop."""
+"""Mean offset from there to the detector's landmarks, in pixels of the crop."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExpressionOutput:
-    """One face: `yaw` and `pitch` in degrees as its upright picture shows them, the signals by name, the five
-    landmarks, float64 (5, 2) in pixels of the crop, and `visible`, the share of it that nothing covers, 0..1; None
-    where the graph has no such output.
+    """Result for one face.
+
+    Attributes:
+        yaw, pitch: degrees, as seen in its upright picture.
+        signals: the signals by name.
+        landmarks: the five landmarks, float64 (5, 2), in pixels of the crop.
+        visible: share of the face that is not covered, 0..1; None if the graph has no such output.
     """
 
     yaw: float
@@ -47,7 +51,7 @@ class ExpressionOutput:
     visible: float | None = None
 
     def both(self, stem: str) -> float:
-        """The mean of a signal's left and right."""
+        """The mean of a signal's left and right values."""
         return (self.signals[f"{stem}Left"] + self.signals[f"{stem}Right"]) / 2
 
 
@@ -55,28 +59,28 @@ class ExpressionNetwork:
     """Expressions of faces aligned by their eyes. Thread-safe."""
 
     def __init__(self, session: Session) -> None:
-        """Raises WeightsError where the card's `output.signals` or `output.points` lacks what is needed."""
+        """Raises WeightsError if the card's `output.signals` or `output.points` lacks a required entry."""
         session.need_outputs("pose", "signals", "points")
         self._session = session
         self._names = tuple(str(name) for name in session.weights.output.get("signals", ()))
         if missing := [name for name in NEEDED if name not in self._names]:
-            raise WeightsError(f"{session.weights.name}: its card names no signal {missing[0]} in output.signals")
+            raise WeightsError(f"{session.weights.name}: its card lacks the signal {missing[0]} in output.signals")
         positions = {int(number): i for i, number in enumerate(session.weights.output.get("points", ()))}
         if lacking := [number for part in _LANDMARKS for number in part if number not in positions]:
-            raise WeightsError(f"{session.weights.name}: its card names no point {lacking[0]} in output.points")
+            raise WeightsError(f"{session.weights.name}: its card lacks the point {lacking[0]} in output.points")
         self._positions = [[positions[number] for number in part] for part in _LANDMARKS]
 
     def run(self, crops: Array) -> list[ExpressionOutput]:
-        """Run crops RGB uint8 (N, 144, 128, 3), aligned with `expression_matrix`; one answer a crop.
+        """Run crops RGB uint8 (N, 144, 128, 3), aligned with `expression_matrix`; returns one result per crop.
 
-        Raises WeightsError where the graph gives another number of signals than its card names.
+        Raises WeightsError if the number of signals differs between the graph and its card.
         """
         crops = check_pictures(crops, EXPRESSION_SIZE)
         outputs = self._session.run_pictures(crops)
         signals, pose, points = outputs["signals"], outputs["pose"], outputs["points"]
         if signals.shape[1] != len(self._names):
             name = self._session.weights.name
-            raise WeightsError(f"{name}: gives {signals.shape[1]} signals, its card names {len(self._names)}")
+            raise WeightsError(f"{name}: outputs {signals.shape[1]} signals, but its card lists {len(self._names)}")
         visible = outputs["visible"].tolist() if "visible" in outputs else [None] * len(crops)
         return [
             ExpressionOutput(

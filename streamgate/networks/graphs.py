@@ -1,6 +1,6 @@
-"""Graphs made ready for a GPU: pixels are normalised by the graph, and its arithmetic may be half precision.
+"""Preparing graphs for a GPU: pixels are normalised inside the graph, which may run in half precision.
 
-Needs the package onnx, which the `gpu` extras bring. On the CPU nothing here is used.
+Needs the package onnx, which the `gpu` extras install. Not used on the CPU.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from streamgate.weights.catalog import InputSpec
 
 PRECISIONS = ("fp32", "fp16")
 HEAD_FROM = "features"
-"""Output of recognizers from which SER-FIQ's head computes: that stays in fp32, always."""
+"""Output of recognizers that is the input of SER-FIQ's head, which always stays in fp32."""
 
 _FULL_PRECISION = (
     "LayerNormalization", "Pow", "ReduceMean", "ReduceMin", "ReduceSum", "Sigmoid", "Softmax", "Sqrt",
 )  # fmt: skip
-"""Operators that sum over many values or whose results are figures: in fp32 at no cost, for they are few and small."""
+"""Operators that sum over many values or compute final values; they stay in fp32, at no cost because they are few and
+small."""
 
 
 def prepare(content: bytes, spec: InputSpec, precision: str) -> bytes:
-    """The graph with input uint8 (N, H, W, 3) RGB, whatever it was, and in `precision`.
+    """Convert the graph to input uint8 (N, H, W, 3) RGB and to `precision`.
 
-    Its outputs are float32 in either. With "fp32" they are those of the graph over `runtime.as_input`, bit by bit.
+    Outputs are float32 in both precisions. With "fp32" they are bit-identical to those of the original graph with
+    `sessions.as_input`.
 
     Raises:
         StreamgateError: the package onnx is missing.
@@ -48,7 +50,7 @@ def prepare(content: bytes, spec: InputSpec, precision: str) -> bytes:
 
 
 def _take_pixels(model: Any, spec: InputSpec) -> None:
-    """Put what `runtime.as_input` does in front of the graph."""
+    """Prepend the operations of `sessions.as_input` to the graph."""
     from onnx import TensorProto, helper, numpy_helper
 
     graph = model.graph
@@ -81,7 +83,7 @@ def _take_pixels(model: Any, spec: InputSpec) -> None:
 
 
 def _halved(model: Any) -> Any:
-    """The graph in half precision, but for what must not be."""
+    """The graph in half precision, except for the parts that must stay in fp32."""
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
     _widen_constants(model.graph)
@@ -98,7 +100,7 @@ def _halved(model: Any) -> Any:
 
 
 def _widen_constants(graph: Any) -> None:
-    """Make constants float32 initializers: the conversion keeps those as they are that only fp32 nodes use."""
+    """Turn constants into float32 initializers: the conversion leaves those that only fp32 nodes use unchanged."""
     from onnx import TensorProto, numpy_helper
 
     stored = {one.name: one for one in graph.initializer}
@@ -123,9 +125,9 @@ def _widen_constants(graph: Any) -> None:
 
 
 def _head(graph: Any) -> list[str]:
-    """Names of the nodes that compute with what `HEAD_FROM` gives."""
+    """Names of the nodes that depend on the output `HEAD_FROM`."""
     behind, names = {HEAD_FROM}, []
-    for node in graph.node:  # sorted, as ONNX demands
+    for node in graph.node:  # topologically sorted, as ONNX requires
         if behind.intersection(node.input):
             behind.update(node.output)
             names.append(node.name)
@@ -133,9 +135,9 @@ def _head(graph: Any) -> list[str]:
 
 
 def _join_full_precision(graph: Any) -> None:
-    """Between two fp32 nodes the conversion rounds to fp16 and back: connect them directly.
+    """Remove the round trip through fp16 that the conversion inserts between two fp32 nodes.
 
-    Before ONNX Runtime 1.32 it also adds a cast of its own, of one name, for every node that needs it: keep one.
+    Before ONNX Runtime 1.32 it also adds duplicate casts of the same name, one per node that needs it; keep only one.
     """
     from onnx import TensorProto
 

@@ -1,4 +1,4 @@
-"""How clean and real a face looks: IFQA's score and map (docs/design.md 4.2)."""
+"""IFQA: how clean and real a face looks, as a score and a map (docs/design.md 4.2)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CROP_SIDE = 256
 class IfqaOutput:
     """Rows for N faces: `score` float32 (N,) and `map` float32 (N, 256, 256), both 0..1, higher is better.
 
-    From the batcher one face, without the N axis.
+    The batcher returns one face, without the N axis.
     """
 
     score: Array
     map: Array
 
     def row(self, index: int) -> IfqaOutput:
-        """One face's figures, without the N axis."""
+        """The values of one face, without the N axis."""
         return IfqaOutput(self.score[index], self.map[index])
 
 
@@ -33,7 +33,7 @@ class IfqaNetwork:
         self._session = session
 
     def run(self, crops: Array) -> IfqaOutput:
-        """Run crops RGB uint8 (N, 256, 256, 3), aligned with `ffhq_matrix`; never an upscaled 112 crop."""
+        """Run crops RGB uint8 (N, 256, 256, 3), aligned with `ffhq_matrix`; never pass an upscaled 112 px crop."""
         crops = check_pictures(crops, CROP_SIDE)
         outputs = self._session.run_pictures(crops)
         return IfqaOutput(outputs["score"], outputs["map"])

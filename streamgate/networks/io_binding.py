@@ -1,6 +1,6 @@
-"""Runs of one graph with its inputs and outputs in a device's own memory, in batches of one size.
+"""Running a graph with inputs and outputs in device memory, in batches of a fixed size.
 
-The way on a GPU. On the CPU it is the same, but for the provider's name, where a `Device` says `bound`.
+This is the code path for GPUs. A `Device` with `bound` uses it on the CPU too, only with another provider.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from streamgate.networks.device import Device, load_onnxruntime, page_lock
 
 BATCH = 32
 _BATCHES = {"detector": 8, "ifqa": 16}
-"""Of roles whose pictures are large."""
+"""Batch sizes for roles with large pictures."""
 SHAPES = 8
-"""Shapes of pictures for which buffers are held; a detector's vary with the sources."""
+"""Picture shapes for which buffers are kept; for a detector they vary with the sources."""
 HOST_BUFFERS = 2
-"""On the host's side of each shape: one is filled while the other is on its way."""
+"""Host buffers per shape: one is filled while the other is copied."""
 _SMALLEST = 64
-"""Side of the picture that a graph for pictures of any size is tried on."""
-_FULL = ("failed to allocate", "out of memory", "alloc_failed", "allocation_failed", "bad allocation")
-"""What ONNX Runtime, CUDA, cuDNN and cuBLAS say when memory is full."""
+"""Side of the picture that is used to test a graph for pictures of any size."""
+_MEMORY_FULL = ("failed to allocate", "out of memory", "alloc_failed", "allocation_failed", "bad allocation")
+"""Messages of ONNX Runtime, CUDA, cuDNN and cuBLAS when memory is full."""
 _FAULT = re.compile(r"\b(CUDA|CUDNN|CUBLAS|CURAND|CUFFT)( failure|_STATUS| error)", re.IGNORECASE)
-"""How they begin when the device fails."""
+"""The beginning of their messages when the device fails."""
 
-_COSTLY = frozenset(
+_DEVICE_OPERATORS = frozenset(
     {
         "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "Einsum", "FusedConv", "Gemm",
         "GlobalAveragePool", "InstanceNormalization", "LayerNormalization", "MatMul", "MaxPool", "Resize", "Softmax",
     }
 )  # fmt: skip
-"""Operators that the device should run; the CPU may work out shapes."""
+"""Operators that should run on the device; shape computations may run on the CPU."""
 
 _Error = TypeVar("_Error", bound=BaseException)
 _Outputs = list[Array] | None
@@ -49,26 +49,27 @@ _Call = Callable[[Callable[[], _Outputs]], _Outputs]
 
 
 def batch_of(roles: Sequence[str]) -> int:
-    """Rows of each run of a graph that fills these roles."""
+    """Rows per run of a graph that fills these roles."""
     return min(_BATCHES.get(role, BATCH) for role in roles)
 
 
 class BoundGraph:
-    """A graph of pictures uint8 (N, H, W, 3) on a device. Safe to call from several threads.
+    """A graph that takes pictures uint8 (N, H, W, 3), on a device. Thread-safe.
 
-    Each run has the same number of rows, the last one repeated to fill it: so the kernels are always the same ones, and
-    who shares a batch changes nothing beyond rounding. When memory is full the batches are halved, which is noted.
+    Each run has the same number of rows; the last row is repeated to fill it. So the same kernels are always used, and
+    the other rows of a batch affect a result only by rounding. When memory is full the batch size is halved, and a note
+    is added.
 
     Args:
-        open_session: opens the graph with these providers for batches of that many rows, raising whatever ONNX
-            Runtime raises.
-        name: of the network, for messages.
-        batch: rows of a run.
-        graphs: on a GPU a run is a CUDA graph, as it can be where all pictures have one size.
+        open_session: opens the graph with the given providers and batch size; may raise any error of ONNX Runtime.
+        device: where to run it.
+        name: name of the network for messages.
+        batch: rows per run.
+        graphs: capture runs as CUDA graphs on a GPU; requires that all pictures have the same size.
 
     Raises:
-        WeightsError: the graph is not one that runs.
-        DeviceError: the device does not run it.
+        WeightsError: the graph cannot be run.
+        DeviceError: the device cannot run it.
     """
 
     def __init__(
@@ -78,9 +79,9 @@ class BoundGraph:
         self._device = device
         self._name = name
         self.batch = batch
-        """Rows of a run; fewer from when memory was full."""
+        """Rows per run; reduced when memory was full."""
         self.notes: list[str] = []
-        """What a user should know: whatever is not as it should be, one line each."""
+        """Remarks for the user about anything that is not optimal, one line each."""
         self._buffers: OrderedDict[tuple[int, ...], _Buffers] = OrderedDict()
         self._mutex = Lock()
         self._graphs = graphs and device.index is not None
@@ -90,30 +91,30 @@ class BoundGraph:
         """All outputs by name for N >= 1 pictures, float32 (N, ...).
 
         Raises:
-            DeviceError: the device fails, or has no memory for a single row.
+            DeviceError: the device failed, or has not enough memory for a single row.
         """
         parts: list[list[Array]] = []
         done = 0
         while done < len(pictures):
             size = self.batch
-            part = self._tried(pictures[done : done + size], size, self._device.call)
+            part = self._try_run(pictures[done : done + size], size, self._device.call)
             if part is not None:
                 parts.append(part)
                 done += size
         columns = zip(*parts, strict=True)
         return {name: np.concatenate(column) for name, column in zip(self.outputs, columns, strict=True)}
 
-    def _tried(self, rows: Array, size: int, call: _Call) -> _Outputs:
-        """Outputs of at most `size` rows; None when batches are no longer of that size, because memory was full.
+    def _try_run(self, rows: Array, size: int, call: _Call) -> _Outputs:
+        """Outputs of at most `size` rows; None if the batch size was changed because memory was full.
 
-        `call` calls what it is given in the device's thread.
+        `call` runs a function in the device's thread.
         """
         try:
             return self._run(rows, size, call)
         except Exception as error:  # onnxruntime raises its own, unrelated exception types
             if not is_full(error) or size == 1:
                 raise device_error(self._device, self._name, error) from error
-        # Out here: the error's traceback holds the buffers in whose place smaller ones are to fit.
+        # Outside the handler: the error's traceback keeps the buffers alive whose memory is needed here.
         self._halve(size, call)
         return None
 
@@ -131,9 +132,9 @@ class BoundGraph:
         if isinstance(rows, int):
             self.batch = rows
         if self._graphs and not all(isinstance(size, int) for size in sizes):
-            # A CUDA graph is of one shape: each new one would be captured, while decoders use the device.
+            # A CUDA graph has a fixed shape: each new shape would be captured while decoders use the device.
             self._reopen()
-        # What fails is to fail now, and graphs are to be captured before anything else uses the device.
+        # Fail early, and capture graphs before anything else uses the device.
         picture = np.zeros((1, *(size if isinstance(size, int) else _SMALLEST for size in sizes)), np.uint8)
         failed = self._failure_of(picture)
         if failed is not None and self._graphs:
@@ -145,11 +146,11 @@ class BoundGraph:
         self.notes += notes_on(self._session, self._device, self._name)
 
     def _failure_of(self, picture: Array) -> DeviceError | None:
-        """Run it until CUDA graphs are captured; why that is not possible."""
+        """Run it until CUDA graphs are captured; returns the error if that fails."""
         try:
             # The second run captures the graph.
             for _ in range(2):
-                while self._tried(picture, self.batch, _here) is None:
+                while self._try_run(picture, self.batch, _call_directly) is None:
                     pass
         except DeviceError as error:
             return _without_traceback(error)
@@ -167,7 +168,7 @@ class BoundGraph:
         return None
 
     def _not_opened(self, error: Exception) -> WeightsError | DeviceError:
-        """Is it the graph or the device? The CPU tells."""
+        """The error for a session that cannot be opened; a try on the CPU shows whether graph or device is at fault."""
         if self._device.index is None or self._opened(["CPUExecutionProvider"]) is not None:
             return WeightsError(f"{self._name}: cannot be run ({_reason(error)})")
         return device_error(self._device, self._name, error)
@@ -185,7 +186,7 @@ class BoundGraph:
             buffers = self._buffers[shape]
         results = buffers.run(rows, call)
         if buffers.fault is not None:
-            note = f"{self._name}: its crops are not in page-locked memory, so copying is slower ({buffers.fault})"
+            note = f"{self._name}: its input is not in page-locked memory, so copying is slower ({buffers.fault})"
             if note not in self.notes:
                 self.notes.append(note)
         return results
@@ -193,17 +194,17 @@ class BoundGraph:
     def _halve(self, size: int, call: _Call) -> None:
         with self._mutex:
             if self.batch != size:
-                return  # another thread has
+                return  # another thread did it
             self.batch = size // 2
             call(self._reopen)
             self.notes.append(
-                f"{self._name}: the memory of {self._device.name} is full, so its batches have {self.batch} rows "
-                f"instead of {size}; end other programs on it, or use fewer --jobs"
+                f"{self._name}: the memory of {self._device.name} is full, so its batch size is {self.batch} "
+                f"instead of {size}; stop other programs on it, or use fewer --jobs"
             )
 
     def _reopen(self) -> None:
-        """Open it again, without CUDA graphs: to capture one later would disturb whatever else uses the device."""
-        # First let go of what was, also where another thread still waits with it.
+        """Open the session again, without CUDA graphs: a later capture would disturb other users of the device."""
+        # First release the old buffers, even if another thread still waits to use them.
         for buffers in self._buffers.values():
             buffers.release()
         self._buffers.clear()
@@ -214,7 +215,7 @@ class BoundGraph:
 
 
 class _Buffers:
-    """Memory for batches of one shape, on the device and on the host's side."""
+    """Memory for batches of one shape, on the device and on the host."""
 
     def __init__(self, session: Any, device: Device, shape: tuple[int, ...], graphs: bool) -> None:
         self._ort = load_onnxruntime()
@@ -224,10 +225,10 @@ class _Buffers:
         self._io: Any = None
         self._results: list[Any] = []
         self.fault: str | None = None
-        """Why the host's memory is not page-locked; None where it is, or needs not be."""
+        """Why the host memory is not page-locked; None if it is, or does not have to be."""
 
     def run(self, rows: Array, call: _Call) -> _Outputs:
-        """Outputs of the rows; None where the memory was released by then."""
+        """Outputs of the rows; None if the memory was released in the meantime."""
         if self._given is None:
             call(self._allocate)
         if self._session is None:
@@ -242,16 +243,16 @@ class _Buffers:
             self._hosts.put(host)
 
     def release(self) -> None:
-        """Give the device's memory back; to be called in its thread."""
+        """Release the device memory; call it in the device's thread."""
         self._session = self._given = self._io = None
         self._results = []
 
     def _allocate(self) -> None:
         if self._session is None or self._given is not None:
-            return  # another thread has asked for it too
+            return  # released, or allocated for another thread
         given = self._ort.OrtValue.ortvalue_from_shape_and_type(self._shape, np.uint8, *self._device.memory)
         for _ in range(HOST_BUFFERS):
-            # Whole pages of their own, as locking needs.
+            # Separate whole pages, as page-locking requires.
             host = np.frombuffer(mmap.mmap(-1, prod(self._shape)), np.uint8).reshape(self._shape)
             if self._device.index is not None:
                 self.fault = page_lock(host, self._device.index) or self.fault
@@ -266,7 +267,7 @@ class _Buffers:
         # The copy is complete when this returns.
         self._given.update_inplace(host)
         if not self._results:
-            # The first run finds the outputs' shapes; their memory then stays, as a captured graph needs it.
+            # The first run determines the output shapes; their memory is then kept, as a captured graph requires.
             names = [one.name for one in self._session.get_outputs()]
             for name in names:
                 self._io.bind_output(name, *self._device.memory)
@@ -280,61 +281,61 @@ class _Buffers:
 
     def _options(self, *, capture: bool) -> Any:
         options = self._ort.RunOptions()
-        # -1: neither capture nor replay; 0 ONNX Runtime keeps for itself.
+        # -1: neither capture nor replay; 0 is reserved by ONNX Runtime.
         options.add_run_config_entry("gpu_graph_id", "1" if capture else "-1")
         return options
 
 
-def _here(work: Callable[[], _Outputs]) -> _Outputs:
-    """For those who are in the device's thread."""
+def _call_directly(work: Callable[[], _Outputs]) -> _Outputs:
+    """For callers that are already in the device's thread."""
     return work()
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether memory, the device's or the host's, was too small."""
+    """Whether the error means that device or host memory was full."""
     said = str(error).lower()
-    return isinstance(error, MemoryError) or any(words in said for words in _FULL)
+    return isinstance(error, MemoryError) or any(words in said for words in _MEMORY_FULL)
 
 
 def is_fault(error: BaseException) -> bool:
-    """Whether it is the device or its memory that failed, rather than a graph or what it was given."""
+    """Whether the device or its memory failed, rather than a graph or its input."""
     return is_full(error) or _FAULT.search(str(error)) is not None
 
 
 def device_error(device: Device, name: str, error: BaseException) -> DeviceError:
-    """The error for users of a network that the device does not run."""
-    remedy = "see `nvidia-smi` and the system's log, or use --device cpu"
+    """The error for a network that the device cannot run."""
+    remedy = "see `nvidia-smi` and the system log, or use --device cpu"
     if is_full(error):
-        remedy = "its memory is full: end other programs on it, or use fewer --jobs"
+        remedy = "its memory is full: stop other programs on it, or use fewer --jobs"
     return DeviceError(f"device {device.name}: {name} cannot be run ({_reason(error)}); {remedy}")
 
 
 def notes_on(session: Any, device: Device, name: str) -> list[str]:
-    """What ONNX Runtime gives to the CPU although a GPU was asked for: it does so without a word."""
+    """A note on operators that ONNX Runtime runs on the CPU although a GPU was requested, which it does silently."""
     if device.index is None:
         return []
     found: set[str] = set()
-    # It is only a note: where ONNX Runtime does not know, the network runs all the same.
+    # It is only a note: if ONNX Runtime cannot report this, the network still runs.
     with suppress(Exception):
         for part in session.get_provider_graph_assignment_info():
             if part.ep_name != device.provider:
                 found.update(node.op_type for node in part.get_nodes())
-    if not (operators := ", ".join(sorted(found & _COSTLY))):
+    if not (operators := ", ".join(sorted(found & _DEVICE_OPERATORS))):
         return []
-    return [f"{name}: {device.name} has no kernels for its {operators}: the CPU runs them, so it is slower"]
+    return [f"{name}: {device.name} has no kernels for {operators}; they run on the CPU, so it is slower"]
 
 
 def _reason(error: BaseException) -> str:
     said = str(error)
     if (fault := _FAULT.search(said)) is not None:
-        # Before it is a place in their source, which is longer than what is shown; after it more of the kind.
+        # What precedes it is a long location in their source, what follows are similar details.
         said = said[fault.start() :].partition(" ; hostname=")[0]
     said = (said.splitlines() or [""])[0]
     return one_line(said[max(0, said.find("[ONNXRuntimeError]")) :]) or type(error).__name__
 
 
 def _without_traceback(error: _Error) -> _Error:
-    """The error without what its traceback holds: buffers and sessions, and so the device's memory."""
+    """The error without tracebacks, which would keep buffers and sessions, and so device memory, alive."""
     one: BaseException | None = error
     while one is not None:
         one.__traceback__ = None

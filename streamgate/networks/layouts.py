@@ -1,4 +1,4 @@
-"""How detectors of other makers say where faces are: names of their outputs, and what the values mean."""
+"""Output layouts of detectors from various projects: output names, and the meaning of the values."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from streamgate.frames import Array
 from streamgate.networks.priors import STRIDES, decode, priors
 
 Outputs = Mapping[str, Array]
-"""Values of one picture by output, each without the batch axis."""
+"""Values of one picture by output name, each without the batch axis."""
 Shape = tuple[int, int]
 """Height and width of the network's input in pixels, multiples of 32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One way to describe faces.
+    """The output layout of one kind of detector. P is the number of anchors.
 
     Attributes:
-        outputs: what they are called, in the order in which published files have them.
-        values: numbers of each place by output; an output is (P,) or (P, values).
-        places: how many places there are in an input of a shape, by output.
-        scores: probability of a face at each place, (P,).
-        decode: boxes (K, 4) and landmarks (K, 5, 2), in pixels of the input, at K chosen places.
+        outputs: output names, in the order of the published files.
+        values: number of values per anchor, by output; an output is (P,) or (P, values).
+        anchors: number of anchors for an input shape, by output.
+        scores: probability of a face at each anchor, (P,).
+        decode: boxes (K, 4) and landmarks (K, 5, 2), in pixels of the input, at K chosen anchors.
     """
 
     outputs: tuple[str, ...]
@@ -51,7 +51,7 @@ def _cells(name: str, shape: Shape) -> int:
 
 @lru_cache(maxsize=16)
 def _corners(shape: Shape, each: int) -> tuple[Array, Array]:
-    """Left and top of the cell of every place (P, 2) in pixels, and its stride (P, 1); read-only."""
+    """Left and top of the cell of every anchor (P, 2) in pixels, and its stride (P, 1); read-only."""
     points, strides = [], []
     for stride in STRIDES:
         y, x = np.mgrid[0 : shape[0] // stride, 0 : shape[1] // stride]
@@ -68,7 +68,7 @@ def _retinaface(outputs: Outputs, shape: Shape, chosen: Array) -> tuple[Array, A
 
 
 def _scrfd(outputs: Outputs, shape: Shape, chosen: Array) -> tuple[Array, Array]:
-    """Distances from the cell's corner to the four sides, and offsets of the landmarks, in strides; two each cell."""
+    """Distances from the cell's corner to the four sides, and landmark offsets, in strides; two anchors per cell."""
     corners, strides = (array[chosen] for array in _corners(shape, 2))
     sides = _joined(outputs, "bbox", 4)[chosen] * strides
     points = _joined(outputs, "kps", 10)[chosen].reshape(-1, 5, 2) * strides[:, None]
@@ -76,7 +76,7 @@ def _scrfd(outputs: Outputs, shape: Shape, chosen: Array) -> tuple[Array, Array]
 
 
 def _yunet(outputs: Outputs, shape: Shape, chosen: Array) -> tuple[Array, Array]:
-    """Offset of the middle and logarithm of the sides, in strides; one each cell."""
+    """Offset of the centre and logarithm of the sides, in strides; one anchor per cell."""
     corners, strides = (array[chosen] for array in _corners(shape, 1))
     box = _joined(outputs, "bbox", 4)[chosen]
     middle, half = corners + box[:, :2] * strides, np.exp(box[:, 2:]) * strides / 2
@@ -105,4 +105,4 @@ LAYOUTS: Mapping[str, Layout] = {
         _cells, _yunet_scores, _yunet,
     ),
 }  # fmt: skip
-"""By the name that a card gives: RetinaFace (ours too), SCRFD of InsightFace, YuNet."""
+"""Layouts by their name on a card: RetinaFace (used by the embedded detector), InsightFace's SCRFD, YuNet."""

@@ -1,4 +1,4 @@
-"""NIQE and BRISQUE: how natural the texture of a picture is, by statistics of its normalised luma."""
+"""NIQE and BRISQUE: how natural the texture of a picture is, from statistics of its normalised luma."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import numpy as np
 from streamgate.frames import Array
 
 _SIDE = 96
-"""Blocks of NIQE's first scale, pixels."""
+"""Side of the blocks at NIQE's first scale, in pixels."""
 
 
 @cache
 def _shapes() -> tuple[Array, Array, Array, Array]:
-    """Shapes of a generalised Gaussian, and of each: squared mean magnitude over variance, and two more ratios."""
+    """Shapes of a generalised Gaussian, and for each: squared mean magnitude over variance, and two more ratios."""
     shapes = np.arange(0.2, 10.001, 0.001)
     one, two, three = (np.vectorize(math.gamma)(number / shapes) for number in (1, 2, 3))
     return shapes, two**2 / (one * three), two / one, np.sqrt(one / three)
 
 
 def _fitted(values: Array) -> tuple[Array, Array, Array, Array, Array]:
-    """An asymmetric generalised Gaussian by moments, per row of (n, m).
+    """Fit an asymmetric generalised Gaussian by moments, per row of (n, m).
 
-    Shape, deviation to the left and right, and the ratios gamma(2/s)/gamma(1/s) and sqrt(gamma(1/s)/gamma(3/s)).
+    Returns shape, left and right deviation, and the ratios gamma(2/s)/gamma(1/s) and sqrt(gamma(1/s)/gamma(3/s)).
     """
     shapes, ratios, means, scales = _shapes()
     left = np.sqrt(np.where(values < 0, values**2, 0).sum(1) / np.maximum((values < 0).sum(1), 1))
@@ -34,17 +34,17 @@ def _fitted(values: Array) -> tuple[Array, Array, Array, Array, Array]:
     ratio = left / np.maximum(right, 1e-12)
     flat = np.abs(values).mean(1) ** 2 / np.maximum((values**2).mean(1), 1e-12)
     flat = flat * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
-    # The ratios rise with the shape.
+    # The ratios increase with the shape.
     index = np.clip(np.searchsorted(ratios, flat), 1, len(shapes) - 1)
     index = index - (flat - ratios[index - 1] < ratios[index] - flat)
     return shapes[index], left, right, means[index], scales[index]
 
 
 class Niqe:
-    """Distance of a picture's statistics to those of undistorted photographs; 0 is like them.
+    """Distance of a picture's statistics from those of undistorted photographs; 0 means no difference.
 
     `parameters`: the bytes of a NumPy archive with mu_pris_param, cov_pris_param and gaussian_window. Raises ValueError
-    for another content.
+    for other content.
     """
 
     def __init__(self, parameters: bytes) -> None:
@@ -52,11 +52,11 @@ class Niqe:
             self._mean, self._covariance = stored["mu_pris_param"].ravel(), stored["cov_pris_param"]
             self._window = stored["gaussian_window"]
         if self._mean.shape != (36,) or self._covariance.shape != (36, 36) or self._window.ndim != 2:
-            raise ValueError("no parameters of NIQE")
+            raise ValueError("not NIQE parameters")
 
     def __call__(self, picture: Array) -> float:
-        """Of RGB uint8 (H, W, 3), at least 192 pixels a side."""
-        # BT.601 luma in its range of 16..235, as the parameters were fitted on.
+        """NIQE of RGB uint8 (H, W, 3), at least 192 pixels on each side."""
+        # BT.601 luma in 16..235, which the parameters were fitted on.
         luma = np.round(16 + picture.astype(np.float64) / 255 @ np.array([65.481, 128.553, 24.966]))
         luma = luma[: luma.shape[0] // _SIDE * _SIDE, : luma.shape[1] // _SIDE * _SIDE]
         features = []
@@ -89,7 +89,7 @@ def _niqe_features(blocks: Array) -> Array:
 
 
 def _halved(luma: Array) -> Array:
-    """Half the size by the anti-aliased bicubic filter on which the parameters were fitted."""
+    """Halve the size with the anti-aliased bicubic filter that the parameters were fitted with."""
     x = np.abs(np.arange(-3.5, 4) / 2)
     taps = np.where(x <= 1, 1.5 * x**3 - 2.5 * x**2 + 1, np.where(x < 2, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2, 0))
     taps /= taps.sum()
@@ -98,9 +98,9 @@ def _halved(luma: Array) -> Array:
 
 
 class Brisque:
-    """Distortion of a picture, about 0 (none) to 100, by the support vectors that OpenCV gives.
+    """Distortion of a picture, about 0 (none) to 100, with the support vectors published by OpenCV.
 
-    `model`, `ranges`: OpenCV's brisque_model_live.yml and brisque_range_live.yml. Raises ValueError for other texts.
+    `model`, `ranges`: OpenCV's brisque_model_live.yml and brisque_range_live.yml. Raises ValueError for other content.
     """
 
     def __init__(self, model: bytes, ranges: bytes) -> None:
@@ -112,7 +112,7 @@ class Brisque:
         alpha, index = decision.getNode("alpha"), decision.getNode("index")
         range_node = bounds.getNode("range")
         if rows.empty() or alpha.empty() or range_node.empty():
-            raise ValueError("no model of BRISQUE")
+            raise ValueError("not a BRISQUE model")
         self._gamma = svm.getNode("kernel").getNode("gamma").real()
         self._vectors = np.array([[rows.at(i).at(j).real() for j in range(36)] for i in range(rows.size())])
         self._rho = decision.getNode("rho").real()
@@ -122,7 +122,7 @@ class Brisque:
         self._low, self._high = range_node.mat()
 
     def __call__(self, picture: Array) -> float:
-        """Of RGB uint8 (H, W, 3)."""
+        """BRISQUE of RGB uint8 (H, W, 3)."""
         luma = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
         smaller = cv2.resize(luma, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_CUBIC)
         features = np.array(_brisque_features(luma) + _brisque_features(smaller))

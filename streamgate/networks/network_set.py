@@ -23,15 +23,15 @@ from streamgate.weights.catalog import Calibration
 from streamgate.weights.store import Weights, resolve
 
 _OWN_MEASURE = {"recognizer": "serfiq", "ifqa": "ifqa"}
-"""The measure that a role's own calibration is of; those of further outputs have names on the card."""
+"""The measure that a role's main calibration belongs to; those of further outputs are named on the card."""
 
 
 class Networks:
     """The adapters of a run: `detector`, `recognizer`, `pose`; `expression` and `ifqa` are None without weights.
 
-    `device` is where they run; `bound`: it is a GPU, or is to be used like one. `crop_measures` are measures that look
-    at a crop of their own, by name. `shared_pose`: recognizer and pose are one graph, so a run of the recognizer gives
-    the pose as well. Adapters are thread-safe and may be shared by any number of sources. Use as a context manager.
+    `device` is where they run; `bound`: it is a GPU, or is used like one. `crop_measures` are the measures that use
+    their own crop, by name. `shared_pose`: recognizer and pose are the same graph, so running the recognizer also
+    yields the pose. Adapters are thread-safe and may be shared by any number of sources. Use as a context manager.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Networks:
         self.shared_pose = by_role["pose"] is by_role["recognizer"]
         self.expression = ExpressionNetwork(by_role["expression"]) if "expression" in by_role else None
         self.ifqa = IfqaNetwork(by_role["ifqa"]) if "ifqa" in by_role else None
-        # After the others: while those capture their graphs nothing else may use a GPU.
+        # Opened last: while the others capture CUDA graphs nothing else may use the GPU.
         self.crop_measures: dict[str, CropMeasure] = {
             spec.name: open_measure(spec, self.device, threads) for spec in own
         }
@@ -79,14 +79,14 @@ class Networks:
     ) -> Networks:
         """Find weights (see `streamgate.weights.resolve`) and open them.
 
-        `own` are measures with a card that are in use. `threads` is the number inside one run on the CPU; 1 costs the
-        fewest core-ms, use 2 for latency. `precision` is "fp32" or "fp16" by role, fp32 where none is given; fp16 is
-        for GPUs.
+        `own` are the measures in use that have a card. `threads` is the number of threads inside one run on the CPU; 1
+        costs the fewest core-ms, 2 gives lower latency. `precision` is "fp32" or "fp16" by role, fp32 by default; fp16
+        is for GPUs.
 
         Raises:
-            UsageError: fp16 on the CPU, or for one of two roles that one file fills.
-            WeightsError: a required role has no weights, or a file is not what its receipt says (exit 4).
-            DeviceError: CUDA was asked for and is not there, or fails (exit 6).
+            UsageError: fp16 on the CPU, or different precisions for two roles that share one file.
+            WeightsError: a required role has no weights, or a file does not match its receipt (exit 4).
+            DeviceError: CUDA was requested and is not available, or fails (exit 6).
         """
         return cls(resolve(models), device, threads, nms_iou, own, precision)
 
@@ -108,28 +108,28 @@ class Networks:
         ] + [measure.record for measure in self.crop_measures.values()]
 
     def outputs(self, role: str) -> tuple[str, ...]:
-        """Names of the outputs that the graph of a role or of a crop measure has; none without weights."""
+        """Output names of the graph of a role or of a crop measure; empty without weights."""
         if role in self.crop_measures:
             return (CROP_OUTPUT,)
         session = self._sessions.get(role)
         return () if session is None else session.outputs
 
     def batch(self, role: str) -> int:
-        """Pictures that one run of a role, or of a crop measure, takes: 1 on the CPU, more on a GPU."""
+        """Pictures per run of a role or of a crop measure: 1 on the CPU, more on a GPU."""
         if role in self.crop_measures:
             return BATCH_SIZES[-1] if self.bound else 1
         return self._sessions[role].batch
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know about how they run, one line each; may grow while they do."""
+        """Remarks for the user about how the networks run, one line each; may grow while they run."""
         running: list[Session | CropMeasure] = [*self._sessions.values(), *self.crop_measures.values()]
         return list(dict.fromkeys(note for one in running for note in one.notes))
 
     def calibration(self, role: str, measure: str = "") -> Calibration | None:
-        """How a raw figure of the role becomes a scalar: that of `measure`, the role's own one where none is named.
+        """The calibration from raw value to scalar for `measure`; by default for the role's main measure.
 
-        None: no weights, or `uncalibrated`.
+        None if there are no weights, or the measure is `uncalibrated`.
         """
         found = self._weights.get(role)
         if found is None:
@@ -138,17 +138,17 @@ class Networks:
 
     @property
     def identity_threshold(self) -> float | None:
-        """Similarity from which two faces count as one person; None where the recognizer's is unknown."""
+        """Similarity from which two faces count as one person; None if it is not known for the recognizer."""
         found = self._weights.get("recognizer")
         return found.identity_threshold if found else None
 
     @property
     def cohort(self) -> Cohort | None:
-        """What similarities of embeddings are normalised by; None where they are plain cosines."""
+        """The cohort that normalises similarities of embeddings; None if they are plain cosines."""
         return self._cohort
 
     def close(self) -> None:
-        """Let go of the sessions; adapters held elsewhere keep working until they are dropped."""
+        """Release the sessions; adapters that are held elsewhere keep working."""
         self._weights = {}
 
     def __enter__(self) -> Networks:
@@ -161,17 +161,17 @@ class Networks:
 
 
 def _precisions(weights: Mapping[str, Weights], wanted: Mapping[str, str], device: Device) -> dict[str, str]:
-    """The precision of each role. Raises UsageError for what cannot be had."""
+    """The precision of each role. Raises UsageError for unsupported combinations."""
     found = {role: wanted.get(role, "fp32") for role in weights}
     for role, precision in found.items():
         if precision == "fp16" and not device.bound:
             raise UsageError(
-                f"precision.{role} = fp16 is for GPUs, and the networks run on {device}; use --device cuda, or fp32"
+                f"precision.{role} = fp16 is for GPUs, but the networks run on {device}; use --device cuda, or fp32"
             )
         for other, its in found.items():
             if its != precision and weights[other].path == weights[role].path:
                 raise UsageError(
-                    f"precision.{role} and precision.{other}: one file ({weights[role].name}) fills both roles, so set "
-                    "both to the same"
+                    f"precision.{role} and precision.{other}: one file ({weights[role].name}) fills both roles; set "
+                    "both to the same value"
                 )
     return found

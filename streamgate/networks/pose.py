@@ -1,4 +1,4 @@
-"""Where a head looks: yaw, pitch and roll in the signs of docs/design.md 5."""
+"""Head pose: yaw, pitch and roll with the signs of docs/design.md 5."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from streamgate.networks.sessions import Session, check_pictures
 
 CROP_SIDE = 64
 MARGIN = 0.1
-"""What the crop adds to the face box on each side, as a share of the box's side."""
+"""Margin of the crop around the face box on each side, as a share of the box's side."""
 
 
 def crop_box(box: Array) -> Array:
-    """The region the network wants for a face box [x1, y1, x2, y2]; warp it with `alignment.box_matrix`."""
+    """The region to crop for a face box [x1, y1, x2, y2]; warp it with `alignment.box_matrix`."""
     x1, y1, x2, y2 = (float(value) for value in box)
     dx, dy = MARGIN * (x2 - x1), MARGIN * (y2 - y1)
     return np.array([x1 - dx, y1 - dy, x2 + dx, y2 + dy])
 
 
 def upright(angles: Array, matrix: Array) -> Array:
-    """Angles (3,) that a crop shows, in the source picture that `matrix` (2, 3) made the crop of.
+    """Convert angles (3,) measured in a crop to the source picture; `matrix` (2, 3) maps source to crop.
 
-    Alignment turned the picture, and the head's roll with it, by atan2(b, a) of its linear part [[a, -b], [b, a]].
+    Alignment rotated the picture, and with it the head's roll, by atan2(b, a) of its linear part [[a, -b], [b, a]].
     """
     turned = math.degrees(math.atan2(float(matrix[1, 0]), float(matrix[0, 0])))
     return np.asarray(angles, np.float64) - np.array([0.0, 0.0, turned])
@@ -35,8 +35,8 @@ class PoseNetwork:
     """Head pose of face crops. Thread-safe.
 
     Attributes:
-        aligned: it takes ArcFace-aligned crops of 112 px, as a recognizer's graph does, and gives angles as the crop
-            shows them (`upright`); otherwise `crop_box` regions of 64 px.
+        aligned: it takes ArcFace-aligned crops of 112 px, like a recognizer's graph, and returns angles relative to the
+            crop (convert them with `upright`); otherwise it takes `crop_box` regions of 64 px.
     """
 
     def __init__(self, session: Session) -> None:

@@ -1,7 +1,7 @@
-"""RetinaFace's prior boxes and what its figures mean relative to them, in pixels of the network's input.
+"""RetinaFace's prior boxes, and decoding of outputs relative to them, in pixels of the network's input.
 
 Deng et al. 2020: two square priors in each cell at strides 8, 16 and 32; variances 0.1 (shifts) and 0.2
-(log sizes). Upstream normalises by the picture's size and multiplies by it again; pixels cancel that.
+(log sizes). Upstream divides by the picture's size and multiplies by it again; working in pixels avoids both.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ STRIDES = (8, 16, 32)
 SIDES = ((16, 32), (64, 128), (256, 512))
 SHIFT_VARIANCE, SIZE_VARIANCE = 0.1, 0.2
 VAST = 320.0
-"""Sides of boxes, pixels of the input, from which the network no longer sees a face as a whole: its guesses scatter."""
+"""Box height in pixels of the input above which the network no longer sees a face as a whole, so its boxes scatter."""
 VAST_OVERLAP = 0.15
-"""Two faces that large do not overlap by more in any picture."""
+"""Largest overlap of two real faces of that size in a picture."""
 
 
 @lru_cache(maxsize=16)
@@ -40,7 +40,7 @@ def priors(height: int, width: int) -> Array:
 
 
 def decode(loc: Array, landmarks: Array, chosen: Array) -> tuple[Array, Array]:
-    """Boxes (K, 4) and landmarks (K, 5, 2) in input pixels from figures (K, 4), (K, 10) and priors (K, 3)."""
+    """Boxes (K, 4) and landmarks (K, 5, 2) in input pixels from outputs (K, 4), (K, 10) and priors (K, 3)."""
     centres, sides = chosen[:, :2], chosen[:, 2:]
     middle = centres + loc[:, :2] * SHIFT_VARIANCE * sides
     half = sides * np.exp(loc[:, 2:] * SIZE_VARIANCE) / 2
@@ -49,10 +49,10 @@ def decode(loc: Array, landmarks: Array, chosen: Array) -> tuple[Array, Array]:
 
 
 def suppress(boxes: Array, scores: Array, overlap: float) -> Array:
-    """Greedy non-maximum suppression: indices kept, best score first; of equal scores the earlier prior wins.
+    """Greedy non-maximum suppression: the indices to keep, best score first; ties go to the earlier prior.
 
-    A box goes when its intersection over union with a kept one exceeds `overlap`; where both are taller than `VAST`,
-    `VAST_OVERLAP` if that is less.
+    A box is removed if its intersection over union with a kept one exceeds `overlap`, or `VAST_OVERLAP` if that is less
+    and both are taller than `VAST`.
     """
     order = np.argsort(-scores, kind="stable")
     x1, y1, x2, y2 = boxes[order].T.astype(np.float64)

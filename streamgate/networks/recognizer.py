@@ -1,6 +1,6 @@
-"""Who a face is, and how surely the network says so: embedding and SER-FIQ's spread in one run.
+"""Face recognition: the embedding, and SER-FIQ's spread as a measure of its robustness, in one run.
 
-Graphs of our own give more in the same run: head pose, the visible share of the face, whether the eyes are open.
+The embedded recognizer also outputs head pose, the visible share of the face, and whether the eyes are open.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from streamgate.weights.files import sha256_of
 
 CROP_SIDE = 112
 EXTRAS = ("pose", "visible", "eyes")
-"""Outputs that a recognizer's graph may have beside embedding, spread and features."""
+"""Outputs that a recognizer's graph may have in addition to embedding, spread and features."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecognizerOutput:
-    """Rows for N faces; from the batcher one face, without the N axis.
+    """Rows for N faces; the batcher returns one face, without the N axis.
 
     Attributes:
         embedding: float32 (N, D), not normalised.
-        spread: float32 (N,), SER-FIQ's d by the closed form of docs/design.md 4.1; NaN where it is not defined
-            (the embedding is zero, or a figure overflowed): the measure's status is then `error`.
-        features: float32 (N, K), what enters the last affine layer; for the sampled form.
-        pose: float32 (N, 3), yaw, pitch and roll in degrees as the aligned crop shows them (`networks.pose`).
-        visible: float32 (N,), share of the face that nothing covers, 0..1.
+        spread: float32 (N,), SER-FIQ's d in the closed form of docs/design.md 4.1; NaN where it is undefined (the
+            embedding is zero, or a value overflowed): the measure's status is then `error`.
+        features: float32 (N, K), input of the last affine layer, for the sampled form.
+        pose: float32 (N, 3), yaw, pitch and roll in degrees relative to the aligned crop (`networks.pose`).
+        visible: float32 (N,), share of the face that is not covered, 0..1.
         eyes: float32 (N,), probability that both eyes are open.
 
-    The last three are None where the graph has no such output.
+    The last three are None if the graph has no such output.
     """
 
     embedding: Array
@@ -43,7 +43,7 @@ class RecognizerOutput:
     eyes: Array | None = None
 
     def row(self, index: int) -> RecognizerOutput:
-        """One face's figures, without the N axis."""
+        """The values of one face, without the N axis."""
         extras = (None if rows is None else rows[index] for rows in (self.pose, self.visible, self.eyes))
         return RecognizerOutput(self.embedding[index], self.spread[index], self.features[index], *extras)
 
@@ -73,10 +73,10 @@ class Recognizer:
         return RecognizerOutput(embedding, spread, outputs["features"], *(outputs.get(name) for name in EXTRAS))
 
     def last_affine(self) -> LastAffine:
-        """A and c, read from beside the ONNX file.
+        """A and c, read from a file next to the ONNX file.
 
         Raises:
-            WeightsError: these weights came without them, or the file changed.
+            WeightsError: these weights have no such file, or it changed.
         """
         weights = self._session.weights
         if weights.affine is None:

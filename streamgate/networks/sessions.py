@@ -1,4 +1,4 @@
-"""Inference sessions of ONNX Runtime, which is imported when the first network opens."""
+"""Inference sessions of ONNX Runtime, which is imported when the first network is opened."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from streamgate.weights.catalog import InputSpec
 from streamgate.weights.store import Weights
 
 BATCH_AXIS = "N"
-"""Name of the first axis in graphs of our own and in those that `streamgate.convert` makes."""
+"""Name of the first axis in the embedded graphs and in those that `streamgate.convert` makes."""
 
 BATCH_SIZES = (1, 2, 4, 8, 16)
-"""Batches of ready-made rows on a GPU are padded to one of these, so that shapes, and with them kernels, stay few."""
+"""Batches of prepared rows on a GPU are padded to one of these sizes, to limit the number of shapes and kernels."""
 
 
 class RowSession:
-    """One ONNX file as it is, verified against its hash, on one device, for rows that the caller makes ready.
+    """One unmodified ONNX file, verified against its hash, on one device, for rows prepared by the caller.
 
-    `run_rows` gives the same bits for a row whatever rows come with it on the CPU, where each is run by itself
-    (measured: batches of 2 to 8 are no faster for detector and recognizer, and change the last bits of spread and
-    pose); on a GPU rows are padded to fixed batch sizes. Safe to call from several threads.
+    On the CPU `run_rows` gives bit-identical results for a row whatever the other rows are, because each row is run
+    separately (measured: batches of 2 to 8 are no faster for detector and recognizer, and change the last bits of
+    spread and pose). On a GPU rows are padded to fixed batch sizes. Thread-safe.
     """
 
     def __init__(self, weights: Weights, device: Device, threads: int = 1) -> None:
-        """Open `weights` on `device`, with `threads` inside one run (CPU).
+        """Open `weights` on `device`, with `threads` threads inside one run (CPU).
 
         Raises:
-            WeightsError: the file is missing, changed, or not a model that runs.
-            DeviceError: the GPU is not what the session runs on.
+            WeightsError: the file is missing, changed, or not a model that can be run.
+            DeviceError: the session does not run on the requested GPU.
             StreamgateError: ONNX Runtime is not installed.
         """
         ort = load_onnxruntime()
@@ -44,9 +44,9 @@ class RowSession:
         self._device, self._name = device, weights.name
         self._largest = BATCH_SIZES[-1]
         self.notes: list[str] = []
-        """What a user should know about how it runs on a GPU, one line each; may grow."""
+        """Remarks for the user about how it runs on a GPU, one line each; may grow."""
         try:
-            # With its own fallback ONNX Runtime would print to stdout and go on with other providers or settings.
+            # With its own fallback ONNX Runtime would print to stdout and continue with other providers or settings.
             self._session = self._call(
                 lambda: ort.InferenceSession(
                     content, _options(threads), providers=device.providers(), enable_fallback=False
@@ -60,7 +60,7 @@ class RowSession:
         device.check(self._session, weights.name)
         self.notes += notes_on(self._session, device, weights.name)
         self.inputs = tuple((tuple(one.shape), str(one.type)) for one in self._session.get_inputs())
-        """Shape (numbers, or names of what may vary) and type of each input."""
+        """Shape (integers, or names of dynamic axes) and type of each input."""
         if not self.inputs:
             raise WeightsError(f"{weights.name}: {weights.path} has no input")
         self._input = self._session.get_inputs()[0].name
@@ -69,12 +69,12 @@ class RowSession:
         self.outputs = tuple(output.name for output in self._session.get_outputs())
 
     def run(self, batch: Array) -> dict[str, Array]:
-        """All outputs by name for one ready-made batch."""
+        """All outputs by name for one prepared batch."""
         values = self._call(lambda: self._session.run(None, {self._input: batch}))
         return dict(zip(self.outputs, values, strict=True))
 
     def run_rows(self, rows: Array) -> dict[str, Array]:
-        """All outputs by name for rows (N, ...), N >= 1, each row's figures independent of the others."""
+        """All outputs by name for rows (N, ...), N >= 1; each row's values are independent of the other rows."""
         if self._device.index is None or self._single:
             parts = [self.run(rows[i : i + 1]) for i in range(len(rows))]
         else:
@@ -89,7 +89,7 @@ class RowSession:
         return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
 
     def _run_padded(self, rows: Array) -> dict[str, Array] | None:
-        """Outputs of rows on a GPU; None when its memory was full, so that fewer at once are to be run."""
+        """Outputs of rows on a GPU; None if its memory was full, so that the caller runs fewer at once."""
         size = next(size for size in BATCH_SIZES if size >= len(rows))
         padding = np.repeat(rows[-1:], size - len(rows), axis=0)
         try:
@@ -99,14 +99,14 @@ class RowSession:
                 raise
             self._largest = min(self._largest, size // 2)
             self.notes.append(
-                f"{self._name}: the memory of {self._device.name} is full, so its batches have {self._largest} rows "
-                f"instead of {size}; end other programs on it, or use fewer --jobs"
+                f"{self._name}: the memory of {self._device.name} is full, so its batch size is {self._largest} "
+                f"instead of {size}; stop other programs on it, or use fewer --jobs"
             )
             return None
         return {name: output[: len(rows)] for name, output in outputs.items()}
 
     def _call(self, work: Callable[[], Any]) -> Any:
-        # A GPU is used from one thread; the CPU from all.
+        # A GPU is used from a single thread, the CPU from any.
         if self._device.index is None:
             return work()
         try:
@@ -118,10 +118,10 @@ class RowSession:
 
 
 class Session:
-    """The ONNX file of a role on one device, verified against the hash of its receipt or card.
+    """The ONNX file of a role on one device, verified against the hash in its receipt or card.
 
-    `run_pictures` gives the same bits for a picture whatever others come with it on the CPU (`RowSession`); on a GPU
-    pictures are run in batches (`networks.io_binding`), values within 1e-3. Safe to call from several threads.
+    On the CPU `run_pictures` gives bit-identical results for a picture whatever the other pictures are (`RowSession`);
+    on a GPU pictures are run in batches (`networks.io_binding`), with values within 1e-3. Thread-safe.
     """
 
     def __init__(
@@ -132,14 +132,14 @@ class Session:
         precision: str = "fp32",
         batch: int | None = None,
     ) -> None:
-        """Open `weights` on `device` (or what `choose_device` makes of it), with `threads` inside one run (CPU).
+        """Open `weights` on `device` (see `choose_device` for names), with `threads` threads inside one run (CPU).
 
-        For GPUs: `precision` is one of `graphs.PRECISIONS`, `batch` the pictures of a run (default: by its roles).
+        For GPUs: `precision` is one of `graphs.PRECISIONS`, `batch` the pictures per run (default: by its roles).
 
         Raises:
-            WeightsError: the file is missing, changed, or not a model that runs.
-            DeviceError: CUDA was asked for and is not what the session runs on, or fails.
-            StreamgateError: ONNX Runtime is not installed, or onnx, which a GPU needs.
+            WeightsError: the file is missing, changed, or not a model that can be run.
+            DeviceError: CUDA was requested and the session does not run on it, or it fails.
+            StreamgateError: ONNX Runtime is not installed, or, for a GPU, the package onnx.
         """
         device = device if isinstance(device, Device) else choose_device(device)
         self.weights = weights
@@ -152,16 +152,16 @@ class Session:
 
     @property
     def batch(self) -> int:
-        """Pictures of one run."""
+        """Pictures per run."""
         return self._graph.batch if isinstance(self._graph, BoundGraph) else 1
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know about how it runs, one line each; may grow."""
+        """Remarks for the user about how it runs, one line each; may grow."""
         return list(self._graph.notes)
 
     def run_pictures(self, pictures: Array) -> dict[str, Array]:
-        """All outputs by name for N >= 1 pictures RGB uint8 (N, H, W, 3), each one's independent of the others.
+        """All outputs by name for N >= 1 pictures RGB uint8 (N, H, W, 3); each is independent of the other pictures.
 
         Raises:
             DeviceError: the GPU failed.
@@ -171,10 +171,10 @@ class Session:
         return self._graph.run_rows(as_input(pictures, self.weights.input))
 
     def need_outputs(self, *names: str) -> None:
-        """Refuse a graph that lacks one of the outputs its role is read from.
+        """Check that the graph has the outputs that its role needs.
 
         Raises:
-            WeightsError: it does.
+            WeightsError: one of them is missing.
         """
         missing = [name for name in names if name not in self.outputs]
         if missing:
@@ -182,7 +182,7 @@ class Session:
 
 
 def check_pictures(pictures: Array, size: int | tuple[int, int]) -> Array:
-    """Contiguous uint8 (N, H, W, 3), size the side or (H, W), or a ValueError that says what came instead."""
+    """Return contiguous uint8 (N, H, W, 3); `size` is the side or (H, W). Raises ValueError for other input."""
     pictures = np.asarray(pictures)
     height, width = (size, size) if isinstance(size, int) else size
     if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[1:] != (height, width, 3):
@@ -191,7 +191,7 @@ def check_pictures(pictures: Array, size: int | tuple[int, int]) -> Array:
 
 
 def as_input(pictures: Array, spec: InputSpec) -> Array:
-    """RGB uint8 (N, H, W, 3) as the graph wants it (see InputSpec)."""
+    """Convert RGB uint8 (N, H, W, 3) to the graph's input (see InputSpec)."""
     if spec.dtype == "uint8":
         return pictures
     if spec.colour == "BGR":
@@ -204,18 +204,18 @@ def as_input(pictures: Array, spec: InputSpec) -> Array:
 
 def _bound(weights: Weights, device: Device, threads: int, precision: str, batch: int | None) -> BoundGraph:
     ort = load_onnxruntime()
-    # Of its warnings on a GPU none is for users; why a provider does not load is an error.
+    # None of its warnings on a GPU concerns users; a provider that does not load is reported as an error.
     ort.set_default_logger_severity(3)
     prepared = prepare(_verified_bytes(weights), weights.input, precision)
 
     def opening(providers: list[Any], rows: int) -> Any:
         options = _options(threads)
-        # Shapes are then constants, and no operator that computes them runs on the CPU.
+        # Makes shapes constant, so that no operator that computes them runs on the CPU.
         options.add_free_dimension_override_by_name(BATCH_AXIS, rows)
-        # With its own fallback ONNX Runtime would print to stdout and go on, on the CPU.
+        # With its own fallback ONNX Runtime would print to stdout and continue on the CPU.
         return ort.InferenceSession(prepared, options, providers=providers, enable_fallback=False)
 
-    # Pictures for a detector are of any size.
+    # Pictures for a detector have any size.
     graphs = "detector" not in weights.roles
     return BoundGraph(opening, device, weights.name, batch or batch_of(weights.roles), graphs=graphs)
 
@@ -225,17 +225,17 @@ def _options(threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    # Waiting threads sleep instead of burning a core that decoding could use.
+    # Waiting threads sleep instead of occupying a core that decoding could use.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Pictures of many sizes pass through the detector; a memory plan for each would add up.
+    # The detector gets pictures of many sizes; a memory plan for each would add up.
     options.enable_mem_pattern = False
-    # For `bound.notes_on`.
+    # For `io_binding.notes_on`.
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return options
 
 
 def _verified_bytes(weights: Weights) -> bytes:
-    """The file's content, which must hash to what its receipt or card says."""
+    """The file's content, verified against the hash in its receipt or card."""
     try:
         content = weights.path.read_bytes()
     except OSError as error:
@@ -244,6 +244,6 @@ def _verified_bytes(weights: Weights) -> bytes:
         ) from error
     if hashlib.sha256(content).hexdigest() != weights.sha256:
         raise WeightsError(
-            f"{weights.name}: {weights.path} is not what its receipt describes; run `streamgate models pull`"
+            f"{weights.name}: {weights.path} does not match its receipt; run `streamgate models pull`"
         )
     return content

@@ -1,7 +1,7 @@
-"""Video in: files, folders of pictures, GIFs, each as a `Source` of upright, timed frames.
+"""Video input: files, folders of pictures and GIFs, each as a `Source` of upright, timed frames.
 
-`discover` finds what there is below the named inputs; each `SourceSpec` it returns opens as a `Source`,
-whose `frames()` are read once, in order.
+`discover` expands the given inputs; each `SourceSpec` that it returns opens as a `Source`, whose `frames()` are read
+once, in order.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def open_source(
     """Open one file, or one folder of pictures.
 
     Args:
-        location: path of a video, a picture, or a folder that is one source; or what `discover` found.
-        name: replaces the location in display and records.
-        sequence_fps: the pictures of a folder are a sequence at this rate (a found one has its own).
-        threads: decoder threads, 0 for one a core.
+        location: path of a video, a picture, or a folder that is a single source; or a `SourceSpec` from `discover`.
+        name: replaces the location in messages and records.
+        sequence_fps: read the pictures of a folder as a sequence at this rate (a `SourceSpec` has its own).
+        threads: decoder threads, 0 for one per core.
 
     Raises:
-        UsageError: an address of a live stream, or a wrong frame rate.
-        SourceError: it cannot be read; one line says why and what to do.
+        UsageError: the location is the URL of a live stream, or the frame rate is invalid.
+        SourceError: the source cannot be read; the one-line message says why and what to do.
     """
     spec = location if isinstance(location, SourceSpec) else spec_of(location, sequence_fps)
     source = spec.open(threads)

@@ -1,4 +1,4 @@
-"""Frames that somebody else has decoded: arrays with their times."""
+"""Frames decoded by the caller: arrays with their times."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from streamgate.sources.picture import picture_of_rgb
 
 
 class ArrayFrames:
-    """A `Source` over RGB arrays, which are taken one by one and once: it cannot go back.
+    """A `Source` over RGB arrays. They are consumed once, one at a time, so it cannot seek.
 
     Args:
-        frames: uint8 (H, W, 3) arrays with `fps`, else pairs of seconds and such an array.
-        name: how the source is displayed, and what its id is made of.
-        fps: frames a second.
+        frames: uint8 (H, W, 3) arrays if `fps` is given, else pairs of a time in seconds and such an array.
+        name: display name of the source; its id is derived from it.
+        fps: frames per second.
 
     Raises:
-        UsageError: the first of them is no such array, or `fps` is not positive.
-        SourceError: there is none.
+        UsageError: the first item is not such an array or pair, or `fps` is not positive.
+        SourceError: `frames` is empty.
     """
 
     live = False
@@ -39,26 +39,26 @@ class ArrayFrames:
         if fps is not None and not (isinstance(fps, int | float) and 0 < fps < 1e6):
             raise UsageError(f"fps={fps!r}: give frames per second, above 0")
         if isinstance(frames, str | bytes) or not hasattr(frames, "__iter__"):
-            raise UsageError(f"feed takes frames one by one, arrays with their times; got {type(frames).__name__}")
+            raise UsageError(f"feed takes an iterable of (time, array) pairs or of arrays; got {type(frames).__name__}")
         self.location, self.source_id, self.fps = name, slug(name), fps
         self.stats = SourceStats()
         rest = iter(frames)
         first = next(rest, None)
         if first is None:
-            raise SourceError(f"{name}: gives no frame", name)
+            raise SourceError(f"{name}: has no frames", name)
         self.height, self.width = self._timed(0, first)[1].shape[:2]
         self._items: Iterator[Any] = itertools.chain([first], rest)
 
     def frames(self, hints: HintProvider | None = None) -> Generator[Frame, None, None]:
-        """Yield the frames; see `Source.frames`. Raises UsageError for a wrong one."""
+        """Yield the frames; see `Source.frames`. Raises UsageError for an invalid frame."""
         last = -math.inf
         for index, item in enumerate(self._items):
             pts, pixels = self._timed(index, item)
             if pts <= last:
-                raise UsageError(f"frame {index} is at {pts:g} s, and the one before it at {last:g} s; times must rise")
+                raise UsageError(f"frame {index} is at {pts:g} s, the one before it at {last:g} s; times must increase")
             last = pts
             self.stats.frames += 1
-            # A copy: the caller may fill the same array again while this one waits.
+            # Copied, because the caller may reuse the array while this frame waits.
             yield Frame(picture_of_rgb(pixels.copy()), pts, frame_index=index)
 
     def _timed(self, index: int, item: Any) -> tuple[float, Array]:
@@ -67,9 +67,9 @@ class ArrayFrames:
         elif isinstance(item, tuple | list) and len(item) == 2:
             pts, pixels = item
         else:
-            raise UsageError("frames without fps are pairs of a time in seconds and an array: feed((t, array), ...)")
+            raise UsageError("without fps each frame must be a pair of a time in seconds and an array: (t, array)")
         if isinstance(pts, bool) or not isinstance(pts, int | float | np.number) or not math.isfinite(float(pts)):
-            raise UsageError(f"frame {index} has the time {pts!r}; give seconds as a number")
+            raise UsageError(f"frame {index} has the time {pts!r}; give a number of seconds")
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
             got = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
             raise UsageError(f"frame {index} must be RGB, uint8 (H, W, 3); got {got}")
@@ -78,18 +78,18 @@ class ArrayFrames:
         return float(pts), pixels
 
     def frame_at(self, pts_seconds: float) -> Frame | None:
-        """Nothing: frames that were given are gone."""
+        """Always None: frames are not kept after they are yielded."""
         return None
 
     def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
-        """Nothing: frames that were given are gone."""
+        """Yields nothing: frames are not kept after they are yielded."""
         yield from ()
 
     def read_as(self, *, turned: int = 0, combed: bool = False, restarts: bool | None = None) -> None:
-        """Nothing of this is ever found of arrays; see `Source.read_as`."""
+        """Does nothing: none of this applies to arrays; see `Source.read_as`."""
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Does nothing: no resource is held open."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""What every source offers."""
+"""The interface of a source, and the values that all sources share."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from typing import Protocol, Self
 from streamgate.frames import Frame
 
 MAX_PIXELS = 16384 * 8704
-"""Largest picture that is decoded where no configuration says otherwise: as `decoding.max_pixels` of the presets.
+"""Largest picture that is decoded by default; the same value as `decoding.max_pixels` in the presets.
 
-A header may claim any size and decoders believe it: they allocate before they look at what follows."""
+A header may claim any size, and decoders trust it: they allocate memory before they read the data."""
 
 
 SAME_TIME_S = 1e-4
-"""Difference up to which a time is that of a frame: records hold microseconds."""
+"""Tolerance for matching a time to a frame: records store microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
-    """The part [start, end) of a video that is read, pts seconds; `end` 0.0: to its end."""
+    """The part [start, end) of a video to read, in pts seconds; an `end` of 0.0 means the end of the video."""
 
     start: float = 0.0
     end: float = 0.0
 
     def ends_before(self, pts_seconds: float) -> bool:
-        """Whether a frame of that time comes after it."""
+        """Whether a frame at `pts_seconds` is past the end of the range."""
         return bool(self.end) and pts_seconds >= self.end - SAME_TIME_S
 
     def length(self, duration_seconds: float | None) -> float | None:
-        """Seconds of it in a video of that duration; None where that is not known."""
+        """Length of the range in seconds, clipped to a video of that duration; None if the duration is unknown."""
         if duration_seconds is None:
             return None
         return max(0.0, min(self.end or duration_seconds, duration_seconds) - self.start)
@@ -44,14 +44,14 @@ WHOLE = TimeRange()
 
 @dataclass(slots=True)
 class SourceStats:
-    """Counters that grow while a source is read.
+    """Counters that are updated while a source is read.
 
     Attributes:
-        frames: frames given out.
-        decode_errors: packets or pictures that could not be decoded, or came out damaged.
+        frames: frames yielded.
+        decode_errors: packets or pictures that could not be decoded or came out damaged.
         pts_estimated: frames whose time was missing or stepped backwards and was replaced.
-        combed: frames that were deinterlaced although they do not say that they are interlaced.
-        not_on_gpu: codec that the CPU decodes although a GPU was asked for; empty where it does what was asked.
+        combed: frames that were deinterlaced although they are not flagged as interlaced.
+        not_on_gpu: codec that is decoded on the CPU although a GPU was requested; empty if decoding runs as requested.
     """
 
     frames: int = 0
@@ -62,31 +62,31 @@ class SourceStats:
 
 
 def first_at(frames: Generator[Frame, None, None], pts_seconds: float) -> Frame | None:
-    """The first of `frames` when it is that of a time, else None; closes them."""
+    """The first of `frames` if it is the frame at `pts_seconds`, else None; closes the generator."""
     with closing(frames):
         frame = next(frames, None)
     return frame if frame is not None and abs(frame.pts_seconds - pts_seconds) <= SAME_TIME_S else None
 
 
 class Interest(Enum):
-    """What a frame means for the ones after it."""
+    """How much a frame suggests that the next ones matter."""
 
     EMPTY = "empty"
-    """Nothing is followed, and the last look found no face."""
+    """No track is alive, and the last detection found no face."""
     STEADY = "steady"
-    """All faces are followed and move slowly."""
+    """All faces are tracked and move slowly."""
     LIVELY = "lively"
     """Anything else: every frame may matter."""
 
 
 class HintProvider(Protocol):
-    """Whoever looks at a source's frames tells it what to leave out. Asked by the source, in its own thread.
+    """The consumer's hints about which frames a source may skip. Called by the source, in the source's thread.
 
     Attributes:
-        discards: after frames of this interest, those that no other frame builds on may be left out; after EMPTY
-            ones all that are not due for a look.
-        max_skip_s: seconds without a face that may be skipped at once, 0 for none.
-        probe_interval_s: seconds between two frames that are looked at while there is no face.
+        discards: after frames of these interests, non-reference frames may be skipped; after EMPTY frames, all frames
+            that are not due for detection.
+        max_skip_s: longest span without a face, in seconds, that may be skipped at once; 0 disables skipping.
+        probe_interval_s: seconds between two frames that are examined while there is no face.
     """
 
     discards: frozenset[Interest]
@@ -94,11 +94,11 @@ class HintProvider(Protocol):
     probe_interval_s: float
 
     def interest(self, pts_seconds: float) -> Interest:
-        """What the frame of that time, which was given out, means; waits until it has been looked at."""
+        """The interest of an already yielded frame at that time; blocks until the frame has been examined."""
         ...
 
     def sees_face(self, frame: Frame) -> bool:
-        """Look at a frame ahead of its turn; if there is no face in it, it will be given out in its turn."""
+        """Examine a frame ahead of its turn; if it has no face, it is still yielded in its turn."""
         ...
 
 
@@ -106,16 +106,16 @@ class Source(Protocol):
     """An opened input. Use it in a `with` block; `frames()` starts at the beginning each time.
 
     Attributes:
-        location: what the user named, without secrets, for display and records.
-        source_id: stable name, safe as a path part.
-        width, height: of the first upright picture in pixels.
+        location: the input as the user gave it, without secrets, for display and records.
+        source_id: stable name, safe as a path component.
+        width, height: size of the first upright picture in pixels.
         duration_seconds: None when unknown.
         fps: mean frame rate, None when unknown or meaningless.
         live: frames arrive in real time.
-        estimated_frames: about how many frames there are, None when unknown.
-        stats: counters of the reading in progress.
-        turned: quarter turns clockwise by which its pictures are turned besides what it says itself; None where they
-            cannot be.
+        estimated_frames: approximate number of frames, None when unknown.
+        stats: counters of the current pass.
+        turned: extra clockwise quarter turns applied to its pictures, on top of the source's own metadata; None if
+            its pictures cannot be turned.
     """
 
     location: str
@@ -132,11 +132,11 @@ class Source(Protocol):
     def turned(self) -> int | None: ...
 
     def frames(self, hints: HintProvider | None = None) -> Generator[Frame, None, None]:
-        """Yield the frames in the order shown. A frame holds its decoder buffer: let go of it early.
+        """Yield the frames in presentation order. A frame holds its decoder buffer: release it early.
 
-        With a guide those are left out that it does without, as far as the format allows.
+        With `hints`, frames that the consumer does not need are skipped, as far as the format allows.
 
-        Damaged packets are counted and passed over. Closing the generator releases the input.
+        Damaged packets are counted and skipped. Closing the generator releases the input.
 
         Raises:
             SourceError: nothing could be read.
@@ -144,26 +144,28 @@ class Source(Protocol):
         ...
 
     def frame_at(self, pts_seconds: float) -> Frame | None:
-        """The frame that `frames()` gives at a time (to 0.1 ms), None when there is none; its `frame_index` is None.
+        """The frame that `frames()` yields at that time (within 0.1 ms), or None; its `frame_index` is None.
 
         Its picture stays valid, unlike those of `frames()`. Raises SourceError.
         """
         ...
 
     def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
-        """Yield the frames of `frames()` from that of a time on, or the first one after it; `frame_index` is None.
+        """Yield the frames of `frames()`, starting at the first one at or after that time; `frame_index` is None.
 
-        Independent of a reading in progress. Raises SourceError.
+        Independent of a pass in progress. Raises SourceError.
         """
         ...
 
     def read_as(self, *, turned: int = 0, combed: bool = False, restarts: bool | None = None) -> None:
-        """Read it from now on, from its beginning, as it was found to be; what it cannot be is left alone.
+        """Set known properties of the source; they apply from the next pass, which starts at the beginning.
+
+        Properties that do not apply to this kind of source are ignored.
 
         Args:
-            turned: quarter turns clockwise by which its pictures are turned besides what it says itself.
-            combed: it is interlaced without saying so.
-            restarts: its clock starts again on the way, or not; None where nobody knows.
+            turned: extra clockwise quarter turns of its pictures, on top of the source's own metadata.
+            combed: the source is interlaced but not flagged as such.
+            restarts: whether its clock restarts within the file; None if unknown.
         """
         ...
 

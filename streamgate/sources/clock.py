@@ -1,4 +1,4 @@
-"""Corrected time: what a container says, made strictly increasing, and the rank of each frame."""
+"""Corrected time: the container's times, made strictly increasing, and the rank of each frame."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 _FALLBACK_DURATION = 1 / 25
-_SAME_TIME = 1e-5  # what records, in microseconds, could not tell apart
-_PENDING_LIMIT = 4096  # packets that gave no frame so far; decoders hold back some dozens at most
+_SAME_TIME = 1e-5  # smaller differences are lost in records, which store microseconds
+_PENDING_LIMIT = 4096  # packets that have produced no frame yet; decoders hold back a few dozen at most
 
 
 @dataclass(frozen=True, slots=True)
 class FrameTime:
-    """Time of one frame: seconds, its duration (0.0 unknown), rank among the packets, whether estimated."""
+    """Time of one frame: seconds, duration (0.0 if unknown), rank among the packets, whether it is estimated."""
 
     pts_seconds: float
     duration_seconds: float
@@ -22,9 +22,10 @@ class FrameTime:
 
 
 class ClockState(NamedTuple):
-    """What a clock has to know of the frames before, to go on from a frame in the middle of a file.
+    """What a clock needs to know about earlier frames to resume in the middle of a file.
 
-    `previous` and `duration` are of the frame before, in seconds; `trusted` whether packet times have proved right.
+    `previous` and `duration` are the time and duration of the previous frame in seconds; `trusted` says whether packet
+    times have been reliable so far.
     """
 
     previous: float | None
@@ -33,19 +34,19 @@ class ClockState(NamedTuple):
 
 
 class Clock:
-    """Gives frames of one source their time and rank, in the order in which they are shown.
+    """Assigns time and rank to the frames of one source, in presentation order.
 
-    Time is pts, else dts, else the previous time plus a duration; one that does not increase becomes the
-    previous time plus a duration too, and counts as estimated.
+    Time is pts, else dts, else the previous time plus a duration. A time that does not increase is also replaced by
+    the previous time plus a duration, and counts as estimated.
 
-    The rank counts every demuxed packet of earlier time, including those that gave no picture. It needs
-    true packet times: where they prove wrong (AVI has none, and FFmpeg's guesses step backwards), only
-    packets that are known to have failed are counted beside the frames. Memory is bounded by the number of
-    packets inside the decoder.
+    The rank counts every demuxed packet with an earlier time, including those that produced no picture. This requires
+    reliable packet times. Where they turn out to be wrong (AVI has none, and FFmpeg's guesses step backwards), the
+    rank counts the frames and the packets that are known to have failed. Memory is bounded by the number of packets
+    inside the decoder.
 
     Args:
         frame_seconds: nominal duration of a frame, None when unknown.
-        trusted: packet times come from the container and are not FFmpeg's guesses.
+        trusted: packet times come from the container and are not guessed by FFmpeg.
     """
 
     def __init__(self, frame_seconds: float | None = None, *, trusted: bool = True) -> None:
@@ -61,20 +62,20 @@ class Clock:
 
     @property
     def trusted(self) -> bool:
-        """Packet times have proved right so far."""
+        """Whether packet times have been reliable so far."""
         return self._trusted
 
     @property
     def state(self) -> ClockState:
-        """For `resume`."""
+        """The state to pass to `resume`."""
         return ClockState(self._previous, self._previous_duration, self._trusted)
 
     def resume(self, state: ClockState) -> None:
-        """Go on behind the frames of which that is the memory; ranks begin anew."""
+        """Continue after the frames that `state` describes; ranks start from 0 again."""
         self._previous, self._previous_duration, self._trusted = state
 
     def packet(self, pts: float | None, dts: float | None) -> None:
-        """Note a demuxed packet's times in seconds, before it is decoded."""
+        """Register the times of a demuxed packet in seconds, before it is decoded."""
         time = dts if pts is None else pts
         if not self._trusted:
             return
@@ -84,11 +85,11 @@ class Clock:
         heapq.heappush(self._pending, time)
 
     def packet_lost(self) -> None:
-        """Note that the packet noted last could not be decoded and will give no frame."""
+        """Record that the last registered packet could not be decoded and will produce no frame."""
         self._lost += 1
 
     def frame(self, pts: float | None, dts: float | None, duration: float | None) -> FrameTime:
-        """Give the next shown frame its time, from its own times and duration in seconds."""
+        """Assign the time of the next frame in presentation order, from its own times and duration in seconds."""
         time = dts if pts is None else pts
         previous = self._previous
         step = self._previous_duration or self._nominal
@@ -106,7 +107,7 @@ class Clock:
 
     def _rank(self, time: float) -> int:
         passed = 0
-        # A quarter millisecond absorbs the rounding of another time base behind a filter.
+        # A quarter of a millisecond absorbs rounding when a filter uses another time base.
         while self._pending and self._pending[0] <= time + 0.00025:
             heapq.heappop(self._pending)
             passed += 1
@@ -122,17 +123,19 @@ class Clock:
 
 
 class StorageOrderClock:
-    """The same for containers that hold no times, as AVI: the place at which a packet is stored says when a frame is
-    shown, though not which. So the earliest frame takes the earliest place, the next one the next.
+    """A clock for containers without presentation times, such as AVI.
+
+    The position of a packet in storage order says when a frame is shown, but not which frame. So the earliest frame
+    takes the earliest slot, the next frame the next slot.
 
     Args:
         frame_seconds: nominal duration of a frame, None when unknown.
-        skips: the decoder gives nothing for packets that say "as before", as MPEG-4's does; other decoders that give
-            nothing hold a frame back.
+        skips: the decoder outputs nothing for packets that mean "repeat the previous frame", as MPEG-4's does; when
+            other decoders output nothing, they are holding a frame back.
     """
 
     trusted = False
-    """Ranks and times are right only when every packet is decoded."""
+    """Ranks and times are correct only if every packet is decoded."""
 
     def __init__(self, frame_seconds: float | None = None, *, skips: bool = False) -> None:
         self._nominal = frame_seconds or _FALLBACK_DURATION
@@ -143,41 +146,41 @@ class StorageOrderClock:
         self._previous: float | None = None
         self._held: int | None = None
         self._passed = 0
-        self._taken = float("-inf")  # places up to here were given to frames before `resume`
+        self._taken = float("-inf")  # slots up to here were assigned to frames before `resume`
         self.estimated = 0
-        """Frames for which no place was left."""
+        """Frames for which no slot was left."""
 
     @property
     def holds_back(self) -> bool:
-        """Whether frames come later than the packets whose places they take."""
+        """Whether frames come out later than the packets whose slots they take."""
         return bool(self._held)
 
     @property
     def state(self) -> ClockState:
-        """For `resume`."""
+        """The state to pass to `resume`."""
         return ClockState(self._previous, 0.0, False)
 
     def resume(self, state: ClockState) -> None:
-        """Go on behind the frames of which that is the memory; ranks begin anew."""
+        """Continue after the frames that `state` describes; ranks start from 0 again."""
         self._previous = state.previous
         if state.previous is not None:
             self._taken = state.previous + _SAME_TIME
 
     def packet(self, pts: float | None, dts: float | None) -> None:
-        """Note a stored packet, before it is decoded."""
+        """Register a packet in storage order, before it is decoded."""
         self._newest = self._newest + self._nominal if dts is None else dts
         if len(self._slots) < _PENDING_LIMIT and self._newest > self._taken:
             heapq.heappush(self._slots, self._newest)
 
     def packet_lost(self) -> None:
-        """Note that the packet noted last will give no frame."""
+        """Record that the last registered packet will produce no frame."""
         self._empty.add(self._newest)
 
     def frame(self, pts: float | None, dts: float | None, duration: float | None) -> FrameTime:
-        """Give the next shown frame its time; `dts` is that of the packet which brought it out of the decoder."""
+        """Assign the time of the next frame; `dts` is that of the packet after which the decoder output the frame."""
         self._pass_empty()
         if dts is None:
-            # What comes out at the end alone was held back.
+            # A frame that only comes out at the flush was held back.
             self._held = 1 if self._held is None else self._held
         else:
             held = sum(slot <= dts for slot in self._slots if slot not in self._empty) - 1

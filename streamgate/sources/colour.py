@@ -14,10 +14,10 @@ import numpy as np
 from streamgate.frames import Array
 
 HD_LINES = 720
-"""Material of unknown matrix is BT.709 from this height on, BT.601 below."""
+"""Video with an unknown matrix is assumed to be BT.709 from this height up, BT.601 below."""
 
 SDR_WHITE_NITS = 203.0
-"""Where HDR's reference white lies (ITU-R BT.2408); it becomes SDR's white."""
+"""Reference white of HDR (ITU-R BT.2408); it is mapped to SDR white."""
 
 PQ, HLG = 16, 18
 BT2020 = 9
@@ -33,7 +33,7 @@ _WEIGHTS = {
 }
 _YCGCO = 8
 
-_KNEE = 0.7  # of SDR white; below it, where skin lies, tone mapping leaves light alone
+_KNEE = 0.7  # of SDR white; below it, which includes skin tones, tone mapping changes nothing
 _BT2020_TO_BT709 = np.array(
     [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
 )
@@ -41,9 +41,9 @@ _BT2020_TO_BT709 = np.array(
 
 @dataclass(frozen=True, slots=True)
 class Colour:
-    """How samples mean colour: H.273 code points `matrix`, `transfer`, `primaries`, and the range.
+    """How samples encode colour: the H.273 code points `matrix`, `transfer` and `primaries`, and the range.
 
-    `depth` is the significant bits a sample, `shift` the zero bits below them (6 for P010).
+    `depth` is the number of significant bits per sample, `shift` the number of zero bits below them (6 for P010).
     """
 
     matrix: int = 6
@@ -55,12 +55,12 @@ class Colour:
 
     @property
     def hdr(self) -> bool:
-        """The picture needs tone mapping before an SDR eye (or network) can judge it."""
+        """Whether the picture needs tone mapping before an SDR viewer (or network) can use it."""
         return self.transfer in (PQ, HLG)
 
 
 def resolve_matrix(matrix: int, primaries: int, transfer: int, height: int) -> int:
-    """Return the matrix code to use for a stored picture of `height` lines; an unknown one is guessed."""
+    """Return the matrix code to use for a stored picture of `height` lines; an unknown matrix is guessed."""
     if matrix in _WEIGHTS or matrix == _YCGCO:
         return matrix
     if primaries == BT2020 or transfer in (PQ, HLG):
@@ -73,7 +73,7 @@ def yuv_to_rgb(yuv: Array, colour: Colour) -> Array:
     matrix = _conversion(colour, yuv.dtype.itemsize)
     rgb = cv2.transform(yuv, matrix)
     if rgb.dtype == np.uint8:
-        # 8-bit HDR is rare and coarse; widened, it takes the same way.
+        # 8-bit HDR is rare and coarse; it is widened to 16 bits to share the same path.
         return tone_map(rgb.astype(np.uint16) * 257, colour) if colour.hdr else rgb
     return tone_map(rgb, colour) if colour.hdr else cv2.convertScaleAbs(rgb, alpha=1 / 257)
 
@@ -90,8 +90,8 @@ def full_range_luma(samples: Array, colour: Colour) -> Array:
 def tone_map(rgb: Array, colour: Colour) -> Array:
     """Turn non-linear HLG or PQ RGB, uint16 0..65535 (h, w, 3), into SDR BT.709 RGB uint8.
 
-    Light up to 70 % of reference white (203 nits) keeps its level, what is brighter rolls off towards
-    white; colours outside BT.709 are clipped. The result is meant for a BT.1886 display.
+    Light up to 70 % of reference white (203 nits) keeps its level, brighter light rolls off towards white; colours
+    outside BT.709 are clipped. The result is meant for a BT.1886 display.
     """
     light = _linear_light(colour.transfer)[rgb]
     if colour.transfer == HLG:
@@ -109,7 +109,7 @@ def tone_map(rgb: Array, colour: Colour) -> Array:
 
 @lru_cache(maxsize=64)
 def _conversion(colour: Colour, itemsize: int) -> Array:
-    """The (3, 4) matrix from stored samples to RGB that spans its integer type."""
+    """The (3, 4) matrix from stored samples to RGB over the full range of the integer type."""
     unit = 1 << (colour.depth - 8)
     low, luma_span, chroma_span, middle = 16 * unit, 219 * unit, 224 * unit, 128 * unit
     if colour.full_range:

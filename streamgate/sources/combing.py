@@ -1,4 +1,4 @@
-"""Combing: two moments woven into one picture, line by line, seen by the pixels alone."""
+"""Comb detection: whether a picture interleaves two moments line by line, judged by its pixels alone."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from streamgate.frames import Array
 from streamgate.sources.layout import Kind, eight_bits, layouts, planes_of
 
 MIN_SHARE = 4e-4
-"""Share of combed pixels from which a picture is combed: the sharpest progressive pictures have a tenth of it, faces
-that turn or blink tens of times as many."""
+"""Share of combed pixels from which a picture counts as combed. The sharpest progressive pictures have a tenth of it;
+combed faces that turn or blink have tens of times as many."""
 _STEP = 8
-"""Levels by which a line stands out from those above and below it."""
+"""Luma levels by which a line must differ from the lines above and below it."""
 _RUN = np.ones((1, 5), np.uint8)
-"""Pixels side by side that must do so, on three lines in turn: in noise, dither and ringing they do not."""
+"""Adjacent pixels that must differ so on three alternating lines; noise, dither and ringing do not do this."""
 _HEIGHTS = range(400, 1089)
-"""Lines of interlaced video. Smaller pictures were scaled down, which turns combs into blur."""
+"""Heights of interlaced video. Smaller pictures were scaled down, which turns combs into blur."""
 _BAND, _EVERY = 16, 64
-"""Of every 64 lines 16 are looked at."""
+"""16 of every 64 lines are examined."""
 _FIRST = 12
 _OFTEN, _SELDOM = 2, 24
-"""Every how many frames one is looked at: of the first few, and later."""
+"""Sampling interval in frames: for the first `_FIRST` frames, and later."""
 _AFTER_ONE = 8
-"""Frames that are all looked at after a combed one."""
-_HITS = 3
-"""Combed ones, of the last `_AFTER_ONE` that were looked at, from which the material is taken to be interlaced."""
-_ENOUGH = 15
-"""Looks without a combed frame after which it is taken to be progressive again."""
+"""After a combed frame, this many frames are all examined."""
+_MIN_COMBED = 3
+"""Combed frames among the last `_AFTER_ONE` examined ones from which the video is considered interlaced."""
+_MAX_CLEAN = 15
+"""Examined frames without combing after which the video is considered progressive again."""
 
 
 def combed(luma: Array) -> Array:
-    """Which pixels of uint8 (h, w) luma, lines as stored, are part of a comb: 0 or 1, uint8 (h - 4, w), from line 2."""
+    """Mask of the combed pixels of luma uint8 (h, w), lines as stored: 0 or 1, uint8 (h - 4, w), from line 2 on."""
     rises, falls = cv2.subtract(luma[1:], luma[:-1]), cv2.subtract(luma[:-1], luma[1:])
     brighter = cv2.erode(cv2.min(rises[:-1], falls[1:]), _RUN)
     darker = cv2.erode(cv2.min(falls[:-1], rises[1:]), _RUN)
@@ -44,32 +44,32 @@ def combed(luma: Array) -> Array:
 
 
 def is_combed(luma: Array) -> bool:
-    """Whether a part of a picture, uint8 (h, w) luma with its lines as stored, shows two moments."""
+    """Whether a part of a picture, luma uint8 (h, w) with lines as stored, interleaves two moments."""
     if min(luma.shape) < _RUN.size:
         return False
     return cv2.countNonZero(combed(luma)) >= MIN_SHARE * luma.size
 
 
 class CombDetector:
-    """Looks at a few of a stream's frames to tell whether it is interlaced without saying so.
+    """Samples the frames of a stream to detect interlaced video that is not flagged as such.
 
     Args:
-        interlaced: it was found to be, in an earlier reading.
+        interlaced: whether an earlier pass found it to be interlaced.
     """
 
     def __init__(self, interlaced: bool = False) -> None:
         self._frames = 0
-        self._closely = 0
+        self._examine_next = 0
         self._before: Array | None = None
         self._seen: deque[bool] = deque(maxlen=_AFTER_ONE)
-        self._without = 0
+        self._clean_in_a_row = 0
         self._interlaced = interlaced
 
     def is_interlaced(self, frame: VideoFrame) -> bool:
-        """Whether the material is, by this frame and those before it; to be asked once for each frame in order."""
+        """Whether the video is interlaced, judged by this and earlier frames; call once per frame, in order."""
         index, self._frames = self._frames, self._frames + 1
-        self._closely = max(0, self._closely - 1)
-        if self._closely or index % (_OFTEN if index < _FIRST else _SELDOM) == 0:
+        self._examine_next = max(0, self._examine_next - 1)
+        if self._examine_next or index % (_OFTEN if index < _FIRST else _SELDOM) == 0:
             self._look(frame)
         return self._interlaced
 
@@ -78,19 +78,19 @@ class CombDetector:
         if lines is None:
             return
         found, before = _within_bands(combed(lines)), self._before
-        # What stays where it is has that pattern; combs go along with what moves.
+        # A pattern that stays in place belongs to the scene; combs appear with motion.
         new = 0 if before is None or before.shape != found.shape else int(np.count_nonzero(found > before))
         self._before = found
         self._seen.append(new >= MIN_SHARE * found.size)
         if self._seen[-1]:
-            self._closely, self._without = 0 if self._interlaced else _AFTER_ONE, 0
+            self._examine_next, self._clean_in_a_row = 0 if self._interlaced else _AFTER_ONE, 0
         else:
-            self._without += 1
-        self._interlaced = (self._interlaced and self._without < _ENOUGH) or sum(self._seen) >= _HITS
+            self._clean_in_a_row += 1
+        self._interlaced = (self._interlaced and self._clean_in_a_row < _MAX_CLEAN) or sum(self._seen) >= _MIN_COMBED
 
 
 def _some_lines(frame: VideoFrame) -> Array | None:
-    """Luma of a frame's bands one above the other, uint8; None where it cannot be combed."""
+    """Luma uint8 of a frame's sampled bands, stacked; None if the frame cannot be combed."""
     layout = layouts().get(frame.format.name)
     if frame.height not in _HEIGHTS or layout is None or layout.kind is Kind.PACKED:
         return None
@@ -102,7 +102,7 @@ def _some_lines(frame: VideoFrame) -> Array | None:
 
 
 def _within_bands(found: Array) -> Array:
-    """Without the lines next to a seam between bands, of which nothing is known."""
+    """The mask without the lines next to seams between bands, which are undefined."""
     whole = np.zeros((len(found) + 4, found.shape[1]), np.uint8)
     whole[2:-2] = found
     return np.ascontiguousarray(whole.reshape(-1, _BAND, found.shape[1])[:, 2:-2])

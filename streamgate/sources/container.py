@@ -1,4 +1,4 @@
-"""Opening media files with FFmpeg: nothing but the named file, and errors in plain words."""
+"""Opening media files with FFmpeg: only the given file is opened, and errors are in plain words."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from streamgate.sources.stores import RemoteError, stall_seconds
 
 REFUSED_FORMATS = frozenset(
     {
-        # These open other files or addresses, named inside the file.
+        # These open other files or URLs named inside the file.
         "concat", "dash", "hls", "imf", "sdp", "rtp", "rtsp", "sap", "webm_dash_manifest", "image2", "mlv",
         "vobsub", "lavfi", "svg_pipe",
-        # These take plain text or any bytes for pictures.
+        # These read plain text or arbitrary bytes as pictures.
         "adf", "bin", "data", "idf", "rawvideo", "tty", "xbin",
     }
 )  # fmt: skip
 
 
 _BUFFER, _REMOTE_BUFFER = 32768, 1 << 18
-"""Bytes that FFmpeg reads at once: its default, and more where each reading is a call of Python's."""
+"""Bytes that FFmpeg reads at once: its default, and more where each read is a call into Python."""
 
 
 def open_video(
@@ -46,15 +46,15 @@ def open_video(
 
     Args:
         path: a local file, or one in a store.
-        display: how messages name it.
-        threads: decoder threads, 0 for one a core.
-        decode: "cpu" or "cuda:N", a GPU; see `sources.hardware`.
-        max_pixels: larger pictures are refused, here where their size is known by now, else by the decoder, which then
-            gives errors instead of them.
-        limited_by: the key of the configuration that `max_pixels` comes from, for messages.
+        display: name of the input in messages.
+        threads: decoder threads, 0 for one per core.
+        decode: "cpu" or "cuda:N" for a GPU; see `sources.hardware`.
+        max_pixels: larger pictures are rejected: here if the header gives their size, else by the decoder, which then
+            raises errors instead of returning them.
+        limited_by: the configuration key that `max_pixels` comes from, for messages.
 
     Raises:
-        SourceError: one line that names the input and what to do.
+        SourceError: the input cannot be opened; the message is one line that names the input and what to do.
         DeviceError: there is no GPU to decode on.
     """
     try:
@@ -72,10 +72,10 @@ def open_video(
     try:
         stream = _video_stream(container, path, display)
         if (words := over_limit(stream, max_pixels)) is not None:
-            raise SourceError(f"{display}: {words} {limited_by} ({max_pixels}); scale it down, or raise that")
+            raise SourceError(f"{display}: {words} {limited_by} ({max_pixels}); scale it down or raise the limit")
         stream.codec_context.options = pixel_limit(max_pixels)
         stream.thread_type = "AUTO"
-        # A GPU's decoder works by itself; each thread would only hold pictures back.
+        # A GPU decoder runs on its own; each extra thread would only delay pictures.
         stream.codec_context.thread_count = threads if decode == CPU else 1
     except BaseException:
         container.close()
@@ -84,17 +84,17 @@ def open_video(
 
 
 def pixel_limit(max_pixels: int) -> dict[str, str]:
-    """FFmpeg's option by which a decoder refuses larger pictures before it allocates them.
+    """FFmpeg's option that makes a decoder reject larger pictures before it allocates memory for them.
 
-    It belongs to the codec to decode with, and to opening too: there FFmpeg decodes first pictures by itself.
+    Set it on the codec and also when opening the file, because FFmpeg decodes the first pictures while it opens it.
     """
     return {"max_pixels": str(max_pixels)}
 
 
 def over_limit(stream: VideoStream, max_pixels: int) -> str | None:
-    """Words about a stream that announces larger pictures than that; None when it does not, or does not tell."""
+    """The beginning of a message if the header announces larger pictures; None if it does not, or gives no size."""
     width, height = stream.codec_context.width, stream.codec_context.height
-    return f"has pictures of {width} x {height}, more than" if width * height > max_pixels else None
+    return f"has frames of {width} x {height} px, more than" if width * height > max_pixels else None
 
 
 def _open(path: AnyPath, decode: str, max_pixels: int) -> InputContainer:
@@ -103,14 +103,14 @@ def _open(path: AnyPath, decode: str, max_pixels: int) -> InputContainer:
         return av.open(
             path.open(ends=True) if isinstance(path, RemotePath) else f"file:{path.absolute()}",
             options=pixel_limit(max_pixels) if TAKES_STREAM_OPTIONS else {},
-            # What comes from a store may name no file of this machine.
+            # A file from a store must not refer to files on this machine.
             container_options={
                 "protocol_whitelist": "none" if remote else "file", "format_whitelist": _accepted_formats()
             },
             buffer_size=_REMOTE_BUFFER if remote else _BUFFER,
             **METADATA_ERRORS,
             hwaccel=accelerator(decode),
-            # For files too: damage can make FFmpeg search through all the rest, and network disks hang.
+            # Needed for files too: damage can make FFmpeg scan the whole rest of the file, and network disks can hang.
             timeout=stall_seconds(),
         )
 
@@ -119,19 +119,19 @@ def _open(path: AnyPath, decode: str, max_pixels: int) -> InputContainer:
     try:
         return open_with(decode)
     except (av.error.FFmpegError, OSError, ValueError):
-        # Is it the file or the device? The file alone tells.
+        # If the file opens on the CPU, the device is at fault; otherwise this raises the file's own error.
         open_with(CPU).close()
         raise no_gpu(decode) from None
 
 
 def unreadable(display: str, error: OSError) -> SourceError:
-    """Put an operating system's error into words."""
+    """Turn an operating system error into a SourceError."""
     if isinstance(error, RemoteError):
         return SourceError(f"{display}: {error.words}")
     if isinstance(error, FileNotFoundError):
         return SourceError(f"{display}: no such file or folder; check the path")
     if isinstance(error, PermissionError):
-        return SourceError(f"{display}: no permission to read it; check the file's rights")
+        return SourceError(f"{display}: no permission to read it; check the file's permissions")
     return SourceError(f"{display}: cannot be read ({scrub(os.strerror(error.errno or 0))})")
 
 
@@ -139,13 +139,13 @@ def _video_stream(container: InputContainer, path: AnyPath, display: str) -> Vid
     streams = [s for s in container.streams.video if "attached_pic" not in (s.disposition.name or "")]
     if not streams:
         what = "only audio" if container.streams.audio else "no video stream"
-        raise SourceError(f"{display}: has {what}; give a file with pictures")
+        raise SourceError(f"{display}: has {what}; give a file with video")
     best = container.streams.best("video")
     stream = next((s for s in streams if best is not None and s.index == best.index), streams[0])
     if is_encrypted(path, stream.id if "mp4" in container.format.name else None):
         raise SourceError(f"{display}: {ENCRYPTED}")
     if stream.codec_context is None or not stream.codec_context.is_decoder:
-        raise SourceError(f"{display}: no decoder for its video; convert it, for example to H.264")
+        raise SourceError(f"{display}: its video codec has no decoder here; convert it, for example to H.264")
     return stream
 
 
@@ -157,13 +157,13 @@ def _why_not_opened(path: AnyPath, display: str, error: Exception) -> str:
     if isinstance(error, av.error.ExitError):
         return f"{display}: could not be opened within {stall_seconds():g} s; check the file and its disk"
     if isinstance(error, ArgumentError):
-        return f"{display}: is a playlist or names other files; give the video files themselves"
+        return f"{display}: is a playlist or refers to other files; give the video files themselves"
     if is_scrambled(path) or is_encrypted(path, None):
         return f"{display}: {ENCRYPTED}"
     head = _head(path)
     if head[4:8] in (b"styp", b"sidx", b"moof", b"emsg"):
         return (
-            f"{display}: is a later piece of a stream, without the header in its first piece; "
+            f"{display}: is a later segment of a stream and lacks the header, which is in the first segment; "
             "give the whole recording in one file"
         )
     if head[4:8] in (b"ftyp", b"mdat", b"free", b"wide", b"skip"):
@@ -172,12 +172,12 @@ def _why_not_opened(path: AnyPath, display: str, error: Exception) -> str:
             "copy or record it again"
         )
     if head and not any(byte < 9 for byte in head):
-        return f"{display}: is not a video but text; check the file"
+        return f"{display}: is text, not video; check the file"
     return f"{display}: is not a video that FFmpeg can read, or it is damaged; check the file"
 
 
 def has_times(container_format: ContainerFormat) -> bool:
-    """Whether packets of that format have times of their own."""
+    """Whether the packets of that format carry timestamps."""
     no_timestamps = 0x80  # AVFMT_NOTIMESTAMPS: raw streams
     return not int(container_format.flags) & no_timestamps
 

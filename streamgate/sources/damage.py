@@ -1,14 +1,14 @@
-"""Which frames are torn: damaged themselves, or built on something that is damaged or missing.
+"""Detection of torn frames: frames that are damaged or depend on something that is damaged or missing.
 
-Decoders go on after a loss with what they have, and what comes out of that looks like a picture. A frame counts as torn
-from the first sign of a loss up to the next key frame that is whole:
+After a loss decoders continue with what they have, and the output still looks like a picture. A frame counts as torn
+from the first sign of a loss up to the next intact key frame. Signs of a loss are:
 
-- a packet is marked as corrupt, as FFmpeg does where the counters of a transport stream have a gap;
-- a reference picture is missing by H.264's frame numbers;
-- the decoder could make nothing of a packet, or marks a frame as corrupt.
+- a packet is marked as corrupt, as FFmpeg does where the continuity counters of a transport stream have a gap;
+- a reference picture is missing according to H.264's frame numbers;
+- the decoder fails on a packet, or marks a frame as corrupt.
 
-What leaves no such sign cannot be seen here: bytes that changed and still decode, and what is lost over UDP inside a
-picture, of which FFmpeg says nothing.
+Damage without such a sign goes undetected: changed bytes that still decode, and losses over UDP inside a picture,
+which FFmpeg does not report.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from av.video.codeccontext import VideoCodecContext
 from streamgate.sources.h264 import FrameNumbers
 
 _HELD_BACK = 32
-"""Frames that a decoder holds back at most, for its threads and for their order."""
+"""Most frames that a decoder holds back, for its threads and for reordering."""
 _REMEMBERED = 4096
-"""Packets that are known to be torn and of which no frame has come yet."""
+"""Most packets known to be torn whose frames have not come out yet."""
 _KEYS = 16
 _STARTS_ANYWHERE = frozenset(
     {
@@ -31,11 +31,11 @@ _STARTS_ANYWHERE = frozenset(
         "rv20", "wmv1", "wmv2",
     }
 )  # fmt: skip
-"""Decoders that show what they make of a stream's first packet, key frame or not; others wait for a key frame."""
+"""Decoders that output frames from a stream's first packet on, key frame or not; others wait for a key frame."""
 
 
 class DamageTracker:
-    """Watches one reading of a stream, from its packets to its frames.
+    """Follows one pass over a stream, from its packets to its frames.
 
     Args:
         codec: the stream's decoder, before it has read anything.
@@ -46,13 +46,13 @@ class DamageTracker:
         self._numbers = FrameNumbers(codec.extradata) if codec.name == "h264" else None
         self._starts_anywhere = codec.name in _STARTS_ANYWHERE
         self._started = False
-        # By packets, in the order stored:
+        # By packets, in storage order:
         self._broken = False
         self._left = 0  # pictures until a recovery point is reached
-        self._flagged = False  # the packet before was marked
-        self._whole_from: int | None = None  # what is shown earlier builds on what was before the last key packet
+        self._flagged = False  # the previous packet was marked as corrupt
+        self._intact_from: int | None = None  # earlier frames depend on packets before the last key packet
         self._torn: dict[int, None] = {}
-        self._nameless = 0
+        self._torn_without_pts = 0
         # By frames, as they come out:
         self._waits_for_key = False
         self._failed_dts: int | None = None
@@ -60,27 +60,27 @@ class DamageTracker:
         self._keys: deque[tuple[int, int | None]] = deque(maxlen=_KEYS)
 
     def packet(self, packet: Packet) -> None:
-        """Note a packet, in the order stored, before it is decoded."""
+        """Register a packet, in storage order, before it is decoded."""
         key = bool(packet.is_keyframe)
         if not self._started:
             self._started, self._waits_for_key = True, self._starts_anywhere and not key
         gap = self._numbers is not None and self._numbers.gap_before(bytes(packet))
         flagged = bool(packet.is_corrupt)
-        if flagged or gap or self._broken or self._flagged or self._whole_from is not None or key:
+        if flagged or gap or self._broken or self._flagged or self._intact_from is not None or key:
             self._note(packet, key=key, gap=gap, flagged=flagged)
 
     def left_out(self) -> None:
-        """Note that a packet others may build on is not decoded."""
+        """Record that a packet that others may depend on is not decoded."""
         self._broken = True
 
     def failed(self, packet: Packet | None) -> None:
-        """Note that the decoder raised an error, by the packet that it was given."""
+        """Record that the decoder raised an error on `packet`."""
         if not self._alone:
             self._waits_for_key, self._since_failure = True, 0
             self._failed_dts = None if packet is None else packet.dts
 
     def is_torn(self, frame: VideoFrame) -> bool:
-        """Whether a frame that came out of the decoder is damaged or builds on what is; to be asked once for each."""
+        """Whether a decoded frame is damaged or depends on damaged data; call once per frame."""
         pts = frame.pts
         torn = bool(frame.is_corrupt)
         if torn and not self._alone:
@@ -88,45 +88,45 @@ class DamageTracker:
         if self._torn and pts in self._torn:
             del self._torn[pts]
             return True
-        if self._nameless and pts is None:
-            self._nameless -= 1
+        if self._torn_without_pts and pts is None:
+            self._torn_without_pts -= 1
             return True
         if self._waits_for_key:
             self._since_failure += 1
-            self._waits_for_key = not self._begins_anew(frame) or torn
+            self._waits_for_key = not self._is_recovered(frame) or torn
             return self._waits_for_key
         return torn
 
     def _note(self, packet: Packet, *, key: bool, gap: bool, flagged: bool) -> None:
         pts = packet.pts
-        # Where a parser cuts packets apart it is the one before the damaged one that is marked.
+        # Where a parser splits packets, the mark is on the packet before the damaged one.
         if key and pts is not None and not flagged and not self._flagged:
             self._keys.append((pts, packet.dts))
             if self._broken or gap:
-                self._whole_from = pts
+                self._intact_from = pts
                 self._left = 0 if self._numbers is None else self._numbers.recovers_after(bytes(packet))
                 self._broken = self._left > 0
-            elif self._whole_from is not None and pts > self._whole_from:
-                self._whole_from = None
+            elif self._intact_from is not None and pts > self._intact_from:
+                self._intact_from = None
         elif flagged or gap:
             self._broken, self._left = True, 0
         elif self._left:
             self._left -= 1
             if self._left == 0:
-                self._broken, self._whole_from = False, pts
+                self._broken, self._intact_from = False, pts
         self._flagged = flagged
-        if self._broken or (self._whole_from is not None and (pts is None or pts < self._whole_from)):
+        if self._broken or (self._intact_from is not None and (pts is None or pts < self._intact_from)):
             if pts is None:
-                self._nameless += 1
+                self._torn_without_pts += 1
                 return
             self._torn[pts] = None
             if len(self._torn) > _REMEMBERED:
                 del self._torn[next(iter(self._torn))]
 
-    def _begins_anew(self, frame: VideoFrame) -> bool:
-        """Whether nothing that failed has a part in a frame and in those to come."""
+    def _is_recovered(self, frame: VideoFrame) -> bool:
+        """Whether this frame and all later ones are independent of everything that failed."""
         keys = [dts for pts, dts in self._keys if pts == frame.pts]
         if self._failed_dts is None or self._since_failure > _HELD_BACK:
             return bool(keys or frame.key_frame)
-        # Of several decoders that work side by side each raises its errors late.
+        # With frame threading each decoder thread raises its errors late.
         return any(dts is None or dts > self._failed_dts for dts in keys)

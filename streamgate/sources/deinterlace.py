@@ -1,4 +1,4 @@
-"""Deinterlacing, for material that says it is interlaced, and for what does not say so and is."""
+"""Deinterlacing of video that is flagged as interlaced, and of interlaced video without the flag."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from streamgate.sources.combing import CombDetector
 
 
 class Deinterlacer:
-    """Passes frames through until one is interlaced, from then on through FFmpeg's bwdif filter.
+    """Passes frames through unchanged until one is interlaced; from then on they go through FFmpeg's bwdif filter.
 
-    The filter holds one frame back and keeps times; frames that are progressive pass it unchanged, unless some of them
-    are seen to be combed: then all are taken for interlaced. With each frame goes whether it is torn. A frame that the
-    filter does not take (damage makes frames of a few pixels that claim to be interlaced) is left out and counted.
+    The filter holds one frame back and keeps times. Progressive frames pass it unchanged, unless combing is detected
+    in some of them: then all frames are treated as interlaced. Each frame is accompanied by a flag that says whether it
+    is torn. A frame that the filter rejects (damage makes frames of a few pixels that claim to be interlaced) is
+    dropped and counted.
 
     Args:
-        time_base: of the stream.
-        stats: what is left out is counted there, as decode errors.
-        interlaced: it is known to be interlaced without saying so.
+        time_base: time base of the stream.
+        stats: dropped frames are counted there as decode errors.
+        interlaced: the video is known to be interlaced but not flagged as such.
     """
 
     def __init__(self, time_base: Fraction, stats: SourceStats, *, interlaced: bool = False) -> None:
@@ -37,7 +38,7 @@ class Deinterlacer:
         self._shape: tuple[int, int, str, bool] | None = None
         self._watch = CombDetector(interlaced)
         self.unflagged = 0
-        """Frames that were deinterlaced although they do not say that they are interlaced."""
+        """Frames that were deinterlaced although they are not flagged as interlaced."""
         self._torn: deque[bool] = deque()  # of the frames inside
 
     def feed(self, frame: VideoFrame, torn: bool) -> Iterator[tuple[VideoFrame, bool]]:
@@ -95,7 +96,7 @@ class Deinterlacer:
             del frame
 
     def _give_up(self) -> None:
-        """The filter refused: count it, and begin anew with the next frame."""
+        """The filter failed: count an error and start with a new filter at the next frame."""
         self._stats.decode_errors += 1
         self._graph = self._shape = None
         self._torn.clear()

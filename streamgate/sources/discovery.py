@@ -1,4 +1,4 @@
-"""From what the user named to the sources there are: files, folders, patterns."""
+"""Expanding the user's inputs (files, folders, patterns) into sources."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ from streamgate.sources.remote import (
 from streamgate.sources.stores import RemoteError
 
 _NAMED = 6
-"""Suffixes of skipped files that are named; the rarer ones are counted together."""
+"""Suffixes of skipped files that are listed; the rarer ones are counted together."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """A source that was found and not opened yet.
+    """A source that was found but not opened yet.
 
     Attributes:
-        location: for display and records.
+        location: the source's name for display and records.
         paths: one video file, or the image files in order; on this machine or in a store.
-        root: names of pictures are relative to it; None for a video.
+        root: folder that picture names are relative to; None for a video.
         sequence_fps: frame rate of an image sequence.
     """
 
@@ -58,13 +58,13 @@ class SourceSpec:
 
     @property
     def name(self) -> str:
-        """What its source id begins with."""
+        """The first part of its source id."""
         if self.root is None:
             return slug(self.paths[0].stem)
         return pictures_name(self.paths, self.location, self.root)
 
     def source_id(self) -> str:
-        """The id that it will have when opened. Raises OSError."""
+        """The id that the opened source will have. Raises OSError."""
         if self.root is None:
             return file_source_id(self.paths[0])
         return pictures_source_id(self.paths, self.location, self.root)
@@ -72,9 +72,9 @@ class SourceSpec:
     def open(
         self, threads: int = 0, decode: str = "cpu", max_pixels: int = MAX_PIXELS, time_range: TimeRange = WHOLE
     ) -> Source:
-        """Open it, to read `time_range` of a video; pictures of more than `max_pixels` are not decoded.
+        """Open it; `time_range` is the part of a video to read, pictures of more than `max_pixels` are not decoded.
 
-        Raises SourceError when it cannot be read, DeviceError without a GPU for decode="cuda".
+        Raises SourceError if it cannot be read, DeviceError if decode="cuda" and there is no GPU.
         """
         if self.root is None:
             return VideoFile(self.paths[0], self.location, threads, decode, max_pixels, time_range)
@@ -83,15 +83,15 @@ class SourceSpec:
 
 @dataclass(slots=True)
 class Discovery:
-    """What inputs led to.
+    """The result of expanding inputs.
 
     Attributes:
-        sources: in the order named, folders sorted, each file once.
+        sources: in the order given, folders sorted, each file once.
         errors: inputs that cannot be read, one line each.
-        warnings: inputs that were passed over although they were named.
-        duplicates: location of a video and of the one before it with the same name and content.
-        skipped: files that a folder or pattern brought and that are neither video nor picture, counted by suffix
-            ("" for none, "hidden" for hidden ones).
+        warnings: inputs that were given by name and skipped nevertheless.
+        duplicates: location of a video, and of an earlier one with the same name and content.
+        skipped: files found through a folder or pattern that are neither video nor picture, counted by suffix
+            ("" for no suffix, "hidden" for hidden files).
     """
 
     sources: list[SourceSpec] = field(default_factory=list)
@@ -101,20 +101,20 @@ class Discovery:
     skipped: Counter[str] = field(default_factory=Counter)
 
     def skipped_words(self) -> str:
-        """What was skipped, in one line; empty when nothing was."""
+        """A one-line summary of the skipped files; empty if there are none."""
         if not self.skipped:
             return ""
         most = self.skipped.most_common(_NAMED)
         named = [f"{count} {suffix or 'without suffix'}" for suffix, count in most]
         if others := self.skipped.total() - sum(count for _, count in most):
             named.append(f"{others} others")
-        text = f"{self.skipped.total()} file(s) are neither video nor picture: skipped ({', '.join(named)})"
+        text = f"skipped {self.skipped.total()} file(s) that are neither video nor picture ({', '.join(named)})"
         unread = sum(self.skipped[suffix] for suffix in HEIC_SUFFIXES)
         return f"{text}; to read the {unread} HEIC picture(s): {HEIC_REMEDY}" if unread else text
 
 
 def is_video(path: AnyPath) -> bool:
-    """Whether FFmpeg finds a video stream in a file whose name does not tell."""
+    """Whether FFmpeg finds a video stream in a file; for files whose suffix is not known."""
     try:
         container, _ = open_video(path, str(path), 1)
     except SourceError:
@@ -132,15 +132,14 @@ def discover(
 ) -> Discovery:
     """Expand files, folders and patterns into sources; nothing is decoded.
 
-    A folder gives every video below it, sorted, each a source. Its pictures together are one source of
-    unrelated pictures, or with `sequence_fps` one sequence a folder that holds some. Pictures named one
-    by one are grouped by their folder. Addresses in stores (s3://bucket/folder) are taken alike. Hidden files are
-    passed over. An input named twice counts once, and so
-    do copies of a file under one name. `output` and other folders that streamgate wrote are not footage.
-    `probe` tells whether a file whose name says nothing is a video.
+    A folder yields every video below it, sorted, each as one source. All pictures below it are one source of unrelated
+    pictures, or, with `sequence_fps`, one sequence per folder that contains pictures. Pictures given one by one are
+    grouped by folder. URLs of object stores (s3://bucket/folder) are treated the same way. Hidden files are skipped.
+    An input given twice counts once, as do copies of a file with the same name. `output` and other folders written by
+    streamgate are ignored. `probe` decides whether a file with an unknown suffix is a video.
 
     Raises:
-        UsageError: an address of a live stream.
+        UsageError: an input is the URL of a live stream.
     """
     finder = _Finder(sequence_fps, output, probe)
     for given in inputs:
@@ -149,25 +148,25 @@ def discover(
 
 
 def is_live(location: str) -> bool:
-    """Whether `location` is an address (rtsp://, http://, ...) of what is neither a path nor in a store."""
+    """Whether `location` is a URL (rtsp://, http://, ...) that is not in an object store."""
     return is_address(location) and not in_store(location)
 
 
 def in_store(location: str) -> bool:
-    """Whether `location` is the address of a file or folder in a store that fsspec may know (s3://, hf://, ...)."""
+    """Whether `location` is the URL of a file or folder in a store that fsspec may support (s3://, hf://, ...)."""
     return is_remote(location, VIDEO_SUFFIXES | IMAGE_SUFFIXES)
 
 
 def refuse_live(location: str) -> UsageError:
-    """The error for an address where files are wanted."""
+    """The error for a URL where files are expected."""
     shown = redact_url(location)
     if location.lower().startswith(("http://", "https://", "ftp://")):
         return UsageError(
-            f"{shown}: `run` reads files and folders, and this is not the address of a video file; download it first, "
+            f"{shown}: `run` reads files and folders, and this is not the URL of a video file; download it first, "
             f"for example with `yt-dlp '{shown}'`, and give the file "
-            " (a live stream goes to `streamgate serve --rtsp URL`)"
+            "(for a live stream use `streamgate serve --rtsp URL`)"
         )
-    return UsageError(f"{shown}: `run` takes files and folders; streams go to `streamgate serve --rtsp URL`")
+    return UsageError(f"{shown}: `run` reads files and folders; for streams use `streamgate serve --rtsp URL`")
 
 
 class _Finder:
@@ -190,7 +189,7 @@ class _Finder:
                 self._found.errors.append(unreadable_remote(error, _shown(given)))
             return
         path = Path(given.removeprefix("file://"))
-        if os.path.isdir(path):  # which answers for names that are too long, too
+        if os.path.isdir(path):  # unlike Path.is_dir, it also accepts names that are too long
             self._add_folder(path, given)
         elif os.path.lexists(path):
             self._add_file(path, given)
@@ -205,18 +204,18 @@ class _Finder:
             location = _shown(paths[0] if len(paths) == 1 else folder)
             found.sources.append(SourceSpec(location, tuple(paths), folder, self._fps))
         self._drop_copies()
-        # A stray beside media is a slip of the hand; alone it is the input, and cannot be read.
+        # Next to media a stray file is probably a slip and only warned about; alone it is the input, hence an error.
         for stray in self._strays:
             if found.sources:
-                found.warnings.append(f"{stray}: neither video nor picture; passed over")
+                found.warnings.append(f"{stray}: neither video nor picture; skipped")
             else:
                 self._fail(stray, "neither video nor picture; give a media file")
         return found
 
     def _drop_copies(self) -> None:
-        """Of sources with the same name and content the first counts: they would share a source id.
+        """Keep only the first of several sources with the same name and content: they would share a source id.
 
-        Upper and lower case make no difference: nor do they for many a file system that results are written to.
+        Case is ignored, as it is by many file systems that results are written to.
         """
         alike: dict[tuple[str, int], list[SourceSpec]] = {}
         for spec in self._found.sources:
@@ -296,8 +295,8 @@ class _Finder:
             self._found.sources.append(SourceSpec(_shown(root), tuple(paths), root, self._fps))
         if named and not (videos or pictures or known):
             readable = isinstance(folder, RemotePath) or os.access(folder, os.R_OK | os.X_OK)
-            what = "holds no video and no picture; check the folder"
-            self._fail(_shown(given), what if readable else "no permission to read it; check the folder's rights")
+            what = "contains no video and no picture; check the folder"
+            self._fail(_shown(given), what if readable else "no permission to read it; check the folder's permissions")
 
     def _skip(self, path: AnyPath) -> None:
         self._found.skipped["hidden" if path.name.startswith(".") else display(path.suffix.lower())] += 1
@@ -314,15 +313,15 @@ class _Finder:
 
 
 def _shown(path: str | AnyPath) -> str:
-    """A path, or an address without credentials, for people and records."""
+    """A path, or a URL without credentials, for messages and records."""
     return display(redact_url(path) if isinstance(path, str) and in_store(path) else str(path))
 
 
 def spec_of(location: str | Path, sequence_fps: float | None = None) -> SourceSpec:
-    """The one source that `location` names. Raises SourceError when there is none or more than one."""
+    """The single source at `location`. Raises SourceError if there is none or more than one."""
     found = discover([location], sequence_fps=sequence_fps)
     if found.errors:
         raise found.errors[0]
     if len(found.sources) != 1:
-        raise SourceError(f"{location}: holds {len(found.sources)} sources; name one of them")
+        raise SourceError(f"{location}: contains {len(found.sources)} sources; give one of them")
     return found.sources[0]

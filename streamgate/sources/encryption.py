@@ -1,4 +1,4 @@
-"""Files whose pictures are encrypted: FFmpeg decodes noise from them, or nothing, and does not say why."""
+"""Detection of encrypted video: FFmpeg decodes noise from it, or nothing, and does not say why."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import BinaryIO
 
 from streamgate.sources.remote import AnyPath, RemoteReader
 
-ENCRYPTED = "its pictures are encrypted; give a copy without protection"
-"""What to say of such a file."""
+ENCRYPTED = "the video is encrypted; give an unprotected copy"
+"""The message for such a file."""
 
 _MAX_BOXES = 20_000
 _HEAD = 1 << 20
-_ENTRIES = 8  # bytes before the entries of a sample description box
+_ENTRIES = 8  # bytes of a sample description box before its entries
 _WALKED = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl"})
 _VISUAL = 78
-"""Bytes of a visual sample entry before the boxes inside it."""
+"""Bytes of a visual sample entry before its child boxes."""
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_ENCRYPTION = (
     bytes.fromhex("fbb31122 23bdd211 b4b700a0 c955fc6e"), bytes.fromhex("14e68a29 22260a17 b935dae0 7ee9289c"),
@@ -32,7 +32,7 @@ def is_encrypted(path: AnyPath, track: int | None) -> bool:
 
     Args:
         path: the file.
-        track: id of the video's track in an MP4; None: any.
+        track: id of the video track in an MP4; None for any track.
     """
     try:
         with path.open("rb") as file:
@@ -51,9 +51,9 @@ def is_encrypted(path: AnyPath, track: int | None) -> bool:
 
 
 def is_scrambled(path: AnyPath) -> bool:
-    """Whether a transport or program stream that gives no picture is scrambled, as paid television and DVDs are.
+    """Whether a transport or program stream that yields no picture is scrambled, as pay TV and DVDs are.
 
-    By the first MiB. Never raises.
+    Only the first MiB is read. Never raises.
     """
     try:
         with path.open("rb") as file:
@@ -65,7 +65,7 @@ def is_scrambled(path: AnyPath) -> bool:
         scrambled = sum(one[0] == _SYNC and one[3] >> 6 >= 2 for one in packets)
         return scrambled > _SHARE_SCRAMBLED * len(packets)
     if data.startswith(b"\0\0\1\xba"):
-        # Headers of video packets: the two bits behind the marker.
+        # In the headers of video packets: the two bits after the marker.
         starts = [data[at + 6] for at in _all_of(data, b"\0\0\1\xe0") if at + 6 < len(data)]
         marked = [one for one in starts if one >> 6 == 2]
         return bool(marked) and sum(one >> 4 & 3 > 0 for one in marked) > 0.5 * len(marked)
@@ -73,7 +73,7 @@ def is_scrambled(path: AnyPath) -> bool:
 
 
 def _mp4_track_is(file: BinaryIO | RemoteReader, size: int, track: int | None) -> bool:
-    """Whether a video track's sample entry is of the encrypted kind, or has protection information inside it."""
+    """Whether a video track's sample entry has the encrypted type or contains protection information."""
     kind_of: dict[int, bytes] = {}
     current, handler = 0, b""
     for kind, body, end in _boxes(file, size):
@@ -109,7 +109,7 @@ def _is_protected(file: BinaryIO | RemoteReader, body: int, end: int) -> bool:
 
 
 def _boxes(file: BinaryIO | RemoteReader, size: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, and begin and end of the content, of each box on the way to the sample descriptions."""
+    """Type, and start and end of the content, of each box on the path to the sample descriptions."""
     spans = [(0, size)]
     for _ in range(_MAX_BOXES):
         if not spans:
@@ -133,7 +133,7 @@ def _boxes(file: BinaryIO | RemoteReader, size: int) -> Iterator[tuple[bytes, in
 
 
 def _matroska_encodings(head: bytes) -> bytes:
-    """The content encodings of the tracks, as far as they are in the beginning of the file."""
+    """The content encodings of the tracks, as far as they are in `head`."""
     found = bytearray()
     for at in _all_of(head, b"\x6d\x80"):  # ContentEncodings
         length = _vint(head, at + 2)
@@ -143,7 +143,7 @@ def _matroska_encodings(head: bytes) -> bytes:
 
 
 def _vint(data: bytes, at: int) -> tuple[int, int] | None:
-    """An element's size at a place, and where its content begins."""
+    """Size of the element at offset `at`, and the offset of its content."""
     first = data[at] if at < len(data) else 0
     count = 9 - first.bit_length()
     if first == 0 or at + count > len(data):

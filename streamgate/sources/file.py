@@ -1,4 +1,4 @@
-"""Video files, animated GIFs included."""
+"""Video files, including animated GIFs."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from streamgate.sources.remote import AnyPath
 from streamgate.sources.seeking import times_are_unique
 
 _EARLIER_S = (0.0, 1.0, 10.0)
-"""How much before a wanted frame a file is entered, one after the other: where a container has no index FFmpeg lands
-near the time it is asked for, and what comes up to the next key frame cannot be decoded."""
+"""How far before a wanted frame to seek, tried in this order: in a container without an index FFmpeg lands only near
+the requested time, and nothing before the next key frame can be decoded."""
 
 
 class VideoFile:
     """A `Source` over one video file.
 
-    The first picture is decoded at once, so that a file which gives none is refused here.
+    The first picture is decoded immediately, so that a file without any is rejected here.
 
     Args:
         path: the file.
-        location: how it is displayed, the path by default.
-        threads: decoder threads, 0 for one a core.
-        decode: "cpu" or "cuda:N"; what the GPU does not decode the CPU does, which `stats` tells.
-        max_pixels: pictures with more are not decoded.
-        stretch: the part that `frames()` gives; times stay those of the whole file.
+        location: display name, the path by default.
+        threads: decoder threads, 0 for one per core.
+        decode: "cpu" or "cuda:N"; the CPU decodes what the GPU cannot, and `stats` records it.
+        max_pixels: pictures with more pixels are not decoded.
+        time_range: the part that `frames()` yields; times stay those of the whole file.
 
     Raises:
         DeviceError: there is no GPU to decode on.
-        SourceError: the file cannot be read or holds no picture.
+        SourceError: the file cannot be read or contains no picture.
     """
 
     live = False
@@ -82,7 +82,7 @@ class VideoFile:
 
     @property
     def path(self) -> AnyPath:
-        """Where the file is."""
+        """Path of the file."""
         return self._opening.path
 
     @property
@@ -91,7 +91,7 @@ class VideoFile:
         return self._opening.turned
 
     def read_as(self, *, turned: int = 0, combed: bool = False, restarts: bool | None = None) -> None:
-        """Read it from now on as it was found to be; see `Source.read_as`."""
+        """Set known properties of the file; see `Source.read_as`."""
         if turned % 2 != self.turned % 2:
             self.width, self.height = self.height, self.width
         before, self._opening = self._opening, replace(self._opening, turned=turned, interlaced=combed)
@@ -100,10 +100,10 @@ class VideoFile:
         self._unique = None if restarts is None else times_are_unique(self._opening, restarts=restarts)
 
     def frames(self, hints: HintProvider | None = None) -> Generator[Frame, None, None]:
-        """Yield the frames of the stretch in the order shown; see `Source.frames`.
+        """Yield the frames of the time range in presentation order; see `Source.frames`.
 
-        Where the stretch begins later than the file, the guide is not asked: a file that is entered on the way gives
-        its frames without their index, and all of them.
+        If the range starts later than the file, `hints` are not used: after a seek all frames are yielded, and without
+        an index.
         """
         time_range = self._time_range
         if time_range == WHOLE:
@@ -124,7 +124,7 @@ class VideoFile:
             )
 
     def _frames_after(self, pts_seconds: float) -> Generator[Frame, None, None]:
-        """The frames from a time on, counted."""
+        """The frames from a time on, counted in `stats`."""
         self.close()
         self.stats = SourceStats()
         for frame in self.frames_from(pts_seconds):
@@ -142,29 +142,29 @@ class VideoFile:
             yield from reading.frames(hints)
         finally:
             if reading.falls_back:
-                # From somewhere on the way: its pictures changed to what the GPU does not decode.
+                # The pictures changed midway to a format that the GPU does not decode.
                 self.stats.not_on_gpu = reading.codec
             reading.close()
             if self._reading is reading:
                 self._reading = None
 
     def frame_at(self, pts_seconds: float) -> Frame | None:
-        """The frame of that time; see `Source.frame_at`."""
+        """The frame at that time; see `Source.frame_at`."""
         return first_at(self.frames_from(pts_seconds), pts_seconds)
 
     def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
         """Yield the frames from a time on; see `Source.frames_from`."""
-        with closing(self._found_from(pts_seconds)) as found:
-            for reading, time, decoded, torn in found:
+        with closing(self._read_from(pts_seconds)) as frames:
+            for reading, time, decoded, torn in frames:
                 frame = reading.frame(time, decoded, torn)
                 frame.frame_index = None
                 yield frame
                 del decoded, frame
 
     def decoded_from(self, pts_seconds: float) -> Generator[tuple[FrameTime, VideoFrame], None, None]:
-        """The same frames as the decoder gave them (stored, not upright), each with its time; to encode them again."""
-        with closing(self._found_from(pts_seconds)) as found:
-            for _, time, decoded, _ in found:
+        """The same frames as the decoder output them (stored, not upright), each with its time, for re-encoding."""
+        with closing(self._read_from(pts_seconds)) as frames:
+            for _, time, decoded, _ in frames:
                 yield time, decoded
                 del decoded
 
@@ -175,7 +175,7 @@ class VideoFile:
             self._reading = None
 
     def _begin(self) -> tuple[FileReader, Frame]:
-        """A reading with its first frame; on the CPU where the GPU that was asked for cannot decode the file."""
+        """A reader and its first frame; on the CPU if the requested GPU cannot decode the file."""
         reading = FileReader(self._opening, self.stats)
         try:
             first = reading.first()
@@ -194,13 +194,13 @@ class VideoFile:
         self.stats = SourceStats(not_on_gpu=codec)
         return self._begin()
 
-    def _found_from(self, pts_seconds: float) -> Generator[tuple[FileReader, FrameTime, VideoFrame, bool], None, None]:
-        """The frames from a time on, in a reading of their own."""
+    def _read_from(self, pts_seconds: float) -> Generator[tuple[FileReader, FrameTime, VideoFrame, bool], None, None]:
+        """The frames from a time on, from a separate reader."""
         for earlier in _EARLIER_S:
             if not self._has_unique_times():
                 break
             entered = False
-            with closing(self._another()) as reading:
+            with closing(self._new_reader()) as reading:
                 reading.seek(max(0.0, pts_seconds - earlier - self._lead_s))
                 with closing(reading.decoded()) as frames:
                     for time, frame, torn in frames:
@@ -208,7 +208,7 @@ class VideoFile:
                             self._unique = False
                             break
                         if not entered:
-                            # What is torn before the first whole frame may be so because it was entered here.
+                            # Frames that are torn before the first intact one may be torn only because of the seek.
                             if time.pts_seconds > pts_seconds + SAME_TIME_S:
                                 break
                             if torn:
@@ -219,14 +219,14 @@ class VideoFile:
                         del frame
             if entered:
                 return
-        yield from self._found_by_reading(pts_seconds)
+        yield from self._decoded_by_reading(pts_seconds)
 
-    def _found_by_reading(
+    def _decoded_by_reading(
         self, pts_seconds: float
     ) -> Generator[tuple[FileReader, FrameTime, VideoFrame, bool], None, None]:
-        """The same by decoding from the beginning, or from a key frame passed when that was done before."""
+        """The same by decoding from the beginning, or from a key frame that an earlier such pass recorded."""
         marks = [mark for mark in self._marks if mark.pts_seconds <= pts_seconds - self._lead_s]
-        with closing(self._another()) as reading:
+        with closing(self._new_reader()) as reading:
             reading.mark()
             if marks:
                 reading.enter(marks[-1])
@@ -240,8 +240,8 @@ class VideoFile:
                 last = self._marks[-1].pts_seconds if self._marks else float("-inf")
                 self._marks += [mark for mark in reading.marks if mark.pts_seconds > last]
 
-    def _another(self) -> FileReader:
-        """A reading beside the one that gives the frames."""
+    def _new_reader(self) -> FileReader:
+        """A reader independent of the one that `frames()` uses."""
         return FileReader(replace(self._opening, interlaced=self._is_combed), SourceStats())
 
     @property
@@ -250,11 +250,11 @@ class VideoFile:
 
     @property
     def _lead_s(self) -> float:
-        """Time before a wanted frame at which to begin: those that are rebuilt from their neighbours need some."""
+        """Lead time in seconds before a wanted frame: deinterlaced frames are rebuilt from their neighbours."""
         return 2.5 / (self.fps or 25.0) if self._interlaced or self._is_combed else 0.0
 
     def _has_unique_times(self) -> bool:
-        """Whether a time that the container is asked for is that of one frame alone, and of the wanted one."""
+        """Whether each time identifies exactly one frame, so that seeking by time finds the right one."""
         if self.stats.pts_estimated:
             return False
         if self._unique is None:

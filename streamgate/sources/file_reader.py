@@ -26,30 +26,31 @@ from streamgate.sources.remote import AnyPath, trouble_of
 from streamgate.sources.skipping_decoder import SkippingDecoder
 from streamgate.sources.truncation import is_truncated
 
-_HOPELESS = 2000
-"""Packets in a row without a picture after which a file is given up: more than the longest usual distance
-between key frames."""
+_MAX_SILENT_PACKETS = 2000
+"""Consecutive packets without a picture after which reading stops: more than the usual longest distance between key
+frames."""
 
 NO_TIMES = frozenset({"avi", "mpegvideo"})
-"""Containers that store packets at a fixed rate, without presentation times; FFmpeg guesses some."""
+"""Containers that store packets at a fixed rate without presentation times; FFmpeg guesses times for them."""
 
 _NEVER_SKIP = frozenset({"h264", "hevc"})
-"""Codecs whose decoders give a frame for every packet, sooner or later."""
+"""Codecs whose decoders eventually output a frame for every packet."""
 
 _FLUSH_ERRORS = (av.error.EOFError,)
 
 
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
-    """A file, and how it is to be read.
+    """A file, and how to read it.
 
     Attributes:
-        location: how it is displayed.
-        threads: of the decoder, 0 for one a core.
+        path: the file.
+        location: display name.
+        threads: decoder threads, 0 for one per core.
         decode: "cpu" or "cuda:N".
-        max_pixels: pictures with more are not decoded.
-        turned: quarter turns clockwise by which its pictures are turned besides what it says itself.
-        interlaced: it was found to be interlaced without saying so.
+        max_pixels: pictures with more pixels are not decoded.
+        turned: extra clockwise quarter turns of its pictures, on top of the file's own metadata.
+        interlaced: it was found to be interlaced but is not flagged as such.
     """
 
     path: AnyPath
@@ -63,12 +64,12 @@ class OpenOptions:
 
 @dataclass(frozen=True, slots=True)
 class SeekPoint:
-    """A key frame at which a file can be entered again, and what the clock has to know for that.
+    """A key frame from which reading can start again, with the clock state this needs.
 
     Attributes:
-        packet: its place among the packets of the stream, from 1.
+        packet: its number among the packets of the stream, from 1.
         pts_seconds: its corrected time.
-        before: the clock's memory of the frame before it.
+        before: the clock's state before this frame.
     """
 
     packet: int
@@ -77,7 +78,7 @@ class SeekPoint:
 
 
 class FileReader:
-    """One pass over a file. Raises SourceError when it cannot be opened, DeviceError without a GPU to decode on."""
+    """One pass over a file. Raises SourceError if it cannot be opened, DeviceError if there is no GPU to decode on."""
 
     def __init__(self, opening: OpenOptions, stats: SourceStats) -> None:
         path, location = opening.path, opening.location
@@ -90,7 +91,7 @@ class FileReader:
         )
         stream = self._stream
         try:
-            self._codec = decoder(stream, opening.decode, self._beside)
+            self._codec = decoder(stream, opening.decode, self._second_stream)
         except SourceError:
             self._close_files()
             raise
@@ -120,8 +121,8 @@ class FileReader:
         self._enters_at = 0
         self._keys: dict[int, int] | None = None
         self.marks: list[SeekPoint] = []
-        """Where this file can be entered again; once `mark` was called."""
-        # An MP4's index tells how many packets there must be: those missing at the end were cut off.
+        """Points from which reading can start again; recorded once `mark` was called."""
+        # An MP4's index gives the number of packets: any missing at the end were cut off.
         self._promised = stream.frames if "mp4" in self._container.format.name else 0
         self._cut_off = is_truncated(path)
         self._damage = DamageTracker(self._codec)
@@ -133,7 +134,7 @@ class FileReader:
 
     @property
     def falls_back(self) -> bool:
-        """Whether a GPU was asked for and the frames so far came from the CPU."""
+        """Whether a GPU was requested but the frames so far were decoded on the CPU."""
         return self._opening.decode != CPU and not is_on_gpu(self._codec)
 
     @property
@@ -143,43 +144,43 @@ class FileReader:
 
     @property
     def reorders(self) -> bool:
-        """Whether times come of the order of packets, and that is not the order shown: no packet tells its time."""
+        """Whether times are derived from packet order but frames are reordered, so no packet's own time is known."""
         return isinstance(self._clock, StorageOrderClock) and self._clock.holds_back
 
     def mark(self) -> None:
-        """Note key frames from here on; to be called before the first frame."""
+        """Record key frames in `marks` from here on; call before the first frame."""
         self._keys = {}
 
     def enter(self, mark: SeekPoint) -> None:
-        """Begin at a key frame noted by an earlier reading, with the times of that; before the first frame only."""
+        """Start at a key frame recorded by an earlier reader, with its times; only before the first frame."""
         self._promised, self._enters_at = 0, mark.packet
         self._clock.resume(mark.before)
 
     def seek(self, pts_seconds: float) -> None:
-        """Enter the file at the key frame before a time; before the first frame only."""
+        """Seek to the key frame before a time; only before the first frame."""
         self._promised = 0
         try:
             self._container.seek(int(pts_seconds / self._time_base), stream=self._stream, backward=True)
         except (av.error.FFmpegError, OSError):
-            return  # a format without seeking: it begins at its beginning
+            return  # the format cannot seek: start at the beginning
 
     def first(self) -> Frame:
         """Decode up to the first frame, which `frames()` will still yield."""
         self._first = next(self._frames, None)
         if self._first is None:
-            # A decoder that was never told a size it would take has none.
             if is_scrambled(self._opening.path):
                 raise SourceError(f"{self._location}: {ENCRYPTED}")
             if not self._count and not self._stats.decode_errors:
                 raise SourceError(
-                    f"{self._location}: has a header and no pictures: it broke off, or is the first piece of a "
+                    f"{self._location}: has a header but no frames: it was cut off, or is the first segment of a "
                     "stream; give the whole recording in one file"
                 )
+            # A decoder that rejected every size it was given reports none.
             unknown = not self._stream.codec_context.width
             most = self._opening.max_pixels
-            large = f", or its pictures are larger than decoding.max_pixels ({most})" if unknown else ""
+            large = f", or its frames are larger than decoding.max_pixels ({most})" if unknown else ""
             raise SourceError(
-                f"{self._location}: no picture could be decoded; it is damaged or cut off{large}; copy it again"
+                f"{self._location}: no frame could be decoded; the file is damaged or cut off{large}; copy it again"
             )
         return self._first
 
@@ -192,7 +193,7 @@ class FileReader:
         while frame is not None:
             self._stats.frames += 1
             yield frame
-            # Without this the loop would hold a frame while the next one is decoded.
+            # Without this the loop would keep the frame alive while the next one is decoded.
             del frame
             frame = next(self._frames, None)
 
@@ -201,9 +202,9 @@ class FileReader:
         try:
             self._frames.close()
         except ValueError:
-            # Another thread hangs in there and was given up: closing the container under it would crash.
+            # Another thread is stuck in the generator and was abandoned: closing the container now would crash.
             return
-        # It calls back into this object: a cycle, which would keep the decoder's last picture alive.
+        # It holds callbacks to this object: a cycle, which would keep the decoder's last picture alive.
         vars(self).pop("_skipping", None)
         self._close_files()
 
@@ -214,7 +215,7 @@ class FileReader:
         self._container.close()
 
     def frame(self, time: FrameTime, decoded: VideoFrame, torn: bool) -> Frame:
-        """The upright frame over a decoded one."""
+        """Wrap a decoded frame as an upright frame."""
         picture = self._maker.picture(decoded)
         return Frame(
             picture, time.pts_seconds, time.duration_seconds, time.frame_index, time.estimated, corrupt=torn
@@ -243,7 +244,7 @@ class FileReader:
             stats.pts_estimated = clock.estimated
             stats.decode_errors += frame.is_corrupt
             if self._headless:
-                # Packets of earlier time gave no picture: the key frame that they build on is not there.
+                # Earlier packets produced no picture: the key frame they depend on is missing.
                 stats.decode_errors += max(0, time.frame_index - stats.decode_errors)
                 self._headless = False
             if not clock.trusted:
@@ -278,16 +279,16 @@ class FileReader:
             frames = []
         if frames:
             self._health.decoded()
-        # What is outside the edit list, and what was sent before, may be any number of packets.
+        # There is no limit to packets outside the edit list, or to ones that are decoded a second time.
         self._silent = 0 if frames else self._silent + counted
         return frames
 
     def _scouting(self) -> VideoCodecContext:
-        """A second decoder, set up by FFmpeg just as the first: key frames are tried on it."""
-        return self._beside().codec_context
+        """A second decoder, set up by FFmpeg like the first, for probing key frames."""
+        return self._second_stream().codec_context
 
-    def _beside(self) -> VideoStream:
-        # On the CPU: its few frames are not worth a second context on a GPU.
+    def _second_stream(self) -> VideoStream:
+        # On the CPU: for its few frames a second GPU context is not worth it.
         if self._scout is None:
             opening = self._opening
             self._scout = open_video(opening.path, opening.location, 1, max_pixels=opening.max_pixels)
@@ -299,10 +300,10 @@ class FileReader:
         return hints.sees_face(Frame(self._maker.picture(frame), seconds))
 
     def _packets(self) -> Iterator[Packet]:
-        """The packets of the video stream; damage between them is counted and passed over."""
+        """The packets of the video stream; damage between them is counted and skipped."""
         base, failures = self._time_base, 0
         packets = self._container.demux(self._stream)
-        while failures < _HOPELESS and self._silent < _HOPELESS:
+        while failures < _MAX_SILENT_PACKETS and self._silent < _MAX_SILENT_PACKETS:
             try:
                 packet = next(packets)
             except StopIteration:
@@ -312,12 +313,12 @@ class FileReader:
             except av.error.ExitError:
                 self._stats.decode_errors += 1
                 raise SourceError(
-                    f"{self._location}: nothing more could be read from it for {stall_seconds():g} s; "
-                    "what follows is left out"
+                    f"{self._location}: no more data could be read for {stall_seconds():g} s; "
+                    "the rest of it is skipped"
                 ) from None
             except (av.error.FFmpegError, OSError):
                 self._check_store()
-                self._stats.decode_errors += failures == 0  # a damaged place, however often it is tried
+                self._stats.decode_errors += failures == 0  # one error per damaged place, however often it is retried
                 failures += 1
                 packets = self._container.demux(self._stream)
                 continue
@@ -330,7 +331,7 @@ class FileReader:
             if self._keys is not None and packet.is_keyframe and pts is not None:
                 self._keys[pts] = self._count
             if packet.is_discard:
-                # Outside the edit list: never shown, but others build on it. The decoder drops what comes of it.
+                # Outside the edit list: never shown, but other frames depend on it. The decoder drops its output.
                 if self._headless is None:
                     self._headless = not packet.is_keyframe
                 if packet.size:
@@ -338,7 +339,7 @@ class FileReader:
                     yield packet
                 continue
             if packet.size == 0:
-                # The decoder would take it for the end.
+                # The decoder would treat it as the end of the stream.
                 if real:
                     self._clock.packet(_seconds(pts, base), _seconds(dts, base))
                     self._clock.packet_lost()
@@ -352,14 +353,14 @@ class FileReader:
         self._stats.decode_errors += 1
 
     def _check_store(self) -> None:
-        """Raise SourceError when packets end because a store gives no more: FFmpeg sees the end of a file in that."""
+        """Raise SourceError if the packets end because a store failed, which FFmpeg sees as the end of the file."""
         if (trouble := trouble_of(self._opening.path)) is not None:
             self._stats.decode_errors += 1
-            raise SourceError(f"{self._location}: {trouble.words}; what follows is left out")
+            raise SourceError(f"{self._location}: {trouble.words}; the rest of it is skipped")
 
 
 def _seconds(value: int | None, base: Fraction) -> float | None:
-    # One division: the float nearest to the exact time, as other tools print it.
+    # A single division gives the float nearest to the exact time, as other tools print it.
     return None if value is None else value * base.numerator / base.denominator
 
 

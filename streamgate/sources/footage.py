@@ -1,4 +1,4 @@
-"""A run's footage found again, which may have moved since."""
+"""Finding the footage of an earlier run, which may have moved since."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from streamgate.sources.naming import slug
 
 
 class FootageFinder:
-    """Finds sources by the ids that they had in a run; whatever has another id is another one.
+    """Finds sources by the ids they had in a run; a file with another id is a different source.
 
-    A source is looked for where the run read it (relative paths: from here, and beside the results), then by its name
-    in and below `folders`.
+    A source is searched for where the run read it (relative paths: from the current directory and from the folder
+    that contains the results), then by name in and below `folders`.
 
     Args:
         out: the run's results.
-        folders: where to look besides.
+        folders: further folders to search.
     """
 
     def __init__(self, out: Path, folders: Sequence[Path] = ()) -> None:
@@ -31,14 +31,14 @@ class FootageFinder:
         self._by_name: dict[str, list[Path]] | None = None
 
     def find(self, record: Mapping[str, Any], sequence_fps: float | None = None) -> SourceSpec:
-        """The source of which a line of the summary tells.
+        """The source that a summary record describes.
 
         Args:
-            record: with its `source` and `source_id`.
-            sequence_fps: the rate at which a folder of pictures was read, None for anything else.
+            record: the record, with its `source` and `source_id`.
+            sequence_fps: the rate at which a folder of pictures was read as a sequence, None for anything else.
 
         Raises:
-            SourceError: it is not there any more, or has changed.
+            SourceError: it is no longer there, or has changed.
         """
         location, source_id = str(record["source"]), str(record["source_id"])
         changed = False
@@ -53,7 +53,7 @@ class FootageFinder:
                     return spec
         where = f" nor below {', '.join(display(folder) for folder in self._folders)}" if self._folders else ""
         what = "has changed since the run" if changed else f"is not where it was{where}"
-        raise SourceError(f"{display(location)}: {what}; name the folder it is in now with --footage DIR", location)
+        raise SourceError(f"{display(location)}: {what}; give the folder it is in now with --footage DIR", location)
 
     def open(self, record: Mapping[str, Any], sequence_fps: float | None = None) -> Source:
         """The same, opened and read as the run read it. Raises SourceError."""
@@ -74,7 +74,7 @@ class FootageFinder:
         return [path for path in dict.fromkeys([Path(location), self._out.parent / location]) if os.path.exists(path)]
 
     def _named(self, name: str) -> list[Path]:
-        """Files and folders below the given ones that have a source's name."""
+        """Files and folders in and below the given folders that have a source's name."""
         if self._by_name is None:
             self._by_name = {}
             for folder in self._folders:
@@ -84,7 +84,7 @@ class FootageFinder:
 
 
 def _all_of(folder: Path) -> Iterator[Path]:
-    """A folder, and the files and folders below it that may be sources."""
+    """The files and folders below a folder that may be sources, and the folder itself."""
     folders = {folder: None}
     for path in files_below(folder):
         yield path

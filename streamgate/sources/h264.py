@@ -1,4 +1,4 @@
-"""H.264's frame numbers: whether a picture that others build on is missing between two packets."""
+"""H.264 frame numbers: whether a reference picture is missing between two packets."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 Buffer = Any
-"""Whatever `memoryview` takes; PyAV's packets do not say that they are such."""
+"""Anything that `memoryview` accepts; PyAV's packets support it, but their type stubs do not say so."""
 
 _SLICE, _IDR, _SEI, _SPS, _PPS = 1, 5, 6, 7, 8
 _RECOVERY_POINT = 6
 _HEADER = 16
-"""Bytes that hold a slice's header up to the frame number."""
+"""Bytes that are enough to contain a slice header up to the frame number."""
 _HIGH_PROFILES = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
 _PROVEN = 8
-"""Pictures in a row whose numbers must follow each other before a gap is believed: some encoders count as they like."""
+"""Consecutive pictures with consecutive numbers required before a gap is trusted: some encoders number arbitrarily."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Counting:
-    """What a sequence parameter set says of frame numbers."""
+    """What a sequence parameter set says about frame numbers."""
 
     bits: int
     gaps_allowed: bool
@@ -28,10 +28,10 @@ class _Counting:
 
 
 class FrameNumbers:
-    """Watches the packets of one stream in the order stored. Whatever cannot be read says nothing.
+    """Follows the packets of one stream in storage order. Data that cannot be parsed is ignored.
 
     Args:
-        extradata: of the stream; empty or None where the parameter sets come with the packets.
+        extradata: the stream's extradata; empty or None if the parameter sets are in the packets.
     """
 
     def __init__(self, extradata: bytes | None) -> None:
@@ -49,7 +49,7 @@ class FrameNumbers:
                 self._note_parameters(data, begin, end)
 
     def gap_before(self, packet: Buffer) -> bool:
-        """Whether a reference picture is missing between the last packet and this one; to be asked once for each."""
+        """Whether a reference picture is missing between the last packet and this one; call once per packet."""
         data = memoryview(packet)
         for begin, end in self._units(data):
             kind = data[begin] & 31
@@ -60,8 +60,10 @@ class FrameNumbers:
         return False
 
     def recovers_after(self, packet: Buffer) -> int:
-        """Pictures after a key packet's that are still damaged when what came before was: 0 unless its recovery point
-        message says otherwise, as streams without whole key pictures do."""
+        """Number of pictures after a key packet that are still damaged if the data before it was damaged.
+
+        0, unless a recovery point message gives a count, as in streams that refresh gradually without full key frames.
+        """
         data = memoryview(packet)
         for begin, end in self._units(data):
             if data[begin] & 31 == _SEI:
@@ -71,7 +73,7 @@ class FrameNumbers:
         return 0
 
     def _units(self, data: memoryview) -> Iterator[tuple[int, int]]:
-        """Begin and end of the packet's units; of those behind the first slice some are left out."""
+        """Start and end of the packet's units; some units after the first slice are left out."""
         size, at = self._length_size, 0
         if size == 0:
             yield from _start_codes(bytes(data))
@@ -82,7 +84,7 @@ class FrameNumbers:
             yield begin, min(at, len(data))
 
     def _follows_gap(self, kind: int, importance: int, header: bytes) -> bool:
-        # The three numbers before the one that counts are read in place: this is done for every packet of a file.
+        # The three numbers before the frame number are parsed inline, because this runs for every packet of a file.
         header = _unescaped(header)
         value, left = int.from_bytes(header), 8 * len(header)
         found = 0
@@ -110,7 +112,7 @@ class FrameNumbers:
         return believed
 
     def _read_avcc(self, data: bytes) -> None:
-        """Read the parameter sets of an MP4's or Matroska's configuration record."""
+        """Read the parameter sets of an MP4 or Matroska configuration record."""
         at, left, pictures = 6, data[5] & 31, False
         while at + 2 < len(data):
             if left == 0:
@@ -139,7 +141,7 @@ class FrameNumbers:
 
 
 class _Bits:
-    """Reads bits from the front. Raises EOFError behind the end."""
+    """Reads bits from the front. Raises EOFError past the end."""
 
     def __init__(self, data: bytes) -> None:
         self._value = int.from_bytes(data)
@@ -153,7 +155,7 @@ class _Bits:
         return self._value >> self._left & ((1 << count) - 1)
 
     def unsigned(self) -> int:
-        """The next number in Exp-Golomb code."""
+        """The next unsigned Exp-Golomb number."""
         rest = self._value & ((1 << self._left) - 1)
         zeros = self._left - rest.bit_length()
         self._left -= zeros
@@ -161,7 +163,7 @@ class _Bits:
 
 
 def _sequence(bits: _Bits) -> tuple[int, _Counting]:
-    """The number of a sequence parameter set (H.264 7.3.2.1.1), and how its frames are counted."""
+    """The id of a sequence parameter set (H.264 7.3.2.1.1), and how it numbers frames."""
     profile = bits.take(8)
     bits.take(16)  # constraints and level
     number = bits.unsigned()
@@ -200,7 +202,7 @@ def _skip_scaling_list(bits: _Bits, size: int) -> None:
 
 
 def _recovery_count(message: bytes) -> int | None:
-    """The frame count of the recovery point among supplemental messages, None when there is none."""
+    """The frame count of the recovery point among SEI messages, None if there is none."""
     at = 0
     while at + 2 < len(message):
         kind = size = 0
@@ -220,7 +222,7 @@ def _recovery_count(message: bytes) -> int | None:
 
 
 def _start_codes(data: bytes) -> list[tuple[int, int]]:
-    """Begin and end of the units between start codes, up to the first slice."""
+    """Start and end of the units between start codes, up to the first slice."""
     found: list[tuple[int, int]] = []
     begin = data.find(b"\0\0\1")
     while begin >= 0 and begin + 3 < len(data):

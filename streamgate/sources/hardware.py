@@ -1,6 +1,6 @@
-"""Decoding on a GPU: its decoders for FFmpeg, and whether a stream is decoded there.
+"""Decoding on a GPU: its decoders in FFmpeg, and whether a stream is actually decoded there.
 
-What a card cannot decode (by codec, profile or size) FFmpeg decodes on the CPU without a word: so it is asked.
+FFmpeg silently falls back to the CPU for what a card cannot decode (by codec, profile or size), so this is checked.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from streamgate.sources.sidedata import shown_turn, side_data
 
 CPU = "cpu"
 _OWN_DECODERS = {"libdav1d": "av1", "libaom-av1": "av1"}
-"""FFmpeg prefers these, which know no GPU, to its own decoder, which knows nothing else."""
+"""FFmpeg prefers these decoders, which have no GPU support, to its own one, which supports only GPUs."""
 _NVDEC = "libnvcuvid.so.1"
-_OF_THE_DEVICE = (av.error.ExternalError, av.error.UnknownError)
-"""What FFmpeg raises when the card fails; on a whole card damaged pictures can raise it too."""
+_DEVICE_ERRORS = (av.error.ExternalError, av.error.UnknownError)
+"""What FFmpeg raises when the card fails; on a working card damaged pictures can raise it too."""
 _FIRST = 64
-"""Packets by which a decoder gives its first frame."""
+"""Packets within which a decoder outputs its first frame."""
 
 
 def decoder_name(index: int | None) -> str:
-    """What `decode` arguments take for CUDA device `index`: "cuda:N"; device 0 where networks run on none."""
+    """The `decode` argument for CUDA device `index`: "cuda:N"; device 0 if the networks do not run on a GPU."""
     return f"cuda:{index or 0}"
 
 
 def accelerator(decode: str) -> HWAccel | None:
-    """What `av.open` takes for "cpu" or "cuda:N". Decoded pictures are copied to the host, as NV12 or P010."""
+    """The `hwaccel` argument of `av.open` for "cpu" or "cuda:N". Pictures are copied to the host as NV12 or P010."""
     if decode == CPU:
         return None
     return HWAccel("cuda", decode.partition(":")[2] or "0", allow_software_fallback=True)
 
 
 def check_decoder(decode: str) -> None:
-    """Raise DeviceError when FFmpeg cannot decode there at all."""
+    """Raise DeviceError if FFmpeg cannot decode there at all."""
     if decode == CPU:
         return
     if (missing := _missing()) is not None:
@@ -53,34 +53,34 @@ def check_decoder(decode: str) -> None:
 
 
 def _missing() -> str | None:
-    """What keeps FFmpeg from decoding on any GPU, with the remedy; None: nothing is known to."""
+    """What prevents FFmpeg from decoding on any GPU, with the remedy; None if nothing is known to."""
     if not COPIES_FRAMES_WHOLE:
-        return f"decoding on a GPU needs PyAV 18 or later, and {av.__version__} is installed; pip install 'av>=18'"
+        return f"decoding on a GPU needs PyAV 18 or later, but {av.__version__} is installed; pip install 'av>=18'"
     try:
-        # FFmpeg looks for it when it opens a decoder, and would take the CPU for each file.
+        # FFmpeg loads it when it opens a decoder, and without it would fall back to the CPU for each file.
         ctypes.CDLL(_NVDEC)
     except OSError:
         return (
-            f"the driver's decoder is not there ({_NVDEC} cannot be loaded); install the NVIDIA driver with it, in a "
-            "container with NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
+            f"the driver's video decoder is missing ({_NVDEC} cannot be loaded); install the NVIDIA driver with it, or "
+            "in a container set NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
         )
     return None
 
 
 def no_gpu(decode: str) -> DeviceError:
-    """The error for a GPU that does not decode."""
+    """The error for a GPU that cannot decode."""
     return DeviceError(
         f"--decode cuda: no GPU to decode on (FFmpeg cannot open CUDA device {decode.partition(':')[2] or 0}: it is "
-        "missing, lost, or its memory is full; `nvidia-smi` says more); use --decode cpu"
+        "missing, lost, or out of memory; see `nvidia-smi`); use --decode cpu"
     )
 
 
 def decoder(
     stream: VideoStream, decode: str, beside: Callable[[], VideoStream] | None = None
 ) -> VideoCodecContext:
-    """What decodes the packets of a stream that was opened with `accelerator(decode)`: its own, or the GPU's for it.
+    """The decoder for a stream opened with `accelerator(decode)`: the stream's own, or the GPU's for its codec.
 
-    `beside` opens the same stream once more, for the CPU, where its container may say how pictures are turned.
+    `beside` opens the same stream again on the CPU, for containers that may say how pictures are turned.
     Raises av.error.FFmpegError without a GPU.
     """
     given = stream.codec_context
@@ -96,7 +96,7 @@ def decoder(
 
 
 def _is_turned(stream: VideoStream) -> bool:
-    """Whether the container turns the pictures, or they hold two eyes: only the decoder that FFmpeg made is told."""
+    """Whether the container turns its pictures or marks them as stereo pairs; only FFmpeg's own decoder knows that."""
     codec, turned = stream.codec_context, False
     try:
         frames = (
@@ -113,24 +113,24 @@ def _is_turned(stream: VideoStream) -> bool:
 
 
 def is_on_gpu(codec: VideoCodecContext) -> bool:
-    """Whether the frame that a decoder gave last was decoded on a GPU."""
+    """Whether the last frame of a decoder was decoded on a GPU."""
     return codec.pix_fmt == "cuda"
 
 
 class DecoderHealth:
-    """Tells a GPU that is lost from damage in a stream: in either case the decoder raises errors."""
+    """Distinguishes a lost GPU from damage in a stream: in both cases the decoder raises errors."""
 
     def __init__(self, decode: str) -> None:
         self._decode = decode
         self._asked = decode == CPU
 
     def failed(self, error: Exception) -> None:
-        """To be called with each error of the decoder. Raises DeviceError when there is no GPU any more."""
-        if not self._asked and isinstance(error, _OF_THE_DEVICE):
-            # Once for each row of errors: opening a device takes a while.
+        """Call with each error of the decoder. Raises DeviceError if the GPU is no longer available."""
+        if not self._asked and isinstance(error, _DEVICE_ERRORS):
+            # Once per run of consecutive errors, because opening a device takes a while.
             self._asked = True
             check_decoder(self._decode)
 
     def decoded(self) -> None:
-        """To be called when frames come."""
+        """Call when frames were decoded."""
         self._asked = self._decode == CPU

@@ -1,4 +1,4 @@
-"""HEIC, the format of phones' photos: read by pillow-heif where that is installed."""
+"""HEIC, the photo format of phones: read with pillow-heif if it is installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BRANDS = re.compile(rb".{4}ftyp(?:hei[cxms]|hev[cxms]|(?:mif1|msf1).{0,64}?hei[
 
 
 def is_heic(head: bytes) -> bool:
-    """Whether a file that begins so is HEIC, and not the AVIF of the same family."""
+    """Whether a file that begins with `head` is HEIC, as opposed to AVIF, which is of the same family."""
     return _BRANDS.match(head) is not None
 
 
@@ -26,7 +26,7 @@ def reads_heic() -> bool:
 
 
 def decode_heic(data: bytes) -> Array:
-    """The main picture upright, RGB uint8 (h, w, 3). Raises ValueError for damage, ImportError without pillow-heif."""
+    """The main picture, upright, RGB uint8 (h, w, 3). Raises ValueError if damaged, ImportError without pillow-heif."""
     import pillow_heif
 
     try:
@@ -34,7 +34,7 @@ def decode_heic(data: bytes) -> Array:
         rgb = np.asarray(picture)
     except (OSError, RuntimeError, EOFError, SyntaxError, MemoryError) as error:
         raise ValueError(str(error)) from None
-    if rgb.dtype == np.uint16:  # grey of more than 8 bits stays as it is, its upper bits filled
+    if rgb.dtype == np.uint16:  # grey with more than 8 bits is not converted; its upper bits are filled
         rgb = (rgb >> 8).astype(np.uint8)
     if rgb.dtype != np.uint8 or rgb.ndim < 2:
         raise ValueError(f"unexpected samples ({rgb.dtype}, {rgb.shape})")

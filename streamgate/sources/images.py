@@ -1,4 +1,4 @@
-"""Pictures of a folder: unrelated ones, or an image sequence with a frame rate."""
+"""Pictures of a folder: unrelated pictures, or an image sequence with a frame rate."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ _STRIP = 256
 
 
 class PictureError(StreamgateError):
-    """A file that gives no picture; says why, without the file's name."""
+    """A file cannot be read as a picture; the message says why, without the file's name."""
 
 
 class Images:
     """A `Source` over image files.
 
-    Unrelated pictures are given one second each, so that their times increase; `Frame.unrelated` is set.
+    Unrelated pictures are one second apart, so that their times increase; `Frame.unrelated` is set.
     A sequence runs at its frame rate. EXIF orientation is applied. Files that cannot be decoded are
-    counted and passed over; their rank and time stay theirs.
+    counted and skipped; their rank and time are not reused.
 
     Args:
         paths: the files in order.
-        location: how the source is displayed, for example the folder.
-        root: names of frames are relative to it.
+        location: display name of the source, for example the folder.
+        root: folder that frame names are relative to.
         sequence_fps: frame rate of a sequence, None for unrelated pictures.
-        max_pixels: pictures with more are not decoded.
-        stretch: the part of a sequence that `frames()` gives; of unrelated pictures it gives all.
+        max_pixels: pictures with more pixels are not decoded.
+        time_range: the part of a sequence that `frames()` yields; ignored for unrelated pictures.
 
     Raises:
-        UsageError: a frame rate that is not positive.
+        UsageError: the frame rate is not positive.
         SourceError: no file can be decoded.
     """
 
@@ -84,7 +84,7 @@ class Images:
         self.height, self.width = self._first_size(paths, _is_alone(paths, location))
 
     def frames(self, hints: HintProvider | None = None) -> Generator[Frame, None, None]:
-        """Yield the pictures in order, all of them; see `Source.frames`."""
+        """Yield the pictures in order, ignoring `hints`; see `Source.frames`."""
         self.stats = SourceStats()
         first = max(0, math.ceil((self._time_range.start - SAME_TIME_S) / self._step))
         for frame in self._frames(first, self.stats):
@@ -93,7 +93,7 @@ class Images:
             yield frame
 
     def frame_at(self, pts_seconds: float) -> Frame | None:
-        """The picture of that time; see `Source.frame_at`."""
+        """The picture at that time; see `Source.frame_at`."""
         return first_at(self.frames_from(pts_seconds), pts_seconds)
 
     def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
@@ -101,7 +101,7 @@ class Images:
         yield from self._frames(max(0, math.ceil((pts_seconds - SAME_TIME_S) / self._step)), SourceStats())
 
     def read_as(self, *, turned: int = 0, combed: bool = False, restarts: bool | None = None) -> None:
-        """Nothing of this is ever found of pictures; see `Source.read_as`."""
+        """Does nothing: none of this applies to pictures; see `Source.read_as`."""
 
     @property
     def _step(self) -> float:
@@ -127,7 +127,7 @@ class Images:
             )
 
     def _first_size(self, paths: Sequence[AnyPath], alone: bool) -> tuple[int, int]:
-        """Height and width of the first picture there is. Raises SourceError."""
+        """Height and width of the first picture that can be decoded. Raises SourceError."""
         reason = ""
         for path in paths:
             try:
@@ -137,10 +137,10 @@ class Images:
                 reason = reason or str(error)
         if alone:
             raise SourceError(f"{self.location}: {reason}")
-        raise SourceError(f"{self.location}: no picture in it can be decoded (the first {reason}); check the files")
+        raise SourceError(f"{self.location}: none of its pictures can be decoded (the first {reason}); check the files")
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Does nothing: no resource is held open."""
 
     def __enter__(self) -> Self:
         return self
@@ -152,7 +152,7 @@ class Images:
 
 
 def pictures_name(paths: Sequence[AnyPath], location: str, root: AnyPath) -> str:
-    """What the source id of these pictures begins with; the arguments are those of `Images`."""
+    """The first part of the source id of these pictures; the arguments are those of `Images`."""
     return slug(paths[0].stem if _is_alone(paths, location) else root.resolve().name)
 
 
@@ -165,11 +165,11 @@ def read_rgb(path: AnyPath, max_pixels: int = MAX_PIXELS) -> Array:
     """Return the picture in `path`; see `rgb_of`.
 
     Raises:
-        PictureError: it is no picture, has more than `max_pixels`, or cannot be read.
+        PictureError: it is not a picture, has more than `max_pixels`, or cannot be read.
     """
     try:
         status = path.stat()
-        # Reading a pipe or a device would never end.
+        # Reading a pipe or a device might never end.
         if not stat.S_ISREG(status.st_mode):
             raise PictureError("is not a regular file")
         if status.st_size > MAX_BYTES:
@@ -187,31 +187,32 @@ def read_rgb(path: AnyPath, max_pixels: int = MAX_PIXELS) -> Array:
 
 
 def rgb_of(data: Array, max_pixels: int = MAX_PIXELS) -> Array:
-    """The picture of a file's bytes (uint8), RGB uint8 (h, w, 3), EXIF orientation applied.
+    """Decode a file's bytes (uint8) to RGB uint8 (h, w, 3), with EXIF orientation applied.
 
-    Of an animation or a file of many pages it is the first; 16 bits a sample become 8, CMYK and grey become RGB.
+    Of an animation or a multi-page file only the first picture is decoded; 16 bits per sample become 8, CMYK and grey
+    become RGB.
 
     Raises:
-        PictureError: it is no picture, or has more than `max_pixels`.
+        PictureError: it is not a picture, or has more than `max_pixels`.
     """
     size = image_size(data[:_HEAD].tobytes()) or image_size(data.tobytes())
     if size is None or min(size) <= 0:
         raise PictureError("is not a picture that can be decoded" if data.size else "is empty (0 bytes)")
     if size[0] * size[1] > max_pixels:
         raise PictureError(
-            f"has {size[0]} x {size[1]} pixels, more than decoding.max_pixels ({max_pixels}); scale it down, or raise "
-            "that with --set"
+            f"has {size[0]} x {size[1]} pixels, more than decoding.max_pixels ({max_pixels}); scale it down or raise "
+            "the limit with --set"
         )
     if is_heic(data[:_HEAD].tobytes()):
         return _heic_rgb(data.tobytes())
     try:
-        # Decoding from memory takes names that OpenCV's own file access does not.
+        # Decoding from memory also works for file names that OpenCV cannot open itself.
         bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except (cv2.error, MemoryError):
         bgr = None
     if bgr is None:
         raise PictureError("is damaged and cannot be decoded")
-    # Strip by strip into itself: a second copy of a very large picture would double the memory.
+    # Converted in place, strip by strip: a second copy of a very large picture would double the memory.
     for top in range(0, len(bgr), _STRIP):
         strip = bgr[top : top + _STRIP]
         strip[:] = cv2.cvtColor(strip, cv2.COLOR_BGR2RGB)

@@ -1,4 +1,4 @@
-"""How pixel formats lay samples out in planes, and views of a decoder's planes without copying."""
+"""How pixel formats arrange samples in planes, and zero-copy views of a decoder's planes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Layout:
     Attributes:
         kind: arrangement of the samples.
         sub_x, sub_y: base-2 logarithm of the chroma subsampling.
-        depth: significant bits a sample; above 8 samples are little-endian uint16.
+        depth: significant bits per sample; samples of more than 8 bits are little-endian uint16.
         shift: zero bits below the significant ones.
-        channels: of a packed format.
-        blue_first: a packed format runs B, G, R; a semi-planar one V, U.
-        full_range: the format alone says so (the old yuvj family, gray, RGB).
+        channels: number of channels of a packed format.
+        blue_first: a packed format is ordered B, G, R; a semi-planar one V, U.
+        full_range: the format itself implies full range (the old yuvj family, gray, RGB).
     """
 
     kind: Kind
@@ -51,7 +51,7 @@ class Layout:
 
 @lru_cache(maxsize=1)
 def layouts() -> dict[str, Layout]:
-    """The formats that are read as they are, by FFmpeg's name; everything else is converted first."""
+    """The formats that are read without conversion, by FFmpeg's name; all others are converted first."""
     table: dict[str, Layout] = {}
     subsampling = {"444": (0, 0), "422": (1, 0), "420": (1, 1), "440": (0, 1), "411": (2, 0), "410": (2, 2)}
     for name, (x, y) in subsampling.items():
@@ -61,7 +61,7 @@ def layouts() -> dict[str, Layout]:
         for depth in (9, 10, 12, 14, 16):
             table[f"yuv{name}p{depth}le"] = Layout(Kind.PLANAR, x, y, depth)
             table[f"yuva{name}p{depth}le"] = Layout(Kind.PLANAR, x, y, depth)
-    # FFmpeg writes and shows gray in full range, whatever its tag says.
+    # FFmpeg writes and displays gray in full range, whatever its tag says.
     table["gray"] = Layout(Kind.GRAY, full_range=True)
     for depth in (9, 10, 12, 14, 16):
         table[f"gray{depth}le"] = Layout(Kind.GRAY, depth=depth, full_range=True)
@@ -82,19 +82,19 @@ def layouts() -> dict[str, Layout]:
 
 
 def plain_format(name: str, is_rgb: bool, depth: int) -> str:
-    """Name the format in `layouts()` that one outside it is converted to, losing as little as possible."""
+    """The format of `layouts()` that an unsupported format is converted to with the least loss."""
     if is_rgb or name.startswith(("pal8", "bayer", "xyz", "gbr")):
         return "rgb24"
     if name.startswith(("mono", "ya8")):
         return "gray"
-    # Packed 4:2:2 (yuyv422, uyvy422, y210) and big-endian planes lose nothing in 4:4:4.
+    # Packed 4:2:2 (yuyv422, uyvy422, y210) and big-endian planes are converted to 4:4:4 without loss.
     return "yuv444p" if depth <= 8 else "yuv444p16le" if depth > 10 else "yuv444p10le"
 
 
 def planes_of(frame: VideoFrame, layout: Layout) -> tuple[Array, ...]:
-    """View the planes of `frame`: (h, w) or (h, w, c), rows possibly strided.
+    """Views of the planes of `frame`: (h, w) or (h, w, c), rows possibly strided.
 
-    The views keep the decoder's buffers alive, and are valid as long as they are.
+    The views keep the decoder's buffers alive and stay valid as long as they exist.
     """
     width, height = frame.width, frame.height
     planes = frame.planes
@@ -111,7 +111,7 @@ def planes_of(frame: VideoFrame, layout: Layout) -> tuple[Array, ...]:
 
 
 def eight_bits(plane: Array, layout: Layout) -> Array:
-    """The upper eight bits of a plane's samples, uint8; the plane itself where it has no more."""
+    """The upper eight bits of a plane's samples, uint8; the plane itself if its samples have only eight."""
     shift = layout.shift + layout.depth - 8
     return np.asarray(plane >> shift, np.uint8) if shift else plane
 

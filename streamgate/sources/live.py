@@ -1,8 +1,8 @@
-"""Live streams: one connection to a camera, a playlist, or a file that plays at its own pace.
+"""Live streams: one connection to a camera or a playlist, or a file played in real time.
 
-A connection ends in a `LiveError` that says what kind of trouble it was; whoever holds the stream decides when to
-come back. FFmpeg's own words about RTSP are few: a dead server looks like the end of a file, a silent one hangs
-until the time-out of `av.open` (its options `stimeout` and `rw_timeout` do nothing).
+A connection ends with a `LiveError` that gives the kind of failure; the caller decides when to reconnect. FFmpeg
+reports little about RTSP: a dead server looks like the end of a file, and a silent one hangs until the timeout of
+`av.open` (its options `stimeout` and `rw_timeout` do nothing).
 """
 
 from __future__ import annotations
@@ -43,38 +43,38 @@ SCHEMES = ("rtsp", "rtsps", "http", "https", "file")
 _WHITELIST = {
     "rtsp": "rtsp,rtp,tcp,udp,http,https,tls,crypto",
     "rtsps": "rtsp,rtsps,rtp,srtp,tcp,udp,tls,crypto",
-    # No `file`: a playlist from the network must not read what lies on this machine.
+    # No `file`: a playlist from the network must not read files on this machine.
     "http": "http,https,httpproxy,tcp,tls,crypto,hls,data",
     "https": "https,http,httpproxy,tcp,tls,crypto,hls,data",
 }
 LATE_S = 3.0
-"""So far behind the camera only key frames are decoded, until this is made up for: a live picture is worth more than
-a complete one. Cameras and networks that merely stutter stay below it."""
+"""This far behind the camera, in seconds, only key frames are decoded until reading has caught up: for live video
+being current matters more than being complete. Cameras and networks that merely stutter stay below this delay."""
 _MAX_URL_LENGTH = 4096
 _HOST = re.compile(r"[^/]*@|[0-9]{1,3}(\.[0-9]{1,3}){3}([:/]|$)|[^/]+:[0-9]{1,5}(/|$)")
-"""How the address of a camera begins whose scheme was forgotten."""
-_DAMAGED_IN_A_ROW = 500
-"""Packets without a picture after which a connection is given up: some twenty seconds."""
+"""The beginning of a camera's URL without its scheme."""
+_MAX_DAMAGED_PACKETS = 500
+"""Consecutive packets without a picture after which a connection is closed: about twenty seconds."""
 
 
 class FailureKind(StrEnum):
-    """Why a stream gives no pictures."""
+    """Why a stream delivers no pictures."""
 
     REFUSED = "refused"
-    """Wrong user or password, or not allowed: trying on may lock the account."""
+    """Wrong user or password, or access denied: further attempts may lock the account."""
     MISSING = "missing"
-    """The server is there, the stream is not."""
+    """The server exists, the stream does not."""
     UNREACHABLE = "unreachable"
     SILENT = "silent"
-    """Connected, and then nothing came."""
+    """Connected, but no data arrives."""
     UNREADABLE = "unreadable"
-    """What came is no video that can be decoded."""
+    """The data is not video that can be decoded."""
     ENDED = "ended"
-    """The other side closed; on a live stream that is a disconnect."""
+    """The other side closed the connection; on a live stream that is a disconnect."""
 
 
 class LiveError(SourceError):
-    """A stream could not be opened, or stopped; one line without secrets."""
+    """A stream could not be opened, or it stopped; the message is one line without secrets."""
 
     def __init__(self, kind: FailureKind, message: str, location: str) -> None:
         super().__init__(message, location)
@@ -83,44 +83,44 @@ class LiveError(SourceError):
 
 @dataclass(frozen=True, slots=True)
 class ArrivedFrame:
-    """A decoded frame with the moment (`time.monotonic()`) at which its last packet came in."""
+    """A decoded frame with the time (`time.monotonic()`) at which its last packet arrived."""
 
     frame: Frame
     monotonic: float
 
 
 def check_address(url: str) -> str:
-    """Return `url` in its full form (a path becomes file://). Raises UsageError for what cannot be a stream."""
+    """Return `url` in its full form (a path becomes file://). Raises UsageError if it cannot be a stream."""
     if len(url) > _MAX_URL_LENGTH:
-        raise UsageError(f"the address of a stream has {len(url)} letters; at most {_MAX_URL_LENGTH} make sense")
+        raise UsageError(f"the stream's URL has {len(url)} characters; at most {_MAX_URL_LENGTH} are allowed")
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in url):
-        # They would end up in the lines of a protocol.
-        raise UsageError(f"{one_line(redact_url(url))}: an address holds no control characters")
+        # They would end up in the request lines of a protocol.
+        raise UsageError(f"{one_line(redact_url(url))}: a URL must not contain control characters")
     if "://" not in url:
         if not url.strip():
-            raise UsageError("the address of a stream is empty; give rtsp://HOST/PATH")
+            raise UsageError("the stream's URL is empty; give rtsp://HOST/PATH")
         if slip := re.match(r"([A-Za-z]{3,6}):/*", url):
             near = difflib.get_close_matches(slip[1].lower(), SCHEMES, 1, 0.6)
             if near:
-                raise UsageError(f"an address begins with {near[0]}://; write {near[0]}://HOST/PATH")
+                raise UsageError(f"a URL must begin with {near[0]}://; write {near[0]}://HOST/PATH")
         if _HOST.match(url) and not Path(url).exists():
             raise UsageError(
-                "there is no file of this name, and the address of a camera begins with rtsp://; write rtsp://HOST/PATH"
+                "there is no file with this name, and a camera's URL begins with rtsp://; write rtsp://HOST/PATH"
             )
         return f"file://{Path(url).absolute()}"
     scheme = url.partition("://")[0].lower()
     if scheme not in SCHEMES:
         near = difflib.get_close_matches(scheme, SCHEMES, 1, 0.6)
         hint = f"did you mean {near[0]}://?" if near else f"use {', '.join(SCHEMES)}, or a file's path"
-        raise UsageError(f"{redact_url(url)}: not a stream known here; {hint}")
+        raise UsageError(f"{redact_url(url)}: not a supported stream URL; {hint}")
     malformed = True
     with suppress(ValueError):
         parts = urlsplit(url)
         _ = parts.port
         malformed = False
     if malformed:
-        # Neither with the reason nor inside a handler: a parser's words may quote the password.
-        raise UsageError(f"{redact_url(url)}: host or port is malformed; special characters of a password "
+        # Without the reason and outside the handler: the parser's message may quote the password.
+        raise UsageError(f"{redact_url(url)}: host or port is malformed; special characters in a password "
                          "must be percent-encoded")  # fmt: skip
     if scheme != "file" and not parts.hostname:
         raise UsageError(f"{redact_url(url)}: the host is missing")
@@ -128,23 +128,23 @@ def check_address(url: str) -> str:
 
 
 class LiveConnection:
-    """One connection, from the handshake to its end; `frames()` is read once. A context manager.
+    """One connection, from the handshake to its end; `frames()` can be read once. A context manager.
 
     Args:
-        url: as `check_address` returns it, secrets included; they reach no message.
-        options: time-outs and transport.
-        decode: "cpu" or "cuda:N"; what the GPU does not decode the CPU does, which `not_on_gpu` tells.
+        url: as returned by `check_address`, secrets included; they never appear in messages.
+        options: timeouts and transport.
+        decode: "cpu" or "cuda:N"; the CPU decodes what the GPU cannot, see `not_on_gpu`.
 
     Raises:
-        LiveError: it cannot be opened.
-        DeviceError: there is no GPU to decode on; `frames()` raises it when the GPU is lost on the way.
+        LiveError: the stream cannot be opened.
+        DeviceError: there is no GPU to decode on; `frames()` raises it if the GPU is lost later.
     """
 
     def __init__(self, url: str, options: LiveConfig, decode: str = CPU) -> None:
         self.location = redact_url(url)
         self.stats = SourceStats()
         self.decode_seconds = 0.0
-        """Time spent in the decoder since this was last set to zero."""
+        """Seconds spent in the decoder since this was last reset to zero."""
         self._url = url
         self._options = options
         self._decoder = decode
@@ -156,14 +156,14 @@ class LiveConnection:
             self._end_relay()
             raise
         codec = self._stream.codec_context
-        # One thread: others would hold frames back, and with many streams all cores are busy anyway.
+        # One thread: more would delay frames, and with many streams all cores are busy anyway.
         codec.thread_count = 1
         self._time_base = self._stream.time_base or Fraction(1, 90_000)
         self._maker = PictureMaker(codec.name, self._stream.sample_aspect_ratio)
         self._clock = LiveClock()
         self._damage = DamageTracker(codec)
         self._health = DecoderHealth(decode)
-        # A camera paces itself; a file or a playlist would come as fast as it can be read.
+        # A camera sends in real time; a file or a playlist would be read as fast as possible.
         self._pace = None if scheme in ("rtsp", "rtsps") else Pace()
         self._damaged = 0
         self.left_out = 0
@@ -172,9 +172,9 @@ class LiveConnection:
         self._late = False
 
     def frames(self) -> Iterator[ArrivedFrame]:
-        """Yield frames as they come. Never ends by itself but with a LiveError.
+        """Yield frames as they arrive. It only ends by raising a LiveError.
 
-        `pts_seconds` counts from the first frame, `captured_at` is the wall clock's time of arrival.
+        `pts_seconds` counts from the first frame, `captured_at` is the wall-clock time of arrival.
         """
         deinterlacer = Deinterlacer(self._time_base, self.stats)
         index = 0
@@ -188,11 +188,11 @@ class LiveConnection:
                     del picture
                 del decoded
             if time.monotonic() - last_picture > self._options.read_timeout_s:
-                raise self._error(FailureKind.UNREADABLE, f"data comes in but no picture can be decoded{self._doubt()}")
+                raise self._error(FailureKind.UNREADABLE, f"data arrives but no frame can be decoded{self._hint()}")
 
     @property
     def not_on_gpu(self) -> str:
-        """After the first frame: the codec that the CPU decodes although a GPU was asked for; empty otherwise."""
+        """After the first frame: the codec that the CPU decodes although a GPU was requested; otherwise empty."""
         codec = self._stream.codec_context
         return "" if self._decoder == CPU or is_on_gpu(codec) else codec.codec.canonical_name
 
@@ -216,17 +216,17 @@ class LiveConnection:
                 kind = FailureKind.UNREADABLE if path.exists() else FailureKind.MISSING
                 raise LiveError(kind, str(error), self.location) from None
         limit = pixel_limit(self._options.max_pixels)
-        # FFmpeg 9 verifies certificates unless told otherwise, and cameras sign their own.
+        # FFmpeg 9 verifies certificates by default, but cameras use self-signed ones.
         options = {"protocol_whitelist": _WHITELIST[scheme], "tls_verify": "0", **limit}
         if scheme in ("rtsp", "rtsps"):
-            # Size and codec stand in the session description: looking long would only delay the first picture.
+            # The session description gives the codec: longer probing would only delay the first picture.
             options |= {"rtsp_transport": self._options.transport, "allowed_media_types": "video",
                         "probesize": "32768", "analyzeduration": "500000"}  # fmt: skip
         failed: LiveError | None = None
         try:
             address = self._url
             if has_login(self._url):
-                # FFmpeg would take user and password along to wherever the camera sends it.
+                # FFmpeg would send user and password to any server that the camera redirects it to.
                 self._relay = LoginRelay(self._url, self._options.connect_timeout_s)
                 address = self._relay.url
             container = av.open(
@@ -239,16 +239,16 @@ class LiveConnection:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             failed = self._explain(error, opening=True)
         if failed is not None:
-            # Out here: on the chain FFmpeg's own error would show the whole address.
+            # Raised outside the handler: chained, FFmpeg's own error would show the whole URL.
             check_decoder(self._decoder)
             raise failed
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.codec_context is None:
             container.close()
-            raise self._error(FailureKind.UNREADABLE, "has no video that can be decoded here; check the stream's codec")
+            raise self._error(FailureKind.UNREADABLE, "has no video with a supported codec; check the camera's codec")
         if (words := over_limit(stream, self._options.max_pixels)) is not None:
             container.close()
-            raise self._error(FailureKind.UNREADABLE, f"{words} live.max_pixels; take a smaller one, or raise that")
+            raise self._error(FailureKind.UNREADABLE, f"{words} live.max_pixels; use a smaller stream or raise it")
         stream.codec_context.options = limit
         return container, stream
 
@@ -281,8 +281,8 @@ class LiveConnection:
             self.stats.decode_errors += 1
             self._damage.failed(packet)
             self._damaged += 1
-            if self._damaged >= _DAMAGED_IN_A_ROW:
-                raise self._error(FailureKind.UNREADABLE, f"its pictures cannot be decoded{self._doubt()}") from None
+            if self._damaged >= _MAX_DAMAGED_PACKETS:
+                raise self._error(FailureKind.UNREADABLE, f"its frames cannot be decoded{self._hint()}") from None
         self.decode_seconds += time.perf_counter() - began
         if frames:
             self._health.decoded()
@@ -290,8 +290,8 @@ class LiveConnection:
             self.stats.decode_errors += sum(frame.is_corrupt for frame in frames)
         return frames
 
-    def _doubt(self) -> str:
-        """A decoder that was told no size it would take has none: the pictures may be too large."""
+    def _hint(self) -> str:
+        """A hint for messages: a decoder that rejected every size it was given reports none."""
         return "" if self._stream.codec_context.width else "; they may be larger than live.max_pixels"
 
     def _timed(self, decoded: VideoFrame, torn: bool, index: int, arrived: float) -> ArrivedFrame:
@@ -312,24 +312,24 @@ class LiveConnection:
             duration,
             index,
             estimated,
-            # What lies between arrival and now was spent here, in decoding.
+            # The time between arrival and now was spent in decoding.
             datetime.fromtimestamp(time.time() - (time.monotonic() - arrived), UTC),
             corrupt=torn,
         )
         return ArrivedFrame(frame, arrived)
 
     def _explain(self, error: Exception, *, opening: bool) -> LiveError:
-        """FFmpeg's error as trouble in plain words."""
-        for kinds, kind, text in _TROUBLES:
+        """Turn an error of FFmpeg into a LiveError."""
+        for kinds, kind, text in _FAILURES:
             if isinstance(error, kinds):
                 return self._error(kind, text)
         if isinstance(error, (av.error.ExitError, TimeoutError)):
             if opening:
                 limit = self._options.connect_timeout_s
                 return self._error(FailureKind.UNREACHABLE, f"no answer within {limit:g} s; check address and network")
-            return self._error(FailureKind.SILENT, f"nothing came for {self._options.read_timeout_s:g} s")
+            return self._error(FailureKind.SILENT, f"no data for {self._options.read_timeout_s:g} s")
         if isinstance(error, av.error.InvalidDataError):
-            return self._error(FailureKind.UNREADABLE, "what comes from there is no video stream; check the address")
+            return self._error(FailureKind.UNREADABLE, "the data is not a video stream; check the address")
         said = scrub(str(getattr(error, "strerror", None) or error), self._url, unquote(self._url))
         what = "cannot be reached" if opening else "the connection broke"
         return self._error(FailureKind.UNREACHABLE, f"{what} ({said}); check address and network")
@@ -346,31 +346,31 @@ class LiveConnection:
         self.close()
 
 
-_TROUBLES: tuple[tuple[Any, FailureKind, str], ...] = (
+_FAILURES: tuple[tuple[Any, FailureKind, str], ...] = (
     (
         av.error.HTTPUnauthorizedError,
         FailureKind.REFUSED,
-        "the camera refuses user or password (401); correct them in its address",
+        "the camera refuses user or password (401); correct them in its URL",
     ),
     (
         av.error.HTTPForbiddenError,
         FailureKind.REFUSED,
-        "this user may not see the stream (403); allow it in the camera",
+        "this user may not view the stream (403); allow it in the camera's settings",
     ),
     (
         av.error.HTTPNotFoundError,
         FailureKind.MISSING,
-        "there is no such stream (404); check the path of the address",
+        "there is no such stream (404); check the path in the URL",
     ),
     (
         (av.error.HTTPError,),
         FailureKind.UNREACHABLE,
-        "the server answers with an error; check it",
+        "the server answers with an error; check the server",
     ),
     (
         ConnectionRefusedError,
         FailureKind.UNREACHABLE,
-        "connection refused; check that the camera is on, and the port",
+        "connection refused; check that the camera is on and that the port is right",
     ),
 )
-"""Most special first."""
+"""Most specific first."""

@@ -1,20 +1,20 @@
-"""Time of live frames: seconds since the first frame, whatever the camera's clock does, and pace."""
+"""Time of live frames: seconds since the first frame, whatever the camera's clock does, and real-time pacing."""
 
 from __future__ import annotations
 
 import time
 
 LEAP_S = 2.0
-"""A step of the camera's clock this much longer than what passed here is a jump of its clock, not a pause."""
+"""A step of the camera's clock that exceeds the local elapsed time by this much is a jump of its clock, not a pause."""
 _NOMINAL_S = 1 / 25
-_SAME_TIME = 1e-5  # what records, in microseconds, could not tell apart
+_SAME_TIME = 1e-5  # smaller differences are lost in records, which store microseconds
 
 
 class LiveClock:
-    """Makes times that count from the first frame and strictly increase.
+    """Produces times that count from the first frame and strictly increase.
 
-    The camera's own time stamps count. One that steps back, leaps ahead of the time that passed here or is missing
-    is replaced by the time of arrival, and those after it go on from there.
+    The camera's timestamps are used. One that steps back, jumps ahead of the local elapsed time or is missing is
+    replaced by the time of arrival, and later ones continue from there.
     """
 
     def __init__(self) -> None:
@@ -24,14 +24,14 @@ class LiveClock:
         self._step = _NOMINAL_S
 
     def stamp(self, pts: float | None, arrived: float) -> tuple[float, bool]:
-        """Give the next frame its time.
+        """Assign the time of the next frame.
 
         Args:
-            pts: the camera's, in seconds; None when it gave none.
-            arrived: `time.monotonic()` of arrival.
+            pts: the camera's timestamp in seconds; None if it sent none.
+            arrived: `time.monotonic()` at arrival.
 
         Returns:
-            Seconds since the first frame, and whether they had to be estimated.
+            Seconds since the first frame, and whether the time had to be estimated.
         """
         if self._arrived is None:
             self._arrived, self._base = arrived, pts
@@ -51,16 +51,16 @@ class LiveClock:
 
 
 class Lateness:
-    """How far reading is behind the camera: what it sent waits in buffers of the network.
+    """How far reading is behind the camera, that is, how much data waits in network buffers.
 
-    The camera's time and ours drift apart slowly, so the least delay of the last minute counts as none.
+    The camera's clock and the local one drift apart slowly, so the smallest delay of the last minute counts as zero.
     """
 
     def __init__(self) -> None:
         self._least: dict[int, float] = {}
 
     def of(self, seconds: float, arrived: float) -> float:
-        """Seconds that a frame with time `seconds` came too late at `arrived` (`time.monotonic()`)."""
+        """Seconds by which a frame with time `seconds` was late at `arrived` (`time.monotonic()`)."""
         delay, half_minute = arrived - seconds, int(arrived // 30)
         self._least[half_minute] = min(delay, self._least.get(half_minute, delay))
         for old in [one for one in self._least if one < half_minute - 1]:
@@ -69,20 +69,20 @@ class Lateness:
 
 
 class Pace:
-    """Holds frames of a source that does not pace itself until their time has come."""
+    """Delays the frames of a source that is not real-time until they are due."""
 
     def __init__(self) -> None:
         self._anchor: float | None = None
         self._pts: float | None = None
 
     def wait(self, pts: float | None) -> float:
-        """Sleep until a frame with this time stamp is due; returns the moment, `time.monotonic()`."""
+        """Sleep until a frame with this timestamp is due; returns that time, `time.monotonic()`."""
         now = time.monotonic()
         pts = pts if pts is not None else (self._pts or 0.0) + _NOMINAL_S
         leap = self._pts is None or not 0 <= pts - self._pts <= LEAP_S
         self._pts = pts
         if self._anchor is None or leap or now > self._anchor + pts:
-            # Late, first, or after a jump of the clock: the pace starts anew from here.
+            # Late, first, or after a jump of the clock: pacing restarts here.
             self._anchor = now - pts
             return now
         time.sleep(self._anchor + pts - now)

@@ -14,7 +14,7 @@ _SLUG_LIMIT = 64
 
 
 def slug(text: str) -> str:
-    """Return a path part made of `text`: ASCII letters, digits, `.`, `_`, `-`; 1 to 64 long, no dot first."""
+    """Return a path component made from `text`: 1 to 64 ASCII letters, digits, `.`, `_`, `-`; no leading dot."""
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", ascii_text)
     safe = re.sub(r"\.{2,}", ".", safe)[:_SLUG_LIMIT].strip("-._")

@@ -11,24 +11,24 @@ import numpy as np
 from streamgate.frames import Array
 
 Turn = tuple[int, int, int, int]
-"""Row-major 2 x 2 matrix of right-angled turns and flips, stored direction to upright direction."""
+"""Row-major 2 x 2 matrix of right-angled turns and flips, from stored to upright direction."""
 
 UNTURNED: Turn = (1, 0, 0, 1)
 
-_IMPLAUSIBLE = 8  # a sample aspect ratio beyond it is damage, and would make giant pictures
+_IMPLAUSIBLE = 8  # a larger sample aspect ratio is damage and would make giant pictures
 
 
 @dataclass(frozen=True, slots=True)
 class Upright:
-    """The upright picture over the stored one.
+    """The geometry of the upright picture relative to the stored one.
 
-    Non-square pixels become square by stretching, so that nothing is lost: the stored width grows by the
-    sample aspect ratio when that is above 1, the stored height by its inverse when it is below 1.
+    Non-square pixels are stretched to squares, so that nothing is lost: the stored width grows by the
+    sample aspect ratio if that is above 1, the stored height by its inverse if it is below 1.
 
     Attributes:
-        width, height: of the upright picture in pixels.
+        width, height: size of the upright picture in pixels.
         turn: right-angled rotation and flip from stored to upright.
-        stretched: pixels were not square, so that upright pixels lie between stored ones.
+        stretched: pixels were not square, so upright pixels are between stored ones.
         to_stored: (2, 3) float64, upright pixel centres to stored pixel centres.
     """
 
@@ -47,7 +47,7 @@ class Upright:
 
 @lru_cache(maxsize=64)
 def upright(width: int, height: int, turn: Turn = UNTURNED, aspect: Fraction | None = None) -> Upright:
-    """Describe the upright picture over a stored one; `aspect` is the sample aspect ratio."""
+    """The upright geometry of a stored picture; `aspect` is the sample aspect ratio."""
     stretch_x = stretch_y = 1.0
     if aspect is not None and aspect != 1 and 1 / _IMPLAUSIBLE < aspect < _IMPLAUSIBLE:
         if aspect > 1:
@@ -77,7 +77,7 @@ def turn_of(display_matrix: bytes) -> Turn:
 
 
 def turned(turn: Turn, quarters: int) -> Turn:
-    """`turn` followed by so many quarter turns clockwise."""
+    """`turn` followed by that many clockwise quarter turns."""
     for _ in range(quarters % 4):
         a, b, c, d = turn
         turn = (-c, -d, a, b)

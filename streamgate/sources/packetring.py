@@ -1,4 +1,4 @@
-"""The last seconds of a stream that is not decoded: whole groups of pictures, bounded in bytes and seconds."""
+"""The last seconds of an undecoded stream: whole groups of pictures, bounded in bytes and seconds."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from itertools import pairwise
 from streamgate.sources.rtp import Unit
 
 _LAST_S = 0.5
-"""A group's last picture lasts at most so long."""
+"""Longest duration of a group's last picture, in seconds."""
 
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """A key frame and what builds on it, in decoding order."""
+    """A key frame and the frames that depend on it, in decoding order."""
 
     number: int
     units: list[Unit] = field(default_factory=list)
@@ -29,25 +29,25 @@ class Group:
 
     @property
     def last(self) -> int:
-        """Latest time in it; with pictures out of order among the last few."""
+        """Latest time in the group; pictures may be out of order among the last few."""
         return max(unit.time for unit in self.units[-8:])
 
 
 @dataclass(slots=True, eq=False)
 class Pin:
-    """Times, in seconds of the stream, whose groups are not to be dropped while it is held."""
+    """A range of times, in seconds of the stream, whose groups are not dropped while the pin is held."""
 
     start: float
     end: float
 
 
 class PacketRing:
-    """Keeps whole groups, dropping the oldest; those that are pinned for longer. Thread-safe.
+    """Keeps whole groups and drops the oldest; pinned groups are kept longer. Thread-safe.
 
     Args:
-        clock_rate: units of time a second.
-        seconds, nbytes: bounds; what is pinned may take `nbytes` again. The group that is coming in is always kept,
-            unless it alone is larger: then nothing is until the next key frame.
+        clock_rate: time units per second.
+        seconds, nbytes: bounds; pinned groups may take another `nbytes`. The incoming group is always kept, unless it
+            alone exceeds the bound: then nothing is kept until the next key frame.
     """
 
     def __init__(self, clock_rate: int, seconds: float, nbytes: int) -> None:
@@ -63,7 +63,7 @@ class PacketRing:
         self._mutex = threading.Lock()
 
     def add(self, units: Iterable[Unit]) -> None:
-        """Take pictures in decoding order; those before the first key frame are not kept."""
+        """Add pictures in decoding order; those before the first key frame are not kept."""
         with self._mutex:
             for unit in units:
                 if unit.key:
@@ -79,23 +79,23 @@ class PacketRing:
                 self._trim()
 
     def pin(self, start: float, end: float) -> Pin:
-        """Hold what is, or will be, there of these times, in seconds."""
+        """Keep the groups, present and future, that overlap these times, in seconds."""
         pin = Pin(start, end)
         with self._mutex:
             self._pins.append(pin)
         return pin
 
     def unpin(self, pins: Iterable[Pin]) -> None:
-        """Let go; of pins that are not held nothing happens."""
+        """Release pins; ones that are not held are ignored."""
         gone = {id(pin) for pin in pins}
         with self._mutex:
             self._pins = [pin for pin in self._pins if id(pin) not in gone]
             self._pinned = [group for group in self._pinned if self._is_pinned(group)]
 
     def units(self, start: float, end: float) -> list[Unit]:
-        """What has to be decoded for the pictures from `start` to `end`, in seconds; empty where that is not there.
+        """The units to decode for the pictures from `start` to `end`, in seconds; empty if they are not available.
 
-        Begins with the last key frame at or before `start`, and may run through several groups.
+        Starts with the last key frame at or before `start` and may span several groups.
         """
         first, last = start * self.clock_rate, end * self.clock_rate
         with self._mutex:
@@ -109,25 +109,25 @@ class PacketRing:
                     break
                 found += group.units
         if max(unit.time for unit in found[-8:]) < first - _LAST_S * self.clock_rate:
-            return []  # what followed was dropped, or has not come
+            return []  # the following groups were dropped or have not arrived
         until = max((index for index, unit in enumerate(found) if unit.time <= last), default=-1)
         return found[: until + 1]
 
     @property
     def newest(self) -> float | None:
-        """Latest time that has come, seconds."""
+        """Latest time received, in seconds."""
         newest = self._newest
         return None if newest is None else newest / self.clock_rate
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, what is pinned included."""
+        """Bytes held, including pinned groups."""
         with self._mutex:
             return sum(group.nbytes for group in (*self._groups, *self._pinned))
 
     @property
     def seconds(self) -> float:
-        """From the oldest group that is not only pinned to now."""
+        """Seconds from the oldest group that is not merely pinned up to the newest time."""
         with self._mutex:
             if not self._groups or not self._groups[0].units or self._newest is None:
                 return 0.0
@@ -137,7 +137,7 @@ class PacketRing:
         assert self._newest is not None
         groups = self._groups
         size = sum(group.nbytes for group in groups)
-        # The second group must reach back far enough by itself.
+        # The first group may go only if the second one reaches back far enough by itself.
         while len(groups) > 1 and (
             size > self._limit or self._newest - groups[1].first >= self._seconds * self.clock_rate
         ):
@@ -153,6 +153,6 @@ class PacketRing:
             held -= self._pinned.pop(0).nbytes
 
     def _is_pinned(self, group: Group) -> bool:
-        # The last picture is shown until the next group's first.
+        # The last picture is shown until the first one of the next group.
         first, last = group.first / self.clock_rate, group.last / self.clock_rate + _LAST_S
         return any(pin.start <= last and pin.end >= first for pin in self._pins)

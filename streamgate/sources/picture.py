@@ -23,20 +23,20 @@ from streamgate.sources.resample import COARSE, EXACT, FINE, ResampleOptions, sa
 from streamgate.sources.sidedata import Eye, shown_turn, used_eye
 
 _SWS_FLAGS = 4 | 0x40000 | 0x4000
-"""libswscale's bicubic, ACCURATE_RND and FULL_CHR_H_INP; PyAV names the last two only from 18 on."""
+"""libswscale's BICUBIC, ACCURATE_RND and FULL_CHR_H_INP; PyAV has names for the last two only since 18."""
 
 _REGION_MARGIN = 8
-"""Stored pixels copied around a region, so that interpolation inside its box sees the true neighbours."""
+"""Stored pixels copied around a region, so that interpolation inside its box uses the true neighbours."""
 
 _CENTRE_SITED = frozenset(
     {"mpeg1video", "mjpeg", "mjpegb", "ljpeg", "h261", "h263", "h263i", "flv1", "theora", "webp"}
 )
-"""Codecs whose subsampled chroma lies amid its luma samples; all others put it level with the left ones."""
+"""Codecs with chroma sited in the middle of its luma samples; all others align it with the left ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Siting:
-    """Place of the first chroma sample, in luma pixels from the first luma sample."""
+    """Position of the first chroma sample, in luma pixels from the first luma sample."""
 
     x: float
     y: float
@@ -44,9 +44,9 @@ class Siting:
 
 @dataclass(frozen=True, slots=True)
 class StoredPicture:
-    """What there is to answer from: planes, and how they are to be read.
+    """The pixel data of a picture: planes, and how to interpret them.
 
-    `left` and `top` place the planes' first luma sample within the stored picture (0 for a whole one).
+    `left` and `top` are the position of the planes' first luma sample in the stored picture (0 for a whole picture).
     """
 
     planes: tuple[Array, ...]
@@ -62,7 +62,7 @@ class PlanePicture:
     """A `frames.Picture` over stored planes.
 
     Args:
-        load: gives the planes when they are first needed; most frames of a video are never looked at.
+        load: returns the planes when they are first needed; most frames of a video are never examined.
     """
 
     def __init__(self, load: Callable[[], StoredPicture]) -> None:
@@ -84,13 +84,13 @@ class PlanePicture:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the pixels held (a region's own copy; a whole frame's belong to the decoder)."""
+        """Memory of the pixels (a region holds its own copy; those of a whole frame belong to the decoder)."""
         return sum(plane.nbytes for plane in self._stored.planes)
 
     def luma(self, box: Array | None = None) -> Array:
-        """Owned luma of `box` (None: all there is), uint8 (h, w), 0..255, upright; may be empty.
+        """Luma of `box` (None: the whole picture) as an owned array, uint8 (h, w), 0..255, upright; may be empty.
 
-        The box is rounded outward to whole pixels and clipped to the picture (a region: to its pixels).
+        The box is rounded outward to whole pixels and clipped to the picture (of a region: to its pixels).
         """
         stored = self._stored
         left, top, right, bottom = self._clip(box)
@@ -109,9 +109,9 @@ class PlanePicture:
         return np.ascontiguousarray(turn_array(full_range_luma(part, stored.colour), stored.upright.turn))
 
     def luma_samples(self, width: int, height: int) -> Array:
-        """Luma on an even grid of single pixels, uint8 (h, w), 0..255, upright; nothing is averaged.
+        """Luma of single pixels on an even grid, uint8 (h, w), 0..255, upright; nothing is averaged.
 
-        The grid is the coarsest by whole steps that has at least `width` x `height` samples (all pixels when
+        The grid is the coarsest one with integer steps that has at least `width` x `height` samples (all pixels if
         the picture has fewer).
         """
         stored = self._stored
@@ -122,7 +122,7 @@ class PlanePicture:
         return np.ascontiguousarray(turn_array(full_range_luma(samples, stored.colour), stored.upright.turn))
 
     def combed(self, box: Array) -> bool:
-        """Whether `box` shows two moments, woven line by line: interlaced material that nothing has taken apart."""
+        """Whether `box` interleaves two moments line by line: interlaced video that was not deinterlaced."""
         stored = self._stored
         if stored.layout.kind is Kind.PACKED:
             return False
@@ -131,10 +131,9 @@ class PlanePicture:
         return is_combed(np.ascontiguousarray(eight_bits(stored.planes[0][top:bottom, left:right], stored.layout)))
 
     def thumbnail(self, long_side: int) -> Array:
-        """The picture (a region: its pixels) averaged down to `long_side`, RGB uint8, never enlarged.
+        """The picture (of a region: its pixels) averaged down to `long_side`, RGB uint8, never enlarged.
 
-        With W x H pixels becoming w x h, thumbnail pixel x lies at source pixel (x + 0.5) * W / w - 0.5,
-        and correspondingly in y.
+        If W x H pixels become w x h, thumbnail pixel x is at source pixel (x + 0.5) * W / w - 0.5, and likewise for y.
         """
         left, top, right, bottom = self._clip(None)
         width, height = right - left, bottom - top
@@ -146,17 +145,17 @@ class PlanePicture:
         return self._rgb(matrix, size, cv2.INTER_LINEAR, COARSE)
 
     def warp(self, matrix: Array, size: int | tuple[int, int], *, fine: bool = False) -> Array:
-        """Resample with `matrix` (2, 3), upright source pixel centres to result pixel centres.
+        """Resample with `matrix` (2, 3), which maps upright source pixel centres to result pixel centres.
 
-        `size` is the side of a square or (width, height). Returns RGB uint8 (h, w, 3). Luma is interpolated
-        cubically and chroma linearly; what shrinks is averaged by area (`fine`: by a Lanczos filter, for
-        pictures that are kept); outside the edge is repeated.
+        `size` is the side of a square or (width, height). Returns RGB uint8 (h, w, 3). Luma is interpolated cubically
+        and chroma linearly; downscaling averages by area (`fine`: with a Lanczos filter, for pictures that are kept);
+        outside the picture its edge is repeated.
         """
         wanted = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         return self._rgb(np.asarray(matrix, np.float64), wanted, cv2.INTER_CUBIC, FINE if fine else EXACT)
 
     def region(self, box: Array) -> PlanePicture:
-        """An owned copy of the pixels in `box` (clipped, and a few around it) with the same coordinates."""
+        """A picture with its own copy of the pixels in `box` (clipped, plus a margin), in the same coordinates."""
         stored = self._stored
         x1, y1, x2, y2 = stored.upright.stored_box(np.asarray(box, np.float64))
         step_x, step_y = 1 << stored.layout.sub_x, 1 << stored.layout.sub_y
@@ -172,7 +171,7 @@ class PlanePicture:
         return PlanePicture(lambda: copied)
 
     def _clip(self, box: Array | None) -> tuple[int, int, int, int]:
-        """Whole upright pixels [left, top, right, bottom) of `box` that are there."""
+        """The available whole upright pixels of `box`: [left, top, right, bottom)."""
         stored = self._stored
         rows, columns = stored.planes[0].shape[:2]
         # The inverse of `stored_box` on the pixels held.
@@ -193,7 +192,7 @@ class PlanePicture:
         return left, top, right, bottom
 
     def _to_plane(self, sub_x: int, sub_y: int, siting: Siting) -> Array:
-        """(2, 3) map from upright pixel centres to sample centres of a plane subsampled so."""
+        """(2, 3) map from upright pixel centres to sample centres of a plane with this subsampling and siting."""
         stored = self._stored
         matrix = stored.upright.to_stored - [[0, 0, stored.left + siting.x], [0, 0, stored.top + siting.y]]
         return matrix / np.array([[1 << sub_x], [1 << sub_y]])
@@ -221,12 +220,12 @@ class PlanePicture:
 
 
 class PictureMaker:
-    """Makes pictures of the frames of one stream.
+    """Makes pictures from the decoded frames of one stream.
 
     Args:
-        codec: FFmpeg's name of the codec; it tells where chroma is sited.
+        codec: FFmpeg's name of the codec; it determines the chroma siting.
         aspect: sample aspect ratio, None when square or unknown.
-        quarters: quarter turns clockwise besides those that the frames ask for.
+        quarters: extra clockwise quarter turns, on top of the frames' own rotation.
     """
 
     def __init__(self, codec: str = "", aspect: Fraction | None = None, quarters: int = 0) -> None:
@@ -239,7 +238,7 @@ class PictureMaker:
         self._eye: Eye | None = None
 
     def picture(self, frame: VideoFrame) -> PlanePicture:
-        """A picture that looks into `frame`, and keeps it alive."""
+        """A picture that reads from `frame` and keeps it alive."""
         aspect = self.aspect
         return PlanePicture(lambda: self._read(frame, aspect))
 
@@ -262,15 +261,15 @@ class PictureMaker:
         return StoredPicture(planes, layout, colour, siting, upright(width, height, turn, aspect))
 
     def _shown(self, frame: VideoFrame) -> tuple[Turn, Eye | None]:
-        # Side data ties the frame into a reference cycle, so that its pixels live until some later
-        # garbage collection: it is asked only when the angle, which is free of that, has changed.
+        # Reading side data ties the frame into a reference cycle, so its pixels live until some later
+        # garbage collection. So it is read only when the rotation angle, which has no such effect, has changed.
         if frame.rotation != self._rotation:
             self._rotation = frame.rotation
             self._turn, self._eye = turned(shown_turn(frame), self._quarters), used_eye(frame, self.aspect)
         return self._turn, self._eye
 
     def _readable(self, frame: VideoFrame) -> VideoFrame:
-        """`frame`, converted when its format is none of `layouts()`."""
+        """`frame`, converted if its format is not in `layouts()`."""
         name = frame.format.name
         if name in layouts() and all(plane.line_size > 0 for plane in frame.planes):
             return frame
@@ -278,7 +277,7 @@ class PictureMaker:
             self._reformatter = VideoReformatter()
         depth = max(component.bits for component in frame.format.components)
         target = name if name in layouts() else plain_format(name, frame.format.is_rgb, depth)
-        # The same space and range on both sides: only the arrangement is to change.
+        # Same colour space and range on both sides: only the layout changes.
         return self._reformatter.reformat(
             frame,
             format=target,
@@ -292,14 +291,14 @@ class PictureMaker:
         if self._centre_sited:
             return Siting(centre_x, centre_y)
         if colour.transfer in (PQ, HLG):
-            return Siting(0.0, 0.0)  # BT.2100 sites 4:2:0 chroma level with the top left sample
+            return Siting(0.0, 0.0)  # BT.2100 aligns 4:2:0 chroma with the top left luma sample
         return Siting(0.0, centre_y)
 
 
 def picture_of_rgb(rgb: Array, turn: Turn = UNTURNED) -> PlanePicture:
     """A picture over an RGB uint8 array (h, w, 3), which is not copied."""
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-        raise ValueError(f"an RGB uint8 array (h, w, 3) is needed, not {rgb.dtype} {rgb.shape}")
+        raise ValueError(f"expected RGB uint8 (h, w, 3), got {rgb.dtype} {rgb.shape}")
     height, width = rgb.shape[:2]
     layout = layouts()["rgb24"]
     stored = StoredPicture((rgb,), layout, Colour(full_range=True), Siting(0, 0), upright(width, height, turn))
@@ -307,7 +306,7 @@ def picture_of_rgb(rgb: Array, turn: Turn = UNTURNED) -> PlanePicture:
 
 
 def _on_grid(plane: Array, width: int, height: int) -> Array:
-    """Every n-th pixel of every m-th row, a view: indexing by arrays would cost several times as much."""
+    """Every n-th pixel of every m-th row, as a view: indexing with arrays would be several times slower."""
     down, across = max(1, plane.shape[0] // height), max(1, plane.shape[1] // width)
     return plane[down // 2 :: down, across // 2 :: across]
 
@@ -330,8 +329,8 @@ def _after_shift(matrix: Array, x: float, y: float) -> Array:
 
 
 def _aligned_span(low: float, high: float, length: int, step: int) -> tuple[int, int]:
-    """Samples [begin, end) around low..high, within 0..length, begin on a multiple of `step`, never empty."""
-    # Plain numbers: numpy's scalars would cost more than copying the pixels.
+    """Samples [begin, end) around low..high, within 0..length, begin a multiple of `step`, never empty."""
+    # Plain Python numbers: numpy scalars would cost more than copying the pixels.
     begin = min(max(math.floor(low) - _REGION_MARGIN, 0), length - 1) // step * step
     end = min(max(math.ceil(high) + _REGION_MARGIN, begin + 1), length)
     end = min(length, -(-end // step) * step)

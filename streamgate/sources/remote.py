@@ -1,4 +1,4 @@
-"""Footage in object stores, by way of fsspec: read by ranges, never downloaded whole, never without a time limit."""
+"""Footage in object stores, through fsspec: read by ranges, never downloaded whole, always with a time limit."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from streamgate.errors import SourceError, redact_url
 from streamgate.sources.stores import BLOCK, WEB, RemoteError, fetched, info_of, listing_of, patience_s, slow
 
 AHEAD = 2
-"""Blocks that are asked for before they are wanted, where a file is read on and on."""
+"""Blocks to prefetch while a file is read sequentially."""
 _BLOCKS, _BLOCKS_A_READER = 16, 4
-"""Blocks held in memory: so many, and so many more for each file that is open."""
+"""Blocks held in memory: a base number, and additional ones per open file."""
 _STREAMS = frozenset(
     {"rtsp", "rtsps", "rtspt", "rtspu", "rtmp", "rtmps", "rtmpt", "rtmpe", "srt", "udp", "rtp", "tcp", "mms", "mmsh",
      "mmst", "rist", "hls", "webrtc", "whep", "onvif", "icecast", "gopher", "rtp+udp"}
 )  # fmt: skip
-"""Live streams; of everything else fsspec is asked whether it knows it."""
+"""Schemes of live streams; for all others fsspec is asked whether it supports them."""
 _NOT_FOR_FOOTAGE = frozenset({"file", "local", "reference", "dask", "jlab", "jupyter", "generic", "data"})
 
 
 @dataclass(frozen=True, slots=True)
 class RemotePath:
-    """A file or folder in a store; it answers what sources ask of a `pathlib.Path`.
+    """A file or folder in a store, with the part of `pathlib.Path`'s interface that sources use.
 
     Attributes:
-        url: its whole address, which may hold credentials: shown as text it is redacted.
+        url: the full URL, which may contain credentials; as text it is shown redacted.
         size: bytes of a file, None for a folder.
-        version: what the store gives to tell its contents apart over time; may be empty.
+        version: the store's marker of the content's version, such as an ETag; may be empty.
     """
 
     url: str
@@ -55,7 +55,7 @@ class RemotePath:
 
     @property
     def key(self) -> str:
-        """Its path as text, without protocol and, on the web, without what follows a `?`."""
+        """Its path as text, without the protocol and, for HTTP, without the query string."""
         if self.protocol in WEB:
             return unquote(urlsplit(self.url).path)
         return self.url.partition("://")[2]
@@ -86,23 +86,26 @@ class RemotePath:
         return self.size is not None
 
     def relative_to(self, root: object) -> PurePosixPath:
-        """Raises ValueError when it is not below `root`."""
+        """Raises ValueError if it is not below `root`."""
         if not isinstance(root, RemotePath):
-            raise ValueError("a file in a store is below no folder of this machine")
+            raise ValueError("a file in a store is not below a local folder")
         return PurePosixPath(self.key).relative_to(PurePosixPath(root.key.rstrip("/")))
 
     def stat(self) -> os.stat_result:
-        """Its size and kind, all else is 0."""
+        """Its size and type; all other fields are 0."""
         mode = stat.S_IFDIR if self.size is None else stat.S_IFREG
         return os.stat_result((mode, 0, 0, 0, 0, 0, self.size or 0, 0, 0, 0))
 
     def open(self, mode: str = "rb", *, ends: bool = False) -> RemoteReader:
-        """Read it; `mode` is "rb". Reading raises RemoteError; with `ends` the file ends there, see `trouble`."""
+        """Open it for reading; `mode` is "rb".
+
+        Reading raises RemoteError; with `ends` the file ends at the error instead, which `trouble` then returns.
+        """
         return RemoteReader(self, ends=ends)
 
     @property
     def trouble(self) -> RemoteError | None:
-        """Why some of it could not be read since it was found; None while all could."""
+        """The last error in reading it since it was found; None if there was none."""
         return _cache.trouble.get(self.url)
 
 
@@ -110,19 +113,19 @@ AnyPath = Path | RemotePath
 
 
 def trouble_of(path: AnyPath) -> RemoteError | None:
-    """Why reading a file in a store broke off; None where it did not, and for local files."""
+    """Why reading a file in a store failed; None if it did not, and for local files."""
     return path.trouble if isinstance(path, RemotePath) else None
 
 
 def is_address(text: str) -> bool:
-    """Whether `text` is an address (rtsp://, s3://, ...) and not a path."""
+    """Whether `text` is a URL (rtsp://, s3://, ...) and not a path."""
     return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text)) and not text.startswith("file://")
 
 
 def is_remote(text: str, media: frozenset[str] = frozenset()) -> bool:
-    """Whether `text` is an address in an object store, of a live stream not; on the web only that of a media file.
+    """Whether `text` is a URL in an object store, as opposed to a live stream; for HTTP only if it is a media file.
 
-    `media` are the suffixes of those.
+    `media` are the suffixes of media files.
     """
     if not is_address(text):
         return False
@@ -133,9 +136,9 @@ def is_remote(text: str, media: frozenset[str] = frozenset()) -> bool:
 
 
 class RemoteReader(io.RawIOBase):
-    """A file in a store, read and sought in like a local one. One thread at a time.
+    """A file in a store, with read and seek as for a local file. For one thread at a time.
 
-    With `ends` it ends where it cannot be read any further: FFmpeg, which reads through PyAV, cannot be told more.
+    With `ends` a read error looks like the end of the file, because PyAV cannot pass errors on to FFmpeg.
     """
 
     def __init__(self, path: RemotePath, *, ends: bool = False) -> None:
@@ -145,7 +148,7 @@ class RemoteReader(io.RawIOBase):
         self._size = path.size or 0
         self._at = 0
         self._last = -2
-        self.name = path.name  # FFmpeg guesses formats by it
+        self.name = path.name  # FFmpeg uses it to guess the format
         _cache.opened(1)
 
     def close(self) -> None:
@@ -174,7 +177,7 @@ class RemoteReader(io.RawIOBase):
         return len(data)
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes, fewer at the end alone. Raises RemoteError unless `ends`."""
+        """Up to `size` bytes, fewer only at the end. Raises RemoteError unless `ends`."""
         end = self._size if size is None or size < 0 else min(self._size, self._at + size)
         pieces = []
         while self._at < end and not self._broken:
@@ -201,12 +204,12 @@ class RemoteReader(io.RawIOBase):
 
 
 class _Cache:
-    """Blocks of files in stores, those in use last; safe for several threads."""
+    """Least-recently-used cache of blocks of files in stores. Thread-safe."""
 
     def __init__(self) -> None:
         self.trouble: dict[str, RemoteError] = {}
         self.requested = 0
-        """Bytes that were asked for, for tests and benchmarks."""
+        """Bytes requested so far, for tests and benchmarks."""
         self._blocks: OrderedDict[tuple[RemotePath, int], Future[bytes]] = OrderedDict()
         self._readers = 0
         self._mutex = threading.Lock()
@@ -217,7 +220,7 @@ class _Cache:
             self._readers += change
 
     def prepare(self, path: RemotePath, number: int) -> Future[bytes]:
-        """Ask for a block, unless it is there or on its way."""
+        """Request a block, unless it is cached or already requested."""
         key = (path, number)
         with self._mutex:
             found = self._blocks.get(key)
@@ -236,7 +239,7 @@ class _Cache:
             return future
 
     def block(self, path: RemotePath, number: int) -> bytes:
-        """A block of a file, read again where that failed. Raises RemoteError."""
+        """A block of a file; a read that failed before is tried again. Raises RemoteError."""
         if (trouble := self.trouble.get(path.url)) is not None and trouble.final:
             raise trouble
         future = self.prepare(path, number)
@@ -259,13 +262,13 @@ _cache = _Cache()
 
 
 def remote_path(url: str) -> RemotePath:
-    """The file or folder at an address. Raises RemoteError."""
+    """The file or folder at a URL. Raises RemoteError."""
     info = info_of(url)
     return RemotePath(url) if info.get("type") == "directory" else _file(url, info)
 
 
 def remote_files(url: str, *, pattern: bool = False) -> list[RemotePath]:
-    """All files below an address, or what matches the pattern in it, in no order. Raises RemoteError."""
+    """All files below a URL, or everything that matches its pattern, in no particular order. Raises RemoteError."""
     scheme = url.partition("://")[0]
     paths = []
     for name, info in listing_of(url, pattern=pattern).items():
@@ -273,7 +276,7 @@ def remote_files(url: str, *, pattern: bool = False) -> list[RemotePath]:
         if info.get("type") == "directory":
             if pattern:
                 paths.append(RemotePath(address))
-        elif not name.endswith("/"):  # an empty object that stands for a folder
+        elif not name.endswith("/"):  # else an empty object that represents a folder
             paths.append(_file(address, info))
     return paths
 
@@ -283,7 +286,7 @@ def _file(url: str, info: dict[str, Any]) -> RemotePath:
     size = info.get("size")
     if not isinstance(size, int):
         raise RemoteError(
-            "the server does not say how long it is, so it cannot be sought in; download it and give the file",
+            "the server does not report its size, so it cannot be read in parts; download it and give the file",
             final=True,
         )
     marks = (info.get(name) for name in ("ETag", "etag", "LastModified", "mtime", "updated", "last_modified"))

@@ -1,4 +1,4 @@
-"""Affine resampling of one plane, anti-aliased when it shrinks."""
+"""Affine resampling of one plane, anti-aliased when downscaling."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import numpy as np
 
 from streamgate.frames import Array
 
-_MARGIN = 4  # pixels around the covered part, so that cubic interpolation sees its neighbours
+_MARGIN = 4  # pixels around the covered part, so that cubic interpolation has its neighbours
 
 
 class ResampleOptions(NamedTuple):
-    """How much exactness is worth.
+    """How exact to be.
 
     Attributes:
-        slack: a displacement of at most so many result pixels may be ignored to save work.
-        shrink_from: plane pixels a result pixel from which averaging by area comes before interpolation.
-        lanczos: shrink by a windowed sinc instead of by area: sharper, less aliasing, several times the work.
+        slack: a displacement of up to this many result pixels may be ignored to save work.
+        shrink_from: plane pixels per result pixel from which area averaging precedes interpolation.
+        lanczos: downscale with a windowed sinc instead of area averaging: sharper, less aliasing, several times the
+            work.
     """
 
     slack: float
@@ -28,13 +29,13 @@ class ResampleOptions(NamedTuple):
 
 
 EXACT = ResampleOptions(0.02, 1.2)
-"""For crops: below 1.2 interpolation alone aliases too little to see."""
+"""For crops: below 1.2 the aliasing of plain interpolation is not visible."""
 
 FINE = ResampleOptions(0.02, 1.1, lanczos=True)
 """For pictures that are kept."""
 
 COARSE = ResampleOptions(0.6, 2.0)
-"""For thumbnails, where a detector cannot tell: halves by area, what is left by interpolation."""
+"""For thumbnails, where a detector is not affected: halving by area averaging, the rest by interpolation."""
 
 
 def sample(
@@ -49,8 +50,8 @@ def sample(
         interpolation: an OpenCV interpolation flag, used where the plane is not shrunk.
         care: how exact to be.
 
-    Outside the plane its edge is repeated. Where the plane shrinks, the covered part is first averaged
-    down by area to the result's scale, or (`care.lanczos`) filtered on a finer grid.
+    Outside the plane its edge is repeated. When downscaling, the covered part is first averaged down by area to the
+    result's scale, or (`care.lanczos`) filtered on a finer grid.
     """
     matrix = np.array(to_plane, np.float64)
     part, left, top = _covered(plane, matrix, size)
@@ -78,12 +79,12 @@ _MAX_STEPS = 16
 def _lanczos(
     part: Array, matrix: Array, size: tuple[int, int], interpolation: int, shrink: tuple[float, float]
 ) -> Array:
-    """Interpolate on a grid at least as fine as the plane, then reduce that by whole steps with a Lanczos-3 filter.
+    """Interpolate on a grid at least as fine as the plane, then reduce it by integer steps with a Lanczos-3 filter.
 
-    The filter is laid in the result's axes, so that a turned picture is filtered as well as an upright one.
+    The filter runs along the result's axes, so that a rotated picture is filtered as well as an upright one.
     """
     while max(shrink) > _MAX_STEPS:
-        # What so steep a reduction does to the finest detail, the filter after it removes anyway.
+        # The artefacts of this coarse reduction are removed by the filter that follows.
         part, matrix = _shrink(part, matrix, 2.0, 2.0, 1.0)
         shrink = (shrink[0] / 2, shrink[1] / 2)
     steps = [max(1, int(np.ceil(one - 1e-6))) for one in shrink]
@@ -120,8 +121,8 @@ def _reduce(fine: Array, axis: int, count: int, step: int) -> Array:
 
 
 def _covered(plane: Array, matrix: Array, size: tuple[int, int]) -> tuple[Array, int, int]:
-    """The part of the plane that the result looks at, never empty, with its left and top."""
-    # Plain numbers: on so few, numpy would take as long as the resampling.
+    """The part of the plane that the result covers, never empty, with its left and top."""
+    # Plain Python numbers: for so few values numpy would take as long as the resampling.
     spans = []
     for (across, down, shift), length in zip(matrix.tolist(), (plane.shape[1], plane.shape[0]), strict=True):
         ends = [(across * -0.5, across * (size[0] - 0.5)), (down * -0.5, down * (size[1] - 0.5))]
@@ -135,7 +136,7 @@ def _covered(plane: Array, matrix: Array, size: tuple[int, int]) -> tuple[Array,
 
 
 def _even(begin: int, end: int, length: int) -> tuple[int, int]:
-    """Widen an odd span by one where there is room: even ones halve fast."""
+    """Widen an odd span by one if there is room: even spans can be halved fast."""
     if (end - begin) % 2:
         if end < length:
             return begin, end + 1
@@ -147,10 +148,10 @@ def _even(begin: int, end: int, length: int) -> tuple[int, int]:
 def _shrink(
     part: Array, matrix: Array, shrink_x: float, shrink_y: float, shrink_from: float
 ) -> tuple[Array, Array]:
-    """Average down by area until at most `shrink_from` is left; returns the part and its map."""
+    """Average down by area until the remaining factor is at most `shrink_from`; returns the part and its map."""
     rows, columns = part.shape[:2]
     size = (max(1, round(columns / shrink_x)), max(1, round(rows / shrink_y)))
-    # Halving is vectorised and averaging by another factor is not: come near in halves first.
+    # OpenCV vectorises halving but not averaging by other factors, so get close by halving first.
     while min(part.shape[1] / size[0], part.shape[0] / size[1]) >= 2:
         if part.shape[0] % 2 or part.shape[1] % 2:
             break
@@ -165,7 +166,7 @@ def _shrink(
 
 
 def _is_resize(matrix: Array, scale_x: float, scale_y: float, size: tuple[int, int], slack: float) -> bool:
-    """Whether the map takes the whole part onto the whole result, as `cv2.resize` does."""
+    """Whether the map takes the whole part to the whole result, as `cv2.resize` does."""
     plain = ((scale_x, 0.0, scale_x / 2 - 0.5), (0.0, scale_y, scale_y / 2 - 0.5))
     return all(
         sum(abs(is_ - would) * far for is_, would, far in zip(row, wanted, (*size, 1.0), strict=True)) <= slack * scale

@@ -1,8 +1,8 @@
-"""RTP packets of H.264 and HEVC as an RTSP connection brings them (RFC 2326, 3550, 6184, 7798): kept as they came.
+"""RTP packets of H.264 and HEVC, interleaved in an RTSP connection (RFC 2326, 3550, 6184, 7798), stored as received.
 
-Taking the packets apart costs more than receiving them. So a picture is kept as the bytes that came of it, of which
-only its time and whether it is a key frame are read; `access_unit` makes of them what a decoder takes, for the few
-pictures that are ever decoded.
+Depacketizing costs more than receiving. So a picture is stored as its received bytes, of which only the time and
+whether it is a key frame are parsed; `access_unit` converts them to what a decoder takes, for the few pictures that
+are ever decoded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 _START = b"\x00\x00\x00\x01"
 _LARGEST = 8 << 20
-"""Bytes of one picture; more is no video."""
+"""Most bytes of one picture; more cannot be valid video."""
 _MAX_HEAD_BYTES = 1 << 16
 _WRAP = 1 << 32
 _H264_KEYS, _H264_OTHERS = frozenset({5}), frozenset({1, 2})
@@ -26,9 +26,9 @@ class Unit:
     """One picture, not decoded.
 
     Attributes:
-        time: the camera's time stamp in units of the stream's clock, without its wraps.
-        key: decoding can begin here.
-        data: the interleaved RTP packets that it came in.
+        time: the camera's timestamp in units of the stream's clock, unwrapped.
+        key: decoding can start here.
+        data: its interleaved RTP packets.
     """
 
     time: int
@@ -37,15 +37,15 @@ class Unit:
 
 
 class NotInterleavedError(ValueError):
-    """What came is neither RTP in an RTSP connection nor an answer."""
+    """The data is neither interleaved RTP nor an RTSP response."""
 
 
 class UnitReader:
-    """Cuts what comes over an RTSP connection into pictures.
+    """Splits the data of an RTSP connection into pictures.
 
     Args:
         codec: "h264" or "hevc".
-        channel: of the connection, that the pictures come in.
+        channel: the interleaved channel of the pictures.
     """
 
     def __init__(self, codec: str, channel: int = 0) -> None:
@@ -59,7 +59,7 @@ class UnitReader:
         self._key: bool | None = None
 
     def feed(self, data: bytes) -> list[Unit]:
-        """Take what came; returns the pictures that are complete with it. Raises NotInterleavedError."""
+        """Take received data and return the pictures that it completes. Raises NotInterleavedError."""
         buffer = self._rest + data if self._rest else data
         units: list[Unit] = []
         index, end, start = 0, len(buffer), 0
@@ -79,7 +79,7 @@ class UnitReader:
             if buffer[index + 1] == channel and length > 12:
                 stamp = int.from_bytes(buffer[index + 8 : index + 12])
                 if stamp != self._stamp:
-                    # The picture before ended without saying so.
+                    # The previous picture ended without a marker bit.
                     self._part(buffer[start:index])
                     start = index
                     self._finish(units)
@@ -100,7 +100,7 @@ class UnitReader:
             self._parts.append(data)
             self._size += len(data)
             if self._size > _LARGEST:
-                raise NotInterleavedError("a picture does not end")
+                raise NotInterleavedError(f"a picture exceeds {_LARGEST >> 20} MiB")
 
     def _finish(self, units: list[Unit]) -> None:
         parts, self._parts, self._size = self._parts, [], 0
@@ -116,7 +116,7 @@ class UnitReader:
         self._stamp = -1
 
     def _kind(self, packet: bytes) -> bool | None:
-        """Whether a picture that has this packet is a key frame; None where the packet does not tell."""
+        """Whether the picture of this packet is a key frame; None if the packet does not say."""
         payload = _payload(packet, padded=False)
         keys, others = (_HEVC_KEYS, _HEVC_OTHERS) if self._hevc else (_H264_KEYS, _H264_OTHERS)
         for kind in _kinds(payload, self._hevc):
@@ -128,7 +128,7 @@ class UnitReader:
 
 
 def access_unit(unit: Unit, codec: str, channel: int = 0) -> bytes:
-    """The NAL units of a picture with start codes, as decoders take them."""
+    """The NAL units of a picture with start codes, as decoders expect them."""
     data, hevc = unit.data, codec == "hevc"
     out = bytearray()
     index = 0
@@ -141,11 +141,11 @@ def access_unit(unit: Unit, codec: str, channel: int = 0) -> bytes:
 
 
 def _answer_length(buffer: bytes, index: int) -> int:
-    """Bytes of the RTSP answer or request that begins there, 0 while it is not complete."""
+    """Length in bytes of the RTSP response or request that starts at `index`, 0 while it is incomplete."""
     end = buffer.find(b"\r\n\r\n", index)
     if end < 0:
         if len(buffer) - index > _MAX_HEAD_BYTES:
-            raise NotInterleavedError("neither RTP nor an answer")
+            raise NotInterleavedError("neither RTP nor an RTSP response")
         return 0
     found = _LENGTH.search(buffer, index, end + 2)
     whole = end + 4 - index + (int(found[1]) if found else 0)
@@ -164,7 +164,7 @@ def _payload(packet: bytes, *, padded: bool = True) -> bytes:
 
 
 def _kinds(payload: bytes, hevc: bool) -> Iterator[int]:
-    """NAL unit types of what a payload holds, as far as it is there."""
+    """Types of the NAL units in a payload, as far as it is complete."""
     if len(payload) < 3:
         return
     kind = payload[0] >> 1 & 63 if hevc else payload[0] & 31

@@ -1,9 +1,9 @@
-"""A stream that is received and not decoded: RTSP over one TCP connection, in large gulps.
+"""Receiving a stream without decoding it: RTSP over one TCP connection, read in large chunks.
 
-FFmpeg reads every RTP packet by itself and takes it apart at once. For a main stream, of which a picture is wanted now
-and then, that costs more than all that is done with its substream. This client asks for the session as FFmpeg does,
-and then takes what has gathered, a few times a second. It follows no redirect: user and password go to the server that
-the address names and nowhere else.
+FFmpeg reads every RTP packet separately and depacketizes it immediately. For a main stream, of which a picture is only
+needed now and then, that costs more than the entire analysis of its substream. This client sets up the session as
+FFmpeg does, and then reads the buffered data a few times per second. It follows no redirects: user and password are
+sent only to the server in the URL.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from streamgate.sources.rtsplogin import Login
 
 CODECS = {"H264": "h264", "H265": "hevc"}
 _PORTS = {"rtsp": 554, "rtsps": 322}
-_GULP = 1 << 18
-_MOST_AT_ONCE = 1 << 22
-_BUFFER = 1 << 20
-"""Of the system, for what gathers between two gulps."""
-_MAX_HEAD_BYTES, _LONGEST_BODY = 1 << 16, 1 << 18
+_CHUNK_BYTES = 1 << 18
+_MAX_READ_BYTES = 1 << 22
+_SOCKET_BUFFER_BYTES = 1 << 20
+"""Size of the socket's receive buffer, for data that arrives between two reads."""
+_MAX_HEAD_BYTES, _MAX_BODY_BYTES = 1 << 16, 1 << 18
 _START = b"\x00\x00\x00\x01"
 _TEXT = ("utf-8", "surrogateescape")
 
@@ -43,7 +43,9 @@ class Media:
 
     Attributes:
         codec: "h264" or "hevc".
-        parameter_sets: NAL units with start codes; empty where they come with the pictures alone.
+        clock_rate: timestamp units per second.
+        control: control URL of the media, absolute or relative; "*" for the session's own.
+        parameter_sets: NAL units with start codes; empty if they are sent only with the pictures.
     """
 
     codec: str
@@ -66,9 +68,9 @@ class _Answer:
 
 
 class RtspClient:
-    """One session, playing. A context manager.
+    """One playing session. A context manager.
 
-    Raises LiveError: it cannot be opened.
+    Raises LiveError if it cannot be opened.
     """
 
     def __init__(self, url: str, options: LiveConfig) -> None:
@@ -102,14 +104,14 @@ class RtspClient:
             raise
 
     def read(self) -> bytes:
-        """All that has come, at least a byte. Raises LiveError when nothing comes for `live.read_timeout_s`."""
+        """All data received so far, at least one byte. Raises LiveError if no data comes for `live.read_timeout_s`."""
         failed: LiveError | None = None
         try:
             if time.monotonic() >= self._alive_due:
                 self._alive_due = time.monotonic() + self._alive_s
                 self._ask(self._alive_method, self._url)
             rest, self._rest = self._rest, b""
-            return rest or self._gulp()
+            return rest or self._receive_available()
         except OSError as error:
             failed = self._explain(error, opening=False)
         raise failed
@@ -123,18 +125,18 @@ class RtspClient:
             self._session = ""
         self._socket.close()
 
-    def _gulp(self) -> bytes:
-        found = [self._socket.recv(_GULP)]
+    def _receive_available(self) -> bytes:
+        found = [self._socket.recv(_CHUNK_BYTES)]
         size = len(found[0])
         if not size:
             raise self._error(FailureKind.ENDED, "the other side closed the connection")
         secure = self._socket if isinstance(self._socket, ssl.SSLSocket) else None
-        while size < _MOST_AT_ONCE and (
-            secure.pending() or select.select([secure], [], [], 0)[0] if secure else len(found[-1]) == _GULP
+        while size < _MAX_READ_BYTES and (
+            secure.pending() or select.select([secure], [], [], 0)[0] if secure else len(found[-1]) == _CHUNK_BYTES
         ):
             try:
                 self._socket.settimeout(0.0)
-                more = self._socket.recv(_GULP)
+                more = self._socket.recv(_CHUNK_BYTES)
             except (BlockingIOError, ssl.SSLWantReadError):
                 break
             finally:
@@ -147,10 +149,10 @@ class RtspClient:
 
     def _connect(self, *, secure: bool) -> socket.socket:
         made = socket.create_connection(self._peer, self._options.connect_timeout_s)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER_BYTES)
         if not secure:
             return made
-        # As for other streams: cameras sign their certificates themselves, and are old.
+        # As for other streams: cameras use self-signed certificates and outdated ciphers.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.set_ciphers("DEFAULT:@SECLEVEL=0")
@@ -169,9 +171,9 @@ class RtspClient:
         if media is None:
             raise self._error(
                 FailureKind.UNREADABLE,
-                "a main stream has to be H.264 or HEVC; set the camera's main stream to one of them",
+                "the main stream must be H.264 or HEVC; change the codec of the main stream in the camera's settings",
             )
-        # A server that names another host would get what is for this one.
+        # Requests, and with them the login, must not go to another host that the server names.
         control = urljoin(base if base.endswith("/") else f"{base}/", media.control) if media.control != "*" else base
         if urlsplit(control).hostname != self._peer[0]:
             control = f"{self._base}{urlsplit(control).path}"
@@ -200,7 +202,10 @@ class RtspClient:
         self._socket.sendall(("\r\n".join(head) + "\r\n\r\n").encode(*_TEXT))
 
     def _answer(self, method: str, url: str, until: float, *lines: str) -> _Answer:
-        """Ask, once more where a password is asked for, and wait. Raises OSError, LiveError, ValueError."""
+        """Send a request, repeat it once with a login if required, and wait for the response.
+
+        Raises OSError, LiveError, ValueError.
+        """
         for again in (True, False):
             self._ask(method, url, *lines)
             answer = self._receive(until)
@@ -213,17 +218,23 @@ class RtspClient:
             return answer
         if answer.status == 401:
             raise self._error(
-                FailureKind.REFUSED, "the camera refuses user or password (401); correct them in its address"
+                FailureKind.REFUSED, "the camera refuses user or password (401); correct them in its URL"
             )
         if answer.status == 403:
-            raise self._error(FailureKind.REFUSED, "this user may not see the stream (403); allow it in the camera")
+            raise self._error(
+                FailureKind.REFUSED, "this user may not view the stream (403); allow it in the camera's settings"
+            )
         if answer.status == 404:
-            raise self._error(FailureKind.MISSING, "there is no such stream (404); check the path of the address")
+            raise self._error(FailureKind.MISSING, "there is no such stream (404); check the path in the URL")
         if method == "OPTIONS" and answer.status in (405, 501):
             return answer
         if answer.status == 461:
-            raise self._error(FailureKind.UNREADABLE, "the camera refuses RTSP over TCP (461); allow it in the camera")
-        raise self._error(FailureKind.UNREACHABLE, f"the server answers with an error ({answer.status}); check it")
+            raise self._error(
+                FailureKind.UNREADABLE, "the camera refuses RTSP over TCP (461); allow it in the camera's settings"
+            )
+        raise self._error(
+            FailureKind.UNREACHABLE, f"the server answers with an error ({answer.status}); check the server"
+        )
 
     def _receive(self, until: float) -> _Answer:
         buffer = self._rest
@@ -236,16 +247,16 @@ class RtspClient:
                 found = re.match(r"RTSP/[0-9.]+ ([0-9]{3})", first)
                 answer = _Answer(int(found[1]) if found else 0, lines, b"")
                 if found is None:
-                    raise self._error(FailureKind.UNREADABLE, "what comes from there is no RTSP; check the address")
+                    raise self._error(FailureKind.UNREADABLE, "the response is not RTSP; check the address")
                 length = answer.field("content-length")
                 size = int(length) if re.fullmatch("[0-9]{1,7}", length) else 0
-                if size > _LONGEST_BODY:
-                    raise self._error(FailureKind.UNREADABLE, "what comes from there is no RTSP; check the address")
+                if size > _MAX_BODY_BYTES:
+                    raise self._error(FailureKind.UNREADABLE, "the response is not RTSP; check the address")
                 if len(buffer) >= end + 4 + size:
                     self._rest = buffer[end + 4 + size :]
                     return _Answer(answer.status, lines, buffer[end + 4 : end + 4 + size])
-            if len(buffer) > _MAX_HEAD_BYTES + _LONGEST_BODY or (buffer and buffer[:1] not in b"R$"):
-                raise self._error(FailureKind.UNREADABLE, "what comes from there is no RTSP; check the address")
+            if len(buffer) > _MAX_HEAD_BYTES + _MAX_BODY_BYTES or (buffer and buffer[:1] not in b"R$"):
+                raise self._error(FailureKind.UNREADABLE, "the response is not RTSP; check the address")
             left = until - time.monotonic()
             if left <= 0:
                 raise TimeoutError
@@ -260,17 +271,17 @@ class RtspClient:
             if opening:
                 limit = self._options.connect_timeout_s
                 return self._error(FailureKind.UNREACHABLE, f"no answer within {limit:g} s; check address and network")
-            return self._error(FailureKind.SILENT, f"nothing came for {self._options.read_timeout_s:g} s")
+            return self._error(FailureKind.SILENT, f"no data for {self._options.read_timeout_s:g} s")
         if isinstance(error, ConnectionRefusedError):
             return self._error(
-                FailureKind.UNREACHABLE, "connection refused; check that the camera is on, and the port"
+                FailureKind.UNREACHABLE, "connection refused; check that the camera is on and that the port is right"
             )
         said = scrub(str(getattr(error, "strerror", None) or type(error).__name__), self._secret)
         what = "cannot be reached" if opening else "the connection broke"
         return self._error(FailureKind.UNREACHABLE, f"{what} ({said}); check address and network")
 
-    def _error(self, trouble: FailureKind, text: str) -> LiveError:
-        return LiveError(trouble, f"{self.location}: {text}", self.location)
+    def _error(self, kind: FailureKind, text: str) -> LiveError:
+        return LiveError(kind, f"{self.location}: {text}", self.location)
 
     def __enter__(self) -> Self:
         return self
@@ -282,7 +293,7 @@ class RtspClient:
 
 
 def media_of(description: str) -> Media | None:
-    """The first video of a session description whose codec is known here; None where there is none."""
+    """The first video with a supported codec in a session description; None if there is none."""
     sections = re.split(r"(?m)^m=", description)[1:]
     for section in sections:
         head, *lines = section.splitlines()

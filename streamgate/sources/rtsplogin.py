@@ -1,8 +1,8 @@
-"""User and password of an RTSP camera, kept away from whoever it sends us to.
+"""Login at RTSP cameras that does not leak user and password to servers that a camera redirects to.
 
-FFmpeg follows a redirect by itself and takes the password along, to any host and in any form that is asked for there.
-So it is not given one: it talks to a relay on the loopback, which adds the answer to a camera's question for a
-password, and knows no other server than the one that the address names. Where FFmpeg goes from there it goes without.
+FFmpeg follows redirects by itself and sends the password to any host, in any form that the host asks for. So FFmpeg
+never gets the password: it connects to a relay on the loopback interface, which answers the camera's authentication
+challenges and connects only to the server in the URL. If FFmpeg is redirected elsewhere, it goes without a password.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from urllib.request import parse_http_list, parse_keqv_list
 _PORTS = {"rtsp": 554, "rtsps": 322}
 _MAX_HEAD_BYTES = 1 << 16
 _MAX_OPEN = 64
-"""Requests without an answer; FFmpeg has one or two."""
+"""Most requests without a response; FFmpeg has one or two."""
 _SEND_S = 30.0
 _HASHES = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}
 _END = b"\r\n\r\n"
 _TEXT = ("utf-8", "surrogateescape")
-"""Names and passwords are UTF-8 (RFC 7616); bytes that are none come out as they came in."""
+"""User names and passwords are UTF-8 (RFC 7616); other bytes are passed on unchanged."""
 
 
 def has_login(url: str) -> bool:
-    """Whether an RTSP address names a user or a password."""
+    """Whether an RTSP URL contains a user or a password."""
     parts = urlsplit(url)
     return parts.scheme.lower() in _PORTS and parts.username is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """User and password, and how a challenge (RFC 7616, RFC 7617) is answered with them."""
+    """User and password, and the answers to authentication challenges (RFC 7616, RFC 7617)."""
 
     user: str
     password: str
 
     def answer(self, challenges: list[str], method: str, url: str) -> str | None:
-        """The Authorization header's value for the strongest challenge; None where none is known."""
+        """The Authorization header's value for the strongest challenge; None if no challenge is supported."""
         basic = None
         for challenge in challenges:
             kind, _, rest = challenge.strip().partition(" ")
@@ -84,18 +84,18 @@ class Login:
         if "opaque" in given:
             fields["opaque"] = given["opaque"]
         if any(set(text) & set('"\r\n') for text in fields.values()):
-            return None  # it would end a field, or a line
+            return None  # such characters would end a field or a line
         return "Digest " + ", ".join(f'{key}="{text}"' for key, text in fields.items()) + tail
 
 
 class LoginRelay:
-    """Stands between FFmpeg and a camera, in a thread of its own, until `close`.
+    """Relays between FFmpeg and a camera, in its own thread, until `close`.
 
     Args:
-        url: rtsp:// or rtsps:// with user and password.
-        timeout_s: for connecting.
+        url: rtsp:// or rtsps:// URL with user and password.
+        timeout_s: timeout for connecting.
 
-    Raises OSError when the camera cannot be reached.
+    Raises OSError if the camera cannot be reached.
     """
 
     def __init__(self, url: str, timeout_s: float) -> None:
@@ -109,17 +109,17 @@ class LoginRelay:
         self._camera_base = f"{scheme}://{host}{f':{parts.port}' if parts.port else ''}"
         camera = self._connect()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1)
-        # Whoever else is on this machine does not know it, and gets no picture with our password.
+        # The random path keeps other users of this machine from viewing the camera through this relay.
         self._base = f"rtsp://127.0.0.1:{self._listener.getsockname()[1]}/{secrets.token_hex(16)}"
         self.url = f"{self._base}{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
-        """What FFmpeg is to open."""
+        """The URL for FFmpeg to open."""
         self._open: list[socket.socket] = [camera, self._listener]
         self._mutex = threading.Lock()
         self._thread = threading.Thread(target=self._work, args=(camera,), name="streamgate-login", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """End it; closing twice is fine."""
+        """Stop the relay; closing twice is fine."""
         with self._mutex:
             waiting, self._open = self._open, []
         for one in waiting:
@@ -131,7 +131,7 @@ class LoginRelay:
         made = socket.create_connection(self._peer, self._timeout_s)
         if not self._tls:
             return made
-        # As FFmpeg does by itself: cameras sign their certificates themselves, and are old.
+        # As FFmpeg does by default: cameras use self-signed certificates and outdated ciphers.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.set_ciphers("DEFAULT:@SECLEVEL=0")
@@ -163,21 +163,21 @@ class LoginRelay:
 
 
 class _Open:
-    """A request that has no answer yet."""
+    """A request without a response so far."""
 
     def __init__(self, number: str, lines: list[str], body: bytes) -> None:
         self.number = number
         self.lines = lines
         self.body = body
         self.answered: set[str] = set()
-        """Challenges that it was sent with an answer to."""
+        """Challenges that it was already sent with an answer to."""
         self.repeated = False
-        """Whether it was sent again. Most cameras ask anew, with another nonce, after a wrong password: to answer each
-        time would be thousands of wrong attempts a second."""
+        """Whether it was sent again. After a wrong password most cameras send a new challenge with another nonce:
+        answering each one would make thousands of failed attempts per second."""
 
 
 class _Session:
-    """One connection of FFmpeg and one to the camera."""
+    """One connection from FFmpeg and one to the camera."""
 
     def __init__(
         self, ours: socket.socket, theirs: socket.socket, login: Login, base: str, camera: str, peer: tuple[str, int]
@@ -186,14 +186,14 @@ class _Session:
         self._login, self._base, self._camera, self._peer = login, base, camera, peer
         self._from_us, self._from_them = b"", b""
         self._passing = {True: 0, False: 0}
-        """Bytes of a frame or body that are passed on unseen, from us (True) and from them."""
+        """Remaining bytes of a frame or body to pass on unparsed, from FFmpeg (True) and from the camera (False)."""
         self._known = False
         self._challenges: list[str] = []
         self._number = 0
         self._waiting: dict[str, _Open] = {}
 
     def run(self) -> None:
-        """Pass on until one side ends. Raises OSError; ValueError for a caller that is not ours."""
+        """Relay data until one side closes. Raises OSError; ValueError if the client is not our FFmpeg."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._ours, selectors.EVENT_READ, True)
             selector.register(self._theirs, selectors.EVENT_READ, False)
@@ -208,7 +208,7 @@ class _Session:
                         if not data:
                             return
                         self._take(key.data, data)
-                        # What TLS has decrypted already wakes no selector.
+                        # Data that TLS has already decrypted does not wake the selector.
                         more = isinstance(connection, ssl.SSLSocket) and connection.pending() > 0
 
     def _take(self, from_us: bool, data: bytes) -> None:
@@ -221,7 +221,7 @@ class _Session:
                 self._passing[from_us] -= passing
                 buffer = buffer[passing:]
                 continue
-            if buffer[:1] == b"$":  # media and its reports, framed within the connection (RFC 2326, 10.12)
+            if buffer[:1] == b"$":  # interleaved RTP or RTCP (RFC 2326, 10.12)
                 if len(buffer) < 4:
                     break
                 self._passing[from_us] = 4 + int.from_bytes(buffer[2:4], "big")
@@ -230,7 +230,7 @@ class _Session:
             if end < 0 and len(buffer) < _MAX_HEAD_BYTES and (from_us or b"RTSP/"[: len(buffer)] == buffer[:5]):
                 break
             if end < 0 or (not from_us and not buffer.startswith(b"RTSP/")):
-                # Bytes that are neither: what is behind them may be.
+                # Neither media nor RTSP: skip to the next byte that may begin one of them.
                 found = [index for mark in (b"$", b"RTSP/") if (index := buffer.find(mark, 1)) > 0]
                 self._passing[from_us] = min(found, default=len(buffer))
                 continue
@@ -239,10 +239,10 @@ class _Session:
             if from_us:
                 if len(buffer) < end + 4 + length:
                     break
-                out += self._asked(lines, buffer[end + 4 : end + 4 + length])
+                out += self._on_request(lines, buffer[end + 4 : end + 4 + length])
                 buffer = buffer[end + 4 + length :]
                 continue
-            again, shown = self._told(lines)
+            again, shown = self._on_response(lines)
             if again and len(buffer) < end + 4 + length:
                 break
             buffer = buffer[end + 4 + (length if again else 0) :]
@@ -258,16 +258,16 @@ class _Session:
         if out:
             target.sendall(out)
 
-    def _asked(self, lines: list[str], body: bytes) -> bytes:
-        """A request of FFmpeg as the camera gets it."""
+    def _on_request(self, lines: list[str], body: bytes) -> bytes:
+        """A request from FFmpeg, rewritten for the camera."""
         if not self._known and self._base not in lines[0]:
             raise ValueError("not FFmpeg")
         self._known = True
         lines = [lines[0].replace(self._base, self._camera, 1), *_without(lines[1:], "authorization")]
         request = _Open(_field(lines, "cseq") or "", lines, body)
-        return self._numbered(request)
+        return self._with_sequence_number(request)
 
-    def _numbered(self, request: _Open) -> bytes:
+    def _with_sequence_number(self, request: _Open) -> bytes:
         self._number += 1
         if len(self._waiting) >= _MAX_OPEN:
             self._waiting.pop(next(iter(self._waiting)))
@@ -280,8 +280,8 @@ class _Session:
             lines.append(f"Authorization: {answer}")
         return _written(lines) + request.body
 
-    def _told(self, lines: list[str]) -> tuple[bytes, bytes]:
-        """An answer of the camera: the request to send again, if it asks for a password, or what FFmpeg gets."""
+    def _on_response(self, lines: list[str]) -> tuple[bytes, bytes]:
+        """Handle a response of the camera: returns the request to repeat with a login, or the response for FFmpeg."""
         number = _field(lines, "cseq") or ""
         request = self._waiting.pop(number, None)
         status = lines[0].split(" ")[1:2]
@@ -290,7 +290,7 @@ class _Session:
             self._challenges = challenges
             request.repeated = True
             if self._login.answer(challenges, "OPTIONS", "*") is not None:
-                return self._numbered(request), b""
+                return self._with_sequence_number(request), b""
         shown = [self._shown(line, status) for line in lines]
         if request is not None:
             shown = [f"CSeq: {request.number}" if _is(line, "cseq") else line for line in shown]
@@ -303,18 +303,18 @@ class _Session:
                 port = target.port or _PORTS.get(target.scheme.lower())
                 same_scheme = target.scheme.lower() == self._camera.partition(":")[0]
                 if same_scheme and (target.hostname or "", port) == (self._peer[0], self._peer[1]):
-                    # Another path of the same camera: through here again.
+                    # Another path on the same camera: route it through the relay again.
                     return f"Location: {self._base}{target.path or '/'}{f'?{target.query}' if target.query else ''}"
         if _is(line, "transport") and "server_port=" in line.lower() and "source=" not in line.lower():
-            # FFmpeg would take us for where the pictures come from.
+            # Otherwise FFmpeg would expect the media to come from the relay.
             return f"{line};source={self._theirs.getpeername()[0]}"
         return line
 
 
 def _received(connection: socket.socket) -> bytes | None:
-    """What there is to read, b"" at the end; None where TLS had something for itself (a session ticket, half a record).
+    """The available data, b"" at the end; None if TLS consumed it itself (a session ticket, a partial record).
 
-    Waiting for the rest would keep the other side waiting too.
+    Waiting for more would block the other direction as well.
     """
     connection.settimeout(0.0)
     try:

@@ -1,4 +1,4 @@
-"""Whether a file can be entered on the way, by the time that its container is asked for."""
+"""Whether frames of a file can be found by seeking to their time."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from streamgate.sources.container import has_times, open_video
 from streamgate.sources.file_reader import OpenOptions
 
 _JOINABLE = frozenset({"mpegts", "mpeg"})
-"""Containers without a header for the whole: files written one behind the other are one file, with two clocks."""
+"""Containers without a global header: concatenated files are a valid file, in which the clock restarts."""
 
 
 def times_are_unique(opening: OpenOptions, *, restarts: bool | None = None) -> bool:
-    """Whether a file can be entered by time: its packets have times, and its clock does not start again on the way.
+    """Whether seeking by time is reliable: the packets have times, and the clock does not restart within the file.
 
-    `restarts` is whether the clock does, where that is known; else the packets of containers are read in which it can.
+    `restarts` says whether the clock restarts, if known; if None, the packets are read for containers in which it can.
     Raises SourceError, DeviceError.
     """
     container, stream = open_video(opening.path, opening.location, 1, max_pixels=opening.max_pixels)

@@ -1,4 +1,4 @@
-"""What a decoded frame says about how it is to be shown: turned, mirrored, and two eyes in one picture."""
+"""Display metadata of decoded frames: rotation, mirroring, and stereo pairs in one picture."""
 
 from __future__ import annotations
 
@@ -16,32 +16,33 @@ from streamgate.frames import Array
 from streamgate.sources.orientation import UNTURNED, Turn, turn_of
 
 _SIDE_BY_SIDE, _TOP_AND_BOTTOM = 1, 2
-"""FFmpeg's AVStereo3DType; of the other arrangements no eye can be cut out as a part."""
+"""FFmpeg's AVStereo3DType; in its other arrangements one eye is not a rectangular part of the picture."""
 _KINDS = 64
-"""More than FFmpeg has kinds of side data."""
+"""More than the number of side data types in FFmpeg."""
 _WIDE, _HIGH = 2.4, 1.2
-"""Width over height from which two eyes side by side, and below which one above the other, are there at full size:
-wider and higher than any screen. Else the pair has the shape of a screen, and each eye is squeezed into half of it."""
+"""Aspect ratios (width over height) from which a side-by-side pair, and below which a top-and-bottom pair, has both
+eyes at full size, because no screen is that wide or tall. Otherwise the pair has the shape of a screen, and each eye
+is squeezed into half of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Eye:
-    """The half of a stereo pair that is used: the left one of two side by side, or the upper one.
+    """The half of a stereo pair that is used: the left one or the upper one.
 
     Attributes:
         across: the pair is side by side.
-        squeezed: the half is shown at the size of the whole.
+        squeezed: the half is meant to be displayed at the size of the whole picture.
     """
 
     across: bool
     squeezed: bool
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Stored width and height of the eye in a pair of that size."""
+        """Stored width and height of the eye, for a pair of that size."""
         return (width // 2, height) if self.across else (width, height // 2)
 
     def aspect(self, aspect: Fraction | None) -> Fraction | None:
-        """Sample aspect ratio of the eye, from the pair's."""
+        """Sample aspect ratio of the eye, given that of the pair."""
         if not self.squeezed:
             return aspect
         return (aspect or Fraction(1)) * (Fraction(2) if self.across else Fraction(1, 2))
@@ -50,19 +51,19 @@ class Eye:
         """The eye's part of a pair's planes, luma first, (h, w) or (h, w, c) each; views."""
         axis = 1 if self.across else 0
         whole = planes[0].shape[axis]
-        # Chroma is rounded up, as that of a picture of the eye's size would be.
+        # Chroma sizes are rounded up, as for a picture of the eye's size.
         parts = [slice(-(-plane.shape[axis] * (whole // 2) // whole)) for plane in planes]
         return tuple(plane[:, part] if self.across else plane[part] for plane, part in zip(planes, parts, strict=True))
 
 
 def shown_turn(frame: VideoFrame) -> Turn:
-    """How the stored picture is to be turned and mirrored; the EXIF orientation of MJPEG pictures is part of it."""
+    """How to turn and mirror the stored picture; this includes the EXIF orientation of MJPEG pictures."""
     matrix = side_data(frame, "DISPLAYMATRIX")
     return UNTURNED if matrix is None else turn_of(matrix)
 
 
 def used_eye(frame: VideoFrame, aspect: Fraction | None) -> Eye | None:
-    """Which half of the frame shows one eye; None where it is no pair. `aspect`: its sample aspect ratio, if known."""
+    """The half of the frame that shows one eye; None if it is not a pair. `aspect`: sample aspect ratio, if known."""
     stereo = side_data(frame, "STEREO3D")
     if stereo is None or len(stereo) < 4:
         return None
@@ -71,28 +72,28 @@ def used_eye(frame: VideoFrame, aspect: Fraction | None) -> Eye | None:
         return None
     across = kind == _SIDE_BY_SIDE
     if aspect not in (None, 1) or side_data(frame, "SPHERICAL") is not None:
-        # Whoever gave the pixels a shape gave it with the pair in mind; panoramas have screens of their own.
+        # An explicit pixel aspect ratio already accounts for the pair; panoramas are not displayed as flat screens.
         return Eye(across, False)
     shape = frame.width / frame.height
     return Eye(across, shape < _WIDE if across else shape >= _HIGH)
 
 
 def side_data(frame: VideoFrame, kind: str) -> bytes | None:
-    """The frame's side data of a kind by PyAV's name, None when it has none.
+    """The frame's side data of a type, by PyAV's name for it; None if it has none.
 
-    Asking ties the frame into a reference cycle, so that its pixels live until a later garbage collection.
+    Reading side data ties the frame into a reference cycle, so its pixels live until a later garbage collection.
     """
     found: Any
     try:
         found = frame.side_data.get(kind)
     except ValueError:
-        # PyAV names everything that is there before it answers, and stumbles over what it has no name for.
+        # PyAV looks up the names of all side data first, and fails on types that it has no name for.
         found = _nameable(frame).side_data.get(kind)
     return None if found is None else bytes(found)
 
 
 def _nameable(frame: VideoFrame) -> VideoFrame:
-    """The same picture without side data that PyAV does not know."""
+    """The same picture without side data of types that PyAV does not know."""
     graph = Graph()
     last = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 1000)

@@ -1,12 +1,12 @@
-"""Decoding only what is wanted: non-reference frames left out, stretches without faces passed over.
+"""Selective decoding: non-reference frames are dropped, and spans without faces are skipped.
 
-While there is no face, of what is decoded only the frames due for a look are given out.
+While there is no face, only the decoded frames that are due for detection are yielded.
 
-All packets are still read, so times and ranks stay those of the whole file, nothing depends on how exactly a format
-can seek, and what was passed over can be decoded after all when a face turns up behind it.
+All packets are still read. So times and ranks are those of the whole file, nothing depends on how exactly a format can
+seek, and skipped packets can still be decoded when a face appears after them.
 
-Nothing here depends on how fast anything runs, nor on the number of decoder threads: what the guide said of a frame
-counts from a fixed number of packets later on, and only frames that have been given out are asked about.
+The result depends neither on speed nor on the number of decoder threads: a hint about a frame takes effect a fixed
+number of packets later, and hints are only requested for frames that were already yielded.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from streamgate.errors import SourceError
 from streamgate.sources.base import HintProvider, Interest
 
 LAG = 36
-"""Packets after which the word on a frame counts: a decoder holds back at most 16 for its threads and 16 for their
-order, so by then the frame has come out."""
+"""Packets after which the hint about a frame takes effect: a decoder holds back at most 16 frames for its threads and
+16 for reordering, so by then the frame has come out."""
 AHEAD_BYTES = 32 << 20
-"""Packets that are kept in memory at most, of those that may have to be decoded yet and of those that may again."""
+"""Most bytes of packets kept in memory to be decoded later, and as many again of those that may be decoded again."""
 _REORDERED = 16
-"""Packets at most between a frame and an earlier one that is stored behind it."""
+"""Most packets between a frame and an earlier frame that is stored after it."""
 PATIENCE = 3
-"""Key frames in a row that do not stand on their own, after which none is tried any more."""
+"""Consecutive key frames that cannot be decoded on their own after which no more are tried."""
 
 Numbered = tuple[int, Packet]
 
 
 class SkippingDecoder:
-    """Turns packets into frames.
+    """Decodes packets to frames.
 
-    Without a guide all of them, in plain order. It needs true packet times; the source calls `stop` when they prove
-    wrong, and for interlaced material, whose frames are rebuilt from their neighbours.
+    Without hints it decodes everything in order. Hints require reliable packet times; the source calls `begin(None)` if
+    these turn out to be wrong, and for interlaced video, whose frames are rebuilt from their neighbours.
 
     Args:
-        packets: of one stream, in the order stored; may raise SourceError when no more can be read.
-        codec: the stream's decoder; how it leaves frames out is set on it.
-        decode: decodes a packet, None to get out what is inside; `counted` when damage in it is to be counted.
-        scout: gives a second decoder of the stream, without threads, for single key frames.
-        sees_face: asks the guide about a picture ahead of its turn.
-        time_base: of the packets.
+        packets: packets of one stream, in storage order; may raise SourceError when no more can be read.
+        codec: the stream's decoder; its `skip_frame` is set here.
+        decode: decodes a packet, or flushes the decoder for None; its second argument says whether to count damage.
+        scout: returns a second, unthreaded decoder of the stream, for single key frames.
+        sees_face: asks the hint provider about a picture ahead of its turn.
+        time_base: time base of the packets.
     """
 
     def __init__(
@@ -67,25 +67,25 @@ class SkippingDecoder:
         self._sees_face = sees_face
         self._base = time_base
         self._failure: SourceError | None = None
-        self._number = 0  # packets read, but for those outside an edit list
+        self._number = 0  # packets read, excluding those outside an edit list
         self._sent = 0  # the highest number of a packet sent to the decoder
         self._sent_pts = -(1 << 62)
         self._waiting: deque[Numbered] = deque()  # read ahead, to be decoded
-        # What was sent since the last key frame, that one first; kept from the start, before anyone guides.
+        # Packets sent since the last key frame, starting with it; recorded from the start, even without hints.
         self._group: list[Numbered] | None = None
         self._keeps_group = True
         self._group_bytes = 0
         self._thins = False
-        self._held = 0  # no leap before this packet's number is passed
+        self._held = 0  # no skip until this packet number is passed
         self._failures = 0
-        self._shown: deque[tuple[int, float]] = deque()  # rank and time of frames the guide's word on which is due
+        self._shown: deque[tuple[int, float]] = deque()  # rank and time of frames whose hints have yet to take effect
         self._settled: float | None = None
         self._latest: float | None = None
         self._stops_at = 1 << 62  # a packet's number
-        self._skip_until = -(1 << 62)  # frames up to this pts have been given out before
+        self._skip_until = -(1 << 62)  # frames up to this pts were already yielded
 
     def begin(self, hints: HintProvider | None) -> None:
-        """From here on ask `hints`; without one decode everything."""
+        """Use `hints` from here on; with None decode everything."""
         self._hints = hints
         self._keeps_group = hints is not None and hints.max_skip_s > 0
         if not self._keeps_group:
@@ -96,17 +96,17 @@ class SkippingDecoder:
             self._thins = False
 
     def stop_after(self, rank: int) -> None:
-        """Decode everything once the packets are read by which the frame of that rank has come out of any decoder."""
+        """Decode everything, starting `LAG` packets after `rank`, when the frame of that rank has come out."""
         self._stops_at = rank + LAG
 
     def shown(self, rank: int, pts_seconds: float) -> None:
-        """Note that a frame is given out now."""
+        """Record that a frame is yielded now."""
         self._latest = pts_seconds
         if self._hints is not None:
             self._shown.append((rank, pts_seconds))
 
     def frames(self) -> Iterator[VideoFrame]:
-        """Yield the frames in the order shown. Raises SourceError after what could be read."""
+        """Yield the frames in presentation order. Raises SourceError after everything that could be read."""
         while (item := self._take()) is not None:
             number, packet = item
             if self._hints is not None and (packet.pts is None or number > self._stops_at):
@@ -134,18 +134,18 @@ class SkippingDecoder:
         try:
             packet = next(self._packets, None)
         except SourceError as error:
-            # What was read before it is decoded first.
+            # Packets read before the error are decoded first.
             self._failure = error
             return None
         if packet is None:
             return None
-        # Ranks count what is shown, and numbers are compared with them.
+        # Numbers are compared with ranks, which count only packets that are shown.
         self._number += not packet.is_discard
         return self._number, packet
 
     def _send(self, item: Numbered) -> Iterator[VideoFrame]:
         number, packet = item
-        # What is decoded a second time has been counted.
+        # Damage in packets that are decoded a second time was already counted.
         frames = self._decode(packet, number > self._sent)
         self._sent = max(self._sent, number)
         if packet.pts is not None:
@@ -153,13 +153,13 @@ class SkippingDecoder:
         return self._fresh(frames)
 
     def _fresh(self, frames: list[VideoFrame]) -> Iterator[VideoFrame]:
-        """Those of the frames that have not been given out before and that somebody wants to see."""
+        """The frames that were not yielded before and are not to be thinned out."""
         for frame in frames:
             if frame.pts is None or (frame.pts > self._skip_until and (not self._thins or self._due(frame.pts))):
                 yield frame
 
     def _due(self, pts: int) -> bool:
-        """Whether it is time for a look, or the last one found something."""
+        """Whether a frame is due for detection, or the last examined frame was not EMPTY."""
         hints, latest = self._hints, self._latest
         if hints is None or latest is None or pts * self._base >= latest + hints.probe_interval_s - 1e-6:
             return True
@@ -182,19 +182,19 @@ class SkippingDecoder:
             self._codec.skip_frame = wanted
 
     def _interest(self, hints: HintProvider, number: int) -> Interest:
-        """What the guide said of the newest frame that is `LAG` packets old when packet `number` is due."""
+        """The hint about the newest frame that is more than `LAG` packets older than packet `number`."""
         while self._shown and self._shown[0][0] < number - LAG:
             self._settled = self._shown.popleft()[1]
         return Interest.LIVELY if self._settled is None else hints.interest(self._settled)
 
     def _may_skip(self, hints: HintProvider, number: int) -> bool:
-        # Should a face show up in what is inside the decoder, decoding starts again at the last key frame.
+        # If a face appears in frames still inside the decoder, decoding restarts at the last key frame.
         return hints.max_skip_s > 0 and number > self._held and self._failures < PATIENCE and self._group is not None
 
     def _skip(self, hints: HintProvider) -> Iterator[VideoFrame]:
-        """Pass over what lies before a key frame without a face, and so on from there.
+        """Skip to a key frame without a face, then to the next one, and so on.
 
-        Where there is none nothing is lost: what was read waits to be decoded.
+        If there is no such key frame nothing is lost: the packets read ahead are decoded later.
         """
         assert self._group is not None
         group = self._group
@@ -221,16 +221,16 @@ class SkippingDecoder:
                 break
             index = self._next_face(hints, start, 1)
             picture = None if index is None else self._probe(hints, index)
-        # What is shown before the key frame builds on what was passed over.
+        # Frames shown before the key frame depend on skipped packets.
         key, *rest = self._waiting
         self._waiting = deque([key, *(one for one in rest if one[1].pts is None or one[1].pts >= self._skip_until)])
         self._group = None
 
     def _next_face(self, hints: HintProvider, since: int, first: int = 0) -> int | None:
-        """Place in `waiting` of the key frame to look at next, from place `first` on; reads ahead up to it.
+        """Index in `_waiting` of the key frame to probe next, from index `first` on; reads ahead up to it.
 
-        That is the first one that is due for a look, else the last one within the longest leap. None when there is
-        none; then no leap begins before what was read is decoded.
+        That is the first key frame that is due for detection, else the last one within the longest skip. None if there
+        is none; then no skip starts until the packets read ahead are decoded.
         """
         due, limit = self._after(since, hints.probe_interval_s), self._after(since, hints.max_skip_s)
         found, index, size = None, first, sum(packet.size for _, packet in self._waiting)
@@ -238,7 +238,7 @@ class SkippingDecoder:
             if index == len(self._waiting):
                 item = self._read()
                 if item is None:
-                    # The end of a file shows nothing of what comes before it.
+                    # Near the end of a file there is no later key frame to probe: decode the rest.
                     found = None
                     break
                 self._waiting.append(item)
@@ -259,7 +259,7 @@ class SkippingDecoder:
         return found
 
     def _read_past(self, pts: int) -> None:
-        """Read ahead until no packet of earlier time can come: a frame's rank counts them all."""
+        """Read ahead until no packet with an earlier time can follow, because a frame's rank counts all of those."""
         for index in range(_REORDERED + 1):
             if index == len(self._waiting):
                 item = self._read()
@@ -274,8 +274,10 @@ class SkippingDecoder:
         return since + int(seconds * self._base.denominator / self._base.numerator)
 
     def _probe(self, hints: HintProvider, index: int) -> VideoFrame | None:
-        """The key frame at a place of `waiting` when there is no face in it; else no leap begins before it has been
-        looked at in its turn."""
+        """The decoded key frame at an index of `_waiting` if it has no face.
+
+        Else None, and no skip starts until that frame was examined in its turn.
+        """
         number, packet = self._waiting[index]
         picture = self._alone(packet)
         self._failures = 0 if picture is not None else self._failures + 1
@@ -285,7 +287,7 @@ class SkippingDecoder:
         return picture
 
     def _alone(self, packet: Packet) -> VideoFrame | None:
-        """The key frame decoded without anything before it, if it can be."""
+        """The key frame, decoded without anything before it; None if that is not possible."""
         scout = self._scout()
         try:
             frames = [*scout.decode(packet), *scout.decode(None)]

@@ -1,4 +1,4 @@
-"""Object stores by way of fsspec: what is asked of them, within time limits, and their errors in our words."""
+"""Access to object stores through fsspec: requests with time limits, and errors in plain words."""
 
 from __future__ import annotations
 
@@ -21,26 +21,29 @@ from streamgate.errors import display
 ATTEMPTS = 3
 PAUSES_S = (0.5, 2.0)
 STALL_S = 60.0
-"""Seconds without a packet, or for opening, after which a file is given up; see `stall_seconds`."""
+"""Timeout in seconds for opening a file, and for each packet; see `stall_seconds`."""
 _MARGIN_S = 15.0
-"""Longer than a request's own limit: this is for what a library does not end by itself, its import included."""
+"""Seconds added to a request's own limit, for calls that a library does not end by itself, including its import."""
 _LISTING = 10
-"""A folder may take so many times longer: a store lists a thousand names a request."""
+"""Factor by which listing a folder may take longer: a store lists a thousand names per request."""
 BLOCK = 1 << 20
 """Bytes of one request."""
 SLOWEST = 64 << 10
-"""Bytes a second below which writing a file is given up."""
+"""Bytes per second below which writing a file times out."""
 MOST_FILES = 1_000_000
 
 WEB = frozenset({"http", "https"})
 _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "hf", "oci", "oss"})
-"""Stores whose addresses begin with a bucket: nothing in them is a user or password, wherever such a thing is given."""
+"""Stores whose URLs begin with a bucket, so a user or password in them is always a mistake."""
 
 
 class RemoteError(OSError):
-    """A file in a store that cannot be read; `words` says why, without its address. `final`: asking again is no use.
+    """A file in a store cannot be accessed.
 
-    `missing`: nothing is there.
+    Attributes:
+        words: the reason, without the file's URL.
+        final: retrying is pointless.
+        missing: the file does not exist.
     """
 
     def __init__(self, words: str, *, final: bool = False, missing: bool = False) -> None:
@@ -51,7 +54,7 @@ class RemoteError(OSError):
 
 
 def stall_seconds() -> float:
-    """How long a file may give nothing: $STREAMGATE_STALL_S (for very slow storage), else `STALL_S`."""
+    """Seconds that a file may deliver no data: $STREAMGATE_STALL_S (for very slow storage), else `STALL_S`."""
     try:
         given = float(os.environ.get("STREAMGATE_STALL_S", ""))
     except ValueError:
@@ -60,13 +63,13 @@ def stall_seconds() -> float:
 
 
 def fetched(url: str, start: int, end: int) -> bytes:
-    """Bytes [start, end) of a file, asked for again where that fails. Raises RemoteError."""
+    """Bytes [start, end) of a file; failed requests are retried. Raises RemoteError."""
     for attempt in range(ATTEMPTS):
         try:
-            data = bytes(_asked(url, partial(_range, start=start, end=end), stall_seconds()))
+            data = bytes(_request(url, partial(_range, start=start, end=end), stall_seconds()))
             if len(data) == end - start:
                 return data
-            error = RemoteError(f"the store gave {len(data)} bytes instead of {end - start}")
+            error = RemoteError(f"the store returned {len(data)} bytes instead of {end - start}")
         except RemoteError as failed:
             error = failed
         if error.final or attempt == ATTEMPTS - 1:
@@ -76,25 +79,25 @@ def fetched(url: str, start: int, end: int) -> bytes:
 
 
 def patience_s() -> float:
-    """How long `fetched` can take, whatever a library makes of its limits."""
+    """Upper bound in seconds for `fetched`, with a margin for libraries that exceed their timeouts."""
     return ATTEMPTS * stall_seconds() + sum(PAUSES_S) + _MARGIN_S
 
 
-_turns = threading.Lock()
+_sync_lock = threading.Lock()
 
 
 def _range(store: Any, path: str, start: int, end: int, timeout: float) -> bytes:
     if path.partition("://")[0] in WEB:
-        # The only way by which a server that sends more than it was asked for is cut short.
+        # The only way to stop a server that sends more than was requested.
         with store.open(path, "rb", size=end, block_size=BLOCK, cache_type="none") as file:
             try:
                 return bytes(_synced(store, file.async_fetch_range, start, end, timeout=timeout))
             except ValueError:
-                words = "the server gives no parts of files, so it cannot be sought in; download it and give the file"
+                words = "the server does not support range requests; download the file and give the local copy"
                 raise RemoteError(words, final=True) from None
     if store.async_impl:
         return bytes(_synced(store, store._cat_file, path, start=start, end=end, timeout=timeout))
-    with _turns:  # these are not made for several threads
+    with _sync_lock:  # synchronous file systems are not thread-safe
         return bytes(store.cat_file(path, start=start, end=end))
 
 
@@ -104,15 +107,15 @@ def _synced(store: Any, call: Callable[..., Any], *arguments: Any, timeout: floa
     return sync(store.loop, call, *arguments, timeout=timeout, **named)
 
 
-def _asked(url: str, call: Callable[..., Any], timeout: float) -> Any:
-    """What `call(store, path, timeout=...)` returns for an address. Raises RemoteError for whatever goes wrong."""
+def _request(url: str, call: Callable[..., Any], timeout: float) -> Any:
+    """The result of `call(store, path, timeout=...)` for a URL. Turns all errors into RemoteError."""
     try:
         store, path = store_of(url)
         return call(store, path, timeout=timeout)
     except RemoteError:
         raise
-    except Exception as error:  # each store has its own; what they say may hold what must not be shown
-        raise _in_words(error) from None
+    except Exception as error:  # each store has its own types, and their messages may contain secrets
+        raise _as_remote_error(error) from None
 
 
 _LOGGERS = ("fsspec", "s3fs", "botocore", "aiobotocore", "boto3", "urllib3", "gcsfs", "huggingface_hub", "adlfs",
@@ -122,12 +125,12 @@ _making = threading.Lock()
 
 
 def store_of(url: str) -> tuple[Any, str]:
-    """fsspec's file system for an address, and the path in it. Raises RemoteError without the package for it."""
+    """fsspec's file system for a URL, and the path in it. Raises RemoteError if the package for it is missing."""
     scheme, _, rest = url.partition("://")
     protocol = scheme.lower()
     if protocol in _BUCKETS and "@" in rest.partition("/")[0]:
         raise RemoteError(
-            "credentials in the address are not supported; set them as the store's own tools take them, for S3 in "
+            "credentials in the URL are not supported; configure them as for the store's own tools, for S3 in "
             "~/.aws or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             final=True,
         )
@@ -139,7 +142,7 @@ def store_of(url: str) -> tuple[Any, str]:
     try:
         kind = fsspec.get_filesystem_class(protocol)
     except ValueError:
-        raise RemoteError(f"fsspec knows no {display(protocol)}://; check the address", final=True) from None
+        raise RemoteError(f"fsspec does not support {display(protocol)}://; check the URL", final=True) from None
     except ImportError:
         hint = str(known_implementations.get(protocol, {}).get("err", ""))
         package = found[1] if (found := re.search(r"[Ii]nstall ([A-Za-z0-9_.-]+) ", hint)) else None
@@ -147,7 +150,7 @@ def store_of(url: str) -> tuple[Any, str]:
         raise RemoteError(f"reading {protocol}:// needs a package: pip install {extra}", final=True) from None
     for name in _LOGGERS:
         if not (logger := logging.getLogger(name)).level:
-            # At DEBUG they log addresses, and headers with signatures, into the log of a program that uses us.
+            # At DEBUG they would write URLs and signed headers to the log of a program that uses this library.
             logger.setLevel(logging.WARNING)
     options = kind._get_kwargs_from_urls(url)
     with _making:
@@ -158,36 +161,36 @@ def store_of(url: str) -> tuple[Any, str]:
 
 
 def info_of(url: str) -> dict[str, Any]:
-    """What fsspec says of the file or folder at an address. Raises RemoteError."""
+    """fsspec's info about the file or folder at a URL. Raises RemoteError."""
 
     def look(store: Any, path: str, timeout: float) -> dict[str, Any]:
         if store.async_impl:
             return dict(_synced(store, store._info, path, timeout=timeout))
-        with _turns:
+        with _sync_lock:
             return dict(store.info(path))
 
-    return dict(within(partial(_asked, url, look, stall_seconds()), stall_seconds()))
+    return dict(within(partial(_request, url, look, stall_seconds()), stall_seconds()))
 
 
 def listing_of(url: str, *, pattern: bool = False) -> dict[str, dict[str, Any]]:
-    """The same of all files below an address, or of all that matches the pattern in it, by name. Raises RemoteError."""
+    """The same for all files below a URL, or for everything that matches its pattern, by name. Raises RemoteError."""
     limit = _LISTING * stall_seconds()
 
     def look(store: Any, path: str, timeout: float) -> dict[str, dict[str, Any]]:
         if store.async_impl:
             call = store._glob if pattern else store._find
             return dict(_synced(store, call, path, detail=True, timeout=timeout))
-        with _turns:
+        with _sync_lock:
             return dict(store.glob(path, detail=True) if pattern else store.find(path, detail=True))
 
-    found = within(partial(_asked, url, look, limit), limit)
+    found = within(partial(_request, url, look, limit), limit)
     if len(found) > MOST_FILES:
-        raise RemoteError(f"holds more than {MOST_FILES} files; name folders in it one by one", final=True)
+        raise RemoteError(f"contains more than {MOST_FILES} files; give its subfolders one by one", final=True)
     return dict(found)
 
 
 def put(url: str, content: Path | bytes) -> None:
-    """Write a file, whole, from one of this machine or from bytes. Raises RemoteError."""
+    """Write a whole file, from a local file or from bytes. Raises RemoteError."""
     size = len(content) if isinstance(content, bytes) else content.stat().st_size
     limit = stall_seconds() + size / SLOWEST
 
@@ -197,34 +200,34 @@ def put(url: str, content: Path | bytes) -> None:
             _synced(store, call, *((path, content) if isinstance(content, bytes) else (str(content), path)),
                     timeout=timeout)  # fmt: skip
             return
-        with _turns:
+        with _sync_lock:
             if isinstance(content, bytes):
                 store.pipe_file(path, content)
             else:
                 store.put_file(str(content), path)
 
-    within(partial(_asked, url, write, limit), limit)
+    within(partial(_request, url, write, limit), limit)
 
 
 def remove(url: str) -> None:
-    """Remove a file; one that is not there is fine. Raises RemoteError."""
+    """Remove a file; a missing one is not an error. Raises RemoteError."""
 
     def look(store: Any, path: str, timeout: float) -> None:
         if store.async_impl:
             _synced(store, store._rm_file, path, timeout=timeout)
             return
-        with _turns:
+        with _sync_lock:
             store.rm_file(path)
 
     try:
-        within(partial(_asked, url, look, stall_seconds()), stall_seconds())
+        within(partial(_request, url, look, stall_seconds()), stall_seconds())
     except RemoteError as error:
         if not error.missing:
             raise
 
 
 def within(call: Callable[[], Any], seconds: float) -> Any:
-    """What a call returns, which has to be there in time. Raises RemoteError."""
+    """The result of a call, which must finish in `seconds` plus a margin. Raises RemoteError."""
     future: Future[Any] = Future()
 
     def work() -> None:
@@ -250,25 +253,25 @@ def slow() -> RemoteError:
     )
 
 
-def _in_words(error: BaseException) -> RemoteError:
-    """An error of a store's library without anything that the library says: that may hold an address or a key."""
+def _as_remote_error(error: BaseException) -> RemoteError:
+    """Turn an error of a store's library into a RemoteError without its message, which may contain a URL or a key."""
     names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
     code = _code_of(error)
     why = f" {code}" if code else ""
     if names & {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "DefaultCredentialsError"}:
-        return RemoteError("no credentials were found for it; set them as the store's own tools take them", final=True)
-    # The web's file system makes "not found" of whatever goes wrong: the causes come first.
+        return RemoteError("no credentials were found; configure them as for the store's own tools", final=True)
+    # fsspec's HTTP file system reports every failure as "not found", so its causes are checked first.
     if isinstance(error, PermissionError) or code in ("(401)", "(403)"):
-        return RemoteError(f"access was denied{why}; check the credentials and their rights", final=True)
+        return RemoteError(f"access was denied{why}; check the credentials and their permissions", final=True)
     if names & {"TimeoutError", "FSTimeoutError", "ReadTimeoutError", "ConnectTimeoutError", "ServerTimeoutError"}:
         return slow()
     if names & {"EndpointConnectionError", "ClientConnectorError", "ConnectionRefusedError", "gaierror"}:
         return RemoteError("the store cannot be reached; check the network and the endpoint")
     if isinstance(error, FileNotFoundError):
-        return RemoteError("no such bucket, folder or file; check the address", final=True, missing=True)
+        return RemoteError("no such bucket, folder or file; check the URL", final=True, missing=True)
     if isinstance(error, IsADirectoryError | NotADirectoryError):
-        return RemoteError("is not a file; check the address", final=True)
-    return RemoteError(f"it could not be read from the store ({type(error).__name__}{why})")
+        return RemoteError("is not a file; check the URL", final=True)
+    return RemoteError(f"could not be read from the store ({type(error).__name__}{why})")
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
@@ -280,7 +283,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 
 def _code_of(error: BaseException) -> str:
-    """The code that a store has for an error, in brackets, where it is a plain word or number."""
+    """The store's code for an error, in parentheses, if it is a plain word or number."""
     for one in _chain(error):
         response = getattr(one, "response", None)
         code = response.get("Error", {}).get("Code") if isinstance(response, dict) else getattr(one, "status", None)

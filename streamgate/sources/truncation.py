@@ -1,4 +1,4 @@
-"""Files that end before their own header says so, where FFmpeg takes the end of the file for the end of the video."""
+"""Files that are shorter than their header says, where FFmpeg takes the end of the file for the end of the video."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _SEGMENT = b"\x18\x53\x80\x67"
 
 
 def is_truncated(path: AnyPath) -> bool:
-    """Whether a Matroska, WebM or AVI file is shorter than it says. Never raises.
+    """Whether a Matroska, WebM or AVI file is shorter than its header says. Never raises.
 
-    Recordings that were never closed say nothing about their size; they are not cut off by their own words.
+    Recordings that were never finalized do not state their size and do not count as truncated.
     """
     try:
         size = path.stat().st_size
@@ -27,7 +27,7 @@ def is_truncated(path: AnyPath) -> bool:
 
 
 def _matroska_size(head: bytes) -> int | None:
-    """Where the first segment ends; None when it does not say (RFC 8794: EBML elements, RFC 9559: Segment)."""
+    """Where the first segment ends; None if it does not say (RFC 8794: EBML elements, RFC 9559: Segment)."""
     header = _length(head, len(_EBML))
     if header is None:
         return None
@@ -39,7 +39,7 @@ def _matroska_size(head: bytes) -> int | None:
 
 
 def _length(head: bytes, offset: int) -> tuple[int, int] | None:
-    """An element's size at `offset` and where its content begins; None when cut off or left open."""
+    """Size of the element at `offset` and the offset of its content; None if cut off or of unknown size."""
     first = head[offset] if offset < len(head) else 0
     count = 9 - first.bit_length()
     if first == 0 or offset + count > len(head):
@@ -52,5 +52,5 @@ def _riff_size(head: bytes) -> int | None:
     if head[:4] != b"RIFF" or head[8:12] != b"AVI " or len(head) < 12:
         return None
     length = int(struct.unpack_from("<I", head, 4)[0])
-    # Recorders that never came to the end leave 0 or everything.
+    # Recorders that did not finalize the file leave 0 or 0xFFFFFFFF.
     return None if length in (0, 0xFFFFFFFF) else 8 + length

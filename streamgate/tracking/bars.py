@@ -1,4 +1,4 @@
-"""Black bars: letter and pillar boxes are no part of the picture."""
+"""Black bars: letterbox and pillarbox bars are not part of the picture."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ import numpy as np
 from streamgate.frames import Array, Frame
 
 SPAN_S = 1.0
-"""Bars of a shot are found in its first second: what is black by then in every sample."""
+"""Bars of a shot are detected in its first second: what is black in all samples of it."""
 _SAMPLES = 4
 _BLACK = 26
-"""Luma of the brightest pixels of a bar, noise and ringing of the coder included."""
+"""Highest luma of a bar's brightest pixels, including coding noise and ringing."""
 _SPREAD = 4.0
-"""Standard deviation of luma along a line of a bar; a dark wall or a night sky has more, or no straight border."""
+"""Highest standard deviation of luma along a line of a bar; a dark wall or a night sky has more, or no straight edge."""
 _STEP = 14.0
-"""Mean luma by which the picture beside a bar is brighter than the bar."""
+"""Least mean luma by which the picture next to a bar is brighter than the bar."""
 _MOST = 0.4
-"""Share of a side that one bar takes at most."""
+"""Largest share of a side that one bar may take."""
 _LEAST = 2
-"""Pixels of a bar at least: coders leave a dark line or two at the edge."""
+"""Fewest lines of a bar, since codecs leave a dark line or two at the edge."""
 _EVERY = 4
-"""Of a line's pixels one in so many is looked at."""
+"""Every n-th pixel of a line is examined."""
 
 
 class BarDetector:
-    """Finds the black bars of one shot after the other."""
+    """Finds the black bars of consecutive shots."""
 
     def __init__(self) -> None:
         self._shown: Array | None = None
         self._began = self._next = -np.inf
 
     def shown(self, frame: Frame, *, new_shot: bool) -> Array:
-        """What the bars leave of an upright frame, [x1, y1, x2, y2] in its pixels; all of it where there are none.
+        """The part of an upright frame inside the bars, [x1, y1, x2, y2] in its pixels; the whole frame without bars.
 
-        To be asked once for every frame, in order.
+        Call once per frame, in order.
         """
         now = frame.pts_seconds
         if new_shot or self._shown is None:
@@ -41,7 +41,7 @@ class BarDetector:
         if now >= self._next and now <= self._began + SPAN_S:
             found = _without_bars(frame)
             if self._shown is not None:
-                # Bars are constant: the smallest that was seen counts.
+                # Bars are constant, so the smallest one seen counts.
                 found = np.concatenate([np.minimum(found[:2], self._shown[:2]), np.maximum(found[2:], self._shown[2:])])
             self._shown = found
             self._next = now + SPAN_S / _SAMPLES
@@ -58,14 +58,14 @@ def _without_bars(frame: Frame) -> Array:
 
 
 def _ends(lines: Array) -> tuple[int, int]:
-    """Black lines at the beginning and at the end of `lines`, luma uint8 (n, m)."""
+    """Number of black lines at the start and at the end of `lines`, luma uint8 (n, m)."""
     return _black(lines), _black(lines[::-1])
 
 
 def _black(lines: Array) -> int:
     most = int(_MOST * len(lines))
     count = 0
-    # In blocks: of most pictures the first line already tells.
+    # In blocks: in most pictures the first line is already not black.
     while count < most:
         block = lines[count : count + 16]
         dark = (np.percentile(block, 99, axis=1) <= _BLACK) & (block.std(axis=1) <= _SPREAD)
@@ -76,6 +76,6 @@ def _black(lines: Array) -> int:
     if not _LEAST <= count < most:
         return 0
     bar = float(lines[max(0, count - 4) : count].mean())
-    # A line or two at the border is a mixture of both.
+    # One or two lines at the border are a mixture of both.
     beside = float(lines[count + 2 : count + 6].mean())
     return count if beside - bar >= _STEP else 0

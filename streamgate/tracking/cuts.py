@@ -1,4 +1,4 @@
-"""Cuts: where one shot ends and another begins, unless the first comes back at once. A track never crosses one."""
+"""Cuts: where one shot ends and another begins, unless the first one returns at once. A track never crosses a cut."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from streamgate.frames import Array, Frame
 
 GRID = (32, 18)
 RETURN_S = 0.3
-"""Time after a cut within which the shot before it may come back: a flash, a picture or two of something else."""
+"""Seconds after a cut within which the previous shot may return, as after a flash or a few frames of something else."""
 _ALIKE = 0.5
-"""Share of a cut's difference up to which a frame shows what was seen before."""
+"""A frame shows the previous shot if its difference is below this share of a cut's difference."""
 
 
 class Change(Enum):
-    """What a frame is to the one before it."""
+    """How a frame relates to the previous one."""
 
     NONE = "the same shot"
     CUT = "a new shot"
-    RETURN = "the shot before the last cut again, after `RETURN_S` at most"
+    RETURN = "back to the shot before the last cut, after `RETURN_S` at most"
 
 
 @dataclass(frozen=True, slots=True)
 class _LastShot:
-    """The shot that the last cut left."""
+    """The shot that ended with the last cut."""
 
     pts_seconds: float
     grid: Array
@@ -37,22 +37,22 @@ class _LastShot:
 
 
 class CutDetector:
-    """Compares each frame with the one before it on a grid of luma samples.
+    """Compares each frame with the previous one on a grid of luma samples.
 
-    The difference is counted in the pictures' own contrast, so a cut in a dark hall weighs as much as one in
-    daylight, and after a common change of brightness was taken out, so a fade is none. A cut has to
-    stand out from the motion of the last second too: a shaking camera is none either.
+    The difference is relative to the pictures' contrast, so a cut in a dark hall counts as much as one in daylight. A
+    uniform change of brightness is removed first, so a fade is not a cut. A cut must also stand out from the motion of
+    the last second, so a shaking camera is not a cut either.
     """
 
     def __init__(self, config: AdvancedConfig) -> None:
         self._config = config
         self.grid: Array | None = None
-        """Of the last frame, see `grid_of`."""
+        """The grid of the last frame, see `grid_of`."""
         self._recent: deque[tuple[float, float]] = deque()
         self._left: _LastShot | None = None
 
     def look(self, frame: Frame) -> Change:
-        """What `frame` is to the one before it. To be asked once for every frame, in order."""
+        """How `frame` relates to the previous one. Call once per frame, in order."""
         now = grid_of(frame)
         before, self.grid = self.grid, now
         if before is None:
@@ -88,7 +88,7 @@ class CutDetector:
 
 
 def grid_of(frame: Frame) -> Array:
-    """The frame's luma as a grid float32 (18, 32), 0..1; a fraction of its pixels is read."""
+    """The frame's luma as a grid, float32 (18, 32), 0..1; only a fraction of its pixels is read."""
     samples = frame.luma_samples(3 * GRID[0], 2 * GRID[1])
     return cv2.resize(samples, GRID, interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
 
@@ -96,15 +96,15 @@ def grid_of(frame: Frame) -> Array:
 def grid_difference(before: Array, now: Array) -> float:
     """Mean absolute difference of two grids over their mean contrast; about 1 for unrelated pictures.
 
-    On the marked clips cuts reach 0.69 and more; a passer-by who fills half the picture within a frame 0.55.
+    On the labelled clips cuts reach 0.69 and more; a passer-by who fills half the picture within one frame gives 0.55.
     """
     change = now - before
     contrast = (_deviation(before) + _deviation(now)) / 2
-    # OpenCV and a partition instead of std, median and mean: this runs on every frame.
+    # OpenCV and np.partition instead of np.std, np.median and np.mean for speed: this runs on every frame.
     middle = change.size // 2
     parts = np.partition(change, (middle - 1, middle), axis=None)
     median = float(parts[middle - 1] + parts[middle]) / 2
-    # The constant keeps the noise of an almost empty picture (black, a wall) from looking like a change.
+    # The constant prevents the noise of an almost empty picture (black, a wall) from counting as a change.
     return cv2.norm(change, np.full_like(change, median), cv2.NORM_L1) / change.size / (contrast + 0.02)
 
 

@@ -1,4 +1,4 @@
-"""Where a face will be: a constant-velocity Kalman filter in time, not in frames."""
+"""Prediction of face positions: a constant-velocity Kalman filter over time, not over frames."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import numpy as np
 from streamgate.frames import Array
 
 ACCELERATION = 3.0
-"""Face widths per second squared that a head is expected to change its velocity by (one sigma)."""
+"""Expected acceleration of a head in face widths per second squared (one sigma)."""
 JITTER = 0.04
-"""Face widths by which a detected box wobbles (one sigma)."""
+"""Jitter of a detected box in face widths (one sigma)."""
 DAMPING_S = 0.6
-"""A head does not walk on for ever: velocity decays with this time constant while nothing is seen."""
+"""Time constant in seconds with which velocity decays: heads do not keep moving in one direction."""
 
 
 class BoxMotion:
     """Filters centre and size of a box; the four coordinates are independent and share one covariance.
 
-    They can, because their noises scale alike with the face; so the covariance is a single 2x2 matrix in
+    They can share it because their noise scales equally with the face. So the covariance is a single 2x2 matrix in
     units of the face's width.
     """
 
@@ -29,15 +29,15 @@ class BoxMotion:
 
     @property
     def speed(self) -> float:
-        """Of the centre, in face widths per second."""
+        """Speed of the centre, in face widths per second."""
         return float(np.hypot(*self._velocity[:2]) / max(self._position[2], 1.0))
 
     def predict(self, pts_seconds: float) -> Array:
-        """The box [x1, y1, x2, y2] expected at `pts_seconds`; changes nothing."""
+        """The box [x1, y1, x2, y2] expected at `pts_seconds`; does not change the state."""
         return _to_box(self._position + self._velocity * _travel(pts_seconds - self._pts))
 
     def update(self, box: Array, pts_seconds: float) -> None:
-        """Take in the box seen at `pts_seconds`, which must not lie before the last one."""
+        """Update with the box detected at `pts_seconds`, which must not be earlier than the last update."""
         dt = max(pts_seconds - self._pts, 0.0)
         move = np.array([[1.0, _travel(dt)], [0.0, float(np.exp(-dt / DAMPING_S))]])
         noise = ACCELERATION**2 * np.array([[dt**4 / 4, dt**3 / 2], [dt**3 / 2, dt**2]])
@@ -53,7 +53,7 @@ class BoxMotion:
 
 
 def _travel(dt: float) -> float:
-    """Seconds of full velocity that `dt` of decaying velocity amounts to."""
+    """Seconds at full velocity that cover the same distance as `dt` seconds of decaying velocity."""
     return DAMPING_S * (1.0 - float(np.exp(-max(dt, 0.0) / DAMPING_S)))
 
 

@@ -1,4 +1,4 @@
-"""Boxes: how they overlap, and larger ones around them."""
+"""Box geometry: overlap and enlargement."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def grown(boxes: Array, share: float) -> Array:
 
 
 def square(box: Array, margin: float) -> Array:
-    """The square around the middle of a box (4,) whose side is its longer one and `margin` of that on every side."""
+    """The square around the centre of a box (4,): its longer side, plus `margin` times that on every side."""
     centre = (box[:2] + box[2:]) / 2
     half = (0.5 + margin) * float(max(box[2] - box[0], box[3] - box[1]))
     return np.concatenate([centre - half, centre + half])

@@ -1,7 +1,7 @@
 """From detections to tracks: two-stage association with a motion model (after ByteTrack, Zhang et al. 2022).
 
 Strong detections are matched to all tracks first; weak ones may then only continue a track that was seen
-lately, so a face that turns away or blurs keeps its identity without noise starting new ones.
+recently. So a face that turns away or blurs keeps its identity, and noise does not start new tracks.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from streamgate.tracking.motion import BoxMotion
 from streamgate.tracking.overlap import grown, iou
 
 GROWTH = 0.25
-"""Share by which boxes are grown before the first stage, so that a fast small face still overlaps itself."""
+"""Share by which boxes are enlarged before the first stage, so that a small fast face still overlaps itself."""
 GROWTH_NEWBORN = 0.8
-"""The same for a track seen once only: where it is heading is not known yet."""
+"""The same for a track with a single detection, whose velocity is not known yet."""
 LOST_WEAK_S = 0.45
-"""After this long unseen a track no longer takes weak detections."""
+"""A track that was not seen for this many seconds no longer takes weak detections."""
 SIZE_RATIO = 1.7
-"""A face does not change its size by more than this between two sightings."""
+"""Largest ratio of a face's heights in two consecutive detections."""
 
 
 @dataclass(slots=True)
@@ -40,14 +40,14 @@ class Track:
     """The latest detection."""
     detections: int = 1
     missed: int = 0
-    """Rounds of detection in a row that did not see it."""
+    """Consecutive detection rounds in which it was not seen."""
     confident: bool = field(default=False)
-    """It has been seen often enough to be a person and not noise."""
+    """It has been seen often enough not to be noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrackerUpdate:
-    """What one round of detections meant: who was seen where, who is new, who is gone for good."""
+    """The result of one detection round: tracks that were seen, with their faces; new tracks; lost tracks."""
 
     seen: list[tuple[Track, Face]]
     born: list[Track]
@@ -55,7 +55,7 @@ class TrackerUpdate:
 
 
 class Tracker:
-    """Follows faces within one source; ids count births from 1 over the whole source."""
+    """Tracks faces within one source; ids number the tracks from 1 over the whole source."""
 
     def __init__(self, config: Config) -> None:
         self._config = config.advanced
@@ -65,13 +65,13 @@ class Tracker:
 
     @property
     def tracks(self) -> Sequence[Track]:
-        """Tracks alive, those unseen for less than `max_gap_s` among them, by birth."""
+        """Active tracks, including those unseen for less than `max_gap_s`, by birth."""
         return self._tracks
 
     def update(self, pts_seconds: float, faces: Sequence[Face]) -> TrackerUpdate:
-        """Take in all detections (score >= low_score) of the frame at `pts_seconds`."""
+        """Update with all detections (score >= low_score) of the frame at `pts_seconds`."""
         config = self._config
-        # Where frames are rarer than the longest gap, one round must still be allowed to find it again.
+        # If the frame interval exceeds the longest gap, one round must still have a chance to find the face again.
         lost = [track for track in self._tracks if track.missed and pts_seconds - track.last_pts > self._max_gap_s]
         self._tracks = [track for track in self._tracks if track not in lost]
         strong = [face for face in faces if face.score >= config.high_score]
@@ -107,7 +107,7 @@ class Tracker:
         return ended
 
     def restore(self, tracks: Sequence[Track]) -> None:
-        """Go on with tracks that `flush` gave out, in place of those there are."""
+        """Continue with tracks that `flush` returned, in place of the current ones."""
         self._tracks = list(tracks)
 
     def _start(self, pts_seconds: float, face: Face) -> Track:
@@ -125,7 +125,7 @@ class Tracker:
     def _match(
         self, pts_seconds: float, tracks: list[Track], faces: list[Face], min_iou: float, growth: float
     ) -> tuple[list[tuple[Track, Face]], list[Track], list[Face]]:
-        """Pairs, tracks left over, faces left over."""
+        """Matched pairs, unmatched tracks, unmatched faces."""
         if not tracks or not faces:
             return [], list(tracks), list(faces)
         predicted = np.stack([track.motion.predict(pts_seconds) for track in tracks])
@@ -137,7 +137,7 @@ class Tracker:
             iou(grown(predicted, growth), grown(boxes, growth)),
         )
         allowed = (overlap >= min_iou) & _similar_size(predicted, boxes)
-        # A pair that is not allowed must never be worth more than leaving both alone.
+        # A pair that is not allowed must never be better than leaving both unmatched.
         cost = np.where(allowed, 1.0 - overlap, 10.0)
         pairs = [(row, column) for row, column in assign(cost) if allowed[row, column]]
         taken_tracks = {row for row, _ in pairs}

@@ -1,4 +1,4 @@
-"""Gradual transitions: one shot dissolves into another, fades out or in, is wiped away. A track never crosses one."""
+"""Gradual transitions between shots: dissolves, fades and wipes. A track never crosses one."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ import numpy as np
 from streamgate.frames import Array
 
 LONGEST_S = 1.5
-"""Longest span that is compared; of a longer transition the part is found that changes enough within it."""
+"""Longest span that is compared; of a longer transition only a part that changes enough within this span is found."""
 _SPANS_S = (0.3, 0.6, 1.0, LONGEST_S)
 _STEP_S = 1 / 16
-"""Frames closer to the last one that was compared are not."""
+"""Least interval in seconds between compared frames; closer ones are not compared."""
 _CHANGE = 0.5
-"""Difference of a span's ends from which they may be two shots (as of cuts, in the pictures' contrast)."""
+"""Difference of a span's ends from which they may be two shots (relative to contrast, as for cuts)."""
 _DETOUR = 1.35
-"""Sum of the changes on the way over the change between the ends: 1 where every sample goes straight from what it was
-to what it becomes. Motion makes it wander: pans, zooms and people start at 1.2."""
+"""Largest ratio of the summed changes along a span to the change between its ends: 1 if every sample goes straight from
+its old to its new value. Motion makes samples wander: pans, zooms and people start at 1.2."""
 _LEAP = 0.6
-"""A single step that makes up more of the change than this is a cut."""
+"""A single step that makes up more than this share of the change is a cut."""
 _BLENDED = 0.13
-"""Mean distance of the frames between from a mixture of the ends, over the change: up to 0.05 in dissolves and fades,
-0.19 and more in anything else."""
+"""Largest mean distance of the frames in between from a mixture of the ends, over the change: up to 0.05 in dissolves
+and fades, 0.19 and more in anything else."""
 _WIPE_CHANGE, _WIPE_DETOUR, _WIPED = 0.6, 1.15, 0.07
-"""Of a wipe: most samples are still one shot, or already the other."""
+"""The corresponding limits for wipes, in which most samples belong entirely to one shot or to the other."""
 _SAME_SCENE = 0.75
-"""Correlation of the ends from which the light changed and not the shot."""
+"""Correlation of the ends from which only the light changed, not the shot."""
 _EMPTY = 0.015
-"""Contrast below which a picture shows nothing, as between two fades; a scene in the dark shows a little still."""
+"""Contrast below which a picture shows nothing, as between two fades; even a dark scene has more."""
 _MARGIN = 0.05
-"""Share of the way up to which a frame is still the one shot, or already the other."""
+"""Share of the change within which a frame still belongs to the one shot, or already to the other."""
 _CORE = 0.2
-"""... and from which most of the change is still to come, or over."""
+"""Share of the change within which most of the change is still to come, or over."""
 _SETTLED_S, _SETTLED = 0.4, 0.1
-"""After so long a frame from which the picture has changed by no more than this is in no transition."""
+"""If the picture differs from a frame by no more than this after so many seconds, the frame is in no transition."""
 
 
 @dataclass(slots=True)
@@ -44,15 +44,15 @@ class _GridSample:
     grid: Array
     contrast: float
     step: float = 0.0
-    """Mean absolute change from the compared frame before it."""
+    """Mean absolute change from the previous compared frame."""
     inside: bool = False
 
 
 class TransitionDetector:
-    """Tells of each frame whether it lies inside a gradual transition, once that is sure: up to 1.5 s later.
+    """Decides for each frame whether it is inside a gradual transition, with a delay of up to 1.5 s.
 
     Compares grids of luma (`cuts.grid_of`), in order. Dissolves and fades mix two pictures, so every sample goes
-    straight from what it was to what it becomes, and all by the same share; in a wipe each is one or the other.
+    straight from its old to its new value, all by the same share; in a wipe each sample has one value or the other.
     """
 
     def __init__(self) -> None:
@@ -60,10 +60,10 @@ class TransitionDetector:
         self._waiting: list[_GridSample] = []
 
     def add(self, pts_seconds: float, grid: Array, *, new_shot: bool = False) -> list[bool]:
-        """Take the next frame; with `new_shot` it follows a cut.
+        """Add the next frame; `new_shot` says that it follows a cut.
 
-        Returns for each frame that is settled by now, in order from the first that was not yet returned, whether it
-        lies inside a transition.
+        Returns whether each newly settled frame is inside a transition, in order, starting with the first frame that
+        was not returned before.
         """
         settled = self.finish() if new_shot else []
         seen = _GridSample(pts_seconds, grid, float(cv2.meanStdDev(grid)[1][0, 0]))
@@ -75,11 +75,11 @@ class TransitionDetector:
         return settled
 
     def release(self) -> list[bool]:
-        """Give out the oldest frame although it is not settled; empty where none waits."""
+        """The same for the oldest frame although it is not settled; empty if no frame waits."""
         return [self._waiting.pop(0).inside] if self._waiting else []
 
     def finish(self) -> list[bool]:
-        """The shot is over: as `add` for all frames that are left."""
+        """End the shot: like `add`, for all remaining frames."""
         settled = [seen.inside for seen in self._waiting]
         self._waiting, self._compared = [], []
         return settled
@@ -106,7 +106,7 @@ class TransitionDetector:
             self._mark(compared[first], compared[first + 1 : -1], now)
 
     def _mark(self, start: _GridSample, between: list[_GridSample], end: _GridSample) -> None:
-        """Mark the frames between two that a transition connects."""
+        """Mark the frames between `start` and `end` if these are connected by a transition."""
         steps = [seen.step for seen in (*between, end)]
         way, size = sum(steps), _distance(start.grid, end.grid)
         if way > _DETOUR * size or max(steps) > _LEAP * size or _difference(start, end) < _CHANGE:
@@ -123,32 +123,32 @@ class TransitionDetector:
         inside = [index for index, part in enumerate(share.tolist()) if _MARGIN < part < 1 - _MARGIN]
         if not inside:
             return
-        # Only what changed meanwhile tells: before and after it people moved.
+        # Only the core of the change is evidence: before and after it people may have moved.
         core = [index for index in inside if _CORE < share[index] < 1 - _CORE] or inside
         before, after = [start, *between][core[0]], [*between, end][core[-1] + 1]
         if min(start.contrast, end.contrast) >= _EMPTY and _correlation(before, after) >= _SAME_SCENE:
             return
         first, last = between[inside[0]].pts_seconds, between[inside[-1]].pts_seconds
         for seen in self._waiting:
-            # Those between two that were compared, too.
+            # Includes frames between the compared ones.
             if first - _STEP_S < seen.pts_seconds < last + _STEP_S:
                 seen.inside = True
 
 
 def _correlation(before: _GridSample, after: _GridSample) -> float:
-    """Near 1 where one is the other, brighter or darker."""
+    """Correlation of two grids; near 1 if they differ only in brightness or contrast."""
     if min(before.contrast, after.contrast) < 1e-6:
         return 0.0
     return float(np.corrcoef(before.grid.ravel(), after.grid.ravel())[0, 1])
 
 
 def _distance(first: Array, second: Array) -> float:
-    """Mean absolute difference; by OpenCV, since this runs many times a second."""
+    """Mean absolute difference; computed with OpenCV because it runs many times per second."""
     return cv2.norm(first, second, cv2.NORM_L1) / first.size
 
 
 def _difference(before: _GridSample, now: _GridSample) -> float:
-    """As `cuts.grid_difference`, with the mean for the median."""
+    """Like `cuts.grid_difference`, with the mean instead of the median."""
     change = cv2.subtract(now.grid, before.grid)
     common = np.full_like(change, cv2.mean(change)[0])
     return _distance(change, common) / ((before.contrast + now.contrast) / 2 + 0.02)

@@ -137,8 +137,8 @@ def test_what_cannot_be_read_is_named_and_the_rest_completes(
         "s3://footage/set/nothing.mp4": "no such bucket, folder or file",
         "s3://no-such-bucket/set": "no such bucket, folder or file",
         "s3://footage/*/nothing*.mp4": "no file matches the pattern",
-        "nonsense://footage/set": "fsspec knows no nonsense://",
-        user: "credentials in the address are not supported",
+        "nonsense://footage/set": "fsspec does not support nonsense://",
+        user: "credentials in the URL are not supported",
     }
     cases: tuple[tuple[dict[str, str], dict[str, str]], ...] = (
         (wrong, {}),
@@ -176,7 +176,7 @@ def test_a_store_that_fails_midway_costs_what_follows(store: Store, tmp_path: Pa
     assert all(one["status"] == "done" for one in sources if one is not broken)
     assert broken["status"] == "done" and done.code == 0, broken
     assert broken["decode_errors"] and 0 < broken["frames"] < 60, broken
-    assert "what follows is left out" in broken["error"] and "day 2/large.mkv: " in done.err, broken
+    assert "the rest of it is skipped" in broken["error"] and "day 2/large.mkv: " in done.err, broken
 
 
 def test_exports_go_to_a_bucket(

@@ -320,7 +320,7 @@ def test_a_spool_that_none_has_written_keeps_it_from_starting(put: Callable[[Pat
     ("arguments", "code", "text"),
     [
         ((), 2, "no stream"),
-        (("--rtsp", "ftp://ann:pw12345@host/x"), 2, "not a stream"),
+        (("--rtsp", "ftp://ann:pw12345@host/x"), 2, "not a supported stream URL"),
         (("--rtsp", "door=rtsp://h/1", "--rtsp", "door=rtsp://h/2"), 2, "two streams of this name"),
         (("--rtsp", "rtsp://h/1", "--max-gb", "-1"), 2, "max_gb"),
         (("--rtsp", "rtsp://h/1", "--redis", "redis://ann:pw12345@host:port/0"), 2, "malformed"),

@@ -166,8 +166,8 @@ def test_one_that_gives_nan_is_an_error_of_that_face(portrait: Path, tmp_path: P
         ({"size": 112}, (), "takes pictures of 112x112; set measures.bright.size"),
         ({"inputs": 2}, (), "has 2 inputs"),
         ({"per_pixel": True}, (), "one number each"),
-        ({"of_batch": True}, (), "has shape [] for 2 faces: one number each"),
-        ({"batch": 4}, (), "takes 4 pictures at once"),
+        ({"of_batch": True}, (), "has shape [] for 2 faces; expected one number each"),
+        ({"batch": 4}, (), "takes batches of 4"),
         ({}, ('output = "quality"',), "has no output 'quality'; it has value, map"),
         ({}, ('colour = "grey"',), "takes 3 channels; set measures.bright.colour"),
     ],
@@ -180,7 +180,7 @@ def test_a_file_that_does_not_fit_its_card_is_named(
     assert done.code == 4 and words in done.err and "mean.onnx" in done.err, done.err
 
 
-@pytest.mark.parametrize(("content", "words"), [(None, "there is no such file"), (b"no network", "cannot be run")])
+@pytest.mark.parametrize(("content", "words"), [(None, "no such file"), (b"no network", "cannot be run")])
 def test_a_file_that_is_no_network_is_named(content: bytes | None, words: str, portrait: Path, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "mean.onnx").write_bytes(content)
@@ -293,4 +293,4 @@ def test_a_metric_of_pyiqa_is_called_as_its_interface_asks(
     assert done.code == 4 and 'set better = "lower"' in done.err
     (tmp_path / "mine.toml").write_text('[measures.theirs]\npyiqa = "lpips"\n')
     done = inside("score", portrait, "--preset", tmp_path / "mine.toml")
-    assert done.code == 4 and "gives no metric 'lpips'" in done.err
+    assert done.code == 4 and "cannot create the metric 'lpips'" in done.err

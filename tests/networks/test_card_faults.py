@@ -72,9 +72,9 @@ class Driver:
         (Driver(13010, (7, 5)), 0, "12.8", None),
         (Driver(12080, (7, 0)), 0, "12.8", None),
         (Driver(13000, (9, 0)), 1, "13.0", "has 1 device(s), numbered from 0"),
-        (Driver(13000, (9, 0), 999), 0, "13.0", "cuInit gives error 999"),
-        (Driver(12040, (9, 0)), 0, "13.0", "knows CUDA 12.4, and the installed ONNX Runtime needs CUDA 13"),
-        (Driver(13000, (7, 0)), 0, "13.0", "compute capability 7.0, which CUDA 13 no longer knows"),
+        (Driver(13000, (9, 0), 999), 0, "13.0", "cuInit returns error 999"),
+        (Driver(12040, (9, 0)), 0, "13.0", "supports CUDA 12.4, but the installed ONNX Runtime needs CUDA 13"),
+        (Driver(13000, (7, 0)), 0, "13.0", "compute capability 7.0, which CUDA 13 no longer supports"),
     ],
 )
 def test_a_driver_or_a_card_that_is_too_old_is_known_before_networks_are_opened(
@@ -193,7 +193,7 @@ def test_operators_that_the_card_leaves_to_the_cpu_are_said(
 
     monkeypatch.setattr(Failing, "get_provider_graph_assignment_info", parts, raising=False)
     (said,) = [note for note in Session(recognizer, CARD, batch=1).notes if "kernels" in note]
-    assert said == "recognizer-slim: cuda:0 has no kernels for its Resize, Softmax: the CPU runs them, so it is slower"
+    assert said == "recognizer-slim: cuda:0 has no kernels for Resize, Softmax; they run on the CPU, so it is slower"
     assert not Session(recognizer, LIKE_A_GPU, batch=1).notes
 
 
@@ -248,7 +248,7 @@ def test_a_measure_of_ones_own_takes_fewer_faces_when_memory_is_full(mean: Path,
     opened["fault"] = lambda rows: NO_MEMORY if rows > 4 else None
     found = [one.value for one in measure.run(faces(11))]
     assert found == pytest.approx([index / 255 for index in range(11)], abs=1e-6)
-    assert len(measure.notes) == 2 and "its batches have 4 rows instead of 8" in measure.notes[-1]
+    assert len(measure.notes) == 2 and "its batch size is 4 instead of 8" in measure.notes[-1]
     opened["fault"] = lambda rows: NO_MEMORY
     with pytest.raises(DeviceError, match="its memory is full"):
         measure.run(faces(1))

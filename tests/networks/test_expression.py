@@ -107,12 +107,12 @@ def card_with(folder: Path, change: object) -> Path:
 
 def test_a_card_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     lacking = card_with(tmp_path / "lacking", {"signals": ["jawOpen"]})
-    with pytest.raises(WeightsError, match="names no signal"):
+    with pytest.raises(WeightsError, match="lacks the signal"):
         Networks.open(f"{lacking},embedded", "cpu")
     pointless = card_with(tmp_path / "pointless", {"signals": list(NEEDED)})
-    with pytest.raises(WeightsError, match="names no point"):
+    with pytest.raises(WeightsError, match="lacks the point"):
         Networks.open(f"{pointless},embedded", "cpu")
     points = json.loads((embedded_folder() / "expression" / "card.json").read_text())["output"]["points"]
     longer = card_with(tmp_path / "longer", {"signals": [*NEEDED, *map(str, range(200))], "points": points})
-    with Networks.open(f"{longer},embedded", "cpu") as networks, pytest.raises(WeightsError, match="its card names"):
+    with Networks.open(f"{longer},embedded", "cpu") as networks, pytest.raises(WeightsError, match="its card lists"):
         networks.expression.run(np.zeros((1, 144, 128, 3), np.uint8))

@@ -158,7 +158,7 @@ def test_full_memory_halves_the_batches_and_says_so(
     session = Session(recognizer, LIKE_A_GPU)
     assert session.batch == 2
     first, last = session.notes
-    assert "the memory of cpu is full" in first and "2 rows instead of 4" in last
+    assert "the memory of cpu is full" in first and "2 instead of 4" in last
     crops = crops_of(faces, 5)
     assert np.allclose(
         session.run_pictures(crops)["embedding"], cpu.recognizer.run(crops).embedding, rtol=1e-3, atol=1e-3
@@ -174,9 +174,9 @@ def test_memory_that_fills_up_on_the_way_loses_nothing(
     assert session.notes == []
     memory["opened"][-1].most = 4
     assert np.allclose(session.run_pictures(crops)["embedding"], wanted, rtol=1e-3, atol=1e-3)
-    assert session.batch == 4 and "4 rows instead of 8" in session.notes[0]
+    assert session.batch == 4 and "4 instead of 8" in session.notes[0]
     memory["opened"][-1].most = memory["most"] = 0
-    with pytest.raises(DeviceError, match="its memory is full: end other programs"):
+    with pytest.raises(DeviceError, match="its memory is full: stop other programs"):
         session.run_pictures(crops)
     assert session.batch == 1
 

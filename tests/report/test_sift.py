@@ -50,7 +50,7 @@ def picture(make: Make, name: str, track_id: int) -> TrackEnd:
     if track_id <= 215:
         shot = dataclasses.replace(
             make.shot(name, track_id, size=32), track=here, quality=30.0 + track_id / 4, measures=measures,
-            ifqa_map=np.full((8, 8), 0.5), **shown,
+            evidence=Evidence(ifqa_map=np.full((8, 8), 0.5)), **shown,
         )  # fmt: skip
         return TrackEnd(here, (shot,), {}, (), shot.source_id)
     reason = "blurred" if track_id % 2 else "eyes_closed"

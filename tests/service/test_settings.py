@@ -85,7 +85,7 @@ def test_a_file_is_a_stream(tmp_path: Path):
         ("[stream.a]\nurl = 'rtsp://h/1'\n", "did you mean [streams]"),
         ("[streams.a]\nuri = 'rtsp://ann:pw12345@h/1'\n", "there is no such key"),
         ("[streams.a]\nurl = 5\n", "url"),
-        ("[streams.a]\nurl = 'ftp://ann:pw12345@h/1'\n", "not a stream known here"),
+        ("[streams.a]\nurl = 'ftp://ann:pw12345@h/1'\n", "not a supported stream URL"),
         ("[streams.'a b']\nurl = 'rtsp://h/1'\n", "letters"),
         ("[streams.a]\nurl = 'rtsp://h/1'\nset = { 'measures.yaw.mox' = 3 }\n", "did you mean measures.yaw.max"),
         ("[streams.a]\nurl = 'rtsp://h/1'\nset = { 'measures.yaw.max' = 300 }\n", "measures.yaw.max"),

@@ -50,10 +50,10 @@ def test_troubles_are_told_apart_and_hurt_nobody_else(
             assert text in (refused.error or "")
             assert refused.retry_at is not None
             assert (refused.retry_at - datetime.now(UTC)).total_seconds() > 800
-        for name, text in (("missing", "404"), ("nobody", "connection refused"), ("garbage", "no video stream")):
+        for name, text in (("missing", "404"), ("nobody", "connection refused"), ("garbage", "not a video stream")):
             service.until(lambda name=name: service.stream(name).attempts_failed >= 3, f"{name} to be tried again")
             service.until(lambda name=name, text=text: text in (service.stream(name).error or ""), f"{name}: {text}")
-        service.until(lambda: "nothing came" in (service.stream("mute").error or ""), "silence to be noticed")
+        service.until(lambda: "no data for" in (service.stream("mute").error or ""), "silence to be noticed")
         service.until(lambda: service.stream("once").reconnects >= 1, "the end of a stream to be a disconnect")
         # Cameras lock accounts: in all this time nobody knocked there again.
         assert service.stream("closed").attempts_failed == service.stream("forbidden").attempts_failed == 1
@@ -77,7 +77,7 @@ def test_a_killed_and_a_frozen_camera_come_back_and_the_third_goes_on(
         service.until_state("killed", StreamState.WAITING)
         # FFmpeg cannot tell a broken connection from one that was closed; what follows it can.
         service.until(lambda: "connection refused" in (service.stream("killed").error or ""), "the reason")
-        service.until(lambda: "nothing came" in (service.stream("frozen").error or ""), "silence to be noticed")
+        service.until(lambda: "no data for" in (service.stream("frozen").error or ""), "silence to be noticed")
         service.until_frames("good", 25)
         killed.start()
         frozen.thaw()

@@ -170,7 +170,7 @@ def test_both_addresses_are_given_in_one_option_or_in_the_file(tmp_path: Path):
         ("record = 'rtsp://ann:pw12345@h/1'\n", "detect"),
         ("url = 'rtsp://h/1'\nrecord = 'rtsp://ann:pw12345@h/1'\n", "together"),
         ("detect = 'rtsp://h/1'\nrecord = 'http://ann:pw12345@h/1.m3u8'\n", "has to be rtsp"),
-        ("detect = 'ftp://ann:pw12345@h/1'\nrecord = 'rtsp://h/1'\n", "not a stream known here"),
+        ("detect = 'ftp://ann:pw12345@h/1'\nrecord = 'rtsp://h/1'\n", "not a supported stream URL"),
     ],
 )
 def test_what_is_wrong_with_them_is_said_without_secrets(tmp_path: Path, text: str, said: str):

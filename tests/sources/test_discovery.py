@@ -151,7 +151,7 @@ def test_damaged_pictures_are_counted_and_keep_their_rank(tree: Path) -> None:
 
 def test_a_folder_of_damaged_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
-    with pytest.raises(SourceError, match="no picture"):
+    with pytest.raises(SourceError, match="none of its pictures"):
         open_source(tmp_path)
 
 
@@ -258,7 +258,7 @@ def test_skipped_files_are_named_with_their_counts(tmp_path: Path) -> None:
             (tmp_path / f"{index}.{suffix}").touch()
     (tmp_path / "README").touch()
     words = discover([tmp_path]).skipped_words()
-    assert words.startswith("37 file(s) are neither video nor picture: skipped (8 .csv, 7 .md, 6 .xml, ")
+    assert words.startswith("skipped 37 file(s) that are neither video nor picture (8 .csv, 7 .md, 6 .xml, ")
     assert words.endswith("4 others)")
     assert discover([tmp_path / "README"]).skipped_words() == ""
 

@@ -84,10 +84,10 @@ def test_a_camera_that_speaks_tls(clips: list[Path], tmp_path: Path):
     ("path", "kind", "text"),
     [
         ("closed", FailureKind.REFUSED, "refuses user or password"),
-        ("forbidden", FailureKind.REFUSED, "may not see"),
+        ("forbidden", FailureKind.REFUSED, "may not view"),
         ("missing", FailureKind.MISSING, "no such stream"),
-        ("garbage", FailureKind.UNREADABLE, "no video stream"),
-        ("mute", FailureKind.SILENT, "nothing came"),
+        ("garbage", FailureKind.UNREADABLE, "not a video stream"),
+        ("mute", FailureKind.SILENT, "no data for"),
         ("once", FailureKind.ENDED, "closed the connection"),
     ],
 )
@@ -182,7 +182,7 @@ def test_pictures_come_over_udp_too(camera: CameraProcess):
 
 
 def test_pictures_beyond_the_limit_are_refused_at_the_start(camera: CameraProcess):
-    with pytest.raises(LiveError, match=r"pictures of 320 x 240, more than live\.max_pixels") as caught:
+    with pytest.raises(LiveError, match=r"frames of 320 x 240 px, more than live\.max_pixels") as caught:
         LiveConnection(camera.url(), options(max_pixels=320 * 240 - 1))
     assert caught.value.kind is FailureKind.UNREADABLE
 

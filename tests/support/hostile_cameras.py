@@ -35,7 +35,8 @@ HOSTILE_CAMERAS = (
     HostileCamera("pictures of 16,384 x 9,216 px from the start", lambda camera, _: camera.url("stream1"), LARGE),
     HostileCamera("pictures that grow to 16,384 x 9,216 px and shrink again", lambda camera, _: camera.url("change")),
     HostileCamera("some bytes of the pictures changed", lambda camera, _: camera.url("noise")),
-    HostileCamera("random bytes for pictures", lambda camera, _: camera.url("rubbish"), "can be decoded"),
+    HostileCamera("random bytes for pictures", lambda camera, _: camera.url("rubbish"),
+                  "can be decoded|a supported codec"),
     HostileCamera("interlaced pictures of 16 x 2 px, as damage makes them",
                   lambda _, folder: TINY_INTERLACED.put(folder), "closed the connection"),
 )  # fmt: skip

@@ -54,7 +54,7 @@ def references(folder: Path, port: int) -> Sequence[Hostile]:
     victim = folder / "victim.mp4"
     web = f"http://127.0.0.1:{port}"
     head = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:1.0,\n"
-    playlist = "playlist|text|names other|not a video|no video stream|damaged|not a picture"
+    playlist = "playlist|text|refers to other|not video|no video stream|damaged|not a picture"
     xml = '<?xml version="1.0" encoding="UTF-8"?>\n'
     mpd = (
         f'{xml}<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT1S" '

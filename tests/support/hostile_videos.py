@@ -182,7 +182,7 @@ def nested_boxes(path: Path) -> None:
 TINY_INTERLACED = Hostile(
     "rows.mkv", "interlaced pictures of 16 x 2 px",
     clip(frames=plain_frames(10, (16, 2)), codec="mpeg2video", options={"flags": "+ildct+ilme"}),
-    "no picture could be decoded",
+    "no frame could be decoded",
 )  # fmt: skip
 
 DAMAGED = [
@@ -222,7 +222,7 @@ UNUSUAL = [
 
 LIES = [
     Hostile("giant-frames.avi", "frames of 30,000 x 30,000 px, by the header", giant_frames,
-            "no picture could be decoded|pixels"),
+            "no frame could be decoded|pixels"),
     Hostile("screen.gif", "GIF with a screen of 65,535 x 65,535 px", large_gif, "."),
     Hostile("samples.mp4", "MP4 that says it has 268 million frames",
             patched(b"stsz", 12, b"\x0f\xff\xff\xff"), ".", None),
