@@ -141,6 +141,6 @@ def test_frames_that_stop_coming_end_a_run_with_what_was_found(
     monkeypatch.setattr("streamgate.runtime.pipeline.MARGIN_S", 0.0)
     monkeypatch.setenv("STREAMGATE_STALL_S", "5")
     # The first track was whole by then.
-    with pytest.warns(UserWarning, match=r"twice\.mp4: no frame came for 5 s"):
+    with pytest.warns(UserWarning, match=r"twice\.mp4: no frame arrived for 5 s"):
         assert [shot.track.track_id for shot in gate.run(clip)] == [1]
     go.set()

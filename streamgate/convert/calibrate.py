@@ -1,7 +1,7 @@
 """Fitting a measure's mapping to 0..100 on a folder of training-side faces (docs/design.md 4).
 
-The median of clean faces maps to 90, that of the worst of the degradations below to 10. Used to fill the
-catalog, by the recipes in `models/`, and by `models import --calibrate`.
+The median of clean faces maps to 90, that of the worst degradation below to 10. Used for the catalog, by the recipes in
+`models/`, and by `models import --calibrate`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from streamgate.sources.picture import picture_of_rgb
 from streamgate.weights.catalog import LogisticCalibration, SerfiqCalibration
 
 MIN_FACES = 100
-"""Fewer faces than this give no median worth shipping."""
+"""Least number of faces; fewer do not give a reliable median."""
 
 IFQA_LIMIT = 120
-"""Faces for IFQA: the official network takes half a second a face, six times each."""
+"""Largest number of faces for IFQA: each is run six times, and the official network takes half a second per run."""
 
 DROP_RATES = tuple(round(0.05 * step, 2) for step in range(1, 20))
-"""Drop rates p that a fit chooses from."""
+"""Drop rates p from which a fit chooses."""
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _LOGIT_90 = math.log(9.0)
@@ -40,7 +40,7 @@ _LOGIT_90 = math.log(9.0)
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """scalar = 100 sigmoid((raw - x0) / w), with the medians that it was drawn through."""
+    """scalar = 100 sigmoid((raw - x0) / w), with the medians that it was fitted to."""
 
     x0: float
     w: float
@@ -69,14 +69,14 @@ def noise(face: Array) -> Array:
 
 
 def half_covered(face: Array) -> Array:
-    """The lower half grey: mouth and the tip of the nose gone."""
+    """The lower half grey, which hides the mouth and the tip of the nose."""
     covered = face.copy()
     covered[len(face) // 2 :] = 128
     return covered
 
 
 def jpeg(face: Array) -> Array:
-    """JPEG of quality 5."""
+    """JPEG at quality 5."""
     _, coded = cv2.imencode(".jpg", face[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 5])
     return np.ascontiguousarray(np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))[..., ::-1])
 
@@ -88,14 +88,14 @@ DEGRADATIONS: Mapping[str, Callable[[Array], Array]] = {
     "half_covered": half_covered,
     "jpeg": jpeg,
 }
-"""By name; each takes and gives an aligned face RGB uint8 (S, S, 3)."""
+"""Degradations by name; each takes and returns an aligned face, RGB uint8 (S, S, 3)."""
 
 
 def fit(clean: Sequence[float], degraded: Mapping[str, Sequence[float]]) -> Fit:
-    """Draw the mapping through the clean median (90) and the lowest degraded median (10).
+    """Fit the mapping to the clean median (90) and the lowest degraded median (10).
 
     Raises:
-        WeightsError: too few faces, or no degradation lowers the figure: there is nothing to calibrate.
+        WeightsError: too few faces, or no degradation lowers the value, so there is nothing to calibrate.
     """
     if len(clean) < MIN_FACES:
         raise WeightsError(f"calibration needs at least {MIN_FACES} faces, got {len(clean)}")
@@ -113,7 +113,7 @@ def fit(clean: Sequence[float], degraded: Mapping[str, Sequence[float]]) -> Fit:
 def calibrate_serfiq(
     recognizer: Recognizer, faces: Sequence[Array], drop_rate: float, calibration_id: str
 ) -> tuple[SerfiqCalibration, Fit]:
-    """Fit alpha and r on aligned faces RGB uint8 (112, 112, 3); `drop_rate` is the one in the graph.
+    """Fit alpha and r on aligned faces, RGB uint8 (112, 112, 3); `drop_rate` is the one in the graph.
 
     Raises:
         WeightsError: as `fit`, or a spread is not defined.
@@ -135,11 +135,11 @@ def calibrate_serfiq(
 def fit_serfiq(
     recognizer: Recognizer, faces: Sequence[Array], drop_rate: float, calibration_id: str
 ) -> tuple[SerfiqCalibration, Fit]:
-    """Fit p, alpha and r on aligned faces RGB uint8 (112, 112, 3); `drop_rate` is the one in the graph as it is.
+    """Fit p, alpha and r on aligned faces, RGB uint8 (112, 112, 3); `drop_rate` is the one in the current graph.
 
-    By design.md 4.1 d^2 = 2t / (1 + t) with t = q p / (1 - p), where q depends on the face alone: p never changes the
-    order of faces. It does change how much of raw's range they fill, so the p that lays the two medians furthest apart
-    is taken; the graph has to be converted again with it.
+    By design.md 4.1 d^2 = 2t / (1 + t) with t = q p / (1 - p), where q depends only on the face, so p never changes the
+    order of faces. It does change how much of the raw value's range they fill, so the p with the largest distance
+    between the two medians is chosen; the graph has to be converted again with it.
 
     Raises:
         WeightsError: as `fit`, or a spread is not defined.
@@ -168,7 +168,7 @@ def fit_serfiq(
 def calibrate_ifqa(
     network: IfqaNetwork, faces: Sequence[Array], calibration_id: str
 ) -> tuple[LogisticCalibration, Fit]:
-    """Fit x0 and w on FFHQ-aligned faces RGB uint8 (256, 256, 3).
+    """Fit x0 and w on FFHQ-aligned faces, RGB uint8 (256, 256, 3).
 
     Raises:
         WeightsError: as `fit`.
@@ -187,10 +187,10 @@ def calibrate_ifqa(
 
 
 def aligned_faces(folder: Path, detector: Detector, limit: int = 600, *, ffhq: bool = False) -> Iterator[Array]:
-    """ArcFace-aligned faces RGB uint8 (112, 112, 3), up to `limit`, of images below `folder` by sorted path.
+    """Yield up to `limit` ArcFace-aligned faces, RGB uint8 (112, 112, 3), of images below `folder`, sorted by path.
 
-    Of several faces the one nearest to the picture's middle is taken; pictures without a face are skipped. With `ffhq`
-    FFHQ-aligned ones (256, 256, 3), without those that would have to be enlarged.
+    Of several faces the one nearest to the picture's centre is taken; pictures without a face are skipped. With `ffhq`
+    the faces are FFHQ-aligned (256, 256, 3), and those that would have to be enlarged are skipped.
     """
     count = 0
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES):

@@ -1,4 +1,4 @@
-"""Upstream checkpoints become one plain ONNX file each, checked against what they came from.
+"""Converts each upstream checkpoint to one plain ONNX file, checked against the original.
 
 torch and onnx are imported when a file is converted.
 """
@@ -26,7 +26,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """The ONNX file's bytes, arrays to keep beside it, and the versions that made it."""
+    """The ONNX file's bytes, arrays to store next to it, and the library versions used."""
 
     onnx: bytes
     arrays: Arrays
@@ -37,8 +37,8 @@ def convert(converter: str, sources: list[Path], options: Mapping[str, Any]) -> 
     """Convert verified upstream files with the converter of that name (see `CONVERTERS`).
 
     Raises:
-        WeightsError: torch or onnx is missing, a file is not the layout the converter expects, or the
-            converted graph does not agree with what it was made from.
+        WeightsError: torch or onnx is missing, a file does not have the layout that the converter expects, or the
+            converted graph does not agree with the original.
     """
     _need("onnx")
     model, arrays = CONVERTERS[converter](sources, options)
@@ -113,7 +113,7 @@ def ifqa_official(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any,
 
 
 def ifqaplus_official(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
-    """The official IFQA++ checkpoint, key "D": input and outputs as IFQA's, matrices stored as float16."""
+    """The official IFQA++ checkpoint, key "D": input and outputs as for IFQA, matrices stored as float16."""
     from streamgate.convert.ifqa import OUTPUTS
     from streamgate.convert.ifqaplus import scorer
 
@@ -121,7 +121,7 @@ def ifqaplus_official(sources: list[Path], options: Mapping[str, Any]) -> tuple[
         state = discriminator_of(load_checkpoint(sources[0]), sources[0])
         return _built(lambda: scorer(state), sources[0])
 
-    # Half precision of the stored matrices moves single pixels of the map by a few thousandths.
+    # Storing the matrices in half precision changes single pixels of the map by a few thousandths.
     return export_half(build, "face", OUTPUTS, _ifqa_noise(), 1e-2), {}
 
 
@@ -135,14 +135,14 @@ def minifasnet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Ar
 
 
 def onnx_recognizer(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
-    """A recognizer that is an ONNX file already, with SER-FIQ's head on its last affine layer."""
+    """A recognizer that already is an ONNX file, with SER-FIQ's head on its last affine layer."""
     from streamgate.convert.onnx_models import recognizer
 
     return recognizer(sources[0], float(options["drop_rate"]), options)
 
 
 def onnx_detector(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
-    """A detector that is an ONNX file already."""
+    """A detector that already is an ONNX file."""
     from streamgate.convert.onnx_models import detector
 
     return detector(sources[0], options)
@@ -161,23 +161,23 @@ CONVERTERS: dict[str, Callable[[list[Path], Mapping[str, Any]], tuple[Any, Array
     "onnx-recognizer": onnx_recognizer,
     "onnx-detector": onnx_detector,
 }
-"""By the name that the catalog uses."""
+"""Converters by their name in the catalog."""
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """A checkpoint's tensors, on the CPU, by the restricted unpickler only.
+    """Load a checkpoint's tensors on the CPU, with the restricted unpickler only.
 
     Raises:
-        WeightsError: torch is missing, or the file is no plain state dict (never a fallback to full pickles).
+        WeightsError: torch is missing, or the file is not a plain state dict (never a fallback to full pickles).
     """
     return _tensors_of(load_checkpoint(path), path)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, tensors on the CPU, by the restricted unpickler only.
+    """Load a checkpoint's content, tensors on the CPU, with the restricted unpickler only.
 
     Raises:
-        WeightsError: torch is missing, or the file is no plain checkpoint (never a fallback to full pickles).
+        WeightsError: torch is missing, or the file is not a plain checkpoint (never a fallback to full pickles).
     """
     torch = _need("torch")
     try:
@@ -187,11 +187,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except (Exception, MemoryError) as error:  # damaged or hostile bytes make the unpickler fail in any way
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         if "weights_only" in reason:
-            # torch's own words advise to load it all the same.
-            reason = "it is damaged or holds more than tensors; what could run code is never loaded"
+            # torch's own message advises to load it without the restriction.
+            reason = "it is damaged or contains more than tensors; anything that could run code is never loaded"
         raise WeightsError(f"{path.name}: not a plain PyTorch state dict ({reason})") from error
     if not isinstance(content, dict):
-        raise WeightsError(f"{path.name}: holds something else than a state dict of tensors")
+        raise WeightsError(f"{path.name}: does not contain a state dict of tensors")
     return dict(content)
 
 
@@ -204,7 +204,7 @@ def discriminator_of(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _can_be_mapped(path: Path) -> bool:
-    """Whether tensors can stay in the file until they are used: it is a zip with nothing packed."""
+    """Whether tensors can stay in the file until they are used: it is a zip without compression."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -217,10 +217,10 @@ def _ifqa_noise() -> npt.NDArray[np.float32]:
 
 
 def _tensors_of(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The tensors by name, without the prefix that DataParallel puts before each."""
+    """The tensors by name, without the prefix that DataParallel adds."""
     torch = _need("torch")
     if not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise WeightsError(f"{path.name}: holds something else than a state dict of tensors")
+        raise WeightsError(f"{path.name}: does not contain a state dict of tensors")
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
@@ -241,12 +241,12 @@ def _recognizer(build: Callable[[], Any], source: Path) -> tuple[Any, Arrays]:
 
 
 def _built(build: Callable[[], Any], source: Path) -> Any:
-    """Build a network from a state dict; keys or shapes that do not fit are the file's fault."""
+    """Build a network from a state dict; keys or shapes that do not match raise WeightsError."""
     try:
         return build()
     except (RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{source.name}: does not have the layout of this converter ({reason})") from error
+        raise WeightsError(f"{source.name}: does not have the layout that the converter expects ({reason})") from error
 
 
 def _need(module: str) -> Any:
@@ -254,8 +254,8 @@ def _need(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise WeightsError(
-            f"converting weights needs {module}: pip install 'streamgate[convert]' (for the small CPU build "
-            "of torch first: pip install torch --index-url https://download.pytorch.org/whl/cpu)"
+            f"converting weights needs {module}: pip install 'streamgate[convert]' (to get the small CPU build of "
+            "torch, first run pip install torch --index-url https://download.pytorch.org/whl/cpu)"
         ) from error
 
 

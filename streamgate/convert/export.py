@@ -1,4 +1,4 @@
-"""From a torch network to one plain ONNX file that gives the same values.
+"""Export of a torch network to one plain ONNX file with the same results.
 
 Also used by the recipes in `models/`. torch and onnx are imported when called.
 """
@@ -23,7 +23,7 @@ Values = npt.NDArray[Any]
 
 
 def noise(*shape: int) -> npt.NDArray[np.uint8]:
-    """Pictures of noise, the same at every call."""
+    """Random pictures, the same at every call."""
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
@@ -34,11 +34,11 @@ def export(
 
     Args:
         example: the input that the graph is traced with; its first axis is left open.
-        probe: an input of another batch (and size) on which the ONNX must agree with torch.
-        free_size: the input's axes 1 and 2, and the outputs' axis 1, are left open too.
+        probe: an input with another batch size (and picture size), on which ONNX must agree with torch.
+        free_size: leave the input's axes 1 and 2, and the outputs' axis 1, open too.
 
     Raises:
-        WeightsError: it does not agree.
+        WeightsError: the results do not agree.
     """
     import onnx
     import torch
@@ -51,7 +51,7 @@ def export(
     buffer = io.BytesIO()
     graph.eval()
     with warnings.catch_warnings(), torch.no_grad():
-        # Deprecated but chosen: torch's new exporter writes external data.
+        # The deprecated exporter is used on purpose: the new one writes external data.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             graph,
@@ -72,17 +72,17 @@ def export(
 def export_half(
     build: Callable[[], Any], name: str, outputs: tuple[str, ...], probe: Values, tolerance: float
 ) -> Any:
-    """As `export`, for networks near protobuf's limit of 2 GB: matrices are stored as float16, arithmetic is float32.
+    """Like `export`, for networks near protobuf's limit of 2 GB: matrices are stored as float16, arithmetic is float32.
 
-    Tensors of the graph are neither copied as float32 nor serialised as such, so that 2.6 GB of them take little more
-    memory than they lie on the disk with.
+    Tensors of the graph are neither copied nor serialised as float32, so that 2.6 GB of them take little more memory
+    than their size on disk.
 
     Args:
-        build: makes the torch module; nothing else should hold its tensors, which are let go before the check.
-        probe: an input of two rows or more, on which the ONNX must agree with torch within `tolerance`.
+        build: makes the torch module; nothing else should hold its tensors, which are released before the check.
+        probe: an input of two rows or more, on which ONNX must agree with torch within `tolerance`.
 
     Raises:
-        WeightsError: it does not agree, or a value is beyond what float16 holds.
+        WeightsError: the results do not agree, or a value is out of range for float16.
     """
     import onnx
     import torch
@@ -115,9 +115,9 @@ def export_half(
 
 
 def _fill(model: Any, tensors: Mapping[str, Any], name: str) -> None:
-    """Turn all inputs of a ModelProto but `name` into stored tensors, matrices as float16, in place.
+    """Turn all inputs of a ModelProto except `name` into stored tensors, matrices as float16, in place.
 
-    A matrix that is only ever turned round is stored that way: the runtime would keep both.
+    A matrix that is only used transposed is stored transposed, because the runtime would otherwise keep both.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -138,7 +138,7 @@ def _fill(model: Any, tensors: Mapping[str, Any], name: str) -> None:
         with np.errstate(over="ignore"):
             half = np.ascontiguousarray(values, np.float16)
         if not np.isfinite(half).all():
-            raise WeightsError(f"{key} holds values that float16 cannot; nothing was installed")
+            raise WeightsError(f"{key} has values out of range for float16; nothing was installed")
         model.graph.initializer.append(numpy_helper.from_array(half, key + "_fp16"))
         casts.append(helper.make_node("Cast", [key + "_fp16"], [made], to=TensorProto.FLOAT))
     nodes = [*casts, *(node for node in model.graph.node if node.output[0] not in dropped)]
@@ -148,7 +148,7 @@ def _fill(model: Any, tensors: Mapping[str, Any], name: str) -> None:
 
 
 def run(content: bytes, inputs: dict[str, Values], *, optimise: bool = True) -> list[Values]:
-    """All outputs of an ONNX file on the CPU; without `optimise` in the least memory."""
+    """All outputs of an ONNX file on the CPU; without `optimise` it uses the least memory."""
     runtime = load_onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = 3
@@ -160,10 +160,10 @@ def run(content: bytes, inputs: dict[str, Values], *, optimise: bool = True) -> 
 
 
 def check_agreement(got: Values, want: Values, tolerance: float, name: str) -> None:
-    """Refuse a conversion whose values differ by more than `tolerance` of their own size (at least of 1).
+    """Reject a conversion whose values differ by more than `tolerance` times the largest magnitude (at least 1).
 
     Raises:
-        WeightsError: they do; `name` is the output or file.
+        WeightsError: they differ; `name` is the output or file that the message names.
     """
     scale = max(1.0, float(np.abs(want).max()))
     if got.shape != want.shape or not np.abs(got - want).max() <= tolerance * scale:
@@ -171,9 +171,10 @@ def check_agreement(got: Values, want: Values, tolerance: float, name: str) -> N
 
 
 def write_onnx(model: Any, path: Path, *, keep: Collection[str] = (), smallest: int = 64) -> None:
-    """Write a ModelProto as one file, whole or not at all, its weights stored as float16: half the size.
+    """Write a ModelProto atomically as one file, with its weights stored as float16, which halves the size.
 
-    Arithmetic stays in float32. `keep` names initialisers that stay float32, as those of fewer than `smallest` values.
+    Arithmetic stays in float32. `keep` names initialisers that stay float32, like those with fewer than `smallest`
+    values.
     """
     import onnx
 
@@ -185,7 +186,7 @@ def write_onnx(model: Any, path: Path, *, keep: Collection[str] = (), smallest: 
 
 
 def _store_half(model: Any, keep: Collection[str], smallest: int) -> None:
-    """Replace float32 initialisers by float16 ones, each behind a Cast to float32, in place."""
+    """Replace float32 initialisers by float16 ones, each followed by a Cast to float32, in place."""
     from onnx import TensorProto, helper, numpy_helper
 
     casts = []

@@ -1,8 +1,8 @@
-"""FSA-Net head pose: the two published batch-1 ONNX files become one graph with a free batch axis.
+"""FSA-Net head pose: merges the two published batch-1 ONNX files into one graph with a free batch axis.
 
 Yang et al., CVPR 2019; weights of headpose-fsanet-pytorch. Only the declared shapes fix the batch at 1: the
-published graphs reshape by the size they are given, which `convert` checks against single runs. Graph:
-`face` uint8 (N, 64, 64, 3) RGB in, `pose` (N, 3) out: yaw, pitch, roll in degrees as FSA-Net counts them
+published graphs reshape by the actual input size, which `convert` checks against single runs. Graph:
+`face` uint8 (N, 64, 64, 3) RGB in, `pose` (N, 3) out: yaw, pitch, roll in degrees in FSA-Net's convention
 (yaw > 0: nose to smaller x), the mean of both networks.
 """
 
@@ -64,7 +64,7 @@ def merge(first: bytes, second: bytes) -> Any:
 
 
 def _free_batch(content: bytes, prefix: str) -> Any:
-    """One published graph at our opset, its input taken from `input.ready`, its names prefixed."""
+    """One published graph at `OPSET`, its input connected to `input.ready`, its names prefixed."""
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from onnx import version_converter
@@ -72,7 +72,7 @@ def _free_batch(content: bytes, prefix: str) -> Any:
     try:
         model = onnx.load_from_string(content)
     except DecodeError as error:
-        raise WeightsError("FSA-Net: the file is not ONNX; pull it again") from error
+        raise WeightsError("FSA-Net: the file is not an ONNX file; pull it again") from error
     check_self_contained(model, "FSA-Net")
     graph = model.graph
     if [value.name for value in graph.input if value.name == "input"] != ["input"]:

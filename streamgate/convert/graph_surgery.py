@@ -1,4 +1,4 @@
-"""Changes to ONNX graphs of others: open axes, the last affine layer, what no output needs. Needs onnx (lazily)."""
+"""Changes to existing ONNX graphs: open axes, the last affine layer, unused parts. Needs onnx (lazily imported)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Doubles = npt.NDArray[np.float64]
 
 
 def load(source: Path) -> Any:
-    """The file as it came. Raises WeightsError where it is no ONNX file that is run here."""
+    """The model in a file, unchanged. Raises WeightsError if it is not an ONNX file that streamgate runs."""
     import onnx
 
     try:
         model = onnx.load(str(source), load_external_data=False)
-    except Exception as error:  # protobuf raises its own kinds for damaged bytes
+    except Exception as error:  # protobuf raises its own exception types for damaged bytes
         raise WeightsError(f"{source.name}: not an ONNX file ({type(error).__name__})") from None
     check_self_contained(model, source.name)
     if not model.graph.node:
@@ -31,18 +31,18 @@ def load(source: Path) -> Any:
 
 
 def input_sides(model: Any, name: str) -> tuple[int | None, int | None]:
-    """Height and width of the pictures that a graph takes, None where any will do."""
+    """Height and width of the pictures that a graph takes, None where any value is accepted."""
     stored = {one.name for one in model.graph.initializer}
     inputs = [one for one in model.graph.input if one.name not in stored]
     kind = inputs[0].type.tensor_type if len(inputs) == 1 else None
     dims = [] if kind is None else [one.dim_value or None for one in kind.shape.dim]
     if kind is None or len(dims) != 4 or dims[1] not in (3, None) or kind.elem_type != 1:
-        raise WeightsError(f"{name}: must have one input, float32 pictures (N, 3, H, W)")
+        raise WeightsError(f"{name}: must have exactly one input, float32 pictures (N, 3, H, W)")
     return dims[2], dims[3]
 
 
 def opened(original: Any, *, free_size: bool) -> Any:
-    """A copy with prefixed names whose batch axis, and with `free_size` height and width, are left open."""
+    """A copy with prefixed names whose batch axis, and with `free_size` also height and width, are open."""
     from onnx import compose
 
     model = compose.add_prefix(original, "own/")
@@ -65,7 +65,7 @@ def opened(original: Any, *, free_size: bool) -> Any:
 
 
 def _free_first(tensor: Any) -> None:
-    """Of a Reshape to (1, ...): the batch as it comes."""
+    """Change the shape (1, ...) of a Reshape to keep the batch size of its input."""
     from onnx import numpy_helper
 
     values = numpy_helper.to_array(tensor)
@@ -77,11 +77,12 @@ def _free_first(tensor: Any) -> None:
 
 _SHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity")
 _AFTER = ("Div", "LpNormalization", *_SHAPES)
-"""What may follow the last affine layer without changing an embedding's direction."""
+"""Operators that may follow the last affine layer without changing an embedding's direction."""
 
 
 def last_affine(model: Any, output: str, name: str) -> tuple[str, Values, Values]:
-    """What enters the last affine layer before `output`, its A (D, K) and its c (D,), batch norm behind it folded in.
+    """The input of the last affine layer before `output`, its A (D, K) and its c (D,), with the following batch norm
+    folded in.
 
     Raises WeightsError where there is no such layer.
     """
@@ -103,9 +104,8 @@ def last_affine(model: Any, output: str, name: str) -> tuple[str, Values, Values
     found = None if node is None else _affine_of(node, model, made)
     if node is None or found is None:
         raise WeightsError(
-            f"{name}: its embedding does not come from an affine layer (it ends in "
-            f"{'nothing' if node is None else node.op_type}), on which SER-FIQ is defined; import the checkpoint it "
-            "was made from"
+            f"{name}: its embedding does not come from an affine layer, which SER-FIQ needs (it ends in "
+            f"{'nothing' if node is None else node.op_type}); import the checkpoint it was made from"
         )
     weight, bias = found
     folded = np.broadcast_to(gain * (bias + added) + shift, len(weight))
@@ -114,7 +114,7 @@ def last_affine(model: Any, output: str, name: str) -> tuple[str, Values, Values
 
 
 def _behind(name: str, made: Mapping[str, Any], skipped: tuple[str, ...]) -> Any:
-    """The node that makes a tensor, leaving out nodes of some kinds; None for none."""
+    """The node that produces a tensor, skipping nodes of some kinds; None if there is none."""
     while name in made and made[name].op_type in skipped:
         name = made[name].input[0]
     return made.get(name)
@@ -139,7 +139,7 @@ def _affine_of(node: Any, model: Any, made: Mapping[str, Any]) -> tuple[Doubles,
 
 
 def _constant(model: Any, made: Mapping[str, Any], name: str) -> Doubles | None:
-    """The values of a stored tensor, also behind a Cast; None for one that is computed."""
+    """The values of a stored tensor, also through a Cast; None for a computed tensor."""
     from onnx import numpy_helper
 
     for one in model.graph.initializer:
@@ -161,7 +161,7 @@ def _attribute(node: Any, name: str, default: float) -> float:
 
 
 def prune(model: Any) -> None:
-    """Drop nodes and stored tensors that no output needs."""
+    """Remove nodes and stored tensors that no output needs."""
     made = {one: node for node in model.graph.node for one in node.output}
     wanted, queue = set(), [one.name for one in model.graph.output]
     while queue:
@@ -182,7 +182,7 @@ def prune(model: Any) -> None:
 
 
 def _captured(node: Any) -> Iterator[str]:
-    """Names that graphs inside a node use."""
+    """Names used by the subgraphs of a node."""
     for attribute in node.attribute:
         for graph in [attribute.g, *attribute.graphs]:
             for inner in graph.node:

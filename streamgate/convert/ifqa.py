@@ -1,9 +1,9 @@
 """IFQA (Jo et al., WACV 2023, arXiv 2211.07077): a U-Net discriminator whose per-pixel realness is the score.
 
-One definition serves three shapes. `OFFICIAL` is the published network (105,172,833 parameters in 122
-tensors, checkpoint key "D"); `SLIM` and `SMALL` are the ones this project trains: the same residual blocks behind a
-stem of pixel blocks, so that noise and JPEG evidence reaches the network whole at a sixteenth of the
-positions. Input is always float [N, 3, 256, 256] RGB, FFHQ-aligned, (x / 255 - 0.5) / 0.5.
+One definition covers three variants. `OFFICIAL` is the published network (105,172,833 parameters in 122
+tensors, checkpoint key "D"); `SLIM` and `SMALL` are trained by this project: the same residual blocks behind a stem
+that folds pixel blocks into channels, so that evidence of noise and JPEG compression reaches the network in full, at a
+sixteenth of the positions. Input is always float [N, 3, 256, 256] RGB, FFHQ-aligned, (x / 255 - 0.5) / 0.5.
 
 This module needs torch and is imported only when a network is trained, imported or exported.
 """
@@ -22,20 +22,20 @@ from torch import Tensor, nn
 
 INPUT_SIDE = 256
 OUTPUTS = ("score", "map")
-# Centre and half axes (x, y) as shares of the side: brow to chin of an FFHQ-aligned face, no background.
+# Centre and semi-axes (x, y) as shares of the side: brow to chin of an FFHQ-aligned face, no background.
 FACE_ELLIPSE = (0.5, 0.575, 0.27, 0.345)
 
 
 @dataclass(frozen=True)
 class IfqaSpec:
-    """The shape of one IFQA network.
+    """The architecture of one IFQA network.
 
     widths: channels after the stem and after each halving encoder; unshuffle: side of the pixel blocks that
     the stem folds into channels (1: no stem, widths[0] is the 3 input channels); bottleneck: residual blocks
     at the lowest resolution; norm: "instance" or "batch"; light_decoder: decoders convolve to the new width
     before they double the resolution (a quarter of the cost) and the map stays at the stem's resolution;
-    temperature: what logits are divided by before the sigmoid of score and map; stem_kernel: side of the stem's
-    convolution, in blocks; sizes: the stem's convolution is given each frequency's size beside its value.
+    temperature: divisor of the logits before the sigmoid of score and map; stem_kernel: side of the stem's
+    convolution, in blocks; sizes: the stem's convolution also gets each frequency's absolute value.
     """
 
     widths: tuple[int, ...]
@@ -49,9 +49,9 @@ class IfqaSpec:
 
 
 OFFICIAL = IfqaSpec((3, 64, 128, 256, 512, 1024), unshuffle=1, bottleneck=4, norm="instance", light_decoder=False)
-# LSGAN drives everything degraded to zero; the temperature keeps apart what is bad from what is worse.
+# LSGAN drives everything degraded to zero; the temperature preserves the difference between bad and worse.
 SLIM = IfqaSpec((64, 96, 128, 192), unshuffle=4, bottleneck=2, norm="batch", light_decoder=True, temperature=3.0)
-# Half as wide, less than a quarter of the work: SLIM is its teacher.
+# Half as wide, less than a quarter of the cost; distilled from SLIM.
 SMALL = IfqaSpec(
     (32, 48, 64, 96), unshuffle=4, bottleneck=2, norm="batch", light_decoder=True, temperature=3.0,
     stem_kernel=1, sizes=True,
@@ -77,16 +77,16 @@ def block_transform(side: int) -> np.ndarray:
 
 
 class _BlockStem(nn.Module):
-    """Folds side x side pixels into channels and brings every frequency to unit variance before convolving.
+    """Folds side x side pixels into channels and scales every frequency to unit variance before convolving.
 
-    Noise of a few levels and JPEG's losses are a hundredth of the brightness that shares their pixels:
-    without this the first convolution needs thousands of steps to find them.
+    Noise of a few levels and JPEG artefacts are a hundredth of the brightness of the same pixels: without this the
+    first convolution needs thousands of training steps to find them.
     """
 
     basis: Tensor
 
     def __init__(self, side: int, channels: int, kernel: int, sizes: bool) -> None:
-        """sizes: also convolve the sizes of all frequencies, for noise has no sign and few channels could fold it."""
+        """With `sizes` the absolute values of all frequencies are convolved too, since noise has no fixed sign."""
         super().__init__()
         self.side, self.sizes = side, sizes
         basis = torch.from_numpy(block_transform(side)).reshape(-1, 3, side, side)
@@ -96,7 +96,7 @@ class _BlockStem(nn.Module):
 
     def forward(self, face: Tensor) -> Tensor:
         """[N, 3, H, W] -> [N, channels, H / side, W / side]."""
-        # In float32 also under autocast: bfloat16 would round away exactly what the stem is there to keep.
+        # In float32 also under autocast: bfloat16 would round away exactly what the stem has to preserve.
         with torch.autocast(face.device.type, enabled=False):
             blocks = self.whiten(F.conv2d(face.float(), self.basis, stride=self.side))
         blocks = blocks.clamp(-8, 8)
@@ -117,7 +117,7 @@ class _ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, channels_in, H, W] -> [N, channels_out, H, W], H and W halved when `down`."""
-        # A 1x1 convolution and average pooling commute, so the shortcut pools first: four times cheaper.
+        # A 1x1 convolution and average pooling commute, so the shortcut pools first, which is four times cheaper.
         shortcut = F.avg_pool2d(x, 2) if self.down else x
         if self.conv1x1 is not None:
             shortcut = self.conv1x1(shortcut)
@@ -143,7 +143,7 @@ class _UpBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, channels_in, H, W] -> [N, channels_out, 2 H, 2 W]."""
-        # Nearest upsampling and a 1x1 convolution commute: convolve the small picture.
+        # Nearest upsampling and a 1x1 convolution commute, so the smaller map is convolved.
         shortcut = x if self.conv1x1 is None else self.conv1x1(x)
         shortcut = F.interpolate(shortcut, scale_factor=2, mode="nearest")
         y = F.leaky_relu(self.norm1(x), 0.2)
@@ -212,7 +212,7 @@ def is_ifqa(keys: Iterable[str]) -> bool:
 
 
 def face_ellipse(side: int, ellipse: tuple[float, float, float, float] = FACE_ELLIPSE) -> np.ndarray:
-    """[side, side] float32, 1 inside the fixed face ellipse, 0 outside, fractions on its edge."""
+    """[side, side] float32: 1 inside the fixed face ellipse, 0 outside, fractions on its edge."""
     fine = side * 8
     axis = (np.arange(fine, dtype=np.float64) + 0.5) / fine
     cx, cy, rx, ry = ellipse
@@ -221,12 +221,12 @@ def face_ellipse(side: int, ellipse: tuple[float, float, float, float] = FACE_EL
 
 
 class IfqaScorer(nn.Module):
-    """What is exported: face -> (score [N] in 0..1, map [N, 256, 256] in 0..1)."""
+    """The exported module: face -> (score [N] in 0..1, map [N, 256, 256] in 0..1)."""
 
     pool_weights: Tensor
 
     def __init__(self, network: Ifqa, pool: str = "ellipse") -> None:
-        """pool: "ellipse" (mean over the fixed face ellipse, own weights) or "full" (official weights)."""
+        """`pool` is "ellipse" (mean over the fixed face ellipse, our weights) or "full" (official weights)."""
         super().__init__()
         if pool not in ("ellipse", "full"):
             raise ValueError(f"pool must be 'ellipse' or 'full', not {pool!r}")

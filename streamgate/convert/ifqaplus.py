@@ -1,9 +1,9 @@
 """IFQA++, the masked autoencoder behind IFQA's second checkpoint (AIM-SKKU, 2023): per-patch realness by a ViT.
 
-Layout of MAE (He et al., CVPR 2022): an encoder of 32 blocks of 1280 and a decoder of 8 blocks of 512 at 224 pixels
-with patches of 14 (ViT-H/14; 656,873,412 values in 494 tensors, checkpoint key "D"), whose last layer gives one value
-for each pixel instead of three. Nothing is masked when a face is rated, so the random order in which the published code
-shuffles patches, and puts them back, changes nothing and is left out. The published network ends in a sigmoid; the
+Layout of MAE (He et al., CVPR 2022): an encoder of 32 blocks of width 1280 and a decoder of 8 blocks of width 512 at
+224 pixels with patches of 14 (ViT-H/14; 656,873,412 values in 494 tensors, checkpoint key "D"), whose last layer has
+one output per pixel instead of three. Nothing is masked at inference, so the random order in which the published code
+shuffles patches, and restores them, has no effect and is left out. The published network ends in a sigmoid; the
 published script then sets negative values, of which there are none, to zero and takes the mean.
 
 This module needs torch and is imported only to convert.
@@ -23,16 +23,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CROP_SIDE = 256
-"""Side of the crop that all IFQA networks are given here, and of their map."""
+"""Side of the crop that all IFQA networks take, and of their map."""
 HEADS = 16
-"""Attention heads in both halves; the tensors' shapes do not tell them."""
+"""Attention heads in encoder and decoder; the tensors' shapes do not determine the number."""
 _LARGEST = 1 << 30
 _MAX_PATCHES = 1024
 
 
 @dataclass(frozen=True)
 class VitSpec:
-    """Sizes of the network: `side` of its input and `patch` in pixels, widths of the tokens and numbers of blocks."""
+    """Sizes of the network: input `side` and `patch` in pixels, token widths and numbers of blocks."""
 
     side: int
     patch: int
@@ -103,7 +103,7 @@ class IfqaPlus(nn.Module):
         self.blocks = nn.ModuleList(_Block(spec.width) for _ in range(spec.depth))
         self.norm = nn.LayerNorm(spec.width, eps=1e-6)
         self.decoder_embed = nn.Linear(spec.width, spec.decoder_width)
-        # Stands for masked patches, of which there are none; it is part of the checkpoint all the same.
+        # Represents masked patches, of which there are none, but it is part of the checkpoint.
         self.mask_token = nn.Parameter(torch.zeros(1, 1, spec.decoder_width))
         self.decoder_pos_embed = nn.Parameter(torch.zeros(1, positions, spec.decoder_width))
         self.decoder_blocks = nn.ModuleList(_Block(spec.decoder_width) for _ in range(spec.decoder_depth))
@@ -126,14 +126,14 @@ class IfqaPlus(nn.Module):
 
 
 class IfqaPlusScorer(nn.Module):
-    """What is exported: `face` (N, 3, 256, 256) in -1..1 -> score (N,) and map (N, 256, 256), both 0..1."""
+    """The exported module: `face` (N, 3, 256, 256) in -1..1 -> score (N,) and map (N, 256, 256), both 0..1."""
 
     cubic: Tensor
 
     def __init__(self, network: IfqaPlus) -> None:
         super().__init__()
         self.network = network
-        # OpenCV's own bicubic weights, which the published script scales by, one row for each row of the result.
+        # OpenCV's bicubic weights, with which the published script scales; one row per row of the result.
         weights = cv2.resize(
             np.eye(CROP_SIDE, dtype=np.float32), (CROP_SIDE, network.spec.side), interpolation=cv2.INTER_CUBIC
         )
@@ -151,10 +151,10 @@ def is_ifqaplus(keys: Iterable[str]) -> bool:
 
 
 def spec_of(state: Mapping[str, Tensor]) -> VitSpec:
-    """The sizes of a checkpoint, read off its tensors.
+    """The sizes of a checkpoint, derived from its tensors.
 
     Raises:
-        KeyError: a tensor is missing or has a shape that no such network has.
+        KeyError: a tensor is missing or has a shape that is impossible for this network.
     """
     width, channels, patch, _ = _shape(state, "patch_embed.proj.weight", 4)
     positions = _shape(state, "pos_embed", 3)[1]
@@ -165,16 +165,16 @@ def spec_of(state: Mapping[str, Tensor]) -> VitSpec:
     )
     total = sum(tensor.numel() for tensor in state.values())
     if channels != 3 or cells**2 != positions - 1 or not 0 < cells**2 <= _MAX_PATCHES or total > _LARGEST:
-        raise KeyError(f"{positions} places of {width} values in {total} values are no IFQA++")
+        raise KeyError(f"{positions} positions of {width} values in {total} values are not IFQA++")
     if width % HEADS or decoder_width % HEADS or spec.side > 2 * CROP_SIDE:
-        raise KeyError(f"widths {width} and {decoder_width} at {spec.side} pixels are no IFQA++")
+        raise KeyError(f"widths {width} and {decoder_width} at {spec.side} pixels are not IFQA++")
     return spec
 
 
 def scorer(state: Mapping[str, Tensor]) -> IfqaPlusScorer:
     """The graph of a checkpoint's discriminator; its tensors are used as they are, not copied.
 
-    Raises RuntimeError or KeyError when it is of another layout.
+    Raises RuntimeError or KeyError when it has another layout.
     """
     spec = spec_of(state)
     with torch.device("meta"):

@@ -1,8 +1,8 @@
-"""`models import`: a user's own checkpoint becomes one ONNX file with a receipt, found by `--models imported`.
+"""`models import`: converts a user's own checkpoint to one ONNX file with a receipt, found by `--models imported`.
 
-Known are retinaface-pytorch's ResNet-50 (detector), InsightFace's iresnet and MobileFaceNet (recognizers) and the
-official IFQA and IFQA++ checkpoints; which one a file is follows from the names of its tensors. Recognizers and
-detectors that are ONNX files already come with a card (`convert.readycard`).
+Supported are retinaface-pytorch's ResNet-50 (detector), InsightFace's iresnet and MobileFaceNet (recognizers) and the
+official IFQA and IFQA++ checkpoints; the kind of a file is recognised by the names of its tensors. Recognizers and
+detectors that already are ONNX files need a card (`convert.model_card`).
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from streamgate.weights.catalog import (
 from streamgate.weights.files import sha256_of
 
 MIN_FACES = 100
-"""Fewest faces that a calibration takes."""
+"""Least number of faces for a calibration."""
 
 MAX_BYTES = 4 << 30
-"""Largest checkpoint, also unpacked; IFQA++ has 2.6 GB."""
+"""Largest size of a checkpoint, packed or unpacked; IFQA++ has 2.6 GB."""
 
 _IFQA_INPUT = InputSpec("float32", "RGB", (127.5,) * 3, (1 / 127.5,) * 3)
 _PLAIN_DROP_RATE = 0.5
-"""Drop rate in the graph of a recognizer without calibration: the paper's."""
+"""Drop rate in the graph of a recognizer without calibration, as in the paper."""
 
 
 def _kind(converter: str, title: str, role: str, training_data: str, described: InputSpec | None = None) -> Entry:
@@ -54,17 +54,17 @@ def _kind(converter: str, title: str, role: str, training_data: str, described: 
 
 KINDS = (
     _kind("retinaface-resnet50", "RetinaFace ResNet-50 of retinaface-pytorch", "detector", "WIDER FACE (research use)"),
-    _kind("iresnet", "InsightFace iresnet", "recognizer", "not told by the checkpoint"),
-    _kind("insightface-mobilefacenet", "InsightFace MobileFaceNet", "recognizer", "not told by the checkpoint"),
+    _kind("iresnet", "InsightFace iresnet", "recognizer", "unknown (not in the checkpoint)"),
+    _kind("insightface-mobilefacenet", "InsightFace MobileFaceNet", "recognizer", "unknown (not in the checkpoint)"),
     _kind("ifqa-official", "official IFQA", "ifqa", "FFHQ and CelebA-HQ (research use)", _IFQA_INPUT),
     _kind("ifqaplus-official", "official IFQA++", "ifqa", "FFHQ and CelebA-HQ (research use)", _IFQA_INPUT),
 )
-"""What can be imported, as entries of a catalog without files."""
+"""The kinds of checkpoints that can be imported, as catalog entries without files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Published constants of a recognizer's SER-FIQ: 1 / (1 + exp(-alpha (raw - r))) at a drop rate."""
+    """Published SER-FIQ constants of a recognizer: 1 / (1 + exp(-alpha (raw - r))) at a drop rate."""
 
     alpha: float
     r: float
@@ -72,7 +72,7 @@ class Published:
 
     def __post_init__(self) -> None:
         if not (0 < self.alpha < math.inf and 0 <= self.r <= 1 and 0 < self.drop_rate < 1):
-            raise UsageError("--alpha must be a positive number, --r one of 0..1, and --dropout one between 0 and 1")
+            raise UsageError("--alpha must be a positive number, --r in 0..1, and --dropout between 0 and 1, exclusive")
 
 
 def import_weights(
@@ -86,42 +86,42 @@ def import_weights(
     licence: str = "your own responsibility",
     report: Callable[[str], None] = lambda text: None,
 ) -> store.Weights:
-    """Convert `file` into the models folder, whole or not at all; returns what `--models imported` finds there.
+    """Convert `file` into the models folder, atomically; returns the weights that `--models imported` finds there.
 
     Args:
-        file: the checkpoint (.pth, .pt), a zip that holds it alone, or an ONNX file.
-        name: of its folder; the kind's by default. An import under the same name is replaced.
-        card: of an ONNX file, and only of one; see `convert.readycard`.
-        calibrate: a folder with faces, training-side ones, on which the mapping to 0..100 is fitted; not for detectors.
-        published: instead of a calibration, of a recognizer.
-        device: where the faces of a calibration are rated: auto, cpu, cuda or cuda:N.
-        licence: for `models list`.
-        report: called with a line on what is being done.
+        file: the checkpoint (.pth, .pt), a zip that contains only the checkpoint, or an ONNX file.
+        name: name of its folder; by default that of the kind. An import with the same name is replaced.
+        card: card of an ONNX file, required for it and not allowed for checkpoints; see `convert.model_card`.
+        calibrate: a folder with training-side faces on which the mapping to 0..100 is fitted; not for detectors.
+        published: constants to use instead of a calibration; only for recognizers.
+        device: where the faces of a calibration are processed: auto, cpu, cuda or cuda:N.
+        licence: text for `models list`.
+        report: called with a line on the current step.
 
     Raises:
-        UsageError: the file is not there, or the options do not go together.
-        WeightsError: it is none of the known checkpoints, hostile, or the conversion is refused.
+        UsageError: the file does not exist, or the options are incompatible.
+        WeightsError: it is not a known checkpoint, is hostile, or the conversion is rejected.
     """
     if not file.is_file():
         raise UsageError(f"{file}: no such file; give the checkpoint")
     if file.stat().st_size > MAX_BYTES:
-        raise WeightsError(f"{file.name}: is larger than {MAX_BYTES >> 30} GiB; no known checkpoint is")
+        raise WeightsError(f"{file.name}: is larger than {MAX_BYTES >> 30} GiB, unlike any known checkpoint")
     if calibrate is not None and not calibrate.is_dir():
         raise UsageError(f"--calibrate {calibrate}: no such folder")
     if calibrate is not None and published is not None:
-        raise UsageError("--calibrate fits what --alpha, --r and --dropout give; choose one of both")
+        raise UsageError("--calibrate cannot be combined with --alpha, --r and --dropout, which it fits; choose one")
     if (card is None) != (file.suffix.lower() != ".onnx"):
-        raise UsageError("an ONNX file is imported with --card CARD, which no checkpoint takes")
+        raise UsageError("--card CARD is required for an ONNX file and not allowed for a checkpoint")
     chosen_device = choose_device(device) if calibrate is not None else None
     with _unpacked(file) as checkpoint:
         kind, title = _recognise(checkpoint) if card is None else _of_card(card)
         if calibrate is not None and kind.roles[0] == "detector":
             raise UsageError("--calibrate: a detector has no measure to calibrate; leave it out")
         if published is not None and kind.roles[0] != "recognizer":
-            raise UsageError(f"--alpha, --r and --dropout are of recognizers, and this is a {kind.roles[0]}")
+            raise UsageError(f"--alpha, --r and --dropout are only for recognizers, not for the role {kind.roles[0]}")
         chosen = name or (file.stem if card else title.split()[-1] if kind.converter == "iresnet" else kind.converter)
         if not chosen or store.safe_name(chosen) != chosen:
-            raise UsageError(f"--name {chosen!r}: use letters, digits, '.', '_' and '-', not beginning with a dot")
+            raise UsageError(f"--name {chosen!r}: use letters, digits, '.', '_' and '-'; start with a letter or digit")
         report(f"converting {title} to ONNX")
         drop_rate = _PLAIN_DROP_RATE if published is None else published.drop_rate
         converted = convert(kind.converter, [checkpoint], {**kind.options, "drop_rate": drop_rate})
@@ -168,7 +168,7 @@ def import_weights(
 
 
 def _of_card(path: Path) -> tuple[Entry, str]:
-    """The kind that a card describes, and its title. Raises UsageError without the card, WeightsError for a bad one."""
+    """The kind described by a card, and its title. Raises UsageError if it is missing, WeightsError if invalid."""
     from streamgate.convert.model_card import read_card
 
     if not path.is_file():
@@ -180,7 +180,7 @@ def _of_card(path: Path) -> tuple[Entry, str]:
 
 
 def _recognise(checkpoint: Path) -> tuple[Entry, str]:
-    """Which kind a checkpoint is, and its full title. Raises WeightsError when it is none."""
+    """The kind of a checkpoint, and its full title. Raises WeightsError for an unknown one."""
     content = load_checkpoint(checkpoint)
     by_name = {kind.converter: kind for kind in KINDS}
     if isinstance(content.get("D"), Mapping):
@@ -207,7 +207,7 @@ def _recognise(checkpoint: Path) -> tuple[Entry, str]:
 
 
 def _unknown(checkpoint: Path, state: Mapping[str, Any], guess: str = "") -> WeightsError:
-    """What a checkpoint of no known kind is, by its shape, and what can be imported."""
+    """The error for an unknown checkpoint: it describes the tensors found and lists what can be imported."""
     tensors = {name: value for name, value in state.items() if hasattr(value, "shape")}
     if tensors:
         ends = [next(iter(tensors)), next(reversed(tensors))]
@@ -220,21 +220,21 @@ def _unknown(checkpoint: Path, state: Mapping[str, Any], guess: str = "") -> Wei
     else:
         found = f"no tensors but {', '.join(one_line(str(name), 40) for name in list(state)[:5]) or 'nothing'}"
     return WeightsError(
-        f"{checkpoint.name}: of no network known here ({found}); imported can be retinaface-pytorch ResNet-50, "
+        f"{checkpoint.name}: not a supported network ({found}); supported are retinaface-pytorch ResNet-50, "
         "InsightFace iresnet 18/34/50/100/200 and MobileFaceNet, IFQA_Metric.pth and IFQA++_Metric.pth"
     )
 
 
 @contextmanager
 def _unpacked(file: Path) -> Iterator[Path]:
-    """The checkpoint itself: what a plain zip holds, or the file. Raises WeightsError for a zip that lies or bulges."""
+    """The checkpoint itself: the content of a plain zip, or the file. Raises WeightsError for a bad or hostile zip."""
     with tempfile.TemporaryDirectory(prefix="streamgate-import-") as folder:
         try:
             path = _unpack(file, Path(folder)) if zipfile.is_zipfile(file) else file
         except (zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, EOFError,
                 ValueError, LookupError) as error:  # fmt: skip
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise WeightsError(f"{file.name}: a zip that cannot be unpacked ({reason}); fetch it again") from None
+            raise WeightsError(f"{file.name}: the zip cannot be unpacked ({reason}); download it again") from None
         yield path
 
 
@@ -248,8 +248,8 @@ def _unpack(file: Path, folder: Path) -> Path:
             return file
         inside = [one for one in members if one.filename.endswith((".pth", ".pt"))]
         if len(inside) != 1:
-            raise WeightsError(f"{file.name}: a zip with {len(inside)} checkpoints; give the checkpoint itself")
-        # A name of our own: the one in the archive may lead elsewhere.
+            raise WeightsError(f"{file.name}: the zip has {len(inside)} checkpoints; pass the checkpoint itself")
+        # The name in the archive is not used as it is, because it may point outside the folder.
         target = folder / f"{store.safe_name(Path(inside[0].filename).stem) or 'checkpoint'}.pth"
         with archive.open(inside[0]) as packed, target.open("wb") as plain:
             _copy_bounded(packed, plain, inside[0].file_size, file.name)
@@ -261,14 +261,14 @@ def _copy_bounded(packed: Any, plain: Any, size: int, name: str) -> None:
     while chunk := packed.read(1 << 20):
         left -= len(chunk)
         if left < 0:
-            raise WeightsError(f"{name}: a zip that lies about the size of what it holds")
+            raise WeightsError(f"{name}: the zip's content is larger than it declares; download it again")
         plain.write(chunk)
 
 
 def _calibrated(
     kind: Entry, name: str, converted: Converted, checkpoint: Path, folder: Path, device: Device | None
 ) -> tuple[Calibration, str, Converted]:
-    """Fit on the faces of `folder`; a recognizer is converted again with the drop rate that was found."""
+    """Fit on the faces of `folder`; a recognizer is converted again with the fitted drop rate."""
     from streamgate.convert import calibrate
     from streamgate.networks.detector import Detector
     from streamgate.networks.ifqa import IfqaNetwork

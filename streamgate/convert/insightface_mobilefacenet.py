@@ -1,8 +1,8 @@
 """InsightFace's MobileFaceNet in torch, with the keys of its public checkpoints (loaded lazily, only to convert).
 
-Chen et al. 2018 (arXiv 1804.07573); layout of `recognition/arcface_torch/backbones/mobilefacenet.py`, of any number of
-blocks and width. The graph is that of `convert.mobilefacenet`: `face` uint8 (N, 112, 112, 3) RGB in; `embedding` (N, D)
-not normalised, `spread` (N,) and `features` (N, 512), which enter the last affine layer, out.
+Chen et al. 2018 (arXiv 1804.07573); layout of `recognition/arcface_torch/backbones/mobilefacenet.py`, with any number
+of blocks and any width. The graph is that of `convert.mobilefacenet`: `face` uint8 (N, 112, 112, 3) RGB in; `embedding`
+(N, D) not normalised, `spread` (N,) and `features` (N, 512), the input of the last affine layer, out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from streamgate.convert.mobilefacenet import RecognizerGraph
 
 _FEATURES = 512
 _LEVELS = 127.5
-"""(RGB - 127.5) / 127.5 is what the networks were trained on."""
+"""The networks were trained on (RGB - 127.5) / 127.5."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Sizes:
 
 
 def _layers(*parts: nn.Module) -> nn.Module:
-    """What the checkpoints call `layers.0`, `layers.1` ... of a part."""
+    """A module whose parts are named `layers.0`, `layers.1` ..., as in the checkpoints."""
     holder = nn.Sequential()
     holder.add_module("layers", nn.Sequential(*parts))
     return holder
@@ -97,7 +97,7 @@ class MobileFaceNet(nn.Module):
         return pooling[1](pooling[0](self.conv_sep(self.layers(face))))
 
     def last_affine(self) -> tuple[Tensor, Tensor]:
-        """The last layer with the batch norm behind it folded in: A (D, 512) and c (D,)."""
+        """The last layer with the following batch norm folded in: A (D, 512) and c (D,)."""
         parts: Any = self.features.get_submodule("layers")
         layer, norm = parts[2], parts[3]
         gain = (norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)).detach()
@@ -107,22 +107,22 @@ class MobileFaceNet(nn.Module):
 
 
 def is_mobilefacenet(keys: Iterable[str]) -> bool:
-    """Whether these are the names of its tensors."""
+    """Whether these are the tensor names of such a checkpoint."""
     return {"layers.0.layers.0.weight", "conv_sep.layers.0.weight", "features.layers.2.weight"} <= set(keys)
 
 
 def sizes_of(state: Mapping[str, Tensor]) -> Sizes:
-    """The sizes of the checkpoint with these tensors. Raises KeyError when they are of another network."""
+    """The sizes of the checkpoint with these tensors. Raises KeyError when they belong to another network."""
     plain = "layers.1.layers.1.running_var" in state
     blocks = (1 if plain else _count(state, 1), _count(state, 3), _count(state, 5), _count(state, 7))
     return Sizes(blocks, len(state["layers.0.layers.0.weight"]) // 64, len(state["features.layers.2.weight"]))
 
 
 def graph(state: Mapping[str, Tensor], drop_rate: float) -> RecognizerGraph:
-    """The graph of a checkpoint's state dict. Raises RuntimeError or KeyError when it is of another layout."""
+    """The graph of a checkpoint's state dict. Raises RuntimeError or KeyError when it has another layout."""
     sizes = sizes_of(state)
     if sizes.scale not in range(1, 9) or max(sizes.blocks) > 64 or sizes.embedding > 2048:
-        raise KeyError("not a MobileFaceNet of InsightFace")
+        raise KeyError("not an InsightFace MobileFaceNet")
     network = MobileFaceNet(sizes)
     network.load_state_dict(dict(state))
     network.eval()

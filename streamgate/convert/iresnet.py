@@ -2,7 +2,7 @@
 
 Deng et al., ArcFace, CVPR 2019 (arXiv 1801.07698); layout of `recognition/arcface_torch/backbones/iresnet.py`. The
 graph is that of `convert.mobilefacenet`: `face` uint8 (N, 112, 112, 3) RGB in; `embedding` (N, 512) not normalised,
-`spread` (N,) and `features` (N, 25088), which enter the last affine layer, out.
+`spread` (N,) and `features` (N, 25088), the input of the last affine layer, out.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ DEPTHS: Mapping[tuple[int, int, int, int], int] = {
     (3, 13, 30, 3): 100,
     (6, 26, 60, 6): 200,
 }
-"""Blocks in the four stages, and the name's number."""
+"""Blocks in the four stages -> number in the network's name."""
 
 EMBEDDING = 512
 _WIDTHS = (64, 128, 256, 512)
 _MAP_SIDE = 7
 _LEVELS = 127.5
-"""(RGB - 127.5) / 127.5 is what the networks were trained on."""
+"""The networks were trained on (RGB - 127.5) / 127.5."""
 
 
 class _Block(nn.Module):
-    """Batch norm, 3x3, batch norm, PReLU, 3x3 with the stride, batch norm; a shortcut beside."""
+    """Batch norm, 3x3, batch norm, PReLU, 3x3 with the stride, batch norm; with a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class IResNet(nn.Module):
         return self.bn2(x).flatten(1)
 
     def last_affine(self) -> tuple[Tensor, Tensor]:
-        """`fc` with the batch norm behind it folded in: A (512, 25088) and c (512,)."""
+        """`fc` with the following batch norm folded in: A (512, 25088) and c (512,)."""
         norm = self.features
         mean, variance = norm.running_mean, norm.running_var
         assert mean is not None and variance is not None
@@ -87,7 +87,7 @@ class IResNet(nn.Module):
 
 
 def blocks_of(keys: Iterable[str]) -> tuple[int, int, int, int] | None:
-    """Blocks in the four stages of the iresnet with these keys; None when they are of another network."""
+    """Blocks in the four stages of the iresnet with these keys; None when they belong to another network."""
     counts = [0, 0, 0, 0]
     names = set(keys)
     if not {"conv1.weight", "prelu.weight", "fc.weight", "features.running_mean"} <= names:
@@ -101,7 +101,7 @@ def blocks_of(keys: Iterable[str]) -> tuple[int, int, int, int] | None:
 
 
 def graph(state: Mapping[str, Tensor], drop_rate: float) -> RecognizerGraph:
-    """The graph of a checkpoint's state dict. Raises RuntimeError or KeyError when it is of another layout."""
+    """The graph of a checkpoint's state dict. Raises RuntimeError or KeyError when it has another layout."""
     blocks = blocks_of(state)
     if blocks is None or blocks not in DEPTHS:
         raise KeyError("not an iresnet of 18, 34, 50, 100 or 200 layers")

@@ -1,7 +1,7 @@
 """MiniFASNetV2 of Silent-Face-Anti-Spoofing (Minivision, Apache-2.0) in torch, with the keys of its checkpoint.
 
-Graph: `face` uint8 (N, 80, 80, 3) RGB, 2.7 times the box, in; `live` (N,) out, the probability of a face of flesh and
-blood and not of a screen or a print. Loaded lazily, only to convert.
+Graph: `face` uint8 (N, 80, 80, 3) RGB, 2.7 times the box, in; `live` (N,) out, the probability of a live face as
+opposed to a face on a screen or a print. Loaded lazily, only to convert.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 CROP_SIDE = 80
 LIVE = 1
 """The class of live faces among the three."""
-# Inner channels of the pruned network's blocks by stage; the outer ones are 64, 128, 128.
+# Per stage of the pruned network: outer channels, inner channels of the first block, inner channels of the others.
 _STAGES = ((64, 103, (13, 13, 13, 13)), (128, 231, (231, 52, 26, 77, 26, 26)), (128, 308, (26, 26)))
 _FEATURES = 512
 _EMBEDDING = 128
@@ -83,7 +83,7 @@ class MiniFASNetV2(nn.Module):
 
 
 class LivenessGraph(nn.Module):
-    """What is exported: RGB bytes in, the probability of a live face out."""
+    """The exported module: RGB bytes in, the probability of a live face out."""
 
     def __init__(self, network: MiniFASNetV2) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class LivenessGraph(nn.Module):
 
 
 def graph(state: Mapping[str, Tensor]) -> LivenessGraph:
-    """The graph of a checkpoint's state dict. Raises RuntimeError when it is of another layout."""
+    """The graph of a checkpoint's state dict. Raises RuntimeError when it has another layout."""
     network = MiniFASNetV2()
     network.load_state_dict(dict(state))
     return LivenessGraph(network).eval()

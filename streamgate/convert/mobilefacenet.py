@@ -2,7 +2,7 @@
 
 Chen et al. 2018 (arXiv 1804.07573). Graph: `face` uint8 (N, 112, 112, 3) RGB, ArcFace-aligned, in;
 `embedding` (N, 128) not normalised, `spread` (N,), `features` (N, 512) out. `features` is x of docs/design.md 4.1,
-what inverted dropout would feed into the last affine layer A x + c.
+the vector that inverted dropout would feed into the last affine layer A x + c.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class MobileFaceNet(nn.Module):
 
 
 class RecognizerGraph(nn.Module):
-    """What is exported: bytes in; embedding, closed-form spread (docs/design.md 4.1) and features out."""
+    """The exported module: bytes in; embedding, closed-form spread (docs/design.md 4.1) and features out."""
 
     mean: Tensor
     scale: Tensor
@@ -126,7 +126,7 @@ def closed_form(weight: Tensor, bias: Tensor, features: Tensor, odds: float) -> 
 
     docs/design.md 4.1 with odds = p / (1 - p). Float32 throughout.
     """
-    # A @ x with x as a column: each face is its own product, so that the batch cannot change its bits.
+    # A @ x with x as a column: each face is a separate product, so that the batch cannot change its bits.
     column = features.unsqueeze(2)
     embedding = torch.matmul(weight, column) + bias[:, None]
     along = torch.matmul(weight.t(), embedding)
@@ -139,7 +139,7 @@ def closed_form(weight: Tensor, bias: Tensor, features: Tensor, odds: float) -> 
 
 
 def foamliu(state: dict[str, Tensor], drop_rate: float) -> RecognizerGraph:
-    """The foamliu layout: RGB, ImageNet mean and deviation."""
+    """The foamliu layout: RGB, ImageNet mean and standard deviation."""
     network = MobileFaceNet()
     network.load_state_dict(state)
     network.eval()

@@ -1,4 +1,4 @@
-"""What a person says of an ONNX file that is imported: a card in JSON."""
+"""The card of an imported ONNX file: a description in JSON that the user writes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streamgate.weights.catalog import InputSpec, parse_identity, parse_input
 MAX_BYTES = 1 << 20
 _KEYS = ("identity", "input", "layout", "outputs", "role", "training_data")
 _INPUT = {"colour": "RGB", "mean": [127.5] * 3, "scale": [1 / 127.5] * 3}
-"""What InsightFace's recognizers and detectors want."""
+"""The input of InsightFace's recognizers and detectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,10 @@ class ModelCard:
 
     Attributes:
         role: "recognizer" or "detector".
-        layout: of a detector, see `networks.layouts`; empty for a recognizer.
-        input: how it wants its pictures, float32 NCHW.
-        outputs: from the names that the role or layout uses to those in the graph; empty where they are the same.
-        training_data: for lists.
+        layout: layout of a detector, see `networks.layouts`; empty for a recognizer.
+        input: the input format, float32 NCHW.
+        outputs: maps the names used by the role or layout to those in the graph; empty where they are the same.
+        training_data: a text for lists.
         identity: {threshold, fmr} of a recognizer, as on other cards.
     """
 
@@ -40,22 +40,22 @@ class ModelCard:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the converter needs of it."""
+        """The converter's options."""
         return {"layout": self.layout, "outputs": dict(self.outputs), "input": asdict(self.input)}
 
 
 def read_card(path: Path) -> ModelCard:
-    """A card in JSON.
+    """Read a card in JSON.
 
     Raises:
-        WeightsError: it is not readable, or a key or value is not one of a card.
+        WeightsError: it is not readable, or a key or value is not valid.
     """
     what = path.name
     try:
         with path.open("rb") as file:
             table = json.loads(file.read(MAX_BYTES))
     except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{what}: not readable as a card in JSON ({one_line(str(error))})") from None
+        raise WeightsError(f"{what}: cannot be read as a card in JSON ({one_line(str(error))})") from None
     if not isinstance(table, dict) or not table.keys() <= set(_KEYS):
         raise WeightsError(f"{what}: a card is a JSON object with the keys {', '.join(_KEYS)}")
     role, layout, outputs = table.get("role"), table.get("layout", ""), table.get("outputs", {})
@@ -70,8 +70,8 @@ def read_card(path: Path) -> ModelCard:
         raise WeightsError(f'{what}: "outputs" has no {one_line(min(unknown), 60)}; it takes {", ".join(known)}')
     described, identity = table.get("input", {}), table.get("identity")
     if not isinstance(described, dict) or not isinstance(identity, dict | None):
-        raise WeightsError(f'{what}: "input" and "identity" are objects')
+        raise WeightsError(f'{what}: "input" and "identity" must be JSON objects')
     spec = parse_input({**_INPUT, **described, "dtype": "float32"}, what)
     parse_identity(identity, what)
-    words = one_line(str(table.get("training_data", "not told by the file")), 200)
+    words = one_line(str(table.get("training_data", "unknown (not in the file)")), 200)
     return ModelCard(role, layout, spec, outputs, words, identity)

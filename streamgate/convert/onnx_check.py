@@ -1,4 +1,4 @@
-"""What an ONNX file must be before streamgate runs it: one file, standard operators, nothing outside."""
+"""Requirements on an ONNX file before streamgate runs it: a single file, standard operators, no external data."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 
 
 def check_self_contained(model: Any, name: str) -> None:
-    """Refuse a ModelProto with external data or operators outside the ONNX standard.
+    """Reject a ModelProto with external data or operators outside the ONNX standard.
 
-    External data is a path that the runtime would open beside the model; a custom operator needs code
-    that streamgate does not load. `name` is what the message calls the file.
+    External data is a path that the runtime would open next to the model; a custom operator needs code
+    that streamgate does not load. `name` is the file's name in messages.
 
     Raises:
         WeightsError: with the first offending tensor or operator.
     """
     for imported in model.opset_import:
         if imported.domain not in _STANDARD_DOMAINS:
-            raise WeightsError(f"{name}: uses the operator domain {imported.domain!r}; only plain ONNX is run")
+            raise WeightsError(f"{name}: uses the operator domain {imported.domain!r}; only plain ONNX is supported")
     if model.functions:
-        raise WeightsError(f"{name}: defines functions of its own; only plain ONNX operators are run")
+        raise WeightsError(f"{name}: defines custom functions; only plain ONNX operators are supported")
     for graph in _graphs(model.graph):
         for tensor in _tensors(graph):
             if tensor.data_location or tensor.external_data:
-                raise WeightsError(f"{name}: tensor {tensor.name!r} lies outside the file; export it as a single file")
+                raise WeightsError(f"{name}: tensor {tensor.name!r} is stored outside the file; export it as one file")
         for node in graph.node:
             if node.domain not in _STANDARD_DOMAINS:
                 raise WeightsError(f"{name}: operator {node.domain}.{node.op_type} is not part of ONNX")

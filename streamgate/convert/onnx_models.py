@@ -1,7 +1,7 @@
-"""Recognizers and detectors that are ONNX files already: brought to the inputs and outputs of their role.
+"""Recognizers and detectors that already are ONNX files: adapted to the inputs and outputs of their role.
 
-A recognizer gets SER-FIQ's head on its last affine layer. Both get an open batch axis where their graphs bear it, a
-detector open height and width. Everything is checked against the file as it came. Needs onnx (lazily imported).
+A recognizer gets SER-FIQ's head on its last affine layer. Both get an open batch axis where their graphs support it, a
+detector also open height and width. The result is checked against the original file. Needs onnx (lazily imported).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from streamgate.weights.catalog import parse_input
 
 _SMALL: Shape = (96, 128)
 _SAME_AS = 1e-4
-"""How far values may be from those of the file as it came, of their own size."""
+"""Relative tolerance of values against those of the original file."""
 
 
 def recognizer(source: Path, drop_rate: float, options: Mapping[str, Any]) -> tuple[Any, dict[str, Values]]:
     """A recognizer with `embedding`, `spread` and `features`, and A and c of its last affine layer.
 
     Raises:
-        WeightsError: the file takes something else than ArcFace crops, or ends in no affine layer.
+        WeightsError: the file does not take ArcFace crops, or does not end in an affine layer.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -42,7 +42,7 @@ def recognizer(source: Path, drop_rate: float, options: Mapping[str, Any]) -> tu
     given = _outputs(original, ("embedding",), options["outputs"], source.name)["embedding"]
     model = opened(original, free_size=False)
     features, weight, bias = last_affine(model, f"own/{given}", source.name)
-    # In float32 and with one product for each row, as `mobilefacenet.closed_form`.
+    # In float32 and with one product per row, like `mobilefacenet.closed_form`.
     odds = drop_rate / (1.0 - drop_rate)
     lengths = (weight.astype(np.float64) ** 2).sum(axis=0)
     stored: dict[str, Values] = {
@@ -87,7 +87,7 @@ def detector(source: Path, options: Mapping[str, Any]) -> tuple[Any, dict[str, V
     """A detector with the outputs of its layout, each (N, places, values), and RetinaFace's `conf` (N, places).
 
     Raises:
-        WeightsError: the file does not have the layout that the card says, or takes pictures of one size only.
+        WeightsError: the file does not have the layout that the card states, or takes pictures of one size only.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -102,7 +102,7 @@ def detector(source: Path, options: Mapping[str, Any]) -> tuple[Any, dict[str, V
     for name in layout.outputs:
         values, inner, last = found[names[name]], f"own/{names[name]}", layout.values(name)
         anchors = layout.anchors(name, _SMALL)
-        # Published SCRFD files give no batch axis at all.
+        # Published SCRFD files have no batch axis in their outputs.
         batch = 1 if values.ndim == 2 and len(values) == anchors else 0
         if name == "conf" and values.size == 2 * anchors:
             inner, values = _second_of_two(model, inner, values), values.reshape(-1, 2)[:, 1:]
@@ -125,7 +125,10 @@ def detector(source: Path, options: Mapping[str, Any]) -> tuple[Any, dict[str, V
         got = _run(model, picture, source.name)
         for name in layout.outputs:
             if got[name].size != layout.values(name) * layout.anchors(name, shape):
-                raise WeightsError(f"{source.name}: {names[name]} does not follow the picture's size; export it anew")
+                raise WeightsError(
+                    f"{source.name}: output {names[name]} does not scale with the picture's size; export the model "
+                    "again with dynamic height and width"
+                )
         if sides in ((None, None), shape):
             want = _run(original, picture, source.name)
             for name in layout.outputs:
@@ -138,7 +141,7 @@ def detector(source: Path, options: Mapping[str, Any]) -> tuple[Any, dict[str, V
 
 
 def _second_of_two(model: Any, inner: str, values: Values) -> str:
-    """The probability of a face of RetinaFace's two classes, of logits too: a new tensor's name."""
+    """Add nodes that select the face probability from RetinaFace's two classes or logits; returns the tensor's name."""
     from onnx import helper, numpy_helper
 
     if not (np.abs(values.reshape(-1, 2).sum(axis=1) - 1) < 1e-3).all():
@@ -150,7 +153,7 @@ def _second_of_two(model: Any, inner: str, values: Values) -> str:
 
 
 def _outputs(model: Any, wanted: tuple[str, ...], given: Mapping[str, str], name: str) -> dict[str, str]:
-    """The graph's name of each wanted output: what the card says, the same name, or all of them by their order."""
+    """The graph's name for each wanted output: from the card, the same name, or all of them by their order."""
     there = [one.name for one in model.graph.output]
     if not given and len(there) == len(wanted):
         return dict(zip(wanted, there if not set(wanted) <= set(there) else wanted, strict=True))
@@ -158,13 +161,13 @@ def _outputs(model: Any, wanted: tuple[str, ...], given: Mapping[str, str], name
     missing = [one for one in found.values() if one not in there]
     if missing:
         raise WeightsError(
-            f'{name}: has no output {", ".join(missing)}; it has {", ".join(there)}: say in "outputs" which is which'
+            f'{name}: has no output {", ".join(missing)}; it has {", ".join(there)}; map them in the card\'s "outputs"'
         )
     return found
 
 
 def _keep_batch_open(model: Any, rows: Values, expected: Mapping[str, Values], name: str) -> None:
-    """Fix the batch at one row where a graph mixes rows; the runtime reads that off the input."""
+    """Fix the batch size at 1 if the graph mixes rows; the runtime reads this from the input's shape."""
     try:
         got = _run(model, rows, name)
         for output, want in expected.items():
@@ -181,7 +184,7 @@ def _run(model: Any, rows: Values, name: str, prefix: str = "") -> dict[str, Val
     (picture,) = [one.name for one in model.graph.input if one.name not in stored]
     try:
         found = run(model.SerializeToString(), {picture: rows})
-    except Exception as error:  # onnxruntime raises its own, unrelated exception types
+    except Exception as error:  # onnxruntime raises its own exception types, without a common base
         shape = "x".join(str(side) for side in rows.shape)
         reason = one_line((str(error).splitlines() or [""])[0], 200)
         raise WeightsError(f"{name}: does not run on an input of {shape} ({reason})") from None

@@ -1,4 +1,4 @@
-"""`models pull`: download, check, convert, and leave a receipt; each step whole or not at all."""
+"""`models pull`: download, check, convert and write a receipt; each step is atomic."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from streamgate.weights.parameters import TIER as PARAMETERS_TIER
 from streamgate.weights.parameters import pull_parameters
 
 DOWNLOADS = "downloads"
-"""Folder inside the models folder that keeps upstream files, so that a new converter needs no network."""
+"""Folder inside the models folder that keeps upstream files, so that a new converter needs no new download."""
 
 
 def pull(
@@ -36,17 +36,17 @@ def pull(
     report: Callable[[str], None] = lambda text: None,
     progress: Callable[[str, int, int], None] = lambda file, done, size: None,
 ) -> dict[str, str]:
-    """Make every entry of `tier` ready in the models folder; what is there and verified is left alone.
+    """Install every entry of `tier` in the models folder; what is already there and verified is left alone.
 
     Args:
         tier: "standard", "liveness" for the measure `live`, or "measures" for the parameters of NIQE and BRISQUE.
-        mirror: http(s) or file URL, or a folder, under which files lie by their catalog file name;
-            default $STREAMGATE_MIRROR, else the pinned upstream addresses.
+        mirror: http(s) or file URL, or a folder, which has the files under their catalog file names;
+            default $STREAMGATE_MIRROR, else the pinned upstream URLs.
         report: called with a line before each conversion.
-        progress: called with a file's name, bytes that are there and its size as it arrives.
+        progress: called during a download with the file's name, the bytes received and its size.
 
     Returns:
-        By name of the weights what was done: "present" (nothing), "converted" (from kept downloads) or "pulled".
+        The action by name of the weights: "present" (nothing done), "converted" (from kept downloads) or "pulled".
 
     Raises:
         UsageError: unknown tier or mirror scheme.
@@ -55,7 +55,7 @@ def pull(
     entries = [entry for entry in load_catalog() if entry.tier == tier]
     if not entries and tier != PARAMETERS_TIER:
         tiers = ", ".join(sorted({entry.tier for entry in load_catalog()} | {PARAMETERS_TIER}))
-        raise UsageError(f"nothing to pull for tier {tier!r}; it is one of {tiers}")
+        raise UsageError(f"there is no tier {tier!r} to pull; known: {tiers}")
     base = _mirror_base(mirror or os.environ.get("STREAMGATE_MIRROR"))
     if tier == PARAMETERS_TIER:
         return pull_parameters(base, progress)
@@ -63,7 +63,7 @@ def pull(
 
 
 def is_ready(entry: Entry, folder: Path) -> bool:
-    """Whether the entry's converted files are there, not stale, and hash to what the receipt says."""
+    """Whether the entry's converted files exist, are not stale, and match the hashes in the receipt."""
     if not (folder / store.RECEIPT_NAME).is_file():
         return False
     try:
@@ -107,10 +107,10 @@ def _arrived(source: SourceFile, progress: Callable[[str, int, int], None], done
 
 
 def install(entry: Entry, sources: list[Path], folder: Path) -> None:
-    """Convert verified upstream files into `folder`: ONNX, arrays, and last of all the receipt.
+    """Convert verified upstream files into `folder`: ONNX, arrays, and the receipt last.
 
     Raises:
-        WeightsError: the conversion failed or is refused.
+        WeightsError: the conversion failed or is rejected.
         OSError: the folder is not writable.
     """
     converted = convert(entry.converter, sources, entry.options)
@@ -130,11 +130,11 @@ def install(entry: Entry, sources: list[Path], folder: Path) -> None:
 
 
 def write_conversion(folder: Path, converted: Converted, record: Mapping[str, Any]) -> None:
-    """Write ONNX, arrays, and last of all the receipt, which is `record` with their hashes.
+    """Write ONNX, arrays, and last the receipt, which is `record` with their hashes.
 
     Raises OSError when the folder is not writable.
     """
-    # Without its receipt a half-replaced conversion does not count as there.
+    # Without a receipt, a partly replaced conversion does not count as installed.
     (folder / store.RECEIPT_NAME).unlink(missing_ok=True)
     receipt = {**record, "onnx": _written(folder / store.ONNX_NAME, converted.onnx)}
     if converted.arrays:
@@ -173,4 +173,4 @@ def _has_place(mirror: str) -> bool:
         parts = urlsplit(mirror)
         return parts.port != 0 and bool(parts.hostname or parts.scheme == "file")
     except ValueError:
-        return False  # its words may quote the password
+        return False  # the error's text is not used: it may quote the password

@@ -18,13 +18,13 @@ from torch.nn import functional as F
 from streamgate.convert.export import export, noise
 
 ANCHORS = 2
-"""Priors in each cell of each of the three levels."""
+"""Priors per cell at each of the three levels."""
 
 OUTPUTS = ("loc", "conf", "landm")
 """Outputs of the exported graph."""
 
 MEAN_RGB = (123.0, 117.0, 104.0)
-"""Subtracted before the MobileNet layout."""
+"""Subtracted from the input of the MobileNet layout."""
 
 _FIRST = "body.stage1.0.0.weight"
 
@@ -69,7 +69,7 @@ class MobileNetBody(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    """ResNet's 1x1, 3x3, 1x1 residual block; the stride sits on the 3x3 (He et al., the v1.5 variant)."""
+    """ResNet's 1x1, 3x3, 1x1 residual block with the stride on the 3x3 (He et al., the v1.5 variant)."""
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class ContextModule(nn.Module):
 
 
 class _PriorHead(nn.Module):
-    """A 1x1 convolution that gives `values` figures for each prior: (N, C, h, w) -> (N, h*w*2, values)."""
+    """A 1x1 convolution with `values` outputs per prior: (N, C, h, w) -> (N, h*w*2, values)."""
 
     def __init__(self, channels: int, values: int) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ class RetinaFace(nn.Module):
 
 
 class DetectorGraph(nn.Module):
-    """What is exported: raw RGB bytes in, face probability instead of logits out."""
+    """The exported module: raw RGB bytes in, face probability instead of logits out."""
 
     mean: Tensor
     scale: Tensor
@@ -199,7 +199,7 @@ class DetectorGraph(nn.Module):
     def __init__(self, network: RetinaFace, mean: Sequence[float], scale: Sequence[float]) -> None:
         super().__init__()
         self.network = network
-        # Subtracted in the graph and not folded into the first bias: the network pads with zeros after it.
+        # Subtracted in the graph instead of folded into the first bias: the network pads with zeros afterwards.
         self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(scale).reshape(1, 3, 1, 1), persistent=False)
 
@@ -212,7 +212,7 @@ class DetectorGraph(nn.Module):
 def mobilenet025(state: dict[str, Tensor]) -> DetectorGraph:
     """The MobileNet-0.25 layout: trained on BGR minus (104, 117, 123), unscaled.
 
-    Channel order is folded: the first convolution's input channels are reversed, so the graph takes RGB.
+    The channel order is folded in: the first convolution's input channels are reversed, so the graph takes RGB.
     """
     reordered = dict(state)
     reordered[_FIRST] = state[_FIRST].flip(1)
@@ -222,7 +222,7 @@ def mobilenet025(state: dict[str, Tensor]) -> DetectorGraph:
 
 
 def resnet50(state: dict[str, Tensor]) -> DetectorGraph:
-    """The retinaface-pytorch ResNet-50 layout (456 keys): RGB, ImageNet mean and deviation."""
+    """The retinaface-pytorch ResNet-50 layout (456 keys): RGB, ImageNet mean and standard deviation."""
     network = RetinaFace(ResNet50Body(), channels=256)
     network.load_state_dict(state)
     mean = [255.0 * value for value in (0.485, 0.456, 0.406)]
@@ -231,5 +231,5 @@ def resnet50(state: dict[str, Tensor]) -> DetectorGraph:
 
 
 def export_detector(graph: DetectorGraph) -> Any:
-    """The graph as a ModelProto with batch and size left open. Raises WeightsError."""
+    """The graph as a ModelProto with open batch and picture size. Raises WeightsError."""
     return export(graph, "image", OUTPUTS, noise(2, 64, 96, 3), noise(3, 96, 160, 3), free_size=True)

@@ -1,9 +1,9 @@
-"""What is measured of a face: one module and one `MeasureSpec` a measure.
+"""The measures of a face: one module with one `MeasureSpec` per measure.
 
-To add one, write a module here that defines `MEASURE`; nothing else needs to know. Configuration, records, columns,
-`calibration_id`, report, page and table take it from there. Another package gives its own by an entry point of the
-group `streamgate.measures`, and a preset defines one by the table of an ONNX file. Measures know faces, pictures and
-evidence, and no tracks.
+To add a measure, write a module here that defines `MEASURE`; no other code has to change. Configuration, records,
+columns, `calibration_id`, report, page and table pick it up from there. Other packages add measures through entry
+points of the group `streamgate.measures`, and a preset can define one from an ONNX file. Measures depend on faces,
+pictures and evidence, not on tracks.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ EXTRA_MEASURE = MeasureSpec(
     output="value",
     read=lambda output: output.value,
     better="lower",
-    # Of FFHQ faces: the clean median maps to 90, that of the strongest mixture of degradations to 10.
+    # Fitted on FFHQ faces: the median of clean faces maps to 90, that of the strongest mix of degradations to 10.
     mapping=Sigmoid(36.8, 14.6),
     limits=(Limit("min", 0.0, {"brisque_low": "BRISQUE too high"}),),
     card=CropCard("brisque"),

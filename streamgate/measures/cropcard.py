@@ -1,4 +1,4 @@
-"""What a measure of somebody else looks at: which crop of a face, and how its network takes and gives values."""
+"""The input of an external measure: which crop of a face it takes, and how its network encodes input and output."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ CHEAP: tuple[Engine, ...] = ("niqe", "brisque")
 
 @dataclass(frozen=True, slots=True)
 class CropCard:
-    """A measure that takes one crop of a face and gives one number, and perhaps a map.
+    """A measure that takes one crop of a face and returns one number, and optionally a map.
 
     Attributes:
-        engine: who computes it.
-        file: the ONNX file, the catalog's name of pulled weights, or the name of the pyiqa metric.
-        crop: FFHQ's square, ArcFace's, a square around the box with a margin, the box itself with a margin, moved into
-            the picture and stretched to a square, or eyes and mouth at given points.
+        engine: what computes it.
+        file: the ONNX file, the catalog name of pulled weights, or the name of the pyiqa metric.
+        crop: "ffhq" and "arcface" are the aligned squares; "loose" is a square around the box with a margin; "box" is
+            the box itself with a margin, moved into the picture and stretched to a square; "points" places eyes and
+            mouth at given points.
         size: side of the crop in pixels.
-        margin: of a loose crop: so much of the box's longer side at each side; of a box: of each side itself.
-        points: of a crop by points: viewer's left eye, right eye, middle of the mouth as shares of the side.
-        colour, span, mean, std: the network's input is ((x / 255) * (span[1] - span[0]) + span[0] - mean) / std by
-            channel, x 0..255 in the order `colour`.
-        output, map: names of the graph's outputs; the first for an empty one, and no map.
+        margin: added on each side: for "loose" as a share of the box's longer side, for "box" as a share of the
+            corresponding side.
+        points: for "points": viewer's left eye, right eye and mouth centre, as shares of the crop's side.
+        colour, span, mean, std: the network's input is ((x / 255) * (span[1] - span[0]) + span[0] - mean) / std per
+            channel, with x in 0..255 in the order `colour`.
+        output, map: names of the graph's outputs. An empty `output` means the first one, an empty `map` means no map.
     """
 
     engine: Engine
@@ -43,5 +45,5 @@ class CropCard:
     map: str = ""
 
     def meaning(self) -> dict[str, object]:
-        """All that decides about values, for `calibration_id`: of a file the name alone, wherever it is."""
+        """Everything that affects values, for `calibration_id`. Of a file only the name counts, not its location."""
         return {**asdict(self), "file": PurePath(self.file).name}

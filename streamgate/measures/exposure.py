@@ -1,4 +1,4 @@
-"""exposure: is there light enough on the face, and not too much?"""
+"""exposure: is there enough light on the face, and not too much?"""
 
 from __future__ import annotations
 
@@ -10,24 +10,30 @@ from streamgate.measures.faceview import FaceView, quantile
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 FULL = 90.0
-"""Levels between the dark and the bright parts of a face of good contrast at least; each stop less of light takes a
-quarter of them."""
+"""Luma levels between the dark and the bright parts of a face with good contrast, at least. Each stop less of light
+reduces them by a quarter."""
 NOISE_WEIGHT = 6.0
-"""Levels that a noise of deviation 1 takes from the contrast."""
+"""Levels subtracted from the contrast for noise with a standard deviation of 1."""
 BURNT, BURNT_WEIGHT = 250, 1.5
-"""Luma from which a pixel holds nothing any more, and what a share of such pixels takes."""
+"""Luma from which a pixel counts as burnt out, and the factor by which the share of such pixels is subtracted."""
 MIDDLE = 128.0
-"""Mean luma that parts dark from bright where the exposure is bad."""
+"""Mean luma that separates "dark" from "bright" where the exposure is bad."""
 
 
 def exposure_of(luma: Array, small: Array, noise: float) -> float:
-    """How well a face is lit, 0..1, of its luma uint8 (h, w), and the same smaller with what noise that has.
+    """How well a face is lit, 0..1.
 
-    From the span between the 5th and the 95th percentile, noise taken off, and the share of burnt pixels. No level
-    itself counts: what skin reflects is no fault of the light. The span is the same for dark and for pale skin (median
-    147 of people with dark skin, 145 with pale skin), and with each stop less of light it falls alike.
+    Args:
+        luma: luma of the face, uint8 (h, w).
+        small: the same, scaled down.
+        noise: standard deviation of the noise of `small`.
+
+    Computed from the span between the 5th and the 95th percentile, less the noise, and from the share of burnt pixels.
+    Absolute levels do not count, because they depend on how much light the skin reflects. The span is the same for dark
+    and for pale skin (median 147 for people with dark skin, 145 with pale skin), and falls equally with each stop less
+    of light.
     """
-    import cv2  # with the first face, not with every configuration
+    import cv2  # loaded with the first face, not with every configuration
 
     burnt = cv2.countNonZero(cv2.inRange(luma, BURNT, 255)) / luma.size
     span = quantile(small, 0.95) - quantile(small, 0.05)
@@ -36,7 +42,7 @@ def exposure_of(luma: Array, small: Array, noise: float) -> float:
 
 
 def _read(view: FaceView) -> Mapping[str, float] | None:
-    import cv2  # with the first face, not with every configuration
+    import cv2  # loaded with the first face, not with every configuration
 
     luma = view.core
     if min(luma.shape) < 8:
@@ -51,8 +57,8 @@ def _side(evidence: Evidence) -> str:
 MEASURE = MeasureSpec(
     name="exposure",
     label="Exposure",
-    hint="contrast, less noise and what is burnt out",
-    purpose="Is there light on the face, and not too much? Its contrast, less its noise and what is burnt out.",
+    hint="contrast, less noise and burnt-out pixels",
+    purpose="Is there enough light on the face, and not too much? Its contrast, less noise and burnt-out pixels.",
     read=_read,
     evidence=("exposure", "mean_luma"),
     unit="share",

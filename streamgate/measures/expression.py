@@ -13,11 +13,11 @@ STRAIN = "strain"
 
 
 def _read(output: Any) -> Mapping[str, float]:
-    """Raised and lowered brows, squinting eyes, a raised upper lip, stretched and rounded lips, less what a smile has
-    of them: blendshapes, each about 0..1.
+    """Raised and lowered brows, squinting eyes, a raised upper lip, stretched and rounded lips, less the part that a
+    smile contributes: blendshapes, each about 0..1.
 
-    And the strain that makes a grimace. A mouth in mid-word adds to it, and a natural smile, however broad, is none:
-    fitted on labelled faces and on smiling portraits.
+    Also returns the strain that makes a grimace. A mouth in mid-word adds to it; a natural smile, however broad, does
+    not. Fitted on labelled faces and on smiling portraits.
     """
     smile = output.both("mouthSmile")
     moved = float(

@@ -8,7 +8,7 @@ from streamgate.measures.spec import Limit, MeasureSpec, ReferenceSpec, Sigmoid
 
 
 def _read(output: Any) -> float:
-    """Opening of the less open eye over the distance between the eyes."""
+    """Opening of the less open eye, divided by the distance between the eyes."""
     return float(min(output.signals["lidsLeft"], output.signals["lidsRight"]))
 
 

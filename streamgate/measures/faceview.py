@@ -1,4 +1,4 @@
-"""A face in a picture, as the measures that look at pixels see it."""
+"""A face in a picture, as seen by the measures that read pixels."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from streamgate.parallel import lazy_property
 INTER_EYE = 60.0
 """Pixels between the eyes of `FaceView.small`."""
 _NOISE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-"""Blind to edges, gain 6 for white noise (Immerkaer, 1996)."""
+"""Insensitive to edges; gain 6 for white noise (Immerkaer, 1996)."""
 _MAD = 0.6745
-"""Median of the size of normal noise of deviation 1."""
+"""Median absolute value of normal noise with a standard deviation of 1."""
 
 
 class FaceView:
-    """One face in one picture. What several measures need is computed once.
+    """One face in one picture. Values that several measures need are computed once.
 
     Attributes:
         picture: holds the face's pixels; `luma(box)` and `warp(matrix, size)` take source coordinates.
         face: its box and landmarks.
-        shown: what black bars leave of the source frame, [x1, y1, x2, y2].
+        shown: the part of the source frame inside black bars, [x1, y1, x2, y2].
         square: corners (4, 2) of the picture that would be kept of the face; None where its landmarks define none.
     """
 
     def __init__(
         self, picture: Picture, face: Face, shown: Array | None = None, square: Array | None = None
     ) -> None:
-        """shown: the whole frame when None."""
+        """`shown` is the whole frame when None."""
         self.picture = picture
         self.face = face
         self.square = square
@@ -39,25 +39,25 @@ class FaceView:
 
     @lazy_property
     def core(self) -> Array:
-        """Luma of `face_core`, uint8 (h, w); fewer than 8 pixels a side where there is next to nothing to see."""
+        """Luma of `face_core`, uint8 (h, w); fewer than 8 pixels per side where almost nothing is visible."""
         return self.picture.luma(face_core(self.face))
 
     @lazy_property
     def small(self) -> Array:
-        """`core` scaled down to 60 px between the eyes, so that faces of different size compare; never up."""
+        """`core` scaled down to 60 px between the eyes, so that faces of different sizes compare; never scaled up."""
         return at_one_size(self.core, scale_of(self.face))
 
     @lazy_property
     def noise(self) -> float:
-        """Deviation of the noise of `small`."""
+        """Standard deviation of the noise of `small`."""
         return noise_of(self.small)
 
 
 def face_core(face: Face) -> Array:
-    """The square that holds eyes, nose and mouth and little else, [x1, y1, x2, y2] in source pixels.
+    """The square that contains eyes, nose and mouth and little else, [x1, y1, x2, y2] in source pixels.
 
-    Its half side is 1.15 times the larger of the eye distance and 0.9 times eye-to-mouth distance, so a
-    turned head does not let the background in.
+    Half its side is 1.15 times the larger of the eye distance and 0.9 times the eye-to-mouth distance, so that the size
+    does not shrink when the head turns.
     """
     eyes = face.landmarks[:2].mean(axis=0)
     mouth = face.landmarks[3:].mean(axis=0)
@@ -67,8 +67,11 @@ def face_core(face: Face) -> Array:
 
 
 def at_one_size(luma: Array, inter_eye: float) -> Array:
-    """Luma uint8 (h, w) scaled down to 60 px between the eyes, so that faces of different size compare; never up."""
-    import cv2  # with the first face, not with every configuration
+    """Luma uint8 (h, w) scaled down to 60 px between the eyes, so that faces of different sizes compare.
+
+    Smaller faces are not scaled up.
+    """
+    import cv2  # loaded with the first face, not with every configuration
 
     scale = INTER_EYE / max(inter_eye, 1.0)
     if scale >= 1.0:
@@ -78,14 +81,14 @@ def at_one_size(luma: Array, inter_eye: float) -> Array:
 
 
 def noise_of(luma: Array) -> float:
-    """Deviation of the noise of luma uint8 (h, w): edges do not count."""
-    import cv2  # with the first face, not with every configuration
+    """Standard deviation of the noise of luma uint8 (h, w); edges do not count."""
+    import cv2  # loaded with the first face, not with every configuration
 
     return quantile(np.abs(cv2.filter2D(luma, cv2.CV_16S, _NOISE)), 0.5) / (6 * _MAD)
 
 
 def quantile(levels: Array, share: float) -> float:
-    """`np.quantile` of small whole numbers not below 0; counting them takes a tenth of the time of sorting them."""
+    """`np.quantile` for small non-negative integers; counting takes a tenth of the time of sorting."""
     up_to = np.cumsum(np.bincount(levels.ravel()))
     position = share * (levels.size - 1)
     low, high = np.searchsorted(up_to, (math.floor(position), math.ceil(position)), side="right").tolist()
@@ -93,9 +96,9 @@ def quantile(levels: Array, share: float) -> float:
 
 
 def scale_of(face: Face) -> float:
-    """Eye distance as if the head looked straight at the camera, in source pixels, at least 1.
+    """Eye distance as if the head faced the camera, in source pixels, at least 1.
 
-    The eyes come together on a turned head; their distance to the mouth does not, and on a frontal face the
+    On a turned head the distance between the eyes shrinks, their distance to the mouth does not; on a frontal face the
     two are about equal. Used for scaling only; the `size` measure is the plain eye distance.
     """
     eyes = face.landmarks[:2].mean(axis=0)

@@ -9,19 +9,19 @@ from typing import Any
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 EYES_TURN = 30.0
-"""Degrees that the eyes turn in their sockets for a `look` blendshape of 1."""
+"""Degrees by which the eyes turn in their sockets for a `look` blendshape of 1."""
 LEVEL = -4.0
-"""Degrees above the camera's axis that the network says of eyes that look into it."""
+"""Degrees above the camera's axis that the network returns for eyes that look into the camera."""
 PARALLEL, CROSSED = 1.2, 4.0
-"""Degrees that it says eyes turn towards each other when they do not, and how much more than a look aside the rest
-counts: of crossed eyes it says 3 to 6.
+"""Degrees of convergence that the network returns for parallel eyes, and the factor by which any further convergence
+counts more than a look to the side. For crossed eyes the network returns 3 to 6 degrees.
 """
 
 
 def _read(output: Any) -> Mapping[str, float]:
-    """Degrees between where the eyes look and the camera, head and eyes together; more where they squint.
+    """Degrees between the direction of gaze and the camera, head and eyes together; crossed eyes add to it.
 
-    And the head's turn, by which `yaw` and `pitch` are guessed.
+    Also returns the head's yaw and pitch, from which `yaw` and `pitch` are estimated.
     """
     at = output.signals
     across = (at["eyeLookOutLeft"] - at["eyeLookInLeft"] + at["eyeLookInRight"] - at["eyeLookOutRight"]) / 2
@@ -36,7 +36,7 @@ MEASURE = MeasureSpec(
     name="gaze",
     label="Gaze",
     hint="towards the camera",
-    purpose="Do the eyes look into the camera? Degrees that they look past it, head and eyes together.",
+    purpose="Do the eyes look into the camera? Degrees by which they look past it, head and eyes together.",
     source="expression",
     output="signals",
     read=_read,

@@ -8,8 +8,8 @@ from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 
 def opening(output: Any) -> float:
-    """The gap between the lips over the distance between the eyes, half of what the jaw has opened (0..1), less a tenth
-    of a smile (0..1): teeth that a smile shows are no word.
+    """The gap between the lips divided by the distance between the eyes, plus half the opening of the jaw (0..1), minus
+    a tenth of a smile (0..1): teeth shown by a smile do not mean that the person is speaking.
     """
     at = output.signals
     return float(at["lipGap"] + 0.5 * at["jawOpen"] - 0.1 * output.both("mouthSmile"))

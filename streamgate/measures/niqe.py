@@ -9,12 +9,12 @@ EXTRA_MEASURE = MeasureSpec(
     name="niqe",
     label="NIQE",
     hint="distance to the statistics of natural pictures",
-    purpose="How far is the face's texture from that of undistorted photographs? Knows nothing of faces.",
+    purpose="How far is the face's texture from that of undistorted photographs? Not specific to faces.",
     source="niqe",
     output="value",
     read=lambda output: output.value,
     better="lower",
-    # Of FFHQ faces: the clean median maps to 90, that of the strongest mixture of degradations to 10.
+    # Fitted on FFHQ faces: the median of clean faces maps to 90, that of the strongest mix of degradations to 10.
     mapping=Sigmoid(8.4, 1.65),
     limits=(Limit("min", 0.0, {"niqe_low": "NIQE too high"}),),
     card=CropCard("niqe"),

@@ -14,8 +14,8 @@ def _read(output: Any) -> float | None:
 MEASURE = MeasureSpec(
     name="occlusion",
     label="Uncovered",
-    hint="share that nothing covers",
-    purpose="Is something in front of the face (a mask, a hand, a microphone, letters)? Its visible share.",
+    hint="share that is not covered",
+    purpose="Is something in front of the face (a mask, a hand, a microphone, text)? Its visible share.",
     source="expression",
     output="visible",
     read=_read,

@@ -1,4 +1,4 @@
-"""Which measures there are: every module of this package with a `MEASURE`, those of other packages and of a preset."""
+"""The registry of measures: every module of this package with a `MEASURE`, those of other packages and of a preset."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ GROUP = "streamgate.measures"
 
 @cache
 def known_measures() -> tuple[MeasureSpec, ...]:
-    """Built in and installed, in the order of records and pages; `MeasuresConfig.specs` adds what a preset defines.
+    """Built-in and installed measures, in the order of records and pages.
 
-    A measure of another package does nothing until a configuration says `use = true` for it: installing a package
-    changes no results. One that cannot be loaded is left out with a warning.
+    `MeasuresConfig.specs` adds those that a preset defines. A measure of another package does nothing until a
+    configuration sets `use = true` for it, so installing a package does not change results. A measure that cannot be
+    loaded is left out with a warning.
     """
     found = {spec.name: spec for spec in (*built_in_measures(), *_modules("EXTRA_MEASURE"))}
     for entry in entry_points(group=GROUP):
         try:
             spec = _installed(entry)
             _check_new(spec, found.values())
-        except Exception as error:  # whatever a foreign module does when it is imported
+        except Exception as error:  # a foreign module may raise anything on import
             what = f"measure {entry.name} ({entry.value}) cannot be loaded and is left out"
             warnings.warn(f"{what}: {type(error).__name__}: {error}", stacklevel=2)
         else:
@@ -40,7 +41,7 @@ def known_measures() -> tuple[MeasureSpec, ...]:
 
 @cache
 def built_in_measures() -> tuple[MeasureSpec, ...]:
-    """Those that every record lists."""
+    """The measures that every record lists."""
     return _in_order(_modules("MEASURE"))
 
 
@@ -57,7 +58,7 @@ def with_defined(defined: Iterable[MeasureSpec]) -> tuple[MeasureSpec, ...]:
 
 
 def position_of(name: str) -> tuple[int, str]:
-    """Sorts the names of measures in the order of records; a name that is not known here is a preset's."""
+    """Sort key that puts names of measures in the order of records; an unknown name belongs to a preset."""
     return _positions().get(name, LAST), name
 
 
@@ -67,7 +68,7 @@ def _positions() -> dict[str, int]:
 
 
 def _modules(name: str) -> list[MeasureSpec]:
-    """What the modules of this package call `name`: MEASURE, or EXTRA_MEASURE for one that is recorded where used."""
+    """The objects called `name` in this package's modules: MEASURE, or EXTRA_MEASURE if recorded only where used."""
     package = import_module(__name__.rpartition(".")[0])
     modules = [import_module(f"{package.__name__}.{item.name}") for item in pkgutil.iter_modules(package.__path__)]
     return [getattr(module, name) for module in modules if hasattr(module, name)]
@@ -80,9 +81,9 @@ def _in_order(specs: Iterable[MeasureSpec]) -> tuple[MeasureSpec, ...]:
 def _check_new(spec: MeasureSpec, others: Iterable[MeasureSpec]) -> None:
     for other in others:
         if spec.name == other.name:
-            raise ValueError(f"there is a measure {spec.name} already")
+            raise ValueError(f"there is already a measure {spec.name}")
         if taken := spec.reasons.keys() & other.reasons.keys():
-            raise ValueError(f"another measure has the reason {taken.pop()}")
+            raise ValueError(f"another measure already has the reason {taken.pop()}")
 
 
 def _installed(entry: EntryPoint) -> MeasureSpec:
@@ -93,7 +94,7 @@ def _installed(entry: EntryPoint) -> MeasureSpec:
 
 
 def _guarded(name: str, function: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
-    """What a foreign function raises makes the measure an error for that face, not the run."""
+    """Wrap a foreign function: if it raises, the measure has status `error` for that face and the run continues."""
     if function is None:
         return None
 

@@ -1,8 +1,8 @@
 """SER-FIQ: is it a robust, recognisable face? (Terhorst et al., CVPR 2020; docs/design.md 4.1)
 
-Stochastic embeddings under dropout before the last affine layer lie close together for a good face. d is
-their mean pairwise distance after L2 normalisation; here both the sampled form and its closed-form estimate.
-The recognizer's graph computes the closed form itself; `closed_form_spread` is its reference.
+Stochastic embeddings under dropout before the last affine layer are close together for a good face. d is
+their mean pairwise distance after L2 normalisation. This module has both the sampled form and its closed-form estimate.
+The recognizer's graph computes the closed form itself; `closed_form_spread` is the reference implementation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NOISE = 5e-15
 
 
 def raw_from_spread(d: float) -> float:
-    """The measure's raw value, 1 for d = 0 and falling towards 0: 2 / (1 + exp(d)); NaN stays NaN."""
+    """The measure's raw value, 2 / (1 + exp(d)): 1 for d = 0, falling towards 0; NaN stays NaN."""
     return 2.0 / (1.0 + math.exp(d))
 
 
@@ -44,7 +44,7 @@ def closed_form_spread(weight: Array, features: Array, bias: Array, drop_rate: f
         return math.nan
     across = (weight * weight).sum(axis=0) - (weight.T @ embedding) ** 2 / power
     trace = drop_rate / (1.0 - drop_rate) * float(np.sum(features**2 * across))
-    # Rounding can push a trace that is zero in exact arithmetic just below it.
+    # Rounding can push a trace that is zero in exact arithmetic just below zero.
     trace = max(trace, 0.0)
     return math.sqrt(2.0 * trace / (power + trace))
 
@@ -52,7 +52,7 @@ def closed_form_spread(weight: Array, features: Array, bias: Array, drop_rate: f
 def sampled_spread(embeddings: Array) -> float:
     """d of stochastic embeddings (T, D), T >= 2: the mean over the T(T-1)/2 pairs of different rows.
 
-    In float64: distances of near neighbours are lost in float32 products. NaN when a row is zero.
+    Computed in float64: distances of near neighbours are lost in float32 products. NaN when a row is zero.
 
     Raises:
         ValueError: fewer than two rows.
@@ -70,7 +70,7 @@ def sampled_spread(embeddings: Array) -> float:
     # Only pairs above the diagonal, a block of rows at a time: T = 2000 needs no T x T array.
     for start in range(0, count, _BLOCK):
         halves = unit[start : start + _BLOCK] @ columns[:, start:]
-        # Half the squared distance, less the rounding that would keep equal rows apart.
+        # Half the squared distance, minus the rounding error that would keep equal rows apart.
         np.subtract(1.0 - _NOISE, halves, out=halves)
         np.maximum(halves, 0.0, out=halves)
         halves[np.tril_indices(len(halves))] = 0.0
@@ -83,13 +83,14 @@ def sample_embeddings(
 ) -> Array:
     """`count` stochastic embeddings (count, D), float32, by inverted dropout on `features` (K,).
 
-    Each unit is dropped in its share of the passes as nearly as their number allows, in passes of its own choosing
-    (Latin hypercube sampling): how often a unit happens to be dropped is what plain dropout owes most of its noise to.
-    Of 100 passes two seeds differ by a quarter as much. Masks depend on `seed` and on the features themselves, so faces
-    share none, and a face's figure depends neither on its batch nor on what was scored before it.
+    Each unit is dropped in `drop_rate` of the passes, as closely as `count` allows, and the passes are drawn
+    independently for each unit (Latin hypercube sampling). Most of the noise of plain dropout comes from how often a
+    unit happens to be dropped; with 100 passes, two seeds differ only a quarter as much as with plain dropout. Masks
+    depend on `seed` and on the features themselves, so no two faces share them, and a face's value depends neither on
+    its batch nor on what was scored before it.
 
-    Passes that share out the drops differ a little more from each other than independent ones would; that is taken off,
-    so that their mean squared distance is what plain dropout has on the average.
+    Passes with evenly distributed drops differ a little more from each other than independent ones; a shrink factor
+    corrects this, so that their mean squared distance equals the expectation of plain dropout.
     """
     features = np.asarray(features, np.float32)
     rng = np.random.default_rng([seed, zlib.crc32(features.tobytes())])
@@ -104,7 +105,7 @@ def sample_embeddings(
 
 
 def _sigmoid(z: float) -> float:
-    """Without overflow for any z."""
+    """The logistic function, without overflow for any z."""
     if z >= 0:
         return 1.0 / (1.0 + math.exp(-z))
     return math.exp(z) / (1.0 + math.exp(z))
@@ -115,7 +116,7 @@ def _read(output: Any) -> float:
 
 
 def _raw(evidence: Evidence) -> float | None:
-    """0..1, 1 for a face whose embedding dropout cannot move."""
+    """0..1; 1 for a face whose embedding does not move under dropout."""
     spread = evidence.values.get("spread")
     return None if spread is None else raw_from_spread(spread)
 

@@ -1,4 +1,4 @@
-"""sharpness: detail that blur takes away and grain does not give."""
+"""sharpness: detail that blur removes and grain does not add."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from streamgate.measures.faceview import FaceView
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 SIGMA = 1.0
-"""Of the Gaussian before the Laplacian, in pixels of `FaceView.small`: it leaves edges of lids, irises and lips, and
-little of grain."""
+"""Of the Gaussian before the Laplacian, in pixels of `FaceView.small`: it preserves the edges of lids, irises and lips
+and removes most of the grain."""
 _NOISE_GAIN = 0.111
-"""Variance that white noise of variance 1 keeps through both."""
+"""Variance of white noise of variance 1 after both filters."""
 
 
 def sharpness_of(luma: Array, grain: float) -> float:
-    """Variance of the Laplacian of a Gaussian over variance, both less what noise of deviation `grain` has of them, of
-    luma uint8 (h, w) with 60 px between the eyes (fewer where the face is smaller).
+    """Variance of the Laplacian of Gaussian divided by the variance, both less the contribution of the noise.
+
+    Args:
+        luma: uint8 (h, w) with 60 px between the eyes (fewer where the face is smaller).
+        grain: standard deviation of its noise.
     """
-    import cv2  # with the first face, not with every configuration
+    import cv2  # loaded with the first face, not with every configuration
 
     pixels = luma.astype(np.float32)
     variance = float(cv2.meanStdDev(pixels)[1][0, 0]) ** 2 - grain**2
@@ -36,14 +39,14 @@ def _read(view: FaceView) -> float | None:
 
 
 _NOTHING_REAL = 0.008
-"""IFQA's score below which it finds nothing of a clean photograph in a face."""
+"""IFQA score below which no part of a face looks like a clean photograph."""
 
 
 def _at(limit: float, evidence: Evidence, width: int, height: int) -> float:
     """Twice the limit where IFQA finds nothing clean.
 
-    A soft face then has no detail at all, for it was enlarged or is far out of focus. A soft clean portrait and a sharp
-    one with grain both pass.
+    A soft face then has no detail at all, because it was enlarged or is far out of focus. A soft clean portrait and a
+    sharp one with grain both pass.
     """
     score = evidence.values.get("ifqa")
     return limit * (2 if score is not None and score < _NOTHING_REAL else 1)

@@ -1,4 +1,4 @@
-"""What a measure is: one `MeasureSpec`, and the parts it is made of."""
+"""The definition of a measure: `MeasureSpec` and its parts."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from streamgate.measures.cropcard import CropCard
 Direction = Literal["higher", "lower", "near zero"]
 """Which raw values are good."""
 Unit = Literal["", "degrees", "pixels", "share"]
-"""How a raw value is shown: three decimals, +3.2°, 71 px, 93 %."""
+"""How a raw value is displayed: three decimals, +3.2°, 71 px, 93 %."""
 LAST = 1000
-"""The place of a measure that names none."""
+"""The `order` of a measure that does not set one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sigmoid:
-    """scalar = 100 / (1 + exp(-(raw - x0) / w)), docs/design.md 4; with a negative `w` it falls as raw grows."""
+    """scalar = 100 / (1 + exp(-(raw - x0) / w)), docs/design.md 4; with a negative `w` it decreases as raw grows."""
 
     x0: float
     w: float
 
     def scalar(self, raw: float) -> float:
-        """0..100; far out values saturate instead of overflowing."""
+        """0..100; extreme values saturate instead of overflowing."""
         return 100.0 / (1.0 + math.exp(min(700.0, max(-700.0, -(raw - self.x0) / self.w))))
 
 
@@ -35,17 +35,17 @@ class Limit:
     """A limit of the gate.
 
     Attributes:
-        key: "min" or "max": its name in the measure's table of the configuration, and its sense.
+        key: "min" or "max": its name in the measure's configuration table, and its direction.
         value: its default.
-        reasons: why a face beyond it is rejected, name -> words; records list reasons in the order of the measures.
-        of: what is compared: the measure's "scalar", its "raw" (without its sign where values near zero are good), or
-            what a function makes of the face and its evidence (None: not known yet).
-        bounds: what a user may set, both included.
-        positive: a limit of 0 makes no sense.
-        choose: which of several reasons it is.
-        span: how far beyond a "max" the worst there can be lies; near misses are ordered by that.
-        at: the limit for a face with some evidence in a frame of some width and height in pixels, where it depends on
-            them.
+        reasons: why a face beyond it is rejected, name -> text; records list reasons in the order of the measures.
+        of: the value to compare: the measure's "scalar", its "raw" (the absolute value where values near zero are
+            good), or the result of a function of the face and its evidence (None: not known yet).
+        bounds: the range that a user may set, inclusive.
+        positive: whether the limit must be greater than 0.
+        choose: picks one of several reasons from the evidence.
+        span: distance from a "max" to the worst possible value; near misses are ordered by the excess as a share of it.
+        at: computes the limit from the configured value, the face's evidence, and the frame's width and height in
+            pixels; None where the limit is fixed.
     """
 
     key: Literal["min", "max"]
@@ -59,7 +59,7 @@ class Limit:
     at: Callable[[float, Evidence, int, int], float] | None = None
 
     def excess(self, value: float, limit: float) -> float | None:
-        """How far `value` lies beyond `limit` as a share of what there is, 0..1; None when it is within."""
+        """How far `value` is beyond `limit` as a share of the possible range, 0..1; None when it is within."""
         if self.key == "min":
             return None if value >= limit else 1.0 - value / limit if limit > 0 else 1.0
         return None if value <= limit else min(1.0, (value - limit) / self.span)
@@ -67,14 +67,14 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceSpec:
-    """What is usual for the person of a track, to which a raw value is compared: scalars are of raw / reference.
+    """The value that is usual for the person of a track; scalars are computed from raw / reference.
 
     Attributes:
-        evidence: under this name the reference that a face was judged with stands in its `Evidence.values`.
-        population: the reference where the track is not known or has shown too few faces.
-        lowest: no track's reference is lower, so that eyes that never open are not taken for narrow ones.
+        evidence: the name in a face's `Evidence.values` of the reference that the face was judged with.
+        population: the reference where there is no track, or the track has too few faces.
+        lowest: lower bound of a track's reference, so that eyes that never open are not taken for narrow ones.
         percentile: of the raw values of the track's evenly spaced faces.
-        faces: so many of them there must be.
+        faces: the least number of such faces.
     """
 
     evidence: str
@@ -86,40 +86,41 @@ class ReferenceSpec:
 
 @dataclass(frozen=True, slots=True)
 class MeasureSpec:
-    """One measure: what it needs, how it is computed, what the gate and the fusion make of it, and its words.
+    """One measure: what it needs, how it is computed, how the gate and the fusion use it, and its texts.
 
-    A figure's way: `read` takes figures from the pixels or from a network's output and puts them into the face's
-    `Evidence.values`, where records keep them; `raw` makes the raw value of the evidence; the mapping makes the scalar.
+    How a value is made: `read` extracts values from the pixels or from a network's output into the face's
+    `Evidence.values`, where records keep them; `raw` computes the raw value from the evidence; the mapping computes the
+    scalar.
 
     Attributes:
-        name: in records, configuration and columns: lower case, an identifier.
-        label, hint: its name on page and report, and what it says in a few words.
-        purpose: what it is for, one sentence; `streamgate measures` prints it.
+        name: in records, configuration and columns: an identifier in lower case.
+        label, hint: its name on page and report, and a description of a few words.
+        purpose: what it is for, in one sentence; `streamgate measures` prints it.
         source: where its evidence comes from: "pixels", or the role of the network ("recognizer", "pose",
             "expression", "ifqa").
-        read: for "pixels" a function of a `FaceView`, else of the role's output for one face. It gives the value of
-            `evidence[0]`, values by name where there are several, or None where there is nothing to measure. A value
-            that is not finite makes the measure an error, and so does None of pixels.
-        evidence: names of those values; the measure's own name unless given.
-        output: of a network, the output that its graph must have.
-        raw: the raw value, None where the evidence for it is missing; by default the value of `evidence[0]`.
+        read: for "pixels" a function of a `FaceView`, else of the role's output for one face. It returns the value of
+            `evidence[0]`, a mapping of values by name where there are several, or None where there is nothing to
+            measure. A value that is not finite gives the measure the status `error`, and so does None for "pixels".
+        evidence: names of those values; by default the measure's own name.
+        output: for a network, the output that its graph must have.
+        raw: computes the raw value, None where its evidence is missing; by default the value of `evidence[0]`.
         unit, better: of the raw value.
-        mapping: to the scalar. A `Sigmoid` gives defaults that users may set; a function is fixed; None: the weights'
-            card has it, and without one the measure is `uncalibrated`.
-        version: raised with any change of what a raw value or a fixed mapping means: qualities before and after do not
-            compare, and `calibration_id` says so.
+        mapping: from the raw value to the scalar. A `Sigmoid` gives defaults that users may change; a function is
+            fixed; with None the mapping is on the weights' card, and without one the measure is `uncalibrated`.
+        version: incremented whenever the meaning of a raw value or a fixed mapping changes. Qualities from before and
+            after do not compare, and their `calibration_id` differs.
         limits: of the gate.
         weight: in the weighted geometric mean `quality`.
-        use: whether it belongs to a run's set where the configuration does not say.
-        frontal: it learned on frontal faces: with `--poses all` its reasons do not count on turned heads; those of the
-            expression network's measures never do.
-        at_rest: it asks for a face at rest: it belongs to the set only with `keep.expression` = neutral.
-        reference: scalars are of the raw value over what is usual for the track's person, at most 1.
-        guess: the raw value guessed before its network has run, for choosing which faces to score; None where nothing
-            tells.
-        of_source: speaks of the source's picture, so a ready-made crop does not tell it.
-        card: of a measure that looks at a crop of its own, after all others: `source` is its name then.
-        order: place among the measures in records and on pages; measures of one place are sorted by name.
+        use: whether it belongs to a run's set by default.
+        frontal: it was trained on frontal faces: with `--poses all` its reasons do not count on turned heads; those of
+            the expression network's measures never do.
+        at_rest: it requires a face at rest: it belongs to the set only with `keep.expression` = neutral.
+        reference: scalars are computed from the raw value divided by the usual value of the track's person, at most 1.
+        guess: estimates the raw value before its network has run, for choosing which faces to score; None where there
+            is nothing to estimate it from.
+        of_source: it describes the source's picture, so it cannot be computed from a ready-made crop.
+        card: for a measure with its own crop, which runs after all others; `source` is then the measure's name.
+        order: position among the measures in records and on pages; ties are sorted by name.
     """
 
     name: str
@@ -154,24 +155,24 @@ class MeasureSpec:
         if self.reference is not None and self.reference.evidence not in self.evidence:
             object.__setattr__(self, "evidence", (*self.evidence, self.reference.evidence))
         if self.read is None and self.raw is None:
-            raise ValueError(f"measure {self.name}: give `read`, `raw` or both")
+            raise ValueError(f"measure {self.name}: `read` or `raw` is required")
         if self.source != "pixels" and not self.output:
-            raise ValueError(f"measure {self.name}: name the `output` that the graph of {self.source} must have")
+            raise ValueError(f"measure {self.name}: `output` must name an output of the {self.source} graph")
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Why it may reject a face, name -> words, in their order."""
+        """Why it may reject a face, name -> text, in order."""
         return {name: text for limit in self.limits for name, text in limit.reasons.items()}
 
     def compared(self, raw: float, evidence: Evidence) -> float:
-        """What the mapping takes: the raw value, or its share of the reference."""
+        """The input of the mapping: the raw value, or its share of the reference, at most 1."""
         if self.reference is None:
             return raw
         usual = evidence.values.get(self.reference.evidence, self.reference.population)
         return min(1.0, raw / usual) if usual > 0 else 1.0
 
     def upward(self, value: float) -> float:
-        """A raw value turned so that larger is better: itself, its negative, or the negative of its size."""
+        """A raw value oriented so that larger is better: itself, its negative, or its negative absolute value."""
         return value if self.better == "higher" else -value if self.better == "lower" else -abs(value)
 
     def raw_of(self, evidence: Evidence) -> float | None:

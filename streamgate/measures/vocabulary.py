@@ -1,4 +1,4 @@
-"""What people read about measures and reasons, the same in table, report and page."""
+"""Texts for measures and reasons, the same in table, report and page."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ OTHER_REASONS = {
     "other_person": "another person",
     "still": "never moves",
 }
-"""Reasons that no measure gives, name -> words."""
+"""Reasons that do not come from a measure, name -> text."""
 
 
 def reason_words(specs: Iterable[MeasureSpec]) -> dict[str, str]:
-    """How each reason reads that these measures give, in the order in which records list reasons."""
+    """The text of each reason of these measures and of `OTHER_REASONS`, in the order in which records list them."""
     found = {name: text for spec in specs for name, text in spec.reasons.items()}
     return {**found, **OTHER_REASONS}
 
 
 def vocabulary(specs: Iterable[MeasureSpec]) -> dict[str, Any]:
-    """For the pages: {measures [{name, label, hint, unit}], reasons {NAME: {measure | null, words}}}."""
+    """Data for the pages: {measures [{name, label, hint, unit}], reasons {NAME: {measure | null, words}}}."""
     specs = tuple(specs)
     giver = {name: spec.name for spec in specs for name in spec.reasons}
     return {

@@ -1,4 +1,4 @@
-"""From a ranked candidate to the best shot that users see."""
+"""From a ranked candidate to the best shot that users get."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streamgate.tracks import BestShot, Crop, TrackInfo
 def best_shot(
     ranked: Ranked, track: TrackInfo, source: SourceInfo, config: Config, calibration_id: str, epoch: str = "0"
 ) -> BestShot:
-    """The shot of a candidate whose picture has been cut; with its embedding only where `identity.store` allows it."""
+    """The shot of a candidate whose picture has been cut; it has its embedding only if `identity.store` allows it."""
     candidate = ranked.candidate
     assert candidate.image is not None
     crops = {}

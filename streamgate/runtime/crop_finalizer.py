@@ -1,7 +1,7 @@
-"""What kept faces get once their track has ended: pictures cut from the whole frame, and how all are encoded.
+"""Finalizing kept faces after their track has ended: pictures cut from the whole frame, and the encoding of all.
 
-While a track lives only regions around its face are held. Whole frames are looked up again in the source, by their
-time, and only for the few faces that are kept; so memory stays that of the regions.
+While a track is open, only regions around its face are held. Whole frames are looked up again in the source by their
+time, and only for the few faces that are kept, so memory use stays that of the regions.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from streamgate.store.images import decode, encode
 from streamgate.tracks import CROP_NAMES, BestShot, Crop, Encoding, TrackEnd
 
 _SAME_PICTURE = 4.0
-"""Mean difference in levels up to which a frame is the one that the kept crop was cut from."""
+"""Mean difference in levels up to which a frame counts as the one that the kept crop was cut from."""
 _LOWEST = 30
-"""Quality below which "auto" does not go: the networks hardly see blocks that people do."""
+"""Lowest quality that "auto" chooses: the networks are less sensitive to block artefacts than people."""
 
 
 class CropFinalizer:
     """Completes the shots of one source's ended tracks.
 
     Args:
-        source: opened; frames are looked up in it.
+        source: an open source, in which frames are looked up.
     """
 
     def __init__(self, context: ScoringContext, source: Source) -> None:
         self.missed = 0
-        """Kept faces whose frame could not be found again, so that they lack pictures."""
+        """Number of kept faces without loose or whole-frame crops because their frame was not found again."""
         self._context = context
         self._output = context.config.output
         self._source = source
         self._from_frame = [name for name in ("loose", "frame") if name in self._output.crops]
 
     def finish(self, ended: TrackEnd) -> TrackEnd:
-        """`ended` with all pictures of its shots, and how they are to be written. Raises nothing of its own."""
+        """`ended` with all pictures of its shots and their encodings. Does not raise errors of its own."""
         if not ended.shots or not (self._from_frame or self._output.format != "png"):
             return ended
         shots = [self._with_frame_crops(shot) for shot in ended.shots] if self._from_frame else list(ended.shots)
@@ -73,7 +73,7 @@ class CropFinalizer:
         return replace(shot, crops={**shot.crops, **self._cut(shot, frame)})
 
     def _shows(self, frame: Frame, shot: BestShot) -> bool:
-        """Whether it is the frame that the kept picture was cut from."""
+        """Whether `frame` is the one that the kept picture was cut from."""
         side = shot.image.shape[0]
         seen = warp_padded(frame.picture, ffhq_matrix(shot.face.landmarks, side), side, self._output.pad)
         return float(np.abs(seen.astype(np.int16) - shot.image).mean()) <= _SAME_PICTURE
@@ -93,7 +93,7 @@ class CropFinalizer:
         return crops
 
     def _encoded_well(self, shot: BestShot) -> BestShot:
-        """Each picture in the fewest bytes that the networks cannot tell from the lossless one."""
+        """Choose for each picture the smallest encoding that the networks cannot tell from the lossless one."""
         chosen: dict[str, Encoding] = {}
         pictures = {"ffhq": shot.image, **{name: crop.image for name, crop in shot.crops.items()}}
         run_in_lockstep(
@@ -102,10 +102,10 @@ class CropFinalizer:
         return _encoded(shot, chosen)
 
     def _choose(self, shot: BestShot, name: str, image: Array, chosen: dict[str, Encoding]) -> Steps:
-        """Find the lowest quality within bounds by halving; where none is, the picture stays lossless."""
+        """Find the lowest quality within bounds by bisection; if there is none, the picture stays lossless."""
         landmarks = _landmarks_in(shot, name)
         lossless = yield from self._look(image, landmarks, name)
-        low, high = _LOWEST, 101  # everything from `high` up keeps within the bounds; 101: nothing lost
+        low, high = _LOWEST, 101  # every quality from `high` up is within the bounds; 101: lossless
         while low < high:
             middle = (low + high) // 2
             coded = decode(encode(image, Encoding(self._output.format, middle)))
@@ -118,7 +118,7 @@ class CropFinalizer:
     def _look(
         self, image: Array, landmarks: Array, name: str
     ) -> Generator[list[InferenceRequest], list[Any], tuple[Array, float | None]]:
-        """What the networks see in a picture: its embedding (normalised), and its IFQA score."""
+        """The networks' results for a picture: its embedding (normalised) and its IFQA score."""
         picture = picture_of_rgb(image)
         if name == "arcface":
             (output,) = yield [InferenceRequest("recognizer", image)]
@@ -132,32 +132,32 @@ class CropFinalizer:
     def _alike(self, lossless: tuple[Array, float | None], coded: tuple[Array, float | None]) -> bool:
         if 1.0 - float(lossless[0] @ coded[0]) > self._output.auto_embedding:
             return False
-        # A fall only: to take away noise, as light compression does, raises the score and is no harm.
+        # Only a drop counts: light compression removes noise, which raises the score and does no harm.
         return lossless[1] is None or coded[1] is None or lossless[1] - coded[1] <= self._output.auto_ifqa
 
 
 def needs_finalizing(config: Config) -> bool:
-    """Whether a Finisher would change anything."""
+    """Whether a CropFinalizer would change anything."""
     return config.output.format != "png" or bool({"loose", "frame"} & set(config.output.crops))
 
 
 def loose_box(face: Face, margin: float, width: int, height: int) -> tuple[int, int, int, int]:
-    """The square around a face's box, wider by `margin` of the box's longer side on each side, whole pixels.
+    """The square around a face's box with a margin of `margin` times the box's longer side on each side, whole pixels.
 
-    It is cut at the edges of the `width` x `height` frame, and so may be no square there.
+    It is clipped at the edges of the `width` x `height` frame, so it may not be square there.
     """
     x1, y1, x2, y2 = (float(value) for value in face.box)
     half = (0.5 + margin) * max(x2 - x1, y2 - y1)
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
     left, top = max(0, math.floor(x - half)), max(0, math.floor(y - half))
     right, bottom = min(width, math.ceil(x + half)), min(height, math.ceil(y + half))
-    # A box beside the frame leaves nothing: a pixel stays, so that there is a picture.
+    # For a box outside the frame one pixel is kept, so that there is a picture.
     left, top = min(left, width - 1), min(top, height - 1)
     return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
 def _landmarks_in(shot: BestShot, name: str) -> Array:
-    """Where a shot's landmarks lie in one of its pictures, float64 (5, 2)."""
+    """Positions of a shot's landmarks in one of its pictures, float64 (5, 2)."""
     points = np.asarray(shot.face.landmarks, np.float64)
     if name == "ffhq":
         matrix = ffhq_matrix(points, shot.image.shape[0])

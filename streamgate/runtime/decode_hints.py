@@ -1,7 +1,7 @@
-"""What following tells decoding: which frames to come it can do without.
+"""Hints from tracking to decoding: which of the coming frames may be skipped.
 
-Decoding runs ahead in a thread of its own, so each word belongs to a frame, and the source asks for the word on a frame
-that it has given out, waiting for it if need be: what it leaves out then never depends on how far ahead it was.
+Decoding runs ahead in its own thread, so each hint belongs to a frame. The source asks for the hint of a frame that it
+has already delivered and waits for it if necessary, so what it skips never depends on how far ahead it was.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from streamgate.frames import Frame
 from streamgate.sources.base import Interest
 
 _CHANGES = 256
-"""Changes of interest that are remembered; a source asks about the last few dozen frames."""
+"""Number of remembered changes of interest; a source asks about the last few dozen frames."""
 
 DISCARDS: dict[str, frozenset[Interest]] = {
     "none": frozenset(),
@@ -24,11 +24,11 @@ DISCARDS: dict[str, frozenset[Interest]] = {
     "followed": frozenset({Interest.STEADY}),
     "steady": frozenset({Interest.EMPTY, Interest.STEADY}),
 }
-"""By `decoding.discard`."""
+"""Interests whose frames are discarded, by `decoding.discard`."""
 
 
 class DecodeHints:
-    """A `HintProvider` between the thread that follows and the thread that decodes.
+    """A `HintProvider` between the tracking thread and the decoding thread.
 
     Args:
         detect: finds the faces of a frame; called in the decoding thread.
@@ -47,7 +47,7 @@ class DecodeHints:
         self._looked: tuple[float, Sequence[Face]] | None = None
 
     def note(self, pts_seconds: float, interest: Interest) -> None:
-        """Say what a frame means for the ones after it; called for every frame in order."""
+        """Record the interest that follows from a frame; called for every frame in order."""
         with self._changed:
             if not self._changes or self._changes[-1][1] is not interest:
                 self._changes.append((pts_seconds, interest))
@@ -55,12 +55,13 @@ class DecodeHints:
             self._changed.notify_all()
 
     def interest(self, pts_seconds: float) -> Interest:
-        """See `HintProvider.interest`; LIVELY once this is closed."""
+        """See `HintProvider.interest`; LIVELY after `close`."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._until >= pts_seconds)
             if self._closed:
                 return Interest.LIVELY
-            return next((word for since, word in reversed(self._changes) if since <= pts_seconds), Interest.LIVELY)
+            changes = reversed(self._changes)
+            return next((interest for since, interest in changes if since <= pts_seconds), Interest.LIVELY)
 
     def sees_face(self, frame: Frame) -> bool:
         """See `HintProvider.sees_face`."""
@@ -71,13 +72,13 @@ class DecodeHints:
         return False
 
     def looked(self, pts_seconds: float) -> Sequence[Face] | None:
-        """The faces of a frame that was looked at ahead of its turn; None for any other."""
+        """The faces of the frame on which detection ran early; None for any other frame."""
         if self._looked is None or self._looked[0] != pts_seconds:
             return None
         return self._looked[1]
 
     def close(self) -> None:
-        """Let go of a source that waits: nobody follows any more."""
+        """Release a waiting source: tracking has ended."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""Many sources through one set of networks into the sinks."""
+"""Runs many sources through one set of networks into the sinks."""
 
 from __future__ import annotations
 
@@ -31,59 +31,62 @@ from streamgate.store.run import SourceInfo, SourceResult
 from streamgate.tracks import Candidate, TrackEnd
 
 AHEAD = 12
-"""Decoded frames that may wait for analysis: enough to decode on while a few faces are scored."""
+"""Decoded frames that may wait for analysis: enough to keep decoding while a few faces are scored."""
 AHEAD_BYTES = 48 << 20
 """... unless they are very large."""
 NEAR_MISSES = 3
 """Faces of each track that nearly passed, for the report."""
 TRACKED_AHEAD = 32
-"""Frames that following may be ahead of choosing, so that a detection needn't wait for faces to be scored; of them only
-the faces' regions are held."""
+"""Frames by which tracking may be ahead of selection, so that detection need not wait for faces to be scored; only the
+faces' regions of these frames are held."""
 TRACKED_BYTES = 96 << 20
 """... unless the frames are very large."""
 
 NOT_ON_GPU = "decoded on the CPU"
-"""What the note begins with of a source that the GPU was to decode and did not."""
+"""Start of the note on a source that should have been decoded on the GPU but was not."""
 
 
 class Progress:
-    """Hears how a run goes; called from worker threads, for one source always from the same. This one ignores it."""
+    """Receives the progress of a run; called from worker threads, for one source always from the same one.
+
+    This base class ignores it.
+    """
 
     def opening(self, index: int) -> None:
-        """The source of that index in the list is about to be opened; what follows from this thread is about it."""
+        """The source with that index in the list is about to be opened; later calls from this thread are about it."""
 
     def started(self, source: Source) -> None:
-        """It was opened."""
+        """The source was opened."""
 
     def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None:
-        """So far it is read."""
+        """The source has been read up to `pts_seconds`."""
 
     def closed(self, source: Source) -> None:
-        """It is no longer read."""
+        """The source is no longer being read."""
 
     def finished(self, result: SourceResult) -> None:
-        """Its result, whatever it is."""
+        """The result of the source, whether it succeeded or not."""
 
 
 class _Provisional:
-    """What a source gives while it is not clear whether it must be turned: then it would be void."""
+    """Results of a source while it is undecided whether it must be rotated; a rotation would make them invalid."""
 
     def __init__(self) -> None:
         self.ends: list[TrackEnd] = []
         self.candidates: list[Candidate] = []
 
     def let_go(self, emit_candidate: Callable[[Candidate], None]) -> Iterator[TrackEnd]:
-        """It is clear: emit the candidates, yield the ends."""
+        """The source stays as it is: emit the candidates, yield the ended tracks."""
         for candidate in self.candidates:
             emit_candidate(candidate)
         yield from self.ends
 
 
 class Pipeline:
-    """What all sources of a run share."""
+    """Runs sources with one scoring context."""
 
     def __init__(self, context: ScoringContext, reference: Reference | None = None) -> None:
-        """reference: the only person whose faces are kept; None keeps everybody's."""
+        """`reference` is the only person whose faces are kept; None keeps everybody's."""
         self._context = context
         self._reference = reference
 
@@ -99,10 +102,11 @@ class Pipeline:
     ) -> Iterator[TrackEnd]:
         """Yield the tracks of an opened source as they end, filling in `result` on the way.
 
-        A source that turns out to lie on its side is turned and read again from its beginning.
-        When `stop` is set the tracks so far are ended and yielded; when `broken` is, nobody wants them any more.
-        Raises SourceError when the source breaks
-        before its first frame; a later break ends it early and is noted in `result.error`.
+        A source that turns out to be sideways is rotated and read again from its beginning.
+        When `stop` is set, the tracks so far are ended and yielded; when `broken` is set, reading stops because the
+        results are no longer needed.
+        Raises SourceError when the source fails before its first frame; a later failure ends it early and is stored in
+        `result.error`.
         """
         progress = progress or Progress()
         config = self._context.config
@@ -114,16 +118,16 @@ class Pipeline:
         if turn:
             source.read_as(turned=turn)
             result.turned = 90 * turn
-            result.notes.append(f"it lies on its side without saying so: turned by {result.turned} degrees clockwise")
+            result.notes.append(f"sideways without rotation metadata: rotated by {result.turned} degrees clockwise")
             counts, _ = yield from read(may_turn=False)
         if finalizer is not None and finalizer.missed:
             result.notes.append(
-                f"{finalizer.missed} kept face(s) without loose or whole-frame crop: their frames were not found again"
+                f"{finalizer.missed} kept face(s) have no loose or whole-frame crop: their frames were not found again"
             )
         if source.stats.not_on_gpu:
             result.notes.append(f"{NOT_ON_GPU}: the GPU does not decode this {source.stats.not_on_gpu} video")
         if source.stats.combed:
-            result.notes.append(f"{source.stats.combed} frame(s) are interlaced without saying so: deinterlaced")
+            result.notes.append(f"{source.stats.combed} interlaced frame(s) not flagged as such: deinterlaced")
         result.frames = counts.frames
         result.decode_errors = source.stats.decode_errors
         result.pts_estimated = source.stats.pts_estimated
@@ -150,8 +154,11 @@ class Pipeline:
         *,
         may_turn: bool,
     ) -> Generator[TrackEnd, None, tuple[SelectionCounts, int]]:
-        """Yield the tracks of one reading; returns its counts, and the quarter turns clockwise by which the source
-        must be turned: then nothing was given out."""
+        """Yield the tracks of one pass over the source.
+
+        Returns its counts and the clockwise quarter turns by which the source must be rotated; if these are not 0,
+        nothing was yielded.
+        """
         config = self._context.config
         begin = config.decoding.start_s if source.fps else 0.0
         held = _Provisional() if may_turn else None
@@ -173,18 +180,18 @@ class Pipeline:
             config, self._context.infer, max_track_s=config.keep.every_s or None, may_turn=may_turn
         )
         hints = tracking.hints
-        # Decoding, following and choosing are three threads in a row. Only following speaks to the one before it, and
-        # in a way that makes no difference how far ahead that is (see `decode_hints`).
+        # Decoding, tracking and selection are three threads in a row. Only tracking gives feedback to the stage before
+        # it, in a way that does not depend on how far ahead that is (see `decode_hints`).
         size = max(1, source.width * source.height * 3 // 2)
         waiting = int(min(AHEAD, max(3, AHEAD_BYTES // size)))
         further = int(min(TRACKED_AHEAD, max(8, TRACKED_BYTES // size)))
         timeout = stall_seconds() + MARGIN_S
-        late = SourceError(f"{source.location}: no frame came for {timeout:g} s; what follows is left out")
+        late = SourceError(f"{source.location}: no frame arrived for {timeout:g} s; the rest is skipped")
         try:
             with (
                 closing(prefetch(source.frames(hints), waiting, timeout_s=timeout, late=late)) as frames,
                 closing(prefetch(tracking.tracked_frames(frames), further)) as tracked_frames,
-                # Closed first: the source may be waiting for a word.
+                # Closed first: the source may be waiting for a hint.
                 nullcontext() if hints is None else closing(hints),
             ):
                 for tracked in tracked_frames:
@@ -230,10 +237,10 @@ class Pipeline:
         progress: Progress | None = None,
         labels: Sequence[str] = (),
     ) -> list[SourceResult]:
-        """Run every source into the (entered) sink; results in the order of `sources`.
+        """Run every source into the (entered) sink; returns results in the order of `sources`.
 
-        A source that cannot be read is a failed result, one that `stop` kept from starting "not_started".
-        Raises SinkError as soon as a sink fails: going on would only lose more, so what is under way is dropped.
+        A source that cannot be read has the status "failed", one that was not started because of `stop` "not_started".
+        Raises SinkError as soon as a sink fails: continuing would only lose more, so work in progress is dropped.
         """
         stop = stop or threading.Event()
         progress = progress or Progress()
@@ -285,7 +292,7 @@ class Pipeline:
         except StreamgateError as error:
             result.status, result.error = "failed", str(error)
         except Exception as error:
-            # A defect of ours must cost one source, not the batch.
+            # A bug in streamgate must cost one source, not the batch.
             if os.environ.get("STREAMGATE_DEBUG"):
                 traceback.print_exc()
             result.status = "failed"
@@ -319,7 +326,7 @@ class Pipeline:
 
 
 def _too_small(face: Face, config: Config, width: int, height: int) -> str:
-    """That nothing is kept since all is smaller than `face`, the largest, and what to do."""
+    """The note that nothing is kept because even the largest face, `face`, is too small, with the options to change."""
     side = shorter_side(face.box)
     remedies = []
     if side < config.smallest_face_px(width, height):
@@ -328,7 +335,7 @@ def _too_small(face: Face, config: Config, width: int, height: int) -> str:
         remedies.append("--set output.max_upscale=0")
     return (
         f"faces are too small: the largest is {side:.0f} px wide, {face.inter_eye:.0f} px between the eyes; "
-        f"{' '.join(remedies)} takes it"
+        f"{' '.join(remedies)} accepts it"
     )
 
 
@@ -337,7 +344,7 @@ def _finalized(tracks: Iterator[TrackEnd], finalizer: CropFinalizer | None) -> I
 
 
 def _wait(futures: Sequence[Future[SourceResult]]) -> None:
-    """Wait for all, or until one raises; in short turns, so that a signal is seen at once."""
+    """Wait for all, or until one raises; in short intervals, so that a signal is handled at once."""
     waiting = set(futures)
     while waiting:
         done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_EXCEPTION)

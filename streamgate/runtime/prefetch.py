@@ -1,4 +1,4 @@
-"""Decoding ahead in a thread of its own, by a bounded number of frames."""
+"""Running an iterator ahead in another thread, by a bounded number of items."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def prefetch(
 ) -> Generator[Item, None, None]:
     """Yield from `items`, which runs up to `depth` items ahead in another thread.
 
-    An exception of `items` comes out here, in its place. When the caller stops early the thread stops too and
-    `items` is closed before this returns. When no item comes for `timeout_s` the exception `late` is raised, and the
-    thread, which hangs in `items`, is left behind.
+    An exception of `items` is raised here, after the items before it. When the caller stops early, the thread stops too
+    and `items` is closed before this returns. When no item arrives for `timeout_s`, the exception `late` is raised and
+    the thread, which hangs in `items`, is abandoned.
     """
     ahead: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(maxsize=depth)
     stop = threading.Event()
@@ -38,7 +38,7 @@ def prefetch(
                     break
             else:
                 put(None, StopIteration())
-        except BaseException as error:  # handed over: the consumer's thread raises it
+        except BaseException as error:  # passed on: the consumer's thread raises it
             put(None, error)
         finally:
             close = getattr(items, "close", None)

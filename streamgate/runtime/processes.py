@@ -1,7 +1,7 @@
-"""A worker process: forked from a small parent that outlives it, heard over a socket, gone when the parent is.
+"""A worker process: forked from a small parent that outlives it, connected by a socket, and ended with the parent.
 
-Forking costs a millisecond where starting an interpreter costs fifty, and is safe as long as the parent has one
-thread. So the parent must load nothing that starts threads: no numpy, no decoder, no inference runtime.
+Forking takes a millisecond, starting an interpreter fifty; it is safe as long as the parent has only one thread. So
+the parent must not load anything that starts threads: no numpy, no decoder, no inference runtime.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LENGTH = struct.Struct(">Q")
 _STOP = b"s"
 _PARENT_GONE = 71
-"""Exit status of a worker that nobody listens to any more (EX_OSERR)."""
+"""Exit status of a worker whose parent is gone (EX_OSERR)."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -35,7 +35,7 @@ class Channel:
     """The worker's end of the socket. Thread-safe.
 
     Attributes:
-        stop: set when the parent or a signal asks the worker to come to an end.
+        stop: set when the parent or a signal asks the worker to stop.
     """
 
     def __init__(self, connection: socket.socket, stop: threading.Event) -> None:
@@ -44,7 +44,7 @@ class Channel:
         self._mutex = threading.Lock()
 
     def send(self, message: object, file: int | None = None) -> None:
-        """Send a message, and with it an open file by its descriptor. What is sent is heard, whatever comes then."""
+        """Send a message, optionally with an open file's descriptor. A sent message arrives even if the worker dies."""
         data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
         frame = _LENGTH.pack(len(data)) + data
         try:
@@ -55,13 +55,13 @@ class Channel:
             os._exit(_PARENT_GONE)
 
     def listen(self) -> None:
-        """Hear the parent from now on, in a thread."""
+        """Start a thread that receives requests from the parent."""
         threading.Thread(target=self._recv_loop, name="streamgate-parent", daemon=True).start()
 
     def _recv_loop(self) -> None:
         while self._recv_byte() == _STOP:
             self.stop.set()
-        # The end of the socket is the end of the parent: nobody waits for results, and OUT must become free.
+        # End of file means that the parent has died: nobody waits for results, and the lock on OUT must be released.
         os._exit(_PARENT_GONE)
 
     def _recv_byte(self) -> bytes:
@@ -72,11 +72,11 @@ class Channel:
 
 
 class Worker:
-    """The parent's end: hears messages, asks to stop, kills, and knows how the worker ended."""
+    """The parent's end: receives messages, asks the worker to stop, kills it, and reports how it ended."""
 
     def __init__(self, pid: int, connection: socket.socket) -> None:
         self.files: list[int] = []
-        """Descriptors that came with messages and were not taken yet."""
+        """File descriptors that arrived with messages and have not been taken yet."""
         self._pid: int | None = pid
         self._connection = connection
         self._buffer = bytearray()
@@ -84,13 +84,13 @@ class Worker:
 
     @classmethod
     def start(cls, work: Callable[[Channel], None], *, stopping: bool = False) -> Worker:
-        """Fork a process that runs `work` and ends with it, its `stop` set from the start if `stopping`.
+        """Fork a process that runs `work` and then exits; with `stopping` its `stop` is set from the start.
 
-        SIGINT and SIGTERM set `stop` there: a terminal sends Ctrl-C to both processes. Raises StreamgateError when
-        the system has no room for a process.
+        SIGINT and SIGTERM set `stop` there, because a terminal sends Ctrl-C to both processes. Raises StreamgateError
+        when the system cannot start another process.
         """
         ours, theirs = socket.socketpair()
-        _flush()  # what waits in a buffer would be printed twice
+        _flush()  # buffered output would be printed twice
         parent = os.getpid()
         # A signal between the fork and the child's own handlers would run the parent's in the child.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -101,18 +101,18 @@ class Worker:
                     ours.close()
                     _run_worker(work, theirs, parent, mask, stopping)
                 finally:
-                    # Nothing of the parent's may run here: no handler, no clean-up of its files.
+                    # No code of the parent may run here: no handler, no clean-up of its files.
                     os._exit(1)
         except OSError as error:
             ours.close()
-            raise StreamgateError(f"no process can be started ({error.strerror}); close some programs") from error
+            raise StreamgateError(f"cannot start a process ({error.strerror}); close some programs") from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             theirs.close()
         return cls(pid, ours)
 
     def recv(self, timeout: float | None = None) -> list[Any]:
-        """The messages that have come, waiting for at most `timeout` seconds; raises EOFError when none can come."""
+        """Received messages, waiting for at most `timeout` seconds; raises EOFError when no more can arrive."""
         if not select.select([self._connection], [], [], timeout)[0]:
             return []
         try:
@@ -133,17 +133,17 @@ class Worker:
         return found
 
     def stop(self) -> None:
-        """Ask the worker to come to an end; asking again does nothing. May be called by a signal's handler."""
-        with suppress(OSError):  # it may have ended already, which `recv` tells
+        """Ask the worker to stop; asking again has no effect. May be called from a signal handler."""
+        with suppress(OSError):  # it may have ended already, which `recv` reports
             self._connection.send(_STOP)
 
     def kill(self) -> None:
-        """End the worker at once, if it lives. May be called by a signal's handler."""
+        """Kill the worker if it is still running. May be called from a signal handler."""
         if self._pid is not None:
             os.kill(self._pid, signal.SIGKILL)
 
     def wait(self) -> str:
-        """Wait for the worker's end; says how it ended: "" when as it should."""
+        """Wait for the worker to end; returns how it ended, "" for a normal exit."""
         if self._pid is not None:
             _, self._status = os.waitpid(self._pid, 0)
             self._pid = None
@@ -152,9 +152,9 @@ class Worker:
 
 
 def run_in_process(call: Callable[[], None]) -> None:
-    """Make a call in a process of its own, so that what it loads stays out of this one. Raises StreamgateError.
+    """Make a call in a separate process, so that the modules it loads stay out of this one. Raises StreamgateError.
 
-    Nothing stops it before its end; whoever kills this process ends it too.
+    The call cannot be stopped early; if this process is killed, the other one ends too.
     """
 
     def work(channel: Channel) -> None:
@@ -178,14 +178,14 @@ def run_in_process(call: Callable[[], None]) -> None:
         worker.kill()
         worker.wait()
     if how:
-        raise StreamgateError(f"a process died ({how}); if memory did not run out, please report it")
+        raise StreamgateError(f"a worker process died ({how}); if memory did not run out, please report it")
 
 
 def _run_worker(
     work: Callable[[Channel], None], connection: socket.socket, parent: int, mask: Iterable[int], stopping: bool
 ) -> None:
     _die_with(parent)
-    # A progress bar of the parent's may have put something of its own in their place.
+    # The parent's progress bar may have replaced them.
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     stop = threading.Event()
 
@@ -206,12 +206,12 @@ def _run_worker(
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # closed by whoever started us
+        if stream is not None:  # None if the calling process closed it
             stream.flush()
 
 
 def _die_with(parent: int) -> None:
-    """Let the system kill this process when its parent ends; elsewhere than on Linux the socket's end has to do."""
+    """Have the system kill this process when its parent ends; outside Linux only the closed socket ends it."""
     if sys.platform == "linux":
         import ctypes
 

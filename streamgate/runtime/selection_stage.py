@@ -1,7 +1,7 @@
-"""The second half of the way of a frame: candidates, scoring, best shots.
+"""The second stage after decoding: candidates, scoring, best shots.
 
-Fed with tracked frames in order. Like the first half it decides by time and pixels alone, never by how fast anything
-ran, so its results are the same run to run and whatever runs beside it.
+It takes tracked frames in order. Like the first stage, its decisions depend on time and pixels only, never on how fast
+anything ran, so results are identical from run to run, whatever else runs at the same time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from streamgate.tracks import BestShot, Candidate, TrackEnd, TrackInfo
 
 @dataclass(slots=True)
 class SelectionCounts:
-    """Running figures of one source."""
+    """Running counts of one source."""
 
     frames: int = 0
     faces_detected: int = 0
@@ -37,7 +37,7 @@ class SelectionCounts:
     kept: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     largest_small: Face | None = None
-    """Of the faces that were too small the one with the most pixels between the eyes."""
+    """The face with the most pixels between the eyes among those that were too small."""
 
 
 class SelectionStage:
@@ -45,7 +45,7 @@ class SelectionStage:
 
     Args:
         emit_candidate: called with every evaluated face, in order of time within its track.
-        near_misses: how many faces that nearly passed an ended track brings with it.
+        near_misses: how many faces that nearly passed are returned with an ended track.
         reference: the only person whose faces are kept; None keeps everybody's.
     """
 
@@ -75,7 +75,7 @@ class SelectionStage:
         self._nearest: dict[int, Candidate] = {}
         self._people: set[int] = set()
         self.judged: list[int] = []
-        """Ids of the tracks whose faces the last tracked frame had judged: of the others nothing new is known."""
+        """Ids of the tracks whose faces were scored with the last frame; the others have not changed."""
         self._still = StillnessDetector()
 
     def take(self, tracked: TrackedFrame) -> Iterator[TrackEnd]:
@@ -115,7 +115,7 @@ class SelectionStage:
 
     @property
     def open_tracks(self) -> list[int]:
-        """Ids of the tracks that go on, those that may still prove to be noise left out."""
+        """Ids of the open tracks, without those that may still prove to be noise."""
         return sorted(self._people & self._selectors.keys())
 
     def standing(self, track_id: int) -> BestShot | None:
@@ -128,11 +128,11 @@ class SelectionStage:
         return self._shot(self._info(selector), best)
 
     def usual(self, track_id: int) -> dict[str, float]:
-        """What is usual for the person of an open track so far, by measure."""
+        """The reference values of the person of an open track so far, by measure."""
         return dict(self._selectors[track_id].reference.usual)
 
     def contenders(self, track_id: int) -> list[float]:
-        """Times of the faces of a track that may still be kept, pts seconds; of one that has ended there are none."""
+        """Times (pts, in seconds) of the faces of an open track that may still be kept; [] for a track that has ended."""
         selector = self._selectors.get(track_id)
         return [] if selector is None else [candidate.pts_seconds for candidate in selector.contenders]
 
@@ -142,7 +142,7 @@ class SelectionStage:
         yield from self.end(sorted(self._selectors))
 
     def end(self, track_ids: list[int]) -> Iterator[TrackEnd]:
-        """Score what is left of the given tracks together, then hand them out; noise is dropped."""
+        """Score the remaining faces of the given tracks together, then yield the tracks; noise is dropped."""
         selectors = [self._selectors.pop(track_id) for track_id in track_ids]
         people = [selector for selector in selectors if selector.track_id in self._people]
         run_in_lockstep([selector.score_window(final=True) for selector in people], self._context.infer)
@@ -161,7 +161,7 @@ class SelectionStage:
             yield from self.end(parted)
 
     def _part(self, selector: TrackSelector) -> int:
-        """A track of its own for faces that are not the selector's person's; returns its id."""
+        """Open a new track for faces that show another person than the selector's track; returns its id."""
         new = self._open()
         new.adopt(selector.strangers)
         selector.strangers = []
@@ -169,7 +169,7 @@ class SelectionStage:
         return new.track_id
 
     def _selector(self, followed: int) -> TrackSelector:
-        """That of a track by the id that following gave it; its own counts what was seen of it in one shot."""
+        """The selector for a track id of the tracking stage; opens a track with its own id if there is none."""
         if followed not in self._ids:
             self._ids[followed] = self._open().track_id
         return self._selectors[self._ids[followed]]
@@ -193,7 +193,7 @@ class SelectionStage:
         rejected = dict(self._rejected[selector.track_id])
         source_id = self._source.source_id
         if self._reference is not None and not self._reference.shows(template):
-            # Nothing leaves of somebody else, neither a picture nor a template.
+            # Nothing of another person is passed on, neither a picture nor a template.
             return TrackEnd(track, (), rejected, (OTHER_PERSON,) if kept else reasons, source_id, self._epoch)
         misses, reference = tuple(selector.near_misses.finish()), dict(selector.reference.usual)
         if track.still and not self._context.config.keep.stills:

@@ -1,8 +1,9 @@
-"""Footage that lies on its side and does not say so.
+"""Sideways footage without rotation metadata.
 
-It is turned only when nothing is found upright in the first seconds and faces on several frames agree on one quarter
-turn. Detectors see faces in animals, cartoons and crumpled cloth too, and upright ones in faces on their side, but
-seldom at two sizes of one picture: so a direction counts only where both show a face, and by far clearer than others.
+It is rotated only when no upright face is found in the first seconds and faces on several frames agree on one quarter
+turn. Detectors also find faces in animals, cartoons and crumpled cloth, and upright faces in sideways ones, but rarely
+at two sizes of the same picture. So a direction counts only if both sizes show a face, with a much higher score than in
+the other directions.
 """
 
 from __future__ import annotations
@@ -16,42 +17,43 @@ from streamgate.frames import Array, Frame
 from streamgate.tracking.overlap import iou
 
 FIRST_S = 3.0
-"""Seconds in which it must show."""
+"""Seconds from the start within which the decision is made."""
 AGREEING = 3
-"""Frames that must agree."""
+"""Number of frames that must agree."""
 SCORE = 0.9
 SURE = 0.95
-"""An upright face of this score ends the search, at both sizes, or on so many frames without another on its side."""
+"""An upright face with this score ends the search: at both sizes, or on `AGREEING` frames without a sideways face."""
 TILT = 20.0
-"""Degrees by which a face may be tilted once it is turned: who leans on a cushion does not turn the camera."""
+"""Degrees by which a face may be tilted after rotation: a person leaning on a cushion does not rotate the camera."""
 LEAN = 45.0
-"""... and one that speaks for another direction."""
+"""Degrees by which a face may be tilted to count as evidence for another direction."""
 MARGIN = 0.15
-"""By how much the scores in the other directions, the lower ones of both sizes, are lower in the mean of the frames."""
+"""How much lower the scores of the other directions must be, averaged over the frames; the score of a direction is the
+lower one of both sizes."""
 OVERLAP = 0.3
-"""Of the boxes of one face found at both sizes."""
+"""Least IoU of the boxes of one face found at both sizes."""
 PROBES_S = (0.0, 1.6)
-"""Seconds from the beginning from which a frame is looked at while nothing was found."""
+"""Seconds from the start at which a frame is checked while no face was found."""
 EVERY_S = 0.3
-"""Seconds between frames that are looked at once something was found."""
+"""Seconds between checked frames once a face was found."""
 SHRINK = 1.4
-"""The first look is at a picture smaller than what is looked at upright by so much each way: both directions then cost
-no more than that."""
+"""The first check uses a thumbnail smaller than that of the upright detection by this factor per side, so that checking
+both directions costs no more than one detection."""
 
 _QUARTERS = range(4)
 
 
 class SidewaysDetector:
-    """Looks at a source's first frames for faces that lie on their side.
+    """Checks a source's first frames for sideways faces.
 
     Args:
-        detect: the faces of each of several pictures, RGB uint8 (h, w, 3), in their pixels.
-        high_score: detections from here on count as faces.
+        detect: returns the faces of each of several pictures, RGB uint8 (h, w, 3), in their pixels.
+        high_score: the score from which a detection counts as a face.
     """
 
     def __init__(self, detect: Callable[[Sequence[Array]], Sequence[Sequence[Face]]], high_score: float) -> None:
         self.quarters: int | None = None
-        """Quarter turns clockwise that make it upright, 0 for none; None while that is not clear."""
+        """Quarter turns clockwise that make the footage upright, 0 for none; None while undecided."""
         self._detect = detect
         self._high_score = high_score
         self._first_pts: float | None = None
@@ -63,11 +65,11 @@ class SidewaysDetector:
 
     @property
     def suspects(self) -> bool:
-        """Whether more frames are wanted, since some may show a face on its side."""
+        """Whether more frames are needed because some may show a sideways face."""
         return self.quarters is None and bool(self._agreeing or self._unclear)
 
     def look(self, frame: Frame, upright: Sequence[Face], side: int) -> None:
-        """Take notice of a frame in which `upright` faces were found on a thumbnail of that longer side."""
+        """Process a frame in which `upright` faces were found on a thumbnail whose longer side is `side`."""
         if self.quarters is not None:
             return
         pts = frame.pts_seconds
@@ -87,7 +89,7 @@ class SidewaysDetector:
         self._take(frame, max((face.score for face in found if _tilt(face) <= LEAN), default=0.0), side)
 
     def conclude(self) -> None:
-        """Decide by what was seen: the first seconds, or the source, are over."""
+        """Decide from the frames so far: the first seconds, or the source, are over."""
         if self.quarters is not None:
             return
         self.quarters = 0
@@ -121,7 +123,7 @@ class SidewaysDetector:
             self._agreeing.append((quarters, scores))
 
     def _clearest(self, thumbnail: Array, turns: Sequence[int]) -> dict[int, Face | None]:
-        """The clearest more or less upright face of a picture turned by each of several quarter turns."""
+        """For each number of quarter turns, the roughly upright face with the highest score in the rotated picture."""
         pictures = [np.ascontiguousarray(np.rot90(thumbnail, -quarters)) for quarters in turns]
         return {
             quarters: max(
@@ -136,7 +138,7 @@ def _score(face: Face | None) -> float:
 
 
 def _is_same(small: Face | None, large: Face | None) -> bool:
-    """Whether a face found at both sizes is one, and clear and upright at both."""
+    """Whether the faces found at both sizes are the same one, with a high score and upright at both."""
     if small is None or large is None or min(small.score, large.score) < SCORE:
         return False
     if max(_tilt(small), _tilt(large)) > TILT:
@@ -145,7 +147,7 @@ def _is_same(small: Face | None, large: Face | None) -> bool:
 
 
 def _tilt(face: Face) -> float:
-    """By how many degrees the line through the eyes is tilted; 180 where they are not above nose and mouth."""
+    """Tilt of the line through the eyes in degrees; 180 where the eyes are not above nose and mouth."""
     left, right, nose, *mouth = np.asarray(face.landmarks, np.float64)
     tilt = np.degrees(np.arctan2(right[1] - left[1], right[0] - left[0]))
     eyes, lips = (left[1] + right[1]) / 2, (mouth[0][1] + mouth[1][1]) / 2

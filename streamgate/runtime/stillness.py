@@ -1,11 +1,11 @@
 """Faces that never move while another does: a framed portrait, a poster, a picture on a screen.
 
-Now and then, while there are several faces, each is compared with its own first sight, by points in it and in what
-surrounds it. Of a picture all these move together, as the camera does; of a person never all: heads sway before what is
-behind them, turn, speak and blink. What is too small or too plain for that can still be told where the camera stands
-still: there the landmarks of a picture stay where they are to a few thousandths of the distance between its eyes, those
-of somebody who sits as still as people can move by several times as much. Memory does not grow with time, and most of
-those who are alive are no longer looked at after two seconds.
+While there are several faces, each is compared at intervals with its own first observation, by points in the face and
+around it. In a picture all these points move together, with the camera. With a person they never all do: heads sway in
+front of the background, turn, speak and blink. A face too small or too plain for that comparison can still be judged if
+the camera is static: the landmarks of a picture then stay in place to a few thousandths of the distance between its
+eyes, while those of a person sitting as still as possible move several times as much. Memory does not grow with time,
+and most live faces are no longer checked after two seconds.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ from streamgate.faces import Face
 from streamgate.frames import Array, Frame
 
 INTERVAL_S = 0.35
-"""Between two looks at least."""
+"""Least time between two checks."""
 LEAST_S = 3.0
-"""What a face has to be seen for before it counts as still."""
+"""How long a face has to be seen before it counts as still."""
 STILL = 0.007
-"""Deviation of landmarks from their mean places up to which a face is still, as a share of the distance between the
+"""Deviation of landmarks from their mean positions up to which a face is still, as a share of the distance between the
 eyes, root mean square over the landmarks."""
 COMPANY = 3
-"""Looks in which a face that moves has to be seen beside a still one."""
+"""Number of checks in which a moving face has to be seen together with a still one."""
 PATCH_SIDE = 192
-"""Pixels, at most, of the square picture in which points are followed: twice the face's box."""
+"""Largest side in pixels of the square picture, twice the face's box, in which points are tracked."""
 TOLERANCE = 0.75
-"""Pixels of that picture within which a point moves with the others."""
+"""Pixels of that picture within which a point counts as moving with the others."""
 APART = 0.007
-"""Distance of a face from where its surroundings would have it up to which it is still, as a share of the distance
-between the eyes, root mean square over the looks."""
+"""Distance of a face from the position predicted by its surroundings up to which it is still, as a share of the
+distance between the eyes, root mean square over the checks."""
 MIN_POINTS = 8
-"""Points in the face, and as many around it, without which nothing can be told."""
+"""Least number of points in the face, and of points around it, for a comparison."""
 FACE_SHARE, AROUND_SHARE = 0.8, 0.5
-"""Share of the points in and around a picture that move together. Somebody may pass before its edge."""
+"""Share of the points in and around a picture that move together. Somebody may pass in front of its edge."""
 MOVED = 3
-"""Looks at which a face has moved after which it is not looked at any more ..."""
+"""Number of checks with motion after which a face is no longer checked ..."""
 CHANCE = 0.1
-"""... and the share of looks at which that may happen to a picture, by noise or by what is in front of it."""
+"""... and the share of checks in which a picture may seem to move, by noise or by something in front of it."""
 
 
 class StillnessDetector:
-    """Watches the faces of one source."""
+    """Finds the still faces of one source."""
 
     def __init__(self) -> None:
         self._motions: dict[int, _Motion] = {}
         self._next = -np.inf
 
     def note(self, pts_seconds: float, faces: Mapping[int, tuple[Frame, Face]]) -> None:
-        """Take in the faces of a frame by track, each with at least the region around it."""
+        """Process the faces of a frame by track, each with at least the region around it."""
         if not faces or pts_seconds < self._next or len(self._motions.keys() | faces.keys()) < 2:
             return
         self._next = pts_seconds + INTERVAL_S
@@ -67,12 +67,12 @@ class StillnessDetector:
                 motion.company += bool(moving)
 
     def is_still(self, track_id: int) -> bool:
-        """Whether a face has never moved, was seen for long enough to say so, and beside one that did move."""
+        """Whether a face has never moved, was seen for long enough, and together with one that did move."""
         motion = self._motions.get(track_id)
         return motion is not None and motion.company >= COMPANY and motion.still
 
     def forget(self, track_ids: Iterable[int]) -> None:
-        """Tracks have ended."""
+        """Drop the state of ended tracks."""
         for track_id in track_ids:
             self._motions.pop(track_id, None)
         if not self._motions:
@@ -81,7 +81,7 @@ class StillnessDetector:
 
 @dataclass(slots=True)
 class _Motion:
-    """What is known of one face: how often it was seen to move, and where its landmarks have been."""
+    """The motion of one face: how often it was seen to move, and statistics of its landmarks' positions."""
 
     first_pts: float
     first: _FacePatch
@@ -111,18 +111,18 @@ class _Motion:
 
     @property
     def deviation(self) -> float:
-        """Of the landmarks in the picture, as a share of the distance between the eyes."""
+        """Deviation of the landmarks in the picture, as a share of the distance between the eyes."""
         eyes = float(np.hypot(*(self.mean[1] - self.mean[0])))
         return float(np.sqrt(self.squares / (5 * self.looks))) / max(eyes, 1e-6)
 
     @property
     def moves(self) -> bool:
-        """It is somebody: not looked at any more, and company for those that are still."""
+        """Whether it is a live face: no longer checked, and a moving companion for faces that are still."""
         return self.moved >= MOVED and self.moved > CHANCE * self.looks
 
     @property
     def still(self) -> bool:
-        # A track is a little longer than from its first look to its last.
+        # A track lasts a little longer than the time between its first and its last check.
         if self.last_pts - self.first_pts < LEAST_S - 2 * INTERVAL_S:
             return False
         if self.moved > CHANCE * self.compared:
@@ -133,7 +133,7 @@ class _Motion:
 
 
 class _FacePatch:
-    """The first sight of a face: a grey picture of twice its box, and well marked points in the face and around it."""
+    """The first observation of a face: a grey picture of twice its box, and corner points in the face and around it."""
 
     def __init__(self, frame: Frame, face: Face) -> None:
         box = face.box.astype(np.float64)
@@ -150,7 +150,7 @@ class _FacePatch:
         ).astype(int)
         inside = np.zeros(self._picture.shape, np.uint8)
         inside[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = 255
-        # Hair moves with the head: what is around it begins a little further out.
+        # Hair moves with the head, so the surroundings begin a little further out.
         grow = int(0.12 * (right - left))
         around = np.full(self._picture.shape, 255, np.uint8)
         around[max(top - 2 * grow, 0) : max(bottom + grow, 0), max(left - grow, 0) : max(right + grow, 0)] = 0
@@ -163,10 +163,10 @@ class _FacePatch:
         self._eyes = max(face.inter_eye * self._scale, 1e-6)
 
     def compare(self, frame: Frame, face: Face) -> tuple[bool, float | None] | None:
-        """Whether the face is the same but for its place, and how far it is from where its surroundings would have it.
+        """Whether the face only changed its position, and its distance from where its surroundings predict it.
 
-        The distance is a share of that between the eyes, None where the surroundings tell nothing. None for a face that
-        has too few points.
+        The distance is a share of that between the eyes, None where the surroundings do not allow a prediction. Returns
+        None for a face with too few points.
         """
         if len(self._in_face) < MIN_POINTS:
             return None
@@ -181,7 +181,7 @@ class _FacePatch:
         return True, float(np.sqrt((apart**2).sum(axis=1).mean())) / self._eyes
 
     def _moved(self, points: Array, now: Array, share: float) -> Array | None:
-        """How points of the first sight have moved, (2, 3), where at least a `share` of them has done so together."""
+        """How points of the first observation have moved, (2, 3); None unless `share` of them move together."""
         if len(points) < MIN_POINTS:
             return None
         moved_to, found, _ = cv2.calcOpticalFlowPyrLK(
@@ -202,5 +202,5 @@ class _FacePatch:
 
 
 def _centre(face: Face) -> Array:
-    """Of the landmarks, in whole pixels."""
+    """Centre of the landmarks, in whole pixels."""
     return np.round(face.landmarks.astype(np.float64).mean(axis=0))

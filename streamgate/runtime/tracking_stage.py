@@ -1,8 +1,8 @@
-"""The first half of the way of a frame: cuts, detection, tracking; out come tracked frames.
+"""The first stage after decoding: cuts, detection, tracking. It yields tracked frames.
 
-It decides by time and pixels alone and never learns what the second half (choosing and scoring) made of its tracked
-frames, so both can run side by side without a result depending on how fast either was. Decoding hears from it frame by
-frame what it could do without (see `decode_hints`).
+Its decisions depend on time and pixels only, and it gets no feedback from the second stage (selection and scoring), so
+both can run concurrently without results depending on their speed. For every frame it tells decoding what may be
+skipped (see `decode_hints`).
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from streamgate.tracking.transitions import TransitionDetector
 YOUNG_S = 0.5
 """A track is watched closely for this long after its birth."""
 FAST = 1.0
-"""Face widths per second from which a track is watched closely."""
+"""Speed in face widths per second from which a track is watched closely."""
 HELD_BYTES = 20 << 20
-"""Of the regions in tracked frames that wait until it is sure that they lie in no transition."""
+"""Limit for the regions of tracked frames that wait until it is known whether they are part of a transition."""
 
 
 @dataclass(slots=True)
 class TrackedFrame:
-    """What one frame means for the tracks.
+    """The result of tracking for one frame.
 
-    Tracks are named by their ids. Frames in it carry the frame's time and a copied region around one face,
-    never the whole picture. What has `ended` ended before the rest happened. `people` are the tracks that have
-    proved to be more than noise; empty when no detection ran. `until` is the end of the frame's time. `turn` are the
-    quarter turns clockwise by which the source must be turned and read again; None while it is not known. With
-    `transition` the frame lies between two shots, and no track goes on after the last such one. `unrelated`: see
-    `Frame`.
+    Tracks are referred to by their ids. The frames in it carry the frame's time and a copied region around one face,
+    never the whole picture. Tracks in `ended` ended before everything else in it. `people` are the tracks that have
+    proved to be more than noise; it is empty when no detection ran. `until` is the end of the frame's display time.
+    `turn` is the number of clockwise quarter turns by which the source must be rotated and read again; None while
+    undecided. With `transition` the frame is between two shots; no track continues past the last such frame.
+    `unrelated`: see `Frame`.
     """
 
     pts_seconds: float
@@ -65,16 +65,16 @@ class TrackedFrame:
 
     @property
     def regions(self) -> list[Frame]:
-        """All regions in it."""
+        """All regions of this frame."""
         return [region for _, region in self.between] + [region for _, region, _ in self.seen]
 
 
 class TrackingStage:
-    """Follows the faces of one source.
+    """Tracks the faces of one source.
 
-    With `max_track_s` a track that lasts longer is ended and its face becomes a new one. Of a `live` stream nobody
-    wants to wait for a transition to be over: none is looked for. With `may_turn` it looks for faces that lie on their
-    side in the first seconds.
+    With `max_track_s`, a track that lasts longer is ended and its face starts a new one. For a `live` stream gradual
+    transitions are not detected, because that would delay results until a transition is over. With `may_turn` it checks
+    the first seconds for sideways faces.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class TrackingStage:
         self._size: tuple[int, int] | None = None
         self._interest = Interest.LIVELY
         self.hints: DecodeHints | None = None
-        """For the source; None where every frame is wanted."""
+        """For the source; None where every frame is needed."""
         if not config.exhaustive and (config.decoding.discard != "none" or config.decoding.max_skip_s > 0):
             self.hints = DecodeHints(config, self._faces)
         self._sideways: SidewaysDetector | None = None
@@ -115,11 +115,11 @@ class TrackingStage:
         return 0 if self._sideways is None else self._sideways.quarters
 
     def tracked_frames(self, frames: Iterable[Frame]) -> Iterator[TrackedFrame]:
-        """One tracked frame for each frame, in order; tracks open at the end are not ended by one of their own."""
+        """Yield one tracked frame per frame, in order; tracks still open at the end are not reported as ended."""
         for frame in frames:
             until = frame.pts_seconds + frame.duration_seconds
             tracked = TrackedFrame(frame.pts_seconds, until, frame.width, frame.height, unrelated=frame.unrelated)
-            # Boxes of another picture size mean nothing in this one.
+            # Boxes from a frame of another size are meaningless in this one.
             resized = self._size not in (None, (frame.width, frame.height))
             self._size = frame.width, frame.height
             change = Change.CUT if frame.unrelated else self._cuts.look(frame)
@@ -142,7 +142,7 @@ class TrackingStage:
             self._sideways.conclude()
 
     def _change_shots(self, change: Change, tracked: TrackedFrame, *, for_good: bool) -> None:
-        """End the tracks of a shot that is over; after a cut that is so once it can not come back."""
+        """End the tracks of a shot that is over; after a cut, only once that shot can no longer return."""
         gone: list[Track] = []
         if change is Change.RETURN and not for_good:
             gone = self._tracker.flush()
@@ -160,10 +160,10 @@ class TrackingStage:
         tracked.ended += [track.track_id for track in gone]
 
     def _settled(self, tracked: TrackedFrame, new_shot: bool, *, unrelated: bool) -> Iterator[TrackedFrame]:
-        """The tracked frames of which it is sure by now whether they are in a transition."""
+        """Yield the tracked frames for which it is now known whether they are part of a transition."""
         grid = self._cuts.grid
         if self._transitions is None or unrelated or grid is None or not (self._held or tracked.regions):
-            # Where nobody is seen, nothing can go wrong.
+            # Without faces there is nothing to mark.
             yield tracked
             return
         nbytes = sum(region.picture.nbytes for region in tracked.regions)
@@ -202,23 +202,23 @@ class TrackingStage:
         update = self._tracker.update(frame.pts_seconds, faces)
         tracked.ended += [track.track_id for track in update.lost]
         for track in update.born:
-            # A still picture shows each face once, so once must be enough there.
+            # An unrelated picture shows each face only once, so one detection must be enough.
             track.confident = track.confident or frame.unrelated
         for track, face in [*update.seen, *((track, track.face) for track in update.born)]:
             tracked.seen.append((track.track_id, self._region(frame, face.box), face))
         seen = {track_id for track_id, _, _ in tracked.seen}
         tracked.unseen += [track.track_id for track in self._tracker.tracks if track.track_id not in seen]
-        # What comes up while the shot before may still return is nobody yet.
+        # While the previous shot may still return, new tracks do not count yet.
         tracked.people = [track.track_id for track in self._tracker.tracks if track.confident and not self._left]
         smallest = self._smallest(frame)
         lively = any(
             track.track_id not in seen or track.last_pts - track.first_pts < YOUNG_S or track.motion.speed > FAST
             for track in self._tracker.tracks
-            # Of a face too small to be kept it is enough to know that it is there.
+            # A face too small to be kept need not be watched closely.
             if shorter_side(track.face.box) >= smallest
         )
         self._next_detection = frame.pts_seconds + self._interval(lively) - 1e-6
-        # A face too weak to begin a track may be about to.
+        # A face with too low a score to start a track may start one soon.
         nothing = not self._tracker.tracks and not tracked.faces_detected
         steady = bool(self._tracker.tracks) and not lively
         if self._sideways is not None and self._sideways.suspects:
@@ -226,7 +226,7 @@ class TrackingStage:
         self._interest = Interest.EMPTY if nothing else Interest.STEADY if steady else Interest.LIVELY
 
     def _interpolate(self, frame: Frame, tracked: TrackedFrame) -> None:
-        """Keep the regions of faces worth it until the next detection tells where exactly they were."""
+        """Keep the regions of large enough faces until the next detection gives their exact positions."""
         smallest = self._smallest(frame)
         for track in self._tracker.tracks:
             box = track.motion.predict(frame.pts_seconds)
@@ -234,16 +234,16 @@ class TrackingStage:
                 tracked.between.append((track.track_id, self._region(frame, box)))
 
     def _smallest(self, frame: Frame) -> float:
-        """The shorter side in pixels from which a face may be, or soon become, large enough to be kept."""
+        """The shorter box side in pixels from which a face may be, or soon become, large enough to be kept."""
         return 0.8 * self._config.smallest_face_px(frame.width, frame.height)
 
     def _region(self, frame: Frame, box: Array) -> Frame:
-        """The frame's time with a copy of the pixels around `box`: a square, since crops are turned squares."""
+        """The frame's time with a copy of the pixels around `box`: a square, because crops are rotated squares."""
         kept = face_region(box, self._config.advanced.region_margin, self._cards, frame.picture)
         return replace(frame, picture=frame.region(kept))
 
     def _detector_side(self, frame: Frame) -> int:
-        """The longer side of the detector's input: the smallest face asked for must stay findable."""
+        """The longer side of the detector's input, large enough to find faces of the minimum size."""
         config = self._config.advanced
         longer = max(frame.width, frame.height)
         needed = longer * config.face_px / self._config.smallest_face_px(frame.width, frame.height)

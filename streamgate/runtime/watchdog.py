@@ -1,4 +1,4 @@
-"""Giving up on what does not come back: a call with a time limit, in a thread that is left behind if it hangs."""
+"""A call with a time limit, in a thread that is abandoned if it hangs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streamgate.errors import SourceError
 Value = TypeVar("Value")
 
 MARGIN_S = 30.0
-"""Longer than FFmpeg's own limit: this one is for what FFmpeg cannot end itself, such as a disk that never answers."""
+"""Added to FFmpeg's own limit: for cases that FFmpeg cannot end itself, such as a disk that never responds."""
 
 
 class _Call(Generic[Value]):
@@ -27,7 +27,7 @@ class _Call(Generic[Value]):
     def work(self) -> None:
         try:
             value = self._call()
-        except BaseException as error:  # handed over: the caller's thread raises it
+        except BaseException as error:  # passed on: the caller's thread raises it
             self.error = error
             self.done.set()
             return
@@ -36,12 +36,12 @@ class _Call(Generic[Value]):
             self.done.set()
             late = self._abandoned
         if late:
-            # Nobody wants it any more; it must not stay open.
+            # The caller has given up; the result must not stay open.
             with suppress(Exception):
                 getattr(value, "close", lambda: None)()
 
     def abandon(self) -> bool:
-        """Say that nobody waits any more; False when the value came at the last moment."""
+        """Give up on the result; False if it arrived at the last moment."""
         with self._mutex:
             self._abandoned = not self.done.is_set()
             return self._abandoned
@@ -50,13 +50,13 @@ class _Call(Generic[Value]):
 def within(seconds: float, call: Callable[[], Value], location: str) -> Value:
     """Return what `call` returns, or raise what it raises.
 
-    Raises SourceError when that takes longer than `seconds`; a value that comes later is closed if it can be.
+    Raises SourceError when that takes longer than `seconds`; a value that arrives later is closed if it has `close`.
     """
     running = _Call(call)
     threading.Thread(target=running.work, name="streamgate-open", daemon=True).start()
     if not running.done.wait(seconds) and running.abandon():
         raise SourceError(
-            f"{location}: could not be opened within {seconds:g} s; it is given up, check the file and its disk"
+            f"{location}: could not be opened within {seconds:g} s and was skipped; check the file and its disk"
         )
     if running.error is not None:
         raise running.error

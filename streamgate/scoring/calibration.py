@@ -1,4 +1,4 @@
-"""From raw figures to scalars 0..100, and the id under which qualities compare."""
+"""From raw values to scalars 0..100, and the id under which qualities compare."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Calibration:
 
     Attributes:
         mappings: measure -> mapping, for the measures whose mapping is not fixed by their spec.
-        absent: measure -> why it cannot be had in this run (NO_WEIGHTS or UNCALIBRATED).
-        learned_ids: calibration ids of the learned measures' cards.
+        absent: measure -> why it is not available in this run (NO_WEIGHTS or UNCALIBRATED).
+        learned_ids: measure -> calibration id from the weights' card, for learned measures.
     """
 
     mappings: Mapping[str, Sigmoid]
@@ -34,10 +34,10 @@ class Calibration:
 
     @classmethod
     def of_networks(cls, networks: Networks, config: Config) -> Calibration:
-        """Mappings from the configuration and from the cards of the weights at hand.
+        """Mappings from the configuration and from the cards of the available weights.
 
-        Measures whose network is not there or lacks the output, or whose weights have no calibration, are absent with
-        that status.
+        Measures whose network is missing or lacks the output, or whose weights have no calibration, are absent with the
+        corresponding status.
         """
         absent: dict[str, Status] = {}
         mappings: dict[str, Sigmoid] = {}
@@ -59,7 +59,7 @@ class Calibration:
 
     @classmethod
     def of_summary(cls, summary: Mapping[str, Any]) -> Calibration:
-        """What `summary` gave. Raises KeyError, TypeError or ValueError for what is none."""
+        """The inverse of `summary`. Raises KeyError, TypeError or ValueError for anything else."""
         if not all(w for _, w in summary["mappings"].values()):
             raise ValueError("a mapping without width")
         return cls(
@@ -69,7 +69,7 @@ class Calibration:
         )
 
     def summary(self) -> dict[str, Any]:
-        """All of it as JSON takes it."""
+        """The whole calibration as JSON values."""
         return {
             "mappings": {name: [mapping.x0, mapping.w] for name, mapping in sorted(self.mappings.items())},
             "absent": {name: str(status) for name, status in sorted(self.absent.items())},
@@ -77,14 +77,14 @@ class Calibration:
         }
 
     def missing(self, config: Config) -> dict[str, str]:
-        """Measures in use that cannot be had, with the status that says why."""
+        """Measures in use that are not available, with the status that says why."""
         return {name: str(self.absent[name]) for name in config.measures.used if name in self.absent}
 
     def under(self, config: Config) -> Calibration:
-        """The same with the mappings that a configuration gives."""
+        """A copy with the mappings that a configuration sets."""
         given = {name: config.measures[name].mapping for name in config.measures.recorded}
         chosen = {name: mapping for name, mapping in given.items() if mapping is not None}
-        # What was uncalibrated and has a mapping now can be had.
+        # An uncalibrated measure becomes available once the configuration gives it a mapping.
         absent = {
             name: status
             for name, status in self.absent.items()
@@ -93,10 +93,10 @@ class Calibration:
         return Calibration({**self.mappings, **chosen}, absent, self.learned_ids)
 
     def scale_of(self, spec: MeasureSpec) -> Callable[[float], float]:
-        """From the raw value of a measure that is not absent to its scalar. Raises ValueError without a mapping."""
+        """The mapping from raw value to scalar of a measure that is not absent. Raises ValueError without a mapping."""
         if spec.name not in self.mappings:
             if not callable(spec.mapping):
-                raise ValueError(f"there is no mapping of {spec.name}")
+                raise ValueError(f"there is no mapping for {spec.name}")
             return spec.mapping
         mapping = self.mappings[spec.name]
         if spec.better == "higher":
@@ -108,7 +108,7 @@ class Calibration:
 
 
 def recorded_measures(config: Config) -> list[MeasureSpec]:
-    """The measures that records list, in their order."""
+    """The measures that records list, in order."""
     recorded = config.measures.recorded
     return [spec for spec in config.measures.specs if spec.name in recorded]
 
@@ -116,7 +116,7 @@ def recorded_measures(config: Config) -> list[MeasureSpec]:
 def measure_set(config: Config, calibration: Calibration) -> tuple[str, ...]:
     """The run's measures: those in use that have weights and calibration, in the order of records.
 
-    With `keep.expression` = any those that ask for a face at rest are left out.
+    With `keep.expression` = any, those that require a face at rest are left out.
     """
     at_rest = {spec.name for spec in config.measures.specs if spec.at_rest}
     left_out = at_rest if config.keep.expression == "any" else set()
@@ -124,7 +124,7 @@ def measure_set(config: Config, calibration: Calibration) -> tuple[str, ...]:
 
 
 def calibration_id(config: Config, calibration: Calibration) -> str:
-    """A short name of all that decides what a quality means: the set, its mappings, versions and weights.
+    """A short id of everything that determines what a quality means: the set, its mappings, versions and weights.
 
     Qualities are comparable only between records with the same id.
     """
@@ -159,13 +159,13 @@ def _name_of(function: Callable[[float], float]) -> str:
 def sampled_head(networks: Networks, config: Config) -> Callable[[Array], float] | None:
     """A function features (K,) -> d by sampling, when the configuration asks for that form; else None.
 
-    Raises WeightsError when the weights do not bring their last layer.
+    Raises WeightsError when the weights do not include their last layer.
     """
     if config.serfiq.method != "sampled":
         return None
     card = networks.calibration("recognizer", "serfiq")
     if not isinstance(card, SerfiqCalibration):
-        raise WeightsError("serfiq.method=sampled needs a recognizer with a drop rate; this one has none")
+        raise WeightsError("serfiq.method=sampled needs a recognizer with a drop rate, and this recognizer has none")
     layer = networks.recognizer.last_affine()
     samples, seed = config.serfiq.samples, config.serfiq.seed
 

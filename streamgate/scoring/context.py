@@ -20,14 +20,14 @@ class ScoringContext:
     """Shared by all tracks and threads of a run, or of one stream of a service.
 
     Attributes:
-        judge: draws the conclusions.
+        evaluator: computes measures, gate and quality.
         infer: runs networks.
         aligned_pose: the pose role takes the recognizer's crop.
-        shared_pose: a run of the recognizer gives the pose.
-        sampled_head: features (K,) -> SER-FIQ's d by sampling; None where the graph's closed form counts.
-        identity_threshold: the least cosine of two faces of one person; None where the recognizer's is not known.
+        shared_pose: the recognizer's graph also returns the pose.
+        sampled_head: features (K,) -> SER-FIQ's d by sampling; None where the graph's closed form is used.
+        identity_threshold: the least cosine of two faces of one person; None where the recognizer has no threshold.
         pictures: holds the kept pictures of all tracks.
-        cohort: what similarities of the recognizer's embeddings are normalised by; None where they are plain cosines.
+        cohort: normalises similarities of the recognizer's embeddings; None where they are plain cosines.
     """
 
     config: Config
@@ -42,7 +42,7 @@ class ScoringContext:
 
     @classmethod
     def over(cls, networks: Networks, config: Config, infer: Infer) -> ScoringContext:
-        """For a configuration and the networks there are. Raises WeightsError where it asks for what they lack."""
+        """Build a context for a configuration. Raises WeightsError if it needs something that the networks lack."""
         return cls(
             config,
             Evaluator(config, Calibration.of_networks(networks, config)),

@@ -1,4 +1,4 @@
-"""The conclusions about a face: measures, gate and quality. FIQA and geometry filter, IQA ranks (design.md 4.4)."""
+"""Evaluation of a face: measures, gate and quality. FIQA and geometry filter, IQA ranks (design.md 4.4)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FAILED = Measure.missing(Status.ERROR)
 
 
 class Evaluator:
-    """Judges faces under one configuration and calibration. Thread-safe: it holds nothing else.
+    """Evaluates faces under one configuration and calibration. Thread-safe, because it holds no other state.
 
     Attributes:
         names: the run's set: measures in use that have weights and calibration.
@@ -51,19 +51,19 @@ class Evaluator:
         self._weights = {name: config.measures[name].weight for name in self.names}
         self._min_quality = config.keep.min_quality
         output = config.output
-        # Side of the smallest face's square that `output.max_upscale` lets pass; 0.0: any.
+        # Side of the smallest FFHQ square that `output.max_upscale` allows; 0.0: any.
         self._smallest_square = (
             output.size / output.max_upscale if output.upscale and output.max_upscale and "size" in self.names else 0.0
         )
-        # Eyes and half the mouth of a turned head are out of sight; where such heads are wanted, what other networks
-        # that learned on frontal faces say of them rejects none either.
+        # On a turned head an eye or half the mouth is out of sight, so the expression network's reasons do not count.
+        # Where turned heads are wanted, the reasons of other networks trained on frontal faces do not count either.
         everyone = config.keep.poses == "all"
         lenient = [spec for spec in here if spec.frontal and (everyone or spec.source == "expression")]
         self._frontal_reasons = [reason for spec in lenient for reason in spec.reasons]
 
     @property
     def can_rank(self) -> bool:
-        """Whether any measure of the set has a weight: without one there is no quality."""
+        """Whether any measure of the set has a weight; without one there is no quality."""
         return any(self._weights.values())
 
     def evaluate(self, candidate: Candidate, width: int, height: int) -> None:
@@ -77,11 +77,11 @@ class Evaluator:
             candidate.gate = self.gate(candidate.face, candidate.evidence, candidate.measures, width, height)
 
     def follows_reference(self, candidate: Candidate) -> bool:
-        """Whether a concluded face was judged by what is usual for its track's person by now."""
+        """Whether an evaluated face was judged with the current reference values of its track's person."""
         return self._usual(candidate).items() <= candidate.evidence.values.items()
 
     def _usual(self, candidate: Candidate) -> dict[str, float]:
-        """What the face's measures are compared with by now, as its evidence names it."""
+        """The current reference values of the face's measures, by their evidence names."""
         return {
             reference.evidence: candidate.usual.get(spec.name, reference.population)
             for spec, reference in self._relative
@@ -89,7 +89,7 @@ class Evaluator:
         }
 
     def measures(self, evidence: Evidence) -> dict[str, Measure]:
-        """Every recorded measure by name; those that cannot be had say so instead of a figure."""
+        """Every recorded measure by name; unavailable ones carry a status instead of a value."""
         found: dict[str, Measure] = {}
         for spec, scale in self._specs:
             if scale is None:
@@ -105,13 +105,13 @@ class Evaluator:
         return found
 
     def _without_scale(self, spec: MeasureSpec, evidence: Evidence) -> Measure:
-        """A measure that has no scalar: its raw value where its network ran and only the calibration is missing."""
+        """A measure without a scalar: it has its raw value if its network ran and only the calibration is missing."""
         absent = self._absent[spec.name]
         raw = spec.raw_of(evidence) if absent.status is Status.UNCALIBRATED else None
         return absent if raw is None or not math.isfinite(raw) else Measure(raw, None, Status.UNCALIBRATED)
 
     def guessed(self, face: Face, evidence: Evidence, measures: Mapping[str, Measure]) -> dict[str, Measure]:
-        """`measures` with those of the set that are not scored guessed, where that can be done."""
+        """`measures`, with estimates for those of the set that are not scored yet, where an estimate is possible."""
         found = dict(measures)
         for spec, scale in self._specs:
             known = found[spec.name]
@@ -126,8 +126,8 @@ class Evaluator:
     ) -> GateResult:
         """Whether a face passes: every measure of the set is ok and within its limits.
 
-        May be asked early: what is not scored yet gives no reason, so a result with reasons is final while one without
-        is not a pass.
+        May be called early: measures that are not scored yet give no reason, so a result with reasons is final, while
+        one without reasons is not yet a pass.
         """
         found: dict[str, float] = {}
         for spec, limit, value in self._limits:
@@ -145,7 +145,7 @@ class Evaluator:
             if excess is not None:
                 found[limit.choose(evidence) if limit.choose else next(iter(limit.reasons))] = excess
         eyes = measures["size"].raw
-        # The square is at least four eye distances wide: of most faces that tells without working it out.
+        # The square is at least four eye distances wide; for most faces this check saves computing it.
         if SMALL not in found and eyes is not None and 4 * eyes < self._smallest_square + 1:
             square = _square(face)
             if square < self._smallest_square:
@@ -167,7 +167,7 @@ class Evaluator:
         return self._mean(measures, _NO_CEILINGS)
 
     def bound(self, measures: Mapping[str, Measure], ceilings: Mapping[str, float] = _NO_CEILINGS) -> float:
-        """The most `quality` can become: what is missing counts as its ceiling, or 100; an error bounds it to 0."""
+        """Upper bound of `quality`: a missing scalar counts as its ceiling or 100; an error gives 0."""
         if any(measures[name].status is Status.ERROR for name in self.names):
             return 0.0
         return self._mean(measures, ceilings)
@@ -176,7 +176,7 @@ class Evaluator:
         total = weight_sum = 0.0
         for name, weight in self._weights.items():
             scalar = measures[name].scalar
-            # Floored at 1 so that one hopeless scalar lowers the mean instead of erasing all else.
+            # Floored at 1 so that a single scalar near 0 lowers the mean instead of making it 0.
             total += weight * math.log(max(1.0, ceilings.get(name, 100.0) if scalar is None else scalar))
             weight_sum += weight
         return math.exp(total / weight_sum) if weight_sum else 0.0
@@ -191,5 +191,5 @@ def _square(face: Face) -> float:
 
 
 def is_turned(yaw: float, pitch: float) -> bool:
-    """Whether a head, degrees, is turned further than networks know that learned on frontal faces."""
+    """Whether a head (angles in degrees) is turned further than networks trained on frontal faces can handle."""
     return max(abs(yaw), abs(pitch)) > TURNED

@@ -1,4 +1,4 @@
-"""Scoring a face in a picture, by way of the networks."""
+"""Scoring a face in a picture with the networks."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ REFINE_GROWTH = 0.4
 REFINE_SCORE = 0.5
 REFINE_IOU = 0.3
 UNREFINED, NARROWLY = 0.5, 0.1
-"""By how much a face may fail that may yet pass: while its landmarks are the detector's, and after a first look of the
-expression network (of 420 that failed by more than 0.05 then, four passed after the second)."""
+"""Shortfall up to which a failed face may still pass: while its landmarks are the detector's, and after the first run
+of the expression network (of 420 faces that failed by more than 0.05 then, four passed after the second run)."""
 MOVED, FURTHEST = 0.03, 0.25
-"""How far the expression network may move the eyes, by which its picture is cut out, as a share of the distance between
-them, before a face that is only prescored gets a second look; and any landmark at all."""
+"""How far the expression network has to move the eyes, as a share of the distance between them, to make a second run on
+a face that is only prescored worthwhile; and the furthest it may move any landmark."""
 
 
 class FaceScorer:
-    """Scores faces; one serves all tracks and threads of a run, since it holds nothing but its context."""
+    """Scores faces. One instance serves all tracks and threads of a run, since it holds only its context."""
 
     def __init__(self, context: ScoringContext) -> None:
         self.context = context
@@ -69,7 +69,7 @@ class FaceScorer:
         self._refines = context.config.advanced.refine
 
     def prescore(self, candidate: Candidate, picture: Picture) -> float:
-        """Cheap evidence; returns the quality at best with the head's turn guessed, 0 where the gate rejects it."""
+        """Collect cheap evidence; returns the upper bound of quality as `potential` does."""
         if self._is_spoiled(candidate, picture):
             self._evaluate(candidate, picture)
             return 0.0
@@ -77,9 +77,9 @@ class FaceScorer:
         return self.potential(candidate, picture)
 
     def potential(self, candidate: Candidate, picture: Picture) -> float:
-        """The quality at best by the evidence there is, the head's turn guessed; 0 where the gate rejects it.
+        """Upper bound of quality from the evidence so far, with the head pose estimated; 0 where the gate rejects it.
 
-        What narrowly fails for one reason may pass with landmarks that are refined.
+        A face that narrowly fails for one reason is not rejected yet: it may pass with refined landmarks.
         """
         self._evaluate(candidate, picture)
         guessed = self._guess(candidate)
@@ -90,18 +90,18 @@ class FaceScorer:
         return self._evaluator.bound(guessed, candidate.ceilings)
 
     def _guess(self, candidate: Candidate) -> dict[str, Measure]:
-        """Measures as concluded, the head's turn guessed; notes the quality at best by them."""
+        """The measures so far, with the head pose estimated; stores the upper bound of quality that follows."""
         guessed = self._evaluator.guessed(candidate.face, candidate.evidence, candidate.measures)
         candidate.bound = self._evaluator.bound(guessed)
         return guessed
 
     def run_expression(self, candidate: Candidate, picture: Picture, *, ready: bool = False) -> Steps:
-        """Have the expression network see a face once: evidence only, nothing is concluded.
+        """Run the expression network once on a face; collects evidence without evaluating it.
 
-        It finds the landmarks too (but in a `ready` crop, where they stand), and more steadily than the detector: cut
-        out at another place, the same face gives others by 0.4 % of the distance between the eyes, the detector by
-        1.2 %. After a first look the face is `unsettled` by how far its eyes are from where the picture was cut out;
-        the second look has the last word.
+        The network also finds the landmarks (except in a `ready` crop, whose landmarks are fixed), and more stably than
+        the detector: when the crop is shifted, its landmarks vary by 0.4 % of the distance between the eyes, the
+        detector's by 1.2 %. After the first run `unsettled` is how far the eyes are from those that the crop was made
+        with; a second run is more accurate, and its result is final.
         """
         again, candidate.unsettled = candidate.unsettled > 0.0, 0.0
         try:
@@ -114,13 +114,14 @@ class FaceScorer:
         moved = self._take_landmarks(candidate, output, matrix) if self._refines and not ready else 0.0
         candidate.unsettled = 0.0 if again else moved
         if again or moved:
-            # What the pixels of the face say, as against its place, hardly changes with the first look.
+            # After the first run only the measures of the face's position change notably, not those of its pixels.
             self._read_pixels(candidate, picture, of_source=None if again else True)
         self._read("expression", output, candidate.evidence)
 
     def _take_landmarks(self, candidate: Candidate, output: ExpressionOutput, matrix: Array) -> float:
-        """Give a face the network's landmarks, unless it is turned or they are not of it; returns how far the eyes are
-        off those it had, as a share of the distance between them (0: not taken).
+        """Give a face the network's landmarks, unless it is turned or they belong to something else.
+
+        Returns how far the eyes moved, as a share of the distance between them (0: not taken).
         """
         face = candidate.face
         found = (output.landmarks - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
@@ -132,9 +133,9 @@ class FaceScorer:
         return float(moved[:2].max())
 
     def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
-        """Refine, look, express, turn, recognise, rank: expensive steps last, if the cheap ones let through.
+        """Refine landmarks, then pixels, expression, pose, recognizer, IFQA: expensive steps run last.
 
-        Without `full` it stops when the gate fails or when quality cannot exceed `floor` of it any more.
+        Without `full` it stops when the gate fails or when the quality can no longer exceed `floor` of the candidate.
         """
         if self._is_spoiled(candidate, picture):
             self._evaluate(candidate, picture)
@@ -142,7 +143,7 @@ class FaceScorer:
         if self._refines and (candidate.interpolated or not candidate.refined):
             found = yield from self.refine(picture, candidate.face)
             if found is None and candidate.interpolated:
-                # Landmarks guessed between two detections, and no face to see there: nothing to score.
+                # Landmarks were interpolated between two detections and no face is found there: nothing to score.
                 return
             if found is not None and not candidate.refined:
                 candidate.face = found
@@ -157,7 +158,7 @@ class FaceScorer:
             if candidate.unsettled:
                 yield from self.run_expression(candidate, picture)
             hopeless = self._cannot_win(candidate, picture, floor, full)
-            # What it looked like before the networks to come: others are measured by that.
+            # Store the bound before the remaining networks run: other faces are compared with it.
             self._guess(candidate)
             if hopeless:
                 return
@@ -174,7 +175,7 @@ class FaceScorer:
             self._evaluate(candidate, picture)
 
     def refine(self, picture: Picture, face: Face) -> Generator[list[InferenceRequest], list[Any], Face | None]:
-        """Find the face again on its enlarged (or reduced) region; returns it, or None when it is not there."""
+        """Detect the face again in its region, scaled to a fixed size; returns it, or None when it is not found."""
         centre = (face.box[:2] + face.box[2:]) / 2
         side = (1 + REFINE_GROWTH) * float(max(face.box[2] - face.box[0], face.box[3] - face.box[1], 1.0))
         scale = REFINE_SIDE / side
@@ -197,7 +198,7 @@ class FaceScorer:
         return back[best] if overlaps[best] >= REFINE_IOU else None
 
     def embedding(self, face: Face, picture: Picture) -> Generator[list[InferenceRequest], list[Any], Array | None]:
-        """Who a face shows, float32 (D,); None where its landmarks coincide. Nothing is noted."""
+        """The embedding of a face, float32 (D,); None where its landmarks coincide. Nothing is stored."""
         try:
             matrix = arcface_matrix(face.landmarks, ALIGNED_SIDE)
         except ValueError:
@@ -207,10 +208,10 @@ class FaceScorer:
         return embedding
 
     def crop(self, candidate: Candidate, picture: Picture) -> Array:
-        """The FFHQ-aligned picture to be kept, RGB uint8; its side is `output.size`, less for a small face
+        """The FFHQ-aligned picture to keep, RGB uint8; its side is `output.size`, less for a small face
         when `output.upscale` is off.
 
-        Notes the ArcFace crop with the candidate where that is to be kept too.
+        Stores the ArcFace crop in the candidate where that is to be kept too.
         """
         output = self.context.config.output
         landmarks, side = candidate.face.landmarks, crop_side(candidate.face, output)
@@ -236,10 +237,10 @@ class FaceScorer:
         return perceptual_hash(picture.warp(matrix, HASH_SIDE))
 
     def score_ready(self, candidate: Candidate, picture: Picture, *, ffhq: bool) -> Steps:
-        """Score a ready crop by what its pixels hold: the recognizer always, IFQA and expression on an FFHQ crop (an
-        ArcFace crop has no chin), pose where the crop shows what its network looks at.
+        """Score an aligned crop by its pixels: the recognizer always, IFQA and expression on an FFHQ crop (an ArcFace
+        crop has no chin), pose where the crop contains the network's input.
 
-        What speaks of the source's picture, which is not at hand, stays `not_scored`, and so does the quality.
+        Measures of the source's picture, which is not available, stay `not_scored`, so there is no quality.
         """
         self._read_pixels(candidate, picture, of_source=False)
         if ffhq and self.sees_expressions:
@@ -257,7 +258,7 @@ class FaceScorer:
         return candidate.spoiled is not None
 
     def _is_seen(self, candidate: Candidate) -> bool:
-        """Whether the expression network has seen it, or cannot."""
+        """Whether the expression network has run on it, or cannot."""
         evidence, specs = candidate.evidence, self._by_source["expression"]
         return any(spec.name in evidence.failed or spec.evidence[0] in evidence.values for spec in specs)
 
@@ -272,15 +273,14 @@ class FaceScorer:
         self._evaluator.evaluate(candidate, picture.width, picture.height)
 
     def _read_pixels(self, candidate: Candidate, picture: Picture, *, of_source: bool | None = None) -> None:
-        """Evidence that needs no network; with `of_source` only what does, or does not, speak of the source's picture.
-        """
+        """Evidence that needs no network; `of_source` restricts it to measures with that value of `of_source`."""
         view = FaceView(picture, candidate.face, candidate.shown, _kept_square(candidate.face))
         for spec in self._by_source.get("pixels", ()):
             if spec.read is not None and of_source in (None, spec.of_source):
                 note(spec, spec.read(view), candidate.evidence, needed=True)
 
     def _read(self, role: str, output: Any, evidence: Evidence) -> None:
-        """Evidence that a network's output for one face holds."""
+        """Evidence from a network's output for one face."""
         for spec in self._by_source.get(role, ()):
             if spec.read is not None:
                 note(spec, spec.read(output), evidence)
@@ -321,7 +321,7 @@ class FaceScorer:
 def note(
     spec: MeasureSpec, read: float | Mapping[str, float] | None, evidence: Evidence, *, needed: bool = False
 ) -> None:
-    """Put what a measure's `read` gave into the evidence; `needed`: to read nothing is a failure."""
+    """Put the result of a measure's `read` into the evidence; with `needed`, None is a failure."""
     if read is None:
         if needed:
             evidence.failed.add(spec.name)
@@ -351,7 +351,7 @@ def enlargement(face: Face, output: OutputConfig) -> float:
 
 
 def enlarged(faces: Sequence[Face], thumbnail: Array, picture: Picture) -> list[Face]:
-    """Faces found on a picture's thumbnail, in the picture's own pixels; pixel centres are whole numbers."""
+    """Convert faces found on a thumbnail to the picture's own pixels; pixel centres have integer coordinates."""
     ratio = np.array([picture.width / thumbnail.shape[1], picture.height / thumbnail.shape[0]])
     return [
         Face(

@@ -1,4 +1,4 @@
-"""The perceptual hash of a face: a few bits that change little while it looks the same."""
+"""The perceptual hash of a face: a few bits that change little as long as the face looks the same."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from streamgate.networks.alignment import ffhq_matrix
 
 HASH_SIDE = 32
 _LEFT, _RIGHT, _TOP, _BOTTOM = 0.22, 0.78, 0.25, 0.85
-"""The part of the FFHQ square that is hashed, as shares of its side: brows to chin, without hair and background, which
-would make the same look before another wall another one."""
+"""The part of the FFHQ square that is hashed, as shares of its side: brows to chin, without hair and background, so
+that the same look in front of a different background gives a similar hash."""
 
 
 def hash_matrix(landmarks: Array) -> Array:
-    """Source pixels to the 32 x 32 picture that `perceptual_hash` takes, (2, 3)."""
+    """Matrix (2, 3) from source pixels to the 32 x 32 picture that `perceptual_hash` takes."""
     matrix = ffhq_matrix(landmarks, 1000)
     across, down = HASH_SIDE / (1000 * (_RIGHT - _LEFT)), HASH_SIDE / (1000 * (_BOTTOM - _TOP))
-    # Pixel centres are whole numbers: the left edge of the part lies half a pixel before the first centre.
+    # Pixel centres have integer coordinates: the left edge of the part is half a pixel before the first centre.
     scale = np.array([[across], [down]])
     corner = np.array([[1000 * _LEFT - 0.5], [1000 * _TOP - 0.5]])
     return np.hstack([matrix[:, :2] * scale, (matrix[:, 2:] - corner) * scale - 0.5])
 
 
 def perceptual_hash(picture: Array) -> int:
-    """63 bits of an RGB uint8 (32, 32, 3) picture: which of its lowest frequencies lie above their median.
+    """63 bits of an RGB uint8 (32, 32, 3) picture: which of its lowest frequencies are above their median.
 
     The DCT hash of Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010, without the
-    mean. Equal pictures give equal bits, strangers about half.
+    mean. Equal pictures give equal bits; pictures of different people share about half the bits.
     """
     luma = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
     lowest = cv2.dct(luma)[:8, :8].ravel()[1:]

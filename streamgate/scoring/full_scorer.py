@@ -1,4 +1,4 @@
-"""Scoring a face by everything: the networks of the roles, then measures that look at a crop of their own."""
+"""Scoring a face with all measures: the networks of the roles first, then measures with their own crop."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from streamgate.tracking.overlap import square
 from streamgate.tracks import Candidate
 
 _SLACK = 0.15
-"""Share of the box."""
+"""Extra margin as a share of the box."""
 
 
 class FullScorer(FaceScorer):
-    """A `FaceScorer` that rates what has passed so far by the measures with a card, cheap ones first.
+    """A `FaceScorer` that also computes the measures with a card for faces that have passed so far, cheap ones first.
 
-    Those without a calibration are rated too: their raw values are shown.
+    Measures without a calibration are computed too, because their raw values are shown.
     """
 
     def __init__(self, context: ScoringContext) -> None:
@@ -42,7 +42,7 @@ class FullScorer(FaceScorer):
         )
 
     def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
-        """As `FaceScorer.score`, and on to the other measures where quality can still exceed the floor."""
+        """Like `FaceScorer.score`, then the other measures while the quality can still exceed the floor."""
         yield from super().score(candidate, picture, floor, full=full)
         if candidate.evidence.embedding is None or not (self._rated or self._unscaled_ifqa):
             return
@@ -56,7 +56,7 @@ class FullScorer(FaceScorer):
                 return
 
     def score_ready(self, candidate: Candidate, picture: Picture, *, ffhq: bool) -> Steps:
-        """As `FaceScorer.score_ready`; of an ArcFace crop only measures of that crop."""
+        """Like `FaceScorer.score_ready`; on an ArcFace crop only measures that take such a crop."""
         yield from super().score_ready(candidate, picture, ffhq=ffhq)
         if ffhq and self._unscaled_ifqa:
             yield from self._run_ifqa(candidate, picture)
@@ -82,21 +82,21 @@ class FullScorer(FaceScorer):
 
 
 def cards_in_use(config: Config) -> tuple[CropCard, ...]:
-    """The crops that measures of a configuration look at."""
+    """The crops that the measures in use need."""
     specs = recorded_measures(config)
     return tuple(spec.card for spec in specs if spec.card is not None and config.measures[spec.name].use)
 
 
 def face_region(box: Array, margin: float, cards: Iterable[CropCard], picture: Picture) -> Array:
-    """What of a picture to keep around a face, a box, so that all crops of it can be made of that later.
+    """The region [x1, y1, x2, y2] around a face to keep, so that all its crops can be cut from it later.
 
-    A square with `margin` of the box's longer side at each side, and more where a card looks at more.
+    A square with a margin of `margin` times the box's longer side on each side, or more where a card needs more.
     """
     found = square(box, margin)
     for card in cards:
         if card.crop not in ("loose", "box"):
             continue
-        # The face is found again in what was kept, and not exactly where it was expected.
+        # The face is detected again in the kept region, and not exactly where it was expected.
         around = card.margin + _SLACK
         if card.crop == "loose":
             wanted = square(box, around)
@@ -107,7 +107,7 @@ def face_region(box: Array, margin: float, cards: Iterable[CropCard], picture: P
 
 
 def crop_matrix(card: CropCard, face: Face, picture: Picture) -> Array:
-    """Pixels of a picture to the crop that a card asks for, (2, 3). Raises ValueError where landmarks define none."""
+    """Matrix (2, 3) from a picture's pixels to a card's crop. Raises ValueError where the landmarks define none."""
     if card.crop == "ffhq":
         return ffhq_matrix(face.landmarks, card.size)
     if card.crop == "arcface":
@@ -123,7 +123,7 @@ def crop_matrix(card: CropCard, face: Face, picture: Picture) -> Array:
 
 
 def _inside(box: Array, times: float, width: int, height: int) -> Array:
-    """A box made larger about its middle, as far as the picture bears it, and moved into the picture."""
+    """A box enlarged about its centre, as far as the picture allows, and moved into the picture."""
     sides = np.maximum(box[2:] - box[:2], 1.0)
     frame = np.array([width, height], float)
     half = sides * min(times, float((frame / sides).min())) / 2

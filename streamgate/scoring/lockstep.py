@@ -1,7 +1,7 @@
-"""Work that needs networks, written as generators so that all tracks of a moment share their batches.
+"""Work that needs networks, written as generators so that all tracks of a frame share network batches.
 
-A step generator yields the network runs it needs next and is sent their results; whoever drives several of
-them collects the runs of all before any network starts.
+A step generator yields the inference requests it needs next and is sent their results. The driver of several
+generators collects the requests of all of them before any network runs.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from streamgate.tracks import Candidate
 
 Steps = Generator[list[InferenceRequest], list[Any], None]
 Floor = Callable[[Candidate], float]
-"""The quality that a candidate has to exceed, by what is known of it so far."""
+"""The quality that a candidate has to exceed, given what is known about it so far."""
 Infer = Callable[[Sequence[InferenceRequest]], list[Any]]
 """Runs networks; results in the order of the requests."""
 
 
 def no_floor(candidate: Candidate) -> float:
-    """Any quality will do."""
+    """A floor that accepts any quality."""
     return 0.0
 
 
 def in_lockstep(all_steps: Iterable[Steps]) -> Steps:
-    """Several generators as one, in lockstep; results never depend on which ones run together."""
+    """Run several generators as one, in lockstep; results do not depend on which ones run together."""
     waiting = []
     for steps in all_steps:
         requests = next(steps, None)
@@ -46,7 +46,7 @@ def in_lockstep(all_steps: Iterable[Steps]) -> Steps:
 
 
 def run_in_lockstep(all_steps: Iterable[Steps], infer: Infer) -> None:
-    """Drive the generators to their ends in lockstep."""
+    """Run the generators to completion in lockstep."""
     steps = in_lockstep(all_steps)
     requests = next(steps, None)
     while requests is not None:

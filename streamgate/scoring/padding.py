@@ -1,4 +1,4 @@
-"""Kept pictures that reach past the frame: what stands where there are no pixels."""
+"""Kept pictures that extend past the frame: how the area without pixels is filled."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 from streamgate.frames import Array, Picture
 
 Pad = Literal["black", "reflect", "blur"]
-"""Black; the picture mirrored at its border; the same, blurred the further out the more, as FFHQ's own pictures are."""
+"""Black; the picture mirrored at its border; the same, blurred more the further out, as in FFHQ's own pictures."""
 
 _BLUR = 0.02
-"""Standard deviation of the blur over the picture's side."""
+"""Standard deviation of the blur as a share of the picture's side."""
 
 
 def warp_padded(picture: Picture, matrix: Array, side: int, pad: Pad) -> Array:
@@ -23,7 +23,7 @@ def warp_padded(picture: Picture, matrix: Array, side: int, pad: Pad) -> Array:
     right, bottom = picture.width - 1, picture.height - 1
     ends = np.array([[0, 0, 1], [side - 1, 0, 1], [0, side - 1, 1], [side - 1, side - 1, 1]], np.float64) @ back.T
     if (ends >= -0.5).all() and (ends <= (right + 0.5, bottom + 0.5)).all():
-        return crop  # with its corners the whole square is inside
+        return crop  # all corners are inside, so the whole square is
     columns, rows = np.meshgrid(np.arange(side, dtype=np.float64), np.arange(side, dtype=np.float64))
     x = back[0, 0] * columns + back[0, 1] * rows + back[0, 2]
     y = back[1, 0] * columns + back[1, 1] * rows + back[1, 2]
@@ -33,7 +33,7 @@ def warp_padded(picture: Picture, matrix: Array, side: int, pad: Pad) -> Array:
         return crop
     mirrored_x, mirrored_y = _mirrored(x, right), _mirrored(y, bottom)
     into = np.asarray(matrix, np.float64)
-    # What is mirrored lies in the same picture; beyond it (half the face outside) its edge is mirrored once more.
+    # Mirrored pixels come from the crop itself; beyond it (half the face outside) its edge is mirrored once more.
     map_x = (into[0, 0] * mirrored_x + into[0, 1] * mirrored_y + into[0, 2]).astype(np.float32)
     map_y = (into[1, 0] * mirrored_x + into[1, 1] * mirrored_y + into[1, 2]).astype(np.float32)
     mirrored = cv2.remap(crop, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
@@ -42,14 +42,14 @@ def warp_padded(picture: Picture, matrix: Array, side: int, pad: Pad) -> Array:
         return filled
     sigma = _BLUR * side
     soft = cv2.GaussianBlur(filled, (0, 0), sigma)
-    # The blur begins at the border and is whole three deviations further out.
+    # The blur begins at the border and has full strength three standard deviations further out.
     away = cv2.distanceTransform(outside.astype(np.uint8), cv2.DIST_L2, 3)
     share = np.clip(away / (3 * sigma), 0.0, 1.0)[..., None]
     return np.rint(filled * (1 - share) + soft * share).astype(np.uint8)
 
 
 def _mirrored(position: Array, last: int) -> Array:
-    """Positions beyond 0..last mirrored back into it."""
+    """Positions outside 0..last, mirrored back into that range."""
     if last < 1:
         return np.zeros_like(position)
     folded = np.abs(position) % (2 * last)

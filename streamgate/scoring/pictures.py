@@ -1,4 +1,4 @@
-"""Pictures that wait to be written: in memory up to a limit, beyond it on disk."""
+"""Pictures waiting to be written: in memory up to a limit, beyond it on disk."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from streamgate.errors import SinkError
 from streamgate.frames import Array
 
 LIMIT_BYTES = 192 << 20
-"""Of all pictures of a run: 250 crops of 512 pixels a side, 60 of 1024."""
+"""Limit for all pictures of a run: 250 crops of 512 x 512 pixels, or 60 of 1024 x 1024."""
 
 
 class PictureStore:
-    """Bounds the memory of pictures whose owners may be many; thread-safe.
+    """Bounds the memory of pictures that may have many owners. Thread-safe.
 
-    A picture counts as long as anybody holds it. One that would go beyond the limit is moved to an unnamed
-    temporary file and mapped from there: the same array to its owner, memory that the system may take back.
+    A picture counts as long as it is referenced. One that would exceed the limit is moved to an unnamed temporary file
+    and memory-mapped from there: its owner sees the same array, and the system can reclaim the memory.
     """
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
         self._limit = limit_bytes
-        self._mutex = threading.RLock()  # a picture may be let go while another is being kept, by this very thread
+        self._mutex = threading.RLock()  # a picture may be released while this same thread is keeping another
         self._held = 0
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the pictures that are held in memory."""
+        """Bytes of the pictures in memory."""
         with self._mutex:
             return self._held
 
     def keep(self, picture: Array) -> Array:
-        """`picture` (owned, uint8), or the same pixels from disk. Raises SinkError when the disk is full."""
+        """Return `picture` (owned, uint8), or the same pixels from disk. Raises SinkError when the disk is full."""
         with self._mutex:
             fits = self._held + picture.nbytes <= self._limit
             if fits:
@@ -59,7 +59,7 @@ def _on_disk(picture: Array) -> Array:
     except OSError as error:
         folder = tempfile.gettempdir()
         raise SinkError(
-            f"{folder}: no room for pictures that wait ({error.strerror or error}); free some space, set TMPDIR to "
-            "another folder, or lower --top-k or output.size"
+            f"{folder}: no space for pictures that wait to be written ({error.strerror or error}); free some space, "
+            "set TMPDIR to another folder, or lower --top-k or output.size"
         ) from error
     return np.frombuffer(pages, picture.dtype).reshape(picture.shape)

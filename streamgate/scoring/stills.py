@@ -1,4 +1,4 @@
-"""Single pictures: `Gate.score` and `streamgate score`."""
+"""Scoring of single pictures, for `Gate.score` and `streamgate score`."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ def score_picture(image: Array, scorer: FaceScorer, *, full: bool) -> list[Score
 
 
 def score_aligned(image: Array, aligned: str, scorer: FaceScorer) -> ScoredFace:
-    """Score a ready crop ("arcface" or "ffhq") as the face it is taken to hold, without detecting.
+    """Score an aligned crop ("arcface" or "ffhq") as one face, without detection.
 
-    Landmarks are where the alignment puts them. An ArcFace crop has no pixels for IFQA, pose or the picture's
-    edge; an FFHQ crop gives the ArcFace one as well. Size would be that of the crop, not of the source.
+    Landmarks are where the alignment puts them. An ArcFace crop lacks the pixels for IFQA, pose and the picture's
+    edge; the ArcFace crop can be cut from an FFHQ crop. Size is not measured, as it would be that of the crop, not of
+    the source.
     """
     side = float(max(image.shape[:2]))
     picture = picture_of_rgb(image)
     if aligned == "arcface":
         landmarks = ARCFACE_TEMPLATE * (side / 112.0)
     else:
-        # The FFHQ corners of the template's points, turned round: where they lie in a crop of this side.
+        # FFHQ alignment of the template's own points gives their positions in a crop of this side.
         matrix = ffhq_matrix(ARCFACE_TEMPLATE, int(side))
         landmarks = ARCFACE_TEMPLATE @ matrix[:, :2].T + matrix[:, 2]
     face = Face(_box_around(landmarks), landmarks.astype(np.float32), 1.0)
@@ -49,7 +50,7 @@ def score_aligned(image: Array, aligned: str, scorer: FaceScorer) -> ScoredFace:
 
 
 def _box_around(landmarks: Array) -> Array:
-    """About the box a detector would give: 2.2 by 2.9 eye distances around the landmarks."""
+    """Approximately the box that a detector would return: 2.2 by 2.9 eye distances around the landmarks."""
     eye = float(np.hypot(*(landmarks[1] - landmarks[0])))
     centre = landmarks.mean(axis=0)
     half = np.array([1.1 * eye, 1.45 * eye])

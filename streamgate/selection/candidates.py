@@ -2,9 +2,9 @@
 
 Cost follows useful candidates, not frames. A track's frames are collected as small copied regions; once a
 stretch of time (a window) is full, cheap evidence orders its faces, and only the most promising one that could
-still beat what is kept goes to the networks. A face that would be kept has its neighbours in time scored too, once
-it has stood for a while, since a lucky frame must survive its neighbours (design.md 4.5), and when one is better
-the search moves there.
+still beat what is kept goes to the networks. When a face has been the best for a while, its neighbours in time are
+scored too, since a lucky frame must be confirmed by its neighbours (design.md 4.5); if one of them is better, the
+search continues there.
 """
 
 from __future__ import annotations
@@ -32,38 +32,39 @@ from streamgate.selection.template import TemplateSum
 from streamgate.tracks import Candidate
 
 RETRIES = 3
-"""Further faces of a window that are tried where one fails early (a bad pose, say); none while window after window
-fails and something is kept already."""
+"""Further faces of a window that are tried when one fails early (for a bad pose, for example); none while window after
+window fails and something is kept already."""
 MAX_NEIGHBOUR_STEPS = 3
-"""Neighbours the search moves on to at most."""
+"""Largest number of neighbours that the search moves on to."""
 TEMPLATE_FACES = 8
-"""Faces that a kept track's template is made of at least, as far as its end shows so many."""
+"""Least number of faces in a kept track's template, if the end of the track has that many."""
 LUCKY_MARGIN = 5.0
-"""A best face whose neighbours take more points from it was luck: those skipped for its sake get their chance."""
+"""If its neighbours reduce the best face's quality by more points, it was a lucky frame, and faces skipped because of
+it are reconsidered."""
 SECOND_SCORE_GAIN = 6.0
-"""Points that a face, or one beside it, may promise more at a closer look."""
+"""Points by which the potential of a face, or of one next to it, may rise at a closer look."""
 REGION_BYTES = 48 << 20
-"""Regions of one track that may wait for their window to fill; beyond it the window is judged early. Only a
-face that fills much of a 2160p picture gets there."""
+"""Limit for the regions of one track that wait for their window to fill; beyond it the window is scored early. Only a
+face that fills much of a 2160p picture reaches it."""
 
 
 class TrackSelector:
     """Chooses and scores the faces of one track, and keeps its best."""
 
     def __init__(self, track_id: int, config: Config, scorer: FaceScorer, *, near_misses: int = 0) -> None:
-        """near_misses: how many faces that nearly passed are remembered with a small picture."""
+        """`near_misses` is how many faces that nearly passed are remembered with a small picture."""
         self.track_id = track_id
         self.keeper = Keeper(config.keep, config.smoothing, scorer.crop)
         self.near_misses = NearMisses(near_misses, lambda candidate, picture: scorer.thumbnail(candidate, picture))
         self.reference = TrackReference()
         self.template = TemplateSum() if config.identity.store != "none" or config.identity.only else None
         self.strangers: list[Observation] = []
-        """Faces that turned out to be somebody else's: they belong to a track of their own, and this one is over."""
+        """Faces that turned out to show another person: they belong to a new track, and this one has ended."""
         self.frames_scored = 0
         self.observed = ObservationBuffer(config.advanced.lookback_s, self._candidate)
         self._prescorer = Prescorer(self.observed, self.reference, scorer, config.advanced)
         self._binned = config.keep.poses == "all"
-        # Of a face that need not be at rest a moment more or less tells little.
+        # For faces that need not be at rest, looking at neighbouring frames gains little.
         self._scores_twice = scorer.sees_expressions and config.keep.expression == "neutral"
         self._config = config
         self._scorer = scorer
@@ -83,7 +84,7 @@ class TrackSelector:
         self._confirms_late = not self._binned and config.keep.top_k == 1
 
     def detected(self, frame: Frame, face: Face) -> list[Candidate]:
-        """A detection of this track, see `ObservationBuffer.detected`; returns the candidates that came into being."""
+        """Add a detection of this track, see `ObservationBuffer.detected`; returns the new candidates."""
         made = self.observed.detected(frame, face)
         self._frame_size = frame.width, frame.height
         if self._window_start is None:
@@ -91,7 +92,7 @@ class TrackSelector:
         return made
 
     def adopt(self, strangers: Sequence[Observation]) -> None:
-        """Begin with faces that another track gave up, as if they had just been seen."""
+        """Start with faces that another track gave up, as if they had just been seen."""
         for observation in strangers:
             observation.potential = 0.0
             observation.prescored = observation.scored = observation.offered = observation.recognised = False
@@ -117,7 +118,7 @@ class TrackSelector:
         return seen.nbytes > REGION_BYTES and seen.oldest.pts_seconds < seen.newest.pts_seconds
 
     def score_window(self, *, final: bool = False) -> Steps:
-        """Score what the filled window (with `final`: all that is left) has to offer."""
+        """Score the best faces of the filled window (with `final`: of everything left)."""
         if self._window_start is None or not self.observed:
             return
         newest = self.observed.newest.pts_seconds
@@ -126,7 +127,7 @@ class TrackSelector:
             judged = newest - self._config.smoothing.short_s
         else:
             if self._too_large():
-                # What is held for the sake of the best face goes first.
+                # Regions held only for the best face are released first.
                 yield from self._confirm_leader(newest, final)
                 self._let_go(self._settled_until() - self._config.smoothing.short_s)
             yield from self._score_windows(newest, final)
@@ -145,7 +146,7 @@ class TrackSelector:
         self._let_go(np.inf if final else judged - self._config.smoothing.short_s)
 
     def settle(self) -> None:
-        """Judge the finalists again by what is known of the person by now, and rank them anew."""
+        """Evaluate the finalists again with the current reference values of the person, and rank them again."""
         if not self._scorer.sees_expressions:
             return
         self.keeper.settle(self._reevaluate)
@@ -162,13 +163,13 @@ class TrackSelector:
             evaluator.evaluate(candidate, *self._frame_size)
 
     def _settled_until(self) -> float:
-        """Faces before this time are settled: nothing that is still to come asks for them."""
+        """Faces before this time are settled: no later step needs them."""
         assert self._window_start is not None
         leader = np.inf if self._leader is None else self._leader.pts_seconds
         return min(self._window_start, leader)
 
     def _score_windows(self, newest: float, final: bool) -> Steps:
-        """Every window that is full, one after the other: rare frames may have filled several at once."""
+        """Score every full window in turn: with a low frame rate one frame may fill several at once."""
         assert self._window_start is not None
         while True:
             start, end = self._window_start, self._window_start + self._config.advanced.window_s
@@ -190,7 +191,7 @@ class TrackSelector:
             if window:
                 yield from self._score_best(window, final and end == newest)
             later = [one.pts_seconds for one in self.observed if one.pts_seconds > end]
-            # The next window starts with the next face; a few of this one's last stay as neighbours.
+            # The next window starts with the next face; the last few of this one stay as neighbours.
             self._window_start = later[0] if later else float(np.nextafter(end, np.inf))
             if not later or not window:
                 return
@@ -202,10 +203,10 @@ class TrackSelector:
         return found if fallback is None or fallback.candidate is None else [*found, fallback.candidate]
 
     def drain(self) -> list[Candidate]:
-        """Evaluated faces that will not change any more, each handed out once.
+        """Evaluated faces that will not change any more, each returned once.
 
-        They come in order of time, except that those which may still be kept come late: they are judged again when the
-        track has ended.
+        They are in order of time, except that faces which may still be kept come late: they are evaluated again when
+        the track has ended.
         """
         left = [one for one in self._finalists if self._ended or not self.keeper.holds(one)]
         self._finalists = [one for one in self._finalists if one not in left]
@@ -213,7 +214,7 @@ class TrackSelector:
         return done
 
     def _score_all(self, final: bool) -> Steps:
-        """Exhaustive: every face, fully; one is offered when its following neighbour has been scored."""
+        """Exhaustive mode: score every face fully; a face is offered when its following neighbour has been scored."""
         if not (yield from self._prescore_window(list(self.observed), final)) or (self.strangers and not final):
             return
         observations = list(self.observed)
@@ -227,7 +228,7 @@ class TrackSelector:
     def _prescore_window(
         self, window: list[Observation], final: bool
     ) -> Generator[list[InferenceRequest], list[Any], bool]:
-        """Look at some of the window's faces; False while later ones must tell whether they are one person's."""
+        """Prescore some of the window's faces; False while later faces must decide whether they show one person."""
         chosen = yield from self._prescorer.spread(window)
         self.settle()
         if self._continuity is None or self.strangers:
@@ -244,7 +245,7 @@ class TrackSelector:
         return True
 
     def _split_track(self, last: float) -> None:
-        """Give up what is later than `last`: it shows somebody else."""
+        """Give up faces later than `last`: they show another person."""
         self.strangers = self.observed.split(last)
         self.keeper.drop_after(last)
         if self._leader is not None and self._leader.pts_seconds > last:
@@ -261,7 +262,7 @@ class TrackSelector:
             self._remember_fallback(whole)
 
     def _by_guessed_pose(self, window: list[Observation]) -> list[list[Observation]]:
-        """The window's faces by the bin of yaw that they seem to belong to; together where poses are not binned."""
+        """The window's faces grouped by their estimated yaw bin; one group where poses are not binned."""
         if not self._binned:
             return [window]
         groups: dict[int, list[Observation]] = {}
@@ -275,10 +276,10 @@ class TrackSelector:
         """Score the most promising of a window's faces that compete with each other; returns how many were scored."""
         finished = tries = 0
         wanted = self._config.advanced.per_window
-        # A face that failed is like those beside it, and after a whole window of them like those of the next; but while
-        # nothing is kept, a single one that passes is worth the search.
+        # Faces next to a failed one usually fail too, and after several failures so do those of the next window; but
+        # while nothing is kept, a single face that passes is worth the search.
         retries = RETRIES if self._failures <= RETRIES or not self.keeper.threshold() else 0
-        # Where a rank is free another look is wanted, and of a pose bin the next face may be the first.
+        # No cooldown while a rank is free, or with pose bins, where the next face may be the first of its bin.
         settled = not self._binned and (self._config.keep.top_k == 1 or self.keeper.threshold() > 0.0)
         cooling = settled and window[-1].pts_seconds < self._scored_pts + self._cooldown_s()
         left, closer, beside, lead = list(window), list[Observation](), list[Observation](), 0.0
@@ -304,7 +305,7 @@ class TrackSelector:
                 closer.append(observation)
                 if observation.candidate.unsettled > MOVED:
                     yield from self._prescorer.run_expression([observation])
-                # Not beside those that fail in turn: of a face that stays at a limit all would.
+                # Not next to neighbours that fail too: all neighbours of a face that stays at a limit would.
                 fails = observation.candidate.gate.failed_within(NARROWLY) and observation not in beside
                 if observation.potential > lead or fails:
                     lead = max(lead, observation.potential)
@@ -332,7 +333,7 @@ class TrackSelector:
         return finished
 
     def _confirm_leader(self, newest: float, final: bool) -> Steps:
-        """Have the best face so far confirmed once it has stood for a while: a rising track beats most of them soon."""
+        """Confirm the best face once it has been the best for a while: most are soon beaten while quality rises."""
         tried: list[Observation] = []
         while self._leader is not None:
             leader = self._leader
@@ -360,20 +361,20 @@ class TrackSelector:
             self._leader = max(better, key=_by_quality, default=self._leader)
 
     def _floor(self) -> Floor:
-        """What a face has to promise to be worth scoring now: somewhat more than what is kept where it would go."""
+        """The potential a face needs to be worth scoring: somewhat more than the quality it has to beat."""
 
         def raised(threshold: float) -> float:
             return threshold + self._config.advanced.min_gain if threshold else 0.0
 
         if self._binned:
-            # Which bin that is shows only while it is scored.
+            # Which bin that is becomes known only while it is scored.
             return lambda candidate: raised(self.keeper.threshold(candidate))
         leader = 0.0 if self._leader is None else self._leader.quality
         value = raised(max(self.keeper.threshold(), leader))
         return lambda candidate: value
 
     def _complete_template(self) -> Steps:
-        """Have the recognizer see more faces of a kept track that showed it few: one or two do not tell who it is."""
+        """Run the recognizer on more faces of a kept track with few embeddings: one or two are not reliable."""
         if self.template is None or self.template.faces >= TEMPLATE_FACES or not self.keeper.finish():
             return
         new = (one for one in self.observed if one.prescored and not one.scored and not one.recognised)
@@ -382,13 +383,13 @@ class TrackSelector:
             yield from self._score(observation, _until_recognised, full=False)
 
     def _confirm(self, observation: Observation, final: bool) -> Steps:
-        """Score the neighbours of a face that would be kept; where one is better, go on there."""
+        """Score the neighbours of a face that would be kept; if one of them is better, continue there."""
         for _ in range(1 + MAX_NEIGHBOUR_STEPS):
             if observation is self.observed.newest and not final:
-                # The frame after it is still to come: the next window takes it up again.
+                # The frame after it has not arrived yet: the next window considers it again.
                 return
             if self.observed.has_lost_neighbour(observation, self._reach()):
-                # The frame before it has been let go, so nobody can vouch for this one.
+                # The frame before it has been dropped, so it cannot be confirmed.
                 return
             near = self.observed.neighbours(observation, self._reach())
             for neighbour in near:
@@ -410,7 +411,7 @@ class TrackSelector:
         self._scored(observation, full=full)
 
     def _score_fully(self, observations: Sequence[Observation]) -> Steps:
-        """Score those that are not yet, whatever comes out; the networks see them side by side."""
+        """Score those that are not scored yet, with all networks; they share batches."""
         left = [one for one in observations if not one.scored and one.candidate is not None]
         yield from in_lockstep(
             self._scorer.score(observation.candidate, observation.frame.picture, no_floor, full=True)
@@ -421,7 +422,7 @@ class TrackSelector:
             self._scored(observation, full=True)
 
     def _scored(self, observation: Observation, *, full: bool) -> None:
-        """Draw the conclusions from a face that went through the networks, as far as it went."""
+        """Update the track's state after a face went through the networks, as far as it got."""
         candidate = observation.candidate
         assert candidate is not None
         observation.prescored = True
@@ -430,7 +431,7 @@ class TrackSelector:
             observation.recognised = True
         if candidate.quality is not None or full:
             observation.scored = True
-            # From here on its own figure orders it.
+            # From here on it is ordered by its own quality.
             observation.potential = observation.quality
         if candidate.quality is not None:
             self.frames_scored += 1
@@ -438,17 +439,17 @@ class TrackSelector:
             self.keeper.note(candidate)
 
     def _cooldown_s(self) -> float:
-        """How long after a scored face others are only prescored: the longer a track, the less a second can add."""
+        """Seconds after a scored face during which others are only prescored; longer for longer tracks."""
         return self._config.advanced.cooldown_ratio * (self.observed.last_pts - self.observed.first_pts)
 
     def _is_record(self, observation: Observation) -> bool:
-        """Whether it looks better than every face that was scored, as far as that shows without networks."""
+        """Whether it looks better than every scored face did, judged without the expensive networks."""
         return observation.candidate is not None and observation.candidate.bound > self._record
 
     def _learn(self, candidate: Candidate) -> None:
-        """A face was scored: what networks can be expected to say of this track, and how good it looked before.
+        """Update the ceilings of this track's scalars and the best bound of a scored face.
 
-        Of one pose that tells nothing about another, so with pose bins nothing is learned.
+        One pose tells nothing about another, so with pose bins nothing is updated.
         """
         if self._binned:
             return
@@ -466,7 +467,7 @@ class TrackSelector:
             self.keeper.offer(observation.candidate, observation.frame.picture)
 
     def _remember_fallback(self, window: list[Observation]) -> None:
-        """Of faces that the cheap gate rejected keep the least bad one, should none do better."""
+        """Remember the least bad of the faces that the cheap gate rejected, in case no better one follows."""
 
         def badness(observation: Observation) -> tuple[int, float, float]:
             assert observation.candidate is not None
@@ -479,10 +480,10 @@ class TrackSelector:
                 self._done.append(before.candidate)
 
     def _let_go(self, before: float) -> None:
-        """Drop judged faces earlier than `before`; the later ones may be neighbours of the next window's."""
+        """Drop evaluated faces earlier than `before`; later ones may be neighbours of faces in the next window."""
         settled: list[tuple[Candidate, Picture]] = []
         for observation in self.observed.let_go(before):
-            # The fallback's figures are not final before the track is.
+            # The fallback's values are not final until the track has ended.
             if observation.candidate is not None and observation.prescored and observation is not self._fallback:
                 if self.keeper.holds(observation.candidate):
                     self._finalists.append(observation.candidate)
@@ -495,7 +496,7 @@ class TrackSelector:
             self._fallback = None
 
     def _candidate(self, frame: Frame, face: Face, like: Candidate | None = None) -> Candidate:
-        """`like`: an earlier one of the same face."""
+        """Make a candidate; `like` is an earlier candidate of the same face."""
         return Candidate(
             face,
             track_id=self.track_id,
@@ -514,7 +515,7 @@ class TrackSelector:
 
 
 def _until_recognised(candidate: Candidate) -> float:
-    """A floor that lets nothing pass that comes after the recognizer."""
+    """A floor that stops scoring after the recognizer."""
     return 0.0 if candidate.evidence.embedding is None else np.inf
 
 

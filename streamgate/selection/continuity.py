@@ -1,5 +1,5 @@
-"""Whether a track goes on showing one person: in a tile of a split screen, or through a transition that nobody noticed,
-its face may become somebody else's without a cut.
+"""Whether a track keeps showing one person: in a tile of a split screen, or across an undetected transition, its face
+may change to another person without a cut.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from streamgate.tracking.overlap import square
 _SIDE = 24
 _MARGIN = 0.2
 _SUDDEN, _GRADUAL = 0.45, 0.75
-"""Change of a face and what surrounds it, in its own contrast, from one look to the next and within a second, from
-which on it is worth asking the recognizer. Of people who talk the median is 0.1 to 0.2 and 0.2 to 0.45, of another face
-in the same place 0.6 and 0.9."""
+"""Change of a face and its surroundings, relative to its contrast, from one check to the next and within a second, from
+which the recognizer is run. For people who talk the median is 0.1 to 0.2 and 0.2 to 0.45; for another face in the same
+place it is 0.6 and 0.9."""
 _WITHIN_S = 1.0
-"""Two faces that are compared lie no further apart; and for so long after an answer nothing is asked."""
+"""Largest time between two compared faces; also the time after a comparison during which no new one starts."""
 _STRANGERS = 0.5
-"""Share of the identity threshold below which two faces are of two people."""
+"""Share of the identity threshold below which two faces belong to two people."""
 _HELD_BYTES = 16 << 20
-"""Of the regions that are kept for a comparison."""
+"""Limit for the regions that are held for a comparison."""
 _YAW = 20.0
-"""Degrees; a recognizer tells less of a face that is turned further."""
+"""Degrees of yaw beyond which a recognizer is less reliable."""
 
 
 class Continuity:
-    """Watches the evenly spaced faces of one track.
+    """Checks the evenly spaced faces of one track.
 
-    Only where they change in looks does it ask for embeddings, and two faces in a row must tell of somebody else.
+    The recognizer is run only where their appearance changes, and two consecutive faces must show another person.
 
     Args:
         threshold: the least cosine of two faces of one person.
@@ -58,7 +58,7 @@ class Continuity:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether the last face that was recognised showed somebody else: the next one decides."""
+        """Whether the last recognised face showed another person; the next one decides."""
         return self._doubtful is not None
 
     def follow(
@@ -66,8 +66,8 @@ class Continuity:
     ) -> Generator[list[InferenceRequest], list[Any], float | None]:
         """Take the next of the evenly spaced faces, in order.
 
-        Returns the time of the last face of `track` (all that there are, in order) before somebody else's, None where
-        there is nobody else. After such an answer it is of no more use.
+        Returns the time of the last face of `track` (all faces held, in order) before another person's, or None if
+        there is no other person. Once it has returned a time, the instance must not be used any more.
         """
         for observation in observations:
             if observation.candidate is None or observation.candidate.spoiled:
@@ -91,7 +91,7 @@ class Continuity:
         return None
 
     def _last_known(self, track: list[Observation]) -> Generator[list[InferenceRequest], list[Any], float]:
-        """Time of the last face before the doubtful one that is still the same person's."""
+        """Time of the last face before the doubtful one that still shows the same person."""
         assert self._doubtful is not None and self._anchor is not None
         first, (doubtful_pts, strange) = self._fit[0].pts_seconds, self._doubtful
         for observation in reversed(track):

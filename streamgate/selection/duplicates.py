@@ -1,4 +1,4 @@
-"""Do two faces of one person look the same? Then a dataset wants one of them."""
+"""Near-duplicate detection: of two faces of one person that look the same, a dataset needs only one."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from streamgate.config_sections import KeepConfig
 from streamgate.frames import Array
 
 _SMALL = 35.0
-"""Source pixels between the eyes below which a face has less detail than the recognizer's picture takes."""
+"""Source pixels between the eyes below which a face has less detail than the recognizer's crop can hold."""
 _SURE = 0.1
 _NOISE_COSINE, _NOISE_BITS = 0.1, 2
-"""What noise alone takes from small faces that look the same, as seen on footage with 25 px between the eyes."""
+"""Effect of noise on cosine and hash of small faces that look the same, measured with 25 px between the eyes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """What a face looks like: `hash` is its perceptual hash (`fingerprint.py`), `embedding` (D,) of any length.
+    """The appearance of a face: `hash` is its perceptual hash (`fingerprint.py`), `embedding` (D,) has any norm.
 
-    None where it is not known. `inter_eye` is the distance between the eyes in source pixels.
+    Either is None where unknown. `inter_eye` is the distance between the eyes in source pixels.
     """
 
     hash: int | None
@@ -29,11 +29,12 @@ class Appearance:
 
 
 def are_duplicates(one: Appearance, other: Appearance, keep: KeepConfig) -> bool:
-    """Whether one of the two is enough: both their hashes and their embeddings are close.
+    """Whether one of the two is enough because both their hashes and their embeddings are close.
 
-    `duplicate_bits` of 63 may differ at most, and the cosine is at least `duplicate_cosine`; where that is higher by
-    `_SURE`, the hash does not matter: it changes more than the look when a head leans. Where an embedding is not known
-    (any more), half the bits alone decide. With a cosine above 1 nothing is a near-duplicate.
+    At most `duplicate_bits` of 63 bits may differ, and the cosine must be at least `duplicate_cosine`. If the cosine is
+    higher than that by `_SURE`, the hash is ignored, because it changes more than the appearance when a head leans.
+    Where an embedding is unknown or no longer kept, the hash alone decides, with half the bits. With a
+    `duplicate_cosine` above 1 nothing is a near-duplicate.
     """
     if one.hash is None or other.hash is None or keep.duplicate_cosine > 1.0:
         return False

@@ -16,18 +16,18 @@ from streamgate.tracks import Candidate
 
 SPARE = 2
 """Ranks beyond K that are remembered: a later candidate can push one out and let another back in, and at the end of the
-track they are judged again."""
+track they are evaluated again."""
 
 LARGE_REGION = 1 << 20
-"""Bytes of a region from which on a candidate keeps the picture to be made of it instead: that is smaller."""
+"""Size in bytes from which a region is replaced by the final crop, which is smaller."""
 
 LAYERS = 3
-"""Of candidates that exclude each other, how many deep are remembered once there are many."""
+"""Number of layers of mutually exclusive candidates that are remembered once there are many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A kept candidate with its place, and the name of the pose bin that it was kept for."""
+    """A kept candidate with its rank, and the name of the pose bin that it was kept for."""
 
     candidate: Candidate
     rank: int
@@ -42,12 +42,12 @@ MakeCrop = Callable[[Candidate, Picture], Array]
 class Keeper:
     """Takes the scored candidates of one track and remembers the ones that can still win.
 
-    Kept are the best K, apart in time and in looks; with pose bins the best K of each bin.
+    It keeps the best K that differ in time and appearance; with pose bins the best K of each bin.
 
-    Memory does not grow with the track: a candidate leaves as soon as enough better ones, apart in time, are
-    known, and the history forgets what no remembered candidate can see. The picture to be kept is cut out of
-    the region with `make_crop` at the end, out of a large one once a candidate has outlived its smoothing window: most
-    never do.
+    Memory does not grow with the track: a candidate is dropped as soon as enough better ones, apart in time, are
+    known, and the history drops entries out of reach of every remembered candidate. The picture to keep is cut from
+    the region with `make_crop` at the end; from a large region already when a candidate has outlived its smoothing
+    window, which most never do.
     """
 
     def __init__(self, keep: KeepConfig, smoothing: SmoothingConfig, make_crop: MakeCrop) -> None:
@@ -61,12 +61,12 @@ class Keeper:
         self._runner_up: Candidate | None = None
 
     def note(self, candidate: Candidate) -> None:
-        """A candidate was scored: it counts for its neighbours' smoothing from now on."""
+        """Add a scored candidate to the history: from now on it counts for its neighbours' smoothing."""
         if candidate.quality is not None:
             self._history.add(candidate.pts_seconds, candidate.quality)
 
     def offer(self, candidate: Candidate, region: Picture) -> None:
-        """Consider a noted candidate whose neighbours have been noted too; `region` holds its pixels."""
+        """Consider a candidate that was passed to `note`, as were its neighbours; `region` holds its pixels."""
         if candidate.gate.passed and candidate.quality is not None:
             pool = self._pools.setdefault(self._bin(candidate), [])
             if candidate not in pool:
@@ -76,9 +76,9 @@ class Keeper:
             self._consider_runner_up(candidate, region)
 
     def threshold(self, candidate: Candidate | None = None) -> float:
-        """The smoothed quality that a further candidate has to beat to be kept; 0 while a rank is free.
+        """The smoothed quality that a further candidate has to exceed to be kept; 0 while a rank is free.
 
-        With pose bins that is the bar of the candidate's bin, and 0 while its pose is not known.
+        With pose bins this is the threshold of the candidate's bin, and 0 while its pose is not known.
         """
         if self._binned and (candidate is None or candidate.evidence.pose is None):
             return 0.0
@@ -87,7 +87,7 @@ class Keeper:
         return self._smoothed(ranked[-1]) if len(ranked) == self._keep.top_k else 0.0
 
     def prune(self, now: float) -> None:
-        """Forget what can no longer matter when all candidates before `now` have been offered."""
+        """Drop what can no longer matter, given that all candidates before `now` have been offered."""
         for pool in self._pools.values():
             self._prune(pool, now)
         watched = [candidate.pts_seconds for pool in self._pools.values() for candidate in pool]
@@ -113,7 +113,7 @@ class Keeper:
                 self._cut(candidate)
 
     def _below_layers(self, settled: list[Candidate], needed: int) -> list[Candidate]:
-        """What is shut out by better ones that look the same, by the next best should those go, and by the third."""
+        """Candidates below the third layer: each layer is what would be picked if the layers above were removed."""
         left = settled
         for _ in range(LAYERS):
             chosen = self._picks(left, needed)
@@ -121,7 +121,7 @@ class Keeper:
         return left
 
     def drop_after(self, pts_seconds: float) -> None:
-        """Forget the candidates that are later: they show somebody else."""
+        """Drop later candidates: they show another person."""
         for pool in self._pools.values():
             for candidate in [one for one in pool if one.pts_seconds > pts_seconds]:
                 self._forget(candidate)
@@ -137,12 +137,12 @@ class Keeper:
 
     @property
     def contenders(self) -> list[Candidate]:
-        """All that may still be kept."""
+        """All candidates that may still be kept."""
         found = [candidate for pool in self._pools.values() for candidate in pool]
         return found if self._runner_up is None else [*found, self._runner_up]
 
     def settle(self, reevaluate: Callable[[Candidate], None]) -> None:
-        """Evaluate the finalists again with `reevaluate`; those that do not pass any more leave."""
+        """Evaluate the finalists again with `reevaluate`; those that no longer pass are dropped."""
         for pool in self._pools.values():
             for candidate in self._picks(pool, self._keep.top_k + SPARE):
                 reevaluate(candidate)
@@ -166,7 +166,7 @@ class Keeper:
         left = [(candidate, bin_key) for bin_key, pool in self._pools.items() for candidate in pool]
         for candidate, bin_key in sorted(left, key=lambda pair: self._order(pair[0])):
             beside = [other for other, bin_ in chosen if bin_ == bin_key]
-            # At the border of two bins a face may have its like in the other one.
+            # A face near the edge of a bin may have a near-duplicate in the next one.
             new = self._is_new(candidate, [other for other, _ in chosen])
             if new and len(beside) < self._keep.top_k and self._is_apart(candidate, beside):
                 chosen.append((candidate, bin_key))
@@ -192,7 +192,7 @@ class Keeper:
         return None if pose is None or not self._binned else pose_bin(pose, self._keep)
 
     def _picks(self, pool: Iterable[Candidate], count: int) -> list[Candidate]:
-        """Greedy by rank order: the best, then the best that lies far enough from all chosen before and looks new."""
+        """Greedy in rank order: each is far enough in time from those already chosen and is not a near-duplicate."""
         chosen: list[Candidate] = []
         for candidate in sorted(pool, key=self._order):
             if len(chosen) == count:
@@ -217,7 +217,7 @@ class Keeper:
         return self._history.smoothed(candidate.pts_seconds, candidate.quality)
 
     def _consider_runner_up(self, candidate: Candidate, region: Picture) -> None:
-        """Fewest reasons against it first, then quality: what a person would call the least bad face."""
+        """Keep the least bad face: the one with the fewest reasons against it, then with the best quality."""
 
         def badness(one: Candidate) -> tuple[int, float, float]:
             return (len(one.gate.reasons), -(one.quality or 0.0), one.pts_seconds)

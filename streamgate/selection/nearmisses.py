@@ -1,4 +1,4 @@
-"""The faces of a track that came nearest to passing: what one wants to see of a track that keeps nothing."""
+"""The faces of a track that came closest to passing, to show for a track that keeps nothing."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from streamgate.frames import Array, Picture
 from streamgate.tracks import Candidate, NearMiss
 
 APART_S = 1.0
-"""Seconds between two near misses of a track: frames beside each other show the same."""
+"""Seconds between two near misses of a track: adjacent frames look the same."""
 
 MakePicture = Callable[[Candidate, Picture], Array | None]
 
 
 def distance_from_passing(candidate: Candidate) -> tuple[int, float, float]:
-    """Orders candidates that did not pass: fewest reasons first, then the smallest shortfall, then quality."""
+    """Sort key of candidates that did not pass: fewest reasons first, then the smallest shortfall, then quality."""
     return (len(candidate.gate.reasons), candidate.gate.shortfall, -(candidate.quality or 0.0))
 
 
 class NearMisses:
-    """Remembers the `count` nearest of a track's rejected faces, `APART_S` apart.
+    """Keeps the `count` nearest of a track's rejected faces, at least `APART_S` apart.
 
-    Fed with settled faces in order of time, some at once; of each such batch one picture is cut out at most.
+    Takes settled faces in order of time, in batches; at most one picture is cut per batch.
     """
 
     def __init__(self, count: int, make_picture: MakePicture) -> None:
@@ -30,7 +30,7 @@ class NearMisses:
         self._found: list[NearMiss] = []
 
     def offer(self, settled: Sequence[tuple[Candidate, Picture]]) -> None:
-        """Consider faces whose figures are final, each with a picture that holds its pixels."""
+        """Consider faces whose values are final, each with a picture that holds its pixels."""
         missed = [pair for pair in settled if pair[0].gate.reasons] if self._count else []
         if not missed:
             return
@@ -46,7 +46,7 @@ class NearMisses:
             self._found = [*kept, NearMiss(candidate, image)]
 
     def finish(self) -> list[NearMiss]:
-        """The nearest first."""
+        """The near misses, nearest first."""
         return sorted(self._found, key=lambda one: _order(one.candidate))
 
 

@@ -25,7 +25,7 @@ class Observation:
     potential: float = 0.0
     prescored: bool = False
     scored: bool = False
-    """The networks have said all they were asked; its quality stands."""
+    """All networks asked for have run; its quality is final."""
     offered: bool = False
     recognised: bool = False
     """Its embedding is part of the track's template."""
@@ -48,13 +48,13 @@ class Observation:
 
 
 class ObservationBuffer:
-    """The observations of one track that have not been let go, in order of time.
+    """The observations of one track that are still held, in order of time.
 
-    Frames between two detections get their faces, and with them their place here, by interpolation.
+    Frames between two detections get their faces by interpolation and are then added.
     """
 
     def __init__(self, lookback_s: float, make: Callable[[Frame, Face], Candidate]) -> None:
-        """lookback_s: how long a frame waits for the next detection at most; make: a candidate of this track."""
+        """`lookback_s` is how long a frame waits at most for the next detection; `make` creates a candidate."""
         self.first_pts = 0.0
         self.last_pts = 0.0
         self.frames_seen = 0
@@ -87,15 +87,15 @@ class ObservationBuffer:
         return sum(observation.frame.picture.nbytes for observation in self._observations)
 
     def between(self, frame: Frame) -> None:
-        """A frame without detection, its picture a region of this face: it waits for the next detection."""
+        """Add a frame without detection, whose picture is a region of this face; it waits for the next detection."""
         self._pending.append(Observation(frame))
         while self._pending[0].pts_seconds < frame.pts_seconds - self._lookback_s:
             self._pending.pop(0)
 
     def detected(self, frame: Frame, face: Face) -> list[Candidate]:
-        """A detection of this track; the frame's picture is a region of this face.
+        """Add a detection of this track; the frame's picture is a region of this face.
 
-        Returns the candidates that came into being, in order of time.
+        Returns the new candidates, in order of time.
         """
         here = Observation(frame, self._make(frame, face), face)
         made: list[Candidate] = []
@@ -118,7 +118,7 @@ class ObservationBuffer:
         return made
 
     def split(self, after: float) -> list[Observation]:
-        """Give up what is later than `after`; returns it, in order. What waits for the next detection goes too."""
+        """Remove and return what is later than `after`, in order. Frames waiting for a detection are dropped."""
         kept = deque(one for one in self._observations if one.pts_seconds <= after)
         gone = [one for one in self._observations if one.pts_seconds > after]
         self._observations, self._pending, self._detected = kept, [], None
@@ -127,29 +127,29 @@ class ObservationBuffer:
         return gone
 
     def adopt(self, observations: Sequence[Observation]) -> None:
-        """Begin with what another one gave up, at least one; the last of it is a detection."""
+        """Start with observations that another buffer gave up, at least one; the last of them is a detection."""
         self._observations.extend(observations)
         self.first_pts, self.last_pts = observations[0].pts_seconds, observations[-1].pts_seconds
         self.frames_seen = len(observations)
         self._detected = observations[-1]
 
     def unseen(self) -> None:
-        """A detection round found nothing here: what lies between is not to be trusted."""
+        """A detection pass did not find this face: the frames in between are unreliable and dropped."""
         self._pending = []
         self._detected = None
 
     def neighbours(self, observation: Observation, reach: float) -> list[Observation]:
-        """Those right before and after it, as far as they lie within `reach` seconds."""
+        """The observations directly before and after it, if they are within `reach` seconds."""
         index = next(i for i, one in enumerate(self._observations) if one is observation)
         beside = [self._observations[i] for i in (index - 1, index + 1) if 0 <= i < len(self._observations)]
         return [one for one in beside if abs(one.pts_seconds - observation.pts_seconds) <= reach]
 
     def has_lost_neighbour(self, observation: Observation, reach: float) -> bool:
-        """Whether the one right before it, within `reach` seconds, has been let go."""
+        """Whether the one directly before it, within `reach` seconds, has been dropped."""
         return observation is self.oldest and observation.pts_seconds - self._lost_pts <= reach
 
     def let_go(self, before: float) -> list[Observation]:
-        """Forget those earlier than `before`; returns them."""
+        """Drop those earlier than `before`; returns them."""
         gone = []
         while self._observations and self._observations[0].pts_seconds < before:
             gone.append(self._observations.popleft())

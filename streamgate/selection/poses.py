@@ -1,6 +1,6 @@
-"""Yaw x pitch bins of `keep.poses` = all, so that a person is covered from all sides.
+"""Yaw x pitch bins for `keep.poses` = all, so that a person is covered from all sides.
 
-They lie between ascending edges in degrees; the outermost are open to their side.
+Bins are separated by ascending edges in degrees; the outermost ones are unbounded.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from streamgate.config_sections import KeepConfig
 from streamgate.faces import Pose
 
 Bin = tuple[int, int]
-"""Place in yaw and in pitch, from the most negative angle."""
+"""Index in yaw and in pitch, from the most negative angle."""
 
 
 def pose_bin(pose: Pose, keep: KeepConfig) -> Bin:
-    """Where a pose belongs; an edge belongs to the bin above it."""
+    """The bin of a pose; an edge belongs to the bin above it."""
     return yaw_bin(pose.yaw, keep), bisect.bisect_right(keep.pitch_edges, pose.pitch)
 
 
 def yaw_bin(yaw: float, keep: KeepConfig) -> int:
-    """Its place in yaw alone."""
+    """The index in yaw alone."""
     return bisect.bisect_right(keep.yaw_edges, yaw)
 
 
 def bin_name(bin_key: Bin, keep: KeepConfig) -> str:
-    """A bin as records name it: `yaw -15..15 pitch ..-12`, in degrees."""
+    """The name of a bin in records: `yaw -15..15 pitch ..-12`, in degrees."""
     return f"yaw {_range(keep.yaw_edges, bin_key[0])} pitch {_range(keep.pitch_edges, bin_key[1])}"
 
 

@@ -1,4 +1,4 @@
-"""Which faces of a track are looked at without being scored: cheap evidence, and what the expression network sees."""
+"""Prescoring: which faces of a track get cheap evidence and the expression network without being scored."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from streamgate.selection.reference import TrackReference
 from streamgate.tracks import Candidate
 
 MAX_INTERVAL_S = 0.25
-"""Time between two faces of a long track that are looked at: so often that a smile or a turn of the head is seen."""
+"""Time between two prescored faces of a long track: short enough to catch a smile or a turn of the head."""
 
 
 class Prescorer:
-    """Looks at faces of one track, so that each promises a quality."""
+    """Prescores faces of one track, so that each gets a potential quality."""
 
     def __init__(
         self, observed: ObservationBuffer, reference: TrackReference, scorer: FaceScorer, config: AdvancedConfig
     ) -> None:
-        """reference: is told what the evenly spaced faces look like."""
+        """`reference` receives the evidence of the evenly spaced faces."""
         self._observed = observed
         self._reference = reference
         self._scorer = scorer
@@ -35,7 +35,7 @@ class Prescorer:
         self._last_pts = -np.inf
 
     def spread(self, window: Sequence[Observation]) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
-        """Look at some of the window's faces, evenly spaced; the others promise nothing. Returns them."""
+        """Prescore evenly spaced faces of the window; the others have no potential. Returns the prescored ones."""
         chosen: list[Observation] = []
         for observation in window:
             if observation.pts_seconds - self._last_pts >= self._interval(observation) - 1e-6:
@@ -51,7 +51,7 @@ class Prescorer:
         return chosen
 
     def beside(self, observation: Observation) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
-        """Look at a face before and one after it, half way to the next evenly spaced ones; returns the new ones."""
+        """Prescore one face before and one after it, half way to the next evenly spaced ones; returns the new ones."""
         reach = self._interval(observation) / 2 + 1e-6
         away = [(one.pts_seconds - observation.pts_seconds, one) for one in self._observed]
         before = [one for gap, one in away if -reach <= gap < 0][:1]
@@ -63,7 +63,7 @@ class Prescorer:
     def run_expression(
         self, faces: Sequence[Observation]
     ) -> Generator[list[InferenceRequest], list[Any], list[Candidate]]:
-        """Have the expression network see faces, and what they promise follow; returns their candidates."""
+        """Run the expression network on faces and update their potential; returns their candidates."""
         seen = [(one, one.candidate, one.frame.picture) for one in faces if one.candidate is not None]
         yield from in_lockstep(self._scorer.run_expression(candidate, picture) for _, candidate, picture in seen)
         for observation, candidate, picture in seen:
@@ -73,7 +73,7 @@ class Prescorer:
         return [candidate for _, candidate, _ in seen]
 
     def prescore(self, observation: Observation) -> None:
-        """Look at a face without any network."""
+        """Prescore a face without any network."""
         candidate = observation.candidate
         if not observation.prescored and candidate is not None:
             if observation.detected is not None and not candidate.refined:
@@ -84,7 +84,7 @@ class Prescorer:
     def _prescore_faces(
         self, faces: Sequence[Observation]
     ) -> Generator[list[InferenceRequest], list[Any], list[Candidate]]:
-        """Prescore faces; the expression network sees those that pass so far. Returns the candidates that it saw."""
+        """Prescore faces and run the expression network on those that pass so far; returns the latter's candidates."""
         for observation in faces:
             self.prescore(observation)
         if not self._scorer.sees_expressions:
@@ -92,6 +92,6 @@ class Prescorer:
         return (yield from self.run_expression([one for one in faces if not one.scored and one.potential > 0]))
 
     def _interval(self, observation: Observation) -> float:
-        """Seconds between two evenly spaced faces: the longer a track, the less a single moment of it can add."""
+        """Seconds between two evenly spaced faces: the longer a track, the less a single frame can add."""
         age = observation.pts_seconds - self._observed.first_pts
         return max(self._config.prescore_interval_s, min(MAX_INTERVAL_S, self._config.prescore_share * age))

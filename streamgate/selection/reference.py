@@ -1,4 +1,4 @@
-"""What is usual for the person of a track: some measures compare a face with it."""
+"""Reference values of a track's person, with which some measures compare a face."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _DECIMALS = 3
 
 
 class TrackReference:
-    """Percentiles of raw values over a track's evenly spaced faces, never over what selection chose.
+    """Percentiles of raw values over a track's evenly spaced faces, not over the faces that selection chose.
 
     Attributes:
-        usual: the references so far by measure; a candidate that holds it is judged by them. A measure is missing while
-            too few faces were seen.
+        usual: the references so far, by measure; candidates that share this mapping are evaluated with them. A measure
+            is missing while too few faces were seen.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class TrackReference:
         ]
 
     def add(self, evidence: Evidence) -> None:
-        """Count one of the evenly spaced faces."""
+        """Add one of the evenly spaced faces."""
         for spec, reference, seen in self._seen:
             raw = spec.raw_of(evidence)
             if raw is None:
@@ -38,7 +38,7 @@ class TrackReference:
 
 
 def _percentile(seen: Counter[float], percent: float) -> float:
-    """The smallest value that so many per cent of all do not exceed (nearest rank)."""
+    """The smallest value that at least `percent` per cent of all values do not exceed (nearest rank)."""
     wanted = percent / 100 * seen.total()
     below = 0
     for value in sorted(seen):

@@ -1,4 +1,4 @@
-"""Quality over time: a lucky frame has to survive its neighbours (docs/design.md 4.5)."""
+"""Quality over time: a single lucky frame must be confirmed by its neighbours (docs/design.md 4.5)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class QualityHistory:
         self._values: list[float] = []
 
     def add(self, pts_seconds: float, quality: float) -> None:
-        """Note one scored candidate; a second one at the same time replaces the first."""
+        """Add one scored candidate; a second one at the same time replaces the first."""
         index = bisect.bisect_left(self._times, pts_seconds)
         if index < len(self._times) and self._times[index] == pts_seconds:
             self._values[index] = quality
@@ -26,15 +26,15 @@ class QualityHistory:
         self._values.insert(index, quality)
 
     def smoothed(self, pts_seconds: float, quality: float) -> float:
-        """min(own, median of those within short_s / 2, itself included)."""
+        """min(own quality, median of the qualities within short_s / 2, including its own)."""
         return min(quality, median(self._near(pts_seconds, self._half_short) or [quality]))
 
     def context(self, pts_seconds: float, quality: float) -> float:
-        """Mean of those within long_s / 2, itself included."""
+        """Mean of the qualities within long_s / 2, including its own."""
         return fmean(self._near(pts_seconds, self._half_long) or [quality])
 
     def forget(self, before: float, watched: Sequence[float], reach: float) -> None:
-        """Drop what lies earlier than `before` and further than `reach` from every time in `watched`."""
+        """Drop entries that are earlier than `before` and further than `reach` from every time in `watched`."""
         if not self._times or self._times[0] >= before:
             return
         keep = [
@@ -46,12 +46,12 @@ class QualityHistory:
         self._values = [self._values[index] for index in keep]
 
     def drop_after(self, pts_seconds: float) -> None:
-        """Drop what is later."""
+        """Drop later entries."""
         index = bisect.bisect_right(self._times, pts_seconds)
         del self._times[index:], self._values[index:]
 
     def _near(self, pts_seconds: float, half: float) -> list[float]:
-        # A hair of tolerance: |dt| = half exactly must count whatever binary fractions make of it.
+        # A small tolerance, so that |dt| = half counts despite rounding.
         first = bisect.bisect_left(self._times, pts_seconds - half - 1e-9)
         last = bisect.bisect_right(self._times, pts_seconds + half + 1e-9)
         return self._values[first:last]

@@ -1,7 +1,7 @@
-"""Who a track shows: one embedding for all its faces, and whether that can be trusted.
+"""The identity of a track: one embedding for all its faces, and whether it can be trusted.
 
-Small, dark and hidden faces lie: all that a recognizer tells of them is that they are bad, so they resemble each
-other whoever they are. They do not speak here, or softly.
+Embeddings of small, dark and occluded faces are unreliable: they mainly encode that the face is bad, so such faces
+resemble each other regardless of the person. They are left out or get a low weight.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from streamgate.frames import Array
 from streamgate.tracks import Candidate, Template
 
 _WEIGHTS = ("serfiq", "occlusion")
-"""Measures whose scalars are multiplied into a face's weight; one that the run lacks does not count. The squared
-cosines of yaw and pitch go in too: a recognizer bears a turn that makes a bad portrait."""
+"""Measures whose scalars are multiplied into a face's weight; a measure that the run lacks is ignored. The squared
+cosines of yaw and pitch are factors too, instead of the scalars: a recognizer tolerates turns that spoil a portrait."""
 
 SURE_SERFIQ = 30.0
-"""Faces with a lower SER-FIQ scalar stay out of a template, however lenient the gate is."""
+"""Faces with a lower SER-FIQ scalar are left out of a template, however lenient the gate is."""
 SURE_INTER_EYE = 16.0
-"""... and those whose eyes are closer together, in source pixels: the recognizer's picture has 35."""
+"""Faces with a smaller eye distance in source pixels are left out too; in the recognizer's crop it is 35."""
 SURE_WEIGHT = 0.25
 SURE_AGREEMENT = 0.7
-"""A track that shows two strangers, half of the time each, comes to about 0.67, of three to 0.55."""
+"""A track that shows two different people for half of the time each has about 0.67, one that shows three 0.55."""
 
 
 class TemplateSum:
-    """Gathers the embeddings of one track; memory does not grow with the track. One thread at a time."""
+    """Accumulates the embeddings of one track; memory does not grow with the track. Not thread-safe."""
 
     def __init__(self) -> None:
         self._sum: Array | None = None
@@ -37,7 +37,7 @@ class TemplateSum:
         self._faces = 0
 
     def add(self, candidate: Candidate) -> None:
-        """Count a face that was recognised, unless the gate has a reason against it or it is too poor to tell."""
+        """Add a face with an embedding, unless the gate has a reason against it or its quality is too low."""
         vector = candidate.evidence.embedding
         if vector is None or candidate.gate.reasons:
             return
@@ -60,7 +60,7 @@ class TemplateSum:
 
     @property
     def faces(self) -> int:
-        """Faces that were good enough to count."""
+        """Number of faces that were good enough to count."""
         return self._faces
 
     def mean(self) -> Template | None:
@@ -80,10 +80,10 @@ class TemplateSum:
 
 
 def is_sure(template: Template) -> bool:
-    """Whether a track may be taken for the same person as another by it; one that may not stays a person alone."""
+    """Whether the template is reliable enough to merge its track with others; if not, the track is a person alone."""
     return template.weight >= SURE_WEIGHT and template.agreement >= SURE_AGREEMENT
 
 
 def _facing(pose: Pose) -> float:
-    """1.0 for a head towards the camera, falling to 0.0 for one in profile."""
+    """1.0 for a head facing the camera, falling to 0.0 for a profile."""
     return float(np.prod([max(0.0, math.cos(math.radians(angle))) ** 2 for angle in (pose.yaw, pose.pitch)]))

@@ -1,6 +1,6 @@
-"""Weights: which there are, where they are on this machine, which of them serve a run, and whether they are intact.
+"""Weights: which exist, where they are on this machine, which of them a run uses, and whether they are intact.
 
-Networks are opened from what `resolve` returns. What is converted comes from `streamgate.convert`.
+Networks are opened from the result of `resolve`. Converted weights come from `streamgate.convert`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What weights there are, as data: `catalog.toml` beside this file, read into typed values."""
+"""The catalog of weights: `catalog.toml` in this folder, read into typed values."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ REQUIRED_ROLES = ("detector", "recognizer", "pose")
 """Roles without which nothing runs; the others serve optional measures."""
 
 IDENTITY_FMR = 1e-6
-"""Of pairs of strangers, the share that an identity threshold lets through."""
+"""False match rate of identity thresholds: the share of pairs of different people that they accept."""
 
 CONVERTER_VERSION = 1
-"""Raised whenever a converter would write another graph; files of an older version count as stale."""
+"""Incremented whenever a converter would write a different graph; files of an older version count as stale."""
 
 TIERS = ("embedded", "standard")
 """Where weights come from: shipped in the package, or fetched by `streamgate models pull`."""
@@ -28,7 +28,7 @@ TIERS = ("embedded", "standard")
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One upstream file: its name in a mirror, where it lies, its sha256 and size in bytes."""
+    """One upstream file: its name in a mirror, its URL, its sha256 and its size in bytes."""
 
     file: str
     url: str
@@ -38,7 +38,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class SerfiqCalibration:
-    """How d of these weights becomes a scalar (docs/design.md 4.1): scalar = 100 / (1 + exp(-alpha (raw - r)))."""
+    """Mapping of SER-FIQ's raw value for these weights (docs/design.md 4.1): 100 / (1 + exp(-alpha (raw - r)))."""
 
     calibration_id: str
     drop_rate: float
@@ -60,7 +60,7 @@ Calibration = SerfiqCalibration | LogisticCalibration
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """How a graph wants its pictures.
+    """The picture format that a graph takes.
 
     `uint8` graphs take NHWC RGB bytes and normalise inside. `float32` graphs take NCHW, each channel
     (value - mean) * scale with value in 0..255, in the order `colour`.
@@ -76,8 +76,8 @@ class InputSpec:
 class Entry:
     """One set of weights that can be pulled.
 
-    `options` go to the converter; a change of them (or of the converter) makes a converted file stale.
-    `output` tells the adapter what the graph's figures mean where graphs of one role may differ. `identity` gives a
+    `options` are passed to the converter; changing them (or the converter) makes a converted file stale.
+    `output` tells the adapter what the graph's outputs mean where graphs of one role may differ. `identity` has a
     recognizer's `threshold`, see `parse_identity`.
     """
 
@@ -102,10 +102,10 @@ def load_catalog() -> tuple[Entry, ...]:
 
 
 def parse_catalog(text: str) -> tuple[Entry, ...]:
-    """The entries of a catalog in TOML, in their order.
+    """The entries of a catalog in TOML, in order.
 
     Raises:
-        WeightsError: it is no catalog, or an entry lacks a key, has one too many or a value of another kind.
+        WeightsError: it is not a catalog, or an entry has a missing key, an unknown key or a value of the wrong type.
     """
     try:
         return tuple(_entry(table) for table in tomllib.loads(text)["entry"])
@@ -137,7 +137,7 @@ def parse_input(table: Mapping[str, Any], name: str) -> InputSpec:
     """An InputSpec from a catalog, receipt or card table.
 
     Raises:
-        WeightsError: a key or value that no adapter could follow.
+        WeightsError: a key or value that no adapter supports.
     """
     try:
         spec = InputSpec(
@@ -186,17 +186,17 @@ def parse_calibration(table: Mapping[str, Any] | None, name: str) -> Calibration
 def parse_identity(table: Mapping[str, Any] | None, name: str) -> float | None:
     """The similarity from which two faces count as one person (`threshold`), for a false match rate of 1e-6.
 
-    None when the card or catalog says nothing about it.
+    None when the card or catalog has none.
 
     Raises:
-        WeightsError: it is no number between 0 and 1, or meant for another false match rate.
+        WeightsError: it is not a number between 0 and 1, or is for another false match rate.
     """
     if not table:
         return None
     try:
         threshold, rate = float(table["threshold"]), float(table["fmr"])
         if not 0 < threshold < 1 or rate != IDENTITY_FMR:
-            raise ValueError(f"threshold must lie between 0 and 1 and fmr be {IDENTITY_FMR:g}")
+            raise ValueError(f"threshold must be between 0 and 1, and fmr must be {IDENTITY_FMR:g}")
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{name}: its identity threshold is not readable ({error})") from error
     return threshold

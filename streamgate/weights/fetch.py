@@ -1,7 +1,7 @@
-"""Fetching one pinned file: resumed after a cut, checked for size and hash, and never there by half.
+"""Fetching one pinned file: resumed after an interruption, checked for size and hash, and never left incomplete.
 
-What has arrived is kept under a hidden name beside the target until size and sha256 are right. It stays there when the
-network fails, so that the next attempt, of this or of a later pull, continues where the last one stopped.
+Received bytes are kept under a hidden name next to the target until size and sha256 are correct. They stay there when
+the network fails, so that the next attempt, in this or a later pull, continues where the last one stopped.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from streamgate.weights.files import sha256_of, sync_folder
 
 CHUNK = 1 << 16
 SILENCE_S = 30.0
-"""No byte for so long counts as a cut."""
+"""Time without any data after which the connection counts as lost."""
 PATIENCE_S = 60.0
 SLOWEST = 256
-"""Bytes per second: a server that sends fewer over `PATIENCE_S` is given up, or it could hold a pull forever."""
+"""Bytes per second. If a server sends fewer over `PATIENCE_S`, the download fails; otherwise it could take forever."""
 PAUSES_S = (0.5, 2.0, 5.0)
-"""Before attempts that follow a failed one; an attempt that brought `PROGRESS` bytes starts them again."""
+"""Pauses before retries; an attempt that received `PROGRESS` bytes restarts the sequence."""
 PROGRESS = 1 << 14
-"""With fewer, a server that sends a byte and falls silent, each time, could hold a pull forever."""
+"""Bytes that count as progress: with fewer, a server that sends one byte per attempt could block a pull forever."""
 
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class _Failed(Exception):
-    """An attempt failed. `again`: another one may succeed. `wrong`: what came is not the pinned file."""
+    """An attempt failed. `again`: a retry may succeed. `wrong`: the received data is not the pinned file."""
 
     def __init__(self, reason: str, *, again: bool = False, wrong: bool = False) -> None:
         super().__init__(reason)
@@ -46,25 +46,25 @@ class _Failed(Exception):
 
 
 def fetch(source: SourceFile, url: str, target: Path, what: str, progress: Callable[[int], None]) -> None:
-    """Bring the file at `url` to `target`; it appears there only with the pinned size and sha256.
+    """Download the file at `url` to `target`; it appears there only with the pinned size and sha256.
 
     Args:
-        source: what it must be.
-        url: http, https or file; a user and password in it go to its own host and to no other.
-        what: how messages begin, the name of the weights.
-        progress: called with the number of bytes that are there, resumed ones included.
+        source: the pinned file.
+        url: http, https or file; a user and password in it are sent to its own host only.
+        what: the name of the weights, with which messages begin.
+        progress: called with the number of bytes received so far, including resumed ones.
 
     Raises:
-        WeightsError: not reachable, too slow, wrong size or hash, or another process is fetching it.
+        WeightsError: not reachable, too slow, wrong size or hash, or another process is downloading it.
         OSError: the folder is not writable or full.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The hash is part of the name: what is left of another version must not be taken for the start of this one.
+    # The hash is part of the name: a partial file of another version must not be taken for the start of this one.
     part = target.with_name(f".{target.name}.{source.sha256[:12]}.part")
-    # Not followed if somebody put a link there.
+    # O_NOFOLLOW: a link at this path is not followed.
     with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+b") as file:
         if not _is_ours(file, part):
-            raise WeightsError(f"{what}: another process is fetching it; wait for that one to end")
+            raise WeightsError(f"{what}: another process is downloading it; wait until that one has finished")
         try:
             _fill(file, source.size, url, progress)
             if (found := sha256_of(part)) != source.sha256:
@@ -89,7 +89,7 @@ def fetch(source: SourceFile, url: str, target: Path, what: str, progress: Calla
 
 
 def _is_ours(file: BinaryIO, path: Path) -> bool:
-    """Lock the open file; whether this process alone has it now, and it is still the one at `path`. Raises OSError."""
+    """Lock the open file; False if another process has it or the file at `path` is another one. Raises OSError."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Between opening and locking it may have been finished and renamed.
@@ -119,9 +119,9 @@ def _fill(file: BinaryIO, size: int, url: str, progress: Callable[[int], None]) 
 
 
 def _receive(file: BinaryIO, offset: int, size: int, url: str, progress: Callable[[int], None]) -> None:
-    """Bring the file from its first `offset` bytes to its size in one attempt. Raises _Failed, OSError."""
+    """Download the file from byte `offset` to its end in one attempt. Raises _Failed, OSError."""
     with _asked(lambda: _open(url, offset), url) as answer:
-        # A server that knows no ranges starts at the beginning.
+        # A server without support for ranges starts at the beginning.
         if not str(answer.headers.get("Content-Range", "")).strip().lower().startswith(f"bytes {offset}-"):
             offset = 0
         file.seek(offset)
@@ -132,7 +132,7 @@ def _receive(file: BinaryIO, offset: int, size: int, url: str, progress: Callabl
         if (coding := str(answer.headers.get("Content-Encoding") or "identity").lower()) != "identity":
             raise _Failed(f"sent with the encoding {coding}", wrong=True)
         began, arrived = time.monotonic(), 0
-        # read1: what has arrived now; read() would wait for a whole chunk. A file: address has only the latter.
+        # read1 returns what has arrived; read() would wait for a whole chunk. A file: URL only has the latter.
         read = getattr(answer, "read1", answer.read)
         while chunk := _asked(lambda: read(CHUNK), url):
             offset += len(chunk)
@@ -160,7 +160,7 @@ def _open(url: str, offset: int) -> Any:
         headers["Range"] = f"bytes={offset}-"
     request = urllib.request.Request(urlunsplit(parts._replace(netloc=host)), headers=headers)
     if at:
-        # Not sent along to another host that this one redirects to.
+        # Not sent to another host that this one redirects to.
         token = base64.b64encode(unquote(user).encode()).decode()
         request.add_unredirected_header("Authorization", f"Basic {token}")
     # urllib honours HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
@@ -168,7 +168,7 @@ def _open(url: str, offset: int) -> Any:
 
 
 def _asked(call: Callable[[], Any], url: str) -> Any:
-    """What a call to the network returns. Raises _Failed, without secrets, for every way in which it fails."""
+    """The result of a network call. Raises _Failed, without secrets, for every kind of failure."""
     try:
         return call()
     except urllib.error.HTTPError as error:
@@ -180,6 +180,6 @@ def _asked(call: Callable[[], Any], url: str) -> Any:
         inner = getattr(error, "reason", None) or error
         reason, again = str(inner) or type(inner).__name__, not isinstance(inner, FileNotFoundError)
         if isinstance(inner, TimeoutError):
-            reason = f"nothing came for {SILENCE_S:g} s"
-    # Raised out here: on the chain of an exception the library's own would show the whole address.
+            reason = f"no data for {SILENCE_S:g} s"
+    # Raised outside the except blocks: a chained library exception would show the whole URL.
     raise _Failed(scrub(reason, url), again=again)

@@ -1,4 +1,4 @@
-"""Hashes and whole-or-nothing writes."""
+"""Hashes and atomic writes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def atomic_write(target: Path) -> Iterator[BinaryIO]:
-    """Write `target` beside itself, flush it to the disk, then rename: it exists whole or not at all.
+    """Write a temporary file next to `target`, flush it to disk, then rename: `target` is complete or does not exist.
 
-    The folder is made when missing. On an exception nothing is left behind and an old file stays.
+    A missing folder is created. On an exception no temporary file is left behind and an old file stays.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
@@ -39,7 +39,7 @@ def atomic_write(target: Path) -> Iterator[BinaryIO]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the rename itself durable; a file system that cannot is none of our business."""
+    """Make the rename itself durable; file systems that do not support this are ignored."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

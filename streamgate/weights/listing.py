@@ -1,4 +1,4 @@
-"""`models list` and `models verify`: what is there, and whether it still is what it was."""
+"""`models list` and `models verify`: which weights are installed, and whether they are unchanged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamgate.weights.files import sha256_of
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """One set of weights for a table: `state` is "ready", "stale" (pull makes it anew) or "missing"."""
+    """One set of weights for a table: `state` is "ready", "stale" (pull converts it again) or "missing"."""
 
     name: str
     title: str
@@ -25,14 +25,14 @@ class ModelState:
     training_data: str
     calibration: Calibration | None
     size: int
-    """Bytes to download (standard) or on the disk (embedded, imported)."""
+    """Bytes to download (standard) or on disk (embedded, imported)."""
     path: Path | None
     in_use: tuple[str, ...] = ()
-    """Roles that these weights fill when nobody says `--models`."""
+    """Roles that these weights fill without `--models`."""
 
 
 def list_models() -> list[ModelState]:
-    """Embedded and imported weights, then every entry of the catalog with what is there of it; nothing is hashed."""
+    """Embedded and imported weights, then every entry of the catalog with its state; nothing is hashed."""
     states = [
         ModelState(
             name=weights.name,
@@ -55,7 +55,7 @@ def list_models() -> list[ModelState]:
 
 
 def _used() -> dict[Path | None, tuple[str, ...]]:
-    """Roles by the file that fills them by default; empty while a needed role is not filled."""
+    """Roles by the file that fills them by default; empty while a required role is not filled."""
     try:
         found = store.resolve()
     except WeightsError:
@@ -85,7 +85,7 @@ def _catalogued(entry: Entry) -> ModelState:
 
 
 def verify() -> list[tuple[store.Weights, str]]:
-    """All weights that are there, hashed: each with what is wrong and what to do, "" when it is intact."""
+    """Hash all installed weights; returns each with the problem and its remedy, "" when it is intact."""
     return [(weights, _damage(weights)) for tier in (*TIERS, store.IMPORTED) for weights in store.scan(tier)]
 
 

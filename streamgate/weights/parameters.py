@@ -1,4 +1,4 @@
-"""Parameters of measures that are no networks: NIQE's and BRISQUE's, pinned by hash and pulled on request."""
+"""Parameters of measures that are not networks, NIQE and BRISQUE: pinned by hash and pulled on request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamgate.weights.files import sha256_of
 from streamgate.weights.store import models_folder
 
 TIER = "measures"
-"""What `models pull` calls them."""
+"""Their tier name in `models pull`."""
 _BASICSR = "https://raw.githubusercontent.com/XPixelGroup/BasicSR/8d56e3a045f9fb3e1d8872f92ee4a4f07f886b0a/basicsr/metrics"
 _OPENCV = (
     "https://raw.githubusercontent.com/opencv/opencv_contrib/2a5154a4479e841aa1282ef83d139c4870d17b8f/modules/quality/"
@@ -42,7 +42,7 @@ PARAMETERS: dict[str, tuple[SourceFile, ...]] = {
 
 
 def pull_parameters(base: str | None, progress: Callable[[str, int, int], None]) -> dict[str, str]:
-    """Fetch what is not there, from `base` where it is a mirror; says by measure "present" or "pulled".
+    """Fetch missing files, from the mirror `base` if given; returns "present" or "pulled" by measure.
 
     Raises WeightsError.
     """
@@ -68,18 +68,18 @@ def _arrived(source: SourceFile, progress: Callable[[str, int, int], None], done
 
 
 def parameters_of(name: str) -> list[bytes]:
-    """The verified files of a measure. Raises WeightsError where they are not here."""
+    """The verified files of a measure. Raises WeightsError where they are not installed."""
     found = []
     for source in PARAMETERS[name]:
         path = _folder() / source.file
         if not path.is_file() or sha256_of(path) != source.sha256:
-            raise WeightsError(f"{name} is in use and its parameters are not here; run `streamgate models pull {TIER}`")
+            raise WeightsError(f"measure {name}: its parameters are not installed; run `streamgate models pull {TIER}`")
         found.append(path.read_bytes())
     return found
 
 
 def identity_of(name: str) -> str:
-    """A sha256 that stands for the parameters of a measure."""
+    """A sha256 that identifies the parameters of a measure."""
     return PARAMETERS[name][0].sha256
 
 

@@ -1,4 +1,4 @@
-"""Where weights lie on this machine, and which of them serve which role.
+"""Where weights are on this machine, and which of them fill which role.
 
 A models folder has one subfolder for each set of weights: `model.onnx` with a `receipt.json` (converted by
 `pull`), or any ONNX file with a `card.json` (shipped in the package, written by the recipes in `models/`).
@@ -40,7 +40,7 @@ IMPORTED = "imported"
 
 @dataclass(frozen=True, slots=True)
 class CohortFile:
-    """The cohort that a recognizer's similarities are normalised by; see `networks.cohort.Cohort`."""
+    """The cohort that normalises a recognizer's similarities; see `networks.cohort.Cohort`."""
 
     path: Path
     sha256: str
@@ -50,12 +50,13 @@ class CohortFile:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """One ONNX file that is there, and what its receipt or card says about it.
+    """One installed ONNX file and the information from its receipt or card.
 
     `affine` holds A and c of the last affine layer (recognizers only); `licence` and `training_data` are
-    words for people; `measures` are the calibrations of what a graph gives beside its roles' main figure, by
+    texts for people; `measures` are the calibrations of a graph's outputs other than its role's main one, by
     measure; `identity_threshold` is the similarity from which two faces count as one person at a false match
-    rate of 1e-6 (recognizers; None: unknown), the cosine where there is no `cohort` to normalise it by.
+    rate of 1e-6 (recognizers; None: unknown). The similarity is the plain cosine where there is no `cohort` to
+    normalise it by.
     """
 
     name: str
@@ -86,7 +87,7 @@ class Weights:
 
 
 def models_folder() -> Path:
-    """Where pulled weights lie: $STREAMGATE_MODELS, else streamgate/models in the user's cache folder."""
+    """The folder of pulled weights: $STREAMGATE_MODELS, else streamgate/models in the user's cache folder."""
     chosen = os.environ.get("STREAMGATE_MODELS")
     if chosen:
         return Path(chosen).expanduser()
@@ -95,17 +96,17 @@ def models_folder() -> Path:
 
 
 def imported_folder() -> Path:
-    """Where weights of the user's own lie, which `models import` has made: a folder inside the models folder."""
+    """The folder of the user's own weights, written by `models import`: a folder inside the models folder."""
     return models_folder() / IMPORTED
 
 
 def safe_name(text: str) -> str:
-    """`text` as a folder name: ASCII letters, digits, `.`, `_`, `-`, none of these signs first; possibly empty."""
+    """`text` as a folder name: ASCII letters, digits, `.`, `_`, `-`, not starting with a sign; possibly empty."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:64].strip("-._")
 
 
 def embedded_folder() -> Path | None:
-    """Where shipped weights lie: inside the installed package, else beside it in a checkout, else None."""
+    """The folder of shipped weights: inside the installed package, else next to it in a checkout, else None."""
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "models", package.parent / "models"):
         if any(folder.glob(f"*/{CARD_NAME}")):
@@ -114,14 +115,15 @@ def embedded_folder() -> Path | None:
 
 
 def resolve(models: str = DEFAULT_MODELS) -> dict[str, Weights]:
-    """Weights by role from "embedded", "standard", "imported" or a folder laid out like these.
+    """Weights by role from "embedded", "standard", "imported" or a folder with the same layout.
 
-    Several, joined by commas, are searched in their order for each role: "imported,embedded" takes what was imported
-    and fills the rest from the package. Nothing is taken from a set that is not named: its licence would be another
-    one. Roles that only optional measures need may be missing. Of several imported weights of one role the latest does.
+    Several names, joined by commas, are searched in order for each role: "imported,embedded" takes imported weights and
+    fills the remaining roles from the package. Nothing is taken from a set that is not named, because its licence may
+    differ. Roles that only optional measures need may be missing. Of several imported weights for one role the latest
+    is used.
 
     Raises:
-        WeightsError: a folder does not exist or fills no role, or a role that nothing runs without is missing.
+        WeightsError: a folder does not exist or fills no role, or a required role is missing.
     """
     found: dict[str, Weights] = {}
     for name in models.split(","):
@@ -135,12 +137,12 @@ def resolve(models: str = DEFAULT_MODELS) -> dict[str, Weights]:
 
 
 def _weights_in(name: str) -> list[Weights]:
-    """What `scan` finds for one name of `--models`. Raises WeightsError for nothing of use."""
+    """The result of `scan` for one name of `--models`. Raises WeightsError if it has no usable weights."""
     if name in TIERS:
         return scan(name)
     if name == IMPORTED:
         if not (found := scan(IMPORTED)):
-            raise WeightsError("no imported weights; make some with `streamgate models import FILE`")
+            raise WeightsError("no imported weights; import some with `streamgate models import FILE`")
         return found
     if not name or not Path(name).expanduser().is_dir():
         raise WeightsError(f"models {name!r} is neither 'embedded', 'standard', 'imported' nor a folder")
@@ -163,9 +165,9 @@ def _remedy(models: str) -> str:
 
 
 def scan(tier: str) -> list[Weights]:
-    """The usable weights of a tier or folder, by folder name (imported ones: the latest first).
+    """The usable weights of a tier or folder, sorted by folder name (imported ones: the latest first).
 
-    A stale conversion does not count.
+    Stale conversions are left out.
     """
     indexes = {"embedded": embedded_folder(), "standard": models_folder(), IMPORTED: imported_folder()}
     folder = indexes.get(tier, Path(tier).expanduser())
@@ -187,7 +189,7 @@ def scan(tier: str) -> list[Weights]:
 
 
 def from_receipt(folder: Path, tier: str) -> Weights | None:
-    """Weights that `pull` converted; None when the catalog's recipe has moved on and they must be made anew.
+    """Weights that `pull` converted; None when the catalog's recipe has changed and they must be converted again.
 
     Raises:
         WeightsError: the receipt is not readable.
@@ -222,20 +224,20 @@ def from_receipt(folder: Path, tier: str) -> Weights | None:
 
 
 def pulled(name: str, user: str) -> Weights:
-    """The catalog's weights of that name as `pull` has left them here.
+    """The catalog's weights of that name, as installed by `pull`.
 
-    Raises WeightsError, which begins with `user`, where they are not here.
+    Raises WeightsError, with a message that begins with `user`, where they are not installed.
     """
     folder = models_folder() / name
     entry = next(entry for entry in load_catalog() if entry.name == name)
     found = from_receipt(folder, entry.tier) if (folder / RECEIPT_NAME).is_file() else None
     if found is None:
-        raise WeightsError(f"{user} is in use and its weights are not here; run `streamgate models pull {entry.tier}`")
+        raise WeightsError(f"{user}: its weights are not installed; run `streamgate models pull {entry.tier}`")
     return found
 
 
 def _from_import(receipt: Mapping[str, Any], folder: Path, tier: str) -> Weights | None:
-    """Weights that `models import` converted: their receipt alone describes them."""
+    """Weights that `models import` converted; only their receipt describes them."""
     if not (folder / ONNX_NAME).is_file():
         return None
     try:
@@ -274,20 +276,20 @@ def is_stale(receipt: Mapping[str, Any], entry: Entry) -> bool:
 
 
 def from_card(folder: Path, tier: str) -> Weights | None:
-    """Weights with a `card.json`; None while the card's ONNX file is not there (a recipe not yet run).
+    """Weights with a `card.json`; None while the card's ONNX file does not exist (a recipe that was not run yet).
 
-    The card gives `sha256`, and where they differ from the plain case `file`, `name`, `roles`, `input`,
-    `output`, `affine` {file, sha256}, `calibration`, `measures` {NAME: calibration} and `identity` {threshold, fmr,
+    The card has `sha256`, and where they differ from the default `file`, `name`, `roles`, `input`, `output`,
+    `affine` {file, sha256}, `calibration`, `measures` {NAME: calibration} and `identity` {threshold, fmr,
     cohort {file, sha256, nearest, usual}}.
 
     Raises:
-        WeightsError: the card is not readable or names no sha256.
+        WeightsError: the card is not readable or has no sha256.
     """
     card = _read_json(folder / CARD_NAME)
     try:
         return _card_weights(folder, tier, card)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise WeightsError(f"{folder / CARD_NAME}: a value is not of its kind ({error}); correct the card") from error
+        raise WeightsError(f"{folder / CARD_NAME}: a value is missing or invalid ({error}); fix the card") from error
 
 
 def _card_weights(folder: Path, tier: str, card: Mapping[str, Any]) -> Weights | None:
@@ -296,7 +298,7 @@ def _card_weights(folder: Path, tier: str, card: Mapping[str, Any]) -> Weights |
         return None
     name = str(card.get("name", folder.name))
     if not isinstance(card.get("sha256"), str):
-        raise WeightsError(f"{folder / CARD_NAME}: gives no sha256 for {path.name}")
+        raise WeightsError(f"{folder / CARD_NAME}: has no sha256 for {path.name}")
     roles = tuple(str(role) for role in card.get("roles", [folder.name]))
     affine = card.get("affine") or {}
     return Weights(
@@ -319,14 +321,14 @@ def _card_weights(folder: Path, tier: str, card: Mapping[str, Any]) -> Weights |
 
 
 def _cohort(folder: Path, table: Mapping[str, Any] | None) -> CohortFile | None:
-    """Raises KeyError, TypeError, ValueError for a table that says something else."""
+    """The cohort of a card's `identity` table; None without one. Raises KeyError, TypeError, ValueError."""
     if not table:
         return None
     found = CohortFile(
         folder / Path(str(table["file"])).name, str(table["sha256"]), int(table["nearest"]), float(table["usual"])
     )
     if found.nearest < 1 or not -1 <= found.usual <= 1:
-        raise ValueError("a cohort takes 1 nearest at least and a cosine as the usual one")
+        raise ValueError("a cohort's `nearest` must be at least 1 and its `usual` a cosine, -1..1")
     return found
 
 
@@ -349,14 +351,14 @@ def _card_file(folder: Path, card: Mapping[str, Any]) -> Path | None:
 
 
 def _default_input(roles: tuple[str, ...]) -> Mapping[str, Any]:
-    """docs/design.md 4.2's IFQA input where the card does not say; bytes for everything else."""
+    """The default where the card has no `input`: the IFQA input of docs/design.md 4.2, uint8 for all other roles."""
     if "ifqa" in roles:
         return {"dtype": "float32", "mean": [127.5] * 3, "scale": [1 / 127.5] * 3}
     return {}
 
 
 def _words(value: Any) -> str:
-    """A text, or a list of them as one."""
+    """A text, or a list of texts joined into one."""
     return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
 
 

@@ -226,8 +226,8 @@ def test_published_constants_go_with_recognizers_alone(tmp_path: Path) -> None:
         (["--dropout", "0.4"], "--alpha and --r go together"),
         (["--alpha", "nan", "--r", "0.5"], "positive number"),
         (["--alpha", "130", "--r", "0.88", "--calibrate", tmp_path], "choose one"),
-        (["--alpha", "130", "--r", "0.88"], "of recognizers"),
-        (["--card", tmp_path / "card.json"], "no checkpoint takes"),
+        (["--alpha", "130", "--r", "0.88"], "only for recognizers"),
+        (["--card", tmp_path / "card.json"], "not allowed for a checkpoint"),
     ):
         done = inside("models", "import", tmp_path / "ifqa.pth", *arguments)
         assert done.code == 2 and words in done.err, done.err

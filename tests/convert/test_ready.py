@@ -205,4 +205,4 @@ def test_a_retinaface_of_one_size_and_with_logits_is_opened(tmp_path: Path, mode
     fixed.write_bytes(file.read_bytes())
     (tmp_path / "fixed.json").write_text(json.dumps({"role": "detector", "layout": "yunet"}))
     done = inside("models", "import", fixed, "--card", tmp_path / "fixed.json")
-    assert done.code == 4 and 'say in "outputs"' in done.err, done.err
+    assert done.code == 4 and 'map them in the card' in done.err, done.err

@@ -118,8 +118,8 @@ def test_one_that_fails_on_a_face_is_an_error_of_that_face(package: Path, clip: 
     [
         ("nothing = not_there:EYE", "ModuleNotFoundError"),
         ("nothing = eyes_of_others:NO_MEASURE", "not a MeasureSpec"),
-        ("eye = eyes_of_others:EYE\nagain = eyes_of_others:EYE", "there is a measure eye_of_others already"),
-        ("blurred = eyes_of_others:BLURRED", "another measure has the reason blurred"),
+        ("eye = eyes_of_others:EYE\nagain = eyes_of_others:EYE", "there is already a measure eye_of_others"),
+        ("blurred = eyes_of_others:BLURRED", "another measure already has the reason blurred"),
     ],
 )
 def test_one_that_cannot_be_loaded_is_left_out_with_a_word(entry: str, told: str, tmp_path: Path) -> None:

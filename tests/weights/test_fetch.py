@@ -155,7 +155,7 @@ def test_a_server_that_drips_is_given_up(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_server_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "SILENCE_S", 0.2)
-    with faulty(CONTENT, [Answer(drip=30.0)]) as server, pytest.raises(WeightsError, match=r"nothing came for 0\.2 s"):
+    with faulty(CONTENT, [Answer(drip=30.0)]) as server, pytest.raises(WeightsError, match=r"no data for 0\.2 s"):
         fetch(pinned(), server.url, tmp_path / "w", "w", lambda done: None)
     # Each attempt brought a byte: that is not enough to go on for ever.
     assert len(server.requests) == 3
