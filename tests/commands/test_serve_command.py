@@ -95,7 +95,7 @@ def test_each_final_comes_exactly_once_across_a_killed_camera_a_killed_service_a
     with serving(tmp_path, *arguments, settings=settings) as service:
         before = len(records(out, "door"))
         service.until(lambda: len(records(out, "door")) >= before + 1, "faces after the restart")
-        assert "of an earlier run wait in the spool" in service.said()
+        assert "of an earlier run are waiting in the spool" in service.said()
         assert service.end() == 0
         assert "not ready in time" not in service.said()
 
@@ -210,7 +210,7 @@ def test_whatever_the_file_holds_at_a_reload_the_service_goes_on(shared_clip: Ca
             service.process.send_signal(signal.SIGHUP)
             service.until(lambda number=number: service.said().count("not taken") == number, f"{bad.what} to be told")
             line = service.said().splitlines()[-1]
-            assert "the old one stays in force" in line and bad.words in line and len(line) < 900
+            assert "the previous one stays active" in line and bad.words in line and len(line) < 900
         remove(config)
         config.write_text(sound + sound.replace("door", "hall"))
         service.process.send_signal(signal.SIGHUP)
@@ -321,7 +321,7 @@ def test_a_spool_that_none_has_written_keeps_it_from_starting(put: Callable[[Pat
     [
         ((), 2, "no stream"),
         (("--rtsp", "ftp://ann:pw12345@host/x"), 2, "not a stream"),
-        (("--rtsp", "door=rtsp://h/1", "--rtsp", "door=rtsp://h/2"), 2, "two streams of this name"),
+        (("--rtsp", "door=rtsp://h/1", "--rtsp", "door=rtsp://h/2"), 2, "two streams with this name"),
         (("--rtsp", "rtsp://h/1", "--max-gb", "-1"), 2, "max_gb"),
         (("--rtsp", "rtsp://h/1", "--redis", "redis://ann:pw12345@host:port/0"), 2, "malformed"),
         (("--rtsp", "rtsp://h/1", "--set", "identity.store=disk"), 2, "no embeddings"),
