@@ -132,8 +132,8 @@ def test_shards_that_count_differently_are_refused(shards: Path, footage: Path) 
 @pytest.mark.parametrize(
     ("spoil", "code", "told"),
     [
-        (lambda house: (house / "shard.json").unlink(), 3, "was not made by --shard"),
-        (lambda house: (house / "shard.json").write_text("{"), 3, "was not made by --shard"),
+        (lambda house: (house / "shard.json").unlink(), 3, "was not written by --shard"),
+        (lambda house: (house / "shard.json").write_text("{"), 3, "was not written by --shard"),
         (lambda house: (house.parent / "summary.json").unlink(), 1, "was interrupted: run it again with --resume"),
         (lambda house: (house / "manifest.json").write_text("{"), 3, "damaged"),
     ],

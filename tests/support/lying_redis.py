@@ -39,7 +39,7 @@ def _once(data: bytes) -> Callable[[], Iterable[bytes]]:
     return lambda: [data]
 
 
-NONSENSE = "does not speak as Redis does"
+NONSENSE = "does not follow the Redis protocol"
 LIES = (
     Lie("an error line of 100 kB", _once(b"-ERR " + b"a" * 100_000 + b"\r\n")),
     Lie("an error line of 900 kB, of addresses", _once(b"-ERR " + b"http://u:p@h/?user=a " * 45_000 + b"\r\n")),
@@ -58,8 +58,8 @@ LIES = (
     Lie("an answer of RESP3", _once(b"%1\r\n+a\r\n+b\r\n"), NONSENSE),
     Lie("HTTP", _once(b"HTTP/1.1 400 Bad Request\r\n\r\n"), NONSENSE),
     Lie("OK to everything", _once(b"+OK\r\n"), f"{NONSENSE}|Wrong number of response"),
-    Lie("nothing and no end", lambda: dripped(b"", 0), "not answer in time|no connection", True),
-    Lie("a byte now and then", lambda: dripped(b"+" + b"a" * 10_000, 0.2), "not answer in time", True),
+    Lie("nothing and no end", lambda: dripped(b"", 0), "not respond in time|no connection", True),
+    Lie("a byte now and then", lambda: dripped(b"+" + b"a" * 10_000, 0.2), "not respond in time", True),
     Lie("empty lines", lambda: endless(b"\r\n" * 1000)),
 )
 """Each is answered in the place of anything."""
