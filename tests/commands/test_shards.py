@@ -162,4 +162,4 @@ def test_a_wrong_shard_is_named(shard: str, footage: Path, tmp_path: Path) -> No
 
 def test_a_folder_without_shards_is_named(whole: Path, tmp_path: Path) -> None:
     done = streamgate("merge", whole)
-    assert done.code == 3 and "holds no shards" in done.err
+    assert done.code == 3 and "contains no shards" in done.err

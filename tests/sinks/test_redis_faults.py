@@ -444,7 +444,7 @@ def test_a_user_who_may_only_add_is_enough(make: Make, start_redis: Start) -> No
     # Without a transaction nothing comes twice either.
     assert len(server.entries()) == 4
     with (
-        pytest.raises(DeliveryError, match=r"0 of 4 finals.*allow it XADD") as caught,
+        pytest.raises(DeliveryError, match=r"0 of 4 finals.*allow XADD") as caught,
         RedisSink(server.url("nob%40dy77:pw-of-none@"), make.run()) as sink,
     ):
         make.send(sink, "a")

@@ -45,7 +45,7 @@ LIES = (
     Lie("an error line of 900 kB, of addresses", _once(b"-ERR " + b"http://u:p@h/?user=a " * 45_000 + b"\r\n")),
     Lie("an error line of 10 MB", _once(b"-ERR " + b"a" * 10_000_000 + b"\r\n"), NONSENSE),
     Lie("an error that tells the password, in colours", _once(f"-ERR \x1b[31m{PASSWORD}\x07\r\n".encode())),
-    Lie("an error without words", _once(b"-\r\n"), "an error without words"),
+    Lie("an error without words", _once(b"-\r\n"), "an error without a message"),
     Lie("a line without an end", lambda: endless(b"+" + b"a" * 65_535), NONSENSE),
     Lie("an integer of 20,000 digits", _once(b":" + b"1" * 20_000 + b"\r\n"), NONSENSE),
     Lie("an integer that is none", _once(b":abc\r\n"), NONSENSE),
