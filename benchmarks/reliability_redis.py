@@ -198,7 +198,7 @@ def _act(fault: Fault, server: RedisServer, line: Line, out: Path, done: threadi
 def _told(err: str, folder: Path) -> list[str]:
     """The command's last word if it failed; how often it said that it waits or goes on; ports and folders left out."""
     lines = [line.removeprefix("streamgate: ") for line in err.splitlines() if line.startswith("streamgate:")]
-    waits = sum("trying again" in line for line in lines)
+    waits = sum("retrying" in line for line in lines)
     told = [line for line in lines if not line.startswith("warning:")]
     text = "; ".join([*(["waited"] if waits else []), *told])
     text = re.sub(r"127\.0\.0\.1:\d+/0\?[^\s:'`]*|127\.0\.0\.1:\d+(/0)?", "HOST", text)

@@ -1,8 +1,8 @@
-"""The kept faces of a run by person: faces.jsonl with who it is, and persons.jsonl.
+"""The kept faces of a run by person: faces.jsonl with person ids, and persons.jsonl.
 
-Both follow from the committed sources and the ledger, so a decision by hand only writes them again. With `keep.per` =
-person the best few of all that a person's tracks keep are listed; pictures of the others stay where they are, for a
-decision can bring them back.
+Both are derived from the committed sources and the ledger, so a manual decision only rewrites them. With `keep.per` =
+person only the best few faces of all tracks of a person are listed; the pictures of the others are kept, since a
+decision can list them again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ FaceKey = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True)
 class PersonFace:
-    """What ordering the faces of a person takes; qualities are 0..100, None for a fallback without one."""
+    """A kept face with the values that order the faces of a person; qualities are 0..100, None for a fallback without.
+    """
 
     key: FaceKey
     person_id: str
@@ -43,12 +44,12 @@ class PersonFace:
 
     @property
     def order(self) -> tuple[float, float, str, float, int]:
-        """Best first; the rest only settles ties."""
+        """Sort key, best first; the later parts only break ties."""
         return (-(self.quality_smoothed or 0.0), -(self.quality or 0.0), self.key[0], self.pts_seconds, self.key[1])
 
 
 def keep_of(config: Mapping[str, Any]) -> KeepConfig | None:
-    """How many faces a run keeps, by its configuration as records have it; None where it does not say."""
+    """The `keep` table of a run's configuration as stored in records; None if it is missing or invalid."""
     try:
         return KeepConfig.model_validate(config["keep"])
     except (KeyError, TypeError, ValidationError):
@@ -60,8 +61,8 @@ def write_people(out: Path, source_ids: Iterable[str], people: Ledger, keep: Kee
 
     Raises ResultsError, SinkError.
 
-    `keep` says how many faces of a person are listed; all without it. Memory is linear in the kept faces, a few
-    figures each, and their embeddings where faces of a person are compared.
+    `keep` limits how many faces of a person are listed; without it, all are. Memory is linear in the kept faces, with a
+    few values for each, plus their embeddings if faces of a person are compared.
     """
     committed = sorted(set(source_ids))
     by_person = _by_person(out, committed, people, keep)
@@ -81,12 +82,12 @@ def write_people(out: Path, source_ids: Iterable[str], people: Ledger, keep: Kee
 
 
 def read_people(out: Path, source_ids: Iterable[str], people: Ledger, keep: KeepConfig | None = None) -> list[Record]:
-    """What `write_people` would write into persons.jsonl. Raises ResultsError."""
+    """The records that `write_people` would write to persons.jsonl. Raises ResultsError."""
     return list(person_records(people, _by_person(out, sorted(set(source_ids)), people, keep)))
 
 
 def person_records(people: Ledger, faces: dict[str, list[PersonFace]]) -> Iterator[Record]:
-    """The lines of persons.jsonl, by id; `faces` are each person's, best first. Shape, in this order:
+    """The records of persons.jsonl, by id; `faces` are those of each person, best first. Keys, in this order:
 
         schema, person_id, name | null, merged [person_id] (into this one, by hand), sources, tracks, faces (in
         faces.jsonl), seconds (of all tracks), image (of the best face) | null, members [{source_id, track_id,
@@ -143,7 +144,7 @@ def _by_person(
 
 
 def _best(faces: Iterable[PersonFace], keep: KeepConfig) -> list[PersonFace]:
-    """The best `keep.top_k` of each pose bin that look different. They lie apart in time already, in their tracks."""
+    """The best `keep.top_k` of each pose bin that look different. Within a track they are already apart in time."""
     chosen: list[PersonFace] = []
     for face in faces:
         beside = sum(other.pose_bin == face.pose_bin for other in chosen)
@@ -153,7 +154,7 @@ def _best(faces: Iterable[PersonFace], keep: KeepConfig) -> list[PersonFace]:
 
 
 def _faces(folder: RunFolder, source_id: str, people: Ledger, *, compared: bool) -> Iterator[PersonFace]:
-    """The kept faces of a source that are somebody's; with `compared` they know what they look like."""
+    """The kept faces of a source that belong to a person; with `compared`, including their embeddings."""
     embeddings = load_identity(folder.out, source_id).faces if compared else {}
     for record in folder.faces(source_id):
         person = people.person_of((source_id, record["track_id"]))

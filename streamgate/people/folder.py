@@ -1,4 +1,4 @@
-"""The persons of a finished output folder, to look at and to correct."""
+"""Listing and correcting the persons of a finished output folder."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from streamgate.store.lock import Lock
 
 @contextmanager
 def correcting(out: Path) -> Iterator[Ledger]:
-    """The persons of `out`, to write decisions about them down; runs are kept out of the folder meanwhile.
+    """The ledger of `out` for recording decisions; runs are kept out of the folder meanwhile.
 
     A decision is durable when the ledger's method returns. When the block ends, faces.jsonl, persons.jsonl and the
-    number of persons in summary.json follow it; what a crash leaves out, the next decision or run makes up for.
+    number of persons in summary.json are updated; after a crash, the next decision or run does so.
 
-    Raises UsageError where there are no persons, and for decisions that cannot be followed; ResultsError, SinkError.
+    Raises UsageError when there are no persons and for invalid decisions; ResultsError, SinkError.
     """
     folder = _with_people(out)
     with Lock(out):
-        # Read again, now that nobody writes; what cannot be read refuses the decision before it is written down.
+        # Read again under the lock; if this fails, the decision is refused before it is recorded.
         folder = RunFolder(out)
         keep = keep_of(folder.manifest.run.get("config", {}))
         known_people(out, folder.source_ids)
@@ -40,7 +40,7 @@ def correcting(out: Path) -> Iterator[Ledger]:
 
 
 def list_people(out: Path) -> list[Record]:
-    """The lines of persons.jsonl as they follow from all decisions so far. Raises UsageError, ResultsError."""
+    """The records of persons.jsonl according to all decisions so far. Raises UsageError, ResultsError."""
     folder = _with_people(out)
     keep = keep_of(folder.manifest.run.get("config", {}))
     return read_people(out, folder.source_ids, known_people(out, folder.source_ids), keep)

@@ -1,4 +1,4 @@
-"""Persons of tracks that are in memory, for Python."""
+"""Grouping of tracks in memory into persons, for the Python API."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from streamgate.tracks import BestShot, TrackEnd
 
 
 def group_tracks(ended: Iterable[TrackEnd], threshold: float) -> dict[str, list[BestShot]]:
-    """The shots of each person, best first, with their `person_id`; tracks that keep nothing are nobody's.
+    """The shots of each person, best first, with `person_id` set; tracks that keep nothing belong to no person.
 
-    `threshold` is the least similarity of two tracks of one person.
+    `threshold` is the minimum similarity of two tracks of one person.
     """
     tracks = sorted((one for one in ended if one.shots), key=lambda one: (one.source_id, one.track.track_id))
     size = next((len(one.template.vector) for one in tracks if one.template is not None), 1)

@@ -1,13 +1,12 @@
-"""What is known about the persons of an output folder: who was found, and what people have decided since.
+"""The persons of an output folder: the groups that were found, and the user's decisions since then.
 
-Two files in OUT/.streamgate. `persons.json`, written as a whole by each derivation, says which group each track was
-found to belong to; a group never changes its id or loses a track. `decisions.jsonl`, to which each decision adds a
-line, says which groups are one person, which tracks are another one, and what persons are called; a derivation reads
-it and never writes it.
+There are two files in OUT/.streamgate. `persons.json` is rewritten by each derivation and has the group of each track;
+a group never changes its id or loses a track. `decisions.jsonl`, to which each decision appends a line, says which
+groups are one person, which tracks are another person, and the names of persons; a derivation only reads it.
 
-While a run is not complete its groups are provisional: the next derivation finds them anew, so that an interrupted run
-that is resumed comes to what an undisturbed one comes to. They are settled when the run is complete, and before the
-first decision, which is about what people have seen.
+While a run is not complete its groups are provisional: the next derivation finds them again, so that a resumed run has
+the same result as an uninterrupted one. They are settled when the run is complete, and before the first decision,
+since that refers to the groups that the user has seen.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _ID = re.compile(r"p([0-9]{4,9})")
 
 @dataclass(frozen=True, slots=True)
 class KeptTrack:
-    """A track that keeps faces: where and when it was seen, pts seconds."""
+    """A track that keeps faces: its source, and when it was seen (pts in seconds)."""
 
     source_id: str
     track_id: int
@@ -53,13 +52,13 @@ class Ledger:
 
     Attributes:
         out: the folder.
-        settled: groups stay as they are; only new tracks are looked at.
-        groups: track -> id of the group it was found, or put by hand, to belong to.
-        persons: group -> id of the person that it is part of; a group that is missing here is a person of its own.
-        names: person -> what people call it.
-        last: the highest number that an id was ever made of.
-        tracks: those that keep faces, by source and track, where they have been read (`people.persons`).
-        unknown: persons from before whom new tracks could not be compared with, since no embedding of them is left.
+        settled: existing groups do not change; only new tracks are assigned.
+        groups: track -> id of the group that it was found in or moved to by a decision.
+        persons: group -> id of the person that it is part of; a group that is missing here is its own person.
+        names: person -> name given by the user.
+        last: the highest number ever used in an id.
+        tracks: those that keep faces, by source and track, once they have been read (`people.persons`).
+        unknown: number of earlier persons that new tracks could not be compared with, as their embeddings are gone.
     """
 
     out: Path
@@ -73,7 +72,7 @@ class Ledger:
 
     @classmethod
     def read(cls, out: Path) -> Ledger:
-        """What is there; empty when nothing is. Raises ResultsError for files that are damaged."""
+        """Read the ledger; empty if there is none. Raises ResultsError for damaged files."""
         ledger = cls(out)
         stored = _read_groups(out)
         if stored is not None:
@@ -92,7 +91,7 @@ class Ledger:
         return ledger
 
     def write(self) -> None:
-        """Write the groups, atomically. Raises OSError."""
+        """Write the groups atomically. Raises OSError."""
         by_source: dict[str, dict[str, str]] = {}
         for (source_id, track_id), group in sorted(self.groups.items()):
             by_source.setdefault(source_id, {})[str(track_id)] = group
@@ -100,23 +99,23 @@ class Ledger:
         files.write_text(self.out, f"{STATE_DIR}/{GROUPS_NAME}", dumps(whole) + "\n")
 
     def new_id(self) -> str:
-        """An id that nobody had before."""
+        """An id that was never used before."""
         self.last += 1
         return f"p{self.last:04d}"
 
     def person_of(self, track: TrackKey) -> str | None:
-        """The person that a track shows, None for a track that nobody has looked at."""
+        """The person that a track belongs to; None for a track without a group."""
         group = self.groups.get(track)
         return None if group is None else self.persons.get(group, group)
 
     def tracks_of(self, person: str) -> list[TrackKey]:
-        """The tracks of a person, sorted; none for an id that is not in use (any more)."""
+        """The tracks of a person, sorted; empty for an id that is not in use."""
         return sorted(track for track in self.groups if self.person_of(track) == person)
 
     def find(self, text: str) -> str:
-        """The id of the person that `text` names: an id, or what people call somebody, in any case.
+        """The id of the person that `text` refers to: an id, or a name, case-insensitive.
 
-        Raises UsageError for nobody, and for a name that several have.
+        Raises UsageError for an unknown person and for a name that several persons have.
         """
         if self.tracks_of(text):
             return text
@@ -124,7 +123,7 @@ class Ledger:
         named = sorted(person for person, name in self.names.items() if name.casefold() == wanted)
         named = [person for person in named if self.tracks_of(person)]
         if len(named) > 1:
-            raise UsageError(f"{text!r} is the name of {', '.join(named)}; give one of these ids")
+            raise UsageError(f"{text!r} is the name of {', '.join(named)}; use one of these ids")
         if named:
             return named[0]
         into = self.persons.get(text)
@@ -132,35 +131,38 @@ class Ledger:
         raise UsageError(f"there is no person {text!r} here{hint}")
 
     def merged_into(self, person: str) -> list[str]:
-        """Ids that were merged into a person by hand, sorted."""
+        """Ids that were merged into a person by decisions, sorted."""
         return sorted(group for group, into in self.persons.items() if into == person and group != person)
 
     def merge(self, into: str, others: Iterable[str]) -> None:
-        """Make persons one, for good; they keep the id and name of `into`. Persons are given as `find` takes
-        them. Raises UsageError, OSError.
+        """Permanently merge persons, given as for `find`; the result has the id and name of `into`.
+
+        Raises UsageError, OSError.
         """
         into = self.find(into)
         gone = [person for person in dict.fromkeys(map(self.find, others)) if person != into]
         if not gone:
-            raise UsageError(f"merge takes two persons at least; {into} is one")
+            raise UsageError(f"merge needs at least two persons; only {into} was given")
         self._decide({"op": "merge", "into": into, "persons": gone})
 
     def split(self, person: str, tracks: Iterable[TrackKey]) -> str:
-        """Make tracks of a person another one, for good; returns its id. Raises UsageError, OSError."""
+        """Permanently make some tracks of a person a new person; returns its id. Raises UsageError, OSError."""
         person = self.find(person)
         own = set(self.tracks_of(person))
         moved = sorted(set(tracks))
         for source_id, track_id in moved:
             if (source_id, track_id) not in own:
-                raise UsageError(f"{source_id}/{track_id} is no track of {person}; `streamgate people OUT` lists them")
+                raise UsageError(
+                    f"{source_id}/{track_id} is not a track of {person}; `streamgate people OUT` lists them"
+                )
         if not moved or len(moved) == len(own):
-            raise UsageError(f"split takes some of the {len(own)} track(s) of {person} and leaves it others")
+            raise UsageError(f"split needs some, but not all, of the {len(own)} track(s) of {person}")
         new = f"p{self.last + 1:04d}"
         self._decide({"op": "split", "from": person, "to": new, "tracks": [list(track) for track in moved]})
         return new
 
     def name(self, person: str, name: str) -> None:
-        """Call a person `name`; an empty one takes its name away. Raises UsageError, OSError."""
+        """Set a person's name; an empty `name` removes it. Raises UsageError, OSError."""
         person = self.find(person)
         name = name.strip()
         if len(name) > MAX_NAME or not all(sign.isprintable() for sign in name):
@@ -168,7 +170,7 @@ class Ledger:
         self._decide({"op": "name", "person": person, "name": name})
 
     def _decide(self, decision: Mapping[str, Any]) -> None:
-        """Write a decision down, then follow it."""
+        """Record a decision, then apply it."""
         if not self.settled:
             self.settled = True
             self.write()
@@ -206,7 +208,7 @@ class Ledger:
 
 
 def remove_ledger(out: Path) -> None:
-    """Forget groups and decisions: the results that they were about are gone. Raises OSError."""
+    """Remove groups and decisions, when the results that they refer to are removed. Raises OSError."""
     files.remove_listed(out, [f"{STATE_DIR}/{name}" for name in (DECISIONS_NAME, GROUPS_NAME)])
 
 
@@ -216,17 +218,17 @@ def has_people(out: Path) -> bool:
 
 
 def track_of(text: str) -> TrackKey:
-    """The track that `SOURCE_ID/3`, `SOURCE_ID/track_0003` or `SOURCE_ID/track_0003/1.png` names. Raises UsageError."""
+    """The track given as `SOURCE_ID/3`, `SOURCE_ID/track_0003` or `SOURCE_ID/track_0003/1.png`. Raises UsageError."""
     parts = text.strip("/").split("/")
     found = _TRACK.fullmatch(parts[1]) if len(parts) in (2, 3) else None
     if found is None or not parts[0]:
-        raise UsageError(f"{text!r} names no track; write SOURCE_ID/NUMBER as `streamgate people OUT` lists them")
+        raise UsageError(f"{text!r} is not a track; use SOURCE_ID/NUMBER as listed by `streamgate people OUT`")
     return parts[0], int(found[1])
 
 
 def _checked(person: Any) -> str:
     if not isinstance(person, str) or not _ID.fullmatch(person):
-        raise ValueError(f"{person!r} is no person's id")
+        raise ValueError(f"{person!r} is not a person id")
     return person
 
 
@@ -256,7 +258,7 @@ def _damaged(out: Path, name: str) -> ResultsError:
 
 
 def _unreadable(out: Path, name: str, what: str) -> ResultsError:
-    lost = "decisions" if name == DECISIONS_NAME else "ids of persons"
+    lost = "decisions" if name == DECISIONS_NAME else "person ids"
     return ResultsError(
-        f"{display(out / STATE_DIR / name)} {what}; put back a copy of it, or remove it and lose the {lost} in it"
+        f"{display(out / STATE_DIR / name)} {what}; restore a copy of it, or remove it and lose the {lost} in it"
     )

@@ -1,13 +1,13 @@
-"""Complete linkage of track templates: which tracks show one person.
+"""Complete-linkage clustering of track templates: which tracks show the same person.
 
-Two tracks are as alike as their templates (`Template.similarity`), two groups of tracks as their least alike pair. They
-merge, most alike first, while that reaches the threshold and no track of one was seen together with a track of the
-other, but for the same picture shown twice. So every pair of tracks of a group is alike enough by itself: a chain of
-look-alikes never makes one person of two.
+The similarity of two tracks is that of their templates (`Template.similarity`), that of two groups of tracks is that of
+their least similar pair. Groups are merged, most similar first, as long as the similarity reaches the threshold and no
+track of one was seen together with a track of the other, except for the same picture shown twice. So every pair of
+tracks in a group reaches the threshold: a chain of look-alikes never merges two persons.
 
-Up to `BLOCK` new tracks this is exact. More come in blocks, in their order: those of a block are merged with each other
-and with the groups that are there, which are not merged with each other any more. Memory is linear in the tracks (one
-block against all), time is one matrix product a block.
+Up to `BLOCK` new tracks this is exact. More are processed in blocks, in order: the tracks of a block are merged with
+each other and with existing groups, while existing groups are no longer merged with each other. Memory is linear in the
+tracks (one block against all), time is one matrix product per block.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import numpy as np
 from streamgate.frames import Array
 
 BLOCK = 512
-"""New tracks that are compared with all others at once; of 20,000 known ones that takes 40 MB."""
+"""New tracks that are compared with all others at once; with 20,000 known tracks this takes 40 MB."""
 
 TWICE = 0.93
-"""Similarity from which two tracks seen together are the same picture twice, plain or mirrored (0.96 to 0.99), as in
-the tiles of a display, and not two people."""
+"""Similarity from which two tracks seen together count as one picture shown twice, plain or mirrored (0.96 to 0.99),
+for example on a video wall, and not as two persons."""
 
 _APART = -np.inf
-"""Below every similarity."""
+"""Lower than every similarity."""
 
 
 def link(
@@ -37,16 +37,16 @@ def link(
     threshold: float,
     persons: Sequence[int] = (),
 ) -> list[int]:
-    """Put every track whose group is None into one, and return the groups of all; a new one gets the next free number.
+    """Assign a group to every track whose group is None, and return all groups; new groups get the next free numbers.
 
     Args:
-        vectors: float32 (N, D), unit length; a row of zeros for a track that joins nobody.
+        vectors: float32 (N, D), unit length; a row of zeros for a track that joins no group.
         offsets: float32 (N,), `Template.offset` of each.
-        spans: float64 (N, 3), when each was seen: a source by its number, pts seconds of the first and last frame.
-        groups: N group numbers; those that are given stay.
-        threshold: the least similarity of two tracks of one person.
-        persons: for each known group which person it is part of (itself where the list ends): a track is kept out of
-            all groups of a person that it was seen together with.
+        spans: float64 (N, 3), when each was seen: number of the source, pts in seconds of the first and last frame.
+        groups: N group numbers or None; given numbers do not change.
+        threshold: the minimum similarity of two tracks of one person.
+        persons: the person of each known group (beyond the end of the list, the group itself): a track joins no group
+            of a person that it was seen together with.
     """
     found = np.array([-1 if group is None else group for group in groups], np.intp)
     owners = list(persons) + list(range(len(persons), max([*found.tolist(), -1]) + 1))
@@ -54,7 +54,7 @@ def link(
     for start in range(0, len(new), BLOCK):
         block = new[start : start + BLOCK]
         joined = _link_block(vectors, offsets, spans, found, np.array(owners, np.intp), block, threshold)
-        # In the order of their first tracks, so that the numbers depend on nothing else.
+        # Numbered in the order of their first tracks, so that the numbers depend on nothing else.
         numbers: dict[int, int] = {}
         for index, label in zip(block, joined, strict=True):
             if label >= 0:
@@ -70,11 +70,11 @@ def link(
 def _link_block(
     vectors: Array, offsets: Array, spans: Array, groups: Array, owners: Array, block: Array, threshold: float
 ) -> list[int]:
-    """For each track of the block the known group that it joins, or -1 - (a row of the block) for a new one."""
+    """For each track of the block the known group that it joins, or -1 - (a row of the block) for a new group."""
     known = np.flatnonzero(groups >= 0)
     likeness = [_between(vectors[block], offsets[block], spans[block])]
     columns = np.zeros(0, np.intp)
-    # A track that tells nothing says nothing against the others of its group either.
+    # A track without a vector must not keep others out of its group.
     telling = known[vectors[known].any(axis=1)]
     if len(telling):
         telling = telling[np.argsort(groups[telling], kind="stable")]
@@ -90,7 +90,7 @@ def _link_block(
 
 
 def _between(rows: Array, offsets: Array, spans: Array) -> Array:
-    """Similarities of a block's tracks, (K, K); apart where they were seen together, unless it is the same picture."""
+    """Similarities of a block's tracks, (K, K); `_APART` for tracks seen together, unless they are the same picture."""
     table = _similarities(rows, offsets, rows, offsets)
     source, first, last = spans.T
     together = source[:, None] == source
@@ -101,7 +101,7 @@ def _between(rows: Array, offsets: Array, spans: Array) -> Array:
 
 
 def _keep_apart(table: Array, owners: Array, spans: Array, known: Array, of_known: Array) -> None:
-    """Set apart what a track may not join: persons that it was seen together with, unless it is the same picture.
+    """Set `_APART` for persons that a track may not join: it was seen together with them in different pictures.
 
     `owners` are the persons of the table's columns, `of_known` those of the `known` spans.
     """
@@ -112,9 +112,9 @@ def _keep_apart(table: Array, owners: Array, spans: Array, known: Array, of_know
 
 
 def _agglomerate(table: Array, count: int, columns: Array, threshold: float) -> list[int]:
-    """Merge rows of `table` (K, K + G) with each other and into its last G columns, most alike first.
+    """Merge rows of `table` (K, K + G) with each other and into its last G columns, most similar first.
 
-    Ties go to the earlier row, then to the earlier column. The table is used up.
+    Ties go to the earlier row, then to the earlier column. The table is overwritten.
     """
     joined: list[list[int]] = [[row] for row in range(count)]
     result = [-1 - row for row in range(count)]
@@ -127,7 +127,7 @@ def _agglomerate(table: Array, count: int, columns: Array, threshold: float) -> 
             group = int(columns[column - count])
             for one in joined[row]:
                 result[one] = group
-            # Who joins later has to be like this one as well.
+            # Tracks that join later have to be similar to this one as well.
             np.minimum(table[:, column], table[:, row], out=table[:, column])
             gone, changed = row, (row, column)
         else:
@@ -147,9 +147,9 @@ def _agglomerate(table: Array, count: int, columns: Array, threshold: float) -> 
 
 
 def _similarities(rows: Array, offsets: Array, others: Array, of_others: Array) -> Array:
-    """As `Template.similarity`, float32 (K, M); apart for rows of zeros.
+    """`Template.similarity` of all pairs, float32 (K, M); `_APART` for rows of zeros.
 
-    To four places: the last bits of a product differ from machine to machine.
+    Rounded to four places, since the last bits of a product differ from machine to machine.
     """
     table = rows @ others.T
     table -= (offsets[:, None] + of_others) / 2

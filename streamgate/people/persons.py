@@ -1,7 +1,7 @@
-"""From the tracks of all committed sources to persons: one step, made again by each derivation.
+"""Merges the tracks of all committed sources into persons, in one step that each derivation repeats.
 
-It reads what sources left on disk and nothing else, in the order of source ids and tracks, so the number of jobs, the
-order of commits and interruptions do not show. Tracks that keep no face are nobody's.
+It depends only on the committed files, in the order of source ids and tracks, so the result does not depend on the
+number of jobs, the order of commits or interruptions. Tracks that keep no face belong to no person.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from streamgate.tracks import Template
 
 
 def find_people(out: Path, source_ids: Iterable[str], threshold: float, *, settle: bool) -> Ledger:
-    """Put every kept track of the committed sources into a person, and write down which.
+    """Assign every kept track of the committed sources to a person, and write the ledger.
 
-    Tracks that are in one stay there when the ledger is settled; with `settle` it is from now on. `threshold` is the
-    least similarity of two tracks of one person. Raises ResultsError, SinkError.
+    When the ledger is settled, tracks that have a person keep it; `settle` makes it settled from now on. `threshold` is
+    the minimum similarity of two tracks of one person. Raises ResultsError, SinkError.
     """
     folder = RunFolder(out)
     ledger = Ledger.read(out)
@@ -47,7 +47,7 @@ def find_people(out: Path, source_ids: Iterable[str], threshold: float, *, settl
 
 
 def known_people(out: Path, source_ids: Iterable[str]) -> Ledger:
-    """The persons as the last derivation and decisions since have left them. Raises ResultsError."""
+    """The persons according to the last derivation and the decisions since then. Raises ResultsError."""
     folder = RunFolder(out)
     ledger = Ledger.read(out)
     ledger.tracks = tuple(track for one in sorted(set(source_ids)) for track in _kept_tracks(folder, one))
@@ -55,7 +55,7 @@ def known_people(out: Path, source_ids: Iterable[str]) -> Ledger:
 
 
 def _kept_tracks(folder: RunFolder, source_id: str) -> list[KeptTrack]:
-    """The tracks of a committed source that keep a face, by their ids."""
+    """The tracks of a committed source that keep a face, sorted by id."""
     found = [
         KeptTrack(source_id, track["track_id"], float(track["first_pts"]), float(track["last_pts"]))
         for track in folder.tracks(source_id)
@@ -67,7 +67,7 @@ def _kept_tracks(folder: RunFolder, source_id: str) -> list[KeptTrack]:
 def _link_new(
     ledger: Ledger, tracks: Sequence[KeptTrack], templates: Sequence[Template | None], threshold: float
 ) -> None:
-    """Give every track without a group one."""
+    """Assign a group to every track without one."""
     if all(track.key in ledger.groups for track in tracks):
         return
     size = next((len(one.vector) for one in templates if one is not None), 1)
@@ -76,7 +76,7 @@ def _link_new(
     for index, template in enumerate(templates):
         if template is not None and is_sure(template):
             if len(template.vector) != size:
-                raise ResultsError("templates of several recognizers are in this folder; choose another one with -o")
+                raise ResultsError("this folder has templates of several recognizers; choose another folder with -o")
             vectors[index], offsets[index] = template.vector, template.offset
     ids = sorted({ledger.groups[track.key] for track in tracks if track.key in ledger.groups})
     number = {group: index for index, group in enumerate(ids)}
@@ -91,7 +91,7 @@ def _link_new(
 
 
 def _without_template(ledger: Ledger, tracks: Sequence[KeptTrack], templates: Sequence[Template | None]) -> int:
-    """How many known persons have no template in a folder to which tracks with one have come."""
+    """Number of known persons without a template, if the folder has new tracks with one; else 0."""
     known, seen, new = set(), set(), False
     for track, template in zip(tracks, templates, strict=True):
         if track.key not in ledger.groups:
@@ -105,6 +105,6 @@ def _without_template(ledger: Ledger, tracks: Sequence[KeptTrack], templates: Se
 
 
 def _owners(ids: Sequence[str], ledger: Ledger) -> list[int]:
-    """For each group the first one of its person, as `link` wants it."""
+    """For each group the first group of its person, as `link` expects it."""
     first: dict[str, int] = {}
     return [first.setdefault(ledger.persons.get(group, group), index) for index, group in enumerate(ids)]

@@ -1,4 +1,4 @@
-"""`identity.only`: a picture of the one person whose faces are wanted."""
+"""`identity.only`: a picture of the one person whose faces are to be kept."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from streamgate.sources.images import PictureError, read_rgb
 from streamgate.tracks import Template
 
 OTHER_PERSON = "other_person"
-"""The reason of a track that would keep faces if it were the one that is wanted."""
+"""The reason of a track that would keep faces if it showed the wanted person."""
 
 _BESIDE = 1 / 3
-"""Faces whose eyes are this close together, against the largest face's, stand in the background and do not count."""
+"""Faces with an eye distance below this share of the largest face's are in the background and do not count."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """Who is wanted: the `template` of the picture; `threshold` the least similarity; `sha256` of the picture."""
+    """The wanted person: the `template` of the picture, the minimum similarity `threshold`, the picture's `sha256`."""
 
     template: Template
     threshold: float
     sha256: str
 
     def shows(self, template: Template | None) -> bool:
-        """Whether a track shows the one; one that tells too little does not."""
+        """Whether a track shows the person; False if its template is not reliable enough."""
         if template is None or not is_sure(template):
             return False
         return self.template.similarity(template) >= self.threshold
@@ -42,15 +42,15 @@ class Reference:
 def read_reference(
     path: Path, score: Callable[[Array], list[ScoredFace]], threshold: float | None, cohort: Cohort | None = None
 ) -> Reference:
-    """The reference in a picture; `score` finds and scores its faces, largest first.
+    """Read the reference from a picture; `score` detects and scores its faces, largest first.
 
-    Raises UsageError for a picture that cannot be read or shows nobody, several or somebody too badly, and where the
-    recognizer's threshold is not known.
+    Raises UsageError for a picture that cannot be read, has no face, several faces or one of too low quality, and when
+    the recognizer's threshold is unknown.
     """
     named = f"--only {display(path)}"
     if threshold is None:
         raise UsageError(
-            f"{named}: this recognizer has no identity threshold; give one with --set identity.threshold=COSINE"
+            f"{named}: this recognizer has no identity threshold; set one with --set identity.threshold=COSINE"
         )
     try:
         image, data = read_rgb(path), path.read_bytes()
@@ -60,20 +60,20 @@ def read_reference(
     faces = score(image)
     if not faces:
         raise UsageError(
-            f"{named}: no face was found in it; give a picture that shows the person from the front, large and sharp"
+            f"{named}: no face was found; use a sharp picture that shows the person large and from the front"
         )
     largest = faces[0]
     beside = [one for one in faces[1:] if one.face.inter_eye >= _BESIDE * largest.face.inter_eye]
     if beside:
         raise UsageError(
-            f"{named}: shows {1 + len(beside)} faces; cut the picture so that only the one who is wanted is in it"
+            f"{named}: shows {1 + len(beside)} faces; crop the picture so that it shows only the wanted person"
         )
     serfiq = largest.measures["serfiq"].scalar
     poor = largest.face.inter_eye < SURE_INTER_EYE or (serfiq is not None and serfiq < SURE_SERFIQ)
     if largest.embedding is None or poor or not np.linalg.norm(largest.embedding) > 0:
         raise UsageError(
-            f"{named}: the face in it is too small, turned, blurred or covered to tell whose it is; "
-            "give a picture that shows the person from the front, large and sharp"
+            f"{named}: the face is too small, turned, blurred or covered to be recognized; "
+            "use a sharp picture that shows the person large and from the front"
         )
     unit = largest.embedding / np.linalg.norm(largest.embedding)
     template = Template(unit.astype(np.float32), faces=1, weight=1.0, agreement=1.0, inter_eye=largest.face.inter_eye)

@@ -1,4 +1,4 @@
-"""From records to what the page shows: groups of faces with their tracks, histograms, settings."""
+"""The contents of the page from the records: groups of faces with their tracks, histograms, settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ YAW_STEP = 5
 
 @dataclass(slots=True)
 class FaceEntry:
-    """A kept face as the page orders it; `offset` is where its line of faces.jsonl begins."""
+    """A kept face with the values that order the page; `offset` is that of its line in faces.jsonl."""
 
     offset: int
     track: tuple[str, int]
@@ -56,9 +56,9 @@ class FaceEntry:
 
 @dataclass(slots=True)
 class Group:
-    """What one section of the page shows: a person, or a source where persons are not known.
+    """One section of the page: a person, or a source if persons are unknown.
 
-    `faces` stand best first, `tracks` by source and id, those that keep nothing included in a source's group.
+    `faces` are sorted best first, `tracks` by source and id. The group of a source includes tracks that keep nothing.
     """
 
     key: str
@@ -69,7 +69,7 @@ class Group:
 
 
 class Content:
-    """All that a report says, read from `folder`; pixels are read from the notes as they are asked for."""
+    """The contents of a report, read from `out`; pictures are read from the notes on demand."""
 
     def __init__(
         self,
@@ -77,9 +77,10 @@ class Content:
         names: Mapping[str, str] | None = None,
         spaced: Mapping[tuple[str, int], Sequence[Record]] | None = None,
     ) -> None:
-        """names: what users call persons, by person_id. Raises ResultsError for a folder that holds no results.
+        """Raises ResultsError for a folder without results.
 
-        spaced: further faces of tracks to be labelled, as near misses are shown, where `streamgate label` serves this.
+        names: names that users gave to persons, by person_id.
+        spaced: additional faces of tracks for labelling, shown like near misses, when served by `streamgate label`.
         """
         self.spaced = spaced
         self.damages = DamageLog()
@@ -110,15 +111,15 @@ class Content:
         self.histograms = _histograms(faces)
 
     def summary(self) -> Record:
-        """What stands at the top of the page, and the settings, weights and sources at its end."""
-        told = self.folder.summary
-        sources = told["sources"]
+        """The data for the top of the page, and the settings, weights and sources at its end."""
+        stored = self.folder.summary
+        sources = stored["sources"]
         seen: dict[bool, list[int]] = {True: [], False: []}
         for source_id, found in self._track_ids.items():
             seen[source_id in self.picture_sources].extend(kept for _, kept in found)
         videos = [source for source in sources if not source.get("pictures")]
         return {
-            "complete": told["complete"],
+            "complete": stored["complete"],
             "persons": self.persons,
             "faces": self.face_count,
             "tracks": len(seen[False]),
@@ -127,7 +128,7 @@ class Content:
             "pictures": sum(source["frames"] for source in sources if source.get("pictures")),
             "picture_faces_without": sum(not kept for kept in seen[True]),
             "evaluated": sum(source["faces_scored"] for source in sources),
-            "rejected": told["totals"]["rejected"],
+            "rejected": stored["totals"]["rejected"],
             "sources": [
                 {
                     "name": self.title(source["source_id"], source["source"]),
@@ -141,23 +142,23 @@ class Content:
                 for source in sources
             ],
             "histograms": self.histograms,
-            "limits": _limits(told["config"]),
-            "absent": told["absent_measures"],
-            "calibration": told["calibration_id"],
-            "settings": _settings(told["config"]),
-            "weights": told["weights"],
-            "versions": told["versions"],
+            "limits": _limits(stored["config"]),
+            "absent": stored["absent_measures"],
+            "calibration": stored["calibration_id"],
+            "settings": _settings(stored["config"]),
+            "weights": stored["weights"],
+            "versions": stored["versions"],
             "problems": list(self.damages.words),
         }  # fmt: skip
 
     def title(self, source_id: str, location: str | None = None) -> str:
-        """How a source is called on the page: its path without what all of them share."""
+        """Name of a source on the page: its path without the part that all sources share."""
         return self._titles.get(source_id) or PurePath(location or source_id).name or source_id
 
     def tracks(
         self, keys: Iterable[tuple[str, int]], picks: Mapping[tuple[str, int], Sequence[FaceEntry]]
     ) -> list[Record]:
-        """Tracks as the page takes them; `picks` are their kept faces."""
+        """Records of tracks for the page; `picks` are their kept faces."""
         return [track for key in keys if (track := self._track(key, picks.get(key, ()))) is not None]
 
     def _persons(self, faces: list[FaceEntry], names: Mapping[str, str]) -> list[Group]:
@@ -169,7 +170,7 @@ class Content:
         for group in found.values():
             _sort(group)
             group.tracks = sorted({face.track for face in group.faces})
-        # Those one sees most of come first; faces without a person come last.
+        # Persons with the most faces come first, faces without a person last.
         ordered = sorted(found.values(), key=lambda group: (not group.key, -len(group.faces), group.key))
         seen = {key for group in ordered for key in group.tracks}
         left = [key for key in self._all_tracks() if key not in seen]
@@ -191,7 +192,7 @@ class Content:
         return [(source_id, track) for source_id, tracks in self._track_ids.items() for track, _ in tracks]
 
     def face(self, entry: FaceEntry) -> Record:
-        """A kept face as the page takes it."""
+        """Record of a kept face for the page."""
         record = self.folder.face_at(entry.offset)
         source_id, track_id = entry.track
         shots = self._note(source_id, track_id).get("shots", ())
@@ -236,14 +237,14 @@ class Content:
     def _note(self, source_id: str, track_id: int) -> Record:
         if self.folder.has(f"{source_id}/{NOTES}"):
             return self._notes(source_id).get(track_id, {})
-        # Written by a run without a report: the candidates tell the series, the pictures themselves the rest.
+        # Written by a run without a report: use the candidates for the series and the kept pictures for thumbnails.
         if source_id not in self._made:
             self._made = {source_id: _series_of(self.folder, source_id)}
         series = self._made[source_id].get(track_id)
         return {} if series is None else note_record(track_id, series, [], [])
 
     def _thumbnail_of(self, image: str) -> str | None:
-        """A small picture made of the kept one; None where that cannot be read."""
+        """A thumbnail of the kept picture; None if that cannot be read."""
         try:
             return thumbnail(decode_crop(self.folder.content(image)))
         except (OSError, ValueError):
@@ -253,11 +254,11 @@ class Content:
         if missing:
             named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             count = "1 picture is" if len(missing) == 1 else f"{len(missing)} pictures are"
-            self.damages.add(f"{count} not in the folder any more ({named}); their small copies are shown")
+            self.damages.add(f"{count} missing from the folder ({named}); small copies are shown instead")
 
 
 def heat_table() -> Record:
-    """How the page colours a map: its signs, the colour of each level (RGBA) and the weight of each cell (0..255)."""
+    """The colours of heatmaps for the page: signs of the levels, their colours (RGBA), and weight of cells (0..255)."""
     palette: Array = np.round(colours(np.arange(len(HEAT_SIGNS)) / (len(HEAT_SIGNS) - 1))).astype(int)
     mask = np.round(weight(HEAT_SIDE) * 255).astype(np.uint8)
     return {
@@ -269,7 +270,7 @@ def heat_table() -> Record:
 
 
 def generator() -> str:
-    """What wrote the page."""
+    """The program and version that wrote the page."""
     return f"streamgate {__version__}"
 
 
@@ -319,7 +320,7 @@ def _limits(config: Mapping[str, Any]) -> Record:
 
 
 def _settings(config: Mapping[str, Any]) -> list[list[Any]]:
-    """[key, value as text, whether it differs from the studio preset], in the configuration's order."""
+    """[key, value as text, whether it differs from the studio preset], in the order of the configuration."""
     usual = dict(leaves(load_config().model_dump(mode="json")))
     return [[key, _text(value), key in usual and usual[key] != value] for key, value in leaves(config)]
 

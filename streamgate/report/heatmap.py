@@ -1,4 +1,4 @@
-"""IFQA's map as a picture to lay over a face."""
+"""IFQA's map as an overlay for a face."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from streamgate.frames import Array
 SIDE = 128
 """Side of the picture in pixels; the network computes its map at 64 x 64."""
 
-# Where the embedded network's map counts (centre and half axes as shares of the side, as in convert/ifqa.py); outside
-# it the colour fades but stays, since other weights may count the whole picture.
+# The ellipse in which the embedded network's map counts (centre and half axes as shares of the side, as in
+# convert/ifqa.py); outside it the colours are fainter but visible, since other weights may use the whole picture.
 _CENTRE = (0.5, 0.575)
 _HALF_AXES = (0.27, 0.345)
 _FADE = 0.18
 _OUTSIDE = 0.22
 
-# Level 0 (not like a clean photograph) to 1 (like one), RGBA. Lightness rises with the level, so that the order
-# shows without colour vision too; good parts are nearly transparent. detail.css has the same colours.
+# Level 0 (unlike a clean photograph) to 1 (like one), RGBA. Lightness increases with the level, so that the order is
+# visible with colour blindness too; good parts are nearly transparent. detail.css has the same colours.
 _LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _COLOURS = np.array(
     [(200, 30, 60, 190), (240, 106, 58, 175), (248, 193, 92, 150), (223, 233, 216, 110), (191, 224, 230, 80)],
@@ -27,9 +27,9 @@ _COLOURS = np.array(
 
 
 def heatmap_png(ifqa_map: Array) -> bytes:
-    """A map (H, W) of 0..1 as a PNG with alpha, SIDE x SIDE, to be laid over the grey FFHQ-aligned crop.
+    """A map (H, W) of 0..1 as a PNG with alpha, SIDE x SIDE, as an overlay for the grey FFHQ-aligned crop.
 
-    Red is 0 (unlike a clean photograph), through orange and yellow to a hint of pale blue, 1.
+    0 is red (unlike a clean photograph); the colours go through orange and yellow to a faint pale blue for 1.
     """
     level = cv2.resize(np.asarray(ifqa_map, np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     red, green, blue, alpha = np.moveaxis(colours(np.clip(np.nan_to_num(level), 0.0, 1.0)), -1, 0)
@@ -42,12 +42,12 @@ def heatmap_png(ifqa_map: Array) -> bytes:
 
 
 def colours(levels: Array) -> Array:
-    """The colours of levels 0..1 of any shape: RGBA 0..255, float64, with an axis more; see `heatmap_png`."""
+    """The colours of levels 0..1 of any shape: RGBA 0..255, float64, in an additional last axis; see `heatmap_png`."""
     return np.stack([np.interp(levels, _LEVELS, channel) for channel in _COLOURS.T], axis=-1)
 
 
 def weight(side: int) -> Array:
-    """How strongly a map of `side` cells a side shows, (side, side) in 0..1: little outside the face."""
+    """Opacity of a map of `side` x `side` cells, in 0..1: low outside the face."""
     axis = (np.arange(side) + 0.5) / side
     across, down = (axis - _CENTRE[0]) / _HALF_AXES[0], (axis - _CENTRE[1]) / _HALF_AXES[1]
     radius = np.hypot(across[None, :], down[:, None])

@@ -1,13 +1,13 @@
-"""What a source stores for the report beside its records: small pictures, heatmaps, quality over time.
+"""Data that a source stores for the report with its records: thumbnails, heatmaps, quality over time.
 
-A line a track in OUT/<source_id>/report.jsonl.gz:
+One line per track in OUT/<source_id>/report.jsonl.gz:
 
     schema, track_id, series [[pts_seconds, quality | null, passed | null], ...],
     shots [{rank, thumbnail, heat}], misses [{pts_seconds, frame_index, name, box, pose, measures, quality, gate,
     thumbnail, heat}]
 
-A thumbnail is a JPEG of 128 x 128 px in base64. `heat` is IFQA's map, 32 x 32 cells by row, a sign a cell: its
-place in `HEAT_SIGNS` is the cell's level, 0 (unlike a clean photograph) to 63; null where IFQA was not run.
+A thumbnail is a JPEG of 128 x 128 px in base64. `heat` is IFQA's map, 32 x 32 cells row by row, one sign per cell: its
+index in `HEAT_SIGNS` is the cell's level, 0 (unlike a clean photograph) to 63; null if IFQA was not run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ THUMBNAIL_QUALITY = 82
 HEAT_SIDE = 32
 HEAT_SIGNS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 SERIES_POINTS = 160
-"""Points that a track's series has at most: a little over what a chart of a wide screen can show apart."""
+"""Maximum number of points in a track's series: slightly more than a chart on a wide screen can resolve."""
 
 _FINEST_S = 0.02
 _MISS_KEYS = ("pts_seconds", "frame_index", "name", "box", "pose", "measures", "quality", "gate")
@@ -38,7 +38,7 @@ _MISS_KEYS = ("pts_seconds", "frame_index", "name", "box", "pose", "measures", "
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One evaluated face: its time, quality 0..100 (None: not fully scored), and the gate's verdict (None: none)."""
+    """One evaluated face: its time, quality 0..100 (None: not fully scored), and the gate's verdict or None."""
 
     pts_seconds: float
     quality: float | None
@@ -51,10 +51,10 @@ class Point:
 
 
 class Series:
-    """Quality over time with a bounded number of points, however long the track.
+    """Quality over time with a bounded number of points, however long the track is.
 
-    Time is cut into equal stretches, which double in length when there are too many. A stretch shows its best
-    face, and counts as passed when any face in it passed, as rejected when one was.
+    Time is divided into equal intervals, whose length doubles when there are too many. An interval has the quality of
+    its best face. It counts as passed when any face in it passed, else as rejected when any was rejected.
     """
 
     def __init__(self, limit: int = SERIES_POINTS) -> None:
@@ -75,7 +75,7 @@ class Series:
                 self._put(old // 2, held)
 
     def points(self) -> list[Point]:
-        """By time."""
+        """The points in order of time."""
         return sorted(self._stretches.values(), key=lambda point: point.pts_seconds)
 
     def _put(self, index: int, point: Point) -> None:
@@ -91,7 +91,7 @@ def _joined(first: Point, second: Point) -> Point:
 
 
 def track_note(ended: TrackEnd, series: Series) -> Record:
-    """The line of a track that has ended; `series` is of all its evaluated faces."""
+    """The line for a track that has ended; `series` covers all its evaluated faces."""
     return note_record(ended.track.track_id, series, [_shot(shot) for shot in ended.shots], [
         _miss(miss, ended.source_id) for miss in ended.near_misses
     ])
@@ -107,12 +107,12 @@ def note_record(track_id: int, series: Series, shots: list[Record], misses: list
 
 
 def shot_note(rank: int, image: Array, ifqa_map: Array | None) -> Record:
-    """How a kept face of `rank` is shown; `image` RGB uint8 (H, W, 3), the map (h, w) of 0..1."""
+    """The note of a kept face with `rank`; `image` is RGB uint8 (H, W, 3), the map (h, w) is in 0..1."""
     return {"rank": rank, "thumbnail": thumbnail(image), "heat": heat(ifqa_map)}
 
 
 def miss_note(candidate: Candidate, source_id: str, seen: Mapping[str, str | None]) -> Record:
-    """How a near miss is shown; `seen` holds its thumbnail and heat as text, None where they are not at hand."""
+    """The note of a near miss; `seen` has its thumbnail and heat as text, None if not available."""
     record = candidate_record(candidate, source_id)
     pictures = {"thumbnail": seen["thumbnail"], "heat": seen["heat"]}
     return {**{key: record[key] for key in _MISS_KEYS}, **pictures}
@@ -126,7 +126,7 @@ def thumbnail(image: Array) -> str:
 
 
 def heat(ifqa_map: Array | None) -> str | None:
-    """A map (h, w) of 0..1 as text, a sign a cell."""
+    """A map (h, w) of 0..1 as text, one sign per cell."""
     if ifqa_map is None:
         return None
     cells = cv2.resize(np.asarray(ifqa_map, np.float32), (HEAT_SIDE, HEAT_SIDE), interpolation=cv2.INTER_AREA)

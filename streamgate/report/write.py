@@ -1,7 +1,7 @@
-"""OUT/report.html, and beyond 2,000 faces pages of the persons (or sources) in OUT/report/; small ones share a page.
+"""Writes OUT/report.html and, for more than 2,000 faces, pages of the persons (or sources) in OUT/report/.
 
-Everything follows from what is committed in OUT, so equal results give equal bytes; nothing here needs networks or
-footage. Each file is written atomically, report.html last.
+Small groups share a page. Everything is derived from what is committed in OUT, so equal results give equal bytes;
+neither networks nor footage are needed. Each file is written atomically, report.html last.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from streamgate.store.layout import PAGES, REPORT
 from streamgate.store.manifest import Manifest
 
 MAX_FACES = 2000
-"""Faces on one page."""
+"""Maximum number of faces on one page."""
 BEST = 12
-"""Faces of a group on the first page when there are more than fit."""
+"""Faces of a group on the first page if there are too many for one page."""
 MAX_TRACKS = 700
-"""Tracks on one page of those that keep nothing, or of groups that share it."""
+"""Maximum number of tracks on a page of tracks that keep nothing, or of groups that share a page."""
 
 
 Pages = dict[str, Callable[[], str]]
-"""By name relative to OUT, with `/`: what makes the text of the page."""
+"""Functions that create the text of each page, by name relative to OUT, with `/`."""
 
 
 def write_report(out: Path, manifest: Manifest, names: Mapping[str, str] | None = None) -> list[str]:
-    """Write the report of the committed results in `out`; returns what in the folder could not be read, a line each.
+    """Write the report of the committed results in `out`; returns one line for each file that could not be read.
 
-    The pages are listed in `manifest` before the first is written. `names` are what users call persons. The caller
-    holds the folder's lock. Raises ResultsError when `out` holds no results, SinkError when it cannot be written.
+    The pages are listed in `manifest` before the first is written. `names` are the names that users gave to persons.
+    The caller holds the folder's lock. Raises ResultsError when `out` has no results, SinkError when it cannot be
+    written.
     """
     content = Content(out, names)
     pages = plan(content)
@@ -64,12 +65,12 @@ def write_report(out: Path, manifest: Manifest, names: Mapping[str, str] | None 
 
 
 def is_page(name: str) -> bool:
-    """Whether a file of OUT by that name belongs to the report."""
+    """Whether a file in OUT with this name belongs to the report."""
     return name == REPORT or name.startswith(f"{PAGES}/")
 
 
 def plan(content: Content, most: int = MAX_FACES) -> Pages:
-    """The pages of a report, the first of them report.html."""
+    """The pages of a report; the first is report.html."""
     if content.face_count <= most:
         return {REPORT: lambda: _page(content, content.groups, "")}
     further: Pages = {}
@@ -83,7 +84,7 @@ def plan(content: Content, most: int = MAX_FACES) -> Pages:
 
 
 def title_of(content: Content) -> str:
-    """What a run found, in one line."""
+    """The result of a run in one line."""
     faces = _count(content.face_count, "face")
     if content.persons is not None:
         return f"{faces} of {_count(content.persons, 'person')}"
@@ -93,7 +94,7 @@ def title_of(content: Content) -> str:
 def _page(content: Content, groups: Sequence[Group], base: str) -> str:
     title = title_of(content)
     shown = [_group(content, group) for group in groups]
-    # The summary comes last: reading the groups may have found something to tell.
+    # The summary comes last, since reading the groups may find damage that it reports.
     return _text(content, title, {
         "title": title, "base": base, "groups": shown, "summary": content.summary(),
     })  # fmt: skip
@@ -105,7 +106,7 @@ def _text(content: Content, title: str, data: Record) -> str:
 
 
 def _together(groups: Sequence[Group], most: int) -> Iterator[tuple[int, list[Group]]]:
-    """Groups by page, each with the number of its first one: those that the first pages show whole share one."""
+    """Groups by page, with the number of the first: small groups, shown completely on the index, share a page."""
     shared: list[Group] = []
     began = faces = tracks = 0
     for number, group in enumerate(groups, 1):
@@ -151,7 +152,7 @@ def _index(content: Content, chunks: list[list[Group]], index: int, where: Mappi
 
 
 def _pages_of(content: Content, group: Group, number: int, most: int) -> Pages:
-    """A group's own pages: all of its faces, with their tracks."""
+    """The pages of one group: all of its faces, with their tracks."""
     if group.faces:
         parts: list[tuple[list[FaceEntry], list[tuple[str, int]]]] = []
         for faces in _chunks(group.faces, most):
@@ -181,7 +182,7 @@ def _pages_of(content: Content, group: Group, number: int, most: int) -> Pages:
 
 
 def _shared(content: Content, groups: Sequence[Group], number: int) -> Pages:
-    """One page of several small groups, each whole."""
+    """One page for several small groups, each complete."""
 
     def text() -> str:
         title = f"{groups[0].name} to {groups[-1].name}"

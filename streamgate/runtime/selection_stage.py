@@ -132,7 +132,7 @@ class SelectionStage:
         return dict(self._selectors[track_id].reference.usual)
 
     def contenders(self, track_id: int) -> list[float]:
-        """Times (pts, in seconds) of the faces of an open track that may still be kept; [] for a track that has ended."""
+        """Times (pts, in seconds) of the faces of an open track that may still be kept; [] for an ended one."""
         selector = self._selectors.get(track_id)
         return [] if selector is None else [candidate.pts_seconds for candidate in selector.contenders]
 

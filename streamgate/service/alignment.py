@@ -1,10 +1,10 @@
-"""Which moment of a main stream a picture of its substream shows.
+"""Finds the moment of a main stream that a picture of its substream shows.
 
-Two streams of a camera have clocks of their own, and one comes later than the other. The time between arrival and time
-stamp, at least for the last minute, tells how the clocks lie to each other, drift included, but for the difference of
-the two delays. That is found in the pictures: what moves in the scene moves in both streams, so small pictures of both
-are compared at all delays that can be. Once found, the delay hardly changes, and a few pictures show whether it still
-holds. A scene without motion tells nothing; then what is known stays.
+The two streams of a camera have separate clocks, and one arrives later than the other. The minimum time between time
+stamp and arrival over the last minute gives the offset of the clocks, drift included, except for the difference of the
+two delays. That difference is found in the pictures: motion in the scene is visible in both streams, so small pictures
+of both are compared at all possible delays. Once found, the delay hardly changes, and a few pictures show whether it
+still holds. A scene without motion gives no information; then the known delay is kept.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ import numpy as np
 from streamgate.frames import Array, Frame, Picture
 
 SIDE = (160, 90)
-"""Of the small pictures, whatever the shape of the frames: both streams show the same part of the scene."""
+"""Size of the small pictures for any aspect ratio of the frames: both streams show the same part of the scene."""
 KEPT_S = 10.0
-"""So far back small pictures of the substream reach."""
+"""How long small pictures of the substream are kept."""
 FURTHEST_S = 4.0
-"""The two streams' delays differ by this at most."""
+"""Maximum difference between the delays of the two streams."""
 _AFTER_CONNECT_S = 0.3
-"""How far the difference may have moved over a new connection."""
+"""How much the difference may change with a new connection."""
 _GROWTH = 0.002
-"""Seconds a second by which what was found becomes less sure."""
+"""Growth of the uncertainty, seconds per second."""
 _DRIFT_S = 60.0
-"""Over a shorter time a comparison's own error would look like drift."""
+"""Over a shorter time the error of a comparison would look like drift."""
 _MEDIAN = 5
 _WORST_DRIFT = 500e-6
 _MOVING = 1500
-"""Pixels that are compared: those that change most."""
+"""Number of pixels compared: those that change most."""
 _SLACK_S = 0.2
 _STEP = 4
-"""Delays tried in the time of one picture."""
+"""Delays tried per picture interval."""
 _LEAST_MOTION = 1.0
-"""Mean variance over time of a small picture's pixels below which nothing moves (grey levels, squared)."""
+"""Mean variance over time of a small picture's pixels below which nothing moves (squared grey levels)."""
 _RISE = 0.35
-"""By how much two pictures' lag must make the difference grow, as a share of the least, for the least to count."""
+"""Minimum increase of the difference two pictures away from the best lag, relative to the best, for a sure result."""
 _CONTRADICTED = 3
 _RIVAL = 0.15
-"""The same for any other delay far from it, where many are tried."""
+"""The same for all other lags further away."""
 
 
 def small_picture(picture: Picture | Frame, times: int) -> Array:
-    """Luma, uint8 (90 * 160,); of every `times` by `times` pixels one is averaged."""
+    """Luma, uint8 (90 * 160,); each pixel is the mean of `times` x `times` samples."""
     width, height = SIDE
     samples = picture.luma_samples(width * times, height * times)
     return cv2.resize(samples, SIDE, interpolation=cv2.INTER_AREA).ravel()
@@ -85,12 +85,12 @@ class Looks:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The lag at which pictures of the main stream look like those of the substream.
+    """The lag at which pictures of the main stream match those of the substream.
 
     Attributes:
-        lag: seconds by which the main stream's times are to be lessened, beyond what was assumed.
-        confidence: 0 where nothing tells it from its neighbours or from a lag elsewhere, up to 1.
-        off_limits: there is motion, and the best lag is the furthest that was tried.
+        lag: seconds to subtract from the main stream's times, in addition to the assumed offset.
+        confidence: 0 (not distinguishable from neighbouring or other lags) to 1.
+        off_limits: there is motion, and the best lag is at the limit of those tried.
     """
 
     lag: float
@@ -103,10 +103,10 @@ class Match:
 
 
 def match(main: Sequence[Look], sub: Sequence[Look], furthest: float, spacing: float) -> Match | None:
-    """Find the lag, within +-`furthest`, that makes the two alike; None where there is too little to compare.
+    """Find the lag within +-`furthest` seconds at which the two match best; None if there is too little to compare.
 
     Args:
-        main: times already in the substream's clock, as far as it is known.
+        main: pictures with times already converted to the substream's clock, as far as the offset is known.
         spacing: seconds between two pictures of the main stream.
     """
     if len(main) < 2 or len(sub) < 4:
@@ -117,16 +117,16 @@ def match(main: Sequence[Look], sub: Sequence[Look], furthest: float, spacing: f
         return None
     theirs = np.stack([look.luma for look in sub])
     times = np.array([look.seconds for look in sub])
-    # Of every fourth picture: it decides only which pixels count.
+    # Of every fourth picture: it only decides which pixels are compared.
     variance = theirs[:: max(1, min(4, len(sub) // 8))].astype(np.float32).var(axis=0)
     if float(variance.mean()) < _LEAST_MOTION:
         return Match(0.0, 0.0)
-    # Pixels that move tell the time; grain and the two encoders' differences do not.
+    # Only moving pixels carry information about time; noise and the differences between the two encoders do not.
     moving = np.argpartition(variance, -_MOVING)[-_MOVING:]
     weights = np.sqrt(np.clip(variance[moving] - np.median(variance), 0.0, None))
     theirs = theirs[:, moving] * weights
     ours = np.stack([look.luma[moving] for look in main]) * weights
-    # Not as a product of matrices: its library would start threads that wait busily, for so little.
+    # Not a matrix product: its library would start busy-waiting threads for such a small computation.
     product = np.einsum("ip,jp->ij", ours, theirs)
     squares = (ours**2).sum(axis=1)[:, None] + (theirs**2).sum(axis=1)[None] - 2 * product
     step = spacing / _STEP
@@ -165,13 +165,13 @@ def match(main: Sequence[Look], sub: Sequence[Look], furthest: float, spacing: f
 
 
 class ArrivalClock:
-    """How the time stamps of one connection lie to the time of arrival. One thread notes, any may read."""
+    """Offset between arrival times and time stamps of one connection. One thread notes, any thread may read."""
 
     def __init__(self) -> None:
         self._least: dict[int, float] = {}
 
     def note(self, seconds: float, arrived: float) -> None:
-        """A picture with time `seconds` came at `arrived` (`time.monotonic()`)."""
+        """A picture with time stamp `seconds` arrived at `arrived` (`time.monotonic()`)."""
         delay, half_minute = arrived - seconds, int(arrived // 30)
         least = self._least.get(half_minute)
         if least is None:
@@ -181,20 +181,20 @@ class ArrivalClock:
 
     @property
     def base(self) -> float | None:
-        """Time of arrival less time stamp, at least."""
+        """Minimum of arrival time minus time stamp; None before the first picture."""
         return min(self._least.values(), default=None) if self._least else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """An offset that pictures told at a time (`time.monotonic()`), and what arrival said of it then."""
+    """An offset found in pictures at a time (`time.monotonic()`), and the offset of the arrival times then."""
 
     at: float
     offset: float
     arrival: float
 
     def worst(self, now: float, sign: int) -> float:
-        """By how much drift can have changed it since, in one direction."""
+        """Maximum change by drift since then, in one direction."""
         return sign * (_WORST_DRIFT * (now - self.at) + 0.002)
 
 
@@ -202,8 +202,8 @@ class Alignment:
     """Follows the offset of a camera's main stream: main time = substream's time + offset. Thread-safe.
 
     Attributes:
-        confidence: of the last comparison that told something, 0..1.
-        drift: of the clocks against each other, parts in a million; None until it is known.
+        confidence: of the last comparison, 0..1.
+        drift: of the clocks against each other, parts per million; None until it is known.
     """
 
     def __init__(self) -> None:
@@ -229,7 +229,7 @@ class Alignment:
 
     @property
     def offset(self) -> float | None:
-        """Seconds; None before both streams have come."""
+        """Seconds; None before both streams have arrived."""
         arrival = self._arrival()
         if arrival is None:
             return None
@@ -238,36 +238,36 @@ class Alignment:
         if not found:
             return arrival + delay
         now = time.monotonic()
-        # Arrival tells how the clocks drift. It tells more than drift where a network stutters: no clock is that bad.
+        # Arrival times follow the drift of the clocks. Larger changes come from network jitter: no clock is that bad.
         return float(np.median([
             one.offset + min(max(arrival - one.arrival, one.worst(now, -1)), one.worst(now, 1)) for one in found
         ]))  # fmt: skip
 
     def _arrival(self) -> float | None:
-        """What the times of arrival alone say."""
+        """The offset according to arrival times alone."""
         main, sub = self._main, self._sub
         ours, theirs = (None if main is None else main.base), (None if sub is None else sub.base)
         return None if ours is None or theirs is None else theirs - ours
 
     @property
     def delay(self) -> float:
-        """Seconds by which the main stream comes later than the substream, as far as it is known."""
+        """Seconds by which the main stream arrives later than the substream, as far as known."""
         return self._delay
 
     @property
     def doubt(self) -> float:
-        """By so many seconds the offset may be wrong."""
+        """Uncertainty of the offset in seconds."""
         with self._mutex:
             grown = self._doubt + _GROWTH * (time.monotonic() - self._since)
             return max(self._doubt, min(_AFTER_CONNECT_S, grown))
 
     @property
     def found(self) -> bool:
-        """Whether pictures have told the offset on these connections."""
+        """Whether the offset was found in pictures of the current connections."""
         return self._doubt < _AFTER_CONNECT_S
 
     def learn(self, result: Match, spacing: float) -> None:
-        """Take what a comparison told about the offset as it is now."""
+        """Update the offset with the result of a comparison based on the current offset."""
         self.confidence = result.confidence
         if not result.sure:
             return
@@ -276,14 +276,14 @@ class Alignment:
             return
         with self._mutex:
             self._contradicted = 0
-            # One comparison may be a picture off, where a substream that is coded coarsely repeats itself.
+            # A single comparison may be off by one picture if a coarsely coded substream repeats pictures.
             self._found.append(_Found(now, offset + result.lag, arrival))
             self._delay = float(np.median([one.offset - one.arrival for one in list(self._found)[-_MEDIAN:]]))
             self._doubt, self._since = min(1.5 * spacing, 0.1), now
             self.drift = _drift(list(self._found))
 
     def doubted(self) -> None:
-        """Pictures contradict what is believed; after a few times of that it is looked for everywhere again."""
+        """Pictures contradict the offset; after a few times the search starts over at all possible delays."""
         with self._mutex:
             self._contradicted += 1
             if self._contradicted < _CONTRADICTED:
@@ -295,7 +295,7 @@ class Alignment:
 
 
 def _drift(found: Sequence[_Found]) -> float | None:
-    """The median slope of offsets over time (Theil and Sen), parts in a million; None where that says too little."""
+    """The median slope of offsets over time (Theil-Sen), parts per million; None if there is too little data."""
     if len(found) < 4 or found[-1].at - found[0].at < _DRIFT_S:
         return None
     pairs = [(a, b) for a, b in combinations(found, 2) if b.at - a.at > _DRIFT_S / 2]
@@ -303,7 +303,7 @@ def _drift(found: Sequence[_Found]) -> float | None:
 
 
 def nearest(times: Sequence[float], wanted: float) -> int:
-    """Place of the time next to `wanted` in ascending times."""
+    """Index of the time nearest to `wanted` in ascending times."""
     index = bisect_left(times, wanted)
     if index == len(times) or (index and wanted - times[index - 1] <= times[index] - wanted):
         return index - 1

@@ -1,6 +1,6 @@
-"""Who may look: token, sessions, a brake on guessing, and which Host names a loopback server answers to.
+"""Access control: token, sessions, throttling of guesses, and the Host names that a loopback server accepts.
 
-Pure values and decisions; nothing here knows a web framework.
+Pure values and decisions, independent of any web framework.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SESSION_SECONDS = 7 * 24 * 3600
 
 _HOST = re.compile(r"(?:\[(?P<six>[0-9a-f:.]+)\]|(?P<name>[a-z0-9.-]+))(?::[0-9]{1,5})?")
 SHORT_TOKEN = 16
-"""Letters below which a token may be guessed."""
+"""Tokens with fewer characters can be guessed."""
 _SALT = b"streamgate session key, version 1"
 _CLIENTS_REMEMBERED = 1024
 
@@ -32,9 +32,9 @@ _CLIENTS_REMEMBERED = 1024
 class Access:
     """The token of a service and what is derived from it. Thread-safe.
 
-    A session value is `expires.nonce.signature`: it can be checked without remembering it, outlives a restart of
-    the service, and dies with its token. The signing key is scrypt of the token, so that a stolen cookie does
-    not invite to guess a weak token quickly. Every comparison takes constant time.
+    A session value is `expires.nonce.signature`: it can be verified without stored state, survives a restart of
+    the service, and becomes invalid when the token changes. The signing key is derived from the token with scrypt, so
+    that a weak token cannot be guessed quickly from a stolen cookie. Every comparison takes constant time.
 
     Args:
         token: the secret that users and Prometheus present.
@@ -43,7 +43,7 @@ class Access:
 
     def __init__(self, token: str, clock: Callable[[], float] = time.time) -> None:
         if not token:
-            raise ValueError("an empty token protects nothing")
+            raise ValueError("the token must not be empty")
         self._clock = clock
         self._digest = _digest(token)
         self._key = hashlib.scrypt(token.encode("utf-8", "surrogateescape"), salt=_SALT, n=1 << 14, r=8, p=1)
@@ -53,12 +53,12 @@ class Access:
         return hmac.compare_digest(_digest(presented), self._digest)
 
     def new_session(self) -> str:
-        """A session value for the cookie, good for SESSION_SECONDS."""
+        """A session value for the cookie, valid for SESSION_SECONDS."""
         stem = f"{int(self._clock()) + SESSION_SECONDS}.{secrets.token_hex(16)}"
         return f"{stem}.{self._sign(stem)}"
 
     def session_fits(self, value: str) -> bool:
-        """Whether `value` is a session of this token that has not run out."""
+        """Whether `value` is an unexpired session of this token."""
         stem, _, signature = value.rpartition(".")
         if not hmac.compare_digest(signature.encode("utf-8", "replace"), self._sign(stem).encode()):
             return False
@@ -70,13 +70,13 @@ class Access:
 
 
 class Throttle:
-    """A brake on guessing: each client may fail `burst` times, then once every `refill_seconds`. Thread-safe.
+    """Limits token guesses: each client may fail `burst` times, then once every `refill_seconds`. Thread-safe.
 
-    It is for wrong tokens alone: the right one is never asked to wait.
+    Only wrong tokens are throttled; the right one is always accepted.
 
-    A client is an address, for IPv6 its /64 network, since one household owns all of that. All clients together
-    have a budget too, twenty times as large, against guessing from many addresses at once. At most 1024 clients
-    are remembered; the longest silent one is forgotten first.
+    A client is an IPv4 address or an IPv6 /64 network, since a household usually owns a whole /64. All clients
+    together share a budget that is twenty times as large, against guessing from many addresses at once. At most 1024
+    clients are remembered; the one whose last failure is oldest is forgotten first.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Throttle:
         self._everybody = (0.0, clock())
 
     def wait_seconds(self, client: str) -> float:
-        """How long `client` has to wait before another wrong attempt is taken as one; 0 when it may try now."""
+        """Seconds until another wrong attempt of `client` is counted; 0 when it may try now."""
         now = self._clock()
         with self._mutex:
             own, since = self._failures.get(network_of(client), (0.0, now))
@@ -101,9 +101,9 @@ class Throttle:
         return max(0.0, own_wait, shared_wait)
 
     def failed(self, client: str) -> float:
-        """An attempt of `client` was wrong: how long it had to wait before, 0 when it might try.
+        """Record a wrong attempt of `client`; returns the seconds it still had to wait, 0 when it was allowed to try.
 
-        Attempts while it has to wait are not counted, or somebody who asks all the time would never be free again.
+        Attempts during the wait are not counted; otherwise a client that keeps trying would be locked out forever.
         """
         wait = self.wait_seconds(client)
         if wait > 0:
@@ -127,14 +127,14 @@ def bearer_of(headers: Mapping[str, str]) -> str | None:
 
 
 def checked_token(host: str, token: str | None) -> str | None:
-    """The token to use when listening on `host`: None (nobody is asked) only on loopback.
+    """The token to use when listening on `host`; None (no authentication) only on loopback.
 
     Raises UsageError when another host would be served without a token.
     """
     token = (token or "").strip() or None
     if token is None and not is_loopback(host):
         raise UsageError(
-            f"--http {host}: faces would be open to the network; set {TOKEN_VARIABLE} "
+            f"--http {host}: the faces would be visible to the network; set {TOKEN_VARIABLE} "
             "(for example to the output of `openssl rand -hex 24`) or listen on 127.0.0.1"
         )
     return token
@@ -157,9 +157,9 @@ def is_loopback(host: str) -> bool:
 
 
 def host_allowed(header: str) -> bool:
-    """Whether a Host header names this machine's loopback, with any port (it may be forwarded, by ssh -L).
+    """Whether a Host header names this machine's loopback, with any port (it may be forwarded by ssh -L).
 
-    A page of another site whose name was re-bound to 127.0.0.1 still sends its own name here.
+    Protects against DNS rebinding: a page of another site whose name was rebound to 127.0.0.1 still sends that name.
     """
     match = _HOST.fullmatch(header.strip().lower())
     if match is None:
@@ -174,12 +174,12 @@ def host_allowed(header: str) -> bool:
 
 
 def _digest(token: str) -> bytes:
-    # Equal lengths: comparing digests does not tell how long the token is.
+    # Digests have equal lengths, so comparing them does not reveal the length of the token.
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
 def network_of(client: str) -> str:
-    """Who a peer's address counts as: itself, of IPv6 its /64 network; one household owns all of that."""
+    """The client that a peer's address belongs to: the IPv4 address itself, or the /64 network of an IPv6 address."""
     try:
         address = ipaddress.ip_address(client.partition("%")[0])
     except ValueError:

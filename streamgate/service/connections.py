@@ -1,7 +1,8 @@
-"""Bounds on the connections of the HTTP side: how many, how long for a request, how long without taking an answer.
+"""Limits on HTTP connections: their number, the time for a request, and the time without reading a response.
 
-uvicorn waits for ever for the rest of a request, and asyncio logs a page of text for each connection that it cannot
-accept. A service that watches cameras must not lose its descriptors, its log or its page to peers who do nothing.
+uvicorn waits forever for the rest of a request, and asyncio logs a traceback for each connection that it cannot
+accept. Idle or slow peers must not exhaust the descriptors of a service that watches cameras, flood its log or block
+its page.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from streamgate.service.auth import network_of
 from streamgate.service.state import ServiceState
 
 REQUEST_S = 15.0
-"""Within this a request is there, head and body, from the connection's beginning or the end of the answer before."""
+"""Time for a complete request, head and body, from the start of the connection or the end of the previous response."""
 TAKEN_S = 30.0
-"""A peer has taken all that was sent to it at least once within this."""
+"""A peer has to empty its send buffer at least once within this time."""
 MOST = 1536
-"""Connections at once, where the limit of open files allows it."""
+"""Maximum number of open connections, where the limit of open files allows it."""
 BURST = 16
-"""Connections accepted at once, before the first of them is looked at."""
+"""Connections accepted in one go, before the first of them is handled."""
 _SWEEP_S = 1.0
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _EXHAUSTED_PAUSE_S = 0.05
@@ -36,12 +37,13 @@ _EXHAUSTED_PAUSE_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """How many connections there may be.
+    """How many connections may be open.
 
     Attributes:
-        most: in all.
-        most_each: of one address (of one /64 network of IPv6).
-        last_descriptor: a connection with a higher descriptor is too many: the numbers above are for cameras and disk.
+        most: in total.
+        most_each: per IPv4 address or IPv6 /64 network.
+        last_descriptor: a connection with a higher descriptor number is one too many: the numbers above it are
+            reserved for cameras and files.
     """
 
     most: int
@@ -50,7 +52,7 @@ class ConnectionLimits:
 
     @classmethod
     def here(cls) -> ConnectionLimits:
-        """By this process's limit of open files: half of it at most, and never its last quarter."""
+        """Limits derived from this process's limit of open files: at most half of it, and never its last quarter."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         files = 1 << 20 if soft == resource.RLIM_INFINITY else soft
         most = max(8, min(MOST, files // 2))
@@ -61,22 +63,22 @@ class ConnectionLimits:
 class _Peer:
     network: str
     since: float
-    """When its present request began to be due (monotonic)."""
+    """When the time for its current request started (monotonic)."""
     behind: float | None = None
-    """Since when something that was sent to it has always been waiting (monotonic)."""
+    """Since when its send buffer has not been empty (monotonic)."""
 
 
 class Connections:
     """The open connections of one server; lives in its event loop.
 
-    Where there are too many the oldest that still owes its request makes room, or else the oldest that does not take
-    its answer: whoever sends a request at once gets in, however many connect and do nothing. One that is being
-    answered, and takes it, is never closed for another.
+    When there are too many, the oldest connection that has not sent its request yet is closed, or else the oldest
+    that does not read its response. So a peer that sends its request at once gets in, however many idle connections
+    there are. A connection that is being answered and reads its response is never closed for another.
 
     Args:
-        state: counts them.
-        limits: by this process's limit of open files by default.
-        say: told when there are too many; more often than anybody wants to read.
+        state: takes the connection counts.
+        log: called with a line whenever there are too many, without rate limit.
+        limits: derived from this process's limit of open files by default.
     """
 
     def __init__(self, state: ServiceState, log: Callable[[str], None], limits: ConnectionLimits | None = None) -> None:
@@ -92,7 +94,7 @@ class Connections:
         return len(self._peers)
 
     def protocol(self) -> type[H11Protocol]:
-        """What uvicorn is to speak HTTP with (`uvicorn.Config(http=...)`)."""
+        """The protocol class for uvicorn (`uvicorn.Config(http=...)`)."""
         connections = self
 
         class BoundedProtocol(H11Protocol):
@@ -107,8 +109,8 @@ class Connections:
             def data_received(self, data: bytes) -> None:
                 super().data_received(data)
                 if self.cycle is not None and not self.cycle.response_complete and self.conn.trailing_data[0]:
-                    # No browser sends a request before the answer to the one before; a hundred of them would hold
-                    # the connection for as long as a hundred answers take.
+                    # Browsers do not pipeline requests. A hundred pipelined ones would hold the connection for as long
+                    # as a hundred responses take.
                     self.cycle.keep_alive = False
 
             def on_response_complete(self) -> None:
@@ -120,7 +122,7 @@ class Connections:
         return BoundedProtocol
 
     async def watch(self) -> None:
-        """End connections that take too long, until cancelled."""
+        """Close connections that take too long, until cancelled."""
         while True:
             await asyncio.sleep(_SWEEP_S)
             self._sweep(time.monotonic())
@@ -139,7 +141,7 @@ class Connections:
         owing = (one for one in among if _owes(one))
         lingering = (one for one in among if self._peers[one].behind is not None)
         self._end(next(owing, None) or next(lingering, newest), "crowded")
-        self._log(f"{len(self._peers)} connections are open, which is all that there may be")
+        self._log(f"{len(self._peers)} connections are open, which is the limit")
 
     def _sweep(self, now: float) -> None:
         for protocol, peer in list(self._peers.items()):
@@ -164,13 +166,13 @@ def _owes(protocol: Any) -> bool:
 
 
 class Listener(socket.socket):
-    """A listening socket whose `accept` gives nothing, and pauses, while there are no descriptors left."""
+    """A listening socket whose `accept` pauses and reports no connection while no descriptors are left."""
 
     log: Callable[[str], None] = staticmethod(lambda line: None)
-    """Told of that; more often than anybody wants to read."""
+    """Called with a line each time this happens, without rate limit."""
 
     def listen(self, backlog: int = 0) -> None:
-        """Keep so many connections waiting as the first call said: asyncio asks for as many as it takes at once."""
+        """Keep the backlog of the first call: asyncio calls again with the number that it accepts in one go."""
         self._backlog = getattr(self, "_backlog", backlog)
         super().listen(self._backlog)
 
@@ -180,6 +182,6 @@ class Listener(socket.socket):
         except OSError as error:
             if error.errno not in _EXHAUSTED:
                 raise
-        self.log("no file can be opened any more: connections have to wait; raise the limit (ulimit -n)")
+        self.log("no more files can be opened, so new connections have to wait; raise the limit (ulimit -n)")
         time.sleep(_EXHAUSTED_PAUSE_S)
         raise BlockingIOError(errno.EAGAIN, "no descriptor is left")

@@ -1,4 +1,4 @@
-"""From an event to those who wait for it: spool, Redis, disk. Nothing here makes a stream wait for a server.
+"""Delivery of events to the spool, Redis and the disk. A stream never waits for a server here.
 
 put -> inbox -> spool (fsynced) -> sender -> Redis        at least once, in order
              \\-> folder (finals with a face)              once
@@ -30,22 +30,22 @@ from streamgate.store.records import event
 from streamgate.tracks import BestShot
 
 _INBOX = 256
-"""Packed events that may wait for the spool, some 60 kB each."""
+"""Packed events that may wait for the spool, about 60 kB each."""
 _OUTBOX = 64
-"""Faces that may wait for the folder, some 0.8 MB each."""
+"""Faces that may wait for the folder, about 0.8 MB each."""
 _LOGGED_EVERY = 60
-"""Failed attempts in a row between two lines of the log about them, some five minutes."""
+"""Consecutive failed attempts between two log lines about them, about five minutes."""
 _TIDY_S = 60.0
 _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
 class LiveEvent:
-    """One event on its way out.
+    """One event to deliver.
 
     Attributes:
-        record: its `json`; for Redis, so without `image`.
-        shot: the face, None for a track that keeps nothing.
+        record: its `json` as sent to Redis, so without `image`.
+        shot: the face; None for a track that keeps nothing.
         captured: arrival of the face's frame.
         ended: when the track ended; None for an `improved`.
     """
@@ -59,11 +59,11 @@ class LiveEvent:
 
 
 class Delivery(Collector):
-    """Takes events from all streams. A context manager: leaving it makes the spool durable.
+    """Delivers the events of all streams. A context manager: leaving it makes the spool durable.
 
     Args:
-        redis: None where there is no Redis; then there is no spool either.
-        log: told of troubles and their ends, a line each.
+        redis: None without Redis; then there is no spool either.
+        log: called with one line when a problem starts and one when it ends.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class Delivery(Collector):
         self._inbox: queue.Queue[tuple[bytes, LiveEvent]] = queue.Queue(_INBOX)
         self._outbox: queue.Queue[LiveEvent] = queue.Queue(_OUTBOX)
         self._waiting: dict[int, LiveEvent] = {}
-        """This process's events without what is big, by their number in the spool."""
+        """This process's undelivered events without their large fields, by their number in the spool."""
         self._book = threading.Lock()
         self._sent: list[Item] = []
-        """Those that the sender is at."""
+        """The items that are being sent."""
         self._failing = False
         self._delivered = 0
         self._stopping = threading.Event()
@@ -107,7 +107,7 @@ class Delivery(Collector):
         if self._spool is not None and self._redis is not None:
             self._state.destination("redis", url=self._redis.location, ok=True, error=None)
             if len(self._spool):
-                self._log(f"{len(self._spool)} events of an earlier run wait in the spool")
+                self._log(f"{len(self._spool)} events of an earlier run are waiting in the spool")
             self._start("spool", self._spooling)
             self._start("redis", self._sending)
         if self._folder is not None:
@@ -123,7 +123,7 @@ class Delivery(Collector):
         self._stack.close()
 
     def put(self, one: LiveEvent) -> None:
-        """Take an event; waits only when hundreds already wait for a disk that hangs."""
+        """Queue an event; blocks only when hundreds of events already wait for a hanging disk."""
         if self._spool is not None:
             light = replace(one, record={}, jpeg=None, shot=None)
             self._inbox.put((pack(event(one.record, one.kind, one.jpeg)), light))
@@ -131,7 +131,7 @@ class Delivery(Collector):
             self._outbox.put(one)
 
     def stop(self, seconds: float) -> None:
-        """Write what is under way, and send on for up to `seconds`; what is left stays in the spool."""
+        """Finish pending writes and continue sending for up to `seconds`; unsent events stay in the spool."""
         if self._stopping.is_set():
             return
         until = time.monotonic() + seconds
@@ -146,7 +146,7 @@ class Delivery(Collector):
             self._redis.close()
 
     def figures(self) -> None:
-        """Bring the destinations of the overview up to date."""
+        """Update the destinations in the overview."""
         if self._spool is not None:
             self._state.destination(
                 "redis",
@@ -162,7 +162,7 @@ class Delivery(Collector):
 
     def _start(self, name: str, work: Callable[[], None]) -> None:
         def guarded() -> None:
-            # A defect of ours must not end delivery for the months that follow.
+            # A bug in this code must not stop delivery for the rest of a run that lasts months.
             while True:
                 try:
                     return work()
@@ -191,9 +191,9 @@ class Delivery(Collector):
             if problem is not None:
                 self._state.faults.labels("spool").inc()
                 if ok:
-                    self._log(f"spool: {problem}; events wait in memory")
+                    self._log(f"spool: {problem}; events are held in memory")
             elif not ok:
-                self._log("spool: the disk takes events again")
+                self._log("spool: events are written to disk again")
             ok = problem is None
 
     def _sending(self) -> None:
@@ -201,7 +201,7 @@ class Delivery(Collector):
         send_in_order(self._redis, self._next, self._acknowledged, self._retry)
 
     def _next(self, most: int) -> list[bytes]:
-        """The oldest events, as soon as there are some; none when it is time to end."""
+        """Wait for events and return the oldest ones; an empty list when it is time to stop."""
         assert self._spool is not None
         while True:
             if self._spool.wait(0.2):
@@ -218,7 +218,7 @@ class Delivery(Collector):
         self._delivered += count
         with self._book:
             found = [self._waiting.pop(item.number, None) for item in chunk]
-            # Those before them were dropped at the spool's bound.
+            # Earlier ones were dropped because the spool was full.
             while self._waiting and next(iter(self._waiting)) < chunk[0].number:
                 self._waiting.pop(next(iter(self._waiting)))
         for one in found:
@@ -226,15 +226,15 @@ class Delivery(Collector):
                 self._measure(one)
         if self._failing:
             self._failing = False
-            self._log(f"redis: events arrive again, {len(self._spool)} wait")
+            self._log(f"redis: events are delivered again, {len(self._spool)} are waiting")
             self._state.destination("redis", ok=True, error=None)
 
     def _retry(self, error: Exception, failures: int) -> bool:
-        """Events wait for as long as it takes, whatever the fault is: whoever runs the server may cure it."""
+        """Keep retrying whatever the error is: the operator of the server may fix it at any time."""
         assert self._spool is not None and self._redis is not None
         self._failing = True
         if failures % _LOGGED_EVERY == 0:
-            self._log(f"redis: {self._redis.explain(error)}; {len(self._spool)} events wait in the spool")
+            self._log(f"redis: {self._redis.explain(error)}; {len(self._spool)} events are waiting in the spool")
         self._state.faults.labels("redis").inc()
         self._state.destination("redis", ok=False, error=self._redis.explain(error))
         if self._giving_up.is_set():
@@ -256,7 +256,7 @@ class Delivery(Collector):
                     self._state.faults.labels("disk").inc()
                     self._state.destination("disk", ok=False, error=str(error))
                     if ok:
-                        self._log(f"{error}; faces are not written until this is mended")
+                        self._log(f"{error}; faces are not written until this is fixed")
                     ok = False
                     continue
                 if not ok:
@@ -278,25 +278,25 @@ class Delivery(Collector):
             self._state.capture_latency.labels(one.kind).observe(now - one.captured.monotonic)
 
     def collect(self) -> Iterator[Metric]:
-        """For the registry: what waits, what was lost, what is on disk."""
-        self.figures()  # the overview must not say less than what is measured here
+        """Metrics for the registry: waiting events, lost events, bytes on disk."""
+        self.figures()  # the overview must not lag behind the metrics
         if (spool := self._spool) is not None:
-            yield GaugeMetricFamily("streamgate_spool_events", "Events that wait for Redis.", len(spool))
-            yield GaugeMetricFamily("streamgate_spool_bytes", "Size of what waits for Redis.", spool.size)
-            yield CounterMetricFamily("streamgate_spool_dropped", "Events dropped at the spool's bound.", spool.dropped)
+            yield GaugeMetricFamily("streamgate_spool_events", "Events waiting for Redis.", len(spool))
+            yield GaugeMetricFamily("streamgate_spool_bytes", "Size of the events waiting for Redis.", spool.size)
+            yield CounterMetricFamily("streamgate_spool_dropped", "Events dropped at the spool's limit.", spool.dropped)
             yield CounterMetricFamily(
-                "streamgate_spool_damaged", "Places of the spool that could not be read.", spool.damaged
+                "streamgate_spool_damaged", "Places in the spool that could not be read.", spool.damaged
             )
             yield CounterMetricFamily(
-                "streamgate_spool_set_aside", "Damaged files of the spool that were set aside.", spool.set_aside
+                "streamgate_spool_set_aside", "Damaged spool files that were set aside.", spool.set_aside
             )
         if (folder := self._folder) is not None:
             yield GaugeMetricFamily("streamgate_output_bytes", "Size of the faces on disk.", folder.size)
-            yield CounterMetricFamily("streamgate_output_removed", "Faces removed for age or size.", folder.removed)
+            yield CounterMetricFamily("streamgate_output_removed", "Faces removed by age or size.", folder.removed)
 
 
 def _batch(box: queue.Queue[_Item]) -> list[_Item]:
-    """All that waits, up to a chunk; nothing when a moment passes and nothing comes."""
+    """The waiting items, up to one chunk; an empty list when none arrives within 0.25 s."""
     events: list[_Item] = []
     try:
         events.append(box.get(timeout=0.25))

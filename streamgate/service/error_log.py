@@ -1,4 +1,4 @@
-"""What goes wrong on the HTTP side, told without a flood: whoever can reach it can make it go wrong."""
+"""Rate-limited logging of HTTP errors: any peer that reaches the server can cause them."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 from streamgate.service.state import ServiceState
 
 LOGGED_EVERY_S = 60.0
-"""Between two lines of the log about the same trouble."""
+"""Minimum time between two log lines about the same kind of error."""
 
 
 def print_line(text: str) -> None:
-    """Say a line on stderr."""
+    """Write a line to stderr."""
     sys.stderr.write(f"{text}\n")
 
 
 class ErrorLog:
-    """Counts what goes wrong on the HTTP side, and says each kind of it once a minute: peers can cause it at will."""
+    """Counts HTTP errors and logs each kind at most once a minute, since peers can cause them at will."""
 
     def __init__(self, state: ServiceState, log: Callable[[str], None]) -> None:
         self._state = state
         self._log = log
         self._logged: dict[str, tuple[float, int]] = {}
-        """By kind, when it was said (monotonic) and how often it was not said since."""
+        """By kind: when it was last logged (monotonic) and how many were suppressed since."""
 
     def log(self, text: str, kind: str | None = None) -> None:
-        """It happened; texts of one kind (by default: that begin alike) count together."""
+        """Count an error and log it unless its kind was logged recently; by default a kind is the text's beginning."""
         self._state.faults.labels("http").inc()
         kind = kind or text[:20]
         now = time.monotonic()
@@ -41,7 +41,7 @@ class ErrorLog:
         self._log(f"http: {text}{more}")
 
     def handle(self, context: dict[str, Any]) -> None:
-        """What asyncio would log with a traceback."""
+        """asyncio's exception handler: logs one line instead of a traceback."""
         error = context.get("exception")
         if not isinstance(error, OSError):  # a peer that has left
             self.log(f"internal error ({type(error).__name__}: {context.get('message')}); please report it", "internal")

@@ -1,4 +1,4 @@
-"""`/api/events`: what happens, to any number of browsers as server-sent events."""
+"""`/api/events`: the events of the service, sent to any number of browsers as server-sent events."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from streamgate.service.state import ServiceState
 from streamgate.store.jsonlines import dumps
 
 MAX_LISTENERS = 512
-"""Browsers that may listen at once, where there are files enough; one more is told to come back later."""
+"""Browsers that may listen at once if the limit of open files allows it; further ones are told to retry later."""
 
 _SPARE = 2
-"""Connections left to somebody who has all the event streams there may be: to be told so."""
+"""Connections reserved so that a client with the maximum number of event streams still gets an error response."""
 _WAITING_EVENTS = 256
 _STREAMS_EVERY_S = 3.0
 _WRITE_LIMIT_S = 30.0
@@ -23,7 +23,7 @@ _GREETING = b"retry: 2000\n: streamgate\n\n"
 
 
 def streams_record(state: ServiceState, login: bool) -> dict[str, Any]:
-    """What `/api/streams` answers: the service as a whole, its streams, and whether one has to log in."""
+    """The body of `/api/streams`: the service as a whole, its streams, and whether a login is required."""
     return {
         "overview": state.overview().summary(),
         "streams": [one.summary() for one in state.streams()],
@@ -35,8 +35,8 @@ class EventStreams:
     """The open event streams of one server; lives in its event loop.
 
     Args:
-        login: whether one has to log in.
-        most: connections that one address may have.
+        login: whether a login is required.
+        most: maximum number of connections per address.
     """
 
     def __init__(self, state: ServiceState, login: bool, most: int) -> None:
@@ -51,24 +51,24 @@ class EventStreams:
 
     @property
     def full(self) -> bool:
-        """Whether nobody else may listen for now."""
+        """Whether the maximum number of listeners is reached."""
         return len(self._flags) >= self._most
 
     def stop(self) -> None:
-        """End all streams; from the event loop."""
+        """End all streams; to be called in the event loop."""
         self._stopping = True
         for flag in self._flags:
             flag.set()
 
     async def serve(self, after: int | None, receive: Any, send: Any) -> None:
-        """Send events until the browser leaves, stops reading for 30 s, an hour is over or the server stops.
+        """Send events until the browser disconnects, stops reading for 30 s, an hour has passed or the server stops.
 
-        Besides what happens, every three seconds a `streams` event says how all streams are, as `/api/streams`
-        does: one text for all browsers costs less than their questions.
+        In addition, every three seconds a `streams` event carries the state of all streams, as `/api/streams` does:
+        one text for all browsers costs less than requests from each.
 
-        A browser that is slow loses its oldest events once 256 wait, and is told by a `gap` event with their
-        number (null when it comes back to a server that was restarted). The hour bounds how long a session
-        that has run out still listens; browsers come back by themselves.
+        A slow browser loses its oldest events once 256 are waiting, and gets a `gap` event with their number (null
+        when it reconnects to a server that was restarted). The limit of an hour bounds how long an expired session
+        can still listen; browsers reconnect automatically.
 
         Args:
             after: number of the last event that this browser saw, None when it is new.
@@ -81,7 +81,7 @@ class EventStreams:
         awake = False
 
         def wake() -> None:
-            # Once for everything that is published before it is taken: 200 listeners make calls add up.
+            # One call for everything published until it is taken: with 200 listeners the calls add up.
             nonlocal awake
             if not awake:
                 awake = True
@@ -117,13 +117,13 @@ class EventStreams:
                     flag.clear()
                 await asyncio.wait_for(send({"type": "http.response.body", "body": b""}), _WRITE_LIMIT_S)
         except TimeoutError:
-            pass  # it does not read any more; the server closes the connection
+            pass  # the browser no longer reads; the server closes the connection
         finally:
             self._flags.discard(flag)
             gone.cancel()
 
     def _streams_now(self, now: float) -> bytes:
-        """The `streams` event, not more than a second old."""
+        """The `streams` event, at most a second old."""
         if now - self._streams_made_at > 1.0:
             self._streams_made_at = now
             self._streams_text = f"event: streams\ndata: {dumps(streams_record(self._state, self._login))}\n\n".encode()

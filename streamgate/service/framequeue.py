@@ -1,4 +1,4 @@
-"""Between the camera and the analysis: the newest frames win."""
+"""The queue between camera and analysis, which drops the oldest frames when it is full."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streamgate.sources.live import ArrivedFrame
 
 @dataclass(frozen=True, slots=True)
 class Timestamp:
-    """A point in time: `monotonic` for measuring, `wall` (UTC) for telling."""
+    """A point in time: `monotonic` for measuring, `wall` (UTC) for display."""
 
     monotonic: float
     wall: datetime
@@ -27,16 +27,16 @@ class Timestamp:
 
 
 class FrameQueue:
-    """Holds a bounded number of decoded frames; a further one pushes the oldest out.
+    """Holds a bounded number of decoded frames; when full, a new frame replaces the oldest.
 
-    One thread puts, one takes; anyone may close.
+    One thread puts, one takes; any thread may close.
     """
 
     def __init__(self, limit: int) -> None:
         self.taken = 0
         """Frames handed to the analysis."""
         self.waited = 0.0
-        """Seconds that the taker has waited in all."""
+        """Total seconds that the consumer has waited."""
         self.closed_at: Timestamp | None = None
         self._limit = limit
         self._frames: deque[ArrivedFrame] = deque()
@@ -46,7 +46,7 @@ class FrameQueue:
         return len(self._frames)
 
     def put(self, arrived: ArrivedFrame) -> int:
-        """Add a frame; returns how many were dropped for it (the frame itself once the queue is closed)."""
+        """Add a frame; returns the number of frames dropped (the new frame itself once the queue is closed)."""
         with self._changed:
             if self.closed_at is not None:
                 return 1
@@ -58,14 +58,14 @@ class FrameQueue:
             return int(dropped)
 
     def close(self) -> None:
-        """Nothing comes any more; what is in can still be taken. The first call sets `closed_at`."""
+        """Accept no more frames; the queued ones can still be taken. The first call sets `closed_at`."""
         with self._changed:
             if self.closed_at is None:
                 self.closed_at = Timestamp.now()
             self._changed.notify()
 
     def frames(self, arrivals: ArrivalTimes) -> Iterator[Frame]:
-        """Yield frames as they come, oldest first, until the queue is closed and empty; notes their arrival."""
+        """Yield frames as they arrive, oldest first, until the queue is closed and empty; notes their arrival times."""
         while True:
             began = time.perf_counter()
             with self._changed:
@@ -78,15 +78,15 @@ class FrameQueue:
             frame = arrived.frame
             arrivals.note(frame.pts_seconds, Timestamp(arrived.monotonic, frame.captured_at or datetime.now(UTC)))
             yield frame
-            # Without this the loop would hold a frame's pixels while it waits for the next.
+            # Otherwise the loop would hold this frame's pixels while it waits for the next.
             del frame, arrived
 
 
 class ArrivalTimes:
-    """When the frames of one connection came in, by their time stamp, for as long as somebody may ask. Thread-safe.
+    """Arrival times of one connection's frames by time stamp, over a limited range. Thread-safe.
 
     Args:
-        keep_s: stretch of time stamps remembered, seconds.
+        keep_s: range of time stamps remembered, seconds.
     """
 
     def __init__(self, keep_s: float) -> None:
@@ -96,7 +96,7 @@ class ArrivalTimes:
         self._mutex = threading.Lock()
 
     def note(self, pts_seconds: float, moment: Timestamp) -> None:
-        """Frames come in ascending order of time stamps."""
+        """Add a frame's arrival; time stamps must ascend."""
         with self._mutex:
             self._pts.append(pts_seconds)
             self._moments.append(moment)

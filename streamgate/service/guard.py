@@ -1,4 +1,4 @@
-"""What every request passes before it reaches an answer: Host, origin, token; and what every answer carries."""
+"""Checks on every request (Host, origin, token), and the security headers of every response."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streamgate.service.auth import SESSION_COOKIE, Access, Throttle, bearer_of,
 
 _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/login", "/favicon.ico"})
 _OPEN_FOLDER = "/static/"
-"""Probes, the log-in and the package's own style sheets and scripts, which hold nothing of anybody."""
+"""Open without a token: probes, the login page, and the package's own style sheets and scripts, which hold no data."""
 
 SECURITY_HEADERS = {
     "content-security-policy": (
@@ -21,7 +21,7 @@ SECURITY_HEADERS = {
     ),
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    # Not no-referrer: with that, browsers hide the origin of our own log-in form from us too.
+    # Not no-referrer: with that, browsers would also hide the origin of our own login form.
     "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
@@ -35,10 +35,10 @@ class Guard:
 
     Args:
         app: the application.
-        access: the token; None when nobody is asked (loopback only).
-        throttle: shared with the log-in, so that guessing by header and by form count together.
-        loopback: only Host headers that name this machine are answered.
-        fault: told when an answer broke.
+        access: the token; None without authentication (loopback only).
+        throttle: shared with the login form, so that guesses by header and by form count together.
+        loopback: accept only Host headers that name this machine.
+        fault: called with a line when a request fails with an internal error.
     """
 
     def __init__(
@@ -73,18 +73,18 @@ class Guard:
         try:
             await self._app(scope, receive, send_guarded)
         except Exception as error:
-            # One line: the trace of a broken answer is of no use to whoever runs the service.
-            self._fault(f"an answer broke ({type(error).__name__}): {scope['method']} {scope['path']}")
+            # One line: a traceback is of no use to the operator of the service.
+            self._fault(f"a request failed ({type(error).__name__}): {scope['method']} {scope['path']}")
             if not started:
-                await _answer(send_guarded, 500, "the answer broke; the service goes on", {})
+                await _answer(send_guarded, 500, "internal error while answering; the service keeps running", {})
 
     def _refusal(self, scope: Any) -> tuple[int, str, dict[str, str]] | None:
-        """Status, reason and headers of the answer to a request that goes no further; None when it may."""
+        """Status, reason and headers of the response to a rejected request; None when the request is allowed."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         path = scope["path"]
         host = headers.get("host", "")
         if self._loopback and not host_allowed(host):
-            return 421, "this server answers to localhost only; behind a proxy, let it send `Host: localhost`", {}
+            return 421, "this server accepts only localhost as Host; behind a proxy, have it send `Host: localhost`", {}
         if _from_another_site(headers, host, reading=scope["method"] in ("GET", "HEAD")):
             return 403, "requests from another site are refused", {}
         if self._access is None or path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER):
@@ -105,7 +105,7 @@ class Guard:
 
 
 def client_of(scope: Any) -> str:
-    """The address that a request comes from."""
+    """The address of the client that sent a request."""
     return scope["client"][0] if scope.get("client") else "unknown"
 
 
@@ -118,7 +118,7 @@ def _session_of(headers: dict[str, str]) -> str:
 
 
 def _from_another_site(headers: dict[str, str], host: str, *, reading: bool) -> bool:
-    """Whether a browser says that a page of another site makes this request; following a link from one is fine."""
+    """Whether a browser marks this request as made by a page of another site; following a link from one is fine."""
     site = headers.get("sec-fetch-site")
     if site == "same-origin":
         return False  # also where a proxy changed the Host, so that it and the Origin differ
@@ -130,7 +130,7 @@ def _from_another_site(headers: dict[str, str], host: str, *, reading: bool) -> 
     try:
         return urlsplit(origin).netloc.lower() != host.strip().lower()
     except ValueError:
-        return True  # what is no address is none of ours
+        return True  # an invalid address is not ours
 
 
 async def _answer(send: Any, status: int, reason: str, headers: dict[str, str]) -> None:

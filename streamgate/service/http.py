@@ -1,4 +1,4 @@
-"""The HTTP side of `serve`: a server in a thread of its own (needs the `serve` extra; see web_app.py)."""
+"""The HTTP server of `serve`, in its own thread (needs the `serve` extra; see web_app.py)."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _BACKLOG = 512
 _START_SECONDS = 20.0
 _STOP_SECONDS = 1
 _SEND_BUFFER = 128 << 10
-"""Bytes in the kernel for one peer (which doubles them): one that does not read holds little memory and is soon found
-slow; left alone, the kernel would take megabytes for each."""
+"""Send buffer per peer in bytes (the kernel doubles it). A peer that does not read then holds little memory and is
+soon detected as slow; by default the kernel would buffer megabytes for each."""
 _STALLED_MS = 60_000
-"""A peer that has not taken what was sent to it for so long is disconnected by the kernel."""
+"""The kernel disconnects a peer that has not acknowledged sent data for this long."""
 
 
 @contextmanager
 def serving(
     state: ServiceState, address: str, token: str | None = None, log: Callable[[str], None] = print_line
 ) -> Iterator[str]:
-    """Serve `state` at "HOST:PORT" while the block runs; gives the base URL ("http://127.0.0.1:8080").
+    """Serve `state` at "HOST:PORT" while the block runs; yields the base URL ("http://127.0.0.1:8080").
 
-    See `serve_http`; the token comes from the environment's STREAMGATE_TOKEN when it is not given.
+    See `serve_http`; without `token` the environment variable STREAMGATE_TOKEN is used.
     """
     host, port = parse_address(address)
     service = serve_http(state, host, port, os.environ.get(TOKEN_VARIABLE) if token is None else token, log)
@@ -50,18 +50,18 @@ def serving(
 def serve_http(
     state: ServiceState, host: str, port: int, token: str | None, log: Callable[[str], None] = print_line
 ) -> HttpService:
-    """Start serving and return at once when it listens.
+    """Start the server and return as soon as it listens.
 
     Args:
-        host: name or address to listen on; another than loopback needs a token.
+        host: name or address to listen on; any other than loopback requires a token.
         port: 0 takes a free one.
-        token: what users and Prometheus must present; None or empty asks nobody.
-        log: takes a line about trouble, each kind of it once a minute.
+        token: what users and Prometheus must present; None or empty for no authentication.
+        log: called with a line per problem, at most once a minute for each kind.
 
     Raises:
-        UsageError: no token where one is needed, an address that is not this machine's, or the `serve` extra
-            is not installed.
-        SinkError: the port is in use, or may not be listened on.
+        UsageError: a required token is missing, the address is not one of this machine, or the `serve` extra is not
+            installed.
+        SinkError: the port is in use, or listening on it is not permitted.
     """
     token = checked_token(host, token)
     try:
@@ -71,7 +71,7 @@ def serve_http(
         raise UsageError(f"--http needs {error.name}: pip install 'streamgate[serve]'") from None
     if token is not None and len(token) < SHORT_TOKEN:
         log(
-            f"{TOKEN_VARIABLE} has fewer than {SHORT_TOKEN} letters and may be guessed; take the output of "
+            f"{TOKEN_VARIABLE} has fewer than {SHORT_TOKEN} characters and could be guessed; use the output of "
             "`openssl rand -hex 24`"
         )
     return HttpService(state, _listen(host, port), host, token, log)
@@ -109,7 +109,7 @@ class HttpService:
             raise SinkError(f"the server at {self.url} did not start")
 
     def stop(self) -> None:
-        """End open event streams, finish what is being answered, and close; stopping twice is fine."""
+        """End open event streams, finish the responses in progress, and close; stopping twice is fine."""
         if self._loop is not None and self._thread.is_alive():
             with suppress(RuntimeError):  # the loop has just ended
                 self._loop.call_soon_threadsafe(self._events.stop)
@@ -173,7 +173,7 @@ def _listen(host: str, port: int) -> Listener:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (OSError, UnicodeError):
-        raise UsageError(f"{shown}: this host is not known; give a name or address of this machine") from None
+        raise UsageError(f"{shown}: unknown host; give a name or address of this machine") from None
     listener = Listener(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -185,7 +185,7 @@ def _listen(host: str, port: int) -> Listener:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise SinkError(f"{shown}: another program listens on this port; stop it or choose another port") from None
+            raise SinkError(f"{shown}: the port is in use by another program; stop it or choose another port") from None
         if error.errno == errno.EACCES:
             raise SinkError(f"{shown}: no permission to listen on this port; choose one above 1023") from None
         if error.errno == errno.EADDRNOTAVAIL:

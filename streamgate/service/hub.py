@@ -1,4 +1,4 @@
-"""What happens, told to any number of listeners without ever waiting for one."""
+"""Publishes events to any number of listeners without ever waiting for one."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from types import TracebackType
 from typing import Any, Self
 
 HISTORY = 256
-"""Events remembered for listeners that come back."""
+"""Events remembered for listeners that reconnect."""
 
 
 @dataclass(frozen=True, slots=True)
 class HubEvent:
-    """One event as listeners get it.
+    """One event as listeners receive it.
 
     Attributes:
-        number: ascending from 1 over the life of the process; fit for an SSE `id`.
+        number: ascending from 1 over the life of the process; usable as an SSE `id`.
         kind: "face" (a face is new or better), "stream" (the state of a stream changed), "removed" (a stream
-            left the configuration) or "config" (the file was read again).
-        data: JSON of the event in one line, made once for all listeners. A face's is `LatestFace.summary()`, a
-            stream's is `StreamSnapshot.summary()`, of "removed" {"name"}, of "config" {"error": text or null}.
+            was removed from the configuration) or "config" (the file was read again).
+        data: the event as one line of JSON, encoded once for all listeners: `LatestFace.summary()` for "face",
+            `StreamSnapshot.summary()` for "stream", {"name"} for "removed", {"error": text or null} for "config".
     """
 
     number: int
@@ -35,14 +35,14 @@ class EventHub:
     """Publishes events to subscriptions with bounded queues; a slow one loses its oldest events. Thread-safe."""
 
     def __init__(self) -> None:
-        # Reentrant: a listener found dead while it is told leaves there and then.
+        # Reentrant: a listener that turns out to be gone during `publish` is removed at once.
         self._mutex = threading.RLock()
         self._subscriptions: set[Subscription] = set()
         self._history: deque[HubEvent] = deque(maxlen=HISTORY)
         self._number = 0
 
     def publish(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Tell everybody; never blocks."""
+        """Send an event to all listeners; never blocks."""
         text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         with self._mutex:
             self._number += 1
@@ -54,13 +54,13 @@ class EventHub:
     def subscribe(
         self, *, limit: int = 256, after: int | None = None, wake: Callable[[], None] | None = None
     ) -> Subscription:
-        """Listen from now on; a context manager, closed when nobody listens any more.
+        """Listen from now on; the subscription is a context manager and is closed on leaving it.
 
         Args:
-            limit: events that may wait; beyond it the oldest are lost and counted.
-            after: number of the last event seen: what came since is queued first, as far as it is remembered.
-            wake: called from another thread whenever events were queued; it must not block, so an asyncio
-                listener passes `lambda: loop.call_soon_threadsafe(flag.set)`.
+            limit: events that may wait; beyond it the oldest are dropped and counted.
+            after: number of the last event seen; later events that are still remembered are queued first.
+            wake: called from another thread whenever events were queued. It must not block: an asyncio listener
+                passes `lambda: loop.call_soon_threadsafe(flag.set)`.
         """
         subscription = Subscription(self, limit, wake)
         with self._mutex:
@@ -81,7 +81,7 @@ class EventHub:
 
 
 class Subscription:
-    """One listener's queue. `take` from one thread at a time."""
+    """One listener's queue. Call `take` from one thread at a time."""
 
     def __init__(self, hub: EventHub, limit: int, wake: Callable[[], None] | None) -> None:
         self._hub = hub
@@ -92,11 +92,11 @@ class Subscription:
 
     @property
     def lost(self) -> int:
-        """Events that this listener was too slow for."""
+        """Events dropped because this listener was too slow."""
         return self._lost
 
     def take(self) -> list[HubEvent]:
-        """All events that wait, oldest first, at once; possibly none."""
+        """All waiting events, oldest first; returns at once, possibly with none."""
         with self._mutex:
             taken = list(self._queue)
             self._queue.clear()
@@ -114,7 +114,7 @@ class Subscription:
             try:
                 self._wake()
             except RuntimeError:
-                # The listener's event loop is gone; it can take nothing any more.
+                # The listener's event loop is gone.
                 self.close()
 
     def __enter__(self) -> Self:

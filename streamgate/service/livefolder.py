@@ -1,10 +1,10 @@
-"""A folder that live streams write their final faces to, bounded in age and size.
+"""The folder that live streams write their final faces to, bounded in age and size.
 
-OUT/.streamgate/lock                                    who writes
+OUT/.streamgate/lock                                    held by the writing process
 OUT/<stream>/<YYYY-MM-DD>/<epoch>/track_0001/1.png      the crop, FFHQ-aligned; the name is the rank
-OUT/<stream>/<YYYY-MM-DD>/faces.jsonl                   a line a kept face of that day (UTC), as in docs/design.md 6
+OUT/<stream>/<YYYY-MM-DD>/faces.jsonl                   one line per kept face of that day (UTC), see docs/design.md 6
 
-What is too old or too much is removed oldest first: crops one by one, and a day's records with its last crop.
+Beyond the limits the oldest files are removed first: crops one by one, and a day's records with its last crop.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class LiveFolder:
     """See the module. A context manager; `write` and `tidy` are thread-safe.
 
     Args:
-        out: made when it is missing.
+        out: created when missing.
         max_days: crops older than this are removed; None keeps them.
-        max_bytes: of all that streams wrote below `out`; None for no bound.
+        max_bytes: limit for everything that streams wrote below `out`; None for no limit.
 
     Entering raises SinkError: the folder is in use, not writable, or holds the results of `run`.
     """
@@ -77,12 +77,12 @@ class LiveFolder:
 
     @property
     def size(self) -> int:
-        """Bytes that streams wrote below the folder and that are still there."""
+        """Size in bytes of everything that streams wrote below the folder and that was not removed."""
         return self._bytes
 
     @staticmethod
     def relative_path(shot: BestShot) -> str:
-        """Where a shot's crop goes, relative to OUT with `/`."""
+        """Path of a shot's crop, relative to OUT, with `/`."""
         captured = shot.captured_at
         if captured is None:
             raise ValueError("a live shot needs captured_at")
@@ -90,7 +90,7 @@ class LiveFolder:
         return f"{shot.source_id}/{day}/{shot.epoch}/track_{shot.track.track_id:04d}/{shot.rank}.png"
 
     def write(self, shot: BestShot, record: Record) -> None:
-        """Write a crop and then its record (whose `image` is `place(shot)`), both durably. Raises SinkError."""
+        """Durably write a crop, then its record, whose `image` is `relative_path(shot)`. Raises SinkError."""
         relative_path = self.relative_path(shot)
         data = encode_png(shot.image)
         line = dumps(record)
@@ -103,7 +103,7 @@ class LiveFolder:
         self.tidy()
 
     def tidy(self) -> None:
-        """Remove what is too old or too much. Never raises."""
+        """Remove crops beyond the limits of age and size. Never raises."""
         now = time.time()
         with self._mutex:
             while self._crops and self._is_due(now):
@@ -112,12 +112,12 @@ class LiveFolder:
 
     def _is_due(self, now: float) -> bool:
         too_old = self._max_age is not None and now - self._crops[0][0] > self._max_age
-        # The newest stays, whatever the bound: else a small one would remove each crop as it comes.
+        # The newest crop always stays; otherwise a small limit would remove each crop as soon as it is written.
         too_much = self._max_bytes is not None and self._bytes > self._max_bytes and len(self._crops) > 1
         return too_old or too_much
 
     def _scan(self) -> None:
-        """Find what earlier processes wrote: nothing but days of streams, and nothing behind a link."""
+        """Find the files that earlier processes wrote. Only day folders of streams count; links are not followed."""
         for day in self._out.glob("*/*/"):
             if not _DAY.fullmatch(day.name) or day.parent.name.startswith(".") or self._is_linked(day):
                 continue

@@ -1,7 +1,7 @@
-"""Takes the faces of two-stream cameras from the main stream, `final` before `improved`: only what is told is decoded.
+"""Takes the faces of two-stream cameras from the main stream, `final` before `improved`.
 
-One thread does it for all cameras; another answers with the substream's face when the time is up, so that a `final` is
-late by no more than that.
+Only faces in events are decoded. One thread does this for all cameras. Another one falls back to the substream's face
+when the time is up, which bounds the delay of a `final`.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from streamgate.service.mainstream import MainStream, metrics_of
 from streamgate.tracks import BestShot
 
 _MOST = 64
-"""Faces that may wait; beyond it an `improved` is forgotten, a `final` is the substream's."""
+"""Lookups that may wait; beyond this an `improved` is dropped, and a `final` uses the substream's face."""
 _OVERDUE_S = 0.1
-"""A face whose time has been up for so long is not begun any more: those behind it are wanted too."""
+"""A lookup is not started if its time has been up for this long, since others are waiting."""
 _CLOCK_S = 0.05
 _ALIGN_PAUSES = (2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
-"""Before each attempt to find an offset in vain; the last one again and again."""
+"""Pauses before attempts to find an offset; the last one is repeated."""
 
 
 class MainFaces(Collector):
-    """A context manager; its threads end with it.
+    """Looks up faces in main streams. A context manager; its threads end with it.
 
     Args:
-        log: takes a line about what happens.
-        observe: told of the seconds that a lookup took.
+        log: called with a line when a main stream is aligned, and for internal errors.
+        observe: called with the duration of each lookup in seconds.
     """
 
     def __init__(self, log: Callable[[str], None], observe: Callable[[float], None]) -> None:
@@ -74,17 +74,17 @@ class MainFaces(Collector):
             self._mains = [one for one in self._mains if one is not main]
 
     def collect(self) -> Iterator[Metric]:
-        """For the registry: the values of every main stream."""
+        """Metrics for the registry: the values of all main streams."""
         with self._changed:
             mains = list(self._mains)
         yield from metrics_of(mains)
 
     def put(self, lookup: Lookup) -> None:
-        """Take one; it is answered by `done` soon after its `until` at the latest."""
+        """Queue a lookup; its `done` is called soon after its `until` at the latest."""
         gone: list[tuple[Lookup, str | None]] = []
         with self._changed:
             if not lookup.final:
-                # Only the newest word on a face is worth its while.
+                # Only the latest lookup of a face is useful.
                 gone = [(one, None) for one in self._waiting if not one.final and one.of == lookup.of]
             self._waiting.append(lookup)
             if len(self._waiting) - len(gone) > _MOST:
@@ -106,7 +106,7 @@ class MainFaces(Collector):
             try:
                 work()
             except Exception as error:
-                # A defect of ours must not end this for the months that follow.
+                # A bug in this code must not stop lookups for the rest of a run that lasts months.
                 if os.environ.get("STREAMGATE_DEBUG"):
                     traceback.print_exc()
                 self._log(f"main streams: internal error ({type(error).__name__}: {error}); please report it")
@@ -128,7 +128,7 @@ class MainFaces(Collector):
                 self._answer(lookup)
 
     def _watch_time(self) -> None:
-        """Answer what is overdue, whatever the other thread does."""
+        """Answer overdue lookups, whatever the other thread does."""
         while True:
             with self._changed:
                 if not self._waiting and self._current is None:
@@ -146,7 +146,7 @@ class MainFaces(Collector):
                 self._finish(one, None, "busy" if is_there(one) else "late")
 
     def _next(self) -> Lookup | None:
-        """The next that can be answered: its picture is there, or not waited for any more."""
+        """The next lookup that can be answered: its picture has arrived or is no longer waited for."""
         now = time.monotonic()
         for lookup in sorted(self._waiting, key=lambda one: (not one.final, one.until)):
             if self._stopping or now >= lookup.until or is_there(lookup):
@@ -167,7 +167,7 @@ class MainFaces(Collector):
             self._observe(time.perf_counter() - began)
 
     def _finish(self, lookup: Lookup, shot: BestShot | None, reason: str | None) -> None:
-        """Answer one, the first time that anybody wants to."""
+        """Answer a lookup, unless it is already answered."""
         with self._changed:
             if lookup.answered:
                 return
@@ -179,7 +179,7 @@ class MainFaces(Collector):
         lookup.done(shot)
 
     def _align_one(self, mains: list[MainStream]) -> None:
-        """Look everywhere for the offset of one main stream that is not aligned."""
+        """Search all possible offsets of one main stream that is not aligned."""
         now = time.monotonic()
         known = {id(main) for main in mains}
         self._align_at = {key: due for key, due in self._align_at.items() if key in known}

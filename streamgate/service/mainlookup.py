@@ -1,4 +1,4 @@
-"""One face from the main stream: find the instant, decode up to it from the key frame before, score the face again."""
+"""Takes a face from the main stream: finds the instant, decodes from the key frame before it, scores the face again."""
 
 from __future__ import annotations
 
@@ -29,34 +29,34 @@ from streamgate.sources.rtp import Unit, access_unit
 from streamgate.tracks import BestShot, Candidate
 
 _REACH_S = 0.3
-"""Around the expected instant, at most, where it is looked for."""
+"""Maximum distance from the expected instant that is searched."""
 _COMPARED_S = 0.4
-"""Of what is decoded up to the instant, so much is compared with the substream."""
+"""Length of the decoded stretch before the instant that is compared with the substream."""
 _LEAST_COMPARED = 6
 _ALIGN_PICTURES = 40
 ANSWERED_S = 0.4
-"""So long after its time is up a face has been answered, whatever was under way."""
+"""A lookup is answered at most this long after its time is up, even while it is in progress."""
 _ALIKE = 0.6
-"""Correlation of the two faces' small pictures below which they do not show the same."""
+"""Minimum correlation of the two faces' small pictures for them to show the same face."""
 _ALIKE_UNSURE = 0.85
-"""The same where no motion has told the offset yet."""
+"""The same while the offset has not been found in pictures yet."""
 _ALIKE_SIDE = 32
 _MAIN_SAMPLES = 4
 
 
 class Fallback(Exception):
-    """The face is the substream's, for a reason of `mainstream.FALLBACKS`."""
+    """The substream's face is used, for a reason in `mainstream.FALLBACKS`."""
 
 
 @dataclass(slots=True, eq=False)
 class Lookup:
-    """A face that is wanted from the main stream.
+    """A request for a face from the main stream.
 
     Attributes:
-        shot: of the substream.
-        usual: what is usual for its person, by measure.
-        until: `time.monotonic()` from which its picture is waited for no more.
-        done: told the main stream's shot, or None where it is to be the substream's; once, from another thread.
+        shot: the face in the substream.
+        usual: usual values for its person, by measure.
+        until: deadline for the arrival of its picture (`time.monotonic()`).
+        done: called once, from another thread, with the main stream's shot or None to use the substream's.
     """
 
     main: MainStream
@@ -71,11 +71,11 @@ class Lookup:
 
     @property
     def of(self) -> tuple[int, str, int, int]:
-        """What it is about: camera, connection, track and rank."""
+        """What it refers to: camera, connection, track and rank."""
         return id(self.main), self.shot.epoch, self.shot.track.track_id, self.shot.rank
 
     def overdue(self, seconds: float) -> bool:
-        """Whether its time has been up for so long."""
+        """Whether its deadline passed more than `seconds` ago."""
         return time.monotonic() > self.until + seconds
 
 
@@ -99,7 +99,7 @@ def look_up(lookup: Lookup) -> BestShot:
     start = wanted - 0.5 * spacing
     units = playing.ring.units(start, wanted + reach)
     if units:
-        # Close to a key frame there would be too little to compare.
+        # Just after a key frame there would be too little to compare.
         least = units[0].time / playing.media.clock_rate + (_LEAST_COMPARED + 0.5) * spacing
         if least > wanted + reach:
             units = playing.ring.units(start, least) or units
@@ -119,7 +119,7 @@ def look_up(lookup: Lookup) -> BestShot:
 
 
 def _refined(lookup: Lookup, looks: list[Look], reach: float, spacing: float, offset: float) -> float:
-    """The offset after a comparison of what was decoded with the substream around the face."""
+    """The offset after comparing the decoded pictures with the substream around the face."""
     main, pts = lookup.main, lookup.shot.pts_seconds
     theirs = {look.seconds: look for look in (lookup.pinned.looks if lookup.pinned else ())}
     theirs |= {look.seconds: look for look in main.looks.between(pts - 1.0, pts + 1.0)}
@@ -130,14 +130,14 @@ def _refined(lookup: Lookup, looks: list[Look], reach: float, spacing: float, of
         main.alignment.learn(found, spacing)
         return main.alignment.offset or offset
     if found is not None and found.off_limits:
-        # Something moves, and not as was believed.
+        # There is motion, and it contradicts the offset.
         main.alignment.doubted()
         raise Fallback("unsure")
     return offset
 
 
 def align(main: MainStream, give_up: Callable[[], bool]) -> Match | None:
-    """Look everywhere for the offset of a main stream; None where there is nothing to compare yet. Raises Fallback."""
+    """Search all possible offsets of a main stream; None if there is nothing to compare yet. Raises Fallback."""
     playing, offset = main.playing, main.alignment.offset
     if playing is None or offset is None:
         return None
@@ -155,7 +155,7 @@ def align(main: MainStream, give_up: Callable[[], bool]) -> Match | None:
 
 
 def is_there(lookup: Lookup) -> bool:
-    """Whether what is to be decoded has come, or will not."""
+    """Whether the packets to decode have arrived, or will not arrive."""
     playing, offset = lookup.main.playing, lookup.main.alignment.offset
     if playing is None or offset is None:
         return playing is None
@@ -167,8 +167,8 @@ def _decoded(
     playing: Playing, units: list[Unit], compared_from: float, live: LiveConfig, give_up: Callable[[], bool],
     keep: int = 12, *, coarse: bool = False,
 ) -> tuple[list[tuple[float, VideoFrame]], list[Look], PictureMaker]:
-    """Decode pictures from a key frame on: the last `keep` with their times, small pictures from a time on, and what
-    makes pictures of the former. `coarse` decodes for small pictures only."""
+    """Decode from a key frame on; returns the last `keep` frames with their times, small pictures from
+    `compared_from` on, and the maker that converts the frames. `coarse` is for small pictures only."""
     media = playing.media
     codec = av.CodecContext.create(media.codec, "r")
     assert isinstance(codec, VideoCodecContext)
@@ -193,7 +193,7 @@ def _decoded(
         for unit in units:
             if give_up():
                 raise Fallback("busy")
-            # What nothing builds on is decoded only where it is looked at.
+            # Frames that no others refer to are decoded only in the compared stretch.
             codec.skip_frame = "NONREF" if unit.time / media.clock_rate < compared_from else "DEFAULT"
             packet = av.Packet(access_unit(unit, media.codec, playing.channel))
             packet.pts = unit.time
@@ -242,7 +242,7 @@ def _scored(lookup: Lookup, maker: PictureMaker, frame: VideoFrame) -> BestShot:
         evidence=replace(candidate.evidence, embedding=shot.embedding),
         measures=candidate.measures,
         quality=candidate.quality,
-        # Of the main stream no other face near it is scored: its own quality is all that there is.
+        # No other face near it is scored in the main stream, so only its own quality is known.
         quality_smoothed=candidate.quality,
         quality_context=candidate.quality,
         gate=candidate.gate,
@@ -256,7 +256,7 @@ def _scored(lookup: Lookup, maker: PictureMaker, frame: VideoFrame) -> BestShot:
 def _again(
     scorer: FullScorer, candidate: Candidate, picture: Picture
 ) -> Generator[list[InferenceRequest], list[Any], None]:
-    """Detect where the face is expected, and score it fully."""
+    """Detect the face where it is expected, and score it fully."""
     found = yield from scorer.refine(picture, candidate.face)
     if found is not None:
         candidate.face, candidate.refined = found, True
@@ -264,7 +264,7 @@ def _again(
 
 
 def _likeness(one: Array, other: Array) -> float:
-    """Correlation of two aligned pictures of a face, RGB uint8, when both are small."""
+    """Correlation of two aligned pictures of a face, RGB uint8, after downscaling both."""
     small = []
     for image in (one, other):
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)

@@ -1,4 +1,4 @@
-"""A camera's main stream: received and kept for a few seconds, never decoded as a whole."""
+"""A camera's main stream: received and buffered for a few seconds, never decoded completely."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from streamgate.sources.rtspclient import Media, RtspClient
 from streamgate.store.records import utc_text
 
 GULP_S = 0.1
-"""Between two times that what has come is taken: each costs as much as a hundred packets."""
+"""Interval at which received data is processed: each time costs as much as a hundred packets."""
 _STEADY_S = 10.0
 FALLBACKS = ("away", "late", "dropped", "unsure", "no_face", "rejected", "damaged", "busy")
-"""Why a face is the substream's: the main stream is away; its picture had not come in time; was not kept; the instant
-was not found; there is no face; the gate rejects it; it cannot be decoded; too many wait."""
+"""Why the substream's face is used: there is no main stream; its picture did not arrive in time; its packets were
+dropped; the instant was not found; no face was found; the gate rejects it; it cannot be decoded; too many wait."""
 
 
 class Playing:
@@ -46,7 +46,7 @@ class Playing:
         self._spacings: list[float] = []
 
     def take(self, reader: UnitReader, data: bytes) -> int:
-        """Take what came; returns how many pictures that were."""
+        """Process received data; returns the number of pictures in it."""
         units = reader.feed(data)
         arrived = time.monotonic()
         for unit in units:
@@ -61,13 +61,13 @@ class Playing:
 
 
 class MainStream:
-    """Receives the main stream of one camera in a thread of its own and never gives up.
+    """Receives the main stream of one camera in its own thread, and reconnects for as long as it runs.
 
     Attributes:
-        alignment: of it with the substream.
-        looks: small pictures of the substream, of its present connection.
-        playing: the connection there is; None while there is none.
-        wake: called when pictures have come.
+        alignment: its alignment with the substream.
+        looks: small pictures of the substream's current connection.
+        playing: the current connection; None while there is none.
+        wake: called when pictures have arrived.
     """
 
     def __init__(self, name: str, url: str, live: LiveConfig, log: Callable[[str], None]) -> None:
@@ -79,7 +79,7 @@ class MainStream:
         self.wake: Callable[[], None] = lambda: None
         self.live = live
         self.size = (0, 0)
-        """Of the substream's pictures."""
+        """Size of the substream's pictures."""
         self._url = url
         self._log = log
         self._stop = threading.Event()
@@ -98,29 +98,29 @@ class MainStream:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask it to end; returns at once."""
+        """Ask it to stop; returns at once."""
         self._stop.set()
 
     def connected(self) -> ArrivalClock:
-        """The substream has a new connection: its times begin again. Returns what is to be told of its arrivals."""
+        """The substream has a new connection, whose times start over. Returns the clock for its arrival times."""
         clock = ArrivalClock()
         self.looks = Looks()
         self.alignment.connected(sub=clock)
         return clock
 
     def fell_back(self, reason: str) -> None:
-        """A face is the substream's, for a reason of `FALLBACKS`."""
+        """Count a face taken from the substream, for a reason in `FALLBACKS`."""
         with self._mutex:
             self._fallbacks[reason] += 1
 
     def looked_up(self) -> None:
-        """A face was found in the main stream."""
+        """Count a face found in the main stream."""
         with self._mutex:
             self.lookups += 1
 
     def summary(self) -> dict[str, Any]:
         """JSON-ready: url (redacted), state, error, retry_at, connects, pictures, ring_seconds, ring_bytes, offset
-        (seconds), aligned, drift (parts in a million), confidence, faces (found in it), fallbacks {reason: faces}.
+        (seconds), aligned, drift (parts per million), confidence, faces (found in it), fallbacks {reason: faces}.
         """
         playing, alignment = self.playing, self.alignment
         offset, drift = alignment.offset, alignment.drift
@@ -170,7 +170,7 @@ class MainStream:
             self._stop.wait(pause)
 
     def _connect(self) -> tuple[FailureKind | None, str]:
-        """One connection from its beginning to its end; returns what ended it."""
+        """Run one connection until it ends; returns the reason."""
         self._state, self._retry_at = StreamState.CONNECTING, None
         try:
             with RtspClient(self._url, self.live) as client:
@@ -179,9 +179,9 @@ class MainStream:
         except LiveError as error:
             return error.kind, str(error).removeprefix(f"{error.location}: ")
         except NotInterleavedError as error:
-            return FailureKind.UNREADABLE, f"what comes from there is no video: {error}; check the camera"
+            return FailureKind.UNREADABLE, f"the stream is not RTP video: {error}; check the camera"
         except Exception as error:
-            # A defect of ours must cost a pause, not the stream.
+            # A bug in this code must cost a pause, not the stream.
             if os.environ.get("STREAMGATE_DEBUG"):
                 traceback.print_exc()
             return None, f"internal error ({scrub(f'{type(error).__name__}: {error}', self._url)}); please report it"
@@ -207,23 +207,23 @@ class MainStream:
                 self.wake()
             elif self._last_at is not None and time.monotonic() - self._last_at > self.live.read_timeout_s:
                 raise LiveError(
-                    FailureKind.SILENT, f"{self.location}: no picture for {self.live.read_timeout_s:g} s", self.location
+                    FailureKind.SILENT, f"{self.location}: no frame for {self.live.read_timeout_s:g} s", self.location
                 )
             self._stop.wait(GULP_S)
 
 
 def metrics_of(streams: Sequence[MainStream]) -> Iterator[Metric]:
-    """Every value of the main streams, by stream."""
+    """Metrics of the main streams, by stream."""
     values = [(one.name, one.summary()) for one in streams]
     if not values:
         return
     for name, text, key in (
         ("streamgate_main_ring_seconds", "Seconds of the main stream in memory.", "ring_seconds"),
         ("streamgate_main_ring_bytes", "Bytes of the main stream in memory.", "ring_bytes"),
-        ("streamgate_main_aligned", "1 where pictures have determined the offset.", "aligned"),
-        ("streamgate_main_offset_seconds", "Main stream's time less the substream's.", "offset"),
+        ("streamgate_main_aligned", "1 when the offset was found in the pictures.", "aligned"),
+        ("streamgate_main_offset_seconds", "Main stream's time minus the substream's.", "offset"),
         ("streamgate_main_drift_ppm", "Drift of the two clocks, parts per million.", "drift"),
-        ("streamgate_main_confidence", "Of the last comparison, 0 to 1.", "confidence"),
+        ("streamgate_main_confidence", "Confidence of the last comparison, 0 to 1.", "confidence"),
     ):
         gauge = GaugeMetricFamily(name, text, labels=["stream"])
         for stream, one in values:
@@ -243,7 +243,7 @@ def metrics_of(streams: Sequence[MainStream]) -> Iterator[Metric]:
         for stream, one in values:
             counter.add_metric([stream], float(one[key]))
         yield counter
-    text = "Faces that are the substream's because the main stream's were not to be had."
+    text = "Faces taken from the substream because the main stream's were not available."
     fallbacks = CounterMetricFamily("streamgate_main_fallbacks", text, labels=["stream", "reason"])
     for stream, one in values:
         for reason, count in sorted(one["fallbacks"].items()):

@@ -1,7 +1,7 @@
-"""Keeping the memory of a process flat that runs for months.
+"""Keeps the memory use of a process that runs for months flat.
 
-Every thread of a C program allocates from an arena of its own. Faces are made in one thread and dropped in another, so
-holes spread over all arenas: eight cameras grew by 80 MiB in ten minutes of which nothing was in use.
+glibc gives each thread its own allocation arena. Faces are created in one thread and released in another, which
+fragments all arenas: with eight cameras the process grew by 80 MiB of unused memory in ten minutes.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import sys
 
 ARENAS = 4
 LARGE_BYTES = 256 << 10
-"""Pictures are larger, records and what a network run needs besides them are smaller."""
+"""Images are larger than this; records and the small allocations of a network run are smaller."""
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 """malloc.h"""
 
 
 def settle_allocator() -> None:
-    """Have glibc use few arenas, and give large blocks back as soon as they are freed. Nothing happens elsewhere.
+    """Make glibc use few arenas and return large blocks to the system when they are freed. A no-op without glibc.
 
-    By itself it puts blocks of up to 32 MiB into the arenas once one of that size has been freed: the pictures of all
-    cameras then lie between small blocks that live on. To be called before threads are started; what the user has
-    set in the environment (MALLOC_ARENA_MAX, MALLOC_MMAP_THRESHOLD_, GLIBC_TUNABLES) stays.
+    By default glibc allocates blocks of up to 32 MiB in the arenas once a block of that size has been freed: the images
+    of all cameras then lie between small, long-lived blocks. Call this before threads are started. Values that the
+    user has set in the environment (MALLOC_ARENA_MAX, MALLOC_MMAP_THRESHOLD_, GLIBC_TUNABLES) are kept.
     """
     mallopt = _function("mallopt", [ctypes.c_int, ctypes.c_int])
     if mallopt is None or "GLIBC_TUNABLES" in os.environ:
@@ -36,14 +36,14 @@ def settle_allocator() -> None:
 
 
 def trim_memory() -> None:
-    """Ask glibc to give back what is free in its arenas, which takes some milliseconds. Nothing happens elsewhere."""
+    """Ask glibc to return the free memory of its arenas, which takes a few milliseconds. A no-op without glibc."""
     trim = _function("malloc_trim", [ctypes.c_size_t])
     if trim is not None:
         trim(0)
 
 
 def _function(name: str, arguments: list[type]) -> ctypes._NamedFuncPointer | None:
-    """A function of the C library that returns an int; None where it has none of that name (musl, macOS)."""
+    """A function of the C library that returns an int; None if the library does not have it (musl, macOS)."""
     if not sys.platform.startswith("linux"):
         return None
     try:

@@ -1,7 +1,7 @@
-"""`/metrics`: what a service counts and measures, in the exposition formats of Prometheus.
+"""`/metrics`: the counters and measurements of a service in the exposition formats of Prometheus.
 
-Counters and histograms that grow as things happen are attributes of `ServiceState`; what its snapshots say is read from
-them when somebody asks.
+Counters and histograms that are updated as events happen are attributes of `ServiceState`; values of its snapshots are
+collected at scrape time.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     from streamgate.service.state import ServiceState
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Bucket bounds of what takes time."""
+"""Bucket bounds of durations."""
 SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 """Bucket bounds of batch sizes."""
 _STREAM_COUNTERS = (
-    ("streamgate_frames", "Frames that a camera delivered.", "frames_in"),
-    ("streamgate_frames_dropped", "Frames thrown away because analysis was behind.", "frames_dropped"),
-    ("streamgate_frames_skipped", "Frames left out on purpose (live.max_fps).", "frames_skipped"),
+    ("streamgate_frames", "Frames delivered by the camera.", "frames_in"),
+    ("streamgate_frames_dropped", "Frames dropped because analysis was behind.", "frames_dropped"),
+    ("streamgate_frames_skipped", "Frames skipped on purpose (live.max_fps).", "frames_skipped"),
     ("streamgate_frames_in_error", "Packets or pictures that could not be decoded.", "frames_in_error"),
-    ("streamgate_connects", "Connections made.", "connects"),
-    ("streamgate_reconnects", "Connections made after the first.", "reconnects"),
-    ("streamgate_attempts_failed", "Connections that did not come about.", "attempts_failed"),
+    ("streamgate_connects", "Successful connections.", "connects"),
+    ("streamgate_reconnects", "Successful connections after the first.", "reconnects"),
+    ("streamgate_attempts_failed", "Failed connection attempts.", "attempts_failed"),
     ("streamgate_tracks", "Tracks ended.", "tracks"),
     ("streamgate_faces", "Faces kept.", "faces"),
 )
 _STREAM_GAUGES = (
-    ("streamgate_fps", "Frames analysed a second.", "fps"),
-    ("streamgate_queue_depth", "Frames that wait for analysis.", "queue_depth"),
-    ("streamgate_tracks_open", "Tracks followed now.", "tracks_open"),
+    ("streamgate_fps", "Frames analysed per second.", "fps"),
+    ("streamgate_queue_depth", "Frames waiting for analysis.", "queue_depth"),
+    ("streamgate_tracks_open", "Tracks being followed now.", "tracks_open"),
 )
 
-# When a counter was made would be another series for each.
+# Creation times would add one more series per counter.
 disable_created_metrics()
 
 
@@ -48,21 +48,21 @@ def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     try:
         encode, content_type = choose_encoder(accept)
     except Exception:
-        # The library trips over headers that mean nothing.
+        # The library fails on malformed headers.
         encode, content_type = choose_encoder("")
     return encode(registry), content_type
 
 
 def snapshot_metrics(state: ServiceState) -> Iterator[Metric]:
-    """What the snapshots of a service say."""
+    """Metrics read from the snapshots of a service."""
     overview, streams = state.overview(), state.streams()
-    yield InfoMetricFamily("streamgate_build", "The version in service.", {"version": overview.version})
+    yield InfoMetricFamily("streamgate_build", "The running version.", {"version": overview.version})
     for name, text, value in (
         ("streamgate_ready", "Models are loaded and a stream is running.", overview.ready),
-        ("streamgate_healthy", "The supervisor of streams lives.", overview.healthy),
-        ("streamgate_config_error", "The configuration file has an error; the old one is in force.",
+        ("streamgate_healthy", "The supervisor of the streams is responsive.", overview.healthy),
+        ("streamgate_config_error", "The configuration file is invalid and not active.",
          overview.config_error is not None),
-        ("streamgate_start_time_seconds", "When the service started, seconds since 1970.",
+        ("streamgate_start_time_seconds", "When the service started, seconds since the epoch.",
          overview.started_at.timestamp()),
         ("streamgate_listeners", "Open event subscriptions.", state.hub.listeners),
     ):  # fmt: skip
@@ -73,7 +73,7 @@ def snapshot_metrics(state: ServiceState) -> Iterator[Metric]:
             for stream in streams:
                 family.add_metric([stream.name], float(getattr(stream, attribute)))
             yield family
-    states = GaugeMetricFamily("streamgate_stream_state", "1 for the state a stream is in.", labels=["stream", "state"])
+    states = GaugeMetricFamily("streamgate_stream_state", "1 for a stream's current state.", labels=["stream", "state"])
     for stream in streams:
         for one in StreamState:
             states.add_metric([stream.name, one.value], float(stream.state is one))

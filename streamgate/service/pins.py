@@ -1,4 +1,4 @@
-"""What is held of a main stream for the faces that may yet be told, however long their tracks go on."""
+"""Packets of a main stream that are retained for faces that may still be used, however long their tracks are."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from streamgate.service.mainstream import MainStream, Playing
 from streamgate.sources.packetring import Pin
 
 _COMPARED_S = 0.6
-"""Of the substream, before and after the face."""
+"""Range of the substream that is compared, before and after the face."""
 _LEAST_S = 0.15
 
 
 @dataclass(slots=True, eq=False)
 class Pinned:
-    """A face's instant: what the substream showed around it, and the packets of the main stream."""
+    """The instant of a face: the substream's small pictures around it, and the packets of the main stream."""
 
     pts_seconds: float
     looks: list[Look]
@@ -24,19 +24,19 @@ class Pinned:
     pin: Pin
 
     def again(self) -> Pinned:
-        """The same, held for itself."""
+        """A copy with its own pin."""
         return replace(self, pin=self.playing.ring.pin(self.pin.start, self.pin.end))
 
 
 class Pins:
-    """Of the tracks of one epoch. One thread uses it."""
+    """The pins of the tracks of one epoch. For one thread."""
 
     def __init__(self, main: MainStream) -> None:
         self._main = main
         self._pinned: dict[int, dict[float, Pinned]] = {}
 
     def hold(self, track_id: int, times: Iterable[float]) -> None:
-        """Hold the instants of the faces that may still be kept, pts seconds, and let go of the others."""
+        """Retain the instants `times` (pts in seconds) of the faces that may still be kept, and release the others."""
         playing, offset = self._main.playing, self._main.alignment.offset
         known, wanted = self._pinned.setdefault(track_id, {}), set(times)
         # Packets of a connection that has ended are of no use: its clock is not known any more.
@@ -46,7 +46,7 @@ class Pins:
             looks = self._main.looks.between(pts - _COMPARED_S, pts + _COMPARED_S)
             one = known.get(pts)
             if one is not None:
-                # What came after it may not have been there.
+                # Pictures after the face may not have arrived before.
                 if len(looks) > len(one.looks):
                     one.looks = looks
             elif playing is not None and offset is not None:
@@ -57,11 +57,11 @@ class Pins:
             self._pinned.pop(track_id)
 
     def of(self, track_id: int, pts_seconds: float) -> Pinned | None:
-        """What is held of a face; None where nothing is."""
+        """What is retained for a face; None if nothing is."""
         return self._pinned.get(track_id, {}).get(pts_seconds)
 
     def take(self, track_id: int) -> list[Pinned]:
-        """What is held of a track that has ended; whoever takes it lets go of it with `release`."""
+        """Remove and return what is retained for a track that has ended; the caller must `release` it."""
         return list(self._pinned.pop(track_id, {}).values())
 
 

@@ -1,4 +1,4 @@
-"""`POST /api/score`: a picture in, its faces out, as `streamgate score` gives them."""
+"""`POST /api/score`: takes a picture and returns its faces in the format of `streamgate score`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from streamgate.store.jsonlines import dumps
 from streamgate.store.records import score_record
 
 MAX_BYTES = 64 << 20
-"""Longest body: a picture of 48 megapixels and 8 bits, losslessly compressed."""
+"""Maximum body size: enough for an 8-bit picture of 48 megapixels, losslessly compressed."""
 MAX_WAITING = 4
-"""Requests that may wait for the one that is being scored: streams come first, and bodies cost memory."""
+"""Requests that may wait while one is scored: streams have priority, and bodies cost memory."""
 _HEADERS = {"cache-control": "no-store"}
 
 
 class ScoreEndpoint:
-    """Scores pictures one at a time; those that find no room are told to come back."""
+    """Scores pictures one at a time; requests beyond the queue are told to retry later."""
 
     def __init__(self, state: ServiceState) -> None:
         self._state = state
@@ -32,17 +32,17 @@ class ScoreEndpoint:
         self._waiting = 0
 
     async def answer(self, request: Request) -> Response:
-        """The faces of the request's body, a picture file, or why there are none."""
+        """Respond with the faces in the request's body, a picture file, or with an error."""
         scorer = self._state.scorer
         if scorer is None:
-            return _refused("the networks are not loaded (yet)", 503, retry=True)
+            return _refused("the networks are not loaded yet; try again later", 503, retry=True)
         aligned = request.query_params.get("aligned")
         if aligned not in (None, "arcface", "ffhq"):
             return _refused("aligned must be arcface or ffhq", 400)
         if request.headers.get("content-type", "").lower().startswith("multipart/"):
             return _refused("send the picture itself as the body (curl --data-binary @face.jpg), not a form", 415)
         if self._waiting >= MAX_WAITING:
-            return _refused("too many pictures wait to be scored; try again later", 503, retry=True)
+            return _refused("too many pictures are waiting to be scored; try again later", 503, retry=True)
         self._waiting += 1
         try:
             body = await _body(request)
@@ -74,7 +74,7 @@ def _refused(words: str, status: int, *, retry: bool = False) -> Response:
 
 
 async def _body(request: Request) -> bytes | None:
-    """The whole body; None when it is longer than a picture may be."""
+    """The whole body; None when it is larger than `MAX_BYTES`."""
     length = request.headers.get("content-length", "")
     if length.isascii() and length.isdigit() and int(length[:12]) > MAX_BYTES:
         return None

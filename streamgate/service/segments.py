@@ -1,7 +1,7 @@
-"""One file of a spool: framed items, one after the other, and finding them again behind damage.
+"""The segment files of a spool: consecutive framed items, and recovery of the items after a damaged place.
 
-A frame is a mark, a length, a CRC-32 of number and data, a number, and the data. Where a frame is not whole, reading
-goes on at the next mark that begins one that is: a flipped bit costs its own item and no other.
+A frame is a mark, a length, a CRC-32 of number and data, a number, and the data. After a damaged frame, reading
+continues at the next mark that starts a valid frame: a flipped bit loses only the item that it is in.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ FRAME = struct.Struct(">4sIIQ")  # mark, length, CRC-32 of number and data, numb
 MAX_ITEM_BYTES = 64 << 20
 """Bytes; the largest events are a few million."""
 MAX_NUMBER = 1 << 53
-"""Items are numbered from 1, and no service lives to get there."""
+"""Items are numbered from 1; no service runs long enough to reach this."""
 MAX_SEGMENT_BYTES = 1 << 30
 DAMAGED = "damaged"
-"""Folder of the segments that were set aside."""
+"""Folder for the segments that were set aside."""
 _MARK = b"SGE1"
 _NAME = re.compile(r"[0-9]{8}\.spool")
 _LAST = 90_000_000
-"""Number of a segment from which no others would fit behind it."""
+"""Limit for segment numbers, which leaves room for further segments."""
 _IN_VAIN = 256 << 20
-"""Bytes looked at behind marks that begin nothing, after which the rest of a segment is given up: a file of nothing but
-marks would take time by the square of its size."""
+"""Bytes read after marks that start no valid frame before the rest of a segment is given up: a file consisting of marks
+would take quadratic time."""
 _TRY = 4096
-"""What a look counts for at least."""
+"""The minimum that each attempt counts."""
 _BLOCK = 1 << 20
 _FIRST_BLOCK = 4096
-"""Most damage ends soon: a whole block for each would take time by the square of their number."""
+"""Most damaged stretches are short: reading a whole block for each would take quadratic time."""
 
 
 class NotASpoolError(Exception):
-    """Something in the folder that no spool has written; says what, without the path."""
+    """Something in the folder was not written by a spool; the message says what, without the path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One waiting item and its number, which grows over restarts too."""
+    """One waiting item and its number; numbers keep growing across restarts."""
 
     number: int
     data: bytes
@@ -52,7 +52,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class ItemLocation:
-    """Where an item lies: in a segment, or (`data`) in memory because the disk refused it."""
+    """Where an item is stored: in a segment, or in memory (`data`) because it could not be written to disk."""
 
     number: int
     length: int
@@ -69,38 +69,38 @@ def segment_name(number: int) -> str:
 def segments_in(folder: Path) -> list[int]:
     """Numbers of the segments in a folder, ascending.
 
-    Raises OSError, and NotASpoolError for whatever else is named `.spool`, and where `DAMAGED` is no folder.
+    Raises OSError, and NotASpoolError when another file is named `.spool` or `DAMAGED` is not a folder.
     """
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name == DAMAGED and not entry.is_dir(follow_symlinks=False):
-                # Files are removed there.
-                raise NotASpoolError(f"{DAMAGED} is no folder")
+                # Files in it are removed, so it must not be a link.
+                raise NotASpoolError(f"{DAMAGED} is not a folder")
             if not entry.name.endswith(".spool"):
                 continue
             if not _NAME.fullmatch(entry.name):
-                raise NotASpoolError(f"{entry.name!r} is no name of a segment")
+                raise NotASpoolError(f"{entry.name!r} is not the name of a segment")
             status = entry.stat(follow_symlinks=False)
             if not stat.S_ISREG(status.st_mode):
-                raise NotASpoolError(f"{entry.name} is no regular file")
+                raise NotASpoolError(f"{entry.name} is not a regular file")
             number = int(entry.name.partition(".")[0])
             if not 0 < number < _LAST or status.st_size > MAX_SEGMENT_BYTES:
-                raise NotASpoolError(f"{entry.name} has a number or a size that no segment comes to")
+                raise NotASpoolError(f"{entry.name} has a number or a size that is too large for a segment")
             found.append(number)
     return sorted(found)
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """Open a file of the spool; never through a link, and without waiting for whoever writes into a pipe.
+    """Open a file of the spool, without following links and without blocking on a pipe.
 
-    Raises OSError, and NotASpoolError for anything that is no regular file.
+    Raises OSError, and NotASpoolError for anything but a regular file.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     file = os.fdopen(os.open(path, flags), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise NotASpoolError(f"{path.name} is no regular file")
+        raise NotASpoolError(f"{path.name} is not a regular file")
     return file
 
 
@@ -110,7 +110,7 @@ def framed(item: Item) -> bytes:
 
 
 def read_item(path: Path, location: ItemLocation) -> bytes | None:
-    """An item's data; None when it is not there whole (any more)."""
+    """An item's data; None when it is missing or damaged."""
     try:
         with open_regular(path) as file:
             found = _frame_at(file, location.offset - FRAME.size)
@@ -120,9 +120,9 @@ def read_item(path: Path, location: ItemLocation) -> bytes | None:
 
 
 def scan(path: Path, segment: int) -> tuple[list[ItemLocation], int]:
-    """The whole items of a segment, and how many damaged stretches lie between and behind them.
+    """The intact items of a segment, and the number of damaged stretches between and after them.
 
-    Raises OSError, and NotASpoolError as `open_regular`.
+    Raises OSError, and NotASpoolError like `open_regular`.
     """
     locations: list[ItemLocation] = []
     stretches = in_vain = offset = 0
@@ -146,7 +146,7 @@ def scan(path: Path, segment: int) -> tuple[list[ItemLocation], int]:
 
 
 def _frame_at(file: IO[bytes], offset: int) -> tuple[int, bytes] | None:
-    """Number and data of the whole frame at a place of a file, if there is one."""
+    """Number and data of the intact frame at an offset of a file; None when there is none."""
     head = os.pread(file.fileno(), FRAME.size, offset)
     if len(head) < FRAME.size:
         return None
@@ -158,14 +158,14 @@ def _frame_at(file: IO[bytes], offset: int) -> tuple[int, bytes] | None:
 
 
 def _claimed(file: IO[bytes], offset: int) -> int:
-    """Bytes that were looked at for what stands behind a mark and is no frame."""
+    """Number of bytes that were read to check a mark that starts no valid frame."""
     head = os.pread(file.fileno(), FRAME.size, offset)
     length = int(FRAME.unpack(head)[1]) if len(head) == FRAME.size else 0
     return length if length <= MAX_ITEM_BYTES else 0
 
 
 def _marks(file: IO[bytes], start: int) -> Iterator[int]:
-    """Places of the marks at or behind `start`."""
+    """Offsets of the marks at or after `start`."""
     file.seek(start)
     before, size = b"", _FIRST_BLOCK
     while block := file.read(size):

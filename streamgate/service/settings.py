@@ -1,6 +1,6 @@
-"""What `serve` was asked for: streams and destinations, from flags and a TOML file.
+"""Settings of `serve`: streams and destinations, from flags and a TOML file.
 
-[service]                       # each key as the flag of its name; flags win
+[service]                       # each key is like the flag of the same name; flags take precedence
 redis = "redis://localhost:6379/0"
 out = "faces"
 http = "127.0.0.1:8080"
@@ -10,17 +10,17 @@ max_days = 30
 max_gb = 50
 preset = "live"
 device = "cuda:0"               # where the networks run
-decode = "cuda"                 # where video is decoded: cuda is the same GPU
+decode = "cuda"                 # where video is decoded; cuda means the GPU of `device`
 set = { "measures.yaw.max" = 40 }   # for all streams
 
 [streams.entrance]              # the name: letters, digits, . _ -
 url = "rtsp://user:password@10.0.0.5/stream1"
-preset = "live"                 # both optional, for this stream alone
+preset = "live"                 # preset and set are optional and for this stream only
 set = { "measures.size.min" = 80, "live.transport" = "udp" }
 
 [streams.gate]                  # a camera with two streams
-detect = "rtsp://user:password@10.0.0.6/sub"    # faces are found and chosen here
-record = "rtsp://user:password@10.0.0.6/main"   # ... and taken from here
+detect = "rtsp://user:password@10.0.0.6/sub"    # faces are detected and selected here
+record = "rtsp://user:password@10.0.0.6/main"   # and cropped from here
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ from streamgate.tomltext import read_toml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SEVERAL = re.compile(r",(?=(?:rtsps?|https?|file)://)", re.IGNORECASE)
-"""Between the addresses of `--rtsp MAIN,SUB`."""
+"""Separates the addresses of `--rtsp MAIN,SUB`."""
 MAX_STREAMS = 500
-"""More than one machine can decode; each takes threads and descriptors."""
+"""More than one machine can decode; each stream takes threads and descriptors."""
 _MAX_SHOWN = 5
-"""Wrong values that one message names."""
+"""Invalid values named in one message."""
 DEFAULT_OUT = Path("streamgate-live")
 DEFAULT_SPOOL = Path("streamgate-spool")
 
@@ -59,7 +59,7 @@ _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=Tr
 
 
 class ServiceTable(BaseModel):
-    """The `[service]` table, and what flags give."""
+    """The `[service]` table, or the values of the flags."""
 
     model_config = _STRICT
 
@@ -91,13 +91,13 @@ class StreamTable(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """One stream to watch. Two that compare equal need no restart."""
+    """One stream to watch. A stream whose spec is unchanged is not restarted."""
 
     name: str
     url: str = field(repr=False)
     config: Config
     main_url: str | None = field(default=None, repr=False)
-    """Of a camera with two streams the main one; `url` is the substream then."""
+    """The main stream of a camera with two streams; `url` is then the substream."""
 
     @property
     def location(self) -> str:
@@ -111,7 +111,7 @@ class Settings:
 
     streams: tuple[StreamSpec, ...]
     config: Config
-    """Of streams that say nothing of their own; its network settings hold for all."""
+    """For streams without their own settings; its network settings apply to all streams."""
     redis: str | None
     out: Path | None
     http: str | None
@@ -139,9 +139,9 @@ def read_settings(
     table: ServiceTable | None = None,
     settings: Sequence[str] = (),
 ) -> Settings:
-    """Put what the command line gave and the file together; `table` holds the flags that were given.
+    """Combine the command line and the file; `table` holds the flags that were given.
 
-    Raises UsageError: the first thing wrong, in one line without secrets.
+    Raises UsageError with the first problem, in one line without secrets.
     """
     flags = table or ServiceTable()
     own, streams = ServiceTable(), dict[str, StreamTable]()
@@ -198,12 +198,12 @@ def _read_file(path: Path) -> tuple[ServiceTable, dict[str, StreamTable]]:
     if not isinstance(streams, dict) or not all(isinstance(one, dict) for one in streams.values()):
         raise UsageError(f"{path}: streams are tables: [streams.NAME] with url = ...")
     if len(streams) > MAX_STREAMS:
-        raise UsageError(f"{path}: has {len(streams)} streams; one service takes {MAX_STREAMS}, start another")
+        raise UsageError(f"{path}: {len(streams)} streams are too many for one service; the limit is {MAX_STREAMS}")
     for name in streams:
         if not _NAME.fullmatch(name):
             raise UsageError(
-                f"{path}: [streams.{one_line(name, 80)}]: a name has 1 to 64 letters, digits, or . _ - and begins with "
-                "one of the former"
+                f"{path}: [streams.{one_line(name, 80)}]: a name consists of 1 to 64 letters, digits, or . _ - and "
+                "starts with a letter or digit"
             )
     service = _validated(ServiceTable, tree.get("service", {}), f"{path}: [service]")
     return service, {name: _validated(StreamTable, one, f"{path}: [streams.{name}]") for name, one in streams.items()}
@@ -218,7 +218,7 @@ def _validated(table: Any, tree: Any, what: str) -> Any:
             key = ".".join(str(part) for part in item["loc"])
             near = difflib.get_close_matches(key, list(table.model_fields), 1, 0.5)
             unknown = item["type"] == "extra_forbidden"
-            # Never with the value: it may be an address.
+            # Never show the value: it may be an address with a password.
             text = "there is no such key" if unknown else item["msg"]
             hint = f" (did you mean {near[0]}?)" if unknown and near else ""
             problems.append(f"{one_line(key, 80)}: {one_line(text)}{hint}")
@@ -227,9 +227,9 @@ def _validated(table: Any, tree: Any, what: str) -> Any:
 
 def _config_of(preset: str | None, own: Mapping[str, Any], settings: Sequence[str], what: str) -> Config:
     try:
-        # `measures.yaw.max = 20` is a nested table in TOML, `"measures.yaw.max" = 20` one key; both mean the same.
-        # As texts of the same form, so that `--set` comes after them and wins.
-        # `serve` keeps no embeddings, whatever a preset made for recorded footage says.
+        # `measures.yaw.max = 20` is a nested table in TOML, `"measures.yaw.max" = 20` a single key; both mean the same.
+        # They are converted to the form of `--set`, whose settings follow and take precedence.
+        # `serve` keeps no embeddings, even if a preset made for recorded footage asks for it.
         texts = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in leaves(own)]
         config = load_config(preset or "live", ["identity.store=none", *texts, *settings])
     except UsageError as error:
@@ -237,12 +237,14 @@ def _config_of(preset: str | None, own: Mapping[str, Any], settings: Sequence[st
     if config.identity.store != "none":
         raise UsageError("identity.store: serve keeps no embeddings; it must be none")
     if config.identity.only:
-        raise UsageError("identity.only: serve looks for nobody; `streamgate run --only` does in recorded footage")
+        raise UsageError(
+            "identity.only: serve cannot search for a person; use `streamgate run --only` on recorded footage"
+        )
     return config
 
 
 def _addresses(stream: StreamTable, what: str, config: Config) -> tuple[str, Config, str | None]:
-    """The substream's address, or the only one; the configuration; the main stream's."""
+    """The address (of the substream, if there are two), the configuration, and the main stream's address or None."""
     if stream.url is not None and stream.detect is None and stream.record is None:
         return _address(stream.url, what), config, None
     if stream.url is not None or stream.detect is None or stream.record is None:
@@ -253,12 +255,12 @@ def _addresses(stream: StreamTable, what: str, config: Config) -> tuple[str, Con
 def _named(given: str, taken: Mapping[str, StreamSpec]) -> tuple[str, str, str | None]:
     """Name, address and main stream's address of `--rtsp [NAME=]URL` or `--rtsp [NAME=]MAIN,SUB`.
 
-    Without a name it is the host's, numbered where that is taken.
+    The default name is the host, with a number if it is taken.
     """
-    # A comma may be part of an address.
+    # A comma can also be part of an address.
     first, *others = _SEVERAL.split(given)
     if len(others) > 1:
-        raise UsageError(f"--rtsp: a camera has one stream, or two: MAIN,SUB; {len(others) + 1} addresses are given")
+        raise UsageError(f"--rtsp: give one address per camera, or two as MAIN,SUB; got {len(others) + 1} addresses")
     if others:
         name, main_url = _named_one(first, taken)
         what = f"--rtsp {name}"
@@ -267,11 +269,11 @@ def _named(given: str, taken: Mapping[str, StreamSpec]) -> tuple[str, str, str |
 
 
 def _named_one(given: str, taken: Mapping[str, StreamSpec]) -> tuple[str, str]:
-    """The name and address of `--rtsp [NAME=]URL`; without a name the host's, numbered where it is taken."""
+    """Name and address of `--rtsp [NAME=]URL`; the default name is the host, with a number if it is taken."""
     head, equals, tail = given.partition("=")
     if equals and _NAME.fullmatch(head):
         if head in taken:
-            raise UsageError(f"--rtsp {head}=...: there are two streams of this name")
+            raise UsageError(f"--rtsp {head}=...: there are two streams with this name")
         return head, _address(tail, f"--rtsp {head}")
     url = _address(given, "--rtsp")
     parts = urlsplit(url)
@@ -286,7 +288,7 @@ def _named_one(given: str, taken: Mapping[str, StreamSpec]) -> tuple[str, str]:
 def _main_address(url: str, what: str) -> str:
     url = _address(url, what)
     if not url.lower().startswith(("rtsp://", "rtsps://")):
-        raise UsageError(f"{what}: {redact_url(url)}: a main stream has to be rtsp:// or rtsps://")
+        raise UsageError(f"{what}: {redact_url(url)}: the main stream must be rtsp:// or rtsps://")
     return url
 
 

@@ -1,6 +1,6 @@
-"""What a running service says of itself at one moment: its streams, its latest faces, the whole.
+"""Snapshots of a running service: its streams, its latest faces, and an overview.
 
-Immutable values, complete at their moment and without secrets; `ServiceState` makes them.
+Immutable values, consistent in themselves and without secrets; `ServiceState` creates them.
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ from streamgate.store.records import utc_text
 
 
 class StreamState(StrEnum):
-    """Where a stream is. Only RUNNING gives frames."""
+    """State of a stream. Only RUNNING delivers frames."""
 
     CONNECTING = "connecting"
     RUNNING = "running"
     STALLED = "stalled"
     """Connected, but no frame for longer than the stall limit; about to be closed."""
     WAITING = "waiting"
-    """Until the next attempt."""
+    """Waiting for the next attempt."""
     FAILED = "failed"
-    """Refused (user or password wrong); tried again rarely, since cameras lock accounts."""
+    """Refused (wrong user or password); retried at long intervals, since cameras lock accounts."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamSnapshot:
-    """One stream at one moment. All counters are over the life of the process; times are UTC.
+    """One stream at one moment. All counters run from the start of the process; times are UTC.
 
     Attributes:
         name: unique, safe as a path part; also the `source_id` of its records.
         url: redacted.
-        state, since: and when it came into that state.
-        error: why it is not running, or why it last stopped; one line, redacted; None after frames came again.
+        state, since: the state and when the stream entered it.
+        error: why it is not running, or why it last stopped; one line, redacted; None once frames arrive again.
         retry_at: when the next attempt is due, in WAITING and FAILED.
         epoch: UUIDv7 of the connection, None before the first.
-        width, height: of the picture, 0 before the first frame.
-        fps: frames analysed a second, over the last ten seconds.
-        frames_in: pictures that the camera delivered, decoded or counted as dropped.
-        frames_dropped: of them, the oldest ones thrown away because analysis was behind.
-        frames_skipped: of them, those left out on purpose (live.max_fps).
-        frames_in_error: packets or pictures that could not be decoded.
-        connects, reconnects: successful ones; `reconnects` is all but the first.
-        attempts_failed: connections that did not come about.
-        queue_depth: frames that wait for analysis now.
-        tracks_open: tracks followed now.
+        width, height: of the picture in pixels, 0 before the first frame.
+        fps: frames analysed per second, over the last ten seconds.
+        frames_in: frames that the camera delivered, decoded or counted as dropped.
+        frames_dropped: those of them that were dropped, oldest first, because analysis was behind.
+        frames_skipped: those of them that were skipped on purpose (live.max_fps).
+        frames_in_error: packets or frames that could not be decoded.
+        connects, reconnects: successful connections; `reconnects` does not count the first.
+        attempts_failed: failed connection attempts.
+        queue_depth: frames waiting for analysis now.
+        tracks_open: tracks being followed now.
         tracks: tracks ended.
-        faces: finals sent that hold a face.
+        faces: finals sent with a face.
         last_frame_at: arrival of the latest frame.
-        main: of a camera with two streams, its main stream: see `MainStream.summary`.
+        main: the main stream of a camera with two streams, see `MainStream.summary`; else None.
     """
 
     name: str
@@ -80,7 +80,7 @@ class StreamSnapshot:
     main: Mapping[str, Any] | None = None
 
     def summary(self) -> dict[str, Any]:
-        """JSON-ready; every attribute under its own name, times RFC 3339."""
+        """JSON-ready dictionary of all attributes by name; times in RFC 3339."""
         values = {name: getattr(self, name) for name in self.__slots__}
         values["state"] = self.state.value
         values["fps"] = round(self.fps, 2)
@@ -91,21 +91,21 @@ class StreamSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class LatestFace:
-    """The newest word on one kept rank of one track: an `improved`, later its `final`.
+    """The latest event of one kept rank of one track: an `improved`, later its `final`.
 
     Attributes:
-        key: `track_key/rank`; stays when an improved is replaced by a better one or by its final.
-        id: of the event (changes with it).
+        key: `track_key/rank`; does not change when an improved is replaced by a better one or by its final.
+        id: of the event.
         kind: "improved" or "final".
         track_key: source_id/epoch/track_id.
-        stream: its name.
-        record: as in records.face_record with `ended_at` added (null while the track lives); JSON-ready.
+        stream: name of the stream.
+        record: as in records.face_record, plus `ended_at` (null while the track is open); JSON-ready.
         jpeg: the FFHQ-aligned crop as JPEG.
-        heatmap: IFQA's map as a transparent PNG to lay over the crop, from `heatmap.heatmap_png`; None without IFQA.
-        image: path of the crop relative to OUT with `/`, None without `--out`. It may have been removed since
-            (max_days, max_gb): show `jpeg`.
-        series: the evaluated faces of the track by time, at most 300 evenly thinned.
-        number: ascending with every arrival; the wall's order.
+        heatmap: IFQA's map as a transparent PNG overlay for the crop, from `heatmap.heatmap_png`; None without IFQA.
+        image: path of the crop relative to OUT with `/`, None without `--out`. The file may have been removed since
+            (max_days, max_gb), so show `jpeg`.
+        series: the evaluated faces of the track by time, evenly thinned to at most 300.
+        number: ascending with every arrival; the order of the wall.
     """
 
     key: str
@@ -121,7 +121,7 @@ class LatestFace:
     number: int = 0
 
     def summary(self) -> dict[str, Any]:
-        """JSON-ready, without pictures and series; `heatmap` says whether there is one."""
+        """JSON-ready, without pictures and series; `heatmap` is whether there is one."""
         names = ("key", "id", "kind", "track_key", "stream", "image", "number")
         return {
             **{name: getattr(self, name) for name in names},
@@ -136,13 +136,13 @@ class Overview:
 
     Attributes:
         ready: models are loaded and at least one stream is running.
-        healthy: the supervisor lives.
-        stopping: a stop is under way.
-        config_error: why the configuration file, as it is now, is not in force; None when it is (or none is used).
-        config_read_at: when the configuration in force was read.
+        healthy: the supervisor is responsive.
+        stopping: the service is stopping.
+        config_error: why the current configuration file is not active; None when it is active or none is used.
+        config_read_at: when the active configuration was read.
         destinations: by kind. "redis": {url (redacted), ok, error (one line or null), spool_events, spool_bytes,
             spool_dropped, spool_damaged, spool_set_aside, delivered}. "disk": {path, ok, error, bytes, files_removed}.
-        notes: what a user should know about the weights in use, a line each.
+        notes: notes for the user about the weights in use, one line each.
     """
 
     version: str

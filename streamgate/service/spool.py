@@ -1,12 +1,12 @@
-"""A bounded queue on disk: what was put in leaves in order, also after the process was killed.
+"""A bounded queue on disk that keeps its items in order, even when the process is killed.
 
-FOLDER/lock                 who uses it
-FOLDER/acked                number of the last item that was done with
-FOLDER/00000001.spool       segments: one framed item after the other, appended and fsynced (see segments.py)
-FOLDER/damaged/             segments in which something could not be read, set aside once their sound items are done
+FOLDER/lock                 held by the process that uses the folder
+FOLDER/acked                number of the last acknowledged item
+FOLDER/00000001.spool       segments: consecutive framed items, appended and fsynced (see segments.py)
+FOLDER/damaged/             segments with unreadable places, moved here once their intact items are acknowledged
 
-Items are done with at least once: the number in `acked` is not fsynced with every item, so after a power cut some
-come out again. A segment is removed when none of its items is wanted any more.
+Items come out at least once: the number in `acked` is not fsynced with every item, so after a power failure some
+come out again. A segment is removed when all of its items are acknowledged.
 """
 
 from __future__ import annotations
@@ -44,31 +44,31 @@ from streamgate.store.lock import Lock
 _ACKED = struct.Struct(">QI")
 _SEGMENT_BYTES = 16 << 20
 _MEMORY_BYTES = 64 << 20
-"""Items held in memory while the disk takes none."""
+"""Limit for items held in memory while the disk cannot be written."""
 
 
 _SET_ASIDE_BYTES = 256 << 20
-"""Of damaged segments that are kept; beyond it the oldest is removed."""
+"""Limit for the damaged segments that are kept; beyond it the oldest is removed."""
 _NAMED = 3
-"""Segments that a message names."""
+"""Maximum number of segments named in a message."""
 
 
 class Spool:
     """See the module. A context manager; thread-safe.
 
-    Past `limit_bytes` the oldest items are dropped and counted. An item that the disk refuses (full, broken) waits
-    in memory, up to 64 MiB, and `append` says so; it keeps its place in the order.
+    Beyond `limit_bytes` the oldest items are dropped and counted. An item that cannot be written to disk (full, broken)
+    is held in memory, up to 64 MiB in total, and keeps its place in the order; `append` returns the error.
 
-    What cannot be read costs itself alone, is counted, and told to `log`; its segment is kept in FOLDER/damaged.
+    A damaged place loses only its own items. It is counted and logged, and its segment is kept in FOLDER/damaged.
 
     Args:
-        folder: made when it is missing, readable by its owner alone.
-        limit_bytes: of all items that wait.
-        root: an output folder that `folder` is in, where no link is followed; None where it is in none.
-        log: takes a line about damage.
+        folder: created when missing, accessible only to its owner.
+        limit_bytes: total size of all waiting items.
+        root: the output folder that contains `folder`, below which no link is followed; None if there is none.
+        log: called with a line about damage.
 
-    Entering raises SinkError: the folder is in use by another process, not writable, or holds what no spool has
-    written.
+    Entering raises SinkError: the folder is in use by another process, not writable, or holds files that were not
+    written by a spool.
     """
 
     def __init__(
@@ -81,20 +81,20 @@ class Spool:
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.dropped = 0
-        """Items dropped because the bound was reached."""
+        """Items dropped because the limit was reached."""
         self.damaged = 0
-        """Places that could not be read: stretches of segments, single items, the number in `acked`."""
+        """Unreadable places: stretches of segments, single items, the number in `acked`."""
         self.set_aside = 0
         """Segments that were moved to FOLDER/damaged."""
         self._folder = folder
         self._root = root
         self._log = log
         self._hurt: set[int] = set()
-        """Segments that are not to be removed when they are done with."""
+        """Damaged segments, which are set aside instead of removed once their items are acknowledged."""
         self._limit = limit_bytes
         self._segment_bytes = segment_bytes or max(1, min(_SEGMENT_BYTES, limit_bytes // 8))
         self._set_aside_bytes: int | None = None
-        """Of all segments in FOLDER/damaged; None until it was looked at."""
+        """Total size of the segments in FOLDER/damaged; None until it was determined."""
         self._lock = Lock(folder, "lock")
         self._changed = threading.Condition()
         self._locations: deque[ItemLocation] = deque()
@@ -119,7 +119,7 @@ class Spool:
         except NotASpoolError as error:
             self._lock.release()
             raise SinkError(
-                f"{self._folder}: {error}; it was not written by `streamgate serve`: move it away, or give another "
+                f"{self._folder}: {error}; it was not written by `streamgate serve`: move it away, or choose another "
                 "folder with --spool"
             ) from None
         except BaseException:
@@ -130,7 +130,7 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Make everything durable, items held in memory too where the disk takes them by now."""
+        """Make everything durable, including items held in memory if the disk can be written again."""
         with self._changed:
             held = [location for location in self._locations if location.data is not None]
             with suppress(OSError):
@@ -147,21 +147,21 @@ class Spool:
         self._lock.release()
 
     def __len__(self) -> int:
-        """Number of items that wait."""
+        """Number of waiting items."""
         with self._changed:
             return len(self._locations)
 
     @property
     def size(self) -> int:
-        """Bytes of the items that wait."""
+        """Size of the waiting items in bytes."""
         with self._changed:
             return self._bytes
 
     def append(self, items: Sequence[bytes]) -> tuple[list[int], SinkError | None]:
-        """Add items at the end, durably.
+        """Durably add items at the end.
 
-        Returns their numbers, and why the disk did not take them: then they wait in memory only. Never raises for
-        the disk's sake.
+        Returns their numbers and the disk's error, if any: then the items are only held in memory. Disk errors are
+        never raised.
         """
         with self._changed:
             numbered = [Item(self._number + index, data) for index, data in enumerate(items, 1)]
@@ -169,7 +169,7 @@ class Spool:
             problem = None
             held = [location for location in self._locations if location.data is not None]
             try:
-                # Those that the disk refused before come first.
+                # Items that could not be written before come first.
                 locations = self._write([*(Item(one.number, one.data or b"") for one in held), *numbered])
                 self._settle(locations[: len(held)])
             except OSError as error:
@@ -183,7 +183,7 @@ class Spool:
             return [item.number for item in numbered], problem
 
     def peek(self, max_items: int, max_bytes: int) -> list[Item]:
-        """The oldest items, at least one when any waits; they stay until `done`."""
+        """The oldest items, at least one if any are waiting; they stay in the spool until `done`."""
         with self._changed:
             found: list[Item] = []
             size = 0
@@ -192,11 +192,11 @@ class Spool:
                     break
                 data = self._read(location)
                 if data is None:
-                    # Gone or damaged under our hands: nothing can bring it back.
+                    # Removed or damaged since it was written; it cannot be recovered.
                     self.damaged += 1
                     if location.segment not in self._hurt:
                         self._hurt.add(location.segment)
-                        self._log(f"spool: {segment_name(location.segment)} was damaged while its events waited")
+                        self._log(f"spool: {segment_name(location.segment)} was damaged while its events were waiting")
                     self._forget(location)
                     continue
                 found.append(Item(location.number, data))
@@ -204,19 +204,19 @@ class Spool:
             return found
 
     def wait(self, timeout: float) -> bool:
-        """Wait until an item is there; False when the time is over."""
+        """Wait until there is an item; False after `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: bool(self._locations), timeout)
 
     def done(self, number: int) -> None:
-        """Forget the items up to and with this number. Never raises: at worst they come again after a restart."""
+        """Acknowledge items up to and including `number`. Never raises: at worst they come again after a restart."""
         with self._changed:
             while self._locations and self._locations[0].number <= number:
                 self._forget(self._locations[0])
             self._note_acked(number)
 
     def _scan(self) -> None:
-        """Find what an earlier process left. Raises OSError and NotASpoolError."""
+        """Find the items that an earlier process left. Raises OSError and NotASpoolError."""
         acked = self._read_acked()
         found: list[ItemLocation] = []
         segments, hurt = segments_in(self._folder), list[str]()
@@ -242,8 +242,8 @@ class Spool:
         if hurt:
             more = f" and {len(hurt) - _NAMED} more" if len(hurt) > _NAMED else ""
             self._log(
-                f"spool: {self.damaged} damaged places in {', '.join(hurt[:_NAMED])}{more}; {rescued} events beside "
-                f"them are sent, the files are kept in {self._folder / DAMAGED}"
+                f"spool: {self.damaged} damaged places in {', '.join(hurt[:_NAMED])}{more}; the {rescued} intact "
+                f"events in these files are sent, and the files are kept in {self._folder / DAMAGED}"
             )
         self._keep_bounds()
 
@@ -268,7 +268,7 @@ class Spool:
                 data = data[self._file.write(data) :]
             os.fsync(self._file.fileno())
         except OSError:
-            # What is half written must not stand before what comes later.
+            # A partial write must not remain in front of later items.
             file, self._file = self._file, None
             with suppress(OSError):
                 file.truncate(start)
@@ -287,7 +287,7 @@ class Spool:
             self._wanted[location.segment] += 1
 
     def _settle(self, locations: Sequence[ItemLocation]) -> None:
-        """Items that waited in memory lie on disk now."""
+        """Items that were held in memory are now on disk."""
         moved = {location.number: location for location in locations}
         if moved:
             self._locations = deque(moved.get(location.number, location) for location in self._locations)
@@ -318,7 +318,7 @@ class Spool:
                 self._path(segment).unlink()
 
     def _set_aside(self, segment: int) -> None:
-        """Keep a segment for whoever wants to look at what could not be read. Raises OSError."""
+        """Keep a damaged segment for inspection. Raises OSError."""
         kept = self._folder / DAMAGED
         kept.mkdir(mode=0o700, exist_ok=True)
         stem, number = self._path(segment).stem, 0
@@ -328,7 +328,7 @@ class Spool:
         self.set_aside += 1
         if self._set_aside_bytes is not None:
             self._set_aside_bytes += target.stat().st_size
-        # A look at all of them for each one would take time by the square of their number.
+        # Scanning the folder for each new segment would take quadratic time.
         if self._set_aside_bytes is None or self._set_aside_bytes > _SET_ASIDE_BYTES:
             self._set_aside_bytes = _bounded(kept, _SET_ASIDE_BYTES)
 
@@ -357,7 +357,7 @@ class Spool:
             os.pwrite(self._acked.fileno(), _ACKED.pack(number, zlib.crc32(raw)), 0)
 
     def _read_acked(self) -> int:
-        """The number of the last item that was done with. Raises OSError and NotASpoolError."""
+        """The number of the last acknowledged item. Raises OSError and NotASpoolError."""
         try:
             with open_regular(self._folder / "acked") as file:
                 data = file.read(_ACKED.size + 1)
@@ -368,7 +368,7 @@ class Spool:
             if zlib.crc32(data[:8]) == checksum:
                 return int(number)
         self.damaged += 1
-        self._log("spool: the number of the last event that arrived is damaged; those that wait may arrive again")
+        self._log("spool: the number of the last delivered event is damaged; some events may be sent again")
         return 0
 
     def _path(self, segment: int) -> Path:
@@ -376,7 +376,10 @@ class Spool:
 
 
 def _bounded(kept: Path, most: int) -> int:
-    """Remove the oldest segments of a folder beyond so many bytes, never the newest; the bytes left. Raises OSError."""
+    """Remove a folder's oldest segments beyond `most` bytes, never the newest; returns the bytes left.
+
+    Raises OSError.
+    """
     found = [(path, path.lstat()) for path in kept.glob("*.spool")]
     found.sort(key=lambda one: one[1].st_mtime)
     size = sum(status.st_size for _, status in found)

@@ -1,19 +1,19 @@
-"""What a running service knows about itself: the one thing that the engine writes and the HTTP side reads.
+"""The state of a running service: written by the engine and read by the HTTP server.
 
-`ServiceState` is thread-safe; what it hands out are immutable values, complete at their moment. Nothing in them
-holds a secret of a URL. No web framework here: whoever shows these values chooses how.
+`ServiceState` is thread-safe and returns immutable, consistent values, which never contain secrets of a URL. It is
+independent of any web framework.
 
-    state.overview()        how the service as a whole is: ready, healthy, what is configured wrongly, destinations
-    state.streams()         a StreamSnapshot a configured stream, in the order of the configuration
-    state.faces()           the latest best faces, newest first: one a track and rank, the newest word on it
+    state.overview()        the service as a whole: ready, healthy, configuration errors, destinations
+    state.streams()         a StreamSnapshot per configured stream, in the order of the configuration
+    state.faces()           the latest best faces, newest first: the latest event of each track and rank
     state.face(key_or_id)   one of them
-    state.registry          every figure, for Prometheus
-    state.hub.subscribe()   what happens from now on (see hub.py)
+    state.registry          all metrics, for Prometheus
+    state.hub.subscribe()   events from now on (see hub.py)
 
-`serve --http HOST:PORT` enters `streamgate.service.http.serving(state, "HOST:PORT")`, a context manager: it raises
-UsageError for an address or a missing token, SinkError when it cannot bind, gives the address it serves
-("http://127.0.0.1:8080", the real port for port 0), runs in threads of its own, takes no signals, and is gone
-within a second of leaving, listeners or not.
+`serve --http HOST:PORT` enters `streamgate.service.http.serving(state, "HOST:PORT")`, a context manager. It raises
+UsageError for an invalid address or a missing token and SinkError when it cannot bind, yields the base URL
+("http://127.0.0.1:8080", with the real port for port 0), runs in its own threads, handles no signals, and stops within
+a second of leaving, even with open event streams.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ __all__ = [
 ]  # fmt: skip
 
 LATEST_FACES = 240
-"""Faces that the wall can show; each holds its pictures, up to 250 kB."""
+"""Faces that the wall can show; each includes its pictures, up to 250 kB."""
 HEARTBEAT_LIMIT_S = 15.0
-"""The supervisor beats every half second; silent for this long, something hangs."""
+"""The supervisor sends a heartbeat every half second; after this long without one, it counts as hanging."""
 
 
 class StreamMeter:
-    """The engine's hand on one stream's figures. Thread-safe."""
+    """Updates the snapshot and counters of one stream; used by the engine. Thread-safe."""
 
     def __init__(self, state: ServiceState, name: str, url: str) -> None:
         self._state = state
@@ -61,7 +61,7 @@ class StreamMeter:
             return self._snapshot
 
     def update(self, **changes: Any) -> None:
-        """Set attributes of the snapshot; a change of `state` sets `since` and is told to listeners."""
+        """Set attributes of the snapshot; a change of `state` sets `since` and is published to listeners."""
         with self._mutex:
             before = self._snapshot.state
             if changes.get("state", before) != before:
@@ -80,7 +80,7 @@ class StreamMeter:
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """What scores single pictures: `score(image, aligned=...)` as `Gate.score`, of at most `max_pixels`."""
+    """Scores single pictures: `score(image, aligned=...)` works like `Gate.score`, for at most `max_pixels` pixels."""
 
     score: Callable[..., list[ScoredFace]]
     max_pixels: int
@@ -90,35 +90,35 @@ class ServiceState(Collector):
     """See the module. The engine writes with `add_stream`, `note`, `show` and the meters below.
 
     Attributes:
-        registry: all metrics; others may add theirs.
+        registry: all metrics; other parts may register theirs.
         stages: seconds by stage (decode, follow, choose, encode, detector, pose, recognizer, ifqa).
         batches: batch sizes by network role.
-        final_latency: from `ended_at` of a track to the acknowledgement of its final by Redis (or by the disk,
-            where there is no Redis), seconds.
+        final_latency: from `ended_at` of a track to the acknowledgement of its final by Redis (without Redis: by the
+            disk), seconds.
         capture_latency: from `captured_at` of a face to the acknowledgement of its event, seconds, by kind.
         events: events acknowledged, by kind.
-        faults: things that went wrong and were survived, by what.
-        connections: open ones of the page.
-        closed: connections ended by the service, by why: late (the request did not come), behind (the answer was not
-            taken), crowded (there were too many).
-        measures: those that records of the streams can list; the page says what they are.
+        faults: errors that the service recovered from, by kind.
+        connections: open HTTP connections.
+        closed: connections closed by the service, by reason: late (the request did not arrive in time), behind (the
+            response was not read), crowded (there were too many).
+        measures: those that records of the streams can contain; the page describes them.
         scorer: for `POST /api/score`, once the networks are loaded.
     """
 
     def __init__(self, measures: Sequence[MeasureSpec] | None = None) -> None:
-        """measures: the known ones unless given."""
+        """measures: all known measures by default."""
         self.measures = known_measures() if measures is None else tuple(measures)
         self.hub = EventHub()
-        self.registry = registry = CollectorRegistry()  # so that several services in one process stay apart
+        self.registry = registry = CollectorRegistry()  # not the global one: a process may run several services
         registry.register(self)
         ProcessCollector(registry=registry)
         self.events = Counter("streamgate_events", "Events acknowledged, by kind.", ["kind"], registry=registry)
-        self.faults = Counter("streamgate_faults", "Faults survived, by what went wrong.", ["what"], registry=registry)
+        self.faults = Counter("streamgate_faults", "Errors recovered from, by kind.", ["what"], registry=registry)
         self.stages = Histogram(
             "streamgate_stage_seconds", "Time by stage.", ["stage"], buckets=SECONDS, registry=registry
         )
         self.batches = Histogram(
-            "streamgate_batch_size", "Items a network run.", ["role"], buckets=SIZES, registry=registry
+            "streamgate_batch_size", "Items per network run.", ["role"], buckets=SIZES, registry=registry
         )
         self.final_latency = Histogram(
             "streamgate_final_latency_seconds", "From the end of a track to its final's acknowledgement.",
@@ -130,9 +130,9 @@ class ServiceState(Collector):
         )
         self.connections = Gauge("streamgate_http_connections", "Open connections.", registry=registry)
         self.closed = Counter(
-            "streamgate_http_closed", "Connections ended by the service, by why.", ["why"], registry=registry
+            "streamgate_http_closed", "Connections closed by the service, by reason.", ["why"], registry=registry
         )
-        for kind in ("improved", "final"):  # from the start, so that rates see the first one
+        for kind in ("improved", "final"):  # created at the start, so that rates include the first event
             self.events.labels(kind)
         self._mutex = threading.Lock()
         self._meters: dict[str, StreamMeter] = {}
@@ -176,24 +176,24 @@ class ServiceState(Collector):
         return tuple(meter.snapshot() for meter in meters)
 
     def faces(self, limit: int = LATEST_FACES, stream: str | None = None) -> tuple[LatestFace, ...]:
-        """Newest first; of one stream when named."""
+        """The latest faces, newest first; only those of `stream` if given."""
         with self._mutex:
             known = list(reversed(self._faces.values()))
         return tuple(one for one in known if stream is None or one.stream == stream)[: max(0, limit)]
 
     def face(self, key_or_id: str) -> LatestFace | None:
-        """By its key, or by the id of the event it came with; None when it is not among the latest (any more)."""
+        """A face by its key or by the id of its latest event; None when it is not among the latest faces."""
         with self._mutex:
             return self._faces.get(key_or_id) or self._faces.get(self._ids.get(key_or_id, ""))
 
     def collect(self) -> Iterator[Metric]:
-        """For the registry."""
+        """Metrics for the registry."""
         return snapshot_metrics(self)
 
-    # What follows is for the engine.
+    # The methods below are for the engine.
 
     def add_stream(self, name: str, url: str) -> StreamMeter:
-        """A configured stream; `url` is redacted. One that is changed keeps its place and its counters."""
+        """Add a configured stream; `url` is redacted. A stream that was changed keeps its place and its counters."""
         with self._mutex:
             meter = self._meters.get(name)
             if meter is None:
@@ -202,18 +202,18 @@ class ServiceState(Collector):
         return meter
 
     def show_snapshot(self, name: str, jpeg: bytes) -> None:
-        """What a stream shows now, small; in memory only."""
+        """Set the current small picture of a stream; it is held in memory only."""
         with self._mutex:
             if name in self._meters:
                 self._snapshots[name] = jpeg
 
     def snapshot_of(self, name: str) -> bytes | None:
-        """The latest snapshot of a stream, JPEG; None where there is none."""
+        """The latest snapshot of a stream as JPEG; None if there is none."""
         with self._mutex:
             return self._snapshots.get(name)
 
     def remove_stream(self, name: str) -> None:
-        """A stream that left the configuration; its faces stay on the wall."""
+        """Remove a stream that is no longer configured; its faces stay on the wall."""
         with self._mutex:
             known = self._meters.pop(name, None)
             self._snapshots.pop(name, None)
@@ -221,7 +221,7 @@ class ServiceState(Collector):
             self.hub.publish("removed", {"name": name})
 
     def show(self, face: LatestFace) -> None:
-        """Put a face on the wall, in the place of an earlier one with its key."""
+        """Put a face on the wall; it replaces an earlier one with the same key."""
         with self._mutex:
             self._number += 1
             face = replace(face, number=self._number)
@@ -240,14 +240,14 @@ class ServiceState(Collector):
             self.hub.publish("config", {"error": changes["config_error"]})
 
     def destination(self, kind: str, **figures: Any) -> None:
-        """Merge figures into one destination of the overview."""
+        """Update values of one destination in the overview."""
         with self._mutex:
             known = dict(self._overview.destinations)
             known[kind] = {**known.get(kind, {"ok": True, "error": None}), **figures}
             self._overview = replace(self._overview, destinations=known)
 
     def beat(self) -> None:
-        """The supervisor lives."""
+        """Heartbeat of the supervisor."""
         with self._mutex:
             self._beat = time.monotonic()
 

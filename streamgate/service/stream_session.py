@@ -1,4 +1,4 @@
-"""One connection's frames into events: `improved` while a track lives, `final` when it ends (docs/design.md 6)."""
+"""Turns the frames of one connection into events: `improved` during a track, `final` at its end (docs/design.md 6)."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ from streamgate.tracks import BestShot, Candidate, TrackEnd
 
 _SERIES = 300
 _LEAST_WAIT_S = 0.3
-"""For a face that comes out of the analysis late."""
+"""Minimum wait for a face that the analysis delivers late."""
 _DECODING_S = 1.5
-"""Faces that were not found in the main stream in time have come by then, beyond `live.main_wait_s`."""
+"""Time beyond `live.main_wait_s` within which all lookups in the main stream are answered."""
 
 
 @dataclass(slots=True)
 class _Sent:
-    """What has been said about a track so far."""
+    """What has been sent about a track so far."""
 
     seq: int = 0
     quality: float = 0.0
     pts_seconds: float = float("-inf")
     news: bool = False
-    """Faces were judged since it was last asked for its best."""
+    """Whether faces were judged since its best face was last requested."""
     face_pts: float = float("nan")
-    """Time of the face that was told of last."""
+    """Time of the face that was sent last."""
     main_pts: float | None = None
-    """Of a camera with two streams, when a face was last looked up in the main stream."""
+    """When a face was last looked up in the main stream, for a camera with two streams."""
     main_shot: BestShot | None = None
-    """What was last found there."""
+    """The face that was last found there."""
     ended: bool = False
 
 
@@ -62,11 +62,11 @@ class StreamSession:
     """Runs one epoch of one stream.
 
     Args:
-        name: the stream's; its `source_id`.
+        name: name of the stream; its `source_id`.
         location: its address without secrets.
-        emit: takes events.
-        written: finals go to disk as well; then the wall knows the path.
-        main: of a camera with two streams the main one, whose faces `main_faces` finds.
+        emit: called with each event.
+        written: whether finals are also written to disk, so that the wall knows their paths.
+        main: the main stream of a camera with two streams, in which `main_faces` finds faces.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class StreamSession:
         self._pins = None if main is None else Pins(main)
         self._scorer = FullScorer(context)
         self._telling = threading.Condition()
-        """Held while a face of a camera with two streams is told: one is told from another thread."""
+        """Held while a face of a camera with two streams is sent, since some are sent from another thread."""
         self._outstanding = 0
         live, tracking = context.config.live, context.config.tracking
         self._arrivals = ArrivalTimes(live.max_track_s + tracking.max_gap_s + 10.0)
@@ -107,14 +107,14 @@ class StreamSession:
         )
 
     def run(self, queue: FrameQueue, stop: threading.Event) -> None:
-        """Take frames until the queue is closed and empty, or `stop` is set; then every track ends."""
+        """Process frames until the queue is closed and empty, or `stop` is set; then end all tracks."""
         config = self._context.config
         tracking = TrackingStage(config, self._context.infer, max_track_s=config.live.max_track_s, live=True)
         tracked_frames = self._timed(tracking.tracked_frames(queue.frames(self._arrivals)), queue)
         with closing(prefetch(tracked_frames, config.live.queue_tracked)) as ahead:
             for tracked in ahead:
                 if stop.is_set():
-                    # What is in the queues would take its time; the faces found so far are what counts now.
+                    # Processing the queued frames would take too long; only the faces found so far are sent.
                     break
                 began = time.perf_counter()
                 for ended in self._selection.take(tracked):
@@ -136,7 +136,7 @@ class StreamSession:
             self._telling.wait_for(lambda: not self._outstanding, live.main_wait_s + _DECODING_S)
 
     def _timed(self, tracked_frames: Iterator[TrackedFrame], queue: FrameQueue) -> Iterator[TrackedFrame]:
-        """Measures following, without the wait for frames."""
+        """Measure the time of tracking, without the wait for frames."""
         while True:
             began, waited = time.perf_counter(), queue.waited
             tracked = next(tracked_frames, None)
@@ -146,7 +146,7 @@ class StreamSession:
             yield tracked
 
     def _end_of(self, ended: TrackEnd, tracked: TrackedFrame) -> Timestamp:
-        """When a track ended: the first frame at which its gap was too long, else (a cut, old age) this frame."""
+        """When a track ended: at the first frame where its gap was too long, else (cut, maximum age) at this frame."""
         here = self._arrivals.at(tracked.pts_seconds) or Timestamp.now()
         gap = self._arrivals.after(ended.track.last_pts + self._context.config.tracking.max_gap_s)
         return gap if gap is not None and gap.monotonic < here.monotonic else here
@@ -155,7 +155,7 @@ class StreamSession:
         self._series[candidate.track_id].append(Point.of(candidate))
 
     def _improved(self, track_id: int, now: float) -> None:
-        """Tell of a better face, at most once in a while and only when it is clearly better."""
+        """Send a better face, but only if it is clearly better and the minimum interval has passed."""
         live = self._context.config.live
         sent = self._sent[track_id]
         if not sent.news or now - sent.pts_seconds < live.improved_interval_s:
@@ -166,7 +166,7 @@ class StreamSession:
             return
         if sent.seq and shot.quality_smoothed < sent.quality + live.improved_gain:
             return
-        if shot.pts_seconds == sent.face_pts:  # Only judged otherwise since more is known of the person.
+        if shot.pts_seconds == sent.face_pts:  # the same face, judged differently since more is known about the person
             return
         sent.quality, sent.pts_seconds, sent.face_pts = shot.quality_smoothed, now, shot.pts_seconds
         series = self._series_of(track_id)
@@ -176,7 +176,7 @@ class StreamSession:
         shot = replace(shot, stream="sub")
         with self._telling:
             self._send_improved(shot, sent, series)
-        # Decoding costs: a track that has just begun will soon find better.
+        # Decoding is expensive, and a track that has just started will soon have a better face.
         since = shot.track.first_pts if sent.main_pts is None else sent.main_pts
         if now - since >= live.main_interval_s:
             sent.main_pts = now
@@ -244,7 +244,7 @@ class StreamSession:
         ended: Timestamp | None,
         found: Callable[[BestShot | None], None],
     ) -> None:
-        """Have a face looked for in the main stream; `found` is told of it, from another thread."""
+        """Request a face from the main stream; `found` is called with the result, from another thread."""
         assert self._main is not None and self._main_faces is not None
         held = [] if pinned is None else [pinned.again()]
 
@@ -296,7 +296,7 @@ class StreamSession:
 
 
 def new_epoch() -> str:
-    """A UUIDv7 (RFC 9562): ordered by the time at which it was made."""
+    """A UUIDv7 (RFC 9562), ordered by creation time."""
     now = int(datetime.now(UTC).timestamp() * 1000) & ((1 << 48) - 1)
     value = now << 80 | int.from_bytes(os.urandom(10))
     value = value & ~(0xF << 76) | 7 << 76

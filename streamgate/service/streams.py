@@ -1,4 +1,4 @@
-"""One stream for as long as it is configured: connecting, reading, coming back."""
+"""One stream for as long as it is configured: connecting, reading, reconnecting."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from streamgate.sources.live import ArrivedFrame, FailureKind, LiveConnection, L
 from streamgate.store.images import encode_jpeg
 
 SNAPSHOT_S = 5.0
-"""So often the page gets a new picture of what a camera sees."""
+"""Interval between snapshots of a camera for the page."""
 _SNAPSHOT_SIDE, _SNAPSHOT_QUALITY = 320, 70
 _STEADY_S = 10.0
-"""A connection that gave pictures for so long starts the pauses anew."""
+"""A connection that delivered frames for this long resets the reconnect backoff."""
 _FPS_WINDOW_S = 10.0
 _COMPARE_S = 0.06
-"""Between two small pictures that a main stream is aligned by; between them lags are interpolated."""
+"""Interval between the small pictures that a main stream is aligned by; lags in between are interpolated."""
 _FLUSH_S = 30.0
-"""Time for the last faces of a lost connection before the next one is opened."""
+"""Time to finish the last faces of a lost connection before the next one is opened."""
 
 
 class Stream:
-    """Watches one camera in threads of its own and never gives up.
+    """Watches one camera in its own threads and reconnects for as long as it runs.
 
     Args:
-        emit: takes events; called from the stream's threads.
-        log: takes a line about what happens.
-        written: finals are written to disk as well.
+        emit: called with each event, from the stream's threads.
+        log: called with a line for each change of state.
+        written: whether finals are also written to disk.
         decode: "cpu" or "cuda:N".
-        main_faces: takes faces from main streams; of a camera with two streams.
+        main_faces: crops faces from main streams; used for cameras with two streams.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Stream:
     ) -> None:
         self.spec = spec
         self.main: MainStream | None = None
-        """Of a camera with two streams the main one; this is the substream then."""
+        """The main stream of a camera with two streams; this stream is then the substream."""
         self._main_faces = main_faces
         if spec.main_url is not None and main_faces is not None:
             self.main = MainStream(spec.name, spec.main_url, spec.config.live, log)
@@ -71,7 +71,7 @@ class Stream:
         self._main_clock: ArrivalClock | None = None
         self._compared_at = 0.0
         self.device_error: DeviceError | None = None
-        """Why the networks run no more; then nothing comes of this stream."""
+        """Why the networks stopped working; the stream then gives no more results."""
         self._decode = decode
         self._context = context
         self._state = state
@@ -90,7 +90,7 @@ class Stream:
         self._last_frame: Timestamp | None = None
         self._snapshot_due = 0.0
         self._due = 0.0
-        """Time stamp from which the next frame is wanted."""
+        """Time stamp from which the next frame is analysed."""
         self._thread = threading.Thread(target=self._work, name=f"streamgate-read-{spec.name}", daemon=True)
 
     def start(self) -> None:
@@ -99,14 +99,14 @@ class Stream:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask it to end: its tracks end now, whatever the camera does. Returns at once."""
+        """Ask the stream to stop: its tracks end now, whatever the camera does. Returns at once."""
         self._stop.set()
         queue = self._queue
         if queue is not None:
             queue.close()
 
     def join(self, seconds: float) -> bool:
-        """Wait until the last events are out; False when it took longer. A reader that hangs is left behind."""
+        """Wait until the last events are emitted; False on timeout. A hanging reader thread is abandoned."""
         watcher = self._watcher
         if watcher is not None:
             watcher.join(max(0.0, seconds))
@@ -118,7 +118,7 @@ class Stream:
         return ended
 
     def tick(self) -> None:
-        """Bring figures and state up to date; called every half second or so."""
+        """Update counters and state; called about every half second."""
         now, counts, shown = time.monotonic(), self._counts, self._shown
         for name, figure in (
             ("frames_in", "frames_in"),
@@ -150,8 +150,8 @@ class Stream:
             return
         self._meter.update(last_frame_at=last.wall)
         if self._meter.snapshot().state is StreamState.RUNNING and now - last.monotonic > self._live.stall_s:
-            self._meter.update(state=StreamState.STALLED, error=f"no picture for {self._live.stall_s:g} s")
-            self._log_line("stalled: no picture comes")
+            self._meter.update(state=StreamState.STALLED, error=f"no frame for {self._live.stall_s:g} s")
+            self._log_line("stalled: no frames arrive")
 
     def _work(self) -> None:
         failures = 0
@@ -177,7 +177,7 @@ class Stream:
             self._stop.wait(pause)
 
     def _connect(self) -> tuple[FailureKind | None, str]:
-        """One connection from its beginning to its end; returns what ended it."""
+        """Run one connection until it ends; returns the reason."""
         self._meter.update(state=StreamState.CONNECTING, retry_at=None)
         reached = False
         try:
@@ -188,13 +188,13 @@ class Stream:
         except LiveError as error:
             if not reached:
                 self._meter.count(attempts_failed=1)
-            # The location stands beside the name everywhere already.
+            # The location is already shown with the name everywhere.
             return error.kind, str(error).removeprefix(f"{error.location}: ")
         except DeviceError as error:
             self.device_error = error
             return None, str(error)
         except Exception as error:
-            # A defect of ours must cost a pause, not the stream.
+            # A bug in this code must cost a pause, not the stream.
             if os.environ.get("STREAMGATE_DEBUG"):
                 traceback.print_exc()
             return (
@@ -213,7 +213,7 @@ class Stream:
                     return
                 if self._failure is not None:
                     raise self._failure
-                # Those left out unseen were delivered, and count as dropped.
+                # Frames skipped before decoding were delivered, and count as dropped.
                 left_out, connection.left_out = connection.left_out, 0
                 counts.frames_in += 1 + left_out
                 counts.dropped += left_out
@@ -241,7 +241,7 @@ class Stream:
             self._watcher = None
 
     def _compare(self, arrived: ArrivedFrame) -> None:
-        """Note what a camera's main stream is aligned by."""
+        """Record small pictures and arrival times, by which the main stream is aligned."""
         if self.main is not None and self._main_clock is not None:
             seconds = arrived.frame.pts_seconds
             self._main_clock.note(seconds, arrived.monotonic)
@@ -250,25 +250,25 @@ class Stream:
                 self.main.looks.note(seconds, small_picture(arrived.frame, 1))
 
     def _snapshot(self, arrived: ArrivedFrame) -> None:
-        """Now and then show on the page what the camera sees."""
+        """Update the snapshot on the page every `SNAPSHOT_S`."""
         if arrived.monotonic >= self._snapshot_due:
             self._snapshot_due = arrived.monotonic + SNAPSHOT_S
             picture = arrived.frame.thumbnail(_SNAPSHOT_SIDE)
             self._state.show_snapshot(self.spec.name, encode_jpeg(picture, _SNAPSHOT_QUALITY))
 
     def _is_wanted(self, pts_seconds: float) -> bool:
-        """Whether a frame is among the `live.max_fps` of its second."""
+        """Whether a frame is analysed under the limit `live.max_fps`."""
         if not self._live.max_fps:
             return True
         if pts_seconds < self._due:
             return False
         spacing = 1 / self._live.max_fps
-        # Counting on from the due time keeps the mean rate; after a pause it starts anew.
+        # Counting from the due time keeps the mean rate; after a pause it restarts.
         self._due = max(self._due, pts_seconds - spacing) + spacing
         return True
 
     def _begin(self, queue: FrameQueue, first: ArrivedFrame, connection: LiveConnection) -> None:
-        """The first picture is here: from now on this is an epoch."""
+        """Start an epoch with the first frame of a connection."""
         epoch = new_epoch()
         known = self._meter.snapshot()
         self._meter.count(connects=1, reconnects=int(known.connects > 0))
@@ -296,7 +296,7 @@ class Stream:
             target=self._run_session, args=(watch, queue), name=f"streamgate-watch-{self.spec.name}", daemon=True
         )
         watcher.start()
-        # Only now: whoever stops the stream waits for it, and a thread that was not started cannot be waited for.
+        # Set only now: `join` waits for it, and a thread that was not started cannot be joined.
         self._watcher = watcher
 
     def _run_session(self, watch: StreamSession, queue: FrameQueue) -> None:
@@ -309,7 +309,7 @@ class Stream:
             queue.close()
 
     def _pause(self, kind: FailureKind | None, failures: int) -> float:
-        """Seconds until the next attempt: doubling, with chance in it, so that cameras do not return all at once."""
+        """Seconds until the next attempt: exponential backoff with jitter, so that cameras do not retry at once."""
         if kind is FailureKind.REFUSED:
             return self._live.refused_retry_s
         longest = min(self._live.backoff_max_s, self._live.backoff_min_s * 2 ** min(failures, 30))

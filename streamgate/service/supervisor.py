@@ -1,4 +1,4 @@
-"""The service: streams by the configuration, one set of networks, one way out."""
+"""The service: the configured streams, which share one set of networks and one delivery."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ from streamgate.sources.hardware import CPU, check_decoder, decoder_name
 
 TICK_S = 0.5
 TRIM_S = 30.0
-"""Between two times that memory is given back to the system."""
+"""Interval at which free memory is returned to the system."""
 STOP_S = 4.0
-"""Within this streams and destinations have stopped; the page takes up to another second."""
+"""Time for streams and destinations to stop; the page takes up to another second."""
 
 
 class Service:
-    """Runs until it is told to stop. A context manager: entering loads the networks and opens the destinations.
+    """Runs until it is asked to stop. A context manager: entering loads the networks and opens the destinations.
 
-    Raises SinkError, WeightsError, DeviceError or UsageError on entering; later troubles are survived.
+    Raises SinkError, WeightsError, DeviceError or UsageError on entering; it recovers from later errors except a failed
+    device.
     """
 
     def __init__(self, settings: Settings, state: ServiceState, log: Callable[[str], None]) -> None:
@@ -53,7 +54,7 @@ class Service:
 
     def __enter__(self) -> Self:
         settings, state = self._settings, self._state
-        # The destinations first: a wrong one is known before networks are loaded.
+        # Destinations first: an invalid one is reported before the networks are loaded.
         redis = None if settings.redis is None else RedisStream(settings.redis, option="--redis")
         root = settings.out if settings.out and settings.spool.is_relative_to(settings.out) else None
         spool = None if redis is None else Spool(settings.spool, settings.spool_bytes, root=root, log=self._log)
@@ -94,11 +95,11 @@ class Service:
         late = self._stop_all()
         self._delivery.__exit__(None, None, None)
         if not late:
-            # Networks still in use would have to be waited for; the process ends anyway.
+            # Closing would have to wait for networks that are still in use; the process ends anyway.
             self._stack.close()
 
     def run(self, stop: threading.Event, reload: threading.Event, read: Callable[[], Settings]) -> None:
-        """Watch over the streams until `stop` is set; whenever `reload` is, take what `read` returns.
+        """Supervise the streams until `stop` is set; whenever `reload` is set, apply the settings that `read` returns.
 
         Raises DeviceError when the GPU fails: nothing in this process can use it any more.
         """
@@ -122,17 +123,17 @@ class Service:
             self._delivery.figures()
 
     def reload(self, read: Callable[[], Settings]) -> None:
-        """Add, remove and change streams; the others are not touched. What is wrong keeps all as it is."""
+        """Add, remove and change streams without touching the others. An invalid configuration changes nothing."""
         try:
             settings = read()
             self._check(settings)
         except Exception as error:
-            # Also for what nobody thought of: a service that ends over a file costs all its streams. The words of an
-            # unknown error stay here, since they may quote the file.
+            # Any exception: a service that dies because of a file would lose all its streams. The message of an
+            # unexpected error is not shown, since it may quote the file.
             known = isinstance(error, StreamgateError)
             reason = str(error) if known else f"internal error ({type(error).__name__}); please report it"
             self._state.note(config_error=reason)
-            self._log(f"configuration not taken, the old one stays in force: {reason}")
+            self._log(f"the new configuration is invalid, the previous one stays active: {reason}")
             return
         wanted = {spec.name: spec for spec in settings.streams}
         gone = [name for name in self._streams if name not in wanted]
@@ -147,11 +148,11 @@ class Service:
         for name in (*changed, *added):
             self._add(wanted[name])
         if _fixed(settings) != _fixed(self._settings):
-            self._log("destinations, networks and addresses of the service change only with a restart")
+            self._log("changed destinations, networks and addresses of the service take effect only after a restart")
         self._settings = settings
         self._state.note(config_error=None, config_read_at=datetime.now(UTC))
-        told = [f"{len(names)} {what}" for names, what in ((added, "new"), (changed, "changed"), (gone, "gone"))]
-        self._log(f"configuration read: {', '.join(told)}")
+        counts = [f"{len(names)} {what}" for names, what in ((added, "added"), (changed, "changed"), (gone, "removed"))]
+        self._log(f"configuration read: streams: {', '.join(counts)}")
 
     def _score(self, image: Array, **options: Any) -> list[ScoredFace]:
         try:
@@ -161,7 +162,7 @@ class Service:
             raise
 
     def _tell_notes(self) -> None:
-        """Log what is new about the networks."""
+        """Log new notes about the networks."""
         notes = tuple(self._engine.notes)
         if notes != self._notes:
             for note in notes:
@@ -171,7 +172,7 @@ class Service:
             self._state.note(notes=notes)
 
     def _check(self, settings: Settings) -> None:
-        """Refuse what a stream cannot have with these networks, before anything is touched. Raises UsageError."""
+        """Check that every stream's settings work with the loaded networks before any change. Raises UsageError."""
         found = {}
         for spec in settings.streams:
             found[spec.name] = self._engine.stream_context(spec.config, spec.name)
@@ -192,13 +193,13 @@ class Service:
         stream.start()
 
     def _stop_all(self) -> bool:
-        """Stop streams, then destinations; whether a stream was late."""
+        """Stop streams, then destinations; returns whether a stream was late."""
         until = time.monotonic() + STOP_S
         self._state.note(stopping=True)
         streams = [*self._streams.values(), *self._leaving]
         for stream in streams:
             stream.stop()
-        # Half a second is kept for the destinations.
+        # Half a second is reserved for the destinations.
         late = [stream for stream in streams if not stream.join(until - 0.5 - time.monotonic())]
         for stream in late:
             self._log(f"{stream.spec.name}: its last faces were not ready in time")

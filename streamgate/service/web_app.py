@@ -1,4 +1,4 @@
-"""The web application: what each address answers. It reads a ServiceState and the package's own files, nothing else."""
+"""The routes of the web application. It reads only a ServiceState and the package's own files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MAX_FIELDS = 10
 _PRIVATE = {"cache-control": "no-store"}
 """Pictures of people are not left in a browser's cache on disk."""
 _CHECKED = {"cache-control": "no-cache"}
-"""A browser asks whether its copy is still the one: an update may have changed it."""
+"""The browser revalidates its copy, since an update may have changed the file."""
 
 
 class _Listening(Response):
@@ -45,7 +45,7 @@ class _Listening(Response):
 
 
 def build_application(state: ServiceState, access: Access | None, throttle: Throttle, events: EventStreams) -> FastAPI:
-    """The application without its guard (see guard.py), which decides who gets here."""
+    """The application without its guard (see guard.py), which checks every request first."""
     app = FastAPI(title="streamgate", docs_url=None, redoc_url=None, openapi_url=None)
     scoring = ScoreEndpoint(state)
     assets = _assets(state.measures)
@@ -77,12 +77,12 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
     def streams() -> Response:
         return _record(streams_record(state, access is not None))
 
-    # A name is only ever looked up among those of the streams.
+    # A name is only looked up among those of the streams.
     @app.get("/api/streams/{name}/snapshot")
     def snapshot(name: str) -> Response:
         jpeg = state.snapshot_of(name)
         if jpeg is None:
-            return _record({"error": "there is no picture of this stream (yet)"}, 404)
+            return _record({"error": "there is no picture of this stream yet"}, 404)
         return _picture(jpeg, "image/jpeg")
 
     @app.post("/api/score")
@@ -93,7 +93,7 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
     def faces(limit: int = Query(60, ge=1, le=LATEST_FACES), stream: str | None = None) -> Response:
         return _record({"faces": [one.summary() for one in state.faces(limit, stream)]})
 
-    # A key holds slashes. It is only ever looked up among the faces that the state holds: no path is made of it.
+    # A key contains slashes. It is only looked up among the faces in the state; it is never used as a path.
     @app.get("/api/faces/{key:path}/photo")
     def photo(key: str) -> Response:
         face = state.face(key)
@@ -145,15 +145,15 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
             return RedirectResponse("/", 303)
         body = await _body(request)
         if body is None:
-            return _login(assets["login.html"], "That was too much for a token.", 413)
+            return _login(assets["login.html"], "This is too long for a token.", 413)
         try:
             fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=_MAX_FIELDS)
         except ValueError:
-            return _login(assets["login.html"], "That is no log-in.", 400)
+            return _login(assets["login.html"], "The login request is malformed.", 400)
         if not access.token_fits(fields.get("token", [""])[0]):
             wait = throttle.failed(client_of(request.scope))
             if wait == 0:
-                return _login(assets["login.html"], "That is not the token.", 401)
+                return _login(assets["login.html"], "This is not the token.", 401)
             answer = _login(assets["login.html"], f"Too many attempts. Try again in {int(wait) + 1} seconds.", 429)
             answer.headers["retry-after"] = str(int(wait) + 1)
             return answer
@@ -174,7 +174,7 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
 
 
 def _assets(measures: Sequence[MeasureSpec]) -> dict[str, bytes]:
-    """The files of the page, by name."""
+    """The page's files by name."""
     files = web_files("streamgate.service")
     files["index.html"] = files["index.html"].replace(b"{{dialog}}", files.pop("dialog.html"))
     files["vocabulary.js"] = vocabulary_module(measures).encode()
@@ -195,7 +195,7 @@ def _picture(data: bytes, media_type: str) -> Response:
 
 
 def _missing() -> Response:
-    return _record({"error": "this face is not among the latest (any more)"}, 404)
+    return _record({"error": "this face is not among the latest faces"}, 404)
 
 
 def _with_series(face: LatestFace) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def _login(body: bytes, problem: str | None, status: int) -> Response:
 
 
 async def _body(request: Request) -> bytes | None:
-    """The body of a form; None when it is longer than a log-in ever is."""
+    """The body of a form; None when it is longer than a login can be."""
     body = b""
     with suppress(ClientDisconnect):  # then nobody reads the answer either
         async for part in request.stream():

@@ -1,4 +1,4 @@
-"""Destinations of best shots: disk, Redis, standard output, and several of them as one."""
+"""Destinations of best shots: disk, Redis, standard output, and groups of them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["RunInfo", "Sink", "SinkGroup", "SourceInfo", "SourceResult", "Source
 
 
 def open_sink(url: str, run: RunInfo, **options: Any) -> Sink:
-    """The sink that `--sink URL` names: redis://, rediss:// (TLS) or unix:// (a socket).
+    """The sink for `--sink URL`: redis://, rediss:// (TLS) or unix:// (a socket).
 
-    `options` are those of `RedisSink`. Nothing is connected before the sink is entered. Raises UsageError for another
+    `options` are those of `RedisSink`. The connection is made when the sink is entered. Raises UsageError for another
     scheme or a malformed URL.
     """
     scheme = url.partition("://")[0].lower() if "://" in url else ""
@@ -24,6 +24,6 @@ def open_sink(url: str, run: RunInfo, **options: Any) -> Sink:
 
         return RedisSink(url, run, **options)
     raise UsageError(
-        f"--sink {redact_url(url)}: not a destination known here; use redis://HOST:PORT/DB, rediss://... or "
-        "unix://PATH (a folder is given with -o)"
+        f"--sink {redact_url(url)}: unknown kind of destination; use redis://HOST:PORT/DB, rediss://... or "
+        "unix://PATH (use -o for a folder)"
     )

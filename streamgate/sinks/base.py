@@ -1,4 +1,4 @@
-"""What a destination of best shots has to do; disk and Redis are its two members."""
+"""The interface of a destination of best shots, implemented for disk and Redis."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from streamgate.store.run import SourceInfo, SourceResult
 
-if TYPE_CHECKING:  # the small parent process of a run knows results, and has no use for numpy
+if TYPE_CHECKING:  # keeps numpy out of the small parent process of a run, which only handles results
     from streamgate.tracks import Candidate, TrackEnd
 
 
 class SourceWriter(Protocol):
-    """Takes what one source yields; nothing is final before `commit`."""
+    """Takes the results of one source; nothing is final before `commit`."""
 
     def evaluated(self, candidate: Candidate) -> None:
         """A tracked face was evaluated (its measures may be `not_scored`)."""
@@ -28,12 +28,12 @@ class SourceWriter(Protocol):
         ...
 
     def discard(self) -> None:
-        """Drop what was taken: the source failed or the run stops without it. Never raises."""
+        """Drop everything taken so far: the source failed or the run stops without it. Never raises."""
         ...
 
 
 class Sink(Protocol):
-    """A destination; opened once a run, as a context manager, before any source is read.
+    """A destination; opened once per run, as a context manager, before any source is read.
 
     `open_source` and the writers of different sources may be used from different threads.
     """
@@ -47,8 +47,8 @@ class Sink(Protocol):
     def open_source(self, source: SourceInfo) -> SourceWriter: ...
 
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
-        """All sources are done: derive what covers the whole run.
+        """All sources are done: derive the results that cover the whole run.
 
-        Raises DeliveryError when a destination could not take everything although the run went on.
+        Raises DeliveryError when a destination did not take everything, although the run continued.
         """
         ...

@@ -1,4 +1,4 @@
-"""Which sources a destination has had as a whole, noted in the output folder so that a later process knows too."""
+"""Log of the sources that were completely delivered to a destination, kept in the output folder for later processes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _NAME = "delivered.jsonl"
 
 
 def remove_delivery_log(out: Path) -> None:
-    """Forget what an earlier run delivered: the results in the folder are no longer its. Raises OSError."""
+    """Forget what an earlier run delivered, since its results are being replaced. Raises OSError."""
     files.remove_listed(out, [f"{STATE_DIR}/{_NAME}"])
 
 
 class DeliveryLog:
-    """Sources delivered to one destination, by their ids. Thread-safe.
+    """Ids of the sources delivered to one destination. Thread-safe.
 
-    Lines are appended to OUT/.streamgate/delivered.jsonl, which all destinations of a run share. A line that the disk
-    refuses is no error: its source is sent again, and repetitions are told by their ids.
+    Lines are appended to OUT/.streamgate/delivered.jsonl, which all destinations of a run share. A failed write is not
+    an error: the source is sent again, and its events have the same ids.
 
     Args:
-        out: the output folder; None keeps it in memory.
+        out: the output folder; None keeps the log in memory.
         destination: the redacted address.
     """
 
@@ -36,7 +36,7 @@ class DeliveryLog:
         self._delivered: set[str] = set()
 
     def open(self, *, keep: bool) -> None:
-        """Begin: with `keep` where an earlier process of the same run ended, else with nothing delivered."""
+        """Start the log: with `keep`, continue that of an earlier process of the same run; else start empty."""
         if self._out is None:
             return
         with suppress(OSError):
@@ -51,7 +51,7 @@ class DeliveryLog:
             return source_id in self._delivered
 
     def note(self, source_id: str) -> None:
-        """The destination has all of this source. Never raises."""
+        """Record that the destination has everything of this source. Never raises."""
         with self._mutex:
             self._delivered.add(source_id)
             if self._out is not None:

@@ -1,8 +1,7 @@
-"""What covers a whole run, made from its committed sources alone: faces.jsonl, persons.jsonl and summary.json.
+"""Derives the files that cover a whole run from its committed sources: faces.jsonl, persons.jsonl and summary.json.
 
-Sources stand in the order of their ids, faces by (track, rank) inside, whatever the order in which sources
-were committed; so an interrupted run can be derived again later, and the bytes are those of an undisturbed
-one.
+Sources are sorted by id and their faces by (track, rank), regardless of the order in which the sources were committed.
+So an interrupted run can be derived again later, and gives the same bytes as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ def derive(
     complete: bool,
     keep_templates: bool = False,
 ) -> int:
-    """Write OUT/faces.jsonl, OUT/persons.jsonl (where tracks become persons) and OUT/summary.json, each atomically.
+    """Write OUT/faces.jsonl, OUT/persons.jsonl (if the run finds persons) and OUT/summary.json, each atomically.
 
-    `source_ids` are the committed sources; of `results` only those count that were not committed (failed). Persons are
-    settled when the run is `complete`; templates that were for its time only are then removed, unless
-    `keep_templates`: whoever merges this folder with others needs them.
-    Returns how many persons from before could not be compared with new tracks, since their templates are gone.
+    `source_ids` are the committed sources; from `results` only uncommitted (failed) sources are used. Persons become
+    final when the run is `complete`; templates of a session are then removed, unless `keep_templates`: merging this
+    folder with others needs them.
+    Returns how many earlier persons could not be compared with new tracks because their templates are gone.
     Time is linear in the records, memory in the sources and kept faces. Raises ResultsError, SinkError.
     """
     committed = sorted(set(source_ids))
@@ -62,7 +61,7 @@ def derive(
 
 
 def _join(out: Path, committed: Iterable[str]) -> None:
-    """OUT/faces.jsonl of faces that are nobody's."""
+    """Write OUT/faces.jsonl for a run without persons."""
     with files.sink_errors(out), files.atomic_writer(out, FACES) as target:
         for source_id in committed:
             with files.open_below(out, f"{source_id}/{FACES}") as part:

@@ -1,4 +1,4 @@
-"""The disk sink: one folder per source, committed by one rename, and what covers the run derived from them."""
+"""The disk sink: one folder per source, committed by one rename; files that cover the run are derived from them."""
 
 from __future__ import annotations
 
@@ -45,29 +45,30 @@ from streamgate.tracks import Candidate, TrackEnd
 
 _STAGING = f"{STATE_DIR}/staging"
 _DIFFERENCES = 5
-"""So many of the things in which two runs differ are named."""
+"""Maximum number of differences between two runs named in a message."""
 
 
 class DiskSink:
-    """Writes a run below `out`, which is made when it is missing; a file that others put there stays.
+    """Writes a run below `out`, which is created when missing. Files that streamgate did not write are not touched.
 
-    Entering locks the folder and refuses what cannot end well: a folder in use, not writable, or with results
-    of an earlier run. Unless `overwrite`, which removes what that run's manifest lists as soon as the first
-    source opens: a run that fails before that has cost nothing. Or unless `resume`, which keeps the sources that
-    are done and puts new ones beside them; it refuses results of another configuration, weights or schema. Without
-    `candidates` no candidates.jsonl.gz is written; with `report` so is report.html, and with each source what it shows.
+    Entering locks the folder and refuses one that is in use, not writable, or contains results of an earlier run.
+    `overwrite` replaces such results: the files in that run's manifest are removed when the first source opens, so a
+    run that fails before that loses nothing. `resume` keeps the finished sources and adds new ones; it refuses results
+    of another configuration, other weights or another schema. Without `candidates` no candidates.jsonl.gz is written;
+    `report` writes report.html and, with each source, the data that the report shows.
 
     Args:
         part: these are results of a shard, to be merged with others later.
-        lock: of the folder, which may be held already.
+        lock: of the folder; it may already be held.
         begun: called once, when the folder has been taken over and before anything is committed.
 
     Attributes:
-        unfinished: ids of sources that were under way when an earlier run died.
-        unknown_persons: how many persons of an earlier run, whose embeddings are gone, new tracks could not join.
+        unfinished: ids of sources that were in progress when an earlier run died.
+        unknown_persons: number of persons of an earlier run that could not be compared with new tracks, because their
+            embeddings are gone.
 
-    Raises SinkError, ResultsError for earlier results that cannot be read, and UsageError for ones that are to be
-    neither replaced nor resumed. Safe for several threads.
+    Raises SinkError, ResultsError for earlier results that cannot be read, and UsageError for earlier results without
+    `overwrite` or `resume`. Thread-safe.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class DiskSink:
                 raise PermissionError(errno.EACCES, "no permission", str(self._out))
         self._lock.acquire()
         try:
-            # What lies in staging belongs to a run that died: we hold the lock.
+            # We hold the lock, so anything in staging belongs to a run that died.
             self.unfinished = frozenset(path.name for path in self._staging.glob("*") if path.is_dir())
             files.remove_tree(self._out, _STAGING)
             self._manifest = Manifest.read(self._out)
@@ -119,7 +120,7 @@ class DiskSink:
                 self._refuse_to_mix()
                 if Staging(self._out).pending():
                     raise UsageError(
-                        f"{self._out}: a tuning broke off before its end; `streamgate report {self._out}` finishes it"
+                        f"{self._out}: `streamgate tune` was interrupted; `streamgate report {self._out}` completes it"
                     )
             with files.sink_errors(self._staging):
                 files.make_folder(self._out, _STAGING)
@@ -137,18 +138,18 @@ class DiskSink:
                 )
         if self._has_results() and not self._overwrite and not self._resume:
             raise UsageError(
-                f"{self._out} holds the results of an earlier run; give --resume to go on with it, --overwrite to "
-                "replace them, or another folder with -o"
+                f"{self._out} contains the results of an earlier run; use --resume to continue it, --overwrite to "
+                "replace them, or choose another folder with -o"
             )
 
     def _refuse_to_mix(self) -> None:
         differing = differences(self._manifest.run, run_record(self._run)) if self._manifest.run else []
         if differing:
-            told = "; ".join(differing[:_DIFFERENCES])
+            named = "; ".join(differing[:_DIFFERENCES])
             more = f" and {len(differing) - _DIFFERENCES} more" if len(differing) > _DIFFERENCES else ""
             raise UsageError(
-                f"--resume: {self._out} was begun with something else: {told}{more}; give the same again, --overwrite "
-                "to replace its results, or another folder with -o"
+                f"--resume: {self._out} was started differently: {named}{more}; use the same settings, --overwrite to "
+                "replace its results, or choose another folder with -o"
             )
 
     def _has_results(self) -> bool:
@@ -167,16 +168,16 @@ class DiskSink:
         return frozenset(self._manifest.sources)
 
     def done(self, source_id: str) -> SourceResult | None:
-        """How a source went that is committed and complete, which resuming passes over; None when there is none."""
+        """Result of a source that is committed and complete, so that resuming skips it; None for any other."""
         if not self._resume or source_id not in self._manifest.sources:
             return None
         result = RunFolder(self._out).result(source_id)
         return result if result is not None and result.status == "done" else None
 
     def open_source(self, source: SourceInfo) -> _DiskWriter:
-        """Begin a source in staging. Raises SinkError, and SourceError for one that this run already has.
+        """Start a source in staging. Raises SinkError, and SourceError for one that this run already has.
 
-        When resuming, a source that was interrupted is replaced as soon as it commits again.
+        When resuming, a source that was interrupted is replaced when it commits again.
         """
         source_id = source.source_id
         _check_name(source_id)
@@ -184,11 +185,11 @@ class DiskSink:
             self._begin()
             if source_id in self._open or source_id in self._written or self.done(source_id) is not None:
                 raise SourceError(
-                    f"{source.location}: given twice (same name and content); the first one counts"
+                    f"{source.location}: given twice (same name and content); only the first one is used"
                 )
             if os.path.lexists(self._out / source_id) and source_id not in self._manifest.sources:
                 raise SinkError(
-                    f"{self._out / source_id} exists and is not of this run; "
+                    f"{self._out / source_id} exists and does not belong to this run; "
                     "move it or choose another folder with -o"
                 )
             writer = _DiskWriter(
@@ -198,10 +199,10 @@ class DiskSink:
             return writer
 
     def adopt(self, folder: Path, names: Iterable[str], identity: SourceIdentity) -> bool:
-        """Take over a source that was committed in another folder; False when it is here already, the same.
+        """Take over a source that was committed in another folder; returns False when it is already here unchanged.
 
-        `names` are its files relative to `folder`. They are linked where the file system can, else copied, and
-        `folder` stays as it is. A source that is here and differs is replaced. Raises SinkError.
+        `names` are its files relative to `folder`. They are hard-linked if the file system supports it, else copied,
+        and `folder` is not changed. An existing source that differs is replaced. Raises SinkError.
         """
         source_id = folder.name
         _check_name(source_id)
@@ -209,7 +210,7 @@ class DiskSink:
             self._begin()
             final = self._out / source_id
             if os.path.lexists(final) and source_id not in self._manifest.sources:
-                raise SinkError(f"{final} exists and is not of this run; move it")
+                raise SinkError(f"{final} exists and does not belong to this run; move it")
             if _is_same(final / SOURCE, folder / SOURCE):
                 return False
         staging = self._staging / source_id
@@ -222,14 +223,14 @@ class DiskSink:
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
         """Derive faces.jsonl and summary.json. Raises SinkError.
 
-        When no source could be opened, results of an earlier run stay as they are, unless they are resumed.
+        When no source could be opened, results of an earlier run are not changed, unless they are resumed.
         """
         with self._mutex:
             if not self._begun and not self._resume and self._has_results():
                 self._finished = True
                 return
             self._begin()
-            # One that crashed will be tried again: what joins persons must not be thrown away before.
+            # A crashed source will be retried, so the templates that identify persons must be kept until then.
             whole = not any(result.status in ("interrupted", "not_started", "crashed") for result in results)
             self._derive(results, timing, complete=whole)
             self._finished = True
@@ -244,7 +245,7 @@ class DiskSink:
                 try:
                     self._derive([], {}, complete=False)
                 except (ResultsError, SinkError):
-                    # The error under way says more; the sources are committed and can be derived again.
+                    # The original error matters more; the sources are committed and can be derived again.
                     if kind is None:
                         raise
         finally:
@@ -252,18 +253,18 @@ class DiskSink:
             self._lock.release()
 
     def _begin(self) -> None:
-        """Take the folder over, once: the mutex is held."""
+        """Take over the folder, once; the caller holds the mutex."""
         if self._begun:
             return
         with files.sink_errors(self._out):
             kept: dict[str, tuple[str, ...]] = {}
             if self._resume:
-                # A source that is listed and not there was removed by half, or died before it got its name.
+                # A source that is listed but missing was only partly removed, or its run died before the rename.
                 kept = {key: self._manifest.sources.pop(key) for key in self._manifest.present()}
                 files.remove_listed(self._out, self._manifest.source_paths())
             else:
                 files.remove_listed(self._out, self._manifest.paths())
-                for name in ("tune", "spares"):  # what tuning the old results left
+                for name in ("tune", "spares"):  # left by tuning the old results
                     files.remove_tree(self._out, f"{STATE_DIR}/{name}")
                 remove_identity(self._out)
                 remove_ledger(self._out)
@@ -287,24 +288,24 @@ class DiskSink:
             self._manifest.write()
 
     def has_more(self, source_id: str, frames: int) -> bool:
-        """Whether an earlier run was interrupted later in this source, so that what it found is worth more."""
+        """Whether an earlier run was interrupted later in this source, so that its results are to be kept."""
         earlier = RunFolder(self._out).result(source_id) if source_id in self._manifest.sources else None
         return earlier is not None and earlier.frames >= frames
 
     def _publish(
         self, source_id: str, folder: Path, names: tuple[str, ...], identity: SourceIdentity
     ) -> None:
-        """Give a complete staging folder its final name; several threads may ask."""
+        """Give a complete staging folder its final name. Thread-safe."""
         final = self._out / source_id
         with files.sink_errors(folder):
             files.sync_tree(folder)
         with self._mutex, files.sink_errors(final):
             if source_id in self._manifest.sources:
-                # Interrupted earlier. Until here what was found then was still there.
+                # Interrupted earlier; its earlier results were kept until here.
                 files.remove_listed(self._out, self._manifest.source_paths(source_id))
                 remove_identity(self._out, source_id)
             save_identity(self._out, source_id, identity)
-            # Listed first: a crash right after the rename then leaves nothing that --overwrite doesn't know.
+            # Listed first, so that a crash right after the rename leaves no files that --overwrite does not know.
             self._manifest.add(source_id, names)
             files.rename_folder(self._out, f"{_STAGING}/{source_id}", source_id)
             self._written.add(source_id)
@@ -315,7 +316,7 @@ class DiskSink:
 
 
 class _DiskWriter:
-    """One source on its way to disk; everything lies in its staging folder. One thread at a time."""
+    """Writes one source to its staging folder. For one thread at a time."""
 
     def __init__(
         self, sink: DiskSink, source: SourceInfo, folder: Path, *, candidates: bool, report: bool
@@ -341,7 +342,7 @@ class _DiskWriter:
                 self._candidates = new_gzip(folder / CANDIDATES)
 
     def evaluated(self, candidate: Candidate) -> None:
-        """Stream the candidate to candidates.jsonl.gz; the caller's order must not depend on chance."""
+        """Append the candidate to candidates.jsonl.gz; the caller's order must be deterministic."""
         if self._report:
             self._series[candidate.track_id].add(Point.of(candidate))
         if self._candidates is not None:
@@ -350,7 +351,7 @@ class _DiskWriter:
                 self._candidates.write(line)
 
     def track(self, ended: TrackEnd) -> None:
-        """Write the crops; the records wait for the commit, which sorts them."""
+        """Write the crops; the records are collected and sorted at the commit."""
         track_id = ended.track.track_id
         with files.sink_errors(self._folder):
             for shot in ended.shots:
@@ -364,7 +365,7 @@ class _DiskWriter:
             if self._report:
                 note = track_note(ended, self._series.pop(track_id, Series()))
                 self._noted.put((track_id, 0), dumps(note).encode() + b"\n")
-        # Whoever keeps no face is nobody's: nothing biometric is kept of them.
+        # Tracks without a kept face belong to no person, so no biometric data is kept of them.
         if ended.shots and self._sink._run.identity.wanted:
             if ended.template is not None:
                 self._identity.templates[track_id] = ended.template
@@ -410,7 +411,7 @@ class _DiskWriter:
     def _end(self) -> None:
         self._ended = True
         for part in (self._candidates, self._faces, self._tracks, self._noted):
-            with suppress(OSError):  # a full disk shows again while closing
+            with suppress(OSError):  # a full disk fails again while closing
                 if part is not None:
                     part.close()
         self._sink._closed(self._source.source_id)
@@ -424,6 +425,6 @@ def _is_same(mine: Path, other: Path) -> bool:
 
 
 def _check_name(source_id: str) -> None:
-    """A source id becomes a folder name: refuse what could lead elsewhere or hide. Raises SinkError."""
+    """A source id becomes a folder name: refuse one that leads elsewhere or is hidden. Raises SinkError."""
     if not may_be_named(source_id):
         raise SinkError(f"source id {source_id!r} cannot be a folder name in the output; rename the input")

@@ -1,4 +1,4 @@
-"""Several sinks as one."""
+"""Several sinks combined into one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class SinkGroup:
-    """Gives everything to each of `sinks` in their order; put the one that matters most (disk) first.
+    """Passes everything to each of `sinks` in order; put the most important one (disk) first.
 
-    When a commit fails, the sinks before it keep the source and those behind it have dropped it.
+    When a commit fails, the sinks before the failing one keep the source, the failing and later ones drop it.
     """
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
@@ -49,7 +49,7 @@ class SinkGroup:
         return _GroupWriter(writers)
 
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
-        """Finish each. Raises DeliveryError, after the others have finished, for those that did not get all."""
+        """Finish all sinks, then raise DeliveryError for those that did not receive everything."""
         missing: list[str] = []
         for sink in self._sinks:
             try:

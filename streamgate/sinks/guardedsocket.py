@@ -1,7 +1,7 @@
-"""A connection to a server that may be anything: bounded time for its answer, bounded size, and an end when we stop.
+"""A connection to an untrusted server: limits the time and size of a reply, and ends soon after a stop request.
 
-A client library bounds each wait for bytes, not the answer: a server that sends one byte now and then holds it for
-ever, and one that never ends its answer fills the memory.
+A client library limits each wait for bytes, but not the whole reply: a server that sends a byte now and then would
+block it forever, and one with an endless reply would fill the memory.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import Any
 from redis import exceptions as errors
 
 MAX_REPLY_BYTES = 1 << 20
-"""Of all answers to what was sent at once, which are some hundred bytes a command."""
+"""Limit for all replies to one send; a command's reply has some hundred bytes."""
 REPLY_TIMES = 2.0
-"""All answers must be there within so many times the time-out of the connection."""
+"""Limit for the time of all replies to one send, as a multiple of the connection's timeout."""
 STOP_LIMIT_S = 2.0
-"""Once we are to end, answers must be there within this."""
+"""Limit for the time of replies once a stop was requested."""
 _SLICE_S = 0.2
-"""Between two looks at whether we are to end."""
+"""Interval at which the stop request is checked."""
 
 
 class GuardedSocket:
-    """Stands for a connected socket (TLS or not) in a client library.
+    """Replaces a connected socket (TLS or not) in a client library.
 
     Args:
-        connection: the socket. Its time-out bounds each wait; times `REPLY_TIMES` the whole answer.
-        hurry: set once we are to end.
+        connection: the socket. Its timeout limits each wait; `REPLY_TIMES` times the timeout limits the whole reply.
+        stopping: set to request a stop.
 
-    Reading raises InvalidResponse for an answer that is too large, TimeoutError for one that takes too long.
+    Reading raises InvalidResponse for a reply that is too large, TimeoutError for one that takes too long.
     """
 
     def __init__(self, connection: socket.socket, stopping: threading.Event) -> None:
@@ -42,21 +42,21 @@ class GuardedSocket:
         self._received = 0
 
     def sendall(self, data: Any) -> None:
-        """Send all of `data` within the time-out: what comes from here on answers it."""
+        """Send all of `data` within the timeout; what is received from here on counts as the reply."""
         self._socket.settimeout(self._within())
         self._socket.sendall(data)
         self._asked, self._received = time.monotonic(), 0
 
     def recv(self, size: int) -> bytes:
-        """The next bytes, at most `size`; empty at the end."""
-        if self._timeout == 0:  # a look whether there is something
+        """The next bytes, at most `size`; empty at the end of the connection."""
+        if self._timeout == 0:  # a non-blocking check for data
             self._socket.settimeout(0)
             return self._counted(self._socket.recv(size))
         until = time.monotonic() + (self._timeout or float("inf"))
         while True:
             left = min(until, self._answered_by()) - time.monotonic()
             if left <= 0:
-                raise errors.TimeoutError("no whole answer in time")
+                raise errors.TimeoutError("no complete reply in time")
             self._socket.settimeout(min(left, _SLICE_S))
             try:
                 return self._counted(self._socket.recv(size))
@@ -64,13 +64,13 @@ class GuardedSocket:
                 continue
 
     def recv_into(self, buffer: Any) -> int:
-        """As `recv`, into a buffer; the number of bytes."""
+        """Like `recv`, into a buffer; returns the number of bytes."""
         data = self.recv(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
     def settimeout(self, seconds: float | None) -> None:
-        """The longest wait for bytes from here on."""
+        """Set the limit for each wait from here on."""
         self._timeout = seconds
         self._socket.settimeout(seconds)
 
@@ -80,7 +80,7 @@ class GuardedSocket:
         return self._timeout
 
     def _answered_by(self) -> float:
-        """When the answer must be there (monotonic)."""
+        """Deadline for the complete reply (monotonic)."""
         limit = self._asked + REPLY_TIMES * self._timeout if self._timeout else float("inf")
         if self._stopping.is_set():
             self._stopped = self._stopped or time.monotonic()
@@ -90,7 +90,7 @@ class GuardedSocket:
     def _counted(self, data: bytes) -> bytes:
         self._received += len(data)
         if self._received > MAX_REPLY_BYTES:
-            raise errors.InvalidResponse(f"an answer of more than {MAX_REPLY_BYTES >> 10} KiB")
+            raise errors.InvalidResponse(f"a reply of more than {MAX_REPLY_BYTES >> 10} KiB")
         return data
 
     def __getattr__(self, name: str) -> Any:

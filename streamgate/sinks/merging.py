@@ -1,4 +1,4 @@
-"""Putting the shards of a run together: OUT/shards/1, OUT/shards/2 ... into OUT, as one run would have left it."""
+"""Merges the shards of a run: OUT/shards/1, OUT/shards/2 ... into OUT, with the result of a single run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _UNCOMMITTED = ("failed", "crashed", "duplicate", "not_started")
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What a merge did: `unfinished` tells, a line each, why the whole is not complete."""
+    """Result of a merge; `unfinished` has one line for each reason why it is not complete."""
 
     shards: int
     sources: int
@@ -38,20 +38,20 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A shard."""
+    """A shard and its results."""
 
     folder: RunFolder
     shard: Shard
     run: RunInfo
     summary: Mapping[str, Any] | None
-    """None: its run has not come to its end."""
+    """None if its run has not finished."""
 
     @property
     def out(self) -> Path:
         return self.folder.out
 
     def results(self) -> Iterator[SourceResult]:
-        """How its sources went, the committed ones first. Raises ResultsError."""
+        """Results of its sources, the committed ones first. Raises ResultsError."""
         for source_id in self.folder.source_ids:
             yield result_of(self.folder.source(source_id))
         for entry in self.summary["sources"] if self.summary is not None else ():
@@ -60,7 +60,7 @@ class _Part:
 
 
 def write_part(folder: Path, shard: Shard, run: RunInfo) -> None:
-    """Note in a shard's folder which one it is, and with what it is made: all that merging needs. Raises SinkError."""
+    """Record in a shard's folder its number and how it is run, as needed for merging. Raises SinkError."""
     record = {
         "program": "streamgate", "schema": SCHEMA, "shard": shard.index, "of": shard.count,
         "run": redacted(asdict(run)),
@@ -70,10 +70,10 @@ def write_part(folder: Path, shard: Shard, run: RunInfo) -> None:
 
 
 def merge(out: Path, *, overwrite: bool = False) -> Merged:
-    """Add what the shards in `out` hold to `out` itself, and derive everything that covers the whole.
+    """Add the results of the shards in `out` to `out` itself, and derive everything that covers the whole run.
 
-    Sources that are there already and the same stay untouched, so it can be repeated while shards come in. The
-    shards' folders stay, except for templates that were kept for this: they go when all is complete.
+    Sources that are already there unchanged are not touched, so merging can be repeated as shards finish. The shards'
+    folders are kept, except for the templates stored for merging, which are removed when the merge is complete.
 
     Raises ResultsError when there are no shards or damaged ones, UsageError when they do not belong together, SinkError
     when one is still running or `out` cannot be written.
@@ -89,7 +89,7 @@ def merge(out: Path, *, overwrite: bool = False) -> Merged:
             _refuse_to_forget(out, parts)
         unfinished = _unfinished(parts)
         results = _distinct([result for part in parts for result in part.results()])
-        results += [SourceResult(SourceInfo(told, ""), status="not_started", error=told) for told in unfinished]
+        results += [SourceResult(SourceInfo(line, ""), status="not_started", error=line) for line in unfinished]
         new = 0
         report = bool(run.config.get("output", {}).get("report"))
         with DiskSink(out, run, overwrite=overwrite, resume=not overwrite, report=report) as disk:
@@ -106,7 +106,7 @@ def merge(out: Path, *, overwrite: bool = False) -> Merged:
 
 
 def _folders(out: Path) -> list[Path]:
-    """The shards' folders by number. Raises ResultsError when there are none."""
+    """The shards' folders sorted by number. Raises ResultsError when there are none."""
     try:
         names = [path.name for path in (out / SHARDS).iterdir() if has_manifest(path) and not path.is_symlink()]
     except OSError:
@@ -114,8 +114,8 @@ def _folders(out: Path) -> list[Path]:
     numbers = sorted(int(name) for name in names if name.isascii() and name.isdigit() and 1 <= int(name) <= MOST)
     if not numbers:
         raise ResultsError(
-            f"{display(out)}: holds no shards; `streamgate run ... -o {display(out)} --shard I/N` makes them, "
-            "and merge takes the same folder"
+            f"{display(out)}: contains no shards; create them with `streamgate run ... -o {display(out)} --shard I/N` "
+            "and merge the same folder"
         )
     return [out / SHARDS / str(number) for number in numbers]
 
@@ -131,11 +131,11 @@ def _read(folder: Path) -> _Part:
         run = RunInfo(**{**values, "identity": IdentityInfo(**values["identity"])})
     except (OSError, ValueError, TypeError, UsageError) as error:
         raise ResultsError(
-            f"{display(folder)}: was not made by --shard with this version of streamgate, or is damaged; "
+            f"{display(folder)}: was not written by --shard with this version of streamgate, or is damaged; "
             "run the shard again with --overwrite"
         ) from error
     if shard.index != int(folder.name):
-        raise UsageError(f"{display(folder)}: holds shard {shard.index}; give the folder back its name")
+        raise UsageError(f"{display(folder)}: contains shard {shard.index}; rename the folder to {shard.index}")
     read = RunFolder(folder)
     try:
         return _Part(read, shard, run, read.summary)
@@ -144,53 +144,53 @@ def _read(folder: Path) -> _Part:
 
 
 def _refuse_strangers(parts: Sequence[_Part]) -> None:
-    """Shards of one run were made with the same settings and weights, and know of as many others."""
+    """Refuse shards with different settings, weights or numbers of shards. Raises UsageError."""
     first = parts[0]
     for part in parts[1:]:
         if part.shard.count != first.shard.count:
             raise UsageError(
-                f"{display(part.out)} is one of {part.shard.count} shards, {display(first.out)} one of "
-                f"{first.shard.count}: they are no run together; remove the wrong ones, or run them again"
+                f"{display(part.out)} is one of {part.shard.count} shards, but {display(first.out)} is one of "
+                f"{first.shard.count}: they are not from one run; remove the wrong ones, or run them again"
             )
     for part in parts:
         mine = run_record(part.run)
-        # What the folder's own manifest says counts too: it may have been made before the note.
-        for told, other in ((first.out, run_record(first.run)), (part.out, part.folder.manifest.run)):
+        # The folder's own manifest counts too: it may be older than the shard's record.
+        for folder, other in ((first.out, run_record(first.run)), (part.out, part.folder.manifest.run)):
             if found := differences(other, mine):
                 raise UsageError(
-                    f"{display(part.out)} was made with something else than {display(told)}: "
+                    f"{display(part.out)} was made in a different way than {display(folder)}: "
                     f"{'; '.join(found[:5])}; run it again with --overwrite"
                 )
 
 
 def _refuse_to_forget(out: Path, parts: Sequence[_Part]) -> None:
-    """Starting over would part all persons where what joins them went with an earlier merge."""
+    """Refuse to start over when an earlier merge removed the templates: all persons would be split into tracks."""
     wanted = parts[0].run.identity.wanted and has_people(out)
     known = (load_identity(part.out, one).templates for part in parts for one in part.folder.source_ids)
     if wanted and not any(known):
         raise UsageError(
-            f"--overwrite: {display(out)} could not find its persons again, for with identity.store=session their "
-            "templates went with the first complete merge; merge without --overwrite, or run the shards again"
+            f"--overwrite: the persons of {display(out)} could not be found again: with identity.store=session their "
+            "templates were removed by the first complete merge; merge without --overwrite, or run the shards again"
         )
 
 
 def _unfinished(parts: Sequence[_Part]) -> list[str]:
-    """Why the whole is not complete, a line each."""
+    """Why the merge is not complete, one line for each reason."""
     count = parts[0].shard.count
     there = {part.shard.index for part in parts}
     missing = [number for number in range(1, count + 1) if number not in there]
-    told = []
+    lines = []
     if missing:
         named = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")
-        told.append(f"{len(missing)} of {count} shards have not been run: {named}")
+        lines.append(f"{len(missing)} of {count} shards have not been run: {named}")
     for part in parts:
         if part.summary is None or not part.summary["complete"]:
-            told.append(f"shard {part.shard.index}/{count} was interrupted: run it again with --resume")
-    return told
+            lines.append(f"shard {part.shard.index}/{count} was interrupted: run it again with --resume")
+    return lines
 
 
 def _distinct(results: Sequence[SourceResult]) -> list[SourceResult]:
-    """Without repetitions: an input that leads to nothing may be told by several shards."""
+    """Without duplicates: several shards may report the same unreadable input."""
     seen = set()
     found = []
     for result in results:

@@ -24,20 +24,20 @@ from streamgate.store.sorter import KeyedSorter
 from streamgate.tracks import Candidate, TrackEnd
 
 _NAMED = 3
-"""Sources that a message names."""
+"""Maximum number of sources named in a message."""
 
 
 class RedisSink:
-    """Sends one event a kept face, and one of rank 0 for a track that keeps nothing, when its source commits.
+    """Sends one event per kept face, and one of rank 0 for a track that keeps nothing, when its source commits.
 
-    Events of a source wait as JSON and JPEG on a `KeyedSorter` (2 MiB of memory, then a temporary file) and leave
-    sorted by (track, rank), in pipelines of at most 64 events or 4 MiB. Delivery is at least once: after a
-    lost answer a chunk goes again, `id` de-duplicates.
+    Until then the events of a source wait as JSON and JPEG in a `KeyedSorter` (2 MiB of memory, then a temporary
+    file). They are sent sorted by (track, rank), in pipelines of at most 64 events or 4 MiB. Delivery is at least
+    once: after a lost reply a chunk is sent again, and consumers de-duplicate by `id`.
 
-    Faults that may pass (away, slow, out of memory, failing over) are tried again for `retry_seconds`. What was not
-    taken by then is counted, and the run goes on without it: a commit never fails. Later sources are sent as soon as
-    the server takes events again; it is asked once in `retry_seconds`. `finish` sends what is missing, read from the
-    results again, and raises DeliveryError with the counts when the server still does not take it.
+    Transient errors (server unreachable, slow, out of memory, failing over) are retried for `retry_seconds`. Events
+    not taken by then are counted, and the run continues without them: a commit never fails. Later sources are sent as
+    soon as the server takes events again, which is checked once every `retry_seconds`. `finish` sends the missing
+    events, read back from the results, and raises DeliveryError with the counts if the server still does not take them.
 
     Args:
         url: redis://[user:password@]host[:port][/db], rediss://... or unix://path[?db=N].
@@ -45,17 +45,16 @@ class RedisSink:
         maxlen: the stream is trimmed to about this many events (`MAXLEN ~`).
         jpeg_quality: 1..100.
         retry_seconds: see above; 0 tries once.
-        results: the output folder, where it is noted which sources were delivered. What is missing is read from there
-            again; `streamgate replay` can send everything again.
-        resumed: sources of `results` may have been committed by an earlier process: those that it did not deliver are
+        results: the output folder, in which delivered sources are recorded and from which missing events are read back;
+            `streamgate replay` can send everything again.
+        resumed: sources of `results` may have been committed by an earlier process; those that it did not deliver are
             sent in `finish`.
-        probe: whether entering looks for the server. In the middle of a run there is no use in knowing it then.
-        hurry: once set, a fault is not waited for: the run is to end.
-        say: told of faults and their ends while the run goes on, a line each.
+        probe: whether entering checks the server. In the middle of a run this is of no use.
+        stopping: once set, the run is to end and errors are not retried.
+        warn: called with a line when an error starts and when it ends, while the run continues.
 
-    Raises UsageError for a malformed URL; entering raises SinkError when the server cannot be used, so that
-    a wrong address is known before any work. Messages never hold secrets of the URL. Safe for several
-    threads.
+    Raises UsageError for a malformed URL; entering raises SinkError when the server cannot be used, so that a wrong
+    address is reported before any work. Messages never contain secrets of the URL. Thread-safe.
     """
 
     def __init__(
@@ -87,7 +86,7 @@ class RedisSink:
         self._book = _Book()
         self._mutex = threading.Lock()
         self._asked: float | None = None
-        """When the server last took nothing of a source (monotonic); None while it does."""
+        """When the server last failed to take a source's events (monotonic); None while it takes them."""
 
     def __enter__(self) -> Self:
         if self._probe and (problem := self._sender.reach()):
@@ -109,13 +108,13 @@ class RedisSink:
         return _RedisWriter(self, source, self._run.calibration_id, self._jpeg_quality)
 
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
-        """Send what is missing. Raises DeliveryError when the server does not take it."""
+        """Send the missing events. Raises DeliveryError when the server does not take them."""
         if self._results is not None and (self._resumed or self._book.missing):
             self._catch_up(undelivered(self._results, self._delivered))
         self._raise_missing()
 
     def _catch_up(self, sources: Iterable[FinishedSource]) -> None:
-        """Send sources that are committed and were not delivered, until the server takes no more."""
+        """Send committed sources that were not delivered, until the server fails."""
         problem = None
         for source in sources:
             damages: list[str] = []
@@ -128,14 +127,14 @@ class RedisSink:
             self._note(SourceInfo(source.location, source.source_id), outcome, source.finals)
 
     def _send(self, events: KeyedSorter, source: SourceInfo) -> None:
-        """Deliver a source's events in order; what is not taken is noted."""
+        """Deliver a source's events in order and record those that were not taken."""
         with self._mutex:
             now = time.monotonic()
             before = self._asked
             if before is not None and now - before < self._retry_seconds:
                 self._book.note(source, SendResult(0, self._book.problem or "no connection"), len(events))
                 return
-            # Others that commit meanwhile do not ask too.
+            # Sources that commit meanwhile do not try as well.
             self._asked = None if before is None else now
         outcome = self._sender.deliver(events.in_order(), patient=before is None)
         self._note(source, outcome, len(events))
@@ -145,10 +144,10 @@ class RedisSink:
         if outcome.problem is not None and not away:
             self._warn(
                 f"{self._stream.location}: {outcome.sent} of {len(events)} finals of {source.location} delivered: "
-                f"{outcome.problem}; the run goes on, what is missing is sent at its end if it can be"
+                f"{outcome.problem}; the run continues, and the missing ones are sent at its end if possible"
             )
         elif outcome.problem is None and away:
-            self._warn(f"{self._stream.location}: finals arrive again")
+            self._warn(f"{self._stream.location}: finals are delivered again")
 
     def _note(self, source: SourceInfo, outcome: SendResult, total: int) -> None:
         with self._mutex:
@@ -157,7 +156,7 @@ class RedisSink:
             self._delivered.note(source.source_id)
 
     def _lost(self, source: SourceInfo, problem: str, total: int) -> None:
-        """A source whose events could not be kept until they could be sent."""
+        """Record a source whose events could not be stored until they were sent."""
         with self._mutex:
             self._book.note(source, SendResult(0, problem), total)
         self._warn(f"{source.location}: {problem}; its {total} finals are not sent to {self._stream.location}")
@@ -178,16 +177,16 @@ class RedisSink:
 
 @dataclass(slots=True)
 class _Book:
-    """What was delivered and what was not, by source; one thread at a time."""
+    """Counts of delivered and missing events, by source; for one thread at a time."""
 
     sources: int = 0
-    """Those of which everything arrived."""
+    """Number of sources delivered completely."""
     finals: int = 0
-    """Theirs."""
+    """Number of their finals."""
     problem: str | None = None
-    """The last one."""
+    """The last problem."""
     missing: dict[str, tuple[str, int, int]] = field(default_factory=dict)
-    """By source: its location, how many of its finals arrived, of how many."""
+    """By source: its location, the number of its finals delivered, and their total number."""
 
     def note(self, source: SourceInfo, outcome: SendResult, total: int) -> None:
         self.missing.pop(source.source_id, None)
@@ -199,7 +198,7 @@ class _Book:
             self.missing[source.source_id] = (source.location, outcome.sent, total)
 
     def text(self) -> str | None:
-        """One line; None when everything arrived."""
+        """One line about missing events; None when everything was delivered."""
         if not self.missing:
             return None
         some = list(self.missing.values())
@@ -224,7 +223,7 @@ class _RedisWriter:
         self._problem: str | None = None
 
     def evaluated(self, candidate: Candidate) -> None:
-        """Candidates are no events."""
+        """Candidates are not sent."""
 
     def track(self, ended: TrackEnd) -> None:
         track_id = ended.track.track_id
@@ -239,12 +238,12 @@ class _RedisWriter:
                 record = missed_record(track_record(ended), self._source.location, self._calibration_id)
                 self._events.put((track_id, 0), pack(event(record, "final", None)))
         except OSError as error:
-            # The folder of the results may have room where the one of temporary files has none.
-            self._problem = f"no room for waiting events in temporary files: {error.strerror or error}"
+            # The folder for temporary files may be full while the one of the results is not.
+            self._problem = f"cannot store waiting events in temporary files: {error.strerror or error}"
             self.discard()
 
     def commit(self, result: SourceResult) -> None:
-        """Send the events; never raises for the server's sake."""
+        """Send the events; errors of the server are never raised."""
         if self._problem is not None:
             self._sink._lost(self._source, self._problem, self._count)
         else:
@@ -252,5 +251,5 @@ class _RedisWriter:
         self.discard()
 
     def discard(self) -> None:
-        with suppress(OSError):  # a full disk shows again while closing
+        with suppress(OSError):  # a full disk fails again while closing
             self._events.close()

@@ -1,7 +1,6 @@
-"""The `final` events of a folder that `run` has written: those that were, or should have been, sent of it.
+"""The `final` events of an output folder of `run`, as they were or should have been sent.
 
-What is damaged costs itself and nothing else. Records and crops are read one by one, so memory does not grow with
-the folder.
+Damaged entries are skipped. Records and crops are read one by one, so memory does not grow with the folder.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _COMMITTED = ("done", "interrupted")
 _SUFFIXES = ("png", "jpg", "webp")
 
 Damaged = Callable[[str], None]
-"""Told what could not be read, a few words that begin with the file's name."""
+"""Called with a short text about damage that starts with the file's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +32,8 @@ class FinishedSource:
 
     Attributes:
         out: the output folder.
-        location: how the source was displayed.
-        finals: how many `final` events it has: its kept faces, and one for each track that keeps nothing.
+        location: the source as shown to users.
+        finals: number of its `final` events: its kept faces, and one for each track that keeps nothing.
     """
 
     out: Path
@@ -44,10 +43,10 @@ class FinishedSource:
     finals: int
 
     def events(self, damaged: Damaged) -> Iterator[bytes]:
-        """Its packed `final` events, by (track, rank), byte for byte those of the run.
+        """Its packed `final` events by (track, rank), identical to those of the run.
 
-        Where the run wrote JPEG or WebP the event's picture is made of that, so its bytes differ a little. What
-        cannot be read is told to `damaged` and left out.
+        If the run wrote JPEG or WebP, the event's picture is re-encoded from that file and differs slightly. Anything
+        that cannot be read is reported to `damaged` and skipped.
         """
         folder = RunFolder(self.out, damaged)
         by_track = groupby(folder.faces(self.source_id), lambda face: face["track_id"])
@@ -66,14 +65,14 @@ class FinishedSource:
             if missing > 0:
                 damaged(f"{self.source_id}/{FACES} lacks {missing} of {kept} faces of track {track_id}")
         if waiting is not None:
-            damaged(f"{self.source_id}/{FACES} has faces of tracks that {TRACKS} does not have")
+            damaged(f"{self.source_id}/{FACES} has faces of tracks that are not in {TRACKS}")
 
     def _face_event(self, folder: RunFolder, face: Record, epoch: str, damaged: Damaged) -> Iterator[bytes]:
         track_id, rank = face["track_id"], face["rank"]
         if face["id"] != f"{self.source_id}/{epoch}/{track_id}/final/{rank}/0":
-            damaged(f"{self.source_id}/{FACES} has a line that is no face of this source")
+            damaged(f"{self.source_id}/{FACES} has a line that is not a face of this source")
             return
-        # Made from numbers, not taken from the record: nobody can name another file there.
+        # Built from numbers and not taken from the record, so that a record cannot name another file.
         names = [f"{self.source_id}/{picture_name(track_id, rank, suffix)}" for suffix in _SUFFIXES]
         name = next((name for name in names if folder.has(name)), names[0])
         try:
@@ -85,16 +84,16 @@ class FinishedSource:
         except ValueError as error:
             damaged(f"{name} {error}")
         else:
-            # As the run sent it: where its picture is concerns the folder, and who it is was not known then.
+            # As the run sent it: paths in the folder are left out, and persons were not known then.
             sent = {**face, "image": None, "person_id": None, "person_rank": None, "crops": {}}
             yield pack(event(sent, "final", encode_jpeg(crop, JPEG_QUALITY)))
 
 
 def finished_sources(out: Path, damaged: Damaged) -> list[FinishedSource]:
-    """The committed sources of OUT, by their ids, as in OUT/faces.jsonl; one that cannot be read is told to `damaged`.
+    """The committed sources of OUT, sorted by id as in OUT/faces.jsonl; unreadable ones are reported to `damaged`.
 
-    Either of manifest and summary will do. Raises ResultsError when OUT holds no results of `run` that this version
-    understands.
+    Either the manifest or the summary is sufficient. Raises ResultsError when OUT contains no results of `run` that
+    this version can read.
     """
     folder = RunFolder(out)
     wanted: set[str] = set()
@@ -123,7 +122,7 @@ def finished_sources(out: Path, damaged: Damaged) -> list[FinishedSource]:
 
 
 def undelivered(out: Path, delivered: Container[str]) -> Iterator[FinishedSource]:
-    """The sources of OUT whose ids are not `delivered`; none where it holds no results."""
+    """The sources of OUT whose ids are not in `delivered`; none if it contains no results."""
     try:
         sources = finished_sources(out, lambda words: None)
     except ResultsError:

@@ -1,4 +1,4 @@
-"""Delivery to a Redis stream within bounds: in order, tried again while the fault may pass, counted."""
+"""Delivery to a Redis stream in order, with bounded retries of transient errors."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from streamgate.sinks.redisstream import RedisStream, may_pass
 
 RETRY_SECONDS = 30.0
-"""How long a server that takes nothing is tried by default: a restart or a failover is over by then."""
+"""Default time to retry a server that accepts nothing: enough for a restart or a failover."""
 CHUNK_EVENTS = 64
 CHUNK_BYTES = 4 << 20
-"""Events go together up to these bounds."""
+"""Limits for the events sent together."""
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Between attempts that bring nothing across; the last one again and again."""
+"""Pauses between failed attempts; the last one is repeated."""
 
 
 def send_in_order(
@@ -24,13 +24,13 @@ def send_in_order(
     done: Callable[[int], None],
     retry: Callable[[Exception, int], bool],
 ) -> Exception | None:
-    """Send packed events in their order until there are none left; why not, where `retry` gave up.
+    """Send packed events in order until none are left; returns None, or the last error when `retry` gave up.
 
     Args:
-        peek: the next events, at most so many; none ends it.
-        done: so many of those were taken.
-        retry: called after a failed attempt, with how many had failed in a row before it; it pauses and returns True,
-            or False to give up.
+        peek: returns the next events, at most the given number; an empty sequence ends the delivery.
+        done: called with the number of those events that were taken.
+        retry: called after a failed attempt with the error and the number of consecutive failures before it; pauses
+            and returns True, or returns False to give up.
     """
     failures, most = 0, CHUNK_EVENTS
     while chunk := peek(most):
@@ -41,7 +41,7 @@ def send_in_order(
         if error is None:
             most = min(2 * most, CHUNK_EVENTS)
             continue
-        # What a slow line or a full server does not take as a whole may go through in parts.
+        # A chunk that fails on a slow line or a full server may succeed in smaller parts.
         most = max(1, most // 8)
         if not retry(error, failures):
             return error
@@ -50,27 +50,27 @@ def send_in_order(
 
 
 def pause(stopping: threading.Event, failures: int, longest: float = float("inf")) -> None:
-    """Wait before the next attempt, longer the more have failed in a row; at most `longest` seconds."""
+    """Wait before the next attempt, longer after more consecutive failures, but at most `longest` seconds."""
     stopping.wait(min(_PAUSES[min(failures, len(_PAUSES) - 1)], longest))
 
 
 @dataclass(frozen=True, slots=True)
 class SendResult:
-    """How many events a server took, and why no more; `problem` None says that all arrived."""
+    """How many events a server took, and why not all of them; `problem` is None when all were delivered."""
 
     sent: int
     problem: str | None
 
 
 class RetryingSender:
-    """Sends packed events to `stream`; at least once, since an answer may be lost. Thread-safe.
+    """Sends packed events to `stream`, at least once, since a reply may be lost. Thread-safe.
 
-    Once `stream.stopping` is set nothing is waited for: what the server does not take at once stays undelivered.
+    Once `stream.stopping` is set there are no retries: events that the server does not take at once stay undelivered.
 
     Args:
-        retry_seconds: a fault that may pass is tried again until so long nothing was taken. The time-outs of the
-            connection itself come on top.
-        say: told when waiting begins, a line.
+        retry_seconds: transient errors are retried until nothing was taken for this long, plus the timeouts of the
+            connection itself.
+        warn: called with a line when retrying starts.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class RetryingSender:
         self._warn = warn
 
     def reach(self) -> str | None:
-        """Wait until events could be sent; the reason in one line when they cannot."""
+        """Wait until events can be sent; returns None, or the reason in one line when they cannot."""
         patience, failures = _Backoff(self._stream, self._retry_seconds, self._warn), 0
         while (error := self._stream.probe()) is not None:
             if not patience.retry(error, failures):
@@ -94,9 +94,9 @@ class RetryingSender:
         return None
 
     def deliver(self, events: Iterable[bytes], *, patient: bool = True) -> SendResult:
-        """Send `events` in their order; not `patient` means that no fault is waited for.
+        """Send `events` in order; without `patient` errors are not retried.
 
-        A fault of reading them (OSError) ends the delivery too.
+        An error while reading them (OSError) also ends the delivery.
         """
         patience = _Backoff(self._stream, self._retry_seconds if patient else 0.0, self._warn)
         waiting = _Waiting(iter(events))
@@ -110,7 +110,7 @@ class RetryingSender:
 
 
 class _Backoff:
-    """Pauses between attempts, until too long nothing went through."""
+    """Pauses between attempts, until nothing was taken for too long."""
 
     def __init__(self, stream: RedisStream, seconds: float, warn: Callable[[str], None]) -> None:
         self._stream = stream
@@ -123,20 +123,20 @@ class _Backoff:
         self._since = time.monotonic()
 
     def retry(self, error: Exception, failures: int) -> bool:
-        """Wait a while after a failed attempt; False when there is no use in another one."""
+        """Wait after a failed attempt; returns False when another attempt is of no use."""
         left = self._since + self._seconds - time.monotonic()
         if left <= 0 or not may_pass(error) or self._stream.stopping.is_set():
             return False
         if not self._said:
             self._said = True
             why = self._stream.explain(error)
-            self._warn(f"{self._stream.location}: {why}; trying again for up to {self._seconds:g} s")
+            self._warn(f"{self._stream.location}: {why}; retrying for up to {self._seconds:g} s")
         pause(self._stream.stopping, failures, left)
         return True
 
 
 class _Waiting:
-    """The next events of an iterator, as many as go together; those not taken stay in front."""
+    """Buffers the next events of an iterator up to one chunk; events that were not taken stay at the front."""
 
     def __init__(self, events: Iterator[bytes]) -> None:
         self.dropped = 0
@@ -150,7 +150,7 @@ class _Waiting:
         try:
             self._fill()
         except OSError as error:
-            self.problem = f"waiting events cannot be read again: {error.strerror or error}"
+            self.problem = f"the waiting events cannot be read back: {error.strerror or error}"
             return []
         return self._waiting[:most]
 

@@ -15,15 +15,15 @@ from streamgate.store.layout import FACES
 def print_records(out: Path, source_id: str, stream: BinaryIO | None = None) -> None:
     """Print the records of a committed source's kept faces, by (track, rank).
 
-    What is printed are the bytes of its faces.jsonl: the terminal's encoding must not decide whether a name can be
-    shown. `stream` takes them, standard output when None. Raises SinkError.
+    The bytes of its faces.jsonl are printed unchanged, so that the terminal's encoding does not limit which names can
+    be shown. `stream` is standard output by default. Raises SinkError.
     """
     if stream is None:
         if sys.stdout is None:
-            raise SinkError("standard output is closed; --json prints there")
+            raise SinkError("standard output is closed, but --json prints there")
         stream = sys.stdout.buffer
     with files.sink_errors(out / source_id):
-        records = files.open_below(out, f"{source_id}/{FACES}")  # closed below; its errors are others than the stream's
+        records = files.open_below(out, f"{source_id}/{FACES}")  # closed below; its errors differ from the stream's
     with records:
         try:
             shutil.copyfileobj(records, stream)

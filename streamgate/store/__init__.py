@@ -1,1 +1,1 @@
-"""The folder that a run writes: what stands in its files, how they are written whole, and how they are read again."""
+"""The output folder of a run: the contents of its files, writing them atomically, and reading them."""

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and inside of their folder: atomic writes, removal, errors in plain words."""
+"""Atomic writes and removal of files, confined to their folder, and readable error messages."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _REMEDIES = {
     errno.EEXIST: "is a file where a folder is needed; move it or choose another folder",
     errno.EISDIR: "is a folder where a file is needed; move it or choose another folder",
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
-    errno.ELOOP: "goes round in symbolic links; choose another folder",
-    errno.EINVAL: "is no plain file; remove it or choose another folder",
+    errno.ELOOP: "has a loop of symbolic links; choose another folder",
+    errno.EINVAL: "is not a regular file; remove it or choose another folder",
     errno.EMFILE: "too many open files; raise the limit (ulimit -n) or lower --jobs",
     errno.ENFILE: "too many open files in the whole system; close some programs",
     errno.EIO: "the disk reports an input/output error; check it or choose another folder",
@@ -35,7 +35,7 @@ _REMEDIES = {
 
 @contextmanager
 def sink_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError of the block into a SinkError of one line: the path, what is wrong, the remedy."""
+    """Turn an OSError of the block into a SinkError with one line: the path, the problem, the remedy."""
     try:
         yield
     except OSError as error:
@@ -43,7 +43,7 @@ def sink_errors(path: Path) -> Iterator[None]:
 
 
 def sink_error(error: OSError, path: Path) -> SinkError:
-    """The SinkError that says `error` in plain words; it names the error's own path where that lies below."""
+    """The SinkError that explains `error`; it names the error's own path if that is more specific than `path`."""
     named = path
     if isinstance(error.filename, (str, bytes)):
         own = Path(os.fsdecode(error.filename))
@@ -55,7 +55,7 @@ def sink_error(error: OSError, path: Path) -> SinkError:
 
 
 def write_bytes(root: Path, name: str, data: bytes) -> None:
-    """Write the file atomically and durably. Raises OSError; then the old file, if any, is still whole."""
+    """Write the file atomically and durably. Raises OSError; then the old file, if any, is unchanged."""
     with atomic_writer(root, name) as file:
         file.write(data)
 
@@ -67,9 +67,9 @@ def write_text(root: Path, name: str, text: str) -> None:
 
 @contextmanager
 def atomic_writer(root: Path, name: str) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `name` when the block ends well, and vanishes when it does not.
+    """A temporary file that replaces `name` when the block succeeds, and is removed when it fails.
 
-    It is in the same folder, since a rename is atomic only inside one file system. One writer per file at a time.
+    It is in the same folder, since a rename is atomic only within one file system. One writer per file at a time.
     Raises OSError.
     """
     path, parts = _parts(root, name)
@@ -95,9 +95,9 @@ def atomic_writer(root: Path, name: str) -> Iterator[IO[bytes]]:
 
 
 def append_line(root: Path, name: str, text: str) -> None:
-    """Append a line durably. A line torn by an earlier crash is closed off first. Raises OSError.
+    """Append a line durably. A partial line from an earlier crash is terminated first. Raises OSError.
 
-    A file that has another name too (a copy made of hard links) is replaced: the copy stays as it is.
+    A file with several hard links (a copy made of hard links) is replaced, so that the copy does not change.
     """
     line = text.encode() + b"\n"
     with open_own(root, name, os.O_RDWR | os.O_CREAT | os.O_APPEND) as file:
@@ -144,7 +144,7 @@ def rename_folder(root: Path, name: str, final: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make names in `folder` durable; file systems that cannot are left alone."""
+    """Make the names in `folder` durable; does nothing on file systems that do not support it."""
     with _folder(folder, ()) as descriptor:
         _sync(descriptor)
 
@@ -158,10 +158,10 @@ def _sync(descriptor: int) -> None:
 
 
 def open_below(root: Path, name: str) -> IO[bytes]:
-    """The plain file `name` (relative to `root`, with `/`) for reading.
+    """Open the regular file `name` (relative to `root`, with `/`) for reading.
 
-    No link is followed below `root`, and a pipe in its place does not hang. Raises OSError, also for what is no plain
-    file and for a name that leads out of `root`.
+    No link is followed below `root`, and a pipe does not block. Raises OSError, also for anything but a regular file
+    and for a name that leads out of `root`.
     """
     path, parts = _parts(root, name)
     with _folder(root, parts[:-1]) as folder:
@@ -172,12 +172,12 @@ def open_below(root: Path, name: str) -> IO[bytes]:
     file = os.fdopen(descriptor, "rb")
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         file.close()
-        raise OSError(errno.EINVAL, "is no plain file", str(path))
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
     return file
 
 
 def open_own(root: Path, name: str, flags: int) -> IO[bytes]:
-    """The plain file `name` below `root` for reading and writing; no link is followed. Raises OSError."""
+    """Open the regular file `name` below `root` for reading and writing; no link is followed. Raises OSError."""
     path, parts = _parts(root, name)
     with _folder(root, parts[:-1]) as folder:
         try:
@@ -189,14 +189,14 @@ def open_own(root: Path, name: str, flags: int) -> IO[bytes]:
     file = os.fdopen(descriptor, "a+b" if flags & os.O_APPEND else "r+b")
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         file.close()
-        raise OSError(errno.EINVAL, "is no plain file", str(path))
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
     return file
 
 
 def make_folder(root: Path, name: str, mode: int = 0o777) -> Path:
-    """Make the folder `name` below `root` where it is missing, `mode` those that are made.
+    """Create the folder `name` below `root` and its parents if they are missing, with `mode`.
 
-    Raises OSError, also where a link has its name or that of a folder on the way.
+    Raises OSError, also when a part of the path is a link.
     """
     path, parts = _parts(root, name)
     with _folder(root, parts, make=mode):
@@ -204,9 +204,9 @@ def make_folder(root: Path, name: str, mode: int = 0o777) -> Path:
 
 
 def link_or_copy(root: Path, name: str, target: Path) -> None:
-    """Give `root`/`name` (with `/`) the new name `target` too: a hard link, or a copy where there are none.
+    """Create `target` as a hard link to `root`/`name` (with `/`), or as a copy if hard links are not supported.
 
-    Raises OSError, also for a name that leads out of `root` and for anything that is no plain file.
+    Raises OSError, also for a name that leads out of `root` and for anything but a regular file.
     """
     with open_below(root, name) as file:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -218,9 +218,9 @@ def link_or_copy(root: Path, name: str, target: Path) -> None:
 
 
 def remove_listed(root: Path, names: Iterable[str]) -> None:
-    """Remove files (relative to `root`, with `/`) and the folders that this empties. Raises OSError.
+    """Remove files (relative to `root`, with `/`) and the folders that become empty. Raises OSError.
 
-    What is missing is skipped; so is every name that leads out of `root`, by `..` or by a symbolic link, since the list
+    Missing files are skipped, and so is every name that leads out of `root` by `..` or a symbolic link, since the list
     comes from a file that others can edit.
     """
     folders: set[tuple[str, ...]] = set()
@@ -231,15 +231,15 @@ def remove_listed(root: Path, names: Iterable[str]) -> None:
                 os.unlink(parts[-1], dir_fd=folder)
             folders.update(parts[:depth] for depth in range(1, len(parts)))
     for parts in sorted(folders, key=len, reverse=True):
-        # One that is not empty holds somebody else's file and stays.
+        # A folder that is not empty contains files of others and stays.
         with suppress(OSError), _folder(root, parts[:-1]) as folder:
             os.rmdir(parts[-1], dir_fd=folder)
 
 
 def remove_tree(root: Path, name: str) -> None:
-    """Remove what is called `name` below `root`, a folder with all it holds; whatever refuses stays. Never raises.
+    """Remove the file or the folder tree `name` below `root`; anything that cannot be removed stays. Never raises.
 
-    Nothing outside of `root` is touched: a link is removed, not what it leads to.
+    Nothing outside `root` is touched: a link is removed, not its target.
     """
     with suppress(OSError):
         _, parts = _parts(root, name)
@@ -260,7 +260,10 @@ def _parts(root: Path, name: str) -> tuple[Path, tuple[str, ...]]:
 
 @contextmanager
 def _folder(root: Path, parts: Sequence[str], *, make: int | None = None) -> Iterator[int]:
-    """The descriptor of a folder below `root`, made with the mode `make`; no link is followed. Raises OSError."""
+    """The descriptor of a folder below `root`, created with mode `make` if that is given; no link is followed.
+
+    Raises OSError.
+    """
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for depth, part in enumerate(parts, 1):
@@ -280,7 +283,7 @@ def _folder(root: Path, parts: Sequence[str], *, make: int | None = None) -> Ite
 
 
 def _named(error: OSError, path: Path) -> OSError:
-    """The error with its whole path; one that a link caused says so."""
+    """The error with its full path; for a link, an error that says so."""
     if os.path.islink(path):
         return NotADirectoryError(errno.ENOTDIR, "is a symbolic link, which is not followed", str(path))
     return OSError(error.errno, error.strerror, str(path))

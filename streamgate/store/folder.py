@@ -1,7 +1,7 @@
-"""An output folder of `run`, read again: one reader for all that is made of results afterwards.
+"""Reading an output folder of `run`, for everything that uses results afterwards.
 
-The folder may come from anybody. Nothing in it is believed before it has been looked at, no link inside it is followed,
-and no more than a line of a file is held at once.
+The folder is untrusted: its contents are validated before use, no link inside it is followed, and of a file at most one
+line at a time is held in memory.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class DamageLog:
-    """What could not be read, a line each: of many the first `most`, and how many there are."""
+    """Collects reports of damage, one line each: the first `most` of them, and their number."""
 
     def __init__(self, most: int = 20) -> None:
         self.count = 0
@@ -48,7 +48,7 @@ class DamageLog:
         self._most = most
 
     def add(self, words: str) -> None:
-        """Tell something, once."""
+        """Add a report, unless it is already there."""
         if words not in self.words:
             self.count += 1
             if len(self.words) < self._most:
@@ -56,11 +56,11 @@ class DamageLog:
 
 
 class RunFolder:
-    """Results of a run at `out`. Lines come one at a time.
+    """Results of a run in `out`. Records are read one at a time.
 
     Args:
-        damaged: is told what is damaged, a line each that begins with the file's name; that is skipped, and the rest is
-            read. Without it the first damage raises ResultsError.
+        damaged: called with a line for each damage, which starts with the file's name; damaged parts are skipped.
+            Without it the first damage raises ResultsError.
     """
 
     def __init__(self, out: Path, damaged: Callable[[str], None] | None = None) -> None:
@@ -68,26 +68,26 @@ class RunFolder:
         self._damaged = damaged
 
     def check(self) -> None:
-        """Raises ResultsError where `out` holds no results at all."""
+        """Raises ResultsError when `out` contains no results at all."""
         if not self._is_there():
             raise ResultsError(self._no_results())
 
     def lock(self) -> Lock:
-        """The lock that keeps runs out of the folder, not taken yet. Raises ResultsError where there is no manifest."""
+        """The lock that keeps runs out of the folder, not yet taken. Raises ResultsError when there is no manifest."""
         if not has_manifest(self.out):
             raise ResultsError(self._no_results())
         return Lock(self.out)
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The manifest. Raises ResultsError where there is none or a damaged one, whatever is told to whom."""
+        """The manifest. Raises ResultsError when it is missing or damaged, even with `damaged`."""
         if not has_manifest(self.out):
             raise ResultsError(self._no_results())
         return Manifest.read(self.out)
 
     @cached_property
     def summary(self) -> Record:
-        """summary.json. Raises ResultsError where there is none or a damaged one, whatever is told to whom."""
+        """summary.json. Raises ResultsError when it is missing or damaged, even with `damaged`."""
         path = display(self.out / SUMMARY)
         remedy = "run the same command again with --resume, which rewrites it"
         try:
@@ -102,12 +102,11 @@ class RunFolder:
 
     @cached_property
     def measures(self) -> tuple[MeasureSpec, ...]:
-        """The measures that its runs could have, in the order of records: those that their preset defined included.
+        """The measures that records can contain, in their order, including those defined in the preset.
 
-        Where this version cannot read their configuration, those that are known here. Raises ResultsError as `summary`
-        does.
+        If this version cannot read the configuration, all measures known here. Raises ResultsError like `summary`.
         """
-        # The configuration is slow to load, and most that is done with a folder needs none.
+        # The configuration is slow to import, and most uses of a folder do not need it.
         from streamgate.config import stored_config
         from streamgate.measures import known_measures
 
@@ -118,20 +117,20 @@ class RunFolder:
 
     @property
     def source_ids(self) -> list[str]:
-        """The committed sources, sorted. Raises ResultsError as `manifest` does."""
+        """The committed sources, sorted. Raises ResultsError like `manifest`."""
         return self.manifest.present()
 
     def faces(self, source_id: str | None = None) -> Iterator[Record]:
-        """The kept faces, in their order: of the whole run (where they know whose they are), or of one source."""
+        """The kept faces in order: of the whole run (then with their persons), or of one source."""
         for _, record in self._records(FACES if source_id is None else f"{source_id}/{FACES}", schemas.FACE):
             yield record
 
     def faces_with_offsets(self) -> Iterator[tuple[int, Record]]:
-        """The faces of the run, each with its place in the file for `face_at`."""
+        """The faces of the run, each with its offset in the file for `face_at`."""
         yield from self._records(FACES, schemas.FACE)
 
     def face_at(self, offset: int) -> Record:
-        """The face at a place that `faces_with_offsets` gave: all of them would not fit into memory."""
+        """The face at an offset from `faces_with_offsets`; used because all faces might not fit into memory."""
         try:
             with files.open_below(self.out, FACES) as file:
                 file.seek(offset)
@@ -143,7 +142,7 @@ class RunFolder:
         return record
 
     def tracks(self, source_id: str) -> Iterator[Record]:
-        """How each track of a source ended, by track."""
+        """The records of a source's tracks, by track id."""
         for _, record in self._records(f"{source_id}/{TRACKS}", schemas.TRACK):
             yield record
 
@@ -153,7 +152,7 @@ class RunFolder:
             yield record
 
     def notes(self, source_id: str) -> dict[int, Record]:
-        """What the source stored for the report, by track; empty where it stored nothing."""
+        """The source's notes for the report, by track; empty if it stored none."""
         if not self.has(f"{source_id}/{NOTES}"):
             return {}
         return {
@@ -161,14 +160,14 @@ class RunFolder:
         }
 
     def person_names(self) -> dict[str, str]:
-        """What users call persons, by id; empty without persons."""
+        """Names that users gave to persons, by id; empty without persons."""
         if not self.has(PERSONS):
             return {}
         found = (person for _, person in self._records(PERSONS, schemas.PERSON, MAX_LIST_BYTES))
         return {person["person_id"]: person["name"] for person in found if person["name"]}
 
     def source(self, source_id: str) -> Record:
-        """The source.json of a committed source. Raises ResultsError, whatever is told to whom."""
+        """The source.json of a committed source. Raises ResultsError, even with `damaged`."""
         name = f"{source_id}/{SOURCE}"
         try:
             record = jsonlines.read_object(self.out, name, schemas.SOURCE)
@@ -179,18 +178,18 @@ class RunFolder:
         except ValueError as error:
             raise self.error(name, f"is damaged ({error})") from None
         if record["source_id"] != source_id:
-            raise self.error(name, "is damaged (it is of another source)")
+            raise self.error(name, "is damaged (it belongs to another source)")
         return record
 
     def result(self, source_id: str) -> SourceResult | None:
-        """How a source went that has its final name; None when there is none that can be read."""
+        """The result of a committed source; None when it is missing or cannot be read."""
         try:
             return result_of(self.source(source_id)) if is_source_id(source_id) else None
         except ResultsError:
             return None
 
     def has(self, name: str) -> bool:
-        """Whether there is a plain file of this name (relative to OUT, with `/`)."""
+        """Whether there is a regular file of this name (relative to OUT, with `/`)."""
         try:
             files.open_below(self.out, name).close()
         except OSError:
@@ -198,7 +197,7 @@ class RunFolder:
         return True
 
     def content(self, name: str, most: int = 256 << 20) -> bytes:
-        """A file of the folder, a crop for example. Raises OSError, and ValueError where it is larger than `most`."""
+        """The bytes of a file, for example a crop. Raises OSError, and ValueError when it is larger than `most`."""
         with files.open_below(self.out, name) as file:
             data = file.read(most + 1)
         if len(data) > most:
@@ -206,22 +205,22 @@ class RunFolder:
         return data
 
     def _records(self, name: str, shape: Schema, longest: int = MAX_LINE_BYTES) -> Iterator[tuple[int, Record]]:
-        """Records of a file, gzipped or not, each with its place; what is none, and a torn end, is told."""
+        """Records of a file, gzipped or not, each with its offset; invalid lines and a truncated end are reported."""
         first, bad = "", 0
         try:
             with ExitStack() as stack:
                 file: IO[bytes] | gzip.GzipFile = stack.enter_context(files.open_below(self.out, name))
                 if name.endswith(".gz"):
                     if not os.fstat(file.fileno()).st_size:
-                        raise EOFError  # a gzip file of nothing has a header; `gzip` takes none for the end
+                        raise EOFError  # a valid gzip file has a header; `gzip` would take an empty file for valid
                     file = stack.enter_context(gzip.GzipFile(fileobj=file))
                 for number, (offset, record) in enumerate(jsonlines.read_lines(file, longest), 1):
                     if not record or type(record.get("schema")) is not int:
-                        what = "is no record"
+                        what = "is not a record"
                     elif record["schema"] != SCHEMA:
                         what = jsonlines.other_version(record)
                     elif "/" in name and record.get("source_id", name.partition("/")[0]) != name.partition("/")[0]:
-                        what = "is of another source"
+                        what = "belongs to another source"
                     else:
                         what = mismatch(record, shape) or ""
                         if not what:
@@ -247,11 +246,11 @@ class RunFolder:
         self._damaged(f"{display(name)} {what}")
 
     def error(self, name: str, what: str) -> ResultsError:
-        """The error that says what is wrong with a file, and what to do."""
+        """The error about a problem with a file, including the remedy."""
         source_id, _, rest = name.partition("/")
         remedy = "run the same command again with --resume, which rewrites it"
         if rest:
-            # Nobody is told to remove a folder that a damaged record makes up.
+            # Do not advise to remove a folder whose name comes from a damaged record.
             ours = rest == SOURCE or self.has(f"{source_id}/{SOURCE}")
             folder = f"remove the folder {display(self.out / source_id)} and " if ours else ""
             remedy = f"{folder}run its source again with --resume"
@@ -263,18 +262,18 @@ class RunFolder:
     def _no_results(self) -> str:
         shown = display(self.out)
         if not os.path.exists(self.out):
-            return f"{shown}: there is no such folder; name the folder that `streamgate run` wrote (-o)"
+            return f"{shown}: there is no such folder; give the folder that `streamgate run` wrote (-o)"
         if not os.path.isdir(self.out):
-            return f"{shown} is a file; name the folder that `streamgate run` wrote (-o)"
+            return f"{shown} is a file; give the folder that `streamgate run` wrote (-o)"
         if any(self.out.glob(f"*/????-??-??/{FACES}")):
             return (
-                f"{shown} holds the results of `streamgate serve`, which keeps its events until they are delivered; "
-                "name a folder that `streamgate run` wrote (-o)"
+                f"{shown} contains the results of `streamgate serve`, which keeps its events until they are delivered; "
+                "give a folder that `streamgate run` wrote (-o)"
             )
-        return f"{shown} holds no results of `streamgate run`; name the folder that it wrote (-o)"
+        return f"{shown} contains no results of `streamgate run`; give the folder that it wrote (-o)"
 
 
 def result_of(record: Record) -> SourceResult:
-    """The result that a source.json, or an entry of summary.json, tells."""
+    """The result in a source.json or in an entry of summary.json."""
     known = {name: record[name] for name in SourceResult.__slots__ if name in record and name != "source"}
     return SourceResult(SourceInfo(record["source"], record["source_id"]), **known)

@@ -1,6 +1,6 @@
 """Embeddings in OUT/.streamgate/identity: one file per source, never in a source's own folder.
 
-Whoever passes results on passes on the folders of the sources; embeddings are biometric and stay behind.
+Results are shared by sharing the folders of the sources; embeddings are biometric data and must not be among them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from streamgate.tracks import Template
 _FOLDER = f"{STATE_DIR}/identity"
 
 _FIGURES = ("weight", "agreement", "inter_eye", "offset")
-"""Numbers of a `Template` beside its vector and its faces, in their order."""
+"""Fields of a `Template` after its vector and its number of faces, in order."""
 
 FaceKey = tuple[int, int]
 """Track id and rank of a kept face; rank 0 is the track as a whole."""
@@ -30,12 +30,12 @@ FaceKey = tuple[int, int]
 
 @dataclass(slots=True)
 class SourceIdentity:
-    """What is known of who the kept tracks of one source show.
+    """Templates and embeddings of the kept tracks of one source.
 
     Attributes:
         templates: by track id.
-        faces: embeddings of kept faces, float32 (D,) of any length, by (track id, rank); for telling near-duplicates
-            of a person from each other, empty where faces are kept per track.
+        faces: embeddings of kept faces, float32 (D,), not normalised, by (track id, rank); for detecting
+            near-duplicates among the faces of a person, empty if faces are kept per track.
     """
 
     templates: dict[int, Template] = field(default_factory=dict)
@@ -43,9 +43,9 @@ class SourceIdentity:
 
 
 def save_identity(out: Path, source_id: str, found: SourceIdentity) -> None:
-    """Write a source's file, atomically; nothing when there is nothing to say. Raises OSError, ResultsError.
+    """Write a source's file atomically, or no file if `found` is empty. Raises OSError, ResultsError.
 
-    The bytes depend on the values alone.
+    The bytes depend only on the values.
     """
     keys = sorted([*((track_id, 0) for track_id in found.templates), *found.faces])
     if not keys:
@@ -66,7 +66,7 @@ def save_identity(out: Path, source_id: str, found: SourceIdentity) -> None:
 
 
 def load_identity(out: Path, source_id: str) -> SourceIdentity:
-    """A source's file; empty when there is none (any more). Raises ResultsError for a damaged one."""
+    """Read a source's file; empty when there is none. Raises ResultsError for a damaged one."""
     name = f"{_FOLDER}/{source_id}.npy"
     path = display(out / name)
     try:
@@ -78,7 +78,7 @@ def load_identity(out: Path, source_id: str) -> SourceIdentity:
         raise ResultsError(f"{path} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise ResultsError(
-            f"{path} is damaged; remove it (its tracks then join no other person), or run its source again"
+            f"{path} is damaged; remove it (its tracks then remain separate persons), or run its source again"
         ) from error
     found = SourceIdentity()
     for row in rows:
@@ -92,21 +92,21 @@ def load_identity(out: Path, source_id: str) -> SourceIdentity:
 
 
 def remove_identity(out: Path, source_id: str | None = None) -> None:
-    """Remove every embedding of this output folder, or those of one source. Never raises."""
+    """Remove all embeddings of this output folder, or those of one source. Never raises."""
     files.remove_tree(out, _FOLDER if source_id is None else f"{_FOLDER}/{source_id}.npy")
 
 
 def _read_rows(file: IO[bytes]) -> Array:
-    """The rows of a file of ours. Raises ValueError for any other: what a header claims is not believed."""
+    """The rows of a valid file. Raises ValueError for any other file; the claims of its header are verified."""
     try:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError("another version")
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         mine = len(shape) == 1 and dtype == _layout(dtype["vector"].shape[0])
         if not mine or os.fstat(file.fileno()).st_size - file.tell() != shape[0] * dtype.itemsize:
-            raise ValueError("not a table of ours")
+            raise ValueError("not a valid table")
     except (KeyError, IndexError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
-        raise ValueError("not a table of ours") from error
+        raise ValueError("not a valid table") from error
     rows = np.frombuffer(file.read(), dtype)
     if not all(np.isfinite(rows[name]).all() for name in (*_FIGURES, "vector")):
         raise ValueError("not finite")

@@ -13,7 +13,7 @@ from streamgate.imagesize import image_size
 from streamgate.tracks import Encoding
 
 JPEG_QUALITY = 92
-"""Of the JPEG in a `final` event."""
+"""Quality of the JPEG in a `final` event."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MAX_PIXELS = 1 << 24
@@ -26,9 +26,9 @@ def encode_png(image: Array) -> bytes:
 
 
 def decode_png(data: bytes) -> Array:
-    """The crop that `encode_png` made a file of, RGB uint8 (H, W, 3).
+    """Decode a crop written by `encode_png`, RGB uint8 (H, W, 3).
 
-    Raises ValueError saying what is wrong: every checksum is looked at, since a decoder makes up what a file lacks.
+    Raises ValueError with the problem. All checksums are verified, since a decoder fills in missing data.
     """
     if not data.startswith(_SIGNATURE):
         raise ValueError("is empty" if not data else "is not a PNG")
@@ -49,7 +49,7 @@ def decode_png(data: bytes) -> Array:
         raise ValueError("is damaged")
     width, height, depth, colours = struct.unpack_from(">IIBB", header)
     if (depth, colours) != (8, 2) or not 0 < width * height <= _MAX_PIXELS:
-        raise ValueError(f"is no crop of ours ({width} x {height} px, {depth} bit, colour type {colours})")
+        raise ValueError(f"is not a crop of streamgate ({width} x {height} px, {depth} bit, colour type {colours})")
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
@@ -60,17 +60,17 @@ def decode_png(data: bytes) -> Array:
 
 
 def decode_crop(data: bytes) -> Array:
-    """The crop that `encode` made a file of, RGB uint8 (H, W, 3). Raises ValueError saying what is wrong."""
+    """Decode a crop written by `encode`, RGB uint8 (H, W, 3). Raises ValueError with the problem."""
     jpeg = data.startswith(b"\xff\xd8\xff")
     webp = data.startswith(b"RIFF") and data[8:12] == b"WEBP"
     if not jpeg and not webp:
         return decode_png(data)
-    # Decoders make up what a file lacks.
+    # Decoders fill in missing data.
     if (jpeg and not data.endswith(b"\xff\xd9")) or (webp and struct.unpack_from("<I", data, 4)[0] + 8 != len(data)):
         raise ValueError("is cut off")
     size = image_size(data)
     if size is None or not 0 < size[0] * size[1] <= _MAX_PIXELS:
-        raise ValueError("is no crop of ours")
+        raise ValueError("is not a crop of streamgate")
     return decode(data)
 
 
@@ -80,17 +80,17 @@ def encode_jpeg(image: Array, quality: int) -> bytes:
 
 
 def encode(image: Array, encoding: Encoding) -> bytes:
-    """`image` RGB uint8 (H, W, 3) as `encoding` says."""
+    """`image` RGB uint8 (H, W, 3) in the given `encoding`."""
     if encoding.format == "jpeg":
         return encode_jpeg(image, encoding.quality or 100)
     if encoding.format == "webp":
-        # OpenCV writes WebP without loss above 100.
+        # OpenCV writes lossless WebP for values above 100.
         return _encode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, encoding.quality or 101])
     return encode_png(image)
 
 
 def decode(data: bytes) -> Array:
-    """RGB uint8 (H, W, 3) of what `encode` gave. Raises ValueError when it is damaged."""
+    """Decode the output of `encode`, RGB uint8 (H, W, 3). Raises ValueError when it is damaged."""
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:

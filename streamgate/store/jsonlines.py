@@ -1,8 +1,7 @@
-"""JSON in the files of an output folder: how it is written, and the one place where it is read.
+"""Writing and reading the JSON in the files of an output folder.
 
-Files may come from anybody. What `parse` gives back is an object without surprises: no NaN or infinity, no number
-beyond 64 bits, no half of a surrogate pair, no nesting that breaks whoever walks through it; and reading holds no more
-of a file than one line of bounded length.
+Files are untrusted. `parse` returns only safe objects: no NaN or infinity, no number beyond 64 bits, no lone surrogate,
+and bounded nesting. Files are read line by line, and the length of a line is limited.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ SCHEMA = 1
 Record = dict[str, Any]
 
 MAX_LINE_BYTES = 1 << 20
-"""Bytes of a line that holds one face or one track."""
+"""Maximum bytes of a line with one face or one track."""
 MAX_LIST_BYTES = 64 << 20
-"""... and of one that lists all that belongs to a source, a track or a person."""
+"""Maximum bytes of a line that lists everything of a source, a track or a person."""
 _LARGEST = 256 << 20
-"""Bytes of a file that is one object: the manifest of a million faces has 60 million."""
+"""Maximum bytes of a file with a single object: the manifest of a million faces has 60 million."""
 _MAX_VALUES = 8_000_000
-"""Values in one object: an empty list takes two bytes in a file and thirty times that in memory."""
+"""Maximum number of values in one object: an empty list takes two bytes in a file and thirty times that in memory."""
 _MAX_DEPTH = 200
-"""Levels that may be nested: who walks through an object calls itself for each."""
+"""Maximum nesting, since objects are traversed recursively."""
 
 _DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -51,10 +50,10 @@ def redacted(value: Any) -> Any:
 
 
 def dumps(record: Mapping[str, Any], *, pretty: bool = False) -> str:
-    """One JSON text, keys in their own order, not ASCII-escaped; compact, or indented for people.
+    """The record as JSON text, keys in their own order, not ASCII-escaped; compact, or indented when `pretty`.
 
-    The text always encodes to UTF-8: a byte of a file name that is not UTF-8 reads `\\xff`. Raises ValueError
-    for NaN or infinity.
+    The text can always be encoded as UTF-8: a byte of a file name that is not UTF-8 becomes `\\xff`. Raises
+    ValueError for NaN or infinity.
     """
     text = json.dumps(
         record,
@@ -72,30 +71,30 @@ def _spelled_out(match: re.Match[str]) -> str:
 
 
 def new_gzip(path: Path) -> gzip.GzipFile:
-    """A new gzip file at `path` whose bytes depend on what is written alone: no time, no file name in its header.
+    """A new gzip file at `path` whose bytes depend only on its contents: no time, no file name in its header.
 
     Raises OSError.
     """
-    file = open(path, "xb")  # noqa: SIM115 - closed with what is returned
+    file = open(path, "xb")  # noqa: SIM115 - closed with the returned file
     zipped = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0)
     zipped.myfileobj = file  # type: ignore[assignment]  # closed together
     return zipped
 
 
 def parse(data: bytes) -> Record:
-    """The object that `data` is. Raises ValueError for anything else, saying what it is not."""
+    """Parse `data` as one JSON object. Raises ValueError with the problem for anything else."""
     return _checked(_decoded(data), data)
 
 
 def read_object(out: Path, name: str, shape: Schema) -> Record:
-    """The object that a whole file below `out` is, of this version and as `shape` says.
+    """Read a file below `out` that is one object of this schema version and the given `shape`.
 
-    Raises OSError, ResultsError for another version, and ValueError saying what it is not.
+    Raises OSError, ResultsError for another version, and ValueError with the problem.
     """
     with files.open_below(out, name) as file:
         data = file.read(_LARGEST + 1)
     if len(data) > _LARGEST:
-        raise ValueError("is larger than any of ours")
+        raise ValueError("is too large")
     record = parse(data)
     if type(record.get("schema")) is not int:
         raise ValueError("it has no schema")
@@ -107,9 +106,9 @@ def read_object(out: Path, name: str, shape: Schema) -> Record:
 
 
 def read_log(out: Path, name: str) -> list[Record]:
-    """The objects of a file below `out` to which lines are appended; none where there is no file. Raises OSError.
+    """The objects of a file below `out` to which lines are appended; none if there is no file. Raises OSError.
 
-    A line that is no JSON was torn by a crash while it was written, and is left out.
+    A line that is not valid JSON was cut off by a crash while it was written, and is skipped.
     """
     try:
         with files.open_below(out, name) as file:
@@ -119,19 +118,19 @@ def read_log(out: Path, name: str) -> list[Record]:
 
 
 def other_version(record: Record) -> str:
-    """How a record of another schema is called."""
+    """The message about a record of another schema version."""
     return f"was written by another version (schema {record['schema']}, this one knows {SCHEMA})"
 
 
 def read_lines(file: IO[bytes] | gzip.GzipFile, longest: int = MAX_LINE_BYTES) -> Iterator[tuple[int, Record | None]]:
-    """The lines of a file: where each begins, and its object. Raises OSError.
+    """The lines of a file: the offset of each, and its object. Raises OSError.
 
-    That is None where a line is no JSON or longer than `longest`, of which no more is held, and empty where it is JSON
-    and no object of ours.
+    The object is None when a line is not valid JSON or longer than `longest` bytes, the most that is held in memory,
+    and empty when it is JSON but not a valid object.
     """
     offset = 0
     while line := file.readline(longest + 1):
-        # Whoever gives up at damage does not have to read to the end of a line that has none.
+        # Yielded first: a caller that stops at damage does not have to read to the end of an endless line.
         yield offset, _record(line) if len(line) <= longest else None
         offset += len(line)
         while len(line) > longest and not line.endswith(b"\n"):
@@ -192,7 +191,7 @@ def _refuse(constant: str) -> None:
 
 
 def _depth(value: Any) -> int:
-    """How deeply lists and objects are nested, as far as that matters."""
+    """Nesting depth of lists and objects, counted up to just above the limit."""
     depth, level = 0, [value]
     while level and depth <= _MAX_DEPTH:
         depth += 1

@@ -1,21 +1,21 @@
-"""Where everything is in the output folder OUT of a run, and by what it is known to be one.
+"""Layout of the output folder OUT of a run, and how such a folder is recognised.
 
-OUT/.streamgate/lock, manifest.json, commits.jsonl      ours: who runs, what we created
+OUT/.streamgate/lock, manifest.json, commits.jsonl      the running process; the files that we created
 OUT/.streamgate/staging/<source_id>/                    a source that is not committed yet
 OUT/<source_id>/track_0001/1.png                        crops, FFHQ-aligned; the name is the rank
 OUT/<source_id>/faces.jsonl, tracks.jsonl               kept faces by (track, rank); every track's end
 OUT/<source_id>/candidates.jsonl.gz                     every evaluated face, in the order of evaluation
 OUT/<source_id>/report.jsonl.gz                         small pictures and series for the report
-OUT/<source_id>/source.json                             how the source went
-OUT/.streamgate/identity/<source_id>.npy                who its tracks show: removed with the run's end, or kept
-OUT/.streamgate/persons.json, decisions.jsonl           which tracks are one person, and what people decided
-OUT/.streamgate/delivered.jsonl                         which sources a destination has had as a whole
+OUT/<source_id>/source.json                             the result of the source
+OUT/.streamgate/identity/<source_id>.npy                embeddings of its tracks: removed when the run ends, or kept
+OUT/.streamgate/persons.json, decisions.jsonl           which tracks are one person, and the user's decisions
+OUT/.streamgate/delivered.jsonl                         sources that were delivered completely to a destination
 OUT/.streamgate/ray-<random>/<reader>/                  output folders of the readers of `run --ray`, while it runs
-OUT/.streamgate/tune/, spares/                          a tuning under way; faces that an earlier one put aside
+OUT/.streamgate/tune/, spares/                          a tuning in progress; faces set aside by an earlier one
 OUT/faces.jsonl, persons.jsonl, summary.json            derived from the committed sources
-OUT/report.html, report/                                the same
-OUT/exports/, clips/                                    made of the results later
-OUT/shards/<number>/                                    output folders of their own, to be merged
+OUT/report.html, report/                                likewise
+OUT/exports/, clips/                                    created from the results later
+OUT/shards/<number>/                                    output folders of shards, to be merged
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path, PurePosixPath
 from streamgate.errors import display
 
 STATE_DIR = ".streamgate"
-"""The folder in OUT that holds what is ours alone."""
+"""The folder in OUT for internal files."""
 
 SOURCE, FACES, TRACKS = "source.json", "faces.jsonl", "tracks.jsonl"
 CANDIDATES, NOTES = "candidates.jsonl.gz", "report.jsonl.gz"
@@ -36,7 +36,7 @@ REPORT, PAGES = "report.html", "report"
 EXPORTS, CLIPS, SHARDS = "exports", "clips", "shards"
 
 DERIVED = (FACES, PERSONS, SUMMARY)
-"""Files directly in OUT that follow from the committed sources."""
+"""Files directly in OUT that are derived from the committed sources."""
 
 RECEIPT = ".streamgate-export.json"
 """In a folder that `export` or `clips` made: the format and the files that were written."""
@@ -46,35 +46,35 @@ _NAME = re.compile(r"[^./\\\0][^/\\\0]{0,254}")
 
 
 def not_local(text: str) -> str | None:
-    """Why a text names no file or folder of this machine, in words; None where it may."""
+    """The reason why a text cannot be a path on this machine; None if it can."""
     if not text:
-        return "it is empty; name a file or folder"
-    # One slash is enough (RFC 8089 has file:/path); one letter is no scheme but a drive.
+        return "it is empty; give a file or folder"
+    # One slash is enough (RFC 8089 has file:/path); a single letter is a drive, not a scheme.
     if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}", text):
         return (
-            f"{scheme[0]} is not supported here; give a path on this machine, and copy from or to other places "
+            f"{scheme[0]} is not supported here; give a path on this machine, and copy files from or to other places "
             "before or afterwards"
         )
     return None
 
 
 def has_manifest(out: Path) -> bool:
-    """Whether `run` has begun to write into a folder."""
+    """Whether `run` has started to write into a folder."""
     return os.path.isfile(out / STATE_DIR / "manifest.json")  # names may be too long for a file system
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a folder holds results or an export of streamgate's, so that it is no footage."""
+    """Whether a folder contains results or an export of streamgate, and so is not footage."""
     return has_manifest(folder) or (folder / RECEIPT).is_file()
 
 
 def is_source_id(name: object) -> bool:
-    """Whether a name found in a file can be that of a source's folder: one part, not hidden."""
+    """Whether a name found in a file can be the name of a source's folder: one path part, not hidden."""
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 def may_be_named(source_id: str) -> bool:
-    """Whether a source may be written under this name: it neither leads elsewhere, nor hides, nor is kept for us."""
+    """Whether a source may be written under this name: it is one path part, not hidden, and not reserved."""
     return (
         is_source_id(source_id)
         and source_id not in _RESERVED
@@ -87,10 +87,10 @@ def parts_of(name: str) -> tuple[str, ...]:
     """The parts of a name relative to a folder, with `/`. Raises ValueError for one that leads out of the folder."""
     parts = PurePosixPath(name).parts
     if not parts or ".." in parts or parts[0].startswith("/") or "\0" in name:
-        raise ValueError(f"{display(name)} is no name of a file in this folder")
+        raise ValueError(f"{display(name)} is not the name of a file in this folder")
     return parts
 
 
 def picture_name(track_id: int, rank: int, suffix: str, crop: str = "ffhq") -> str:
-    """The file of a kept face relative to its source's folder: `track_0001/1.png`, `track_0001/1.arcface.png`."""
+    """File name of a kept face relative to its source's folder: `track_0001/1.png`, `track_0001/1.arcface.png`."""
     return f"track_{track_id:04d}/{rank}{'' if crop == 'ffhq' else f'.{crop}'}.{suffix}"

@@ -1,4 +1,4 @@
-"""The lock of an output folder: one command that writes at a time."""
+"""The lock of an output folder: only one command writes at a time."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _ENDING_S = 10.0
 
 
 class Lock:
-    """Keeps others from writing to a folder, by `flock` on a file in it that stays: OUT/.streamgate/lock.
+    """Keeps other processes from writing to a folder, with `flock` on a permanent file: OUT/.streamgate/lock.
 
-    The system releases it when every process that holds it has ended in whatever way; a process may share it with
-    the one it was forked from, or with another by its descriptor. A context manager.
+    The system releases the lock when all processes that hold it have ended in any way; a process may share it with
+    its parent, or pass its descriptor to another process. A context manager.
 
     Args:
-        folder: the folder, which must be there.
-        name: the file, relative to it with `/`.
-        holder: the process to name to others, this one by default.
+        folder: the folder, which must exist.
+        name: the lock file, relative to the folder, with `/`.
+        holder: id of the process to show to others, this one by default.
     """
 
     def __init__(self, folder: Path, name: str = _NAME, *, holder: int | None = None) -> None:
@@ -39,7 +39,7 @@ class Lock:
 
     @classmethod
     def held(cls, folder: Path, descriptor: int) -> Lock:
-        """The lock that another process took and gave this one by its `descriptor`."""
+        """A lock that another process took and passed to this one as `descriptor`."""
         lock = cls(folder)
         lock._file = os.fdopen(descriptor, "r+b")
         return lock
@@ -54,10 +54,9 @@ class Lock:
         self.release()
 
     def acquire(self) -> None:
-        """Take the lock; does nothing when it is held already. Raises SinkError when another process holds it.
+        """Take the lock; does nothing when it is already held. Raises SinkError when another process holds it.
 
-        A run that has been killed may leave a process that is ending, for as long as the disk makes it wait: that
-        one is waited for, ten seconds at most.
+        A process of a killed run may still be exiting while the disk makes it wait; it is waited for up to ten seconds.
         """
         if self._file is not None:
             return
@@ -72,12 +71,12 @@ class Lock:
             time.sleep(0.05)
 
     def _try(self) -> str | None:
-        """Take the lock, or tell who holds it."""
+        """Take the lock and return None, or return the id of the process that holds it."""
         with files.sink_errors(self._folder):
             file = files.open_own(self._folder, self._name, os.O_RDWR | os.O_CREAT)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(file.fileno()).st_nlink == 1:  # else it is somebody's other file too
+                if os.fstat(file.fileno()).st_nlink == 1:  # else the file is also linked elsewhere
                     file.truncate(0)
                     file.write(b"%d\n" % self._holder)
                     file.flush()
@@ -93,26 +92,26 @@ class Lock:
             return None
 
     def fileno(self) -> int:
-        """The descriptor of the held lock, to share it. Raises ValueError when it is not held."""
+        """The descriptor of the held lock, for sharing. Raises ValueError when it is not held."""
         if self._file is None:
             raise ValueError("the lock is not held")
         return self._file.fileno()
 
     def release(self) -> None:
-        """Let the next run in; does nothing when the lock is not held."""
+        """Release the lock; does nothing when it is not held."""
         if self._file is not None:
-            # The file stays: removing it would let a third run lock a new one beside a waiting second.
+            # The file stays: if it were removed, a third run could lock a new file while a second waits for this one.
             self._file.close()
             self._file = None
 
 
 @contextmanager
 def unchanged(out: Path) -> Iterator[None]:
-    """Keep runs out of the folder while it is read. Raises SinkError when one is at work there."""
+    """Keep runs out of the folder while it is read. Raises SinkError when a run is using it."""
     try:
         file = files.open_below(out, _NAME)
     except OSError:
-        # A copy of the results alone; nothing will write there.
+        # Only a copy of the results; no run writes there.
         yield
         return
     with file:
@@ -126,7 +125,7 @@ def unchanged(out: Path) -> Iterator[None]:
 
 
 def _has_ended(process: int) -> bool:
-    """Whether there is no such process, or only its entry that nobody has asked for yet."""
+    """Whether the process does not exist or is a zombie."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

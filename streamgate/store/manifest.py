@@ -1,8 +1,8 @@
-"""What a run has created in an output folder, so that `--overwrite` removes that and nothing else.
+"""The list of files that a run has created in an output folder, so that `--overwrite` removes only those.
 
-Two files in OUT/.streamgate: `manifest.json`, rewritten as a whole at the start and at the end of a run,
-and `commits.jsonl`, to which each committed source adds a line: rewriting the manifest at each commit would
-cost the square of the number of sources. Reading joins both.
+There are two files in OUT/.streamgate: `manifest.json` is rewritten at the start and at the end of a run, and each
+committed source appends a line to `commits.jsonl`, since rewriting the manifest at each commit would take quadratic
+time. Reading combines both.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Manifest:
 
     Attributes:
         out: the folder.
-        run: what decides about results, with its `digest`; a later `--resume` compares it.
-        owned: files of ours that belong to no single source, relative to OUT.
-        sources: source id -> its files, relative to OUT/<source id>. A source is listed just before it gets
-            its final name, so after a crash one may be listed that is not there.
+        run: everything that determines results, with its `digest`; a later `--resume` compares it.
+        owned: our files that belong to no single source, relative to OUT.
+        sources: source id -> its files, relative to OUT/<source id>. A source is listed just before it gets its final
+            name, so after a crash a listed source may be missing.
     """
 
     out: Path
@@ -45,13 +45,13 @@ class Manifest:
 
     @classmethod
     def read(cls, out: Path) -> Manifest:
-        """What is there; empty when there is no manifest. Raises ResultsError for one that cannot be understood."""
+        """Read the manifest; empty when there is none. Raises ResultsError for one that cannot be read."""
         manifest = cls(out)
         path = display(out / _NAME)
         try:
             stored = jsonlines.read_object(out, _NAME, MANIFEST)
             if stored["program"] != _PROGRAM:
-                raise ValueError("it is of another program")
+                raise ValueError("it belongs to another program")
             commits = jsonlines.read_log(out, _COMMITS)
         except FileNotFoundError:
             return manifest
@@ -60,7 +60,7 @@ class Manifest:
             raise ResultsError(f"{reason}; remove it or choose another folder") from error
         except ValueError as error:
             raise ResultsError(
-                f"{path} is damaged ({error}); put back a copy of it, or run the sources again into another folder"
+                f"{path} is damaged ({error}); restore a copy of it, or run the sources again into another folder"
             ) from error
         manifest.run = stored["run"]
         manifest.owned = tuple(stored["files"])
@@ -69,19 +69,19 @@ class Manifest:
         return manifest
 
     def present(self) -> list[str]:
-        """Ids of listed sources that did get their final name, sorted."""
-        # The list may have been edited: a name that leads out of the folder is none of ours.
+        """Ids of the listed sources that got their final name, sorted."""
+        # The list may have been edited: a name that leads out of the folder is not ours.
         return sorted(key for key in self.sources if is_source_id(key) and (self.out / key / SOURCE).is_file())
 
     def paths(self) -> list[str]:
-        """Every listed file relative to OUT, with `/`, in the order in which to remove them.
+        """Every listed file relative to OUT, with `/`, in the order of removal.
 
-        source.json comes first in its folder: a source that was removed by half no longer counts as present.
+        source.json comes first in its folder, so that a partly removed source no longer counts as present.
         """
         return [*self.owned, *self.source_paths()]
 
     def source_paths(self, *source_ids: str) -> list[str]:
-        """The listed files of the given sources, or of all, as in `paths`."""
+        """The listed files of the given sources, or of all sources, as in `paths`."""
         found = []
         for key in source_ids or self.sources:
             names = self.sources[key]
@@ -107,7 +107,7 @@ class Manifest:
 
 
 def run_record(run: RunInfo) -> dict[str, Any]:
-    """What decides about results, and its sha256 as `digest` (weights by their sha256, wherever they lie)."""
+    """Everything that determines results, and its sha256 as `digest` (weights by their sha256, not by their path)."""
     record = {
         "schema": SCHEMA,
         "calibration_id": run.calibration_id,
@@ -120,7 +120,7 @@ def run_record(run: RunInfo) -> dict[str, Any]:
 
 
 def differences(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
-    """What tells two `run_record`s apart, in a few words each; empty when results go together.
+    """The differences between two `run_record`s, a short text each; empty when their results can be combined.
 
     `earlier` may come from a file that others have edited.
     """
@@ -129,7 +129,7 @@ def differences(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]
     found = []
     for role, (before, now) in sorted(_changed(_hashes(earlier), _hashes(run)).items()):
         found.append(f"{role} (sha256 {before}, now {now})")
-    with suppress(RecursionError):  # nobody's configuration goes that deep
+    with suppress(RecursionError):  # no real configuration is that deep
         before, now = _leaves(earlier.get("config")), _leaves(json.loads(json.dumps(run["config"])))
         found += [f"{key} ({_short(was)}, now {_short(is_)})" for key, (was, is_) in _changed(before, now).items()]
     for key in ("schema", "calibration_id", "measure_set"):

@@ -1,9 +1,9 @@
-"""The JSON shapes of docs/design.md 6: what faces.jsonl, candidates.jsonl.gz, events and summaries consist of.
+"""The JSON records of docs/design.md 6: lines of faces.jsonl, candidates.jsonl.gz and tracks.jsonl, and events.
 
-Builders return plain dicts whose key order is the order in the files; `dumps` turns one into text. No
-shape ever holds NaN or infinity: an optional figure that is not finite becomes null, a required one (box,
-landmarks, time, detection score) raises ValueError. Figures are rounded to a fixed number of places, so
-that equal runs give equal bytes:
+Builders return plain dicts whose key order is the order in the files; `dumps` turns one into text. Records never
+contain NaN or infinity: an optional value that is not finite becomes null, a required one (box, landmarks, time,
+detection score) raises ValueError. Values are rounded to a fixed number of places, so that equal runs give equal
+bytes:
 
     times          6 decimals (seconds)          boxes, landmarks   2 decimals (source pixels)
     detection score 4 decimals (0..1)            pose               2 decimals (degrees)
@@ -33,9 +33,9 @@ from streamgate.tracks import BestShot, Candidate, Crop, TrackEnd, TrackInfo
 def face_record(shot: BestShot, image: str | None) -> Record:
     """A line of faces.jsonl, and the `json` of a `final` event.
 
-    `image` is the crop's path relative to OUT with `/`, None where there is no file (events). `person_id` and
-    `person_rank` (from 1 among the listed faces of the person) are known only in OUT/faces.jsonl, where all sources
-    come together; elsewhere they are null. Shape, in this order:
+    `image` is the crop's path relative to OUT with `/`, None without a file (events). `person_id` and `person_rank`
+    (from 1 among the listed faces of the person) are known only in OUT/faces.jsonl, which combines all sources;
+    elsewhere they are null. Keys, in this order:
 
         schema, id, source, source_id, track_id, person_id, rank, frame_index, pts_seconds, pts_estimated,
         captured_at, box [4], landmarks [5][2], detection_score, pose {yaw, pitch, roll} | null,
@@ -44,17 +44,17 @@ def face_record(shot: BestShot, image: str | None) -> Record:
         person_rank, crops {NAME: {image, size [2], upscaled, quality, box [4] | null}}, pose_bin, phash,
         still
 
-    `upscaled` says how many times the picture was enlarged where the source was smaller, else null.
-    `outside` is the share of the picture that lies outside the frame, black bars counted as outside, else null.
+    `upscaled` is the factor by which the crop was enlarged if the face in the source was smaller, else null.
+    `outside` is the share of the crop that lies outside the frame (black bars count as outside), null if unknown.
     `pose_bin` names the yaw and pitch, in degrees, of the bin that the face was kept for with `keep.poses` = all.
     `phash` is 16 hex digits: hashes of faces that look alike differ in few of 63 bits.
-    `crops` lists every picture written of this face, ffhq (`image`) first; empty where there are no files. Its
-    `size` is [width, height], `quality` the encoder's (null: nothing was lost), `box` what a crop that is not
-    aligned shows of the upright source frame.
-    `still` says that the face never moved, for 3 s at least, while another one did.
+    `crops` lists every picture written of this face, ffhq (`image`) first; empty without files. `size` is
+    [width, height], `quality` that of the encoder (null: lossless), `box` the region of the upright source frame that
+    a crop without alignment shows.
+    `still` is whether the face did not move for at least 3 s while another one did.
     `name` is the picture's file name when the source is a folder of images, else null.
-    `stream` is there for cameras with two streams only: "main" or "sub", the one that the face was taken from. Box and
-    landmarks are in its pixels; times are the substream's.
+    `stream` is present only for cameras with two streams: "main" or "sub", the one that the face was cropped from. Box
+    and landmarks are in its pixels; times are those of the substream.
     """
     return {
         "schema": SCHEMA,
@@ -91,7 +91,7 @@ def face_record(shot: BestShot, image: str | None) -> Record:
 
 
 def image_path(shot: BestShot, crop: str = "ffhq") -> str:
-    """Where the disk sink puts a shot's picture, relative to OUT: `<source_id>/track_0001/1.png`."""
+    """Path of a shot's picture relative to OUT: `<source_id>/track_0001/1.png`."""
     suffix = (shot.encoding if crop == "ffhq" else shot.crops[crop].encoding).suffix
     return f"{shot.source_id}/{picture_name(shot.track.track_id, shot.rank, suffix, crop)}"
 
@@ -121,10 +121,10 @@ def _upscaled(times: float) -> float | None:
 
 
 def candidate_record(candidate: Candidate, source_id: str) -> Record:
-    """A line of candidates.jsonl.gz: one evaluated face, with all that judging it anew takes.
+    """A line of candidates.jsonl.gz: one evaluated face, with everything needed to judge it again.
 
-    `evidence` holds every figure that limits and calibration are applied to (null: not computed) and
-    `failed`, the measures whose computation failed; embeddings are biometric and never written here.
+    `evidence` has every value that limits and calibration are applied to (null: not computed) and `failed`, the
+    measures whose computation failed. Embeddings are biometric data and never written here.
     """
     return {
         "schema": SCHEMA,
@@ -147,15 +147,15 @@ def candidate_record(candidate: Candidate, source_id: str) -> Record:
 
 
 def candidate_of(record: Mapping[str, Any], known: Collection[str]) -> Candidate:
-    """The candidate that a line of candidates.jsonl.gz tells, whose shape is right; figures are rounded.
+    """The candidate of a valid line of candidates.jsonl.gz, with rounded values.
 
-    `known` are the names of the measures that its run can have. Raises ValueError for a time that cannot be and for
-    another measure.
+    `known` are the names of the measures that its run can have. Raises ValueError for an invalid time and for an
+    unknown measure.
     """
     pose, captured = record["pose"], record["captured_at"]
     gate = GateResult(record["gate"]["passed"], tuple(record["gate"]["reasons"]))
-    told = record["evidence"]
-    values = {name: float(value) for name, value in told.items() if name != "failed" and value is not None}
+    evidence = record["evidence"]
+    values = {name: float(value) for name, value in evidence.items() if name != "failed" and value is not None}
     if unknown := record["measures"].keys() - set(known):
         raise ValueError(f"unknown measures: {', '.join(sorted(unknown))}")
     return Candidate(
@@ -175,7 +175,7 @@ def candidate_of(record: Mapping[str, Any], known: Collection[str]) -> Candidate
         evidence=Evidence(
             values=values,
             pose=None if pose is None else Pose(float(pose["yaw"]), float(pose["pitch"]), float(pose["roll"])),
-            failed=set(told["failed"]),
+            failed=set(evidence["failed"]),
         ),
         measures={name: _measure_of(name, measure) for name, measure in record["measures"].items()},
         quality=record["quality"],
@@ -185,11 +185,11 @@ def candidate_of(record: Mapping[str, Any], known: Collection[str]) -> Candidate
 
 
 def track_record(ended: TrackEnd) -> Record:
-    """A line of tracks.jsonl: how a track ended, kept or not.
+    """A line of tracks.jsonl: the result of a track, with or without kept faces.
 
-    Shape: schema, source_id, epoch, track_id, first_pts, last_pts, frames_seen, frames_scored, still
-    (it never moved while another one did), kept (number of shots), rejected {reason: faces}, reasons (of the best near
-    miss), reference {measure: what is usual for the person}.
+    Keys: schema, source_id, epoch, track_id, first_pts, last_pts, frames_seen, frames_scored, still (it did not move
+    while another one did), kept (number of shots), rejected {reason: faces}, reasons (of the best near miss),
+    reference {measure: usual value for the person}.
     """
     return {
         "schema": SCHEMA,
@@ -208,7 +208,7 @@ def track_record(ended: TrackEnd) -> Record:
 def missed_record(track: Mapping[str, Any], source: str, calibration_id: str) -> Record:
     """The `json` of the rank 0 `final` of a track that keeps nothing; `track` is its `track_record`.
 
-    The keys are `face_record`'s, those that only a face can fill are null; `rejected` is added.
+    The keys are those of `face_record`, with null where only a face has a value, plus `rejected`.
     """
     source_id, track_id = track["source_id"], track["track_id"]
     return {
@@ -248,7 +248,7 @@ def missed_record(track: Mapping[str, Any], source: str, calibration_id: str) ->
 
 
 def event(record: Mapping[str, Any], kind: str, jpeg: bytes | None) -> dict[str, str | bytes]:
-    """Fields of one Redis stream entry: id, kind, json, and jpeg (binary; absent when there is no face)."""
+    """Fields of one Redis stream entry: id, kind, json, and jpeg (binary; absent without a face)."""
     fields: dict[str, str | bytes] = {"id": record["id"], "kind": kind, "json": dumps(record)}
     if jpeg is not None:
         fields["jpeg"] = jpeg
@@ -258,8 +258,8 @@ def event(record: Mapping[str, Any], kind: str, jpeg: bytes | None) -> dict[str,
 def score_record(image: str, faces: Iterable[ScoredFace], *, embedding: bool = False) -> Record:
     """A line of `streamgate score`.
 
-    Shape: {image, faces: [{box, landmarks, detection_score, pose, measures, quality, gate}]}; with
-    `embedding` each face also has its vector (null when it has none), not normalised.
+    Keys: {image, faces: [{box, landmarks, detection_score, pose, measures, quality, gate}]}; with `embedding` each
+    face also has its vector, not normalised (null if it has none).
     """
     return {"image": redact_url(image), "faces": [_scored(face, embedding) for face in faces]}
 
@@ -268,7 +268,7 @@ def _number(value: float | None, decimals: int) -> float | None:
     if value is None:
         return None
     value = float(value)
-    # Adding zero turns -0.0 into 0.0: two spellings of one value would break byte equality.
+    # Adding zero turns -0.0 into 0.0: two texts for one value would break byte equality.
     return round(value, decimals) + 0.0 if math.isfinite(value) else None
 
 
@@ -324,7 +324,7 @@ def _measure(measure: Measure) -> Record:
     if status is Status.OK and (raw is None or scalar is None):
         status = Status.ERROR
     if status is not Status.OK:
-        # What only lacks a calibration has a raw value.
+        # A measure that only lacks a calibration has a raw value.
         raw, scalar = raw if status is Status.UNCALIBRATED else None, None
     return {"raw": raw, "scalar": scalar, "status": status.value}
 
@@ -337,7 +337,7 @@ def _measure_of(name: str, record: Mapping[str, Any]) -> Measure:
         return _MISSING[status]
     raw, scalar = record["raw"], record["scalar"]
     if raw is None or scalar is None:
-        raise ValueError(f"{name} is ok and has no figure")
+        raise ValueError(f"{name} is ok but has no value")
     return Measure(raw, scalar, status)
 
 

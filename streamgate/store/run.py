@@ -1,4 +1,4 @@
-"""A run and how its sources went, and the records of that: source.json and summary.json. Light to import."""
+"""A run and the results of its sources, with their records: source.json and summary.json. Cheap to import."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streamgate.store.jsonlines import SCHEMA, Record, redacted
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """A source at its start: `location` is for people (redacted), `source_id` names its folder and events."""
+    """A source at its start: `location` is shown to users (redacted), `source_id` names its folder and events."""
 
     location: str
     source_id: str
@@ -21,17 +21,17 @@ class SourceInfo:
 
 @dataclass(slots=True)
 class SourceResult:
-    """How a source went, for `summary.json`; `timing` holds all that may vary from run to run.
+    """The result of a source, for `summary.json`; `timing` has everything that may vary from run to run.
 
     Attributes:
-        status: "done", "interrupted" (what was found until then is committed), "failed" (nothing committed),
-            "crashed" (the worker process died twice while it was read; nothing committed), "not_started" (the run
-            ended before it) or "duplicate" (same name and content as an earlier input).
-        error: one line for the user when failed, or when reading broke off after frames had been given.
-        combed: frames that were deinterlaced although they do not say that they are interlaced.
-        pictures: it is no video: `frames` counts unrelated pictures, each of which shows tracks of one face.
-        turned: degrees clockwise by which its pictures were turned besides what it says itself.
-        rejected: evaluated faces by gate reason.
+        status: "done", "interrupted" (results until then are committed), "failed" (nothing committed), "crashed" (the
+            worker process died twice while reading it; nothing committed), "not_started" (the run ended before it) or
+            "duplicate" (same name and content as an earlier input).
+        error: one line for the user when it failed, or when reading stopped with an error after some frames.
+        combed: frames that were deinterlaced although they are not marked as interlaced.
+        pictures: not a video: `frames` counts unrelated pictures, in which each face is a track.
+        turned: degrees clockwise by which its frames were rotated in addition to the rotation in its metadata.
+        rejected: number of evaluated faces by gate reason.
     """
 
     source: SourceInfo
@@ -56,15 +56,15 @@ class SourceResult:
 
 
 TOTALS = ("frames", "decode_errors", "combed", "faces_detected", "faces_scored", "tracks", "kept")
-"""Counts of a source that summary.json adds up."""
+"""Counts of the sources that are summed in summary.json."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdentityInfo:
-    """How tracks become persons in a run.
+    """How tracks are merged into persons in a run.
 
-    `store` is `identity.store`; `threshold` the least similarity of two tracks of one person, None where the
-    recognizer's is unknown: then there are no persons.
+    `store` is `identity.store`; `threshold` is the minimum similarity of two tracks of one person, None if that of the
+    recognizer is unknown: then there are no persons.
     """
 
     store: str = "none"
@@ -78,7 +78,7 @@ class IdentityInfo:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What stays the same over a run: written into the manifest, the summary and the records."""
+    """Properties of a whole run; written into the manifest, the summary and the records."""
 
     config: Mapping[str, Any]
     """The whole configuration, redacted."""
@@ -90,13 +90,13 @@ class RunInfo:
     versions: Mapping[str, str]
     identity: IdentityInfo = IdentityInfo()
     device: str = ""
-    """Where the networks ran, and why there."""
+    """Where the networks ran, and why."""
     calibration: Mapping[str, Any] = field(default_factory=dict)
-    """How raw figures become scalars: `Calibration.summary()`; enough to judge stored evidence anew."""
+    """Mapping of raw values to scalars: `Calibration.summary()`; sufficient to judge stored evidence again."""
 
 
 def source_record(result: SourceResult) -> Record:
-    """How a source went: source.json, and without `timing` an entry of summary.json's `sources`."""
+    """The contents of source.json, and without `timing` an entry of `sources` in summary.json."""
     return {
         "schema": SCHEMA,
         "source": redact_url(result.source.location),
@@ -130,10 +130,10 @@ def summary_record(
     complete: bool = True,
     persons: int | None = None,
 ) -> Record:
-    """The whole of summary.json; `sources` are `source_record`s in the order in which they shall stand.
+    """The contents of summary.json; `sources` are `source_record`s in the order of the file.
 
-    `complete` is false when the run broke off before all of its inputs had their turn; `persons` is None where tracks
-    did not become persons. Shape:
+    `complete` is false when the run stopped before all of its inputs were processed; `persons` is None if tracks were
+    not merged into persons. Keys:
 
         schema, complete, totals {sources {STATUS: n}, frames, ..., kept, persons | null, rejected {reason: faces}},
         sources [source_record without schema and timing], measure_set, absent_measures {NAME: status},

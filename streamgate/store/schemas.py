@@ -1,9 +1,9 @@
-"""The shapes of what stands in an output folder, against which a reader checks every object.
+"""Shapes of the records in an output folder, against which a reader validates every object.
 
-A shape is a set of types for a plain value, a range or a pattern for a number or text inside it, `{key: shape}` for an
-object, in which `str` as key stands for all others, `[shape]` for a list of any length, `[shape, shape]` for a list of
-two, `(shape,)` for one that may be null, and `(shape, None)` for one that may be missing too. Keys that a shape does
-not name may be there.
+A shape is a set of types for a plain value, a range for an integer in it, a pattern for a text that matches it,
+`{key: shape}` for an object (`str` as key means all other keys), `[shape]` for a list of any length, `[shape, shape]`
+for a list of two, `(shape,)` for a value that may be null, and `(shape, None)` for one that may also be missing.
+Additional keys are allowed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MISSING = object()
 
 _COUNT = range(2**53)
 _NAME = re.compile(r"(?!\.\.?(/|$))[^/\0]+(/(?!\.\.?(/|$))[^/\0]+)*")
-"""A file relative to OUT that is inside."""
+"""A file name relative to OUT that does not lead out of it."""
 _COUNTS = {str: _COUNT}
 _GATE = {"passed": _BOOLEAN, "reasons": [_TEXT]}
 _MEASURES = {str: {"raw": _NUMBER_OR_NULL, "scalar": _NUMBER_OR_NULL, "status": _TEXT}}
@@ -102,7 +102,7 @@ COMMIT: Schema = {"source_id": _TEXT, "files": [_TEXT]}
 
 
 def mismatch(value: Any, shape: Schema) -> str | None:
-    """What of `value` is not as `shape` says, in words that begin with its key; None when all is."""
+    """The first difference between `value` and `shape`, as a text that starts with the key; None if it conforms."""
     kind = type(shape)
     if kind is tuple:
         return None if value is None or (value is _MISSING and len(shape) > 1) else mismatch(value, shape[0])

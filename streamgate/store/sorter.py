@@ -1,4 +1,4 @@
-"""Keyed bytes sorted by key in bounded memory."""
+"""Sorting of keyed bytes in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _MEMORY_LIMIT = 2 << 20
 
 
 class KeyedSorter:
-    """Tracks end in any order; records and events leave sorted.
+    """Collects records or events in any order and returns them sorted by key.
 
-    The bytes lie in memory up to 2 MiB, then in an unnamed temporary file in `folder` (the system's when
-    None); per item only its key and place stay in memory. Every method raises OSError. One thread at a time.
+    The bytes are held in memory up to 2 MiB, then in an unnamed temporary file in `folder` (by default the system's);
+    for each item only its key and offset stay in memory. Every method may raise OSError. For one thread at a time.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -27,19 +27,19 @@ class KeyedSorter:
         return len(self._index)
 
     def put(self, key: tuple[int, int], data: bytes) -> None:
-        """Keep `data` under `key`; equal keys come back in the order in which they came."""
+        """Add `data` with `key`; items with equal keys keep their order of insertion."""
         self._file.seek(self._end)
         self._file.write(data)
         self._index.append((key, self._end, len(data)))
         self._end += len(data)
 
     def in_order(self) -> Iterator[bytes]:
-        """Everything, by ascending key, read one by one."""
+        """All items by ascending key, read one by one."""
         for _, start, length in sorted(self._index):
             self._file.seek(start)
             yield self._file.read(length)
 
     def close(self) -> None:
-        """Let go of everything; closing twice does nothing."""
+        """Release memory and the file; closing twice is fine."""
         self._index.clear()
         self._file.close()

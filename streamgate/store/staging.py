@@ -1,9 +1,9 @@
-"""Other contents for committed sources, put in place so that a failure half-way loses nothing.
+"""Replaces the contents of committed sources (tuning), without losing anything if it fails midway.
 
-OUT/.streamgate/tune/new/<source_id>/    complete folders that wait
-OUT/.streamgate/tune/ready.json          written when all of them are complete: from here on the tuning is done, and
-                                         whoever comes next finishes it (`finish`)
-OUT/.streamgate/tune/old/<source_id>/    the folders they have replaced, removed at the end
+OUT/.streamgate/tune/new/<source_id>/    complete new folders
+OUT/.streamgate/tune/ready.json          written when all of them are complete: from here on the tuning is committed,
+                                         and if interrupted it is completed later (`finish`)
+OUT/.streamgate/tune/old/<source_id>/    the replaced folders, removed at the end
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _READY = "ready.json"
 
 
 class Staging:
-    """The tuning of one output folder, whose lock the caller holds. Methods raise SinkError, and ResultsError."""
+    """The tuning of one output folder, whose lock the caller holds. Methods raise SinkError and ResultsError."""
 
     def __init__(self, out: Path) -> None:
         self._out = out
@@ -34,7 +34,7 @@ class Staging:
         self._old = self._folder / "old"
 
     def begin(self) -> None:
-        """Start empty; what an earlier tuning left that never was complete goes."""
+        """Start with an empty staging area; an earlier, incomplete tuning is discarded."""
         with files.sink_errors(self._folder):
             files.remove_tree(self._out, _TUNE)
             files.make_folder(self._out, f"{_TUNE}/new")
@@ -46,31 +46,32 @@ class Staging:
             folder.mkdir()
         return folder
 
-    def commit(self, told: Mapping[str, Any], names: Mapping[str, list[str]]) -> None:
-        """Everything in `new` is complete: `names` are each source's files.
+    def commit(self, record: Mapping[str, Any], names: Mapping[str, list[str]]) -> None:
+        """Commit the contents of `new`, which are complete; `names` are the files of each source.
 
-        `told` holds what finishing takes beside them: `run`, the manifest's run from now on, and what else the caller
-        of `finish` wants to be given back.
+        `record` has what `finish` needs in addition: `run`, the new run record of the manifest, and any other keys
+        that the caller of `finish` wants returned.
         """
         with files.sink_errors(self._folder):
             files.sync_tree(self.new)
-            files.write_text(self._out, f"{_TUNE}/{_READY}", dumps({**told, "schema": SCHEMA, "sources": dict(names)}))
+            ready = {**record, "schema": SCHEMA, "sources": dict(names)}
+            files.write_text(self._out, f"{_TUNE}/{_READY}", dumps(ready))
 
     def pending(self) -> bool:
-        """Whether there is a complete tuning to be finished."""
+        """Whether there is a committed tuning to be finished."""
         return (self._folder / _READY).is_file()
 
     def finish(self, manifest: Manifest) -> Record:
-        """Put what was committed in place, as far as that has not happened yet, and write the manifest.
+        """Put the committed contents in place, as far as this has not been done yet, and write the manifest.
 
-        Returns what `commit` was told.
+        Returns the record of `commit`.
         """
         ready = self._ready()
         with files.sink_errors(self._out):
             for name in ("new", "old"):
                 files.make_folder(self._out, f"{_TUNE}/{name}")
             manifest.run = ready["run"]
-            # Both sets of names are listed meanwhile: whatever a crash leaves, --overwrite knows it.
+            # Both sets of names are listed meanwhile, so that --overwrite knows all files that a crash may leave.
             before = {key: manifest.sources.get(key, ()) for key in ready["sources"]}
             for key, names in ready["sources"].items():
                 manifest.sources[key] = tuple(sorted({*before[key], *names}))
@@ -83,7 +84,7 @@ class Staging:
         return ready
 
     def clean(self) -> None:
-        """All is in place and derived."""
+        """Remove the staging area, once everything is in place and derived."""
         with files.sink_errors(self._folder):
             with suppress(FileNotFoundError):
                 (self._folder / _READY).unlink()
@@ -110,7 +111,7 @@ class Staging:
 
 
 def _keep_strangers(out: Path, source_id: str, new: Path, listed: set[str]) -> None:
-    """Files that others put into a source's folder stay with it."""
+    """Keep files that others put into a source's folder."""
     folder = out / source_id
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

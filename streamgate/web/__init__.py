@@ -1,6 +1,6 @@
-"""What the HTML report and the live page are both made of: style sheets, scripts, the markup of an opened face.
+"""Files shared by the HTML report and the live page: style sheets, scripts, the markup of the face dialog.
 
-The page of `serve` serves these files beside its own; a report takes them in when it is written.
+The live page of `serve` serves them next to its own files; a report embeds them.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 from importlib import resources
 
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-"""Media types of the files, by their suffixes."""
+"""Media types of the files by suffix."""
 
 
 def web_files(package: str) -> dict[str, bytes]:
-    """The shared files and those in the folder `static` of `package`, by their names."""
+    """The shared files and those in the folder `static` of `package`, by name."""
     folders = (resources.files(__name__), resources.files(package).joinpath("static"))
     entries = [entry for folder in folders for entry in folder.iterdir() if entry.name.endswith(tuple(TYPES))]
     return {entry.name: entry.read_bytes() for entry in entries}

@@ -1,4 +1,4 @@
-// A track's quality over time: a curve, a point an evaluated face, below it where the gate was open and shut.
+// A track's quality over time: a curve with a point per evaluated face, and below it a band of the gate's verdicts.
 
 import { draw, make, say } from "./dom.js";
 
@@ -8,11 +8,11 @@ const TOP = 12;
 const BAND = 10; // height of the gate's band
 const AXIS = 22; // room for the times
 
-let patterns = 0; // a pattern of a chart that is not shown would hide those that use it
+let patterns = 0; // each chart has its own pattern: sharing one of a hidden chart would hide its users
 
 export class Chart {
-  // `openKey`: the legend's entry for faces without a verdict, shown only where there are some.
-  // `clock`: how a time in the source is written; without it, times count from the track's first face.
+  // `openKey`: the legend entry for faces without a verdict, shown only if there are any.
+  // `clock`: formats a time in the source; without it, times count from the track's first face.
   constructor(holder, readout, { height = 190, openKey = null, clock = null } = {}) {
     this.holder = holder;
     this.readout = readout;
@@ -30,8 +30,8 @@ export class Chart {
     holder.addEventListener("keydown", (event) => this.step(event));
   }
 
-  // `points`: {pts_seconds, quality or null, passed (null: no verdict)}; `chosen`: pts_seconds of the face, `start`: of its track.
-  // `picks`: further faces to mark, {pts_seconds, quality}; with null for `chosen` they are all there is.
+  // `points`: {pts_seconds, quality or null, passed (null: no verdict)}; `chosen`: pts_seconds of the face or null;
+  // `start`, `end`: of its track; `picks`: further faces to mark, {pts_seconds, quality}.
   set(points, chosen, start, end, picks = []) {
     this.points = points;
     this.chosen = chosen;
@@ -106,7 +106,7 @@ export class Chart {
       svg.append(...this.mark({ pts_seconds: this.chosen, quality: own?.quality ?? null }, 6));
     }
     svg.style.height = `${this.height}px`;
-    this.holder.replaceChildren(this.points.length ? svg : make("p", { class: "note" }, "Nothing is known about this track yet."));
+    this.holder.replaceChildren(this.points.length ? svg : make("p", { class: "note" }, "There is no data for this track yet."));
   }
 
   mark({ pts_seconds, quality }, r) {
@@ -115,7 +115,7 @@ export class Chart {
     return quality === null ? [line] : [line, draw("circle", { class: "chosen", cx: x, cy: this.y(quality), r })];
   }
 
-  // Each evaluated face stands for the time half way to its neighbours.
+  // Each evaluated face covers the time halfway to its neighbours.
   band() {
     const top = this.height - AXIS - BAND;
     const all = runs(this.points, this.start, this.end);

@@ -1,13 +1,13 @@
-// One face opened: its picture and heatmap, its measures as bars, its track's quality over time.
+// The dialog for one face: its picture and heatmap, its measures as bars, its track's quality over time.
 
 import { Chart } from "./chart.js";
 import { make, one, say } from "./dom.js";
 import { measureRows } from "./measures.js";
 import * as words from "./words.js";
 
-// The page says with `open(key)` what to show, and with `beside()` which faces the arrows go through.
+// Subclasses implement `open(key)`, which shows a face, and `beside()`, the faces that the arrows go through.
 export class FaceDialog {
-  // `clock`: how a time in the source is written, as for a chart.
+  // `clock`: formats a time in the source, as for a chart.
   constructor({ clock = null } = {}) {
     this.dialog = one("detail");
     this.chart = new Chart(one("chart"), one("course-readout"), { openKey: one("key-open"), clock });
@@ -18,21 +18,21 @@ export class FaceDialog {
     one("next").addEventListener("click", () => this.go(1));
     one("views").addEventListener("change", (event) => this.look(event.target.value));
     this.dialog.addEventListener("click", (event) => {
-      if (event.target === this.dialog) this.dialog.close(); // beside it
+      if (event.target === this.dialog) this.dialog.close(); // a click outside of it
     });
     this.dialog.addEventListener("keydown", (event) => this.key(event));
     this.dialog.addEventListener("close", () => this.closed());
     addEventListener("hashchange", () => this.follow());
   }
 
-  // Opens the face that the address names, if it names one.
+  // Opens the face named in the address, if any.
   follow() {
     const match = /^#face=(.+)$/.exec(location.hash);
     if (match) this.open(decodeURIComponent(match[1]));
     else if (this.dialog.open) this.dialog.close();
   }
 
-  // Brings what `show` has drawn to the eye.
+  // Opens the dialog with what `show` has drawn.
   reveal() {
     if (!this.dialog.open) {
       this.opener = this.face.key;
@@ -57,13 +57,13 @@ export class FaceDialog {
     const { quality, gate } = judged;
     say(one("quality"), words.whole(quality));
     one("gate").className = gate.passed ? "gate" : "gate shut";
-    say(one("gate"), gate.passed ? "Passed the gate" : gate.reasons.length ? `Rejected: ${words.reasons(gate)}` : "Not scored in full");
+    say(one("gate"), gate.passed ? "Passed the gate" : gate.reasons.length ? `Rejected: ${words.reasons(gate)}` : "Not fully scored");
     one("measures").replaceChildren(...measureRows(judged));
     one("meta").replaceChildren(...facts.map(([term, what]) => make("div", {}, make("dt", {}, term), make("dd", {}, what))));
     this.enable();
   }
 
-  // Where the open face stands among those that the arrows go through.
+  // Index of the open face among those that the arrows go through.
   place() {
     return this.beside().findIndex((face) => face.key === this.face.key);
   }
@@ -74,7 +74,7 @@ export class FaceDialog {
     one("next").disabled = place < 0 || place >= this.beside().length - 1;
   }
 
-  // Opens the next face, or the one before; returns it, if there is one.
+  // Opens the next (1) or previous (-1) face and returns it, if there is one.
   go(step) {
     const place = this.face ? this.place() : -1;
     const next = place < 0 ? null : this.beside()[place + step];
@@ -115,12 +115,12 @@ export class FaceDialog {
   }
 }
 
-// What opens a face.
+// The address that opens a face.
 export function linkTo(face) {
   return `#face=${encodeURIComponent(face.key)}`;
 }
 
-// What is known of a face's place in its picture.
+// Size and position of a face in its picture.
 export function placeFacts({ box, upscaled, outside }) {
   const found = [];
   if (box) found.push(["Face in the picture", `${Math.round(box[2] - box[0])} × ${Math.round(box[3] - box[1])} px`]);

@@ -1,4 +1,4 @@
-// A few lines that make elements.
+// Helpers for creating and updating elements.
 
 export function make(name, attributes = {}, ...children) {
   return fill(document.createElement(name), attributes, children);
@@ -20,7 +20,7 @@ export function meter(share, shut = false) {
   return make("span", { class: shut ? "meter shut" : "meter", "aria-hidden": "true" }, bar);
 }
 
-// A button that is on or off.
+// Makes a button a toggle.
 export function toggle(button, act) {
   button.addEventListener("click", () => {
     const on = button.getAttribute("aria-pressed") !== "true";

@@ -3,12 +3,12 @@
 import { make, meter } from "./dom.js";
 import * as words from "./words.js";
 
-// The quality of a face under its picture.
+// The quality shown below a face's picture.
 export function scoreLine({ quality }, shut) {
   return make("span", { class: "score" }, make("b", {}, words.whole(quality)), meter((quality ?? 0) / 100, shut));
 }
 
-// One row per measure; those for which the gate rejected the face stand out.
+// One row per measure; those for which the gate rejected the face are highlighted.
 export function measureRows({ measures, gate }) {
   const failing = words.failing(gate);
   return words.measured(measures).map((spec) => row(spec, measures[spec.name], failing.has(spec.name)));

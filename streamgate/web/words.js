@@ -1,10 +1,10 @@
-// How values and names read on the page. What is said of measures and reasons comes from their specs.
+// Texts for values and names on the page. The texts of measures and reasons come from their specs.
 
 import { MEASURES, REASONS } from "./vocabulary.js";
 
 const STATUSES = {
   not_scored: "not scored",
-  no_weights: "no network for it",
+  no_weights: "no weights",
   uncalibrated: "not calibrated",
   error: "failed",
 };
@@ -25,9 +25,9 @@ export function reasons(gate) {
   return gate.reasons.map(reason).join(", ");
 }
 
-// How a face was judged, for those who do not see it.
+// The verdict on a face as text, for screen readers.
 export function judged({ quality, gate }) {
-  const parts = [quality === null ? "quality not known" : `quality ${Math.round(quality)} of 100`];
+  const parts = [quality === null ? "quality unknown" : `quality ${Math.round(quality)} out of 100`];
   return gate.passed ? parts : [...parts, `rejected: ${reasons(gate)}`];
 }
 
@@ -36,7 +36,7 @@ export function failing(gate) {
   return new Set(gate.reasons.map((name) => REASONS[name]?.measure));
 }
 
-// The measures of a record as {name, label, hint, unit}, in their order.
+// The measures of a record as {name, label, hint, unit}, in order.
 export function measured(record) {
   return MEASURES.filter(({ name }) => name in record);
 }
@@ -45,7 +45,7 @@ export function label(name) {
   return MEASURES.find((each) => each.name === name)?.label ?? name;
 }
 
-// A raw value in its unit.
+// A raw value with its unit.
 export function raw(value, unit) {
   switch (unit) {
     case "degrees":
@@ -71,7 +71,7 @@ export function position(seconds) {
   return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${padded}` : `${minutes}:${padded}`;
 }
 
-// A length of time: 12 s, 3 min 20 s, 5 h 12 min.
+// A duration: 12 s, 3 min 20 s, 5 h 12 min.
 export function duration(seconds) {
   const whole = Math.round(seconds);
   if (whole < 60) return `${whole} s`;

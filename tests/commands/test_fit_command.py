@@ -134,4 +134,4 @@ def test_too_few_constant_or_foreign_labels_are_refused(
 
 def test_a_folder_without_results_is_named(labels: Path, tmp_path: Path) -> None:
     done = fit(tmp_path, labels, tmp_path / "mine.toml")
-    assert done.code == 3 and "holds no results" in done.err
+    assert done.code == 3 and "contains no results" in done.err

@@ -210,7 +210,7 @@ def test_an_interrupt_says_how_far_it_came(tmp_path: Path, make: Make, start_red
     )  # fmt: skip
     try:
         first = process.stderr.readline()
-        assert "trying again" in first
+        assert "retrying" in first
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
     finally:

@@ -78,7 +78,7 @@ def test_each_final_comes_exactly_once_across_a_killed_camera_a_killed_service_a
         camera.start()
         service.until(lambda: service.said().count("running,") == 2, "the camera's return")
         server.stop()
-        service.until(lambda: "wait in the spool" in service.said(), "the loss of Redis")
+        service.until(lambda: "waiting in the spool" in service.said(), "the loss of Redis")
         before = len(records(out, "door"))
         service.until(lambda: len(records(out, "door")) >= before + 2, "faces while Redis is away")
         spooled = sum(path.stat().st_size for path in (out / ".streamgate" / "spool").glob("*.spool"))
@@ -95,7 +95,7 @@ def test_each_final_comes_exactly_once_across_a_killed_camera_a_killed_service_a
     with serving(tmp_path, *arguments, settings=settings) as service:
         before = len(records(out, "door"))
         service.until(lambda: len(records(out, "door")) >= before + 1, "faces after the restart")
-        assert "of an earlier run wait in the spool" in service.said()
+        assert "of an earlier run are waiting in the spool" in service.said()
         assert service.end() == 0
         assert "not ready in time" not in service.said()
 
@@ -174,7 +174,7 @@ def test_reloading_changes_what_changed_and_a_broken_file_nothing(
 
         config.write_text(f'[streams.stays]\nurl = "{url}"\nset = {{ "measures.yaw.mox" = 3 }}\n')
         service.process.send_signal(signal.SIGHUP)
-        service.until(lambda: "configuration not taken" in service.said(), "the refusal")
+        service.until(lambda: "configuration is invalid" in service.said(), "the refusal")
         assert "measures.yaw.max" in service.said(), "no hint at the key that was meant"
         overview = service.get("/api/streams") + service.get("/metrics")
         assert "streamgate_config_error 1.0" in overview
@@ -182,7 +182,7 @@ def test_reloading_changes_what_changed_and_a_broken_file_nothing(
 
         write("stays", "changes", "comes", changes='set = { "measures.yaw.max" = 20 }')
         service.process.send_signal(signal.SIGHUP)
-        service.until(lambda: "1 new, 1 changed, 1 gone" in service.said(), "the reload")
+        service.until(lambda: "1 added, 1 changed, 1 removed" in service.said(), "the reload")
         service.until(lambda: service.stream("comes") and service.stream("comes")["state"] == "running", "the new one")
         service.until(
             lambda: (
@@ -208,13 +208,16 @@ def test_whatever_the_file_holds_at_a_reload_the_service_goes_on(shared_clip: Ca
             remove(config)
             bad.put(config)
             service.process.send_signal(signal.SIGHUP)
-            service.until(lambda number=number: service.said().count("not taken") == number, f"{bad.what} to be told")
+            service.until(
+                lambda number=number: service.said().count("configuration is invalid") == number,
+                f"{bad.what} to be reported",
+            )
             line = service.said().splitlines()[-1]
-            assert "the old one stays in force" in line and bad.words in line and len(line) < 900
+            assert "the previous one stays active" in line and bad.words in line and len(line) < 900
         remove(config)
         config.write_text(sound + sound.replace("door", "hall"))
         service.process.send_signal(signal.SIGHUP)
-        service.until(lambda: "1 new, 0 changed, 0 gone" in service.said(), "the sound file")
+        service.until(lambda: "1 added, 0 changed, 0 removed" in service.said(), "the sound file")
         assert service.end() == 0
 
 
@@ -321,7 +324,7 @@ def test_a_spool_that_none_has_written_keeps_it_from_starting(put: Callable[[Pat
     [
         ((), 2, "no stream"),
         (("--rtsp", "ftp://ann:pw12345@host/x"), 2, "not a supported stream URL"),
-        (("--rtsp", "door=rtsp://h/1", "--rtsp", "door=rtsp://h/2"), 2, "two streams of this name"),
+        (("--rtsp", "door=rtsp://h/1", "--rtsp", "door=rtsp://h/2"), 2, "two streams with this name"),
         (("--rtsp", "rtsp://h/1", "--max-gb", "-1"), 2, "max_gb"),
         (("--rtsp", "rtsp://h/1", "--redis", "redis://ann:pw12345@host:port/0"), 2, "malformed"),
         (("--rtsp", "rtsp://h/1", "--set", "identity.store=disk"), 2, "no embeddings"),

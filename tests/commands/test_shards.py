@@ -132,8 +132,8 @@ def test_shards_that_count_differently_are_refused(shards: Path, footage: Path) 
 @pytest.mark.parametrize(
     ("spoil", "code", "told"),
     [
-        (lambda house: (house / "shard.json").unlink(), 3, "was not made by --shard"),
-        (lambda house: (house / "shard.json").write_text("{"), 3, "was not made by --shard"),
+        (lambda house: (house / "shard.json").unlink(), 3, "was not written by --shard"),
+        (lambda house: (house / "shard.json").write_text("{"), 3, "was not written by --shard"),
         (lambda house: (house.parent / "summary.json").unlink(), 1, "was interrupted: run it again with --resume"),
         (lambda house: (house / "manifest.json").write_text("{"), 3, "damaged"),
     ],
@@ -162,4 +162,4 @@ def test_a_wrong_shard_is_named(shard: str, footage: Path, tmp_path: Path) -> No
 
 def test_a_folder_without_shards_is_named(whole: Path, tmp_path: Path) -> None:
     done = streamgate("merge", whole)
-    assert done.code == 3 and "holds no shards" in done.err
+    assert done.code == 3 and "contains no shards" in done.err

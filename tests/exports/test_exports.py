@@ -277,7 +277,7 @@ def test_the_command_writes_into_exports_and_run_overwrite_takes_them_along(resu
 
 def test_a_folder_without_results_is_no_input(tmp_path: Path) -> None:
     done = streamgate("export", tmp_path, "--to", "csv")
-    assert done.code == 3 and "holds no results of `streamgate run`" in done.err
+    assert done.code == 3 and "contains no results of `streamgate run`" in done.err
     done = streamgate("export", tmp_path / "nowhere", "--to", "csv")
     assert done.code == 3 and "no such folder" in done.err
 

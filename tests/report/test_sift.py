@@ -118,7 +118,7 @@ def test_pictures_are_neither_tracks_nor_video(out: Path) -> None:
     as_persons(out, 0)
     with chromium() as browser:
         show(browser, out)
-        assert "500 pictures" in browser.text(".hero") and "faces in them rejected\n70" in browser.text(".figures")
+        assert "500 pictures" in browser.text(".hero") and "rejected faces in pictures\n70" in browser.text(".figures")
         assert "tracks\n3" in browser.text(".figures"), "those of the video"
         for section in ("#group-wedding-0a1b2c3d", "#group-portraits-0a1b2c3d"):
             text = browser.run("return document.querySelector(arguments[0]).closest('section').textContent", section)
@@ -136,13 +136,13 @@ def test_faces_are_searched_filtered_and_sorted(out: Path) -> None:
         show(browser, out)
         assert browser.text(".told .note") == "433 faces kept"
         assert say(browser, search="WEDDING 017") == [
-            "Face in wedding 017 of a long evening.jpg of wedding.mp4, quality 34 of 100"
+            "Face in wedding 017 of a long evening.jpg of wedding.mp4, quality 34 out of 100"
         ]
         assert browser.text(".told .note") == "1 of 503 faces"
         assert browser.run("return document.getElementById('groups').hidden")
         found = say(browser, search="", person="Ann Maria")
         assert len(found) == 5
-        assert len(say(browser, search="ann mar", person="Everybody")) == 5
+        assert len(say(browser, search="ann mar", person="All persons")) == 5
         # By quality, source and order.
         found = say(browser, search="", source="portraits.mp4", quality=80, order="Best first")
         qualities = [int(one.rpartition("quality ")[2].split()[0]) for one in found]
@@ -166,7 +166,7 @@ def test_faces_are_searched_filtered_and_sorted(out: Path) -> None:
         browser.press("ARROW_RIGHT", "ARROW_LEFT")
         assert browser.text("#detail-when") == before and "rejected" in browser.text("#gate").lower()
         browser.press("ESCAPE")
-        assert say(browser, search="nobody at all") == [] and "No face fits" in browser.text("#found")
+        assert say(browser, search="nobody at all") == [] and "No face matches" in browser.text("#found")
         browser.click(".sift button[type=reset]")
         browser.wait(lambda: browser.run("return !document.getElementById('groups').hidden"))
         assert browser.count("#found .tile") == 0

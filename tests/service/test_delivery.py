@@ -94,7 +94,7 @@ def test_a_redis_that_dies_and_comes_back_gets_everything(start_redis: Callable[
     ids = arrived(server)
     # An answer lost with the server may bring a chunk twice; a consumer tells by the id.
     assert first_of_each(ids) == wanted(100)
-    assert any("arrive again" in line for line in log)
+    assert any("are delivered again" in line for line in log)
 
 
 @pytest.mark.parametrize("fault", ["out of memory", "read-only"])

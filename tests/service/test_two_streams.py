@@ -169,7 +169,7 @@ def test_both_addresses_are_given_in_one_option_or_in_the_file(tmp_path: Path):
         ("detect = 'rtsp://ann:pw12345@h/1'\n", "record"),
         ("record = 'rtsp://ann:pw12345@h/1'\n", "detect"),
         ("url = 'rtsp://h/1'\nrecord = 'rtsp://ann:pw12345@h/1'\n", "together"),
-        ("detect = 'rtsp://h/1'\nrecord = 'http://ann:pw12345@h/1.m3u8'\n", "has to be rtsp"),
+        ("detect = 'rtsp://h/1'\nrecord = 'http://ann:pw12345@h/1.m3u8'\n", "must be rtsp"),
         ("detect = 'ftp://ann:pw12345@h/1'\nrecord = 'rtsp://h/1'\n", "not a supported stream URL"),
     ],
 )

@@ -208,7 +208,7 @@ def test_overwrite_removes_what_the_manifest_lists_and_nothing_else(tmp_path: Pa
     assert {face["source_id"] for face in lines(tmp_path / "faces.jsonl")} == {"c-0a1b2c3d"}
     # The same source again meets the user's file: refused, not mixed and not deleted.
     with (
-        pytest.raises(SinkError, match="not of this run"),
+        pytest.raises(SinkError, match="does not belong to this run"),
         DiskSink(tmp_path, make.run(), overwrite=True) as sink,
     ):
         sink.open_source(make.source("b"))

@@ -68,7 +68,7 @@ def test_a_server_that_is_not_there(make: Make, start_redis: Start) -> None:
     ):
         pass
     assert "s3cret-pw" not in whole_chain(caught.value) + "".join(said)
-    assert len(said) == 1 and "trying again for up to 0.4 s" in said[0]
+    assert len(said) == 1 and "retrying for up to 0.4 s" in said[0]
 
 
 def test_a_server_that_comes_up_late_is_waited_for(make: Make, start_redis: Start) -> None:
@@ -89,7 +89,7 @@ def test_a_wrong_password_is_named_without_being_shown_and_not_tried_again(
     server = start_redis("--requirepass", "r1ght-pass")
     said: list[str] = []
     with (
-        refused("refuses user or password") as caught,
+        refused("rejects the user or password") as caught,
         RedisSink(server.url(credentials), make.run(), warn=said.append),
     ):
         pass
@@ -111,7 +111,7 @@ def test_a_key_of_another_type(make: Make, start_redis: Start) -> None:
 def test_a_read_only_replica(make: Make, start_redis: Start) -> None:
     server = start_redis("--replicaof", "127.0.0.1 1")
     with (
-        refused("read-only replica; give the address"),
+        refused("read-only replica; use the address"),
         RedisSink(server.url(), make.run(), retry_seconds=SHORT),
     ):
         pass
@@ -122,7 +122,7 @@ def test_a_server_that_takes_no_more_clients(make: Make, start_redis: Start) -> 
     with server.client() as holder:
         holder.config_set("maxclients", "1")
         with (
-            refused("takes no more clients; raise its maxclients"),
+            refused("accepts no more clients; raise its maxclients"),
             RedisSink(server.url(), make.run(), retry_seconds=SHORT),
         ):
             pass
@@ -172,7 +172,7 @@ def test_tls_to_a_plain_port_and_the_other_way_round(make: Make, start_tls_redis
     quickly = "socket_timeout=0.3&socket_connect_timeout=0.3"
     to_plain = f"rediss://u:s3cret-pw@127.0.0.1:{server.plain.port}/0{server.trusted}&{quickly}"
     to_tls = f"redis://u:s3cret-pw@127.0.0.1:{server.port}/0?{quickly}"
-    for url, words in ((to_plain, "does not speak TLS at this port: write redis://"), (to_tls, "no connection")):
+    for url, words in ((to_plain, "does not speak TLS on this port: use redis://"), (to_tls, "no connection")):
         with refused(words) as caught, RedisSink(url, make.run(), retry_seconds=SHORT):
             pass
         assert "s3cret-pw" not in whole_chain(caught.value)
@@ -205,8 +205,8 @@ def test_a_server_gone_midway_costs_its_events_and_is_counted(make: Make, start_
     assert len((tmp_path / "my out" / "faces.jsonl").read_text().splitlines()) == 18
     assert json.loads((tmp_path / "my out" / "summary.json").read_text())["complete"] is True
     # One line when waiting begins and one when it is given up, not one for each source; one more at the end.
-    assert len(during) == 2 and "the run goes on" in during[1], during
-    assert len(said) == 3 and "trying again" in said[2], said
+    assert len(during) == 2 and "the run continues" in during[1], during
+    assert len(said) == 3 and "retrying" in said[2], said
     assert "s3cret-pw" not in whole_chain(caught.value) + "".join(said)
 
 
@@ -223,7 +223,7 @@ def test_a_server_that_comes_back_gets_what_follows(make: Make, start_redis: Sta
         with pytest.raises(DeliveryError, match=r"8 of 12 finals delivered, 4 not: those of 1 of 3 .*a.mp4 \(0 of 4"):
             sink.finish([], {})
     assert len(server.entries()) == 8
-    assert any("arrive again" in line for line in said)
+    assert any("are delivered again" in line for line in said)
 
 
 def recovering(server: RedisServer, make: Make, out: Path, **options: object) -> RedisSink:
@@ -368,7 +368,7 @@ def test_a_server_that_hangs_is_given_up(make: Make, start_redis: Start) -> None
         os.kill(server.process.pid, signal.SIGSTOP)
         try:
             make.send(sink, "a")
-            with pytest.raises(DeliveryError, match=r"0 of 4 finals.*does not answer in time"):
+            with pytest.raises(DeliveryError, match=r"0 of 4 finals.*does not respond in time"):
                 sink.finish([], {})
         finally:
             os.kill(server.process.pid, signal.SIGCONT)
@@ -377,7 +377,7 @@ def test_a_server_that_hangs_is_given_up(make: Make, start_redis: Start) -> None
 def test_an_address_that_never_answers_is_given_up(make: Make) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         url = f"redis://127.0.0.1:{deaf.getsockname()[1]}/0?socket_timeout=0.3"
-        with refused("does not answer in time"), RedisSink(url, make.run(), retry_seconds=SHORT):
+        with refused("does not respond in time"), RedisSink(url, make.run(), retry_seconds=SHORT):
             pass
 
 
@@ -419,7 +419,7 @@ def test_a_fault_that_passes_costs_nothing(
         later.join()
         sink.finish([], {})
     assert [entry["id"].decode()[0] for entry in server.entries()] == list("aaaabbbb")
-    assert len(said) == 1 and "trying again" in said[0]
+    assert len(said) == 1 and "retrying" in said[0]
 
 
 def test_a_password_changed_midway_is_not_waited_for(make: Make, start_redis: Start) -> None:
@@ -431,7 +431,7 @@ def test_a_password_changed_midway_is_not_waited_for(make: Make, start_redis: St
             client.config_set("requirepass", "n3w-pass")
             client.client_kill_filter(_type="normal", skipme=True)
         make.send(sink, "b")
-        with pytest.raises(DeliveryError, match=r"4 of 8 finals.*refuses user or password") as caught:
+        with pytest.raises(DeliveryError, match=r"4 of 8 finals.*rejects the user or password") as caught:
             sink.finish([], {})
     assert not any(secret in whole_chain(caught.value) + "".join(said) for secret in ("0ld-pass", "n3w-pass"))
 
@@ -444,7 +444,7 @@ def test_a_user_who_may_only_add_is_enough(make: Make, start_redis: Start) -> No
     # Without a transaction nothing comes twice either.
     assert len(server.entries()) == 4
     with (
-        pytest.raises(DeliveryError, match=r"0 of 4 finals.*allow it XADD") as caught,
+        pytest.raises(DeliveryError, match=r"0 of 4 finals.*allow XADD") as caught,
         RedisSink(server.url("nob%40dy77:pw-of-none@"), make.run()) as sink,
     ):
         make.send(sink, "a")

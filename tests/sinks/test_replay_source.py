@@ -130,7 +130,7 @@ DAMAGES: list[tuple[str, Callable[[Path], object], int, str]] = [
     ("faces cut off by a line", lambda a: keep_lines(a / "faces.jsonl", 2), 1, "lacks 1 of 2 faces of track 2"),
     (
         "faces of another source", lambda a: changed(a / "faces.jsonl", "a-0a1b2c3d", "b-0a1b2c3d"), 3,
-        "is of another source",
+        "belongs to another source",
     ),
     (
         "faces not finite", lambda a: changed(a / "faces.jsonl", '"upscaled":null', '"upscaled":1e999'), 3,
@@ -252,11 +252,11 @@ def test_no_picture_but_ours_is_decoded() -> None:
     for mode in ("L", "RGBA", "P", "I;16"):
         buffer = io.BytesIO()
         image.new(mode, (64, 64)).save(buffer, "PNG")
-        with pytest.raises(ValueError, match="no crop of ours"):
+        with pytest.raises(ValueError, match="not a crop of streamgate"):
             decode_png(buffer.getvalue())
     giant = io.BytesIO()
     image.new("RGB", (8192, 4096)).save(giant, "PNG")
-    with pytest.raises(ValueError, match="no crop of ours"):
+    with pytest.raises(ValueError, match="not a crop of streamgate"):
         decode_png(giant.getvalue())
 
 

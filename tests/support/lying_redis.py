@@ -39,13 +39,13 @@ def _once(data: bytes) -> Callable[[], Iterable[bytes]]:
     return lambda: [data]
 
 
-NONSENSE = "does not speak as Redis does"
+NONSENSE = "does not follow the Redis protocol"
 LIES = (
     Lie("an error line of 100 kB", _once(b"-ERR " + b"a" * 100_000 + b"\r\n")),
     Lie("an error line of 900 kB, of addresses", _once(b"-ERR " + b"http://u:p@h/?user=a " * 45_000 + b"\r\n")),
     Lie("an error line of 10 MB", _once(b"-ERR " + b"a" * 10_000_000 + b"\r\n"), NONSENSE),
     Lie("an error that tells the password, in colours", _once(f"-ERR \x1b[31m{PASSWORD}\x07\r\n".encode())),
-    Lie("an error without words", _once(b"-\r\n"), "an error without words"),
+    Lie("an error without words", _once(b"-\r\n"), "an error without a message"),
     Lie("a line without an end", lambda: endless(b"+" + b"a" * 65_535), NONSENSE),
     Lie("an integer of 20,000 digits", _once(b":" + b"1" * 20_000 + b"\r\n"), NONSENSE),
     Lie("an integer that is none", _once(b":abc\r\n"), NONSENSE),
@@ -58,8 +58,8 @@ LIES = (
     Lie("an answer of RESP3", _once(b"%1\r\n+a\r\n+b\r\n"), NONSENSE),
     Lie("HTTP", _once(b"HTTP/1.1 400 Bad Request\r\n\r\n"), NONSENSE),
     Lie("OK to everything", _once(b"+OK\r\n"), f"{NONSENSE}|Wrong number of response"),
-    Lie("nothing and no end", lambda: dripped(b"", 0), "not answer in time|no connection", True),
-    Lie("a byte now and then", lambda: dripped(b"+" + b"a" * 10_000, 0.2), "not answer in time", True),
+    Lie("nothing and no end", lambda: dripped(b"", 0), "not respond in time|no connection", True),
+    Lie("a byte now and then", lambda: dripped(b"+" + b"a" * 10_000, 0.2), "not respond in time", True),
     Lie("empty lines", lambda: endless(b"\r\n" * 1000)),
 )
 """Each is answered in the place of anything."""

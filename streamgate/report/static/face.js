@@ -1,4 +1,4 @@
-// The face that is open, with the near misses of its track and the keys that label it.
+// The dialog for one face, with the near misses of its track and the buttons for labelling it.
 
 import { FaceDialog, placeFacts } from "./dialog.js";
 import { make, one, say } from "./dom.js";
@@ -11,8 +11,8 @@ export class Face extends FaceDialog {
   constructor({ faces, tracks, heats, labels, base, sift }) {
     super({ clock: words.position });
     Object.assign(this, { faces, tracks, heats, labels, base, sift });
-    say(one("key-chosen"), "picked or shown");
-    this.small = make("p", { class: "note", id: "photo-small", hidden: true }, "Only this small picture is kept.");
+    say(one("key-chosen"), "kept or shown");
+    this.small = make("p", { class: "note", id: "photo-small", hidden: true }, "Only this small picture is available.");
     one("heat-none").after(this.small);
     one("photo").addEventListener("error", () => this.shrink());
     this.keys = NAMES.map((name, place) => labelKey(name, String(place + 1)));
@@ -47,7 +47,7 @@ export class Face extends FaceDialog {
     this.course(face, track);
   }
 
-  // The picture in the folder is gone: the small one is left.
+  // The picture in the folder is missing: show the small one.
   shrink() {
     if (!this.face?.image || one("photo").src.startsWith("data:")) return;
     one("photo").src = jpeg(this.face.thumbnail);
@@ -65,8 +65,8 @@ export class Face extends FaceDialog {
     this.labels.tell();
   }
 
-  // The faces that the arrows go through: those that were searched for; else kept ones as they stand on the page, the
-  // near misses of a track, what was rejected in pictures, or the evenly spaced ones of all tracks.
+  // The faces that the arrows go through: the search results if there are any; else, like the open face, the kept ones
+  // in the order of the page, the near misses of a track, the rejected ones in pictures, or the evenly spaced ones.
   beside() {
     const { face, sift } = this;
     if (sift.found?.includes(face)) return sift.found;
@@ -76,7 +76,7 @@ export class Face extends FaceDialog {
     return face.missed ? this.tracks.get(face.track_key).misses : all.filter((each) => !each.missed);
   }
 
-  // At once, and not when the browser tells of the new address: the next key may be pressed before.
+  // Shown at once and not on hashchange, since the next key may be pressed before that event.
   go(step) {
     const next = super.go(step);
     if (next) this.show(next);
@@ -89,7 +89,7 @@ export class Face extends FaceDialog {
     event.preventDefault();
   }
 
-  // Says a label and goes on to the next face.
+  // Sets a label and moves on to the next face.
   label(name) {
     if (this.labels.set(this.face, name)) this.go(1);
   }
@@ -117,7 +117,7 @@ function factsOf(face, track, base) {
   const found = [];
   if (!face.missed && !face.picture) {
     found.push(["Rank in its track", String(face.rank)], ["Smoothed quality", words.whole(face.quality_smoothed)]);
-    found.push(["Around it", words.whole(face.quality_context)]);
+    found.push(["Mean quality around it", words.whole(face.quality_context)]);
   }
   if (track && track.last_pts > track.first_pts) found.push(["Track in view", `${(track.last_pts - track.first_pts).toFixed(1)} s`]);
   if (face.frame_index !== null && face.frame_index !== undefined && !face.name) found.push(["Frame", words.grouped(face.frame_index)]);

@@ -1,20 +1,20 @@
-// Persons, or sources where persons are not known: their best faces, then their tracks.
+// Persons, or sources if persons were not identified: their best faces, then their tracks.
 
 import { make } from "./dom.js";
 import { faceTile, missTile, momentOf, placeOf } from "./tiles.js";
 import { trackCard } from "./tracks.js";
 import * as words from "./words.js";
 
-const UNNAMED = { nobody: "Faces of nobody in particular", nothing: "Nothing kept" };
-const ROW = matchMedia("(max-width: 720px)").matches ? 6 : 12; // faces shown before one asks for all
-const GROUPS = 16; // groups shown before one asks for more
-const OPEN_TRACKS = 120; // with more tracks than this on the page they are folded away
+const UNNAMED = { nobody: "Faces without a person", nothing: "Nothing kept" };
+const ROW = matchMedia("(max-width: 720px)").matches ? 6 : 12; // faces shown before "Show all"
+const GROUPS = 16; // groups shown before "Show more"
+const OPEN_TRACKS = 120; // with more tracks than this on the page they are collapsed
 
 export class Groups {
-  // `elements` are what to put on the page.
+  // `elements` are the elements to put on the page.
   constructor(context) {
     this.context = context;
-    // Persons of a single picture share a section: one each would be a page of headings.
+    // Persons with a single picture share a section; otherwise the page would consist of headings.
     const alone = context.groups.filter(isSingle);
     const singles = alone.length > 1 ? alone : [];
     this.left = context.groups.filter((group) => !singles.includes(group));
@@ -32,7 +32,7 @@ export class Groups {
     addEventListener("beforeprint", () => this.draw(Infinity));
   }
 
-  // Draws so many further groups; returns the first of them.
+  // Draws `count` more groups; returns the first of them.
   draw(count) {
     const sections = this.left.splice(0, count).map((group) => groupSection(group, this.context));
     this.place.append(...sections);
@@ -42,14 +42,14 @@ export class Groups {
     return sections[0];
   }
 
-  // The heading of a group by its key, drawn if it is not there yet.
+  // The heading of a group by its key; draws the group if needed.
   find(key) {
     if (!document.getElementById(`group-${key}`) && this.left.some((group) => group.key === key)) this.draw(Infinity);
     return document.getElementById(`group-${key}`);
   }
 }
 
-// `streamgate people` takes the ids; people read numbers.
+// `streamgate people` takes ids; the page shows numbers.
 export function titleOf(group) {
   if (group.kind !== "person" || group.name !== group.key) return group.name || UNNAMED[group.kind];
   const number = /^p0*([1-9]\d*)$/.exec(group.key);
@@ -62,7 +62,7 @@ function isSingle(group) {
 
 function singlesSection(singles, context) {
   const section = make("section", { class: "group person", "aria-labelledby": "group-singles" });
-  const note = `${words.count(singles.length, "person")} of one picture each`;
+  const note = `${words.count(singles.length, "person")} with one picture each`;
   section.append(make("div", { class: "heading" }, make("h2", { id: "group-singles" }, "Seen once"), make("p", { class: "note" }, note)));
   const tiles = singles.map((group) => () => faceTile(group.faces[0], [group.title, momentOf(group.faces[0])], context.heats));
   section.append(...row(tiles, context, 2 * ROW));
@@ -89,7 +89,7 @@ function groupSection(group, context) {
   return section;
 }
 
-// Tiles, made when they are shown: the first of them, the others when one asks for them.
+// A row of tiles, created when they are shown: the first ones at once, the others on "Show all".
 function row(tiles, { heats, labels }, first = ROW) {
   const list = make("ul", { class: "wall faces" });
   list.append(...tiles.slice(0, first).map((tile) => tile()));
@@ -106,7 +106,7 @@ function row(tiles, { heats, labels }, first = ROW) {
 }
 
 function folded(all, group, context) {
-  // Tracks that keep nothing have less to show: several stand in a row.
+  // Tracks that keep nothing have less to show, so several share a row.
   const lists = [true, false].map((kept) => [make("ul", { class: kept ? "tracks" : "tracks small" }), all.filter((track) => Boolean(track.kept) === kept)]);
   let drawn = false;
   const draw = () => {

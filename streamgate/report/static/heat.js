@@ -1,9 +1,9 @@
-// IFQA's maps: text in the data, coloured when somebody wants to see them.
+// IFQA's maps: stored as text in the data, and coloured when they are shown.
 
 import { make } from "./dom.js";
 
 export class Heats {
-  // `table`: side, signs, colours [r, g, b, a] a level, weight (base64, a byte a cell).
+  // `side` in cells, `signs` by level, `colours` [r, g, b, a] by level, `weight` (base64, one byte per cell).
   constructor({ side, signs, colours, weight }) {
     this.side = side;
     this.levels = new Map([...signs].map((sign, level) => [sign, level]));
@@ -12,7 +12,7 @@ export class Heats {
     this.waiting = new Map();
   }
 
-  // A transparent picture to lay over the grey face; null where there is no map.
+  // A transparent overlay for the grey face; null if there is no map.
   picture(text) {
     if (!text || text.length !== this.side ** 2) return null;
     const canvas = make("canvas", { width: this.side, height: this.side });
@@ -26,7 +26,7 @@ export class Heats {
     return canvas.toDataURL();
   }
 
-  // Shows `text` over `frame` while `link` is pointed at or focused, and while all are shown.
+  // Shows the map `text` over `frame` while `link` is hovered or focused, and while all maps are shown.
   attach(link, frame, text) {
     if (!text) return;
     const lay = () => this.lay(frame);
@@ -35,7 +35,7 @@ export class Heats {
     link.addEventListener("focus", lay, { once: true });
   }
 
-  // Forgets frames that were taken off the page.
+  // Forgets frames that were removed from the page.
   prune() {
     for (const frame of [...this.waiting.keys()]) if (!frame.isConnected) this.waiting.delete(frame);
   }

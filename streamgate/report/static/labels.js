@@ -1,5 +1,5 @@
-// Labels that people give faces: good, usable, bad. Kept in the browser and downloaded as labels.csv, or, where
-// `streamgate label` serves the page, written by it.
+// Labels that users give faces: good, usable, bad. Stored in the browser and downloaded as labels.csv, or written by
+// `streamgate label` if it serves the page.
 
 import { make, one, say } from "./dom.js";
 import * as words from "./words.js";
@@ -19,7 +19,7 @@ export class Labels {
     one("labels-download").addEventListener("click", () => this.download());
   }
 
-  // Reads what was said before.
+  // Reads the labels set earlier.
   async load() {
     try {
       const found = this.served ? await (await fetch("/labels")).json() : JSON.parse(localStorage.getItem(this.store) ?? "{}");
@@ -34,14 +34,14 @@ export class Labels {
     return this.all.get(keyOf(face)) ?? null;
   }
 
-  // Says a label of a face; the one it has already takes it away.
+  // Sets the label of a face; setting the same label again removes it.
   set(face, label) {
     const key = keyOf(face);
     const now = this.all.get(key) === label ? null : label;
     if (now) this.all.set(key, now);
     else this.all.delete(key);
     this.tell();
-    // One after the other: who types fast must not have an earlier word arrive last.
+    // One after the other: with fast typing, an earlier label must not arrive last.
     this.stored = this.stored.then(() => this.keep(face, now)).catch((error) => this.fail(error));
     return now;
   }
@@ -71,13 +71,13 @@ export class Labels {
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   }
 
-  // Every tile with its label, and how many there are.
+  // Shows each tile's label, and the counts.
   tell() {
     for (const link of document.querySelectorAll("a[data-label-key]")) mark(link, this.all.get(link.dataset.labelKey));
     const counts = NAMES.map((name) => [name, [...this.all.values()].filter((label) => label === name).length]);
     this.bar.hidden = !this.all.size && !this.served;
-    const told = this.all.size ? counts.filter(([, count]) => count).map(([name, count]) => `${words.grouped(count)} ${name}`).join(", ") : "open a face and press 1, 2 or 3";
-    say(one("labels-count"), `Labels: ${told}`);
+    const text = this.all.size ? counts.filter(([, count]) => count).map(([name, count]) => `${words.grouped(count)} ${name}`).join(", ") : "open a face and press 1, 2 or 3";
+    say(one("labels-count"), `Labels: ${text}`);
     for (const listen of this.listeners) listen();
   }
 
@@ -87,7 +87,7 @@ export class Labels {
   }
 }
 
-// How a face is known: its source, its track and its time.
+// Identifies a face by source, track and time.
 export function keyOf(face) {
   return JSON.stringify(partsOf(face));
 }

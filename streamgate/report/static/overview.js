@@ -1,4 +1,4 @@
-// What stands above the faces (figures, histograms, what went wrong) and below them (sources, settings, weights).
+// The parts above the faces (key figures, histograms, problems) and below them (sources, settings, weights).
 
 import { draw, make } from "./dom.js";
 import * as words from "./words.js";
@@ -9,7 +9,7 @@ const REASONS = 6;
 export function overview({ summary, title }) {
   const found = [make("section", { class: "hero", "aria-labelledby": "title" }, make("h2", { id: "title" }, title), make("p", { class: "note" }, subtitle(summary)), figures(summary))];
   const told = problems(summary);
-  if (told.length) found.push(make("section", { class: "problems", "aria-labelledby": "problems" }, make("h2", { id: "problems" }, "To look at"), make("ul", {}, ...told.map((text) => make("li", {}, text)))));
+  if (told.length) found.push(make("section", { class: "problems", "aria-labelledby": "problems" }, make("h2", { id: "problems" }, "Problems"), make("ul", {}, ...told.map((text) => make("li", {}, text)))));
   if (summary.faces || Object.keys(summary.rejected).length) found.push(charts(summary));
   return found;
 }
@@ -22,7 +22,7 @@ function subtitle(summary) {
   const parts = summary.persons === null ? [] : [words.count(summary.sources.length, "source")];
   if (summary.seconds) parts.push(`${words.duration(summary.seconds)} of video`);
   if (summary.pictures) parts.push(words.count(summary.pictures, "picture"));
-  parts.push(`${words.count(summary.evaluated, "face")} scored in full`);
+  parts.push(`${words.count(summary.evaluated, "face")} fully scored`);
   return parts.join(" · ");
 }
 
@@ -30,7 +30,7 @@ function figures(summary) {
   const shown = [[summary.faces, summary.faces === 1 ? "face kept" : "faces kept"]];
   if (summary.persons !== null) shown.push([summary.persons, summary.persons === 1 ? "person" : "persons"]);
   if (summary.tracks || !summary.pictures) shown.push([summary.tracks, summary.tracks === 1 ? "track" : "tracks"], [summary.tracks_without, "kept nothing"]);
-  if (summary.pictures) shown.push([summary.pictures, summary.pictures === 1 ? "picture" : "pictures"], [summary.picture_faces_without, "faces in them rejected"]);
+  if (summary.pictures) shown.push([summary.pictures, summary.pictures === 1 ? "picture" : "pictures"], [summary.picture_faces_without, "rejected faces in pictures"]);
   const quality = summary.histograms.quality.median;
   if (quality !== null) shown.push([words.whole(quality), "median quality"]);
   return make(
@@ -41,13 +41,13 @@ function figures(summary) {
 }
 
 function problems(summary) {
-  const found = summary.complete ? [] : ["The run was interrupted: these are the faces found until then. --resume goes on."];
+  const found = summary.complete ? [] : ["The run was interrupted; the report shows the faces found until then. Continue the run with --resume."];
   for (const source of summary.sources) {
     if (source.status === "failed" || source.status === "crashed") found.push(`${source.name}: ${source.error ?? source.status}`);
     else if (source.error && source.status === "done") found.push(source.error);
   }
   for (const [name, why] of Object.entries(summary.absent)) {
-    found.push(`${words.label(name)} was left out: ${words.status({ status: why })}`);
+    found.push(`${words.label(name)} was not measured: ${words.status({ status: why })}`);
   }
   return [...found.slice(0, 30), ...summary.problems];
 }
@@ -61,7 +61,7 @@ function charts(summary) {
     cards.push(chartCard("Yaw of the kept faces", histogram(yaw, { unit: "°", ticks: ticksOf(yaw), label: "Yaw", limits: limit ? [-limit, limit] : [] }), limit ? `the gate passes ±${limit}°` : ""));
   }
   const turned = Object.entries(summary.rejected).sort((one, other) => other[1] - one[1]);
-  if (turned.length) cards.push(chartCard("Rejected", reasons(turned), turned.length > REASONS ? `faces; ${turned.length - REASONS} rarer reasons left out` : "faces, by reason"));
+  if (turned.length) cards.push(chartCard("Rejected", reasons(turned), turned.length > REASONS ? `faces; ${turned.length - REASONS} rarer reasons not shown` : "faces, by reason"));
   return make("section", { class: "charts", "aria-label": "Distributions" }, ...cards);
 }
 
@@ -147,7 +147,7 @@ function sources({ sources: all }) {
 function settings(summary) {
   const changed = summary.settings.filter(([, , differs]) => differs);
   const rows = summary.settings.map(([key, value, differs]) => make("tr", differs ? { class: "changed" } : {}, make("th", { scope: "row" }, make("code", {}, key)), make("td", {}, value)));
-  const note = changed.length ? `${changed.map(([key, value]) => `${key} = ${value}`).join(", ")}; all else as in studio` : "as in the studio preset";
+  const note = changed.length ? `${changed.map(([key, value]) => `${key} = ${value}`).join(", ")}; otherwise as in the studio preset` : "as in the studio preset";
   return folded("Settings", note, table(["Key", "Value"], rows), false);
 }
 
@@ -155,7 +155,7 @@ function weights({ weights: all, versions, calibration }) {
   const rows = all.map((each) =>
     make("tr", {}, make("th", { scope: "row" }, each.role), make("td", {}, each.name), make("td", { class: "long" }, each.licence), make("td", {}, make("code", { title: each.sha256 }, String(each.sha256 ?? "").slice(0, 12)))),
   );
-  const note = make("p", { class: "note" }, `Calibration ${calibration}: qualities compare only under the same one. ${Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ")}.`);
+  const note = make("p", { class: "note" }, `Calibration ${calibration}: qualities can be compared only under the same calibration. ${Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ")}.`);
   return folded("Weights and their licences", words.count(all.length, "role"), make("div", {}, table(["Role", "Network", "Licence", "sha256"], rows), note), true);
 }
 

@@ -1,4 +1,4 @@
-// Puts the report together from the data in the page.
+// Entry point of the report: builds it from the data in the page.
 
 import { Face } from "./face.js";
 import { make, one, say, toggle } from "./dom.js";
@@ -58,19 +58,19 @@ toggle(one("heats"), (on) => {
   one("heats-hint").hidden = on;
   drawn();
 });
-// The section was not there yet when the browser looked for it.
+// The section did not exist yet when the browser looked for it.
 if (location.hash.startsWith("#group-")) groups.find(decodeURIComponent(location.hash.slice("#group-".length)))?.scrollIntoView();
 labels.load();
 face.follow();
 
-// Tiles were added or taken away.
+// Called after tiles were added or removed.
 function drawn() {
   if (document.body.classList.contains("heated")) heats.layAll();
   labels.tell();
 }
 
 function legend() {
-  const keys = [["line", "quality"], ["passed", "gate open"], ["failed", "gate shut"], ["open", "no verdict"], ["chosen", "picked"]];
+  const keys = [["line", "quality"], ["passed", "passed"], ["failed", "rejected"], ["open", "no verdict"], ["chosen", "kept"]];
   return make("p", { class: "legend" }, "Tracks over time:", ...keys.map(([kind, name]) => make("span", { class: `key ${kind}` }, name)));
 }
 

@@ -1,14 +1,14 @@
-// Search, filters and order: the faces that fit, as one list in the place of the groups.
+// Search, filters and order: shows the matching faces as one list instead of the groups.
 
 import { make, one, say } from "./dom.js";
 import { faceTile, missTile, placeOf } from "./tiles.js";
 import * as words from "./words.js";
 
-const STEP = 60; // faces drawn before one asks for more
+const STEP = 60; // faces drawn before "Show more"
 const KEPT = "kept";
 
 export class Sift {
-  // `faces` by key, in the order of the page; `changed` is called when the list is shown, anew or no more.
+  // `faces` by key, in the order of the page; `changed` is called when the list is shown, updated or hidden.
   constructor({ faces, heats, groups, part }, changed) {
     this.all = [...faces.values()].filter((face) => !face.spaced);
     this.heats = heats;
@@ -27,7 +27,7 @@ export class Sift {
     this.render();
   }
 
-  // What the fields say, {name: text}; a field that is not there says nothing.
+  // The values of the existing fields, {name: text}.
   said() {
     return Object.fromEntries(Object.entries(this.fields).map(([name, { input }]) => [name, input.value.trim()]));
   }
@@ -48,7 +48,7 @@ export class Sift {
   }
 
   list() {
-    if (!this.found.length) return [make("p", { class: "empty" }, "No face fits. Take a filter back, or clear them all.")];
+    if (!this.found.length) return [make("p", { class: "empty" }, "No face matches. Remove a filter, or clear them all.")];
     const list = make("ul", { class: "wall faces" });
     const more = make("button", { type: "button", class: "toggle all" });
     const draw = () => {
@@ -72,7 +72,7 @@ export class Sift {
 function fieldsOf(all, groups) {
   const fields = { text: field("Search", make("input", { type: "search", placeholder: "file, source, person", autocomplete: "off", spellcheck: "false" }), "wide") };
   const persons = groups.filter((group) => group.kind === "person").map((group) => [group.key, group.title]);
-  if (persons.length > 1) fields.person = choice("Person", [["", "Everybody"], ...persons]);
+  if (persons.length > 1) fields.person = choice("Person", [["", "All persons"], ...persons]);
   const sources = [...new Set(all.map((face) => face.source))].sort();
   if (sources.length > 1) fields.source = choice("Source", [["", "All sources"], ...sources.map((name) => [name, name])]);
   const missed = all.filter((face) => face.missed);
@@ -81,10 +81,10 @@ function fieldsOf(all, groups) {
     for (const face of all) for (const name of face.gate.reasons) counts.set(name, (counts.get(name) ?? 0) + 1);
     const reasons = [...counts].sort((one, other) => other[1] - one[1]).map(([name, count]) => [name, `${words.reason(name)} (${words.grouped(count)})`]);
     const what = all.every((face) => face.picture) ? "Rejected" : "Near misses";
-    fields.show = choice("Show", [[KEPT, "Kept faces"], ["missed", `${what} (${words.grouped(missed.length)})`]], [["Rejected as", reasons]]);
+    fields.show = choice("Show", [[KEPT, "Kept faces"], ["missed", `${what} (${words.grouped(missed.length)})`]], [["Rejected because", reasons]]);
     fields.show.usual = KEPT;
   }
-  fields.least = field("Quality from", make("input", { type: "number", min: 0, max: 100, step: 1, inputmode: "numeric", placeholder: "0" }));
+  fields.least = field("Minimum quality", make("input", { type: "number", min: 0, max: 100, step: 1, inputmode: "numeric", placeholder: "0" }));
   const grouped = persons.length ? "By person" : "By source";
   const scored = words.measured(all[0].measures).filter(({ name }) => all.some((face) => face.measures[name]?.status === "ok"));
   const measures = scored.map(({ name, label }) => [`measure:${name}`, label]);
@@ -120,7 +120,7 @@ function textOf(face) {
   return face.text;
 }
 
-// Faces without the value come last in every order.
+// Faces without a value come last in every order.
 function orderOf(order) {
   if (order === "best" || order === "worst") return byValue((face) => face.quality, order === "best" ? -1 : 1);
   if (order === "time") return (one, other) => (one.source < other.source ? -1 : one.source > other.source ? 1 : one.pts_seconds - other.pts_seconds);

@@ -1,4 +1,4 @@
-// Faces as tiles that open.
+// Faces as tiles that open the dialog.
 
 import { linkTo } from "./dialog.js";
 import { make } from "./dom.js";
@@ -8,7 +8,7 @@ import * as words from "./words.js";
 
 export const jpeg = (text) => (text ? `data:image/jpeg;base64,${text}` : "");
 
-// A kept face; `where` says which one it is beside its neighbours.
+// A kept face; `where` is up to two texts that tell it from its neighbours.
 export function faceTile(face, where, heats) {
   const shut = !face.gate.passed;
   const frame = framed(face);
@@ -24,7 +24,7 @@ export function faceTile(face, where, heats) {
   return make("li", {}, link);
 }
 
-// A face that nearly passed, or one of those that are evenly spaced.
+// A near miss or an evenly spaced face.
 export function missTile(miss, heats, where = [momentOf(miss)]) {
   const frame = framed(miss);
   const link = make(
@@ -38,18 +38,18 @@ export function missTile(miss, heats, where = [momentOf(miss)]) {
   return make("li", {}, link);
 }
 
-// When a face was seen; a picture of a folder has a name instead.
+// When a face was seen; for a picture of a folder, its name.
 export function momentOf(face) {
   return face.name ?? words.position(face.pts_seconds);
 }
 
-// Which face it is where faces of all sources and persons stand side by side.
+// Identifies a face in a list with faces of all sources and persons.
 export function placeOf(face) {
   if (face.picture) return [momentOf(face)];
   return [face.person ?? face.source.split("/").at(-1), momentOf(face)];
 }
 
-// A picture's name may be long: it has a line of its own.
+// A picture's name may be long, so it gets its own line.
 function whereLine(face, [first, second]) {
   return make("span", { class: face.picture ? "where lines" : "where" }, make("span", { title: first }, first), second ? make("span", face.picture ? { title: second } : { class: "time" }, second) : null);
 }

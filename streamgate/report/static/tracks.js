@@ -1,4 +1,4 @@
-// A track: its quality over time with the picked frames, and the faces that nearly passed.
+// A track: its quality over time with the kept faces, and its near misses.
 
 import { Chart } from "./chart.js";
 import { make } from "./dom.js";
@@ -7,7 +7,7 @@ import * as words from "./words.js";
 
 const HEIGHT = 132;
 
-// Charts are drawn when they come into view: thousands of them at once would hold the page up.
+// Charts are drawn when they scroll into view: drawing thousands of them at once would block the page.
 const watcher = new IntersectionObserver(
   (entries) => {
     for (const { target, isIntersecting } of entries) {

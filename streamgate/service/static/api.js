@@ -1,4 +1,4 @@
-// What the server says: answers to questions, and events as they happen.
+// Requests to the server, and its events as they happen.
 
 export class Missing extends Error {}
 
@@ -13,14 +13,14 @@ export async function ask(address) {
   return answer.json();
 }
 
-// The address of a face; a key holds slashes, which stay.
+// The address of a face; the slashes in a key are kept.
 export function addressOf(face, part = "") {
   const key = face.key.split("/").map(encodeURIComponent).join("/");
-  // The number makes the address of a better picture a new one.
+  // The number gives a better picture a new address.
   return `/api/faces/${key}${part && `/${part}?v=${face.number}`}`;
 }
 
-// Listens for ever. `on` holds a function an event kind, and `open` (listening: fetch what was missed) and `lost`.
+// Listens forever. `on` has a function per event kind, plus `open` (listening again: fetch what was missed) and `lost`.
 export function listen(on) {
   let source;
   let again;
@@ -31,7 +31,7 @@ export function listen(on) {
     source.onopen = () => on.open();
     source.onerror = () => {
       on.lost();
-      // The browser tries again by itself, except after an answer that was no stream: then find out why.
+      // The browser reconnects automatically, except after a response that was not a stream: then find out why.
       if (source.readyState === EventSource.CLOSED) {
         ask("/api/streams").catch(() => {});
         again = setTimeout(connect, 4000);

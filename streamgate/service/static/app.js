@@ -1,4 +1,4 @@
-// Puts the page together: listens, and asks for the faces at the start and after each gap.
+// Entry point of the page: listens for events, and fetches the faces at the start and after each gap.
 
 import { ask, listen } from "./api.js";
 import { Detail } from "./detail.js";
@@ -20,7 +20,7 @@ listen({
     link("live", "Live");
     ask("/api/faces?limit=240").then(
       ({ faces }) => wall.set(faces),
-      () => link("lost", "No answer, trying again"),
+      () => link("lost", "No response, trying again"),
     );
   },
   lost() {
@@ -30,7 +30,7 @@ listen({
     wall.add(face);
     detail.renew(face);
   },
-  streams: (told) => streams.set(told),
+  streams: (record) => streams.set(record),
   stream: (stream) => streams.update(stream),
   removed: (stream) => streams.remove(stream),
 });

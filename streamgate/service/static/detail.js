@@ -1,4 +1,4 @@
-// The face that is open: asked for when it opens, and again when it becomes better.
+// The open face: fetched when it opens, and again when a better one replaces it.
 
 import { addressOf, ask, Missing } from "./api.js";
 import { FaceDialog, placeFacts } from "./dialog.js";
@@ -29,7 +29,7 @@ export class Detail extends FaceDialog {
     this.reveal();
   }
 
-  // A better picture, or the final, of the face that is open.
+  // A better picture or the final of the open face arrived.
   async renew(face) {
     if (!this.dialog.open || this.face?.key !== face.key) return;
     const found = await ask(addressOf(face)).catch(() => null);
@@ -64,7 +64,7 @@ function factsOf({ record, image }) {
   const { track } = record;
   const found = [
     ["Smoothed quality", words.whole(record.quality_smoothed)],
-    ["Around it", words.whole(record.quality_context)],
+    ["Mean quality around it", words.whole(record.quality_context)],
     ["Track", `${record.track_id}, rank ${record.rank}`],
     ["In view", `${(track.last_pts - track.first_pts).toFixed(1)} s`],
     ["Faces evaluated", `${words.grouped(track.frames_scored)} of ${words.grouped(track.frames_seen)} seen`],

@@ -1,4 +1,4 @@
-// The row of streams: state and rate each; a click shows the faces of that one only.
+// The row of streams with the state and rate of each; a click shows only the faces of that stream.
 
 import { make, one, say } from "./dom.js";
 import * as words from "./words.js";
@@ -13,7 +13,7 @@ export class Streams {
     this.list = one("streams");
   }
 
-  // Everything anew, in the order of the configuration.
+  // Updates all streams, in the order of the configuration.
   set({ overview, streams, login }) {
     const names = new Set(streams.map((stream) => stream.name));
     for (const name of [...this.known.keys()]) if (!names.has(name)) this.remove({ name });
@@ -39,7 +39,7 @@ export class Streams {
     say(entry.rate, running ? stream.fps.toFixed(stream.fps < 9.95 ? 1 : 0) : "");
     entry.unit.hidden = !running;
     say(entry.count, stream.faces === 1 ? "1 face" : `${words.grouped(stream.faces)} faces`);
-    const more = running ? factsOf(stream) : troubleOf(stream);
+    const more = running ? factsOf(stream) : problemOf(stream);
     say(entry.more, more || "\u00a0");
     entry.main.hidden = !stream.main;
     const main = stream.main ? mainOf(stream.main) : "";
@@ -49,7 +49,7 @@ export class Streams {
     return entry.item;
   }
 
-  // What the camera shows, anew every five seconds.
+  // The camera's snapshot, updated every five seconds.
   picture(entry, stream) {
     const turn = stream.last_frame_at ? Math.floor(new Date(stream.last_frame_at) / SNAPSHOT_MS) : 0;
     if (!turn || turn === entry.turn) return;
@@ -74,10 +74,10 @@ export class Streams {
     if (overview.stopping) parts.push("stopping");
     else if (!overview.models_loaded) parts.push("loading the networks");
     else if (overview.streams) parts.push(`${overview.streams_running} of ${overview.streams} running`);
-    if (overview.config_error) parts.push(`configuration not in force: ${overview.config_error}`);
+    if (overview.config_error) parts.push(`configuration file not active: ${overview.config_error}`);
     for (const [kind, one] of Object.entries(overview.destinations)) {
       if (!one.ok) parts.push(`${kind}: ${one.error ?? "not reachable"}`);
-      if (one.spool_events) parts.push(`${words.grouped(one.spool_events)} events wait for ${kind}`);
+      if (one.spool_events) parts.push(`${words.count(one.spool_events, "event")} waiting for ${kind}`);
     }
     say(this.noteLine ??= one("streams-note"), parts.join(" · "));
   }
@@ -117,23 +117,23 @@ function factsOf(stream) {
   return parts.join(" · ");
 }
 
-// How the main stream of a camera with two streams does.
+// State of the main stream of a camera with two streams.
 function mainOf(main) {
   const state = words.STATES[main.state] ?? main.state;
-  if (main.state !== "running") return `Main stream: ${[state.toLowerCase(), troubleOf(main)].filter(Boolean).join("; ")}`;
+  if (main.state !== "running") return `Main stream: ${[state.toLowerCase(), problemOf(main)].filter(Boolean).join("; ")}`;
   const fallbacks = Object.values(main.fallbacks).reduce((sum, count) => sum + count, 0);
-  const parts = [`${words.grouped(main.faces)} of it`];
-  if (fallbacks) parts.push(`${words.grouped(fallbacks)} of the substream`);
+  const parts = [words.count(main.faces, "face")];
+  if (fallbacks) parts.push(`${words.grouped(fallbacks)} from the substream instead`);
   if (!main.aligned) parts.push("not aligned yet");
   return `Main stream: ${parts.join(" · ")}`;
 }
 
-function troubleOf(stream) {
+function problemOf(stream) {
   const parts = [];
   if (stream.error) parts.push(stream.error);
   if (stream.retry_at) {
     const seconds = Math.ceil((new Date(stream.retry_at) - Date.now()) / 1000);
-    if (seconds > 0) parts.push(`next try in ${seconds < 90 ? `${seconds} s` : `${Math.round(seconds / 60)} min`}`);
+    if (seconds > 0) parts.push(`next attempt in ${seconds < 90 ? `${seconds} s` : `${Math.round(seconds / 60)} min`}`);
   }
   return parts.join("; ");
 }

@@ -1,5 +1,5 @@
-// The wall: the latest best faces, newest first by when they came into view, each track once. It holds still while somebody points at it, moves through it by
-// keyboard or reads further down; what came meanwhile waits behind a button.
+// The wall: the latest best faces, newest track first, each track once. It does not move while the user points at it,
+// navigates it by keyboard or has scrolled down; newer faces then wait behind a button.
 
 import { addressOf } from "./api.js";
 import { linkTo } from "./dialog.js";
@@ -35,7 +35,7 @@ export class Wall {
   set(faces) {
     this.loaded = true;
     const known = new Set(faces.map((face) => face.key));
-    // After a restart of the service its numbers begin anew: what it does not know any more is forgotten.
+    // After a restart of the service its numbers start over: faces that it no longer knows are removed.
     for (const key of this.faces.keys()) if (!known.has(key)) this.faces.delete(key);
     for (const face of faces) this.faces.set(face.key, face);
     this.offer();
@@ -50,7 +50,7 @@ export class Wall {
       this.faces.delete(oldest.key);
     }
     const tile = this.tiles.get(face.key);
-    if (tile && !this.paused) this.refresh(tile, face); // better pictures of those shown appear in place
+    if (tile && !this.paused) this.refresh(tile, face); // better pictures of shown faces replace them in place
     this.offer();
   }
 
@@ -65,7 +65,7 @@ export class Wall {
     this.offer();
   }
 
-  // Faces as shown, in their order; the detail walks through them.
+  // The shown faces in order; the arrows of the open face go through them.
   shown() {
     return [...this.list.children].map((item) => this.faces.get(item.dataset.key)).filter(Boolean);
   }
@@ -76,7 +76,7 @@ export class Wall {
       .slice(0, SHOWN);
   }
 
-  // Of each track its best rank; in order of time, which does not change while a track lives.
+  // The best rank of each track, ordered by the start of the track, which does not change while it is open.
   sorted() {
     const best = new Map();
     for (const face of this.faces.values()) {
@@ -126,7 +126,7 @@ export class Wall {
       this.refresh(tile, face);
       this.list.append(item);
     }
-    // A final may come after that of somebody who was seen later. What is in its place is not touched: it keeps the focus.
+    // A final may arrive after that of a later track. Items already in place are not touched, so they keep the focus.
     wanted.forEach((face, place) => {
       const { item } = this.tiles.get(face.key);
       if (this.list.children[place] !== item) this.list.insertBefore(item, this.list.children[place] ?? null);
@@ -139,8 +139,8 @@ export class Wall {
 
   emptyText() {
     if (this.faces.size === 0) return "No face yet. The best face of each person appears here while they are in view.";
-    if (this.stream && this.passedOnly) return `No face of ${this.stream} has passed yet.`;
-    return this.stream ? `No face of ${this.stream} yet.` : "No face has passed yet.";
+    if (this.stream && this.passedOnly) return `No face from ${this.stream} has passed yet.`;
+    return this.stream ? `No face from ${this.stream} yet.` : "No face has passed yet.";
   }
 
   refresh(tile, face) {
@@ -177,11 +177,11 @@ export class Wall {
       if (when) say(time, words.age(when, now));
     }
     const held = this.paused ? "paused" : "";
-    const passing = this.stream ? `of ${this.stream}` : "";
+    const passing = this.stream ? `from ${this.stream}` : "";
     say(one("wall-note"), [passing, held].filter(Boolean).join(" · "));
   }
 
-  // Arrow keys go through the grid as it is laid out.
+  // Arrow keys move through the grid as it is laid out.
   move(event) {
     const links = [...this.list.querySelectorAll("a")];
     const place = links.indexOf(document.activeElement);
@@ -195,7 +195,7 @@ export class Wall {
   }
 }
 
-// When the track of a face began, in milliseconds.
+// When the track of a face started, in milliseconds.
 function beganAt({ record, number }) {
   if (!record.captured_at) return number;
   return new Date(record.captured_at).getTime() - 1000 * (record.pts_seconds - record.track.first_pts);
