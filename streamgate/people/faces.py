@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from streamgate.config import KeepConfig
+from streamgate.config_sections import KeepConfig
 from streamgate.people.ledger import Ledger
 from streamgate.selection.duplicates import Appearance, are_duplicates
 from streamgate.store import files

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from streamgate.config import OutputConfig
+from streamgate.config_sections import OutputConfig
 from streamgate.faces import Evidence, Face, Measure, Pose
 from streamgate.frames import Array, Picture
 from streamgate.measures import FaceView, MeasureSpec

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streamgate.config import KeepConfig
+from streamgate.config_sections import KeepConfig
 from streamgate.frames import Array
 
 _SMALL = 35.0

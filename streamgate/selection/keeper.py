@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from streamgate.config import KeepConfig, SmoothingConfig
+from streamgate.config_sections import KeepConfig, SmoothingConfig
 from streamgate.frames import Array, Picture
 from streamgate.selection.duplicates import Appearance, are_duplicates
 from streamgate.selection.poses import Bin, bin_name, pose_bin

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import bisect
 
-from streamgate.config import KeepConfig
+from streamgate.config_sections import KeepConfig
 from streamgate.faces import Pose
 
 Bin = tuple[int, int]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from streamgate.config import AdvancedConfig
+from streamgate.config_sections import AdvancedConfig
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.lockstep import in_lockstep

@@ -13,7 +13,7 @@ import numpy as np
 from av import VideoFrame
 from av.video.codeccontext import VideoCodecContext
 
-from streamgate.config import LiveConfig
+from streamgate.config_sections import LiveConfig
 from streamgate.faces import Face
 from streamgate.frames import Array, Picture
 from streamgate.networks.batcher import InferenceRequest

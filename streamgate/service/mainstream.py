@@ -14,7 +14,7 @@ from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from streamgate.config import LiveConfig
+from streamgate.config_sections import LiveConfig
 from streamgate.errors import redact_url, scrub
 from streamgate.service.alignment import Alignment, ArrivalClock, Looks
 from streamgate.service.state import StreamState

@@ -26,7 +26,7 @@ from av import Packet, VideoFrame
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from streamgate.config import LiveConfig
+from streamgate.config_sections import LiveConfig
 from streamgate.errors import SourceError, UsageError, one_line, redact_url, scrub
 from streamgate.frames import Frame
 from streamgate.sources.base import SourceStats

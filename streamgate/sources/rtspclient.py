@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urljoin, urlsplit
 
-from streamgate.config import LiveConfig
+from streamgate.config_sections import LiveConfig
 from streamgate.errors import redact_url, scrub
 from streamgate.sources.live import FailureKind, LiveError
 from streamgate.sources.rtsplogin import Login

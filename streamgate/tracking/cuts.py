@@ -9,7 +9,7 @@ from enum import Enum
 import cv2
 import numpy as np
 
-from streamgate.config import AdvancedConfig
+from streamgate.config_sections import AdvancedConfig
 from streamgate.frames import Array, Frame
 
 GRID = (32, 18)

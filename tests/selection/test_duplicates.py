@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from streamgate.config import KeepConfig, load_config
+from streamgate.config import load_config
+from streamgate.config_sections import KeepConfig
 from streamgate.scoring.fingerprint import HASH_SIDE, hash_matrix, perceptual_hash
 from streamgate.selection.duplicates import Appearance, are_duplicates
 from support.media import astronaut

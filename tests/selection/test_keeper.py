@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamgate.config import KeepConfig, SmoothingConfig, load_config
+from streamgate.config import load_config
+from streamgate.config_sections import KeepConfig, SmoothingConfig
 from streamgate.faces import Evidence, Face, GateResult, Pose
 from streamgate.frames import Picture
 from streamgate.selection.keeper import Keeper

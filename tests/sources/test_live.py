@@ -16,7 +16,8 @@ import av
 import numpy as np
 import pytest
 
-from streamgate.config import LiveConfig, load_config
+from streamgate.config import load_config
+from streamgate.config_sections import LiveConfig
 from streamgate.errors import UsageError
 from streamgate.sources.file import VideoFile
 from streamgate.sources.live import FailureKind, LiveConnection, LiveError, check_address

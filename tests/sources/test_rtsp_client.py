@@ -10,7 +10,8 @@ from pathlib import Path
 import av
 import pytest
 
-from streamgate.config import LiveConfig, load_config
+from streamgate.config import load_config
+from streamgate.config_sections import LiveConfig
 from streamgate.sources.live import FailureKind, LiveError
 from streamgate.sources.rtp import UnitReader, access_unit
 from streamgate.sources.rtspclient import RtspClient, media_of

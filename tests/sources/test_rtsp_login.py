@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from streamgate.config import LiveConfig, load_config
+from streamgate.config import load_config
+from streamgate.config_sections import LiveConfig
 from streamgate.sources.live import FailureKind, LiveConnection, LiveError
 from streamgate.sources.rtsplogin import LoginRelay
 from support.media import astronaut_frames, write_clip
