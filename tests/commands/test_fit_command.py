@@ -80,14 +80,14 @@ def test_what_people_go_by_counts_more_and_run_and_tune_take_the_preset(
     before = json.loads((results / "summary.json").read_text())
     dry = inside("tune", results, "--preset", tmp_path / "mine.toml", "--dry-run")
     assert dry.code == 0, dry.err
-    assert "measures." in dry.out and "Quality is computed in another way now" in dry.out
+    assert "measures." in dry.out and "Quality is now computed differently" in dry.out
     assert json.loads((results / "summary.json").read_text()) == before
 
 
 def test_agreement_grows_on_what_the_fit_did_not_see(results: Path, labels: Path, tmp_path: Path) -> None:
     done = fit(results, labels, tmp_path / "mine.toml")
     assert done.code == 0, done.err
-    (line,) = [one for one in done.out.splitlines() if one.startswith("pairs of one track in the right order")]
+    (line,) = [one for one in done.out.splitlines() if one.startswith("pairs within a track in the right order")]
     before, after = (int(word) for word in line.split() if word.isdigit())
     assert after >= before and after > 80
     assert fit(results, labels, tmp_path / "mine.toml").code == 2  # it exists now

@@ -108,7 +108,7 @@ def test_a_source_of_which_two_readers_die_is_crashed_and_resuming_tries_it_agai
     assert code == 1 and "along.mp4: the reader died 2 times over it" in err, err
     assert statuses(out) == {"along": "crashed", "clip0": "done", "clip1": "done"}
     code, _, err = start(cluster, out, *clips, "--resume").end()
-    assert code == 0 and "2 of 3 sources are done already" in err, err
+    assert code == 0 and "2 of 3 sources are already done" in err, err
     assert tree(out) == undisturbed
 
 
@@ -140,7 +140,7 @@ def test_a_driver_that_is_killed_is_resumed(
     running.end()
     assert list(out.glob(".streamgate/ray-*"))
     code, _, err = start(cluster, out, *order, "--resume").end()
-    assert code == 0 and "1 of 3 sources are done already" in err, err
+    assert code == 0 and "1 of 3 sources are already done" in err, err
     assert tree(out) == undisturbed
 
 
@@ -150,7 +150,7 @@ def test_an_interrupted_run_keeps_what_was_found(cluster: Any, clips: list[Path]
     assert running.until(lambda: readers(out))
     running.kill("all", signal.SIGINT)
     code, _, err = running.end()
-    assert code == 130 and "what was found until now is written" in err, err
+    assert code == 130 and "the results so far are written" in err, err
     assert statuses(out) == {"along": "interrupted", "clip0": "not_started", "clip1": "not_started"}
     assert not list(out.glob(".streamgate/ray-*"))
 

@@ -71,7 +71,7 @@ def test_lists_are_read_as_find_writes_them(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="lists nothing"):
         expanded(["-"], io.BytesIO(b"\n"))
     for wrong in (b"x" * 5000, b"\0\0\0 ftypisom\0\0\2\0isomiso2"):
-        with pytest.raises(UsageError, match="no list of paths"):
+        with pytest.raises(UsageError, match="not a list of paths"):
             expanded(["-"], io.BytesIO(wrong))
     with pytest.raises(SourceError, match=r"nothing\.txt"):
         expanded([f"@{tmp_path}/nothing.txt"])

@@ -82,7 +82,7 @@ def test_a_stricter_limit_takes_a_face_away_and_says_why(out: Path) -> None:
     with gzip.open(out / gone["source_id"] / "candidates.jsonl.gz", "rt") as file:
         judged = [json.loads(line) for line in file]
     assert any(one["gate"]["reasons"] == ["small"] for one in judged if one["track_id"] == gone["track_id"])
-    assert "rejected: small" in done.out and "1 track lost theirs" in done.out
+    assert "rejected: small" in done.out and "1 track lost all faces" in done.out
     assert "small" in (out / "report.html").read_text()
     assert not (out / ".streamgate" / "tune").exists()
 
