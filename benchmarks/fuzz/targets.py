@@ -20,7 +20,7 @@ from streamgate.imagesize import image_size
 from streamgate.measures import known_measures
 from streamgate.service.settings import read_settings
 from streamgate.sinks.derive import derive
-from streamgate.sources.discovery import natural_key
+from streamgate.sources.listing import natural_key
 from streamgate.sources.naming import slug
 from streamgate.store.folder import RunFolder
 from streamgate.store.jsonlines import dumps

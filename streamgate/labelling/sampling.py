@@ -33,7 +33,7 @@ def sampled_faces(
 ) -> tuple[Spaced, list[str]]:
     """At most `each` faces of each track, with a small picture, and why there are none of some sources.
 
-    `folders`: where to look for moved footage; `told` hears which source is read. Raises ResultsError.
+    `folders`: where to look for moved footage; `report` is told which source is read. Raises ResultsError.
     """
     found: Spaced = {}
     problems: list[str] = []

@@ -29,7 +29,7 @@ YAW_STEP = 5
 
 @dataclass(slots=True)
 class FaceEntry:
-    """A kept face as the page orders it; `place` is where its line of faces.jsonl begins."""
+    """A kept face as the page orders it; `offset` is where its line of faces.jsonl begins."""
 
     offset: int
     track: tuple[str, int]

@@ -36,10 +36,10 @@ AHEAD_BYTES = 48 << 20
 """... unless they are very large."""
 NEAR_MISSES = 3
 """Faces of each track that nearly passed, for the report."""
-MOMENTS_AHEAD = 32
+TRACKED_AHEAD = 32
 """Frames that following may be ahead of choosing, so that a detection needn't wait for faces to be scored; of them only
 the faces' regions are held."""
-MOMENTS_BYTES = 96 << 20
+TRACKED_BYTES = 96 << 20
 """... unless the frames are very large."""
 
 NOT_ON_GPU = "decoded on the CPU"
@@ -174,10 +174,10 @@ class Pipeline:
         )
         hints = tracking.hints
         # Decoding, following and choosing are three threads in a row. Only following speaks to the one before it, and
-        # in a way that makes no difference how far ahead that is (see `guiding`).
+        # in a way that makes no difference how far ahead that is (see `decode_hints`).
         size = max(1, source.width * source.height * 3 // 2)
         waiting = int(min(AHEAD, max(3, AHEAD_BYTES // size)))
-        further = int(min(MOMENTS_AHEAD, max(8, MOMENTS_BYTES // size)))
+        further = int(min(TRACKED_AHEAD, max(8, TRACKED_BYTES // size)))
         timeout = stall_seconds() + MARGIN_S
         late = SourceError(f"{source.location}: no frame came for {timeout:g} s; what follows is left out")
         try:

@@ -5,18 +5,9 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Generator, Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
 Item = TypeVar("Item")
-
-
-class _Failure:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
-class _End:
-    pass
 
 
 def prefetch(
@@ -28,13 +19,13 @@ def prefetch(
     `items` is closed before this returns. When no item comes for `timeout_s` the exception `late` is raised, and the
     thread, which hangs in `items`, is left behind.
     """
-    ahead: queue.Queue[Item | _Failure | _End] = queue.Queue(maxsize=depth)
+    ahead: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(maxsize=depth)
     stop = threading.Event()
 
-    def put(value: Item | _Failure | _End) -> bool:
+    def put(item: Item | None, error: BaseException | None = None) -> bool:
         while not stop.is_set():
             try:
-                ahead.put(value, timeout=0.1)
+                ahead.put((item, error), timeout=0.1)
                 return True
             except queue.Full:
                 continue
@@ -46,9 +37,9 @@ def prefetch(
                 if not put(item):
                     break
             else:
-                put(_End())
+                put(None, StopIteration())
         except BaseException as error:  # handed over: the consumer's thread raises it
-            put(_Failure(error))
+            put(None, error)
         finally:
             close = getattr(items, "close", None)
             if close is not None:
@@ -60,15 +51,15 @@ def prefetch(
     try:
         while True:
             try:
-                value = ahead.get(timeout=timeout_s)
+                item, error = ahead.get(timeout=timeout_s)
             except queue.Empty:
                 hangs = True
                 raise late or TimeoutError() from None
-            if isinstance(value, _End):
+            if isinstance(error, StopIteration):
                 return
-            if isinstance(value, _Failure):
-                raise value.error
-            yield value
+            if error is not None:
+                raise error
+            yield cast(Item, item)
     finally:
         stop.set()
         thread.join(timeout=0.1 if hangs else 10.0)

@@ -1,6 +1,6 @@
 """The second half of the way of a frame: candidates, scoring, best shots.
 
-Fed with moments in order. Like the first half it decides by time and pixels alone, never by how fast anything
+Fed with tracked frames in order. Like the first half it decides by time and pixels alone, never by how fast anything
 ran, so its results are the same run to run and whatever runs beside it.
 """
 
@@ -41,7 +41,7 @@ class SelectionCounts:
 
 
 class SelectionStage:
-    """Turns the moments of one source into ended tracks.
+    """Turns the tracked frames of one source into ended tracks.
 
     Args:
         emit_candidate: called with every evaluated face, in order of time within its track.
@@ -75,11 +75,11 @@ class SelectionStage:
         self._nearest: dict[int, Candidate] = {}
         self._people: set[int] = set()
         self.judged: list[int] = []
-        """Ids of the tracks whose faces the last moment had judged: of the others nothing new is known."""
+        """Ids of the tracks whose faces the last tracked frame had judged: of the others nothing new is known."""
         self._still = StillnessDetector()
 
     def take(self, tracked: TrackedFrame) -> Iterator[TrackEnd]:
-        """Take the next moment; yields the tracks that end with it."""
+        """Take the next tracked frame; yields the tracks that end with it."""
         self.counts.frames += 1
         self.counts.faces_detected += tracked.faces_detected
         if self._in_transition and not tracked.transition:

@@ -1,8 +1,8 @@
-"""The first half of the way of a frame: cuts, detection, tracking; out come moments.
+"""The first half of the way of a frame: cuts, detection, tracking; out come tracked frames.
 
-It decides by time and pixels alone and never learns what the second half (choosing and scoring) made of its
-moments, so both can run side by side without a result depending on how fast either was. Decoding hears from it frame
-by frame what it could do without (see `guiding`).
+It decides by time and pixels alone and never learns what the second half (choosing and scoring) made of its tracked
+frames, so both can run side by side without a result depending on how fast either was. Decoding hears from it frame by
+frame what it could do without (see `decode_hints`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ YOUNG_S = 0.5
 FAST = 1.0
 """Face widths per second from which a track is watched closely."""
 HELD_BYTES = 20 << 20
-"""Of the regions in moments that wait until it is sure that they lie in no transition."""
+"""Of the regions in tracked frames that wait until it is sure that they lie in no transition."""
 
 
 @dataclass(slots=True)
@@ -115,7 +115,7 @@ class TrackingStage:
         return 0 if self._sideways is None else self._sideways.quarters
 
     def tracked_frames(self, frames: Iterable[Frame]) -> Iterator[TrackedFrame]:
-        """One moment a frame, in order; tracks open at the end are not ended by a moment of their own."""
+        """One tracked frame for each frame, in order; tracks open at the end are not ended by one of their own."""
         for frame in frames:
             until = frame.pts_seconds + frame.duration_seconds
             tracked = TrackedFrame(frame.pts_seconds, until, frame.width, frame.height, unrelated=frame.unrelated)
@@ -160,7 +160,7 @@ class TrackingStage:
         tracked.ended += [track.track_id for track in gone]
 
     def _settled(self, tracked: TrackedFrame, new_shot: bool, *, unrelated: bool) -> Iterator[TrackedFrame]:
-        """The moments of which it is sure by now whether they lie in a transition."""
+        """The tracked frames of which it is sure by now whether they are in a transition."""
         grid = self._cuts.grid
         if self._transitions is None or unrelated or grid is None or not (self._held or tracked.regions):
             # Where nobody is seen, nothing can go wrong.

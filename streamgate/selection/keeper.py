@@ -139,11 +139,11 @@ class Keeper:
         found = [candidate for pool in self._pools.values() for candidate in pool]
         return found if self._runner_up is None else [*found, self._runner_up]
 
-    def settle(self, evaluator: Callable[[Candidate], None]) -> None:
-        """Judge the finalists again with `judge`; those that do not pass any more leave."""
+    def settle(self, reevaluate: Callable[[Candidate], None]) -> None:
+        """Evaluate the finalists again with `reevaluate`; those that do not pass any more leave."""
         for pool in self._pools.values():
             for candidate in self._picks(pool, self._keep.top_k + SPARE):
-                evaluator(candidate)
+                reevaluate(candidate)
                 self.note(candidate)
                 if not candidate.gate.passed or candidate.quality is None:
                     self._forget(candidate)

@@ -1,4 +1,4 @@
-"""The HTTP side of `serve`: a server in a thread of its own (needs the `serve` extra; see application.py)."""
+"""The HTTP side of `serve`: a server in a thread of its own (needs the `serve` extra; see web_app.py)."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from streamgate.errors import SourceError, StreamgateError, display
 from streamgate.sources.base import Source
-from streamgate.sources.discovery import SourceSpec, discover, files_below, in_store
+from streamgate.sources.discovery import SourceSpec, discover, in_store
+from streamgate.sources.listing import files_below
 from streamgate.sources.naming import slug
 
 

@@ -39,7 +39,7 @@ def _matroska_size(head: bytes) -> int | None:
 
 
 def _length(head: bytes, offset: int) -> tuple[int, int] | None:
-    """An element's size at `place` and where its content begins; None when cut off or left open."""
+    """An element's size at `offset` and where its content begins; None when cut off or left open."""
     first = head[offset] if offset < len(head) else 0
     count = 9 - first.bit_length()
     if first == 0 or offset + count > len(head):
