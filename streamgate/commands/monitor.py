@@ -76,7 +76,8 @@ class RunMonitor:
         if done:
             self.display.skipped(done)
             assert self._state.found is not None
-            self.display.note(f"{len(done)} of {len(self._state.found.labels)} sources are already done; they are skipped")
+            count = len(self._state.found.labels)
+            self.display.note(f"{len(done)} of {count} sources are already done; they are skipped")
 
     def begun(self) -> None:
         """The folder has been taken over."""

@@ -191,7 +191,7 @@ def test_a_file_that_is_no_network_is_named(content: bytes | None, words: str, p
 @pytest.mark.parametrize(
     ("name", "rows", "words"),
     [
-        ("ifqa", (), "there is a measure of that name already"),
+        ("ifqa", (), "a measure with this name already exists"),
         ("Bright", (), "identifier in lower case"),
         ("bright", ("colour = 3",), "colour"),
         ("bright", ("sise = 64",), "sise"),
