@@ -118,8 +118,8 @@ def test_labels_that_cannot_be_used_are_named_and_the_others_count(
 @pytest.mark.parametrize(
     ("change", "code", "words"),
     [
-        (lambda text: "\n".join(text.splitlines()[:8]), 2, "a fit takes at least"),
-        (lambda text: text.replace(",bad", ",good").replace(",usable", ",good"), 2, "all labels say good"),
+        (lambda text: "\n".join(text.splitlines()[:8]), 2, "a fit needs at least"),
+        (lambda text: text.replace(",bad", ",good").replace(",usable", ",good"), 2, "all labels are good"),
         (lambda text: text.replace("label", "mark", 1), 3, "no column label"),
     ],
 )

@@ -280,8 +280,8 @@ def test_profiles_kept_with_all_poses_stay_kept(clip: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (("--set", "detection.interval_s=0.5"), "takes a run"),
-        (("--set", "output.size=256"), "takes a run"),
+        (("--set", "detection.interval_s=0.5"), "needs a new run"),
+        (("--set", "output.size=256"), "needs a new run"),
         (("--set", "measures.yaw.ma=20"), "measures.yaw.max"),
         (("--max-yaw", "200"), "allowed"),
         (("--set", "measures.yaw.use=3"), "measures.yaw.use"),
