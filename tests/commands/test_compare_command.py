@@ -100,9 +100,9 @@ def test_faces_of_a_run_are_looked_up(tmp_path: Path) -> None:
     ("head", "rows", "measures", "words"),
     [
         (["image", "human"], [["a.png", 1]] * 5, "ifqa", "5 rows"),
-        (["image", "human"], [["a.png", 2]] * 20, "ifqa", "the same of every row"),
+        (["image", "human"], [["a.png", 2]] * 20, "ifqa", "the same human judgement"),
         (["image", "human"], [["a.png", "nice"]] * 20, "ifqa", "'nice' is not"),
-        (["image", "note"], [["a.png", 1]] * 20, "ifqa", "no column with what people said"),
+        (["image", "note"], [["a.png", 1]] * 20, "ifqa", "no column with human judgements"),
         (["image", "human"], [["a.png", n] for n in range(20)], "ifka", "no measure and no column 'ifka'"),
         (["image", "human"], [["a.png", n] for n in range(20)], "psnr", "--reference"),
         (["image", "human"], [["a.png", n] for n in range(20)], ",", "names none"),

@@ -105,7 +105,7 @@ def test_a_source_of_which_two_readers_die_is_crashed_and_resuming_tries_it_agai
     running = start(cluster, out, *clips)
     assert kill_reader(running, out) and kill_reader(running, out)
     code, _, err = running.end()
-    assert code == 1 and "along.mp4: the reader died 2 times over it" in err, err
+    assert code == 1 and "along.mp4: the reader died 2 times while it read this source" in err, err
     assert statuses(out) == {"along": "crashed", "clip0": "done", "clip1": "done"}
     code, _, err = start(cluster, out, *clips, "--resume").end()
     assert code == 0 and "2 of 3 sources are already done" in err, err
