@@ -93,7 +93,7 @@ def test_a_reader_that_is_killed_changes_nothing(
     assert kill_reader(running, out)
     code, printed, err = running.end()
     assert code == 0 and printed == "", err
-    assert re.search(r"warning: a reader on \S+ died \(its process was killed.*along\.mp4: read again, last", err), err
+    assert re.search(r"warning: a reader on \S+ died \(its process was killed.*along\.mp4; what it read will be read again, last", err), err
     assert "raylet" not in err and err.count("died") == 1
     assert tree(out) == undisturbed
 
@@ -193,7 +193,7 @@ def test_what_cannot_be_is_said_before_anything_starts(clips: list[Path], tmp_pa
         (["--ray", "auto", "--shard", "1/2"], 2, "give one of the two"),
         (["--ray", "auto", "--sink", "redis://127.0.0.1:9/0"], 2, "streamgate replay OUT --sink"),
         (["--ray", "nonsense"], 2, "write local, auto, HOST:PORT or ray://HOST:PORT"),
-        (["--ray", "127.0.0.1:9"], 6, "nothing answers there"),
+        (["--ray", "127.0.0.1:9"], 6, "no connection; start the cluster"),
     ):
         done = streamgate("run", clips[1], "-o", tmp_path / "out", *arguments)
         assert done.code == code and words in done.err, done.err
