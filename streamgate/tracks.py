@@ -46,7 +46,8 @@ class Candidate(ScoredFace):
     """A face of a track that may be kept. Its `image` is lossless and exists only while the face may still be kept.
 
     `interpolated`: box and landmarks are interpolated between two detections. `refined`: the landmarks come from a
-    second detection in the region. `unsettled`: that detection moved them so far that another one is worthwhile.
+    second pass over the region. `unsettled`: how far the first pass of the expression network moved the eyes, as a
+    share of the distance between them; 0.0 before the first pass and after the second.
     """
 
     track_id: int
@@ -57,7 +58,7 @@ class Candidate(ScoredFace):
     name: str | None = None
     interpolated: bool = False
     refined: bool = False
-    unsettled: bool = False
+    unsettled: float = 0.0
     spoiled: str | None = None
     """The reason in `SPOILED` that applies to its picture: the face is rejected and nothing is measured."""
     bound: float = 0.0

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Whom does the gate reject oftener? Rates by skin tone, age, sex, origin and glasses, into card.md.
+"""Whom does the gate reject oftener? Rates by skin tone, age, sex and origin, into card.md (glasses: glasses.py).
 
-    python models/expression/groups.py UTKFACE --work DIR [--glasses NAMES.txt] [--per-age 1700]
+    python models/expression/groups.py UTKFACE --work DIR [--per-age 1700]
 
 UTKFACE: folders or tar files with pictures named AGE_SEX_RACE_*. DIR: train.py's, whose crops tell which pictures were
 trained on; these, and pictures like them (the recognizer's identity threshold), are left out. Ages are drawn evenly as
@@ -18,7 +18,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,8 +82,11 @@ def main(arguments: list[str] | None = None) -> int:
     cv2.setNumThreads(1)
     try:
         judged = judge(args)
-        glasses = frozenset(args.glasses.read_text().split()) if args.glasses else None
-        sections = tables(judged, glasses)
+        sections = tables(
+            judged,
+            groups(judged),
+            f"The studio preset on {len(judged)} UTKFace pictures of people that this network was not trained on",
+        )
         put_between(HERE / "card.md", BEGIN, END, "\n".join(section.markdown() for section in sections))
     except (DataError, StreamgateError, OSError) as error:
         print(f"groups.py: {error}", file=sys.stderr)
@@ -98,7 +101,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("pictures", nargs="+", type=Path)
     p.add_argument("--work", type=Path, required=True)
-    p.add_argument("--glasses", type=Path, help="names of those pictures whose faces wear glasses, one a line")
     p.add_argument("--per-age", type=int, default=1700, help="pictures of each age at most")
     return p.parse_args(arguments)
 
@@ -154,15 +156,19 @@ def draw(names: Sequence[str], per_age: int) -> list[str]:
 
 
 def look(pictures: Iterable[tuple[str, bytes]], gate: Gate) -> Iterator[Judged]:
-    """Every picture's largest face as the gate judges it; pictures without one are skipped."""
+    """The face in the middle of every picture as the gate judges it; pictures without one are skipped."""
     for name, data in pictures:
         picture = decode_rgb(data)
         scored = gate.score(picture) if picture is not None else []
-        if picture is None or not scored or scored[0].embedding is None:
+        if picture is None or not scored:
             continue
-        crop = align_ffhq(picture, scored[0].face.landmarks)
-        reasons = frozenset(scored[0].gate.reasons) - _OF_THE_CUT
-        yield Judged(name, sharpness(crop), skin_tone(crop), reasons, np.asarray(scored[0].embedding))
+        middle = np.array([picture.shape[1], picture.shape[0]]) / 2
+        face = min(scored, key=lambda one: float(np.hypot(*(one.face.box.reshape(2, 2).mean(axis=0) - middle))))
+        if face.embedding is None:
+            continue
+        crop = align_ffhq(picture, face.face.landmarks)
+        reasons = frozenset(face.gate.reasons) - _OF_THE_CUT
+        yield Judged(name, sharpness(crop), skin_tone(crop), reasons, np.asarray(face.embedding))
 
 
 def trained_people(index: dict, jpegs: Sequence[bytes], networks: Networks) -> np.ndarray:
@@ -177,9 +183,11 @@ def trained_people(index: dict, jpegs: Sequence[bytes], networks: Networks) -> n
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def tables(judged: Sequence[Judged], glasses: frozenset[str] | None) -> list[Section]:
-    """How often each group is rejected, and for which reason oftener or less often than others as sharp."""
-    members = groups(judged, glasses)
+def tables(judged: Sequence[Judged], members: Mapping[str, np.ndarray], what: str) -> list[Section]:
+    """How often each group is rejected, and for which reason oftener or less often than others as sharp.
+
+    members: bool [n] by the group's title; what: of whom the pictures are, the beginning of a sentence.
+    """
     sharp = np.array([one.sharpness for one in judged])
     decile = np.searchsorted(np.quantile(sharp, np.arange(0.1, 1, 0.1)), sharp)
     counts = Counter(reason for one in judged for reason in one.reasons)
@@ -187,10 +195,9 @@ def tables(judged: Sequence[Judged], glasses: frozenset[str] | None) -> list[Sec
     whole = Section(
         "Rejected by group",
         ["group", "faces", "rejected", "beyond others as sharp, points", "reasons beyond 2 points"],
-        note=f"The studio preset on {len(judged)} UTKFace pictures of people that this network was not trained on; "
-        "edge and small left out, as the pictures are cut closely, and IFQA, whose groups are on its own card. Beyond "
-        "others as sharp: the mean difference to the rate of all in the same decile of sharpness, 95 % intervals by "
-        "bootstrap. Reasons: those whose interval is beyond 2 points.",
+        note=f"{what}; edge and small left out, as the pictures are cut closely, and IFQA, whose groups are on its own "
+        "card. Beyond others as sharp: the mean difference to the rate of all in the same decile of sharpness, 95 % "
+        "intervals by bootstrap. Reasons: those whose interval is beyond 2 points.",
     )
     each = Section(
         "By reason, beyond others as sharp, points",
@@ -211,7 +218,7 @@ def tables(judged: Sequence[Judged], glasses: frozenset[str] | None) -> list[Sec
     return [whole, each]
 
 
-def groups(judged: Sequence[Judged], glasses: frozenset[str] | None) -> dict[str, np.ndarray]:
+def groups(judged: Sequence[Judged]) -> dict[str, np.ndarray]:
     """bool [n] by the group's title, those of too few faces left out."""
     ages, sexes, races = (np.array([int(one.name.split("_")[i]) for one in judged]) for i in range(3))
     tone = np.array([one.tone for one in judged])
@@ -219,8 +226,6 @@ def groups(judged: Sequence[Judged], glasses: frozenset[str] | None) -> dict[str
     found |= {f"origin: {name}": races == i for i, name in enumerate(RACES)}
     found |= {"sex: male": sexes == 0, "sex: female": sexes == 1}
     found |= {f"age {a}-{b}": (ages >= a) & (ages <= b) for a, b in AGES}
-    if glasses is not None:
-        found["glasses"] = np.array([one.name in glasses for one in judged])
     return {title: member for title, member in found.items() if member.sum() >= _FEWEST}
 
 

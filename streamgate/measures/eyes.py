@@ -22,10 +22,10 @@ MEASURE = MeasureSpec(
     read=_read,
     evidence=("eyes_open",),
     mapping=Sigmoid(0.71, 0.082),
-    reference=ReferenceSpec("eyes_usual", population=0.075, lowest=0.07),
+    reference=ReferenceSpec("eyes_usual", population=0.07, lowest=0.07),
     limits=(Limit("min", 32.0, {"eyes_closed": "eyes closed"}),),
     frontal=True,
-    version=3,
+    version=4,
     weight=1.25,
     order=110,
 )

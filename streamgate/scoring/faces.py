@@ -47,9 +47,9 @@ REFINE_IOU = 0.3
 UNREFINED, NARROWLY = 0.5, 0.1
 """By how much a face may fail that may yet pass: while its landmarks are the detector's, and after a first look of the
 expression network (of 420 that failed by more than 0.05 then, four passed after the second)."""
-MOVED, FURTHEST = 0.02, 0.25
-"""How far the expression network may move landmarks, as a share of the distance between the eyes, before a second look
-is worth it; and at all."""
+MOVED, FURTHEST = 0.03, 0.25
+"""How far the expression network may move the eyes, by which its picture is cut out, as a share of the distance between
+them, before a face that is only prescored gets a second look; and any landmark at all."""
 
 
 class FaceScorer:
@@ -84,7 +84,7 @@ class FaceScorer:
         self._evaluate(candidate, picture)
         guessed = self._guess(candidate)
         gate = candidate.gate
-        room = NARROWLY if candidate.unsettled else 0.0 if candidate.refined else UNREFINED
+        room = NARROWLY if candidate.unsettled > MOVED else 0.0 if candidate.refined else UNREFINED
         if gate.reasons and not (self._refines and gate.failed_within(room)):
             return 0.0
         return self._evaluator.bound(guessed, candidate.ceilings)
@@ -100,10 +100,10 @@ class FaceScorer:
 
         It finds the landmarks too (but in a `ready` crop, where they stand), and more steadily than the detector: cut
         out at another place, the same face gives others by 0.4 % of the distance between the eyes, the detector by
-        1.2 %. Where they are far from those that the picture was cut out by, the face is `unsettled`: a second look
-        tells more, and the last word.
+        1.2 %. After a first look the face is `unsettled` by how far its eyes are from where the picture was cut out;
+        the second look has the last word.
         """
-        again, candidate.unsettled = candidate.unsettled, False
+        again, candidate.unsettled = candidate.unsettled > 0.0, 0.0
         try:
             matrix = expression_matrix(candidate.face.landmarks)
         except ValueError:
@@ -112,24 +112,24 @@ class FaceScorer:
         height, width = EXPRESSION_SIZE
         (output,) = yield [InferenceRequest("expression", picture.warp(matrix, (width, height)))]
         moved = self._take_landmarks(candidate, output, matrix) if self._refines and not ready else 0.0
-        candidate.unsettled = moved > MOVED and not again
+        candidate.unsettled = 0.0 if again else moved
         if again or moved:
             # What the pixels of the face say, as against its place, hardly changes with the first look.
             self._read_pixels(candidate, picture, of_source=None if again else True)
         self._read("expression", output, candidate.evidence)
 
     def _take_landmarks(self, candidate: Candidate, output: ExpressionOutput, matrix: Array) -> float:
-        """Give a face the network's landmarks, unless it is turned or they are not of it; returns how far they are off
-        those it had, as a share of the distance between the eyes (0: not taken).
+        """Give a face the network's landmarks, unless it is turned or they are not of it; returns how far the eyes are
+        off those it had, as a share of the distance between them (0: not taken).
         """
         face = candidate.face
         found = (output.landmarks - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
-        moved = float(np.hypot(*(found - face.landmarks).T).max()) / max(face.inter_eye, 1.0)
-        if not moved <= FURTHEST or is_turned(output.yaw, output.pitch):
+        moved = np.hypot(*(found - face.landmarks).T) / max(face.inter_eye, 1.0)
+        if not moved.max() <= FURTHEST or is_turned(output.yaw, output.pitch):
             return 0.0
         candidate.face = replace(face, landmarks=found.astype(np.float32))
         candidate.refined = True
-        return moved
+        return float(moved[:2].max())
 
     def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
         """Refine, look, express, turn, recognise, rank: expensive steps last, if the cheap ones let through.

@@ -19,7 +19,7 @@ from streamgate.faces import Face
 from streamgate.frames import Frame, Picture
 from streamgate.measures.yaw import yaw_proxy
 from streamgate.networks.batcher import InferenceRequest
-from streamgate.scoring.faces import NARROWLY, FaceScorer
+from streamgate.scoring.faces import MOVED, NARROWLY, FaceScorer
 from streamgate.scoring.lockstep import Floor, Steps, in_lockstep, no_floor
 from streamgate.selection.continuity import Continuity
 from streamgate.selection.keeper import Keeper
@@ -136,6 +136,7 @@ class TrackSelector:
         if final:
             self._ended = True
             self.settle()
+            self.keeper.close()
         if final and self._fallback is not None and not self.keeper.finish():
             yield from self._score(self._fallback, no_floor, full=True)
             self._offer(self._fallback)
@@ -301,7 +302,7 @@ class TrackSelector:
                 continue
             if may_score_twice(observation):
                 closer.append(observation)
-                if observation.candidate.unsettled:
+                if observation.candidate.unsettled > MOVED:
                     yield from self._prescorer.run_expression([observation])
                 # Not beside those that fail in turn: of a face that stays at a limit all would.
                 fails = observation.candidate.gate.failed_within(NARROWLY) and observation not in beside

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from streamgate.config_sections import KeepConfig, SmoothingConfig
+from streamgate.faces import GateResult
 from streamgate.frames import Array, Picture
+from streamgate.scoring.evaluator import LOW_QUALITY
 from streamgate.selection.duplicates import Appearance, are_duplicates
 from streamgate.selection.poses import Bin, bin_name, pose_bin
 from streamgate.selection.smoothing import QualityHistory
@@ -148,6 +150,15 @@ class Keeper:
                 if not candidate.gate.passed or candidate.quality is None:
                     self._forget(candidate)
                     pool.remove(candidate)
+
+    def close(self) -> None:
+        """The track is over: faces that their neighbours take below `keep.min_quality` are rejected."""
+        least = self._keep.min_quality
+        for pool in self._pools.values():
+            for candidate in [one for one in pool if self._smoothed(one) < least]:
+                candidate.gate = GateResult(False, (LOW_QUALITY,), 1.0 - self._smoothed(candidate) / least)
+                self._forget(candidate)
+                pool.remove(candidate)
 
     def finish(self) -> list[Ranked]:
         """The kept candidates by rank, from 1; with fallback "best" one that did not pass, if none did."""

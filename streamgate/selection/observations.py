@@ -20,6 +20,8 @@ class Observation:
     frame: Frame
     """Time and index of the frame; its picture is the copied region."""
     candidate: Candidate | None = None
+    detected: Face | None = None
+    """The candidate's face as the detector found it, or interpolated; the candidate's own landmarks are corrected."""
     potential: float = 0.0
     prescored: bool = False
     scored: bool = False
@@ -60,7 +62,7 @@ class ObservationBuffer:
         self._make = make
         self._observations: deque[Observation] = deque()
         self._pending: list[Observation] = []
-        self._detected: Candidate | None = None
+        self._detected: Observation | None = None
         self._lost_pts = -np.inf
 
     def __iter__(self) -> Iterator[Observation]:
@@ -95,18 +97,19 @@ class ObservationBuffer:
 
         Returns the candidates that came into being, in order of time.
         """
-        here = self._make(frame, face)
+        here = Observation(frame, self._make(frame, face), face)
         made: list[Candidate] = []
         for observation in self._pending if self._detected is not None else ():
             assert self._detected is not None
-            face = interpolate(self._detected, here, observation.pts_seconds)
-            observation.candidate = self._make(observation.frame, face)
+            observation.detected = interpolate(self._detected, here, observation.pts_seconds)
+            observation.candidate = self._make(observation.frame, observation.detected)
             observation.candidate.interpolated = True
             made.append(observation.candidate)
             self._observations.append(observation)
         self._pending = []
-        self._observations.append(Observation(frame, here))
-        made.append(here)
+        self._observations.append(here)
+        assert here.candidate is not None
+        made.append(here.candidate)
         self._detected = here
         if self.frames_seen == 0:
             self.first_pts = frame.pts_seconds
@@ -128,7 +131,7 @@ class ObservationBuffer:
         self._observations.extend(observations)
         self.first_pts, self.last_pts = observations[0].pts_seconds, observations[-1].pts_seconds
         self.frames_seen = len(observations)
-        self._detected = observations[-1].candidate
+        self._detected = observations[-1]
 
     def unseen(self) -> None:
         """A detection round found nothing here: what lies between is not to be trusted."""
@@ -154,11 +157,12 @@ class ObservationBuffer:
         return gone
 
 
-def interpolate(before: Candidate, after: Candidate, pts_seconds: float) -> Face:
+def interpolate(before: Observation, after: Observation, pts_seconds: float) -> Face:
     """The face at a time between two detections, linear in time."""
+    assert before.detected is not None and after.detected is not None
     span = after.pts_seconds - before.pts_seconds
     share = (pts_seconds - before.pts_seconds) / span if span > 0 else 0.0
-    first, second = before.face, after.face
+    first, second = before.detected, after.detected
     return Face(
         (first.box + (second.box - first.box) * share).astype(np.float32),
         (first.landmarks + (second.landmarks - first.landmarks) * share).astype(np.float32),

@@ -12,6 +12,7 @@ from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.lockstep import in_lockstep
 from streamgate.selection.observations import Observation, ObservationBuffer
+from streamgate.selection.offsets import LandmarkOffsets
 from streamgate.selection.reference import TrackReference
 from streamgate.tracks import Candidate
 
@@ -30,6 +31,7 @@ class Prescorer:
         self._reference = reference
         self._scorer = scorer
         self._config = config
+        self._offsets = LandmarkOffsets()
         self._last_pts = -np.inf
 
     def spread(self, window: Sequence[Observation]) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
@@ -39,7 +41,12 @@ class Prescorer:
             if observation.pts_seconds - self._last_pts >= self._interval(observation) - 1e-6:
                 self._last_pts = observation.pts_seconds
                 chosen.append(observation)
-        for candidate in (yield from self._prescore_faces(chosen)):
+        # What a track's first face says of its landmarks serves all that follow, so it gets its second look at once.
+        first = [] if self._offsets else chosen[:1]
+        seen = yield from self._prescore_faces(first)
+        yield from self.run_expression([one for one in first if one.candidate is not None and one.candidate.unsettled])
+        seen += yield from self._prescore_faces(chosen[len(first) :])
+        for candidate in seen:
             self._reference.add(candidate.evidence)
         return chosen
 
@@ -60,13 +67,18 @@ class Prescorer:
         seen = [(one, one.candidate, one.frame.picture) for one in faces if one.candidate is not None]
         yield from in_lockstep(self._scorer.run_expression(candidate, picture) for _, candidate, picture in seen)
         for observation, candidate, picture in seen:
+            if candidate.refined and observation.detected is not None:
+                self._offsets.add(candidate.pts_seconds, observation.detected, candidate.face.landmarks)
             observation.potential = self._scorer.potential(candidate, picture)
         return [candidate for _, candidate, _ in seen]
 
     def prescore(self, observation: Observation) -> None:
         """Look at a face without any network."""
-        if not observation.prescored and observation.candidate is not None:
-            observation.potential = self._scorer.prescore(observation.candidate, observation.frame.picture)
+        candidate = observation.candidate
+        if not observation.prescored and candidate is not None:
+            if observation.detected is not None and not candidate.refined:
+                candidate.face = self._offsets.corrected(candidate.pts_seconds, observation.detected)
+            observation.potential = self._scorer.prescore(candidate, observation.frame.picture)
             observation.prescored = True
 
     def _prescore_faces(

@@ -96,6 +96,7 @@ class TrackFaces:
     def _picked(self, faces: Sequence[Candidate], only: frozenset[float] | None) -> list[Ranked]:
         keeper = self._keeper(faces, only)
         keeper.settle(self._settle)
+        keeper.close()
         return keeper.finish()
 
     def _keeper(self, faces: Sequence[Candidate], only: frozenset[float] | None) -> Keeper:

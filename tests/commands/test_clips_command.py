@@ -144,7 +144,7 @@ def test_presets_after_public_recipes_make_what_these_ask_for(work: Path, tmp_pa
         (("--preset", "talkvids"), "did you mean talkvid?"),
         (("--set", "clip.blink=1"), "clip.blink"),
         (("--set", "detection.interval_s=1"), "not a key of a clip preset"),
-        (("--max-bad", "120%"), "no share"),
+        (("--max-bad", "120%"), "not a share"),
         (("--seconds", 3, "--min-seconds", 2), "--seconds sets the length"),
         (("--cut", "keyframes", "--crop", "face"), "--cut keyframes copies"),
         (("--set", "measures.yaw.maximum=3"), "measures.yaw"),

@@ -105,7 +105,7 @@ def test_faces_of_a_run_are_looked_up(tmp_path: Path) -> None:
         (["image", "note"], [["a.png", 1]] * 20, "ifqa", "no column with human judgements"),
         (["image", "human"], [["a.png", n] for n in range(20)], "ifka", "no measure and no column 'ifka'"),
         (["image", "human"], [["a.png", n] for n in range(20)], "psnr", "--reference"),
-        (["image", "human"], [["a.png", n] for n in range(20)], ",", "names none"),
+        (["image", "human"], [["a.png", n] for n in range(20)], ",", "is empty"),
         (["name", "human"], [["a.png", n] for n in range(20)], "ifqa", "no column with pictures"),
     ],
 )

@@ -14,7 +14,8 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from models.common.report import put_between
-from models.expression.groups import Judged, draw, main, tables
+from models.expression import glasses
+from models.expression.groups import Judged, draw, groups, main, tables
 
 
 def name(age: int, sex: int, race: int, number: int) -> str:
@@ -45,13 +46,28 @@ def test_pictures_that_are_less_sharp_count_against_no_group_and_a_measure_that_
         # Pictures of women are less sharp, and whoever's picture is blurred is rejected; of race 1 others are too.
         sharp = float(rng.random() * (1.0 if sex == 0 else 0.5))
         faces.append(judged(sex, race, sharp, sharp < 0.05 or (race == 1 and rng.random() < 0.1), i))
-    whole, by_reason = tables(faces, None)
+    whole, by_reason = tables(faces, groups(faces), "Faces")
     rows = {row[0]: row for row in whole.rows}
     assert float(rows["sex: female"][2].split()[0]) > 1.3 * float(rows["sex: male"][2].split()[0])
     assert rows["sex: female"][4] == "-" and rows["origin: Black"][4].startswith("blurred +")
     assert 5 < float(rows["origin: Black"][3].split()[0]) < 8
     assert rows["origin: White"][1] == "2000" and "age 0-12" not in rows
     assert by_reason.header == ["group", "blurred"]
+
+
+def test_who_wears_glasses_is_known_by_the_hash_of_the_name_of_a_file() -> None:
+    worn = glasses.read_list(Path(glasses.__file__).with_name("glasses.txt"))
+    assert set(worn.values()) == {"glasses", "tinted", "unsure"}
+    # Of the validation faces; the first wears glasses by eye.
+    assert [glasses.kind(name, worn) for name in ("04803.jpg", "04766.jpg")] == ["glasses", "none"]
+
+
+def test_pictures_of_which_none_is_in_the_list_of_glasses_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "face.jpg").write_bytes(b"")
+    assert glasses.main([str(tmp_path)]) == 2
+    assert "none of the pictures is in glasses.txt" in capsys.readouterr().err
 
 
 def test_what_was_judged_comes_back_from_its_line() -> None:

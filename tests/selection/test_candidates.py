@@ -295,7 +295,7 @@ class Expressions(KnownQuality):
 
     def run_expression(self, candidate: Candidate, picture: Picture) -> Steps:
         yield [InferenceRequest("expression", np.zeros((1, 1, 3), np.uint8))]
-        candidate.unsettled = self._off(candidate.pts_seconds) and not candidate.refined
+        candidate.unsettled = float(self._off(candidate.pts_seconds) and not candidate.refined)
         candidate.refined = True
 
     def potential(self, candidate: Candidate, picture: Picture) -> float:

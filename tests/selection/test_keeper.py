@@ -36,7 +36,7 @@ def crop(candidate: Candidate, region: Picture) -> np.ndarray:
 
 
 def config(top_k: int, gap: float = 1.0, fallback: str = "none", **more: object) -> KeepConfig:
-    values = {"top_k": top_k, "min_gap_seconds": gap, "fallback": fallback, **more}
+    values = {"top_k": top_k, "min_gap_seconds": gap, "fallback": fallback, "min_quality": 0.0, **more}
     return load_config().keep.model_copy(update=values)
 
 
@@ -61,6 +61,18 @@ def test_the_best_wins_by_smoothed_then_own_quality_then_time() -> None:
     steady = [candidate(5.0, 80), candidate(5.03, 82), candidate(5.06, 84)]
     assert kept(keep([*lucky, *steady])) == [(1, 5.06)]
     assert kept(keep([candidate(1.0, 70), candidate(3.0, 70)])) == [(1, 1.0)]
+
+
+def test_a_face_whose_neighbours_take_it_below_the_least_quality_is_rejected_at_the_end() -> None:
+    lucky, steady = [candidate(0.0, 43), candidate(0.03, 47), candidate(0.06, 43)], candidate(5.0, 46)
+    keeper = Keeper(config(2, min_quality=45.0), SmoothingConfig(short_s=0.2, long_s=2.0), crop)
+    for one in [*lucky, steady]:
+        keeper.note(one)
+    for one in (lucky[1], steady):
+        keeper.offer(one, PICTURE)
+    keeper.close()
+    assert kept(keeper) == [(1, 5.0)]
+    assert lucky[1].gate == GateResult(False, ("low_quality",))
 
 
 def test_ranks_lie_apart_in_time() -> None:
