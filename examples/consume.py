@@ -1,17 +1,17 @@
-"""Take the best faces that `streamgate serve` sends to Redis, each final exactly once.
+"""Consume the best faces that `streamgate serve` sends to Redis, each final exactly once.
 
     python examples/consume.py redis://localhost:6379/0 faces/ [--group faces] [--name worker-1] [--improved]
 
-Delivery is at least once: after a broken connection or a restart an event may come again, with the same `id`.
-Three things make that exactly once here:
+Delivery is at least once: after a broken connection or a restart an event may be sent again, with the same `id`.
+Three things make it exactly once here:
 
 * a consumer group, so that several workers share the stream and each entry stays pending until it is
-  acknowledged; what a dead worker left pending is claimed by another after a minute;
-* work that can be done twice: files are named by track and rank and put in place by a rename;
-* an id is marked as seen in the same transaction that acknowledges its entry, and seen ids are passed over.
+  acknowledged; entries left pending by a dead worker are claimed by another one after a minute;
+* idempotent work: files are named by track and rank, and put in place by a rename;
+* an id is marked as seen in the same transaction that acknowledges its entry, and seen ids are skipped.
 
-A line a face goes to stdout (`id`, `quality`, `file`), its picture and record to the folder. With --improved better
-faces of tracks that still live are taken too; the final replaces them.
+One line per face is printed to stdout (`id`, `quality`, `file`); its picture and record are written to the folder. With
+--improved, better faces of tracks that have not ended are consumed too; the final replaces them.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def main() -> None:
     parser.add_argument("--group", default="faces")
     parser.add_argument("--name", default=f"worker-{os.getpid()}")
     parser.add_argument("--improved", action="store_true", help="take improved faces too")
-    parser.add_argument("--claim-after-ms", type=int, default=CLAIM_AFTER_MS, help="entries pending this long")
-    parser.add_argument("--until-idle", type=float, metavar="S", help="end when nothing came for S seconds")
+    parser.add_argument("--claim-after-ms", type=int, default=CLAIM_AFTER_MS, help="claim entries pending this long")
+    parser.add_argument("--until-idle", type=float, metavar="S", help="end after S seconds without an event")
     arguments = parser.parse_args()
     consumer = Consumer(arguments)
     signal.signal(signal.SIGTERM, lambda *_: consumer.stop())
@@ -73,7 +73,7 @@ class Consumer:
                     self._take(number, fields)
                 idle = 0.0 if entries else idle + 1.0
             except (ConnectionError, TimeoutError) as error:
-                print(f"redis is away ({type(error).__name__}), trying on", file=sys.stderr)
+                print(f"no connection to Redis ({type(error).__name__}), retrying", file=sys.stderr)
                 ready = False
                 idle += 1.0
                 time.sleep(1.0)
@@ -82,14 +82,14 @@ class Consumer:
 
     def _make_group(self) -> None:
         try:
-            # From "0": what was sent before the first consumer came is wanted too.
+            # From "0": include entries that were sent before the first consumer started.
             self._client.xgroup_create(self._options.stream, self._options.group, id="0", mkstream=True)
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
 
     def _claimed(self) -> list[tuple[bytes, dict[bytes, bytes]]]:
-        """Entries that some worker, perhaps this one before a restart, took and never finished."""
+        """Entries that a worker (perhaps this one before a restart) received and never finished."""
         options = self._options
         answer = self._client.xautoclaim(
             options.stream, options.group, options.name, min_idle_time=options.claim_after_ms, count=16
@@ -118,7 +118,7 @@ class Consumer:
             print(json.dumps(line), flush=True)
 
     def _keep(self, event_id: str, record: dict[str, Any], jpeg: bytes | None) -> dict[str, Any]:
-        """Write picture and record; the final of a track replaces what came before."""
+        """Write picture and record; the final of a track replaces improved faces."""
         source, epoch, track, kind, rank, _ = event_id.rsplit("/", 5)
         name = "_".join(re.sub(r"[^A-Za-z0-9.-]", "-", part) for part in (source, epoch, track, rank))
         record_file = self._options.folder / f"{name}.json"

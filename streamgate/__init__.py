@@ -1,14 +1,14 @@
 """streamgate: a streaming video-frame face quality gate.
 
-Importing this package is cheap: neither torch nor a web framework is loaded, and the inference
-runtime only when the first network is opened.
+Importing this package is cheap: it loads neither torch nor a web framework, and the inference runtime is loaded only
+when the first network is opened.
 """
 
 from __future__ import annotations
 
 __version__ = "0.2.0"
 
-TYPE_CHECKING = False  # `typing` takes ten milliseconds, in which Ctrl-C would show a traceback
+TYPE_CHECKING = False  # importing `typing` takes 10 ms, during which Ctrl-C would show a traceback
 if TYPE_CHECKING:
     from typing import Any
 
@@ -40,7 +40,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load the public names on first use, so that `streamgate --help` stays quick."""
+    """Load the public names on first use, so that `streamgate --help` stays fast."""
     if name in __all__:
         import importlib
 

@@ -1,4 +1,4 @@
-"""The command line: finds the command, runs it, and turns every error into one line and an exit code."""
+"""The command line: selects and runs a command, and turns every error into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from streamgate.errors import SinkError, StreamgateError, UsageError, escaped, s
 COMMANDS = {
     "Find faces": ("run", "score", "serve", "demo"),
     "Use the results of a run in its folder OUT": ("people", "tune", "report", "clips", "export", "replay", "merge"),
-    "Judge measures by people": ("label", "fit", "compare"),
-    "See and manage what faces are scored with": ("measures", "models"),
+    "Check measures against human labels": ("label", "fit", "compare"),
+    "Show and manage measures and weights": ("measures", "models"),
 }
-"""Command NAME is the object NAME of the module streamgate.commands.NAME, which imports nothing heavy by itself."""
+"""Command NAME is the object NAME of the module streamgate.commands.NAME, which imports nothing heavy at its top."""
 COMPLETE = "_STREAMGATE_COMPLETE"
-"""Environment variable by which a shell asks for completions."""
+"""Environment variable with which a shell requests completions."""
 
 
 class _LazyGroup(Group):
-    """Imports a command when it is used, so that none waits for the others."""
+    """Imports a command only when it is used, so that a command does not wait for the imports of the others."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for names in COMMANDS.values() for name in names]
@@ -75,7 +75,7 @@ def main() -> None:
         sys.exit(_guarded(lambda: shell_complete(cli, {}, "streamgate", COMPLETE, instruction), []))
     code = call(sys.argv[1:])
     if code == INTERRUPTED:
-        # All is cleaned up, said and flushed; another interrupt, while Python takes itself down, would change the code.
+        # Everything is cleaned up and flushed; an interrupt during Python's shutdown would change the exit code.
         os._exit(code)
     sys.exit(code)
 
@@ -87,20 +87,20 @@ def _format_warning(
 
 
 def call(arguments: Sequence[str]) -> int:
-    """Run the command that the arguments name; returns the exit code. What went wrong is told on stderr."""
+    """Run the command that the arguments name; returns the exit code. Errors are reported on stderr."""
 
     def work() -> int:
-        # Not cli.main(), which handles an interrupt and a closed pipe in its own way.
+        # Not cli.main(), which handles interrupts and closed pipes differently.
         with cli.make_context("streamgate", list(arguments)) as context:
             return int(cli.invoke(context) or 0)
 
     code = _guarded(work, arguments)
-    # What waits in a buffer would fail when nobody can tell any more.
+    # Flush now: at interpreter exit a failed write could no longer be reported.
     return _guarded(_flush, arguments) or code
 
 
 def _guarded(work: Callable[[], int], arguments: Sequence[str]) -> int:
-    """What `work` returns, or the exit code of its error, of which one line is told."""
+    """The return value of `work`, or the exit code of its error, which is reported in one line."""
     try:
         return work()
     except click.exceptions.Exit as leave:
@@ -122,7 +122,7 @@ def _guarded(work: Callable[[], int], arguments: Sequence[str]) -> int:
         _print_error(str(error), arguments)
         return error.exit_code
     except BrokenPipeError:
-        # Whoever read the output has gone, so there is nobody left to tell.
+        # The reader of the output has gone, so there is nowhere to report this.
         return SinkError.exit_code
     except Exception as error:
         if was_interrupted():

@@ -1,7 +1,7 @@
 """One typed configuration: preset < `--set key=value` < named flag.
 
-The values live in `pipelines/*.toml`, complete in `studio.toml`; the code holds none, so what a user
-reads there is what runs. A key that does not exist is an error naming the nearest one that does.
+The values are in `pipelines/*.toml`, with all keys in `studio.toml`. The code has no defaults, so what a user reads
+there is what runs. An unknown key is an error that names the most similar known key.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _persons_known(self) -> Config:
         if self.keep.per == "person" and self.identity.store == "none":
-            raise ValueError("keep.per = person needs to know who is who: set identity.store to session or disk")
+            raise ValueError("keep.per = person needs identities: set identity.store to session or disk")
         return self
 
     @model_validator(mode="after")
@@ -69,14 +69,14 @@ class Config(Section):
         if self.advanced.lookback_s < interval:
             raise ValueError(
                 f"advanced.lookback_s ({self.advanced.lookback_s}) must be >= detection.interval_s "
-                f"({interval}): frames wait for the next detection"
+                f"({interval}), because frames wait for the next detection"
             )
         return self
 
     @model_validator(mode="after")
     def _something_counts(self) -> Config:
         if not any(self.measures[name].weight > 0 for name in self.measures.used):
-            raise ValueError("no measure in use has a weight above 0, so there is no quality to rank by")
+            raise ValueError("no used measure has a weight above 0, so there is no quality to rank by")
         return self
 
     def smallest_face_px(self, width: int, height: int) -> float:
@@ -85,13 +85,13 @@ class Config(Section):
 
 
 def presets_folder() -> Path:
-    """Where the presets lie: inside an installed wheel, or beside the package in a checkout."""
+    """Folder with the presets: inside the package if installed, next to it in a checkout."""
     inside = Path(__file__).parent / "pipelines"
     return inside if inside.is_dir() else Path(__file__).parent.parent / "pipelines"
 
 
 def preset_names() -> list[str]:
-    """Names that `--preset` takes besides a path."""
+    """Names that `--preset` accepts, besides paths."""
     return sorted(path.stem for path in presets_folder().glob("*.toml"))
 
 
@@ -103,16 +103,16 @@ def load_config(
     """Build the configuration.
 
     Args:
-        preset: a name of `preset_names()` or the path of a TOML file (which may be partial: what it leaves
-            out comes from its `extends`, "studio" unless it says otherwise).
-        settings: `key=value` texts, keys dotted, values as in TOML (`keep.fallback=best` needs no quotes).
-        flags: dotted key -> value of named flags, which win; None values are ignored.
+        preset: a name of `preset_names()` or the path of a TOML file. The file may be partial: missing keys are taken
+            from the preset in its `extends`, "studio" by default.
+        settings: `key=value` strings with dotted keys and TOML values (`keep.fallback=best` needs no quotes).
+        flags: dotted key -> value of named flags, which take precedence; None values are ignored.
 
-    With `keep.poses` = "all" the limits of yaw and pitch go up to 90, their weights to 0, and any expression and
-    quality will do, unless a setting or flag gives them.
+    With `keep.poses` = "all" the limits of yaw and pitch become 90, their weights 0, and any expression and quality is
+    accepted, unless a setting or flag gives these keys.
 
     Raises:
-        UsageError: unknown preset or key, value outside its range, contradicting values.
+        UsageError: unknown preset or key, value out of range, contradictory values.
     """
     tree = _read_preset(str(preset))
     settings = list(settings)
@@ -131,17 +131,17 @@ def load_config(
 
 _ALL_POSES = {
     "measures.yaw.max": 90.0, "measures.pitch.max": 90.0, "measures.yaw.weight": 0.0, "measures.pitch.weight": 0.0,
-    # Of a profile the angle of tilt says little.
+    # In a profile view the roll angle means little.
     "measures.roll.max": 180.0, "measures.roll.weight": 0.0,
     "keep.expression": "any", "keep.min_quality": 0.0,
 }  # fmt: skip
-"""What `keep.poses=all` makes of these keys where they were not given: a turned head is no fault then."""
+"""Values of these keys with `keep.poses=all`, unless they are given: a turned head is not a flaw then."""
 
 
 def stored_config(tree: Mapping[str, Any]) -> Config:
-    """The configuration that an earlier run wrote down; what is new since then is as in studio, new measures unused.
+    """The configuration stored by an earlier run. Newer keys have the values of studio; newer measures are not used.
 
-    Raises UsageError when it has keys or values that this version does not know.
+    Raises UsageError if it has keys or values that this version does not know.
     """
     whole = _read_preset("studio")
     for name in whole["measures"].keys() - tree.get("measures", {}).keys():
@@ -158,7 +158,7 @@ def stored_config(tree: Mapping[str, Any]) -> Config:
 
 
 def with_settings(config: Config, settings: Iterable[str], flags: Mapping[str, Any] | None = None) -> Config:
-    """`config` with `key=value` texts and named flags laid over it; see `load_config`. Raises UsageError."""
+    """`config` overridden by `key=value` strings and named flags; see `load_config`. Raises UsageError."""
     tree = config.model_dump(mode="json")
     tree["measures"] = {**measure_defaults(), **tree["measures"]}
     _lay_over(tree, settings, flags)
@@ -169,7 +169,7 @@ def with_settings(config: Config, settings: Iterable[str], flags: Mapping[str, A
 
 
 def differing_keys(one: Config, other: Config) -> list[str]:
-    """Dotted keys in which two configurations differ, in their order."""
+    """Dotted keys in which two configurations differ, in order."""
     theirs = dict(leaves(other.model_dump(mode="json")))
     ours = dict(leaves(one.model_dump(mode="json")))
     return [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
@@ -180,7 +180,7 @@ def _read_preset(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     if str(path) in seen:
         raise UsageError(f"preset {one_line(preset)}: it extends itself")
     if len(seen) > _MAX_CHAIN:
-        raise UsageError(f"preset {one_line(preset)}: it extends more than {_MAX_CHAIN} others, one after the other")
+        raise UsageError(f"preset {one_line(preset)}: its chain of extends is longer than {_MAX_CHAIN} presets")
     try:
         own = read_toml(path, f"preset {one_line(str(path))}")
     except FileNotFoundError:
@@ -189,12 +189,12 @@ def _read_preset(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         raise UsageError(f"there is no preset {one_line(preset)!r}: {hint}") from None
     base_name = own.pop("extends", None if path == presets_folder() / "studio.toml" else "studio")
     if base_name is None:
-        # The foundation: what it says nothing about the measures is as their specs have it.
+        # The base preset: measure keys that it does not set have the values of their specs.
         tables = {"measures": own.pop("measures", {})}
         tree = {**own, "measures": measure_defaults()}
         own = tables
     elif not isinstance(base_name, str):
-        raise UsageError(f"preset {one_line(str(path))}: extends must be a preset's name")
+        raise UsageError(f"preset {one_line(str(path))}: extends must be the name of a preset")
     else:
         tree = _read_preset(base_name, (*seen, str(path)))
     what = f"preset {one_line(str(path))}"
@@ -208,11 +208,11 @@ def _read_preset(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 _MAX_CHAIN = 8
-"""Presets that extend one another."""
+"""Maximum length of a chain of presets that extend one another."""
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """(dotted key, value) of all that is no mapping itself, in order."""
+    """(dotted key, value) of all values that are not mappings, in order."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{name}.")
@@ -221,7 +221,7 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any
 
 
 def _lay_over(tree: dict[str, Any], settings: Iterable[str], flags: Mapping[str, Any] | None) -> None:
-    """Set `key=value` texts and then named flags in `tree`. Raises UsageError."""
+    """Set `key=value` strings and then named flags in `tree`. Raises UsageError."""
     for setting in settings:
         key, value = parse_setting(setting)
         _assign(tree, key, value, f"--set {one_line(setting, 80)}")
@@ -233,7 +233,7 @@ def _lay_over(tree: dict[str, Any], settings: Iterable[str], flags: Mapping[str,
 def parse_setting(setting: str) -> tuple[str, Any]:
     key, equals, text = setting.partition("=")
     if not equals or not key.strip():
-        raise UsageError(f"--set {one_line(setting, 80)}: write it as key=value, for example --set measures.yaw.max=20")
+        raise UsageError(f"--set {one_line(setting, 80)}: write key=value, for example --set measures.yaw.max=20")
     try:
         value = parse_toml(f"value = {text}", f"--set {one_line(setting, 80)}")["value"]
     except NotToml:
@@ -248,7 +248,7 @@ def _assign(tree: dict[str, Any], key: str, value: Any, what: str) -> None:
         hint = f"did you mean {near}?" if near else f"sections are {', '.join(tree)}"
         raise UsageError(f"{what}: there is no key {one_line(key, 80)!r}; {hint}")
     if isinstance(value, bool) and not isinstance(dict(leaves(tree))[key], bool):
-        raise UsageError(f"{what}: {key} takes no true or false")
+        raise UsageError(f"{what}: {key} does not accept true or false")
     node = tree
     *parents, leaf = key.split(".")
     for parent in parents:
@@ -257,7 +257,7 @@ def _assign(tree: dict[str, Any], key: str, value: Any, what: str) -> None:
 
 
 def _nearest_key(key: str, known: list[str]) -> str | None:
-    """What a wrong key was meant to be: the words of the right one, in any order or without its section."""
+    """The key that a wrong key probably meant: the same words in another order, or without its section."""
 
     def words(name: str) -> str:
         return " ".join(sorted(re.split(r"[._]", name)))
@@ -273,7 +273,7 @@ def _nearest_key(key: str, known: list[str]) -> str | None:
 
 
 def _explain(error: ValidationError, preset: str) -> str:
-    """One line for each wrong value: the key, what is allowed and what was given."""
+    """A message with the key, the allowed range and the given value for each wrong value."""
     lines = []
     for item in error.errors()[:_MAX_SHOWN]:
         key = ".".join(str(part) for part in item["loc"])
@@ -286,11 +286,11 @@ def _explain(error: ValidationError, preset: str) -> str:
 
 
 _MAX_SHOWN = 5
-"""Wrong values that one message names."""
+"""Maximum number of wrong values in one message."""
 
 
 def _allowed(key: str) -> str:
-    """The range of a number's key as text, from the model itself."""
+    """The allowed range of a numeric key as text, from the model."""
     *sections, name = key.split(".")
     model: Any = Config
     for section in sections:

@@ -31,7 +31,7 @@ class DecodingConfig(Section):
 
 
 class DetectionConfig(Section):
-    """How often faces are looked for, and in which directions."""
+    """How often faces are detected, and in which orientations."""
 
     interval_s: Seconds
     sideways: bool
@@ -44,7 +44,7 @@ class TrackingConfig(Section):
 
 
 class AdvancedConfig(Section):
-    """Tuning of detection, tracking and selection: no promise that a key stays or means the same."""
+    """Tuning of detection, tracking and selection. These keys may change or disappear in any version."""
 
     dense_interval_s: Seconds
     empty_interval_s: Seconds
@@ -98,7 +98,7 @@ class SmoothingConfig(Section):
 
 
 class KeepConfig(Section):
-    """How many faces of a track or person are kept, and which of them are too many."""
+    """How many faces of a track or person are kept, and which are dropped as duplicates."""
 
     per: Literal["track", "person"]
     top_k: Annotated[int, Field(ge=1, le=1000)]
@@ -167,7 +167,7 @@ class OutputConfig(Section):
 
 
 class IdentityConfig(Section):
-    """What happens with embeddings, and when two tracks show one person."""
+    """How embeddings are stored, and when two tracks show one person."""
 
     store: Literal["none", "session", "disk"]
     threshold: Share
@@ -175,7 +175,7 @@ class IdentityConfig(Section):
 
 
 class LiveConfig(Section):
-    """How `serve` treats a stream."""
+    """How `serve` reads and processes a stream."""
 
     transport: Literal["tcp", "udp"]
     connect_timeout_s: Seconds

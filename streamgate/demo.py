@@ -1,8 +1,8 @@
-"""The clip that `streamgate demo` renders: one portrait, seen as a camera would see a restless person.
+"""The clip that `streamgate demo` renders: a portrait, as a camera would see a restless person.
 
-15 seconds at 25 frames a second, 1280 x 720. In the first scene a head moves, turns in perspective, blurs and goes
-dark, and a mirrored second copy comes in beside it; after a cut the same head is seen closer, in another light, and
-leaves the picture. So everything that the gate decides about has its moment.
+15 seconds at 25 fps, 1280 x 720. In the first scene a head moves, turns in perspective, becomes blurred and dark, and a
+mirrored copy enters next to it. After a cut the same head is closer, in another light, and leaves the picture. So the
+clip shows most of what the gate decides about.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from streamgate.frames import Array
 
 WIDTH, HEIGHT, FPS, SECONDS = 1280, 720, 25, 15
 CUT_S = 9.0
-"""When the first scene gives way to the second."""
+"""Time of the cut from the first scene to the second."""
 COPY_S = 5.6
-"""When the mirrored copy begins to come in."""
+"""Time when the mirrored copy starts to enter."""
 
 _FACE = (225.0, 118.0)  # middle of the face in the portrait's 512 x 512 pixels
-_FOCAL = 1100.0  # of the imagined camera in pixels: turns show perspective
+_FOCAL = 1100.0  # focal length of the virtual camera in pixels, so that turns show perspective
 _FEATHER = 48  # pixels over which the portrait's border fades into the background
-_THREADS = 2  # fixed, since x264's bytes depend on it
+_THREADS = 2  # fixed, since the bytes from x264 depend on it
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """The portrait before the camera: place of the face in the frame, enlargement, and turns in degrees."""
+    """The pose of the portrait: position of the face in the frame, scale, and rotations in degrees."""
 
     x: float
     y: float
@@ -44,10 +44,10 @@ class _View:
 
 
 def write_demo_clip(path: Path, portrait: Array, *, seconds: float | None = None) -> None:
-    """Render the clip into `path` (MP4, H.264); equal portraits give equal bytes on one build of the encoder.
+    """Render the clip into `path` (MP4, H.264); the same portrait gives the same bytes with the same encoder build.
 
-    `portrait` is scikit-image's astronaut, RGB uint8 (512, 512, 3). With `seconds` only the
-    beginning is written. Raises OSError.
+    `portrait` is scikit-image's astronaut, RGB uint8 (512, 512, 3). With `seconds` only the beginning is written.
+    Raises OSError.
     """
     import av
 
@@ -73,7 +73,7 @@ def write_demo_clip(path: Path, portrait: Array, *, seconds: float | None = None
 def demo_frames(portrait: Array) -> Iterator[Array]:
     """The frames in order, RGB uint8 (720, 1280, 3)."""
     card = _card(portrait, 0)
-    # Without its sides, which would lie over the first head.
+    # Without its sides, which would cover the first head.
     mirrored = np.ascontiguousarray(_card(portrait, 60)[:, ::-1])
     rooms = _room(portrait, (0.35, 0.45, 0.6), 20.0), _room(portrait[::-1, ::-1], (1.0, 0.85, 0.7), 90.0)
     for index in range(SECONDS * FPS):
@@ -89,7 +89,7 @@ def demo_frames(portrait: Array) -> Iterator[Array]:
 
 
 def _views(time: float) -> list[_View]:
-    """Who is to be seen at `time`, the farthest first."""
+    """The heads visible at `time`, farthest first."""
     if time >= CUT_S:
         since = time - CUT_S
         away = max(0.0, since - 4.0) ** 2 * 260.0
@@ -104,7 +104,7 @@ def _views(time: float) -> list[_View]:
 
 
 def _homography(view: _View) -> Array:
-    """(3, 3) from pixels of the portrait to pixels of the frame: a picture on a card before a pinhole camera."""
+    """(3, 3) from pixels of the portrait to pixels of the frame: a flat picture in front of a pinhole camera."""
     face_x = 511.0 - _FACE[0] if view.mirrored else _FACE[0]
     turn, roll = math.radians(view.turn), math.radians(view.roll)
     about_y = np.array([[math.cos(turn), 0, math.sin(turn)], [0, 1, 0], [-math.sin(turn), 0, math.cos(turn)]])
@@ -117,9 +117,9 @@ def _homography(view: _View) -> Array:
 
 
 def _card(portrait: Array, narrower: int) -> Array:
-    """The portrait as float32 RGBA (512, 512, 4), 0..255 and 0..1, opaque but for its border.
+    """The portrait as float32 RGBA (512, 512, 4), colours 0..255 and alpha 0..1, opaque except for its border.
 
-    At its sides it is `narrower` by so many pixels, twice so at the right, where no part of the person is.
+    It is cropped by `narrower` pixels on the left and twice as many on the right, where no part of the person is.
     """
     height, width = portrait.shape[:2]
     down = np.minimum(np.arange(height), np.arange(height)[::-1])[:, None]
@@ -141,7 +141,7 @@ def _lay_over(frame: Array, card: Array, homography: Array) -> None:
 
 
 def _held(time: float, begin: float, end: float) -> float:
-    """1 from begin to end, 0 outside, as when a lamp is switched off and on again."""
+    """1 from begin to end, 0 outside, with short ramps, as if a lamp were switched off and on."""
     return min(1.0, max(0.0, min(time - begin, end - time) / 0.12 + 0.5))
 
 

@@ -1,4 +1,4 @@
-"""The engine behind `Gate` and the commands: the networks of a run, opened once, and all that shares them."""
+"""The engine behind `Gate` and the commands: the networks of a run, opened once, and everything that shares them."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class Engine:
 
     Args:
         config: the whole configuration.
-        models: "embedded", "standard", "imported" or a folder with weights; several joined by commas.
+        models: "embedded", "standard", "imported" or a folder with weights; or several of them joined by commas.
         device: "auto", "cpu", "cuda" or "cuda:N", or a chosen `networks.device.Device`.
         threads: CPU threads inside one network run.
-        observe: called after each network run with role, number of items and seconds; from several threads.
+        observe: called after each network run with role, number of items and seconds, from several threads.
 
     Raises:
-        UsageError: the weights cannot give what the configuration asks for.
-        WeightsError: weights are missing or not what they should be.
+        UsageError: the weights cannot provide what the configuration asks for.
+        WeightsError: weights are missing or wrong.
         DeviceError: the device is not available.
     """
 
@@ -81,7 +81,7 @@ class Engine:
 
     @property
     def identity_threshold(self) -> float | None:
-        """The least cosine of two faces of one person; None where it is not known."""
+        """The minimum cosine similarity of two faces of one person; None if the recognizer has no threshold."""
         return self._context.identity_threshold
 
     @property
@@ -91,12 +91,12 @@ class Engine:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether networks run on a GPU, where batches of many pictures pay."""
+        """Whether networks run on a GPU, where large batches pay off."""
         return self._networks.bound
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know about the device and the weights in use, one line each; on a GPU it may grow."""
+        """Notes for the user about the device and the weights in use, one line each. On a GPU the list may grow."""
         notes = [f"device: {self._networks.device}", *self._networks.notes]
         if self.config.identity.store != "none" and self.identity_threshold is None:
             notes.append(
@@ -128,29 +128,33 @@ class Engine:
         return [score_aligned(image, aligned, self._scorer)]
 
     def context(self, config: Config, client: str = "") -> ScoringContext:
-        """What faces are scored with under a configuration; clients of different names take turns at the networks.
+        """The scoring context of a configuration. Clients with different names take turns at the networks.
 
-        Raises UsageError when no measure of its set can rank.
+        Raises UsageError if no measure in the set can be used for ranking.
         """
         context = ScoringContext.over(self._networks, config, partial(self._batcher.infer, client=client))
         if not context.evaluator.can_rank:
-            whose = f"{client}: " if client else ""
+            prefix = f"{client}: " if client else ""
             raise UsageError(
-                f"{whose}none of the measures in use that have a weight can be had with these weights; see "
+                f"{prefix}these network weights provide none of the measures that count for quality; see "
                 "`streamgate measures` and `streamgate models list`"
             )
         return context
 
     def stream_context(self, config: Config, name: str) -> ScoringContext:
-        """What a live stream with its own configuration scores with.
+        """The scoring context of a live stream with its own configuration.
 
-        Raises UsageError when `config` cannot be had with the opened networks.
+        Raises UsageError if `config` does not fit the opened networks.
         """
         for key in ("nms_iou", "low_score"):
             if getattr(config.advanced, key) != getattr(self.config.advanced, key):
-                raise UsageError(f"stream {name}: advanced.{key} is one for all streams; set it for the whole service")
+                raise UsageError(
+                    f"stream {name}: advanced.{key} must be the same for all streams; set it for the whole service"
+                )
         if config.precision != self.config.precision:
-            raise UsageError(f"stream {name}: precision is one for all streams; set it for the whole service")
+            raise UsageError(
+                f"stream {name}: precision must be the same for all streams; set it for the whole service"
+            )
         if set(config.output.crops) != {"ffhq"} or config.output.format != "png":
             raise UsageError(
                 f"stream {name}: output.crops and output.format are for `run`; streams write FFHQ crops as PNG"
@@ -158,11 +162,11 @@ class Engine:
         return self.context(config, name)
 
     def run_info(self) -> RunInfo:
-        """What stays the same over a run of this engine, for sinks."""
+        """The constant properties of a run of this engine, for sinks."""
         evaluator = self._context.evaluator
         config = self.config.model_dump(mode="json")
         if self._reference is not None:
-            # By its content: that decides about results, wherever the file lies.
+            # Identified by content, which affects the results, and not by its path.
             name = Path(self.config.identity.only).name
             config["identity"]["only"] = f"{name} (sha256 {self._reference.sha256[:16]})"
         return RunInfo(
@@ -184,7 +188,7 @@ class Engine:
         return read_reference(Path(only), self.score, self.identity_threshold, self._networks.cohort)
 
     def close(self) -> None:
-        """Let go of networks and threads."""
+        """Release networks and threads."""
         self._batcher.close()
         self._networks.close()
 

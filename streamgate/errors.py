@@ -1,6 +1,6 @@
-"""One exception family; each member knows the exit code of the command that meets it.
+"""The exception hierarchy. Each class has the exit code that a command returns for it.
 
-Messages are written for the person at the terminal: what happened, to which input, what to do.
+Messages are written for the person at the terminal: what happened, to which input, and what to do.
 Addresses in them must have passed through `redact_url` first.
 """
 
@@ -28,7 +28,7 @@ class UsageError(StreamgateError):
 class SourceError(StreamgateError):
     """One input could not be read (exit 1, or 3 when no input could be).
 
-    `location` is the input as displayed, where the one who raised it knew.
+    `location` is the input as displayed, or None where it is not known.
     """
 
     exit_code: ClassVar[int] = 3
@@ -39,38 +39,38 @@ class SourceError(StreamgateError):
 
 
 class ResultsError(StreamgateError):
-    """An output folder holds no results, damaged ones, or those of another version (exit 3).
+    """An output folder holds no results, damaged results, or results of another version (exit 3).
 
-    There is one code for this whatever command meets it: results that cannot be read are an input that cannot be read.
+    All commands use the same code: results that cannot be read are an input that cannot be read.
     """
 
     exit_code: ClassVar[int] = 3
 
 
 class WeightsError(StreamgateError):
-    """Weights are missing, wrong or do not fit their role (exit 4)."""
+    """Weights are missing or wrong, or do not fit their role (exit 4)."""
 
     exit_code: ClassVar[int] = 4
 
 
 class SinkError(StreamgateError):
-    """An output is not writable, full, locked or not reachable (exit 5)."""
+    """An output is not writable, full, locked or unreachable (exit 5)."""
 
     exit_code: ClassVar[int] = 5
 
 
 class DeliveryError(SinkError):
-    """A sink did not take all events of a run that is otherwise complete (exit 5); nothing else is lost by it."""
+    """A sink did not accept all events of a run that is otherwise complete (exit 5). Nothing else is lost."""
 
 
 class DeviceError(StreamgateError):
-    """The device asked for is not available (exit 6)."""
+    """The requested device is not available (exit 6)."""
 
     exit_code: ClassVar[int] = 6
 
 
 def escaped(text: str) -> str:
-    """`text` on one printable line: control characters and the like as `\\x1b`, bytes that are no UTF-8 as `\\xff`."""
+    """`text` on one printable line, with unprintable characters as `\\x1b` and bytes that are not UTF-8 as `\\xff`."""
     return "".join(character if character.isprintable() else _escape(character) for character in text)
 
 
@@ -80,35 +80,35 @@ def _escape(character: str) -> str:
 
 
 def display(path: str | Path) -> str:
-    """A path or name for people and records: `escaped`."""
+    """A path or name as it is shown to people and written to records: `escaped`."""
     return escaped(os.fsdecode(path))
 
 
 def one_line(text: str, most: int = 300) -> str:
-    """`text` fit for a message: in one line, `escaped`, cut at `most` characters."""
-    # Cut first, with room for runs of spaces: the text may have come from anybody.
+    """`text` prepared for a message: on one line, `escaped`, truncated to `most` characters."""
+    # Truncate first, with room for runs of spaces: the text may come from an untrusted source.
     shown = escaped(" ".join(text[: 4 * most].split()))
     return shown if len(shown) <= most and len(text) <= 4 * most else f"{shown[: most - 1]}…"
 
 
 def unexpected(error: Exception, *secrets: str) -> StreamgateError:
-    """An exception nobody planned for, in words: a package that cannot be imported, else a defect of ours.
+    """Wrap an unexpected exception: either a package that cannot be imported, or a bug in streamgate.
 
-    `secrets` are addresses whose passwords must not appear; see `scrub`.
+    `secrets` are addresses whose passwords must not appear in the message; see `scrub`.
     """
     what = scrub(f"{type(error).__name__}: {error}", *secrets)
     requirement = _requirement_of(error) if isinstance(error, ImportError) else None
     if requirement:
-        return StreamgateError(f"a package cannot be used ({what}); install it again: pip install '{requirement}'")
+        return StreamgateError(f"a package cannot be imported ({what}); reinstall it: pip install '{requirement}'")
     return StreamgateError(f"internal error ({what}); please report it. STREAMGATE_DEBUG=1 shows more.")
 
 
 def _requirement_of(error: ImportError) -> str | None:
-    """What streamgate's own metadata asks of the package that `error` is about; None where it asks nothing."""
+    """The requirement in streamgate's metadata for the package that `error` is about, or None if there is none."""
     from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 
     module = (error.name or "").partition(".")[0]
-    # A package that is gone is in no list any more.
+    # A package that has been removed is no longer listed.
     names = {module.lower(), *(name.lower() for name in packages_distributions().get(module, ()))}
     names |= {"opencv-python-headless"} if module == "cv2" else set()
     try:
@@ -127,17 +127,17 @@ SECRET_PARAMETERS = frozenset(
 
 _PAIR = re.compile(r"(?<![A-Za-z_])([A-Za-z_]++)=([^&;/]*)")
 _SHORT = 6
-"""Letters below which a secret may be part of an innocent word."""
+"""A secret with fewer letters than this may be part of an ordinary word."""
 _LONG = 8192
-"""Letters beyond which an address is none that anybody wants to read."""
+"""An address with more letters than this is not worth showing."""
 _URL = re.compile(r"://[^\s'\"<>]+")
-"""Without its scheme: to look for one from every letter on takes time by the square of a text's length."""
+"""Without the scheme: matching a scheme at every letter takes time quadratic in the length of the text."""
 
 
 def redact_url(url: str) -> str:
-    """Return `url` without user, password or secret query values; text that is no URL comes back as it is.
+    """Return `url` without user, password or secret query values. Text that is not a URL is returned unchanged.
 
-    The user part goes too: cameras are often addressed with a token in its place.
+    The user part is removed too: camera addresses often have a token in its place.
     """
     if "://" not in url:
         return url
@@ -150,7 +150,7 @@ def redact_url(url: str) -> str:
         parts = urlsplit(text)
     except ValueError:
         return f"{scheme}://***"
-    # Some cameras take user and password as pairs in the path.
+    # Some cameras accept user and password as pairs in the path.
     path = _PAIR.sub(_redacted_pair, parts.path)
     if path == parts.path and not parts.query and not parts.fragment:
         return text
@@ -162,10 +162,10 @@ def _redacted_pair(match: re.Match[str]) -> str:
 
 
 def _without_user(rest: str) -> tuple[str | None, str]:
-    """User information (None when there is none) and what follows it, of a URL's part behind `://`.
+    """Split the part of a URL after `://` into user information (None if there is none) and the rest.
 
-    People paste passwords unescaped, so an `@` counts also behind a `/`, `?` or `#` where no host and port can stand
-    before that sign. Where it cannot be told, too much is taken for a secret.
+    People paste passwords unescaped, so an `@` after a `/`, `?` or `#` also counts if what precedes that character
+    cannot be a host and port. In doubt, too much is treated as secret.
     """
     authority, slash, path = rest.partition("/")
     if "@" in authority:
@@ -191,9 +191,9 @@ def _redact_pairs(query: str) -> str:
 
 
 def scrub(text: str, *urls: str) -> str:
-    """Redact every URL inside `text`, and every literal occurrence of the secrets of `urls` besides.
+    """Redact every URL inside `text`, and every literal occurrence of the secrets in `urls`.
 
-    Libraries repeat an address they were given in their own words, so the parts are removed one by one too.
+    Libraries may repeat an address in a different form, so its parts are also removed one by one.
     """
     for url in urls:
         text = text.replace(url, redact_url(url))
@@ -204,13 +204,13 @@ def scrub(text: str, *urls: str) -> str:
 
 def _without(secret: str, text: str) -> str:
     if len(secret) < _SHORT and secret.isascii() and secret.isalpha():
-        # The user "ann" is not in "cannot".
+        # The user "ann" must not match inside "cannot".
         return re.sub(rf"(?<![A-Za-z]){secret}(?![A-Za-z])", "***", text)
     return text.replace(secret, "***")
 
 
 def _secrets_of(url: str) -> list[str]:
-    """Every part of `url` that is a secret, as written and decoded, the longest first."""
+    """Every part of `url` that is a secret, as written and decoded, longest first."""
     if "://" not in url:
         return []
     user, rest = _without_user(url.partition("://")[2])
@@ -223,5 +223,5 @@ def _secrets_of(url: str) -> list[str]:
     for words in (path, path.replace("_", "&")):
         found += [match[2] for match in _PAIR.finditer(words) if match[1].lower() in SECRET_PARAMETERS]
     found += [unquote(secret) for secret in found]
-    # Very short secrets would tear innocent words apart; they are caught by the whole-URL replacement.
+    # Very short secrets would break up ordinary words; the whole-URL replacement covers them.
     return sorted({secret for secret in found if len(secret) >= 3}, key=len, reverse=True)

@@ -1,4 +1,4 @@
-"""Faces: one detection, what is measured of it, and what was concluded. Units and axes are as in `frames`."""
+"""Faces: a detection, its measures, and the result of the gate. Units and axes are as in `frames`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streamgate.errors import SinkError, UsageError, display
 from streamgate.frames import Array
 
 STILL = "still"
-"""The reason of a track that would keep faces if it had ever moved."""
+"""The reason for a track that would keep faces but never moved."""
 
 _SIDE = 192
 """Longer side of a picture in a notebook."""
@@ -48,7 +48,7 @@ class Pose:
 
 
 class Status(StrEnum):
-    """What became of a measure; only OK has a `scalar`, and only OK and UNCALIBRATED have a `raw`."""
+    """The state of a measure. Only OK has a `scalar`, and only OK and UNCALIBRATED have a `raw`."""
 
     OK = "ok"
     NOT_SCORED = "not_scored"
@@ -59,7 +59,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One figure: `raw` in its own unit, `scalar` 0..100 (higher is better), `status`."""
+    """One value: `raw` in its own unit, `scalar` 0..100 (higher is better), `status`."""
 
     raw: float | None
     scalar: float | None
@@ -67,7 +67,7 @@ class Measure:
 
     @classmethod
     def ok(cls, raw: float, scalar: float) -> Measure:
-        """A good value; anything not finite becomes an error, so that no NaN can reach a record."""
+        """A valid value. Non-finite values become an error, so that no NaN can get into a record."""
         if np.isfinite(raw) and np.isfinite(scalar):
             return cls(float(raw), float(scalar), Status.OK)
         return cls(None, None, Status.ERROR)
@@ -79,15 +79,15 @@ class Measure:
 
 @dataclass(slots=True)
 class Evidence:
-    """What networks and pixels said about one face.
+    """Network outputs and pixel statistics of one face.
 
     Attributes:
-        values: finite figures by name, those that measures are made of (`MeasureSpec.evidence`); what was not computed
-            is not there.
+        values: finite values by name, from which measures are computed (`MeasureSpec.evidence`); values that were not
+            computed are absent.
         embedding: float32 (D,), not normalised.
         pose: head pose from the pose role.
         ifqa_map: realness map, float32 (256, 256), over the FFHQ crop.
-        maps: maps of measures with a crop of their own, float32 (h, w), by measure.
+        maps: maps of measures that have their own crop, float32 (h, w), by measure.
         failed: names of measures whose computation failed.
     """
 
@@ -103,8 +103,8 @@ class Evidence:
 class GateResult:
     """Pass or fail, with the reasons in the order of docs/design.md 4.4.
 
-    `shortfall` says how far beyond its limit the worst of the measures is that gave a reason, as a share of what
-    there is: 0 at the limit, 1 for the worst there can be. It orders near misses and is in no record.
+    `shortfall` is how far the worst measure with a reason is beyond its limit, as a share of the possible range: 0 at
+    the limit, 1 at the worst possible value. It orders near misses and is not recorded.
     """
 
     passed: bool
@@ -112,28 +112,28 @@ class GateResult:
     shortfall: float = field(default=0.0, compare=False)
 
     def failed_within(self, shortfall: float) -> bool:
-        """Whether it was rejected for one reason alone, and by so much at most."""
+        """Whether it was rejected for a single reason, and by at most `shortfall`."""
         return len(self.reasons) == 1 and self.shortfall <= shortfall
 
     @property
     def verdict(self) -> bool | None:
-        """Passed or rejected; None when scoring stopped before either was sure."""
+        """Passed or rejected; None if scoring stopped before this was certain."""
         return self.passed if self.passed or self.reasons else None
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class ScoredFace:
-    """A face with its measures, as `Gate.score` returns it; a `BestShot` is one too.
+    """A face with its measures, as returned by `Gate.score`; also the base class of `BestShot`.
 
-    In a notebook it shows itself with its picture.
+    Notebooks display it with its picture.
 
     Attributes:
         face: box and landmarks in the source picture.
-        evidence: what networks and pixels said; `pose`, `embedding`, `ifqa_map` and `maps` are of it.
-        measures: by name, those of the run's set and what else is recorded.
+        evidence: network outputs and pixel statistics, including `pose`, `embedding`, `ifqa_map` and `maps`.
+        measures: by name, those of the run's set and others that are recorded.
         quality: 0..100; None unless every measure of the run's set is ok.
-        gate: whether it passed, and why not.
-        image: RGB uint8 (H, W, 3), the FFHQ-aligned crop; None where none was cut (a ready crop was scored).
+        gate: whether the face passed, and the reasons if not.
+        image: RGB uint8 (H, W, 3), the FFHQ-aligned crop; None if none was cut (an aligned crop was scored).
     """
 
     face: Face
@@ -145,12 +145,12 @@ class ScoredFace:
 
     @property
     def pose(self) -> Pose | None:
-        """Yaw, pitch and roll in degrees; None where the pose network has not seen it."""
+        """Yaw, pitch and roll in degrees; None if the pose network was not run on this face."""
         return self.evidence.pose
 
     @property
     def embedding(self) -> Array | None:
-        """Float32 (D,), not normalised; None where the recognizer has not seen it or `identity.store` is none."""
+        """Float32 (D,), not normalised; None if the recognizer was not run on this face or `identity.store` is none."""
         return self.evidence.embedding
 
     @property
@@ -160,16 +160,16 @@ class ScoredFace:
 
     @property
     def maps(self) -> Mapping[str, Array]:
-        """Maps of measures with a crop of their own, float32 (h, w), by measure."""
+        """Maps of measures that have their own crop, float32 (h, w), by measure."""
         return self.evidence.maps
 
     def _line(self) -> str:
-        """What it is, where quality and gate are said besides."""
+        """The description in `repr`, without quality and gate."""
         x1, y1, x2, y2 = (round(float(value)) for value in self.face.box)
         return f"{x2 - x1} x {y2 - y1} px at ({x1}, {y1})"
 
     def _extra(self) -> dict[str, Any]:
-        """What stands first in `to_dict`."""
+        """The first items of `to_dict`."""
         return {}
 
     def __repr__(self) -> str:
@@ -178,7 +178,7 @@ class ScoredFace:
         return f"<{type(self).__name__} {self._line()}, {quality}, {gate}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for `json.dumps` or a row of a table: no pixels, no embedding."""
+        """Plain values, for `json.dumps` or a table row, without pixels and embedding."""
         return {
             **self._extra(),
             "box": [round(float(value), 2) for value in self.face.box],
@@ -196,17 +196,17 @@ class ScoredFace:
         }
 
     def save(self, path: str | PathLike[str]) -> Path:
-        """Write the picture as PNG, JPEG or WebP, by the suffix of `path`; returns the path.
+        """Write the picture as PNG, JPEG or WebP, depending on the suffix of `path`; returns the path.
 
-        Raises UsageError for another suffix or where there is no picture, SinkError where it cannot be written.
+        Raises UsageError for another suffix or if there is no picture, SinkError if the file cannot be written.
         """
-        # Not above: what only reads records needs no OpenCV.
+        # Not imported at the top: code that only reads records needs no OpenCV.
         import cv2
 
         target = Path(path)
         pixels = self.image
         if pixels is None:
-            raise UsageError("this face has no picture: it was scored as a ready crop; save that")
+            raise UsageError("this face has no picture: it was scored from an aligned crop; save that crop instead")
         if target.suffix.lower() not in _SUFFIXES:
             raise UsageError(f"{display(target)}: give a name that ends in {', '.join(_SUFFIXES)}")
         done, data = cv2.imencode(target.suffix.lower(), np.ascontiguousarray(pixels[..., ::-1]))

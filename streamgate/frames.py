@@ -1,8 +1,8 @@
 """Pictures and frames: the pixels that flow through the gate.
 
-Everywhere: boxes are [x1, y1, x2, y2] and landmarks (5, 2) in pixels of the upright source picture, x to
-the right and y down; landmarks are viewer's left eye, right eye, nose, left mouth corner, right mouth
-corner; pictures are RGB uint8 (height, width, 3); angles are degrees; times are seconds.
+Conventions of the package: boxes are [x1, y1, x2, y2] and landmarks (5, 2) in pixels of the upright source picture, x
+to the right and y down. Landmarks are viewer's left eye, right eye, nose, left mouth corner, right mouth corner.
+Pictures are RGB uint8 (height, width, 3). Angles are in degrees, times in seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 SPOILED = ("corrupt", "transition")
-"""Reasons that shut the gate on every face of a picture, whatever it looks like: torn or combed, or of two shots."""
+"""Reasons that reject every face of a picture regardless of its measures: damaged or combed, or between two shots."""
 
 
 class Picture(Protocol):
@@ -34,22 +34,22 @@ class Picture(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Memory of the pixels held."""
+        """Memory used by the pixels, in bytes."""
         ...
 
     def luma(self, box: Array | None = None) -> Array:
         """Luma of `box` (whole picture when None), uint8 (h, w), 0..255 full range, upright.
 
-        The box is rounded outward to whole pixels and clipped to what is there; the result may be empty.
+        The box is rounded outward to whole pixels and clipped to the picture; the result may be empty.
         """
         ...
 
     def luma_samples(self, width: int, height: int) -> Array:
-        """Luma on an even grid of at least that many single pixels, uint8 (h, w), 0..255, upright."""
+        """Luma of single pixels on an even grid, at least `width` x `height`, uint8 (h, w), 0..255, upright."""
         ...
 
     def combed(self, box: Array) -> bool:
-        """Whether `box` shows two moments, woven line by line."""
+        """Whether `box` shows two moments in alternate lines (interlaced)."""
         ...
 
     def thumbnail(self, long_side: int) -> Array:
@@ -59,13 +59,13 @@ class Picture(Protocol):
     def warp(self, matrix: Array, size: int | tuple[int, int], *, fine: bool = False) -> Array:
         """Resample with `matrix` (2, 3), which maps source pixels to result pixels; RGB uint8 (h, w, 3).
 
-        `size` is the side of a square or (width, height). Outside the picture the edge is repeated.
-        Minification is anti-aliased; with `fine` as well as a kept picture deserves, for more work.
+        `size` is the side of a square or (width, height). Outside the picture the edge is repeated. Minification is
+        anti-aliased; `fine` selects the slower, better filter for pictures that are kept.
         """
         ...
 
     def region(self, box: Array) -> Picture:
-        """An owned copy of the pixels in `box` (clipped); it answers in the same source coordinates."""
+        """An owned copy of the pixels in `box` (clipped), addressed in the same source coordinates."""
         ...
 
 
@@ -74,15 +74,15 @@ class Frame:
     """One decoded picture with its time.
 
     Attributes:
-        picture: the pixels; borrowed from the decoder, so valid only until the next frame is asked for.
+        picture: the pixels; borrowed from the decoder, so valid only until the next frame is requested.
         pts_seconds: presentation time, strictly increasing within a source (live: from the epoch's first frame).
-        duration_seconds: how long it is shown, 0.0 when unknown.
+        duration_seconds: how long the frame is shown, 0.0 if unknown.
         frame_index: rank among the demuxed video packets by corrected time; None after a seek.
         pts_estimated: the container's time was missing or stepped backwards and was replaced.
         captured_at: wall-clock time (UTC) of arrival, live sources only.
-        unrelated: nothing connects this picture with the one before it (a folder of single images).
-        corrupt: torn: damaged, or built on something that is damaged or missing; no face of it may be kept.
-        transition: it lies between two shots that dissolve, fade or are wiped into each other: as `corrupt`.
+        unrelated: not connected with the previous picture (a folder of single images).
+        corrupt: damaged, or predicted from frames that are damaged or missing; none of its faces may be kept.
+        transition: part of a dissolve, fade or wipe between two shots; none of its faces may be kept.
     """
 
     picture: Picture
@@ -97,7 +97,7 @@ class Frame:
     corrupt: bool = False
     transition: bool = False
     shown: Array | None = None
-    """What black bars leave of the picture, [x1, y1, x2, y2]; None: all of it, or not known."""
+    """The picture area without black bars, [x1, y1, x2, y2]; None if there are none or it is not known."""
 
     @property
     def width(self) -> int:

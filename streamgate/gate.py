@@ -38,9 +38,9 @@ class ProgressUpdate:
     """How far a source has been read.
 
     Attributes:
-        source: the path as it was given, or found in a folder.
+        source: the path as it was given, or as it was found in a folder.
         pts_seconds: time of the last frame, in seconds from the start of the source.
-        duration_seconds: its whole length in seconds, as the file states it; None where it does not.
+        duration_seconds: the total length in seconds according to the file; None if the file does not state it.
         frames: frames read so far.
         kept: kept faces so far.
     """
@@ -53,20 +53,20 @@ class ProgressUpdate:
 
 
 class Gate:
-    """Finds the best faces of videos and scores faces of pictures.
+    """Finds the best faces in videos and scores faces in pictures.
 
-    Opening loads the networks once; every call after that shares them. Use it as a context manager, or call `close`.
+    Creating a Gate loads the networks once; all later calls share them. Use it as a context manager, or call `close`.
 
     Args:
         preset: "studio", "live", "archive" or the path of a TOML file.
-        models: "embedded", "standard", "imported" or a folder with weights; several joined by commas.
+        models: "embedded", "standard", "imported" or a folder with weights; or several of them joined by commas.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        settings: dotted keys and their values, {"measures.yaw.max": 20}, or `key=value` texts as `--set` takes them.
+        settings: dotted keys and their values, {"measures.yaw.max": 20}, or `key=value` strings as for `--set`.
         threads: CPU threads inside one network run.
 
     Raises:
         UsageError: a wrong preset, key or value.
-        WeightsError: weights are missing or not what they should be.
+        WeightsError: weights are missing or wrong.
         DeviceError: the device is not available.
     """
 
@@ -91,17 +91,18 @@ class Gate:
         sequence_fps: float | None = None,
         progress: Callable[[ProgressUpdate], object] | None = None,
     ) -> Iterator[BestShot]:
-        """Yield the kept faces of a file, a folder or several of them, each as soon as its track ends.
+        """Yield the kept faces of one or more files or folders, each as soon as its track ends.
 
         Args:
             source: a path, or a list of paths.
-            sequence_fps: the images of a folder are frames at that rate; without it they are unrelated pictures.
-            progress: called with how far each source has been read, a few times a second, in the thread that asks for
+            sequence_fps: read the images of a folder as frames at this rate; without it they are unrelated pictures.
+            progress: called a few times per second with how far the source has been read, in the thread that requests
                 the next face.
 
         Raises:
-            UsageError: `source` is no path.
-            SourceError: an input cannot be read; when there are several, the first such, after the others.
+            UsageError: `source` is not a path.
+            SourceError: an input cannot be read. If there are several inputs, the others are read first; then the
+                first error is raised.
             DeviceError: the GPU fails.
         """
         for ended in self.tracks(source, sequence_fps=sequence_fps, progress=progress):
@@ -114,9 +115,9 @@ class Gate:
         sequence_fps: float | None = None,
         progress: Callable[[ProgressUpdate], object] | None = None,
     ) -> Iterator[TrackEnd]:
-        """Like `run`, but a whole ended track at a time, those that keep nothing included.
+        """Like `run`, but yields one ended track at a time, including tracks without kept faces.
 
-        A source that breaks off after its first frame gives what was found until then, and a warning.
+        A source that breaks off after its first frame yields what was found until then, and causes a warning.
         """
         inputs = _locations(source)
         relay = None if progress is None else _ProgressRelay(progress)
@@ -144,32 +145,32 @@ class Gate:
     ) -> Iterator[BestShot]:
         """Yield the kept faces of your own frames, each as soon as its track ends.
 
-        The crops `frame` and `loose` need a second look at a frame and are left out.
+        The crops `frame` and `loose` would need access to earlier frames and are left out.
 
         Args:
-            frames: RGB uint8 (H, W, 3) arrays with `fps`, else pairs (seconds, array) whose times rise. They are taken
-                one by one, from another thread, a few ahead of what was given out.
-            fps: frames a second.
-            name: the source's, in the shots.
+            frames: RGB uint8 (H, W, 3) arrays with `fps`, otherwise pairs (seconds, array) with increasing times. They
+                are consumed one by one, in another thread, a few frames ahead of the shots that were yielded.
+            fps: frames per second.
+            name: the name of the source in the shots.
 
         Raises:
-            UsageError: a frame of another shape or type, or a time that does not rise.
-            SourceError: there is no frame.
+            UsageError: a frame has another shape or type, or a time does not increase.
+            SourceError: there are no frames.
         """
         source = ArrayFrames(frames, name, fps)
         for ended in self._engine.tracks(source, SourceResult(SourceInfo(source.location, source.source_id))):
             yield from ended.shots
 
     def people(self, tracks: Iterable[TrackEnd]) -> dict[str, list[BestShot]]:
-        """Who the shots of tracks show: for each person's id its shots, best first, with `person_id`.
+        """Group the shots of tracks by person: person id -> its shots, best first, with `person_id` set.
 
-        Pass what `tracks` gave, of any number of sources: `gate.people(gate.tracks("footage"))`. Raises UsageError
-        where `identity.store` is none, or the recognizer in use has no identity threshold.
+        Pass the tracks from `tracks`, of any number of sources: `gate.people(gate.tracks("footage"))`. Raises
+        UsageError if `identity.store` is none or the recognizer in use has no identity threshold.
         """
         threshold = self._engine.identity_threshold
         if self._config.identity.store == "none" or threshold is None:
             raise UsageError(
-                "persons cannot be told apart: set identity.store to session, and identity.threshold where the "
+                "persons cannot be distinguished: set identity.store to session, and identity.threshold if the "
                 "recognizer has none"
             )
         return group_tracks(tracks, threshold)
@@ -179,9 +180,9 @@ class Gate:
 
         Args:
             image: RGB uint8 (H, W, 3).
-            aligned: "arcface" or "ffhq" when the picture is a ready crop; then nothing is detected, and
-                measures that its pixels cannot give are `not_scored`.
-            full: score also what already failed the gate.
+            aligned: "arcface" or "ffhq" if the picture is an aligned crop. Then nothing is detected, and measures
+                that cannot be computed from a crop are `not_scored`.
+            full: also fully score faces that already failed the gate.
 
         Raises UsageError for another shape or type, or an unknown `aligned`.
         """
@@ -199,7 +200,7 @@ class Gate:
         return self._engine.score(picture, aligned=aligned, full=full)
 
     def close(self) -> None:
-        """Let go of networks and threads."""
+        """Release networks and threads."""
         self._engine.close()
 
     def __enter__(self) -> Self:
@@ -212,7 +213,7 @@ class Gate:
 
 
 class _ProgressRelay(Progress):
-    """Passes on how far a source has been read, a few times a second."""
+    """Passes on how far a source has been read, a few times per second."""
 
     def __init__(self, report: Callable[[ProgressUpdate], object]) -> None:
         self._report = report
@@ -230,7 +231,7 @@ def _locations(source: Any) -> list[Location]:
         return [source]
     if isinstance(source, np.ndarray) or not hasattr(source, "__iter__"):
         raise UsageError(
-            f"give a path, or a list of paths; got {type(source).__name__} (pixels go to Gate.score, or to Gate.feed)"
+            f"give a path or a list of paths; got {type(source).__name__} (pixels go to Gate.score or Gate.feed)"
         )
     found = list(source)
     for one in found:
@@ -244,9 +245,9 @@ def configured(preset: Location, settings: Any) -> Config:
     if isinstance(settings, Mapping):
         return load_config(preset, flags=settings)
     if isinstance(settings, str) or not hasattr(settings, "__iter__"):
-        raise UsageError(f'settings takes a dict, {{"measures.yaw.max": 20}}, or a list of texts; got {settings!r}')
+        raise UsageError(f'settings takes a dict, {{"measures.yaw.max": 20}}, or a list of strings; got {settings!r}')
     texts = list(settings)
     for text in texts:
         if not isinstance(text, str):
-            raise UsageError(f'settings takes a dict or a list of texts "key=value"; got {text!r} in the list')
+            raise UsageError(f'settings takes a dict or a list of strings "key=value"; got {text!r} in the list')
     return load_config(preset, texts)

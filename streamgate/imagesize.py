@@ -1,7 +1,7 @@
-"""What a picture file says about its size, before anything is decoded.
+"""The size that a picture file declares, read before anything is decoded.
 
-A few bytes can claim any number of pixels, and decoders believe them. Formats that are not known here are not given to
-a decoder at all: OpenCV goes by content and knows many more than anybody needs.
+A few bytes can declare any number of pixels, and decoders trust them. Formats that are unknown here are not passed to a
+decoder at all: OpenCV detects formats by content and supports many more than are needed.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import struct
 from collections.abc import Callable, Iterator
 
 _MAX_PARTS = 10_000
-"""Segments, boxes or directory entries that are looked at: a damaged file may hold endless empty ones."""
+"""Maximum number of segments, boxes or directory entries to examine: a damaged file may have endless empty ones."""
 _PNM = re.compile(rb"P[1-6](?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})\s")
 _PAM = re.compile(rb"P7\n(?:[^\n]*\n){0,20}?WIDTH +(\d{1,9})\n(?:[^\n]*\n){0,20}?HEIGHT +(\d{1,9})\n")
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:
-    """Stored width and height in pixels of the picture file that `data` is (or begins), by its own words.
+    """The declared width and height in pixels of the picture file `data`, which may be truncated.
 
-    Of several pictures in a file the largest. None when it is of no known format or breaks off before it tells.
-    Known: JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF, HEIC, PBM/PGM/PPM/PAM.
+    For a file with several pictures, the size of the largest one. None if the format is unknown or the data ends before
+    the size. Known formats: JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF, HEIC, PBM/PGM/PPM/PAM.
     """
     for magic, read in _FORMATS:
         if magic.match(data):
@@ -45,14 +45,14 @@ def _bmp(data: bytes) -> tuple[int, int] | None:
     if struct.unpack_from("<I", data, 14)[0] == 12:
         return _pair("<HH", data, 18)
     width, height = _pair("<ii", data, 18)
-    return abs(width), abs(height)  # a negative height stands for rows from the top
+    return abs(width), abs(height)  # a negative height means top-down rows
 
 
 def _jpeg(data: bytes) -> tuple[int, int] | None:
     position = 2
     for _ in range(_MAX_PARTS):
         if data[position] != 0xFF:
-            position = data.find(b"\xff", position)  # padding, which decoders pass over too
+            position = data.find(b"\xff", position)  # padding, which decoders skip too
             if position < 0:
                 return None
         marker = data[position + 1]
@@ -138,7 +138,7 @@ def _avif(data: bytes) -> tuple[int, int] | None:
 
 
 def _boxes(data: bytes, start: int, end: int, inside: tuple[bytes, ...]) -> Iterator[tuple[bytes, int]]:
-    """Kind of each box and where its content begins; those of kinds `inside` are gone into."""
+    """Kind of each box and the position of its content; boxes of the kinds `inside` are descended into."""
     open_spans = [(start, end)]
     for _ in range(_MAX_PARTS):
         if not open_spans:

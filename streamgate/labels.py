@@ -1,4 +1,4 @@
-"""What people said of faces: good, usable or bad, and the file `labels.csv` that holds it."""
+"""Human labels of faces (good, usable or bad), and the file `labels.csv` that stores them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streamgate.errors import SourceError, display, one_line
 from streamgate.tables import read_table
 
 GOOD, USABLE, BAD = 2, 1, 0
-"""Grades."""
+"""The grades, as numbers."""
 WORDS = {"good": GOOD, "usable": USABLE, "bad": BAD}
 COLUMNS = ("source_id", "track_id", "pts_seconds", "label")
 _SHORT = {"g": GOOD, "u": USABLE, "m": USABLE, "b": BAD}
@@ -21,7 +21,7 @@ _SHORT = {"g": GOOD, "u": USABLE, "m": USABLE, "b": BAD}
 
 @dataclass(frozen=True, slots=True)
 class FaceKey:
-    """A face of a run: its source, its track in it, and its time in seconds."""
+    """Identifies a face of a run by source, track, and time in seconds."""
 
     source_id: str
     track_id: int
@@ -32,13 +32,13 @@ class FaceKey:
 
 
 def grade_of(text: str) -> int | None:
-    """GOOD, USABLE or BAD of a word or its first letter (m, for mild flaw, is usable); None for any other text."""
+    """GOOD, USABLE or BAD for a word or its first letter (m, for mild flaw, is usable); None for any other text."""
     word = text.strip().lower()
     return WORDS.get(word, _SHORT.get(word))
 
 
 def face_key(row: dict[str, str]) -> FaceKey | None:
-    """The face that a row with the columns of `labels.csv` names; None where a number is none."""
+    """The face named by a row with the columns of `labels.csv`; None if a number is not valid."""
     try:
         pts, track = float(row["pts_seconds"]), int(row["track_id"])
     except ValueError:
@@ -47,15 +47,15 @@ def face_key(row: dict[str, str]) -> FaceKey | None:
 
 
 def read_labels(path: Path) -> tuple[dict[FaceKey, int], list[str]]:
-    """Grades by face, and a line for each row that was left out and why.
+    """Grades by face, and a message for each row that was left out.
 
-    A face with two different labels is left out with both. Raises SourceError for a file that is no such table.
+    A face with two different labels is left out. Raises SourceError if the file is not a table of labels.
     """
     table = read_table(path)
     if missing := [name for name in COLUMNS if name not in table.columns]:
         raise SourceError(
-            f"{display(path)} is no table of labels: it has no column {', '.join(missing)}; {table.listed}. "
-            "`streamgate label OUT` writes one"
+            f"{display(path)} is not a table of labels: it has no column {', '.join(missing)}; {table.listed}. "
+            "`streamgate label OUT` writes such a table"
         )
     found: dict[FaceKey, int] = {}
     contradicted: set[FaceKey] = set()
@@ -63,11 +63,11 @@ def read_labels(path: Path) -> tuple[dict[FaceKey, int], list[str]]:
     for number, row in enumerate(table.rows, 1):
         key, grade = face_key(row), grade_of(row["label"])
         if key is None:
-            problems.append(f"row {number}: track_id or pts_seconds is no number")
+            problems.append(f"row {number}: track_id or pts_seconds is not a number")
         elif not row["label"]:
             continue
         elif grade is None:
-            problems.append(f"row {number}: {one_line(repr(row['label']), 40)} is none of {', '.join(WORDS)}")
+            problems.append(f"row {number}: {one_line(repr(row['label']), 40)} is not one of {', '.join(WORDS)}")
         elif found.setdefault(key, grade) != grade and key not in contradicted:
             contradicted.add(key)
             problems.append(f"row {number}: {key} has two different labels")
@@ -75,7 +75,7 @@ def read_labels(path: Path) -> tuple[dict[FaceKey, int], list[str]]:
 
 
 def labels_text(labels: Iterable[tuple[FaceKey, int]]) -> str:
-    """The text of `labels.csv`, in the order of sources, tracks and times."""
+    """The text of `labels.csv`, ordered by source, track and time."""
     names = {grade: word for word, grade in WORDS.items()}
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""The tables `[measures.NAME]` of the configuration: of measures that are known, and of those that a preset defines."""
+"""The tables `[measures.NAME]` of the configuration, for known measures and for those that a preset defines."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """A table of the configuration: no other keys, no NaN, not to be changed."""
+    """A table of the configuration: immutable, without unknown keys and NaN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -38,16 +38,16 @@ class MeasureConfig(Section):
     """The table of a measure. Its spec adds the keys of its limits (`min`, `max`) and mapping (`x0`, `w`)."""
 
     use: bool
-    """Whether it belongs to the run's set: `quality` exists only where the whole set is ok."""
+    """Whether it belongs to the run's set: `quality` exists only if all measures of the set are ok."""
     weight: Weight
 
     def limit(self, key: str) -> float:
-        """The limit `min` or `max` of a measure that has it."""
+        """The limit `min` or `max`, if the measure has it."""
         return float(getattr(self, key))
 
     @property
     def mapping(self) -> Sigmoid | None:
-        """From raw values to scalars, where that is for the configuration to say."""
+        """The mapping from raw values to scalars; None if it is not part of the configuration."""
         x0, w = getattr(self, "x0", None), getattr(self, "w", None)
         return None if x0 is None or w is None else Sigmoid(x0, w)
 
@@ -55,7 +55,7 @@ class MeasureConfig(Section):
 class DefinedMeasureConfig(MeasureConfig):
     """The table of a measure that a preset defines by an ONNX file or a metric of pyiqa; see `CropCard`.
 
-    Without `x0` and `w` its raw values are shown, and it neither rejects nor ranks.
+    Without `x0` and `w` its raw values are recorded, but it does not affect gate and quality.
     """
 
     use: bool = True
@@ -82,7 +82,7 @@ class DefinedMeasureConfig(MeasureConfig):
     @model_validator(mode="after")
     def _fits(self) -> DefinedMeasureConfig:
         if bool(self.onnx) == bool(self.pyiqa):
-            raise ValueError("give onnx or pyiqa, one of the two")
+            raise ValueError("give one of the two, onnx or pyiqa")
         if (self.x0 is None) != (self.w is None):
             raise ValueError("give x0 and w, or neither")
         if (self.crop == "points") != (len(self.points) == 3):
@@ -92,7 +92,7 @@ class DefinedMeasureConfig(MeasureConfig):
         return self
 
     def spec(self, name: str) -> MeasureSpec:
-        """The measure. Raises ValueError for a name that is no identifier in lower case."""
+        """The measure. Raises ValueError for a name that is not an identifier in lower case."""
         file = self.onnx or self.pyiqa
         card = CropCard(
             "onnx" if self.onnx else "pyiqa", file, self.crop, self.size, self.margin, self.points, self.colour,
@@ -102,7 +102,7 @@ class DefinedMeasureConfig(MeasureConfig):
             name=name,
             label=self.label or name,
             hint=self.hint or "a measure of the preset",
-            purpose=self.hint or f"A measure that the preset defines by {one_line(Path(file).name, 60)}.",
+            purpose=self.hint or f"A measure that the preset defines with {one_line(Path(file).name, 60)}.",
             source=name,
             output="value",
             read=lambda output: float(output.value),
@@ -115,14 +115,14 @@ class DefinedMeasureConfig(MeasureConfig):
 
 
 class MeasuresConfig(Section):
-    """A table for each measure there is, and for each that a preset defines."""
+    """A table for each known measure, and for each that a preset defines."""
 
     model_config = ConfigDict(extra="allow")
 
     @model_validator(mode="before")
     @classmethod
     def _define(cls, tree: Any) -> Any:
-        """Make tables of what a preset defines."""
+        """Create the tables of measures that a preset defines."""
         if not isinstance(tree, dict):
             return tree
         made = {}
@@ -141,35 +141,35 @@ class MeasuresConfig(Section):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All of them, in the order of records."""
+        """Names of all measures, in the order of records."""
         return tuple(spec.name for spec in self.specs)
 
     @property
     def specs(self) -> tuple[MeasureSpec, ...]:
-        """What all of them are, in the order of records: known ones, and those that the preset defines."""
+        """Specs of all measures, in the order of records: known ones, and those that the preset defines."""
         return with_defined(table.spec(name) for name, table in (self.model_extra or {}).items())
 
     @property
     def used(self) -> tuple[str, ...]:
-        """Names of the measures of the set, in their order."""
+        """Names of the measures of the set, in order."""
         return tuple(name for name in self.names if self[name].use)
 
     @property
     def recorded(self) -> tuple[str, ...]:
-        """Names of the measures that records list: all that are built in, and others that are used."""
+        """Names of the measures in records: all built-in ones, and others that are used."""
         ours = {spec.name for spec in built_in_measures()}
         return tuple(name for name in self.names if name in ours or self[name].use)
 
     @model_serializer(mode="wrap")
     def _without_idle_plugins(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What is installed but not used leaves no trace in a run's configuration."""
+        """Leave plugins that are installed but not used out of the configuration of a run."""
         recorded = self.recorded
         found = {name: table for name, table in handler(self).items() if name in recorded}
         return found | {name: self[name].model_dump(mode="json") for name in self.model_extra or () if name in recorded}
 
 
 def _defaults(spec: MeasureSpec) -> dict[str, Any]:
-    """The table of a measure as its spec has it."""
+    """The table of a measure with the values of its spec."""
     limits = {limit.key: limit.value for limit in spec.limits}
     mapping = {"x0": spec.mapping.x0, "w": spec.mapping.w} if isinstance(spec.mapping, Sigmoid) else {}
     return {"use": spec.use, **limits, "weight": spec.weight, **mapping}
@@ -195,7 +195,7 @@ else:
 
 
 def measure_defaults() -> dict[str, dict[str, Any]]:
-    """The tables of all measures that need no preset, as their specs have them."""
+    """The tables of all known measures, with the values of their specs."""
     return {spec.name: _defaults(spec) for spec in known_measures()}
 
 
@@ -205,13 +205,13 @@ def is_definition(table: Any) -> bool:
 
 
 def defined_table(name: str, table: dict[str, Any], folder: Path, what: str) -> dict[str, Any]:
-    """The whole table of a measure that a preset in `folder` defines, its file's path made absolute.
+    """The complete table of a measure that a preset in `folder` defines, with the path of its file made absolute.
 
-    Raises UsageError, which `what` begins.
+    Raises UsageError with a message that begins with `what`.
     """
     where = f"{what}: [measures.{one_line(name, 80)}]"
     if any(spec.name == name for spec in known_measures()):
-        raise UsageError(f"{where}: there is a measure of that name already; choose another")
+        raise UsageError(f"{where}: a measure with this name already exists; choose another name")
     if isinstance(table.get("onnx"), str) and table["onnx"]:
         table["onnx"] = str((folder / table["onnx"]).absolute())
     try:

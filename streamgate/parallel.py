@@ -1,4 +1,4 @@
-"""What several threads need: a function over many items in order, and values computed once without a shared lock."""
+"""Helpers for threads: map a function over many items in order, and compute values once without a shared lock."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Result = TypeVar("Result")
 def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Iterator[tuple[Item, Result]]:
-    """(item, function(item)) in the order of `items`; no more than a few items a worker are under way.
+    """Yield (item, function(item)) in the order of `items`, with at most four items per worker in progress.
 
-    What `function` raises is raised here, when its item is due.
+    An exception from `function` is raised here when its item is due.
     """
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="streamgate-many") as pool:
@@ -35,10 +35,10 @@ def in_order(
 
 
 class lazy_property(Generic[Result]):
-    """A property computed when it is first read, for objects that one thread at a time uses.
+    """A property that is computed when it is first read, for objects used by one thread at a time.
 
-    `functools.cached_property` before Python 3.12 holds one lock for all objects of the class while it computes, so
-    that streams which have nothing in common wait for each other.
+    Before Python 3.12 `functools.cached_property` holds one lock for all objects of the class while it computes, so
+    independent streams would wait for each other.
     """
 
     def __init__(self, compute: Callable[[Any], Result]) -> None:
@@ -57,6 +57,6 @@ class lazy_property(Generic[Result]):
     def __get__(self, instance: object | None, owner: type) -> Result | lazy_property[Result]:
         if instance is None:
             return self
-        # From now on the instance's own attribute is found first.
+        # From now on the attribute of the instance takes precedence.
         value = instance.__dict__[self._name] = self._compute(instance)
         return value

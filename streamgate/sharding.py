@@ -1,4 +1,4 @@
-"""A part of a run's sources, so that many machines share one run: `--shard 3/8`."""
+"""Shards: parts of the sources of a run, so that many machines can share one run (`--shard 3/8`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from streamgate.errors import UsageError
 from streamgate.store.layout import SHARDS
 
-if TYPE_CHECKING:  # the parent process of a run stays light
+if TYPE_CHECKING:  # keeps the parent process of a run small
     from streamgate.sources.discovery import Discovery, SourceSpec
 
 MOST = 100_000
@@ -30,7 +30,7 @@ class Shard:
         found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
         index, count = (int(found[1]), int(found[2])) if found else (0, 0)
         if not 1 <= index <= count <= MOST:
-            raise UsageError(f"--shard {text}: write it as I/N, I from 1 to N, for example 3/8 for the third of eight")
+            raise UsageError(f"--shard {text}: write I/N with I from 1 to N, for example 3/8 for the third of eight")
         return cls(index, count)
 
     def folder(self, out: Path) -> Path:
@@ -40,24 +40,24 @@ class Shard:
     def has(self, spec: SourceSpec) -> bool:
         """Whether a source belongs to this shard: every source belongs to exactly one of `count`.
 
-        It goes by what the source is, not by where it lies or in which order it was named: a video by name and
-        size, which no file has to be opened for, so that copies come together; pictures by their names and sizes.
+        This depends on the source itself, not on its folder or position in the inputs. A video is identified by name
+        and size, so that no file has to be opened and copies go to the same shard; pictures by their names and sizes.
         """
         try:
             if spec.root is not None:
                 key = spec.source_id()
             else:
-                # Names that differ by case alone are copies too.
+                # Names that differ only in case are copies too.
                 key = f"{spec.name.casefold()}:{spec.paths[0].stat().st_size}"
         except OSError:
-            # Gone or unreadable: the shard that its name leads to says so.
+            # Missing or unreadable: the shard selected by its name reports it.
             key = spec.paths[0].name
         return self._is_mine(key)
 
     def share(self, found: Discovery) -> int:
-        """Leave in `found` what belongs to this shard; returns how many sources went.
+        """Leave in `found` only what belongs to this shard; returns the number of removed sources.
 
-        What could not be read and what was passed over twice is told by one shard too.
+        Errors and duplicates are also assigned to one shard each.
         """
         before = len(found.sources)
         found.sources[:] = [spec for spec in found.sources if self.has(spec)]

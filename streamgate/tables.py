@@ -1,4 +1,4 @@
-"""Tables that people bring: CSV or Parquet, read as rows of text."""
+"""Tables from users: CSV or Parquet, read as rows of text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from streamgate.errors import SourceError, UsageError, display, one_line
 
 Row = dict[str, str]
-"""Column -> text; what is missing is an empty text."""
+"""Column -> text; missing values are empty strings."""
 MAX_BYTES = 256 << 20
 MAX_ROWS = 1_000_000
 _PARQUET = b"PAR1"
@@ -25,21 +25,21 @@ class Table:
     rows: list[Row]
 
     def need(self, column: str, option: str) -> str:
-        """`column`, if the table has it. Raises UsageError naming the columns there are."""
+        """`column`, if the table has it. Otherwise raises UsageError that lists the existing columns."""
         if column not in self.columns:
             raise UsageError(f"{display(self.path)} has no column {one_line(column, 80)!r} ({option}); {self.listed}")
         return column
 
     @property
     def listed(self) -> str:
-        """Its columns in words."""
+        """Its columns, as part of a message."""
         return f"its columns are {one_line(', '.join(self.columns))}"
 
 
 def read_table(path: Path) -> Table:
-    """A table with a header, comma, semicolon or tab between the cells of a CSV.
+    """Read a table with a header; cells of a CSV are separated by comma, semicolon or tab.
 
-    Raises SourceError for what cannot be read or is none, UsageError for Parquet without pyarrow.
+    Raises SourceError for a file that cannot be read or is not a table, UsageError for Parquet without pyarrow.
     """
     try:
         with open(path, "rb") as file:
@@ -60,7 +60,7 @@ def _csv(path: Path, data: bytes) -> Table:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise SourceError(f"{display(path)} is no UTF-8 text; save the table as CSV in UTF-8, or as Parquet") from None
+        raise SourceError(f"{display(path)} is not UTF-8 text; save the table as UTF-8 CSV or as Parquet") from None
     head = text.partition("\n")[0]
     separator = max(",;\t", key=head.count)
     try:
@@ -81,7 +81,7 @@ def _csv(path: Path, data: bytes) -> Table:
                 raise SourceError(f"{display(path)} has more than {MAX_ROWS:,} rows; take a sample of them")
             rows.append(dict(zip(columns, (cell.strip() for cell in cells), strict=True)))
     except csv.Error as error:
-        raise SourceError(f"{display(path)} is no CSV ({one_line(str(error))})") from None
+        raise SourceError(f"{display(path)} is not valid CSV ({one_line(str(error))})") from None
     return Table(path, columns, rows)
 
 
@@ -99,5 +99,5 @@ def _parquet(path: Path, data: bytes) -> Table:
         columns = tuple(str(name) for name in found.column_names)
         cells = [["" if value is None else str(value) for value in column.to_pylist()] for column in found.columns]
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise SourceError(f"{display(path)} is no Parquet that can be read ({one_line(str(error))})") from None
+        raise SourceError(f"{display(path)} is not valid Parquet ({one_line(str(error))})") from None
     return Table(path, columns, [dict(zip(columns, values, strict=True)) for values in zip(*cells, strict=True)])

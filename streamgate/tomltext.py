@@ -1,7 +1,7 @@
-"""Configuration text in TOML, read within bounds: presets, `--set`, `serve --config` and its reload use nothing else.
+"""Bounded reading of TOML, used for all configuration: presets, `--set`, `serve --config` and its reload.
 
-A service reads its file again while it runs, so whatever stands there costs a moment and a message, never the process:
-a pipe that nobody writes, a device without end, nesting that outgrows the parser, numbers that nothing can hold.
+A service reloads its file while it runs, so bad content must cause a quick error message and never end or block the
+process: a pipe without a writer, an endless device, nesting too deep for the parser, numbers too large for any type.
 """
 
 from __future__ import annotations
@@ -16,31 +16,30 @@ from typing import Any
 from streamgate.errors import UsageError, one_line
 
 MAX_BYTES = 256 << 10
-"""500 streams with 500 letters each; the longest preset has 8 kB. The parser may need seconds for a megabyte, in which
-a service answers no signal."""
+"""Enough for 500 streams with 500 characters each; the longest preset has 8 kB. The parser may need seconds for a
+megabyte, during which a service does not react to signals."""
 MAX_DEPTH = 16
-"""Tables and arrays inside each other; a preset has three."""
+"""Nested tables and arrays; a preset has three levels."""
 _MAX_INTEGER = 1 << 63
 
 _PART = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')[ \t]*+"""
 _LONG_KEY = re.compile(rf"(?<![\\A-Za-z0-9_-]){_PART}(?:\.[ \t]*+{_PART}){{{MAX_DEPTH},}}+")
-"""A dotted key of more parts than there may be levels: the parser takes time and memory by the square of their
-number."""
+"""A dotted key with more parts than allowed levels: the parser needs time and memory quadratic in their number."""
 
 
 class NotToml(UsageError):
-    """The text breaks the rules of TOML."""
+    """The text is not valid TOML."""
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """What a TOML file holds. `what` names it in messages.
+    """The content of a TOML file. `what` names the file in messages.
 
     Raises:
-        FileNotFoundError: there is no such file; who asks knows what to advise.
-        UsageError: it is no regular file, too large, not UTF-8 text, or as for `parse_toml`.
+        FileNotFoundError: there is no such file; the caller can give better advice.
+        UsageError: it is not a regular file, is too large or not UTF-8 text, or as for `parse_toml`.
     """
     try:
-        # Without waiting for somebody to open the other end of a pipe.
+        # Do not wait until the other end of a pipe is opened.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
@@ -63,7 +62,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
 
 
 def _read(descriptor: int) -> bytes:
-    """All of a file, or a byte more than `MAX_BYTES`: it may grow meanwhile, and /proc tells no sizes."""
+    """Read a file, at most `MAX_BYTES` + 1 bytes: it may grow meanwhile, and files in /proc have no size."""
     parts: list[bytes] = []
     left = MAX_BYTES + 1
     while left and (part := os.read(descriptor, left)):
@@ -73,11 +72,11 @@ def _read(descriptor: int) -> bytes:
 
 
 def parse_toml(text: str, what: str) -> dict[str, Any]:
-    """The tables of a TOML text: dicts and lists of str, bool, int below 2**63 and float, few levels deep.
+    """Parse TOML text into dicts and lists of str, bool, int below 2**63 and float, at most `MAX_DEPTH` levels deep.
 
     Raises:
-        NotToml: the text breaks the rules of TOML.
-        UsageError: it is too large or nested too deeply, or holds a number or a kind of value that no key takes.
+        NotToml: the text is not valid TOML.
+        UsageError: it is too large or nested too deeply, or has a number or type of value that no key accepts.
     """
     if len(text) > MAX_BYTES:
         raise UsageError(f"{what}: is larger than {MAX_BYTES >> 10} KiB")
@@ -91,8 +90,8 @@ def parse_toml(text: str, what: str) -> dict[str, Any]:
     except RecursionError:
         raise too_deep from None
     except (ValueError, OverflowError):
-        # From Python's own conversions, with its own words: digits beyond its limit, a day that there is not.
-        raise UsageError(f"{what}: holds a number or a date that cannot be read; check its digits") from None
+        # Raised by Python's conversions: more digits than its limit, or a date that does not exist.
+        raise UsageError(f"{what}: contains a number or a date that is not valid; check its digits") from None
     waiting: list[tuple[Any, int, str]] = [(tree, 0, "")]
     while waiting:
         value, depth, key = waiting.pop()
@@ -104,5 +103,5 @@ def parse_toml(text: str, what: str) -> dict[str, Any]:
         elif isinstance(value, int) and not -_MAX_INTEGER <= value < _MAX_INTEGER:
             raise UsageError(f"{what}: {one_line(key, 60)}: the number has more than 64 bits")
         elif not isinstance(value, (str, int, float)):
-            raise UsageError(f"{what}: {one_line(key, 60)}: is a date or a time, and no key takes one")
+            raise UsageError(f"{what}: {one_line(key, 60)}: is a date or a time, which no key accepts")
     return tree

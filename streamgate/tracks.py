@@ -1,4 +1,4 @@
-"""Tracks: candidates for their best shots, the shots that were kept, and how a track ended."""
+"""Tracks: candidates for best shots, kept shots, and the end of a track."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from streamgate.faces import ScoredFace
 from streamgate.frames import Array
 
 CROP_NAMES = ("ffhq", "arcface", "loose", "frame")
-"""The pictures of a kept face by their public names: aligned as FFHQ's, as ArcFace's, cut with a margin, whole."""
+"""Public names of the pictures of a kept face: FFHQ-aligned, ArcFace-aligned, cut with a margin, whole frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How a picture is to be written: `format` png, jpeg or webp; `quality` 1..100, None where nothing is lost."""
+    """How to write a picture: `format` png, jpeg or webp; `quality` 1..100, None for lossless formats."""
 
     format: str = "png"
     quality: int | None = None
@@ -28,11 +28,11 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A further picture of a kept face, RGB uint8 (h, w, 3).
+    """An additional picture of a kept face, RGB uint8 (h, w, 3).
 
     Attributes:
         upscaled: how many times larger it is than in the source, at least 1.0.
-        box: [x1, y1, x2, y2] that it shows of the upright source frame; None for an aligned crop.
+        box: the part [x1, y1, x2, y2] of the upright source frame that it shows; None for an aligned crop.
     """
 
     image: Array
@@ -43,11 +43,11 @@ class Crop:
 
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class Candidate(ScoredFace):
-    """A face of a track that may be kept; its `image` is lossless and there only while it may still be.
+    """A face of a track that may be kept. Its `image` is lossless and exists only while the face may still be kept.
 
-    `interpolated` says that box and landmarks are between two detections; `refined` that landmarks come from a second
-    look at the region; `unsettled` how far the first look of the expression network moved the eyes, as a share of
-    the distance between them; 0.0 before it and after the second.
+    `interpolated`: box and landmarks are interpolated between two detections. `refined`: the landmarks come from a
+    second pass over the region. `unsettled`: how far the first pass of the expression network moved the eyes, as a
+    share of the distance between them; 0.0 before the first pass and after the second.
     """
 
     track_id: int
@@ -60,19 +60,19 @@ class Candidate(ScoredFace):
     refined: bool = False
     unsettled: float = 0.0
     spoiled: str | None = None
-    """The one of `SPOILED` that its picture is: the gate is shut, and nothing is measured."""
+    """The reason in `SPOILED` that applies to its picture: the face is rejected and nothing is measured."""
     bound: float = 0.0
-    """The most that `quality` could become when the face was first looked at, whatever the gate said."""
+    """Upper bound of `quality` when the face was first examined, regardless of the gate."""
     ceilings: Mapping[str, float] = field(default_factory=dict)
-    """The most that the networks' scalars of this track are believed to reach, by measure; grows with the track."""
+    """Assumed upper bounds of the scalars from networks in this track, by measure; updated as the track grows."""
     usual: Mapping[str, float] = field(default_factory=dict)
-    """What is usual for this track's person, by measure (`ReferenceSpec`); follows the track."""
+    """Usual values of this track's person, by measure (`ReferenceSpec`); updated as the track grows."""
     arcface: Array | None = None
-    """RGB uint8 (112, 112, 3), where that crop is asked for; as long as `image`."""
+    """RGB uint8 (112, 112, 3), if that crop is requested; exists as long as `image`."""
     phash: int | None = None
-    """Perceptual hash of brows to chin, 63 bits; of what may be kept only."""
+    """Perceptual hash of brows to chin, 63 bits; only for faces that may be kept."""
     shown: Array | None = None
-    """What black bars leave of the face's frame, see `Frame.shown`."""
+    """The area of the face's frame without black bars, see `Frame.shown`."""
 
     def _line(self) -> str:
         return f"track {self.track_id} at {self.pts_seconds:.2f} s"
@@ -82,7 +82,7 @@ class Candidate(ScoredFace):
 class TrackInfo:
     """One face followed inside one shot; times are pts seconds of its first and last frame.
 
-    `still`: it never moved while another one did (`runtime.stillness`).
+    `still`: it never moved while another track did (`runtime.stillness`).
     """
 
     track_id: int
@@ -95,7 +95,7 @@ class TrackInfo:
 
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class BestShot(ScoredFace):
-    """A kept face: what `faces.jsonl` records, with its pixels.
+    """A kept face: the content of its record in `faces.jsonl`, with its pixels.
 
     Attributes:
         image: RGB uint8 (H, W, 3), FFHQ-aligned crop.
@@ -120,19 +120,19 @@ class BestShot(ScoredFace):
     epoch: str = "0"
     name: str | None = None
     upscaled: float = 1.0
-    """How many times larger the image is than the face in the source; 1.0 where nothing was enlarged."""
+    """How many times larger the image is than the face in the source; 1.0 if nothing was enlarged."""
     encoding: Encoding = Encoding()
-    """How `image` is to be written."""
+    """How to write `image`."""
     crops: Mapping[str, Crop] = field(default_factory=dict)
-    """Further pictures by name, in the order of `CROP_NAMES`."""
+    """Additional pictures by name, in the order of `CROP_NAMES`."""
     phash: int | None = None
     """Perceptual hash of brows to chin, 63 bits (`scoring.fingerprint`)."""
     pose_bin: str | None = None
     """The bin of yaw and pitch that it was kept for, with `keep.poses` = "all"."""
     stream: str | None = None
-    """Of a camera with two streams, the one that it was taken from: "main" or "sub"."""
+    """For a camera with two streams, the one that the face was taken from: "main" or "sub"."""
     person_id: str | None = None
-    """Who it shows, where that is known: of shots that `Gate.people` gives."""
+    """The id of the person, if known: set on shots from `Gate.people`."""
 
     @property
     def id(self) -> str:
@@ -159,17 +159,18 @@ class BestShot(ScoredFace):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Template:
-    """Who a track shows: the weighted mean of its faces' embeddings, and how far that can be trusted.
+    """The identity of a track: the weighted mean of its faces' embeddings, and how reliable it is.
 
-    Biometric data: it goes where `identity.store` lets it, and into no record or event.
+    Biometric data: it is stored only where `identity.store` allows it, never in a record or event.
 
     Attributes:
         vector: float32 (D,), unit length.
-        faces: faces in the mean.
-        weight: their mean weight, 0..1: SER-FIQ and occlusion scalars and squared cosines of yaw and pitch, multiplied.
-        agreement: length of the mean before it was normalised, 0..1; 1 when all faces have one embedding.
-        inter_eye: their mean distance between the eyes, source pixels.
-        offset: how much of its cosines it has in common with many others, at least 0 (see `networks.cohort`).
+        faces: number of faces in the mean.
+        weight: their mean weight, 0..1: the product of SER-FIQ and occlusion scalars and squared cosines of yaw and
+            pitch.
+        agreement: length of the mean before normalisation, 0..1; 1 if all faces have the same embedding.
+        inter_eye: their mean distance between the eyes, in source pixels.
+        offset: the part of its cosines that it shares with many other people, at least 0 (see `networks.cohort`).
     """
 
     vector: Array
@@ -180,13 +181,13 @@ class Template:
     offset: float = 0.0
 
     def similarity(self, other: Template) -> float:
-        """How alike two people look: the cosine less what they have in common with many others, in the mean."""
+        """Similarity of two people: the cosine minus the mean of both offsets."""
         return float(self.vector @ other.vector) - (self.offset + other.offset) / 2
 
 
 @dataclass(frozen=True, slots=True)
 class NearMiss:
-    """A face that the gate rejected and that came nearest to passing.
+    """A face that the gate rejected by a small margin.
 
     `image` is a small FFHQ-aligned picture of it, RGB uint8 (128, 128, 3).
     """
@@ -199,10 +200,10 @@ class NearMiss:
 class TrackEnd:
     """A track has ended: its kept shots (possibly none) and why candidates were rejected.
 
-    `rejected` counts evaluated faces by gate reason; `reasons` are those of the best near miss, for a
-    track that keeps nothing. `near_misses` are the best few, nearest first, when they were asked for. `template`
-    is None where identity is off or no face was good enough for it. `reference` is what is usual for the person, by
-    measure (`ReferenceSpec`).
+    `rejected` counts evaluated faces by gate reason. `reasons` are those of the best near miss, if the track keeps
+    nothing. `near_misses` are the best few, nearest first, if they were requested. `template` is None if identity is
+    off or no face was good enough for it. `reference` has the usual values of the person, by measure
+    (`ReferenceSpec`).
     """
 
     track: TrackInfo

@@ -69,7 +69,7 @@ def test_own_preset_may_be_partial(tmp_path) -> None:
         ("advanced.low_score=0.9", "low_score <= high_score"),
         ("advanced.min_long_side=2000", "max_long_side (1280)"),
         ("advanced.lookback_s=0.1", "detection.interval_s (0.4)"),
-        ("measures.yaw.max=true", "takes no true or false"),
+        ("measures.yaw.max=true", "does not accept true or false"),
         ("measures.beauty.use=true", "no key 'measures.beauty.use'"),
         ("measures.yaw.use=maybe", "measures.yaw.use"),
         ("measures.ifqa.max=10", "no key 'measures.ifqa.max'"),

@@ -1,1 +1,1 @@
-"""The best seconds of each track or person as short videos of which every frame passes the gate."""
+"""Short videos with the best seconds of each track or person, in which every frame is scored."""

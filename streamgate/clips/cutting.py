@@ -1,4 +1,4 @@
-"""Cutting a stretch out of a video file: encoded anew to the frame, or copied from key frame on."""
+"""Cuts a time window from a video file: re-encoded with frame accuracy, or copied starting at a key frame."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from streamgate.sources.orientation import UNTURNED, Turn, turned
 from streamgate.sources.sidedata import Eye, shown_turn, used_eye
 
 _IN_MP4 = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
-"""Codecs that players expect in an MP4; anything else goes into Matroska."""
+"""Codecs that players expect in MP4; all others are written to Matroska."""
 _ENCODABLE = frozenset(
     {"yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p", "yuvj444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"}
 )
 ENCODER = {"crf": "14", "preset": "medium"}
-THREADS = 2  # fixed, since x264's bytes depend on it
+THREADS = 2  # fixed, since the bytes from x264 depend on it
 TICKS = Fraction(1, 90_000)
 _EARLIER_S = (0.0, 1.0, 10.0)
-"""How much before a window a container is entered, one after the other, until its key frame is found."""
+"""How far before a window to seek; tried in this order until its key frame is found."""
 
 
 def suffix_for(source: VideoFile, *, copy: bool, sound: bool = True) -> str:
-    """`.mp4`, or `.mkv` for codecs that do not belong there. Raises SourceError."""
+    """`.mp4`, or `.mkv` for codecs that do not belong in MP4. Raises SourceError."""
     container, stream = opened(source)
     with closing(container):
         audio = audio_of(container) if sound else None
@@ -48,10 +48,10 @@ def suffix_for(source: VideoFile, *, copy: bool, sound: bool = True) -> str:
 
 
 def copyable_windows(source: VideoFile, seconds: float) -> list[Window]:
-    """Where a copy can begin and how far it then goes, at least `seconds`: by key frame, in order of time.
+    """Windows of at least `seconds` that can be copied, one per key frame, in order of time.
 
-    A window ends where everything decoded before is shown before everything decoded after. None are there where packets
-    do not tell when they are shown, or a clock starts again. Raises SourceError.
+    A window ends where all packets before its end are shown before all packets after it. The list is empty if packets
+    have no presentation times or the clock restarts. Raises SourceError.
     """
     container, stream = opened(source)
     base = stream.time_base or Fraction(1, 1000)
@@ -73,12 +73,12 @@ def copyable_windows(source: VideoFile, seconds: float) -> list[Window]:
                     keys.append(len(times))
                 times.append(float(packet.pts * base))
         except (av.error.FFmpegError, OSError):
-            pass  # up to here it is whole
+            pass  # the packets up to here are valid
     if not times:
         return []
     latest_so_far = np.maximum.accumulate(times)
     earliest_to_come = np.append(np.minimum.accumulate(times[::-1])[::-1], np.inf)
-    # Behind the last packet nothing says how long the last frame lasts, so no window ends there.
+    # The duration of the last frame is unknown, so no window ends after the last packet.
     ends = [times_to_come for index, times_to_come in enumerate(earliest_to_come[1:-1].tolist())
             if latest_so_far[index] < times_to_come]  # fmt: skip
     windows = []
@@ -90,8 +90,8 @@ def copyable_windows(source: VideoFile, seconds: float) -> list[Window]:
 
 
 def copy_window(source: VideoFile, target: Path, window: Window, *, sound: bool = True) -> int:
-    """Copy the packets of `window` (one of `copyable_windows`) and, with `sound`, of its sound; returns the number of
-    frames.
+    """Copy the video packets of `window` (one of `copyable_windows`), with `sound` also its audio packets; returns the
+    number of frames.
 
     Raises SourceError, OSError.
     """
@@ -114,10 +114,10 @@ def copy_window(source: VideoFile, target: Path, window: Window, *, sound: bool 
 
 
 def encode_window(source: VideoFile, target: Path, window: Window, *, sound: bool = True) -> int:
-    """Encode the frames of `window` anew (H.264), rotation, pixel aspect and colours as stored, `sound` copied.
+    """Re-encode the frames of `window` (H.264) with rotation, pixel aspect and colours as stored; copy the `sound`.
 
-    Of a stereo pair it shows the eye that was looked at. Where the source's clock starts again before the window nobody
-    knows which sound is its own, so there is none. Returns the number of frames. Raises SourceError, OSError.
+    For stereo video, only the view that the run used is written. If the clock of the source restarts before the window,
+    the matching sound is unknown and left out. Returns the number of frames. Raises SourceError, OSError.
     """
     container, stream = opened(source)
     with closing(container), writing(target) as out:
@@ -138,7 +138,7 @@ def encode_window(source: VideoFile, target: Path, window: Window, *, sound: boo
                 form = video_out.codec_context.format.name
                 if frame.format.name != form or (frame.width, frame.height) != (video_out.width, video_out.height):
                     frame = reformatter.reformat(frame, width=video_out.width, height=video_out.height, format=form)
-                frame.pict_type = 0  # the encoder chooses key frames anew
+                frame.pict_type = 0  # the encoder chooses its own key frames
                 frame.pts, frame.time_base = round((time.pts_seconds - window.start) / TICKS), TICKS
                 out.mux(video_out.encode(frame))
                 count += 1
@@ -148,13 +148,13 @@ def encode_window(source: VideoFile, target: Path, window: Window, *, sound: boo
 
 
 def finish(out: Any, source: VideoFile, window: Window, video_out: Any, audio_out: Any) -> None:
-    """End the pictures of `video_out` and add the window's sound, where there is an `audio_out`.
+    """Flush `video_out` and add the sound of the window, if there is an `audio_out`.
 
-    Raises SourceError where no picture came, and there is no `video_out`.
+    Raises SourceError if there was no frame, so that `video_out` is None.
     """
     if video_out is None:
         between = f"{window.start:g} and {window.end:g} s"
-        raise SourceError(f"{source.location}: gives no frame between {between} any more")
+        raise SourceError(f"{source.location}: no frame between {between} could be read again; check the file")
     out.mux(video_out.encode())
     for packet in packets_of(source, window, video=False) if audio_out is not None else ():
         packet.stream = audio_out
@@ -162,7 +162,7 @@ def finish(out: Any, source: VideoFile, window: Window, video_out: Any, audio_ou
 
 
 class _DisplayGeometry:
-    """How the frames of a stream are to be shown, by the first of them."""
+    """How to show the frames of a stream, determined from the first frame."""
 
     def __init__(self, stream: VideoStream, quarters: int) -> None:
         self.aspect = stream.sample_aspect_ratio
@@ -172,7 +172,7 @@ class _DisplayGeometry:
         self._graph: Graph | None = None
 
     def of_one_eye(self, frame: VideoFrame) -> VideoFrame:
-        """The frame, of a stereo pair the half that is used."""
+        """The frame, or the used half of a stereo pair."""
         if self._graph is None:
             self.turn, self._eye = turned(shown_turn(frame), self._quarters), used_eye(frame, self.aspect)
             self.aspect = self.aspect if self._eye is None else self._eye.aspect(self.aspect)
@@ -196,8 +196,8 @@ class _DisplayGeometry:
 
 
 def packets_of(source: VideoFile, window: Window, *, video: bool, sound: bool = True) -> Iterator[Any]:
-    """The packets of the sound inside the window, with `video` also those of the pictures from the key frame at its
-    start; moved so that the window begins at 0."""
+    """The audio packets inside the window, with `video` also the video packets from the key frame at its start; shifted
+    so that the window begins at 0."""
     for earlier in (*_EARLIER_S, None):
         container, stream = opened(source)
         with closing(container):
@@ -212,7 +212,7 @@ def packets_of(source: VideoFile, window: Window, *, video: bool, sound: bool = 
                 yield from packets
                 return
             first = next(packets, None)
-            # A container without an index may have been entered behind the key frame.
+            # Without an index the seek may have ended after the key frame.
             if first is None or (video and not (first.stream.type == "video" and first.is_keyframe)):
                 continue
             yield first
@@ -231,7 +231,7 @@ def _inside(packets: Iterator[Any], window: Window, wanted: Sequence[Any]) -> It
             done.add(packet.stream.index)
             if len(done) == len(wanted):
                 return
-        # Frames shown before the key frame that they follow in the file belong to what is not copied.
+        # Frames that follow the key frame in the file but are shown before it are not copied.
         if not window.start - 1e-6 <= time < window.end - 1e-9:
             continue
         shift = round(window.start / base)
@@ -241,7 +241,7 @@ def _inside(packets: Iterator[Any], window: Window, wanted: Sequence[Any]) -> It
 
 
 def opened(source: VideoFile) -> tuple[InputContainer, VideoStream]:
-    """The file once more, to read its packets. Raises SourceError."""
+    """Open the file again to read its packets. Raises SourceError."""
     return open_video(source.path, source.location, 1)
 
 
@@ -267,15 +267,15 @@ def _encoder(out: OutputContainer, stream: VideoStream, frame: VideoFrame, geome
 
 
 def _show_turned(made: Any, turn: Turn) -> None:
-    """Tell players how the frames of a stream that is written are to be turned."""
+    """Store in an output stream how players must rotate its frames."""
     if not hasattr(made, "set_display_rotation"):
-        raise SourceError("clips of turned video need a newer PyAV: pip install 'av>=17.1,<20'")
+        raise SourceError("clips of rotated video need a newer PyAV: pip install 'av>=17.1,<20'")
     rotation, hflip = _rotation_of(turn)
     made.set_display_rotation(rotation, hflip=hflip, vflip=False)
 
 
 def _rotation_of(turn: Turn) -> tuple[int, bool]:
-    """Anticlockwise degrees and whether to mirror afterwards, as PyAV's `set_display_rotation` takes them."""
+    """Counterclockwise degrees and whether to mirror afterwards, as for PyAV's `set_display_rotation`."""
     for degrees in (0, 90, 180, 270):
         cosine, sine = round(math.cos(math.radians(degrees))), round(math.sin(math.radians(degrees)))
         for hflip in (False, True):
@@ -286,13 +286,13 @@ def _rotation_of(turn: Turn) -> tuple[int, bool]:
 
 
 def audio_of(container: InputContainer) -> Any:
-    """The sound that goes with the pictures; None where there is none that can be read."""
+    """The main audio stream; None if there is none that can be read."""
     audio = container.streams.best("audio")
     return audio if audio is not None and getattr(audio, "codec_context", None) is not None else None
 
 
 def writing(target: Path) -> Any:
-    """A container to write, MP4 or Matroska by its name; its bytes depend on what is written alone."""
+    """Open an output container, MP4 or Matroska by its name. The same input gives the same bytes."""
     form = "mp4" if target.suffix == ".mp4" else "matroska"
     return av.open(str(target), "w", format=form, container_options={"fflags": "+bitexact"})
 

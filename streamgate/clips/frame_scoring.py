@@ -1,4 +1,4 @@
-"""Scoring every frame of a stretch of video, so that a clip holds what it promises."""
+"""Scores every frame of a time window, so that a clip is known to meet its limits."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from streamgate.tracking.overlap import grown
 from streamgate.tracks import Candidate
 
 NO_FACE = "no_face"
-"""The reason of a frame in which the track's face was not found."""
+"""The reason for a frame in which the track's face was not found."""
 _TOGETHER = 8
-"""Frames scored at once; of each only a region around the face is held."""
+"""Frames scored together; only a region around the face is kept of each."""
 _MARGIN = 0.75
 _BESIDE = 1 / 3
-"""Other faces count from this share of the face's size on."""
+"""Minimum size of other faces to be counted, as a share of the face's size."""
 _FACE_PX = 48
-"""Pixels that the face gets in the picture in which others are looked for."""
+"""Size of the face in pixels in the picture in which other faces are detected."""
 _THUMBNAIL = (160, 640)
 _COUNT_S = 0.2
-"""So often the faces of a frame are counted; those between have as many."""
+"""Interval at which faces are counted; frames in between have the same count."""
 _SURE = 0.6
-"""Detection score from which on something is a face."""
+"""Minimum detection score of a face."""
 _SHIFT_SIDE = 128
 _HANNING = cv2.createHanningWindow((_SHIFT_SIDE, _SHIFT_SIDE), cv2.CV_32F)
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredFrame:
-    """One frame of a stretch, with the track's face in it.
+    """One frame of a window, with the track's face in it.
 
     Attributes:
-        face: None where it was not found.
-        reasons: why the frame fails its limits; empty where it does not.
-        faces: how many faces it shows, those from a third of this one's size on, counted five times a second.
-        shift: by how much the picture around the faces moved since the frame before, as shares of its width and height.
+        face: None if it was not found.
+        reasons: the limits that the frame fails; empty if it passes.
+        faces: number of faces in the frame with at least a third of this face's size, counted five times per second.
+        shift: motion of the background since the previous frame, as shares of the picture's width and height.
     """
 
     pts_seconds: float
@@ -64,7 +64,7 @@ class ScoredFrame:
 
 
 def frame_scorer(engine: Engine, config: Config) -> FaceScorer:
-    """What scores faces in single frames exactly as `run` scores the candidates of its cascade, by other limits."""
+    """A scorer for faces in single frames that works exactly as in `run`, but with the limits of `config`."""
     output = config.output.model_copy(update={"crops": ("ffhq",), "format": "png"})
     return FullScorer(engine.stream_context(config.model_copy(update={"output": output}), "clips"))
 
@@ -72,10 +72,10 @@ def frame_scorer(engine: Engine, config: Config) -> FaceScorer:
 def score_frames(
     scorer: FaceScorer, source: Source, seen: Sequence[SeenFace], window: Window, usual: Mapping[str, float]
 ) -> Iterator[ScoredFrame]:
-    """Every frame of `source` in the window with the face of the track `seen`, scored, in order of time.
+    """Yield every frame of `source` in the window, in order of time, with the scored face of the track `seen`.
 
-    Faces are looked for near where the track has them. `usual` is what is usual for the person, see `Candidate.usual`.
-    Raises SourceError.
+    The face is taken from the positions that the track has. `usual` are the usual values of the person, see
+    `Candidate.usual`. Raises SourceError.
     """
     frames = _frames_with_faces(scorer, source, seen, window)
     while batch := list(islice(frames, _TOGETHER)):
@@ -127,7 +127,7 @@ def _concluded(entry: _FrameFaces, candidate: Candidate | None) -> ScoredFrame:
 def _frames_with_faces(
     scorer: FaceScorer, source: Source, seen: Sequence[SeenFace], window: Window
 ) -> Iterator[_FrameFaces]:
-    """The frames of the window in order, each with its face, the pixels around that, and what is beside it."""
+    """The frames of the window in order, each with its face, the region around it, and the number of faces."""
     before: Array | None = None
     counted = -np.inf
     others: list[Face] = []
@@ -155,14 +155,14 @@ def _frames_with_faces(
 
 
 def _side(frame: Frame, face: Face | None) -> int:
-    """The longer side of a picture in which faces as large as this one are found."""
+    """The longer side of a thumbnail in which faces of this size can be detected."""
     longer = max(frame.width, frame.height)
     side = 0 if face is None else int(longer * _FACE_PX / max(1.0, shorter_side(face.box)))
     return min(longer, max(_THUMBNAIL[0], min(_THUMBNAIL[1], side)))
 
 
 def _around(thumbnail: Array, frame: Frame, faces: Sequence[Face]) -> Array:
-    """What is to be seen beside the faces, small and grey, float32."""
+    """The picture with the faces masked, small and grey, float32."""
     grey = cv2.cvtColor(thumbnail, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (_SHIFT_SIDE, _SHIFT_SIDE), interpolation=cv2.INTER_AREA)
     around = np.asarray(small, np.float32)
@@ -175,7 +175,7 @@ def _around(thumbnail: Array, frame: Frame, faces: Sequence[Face]) -> Array:
 
 
 def _shift(before: Array, now: Array) -> tuple[float, float]:
-    """By how much a picture moved, as shares of its width and height; nothing where that cannot be told."""
+    """How far a picture moved, as shares of its width and height; zero if it cannot be determined."""
     (x, y), response = cv2.phaseCorrelate(before, now, _HANNING)
     if not np.isfinite([x, y]).all() or response < 0.05:
         return 0.0, 0.0
@@ -183,7 +183,7 @@ def _shift(before: Array, now: Array) -> tuple[float, float]:
 
 
 def merged(seen: Sequence[SeenFace], checked: Sequence[ScoredFrame], bad: Sequence[bool]) -> list[SeenFace]:
-    """`seen` with what is known for sure now in place of what was, by time; `bad` are the frames that count as such."""
+    """`seen`, updated by time with the frames that were checked; `bad` marks the bad ones among them."""
     by_time = {round(one.pts_seconds, 6): one for one in seen}
     known = [one.face for one in seen]
     for one, fails in zip(checked, bad, strict=True):

@@ -1,4 +1,4 @@
-"""Choosing, checking and writing the clips of a run folder."""
+"""Selects, checks and writes the clips of a run folder."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from streamgate.store.layout import CANDIDATES
 from streamgate.store.records import candidate_of
 
 TRIES = 12
-"""Windows of a track that are scored frame by frame in vain before it is given up."""
+"""Number of windows of a track that are scored without success before the track is given up."""
 _GROW_S = 0.5
-"""By so much a good window is lengthened at once."""
+"""Step by which a good window is extended."""
 
 
 @dataclass(slots=True)
 class _Track:
-    """A track that keeps a face, with what the run knows of it."""
+    """A track with a kept face, and the results of the run for it."""
 
     source_id: str
     track_id: int
@@ -43,7 +43,7 @@ class _Track:
     last_pts: float
     quality: float
     pictures: bool
-    """Its source are pictures, not video."""
+    """Whether its source is pictures, not video."""
     width: int = 0
     height: int = 0
     seen: list[SeenFace] = field(default_factory=list)
@@ -53,7 +53,7 @@ class _Track:
 
 @dataclass(slots=True)
 class _CheckedWindow:
-    """A window whose frames are all scored, and which of them are bad."""
+    """A window with all its frames scored, and which of them are bad."""
 
     window: Window
     frames: list[ScoredFrame]
@@ -61,22 +61,22 @@ class _CheckedWindow:
 
 
 class ClipMaker:
-    """Makes clips group by group, one after another.
+    """Makes clips, one group after another.
 
     Args:
-        recipe: what a clip has to be, and how it is written.
-        top_k: how many clips of each group at most.
-        per: what a group is, "track" or "person".
+        recipe: the requirements for a clip, and how it is written.
+        top_k: maximum number of clips per group.
+        per: the kind of group, "track" or "person".
         cut: "exact" or "keyframes".
-        footage: folders to look for moved sources in.
-        staging: where clips are written.
-        problem: called with a line on what could not be cut.
-        told: called before each track with its place, how many there are, its name and the clips so far.
+        footage: folders in which to search for moved sources.
+        staging: folder in which clips are written.
+        problem: called with a message about what could not be cut.
+        report: called before each track with its index, the number of tracks, its name and the number of clips so far.
 
     Attributes:
-        pictures: sources that are pictures, not video: there is nothing to cut.
-        without: tracks or persons whose footage was searched and gave no clip, with the commonest reason, if there is
-            one.
+        pictures: sources that are pictures, not video, so that there is nothing to cut.
+        without: tracks or persons whose footage was searched without finding a clip, with the most common reason, if
+            any.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class ClipMaker:
         self.without: dict[str, str] = {}
 
     def clips(self) -> Iterator[Record]:
-        """Write every clip into the staging folder; yields their records."""
+        """Write all clips to the staging folder; yields their records."""
         groups: dict[tuple[str, ...], list[_Track]] = defaultdict(list)
         for track in _tracks(self._folder):
             alone = self._per == "track" or track.person_id is None
@@ -125,7 +125,7 @@ class ClipMaker:
         for key in sorted(groups):
             rank = 0
             self._faults.clear()
-            # The track with the best kept face first: what is good there is likely good for longer.
+            # The track with the best kept face first: it is likely to be good for longer.
             for track in sorted(groups[key], key=lambda one: (-one.quality, one.source_id, one.track_id)):
                 self._report(index, count, f"{track.source_id}/{track.track_id}", clips)
                 index += 1
@@ -194,11 +194,11 @@ class ClipMaker:
             yield record
 
     def _known_fault(self, track: _Track) -> str:
-        """The commonest reason among the faces that the run looked at."""
+        """The reason why the faces scored in the run allow no window."""
         return "too few good frames in a row" if any(not one.failed for one in track.seen) else "all frames fail"
 
     def _checked(self, track: _Track, source: VideoFile, window: Window) -> _CheckedWindow | None:
-        """The window with all its frames scored, or None where they are no clip; what was found out is noted."""
+        """The window with all its frames scored, or None if it is not a clip; updates what is known of the track."""
         frames: list[ScoredFrame] = []
         worst = self._rules.max_bad * (window.end - window.start) * (source.fps or 25.0) + 1
         whole = True
@@ -221,7 +221,7 @@ class ClipMaker:
         return _CheckedWindow(window, frames, bad)
 
     def _grown(self, track: _Track, source: VideoFile, checked: _CheckedWindow) -> _CheckedWindow:
-        """The stretch, longer at its end and then at its beginning as far as it stays a clip."""
+        """The window, extended at its end and then at its beginning as far as it remains a clip."""
         for forward in (True, False):
             while (longer := self._longer(track, checked.window, forward=forward)) is not None:
                 beside = (
@@ -239,7 +239,7 @@ class ClipMaker:
         return checked
 
     def _longer(self, track: _Track, window: Window, *, forward: bool) -> Window | None:
-        """The window with a further piece; None where it is as long as it may be, or something is in the way."""
+        """The window extended by one step; None if it has its maximum length, or there is no room."""
         room = self._rules.max_seconds - (window.end - window.start)
         if room <= 1e-6:
             return None
@@ -254,9 +254,9 @@ class ClipMaker:
     def _written(
         self, track: _Track, source: VideoFile, checked: _CheckedWindow, key: tuple[str, ...]
     ) -> Record | None:
-        """Write the clip, its sound and its table; its record, or None where it came out wrong."""
+        """Write the clip, its sound and its table; returns its record, or None if the written clip fails."""
         picture, copying, window = self._recipe.picture, self._cut == "keyframes", checked.window
-        # Where its clock starts again on the way nobody knows which sound belongs to a picture.
+        # If the clock of the source restarts, the sound cannot be matched with the frames.
         sound = picture.audio != "none" and not self._records[track.source_id]["pts_estimated"]
         stem = "/".join(key)
         name = stem + suffix_for(source, copy=copying, sound=sound)
@@ -271,7 +271,7 @@ class ClipMaker:
             count = (copy_window if copying else encode_window)(source, target, window, sound=sound)
             whole = np.array([0.0, 0.0, source.width, source.height])
             shown = [RenderedFrame(one.pts_seconds - window.start, one.pts_seconds, whole) for one in checked.frames]
-            # Encoding changes pixels a little: where no frame may fail, what is written must pass, too.
+            # Encoding changes pixels slightly: if no frame may fail, the written clip must also pass.
             strict = self._rules.max_bad == 0
             if not copying and (count != len(shown) or (strict and not self._passes(target, track, checked))):
                 target.unlink()
@@ -308,7 +308,7 @@ class ClipMaker:
         }  # fmt: skip
 
     def _passes(self, clip: Path, track: _Track, checked: _CheckedWindow) -> bool:
-        """Whether every frame of a written clip passes; those that do not are noted."""
+        """Whether every frame of a written clip passes; failing frames are recorded in the track."""
         start = checked.window.start
         moved = [SeenFace(one.pts_seconds - start, one.face, one.failed, one.quality) for one in track.seen]
         with VideoFile(clip) as written:
@@ -324,8 +324,8 @@ class ClipMaker:
     def _read_seen(
         self, source_id: str, width: int, height: int
     ) -> dict[int, tuple[list[SeenFace], dict[str, float]]]:
-        """What candidates.jsonl.gz knows of the faces of a source, judged by the recipe's limits, by track; and what is
-        usual for each track's person."""
+        """The faces of a source in candidates.jsonl.gz by track, evaluated with the limits of the recipe, and the usual
+        values of each track's person."""
         found: dict[int, dict[float, SeenFace]] = defaultdict(dict)
         usual: dict[int, dict[str, float]] = defaultdict(dict)
         specs = self._folder.measures
@@ -344,7 +344,7 @@ class ClipMaker:
             }
             candidate.usual = track
             self._scorer.context.evaluator.evaluate(candidate, width, height)
-            # A closed eye in a single frame is most often a blink.
+            # Closed eyes in a single frame are most often a blink.
             failed = bool(set(candidate.gate.reasons) - ({"eyes_closed"} if self._rules.blink_s else set()))
             quality = None if failed else candidate.quality
             pts = candidate.pts_seconds
@@ -355,7 +355,7 @@ class ClipMaker:
 
 
 def _tracks(folder: RunFolder) -> list[_Track]:
-    """The tracks that keep a face which passed, in the order of faces.jsonl."""
+    """The tracks with a kept face that passed, in the order of faces.jsonl."""
     found: dict[tuple[str, int], _Track] = {}
     for record in folder.faces():
         key = (record["source_id"], record["track_id"])

@@ -1,4 +1,4 @@
-"""What a clip has to be, and how it is written: the presets in pipelines/clips."""
+"""Requirements for a clip and how it is written: the presets in pipelines/clips."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Section(BaseModel):
 
 
 class ClipRules(_Section):
-    """Which stretches are clips."""
+    """Requirements for a clip."""
 
     min_seconds: _Seconds
     max_seconds: _Seconds
@@ -49,7 +49,7 @@ class ClipRules(_Section):
 
 
 class ClipPicture(_Section):
-    """What is written of a clip."""
+    """How a clip is written."""
 
     crop: Literal["none", "face"]
     size: Annotated[int, Field(ge=64, le=2048, multiple_of=2)]
@@ -59,33 +59,33 @@ class ClipPicture(_Section):
 
     @property
     def rendered(self) -> bool:
-        """Whether its frames are others than those of the source."""
+        """Whether its frames differ from those of the source."""
         return self.crop != "none" or self.fps > 0
 
 
 class Recipe(_Section):
-    """A preset: `measures` are settings over those of the run, by dotted key."""
+    """A clip preset; `measures` overrides settings of the run, by dotted key."""
 
     clip: ClipRules
     picture: ClipPicture
     measures: dict[str, float]
 
     def over(self, config: Config) -> Config:
-        """How single frames are judged: the run's configuration with this recipe's limits. Raises UsageError."""
+        """The configuration for single frames: that of the run with the limits of this recipe. Raises UsageError."""
         settings = [f"measures.{key}={value!r}" for key, value in self.measures.items()]
-        # Who talks opens the mouth: a clip asks for no face at rest.
+        # People open the mouth when they talk, so a clip does not require a face at rest.
         return with_settings(config, settings, {"keep.expression": "any", "keep.min_quality": 0.0})
 
 
 def recipe_names() -> list[str]:
-    """Names that `clips --preset` takes besides a path."""
+    """Names that `clips --preset` accepts, besides paths."""
     return sorted(path.stem for path in (presets_folder() / "clips").glob("*.toml"))
 
 
 def load_recipe(
     preset: str = DEFAULT_RECIPE, settings: Iterable[str] = (), flags: Mapping[str, Any] | None = None
 ) -> Recipe:
-    """The recipe of a name or TOML file, with `key=value` texts and then named flags (None: not given) laid over it.
+    """The recipe of a name or TOML file, overridden by `key=value` strings and then by named flags (None: not given).
 
     Raises UsageError.
     """
@@ -97,10 +97,11 @@ def load_recipe(
         table, _, rest = key.partition(".")
         if table not in tree or not rest:
             raise UsageError(
-                f"{one_line(key, 80)}: no key of a clip preset; those are clip.*, picture.* and measures.NAME.min, .max"
+                f"{one_line(key, 80)}: not a key of a clip preset, which has clip.*, picture.* and measures.NAME.min "
+                "and .max"
             )
         tree[table][rest] = value
-    # A limit of "run" is the one of the run.
+    # The value "run" keeps the limit of the run.
     tree["measures"] = {key: value for key, value in tree["measures"].items() if value != "run"}
     try:
         return Recipe.model_validate(tree)
@@ -111,7 +112,7 @@ def load_recipe(
 
 
 def _read(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The keys of a preset and of those that it extends, dotted."""
+    """The dotted keys and values of a preset and of those that it extends."""
     path = Path(preset) if preset.endswith(".toml") or "/" in preset else presets_folder() / "clips" / f"{preset}.toml"
     if str(path) in seen or len(seen) > _MAX_CHAIN:
         raise UsageError(f"clip preset {one_line(preset)}: it extends itself, or too many others")
@@ -124,5 +125,5 @@ def _read(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     foundation = presets_folder() / "clips" / f"{DEFAULT_RECIPE}.toml"
     base = own.pop("extends", None if path == foundation else DEFAULT_RECIPE)
     if base is not None and not isinstance(base, str):
-        raise UsageError(f"clip preset {one_line(str(path))}: extends must be a preset's name")
+        raise UsageError(f"clip preset {one_line(str(path))}: extends must be the name of a preset")
     return {**({} if base is None else _read(base, (*seen, str(path)))), **dict(leaves(own))}

@@ -1,4 +1,4 @@
-"""Clips whose pictures are not the source's: a square that follows the face, or another frame rate; and their sound."""
+"""Renders clips with new frames (a square that follows the face, or another frame rate), and their sound."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from streamgate.frames import Array, Frame
 from streamgate.sources.file import VideoFile
 
 RATE = 16_000
-"""Samples a second of a clip's WAV."""
+"""Sample rate of a clip's WAV file in Hz."""
 _POSITION_S, _SIDE_S = 0.15, 0.5
-"""Standard deviations of the smoothing of a square's place and side over time: it follows a head, and no jitter."""
+"""Standard deviations of the smoothing of a square's position and side over time, to follow the head but no jitter."""
 _BT709 = 1
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedFrame:
-    """A written frame: its time in the clip, that of the source's frame, and the part [x1, y1, x2, y2] of it."""
+    """A written frame: its time in the clip, the time of the source frame, and the part [x1, y1, x2, y2] of it."""
 
     pts_seconds: float
     source_pts: float
@@ -40,7 +40,7 @@ class RenderedFrame:
 
 
 class FaceSquare:
-    """A square that follows the face of scored frames smoothly, inside the picture where there is room."""
+    """A square that smoothly follows the face of scored frames, inside the picture if there is room."""
 
     def __init__(self, frames: Sequence[ScoredFrame], margin: float, width: int, height: int) -> None:
         there = [one for one in frames if one.face is not None]
@@ -57,12 +57,12 @@ class FaceSquare:
         self._values = np.column_stack([position - half, position + half])
 
     def at(self, pts_seconds: float) -> Array:
-        """[x1, y1, x2, y2] at a time, source pixels."""
+        """[x1, y1, x2, y2] at a time, in source pixels."""
         return np.array([np.interp(pts_seconds, self._times, column) for column in self._values.T])
 
 
 def _smooth(times: Array, values: Array, sigma: float) -> Array:
-    """Values (N,) or (N, D) as the Gaussian mean over time around each."""
+    """Values (N,) or (N, D), smoothed over time with a Gaussian."""
     weights = np.exp(-0.5 * ((times[:, None] - times[None, :]) / sigma) ** 2)
     return np.asarray(weights @ values / weights.sum(axis=1).reshape(-1, *[1] * (values.ndim - 1)))
 
@@ -76,10 +76,10 @@ def render(
     *,
     sound: bool = True,
 ) -> list[RenderedFrame]:
-    """Write the frames of the window (H.264, BT.709, upright, square pixels), with `sound` also theirs.
+    """Write the frames of the window (H.264, BT.709, upright, square pixels), with `sound` also its audio.
 
-    With `picture.fps` the frame nearest to each time is shown; else all, each at its own. Returns what was written.
-    Raises SourceError, OSError.
+    With `picture.fps` the frame nearest to each output time is used; otherwise all frames at their own times. Returns
+    the written frames. Raises SourceError, OSError.
     """
     container, stream = opened(source)
     shown: list[RenderedFrame] = []
@@ -110,7 +110,7 @@ def render(
 def _cut(
     source: VideoFile, window: Window, picture: ClipPicture, square: FaceSquare | None
 ) -> Iterator[tuple[float, Array, Array]]:
-    """Of each frame its source time, the box shown and the pixels of that, RGB."""
+    """For each frame its source time, the box shown, and the RGB pixels of that box."""
     with closing(source.frames_from(window.start)) as frames:
         for frame in frames:
             if frame.pts_seconds >= window.end - 1e-9:
@@ -129,9 +129,9 @@ def _pixels(frame: Frame, picture: ClipPicture, square: FaceSquare | None) -> tu
 
 
 def square_matrix(box: Array, size: int) -> Array:
-    """Source pixels to those of the square picture of `size`, (2, 3)."""
+    """Matrix (2, 3) from source pixels to pixels of the square picture of `size`."""
     scale = size / max(1.0, float(box[2] - box[0]))
-    # Pixel centres are whole numbers: the corner of the square is half a pixel before the first one.
+    # Pixel centres have integer coordinates, so the corner of the square is half a pixel before the first centre.
     offset = (0.5 - box[:2]) * scale - 0.5
     return np.array([[scale, 0.0, offset[0]], [0.0, scale, offset[1]]])
 
@@ -147,7 +147,7 @@ def _timed(
     before: tuple[float, Array, Array] | None = None
     count = 0
     for now in frames:
-        # As long as the frame before is the nearer one.
+        # While the previous frame is nearer to the output time.
         while before is not None and (before[0] + now[0]) / 2 - window.start > count / fps:
             yield count / fps, before[:2], before[2]
             count += 1
@@ -159,9 +159,9 @@ def _timed(
 
 
 def write_wav(source: VideoFile, target: Path, window: Window) -> bool:
-    """The sound of the window as WAV: 16 kHz, mono, 16 bits, as long as the window; False where there is no sound.
+    """Write the sound of the window as WAV: 16 kHz, mono, 16 bits, as long as the window; False if there is no sound.
 
-    Where none was recorded for a while there is silence. Raises SourceError, OSError.
+    Gaps in the recording become silence. Raises SourceError, OSError.
     """
     samples = np.zeros(round((window.end - window.start) * RATE), np.int16)
     container, _ = opened(source)
@@ -183,12 +183,12 @@ def write_wav(source: VideoFile, target: Path, window: Window) -> bool:
                 if first is None:
                     first = time
                 for piece in resampler.resample(frame):
-                    # By the count of samples: a container's times of sound are rounded.
+                    # Positioned by counting samples, because audio times in containers are rounded.
                     begin = round((first - window.start) * RATE) + count
                     count += piece.samples
                     _insert(samples, begin, piece.to_ndarray().reshape(-1))
         except (av.error.FFmpegError, OSError):
-            pass  # what follows is silence
+            pass  # the rest stays silent
     with wave.open(str(target), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -198,7 +198,7 @@ def write_wav(source: VideoFile, target: Path, window: Window) -> bool:
 
 
 def _insert(samples: Array, begin: int, piece: Array) -> None:
-    """Write a piece where it belongs, as far as that is inside."""
+    """Write a piece at its position, clipped to the range of `samples`."""
     low, high = max(0, begin), min(len(samples), begin + len(piece))
     if low < high:
         samples[low:high] = piece[low - begin : high - begin]

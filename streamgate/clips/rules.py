@@ -1,4 +1,4 @@
-"""Whether a stretch of scored frames is a clip, and how steady it is."""
+"""Decides whether a window of scored frames is a clip, and computes its statistics."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from streamgate.measures.size import shorter_side
 
 _EYES = "eyes_closed"
 _STEP_S = 0.2
-"""Over this time consistency is measured: from frame to frame nobody moves far."""
+"""Time over which movement and rotation are measured: changes between adjacent frames are too small."""
 _TURN = 45.0
-"""Degrees within that time that make a rotation as inconsistent as can be."""
+"""Rotation in degrees within that time for which the score becomes 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,13 @@ class ClipStatistics:
     Attributes:
         one_face: share of frames with exactly one face.
         face_px: the smallest shorter side of the face's box, source pixels.
-        head_jitter: root mean square of what the face's place deviates from the middle of its neighbours in time, in
+        head_jitter: root mean square deviation of the face's position from the midpoint of its neighbours in time, in
             percent of the distance between the eyes.
-        camera_jitter: the same of the picture around the faces, in percent of its size.
-        movement: 100 less the mean way of the face in a fifth of a second, in percent of its box.
-        rotation: 100 less the mean turn of the head in a fifth of a second, in percent of 45 degrees.
-        yaw_range, pitch_range, roll_range: degrees between the second and the 98th of a hundred frames.
-        mouth_range: the same of the gap between the lips.
+        camera_jitter: the same for the background, in percent of the picture size.
+        movement: 100 minus the mean distance that the face moves in 0.2 s, in percent of its box.
+        rotation: 100 minus the mean rotation of the head in 0.2 s, in percent of 45 degrees.
+        yaw_range, pitch_range, roll_range: degrees between the 2nd and the 98th percentile.
+        mouth_range: the same for the opening of the mouth.
     """
 
     one_face: float
@@ -48,12 +48,12 @@ class ClipStatistics:
     mouth_range: float
 
     def record(self) -> dict[str, float]:
-        """For clips.jsonl, rounded."""
+        """The rounded values for clips.jsonl."""
         return {name: round(value, 4) for name, value in asdict(self).items()}
 
 
 def bad_frames(frames: Sequence[ScoredFrame], rules: ClipRules) -> list[bool]:
-    """Which frames fail, where short blinks are forgiven."""
+    """Which frames fail; short blinks are tolerated."""
     reasons = [set(one.reasons) for one in frames]
     for first, behind in _runs([_EYES in one for one in reasons]):
         if _seconds(frames, first, behind) <= rules.blink_s + 1e-6:
@@ -63,11 +63,11 @@ def bad_frames(frames: Sequence[ScoredFrame], rules: ClipRules) -> list[bool]:
 
 
 def fault(frames: Sequence[ScoredFrame], bad: Sequence[bool], steady: ClipStatistics, rules: ClipRules) -> str | None:
-    """Why these frames are no clip, in a few words that can be counted; None where they are one."""
+    """The reason why these frames are not a clip, as a short text for counting; None if they are a clip."""
     if sum(bad) > rules.max_bad * len(frames) + 1e-9 or _longest(frames, bad) > rules.bad_run_s + 1e-6:
         return main_reason(frames, bad, rules)
     limits = (
-        ("other faces beside it", steady.one_face < rules.one_face - 1e-9),
+        ("other faces in the picture", steady.one_face < rules.one_face - 1e-9),
         ("head_jitter", 0 < rules.max_head_jitter < steady.head_jitter),
         ("camera_jitter", 0 < rules.max_camera_jitter < steady.camera_jitter),
         ("movement", steady.movement < rules.min_movement),
@@ -82,7 +82,7 @@ def fault(frames: Sequence[ScoredFrame], bad: Sequence[bool], steady: ClipStatis
 
 
 def main_reason(frames: Sequence[ScoredFrame], bad: Sequence[bool], rules: ClipRules) -> str:
-    """The reason of most of the bad frames."""
+    """The most common reason among the bad frames."""
     found = Counter(reason for one, fails in zip(frames, bad, strict=True) if fails for reason in one.reasons)
     found["small"] += sum(_is_small(one, rules) for one in frames)
     return found.most_common(1)[0][0]
@@ -93,7 +93,7 @@ def _is_small(one: ScoredFrame, rules: ClipRules) -> bool:
 
 
 def clip_statistics(frames: Sequence[ScoredFrame]) -> ClipStatistics:
-    """Measures of consecutive frames, at least one."""
+    """Statistics of consecutive frames, at least one."""
     there = [one for one in frames if one.face is not None]
     times = np.array([one.pts_seconds for one in there])
     centres = np.array([one.face.landmarks.mean(axis=0) for one in there if one.face]).reshape(-1, 2)
@@ -123,7 +123,8 @@ def clip_statistics(frames: Sequence[ScoredFrame]) -> ClipStatistics:
 
 
 def _changes(times: Array, values: Array) -> Array:
-    """How far values (N, D) come in `_STEP_S`, from each time on; none where there is no frame so much later."""
+    """Distance that values (N, D) move within `_STEP_S` from each time; times without a frame that much later are left
+    out."""
     if not len(times):
         return np.zeros(0)
     later = np.searchsorted(times, times + _STEP_S - 1e-6)
@@ -132,7 +133,7 @@ def _changes(times: Array, values: Array) -> Array:
 
 
 def _jitter(way: Array) -> float:
-    """Root mean square of the distance of points (N, 2) from the middle of the two beside them."""
+    """Root mean square distance of points (N, 2) from the midpoint of their two neighbours."""
     if len(way) < 3:
         return 0.0
     off = way[1:-1] - (way[:-2] + way[2:]) / 2
@@ -144,7 +145,7 @@ def _range(values: Array) -> float:
 
 
 def _runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
-    """The stretches [first, behind) of true ones."""
+    """The runs [first, behind) of true flags."""
     found = []
     first: int | None = None
     for index, flag in enumerate([*flags, False]):
@@ -157,7 +158,7 @@ def _runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
 
 
 def _seconds(frames: Sequence[ScoredFrame], first: int, behind: int) -> float:
-    """How long a stretch of frames is shown."""
+    """How long the frames [first, behind) are shown, in seconds."""
     if behind < len(frames):
         return frames[behind].pts_seconds - frames[first].pts_seconds
     step = (frames[-1].pts_seconds - frames[0].pts_seconds) / max(1, len(frames) - 1)

@@ -1,4 +1,4 @@
-"""A table beside each clip: what is known of each of its frames."""
+"""The table next to each clip, with the scores of each frame."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def write_table(
     target: Path, record: Record, frames: Sequence[ScoredFrame], bad: Sequence[bool], shown: Sequence[RenderedFrame],
     size: int | None,
 ) -> None:  # fmt: skip
-    """Write `target` (Parquet), a row for each written frame; README of the columns: docs/clips.md.
+    """Write `target` (Parquet) with one row per written frame. The columns are described in docs/clips.md.
 
-    Box and landmarks are pixels of the clip: `size` is the side of its square picture, None where it has the source's
-    pixels. Values are null where the face was not found. The file's metadata holds the clip's record.
+    Box and landmarks are in pixels of the clip: `size` is the side of its square picture, None if the clip has the
+    pixels of the source. Values are null if the face was not found. The metadata of the file has the clip's record.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -79,7 +79,7 @@ def _row(
 
 
 def _in_clip(points: Array, box: Array, size: int | None) -> Array:
-    """Source pixels (N, 2) as pixels of the clip."""
+    """Convert source pixels (N, 2) to pixels of the clip."""
     if size is None:
         return points
     return np.asarray((points + 0.5 - box[:2]) * (size / max(1.0, float(box[2] - box[0]))) - 0.5)

@@ -1,4 +1,4 @@
-"""Which stretches of a track could be a clip, by what the run knows of single frames. No pixels here."""
+"""Finds windows of a track that could be a clip, from the results of single frames; uses no pixels."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from streamgate.frames import Array
 
 @dataclass(frozen=True, slots=True)
 class SeenFace:
-    """What is known of a track's face at one time: `failed` its limits, or `quality` (None: not scored yet).
+    """The result for a track's face at one time: whether it `failed` its limits, and its `quality` (None: not scored).
 
-    `checked`: as one of all frames there, not as one of the few that a run looks at.
+    `checked`: it is from scoring every frame for a clip, not from the few frames that a run scores.
     """
 
     pts_seconds: float
@@ -26,7 +26,7 @@ class SeenFace:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of time [start, end), pts seconds, and the mean quality of what was scored in it."""
+    """A time window [start, end) in pts seconds, and the mean quality of the scored faces in it."""
 
     start: float
     end: float
@@ -34,9 +34,9 @@ class Window:
 
 
 _TRIES_APART = 8
-"""Windows begin at least this part of their length after one that was tried in vain."""
+"""The start of a window differs from starts that failed by at least its length divided by this."""
 _HEARSAY = 0.3
-"""What a failure counts that is not of a checked frame: around it others may be good."""
+"""Weight of a failure in a frame that was not checked for a clip: frames around it may be good."""
 
 
 def best_window(
@@ -49,12 +49,12 @@ def best_window(
     taken: Sequence[Window] = (),
     tried: Sequence[float] = (),
 ) -> Window | None:
-    """The window of `seconds` with the best mean quality in which no more than `max_bad` of what is known fails.
+    """The window of `seconds` with the best mean quality in which at most a share of `max_bad` of the faces fails.
 
-    `seen` is sorted by time. A window begins at one of its times or behind one that is `taken`, or is one of `windows`.
-    It lies within the track, whose last frame is at `last_pts`, overlaps none that is `taken`, and begins nowhere near
-    a start that was `tried`. Needs at least one scored face inside, or with `max_bad` one that is known and comes last
-    in the order. The earlier of equals wins.
+    `seen` is sorted by time. A window begins at one of its times or at the end of a `taken` window, or is one of
+    `windows`. It is inside the track, whose last frame is at `last_pts`, does not overlap `taken` windows, and does not
+    begin near a start that was `tried`. It needs at least one scored face; with `max_bad` a face that is not scored is
+    enough, but such a window ranks last. Of equal windows the earliest wins.
     """
     if not seen:
         return None
@@ -95,7 +95,7 @@ def _bounds(
 
 
 def face_at(seen: Sequence[SeenFace], pts_seconds: float) -> Face | None:
-    """The track's face at a time, linear between its nearest known ones; None outside of them."""
+    """The track's face at a time, linearly interpolated between the nearest known faces; None outside of them."""
     times = [one.pts_seconds for one in seen]
     index = bisect.bisect_left(times, pts_seconds - 1e-6)
     if index == len(times):

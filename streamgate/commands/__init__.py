@@ -1,1 +1,1 @@
-"""What the commands do, behind the parsing of `cli`."""
+"""The commands of the command line, one module each."""

@@ -33,7 +33,7 @@ _picture = section("What is written")
 
 
 class _Percent(click.ParamType):
-    """A share, as 0.05 or 5%."""
+    """A share, such as 0.05 or 5%."""
 
     name = "share"
 
@@ -43,18 +43,18 @@ class _Percent(click.ParamType):
         found = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,9})?)(%?)", str(value).replace(" ", ""))
         share = float(found[1]) / (100 if found[2] else 1) if found else 2.0
         if share > 1:
-            self.fail(f"{value!r} is no share; write 5% or 0.05", param, ctx)
+            self.fail(f"{value!r} is not a share; write for example 5% or 0.05", param, ctx)
         return share
 
 
 @click.command(
     cls=Command,
     epilog="""
-    streamgate clips faces                                  # one of each track
+    streamgate clips faces                                  # one per track
     streamgate clips faces --preset latentsync -o dataset   # cropped, 25 fps
-    streamgate clips faces --seconds 3 --crop face --fps 25 # of three seconds
-    streamgate clips faces --top-k 100 --max-seconds 20     # all that is good
-    streamgate clips faces --per person --top-k 5           # five of each person
+    streamgate clips faces --seconds 3 --crop face --fps 25 # three seconds each
+    streamgate clips faces --top-k 100 --max-seconds 20     # everything good
+    streamgate clips faces --per person --top-k 5           # five per person
     streamgate clips faces --max-bad 10% --set measures.yaw.max=30
     streamgate clips faces --footage /mnt/archive           # moved sources
     """,
@@ -62,12 +62,12 @@ class _Percent(click.ParamType):
 @results_argument
 @_which(
     "--preset", default="talking", show_default=True, metavar="NAME|FILE",
-    help="What a clip has to be: talking, strict, talkvid, latentsync, vfhq, hdtf, or a TOML file.",
+    help="Requirements for a clip: talking, strict, talkvid, latentsync, vfhq, hdtf, or a TOML file.",
 )
 @_which("--seconds", type=click.FloatRange(0.2, 600), metavar="S", help="Length of all clips.")
-@_which("--min-seconds", type=click.FloatRange(0.2, 600), metavar="S", help="Least length.")
-@_which("--max-seconds", type=click.FloatRange(0.2, 600), metavar="S", help="Greatest length, while all is good.")
-@_which("--max-bad", type=_Percent(), metavar="SHARE", help="Share of frames that may fail, as 5% or 0.05.")
+@_which("--min-seconds", type=click.FloatRange(0.2, 600), metavar="S", help="Minimum length.")
+@_which("--max-seconds", type=click.FloatRange(0.2, 600), metavar="S", help="Maximum length.")
+@_which("--max-bad", type=_Percent(), metavar="SHARE", help="Share of frames that may fail, such as 5% or 0.05.")
 @_which(
     "--per", type=click.Choice(["track", "person"]), default="track", show_default=True,
     help="Make clips of each track, or of each person.",
@@ -78,7 +78,7 @@ class _Percent(click.ParamType):
 )
 @_which(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
-    help="Any key of the preset (clip.blink_s=0.3), or a limit of frames (measures.yaw.max=30). Repeatable.",
+    help="Any key of the preset (clip.blink_s=0.3), or a per-frame limit (measures.yaw.max=30). Repeatable.",
 )
 @_which(
     "--footage", multiple=True, metavar="DIR", type=PATH, shell_complete=complete_folders,
@@ -88,19 +88,19 @@ class _Percent(click.ParamType):
     "-o", "--output", "target", metavar="DIR", type=PATH, shell_complete=complete_folders,
     help="Folder to write. [default: OUT/clips]",
 )
-@_picture("--overwrite", is_flag=True, help="Replace earlier clips there.")
+@_picture("--overwrite", is_flag=True, help="Replace earlier clips in that folder.")
 @_picture(
-    "--crop", type=click.Choice(["none", "face"]), help="face: a square that follows the face smoothly, upright."
+    "--crop", type=click.Choice(["none", "face"]), help="face: an upright square that follows the face smoothly."
 )
 @_picture("--size", type=click.IntRange(64, 2048), metavar="PX", help="Side of that square in the clip.")
-@_picture("--fps", type=click.FloatRange(1, 120), metavar="FPS", help="Frames a second; else as in the source.")
+@_picture("--fps", type=click.FloatRange(1, 120), metavar="FPS", help="Frame rate. [default: that of the source]")
 @_picture(
     "--audio", type=click.Choice(["copy", "wav16k", "none"]),
-    help="wav16k: beside each clip its sound as WAV of 16 kHz, mono.",
+    help="wav16k: also write the sound next to each clip, as mono 16 kHz WAV.",
 )
 @_picture(
     "--cut", type=click.Choice(["exact", "keyframes"]), default="exact", show_default=True,
-    help="exact: encode again, from any frame on. keyframes: copy, from a key frame on.",
+    help="exact: re-encode, starting at any frame. keyframes: copy, starting at a key frame.",
 )
 @quiet_option
 @models_option
@@ -127,15 +127,15 @@ def clips(
     models: str,
     device: str,
 ) -> int:
-    """Cut the best seconds of every track in OUT out of its sources, to train on.
+    """Cut the best seconds of every track in OUT from its sources, as training data.
 
-    Every frame of a clip is scored; beside each clip is a table with what was found. --models must name the weights of
-    the run.
+    Every frame of a clip is scored; a table next to each clip has the scores. --models must name the weights of the
+    run.
     """
     from streamgate.clips.recipe import load_recipe
 
     if seconds is not None and (min_seconds is not None or max_seconds is not None):
-        raise UsageError("--seconds is the length of all clips: give it, or --min-seconds and --max-seconds")
+        raise UsageError("--seconds sets the length of all clips: give either it or --min-seconds and --max-seconds")
     recipe = load_recipe(
         preset,
         settings,
@@ -149,7 +149,7 @@ def clips(
         },
     )
     if cut == "keyframes" and recipe.picture.rendered:
-        raise UsageError("--cut keyframes copies the source's pictures: leave out --crop and --fps (or their preset)")
+        raise UsageError("--cut keyframes copies the video as it is: leave out --crop and --fps (or their preset)")
     return _make(
         out, target or out / CLIPS, recipe, top_k, per, cut, footage, overwrite=overwrite, quiet=quiet, models=models,
         device=device,
@@ -159,7 +159,7 @@ def clips(
 def _lengths(
     preset: str, settings: tuple[str, ...], least: float | None, most: float | None
 ) -> dict[str, float | None]:
-    """The lengths given by options, of which one moves the preset's other one along where they would contradict."""
+    """The lengths given by options. If only one is given and contradicts the preset's other one, that one follows."""
     from streamgate.clips.recipe import load_recipe
 
     clip = load_recipe(preset, settings).clip
@@ -222,7 +222,7 @@ def _make(
                     count += 1
                     seconds += record["end_seconds"] - record["start_seconds"]
             if problems and (not count or target.exists()):
-                stay = "; earlier clips stay" if target.exists() else ""
+                stay = "; the earlier clips are kept" if target.exists() else ""
                 raise SourceError(f"{display(out)}: not every source could be cut{stay}")
         shown.stop()
         for text in damages.words:
@@ -233,11 +233,11 @@ def _make(
             adopt(out, {path.resolve().relative_to(root).as_posix() for path in written})
         shown.line(f"{count} clip{'' if count == 1 else 's'}, {seconds:.1f} s, in {display(target)}")
         if maker.pictures:
-            shown.line(f"{len(maker.pictures)} source(s) of pictures skipped: clips are cut from video files only")
+            shown.line(f"{len(maker.pictures)} image source(s) skipped: clips are cut from video files only")
         if maker.without:
             shown.line(_without(maker.without, folder.measures, recipe.clip.min_seconds, per, cut))
         if count and not has_pyarrow():
-            shown.line("no tables beside the clips: they need pip install 'streamgate[data]'")
+            shown.line("no tables were written: they need pip install 'streamgate[data]'")
     return 1 if problems else 0
 
 
@@ -247,12 +247,12 @@ def _without(
     from streamgate.measures.vocabulary import reason_words
 
     words = {**reason_words(specs), **_FAULTS}
-    start = " from a key frame on" if cut == "keyframes" else ""
+    start = " starting at a key frame" if cut == "keyframes" else ""
     whose = "person" if per == "person" else "track"
     named = [f"{name} ({words.get(why, why)})" if why else name for name, why in list(found.items())[:5]]
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""
     return (
-        f"{len(found)} {whose}{'' if len(found) == 1 else 's'} without {seconds:g} s{start} that are good enough: "
+        f"{len(found)} {whose}{'' if len(found) == 1 else 's'} without a good enough clip of {seconds:g} s{start}: "
         f"{escaped(', '.join(named))}{more}"
     )
 
@@ -275,8 +275,8 @@ def _config(folder: RunFolder) -> Config:
         return Config.model_validate(folder.summary["config"])
     except ValidationError:
         raise ResultsError(
-            f"{display(folder.out)}: its configuration is of another version of streamgate; use that version, "
-            "or run the sources again"
+            f"{display(folder.out)}: its configuration was written by another version of streamgate; use that "
+            "version, or run the sources again"
         ) from None
 
 

@@ -40,23 +40,23 @@ _output = section("Output")
 @click.argument("table", type=PATH)
 @click.option(
     "--measures", "names", required=True, metavar="NAME,...",
-    help="Measures, `quality`, psnr, ssim, or numeric columns of TABLE (`NAME:lower` where low is good).",
+    help="Measures, `quality`, psnr, ssim, or numeric columns of TABLE (`NAME:lower` if lower is better).",
 )
 @click.option(
     "--results", metavar="OUT", type=PATH, shell_complete=complete_folders,
-    help="The rows are faces of this run (columns source_id, track_id, pts_seconds, or id), not pictures.",
+    help="The rows are faces of this run (columns source_id, track_id, pts_seconds; or id), not pictures.",
 )
 @click.option("--aligned", type=click.Choice(["arcface", "ffhq"]), help="The images are crops aligned in this way.")
 @_columns("--image", metavar="COLUMN", help="Picture, relative to TABLE. [default: image, path or file]")
-@_columns("--human", metavar="COLUMN", help="Score, or good, usable, bad. [default: human, mos, label, ...]")
-@_columns("--ranked", is_flag=True, help="In the human column low numbers are the best.")
+@_columns("--human", metavar="COLUMN", help="Score; or good, usable, bad. [default: human, mos, label, ...]")
+@_columns("--ranked", is_flag=True, help="The human column holds ranks: low numbers are best.")
 @_columns("--group", metavar="COLUMN", help="Also compare within each value of this column.")
 @_columns(
     "--cluster", metavar="COLUMN",
-    help="Rows that belong together, for honest intervals. [default with --results: tracks]",
+    help="Rows with the same value are resampled together. [default with --results: tracks]",
 )
 @_columns("--reference", metavar="COLUMN", help="Reference picture, for psnr and ssim.")
-@_output("--csv", "csv_file", metavar="FILE", type=PATH, help="Write the numbers as CSV.")
+@_output("--csv", "csv_file", metavar="FILE", type=PATH, help="Write the results as CSV.")
 @_output("--html", "html_file", metavar="FILE", type=PATH, help="Write a page with scatter plots.")
 @preset_option
 @set_option
@@ -80,10 +80,11 @@ def compare(
     models: str,
     device: str,
 ) -> int:
-    """Compare measures with what people said of the faces in TABLE (CSV or Parquet).
+    """Compare measures with human judgements of the faces in TABLE (CSV or Parquet).
 
-    Rank correlation (SRCC, KRCC), linear correlation after a monotone fit (PLCC), and the AUC of good against bad, each
-    with a 95 % bootstrap interval. Values are turned so that more is better: a positive correlation is agreement.
+    Reports rank correlation (SRCC, KRCC), linear correlation after a monotone fit (PLCC), and the AUC of good against
+    bad, each with a 95 % bootstrap interval. Signs are flipped where lower is better, so a positive correlation always
+    means agreement.
     """
     import numpy as np
     from rich.console import Console
@@ -96,7 +97,7 @@ def compare(
     rows = read_table(table)
     wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     if not wanted:
-        raise UsageError("--measures names none: give for example --measures serfiq,ifqa")
+        raise UsageError("--measures is empty: give for example --measures serfiq,ifqa")
     said = human_values(rows, human_column(rows, human), ranked=ranked)
     groups, clusters = (
         None if name is None else np.array([row[rows.need(name, option)] for row in rows.rows])
@@ -137,7 +138,7 @@ def _values(
     scoring: tuple[str, tuple[str, ...], str, str],
     errors: Console,
 ) -> MeasureValues:
-    """Columns are read, the rest is looked up or scored."""
+    """The values of each measure: read from a column, looked up in the results, or scored."""
     from streamgate.compare.values import (
         LOWER,
         MeasureValues,
@@ -181,7 +182,7 @@ def _image_column(table: Table, given: str | None) -> str:
         if name in table.columns:
             return name
     raise UsageError(
-        f"{display(table.path)} has no column with pictures (image, path or file): name it with --image, or give "
+        f"{display(table.path)} has no column with pictures (image, path or file): give its name with --image, or use "
         f"--results OUT for faces of a run; {table.listed}"
     )
 
@@ -190,7 +191,7 @@ def _note(table: Table, human: HumanScores) -> str:
     kinds = int(human.good.sum()), int(human.bad.sum())
     text = f"{len(table.rows) - human.left_out} rows of {display(table.path)}, compared with its column {human.column}"
     text += f" ({kinds[0]} good, {kinds[1]} bad)" if all(kinds) else ""
-    return text + (f"; {human.left_out} rows where it is empty are left out" if human.left_out else "")
+    return text + (f"; {human.left_out} rows without a value are skipped" if human.left_out else "")
 
 
 def _print(console: Console, lines: list[AgreementRow]) -> None:

@@ -26,7 +26,7 @@ CLIP = "astronaut.mp4"
 @models_option
 @device_option
 def demo(out: Path, models: str, quiet: bool, device: str) -> int:
-    """Try it without a video: render one from a portrait, and run the gate on it.
+    """Try streamgate without a video: render a clip from a portrait and run the gate on it.
 
     The results of an earlier demo in the same folder are replaced.
     """
@@ -35,7 +35,7 @@ def demo(out: Path, models: str, quiet: bool, device: str) -> int:
     from streamgate.runtime.processes import run_in_process
 
     clip = out / CLIP
-    # The run forks its worker, and a process that has encoded a clip has too many threads for that.
+    # Rendered in another process: encoding starts threads, and the run forks its worker from this process.
     run_in_process(lambda: _render(clip, quiet))
     code = run_with_worker(
         RunRequest(
@@ -53,7 +53,7 @@ def demo(out: Path, models: str, quiet: bool, device: str) -> int:
 
 
 def _render(clip: Path, quiet: bool) -> None:
-    """Write the clip. Raises UsageError where the folder holds results of something else, SinkError."""
+    """Write the clip. Raises SinkError, or UsageError if the folder holds results of another run."""
     from streamgate.demo import SECONDS, write_demo_clip
     from streamgate.store.files import sink_errors
     from streamgate.store.manifest import Manifest
@@ -76,6 +76,6 @@ def _portrait() -> Array:
         from skimage import data
     except ImportError:
         raise UsageError(
-            "the demo's portrait comes with scikit-image, which is not installed; run pip install 'streamgate[demo]'"
+            "the portrait for the demo is part of scikit-image, which is not installed: pip install 'streamgate[demo]'"
         ) from None
     return data.astronaut()

@@ -23,14 +23,14 @@ NAMES = {
     "parquet": "faces.parquet", "webdataset": "webdataset", "imagefolder": "imagefolder", "csv": "faces.csv",
     "pairs": "pairs",
 }  # fmt: skip
-"""The formats, and the names of the exports in OUT/exports."""
+"""The formats, and the names of their exports in OUT/exports."""
 
 
 @click.command(
     cls=Command,
     epilog="""
     streamgate export faces --to parquet --to csv  # in faces/exports
-    streamgate export faces --to parquet --images  # one file with all of it
+    streamgate export faces --to parquet --images  # one file with everything
     streamgate export faces --to pairs --seconds 8  # reference and driving
     streamgate export faces --to webdataset -o shards --shard-mb 500
     streamgate export faces --to webdataset -o s3://bucket/faces
@@ -42,20 +42,20 @@ NAMES = {
 )
 @click.option(
     "-o", "--output", "target", metavar="DEST", type=PATH_OR_ADDRESS,
-    help="File or folder to write, also in an object store (s3://...). [default: in OUT/exports]",
+    help="File or folder to write, may be in an object store (s3://...). [default: in OUT/exports]",
 )
 @click.option(
-    "--images", is_flag=True, help="Put the pictures themselves into the Parquet file, as `datasets` reads them."
+    "--images", is_flag=True, help="Include the pictures in the Parquet file, in the format that `datasets` reads."
 )
 @click.option(
     "--seconds", type=click.FloatRange(0.5, 600), default=5.0, show_default=True, metavar="S",
-    help="Length of the driving videos of pairs.",
+    help="Length of the driving videos in pairs.",
 )
 @click.option(
     "--footage", multiple=True, metavar="DIR", type=PATH,
-    help="Folder to search for sources of pairs that were moved. Repeatable.",
+    help="Folder to search for moved sources, for pairs. Repeatable.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an earlier export there.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier export at that place.")
 @click.option(
     "--shard-mb", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, metavar="N",
     help="Size of a WebDataset shard in MB.",
@@ -74,7 +74,7 @@ def export(
 ) -> int:
     """Write the kept faces in OUT as Parquet, WebDataset, imagefolder, CSV or pairs.
 
-    pairs: for each person a face at rest, and the seconds in which mouth and head move most, as video.
+    pairs: for each person a face at rest, and a video of the seconds in which mouth and head move most.
     """
     from streamgate.exports.formats import write_csv, write_imagefolder, write_parquet, write_webdataset
     from streamgate.exports.pairs import write_pairs
@@ -82,9 +82,9 @@ def export(
     from streamgate.store.manifest import Manifest
 
     if target is not None and len(formats) > 1:
-        raise UsageError("-o names one file or folder: give one --to, or leave -o out to write into OUT/exports")
+        raise UsageError("-o is one file or folder: give one --to, or leave out -o to write into OUT/exports")
     if images and "parquet" not in formats:
-        raise UsageError("--images is for Parquet: add --to parquet (imagefolder and webdataset hold pictures anyway)")
+        raise UsageError("--images is for Parquet: add --to parquet (imagefolder and webdataset always have pictures)")
     folder = RunFolder(out)
     folder.check()
 
@@ -102,7 +102,7 @@ def export(
         _upload(folder, target, formats[0], writers[formats[0]], overwrite=overwrite, quiet=quiet)
         return 0
     if target is None or _is_inside(out, target):
-        # What is in the results is listed in their manifest: one of another schema has to refuse before, not after.
+        # The export will be listed in the manifest of the results: refuse another schema now, not after writing.
         Manifest.read(out)
     for kind in dict.fromkeys(formats):
         path = target if target is not None else out / EXPORTS / NAMES[kind]
@@ -121,7 +121,7 @@ def _upload(
 
     shown = display(redact_url(url))
     if not in_store(url):
-        raise UsageError(f"{shown}: is no object store; give s3://BUCKET/PREFIX, or a path")
+        raise UsageError(f"{shown}: not an object store; give s3://BUCKET/PREFIX, or a path")
     count = upload(url, kind, partial(write, folder), overwrite=overwrite)
     if not quiet:
         _warn(count, kind, shown)
@@ -133,7 +133,7 @@ def _warn(count: int, kind: str, where: str) -> None:
 
 
 def _cutter(out: Path, footage: Sequence[Path]) -> Cut:
-    """What writes some seconds of a run's source as a video, wherever that is now."""
+    """A function that writes some seconds of a source of the run as a video, also if the source was moved."""
     from streamgate.clips.cutting import encode_window
     from streamgate.clips.windows import Window
     from streamgate.sources.file import VideoFile
@@ -144,14 +144,14 @@ def _cutter(out: Path, footage: Sequence[Path]) -> Cut:
     def cut(record: Record, start: float, end: float, target: Path) -> None:
         with finder.open(record) as source:
             if not isinstance(source, VideoFile):
-                raise SourceError(f"{source.location}: are pictures; driving videos are cut from video files only")
+                raise SourceError(f"{source.location}: not a video file; driving videos are cut from video files only")
             encode_window(source, target, Window(start, end))
 
     return cut
 
 
 def _adopt_inside(out: Path, path: Path) -> None:
-    """An export inside the results folder goes when `run --overwrite` replaces these results."""
+    """Register an export inside the results folder, so that `run --overwrite` removes it with these results."""
     from streamgate.exports.targets import adopt
 
     if not _is_inside(out, path):

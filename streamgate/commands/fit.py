@@ -27,7 +27,7 @@ _networks = section("Networks")
     cls=Command,
     epilog="""
     streamgate fit faces --labels labels.csv -o mine.toml
-    streamgate tune faces --preset mine.toml      # choose again by it
+    streamgate tune faces --preset mine.toml      # select again with it
     streamgate run videos/ --preset mine.toml
     """,
 )
@@ -55,8 +55,8 @@ def fit(
 ) -> int:
     """Fit a preset to faces that people labelled good, usable or bad.
 
-    Weights, mappings and limits of the runs in OUT are moved so far as the labels ask for. Agreement afterwards is
-    measured on sources that the fit did not see.
+    Weights, mappings and limits of the runs in OUT are changed only as far as the labels require. The agreement after
+    fitting is measured on sources that the fit did not see.
     """
     from rich.console import Console
 
@@ -66,7 +66,7 @@ def fit(
     from streamgate.tuning.preset_fit import changes, fit_preset, toml_text
 
     if target.suffix != ".toml":
-        raise UsageError(f"{display(target)}: a preset's file is named *.toml")
+        raise UsageError(f"{display(target)}: the file of a preset must be named *.toml")
     if target.exists() and not overwrite:
         raise UsageError(f"{display(target)} exists; choose another name, or give --overwrite")
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -93,8 +93,8 @@ def fit(
     )
     console.print(faces)
     console.print(_table(fitted), soft_wrap=False)
-    report = changes(labelled, fitted) or ["nothing: the settings agree with the labels as well as any near them"]
-    console.print("\nwhat changed")
+    report = changes(labelled, fitted) or ["nothing: no settings nearby agree better with the labels"]
+    console.print("\nchanges")
     for line in report:
         console.print(f"  {line}", markup=False)
     with sink_errors(target):
@@ -105,7 +105,7 @@ def fit(
 
 
 def _labels(files: tuple[Path, ...]) -> dict[FaceKey, int]:
-    """The labels of all files; a face that two files judge differently is left out. Raises SourceError."""
+    """The labels of all files. A face with different labels in two files is left out. Raises SourceError."""
     from streamgate.labels import read_labels
 
     found: dict[FaceKey, int] = {}
@@ -137,7 +137,7 @@ def _table(fitted: FittedPreset) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("agreement with the labels")
     table.add_column("before", justify="right")
-    table.add_column("fitted, on what it did not see", justify="right")
+    table.add_column("fitted, on unseen sources", justify="right")
     before, after = fitted.before, fitted.after
 
     def row(name: str, *values: str) -> None:
@@ -146,7 +146,7 @@ def _table(fitted: FittedPreset) -> Table:
     def both(tell: Callable[[LabelAgreement], str]) -> tuple[str, str]:
         return tell(before), tell(after) if after is not None else "-"
 
-    row("pairs of one track in the right order", *both(lambda one: _percent(one.ordered)))
+    row("pairs within a track in the right order", *both(lambda one: _percent(one.ordered)))
     row("good above bad, over all tracks", *both(lambda one: _percent(one.auc)))
     total = before.good + before.usable + before.bad + before.none
     row(f"{total} tracks with a good face: keep a good one", *both(lambda one: str(one.good)))

@@ -1,4 +1,4 @@
-"""How `--help` looks: options in sections, examples of use, and summaries that are not cut."""
+"""Layout of `--help`: options in sections, usage examples, and untruncated summaries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 _WIDEST = 28
-"""Names longer than this have their explanation on the next line."""
+"""Names longer than this have their help text on the next line."""
 
 
 class _Option(click.Option):
@@ -29,23 +29,23 @@ class Command(click.Command):
     """A command whose `epilog` is a list of examples, one per line."""
 
     def get_short_help_str(self, limit: int = 45) -> str:
-        """The summary in a list of commands: the first paragraph of the help, wrapped instead of cut."""
+        """The summary in a list of commands: the first paragraph of the help, wrapped instead of truncated."""
         return " ".join((self.help or "").partition("\n\n")[0].split()).removesuffix(".")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the options by section in the order in which they are declared."""
+        """List the options by section, in the order in which they are declared."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is None or isinstance(parameter, click.Argument):
                 continue
             sections.setdefault(getattr(parameter, "section", ""), []).append(record)
-        # Options of no section: the own ones of a small command, or the few that are left in a large one.
+        # Options without a section: all options of a small command, or the remaining few of a large one.
         titles = {"": "Options" if next(iter(sections)) == "" else "Other options"}
         write_sections(formatter, {titles.get(title, title): rows for title, rows in sections.items()})
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples as they are, without wrapping them."""
+        """Write the examples unwrapped."""
         if self.epilog:
             with formatter.section("Examples"):
                 for line in self.epilog.strip().splitlines():
@@ -53,7 +53,7 @@ class Command(click.Command):
 
 
 def write_sections(formatter: click.HelpFormatter, sections: Mapping[str, Sequence[tuple[str, str]]]) -> None:
-    """Write lists of names and their explanations under titles, the explanations of all of them in one column."""
+    """Write lists of names and help texts under titles, with all help texts aligned in one column."""
     lengths = [len(name) for records in sections.values() for name, _ in records]
     width = max((length for length in lengths if length <= _WIDEST), default=0)
     for title, records in sections.items():
@@ -62,7 +62,7 @@ def write_sections(formatter: click.HelpFormatter, sections: Mapping[str, Sequen
 
 
 class Group(Command, click.Group):
-    """A group of such commands, with examples of its own."""
+    """A group of such commands, with its own examples."""
 
     command_class = Command
 

@@ -14,18 +14,18 @@ MAX_LIST_BYTES = 64 << 20
 """Bytes of a list: half a million long paths."""
 _MAX_PATH_BYTES = 4096
 _BINARY = re.compile(rb"[\x01-\x08\x0e-\x1f]")
-"""What files of other kinds are full of, and no path holds that anybody writes into a list."""
+"""Bytes that are common in binary files and do not occur in paths that people write into a list."""
 
 
 def expanded(inputs: Iterable[str], stdin: BinaryIO | None = None) -> tuple[str, ...]:
-    """`inputs` with each `@FILE`, and `-`, replaced by what the file, or standard input, lists.
+    """`inputs` with each `@FILE` and `-` replaced by the entries of the file or of standard input.
 
-    A list has one path, folder or pattern on each line, or between NUL characters as `find -print0` writes them; empty
-    lines and those that begin with # are skipped. Paths are relative to the current folder. `@name` is a list unless a
-    file of that very name exists.
+    A list has one path, folder or pattern per line, or separated by NUL characters as `find -print0` writes them. Empty
+    lines and lines that begin with # are skipped. Paths are relative to the current folder. `@name` is a list unless a
+    file with exactly that name exists.
 
     Raises:
-        UsageError: it is no list, or standard input is a terminal or listed twice.
+        UsageError: the file is not a list, or standard input is a terminal or given twice.
         SourceError: the list cannot be read or is empty.
     """
     return tuple(_expand(list(inputs), stdin))
@@ -33,7 +33,7 @@ def expanded(inputs: Iterable[str], stdin: BinaryIO | None = None) -> tuple[str,
 
 def _expand(inputs: list[str], stdin: BinaryIO | None) -> Iterator[str]:
     if inputs.count("-") > 1:
-        raise UsageError("standard input (-) can be read once: give - once")
+        raise UsageError("standard input (-) can only be read once: give - once")
     for given in inputs:
         if given == "-":
             yield from _from_stdin(stdin)
@@ -54,7 +54,7 @@ def _from_file(path: str) -> list[str]:
     try:
         # Reading a pipe without a writer would wait forever.
         if os.path.exists(path) and not os.path.isfile(path):
-            raise SourceError(f"@{display(path)}: is not a regular file; name a text file with a path on each line")
+            raise SourceError(f"@{display(path)}: not a regular file; give a text file with one path per line")
         with open(path, "rb") as file:
             return _paths(file.read(MAX_LIST_BYTES + 1), f"@{display(path)}")
     except OSError as error:
@@ -63,7 +63,7 @@ def _from_file(path: str) -> list[str]:
 
 def _paths(data: bytes, name: str) -> list[str]:
     if len(data) > MAX_LIST_BYTES:
-        raise UsageError(f"{name}: is longer than {MAX_LIST_BYTES >> 20} MiB; that is no list of paths")
+        raise UsageError(f"{name}: is larger than {MAX_LIST_BYTES >> 20} MiB, too large for a list of paths")
     if b"\0" in data:
         lines = data.split(b"\0")
     else:
@@ -71,7 +71,7 @@ def _paths(data: bytes, name: str) -> list[str]:
         lines = [line for line in lines if not line.startswith(b"#")]
     paths = [os.fsdecode(line) for line in lines if line]
     if _BINARY.search(data) or any(len(line) > _MAX_PATH_BYTES for line in lines):
-        raise UsageError(f"{name}: is no list of paths; give one path on each line (a video itself goes into a file)")
+        raise UsageError(f"{name}: not a list of paths; give one path per line (a video itself must be in a file)")
     if not paths:
-        raise SourceError(f"{name}: lists nothing; give one path on each line")
+        raise SourceError(f"{name}: the list is empty; give one path per line")
     return paths

@@ -23,11 +23,11 @@ _footage = section("Footage")
 )
 @results_argument
 @click.option("--labels", "target", metavar="FILE", type=PATH, help="File with the labels. [default: OUT/labels.csv]")
-@click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: any that is free.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: any free port.")
 @click.option("--browser", is_flag=True, help="Open the page in a browser.")
 @_footage(
     "--each", type=click.IntRange(0, 500), default=12, show_default=True, metavar="N",
-    help="Evenly spaced faces to show of each track, cut from the footage.",
+    help="Number of evenly spaced faces to show per track, cut from the footage.",
 )
 @_footage(
     "--footage", multiple=True, metavar="DIR", type=PATH, shell_complete=complete_folders,
@@ -36,8 +36,8 @@ _footage = section("Footage")
 def label(out: Path, target: Path | None, port: int, browser: bool, each: int, footage: tuple[Path, ...]) -> int:
     """Label faces of the results in OUT as good, usable or bad, in a browser.
 
-    Serves the report on this machine alone: open a face and press 1, 2 or 3. Each label is written at once. Ctrl-C ends
-    it.
+    Serves the report on this machine only: open a face and press 1, 2 or 3. Each label is saved immediately. Ctrl-C
+    ends it.
     """
     from rich.console import Console
 
@@ -62,10 +62,10 @@ def label(out: Path, target: Path | None, port: int, browser: bool, each: int, f
     try:
         server = LabelServer(content, labels, port)
     except OSError as error:
-        raise SinkError(f"port {port} cannot be had ({error.strerror}); give another with --port") from None
+        raise SinkError(f"port {port} cannot be used ({error.strerror}); choose another one with --port") from None
     with server:
         click.echo(f"label the faces at {server.address} (1 good, 2 usable, 3 bad; Ctrl-C ends it)")
-        click.echo(f"labels are written to {display(labels.path)}; {len(labels)} are there")
+        click.echo(f"labels are saved in {display(labels.path)}; it has {len(labels)}")
         if browser:
             webbrowser.open(server.address)
         try:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @preset_option
 @set_option
 def measures(as_toml: bool, preset: str, settings: tuple[str, ...]) -> int:
-    """List what is measured of a face: what each measure is for, its limits and weight.
+    """List the measures of a face with their purpose, limits and weight.
 
     `use`, `min`, `max` and `weight` of a measure are set with --set measures.NAME.KEY=VALUE.
     """
@@ -73,5 +73,5 @@ def _toml(config: Config) -> str:
 
 
 def _value(value: object) -> str:
-    """As TOML; JSON writes plain values and lists the same way."""
+    """The value as TOML; JSON writes plain values and lists the same way."""
     return str(value) if isinstance(value, float) else json.dumps(value)

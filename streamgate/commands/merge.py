@@ -15,17 +15,17 @@ from streamgate.errors import display, escaped
     cls=Command,
     epilog="""
     streamgate run footage/ -o faces --shard 1/2   # on one machine
-    streamgate run footage/ -o faces --shard 2/2   # on another one
+    streamgate run footage/ -o faces --shard 2/2   # on another machine
     streamgate merge faces
     """,
 )
 @results_argument
-@click.option("--overwrite", is_flag=True, help="Replace what OUT holds, instead of adding to it.")
+@click.option("--overwrite", is_flag=True, help="Replace the results in OUT instead of adding to them.")
 @quiet_option
 def merge(out: Path, overwrite: bool, quiet: bool) -> int:
     """Merge the parts that `run --shard` wrote in OUT into one result.
 
-    It can be repeated when more shards are done. The exit code is 1 while some are missing or unfinished.
+    Run it again when more shards are done. The exit code is 1 while shards are missing or unfinished.
     """
     from streamgate.sinks.merging import merge as merge_shards
 

@@ -1,6 +1,6 @@
-"""What the parent process of `streamgate run` and its worker know in common: the request, the state, how it ended.
+"""What the parent process of `streamgate run` and its worker share: the request, the state, and how the run ended.
 
-Light to import: the parent loads neither numpy nor a decoder nor the inference runtime.
+Cheap to import: the parent loads neither numpy nor a decoder nor the inference runtime.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """The options of `streamgate run`; `flags` are named flags by configuration key, None where not given."""
+    """The options of `streamgate run`. `flags` maps configuration keys to flag values, None where not given."""
 
     inputs: tuple[str, ...]
     out: Path
@@ -34,7 +34,7 @@ class RunRequest:
     """Only the sources of this shard are read; `out` is its folder."""
     as_json: bool = False
     log_level: str = "info"
-    """What is said on standard error: "error", "warning", "info" or "debug", each with those before it."""
+    """Verbosity on standard error: "error", "warning", "info" or "debug"; each includes those before it."""
     device: str = "auto"
     decode: str = "auto"
     preset: str = "studio"
@@ -46,24 +46,24 @@ class RunRequest:
 
 @dataclass(slots=True)
 class RunState:
-    """What a run knows by now: a worker is forked with it and continues from there.
+    """The state of a run so far. A worker is forked with it and continues from there.
 
     Attributes:
-        probing: path of a file whose name does not say what it is, while it is opened to find out.
-        failed_probes: paths of such files at which a worker died.
-        found: what the inputs led to.
-        info, config: of the first worker, so that a later one does not run with something else.
-        words: how each reason reads, as far as a worker has said it.
-        lock: of the output folder, once a worker has taken it.
-        begun: the folder has been taken over; what is committed there is of this run.
+        probing: path of a file whose name does not tell its type, while it is opened to find out.
+        failed_probes: paths of such files on which a worker died.
+        found: the sources found in the inputs.
+        info, config: those of the first worker, so that later workers run with the same.
+        words: the wording of each reason, once a worker has reported it.
+        lock: the lock of the output folder, once a worker has taken it.
+        begun: the folder has been taken over; what is committed there belongs to this run.
         reading: indexes of the sources that are being read.
-        committed: indexes of those that were committed although a worker died before it could report it.
-        ids: source id by index, of those that were opened.
+        committed: indexes of sources that were committed by a worker that died before it could report it.
+        ids: source ids by index, of the sources that were opened.
         deaths: how often the worker died while a source was being read, by index.
-        idle_deaths: how often in a row it died while none was.
-        last: indexes that are read after the others and alone, since they may be what the worker dies of.
-        results: by index.
-        closing: no further source is read; what was found is completed.
+        idle_deaths: how often in a row the worker died while no source was being read.
+        last: indexes of sources that are read last and alone, since they may crash the worker.
+        results: results by index.
+        closing: no more sources are read; the results so far are completed.
     """
 
     began: float
@@ -99,7 +99,7 @@ class RunState:
 
 @dataclass(frozen=True, slots=True)
 class InputsFound:
-    """What the inputs led to; `specs` are pickled, for they mean nothing to the parent."""
+    """The sources found in the inputs. `specs` are pickled, because the parent does not use them."""
 
     labels: tuple[str, ...]
     specs: bytes
@@ -119,10 +119,10 @@ class WorkerEnded:
     """The worker's last message.
 
     Attributes:
-        error: what the whole run cannot continue with; None when every source had its turn, or the run was asked to
-            stop, and what covers the run is written.
-        interrupted: it was asked to stop.
-        undelivered: what a destination other than the disk did not get.
+        error: the error that ended the whole run; None if every source was processed or the run was asked to stop,
+            and the run-wide files were written.
+        interrupted: whether the run was asked to stop.
+        undelivered: a message about what a sink other than the disk did not receive.
     """
 
     error: StreamgateError | None = None

@@ -32,7 +32,7 @@ def models() -> None:
 @models.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(as_json: bool) -> int:
-    """Show all known weights, their licences and training data."""
+    """Show all known weights with their licences and training data."""
     from rich.console import Console
     from rich.table import Table
 
@@ -66,7 +66,7 @@ def list_(as_json: bool) -> int:
 
 
 def _use(state: ModelState) -> str:
-    """`yes`, the roles in use where these weights could fill others too, or nothing."""
+    """`yes` if the weights are used for all their roles, otherwise the roles in use, or nothing."""
     return "yes" if state.in_use == state.roles else ", ".join(state.in_use)
 
 
@@ -90,7 +90,7 @@ def pull(tier: str, mirror: str | None, quiet: bool) -> int:
         DownloadColumn(),
         console=console,
         transient=True,
-        # Where nobody can see it move, it would leave an empty line.
+        # Without a terminal it would only leave an empty line.
         disable=quiet or not console.is_terminal,
     ) as bar:
         tasks: dict[str, TaskID] = {}
@@ -110,14 +110,14 @@ def pull(tier: str, mirror: str | None, quiet: bool) -> int:
 
 @models.command("import")
 @click.argument("file", metavar="FILE", type=PATH)
-@click.option("--name", metavar="NAME", help="Name in lists and records. [default: what the checkpoint is]")
-@click.option("--card", metavar="CARD", type=PATH, help="Of an ONNX file: JSON that says what it is.")
+@click.option("--name", metavar="NAME", help="Name in lists and records. [default: the kind of checkpoint]")
+@click.option("--card", metavar="CARD", type=PATH, help="For an ONNX file: JSON that describes it.")
 @click.option(
     "--calibrate", metavar="FOLDER", type=PATH, shell_complete=complete_folders,
     help="Fit the mapping to 0..100 on the faces in this folder.",
 )
-@click.option("--alpha", type=click.FloatRange(0, min_open=True), help="SER-FIQ's published slope, with --r.")
-@click.option("--r", "r", type=click.FloatRange(0, 1), help="SER-FIQ's published middle, with --alpha.")
+@click.option("--alpha", type=click.FloatRange(0, min_open=True), help="Published slope of SER-FIQ; needs --r.")
+@click.option("--r", "r", type=click.FloatRange(0, 1), help="Published midpoint of SER-FIQ; needs --alpha.")
 @click.option(
     "--dropout", type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Drop rate that --alpha and --r belong to. [default: 0.5]",
@@ -137,7 +137,7 @@ def import_(
     licence: str | None,
     quiet: bool,
 ) -> int:
-    """Convert weights of your own.
+    """Convert and install your own weights.
 
     FILE is a checkpoint of retinaface-pytorch's ResNet-50, InsightFace's iresnet or MobileFaceNet, the official IFQA or
     IFQA++, or a recognizer or detector in ONNX with a card.
@@ -151,7 +151,7 @@ def import_(
     console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
     options = {} if licence is None else {"licence": licence}
     if (alpha is None) != (r is None) or (dropout is not None and alpha is None):
-        raise UsageError("--alpha and --r go together, and --dropout with both")
+        raise UsageError("--alpha and --r must be given together, and --dropout only with both")
     published = None
     if alpha is not None and r is not None:
         published = Published(alpha, r, *(() if dropout is None else (dropout,)))
@@ -168,10 +168,10 @@ def import_(
     console.print(f"{escape(made.name)}: {', '.join(made.roles)}, sha256 {made.sha256}")
     if made.calibration is None and made.roles != ("detector",):
         console.print(
-            "not calibrated: its measure will be left out of quality; give --calibrate FOLDER with "
-            f"{MIN_FACES} faces or more that nothing is evaluated on"
+            "not calibrated: its measure is left out of quality; give --calibrate FOLDER with at least "
+            f"{MIN_FACES} faces that are not used for evaluation"
         )
-    console.print("use it with --models imported,embedded: the package fills the other roles")
+    console.print("use it with --models imported,embedded: the embedded weights fill the other roles")
     return 0
 
 
@@ -185,5 +185,5 @@ def verify() -> int:
         state = "WRONG " if damage else "ok    "
         click.echo(f"{state} {weights.tier:9} {weights.name}: {damage or weights.path}")
     if not results:
-        click.echo("no weights here; run `streamgate models pull`", err=True)
+        click.echo("no weights found; run `streamgate models pull`", err=True)
     return 0 if results and not any(damage for _, damage in results) else WeightsError.exit_code

@@ -1,4 +1,4 @@
-"""What the parent process of `streamgate run` hears from its worker, and what follows from it."""
+"""How the parent process of `streamgate run` handles reports from its worker."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class RunMonitor:
-    """Notes in the state of a run what its worker reports, and shows it.
+    """Records in the state of a run what its worker reports, and displays it.
 
-    A report is a call of one of these methods that the worker sends: `line.send(partial(RunMonitor.opening, index=3))`.
+    The worker sends a report as a call of one of these methods: `channel.send(partial(RunMonitor.opening, index=3))`.
 
     Args:
-        files: descriptors that come with reports, first the one of the lock.
+        files: file descriptors that come with reports; the first is the one of the lock.
     """
 
     def __init__(self, request: RunRequest, state: RunState, display: RunDisplay, files: list[int]) -> None:
@@ -30,11 +30,11 @@ class RunMonitor:
         self._files = files
 
     def probing(self, path: str) -> None:
-        """A file whose name does not say what it is, is about to be opened."""
+        """A file whose name does not tell its type is about to be opened."""
         self._state.probing = path
 
     def found(self, found: InputsFound) -> None:
-        """All inputs were looked through."""
+        """The sources in the inputs were found."""
         self._state.found, self._state.probing = found, None
         self.display.found(found.labels, found.sizes)
         for warning in found.warnings:
@@ -44,39 +44,40 @@ class RunMonitor:
         if found.skipped:
             self.display.note(found.skipped)
         for copy, first in found.duplicates:
-            self.display.warn(f"{copy}: same name and content as {first}; the first one counts")
+            self.display.warn(f"{copy}: same name and content as {first}; only the first one is read")
         for error in found.errors:
             self.display.error(str(error))
 
     def note(self, text: str) -> None:
-        """A line for the user."""
+        """Show a note."""
         self.display.note(text)
 
     def warn(self, text: str) -> None:
-        """A line for the user about something that is not as it should be."""
+        """Show a warning."""
         self.display.warn(text)
 
     def debug(self, text: str) -> None:
-        """A line for whoever asked for all there is to know."""
+        """Show a line at the log level "debug"."""
         self.display.debug(text)
 
     def writing(self) -> None:
-        """All sources are read; what covers the run is being written."""
+        """All sources are read; the run-wide files are being written."""
         self.display.writing()
 
     def locked(self, info: RunInfo, config: Mapping[str, Any], words: Mapping[str, str]) -> None:
-        """The networks are open and the folder is ours. `words`: how each reason reads."""
+        """The networks are open and the folder is locked. `words` is the wording of each reason."""
         self._state.info, self._state.config, self._state.words = info, config, words
         self._state.lock = Lock.held(self._request.out, self._files.pop(0))
 
     def known(self, done: Mapping[int, SourceResult], unfinished: frozenset[int]) -> None:
-        """Of a resumed run: sources that are done, and those that were being read when it died, by index."""
+        """A resumed run: its completed sources, and those that were being read when it died, by index."""
         self._state.results.update(done)
         self._state.last |= unfinished
         if done:
             self.display.skipped(done)
             assert self._state.found is not None
-            self.display.note(f"{len(done)} of {len(self._state.found.labels)} sources are done already: skipped")
+            count = len(self._state.found.labels)
+            self.display.note(f"{len(done)} of {count} sources are already done; they are skipped")
 
     def begun(self) -> None:
         """The folder has been taken over."""
@@ -92,11 +93,11 @@ class RunMonitor:
         self.display.started(index, estimated_frames)
 
     def advanced(self, index: int, frames: int, kept: int) -> None:
-        """So far a source is read."""
+        """Progress in a source."""
         self.display.advanced(index, frames, kept)
 
     def finished(self, index: int, result: SourceResult) -> None:
-        """A source is done with; what it gave is committed."""
+        """A source has ended; its results are committed."""
         state = self._state
         state.idle_deaths = 0
         state.reading.discard(index)

@@ -16,7 +16,7 @@ from streamgate.store.layout import not_local
 
 
 class _LocalPath(click.Path):
-    """A file or folder of this machine: no empty text, and no address."""
+    """A local file or folder: not empty, and not an address."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if problem := not_local(os.fsdecode(value)):
@@ -25,7 +25,7 @@ class _LocalPath(click.Path):
 
 
 class _AnyPlace(_LocalPath):
-    """A file or folder of this machine as a path, or an address in an object store as text."""
+    """A local file or folder as a path, or an address in an object store as text."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         text = os.fsdecode(value)
@@ -35,7 +35,7 @@ class _AnyPlace(_LocalPath):
 
 
 class _Timecode(click.ParamType):
-    """A time in a video: seconds, or minutes or hours and minutes before them, as 90, 1:30 or 1:02:03.5."""
+    """A time in a video: seconds, M:S or H:M:S, such as 90, 1:30 or 1:02:03.5."""
 
     name = "time"
 
@@ -45,22 +45,24 @@ class _Timecode(click.ParamType):
         parts = str(value).split(":")
         numbers = [part for part in parts if re.fullmatch(r"[0-9]{1,7}", part)]
         if len(parts) > 3 or len(numbers) < len(parts) - 1 or not re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,9})?", parts[-1]):
-            self.fail(f"{value!r} is no time; write seconds, M:S or H:M:S, as 90, 1:30 or 1:02:03.5", param, ctx)
+            self.fail(
+                f"{value!r} is not a time; write seconds, M:S or H:M:S, such as 90, 1:30 or 1:02:03.5", param, ctx
+            )
         return sum(float(part) * 60.0**power for power, part in enumerate(reversed(parts)))
 
 
 TIMECODE = _Timecode()
-# `readable=False`: what cannot be read is reported by the command, with the exit code for it.
+# `readable=False`: the command reports unreadable files itself, with the right exit code.
 TEXT_PATH = click.Path(readable=False)
-"""A path or pattern as it was typed, completed like a path."""
+"""A path or pattern as it was typed; shells complete it like a path."""
 PATH = _LocalPath(readable=False, path_type=Path)
 PATH_OR_ADDRESS = _AnyPlace(readable=False, path_type=Path)
 LOCAL_TEXT = _LocalPath(readable=False)
-"""The same as text."""
+"""A local path as text."""
 
 
 def complete_folders(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Lets the shell complete names of folders."""
+    """Let the shell complete folder names."""
     return [CompletionItem(incomplete, type="dir")]
 
 
@@ -88,7 +90,7 @@ _settings = section("Settings and networks")
 models_option = _settings(
     "--models", default=DEFAULT_MODELS, show_default=True, metavar="SET[,SET]",
     shell_complete=complete_models,
-    help="Weights to use: embedded, standard, imported, or a folder. For each role several are searched in this order.",
+    help="Weights to use: embedded, standard, imported, or a folder. Several are searched in order for each role.",
 )  # fmt: skip
 preset_option = _settings(
     "--preset", default="studio", show_default=True, metavar="NAME|FILE", shell_complete=complete_presets,
@@ -106,15 +108,15 @@ device_option = _settings(
 _faces = section("Which faces are kept")
 
 min_size_option = _faces(
-    "--min-size", type=float, metavar="PX", help="Smallest face: shorter side of its box in source pixels."
+    "--min-size", type=float, metavar="PX", help="Smallest face: the shorter side of its box in source pixels."
 )
 max_yaw_option = _faces(
-    "--max-yaw", type=float, metavar="DEG", help="Largest angle by which a kept face may be turned to a side."
+    "--max-yaw", type=float, metavar="DEG", help="Largest angle by which a kept face may be turned sideways."
 )
 
 _events = section("Events")
 
 sink_retry_option = _events(
     "--sink-retry", type=click.FloatRange(0, 86400), default=30.0, show_default=True, metavar="SECONDS",
-    help="How long to keep trying a sink that is away or full.",
+    help="How long to keep retrying a sink that is unreachable or full.",
 )  # fmt: skip

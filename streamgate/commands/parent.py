@@ -1,7 +1,7 @@
 """The parent process of `streamgate run`.
 
-It starts the worker that does everything (`streamgate.commands.worker`), shows how it goes, and starts another one
-when it dies. It imports nothing heavy: it costs little memory and can hardly die itself.
+It starts the worker that does all the work (`streamgate.commands.worker`), shows its progress, and starts another one
+if it dies. It imports nothing heavy, so it needs little memory and is unlikely to crash itself.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 FAILED = ("failed", "crashed")
 _DEATHS = 2
-"""A source that was being read at so many deaths of the worker is given up."""
+"""A source is given up after the worker has died this many times while reading it."""
 
 
 def run_with_worker(request: RunRequest) -> int:
-    """Run the gate over the inputs; returns the exit code. Raises StreamgateError for what stops the whole run.
+    """Run the gate over the inputs; returns the exit code. Raises StreamgateError for errors that end the whole run.
 
-    Ctrl-C and SIGTERM end the run; what was found by then is still committed. A second one ends it at once.
+    Ctrl-C and SIGTERM end the run; the results so far are still committed. A second signal ends it immediately.
     """
     run = _Run(request)
     with handling(STOP_SIGNALS, lambda number, frame: run.interrupt()):
@@ -37,7 +37,7 @@ def run_with_worker(request: RunRequest) -> int:
 
 
 class _Run:
-    """One run as its parent sees it."""
+    """One run, from the parent's side."""
 
     def __init__(self, request: RunRequest) -> None:
         self._request = request
@@ -46,7 +46,7 @@ class _Run:
         self._stopping = False
 
     def interrupt(self) -> None:
-        """End the run and keep what was found; when asked again, at once. For signal handlers."""
+        """End the run and keep the results so far; the second call ends it immediately. For signal handlers."""
         if self._stopping:
             raise KeyboardInterrupt
         self._stopping = True
@@ -55,7 +55,7 @@ class _Run:
 
     def run(self) -> int:
         worker = self._start()
-        # Imported while the worker imports its own.
+        # Imported here so that parent and worker import in parallel.
         from streamgate.commands.progress import RunDisplay
 
         with RunDisplay(self._request.log_level) as display:
@@ -71,13 +71,13 @@ class _Run:
             if not found.labels and not found.elsewhere:
                 if not found.errors:
                     raise SourceError(
-                        f"nothing to read in {', '.join(self._request.inputs)}: name video files, or folders that "
-                        "hold some"
+                        f"nothing to read in {', '.join(self._request.inputs)}: give video files, or folders that "
+                        "contain some"
                     )
                 return SourceError.exit_code
             results = self._state.all_results()
             if ended.interrupted:
-                display.note("interrupted: what was found until now is written")
+                display.note("interrupted: the results so far are written")
             display.table(results, self._request.out, time.perf_counter() - self._state.began, self._state.words)
             if ended.undelivered is not None:
                 display.error(ended.undelivered)
@@ -86,7 +86,7 @@ class _Run:
     def _start(self) -> Worker:
         def run_worker(line: Channel) -> None:
             try:
-                # Imported in the worker alone.
+                # Imported only in the worker.
                 from streamgate.commands.worker import run_worker
             except ImportError as error:
                 line.send(WorkerEnded(unexpected(error)))
@@ -99,9 +99,9 @@ class _Run:
         return self._worker
 
     def _follow(self, worker: Worker, display: RunDisplay) -> WorkerEnded:
-        """Hear the worker out, and those that take over; how it ended.
+        """Receive messages from the worker, and from those that replace it; returns how the last one ended.
 
-        Raises StreamgateError for what one of them could not go on with, SinkError when standard output is closed.
+        Raises StreamgateError if a worker could not continue, SinkError when standard output is closed.
         """
         monitor = RunMonitor(self._request, self._state, display, worker.files)
         while True:
@@ -124,9 +124,9 @@ class _Run:
                 monitor = RunMonitor(self._request, self._state, display, worker.files)
 
     def _after_death(self, how: str, monitor: RunMonitor) -> None:
-        """Decide what follows from the end of a worker that had not finished; `how` says how it died.
+        """Update the state after a worker died before it had finished; `how` describes how it died.
 
-        Raises StreamgateError when another one would not get further.
+        Raises StreamgateError if another worker would not get further.
         """
         state = self._state
         if self._stopping:
@@ -137,7 +137,8 @@ class _Run:
             state.failed_probes.add(probing)
             state.probing = None
             monitor.warn(
-                f"the worker process died ({how}) while it opened {display(probing)} to see what it is; it is left out"
+                f"the worker process died ({how}) while it opened {display(probing)} to detect its type; "
+                "the file is skipped"
             )
             return
         for index in state.reading:
@@ -159,14 +160,14 @@ class _Run:
         guilty = [index for index in suspects if state.deaths[index] >= _DEATHS]
         if again := [labels[index] for index in suspects if index not in guilty]:
             text = f"the worker process died ({how}) while it read {', '.join(again)}"
-            monitor.warn(f"{text}; it is started again, and what it read comes last, one at a time")
+            monitor.warn(f"{text}; a new worker takes over and reads these sources last, one at a time")
         elif not guilty:
-            monitor.warn(f"the worker process died ({how}); it is started again")
+            monitor.warn(f"the worker process died ({how}); a new worker takes over")
         for index in guilty:
             result = SourceResult(SourceInfo(labels[index], state.ids.get(index, "")), status="crashed")
             result.error = (
-                f"{labels[index]}: the worker process died {_DEATHS} times while it read this ({_likely_cause(how)}); "
-                "it is left out"
+                f"{labels[index]}: the worker process died {_DEATHS} times while it read this source "
+                f"({_likely_cause(how)}); the source is skipped"
             )
             monitor.finished(index, result)
 
@@ -177,7 +178,7 @@ class _Run:
         return result is not None and result.status == "done"
 
     def _close(self, display: RunDisplay) -> None:
-        """End the worker; what it had committed gets its end from another one."""
+        """End the worker; if it had committed sources, another worker writes the run-wide files."""
         worker = self._worker
         if worker is not None:
             worker.kill()
@@ -192,7 +193,7 @@ class _Run:
             while not any(isinstance(message, WorkerEnded) for message in worker.recv()):
                 pass
         except EOFError:
-            pass  # the committed sources can be derived again
+            pass  # the run-wide files can be derived again from the committed sources
         finally:
             worker.kill()
             worker.wait()
@@ -200,7 +201,7 @@ class _Run:
 
 def _likely_cause(how: str) -> str:
     if "SIGKILL" in how:
-        return f"{how}: most often because memory ran out; close other programs or lower --jobs"
+        return f"{how}: the usual cause is lack of memory; close other programs or lower --jobs"
     return f"{how}; please report it"
 
 

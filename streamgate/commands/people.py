@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     cls=Group,
     invoke_without_command=True,
     epilog="""
-    streamgate people faces                                # who there is
+    streamgate people faces                                # list the persons
     streamgate people faces merge p0003 p0007              # these are one person
     streamgate people faces split p0002 clip-0a1b2c3d/4    # not p0002
     streamgate people faces name p0003 "Eileen Collins"
-    streamgate people faces merge "Eileen Collins" p0009   # names do for ids
+    streamgate people faces merge "Eileen Collins" p0009   # names work like ids
     """,
 )
 @results_argument
@@ -44,7 +44,7 @@ def people(context: click.Context, out: Path) -> int | None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 @click.pass_obj
 def list_(out: Path, as_json: bool = False) -> int:
-    """Show the persons: faces, tracks, where they were seen."""
+    """Show the persons: faces, tracks, and where they were seen."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -86,7 +86,7 @@ def list_(out: Path, as_json: bool = False) -> int:
 @click.argument("others", nargs=-1, required=True, metavar="OTHER...")
 @click.pass_obj
 def merge(out: Path, person: str, others: Sequence[str]) -> int:
-    """Make PERSON and every OTHER one person; the id PERSON stays."""
+    """Merge every OTHER person into PERSON, which keeps its id."""
     from streamgate.people.folder import correcting, list_people
 
     before = list_people(out)
@@ -96,7 +96,7 @@ def merge(out: Path, person: str, others: Sequence[str]) -> int:
     _rebuild_report(out)
     click.echo(f"{', '.join(dict.fromkeys(others))} merged into {person}", err=True)
     for here, there in _seen_together([record for record in before if record["person_id"] in {person, *others}]):
-        # The user's word counts more than the tracker's, but it is more often a mistake in typing.
+        # The user decides, but two persons seen at the same time suggest a typing mistake.
         click.echo(
             f"streamgate: warning: {here} and {there} were seen at the same time; if they are two persons: "
             f"streamgate people {display(out)} split {person} {there}",
@@ -106,7 +106,7 @@ def merge(out: Path, person: str, others: Sequence[str]) -> int:
 
 
 def _seen_together(people: Sequence[Record]) -> Iterator[tuple[str, str]]:
-    """Pairs of tracks of two of these persons whose times in one source overlap, one per pair of persons."""
+    """Pairs of tracks of different persons that overlap in time in one source, one pair per pair of persons."""
     for one, other in itertools.combinations(people, 2):
         for here, there in itertools.product(one["members"], other["members"]):
             together = max(here["first_pts"], there["first_pts"]) <= min(here["last_pts"], there["last_pts"])
@@ -120,7 +120,7 @@ def _seen_together(people: Sequence[Record]) -> Iterator[tuple[str, str]]:
 @click.argument("tracks", nargs=-1, required=True, metavar="SOURCE/TRACK...")
 @click.pass_obj
 def split(out: Path, person: str, tracks: Sequence[str]) -> int:
-    """Make a new person of some tracks of PERSON; prints the new id."""
+    """Move some tracks of PERSON to a new person; prints the new id."""
     from streamgate.people.folder import correcting
     from streamgate.people.ledger import track_of
 
@@ -136,18 +136,18 @@ def split(out: Path, person: str, tracks: Sequence[str]) -> int:
 @click.argument("name")
 @click.pass_obj
 def name(out: Path, person: str, name: str) -> int:
-    """Give PERSON a NAME; an empty one removes the name."""
+    """Give PERSON a NAME; an empty NAME removes it."""
     from streamgate.people.folder import correcting
 
     with correcting(out) as ledger:
-        # As it was typed, whatever the terminal's encoding makes of it.
+        # The bytes as typed, independent of the terminal's encoding.
         ledger.name(person, os.fsencode(name).decode("utf-8", "replace"))
     _rebuild_report(out)
     return 0
 
 
 def _rebuild_report(out: Path) -> None:
-    """Let the report show it, where the run has written one."""
+    """Rewrite the report with the correction, if the run has one."""
     from streamgate.people.ledger import Ledger
     from streamgate.report.write import write_report
     from streamgate.store.layout import REPORT

@@ -1,4 +1,4 @@
-"""What a person sees of a run or a replay: a bar on a terminal, else a line per source; then a table."""
+"""Progress output of a run or a replay: a bar on a terminal, otherwise one line per source; then a table."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from streamgate.errors import display, escaped
 from streamgate.store.run import SourceResult
 
 REFRESH_S = 0.1
-"""So often the bar is drawn."""
+"""Interval at which the bar is redrawn."""
 LEVELS = ("error", "warning", "info", "debug")
 _SURE_S, _SURE_SHARE = 5.0, 0.02
-"""How long a run must have gone, and how far, before it is said how long the rest takes."""
+"""Minimum elapsed time and minimum share done before the remaining time is shown."""
 _MAX_LISTED = 5
-"""Sources that keep nothing of which the closing lines say why."""
+"""Maximum number of sources without kept faces that are explained at the end."""
 
 
 def short_names(labels: Sequence[str]) -> list[str]:
-    """The end of each path, as short as it can be without two being alike."""
+    """The end of each path, as short as possible with all of them different."""
     parts = [Path(label).parts or (label,) for label in labels]
     lengths = [1] * len(parts)
     while True:
@@ -45,16 +45,16 @@ def _faces(count: int) -> str:
 
 
 class Display:
-    """Notes, warnings and errors on stderr, so that stdout stays free for records. For one thread, and starts none.
+    """Notes, warnings and errors on stderr, so that stdout stays free for records.
 
-    Use it as a context manager.
+    Use it as a context manager, from one thread. It starts no threads.
     """
 
     def __init__(self, level: str = "info") -> None:
-        """level: "error", "warning", "info" or "debug": what is said, each with those before it."""
+        """level: "error", "warning", "info" or "debug": the verbosity; each level includes those before it."""
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         if not self._console.is_terminal:
-            # A log file has no width to fit into.
+            # A log file has no fixed width.
             self._console = Console(stderr=True, highlight=False, soft_wrap=True, width=160)
         self._level = LEVELS.index(level)
         self._bar: Progress | None = None
@@ -105,10 +105,10 @@ class Display:
 
 
 class RunDisplay(Display):
-    """How a run goes; the bars appear with the first source, and move when `refresh` is called.
+    """Progress of a run. The bars appear with the first source and move when `refresh` is called.
 
-    With several sources the first bar is the whole run: sources count by their size, for how long they last is known
-    only once they are opened.
+    With several sources one more bar shows the whole run. In it sources count by their size in bytes, because their
+    durations are known only once they are opened.
     """
 
     def __init__(self, level: str = "info") -> None:
@@ -125,17 +125,17 @@ class RunDisplay(Display):
         self._began = time.monotonic()
 
     def found(self, labels: Sequence[str], sizes: Sequence[int]) -> None:
-        """The sources that there are, and their bytes."""
+        """Set the names of all sources and their sizes in bytes."""
         self._names, self._sizes = short_names(labels), sizes
         self._began = time.monotonic()
 
     @property
     def wait_s(self) -> float | None:
-        """How long the bar may be left alone; None when there is none."""
+        """How long to wait at most before the next `refresh`; None without a bar."""
         return None if self._bar is None else REFRESH_S
 
     def refresh(self) -> None:
-        """Draw the bar again, if it is time."""
+        """Redraw the bar if it is due."""
         now = time.monotonic()
         if self._bar is not None and now - self._drawn >= REFRESH_S:
             self._drawn = now
@@ -148,7 +148,7 @@ class RunDisplay(Display):
         super().stop()
 
     def started(self, index: int, estimated_frames: int | None) -> None:
-        """A source is being read; `index` stands for it from now on."""
+        """Reading of a source has started; `index` identifies it in later calls."""
         bar = self._bars()
         if bar is None:
             return
@@ -161,7 +161,7 @@ class RunDisplay(Display):
         self._show_whole()
 
     def advanced(self, index: int, frames: int, kept: int) -> None:
-        """So many frames of a source were read."""
+        """Update the number of frames read and of faces kept in a source."""
         task = self._tasks.get(index)
         if self._bar is None or task is None:
             return
@@ -176,13 +176,13 @@ class RunDisplay(Display):
         self._show_whole()
 
     def closed(self, index: int) -> None:
-        """A source is no longer read."""
+        """Reading of a source has ended."""
         task = self._tasks.pop(index, None)
         if self._bar is not None and task is not None:
             self._bar.remove_task(task)
 
     def skipped(self, indexes: Iterable[int]) -> None:
-        """These sources were done before."""
+        """These sources were completed by an earlier run."""
         self._earlier.update(indexes)
         self._done = len(self._earlier)
 
@@ -195,7 +195,7 @@ class RunDisplay(Display):
         self.debug("writing records, persons and the report")
 
     def finished(self, index: int, result: SourceResult) -> None:
-        """Say how a source went."""
+        """Report the result of a source."""
         self._done += 1
         self._shares[index], self._kept[index] = 1.0, result.kept
         if result.status in ("failed", "crashed"):
@@ -208,7 +208,7 @@ class RunDisplay(Display):
         seconds = result.timing.get("seconds", 0.0)
         if result.pictures:
             read = f"{_count(result.frames, 'picture')}, {_count(result.tracks, 'face')}, {result.kept} kept"
-            speed = f"{result.frames / seconds if seconds else 0.0:.1f} a second"
+            speed = f"{result.frames / seconds if seconds else 0.0:.1f} per second"
         else:
             read = f"{_count(result.frames, 'frame')}, {_count(result.tracks, 'track')}, {result.kept} kept"
             speed = f"{result.duration_seconds / seconds if seconds else 0.0:.1f}x real time"
@@ -235,7 +235,7 @@ class RunDisplay(Display):
         )
 
     def _share(self) -> float:
-        """How much of this run is done, 0..1; what was done before it does not count."""
+        """The share of this run that is done, 0..1; sources completed earlier do not count."""
         mine = [index for index in range(len(self._sizes)) if index not in self._earlier]
         total = sum(self._sizes[index] for index in mine)
         return sum(self._sizes[index] * self._shares.get(index, 0.0) for index in mine) / total if total else 1.0
@@ -247,7 +247,7 @@ class RunDisplay(Display):
             self._bar.update(self._whole, description=done, completed=self._share(), faces=kept)
 
     def _left(self) -> str:
-        """About how long the rest takes, in words; empty while that is anybody's guess, and at the end."""
+        """The estimated remaining time as text; empty while it cannot be estimated, and at the end."""
         share, seconds = self._share(), time.monotonic() - self._began
         if self._done >= len(self._names) or seconds < _SURE_S or share < _SURE_SHARE:
             return ""
@@ -257,7 +257,7 @@ class RunDisplay(Display):
     def table(
         self, results: Sequence[SourceResult], out: Path, seconds: float, words: Mapping[str, str]
     ) -> None:
-        """The closing table: one row per source, why faces were rejected (by `words`), where the results are."""
+        """Print the closing table: one row per source with reasons of rejection (worded by `words`); then the paths."""
         if not self._shows("info"):
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -279,13 +279,13 @@ class RunDisplay(Display):
             )
         self._console.print(table, soft_wrap=False)
         kept = sum(result.kept for result in results)
-        told = [(result, note) for result in results if not result.kept for note in result.notes]
-        for result, note in told[:_MAX_LISTED]:
+        unkept = [(result, note) for result in results if not result.kept for note in result.notes]
+        for result, note in unkept[:_MAX_LISTED]:
             self._console.print(f"{escape(Path(result.source.location).name)}: {escape(note)}")
-        if len(told) > _MAX_LISTED:
-            self._console.print(f"... and {len(told) - _MAX_LISTED} more, see `notes` in summary.json")
+        if len(unkept) > _MAX_LISTED:
+            self._console.print(f"... and {len(unkept) - _MAX_LISTED} more, see `notes` in summary.json")
         listed = _lines(out / "faces.jsonl")
-        fewer = f", the best {listed} listed in faces.jsonl" if listed is not None and listed < kept else ""
+        fewer = f", the best {listed} are listed in faces.jsonl" if listed is not None and listed < kept else ""
         self._console.print(
             f"{kept} face{'' if kept == 1 else 's'} kept in {escape(display(out))}{fewer} ({seconds:.1f} s)"
         )
@@ -294,7 +294,7 @@ class RunDisplay(Display):
 
 
 def _lines(path: Path) -> int | None:
-    """How many lines a file has; None when it cannot be read."""
+    """The number of lines in a file; None if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
@@ -303,15 +303,15 @@ def _lines(path: Path) -> int | None:
 
 
 class ReplayDisplay(Display):
-    """How a replay goes."""
+    """Progress of a replay."""
 
     def __init__(self, level: str = "info") -> None:
         super().__init__(level)
         self.taken = 0
-        """Events handed over for sending."""
+        """Number of events taken for sending."""
 
     def start(self, total: int) -> None:
-        """So many events are going to be sent."""
+        """Start the bar with the total number of events."""
         bar = self._start_bar(
             TextColumn("sending"),
             BarColumn(),
@@ -323,7 +323,7 @@ class ReplayDisplay(Display):
             bar.add_task("", total=total)
 
     def counted(self, events: Iterable[bytes]) -> Iterator[bytes]:
-        """The events, each counted once it was taken."""
+        """Yield the events; each is counted once it was taken."""
         for item in events:
             yield item
             self.taken += 1
@@ -332,10 +332,10 @@ class ReplayDisplay(Display):
 
 
 class ClipsDisplay(Display):
-    """How the making of clips goes: a bar on a terminal, elsewhere a line for each track."""
+    """Progress of making clips: a bar on a terminal, otherwise one line per track."""
 
     def track(self, index: int, count: int, name: str, clips: int) -> None:
-        """The track of that place, of so many, is searched; so many clips there are by now."""
+        """Track `index` of `count` is about to be searched; `clips` is the number of clips so far."""
         bar = self._start_bar(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from streamgate.sinks.retrying_sender import RetryingSender
 
 _NAMED = 5
-"""Damages of a source that are named; the rest is counted."""
+"""Maximum number of damages listed per source; the rest is counted."""
 
 
 @click.command(cls=Command, epilog="streamgate replay faces --sink redis://localhost:6379/0")
@@ -39,7 +39,7 @@ _NAMED = 5
 def replay(out: Path, url: str, sink_retry: float, quiet: bool) -> int:
     """Send the events of a finished run again.
 
-    The events have the same ids as before, by which consumers recognize repetitions. What cannot be read is reported,
+    The events have the same ids as before, so that consumers can recognize duplicates. Unreadable results are reported,
     and the rest is sent.
     """
     from streamgate.commands.progress import ReplayDisplay
@@ -57,8 +57,8 @@ def replay(out: Path, url: str, sink_retry: float, quiet: bool) -> int:
         total = sum(source.finals for source in sources)
         if total > MAXLEN:
             shown.warn(
-                f"{total} finals: the stream keeps about {MAXLEN}, so that the first are gone "
-                "unless a consumer takes them meanwhile"
+                f"{total} finals: the stream keeps about {MAXLEN}, so the first are lost unless a consumer reads them "
+                "in time"
             )
         sender = RetryingSender(stream, retry_seconds=sink_retry, warn=shown.warn)
         try:
@@ -70,7 +70,7 @@ def replay(out: Path, url: str, sink_retry: float, quiet: bool) -> int:
 
 @contextmanager
 def _interruptible(stopping: threading.Event) -> Iterator[None]:
-    """Ctrl-C sets `stopping` too: should the exception get lost in a callback, no fault is waited for any more."""
+    """Make Ctrl-C also set `stopping`: if the exception is lost in a callback, retries still end."""
 
     def handle(signum: int, frame: FrameType | None) -> None:
         stopping.set()
@@ -102,8 +102,8 @@ def _send(
             if outcome.problem is not None:
                 raise DeliveryError(
                     f"{stream.location}: {sent} of {total} finals delivered, up to {outcome.sent} of "
-                    f"{source.finals} of {source.location}; the rest not: {outcome.problem}. The same command sends "
-                    "all of them again"
+                    f"{source.finals} of {source.location}; the rest was not: {outcome.problem}. The same command "
+                    "sends all of them again"
                 )
             shown.line(f"[{number}/{len(sources)}] {source.location}: {outcome.sent} finals sent")
             if damages.count:
@@ -126,5 +126,5 @@ def _lost(damages: DamageLog, source: FinishedSource, sent: int) -> str:
     lost = max(0, source.finals - sent)
     return (
         f"{display(source.out / source.source_id)}: {lost} of {source.finals} finals cannot be sent: "
-        f"{', '.join(damages.words)}{more}; run its source again"
+        f"{', '.join(damages.words)}{more}; run the source again"
     )

@@ -15,9 +15,9 @@ from streamgate.errors import display, escaped
 @results_argument
 @quiet_option
 def report(out: Path, quiet: bool) -> int:
-    """Write OUT/report.html again from the results in OUT.
+    """Rewrite OUT/report.html from the results in OUT.
 
-    What cannot be read is reported, and the rest is shown.
+    Unreadable results are reported, and the rest is shown.
     """
     from streamgate.people.ledger import Ledger
     from streamgate.report.write import write_report

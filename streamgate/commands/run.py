@@ -36,8 +36,8 @@ _work = section("Speed and sharing the work")
     streamgate run footage/ *.mov -o faces --jobs 2   # all videos below a folder
     streamgate run @list.txt --start 1:30 --end 5:00  # a part of each video
     streamgate run clip.mp4 --top-k 5 --max-yaw 15    # more faces, nearly frontal
-    streamgate run footage/ --per person              # the best face of a person
-    streamgate run clip.mp4 --crop arcface            # a further picture per face
+    streamgate run footage/ --per person              # the best face per person
+    streamgate run clip.mp4 --crop arcface            # another picture per face
     streamgate run frames/ --sequence 25              # images as a 25 fps video
     streamgate run footage/ -o faces --resume         # after an interruption
     streamgate run footage/ -o faces --shard 3/8      # one of eight machines
@@ -46,16 +46,16 @@ _work = section("Speed and sharing the work")
 )
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=TEXT_PATH)
 @_input("--sequence", "sequence_fps", type=float, metavar="FPS", help="Read a folder's images as frames of a video.")
-@_input("--start", type=TIMECODE, metavar="TIME", help="Read each video from there on: seconds, M:S or H:M:S.")
-@_input("--end", type=TIMECODE, metavar="TIME", help="Read each video up to there.")
-@_faces("--top-k", type=int, metavar="N", help="Number of best faces to keep per track, or per what --per says.")
+@_input("--start", type=TIMECODE, metavar="TIME", help="Where to start in each video: seconds, M:S or H:M:S.")
+@_input("--end", type=TIMECODE, metavar="TIME", help="Where to end in each video.")
+@_faces("--top-k", type=int, metavar="N", help="Number of best faces to keep per track (or as --per).")
 @_faces(
     "--per", type=click.Choice(["track", "person"]),
     help="Keep the best faces of each track, or of each person over all sources.",
 )
 @_faces(
     "--every", type=click.FloatRange(0.5, 86400), metavar="SECONDS",
-    help="Keep the best faces of each so many seconds of a track, which is then ended and begun again.",
+    help="Keep the best faces of each interval of this length: tracks are ended and restarted at this age.",
 )
 @_faces("--poses", type=click.Choice(["frontal", "all"]), help="all: keep the best faces of each bin of yaw and pitch.")
 @_faces("--only", metavar="PICTURE", type=TEXT_PATH, help="Keep only the person in this picture.")
@@ -67,16 +67,16 @@ _work = section("Speed and sharing the work")
 )
 @_output(
     "--crop", "crops", multiple=True, type=click.Choice(["ffhq", "arcface", "loose", "frame"]),
-    help="Further pictures of each kept face, beside the FFHQ crop. Repeatable.",
+    help="Additional pictures of each kept face, besides the FFHQ crop. Repeatable.",
 )
 @_output("--format", "image_format", type=click.Choice(["png", "jpeg", "webp"]), help="File format of the pictures.")
 @_output(
     "--quality", metavar="1..100|auto",
-    help="Quality of JPEG and WebP. auto: the smallest file that the networks score alike.",
+    help="Quality of JPEG and WebP. auto: the smallest file that the networks score the same.",
 )
-@_output("--resume", is_flag=True, help="Continue an earlier run in this folder: sources that are done are skipped.")
+@_output("--resume", is_flag=True, help="Continue an earlier run in this folder; completed sources are skipped.")
 @_output("--overwrite", is_flag=True, help="Replace the results of an earlier run in this folder.")
-@_output("--json", "as_json", is_flag=True, help="Print the records of kept faces on stdout, all else on stderr.")
+@_output("--json", "as_json", is_flag=True, help="Print the records of kept faces on stdout, messages on stderr.")
 @_events(
     "--sink", "sinks", multiple=True, metavar="URL",
     help="Also send events to redis://HOST:PORT/DB, rediss://... (TLS) or unix://PATH. Repeatable.",
@@ -85,15 +85,15 @@ _work = section("Speed and sharing the work")
 @_work("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, metavar="N", help="Sources read at once.")
 @_work(
     "--decode", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
-    help="Where video is decoded; auto is the CPU, cuda the GPU of --device.",
+    help="Where video is decoded: auto is the CPU, cuda the GPU of --device.",
 )
 @_work(
     "--shard", metavar="I/N",
-    help="Read only part I of N of the sources, into OUT/shards/I; `streamgate merge` puts the parts together.",
+    help="Read only part I of N of the sources, into OUT/shards/I; `streamgate merge` combines the parts.",
 )
 @_work(
     "--ray", metavar="ADDRESS",
-    help="Read the sources on a Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT. OUT is shared by its nodes.",
+    help="Read the sources on a Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT. All nodes must share OUT.",
 )
 @preset_option
 @set_option
@@ -101,9 +101,9 @@ _work = section("Speed and sharing the work")
 @device_option
 @click.option(
     "--log-level", type=click.Choice(["error", "warning", "info", "debug"]), default="info", show_default=True,
-    help="What is said on stderr. debug: also weights, timings, tracebacks and FFmpeg's own messages.",
+    help="Verbosity on stderr. debug: also weights, timings, tracebacks and FFmpeg's own messages.",
 )
-@click.option("--quiet", is_flag=True, help="As --log-level error.")
+@click.option("--quiet", is_flag=True, help="Same as --log-level error.")
 def run(
     inputs: tuple[str, ...],
     out: Path,
@@ -126,7 +126,7 @@ def run(
 ) -> int:
     """Keep the best face of every track in INPUT: video files, folders, images, patterns, also in object stores.
 
-    @FILE reads a list of inputs from a file, one on each line, - from standard input.
+    @FILE reads a list of inputs from a file, one per line; - reads it from standard input.
 
     Pictures, records, a summary and an HTML report are written to the folder given by --out.
     """
@@ -173,8 +173,8 @@ def run(
 
 
 def _check_ray(sharded: bool, sinks: tuple[str, ...]) -> None:
-    """Raises UsageError for what does not go together with --ray."""
+    """Raises UsageError for options that cannot be combined with --ray."""
     if sharded:
-        raise UsageError("--ray hands out the sources itself, --shard is for machines without it: give one of the two")
+        raise UsageError("--ray distributes the sources, --shard is for machines without Ray: give one of the two")
     if sinks:
-        raise UsageError("--sink: with --ray send the events afterwards: streamgate replay OUT --sink URL")
+        raise UsageError("--sink does not work with --ray; send events later: streamgate replay OUT --sink URL")

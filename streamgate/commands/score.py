@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     cls=Command,
     epilog="""
     streamgate score portrait.jpg                          # find and score faces
-    streamgate score face.png --aligned ffhq --embedding   # of a ready crop
-    streamgate score portraits/ --heatmap maps             # show bad places
-    streamgate score portraits/ -o scores.parquet          # a table of all
+    streamgate score face.png --aligned ffhq --embedding   # an aligned crop
+    streamgate score portraits/ --heatmap maps             # show bad regions
+    streamgate score portraits/ -o scores.parquet          # write one table
     """,
 )
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=TEXT_PATH)
@@ -43,11 +43,13 @@ if TYPE_CHECKING:
 @click.option("--embedding", is_flag=True, help="Include the embedding (biometric data).")
 @click.option(
     "--heatmap", metavar="DIR", type=PATH, shell_complete=complete_folders,
-    help="Write IFQA's map over each face into this folder.",
+    help="Write the IFQA heat map of each face to this folder.",
 )
-@click.option("-o", "--output", "target", metavar="FILE", type=PATH, help="Write .jsonl, .csv or .parquet, not stdout.")
+@click.option("-o", "--output", "target", metavar="FILE", type=PATH, help="Write to a .jsonl, .csv or .parquet file.")
 @click.option("--overwrite", is_flag=True, help="Replace FILE.")
-@click.option("--jobs", type=click.IntRange(1, 256), metavar="N", help="Images at once. [default: one a core; GPU: 16]")
+@click.option(
+    "--jobs", type=click.IntRange(1, 256), metavar="N", help="Images in parallel. [default: one per CPU core; GPU: 16]"
+)
 @preset_option
 @set_option
 @models_option
@@ -65,7 +67,7 @@ def score(
     models: str,
     settings: Sequence[str],
 ) -> int:
-    """Score the faces in images: one JSON line per image on stdout, or a table of all with -o."""
+    """Score the faces in images: one JSON line per image on stdout, or one table of all with -o."""
     from streamgate.config import load_config
     from streamgate.engine import Engine
     from streamgate.exports.scores import score_file
@@ -76,14 +78,14 @@ def score(
 
     config = load_config(preset, settings)
     if embedding and target is not None and target.suffix != ".jsonl":
-        raise UsageError("--embedding goes with stdout or a .jsonl file: a table has no column for vectors")
+        raise UsageError("--embedding needs stdout or a .jsonl file: a table has no column for vectors")
     failed = done = 0
     taken: set[str] = set()
     with ExitStack() as stack:
         engine = stack.enter_context(Engine(config, models=models, device=device))
         if heatmap is not None:
             if "ifqa" not in engine.run_info().measure_set:
-                raise UsageError("--heatmap needs IFQA weights, and there are none: see `streamgate models list`")
+                raise UsageError("--heatmap needs IFQA weights, but there are none: see `streamgate models list`")
             with sink_errors(heatmap):
                 heatmap.mkdir(parents=True, exist_ok=True)
         take = None
@@ -121,7 +123,7 @@ def score(
 
 
 class _Progress:
-    """On a terminal how many images are done and how many a second; counts faces."""
+    """Counts images and faces; on a terminal shows the images done and the rate per second."""
 
     def __init__(self, *, shown: bool) -> None:
         from rich.console import Console
@@ -153,7 +155,7 @@ class _Progress:
 
 
 def _paths(images: Sequence[str]) -> Iterator[Path]:
-    """The image files of the arguments, in their order: files as they are, folders and patterns expanded."""
+    """The image files of the arguments, in order: files as given, folders and patterns expanded."""
     from streamgate.sources import discover
 
     for given in images:
@@ -164,7 +166,7 @@ def _paths(images: Sequence[str]) -> Iterator[Path]:
         paths = [
             path for spec in found.sources if spec.root is not None for path in spec.paths if isinstance(path, Path)
         ]
-        # What holds no image fails like a file that is none.
+        # A folder without images fails like a file that is not an image.
         yield from paths or [Path(given)]
 
 
@@ -181,10 +183,10 @@ def _read_image(path: Path, max_pixels: int) -> Array:
 
 
 def _name_of(path: Path, taken: set[str]) -> str:
-    """What the maps of an image are called: its name, with its folder's or a number where that is `taken`."""
+    """The base name for the maps of an image: its name, prefixed by its folder or numbered if that is `taken`."""
     candidates = [path.stem, f"{path.absolute().parent.name}-{path.stem}"]
     candidates += [f"{path.stem}-{number}" for number in range(2, len(taken) + 3)]
-    # Upper and lower case make no difference to many a file system.
+    # Many file systems are case-insensitive.
     name = next(name for name in candidates if name.casefold() not in taken)
     taken.add(name.casefold())
     return name
@@ -193,7 +195,7 @@ def _name_of(path: Path, taken: set[str]) -> str:
 def _write_heatmaps(
     folder: Path, name: str, image: Array, faces: Sequence[ScoredFace], aligned: str | None
 ) -> None:
-    """Per face and map one PNG: the aligned face, and beside it the map over it (red: not like a clean face)."""
+    """Write one PNG per face and map: the aligned face, next to it the face under the map (red: not a clean face)."""
     import cv2
 
     from streamgate.store.files import write_bytes
@@ -212,9 +214,9 @@ def _write_heatmaps(
 
 
 def _overlay(crop: Array, ifqa_map: Array) -> Array:
-    """The crop and the crop under its map, side by side: RGB uint8 (256, 512, 3).
+    """The crop, and the crop under its map, side by side: RGB uint8 (256, 512, 3).
 
-    Green is 1 (clean and real), red 0; what is in between goes through yellow.
+    The colours run from red (0) through yellow to green (1, clean and real).
     """
     import cv2
     import numpy as np

@@ -40,7 +40,7 @@ DEFAULT_HTTP = "127.0.0.1:8080"
 HTTP_OFF = "off"
 _OPEN_FILES = 4096
 _LINE = 2000
-"""Longest line of the log: what a camera or server says stands in it."""
+"""Maximum length of a log line: it may quote messages from cameras and servers."""
 
 _LOG_MUTEX = threading.Lock()
 
@@ -50,7 +50,7 @@ _page = section("Web page")
 _settings = section("Settings and networks")
 
 
-# Options have no defaults here: what is not given is taken from the file of --config.
+# Options have no defaults here: what is not given is taken from the --config file.
 @click.command(
     cls=Command,
     epilog="""
@@ -61,23 +61,23 @@ _settings = section("Settings and networks")
 )
 @_streams(
     "--rtsp", multiple=True, metavar="[NAME=]URL|MAIN,SUB",
-    help="A stream to watch: rtsp(s), http(s), or a file that is played like a camera; or a camera's main stream and "
-    "substream: faces are found in SUB and taken from MAIN. Repeatable.",
+    help="A stream to watch: rtsp(s), http(s), or a file played in real time; or a camera's main stream and "
+    "substream: faces are detected in SUB and cropped from MAIN. Repeatable.",
 )
-@_streams("--config", "config_file", metavar="FILE", type=PATH, help="streams.toml; SIGHUP reads it again.")
+@_streams("--config", "config_file", metavar="FILE", type=PATH, help="streams.toml; SIGHUP reloads it.")
 @_results("--redis", metavar="URL", help="Send events to redis://HOST:PORT/DB.")
 @_results(
     "-o", "--out", metavar="DIR", type=LOCAL_TEXT, shell_complete=complete_folders,
-    help="Write faces into this folder. [default without --redis: streamgate-live]",
+    help="Write faces to this folder. [default without --redis: streamgate-live]",
 )
-@_results("--max-days", type=float, metavar="N", help="Remove faces from DIR after so many days.")
-@_results("--max-gb", type=float, metavar="N", help="Remove the oldest faces from DIR beyond this size.")
+@_results("--max-days", type=float, metavar="N", help="Remove faces from DIR after N days.")
+@_results("--max-gb", type=float, metavar="N", help="Remove the oldest faces when DIR exceeds N GB.")
 @_results(
     "--spool", metavar="DIR", type=LOCAL_TEXT, shell_complete=complete_folders,
     help="Where events wait for Redis. [default: in --out, or streamgate-spool]",
 )
-@_results("--spool-mb", type=int, metavar="N", help="Drop the oldest waiting events beyond this size. [default: 1024]")
-@_page("--http", metavar="HOST:PORT|off", help="Address of the page, its APIs and metrics. [default: 127.0.0.1:8080]")
+@_results("--spool-mb", type=int, metavar="N", help="Drop the oldest waiting events above this size. [default: 1024]")
+@_page("--http", metavar="HOST:PORT|off", help="Address of the web page, API, metrics. [default: 127.0.0.1:8080]")
 @_settings(
     "--preset", metavar="NAME|FILE", shell_complete=complete_presets, help="Settings to start from. [default: live]"
 )
@@ -95,12 +95,12 @@ _settings = section("Settings and networks")
 )
 @_settings(
     "--decode", type=click.Choice(["auto", "cpu", "cuda"]),
-    help="Where video is decoded; auto is the CPU, cuda the GPU of --device. [default: auto]",
+    help="Where video is decoded: auto is the CPU, cuda the GPU of --device. [default: auto]",
 )
 def serve(rtsp: tuple[str, ...], config_file: Path | None, settings: tuple[str, ...], **flags: Any) -> int:
-    """Watch cameras for months: the best faces go to Redis, to disk and to a web page.
+    """Watch cameras continuously: the best faces go to Redis, to disk and to a web page.
 
-    SIGTERM ends it (exit code 0); what was found until then is written.
+    SIGTERM ends it (exit code 0); the faces found so far are written.
     """
     from streamgate.service.memory import settle_allocator
     from streamgate.service.settings import read_settings, service_flags
@@ -117,17 +117,17 @@ def serve(rtsp: tuple[str, ...], config_file: Path | None, settings: tuple[str, 
     with _signals() as signals, ExitStack() as stack:
         address = stack.enter_context(_http(wanted, state))
         service = stack.enter_context(Service(wanted, state, log))
-        where = f", to be seen at {address}" if address else ""
+        where = f", web page at {address}" if address else ""
         log(f"watching {len(wanted.streams)} stream(s){where}")
         service.run(signals.stop, signals.reload, read if config_file else _nothing_to_read)
-        log("stopping: the last faces are written")
+        log("stopping: writing the last faces")
     log("stopped")
     _leave_hanging_readers(signals.code)
     return signals.code
 
 
 def log(text: str) -> None:
-    """Write a line with the time to stderr, without secrets. Thread-safe."""
+    """Write a line with a timestamp to stderr, with secrets redacted. Thread-safe."""
     from streamgate.store.records import utc_text
 
     line = f"{utc_text(datetime.now(UTC))} {one_line(scrub(text), _LINE)}\n"
@@ -137,36 +137,36 @@ def log(text: str) -> None:
 
 
 class _Signals:
-    """What was asked of the service by signals.
+    """What signals have requested of the service.
 
-    A handler runs between any two steps of the main thread, also while that holds the lock inside `stop` or `reload`:
-    setting one there may wait for ever. So a thread does, told through a queue that takes no lock.
+    A handler runs between any two steps of the main thread, even while that holds the lock inside `stop` or `reload`,
+    so setting one of them there may deadlock. A thread does it instead, notified through a lock-free queue.
     """
 
     def __init__(self) -> None:
         self.stop = threading.Event()
         self.reload = threading.Event()
         self.code = 0
-        self._told: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
         self._stopping = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
-            self._told.put(self.reload)
+            self._requests.put(self.reload)
         elif self._stopping:
             raise KeyboardInterrupt
         else:
             self._stopping = True
             self.code = INTERRUPTED if number == signal.SIGINT else 0
-            self._told.put(self.stop)
+            self._requests.put(self.stop)
 
     def pass_on(self) -> None:
-        """Set what was asked for, until `end`."""
-        while (event := self._told.get()) is not None:
+        """Set the requested events, until `end`."""
+        while (event := self._requests.get()) is not None:
             event.set()
 
     def end(self) -> None:
-        self._told.put(None)
+        self._requests.put(None)
 
 
 @contextmanager
@@ -181,17 +181,17 @@ def _signals() -> Iterator[_Signals]:
 
 
 def _nothing_to_read() -> Settings:
-    raise UsageError("there is no file to read again: the service was started without --config")
+    raise UsageError("there is no file to reload: the service was started without --config")
 
 
 @contextmanager
 def _http(settings: Settings, state: ServiceState) -> Iterator[str | None]:
-    """The page and its APIs while the block runs; gives their address, None where they are off."""
+    """Serve the page and its APIs while the block runs; gives their address, or None where they are off."""
     if settings.http == HTTP_OFF:
         yield None
         return
     if settings.http is None and importlib.util.find_spec("fastapi") is None:
-        log("no page and no metrics: they need `pip install 'streamgate[serve]'` (--http off removes this line)")
+        log("no web page and no metrics: they need `pip install 'streamgate[serve]'` (--http off silences this)")
         yield None
         return
     from streamgate.service.http import serving
@@ -202,7 +202,7 @@ def _http(settings: Settings, state: ServiceState) -> Iterator[str | None]:
 
 
 def _allow_open_files() -> None:
-    """Use what the system allows this process: 1024 files are few for many cameras and a page with many listeners."""
+    """Raise the limit of open files: 1024 are too few for many cameras and a page with many viewers."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -211,7 +211,7 @@ def _allow_open_files() -> None:
 
 
 def _leave_hanging_readers(code: int) -> None:
-    """A reader may wait in the network for seconds yet; nothing it could still do is wanted."""
+    """Exit without waiting for readers that still block on the network: their results are no longer needed."""
     busy = ("streamgate-read-", "streamgate-watch-", "streamgate-main-")
     if any(thread.name.startswith(busy) for thread in threading.enumerate()):
         sys.stdout.flush()

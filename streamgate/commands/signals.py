@@ -1,4 +1,4 @@
-"""Signals that a command answers itself while it works."""
+"""Signal handling of commands."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from contextlib import contextmanager
 from types import FrameType
 
 INTERRUPTED = 130
-"""Exit code of a command that Ctrl-C or SIGTERM ended."""
+"""Exit code of a command that was ended by Ctrl-C or SIGTERM."""
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 _ONE_REQUEST_S = 0.5
-"""`timeout`, and supervisors of process groups, send one signal twice in a row: that is one request to stop."""
+"""`timeout` and supervisors of process groups send the same signal twice in a row: that is one request to stop."""
 
 _latest: tuple[int, float] | None = None
-"""The latest request to stop that came to this process, whoever answered it, and when."""
+"""The signal number and time of the latest request to stop, whichever handler received it."""
 _interrupted = threading.Event()
 
 
 def answer_signals() -> None:
-    """From now on Ctrl-C and SIGTERM raise KeyboardInterrupt, so that what is half done is cleaned up.
+    """Make Ctrl-C and SIGTERM raise KeyboardInterrupt, so that unfinished work is cleaned up.
 
-    Signals that whoever started us had ignored stay so.
+    Signals that the parent process had set to be ignored stay ignored.
     """
     for number in _STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
     sys.unraisablehook = _answer_again
-    # The work is done and its exit code known: the second half of a request must not change it.
+    # At exit the exit code is known: the second signal of a request must not change it.
     atexit.register(_ignore)
 
 
 def was_interrupted() -> bool:
-    """Whether a signal has come that `answer_signals` answers: a library may have made another error of it."""
+    """Whether a signal handled by `answer_signals` was received: a library may have turned it into another error."""
     return _interrupted.is_set()
 
 
 def _repeats(number: int) -> bool:
-    """Whether the signal `number` belongs to the latest request to stop; it is the latest from now on otherwise."""
+    """Whether the signal `number` belongs to the latest request to stop; if not, it becomes the latest."""
     global _latest
     now = time.monotonic()
     if _latest is not None and number == _latest[0] and now - _latest[1] <= _ONE_REQUEST_S:
@@ -57,7 +57,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _answer_again(unraisable: sys.UnraisableHookArgs) -> None:
-    """An interrupt that came where none can be raised, in a callback of an import for example, comes once more."""
+    """Send an interrupt again if it came where none can be raised, for example in a callback of an import."""
     global _latest
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
         _latest = None
@@ -73,9 +73,9 @@ def _ignore() -> None:
 
 @contextmanager
 def handling(numbers: Iterable[int], handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """`handle` answers the signals while the block runs; outside the main thread, which cannot, nothing changes.
+    """Handle the signals with `handle` while the block runs; outside the main thread this does nothing.
 
-    A request to stop that comes as the same signal twice in a row reaches it once.
+    A request to stop that arrives as the same signal twice in a row is passed on once.
     """
 
     def once(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Standard output and error as commands use them: whatever encoding, and whatever becomes of what they lead to."""
+"""Standard output and error for commands: robust against any encoding and against readers that go away."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streamgate.errors import SinkError
 
 
 class _Descriptor(io.RawIOBase):
-    """Writes to a descriptor. A write that fails raises SinkError where `needed`, and is never tried again."""
+    """Writes to a descriptor. A failed write raises SinkError if `needed`, and is never retried."""
 
     def __init__(self, descriptor: int, *, needed: bool) -> None:
         self._descriptor = descriptor
@@ -45,22 +45,22 @@ class _Descriptor(io.RawIOBase):
             try:
                 return os.write(self._descriptor, data)
             except BlockingIOError:
-                # Whoever started us made it so (some shells and Node.js do), and expects us to wait all the same.
+                # The process that started us made it non-blocking (some shells and Node.js do) but expects us to wait.
                 select.select([], [self._descriptor], [])
 
 
 def take_over() -> None:
-    """Put streams in the place of `sys.stdout` and `sys.stderr` that write what the encoding lacks as escapes.
+    """Replace `sys.stdout` and `sys.stderr` by streams that escape characters which the encoding lacks.
 
-    A standard output that is full raises SinkError, one that nobody reads BrokenPipeError; a standard error that cannot
-    be written costs the messages and nothing else.
+    A full standard output raises SinkError, and one without a reader raises BrokenPipeError. If standard error cannot
+    be written, only the messages are lost.
     """
     sys.stdout = _text(sys.stdout, needed=True)
     sys.stderr = _text(sys.stderr, needed=False)
 
 
 def _text(stream: TextIO, *, needed: bool) -> TextIO:
-    # Closed by whoever started us, or replaced by a stream without a descriptor.
+    # Closed by the process that started us, or replaced by a stream without a descriptor.
     if stream is None or not isinstance(stream, io.TextIOWrapper):
         return stream
     raw = _Descriptor(stream.fileno(), needed=needed)

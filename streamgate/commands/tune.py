@@ -43,7 +43,7 @@ _networks = section("Settings and networks")
     """,
 )
 @results_argument
-@click.option("--dry-run", "dry", is_flag=True, help="Find out what changes, footage included, and change nothing.")
+@click.option("--dry-run", "dry", is_flag=True, help="Show what would change (this reads the footage); change nothing.")
 @_faces("--top-k", type=int, metavar="N", help="Number of best faces to keep per track.")
 @min_size_option
 @max_yaw_option
@@ -55,7 +55,7 @@ _networks = section("Settings and networks")
     "--preset", metavar="NAME|FILE", shell_complete=complete_presets,
     help="Take measures, keep and smoothing from this preset, for example one that `streamgate fit` wrote.",
 )
-@_footage("--pictured", is_flag=True, help="Do not open the footage: choose among faces whose pictures are in OUT.")
+@_footage("--pictured", is_flag=True, help="Do not open the footage: choose among the faces with pictures in OUT.")
 @_footage(
     "--footage", multiple=True, metavar="DIR", type=PATH, shell_complete=complete_folders,
     help="Folder to search for sources that were moved. Repeatable.",
@@ -77,10 +77,10 @@ def tune(
     dry: bool,
     pictured: bool,
 ) -> int:
-    """Apply other limits to the results in OUT, without decoding again.
+    """Apply other limits to the results in OUT without decoding everything again.
 
-    All stored faces are gated and chosen again. The footage is opened only where a newly chosen face was never scored
-    in full or has no picture.
+    All stored faces are gated and selected again. The footage is opened only where a newly selected face was never
+    fully scored or has no picture.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -102,33 +102,33 @@ def tune(
             report=lambda done, total: status.update(f"source {done + 1} of {total}"),
         )  # fmt: skip
     if not result.changed:
-        console.print("nothing differs from the settings these results were made with; nothing was changed")
+        console.print("the settings are those that these results were made with; nothing was changed")
         return 0
     console.print(_table(result, reason_words(RunFolder(out).measures)), soft_wrap=False)
     console.print(_words(result))
     if result.after.kept > result.before.kept and _is_stricter(result):
         console.print(
-            "A stricter limit keeps more faces here: where it rejects a best face, others are kept in its place that "
-            "were too close to that one in time or looks, or that had not been scored because of it."
+            "A stricter limit keeps more faces here: where it rejects a best face, other faces replace it that were "
+            "too close to it in time or appearance, or that had not been scored because of it."
         )
     if not result.same_meaning:
-        console.print("Quality is computed in another way now: do not compare it with earlier values.")
+        console.print("Quality is now computed differently: do not compare it with earlier values.")
     for problem in result.left_out:
-        errors.print(f"[red]streamgate:[/red] {escape(escaped(problem))}. It stays as it was")
+        errors.print(f"[red]streamgate:[/red] {escape(escaped(problem))}. This source is unchanged")
     for problem in result.problems:
         errors.print(f"[yellow]streamgate: warning:[/yellow] {escape(escaped(problem))}")
     made = f"made with {escape(', '.join(_settings(result)))}"
     if dry:
-        console.print(f"this is what results {made} would be; nothing was changed (--dry-run)")
+        console.print(f"this is how results {made} would look; nothing was changed (--dry-run)")
     else:
-        console.print(f"{escape(display(out))} is as if {made} ({time.perf_counter() - began:.1f} s)")
+        console.print(f"{escape(display(out))} is now as if {made} ({time.perf_counter() - began:.1f} s)")
         if (out / REPORT).is_file():
             console.print(f"report: {escape(display(out / REPORT))}")
     return 1 if result.left_out else 0
 
 
 def _settings(result: TuneResult) -> list[str]:
-    """What was set, `key = value (was value)`."""
+    """The changed settings as `key = value (was value)`."""
     shown = {key: [json.dumps(value) for value in values] for key, values in result.changed.items()}
     return [f"{key} = {now} (was {was})" for key, (was, now) in shown.items()]
 
@@ -151,7 +151,7 @@ def _table(result: TuneResult, words: Mapping[str, str]) -> Table:
         table.add_row(name, str(one), str(other), f"{other - one:+d}" if other != one else "")
 
     row("faces kept", before.kept, after.kept)
-    row("tracks that keep nothing", before.tracks_without, after.tracks_without)
+    row("tracks without a kept face", before.tracks_without, after.tracks_without)
     reasons = {*before.rejected, *after.rejected}
     for name in sorted(reasons, key=lambda name: (-max(before.rejected[name], after.rejected[name]), name)):
         row(f"rejected: {words.get(name, name)}", before.rejected[name], after.rejected[name])
@@ -163,7 +163,7 @@ def _words(result: TuneResult) -> str:
     parts = [
         f"{count} track{'' if count == 1 else 's'} {what}"
         for count, what in (
-            (after.other, "with other faces"), (after.gained, "gained one"), (after.lost, "lost theirs"),
+            (after.other, "with other faces"), (after.gained, "gained a face"), (after.lost, "lost all faces"),
         )
         if count
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The worker process of `streamgate run`: everything that touches footage and networks."""
+"""The worker process of `streamgate run`, which does everything that touches footage and networks."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ if TYPE_CHECKING:  # Ray is an extra
     from streamgate.ray.cluster import Cluster
 
 _REPORT_S = 0.1
-"""So often a source's progress is reported."""
+"""Interval at which the progress of a source is reported."""
 
 
 def run_worker(request: RunRequest, state: RunState, channel: Channel) -> None:
-    """Do what `state` leaves to be done, reporting to the parent over `line`. Never raises."""
+    """Do the work that remains according to `state`, reporting to the parent over `channel`. Never raises."""
     try:
         _WorkerRun(request, state, channel).run()
     except StreamgateError as error:
@@ -64,7 +64,7 @@ class _WorkerRun:
 
     def run(self) -> None:
         if self._request.log_level == "debug":
-            # FFmpeg's own words about damaged files: it writes them to standard error itself.
+            # FFmpeg's own messages about damaged files; it writes them to standard error itself.
             av.logging.set_level(av.logging.WARNING)
             av.logging.restore_default_callback()
             os.environ["STREAMGATE_DEBUG"] = "1"
@@ -103,7 +103,7 @@ class _WorkerRun:
         self._channel.send(WorkerEnded(None, self._stop.is_set(), missing))
 
     def _engine(self, config: Config) -> Engine | Cluster:
-        """What reads: networks in this process, or readers on a Ray cluster."""
+        """What reads the sources: networks in this process, or readers on a Ray cluster."""
         request = self._request
         if request.ray is None:
             return Engine(config, models=request.models, device=request.device)
@@ -130,11 +130,11 @@ class _WorkerRun:
             return Config.model_validate(self._state.config)
         config = load_config(self._request.preset, self._request.settings, self._request.flags)
         if self._request.flags.get("output.quality") is not None and config.output.format == "png":
-            raise UsageError("--quality is of JPEG and WebP, and PNG has none: add --format jpeg or --format webp")
+            raise UsageError("--quality is for JPEG and WebP, not for PNG: add --format jpeg or --format webp")
         return config
 
     def _find(self) -> list[SourceSpec]:
-        """The sources there are, the same for every worker of a run."""
+        """The sources, the same for every worker of a run."""
         if self._state.found is not None:
             return list(pickle.loads(self._state.found.specs))
         request = self._request
@@ -164,7 +164,7 @@ class _WorkerRun:
     def _report_gate(self, engine: Engine | Cluster) -> None:
         if self._state.info is not None:
             self._noted.update(engine.notes)
-            return  # the worker before this one has
+            return  # an earlier worker has reported it
         self._report_notes(engine)
         for one in engine.run_info().weights:
             self._channel.send(
@@ -175,14 +175,14 @@ class _WorkerRun:
             self._channel.send(partial(RunMonitor.note, text=f"measures left out: {names}"))
 
     def _report_notes(self, engine: Engine | Cluster) -> None:
-        """Those that are new: a GPU may have had to be run otherwise on the way."""
+        """Report new notes: during a run the GPU may have been switched to another mode."""
         for note in engine.notes:
             if note not in self._noted:
                 self._noted.add(note)
                 self._channel.send(partial(RunMonitor.note, text=note))
 
     def _decoder(self, engine: Engine) -> str:
-        # Both decode alike, but not to the bit: "auto" stays where results are the same on every machine.
+        # CPU and GPU decoders differ in single bits: "auto" is the CPU, where results are the same on every machine.
         return decoder_name(engine.device.index) if self._request.decode == "cuda" else CPU
 
     def _disk(self, info: RunInfo, config: Config) -> DiskSink:
@@ -208,7 +208,7 @@ class _WorkerRun:
             info,
             retry_seconds=self._request.sink_retry,
             results=self._request.out,
-            # A process before this one may have committed what it did not live to send.
+            # An earlier process may have died after it committed a source and before it sent the events.
             resumed=self._request.resume or self._state.begun,
             probe=not self._state.begun,
             stopping=self._stop,
@@ -216,7 +216,7 @@ class _WorkerRun:
         )
 
     def _skip_done(self, disk: DiskSink, specs: Sequence[SourceSpec]) -> None:
-        """Take the results of what is committed already, by an earlier run or by a worker that died right after."""
+        """Take over the results of sources committed by an earlier run, or by a worker that died right after."""
         state = self._state
         for index in sorted(state.committed):
             if (result := disk.done(state.ids[index])) is not None:
@@ -240,7 +240,7 @@ class _WorkerRun:
         self._channel.send(partial(RunMonitor.finished, index=index, result=result))
 
     def _read(self, engine: Engine, sink: Sink, specs: Sequence[SourceSpec]) -> None:
-        """Run what has no result yet: first what has never been seen to do harm, then the rest, one by one."""
+        """Read the sources without a result: those under suspicion of crashing the worker come last, one by one."""
         left = [index for index in range(len(specs)) if index not in self._state.results]
         together = [index for index in left if index not in self._state.last]
         alone = [index for index in left if index in self._state.last]
@@ -267,10 +267,10 @@ class _WorkerRun:
         results = self._state.results.values()
         fallen = sum(any(note.startswith(NOT_ON_GPU) for note in result.notes) for result in results)
         if decode not in (CPU, "auto") and fallen:
-            self._warn(f"{fallen} source(s) were decoded on the CPU, not on the GPU: see `notes` in summary.json")
+            self._warn(f"{fallen} source(s) were decoded on the CPU instead of the GPU: see `notes` in summary.json")
 
     def _finish(self, sink: Sink, disk: DiskSink) -> str | None:
-        """Write what covers the run; what did not get delivered, if anything."""
+        """Write the run-wide files; returns a message about undelivered events, if any."""
         found = self._state.found
         assert found is not None
         self._channel.send(RunMonitor.writing)
@@ -293,9 +293,9 @@ class _WorkerRun:
 
 
 class _Relay:
-    """Reports to the parent how sources go that are read on a cluster.
+    """Reports the progress of sources that are read on a cluster to the parent.
 
-    None is reported as being opened: if this process dies, no source is to blame.
+    It never reports a source as being opened: if this process dies, no source is to blame.
     """
 
     def __init__(self, channel: Channel, state: RunState) -> None:
@@ -322,7 +322,7 @@ class _Relay:
 
 
 class _Reporter(Progress):
-    """Reports to the parent how sources go; `indexes` are theirs in the run."""
+    """Reports the progress of sources to the parent; `indexes` are their indexes in the run."""
 
     def __init__(self, channel: Channel, indexes: Sequence[int]) -> None:
         self._channel = channel
@@ -332,7 +332,7 @@ class _Reporter(Progress):
     def opening(self, index: int) -> None:
         self._here.index = self._indexes[index]
         self._here.reported = 0.0
-        # What may kill this process is reported before it is touched.
+        # A source may crash this process, so it is reported before it is opened.
         self._channel.send(partial(RunMonitor.opening, index=self._here.index))
 
     def started(self, source: Source) -> None:
@@ -355,7 +355,7 @@ class _Reporter(Progress):
 
 
 def _size(spec: SourceSpec) -> int:
-    """Bytes of its files, at least 1: how much of the run it is likely to be."""
+    """Size of its files in bytes, at least 1: an estimate of its share of the run."""
     try:
         return 1 + sum(path.stat().st_size for path in spec.paths)
     except OSError:
@@ -364,14 +364,14 @@ def _size(spec: SourceSpec) -> int:
 
 def _apart(persons: int) -> str:
     return (
-        f"the embeddings of {persons} earlier person(s) were removed with the end of their run (identity.store = "
-        "session), so new tracks could not join them: `streamgate people OUT merge` does it by hand; with --set "
-        "identity.store=disk from the start they find each other"
+        f"the embeddings of {persons} earlier person(s) were removed at the end of their run (identity.store = "
+        "session), so new tracks could not be matched with them; use `streamgate people OUT merge`, or start runs with "
+        "--set identity.store=disk"
     )
 
 
 def _ids(specs: Sequence[SourceSpec], wanted: frozenset[str]) -> dict[int, str]:
-    """Source ids by index, of the specs that may have a wanted one; what cannot be read has none."""
+    """Source ids by index, of the specs that have a wanted id; unreadable sources are left out."""
 
     names = {source_id.rpartition("-")[0] for source_id in wanted}
 
@@ -382,7 +382,7 @@ def _ids(specs: Sequence[SourceSpec], wanted: frozenset[str]) -> dict[int, str]:
         try:
             return within(stall_seconds() + MARGIN_S, spec.source_id, spec.location)
         except (OSError, SourceError):
-            return None  # reading it in its turn says why
+            return None  # reported when the source is read
 
     with ThreadPoolExecutor(max_workers=8, thread_name_prefix="streamgate-look") as pool:
         found = list(pool.map(look, specs)) if wanted else []

@@ -1,1 +1,1 @@
-"""How well measures agree with people: values for the rows of a table, statistics, a page."""
+"""Agreement of measures with human judgements: values for the rows of a table, statistics, an HTML page."""

@@ -1,6 +1,6 @@
-"""Agreement of a measure with people: rank and linear correlations, AUC, bootstrap intervals.
+"""Agreement of a measure with human judgements: rank and linear correlations, AUC, bootstrap intervals.
 
-Everything is computed from counts per row (how often a draw took it), so that a bootstrap is a few matrix products.
+Everything is computed from counts per row (how often it was drawn), so that a bootstrap is a few matrix products.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 from streamgate.frames import Array
 
 MIN_ROWS = 10
-"""Rows below which nothing is said."""
+"""Minimum number of rows for a result."""
 MIN_PER_CLASS = 3
-"""Good rows, and bad rows, below which there is no AUC."""
+"""Minimum number of good rows, and of bad rows, for an AUC."""
 DRAWS = 400
 _FULL_DRAWS = 2_000
-"""Rows up to which Kendall's correlation gets all draws; its work grows with the square."""
+"""Maximum number of rows for which Kendall's correlation uses all draws; its cost is quadratic."""
 _MIN_DRAWS = 40
 _BLOCK = 256
 
@@ -33,7 +33,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How a measure agrees with people over `count` rows.
+    """Agreement of a measure with human judgements over `count` rows.
 
     Attributes:
         srcc, krcc: Spearman's and Kendall's (tau-b) rank correlation, -1..1.
@@ -51,11 +51,11 @@ class Agreement:
 def agreement(
     values: Array, human: Array, good: Array, bad: Array, *, clusters: Array | None = None, seed: int = 0
 ) -> Agreement | None:
-    """Compare a measure with people; both (N,) float, higher is better. None where one of them is constant.
+    """Compare a measure with human judgements; both (N,) float, higher is better. None if either is constant.
 
     Args:
-        good, bad: bool (N,): rows between which the AUC is taken.
-        clusters: (N,): rows with the same value are drawn together, for they are not independent.
+        good, bad: bool (N,): rows between which the AUC is computed.
+        clusters: (N,): rows with the same value are drawn together, because they are not independent.
     """
     if len(np.unique(values)) < 2 or len(np.unique(human)) < 2:
         return None
@@ -74,7 +74,7 @@ def agreement(
 
 
 def _draws(count: int, clusters: Array | None, seed: int) -> Array:
-    """How often each row was drawn, float64 (1 + DRAWS, N); the first line is the table as it is."""
+    """How often each row was drawn, float64 (1 + DRAWS, N); the first row is the original table."""
     rng = np.random.default_rng(seed)
     _, member = np.unique(np.arange(count) if clusters is None else clusters, return_inverse=True)
     units = int(member.max()) + 1
@@ -88,7 +88,7 @@ def _estimate(drawn: Array) -> Estimate:
 
 
 def _tied(values: Array) -> tuple[Array, Array, Array]:
-    """(order, starts of the runs of equal values in it, run of each row)."""
+    """(sort order, starts of the runs of equal values in it, run index of each row)."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     new = np.concatenate([[True], ordered[1:] != ordered[:-1]])
@@ -105,7 +105,7 @@ def _ranks(values: Array, counts: Array) -> Array:
 
 
 def _correlation(x: Array, y: Array, counts: Array) -> Array:
-    """Pearson's correlation in each draw; NaN where a side is constant."""
+    """Pearson's correlation in each draw; NaN if either side is constant."""
     total = counts.sum(axis=1, keepdims=True)
     x = x - (counts * x).sum(axis=1, keepdims=True) / total
     y = y - (counts * y).sum(axis=1, keepdims=True) / total
@@ -129,7 +129,7 @@ def _kendall(values: Array, human: Array, counts: Array) -> Array:
 
 
 def _auc(values: Array, good: Array, bad: Array, counts: Array) -> Array:
-    """Share of pairs of a good and a bad row in the right order, ties half, in each draw."""
+    """Share of correctly ordered pairs of a good and a bad row in each draw; ties count as half."""
     order, starts, _ = _tied(values)
     goods, bads = (np.add.reduceat((counts * kind)[:, order], starts, axis=1) for kind in (good, bad))
     won = (goods * (np.cumsum(bads, axis=1) - bads / 2)).sum(axis=1)
@@ -139,9 +139,9 @@ def _auc(values: Array, good: Array, bad: Array, counts: Array) -> Array:
 
 
 def _monotone(values: Array, human: Array) -> Array:
-    """The rising logistic curve of the values that correlates best with people, (N,).
+    """The increasing logistic function of the values that correlates best with the human scores, (N,).
 
-    Level and height of the curve do not change a correlation, so place and width are all there is to search.
+    Offset and height of the curve do not affect a correlation, so only its midpoint and width are searched.
     """
     low, high = np.quantile(values, (0.05, 0.95))
     spread = max(high - low, (values.max() - values.min()) / 20)
@@ -149,6 +149,6 @@ def _monotone(values: Array, human: Array) -> Array:
     widths = spread * np.geomspace(0.02, 5.0, 14)
     grid = np.stack([1.0 / (1.0 + np.exp(np.clip(-(values - x0) / w, -60, 60))) for x0 in indexes for w in widths])
     found = _correlation(grid, human[None], np.ones((1, len(values))))
-    # The best by the sign it rises with: a measure that runs against people keeps a negative correlation.
+    # Maximise with the sign of the plain correlation: a measure that disagrees keeps a negative correlation.
     rising = np.nan_to_num(_correlation(values[None], human[None], np.ones((1, len(values))))[0]) >= 0
     return np.asarray(grid[np.nanargmax(found if rising else -found)])

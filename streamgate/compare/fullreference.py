@@ -28,7 +28,7 @@ def ssim(picture: Array, reference: Array) -> float:
 
     one, other = _lumas(picture, reference)
     if min(one.shape) < _WINDOW:
-        raise SourceError(f"SSIM takes pictures of at least {_WINDOW} pixels a side")
+        raise SourceError(f"SSIM needs pictures of at least {_WINDOW} x {_WINDOW} pixels")
 
     def soft(pixels: Array) -> Array:
         blurred = cv2.GaussianBlur(pixels, (_WINDOW, _WINDOW), _SIGMA)

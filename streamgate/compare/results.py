@@ -1,4 +1,4 @@
-"""What a comparison found: an agreement for each measure and group, and its forms as rows and CSV."""
+"""Results of a comparison: the agreement of each measure in each group, as rows and CSV."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from streamgate.labels import BAD, GOOD, grade_of
 from streamgate.tables import Table
 
 HUMAN_COLUMNS = ("human", "mos", "dmos", "label", "grade", "score", "rank")
-"""Columns that hold what people said where `--human` does not name one, the first that there is."""
+"""Columns with human judgements if `--human` is not given; the first existing one is used."""
 EVERYTHING = ""
 """The group of all rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class HumanScores:
-    """What people said, by row: float (N,), higher is better, NaN where nothing was said.
+    """Human judgements by row: float (N,), higher is better, NaN for rows without one.
 
-    `good`, `bad`: bool (N,), rows between which the AUC is taken; none where there are no two kinds.
+    `good`, `bad`: bool (N,), rows between which the AUC is computed; all False if there are no two classes.
     """
 
     values: Array
@@ -38,7 +38,7 @@ class HumanScores:
 
 @dataclass(frozen=True, slots=True)
 class AgreementRow:
-    """A measure in a group; `agreement` is None where nothing can be said, and `why` says why."""
+    """A measure in a group; `agreement` is None if it cannot be computed, for the reason `why`."""
 
     measure: str
     group: str
@@ -48,20 +48,20 @@ class AgreementRow:
 
 
 def human_column(table: Table, given: str | None) -> str:
-    """The column with what people said. Raises UsageError."""
+    """The column with human judgements. Raises UsageError."""
     if given is not None:
         return table.need(given, "--human")
     for name in HUMAN_COLUMNS:
         if name in table.columns:
             return name
     raise UsageError(
-        f"{display(table.path)} has no column with what people said ({', '.join(HUMAN_COLUMNS)}); "
-        f"name it with --human; {table.listed}"
+        f"{display(table.path)} has no column with human judgements ({', '.join(HUMAN_COLUMNS)}); "
+        f"give its name with --human; {table.listed}"
     )
 
 
 def human_values(table: Table, column: str, *, ranked: bool) -> HumanScores:
-    """Scores, ranks (`ranked`: 1 is the best) or the words good, usable, bad. Raises UsageError for other things."""
+    """Read scores, ranks (`ranked`: 1 is best) or the words good, usable, bad. Raises UsageError for other values."""
     texts = [row[column] for row in table.rows]
     graded = any(grade_of(text) is not None for text in texts)
     values = np.full(len(texts), np.nan)
@@ -72,19 +72,19 @@ def human_values(table: Table, column: str, *, ranked: bool) -> HumanScores:
             raise UsageError(f"{display(table.path)}, row {index + 1}: {one_line(repr(text), 60)} is not {kind}")
         values[index] = value
     values = -values if ranked or column == "rank" or column == "dmos" else values
-    told = values[np.isfinite(values)]
-    if len(told) < MIN_ROWS:
+    given = values[np.isfinite(values)]
+    if len(given) < MIN_ROWS:
         raise UsageError(
-            f"{len(told)} row{'' if len(told) == 1 else 's'} of {display(table.path)} say what people think; "
-            f"a comparison takes at least {MIN_ROWS}, and a useful one 100 or more"
+            f"{display(table.path)} has {len(given)} row{'' if len(given) == 1 else 's'} with a human judgement; "
+            f"a comparison needs at least {MIN_ROWS}, and 100 or more to be useful"
         )
-    kinds = np.unique(told)
+    kinds = np.unique(given)
     if len(kinds) < 2:
         raise UsageError(
-            f"people said the same of every row ({one_line(texts[0], 40)}): there is nothing a measure could agree with"
+            f"all rows have the same human judgement ({one_line(texts[0], 40)}), so agreement cannot be measured"
         )
     two = (BAD, GOOD) if graded else tuple(kinds) if len(kinds) == 2 else (np.nan, np.nan)
-    return HumanScores(values, values == two[1], values == two[0], column, int(len(texts) - len(told)))
+    return HumanScores(values, values == two[1], values == two[0], column, int(len(texts) - len(given)))
 
 
 def compare(
@@ -106,26 +106,26 @@ def _line(
     rows = here & np.isfinite(found) & np.isfinite(human.values)
     count = int(rows.sum())
     if count < MIN_ROWS:
-        return AgreementRow(measure, group, count, None, f"too few rows: {MIN_ROWS} at least")
-    said = agreement(
+        return AgreementRow(measure, group, count, None, f"too few rows: at least {MIN_ROWS} are needed")
+    found_agreement = agreement(
         found[rows], human.values[rows], human.good[rows], human.bad[rows],
         clusters=None if clusters is None else clusters[rows], seed=seed,
     )  # fmt: skip
-    if said is None:
-        which = "what people said" if len(np.unique(human.values[rows])) < 2 else "the measure"
+    if found_agreement is None:
+        which = "the human judgement" if len(np.unique(human.values[rows])) < 2 else "the measure"
         return AgreementRow(measure, group, count, None, f"{which} is the same in all rows")
-    return AgreementRow(measure, group, count, said)
+    return AgreementRow(measure, group, count, found_agreement)
 
 
 FIGURES = ("srcc", "krcc", "plcc", "auc")
 
 
 def csv_text(lines: Sequence[AgreementRow]) -> str:
-    """A row for each measure and group, with the ends of the intervals."""
+    """CSV with one row per measure and group, with the bounds of the intervals."""
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
-    figures = [f"{name}{end}" for name in FIGURES for end in ("", "_low", "_high")]
-    writer.writerow(["measure", "group", "rows", *figures])
+    names = [f"{name}{end}" for name in FIGURES for end in ("", "_low", "_high")]
+    writer.writerow(["measure", "group", "rows", *names])
     for line in lines:
         cells = [line.measure, line.group, line.count]
         for name in FIGURES:
@@ -137,7 +137,7 @@ def csv_text(lines: Sequence[AgreementRow]) -> str:
 
 
 def estimate_text(estimate: Estimate | None) -> str:
-    """`0.81 (0.78 to 0.84)`; empty for none."""
+    """For example `0.810 (0.78 to 0.84)`; empty for None."""
     return "" if estimate is None else f"{estimate.value:.3f} ({estimate.low:.2f} to {estimate.high:.2f})"
 
 

@@ -1,4 +1,4 @@
-"""Values of measures for the rows of a table: scored from pictures, looked up in a run, or columns of their own."""
+"""Values of measures for the rows of a table: scored from pictures, looked up in a run, or read from columns."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from streamgate.tables import Row, Table
 QUALITY = "quality"
 """The fused quality, which can be compared like a measure."""
 LOWER = ":lower"
-"""Behind a column's name: its low values are good."""
+"""Suffix of a column name: lower values are better."""
 
 
 @dataclass(slots=True)
 class MeasureValues:
-    """Values of each measure by row, float (N,), turned so that larger is better; NaN where there is none.
+    """Values of each measure by row, float (N,), with the sign such that larger is better; NaN if missing.
 
-    `problems`: why rows lack values, words -> number of rows; `first`: the first row with each.
+    `problems`: reasons why rows lack values -> number of rows; `first`: the first row with each reason.
     """
 
     by_measure: dict[str, Array]
@@ -39,7 +39,7 @@ class MeasureValues:
     first: dict[str, str] = field(default_factory=dict)
 
     def report_problems(self, words: str, row: str) -> None:
-        """Note a problem of a row."""
+        """Record a problem with a row."""
         self.problems[words] = self.problems.get(words, 0) + 1
         self.first.setdefault(words, row)
 
@@ -47,7 +47,7 @@ class MeasureValues:
 def check_names(
     names: Sequence[str], table: Table, measures: Iterable[MeasureSpec], *, has_reference: bool
 ) -> None:
-    """Raises UsageError for what is neither one of the measures nor a column of the table."""
+    """Raises UsageError for a name that is neither a measure nor a column of the table."""
     known = {*(spec.name for spec in measures), QUALITY, *FULL_REFERENCE}
     for name in names:
         column = name.removesuffix(LOWER)
@@ -57,11 +57,11 @@ def check_names(
                 f"{table.listed}"
             )
         if name in FULL_REFERENCE and name not in table.columns and not has_reference:
-            raise UsageError(f"{name} compares with a reference picture: name their column with --reference")
+            raise UsageError(f"{name} needs reference pictures: give the name of their column with --reference")
 
 
 def column_values(table: Table, name: str) -> Array:
-    """Numbers of a column, NaN where there is none; turned with `:lower`."""
+    """Numbers of a column, NaN if missing; negated with `:lower`."""
     column = name.removesuffix(LOWER)
     values = np.array([_number(row[column]) for row in table.rows])
     return -values if name.endswith(LOWER) else values
@@ -78,9 +78,9 @@ def scored_values(
     workers: int,
     done: Callable[[int], None],
 ) -> MeasureValues:
-    """Score the picture of each row; of several faces in one the largest counts.
+    """Score the picture of each row, using the largest face in it.
 
-    A row whose picture cannot be read, or has no face, has no values; the others go on.
+    A row whose picture cannot be read or has no face gets no values; the other rows are still scored.
     """
     specs = {spec.name: spec for spec in engine.config.measures.specs}
     found = MeasureValues({name: np.full(len(table.rows), np.nan) for name in names})
@@ -102,7 +102,7 @@ def scored_values(
     for number, (row, (face, against, problem)) in enumerate(in_order(score, table.rows, workers)):
         done(number + 1)
         if problem:
-            # The name of the file is told as the first row's, so that a thousand of one kind are one line.
+            # Without the file name, so that the same problem in a thousand rows is reported once, with the first row.
             found.report_problems(problem.removeprefix(f"{display(_path(table.path, row[image]))}: "), row[image])
         for name in names:
             value: float | str | None = against.get(name)
@@ -116,17 +116,17 @@ def scored_values(
 
 
 def recorded_values(table: Table, names: Sequence[str], folder: RunFolder) -> MeasureValues:
-    """Look the faces of the rows up in the results of a run; rows have the columns of labels.csv, or `id`."""
+    """Look up the faces of the rows in the results of a run; rows have the columns of labels.csv, or `id`."""
     specs = {spec.name: spec for spec in folder.measures}
     found = MeasureValues({name: np.full(len(table.rows), np.nan) for name in names})
     records = dict(_records(table, folder))
     by_id = "id" in table.columns and not set(COLUMNS[:3]) <= set(table.columns)
     for number, row in enumerate(table.rows):
         key = row["id"] if by_id else face_key(row)
-        told = str(key) if key is not None else f"row {number + 1}"
+        label = str(key) if key is not None else f"row {number + 1}"
         record = records.get(key) if key is not None else None
         if record is None:
-            found.report_problems("no such face in these results", told)
+            found.report_problems("no such face in these results", label)
             continue
         for name in names:
             listed = record["measures"].get(name)
@@ -134,8 +134,8 @@ def recorded_values(table: Table, names: Sequence[str], folder: RunFolder) -> Me
             value = _value(specs.get(name), record["quality"], measure, None)
             if isinstance(value, str):
                 unscored = measure is not None and measure.status is Status.NOT_SCORED
-                hint = " in this run, of which --set exhaustive=true scores every face" if unscored else ""
-                found.report_problems(f"{name} {value}{hint}", told)
+                hint = " in this run; a run with --set exhaustive=true scores every face" if unscored else ""
+                found.report_problems(f"{name} {value}{hint}", label)
             elif value is not None:
                 found.by_measure[name][number] = value
     return found
@@ -148,7 +148,7 @@ def _records(table: Table, folder: RunFolder) -> Iterator[tuple[FaceKey | str, M
         return
     wanted = {row["source_id"] for row in table.rows}
     for source_id in (one for one in folder.source_ids if one in wanted):
-        # Kept faces come last: theirs is the word that counts.
+        # Kept faces come last, so that their records take precedence.
         for records in (folder.candidates(source_id), folder.faces(source_id)):
             for record in records:
                 yield FaceKey(source_id, record["track_id"], round(float(record["pts_seconds"]), 6)), record
@@ -157,14 +157,14 @@ def _records(table: Table, folder: RunFolder) -> Iterator[tuple[FaceKey | str, M
 def _value(
     spec: MeasureSpec | None, quality: float | None, measure: Measure | None, aligned: str | None
 ) -> float | str | None:
-    """A value, or in words why there is none."""
+    """A value, or the reason why there is none."""
     if spec is None:  # quality
         return "needs every measure of the set" if quality is None else float(quality)
     if measure is None:
         return "is not in use; add --set measures.NAME.use=true"
     if measure.raw is None:
         if measure.status is Status.NOT_SCORED and aligned is not None and spec.of_source:
-            return "speaks of the source's picture, which an aligned crop does not tell"
+            return "needs the source picture, which an aligned crop does not have"
         return _WHY[measure.status]
     fixed = callable(spec.mapping) and measure.scalar is not None
     return float(measure.scalar) if fixed and measure.scalar is not None else spec.upward(measure.raw)
@@ -183,7 +183,7 @@ def _picture(table: Path, name: str, most: int) -> Array:
     from streamgate.sources.images import PictureError, read_rgb
 
     if not name:
-        raise SourceError("the row names no picture")
+        raise SourceError("the row has no picture")
     path = _path(table, name)
     try:
         if not path.is_file():
@@ -196,7 +196,7 @@ def _picture(table: Path, name: str, most: int) -> Array:
 
 
 def _path(table: Path, name: str) -> Path:
-    """Where a picture is that a table names: relative to the table."""
+    """The path of a picture, given relative to the table."""
     return Path(os.path.join(table.parent, name))
 
 

@@ -1,1 +1,1 @@
-"""Results in the formats that training code reads: Parquet, CSV, WebDataset, a Hugging Face imagefolder."""
+"""Exports of results in formats for training code: Parquet, CSV, WebDataset, Hugging Face imagefolder, pairs."""

@@ -1,4 +1,4 @@
-"""The formats, one function each: records in, files out, in constant memory and with the same bytes every time."""
+"""The export formats, one function each. They use constant memory, and the same results give the same bytes."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from streamgate.store.folder import RunFolder
 from streamgate.store.jsonlines import SCHEMA, Record, dumps
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""How a cell begins that spreadsheets compute; the full-width signs too."""
+"""First characters of cells that spreadsheets treat as a formula, including the full-width forms."""
 ROWS_A_GROUP = 4096
-"""Rows of a Parquet row group; also what is held in memory at once."""
+"""Rows per Parquet row group, and held in memory at once."""
 
 ROWS_WITH_IMAGES = 64
-"""The same where a row holds its pictures: groups of some 30 MB, as `datasets` likes them."""
+"""The same for rows with pictures: groups of about 30 MB, as `datasets` recommends."""
 PICTURE_COLUMNS = ("image", *(f"image_{name}" for name in FURTHER_CROPS))
 
 _OLD_HEADERS = ",".join(column.name for column in columns_of()[:6]).encode()
-"""How every CSV of ours begins, whichever version wrote it."""
+"""The first bytes of every CSV file that any version of streamgate wrote."""
 _CROP_COLUMNS = [column for column in columns_of() if column.path[0] == "crops"]
 
 
 _SPLIT_WORD = re.compile(
     r"(?<![^-._ 0-9/])(train|training|validation|valid|dev|val|test|testing|eval|evaluation)(?![^-._ 0-9/])"
 )
-"""Words in a path that `datasets` (data_files.py, SPLIT_KEYWORDS) takes for the name of a split."""
+"""Words in a path that `datasets` (data_files.py, SPLIT_KEYWORDS) interprets as the name of a split."""
 
 
 def write_csv(
     folder: RunFolder, target: Path, *, overwrite: bool = False, warn: Callable[[str], None] = lambda words: None
 ) -> int:
-    """`target` as CSV with a header line, UTF-8, LF; null is empty, several reasons are parted by spaces.
+    """Write `target` as CSV with a header line, UTF-8, LF. Null is empty, and reasons are separated by spaces.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe before it, which `warn` is told once. Returns
-    the number of rows. Raises UsageError, ResultsError, SinkError.
+    Text that a spreadsheet would treat as a formula is prefixed with an apostrophe, with one call of `warn` if there
+    is any. Returns the number of rows. Raises UsageError, ResultsError, SinkError.
     """
     count = quoted = 0
     columns = _columns(folder)
@@ -61,17 +61,17 @@ def write_csv(
         text.detach()
     if quoted:
         cells = "1 cell that begins" if quoted == 1 else f"{quoted} cells that begin"
-        warn(f"{cells} like a formula got an apostrophe (') before it, so that no spreadsheet computes it")
+        warn(f"{cells} like a formula got an apostrophe (') in front, so that spreadsheets do not evaluate it")
     return count
 
 
 def is_our_csv(file: IO[bytes]) -> bool:
-    """Whether an open file is a CSV that this wrote."""
+    """Whether an open file is a CSV file written by `write_csv`."""
     return file.read(len(_OLD_HEADERS)) == _OLD_HEADERS
 
 
 def is_our_parquet(file: IO[bytes]) -> bool:
-    """Whether an open file is a Parquet file that this wrote."""
+    """Whether an open file is a Parquet file written by `write_parquet`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -84,10 +84,10 @@ def is_our_parquet(file: IO[bytes]) -> bool:
 def write_parquet(
     folder: RunFolder, target: Path, *, overwrite: bool = False, images: bool = False
 ) -> int:
-    """`target` as Parquet (zstd), a row a face; the file's metadata holds `streamgate.schema`.
+    """Write `target` as Parquet (zstd), one row per face; the metadata of the file has `streamgate.schema`.
 
-    With `images` the columns of pictures hold the files themselves, as {bytes, path}, and the metadata says so in the
-    words of `datasets`: `load_dataset("parquet", data_files=...)` gives pictures. Returns the number of rows.
+    With `images` the picture columns contain the files themselves, as {bytes, path}, and the metadata declares this for
+    `datasets`, so that `load_dataset("parquet", data_files=...)` returns pictures. Returns the number of rows.
     Raises UsageError (also without pyarrow), ResultsError, SinkError.
     """
     columns = _columns(folder)
@@ -114,7 +114,7 @@ def write_parquet(
 
 
 def parquet_schema(columns: Iterable[Column], *, images: bool = False) -> Any:
-    """The schema of a Parquet file with these columns, pictures themselves in it with `images`.
+    """The schema of a Parquet file with these columns, with `images` including the pictures themselves.
 
     Raises UsageError without pyarrow.
     """
@@ -138,12 +138,12 @@ def parquet_schema(columns: Iterable[Column], *, images: bool = False) -> Any:
 
 
 def write_imagefolder(folder: RunFolder, target: Path, *, overwrite: bool = False) -> int:
-    """`target` as a Hugging Face imagefolder: the crops in their own folders, and `metadata.jsonl`.
+    """Write `target` as a Hugging Face imagefolder: the crops in their folders, and `metadata.jsonl`.
 
     Its rows are those of the other tables with `file_name` for `image`, and `arcface_file_name` for `image_arcface`
-    (then `datasets` gives a column of pictures `arcface`); crops that no face has are left out. All rows are of one
-    split, `train`: a source called `screen_test` lies in a folder `screen_Test`, since of a folder in which some paths
-    say `test` or `val`, `datasets` loads nothing else. Returns the number of rows. Raises UsageError, SourceError,
+    (from which `datasets` makes a picture column `arcface`). Crops that no face has are left out. All rows belong to
+    one split, `train`: a source called `screen_test` is in a folder `screen_Test`, because `datasets` would otherwise
+    load only the paths that contain `test` or `val`. Returns the number of rows. Raises UsageError, SourceError,
     SinkError.
     """
     count = 0
@@ -156,7 +156,7 @@ def write_imagefolder(folder: RunFolder, target: Path, *, overwrite: bool = Fals
     ):
         for record in _records(folder):
             row = texts_joined(row_of(record, columns))
-            # `datasets` calls the loaded picture "image": the path may not have that name too.
+            # `datasets` calls the loaded picture "image", so the path must have another name.
             names = {"file_name": _of_no_split(row.pop("image"))}
             for name in FURTHER_CROPS:
                 path = row.pop(f"image_{name}")
@@ -173,11 +173,11 @@ def write_imagefolder(folder: RunFolder, target: Path, *, overwrite: bool = Fals
 def write_webdataset(
     folder: RunFolder, target: Path, *, overwrite: bool = False, shard_bytes: int = 1_000_000_000
 ) -> int:
-    """`target` as WebDataset shards `faces-000000.tar` ...: a sample a face, its crops and its record.
+    """Write `target` as WebDataset shards `faces-000000.tar` ...: one sample per face, with its crops and its record.
 
-    The key is the FFHQ crop's path without suffix; fields are `png` (or `jpg`, `webp`), `json`, and further crops as
-    `arcface.png`. A shard is at most `shard_bytes` long
-    unless a single sample is longer. Returns the number of samples. Raises UsageError, ResultsError, SinkError.
+    The key is the path of the FFHQ crop without suffix. Fields are `png` (or `jpg`, `webp`), `json`, and other crops as
+    `arcface.png`. A shard has at most `shard_bytes`, unless a single sample is larger. Returns the number of samples.
+    Raises UsageError, ResultsError, SinkError.
     """
     count = 0
     with new_folder(target, "webdataset", overwrite=overwrite) as staging, files.sink_errors(target):
@@ -196,7 +196,7 @@ def _columns(folder: RunFolder) -> tuple[Column, ...]:
 
 
 def _records(folder: RunFolder) -> Iterator[Record]:
-    """The records, with `person_name` where users have named the person."""
+    """The records, with `person_name` if the user has named the person."""
     names = folder.person_names()
     for record in folder.faces():
         name = names.get(record["person_id"] or "")
@@ -204,14 +204,14 @@ def _records(folder: RunFolder) -> Iterator[Record]:
 
 
 def _sample(folder: RunFolder, record: Record) -> list[tuple[str, bytes]]:
-    """The files of one sample, names and contents."""
+    """The names and contents of the files of one sample."""
     key = record["image"].rpartition(".")[0]
     pictures = [(name, picture_of(folder, name)) for name in _pictures(record).values()]
     return [*pictures, (f"{key}.json", dumps(record).encode())]
 
 
 def _of_no_split(path: str) -> str:
-    """`path` with a capital letter in every word that `datasets`, which looks for small ones, takes for a split."""
+    """`path` with every word capitalised that `datasets`, which is case-sensitive, would interpret as a split."""
     return _SPLIT_WORD.sub(lambda word: word[0].capitalize(), path)
 
 
@@ -223,7 +223,7 @@ def _pictures(record: Record) -> dict[str, str]:
 
 
 class _Shards:
-    """Tar files of bounded size whose bytes depend on the samples alone: no times, no owners."""
+    """Tar files of bounded size whose bytes depend only on the samples: without times and owners."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder = folder
@@ -233,7 +233,7 @@ class _Shards:
         self._tar: tarfile.TarFile | None = None
 
     def add(self, sample: list[tuple[str, bytes]]) -> None:
-        """Write one sample, in a new shard where this one has no room. Raises OSError."""
+        """Write one sample, in a new shard if it does not fit into the current one. Raises OSError."""
         size = sum(tarfile.BLOCKSIZE + -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE for _, data in sample)
         if self._tar is None or (self._tar.offset and self._tar.offset + size + tarfile.RECORDSIZE > self._limit):
             self.close()
@@ -246,7 +246,7 @@ class _Shards:
             self._tar.addfile(member, io.BytesIO(data))
 
     def close(self) -> None:
-        """End the shard; closing twice does nothing. Raises OSError."""
+        """Finish the current shard; closing twice is harmless. Raises OSError."""
         tar, file = self._tar, self._file
         self._tar = self._file = None
         try:
@@ -258,7 +258,7 @@ class _Shards:
 
 
 def picture_of(folder: RunFolder, name: str) -> bytes:
-    """A picture that a record names. Raises ResultsError when it is not there."""
+    """The content of a picture named in a record. Raises ResultsError if it is missing or cannot be read."""
     try:
         return folder.content(name)
     except FileNotFoundError:
@@ -272,7 +272,7 @@ def picture_of(folder: RunFolder, name: str) -> bytes:
 def _copy(folder: RunFolder, name: str, target: Path) -> None:
     data = picture_of(folder, name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # A copy, not a link: who edits the export must not change the results.
+    # A copy, not a link: editing the export must not change the results.
     target.write_bytes(data)
 
 
@@ -283,12 +283,12 @@ def _groups(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
 
 
 def _embedded(folder: RunFolder, path: str | None) -> Row | None:
-    """A picture as `datasets` stores one in a table. Raises ResultsError."""
+    """A picture in the form in which `datasets` stores it in a table. Raises ResultsError."""
     return None if path is None else {"bytes": picture_of(folder, path), "path": path}
 
 
 def _features(columns: Iterable[Column]) -> dict[str, Any]:
-    """The columns in the words of `datasets`, pictures among them."""
+    """The columns, including pictures, as features of `datasets`."""
     values: Mapping[Kind, str] = {"text": "string", "int": "int64", "float": "float64", "bool": "bool"}
     found: dict[str, Any] = {}
     for column in columns:

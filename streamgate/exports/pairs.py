@@ -1,4 +1,5 @@
-"""Reference and driving: for each person a face at rest, and the seconds in which mouth and head move most."""
+"""Pairs of reference and driving video: for each person a face at rest, and the seconds in which mouth and head move
+most."""
 
 from __future__ import annotations
 
@@ -17,20 +18,20 @@ from streamgate.store.jsonlines import SCHEMA, Record, dumps
 from streamgate.store.layout import CANDIDATES
 
 Cut = Callable[[Record, float, float, Path], None]
-"""Writes the seconds of a source (a line of the summary) as a video; raises SourceError."""
+"""Writes the seconds between two times of a source (a record in the summary) as a video; raises SourceError."""
 
 _FULL = {"mouth": 0.25, "yaw": 30.0, "pitch": 20.0}
-"""The range of each that counts as much as the full range of another: an open mouth, degrees."""
+"""Full range of each value, for normalisation: mouth opening, degrees, degrees."""
 _REST = ("mouth", "expression", "gaze")
 _AT_REST = 50.0
-"""Scalar from which on one of these is at rest."""
+"""Minimum scalar of each of these for a face at rest."""
 _LEAST = 4
-"""Faces that must be known in a stretch."""
+"""Minimum number of evaluated faces in a window."""
 
 
 @dataclass(frozen=True, slots=True)
 class Driving:
-    """A stretch of a track, pts seconds, and how far the face moves in it."""
+    """A window of a track in pts seconds, and how much the face moves in it."""
 
     source_id: str
     track_id: int
@@ -40,7 +41,7 @@ class Driving:
 
     @property
     def movement(self) -> float:
-        """Ranges in units of full ones, added."""
+        """The sum of the normalised ranges."""
         return sum(min(1.0, self.ranges[name] / full) for name, full in _FULL.items())
 
 
@@ -53,19 +54,19 @@ def write_pairs(
     cut: Cut | None = None,
     warn: Callable[[str], None] = lambda words: None,
 ) -> int:
-    """`target` with `pairs.jsonl`, a line for each person, their reference pictures and, with `cut`, driving videos.
+    """Write `target` with `pairs.jsonl` (one line per person), reference pictures and, with `cut`, driving videos.
 
-    The reference is the person's best face at rest, or the best there is. The driving seconds are those of the person's
-    tracks in which the faces that the run looked at cover the widest range of mouth, yaw and pitch; they may lie around
-    the reference. Persons seen for less than `seconds` have none. `warn` is told of what could not be cut. Returns the
-    number of pairs. Raises UsageError where the run found no persons, ResultsError, SinkError.
+    The reference is the person's best face at rest, or the best face. The driving video is the window of the person's
+    tracks in which the evaluated faces cover the widest range of mouth, yaw and pitch; it may include the reference.
+    Persons seen for less than `seconds` have none. `warn` is called for videos that could not be cut. Returns the
+    number of pairs. Raises UsageError if the run found no persons, ResultsError, SinkError.
     """
     faces: dict[str, list[Record]] = {}
     for record in folder.faces():
         if record["person_id"] is not None:
             faces.setdefault(record["person_id"], []).append(record)
     if not faces:
-        raise UsageError("pairs need persons, and this run found none: run it with identity.store=session or disk")
+        raise UsageError("pairs need persons, but this run has none: run with --set identity.store=session or disk")
     names, sources = folder.person_names(), {one["source_id"]: one for one in folder.summary["sources"]}
     best = _driving(folder, faces, seconds)
     count = 0
@@ -94,34 +95,34 @@ def write_pairs(
             count += driving is not None
     if brief := len(faces) - count:
         who = "1 person was" if brief == 1 else f"{brief} persons were"
-        warn(f"{who} not seen for {seconds:g} s at a stretch: a reference and no driving video; try fewer --seconds")
+        warn(f"{who} not seen for {seconds:g} s without a break, so there is no driving video; try fewer --seconds")
     return count
 
 
 def _pair(
     person: str, name: str | None, reference: Record, image: str, driving: Driving | None, video: str | None
 ) -> Record:
-    told: Any = None
+    window: Any = None
     if driving is not None:
-        told = {
+        window = {
             "video": video, "source_id": driving.source_id, "track_id": driving.track_id,
             "start_seconds": round(driving.start, 6), "end_seconds": round(driving.end, 6),
             **{f"{name}_range": round(value, 4) for name, value in driving.ranges.items()},
         }  # fmt: skip
     return {
         "schema": SCHEMA, "person_id": person, "name": name,
-        "reference": {"image": image, "id": reference["id"], "quality": reference["quality"]}, "driving": told,
+        "reference": {"image": image, "id": reference["id"], "quality": reference["quality"]}, "driving": window,
     }  # fmt: skip
 
 
 def _from_rest(record: Record) -> tuple[int, float]:
-    """How far a face is from being the reference: measures not at rest first, then quality."""
+    """Sort key for the reference: first the number of measures not at rest, then descending quality."""
     scalars = [record["measures"].get(name, {}).get("scalar") for name in _REST]
     return sum(one is not None and one < _AT_REST for one in scalars), -(record["quality"] or 0.0)
 
 
 def _driving(folder: RunFolder, faces: Mapping[str, Sequence[Record]], seconds: float) -> dict[str, Driving]:
-    """The best stretch of each person that has one."""
+    """The best window of each person that has one."""
     persons = {(one["source_id"], one["track_id"]): person for person, known in faces.items() for one in known}
     best: dict[str, Driving] = {}
     for source_id in sorted({source_id for source_id, _ in persons}):
@@ -134,7 +135,7 @@ def _driving(folder: RunFolder, faces: Mapping[str, Sequence[Record]], seconds: 
 
 
 def _seen(folder: RunFolder, source_id: str) -> dict[int, list[tuple[float, dict[str, float]]]]:
-    """Of each track the times at which mouth, yaw and pitch are known, with their values."""
+    """For each track the times at which mouth, yaw or pitch are known, with their values."""
     found: dict[int, list[tuple[float, dict[str, float]]]] = {}
     for record in folder.candidates(source_id) if folder.has(f"{source_id}/{CANDIDATES}") else ():
         values = {name: record["measures"].get(name, {}).get("raw") for name in _FULL}
@@ -147,7 +148,7 @@ def _seen(folder: RunFolder, source_id: str) -> dict[int, list[tuple[float, dict
 def _stretches(
     source_id: str, track_id: int, seen: Sequence[tuple[float, dict[str, float]]], seconds: float
 ) -> Iterator[Driving]:
-    """Every stretch of so many seconds that begins at a known face."""
+    """Every window of `seconds` that begins at an evaluated face."""
     times = [pts for pts, _ in seen]
     for first, start in enumerate(times):
         if start + seconds > times[-1] + 1e-6:

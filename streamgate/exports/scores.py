@@ -1,4 +1,4 @@
-"""Scores of many pictures as a table: a row a face, and one for a picture without a face or that cannot be read."""
+"""Scores of many pictures as a table: one row per face, and one per picture without a face or that is unreadable."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _HEAD = (
 )
 
 Take = Callable[[Mapping[str, Any], str], None]
-"""Takes the record of a picture as `streamgate score` prints it, and why it could not be read, empty where it could."""
+"""Takes the record of a picture as `streamgate score` prints it, and the error if it could not be read (else empty)."""
 
 
 @contextmanager
 def score_file(path: Path, measures: Sequence[str], *, overwrite: bool) -> Iterator[Take]:
-    """A file that appears whole at `path` when the block ends well; its suffix says which format.
+    """Write `path` atomically when the block ends without an error; its suffix determines the format.
 
-    `measures` are the names that records list. Raises UsageError for another suffix, a file that is there, or Parquet
-    without pyarrow; SinkError.
+    `measures` are the names of the measures in records. Raises UsageError for another suffix, an existing file, or
+    Parquet without pyarrow; SinkError.
     """
     if path.suffix not in FORMATS:
-        raise UsageError(f"{display(path)}: scores are written as {', '.join(FORMATS)}")
+        raise UsageError(f"{display(path)}: give a file name that ends in {', '.join(FORMATS)}")
     columns = [*_HEAD, *(one for one in columns_of({"measures": dict.fromkeys(measures)}) if one.path[0] in _PARTS)]
     schema = parquet_schema(columns) if path.suffix == ".parquet" else None
     with new_file(path, overwrite=overwrite, is_ours=lambda there: True) as file:
@@ -81,7 +81,7 @@ def _rows(record: Mapping[str, Any], error: str, columns: Sequence[Column]) -> I
 
 
 def _harmless(row: Row) -> Row:
-    """With an apostrophe before what a spreadsheet would compute."""
+    """The row with an apostrophe before values that a spreadsheet would treat as a formula."""
     return {
         name: f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
         for name, value in row.items()

@@ -1,4 +1,4 @@
-"""A record of faces.jsonl as one row of plain columns, the same in every format that has columns."""
+"""Converts records of faces.jsonl to rows with plain columns, the same for all formats with columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its name, what its values are (or null), and where a record has them."""
+    """A column: its name, the type of its values (which may be null), and their path in a record."""
 
     name: str
     kind: Kind
@@ -23,7 +23,7 @@ class Column:
 
 
 FURTHER_CROPS = tuple(name for name in CROP_NAMES if name != "ffhq")
-"""Pictures of a face that there may be beside `image`."""
+"""Pictures that a face may have besides `image`."""
 
 
 def _plain(kind: Kind, *names: str) -> list[Column]:
@@ -31,9 +31,9 @@ def _plain(kind: Kind, *names: str) -> list[Column]:
 
 
 def columns_of(record: Mapping[str, Any] | None = None) -> tuple[Column, ...]:
-    """Every column in its order; README names the pattern of their names, tests hold them fast.
+    """All columns in order. The documentation describes the pattern of their names; tests keep them stable.
 
-    Those of measures that other packages gave a run come after the built-in ones, as `record`, any of its, lists them.
+    Columns of measures from other packages come after the built-in ones; `record` (any record of the run) lists them.
     """
     points = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
     return (
@@ -80,12 +80,12 @@ def _measures_in(record: Mapping[str, Any] | None) -> list[str]:
 
 
 def row_of(record: Mapping[str, Any], columns: Iterable[Column]) -> Row:
-    """The values of a record, whose shape is right, by column name."""
+    """The values of a valid record, by column name."""
     return {column.name: _value(record, column) for column in columns}
 
 
 def texts_joined(row: Row, join: Callable[[list[str]], str] = " ".join) -> Row:
-    """The row with lists of words as one text, for formats without lists."""
+    """The row with lists joined into one text, for formats without lists."""
     return {name: join(value) if isinstance(value, list) else value for name, value in row.items()}
 
 

@@ -1,4 +1,4 @@
-"""Where an export is written: atomically, and never over what this did not make."""
+"""Targets of exports: written atomically, never over files that streamgate did not write."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ from streamgate.store.schemas import mismatch
 
 @contextmanager
 def new_file(path: Path, *, overwrite: bool, is_ours: Callable[[IO[bytes]], bool]) -> Iterator[IO[bytes]]:
-    """A file that appears whole at `path` when the block ends well.
+    """Write `path` atomically when the block ends without an error.
 
-    Raises UsageError when something is there (with `overwrite`: something that `is_ours` does not know), and
-    SinkError.
+    Raises UsageError if `path` exists (with `overwrite`: if it is not a file that `is_ours` accepts), SinkError.
     """
     if os.path.lexists(path):
         if not overwrite:
-            raise UsageError(f"{display(path)} exists; give --overwrite to replace it, or another place with -o")
+            raise UsageError(f"{display(path)} exists; give --overwrite to replace it, or choose another path with -o")
         if path.is_symlink() or not path.is_file() or not _opened(path, is_ours):
-            raise UsageError(f"{display(path)} was not written by `streamgate export`; choose another place with -o")
+            raise UsageError(f"{display(path)} was not written by `streamgate export`; choose another path with -o")
     with files.sink_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.atomic_writer(path.parent, path.name) as file:
@@ -42,20 +41,19 @@ def _opened(path: Path, is_ours: Callable[[IO[bytes]], bool]) -> bool:
 
 @contextmanager
 def new_folder(path: Path, kind: str, *, overwrite: bool) -> Iterator[Path]:
-    """A folder to fill, which appears whole at `path` when the block ends well.
+    """A folder to fill, which is renamed to `path` when the block ends without an error.
 
-    `kind` is the format, for the receipt. Raises
-    UsageError when something is there that may not go: anything without `overwrite`, with it whatever no receipt lists.
-    Raises SinkError.
+    `kind` is the format, for the receipt. Raises UsageError if `path` is not empty (with `overwrite`: if it has files
+    that are not in its receipt), SinkError.
     """
     path = path.absolute()
     if os.path.lexists(path) and not _is_empty_folder(path):
         if not overwrite:
-            raise UsageError(f"{display(path)} exists; give --overwrite to replace it, or another place with -o")
+            raise UsageError(f"{display(path)} exists; give --overwrite to replace it, or choose another path with -o")
         if foreign := _foreign(path):
             command = "clips" if kind == "clips" else "export"
             raise UsageError(
-                f"{display(foreign)} was not written by `streamgate {command}`; move it away or choose another place "
+                f"{display(foreign)} was not written by `streamgate {command}`; move it away or choose another path "
                 "with -o"
             )
     parent, staging, old = path.parent, f".{path.name}.tmp", f".{path.name}.old"
@@ -65,7 +63,7 @@ def new_folder(path: Path, kind: str, *, overwrite: bool) -> Iterator[Path]:
     lock = Lock(parent / staging)
     lock.acquire()
     try:
-        # Left by an export that died: we hold the lock.
+        # Left by an export that was killed; safe to remove, since we hold the lock.
         files.remove_tree(parent, f"{staging}/content")
         with files.sink_errors(path):
             content = files.make_folder(parent, f"{staging}/content")
@@ -90,7 +88,7 @@ def _is_empty_folder(path: Path) -> bool:
 
 
 def _foreign(path: Path) -> Path | None:
-    """What is at `path` and no receipt lists: the folder itself where it has no receipt, else a file in it."""
+    """Something at `path` that no receipt lists: the folder itself if it has no receipt, else a file in it, if any."""
     listed = _listed(path)
     if listed is None:
         return path
@@ -99,7 +97,7 @@ def _foreign(path: Path) -> Path | None:
 
 
 def _listed(path: Path) -> frozenset[str] | None:
-    """The files that the receipt in `path` lists, None without a receipt of ours."""
+    """The files in the receipt in `path`; None without a valid receipt."""
     try:
         with files.open_below(path, RECEIPT) as file:
             receipt = jsonlines.parse(file.read(jsonlines.MAX_LIST_BYTES))
@@ -111,7 +109,7 @@ def _listed(path: Path) -> frozenset[str] | None:
 
 
 def adopt(out: Path, names: Iterable[str]) -> None:
-    """List files below `out` in its manifest, so that `run --overwrite` takes them along. Raises SinkError."""
+    """Add files below `out` to its manifest, so that `run --overwrite` removes them. Raises SinkError."""
     if not has_manifest(out):
         return
     with Lock(out):

@@ -1,4 +1,4 @@
-"""Exports into object stores: written here first, then uploaded; never over what this did not make."""
+"""Exports to object stores: written locally, then uploaded; never over files that streamgate did not write."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from streamgate.store.layout import RECEIPT
 from streamgate.store.schemas import mismatch
 
 _FILES: dict[str, Callable[[IO[bytes]], bool]] = {"parquet": is_our_parquet, "csv": is_our_csv}
-"""Formats that are one file, and by what ours is known."""
+"""Formats that are a single file, with the function that recognises our files."""
 
 
 def upload(url: str, kind: str, write: Callable[[Path], int], *, overwrite: bool) -> int:
-    """Let `write` write an export of format `kind` to a temporary path, and upload it to `url`; what `write` returns.
+    """Let `write` write an export of format `kind` to a temporary path, and upload it to `url`.
 
-    A folder gets its receipt first, marked as not complete, so that whatever a crash leaves is known to be ours, and
-    whole at the end. Raises UsageError when something is there that may not go, SinkError.
+    Returns the result of `write`. For a folder the receipt is uploaded first, marked as incomplete, so that files left
+    by a crash are known to be ours, and uploaded again at the end. Raises UsageError if something exists at `url` that
+    must not be replaced, SinkError.
     """
     url = url.rstrip("/")
     shown = display(redact_url(url))
@@ -67,8 +68,8 @@ def _there(url: str, kind: str, shown: str, *, overwrite: bool) -> frozenset[str
     else:
         files = [found] if found.is_file() else remote_files(url)
     if files and not overwrite:
-        raise UsageError(f"{shown} exists; give --overwrite to replace it, or another place with -o")
-    foreign = UsageError(f"{shown} was not written by `streamgate export`; choose another place with -o")
+        raise UsageError(f"{shown} exists; give --overwrite to replace it, or choose another path with -o")
+    foreign = UsageError(f"{shown} was not written by `streamgate export`; choose another path with -o")
     if kind in _FILES:
         with found.open() as file:
             if not found.is_file() or not _FILES[kind](cast(IO[bytes], file)):
@@ -85,9 +86,9 @@ def _there(url: str, kind: str, shown: str, *, overwrite: bool) -> frozenset[str
     if strange := sorted(name for name in names if name not in listed and name != RECEIPT):
         raise UsageError(
             f"{shown}/{display(strange[0])} was not written by `streamgate export`; move it away or choose another "
-            "place with -o"
+            "path with -o"
         )
-    return listed & names.keys()  # a receipt may have been edited: what is removed has been seen below the address
+    return listed & names.keys()  # the receipt may have been edited: only remove files that were listed below `url`
 
 
 def _receipt(path: RemotePath | None) -> dict[str, Any] | None:

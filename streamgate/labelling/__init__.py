@@ -1,1 +1,1 @@
-"""`streamgate label`: the report served on this machine, with more faces of each track, and the labels written."""
+"""`streamgate label`: serves the report locally with more faces of each track, and writes the labels."""

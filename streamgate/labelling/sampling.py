@@ -1,5 +1,4 @@
-"""Faces of each track that are evenly spaced in time, with pictures from the footage: labels of them say what should
-have won."""
+"""Samples evenly spaced faces of each track with pictures from the footage: their labels show what should have won."""
 
 from __future__ import annotations
 
@@ -24,16 +23,17 @@ from streamgate.tuning.footage import at_their_times
 SIDE = 256
 QUALITY = 85
 MOST = 4000
-"""Faces on all pages together: a picture takes about 15 kB of memory."""
+"""Maximum number of faces on all pages; a picture uses about 15 kB of memory."""
 Spaced = dict[tuple[str, int], list[Record]]
 
 
 def sampled_faces(
     folder: RunFolder, each: int, folders: Sequence[Path], report: Callable[[str], None]
 ) -> tuple[Spaced, list[str]]:
-    """At most `each` faces of each track, with a small picture, and why there are none of some sources.
+    """At most `each` faces of each track, with a small picture, and messages about sources without such faces.
 
-    `folders`: where to look for moved footage; `report` is told which source is read. Raises ResultsError.
+    `folders`: folders in which to search for moved footage. `report` is called with each source that is read. Raises
+    ResultsError.
     """
     found: Spaced = {}
     problems: list[str] = []
@@ -43,12 +43,15 @@ def sampled_faces(
         report(source_id)
         chosen = _chosen(folder, source_id, each)
         if count >= MOST:
-            problems.append(f"{source_id} and what follows: no evenly spaced faces, {MOST} are shown; use --each")
+            problems.append(
+                f"{source_id} and later sources have no evenly spaced faces, since {MOST} are shown already; use a "
+                "smaller --each"
+            )
             break
         try:
             seen = _pictured(finder, folder, source_id, chosen)
         except SourceError as error:
-            problems.append(f"{error}; kept faces and near misses of it can be labelled")
+            problems.append(f"{error}; only its kept faces and near misses can be labelled")
             continue
         for track_id, faces in seen.items():
             found[source_id, track_id] = faces
@@ -73,7 +76,7 @@ def _chosen(folder: RunFolder, source_id: str, each: int) -> list[Candidate]:
         times = np.array([face.pts_seconds for face in faces])
         wanted = np.linspace(times[0], times[-1], each + 2)[1:-1]
         indexes = sorted({int(np.abs(times - at).argmin()) for at in wanted})
-        # A picture among unrelated ones, and a track of one face, is on the page already.
+        # Kept faces are on the page already.
         chosen += [faces[index] for index in indexes if (faces[index].track_id, faces[index].pts_seconds) not in kept]
     return chosen
 
@@ -81,7 +84,7 @@ def _chosen(folder: RunFolder, source_id: str, each: int) -> list[Candidate]:
 def _pictured(
     finder: FootageFinder, folder: RunFolder, source_id: str, chosen: Sequence[Candidate]
 ) -> Mapping[int, list[Record]]:
-    """The faces as the page takes them, by track, in order of time."""
+    """The faces as records for the page, by track, in order of time."""
     found: dict[int, list[Record]] = defaultdict(list)
     if not chosen:
         return found

@@ -1,4 +1,4 @@
-"""The pages and the labels over HTTP, for this machine alone."""
+"""HTTP server for the pages and the labels, for this machine only."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _TIMEOUT_S = 30.0
 
 
 class LabelFile:
-    """Labels in a CSV file, which is written whole with each change. Thread-safe.
+    """Labels in a CSV file, which is rewritten with each change. Thread-safe.
 
-    Raises SourceError where the file is there and is no table of labels.
+    Raises SourceError if the file exists and is not a table of labels.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,19 +38,19 @@ class LabelFile:
         if path.exists():
             self._labels, self.problems = read_labels(path)
             if self.problems:
-                # Writing would drop what was not understood.
-                raise SourceError(f"{path}: {self.problems[0]}; correct the file, or name another with --labels")
+                # Writing the file would drop the rows that could not be read.
+                raise SourceError(f"{path}: {self.problems[0]}; correct the file, or choose another with --labels")
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def as_json(self) -> dict[str, str]:
-        """By the page's key of a face, [source_id, track_id, pts_seconds] as JavaScript writes it."""
+        """Labels by the page's key of a face: [source_id, track_id, pts_seconds] as JavaScript writes it."""
         with self._lock:
             return {_page_key(key): _NAMES[grade] for key, grade in self._labels.items()}
 
     def set(self, key: FaceKey, grade: int | None) -> None:
-        """Change one and write the file. Raises SinkError; then nothing has changed."""
+        """Change one label and write the file. Raises SinkError, in which case nothing has changed."""
         with self._lock:
             labels = {one: value for one, value in self._labels.items() if one != key}
             if grade is not None:
@@ -61,9 +61,9 @@ class LabelFile:
 
 
 class LabelServer(ThreadingHTTPServer):
-    """Serves the pages of `content` and takes labels. `port` 0 takes any that is free.
+    """Serves the pages of `content` and accepts labels. `port` 0 selects any free port.
 
-    Raises OSError where the port cannot be had.
+    Raises OSError if the port cannot be used.
     """
 
     daemon_threads = True
@@ -77,11 +77,11 @@ class LabelServer(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """Where a browser finds it."""
+        """The address for the browser."""
         return f"http://{HOST}:{self.server_port}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that went away is nothing to report."""
+        """Do not report browsers that close the connection."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -97,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(json.dumps(self.server.labels.as_json()).encode(), "application/json")
         elif name in self.server.pages:
             try:
-                # Content reads its files one at a time.
+                # `Content` is not thread-safe.
                 with self.server.reading:
                     text = self.server.pages[name]()
             except StreamgateError as error:
@@ -109,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
                 kind = {"png": "image/png", "webp": "image/webp"}.get(name.rpartition(".")[2], "image/jpeg")
                 self._answer(self.server.content.folder.content(name), kind)
             except (OSError, ValueError):
-                self._refuse(HTTPStatus.NOT_FOUND, "the picture is not there any more")
+                self._refuse(HTTPStatus.NOT_FOUND, "the picture no longer exists")
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
 
@@ -119,18 +119,18 @@ class _Handler(BaseHTTPRequestHandler):
         if urlsplit(self.path).path != "/labels":
             self._refuse(HTTPStatus.NOT_FOUND, "labels go to /labels")
             return
-        # A form of another page cannot send this type without being asked for leave first.
+        # Forms on other sites cannot send this type without a CORS preflight request.
         if self.headers.get("Content-Type", "").partition(";")[0] != "application/json":
             self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send JSON")
             return
         length = self.headers.get("Content-Length", "")
         if not length.isdigit() or int(length) > _MAX_BYTES:
-            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a label takes a few bytes")
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a label has at most {_MAX_BYTES} bytes")
             return
         try:
             key, grade = _label_of(json.loads(self.rfile.read(int(length))))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            self._refuse(HTTPStatus.BAD_REQUEST, f"no label ({one_line(str(error), 100)})")
+            self._refuse(HTTPStatus.BAD_REQUEST, f"not a label ({one_line(str(error), 100)})")
             return
         if key.source_id not in self.server.content.folder.source_ids:
             self._refuse(HTTPStatus.BAD_REQUEST, "there is no such source in these results")
@@ -143,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(b"{}", "application/json")
 
     def _is_ours(self) -> bool:
-        """Whether the request comes from this machine's own page; a foreign site's script is refused."""
+        """Whether the request comes from our own page; scripts of other sites are refused."""
         names = {f"{name}:{self.server.server_port}" for name in (HOST, "localhost")}
         origin = self.headers.get("Origin")
         if self.headers.get("Host") in names and (origin is None or origin.removeprefix("http://") in names):
@@ -166,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Requests are not reported."""
+        """Do not log requests."""
 
 
 def _label_of(given: Mapping[str, Any]) -> tuple[FaceKey, int | None]:

@@ -1,4 +1,4 @@
-"""Work on a Ray cluster: `streamgate run --ray`, and `KeptFaces` for pipelines of Ray Data."""
+"""Ray clusters: `streamgate run --ray`, and `KeptFaces` for Ray Data pipelines."""
 
 from streamgate.ray.data import KeptFaces
 

@@ -1,4 +1,4 @@
-"""The driver's side of `run --ray`: readers on a cluster, sources handed out to them, results taken over."""
+"""The driver of `run --ray`: starts readers on a cluster, distributes sources to them and takes over their results."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 
 _SESSION = "ray-"
 _DEATHS = 2
-"""A source that was being read at so many deaths of its reader is given up."""
+"""A source is given up after its reader has died this many times."""
 _LOSSES = 5
-"""A node that goes is no fault of what it read; but this often it counts as one."""
+"""The loss of a node is not blamed on the source that was being read, unless it happens this many times."""
 _FAILED_READERS = 3
-"""So many readers may fail to open before no others are tried."""
+"""No more readers are started after this many have failed to open."""
 _POLL_S = 0.5
 _LOOK_S = 2.0
 _STOP_S = 60.0
-"""How long readers may take to commit what they have when the run is stopped."""
+"""How long readers may take to commit their results when the run is stopped."""
 
 
 class Report(Protocol):
-    """Hears how a run goes."""
+    """Receives the progress of a run."""
 
     def started(self, index: int, source: SourceInfo, estimated_frames: int | None) -> None: ...
     def advanced(self, index: int, frames: int, kept: int) -> None: ...
@@ -50,7 +50,7 @@ class Report(Protocol):
 
 @dataclass(eq=False, slots=True)
 class _Hand:
-    """A reader as the driver knows it."""
+    """A reader, from the driver's side."""
 
     name: str
     actor: Any
@@ -63,20 +63,21 @@ class _Hand:
 
 
 class Cluster:
-    """Readers on a Ray cluster; a context manager. `address` is "local", "auto", HOST:PORT or ray://HOST:PORT.
+    """Readers on a Ray cluster. Use it as a context manager.
 
-    Readers are made as the cluster has room for them, also for nodes that come later, and end with the last source.
+    Readers are started while the cluster has room for them, also on nodes that join later, and end with the last
+    source.
 
     Args:
-        address: of the cluster; "local" starts one on this machine.
+        address: "local", "auto", HOST:PORT or ray://HOST:PORT; "local" starts a cluster on this machine.
         out: the output folder.
-        options: of the readers; `session`, `token` and `threads` are filled in here.
-        jobs: sources that a reader reads at once.
-        report: hears of it all.
-        stop: set when the run is to come to its end.
-        quiet: what Ray itself prints is dropped.
+        options: options of the readers; `session`, `token` and `threads` are filled in here.
+        jobs: number of sources that a reader reads at once.
+        report: receives the progress.
+        stop: set when the run should end.
+        quiet: discard the output of Ray itself.
 
-    Raises UsageError without Ray, DeviceError when there is no such cluster or no GPU in it, SinkError.
+    Raises UsageError without Ray, DeviceError if the cluster cannot be reached or has no GPU, SinkError.
     """
 
     def __init__(
@@ -103,13 +104,13 @@ class Cluster:
         self.notes: list[str] = []
 
     def run_info(self) -> RunInfo:
-        """That of the first reader; the others are refused if theirs differs."""
+        """The run info of the first reader; readers with another one are rejected."""
         assert self._opened is not None
         return self._opened.info
 
     @property
     def words(self) -> Mapping[str, str]:
-        """How each reason reads."""
+        """The wording of each reason."""
         assert self._opened is not None
         return self._opened.words
 
@@ -119,7 +120,7 @@ class Cluster:
             nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
             asked = self._options.device
             self._share = share_of(nodes, asked, self._jobs)
-            # Ray shows an actor the GPU that it has, as the only one, or none.
+            # An actor sees only the GPU that Ray has assigned to it, or none.
             device = "cuda" if asked.startswith("cuda") else asked
             self._options = replace(self._options, device=device, threads=max(1, self._share.cores // self._jobs))
             self._begin_session()
@@ -135,7 +136,7 @@ class Cluster:
         self.close()
 
     def close(self) -> None:
-        """End the readers and leave the cluster; one that was started here ends."""
+        """End the readers and disconnect from the cluster; a local cluster is shut down."""
         if self._ray is not None:
             for hand in [*self._opening.values(), *self._hands]:
                 self._kill(hand)
@@ -156,20 +157,20 @@ class Cluster:
 
     def _wait_for_the_first(self) -> None:
         since = time.monotonic()
-        told = False
+        reported = False
         while not self._hands:
             if self._stop.is_set():
                 raise KeyboardInterrupt
             self._grow(self._jobs)
             self._hear([*self._opening])
-            if not told and time.monotonic() - since > 30:
-                told = True
+            if not reported and time.monotonic() - since > 30:
+                reported = True
                 self._report.note(
-                    f"waiting for the Ray cluster to have {self._share} free; `ray status` shows what it has"
+                    f"waiting until the Ray cluster has {self._share} free; `ray status` shows its resources"
                 )
 
     def clean(self) -> None:
-        """Remove what drivers left that were killed; the caller holds the lock of the output folder."""
+        """Remove files left by drivers that were killed. The caller holds the lock of the output folder."""
         with suppress(OSError):
             for path in (self._out / STATE_DIR).iterdir():
                 if path.name.startswith(_SESSION) and f"{STATE_DIR}/{path.name}" != self._session:
@@ -178,9 +179,9 @@ class Cluster:
     def read(
         self, specs: Mapping[int, SourceSpec], last: Sequence[int], disk: DiskSink
     ) -> None:
-        """Have all sources read and take over what they gave; those of index in `last` come last, each alone.
+        """Read all sources and take over their results; sources with an index in `last` come last, each alone.
 
-        Raises StreamgateError for what the run cannot go on with.
+        Raises StreamgateError if the run cannot continue.
         """
         waiting = deque([*(index for index in specs if index not in last), *last])
         work = _Sources(specs, waiting, set(last), disk)
@@ -193,19 +194,19 @@ class Cluster:
                     for hand in self._hands:
                         hand.actor.stop.remote()
                 if time.monotonic() > until:
-                    self._report.warn("readers did not answer in time; what they were reading is not written")
+                    self._report.warn("readers did not answer in time; the sources they were reading are not written")
                     return
             self._grow(len(waiting))
             self._hand_out(work)
             polls = [hand.polled for hand in self._hands if hand.polled is not None]
             refs = [*self._opening, *(ref for hand in self._hands for ref in hand.reading), *polls]
             if not refs:
-                raise StreamgateError(f"no reader works on the Ray cluster any more ({self._why})")
+                raise StreamgateError(f"no reader is left on the Ray cluster ({self._why})")
             self._hear(refs, work)
             self._poll()
 
     def _grow(self, waiting: int) -> None:
-        """Ask for as many readers as the cluster has room for, and one more: for nodes that are yet to come."""
+        """Request as many readers as the cluster has room for, and one more for nodes that may join later."""
         free = sum(self._jobs - len(hand.reading) for hand in self._hands if not hand.alone)
         wanted = -(-max(0, waiting - free) // self._jobs)
         for ref in [*self._opening][wanted:] if wanted < len(self._opening) else []:
@@ -282,7 +283,9 @@ class Cluster:
         if isinstance(opened, Opened) and self._opened is not None:
             found = differences(run_record(self._opened.info), run_record(opened.info))
             if found:
-                opened = UsageError(f"{opened.host} is not used, for it differs from {self._opened.host}: {found[0]}")
+                opened = UsageError(
+                    f"{opened.host} is not used, because it differs from {self._opened.host}: {found[0]}"
+                )
         if not isinstance(opened, Opened):
             self._failed += 1
             self._why = str(opened)
@@ -326,7 +329,7 @@ class Cluster:
             self._report.finished(index, result)
 
     def _died(self, hand: _Hand, error: Exception, work: _Sources) -> None:
-        """A reader is gone: what it read is read again, last and alone, unless it has seen two of them die."""
+        """Handle the death of a reader: its sources are read again, last and alone, unless they caused two deaths."""
         self._hands.remove(hand)
         self._kill(hand)
         lost = sorted(hand.reading.values())
@@ -343,7 +346,10 @@ class Cluster:
             location = work.specs[index].location
             if work.deaths.get(index, 0) >= _DEATHS:
                 result = SourceResult(SourceInfo(location, ""), status="crashed")
-                result.error = f"{location}: the reader died {_DEATHS} times over it ({cause}); it is left out"
+                result.error = (
+                    f"{location}: the reader died {_DEATHS} times while it read this source ({cause}); "
+                    "the source is skipped"
+                )
                 self._report.finished(index, result)
                 continue
             again.append(location)
@@ -353,8 +359,10 @@ class Cluster:
                 work.waiting.append(index)
                 work.alone.add(index)
         if again:
-            how = "again" if by_node else "again, last and one at a time"
-            self._report.warn(f"a reader on {hand.host} died ({cause}) while it read {', '.join(again)}: read {how}")
+            how = "will be read again" if by_node else "will be read again, last and one at a time"
+            self._report.warn(
+                f"a reader on {hand.host} died ({cause}) while it read {', '.join(again)}; what it read {how}"
+            )
         elif not lost:
             self._report.warn(f"a reader on {hand.host} died ({cause})")
 
@@ -365,7 +373,7 @@ class Cluster:
 
 @dataclass(eq=False, slots=True)
 class _Sources:
-    """The sources of a run: which wait, which are read alone, and how often a reader (a node) died of each."""
+    """The sources of a run: which are waiting, which are read alone, and how often each lost its reader or node."""
 
     specs: Mapping[int, SourceSpec]
     waiting: deque[int]
@@ -377,13 +385,13 @@ class _Sources:
 
 
 def absolute(spec: SourceSpec) -> SourceSpec:
-    """The same source for a process with another current folder."""
+    """The same source with absolute paths, for a process with another working directory."""
     paths = tuple(path.absolute() if isinstance(path, Path) else path for path in spec.paths)
     return replace(spec, paths=paths, root=spec.root.absolute() if isinstance(spec.root, Path) else spec.root)
 
 
 def options_for(config: Mapping[str, Any], models: str, device: str, decode: str, *, debug: bool) -> ReaderOptions:
-    """Options of readers in processes with another current folder; paths in them become absolute."""
+    """Options of readers with absolute paths, for processes with another working directory."""
     config = {**config, "identity": dict(config["identity"])}
     if only := config["identity"].get("only"):
         config["identity"]["only"] = os.path.abspath(only)

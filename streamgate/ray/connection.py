@@ -1,4 +1,4 @@
-"""A connection to a Ray cluster: made without a word to anybody, and in our own words where it fails."""
+"""Connects to a Ray cluster, without usage statistics and with clear error messages."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from streamgate.errors import DeviceError, UsageError, one_line, redact_url
 
 MISSING = "--ray needs Ray: pip install 'streamgate[ray]'"
 _CORES = 2
-"""CPU cores of a reader for each source that it reads at once: decoding and scoring go on side by side."""
+"""CPU cores of a reader per source that it reads at once: decoding and scoring run in parallel."""
 _CONNECT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a reader takes: some cores, or a GPU with its share of its node's cores."""
+    """Resources of a reader: some cores, or a GPU with its share of the node's cores."""
 
     cores: int
     gpu: bool
@@ -31,10 +31,10 @@ class Share:
 def connect(address: str, *, quiet: bool) -> Any:
     """The module `ray`, connected to the cluster at `address`; "local" starts one on this machine.
 
-    With `quiet` this process prints nothing from here on. Raises UsageError without Ray and for an address that is
-    none, DeviceError when there is no such cluster.
+    With `quiet` this process prints nothing from here on. Raises UsageError without Ray and for an invalid address,
+    DeviceError if the cluster cannot be used.
     """
-    # Nothing is sent to anybody: this stands before the import, and the processes that Ray starts inherit it.
+    # No usage statistics: set before the import, and inherited by the processes that Ray starts.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if quiet:
         _drop_output()
@@ -48,7 +48,7 @@ def connect(address: str, *, quiet: bool) -> Any:
     _check_reachable(address, shown)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
-        # Results go by way of files: Ray's own store stays small.
+        # Results are passed in files, so Ray's object store can be small.
         options |= {"include_dashboard": False, "object_store_memory": 100 << 20}
     elif address.startswith("ray://"):
         options = {}
@@ -61,7 +61,7 @@ def connect(address: str, *, quiet: bool) -> Any:
         what = one_line(f"{type(error).__name__}: {error}".replace(address, shown))
         raise DeviceError(
             f"--ray {shown}: the Ray cluster cannot be used ({what}); check that it runs (`ray status`) with the same "
-            "versions of Ray and Python as here, and set RAY_AUTH_MODE=token if it wants a token"
+            "versions of Ray and Python as here, and set RAY_AUTH_MODE=token if it requires a token"
         ) from None
     finally:
         for number, handler in handlers.items():
@@ -71,9 +71,9 @@ def connect(address: str, *, quiet: bool) -> Any:
 
 
 def share_of(nodes: list[dict[str, Any]], device: str, jobs: int) -> Share:
-    """What a reader takes that reads `jobs` sources at once. `nodes` are the resources of the cluster's.
+    """Resources for a reader that reads `jobs` sources at once. `nodes` are the resources of the cluster's nodes.
 
-    Raises DeviceError when it has no GPU and one is asked for.
+    Raises DeviceError if a GPU is requested and the cluster has none.
     """
     with_gpu = [one for one in nodes if one.get("GPU", 0) >= 1]
     if device.startswith("cuda") and not with_gpu:
@@ -85,7 +85,7 @@ def share_of(nodes: list[dict[str, Any]], device: str, jobs: int) -> Share:
 
 
 def cause_of(error: Exception) -> str:
-    """Why an actor is gone, of Ray's many lines the few words that tell."""
+    """Why an actor died: the essential part of Ray's long error message."""
     text = str(error)
     if "No module named 'streamgate'" in text:
         return "streamgate is not installed on a node"
@@ -94,12 +94,12 @@ def cause_of(error: Exception) -> str:
     if "OutOfMemory" in type(error).__name__ or "memory pressure" in text:
         return "memory ran out on its node"
     if "worker process has died" in text or "died unexpectedly" in text:
-        return "its process was killed, most often because memory ran out"
+        return "its process was killed, usually for lack of memory"
     return one_line(f"{type(error).__name__}: {text.splitlines()[-1] if text else ''}", 200)
 
 
 def _check_reachable(address: str, shown: str) -> None:
-    """Ray itself waits long for a cluster that is not there. Raises UsageError, DeviceError."""
+    """Check the address first, since Ray waits long for a missing cluster. Raises UsageError, DeviceError."""
     if address in ("local", "auto"):
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -109,12 +109,12 @@ def _check_reachable(address: str, shown: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
     except OSError:
         raise DeviceError(
-            f"--ray {shown}: nothing answers there; start the cluster with `ray start --head`, or check the address"
+            f"--ray {shown}: no connection; start the cluster with `ray start --head`, or check the address"
         ) from None
 
 
 def _drop_output() -> None:
-    """Ray writes to both outputs past Python; whatever it says of our readers is said in our own words."""
+    """Discard output to both descriptors: Ray writes to them directly, and we report problems of readers ourselves."""
     sink = os.open(os.devnull, os.O_WRONLY)
     for number in (1, 2):
         os.dup2(sink, number)

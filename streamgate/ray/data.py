@@ -1,4 +1,4 @@
-"""Faces in a pipeline of Ray Data: a class for `map_batches`."""
+"""Faces in a Ray Data pipeline: a class for `map_batches`."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from streamgate.store.records import face_record, image_path
 
 
 class KeptFaces:
-    """Paths or addresses of videos in, a row for each kept face out: `dataset.map_batches(KeptFaces, ...)`.
+    """Maps paths or addresses of videos to one row per kept face: `dataset.map_batches(KeptFaces, ...)`.
 
-    An actor opens the networks once and reads its batches' sources one after the other. The rows are those of
-    `streamgate export --to parquet --images`: the columns of the table, with `image` as {bytes, path}, the file's
-    content. `person_id` is null: persons are found over a whole run.
+    An actor opens the networks once and reads the sources of its batches one after another. The rows are those of
+    `streamgate export --to parquet --images`: the columns of the table, with `image` as {bytes, path} with the content
+    of the file. `person_id` is null, because persons are determined over a whole run.
 
     Args:
-        column: of the batch, which holds the paths or addresses (s3://...), one source each.
+        column: the column of the batch with the paths or addresses (s3://...), one source each.
         preset, models, device, settings: see `streamgate.Gate`.
-        skip_errors: leave out a source that cannot be read, with a warning, instead of raising.
+        skip_errors: skip sources that cannot be read, with a warning, instead of raising.
 
     Raises:
-        UsageError: a wrong setting, no such column, or no pyarrow.
-        SourceError: a source that cannot be read.
+        UsageError: a setting is wrong, the column does not exist, or pyarrow is not installed.
+        SourceError: a source cannot be read.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class KeptFaces:
         self._schema = parquet_schema(self._columns, images=True)
 
     def __call__(self, batch: Mapping[str, Any]) -> Any:
-        """A `pyarrow.Table` of the faces that the batch's sources keep."""
+        """A `pyarrow.Table` of the kept faces of the sources in the batch."""
         import pyarrow as pa
 
         if self._column not in batch:
-            raise UsageError(f"the batch has no column {self._column!r}, but {', '.join(map(repr, batch))}")
+            raise UsageError(f"the batch has no column {self._column!r}; its columns are {', '.join(map(repr, batch))}")
         rows: list[dict[str, Any]] = []
         for source in batch[self._column]:
             location = fspath(source) if isinstance(source, PathLike) else str(source)

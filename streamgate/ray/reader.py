@@ -1,6 +1,6 @@
-"""A reader: the actor that reads sources on a node of a Ray cluster, as a run's worker process does on one machine.
+"""The reader: an actor that reads sources on a node of a Ray cluster, like the worker process of a local run.
 
-What it commits goes into a folder of its own below OUT, from where the driver takes it over; see `cluster`.
+It commits its results to its own folder below OUT, from where the driver takes them over; see `cluster`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ PROBE = "probe"
 
 @dataclass(frozen=True, slots=True)
 class ReaderOptions:
-    """What every reader of a run is made with.
+    """Options of all readers of a run.
 
     Attributes:
-        session: folder below OUT in which each reader has its own.
-        token: what the file `PROBE` in it holds: only who sees it shares the file system.
-        threads: decoder threads of a source.
+        session: folder below OUT in which each reader has its own folder.
+        token: content of the file `PROBE` in it; a node that can read it shares the file system.
+        threads: decoder threads per source.
     """
 
     session: Path
@@ -52,7 +52,7 @@ class ReaderOptions:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A reader that is ready."""
+    """Reported by a reader that is ready."""
 
     info: RunInfo
     notes: tuple[str, ...]
@@ -62,7 +62,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Advanced:
-    """How far a reader is with a source."""
+    """The progress of a reader in a source."""
 
     index: int
     source_id: str
@@ -73,7 +73,7 @@ class Advanced:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A source that a reader is done with: its result and the files it committed, or what the run must end with."""
+    """A source that a reader has finished: its result and the committed files, or an error that ends the run."""
 
     result: SourceResult | None
     names: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ class Finished:
 
 
 class Reader:
-    """Reads sources, several at once when it is called so. `name`: of its folder in the session."""
+    """Reads sources, several at once if called concurrently. `name` is the name of its folder in the session."""
 
     def __init__(self, name: str, options: ReaderOptions) -> None:
         self._folder = options.session / name
@@ -92,7 +92,7 @@ class Reader:
         self._host = platform.node()
 
     def open(self) -> Opened | StreamgateError:
-        """Open the networks. An error is returned: raised, Ray would wrap it in its own words."""
+        """Open the networks. Errors are returned, because Ray would wrap raised ones in its own message."""
         try:
             return self._open()
         except StreamgateError as error:
@@ -108,7 +108,8 @@ class Reader:
         options = self._options
         if options.version != __version__:
             raise UsageError(
-                f"{self._host} has streamgate {__version__}, this machine {options.version}: install the same on all"
+                f"{self._host} has streamgate {__version__}, but this machine has {options.version}: install the same "
+                "version on all nodes"
             )
         try:
             found = (options.session / PROBE).read_text(encoding="utf-8")
@@ -116,7 +117,7 @@ class Reader:
             found = ""
         if found != options.token:
             raise SinkError(
-                f"{self._host} does not see {options.session.parent.parent}: with --ray the output folder has to be on "
+                f"{self._host} cannot read {options.session.parent.parent}: with --ray the output folder must be on "
                 "a file system that all nodes share, under the same path"
             )
         if options.debug:
@@ -142,7 +143,7 @@ class Reader:
         if gone := next((path for path in spec.paths if isinstance(path, Path) and not path.exists()), None):
             result = SourceResult(SourceInfo(spec.location, ""), status="failed")
             result.error = (
-                f"{spec.location}: {gone} is not there on {self._host}; with --ray footage has to be on a file system "
+                f"{spec.location}: {gone} does not exist on {self._host}; with --ray footage must be on a file system "
                 "that all nodes share, or in an object store"
             )
             return Finished(result)
@@ -166,11 +167,11 @@ class Reader:
         return Finished(result, names if committed else (), tuple(self._engine.notes))
 
     def progress(self) -> list[Advanced]:
-        """How far it is with what it reads."""
+        """The progress in the sources that are being read."""
         return list(self._progress.values())
 
     def stop(self) -> None:
-        """Come to an end with what is being read."""
+        """End the sources that are being read; their results so far are committed."""
         self._stop.set()
 
 

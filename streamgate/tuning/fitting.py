@@ -1,8 +1,8 @@
-"""Weights and mappings of measures fitted to faces that people judged.
+"""Fits weights and mappings of measures to labelled faces.
 
-The quality is that of a run: log quality = sum of weight * log scalar over the sum of weights, scalar = 100 * sigmoid.
-So a measure that gets worse never helps, and what is fitted is a preset. Few parameters (a weight a measure, and place
-and width of the mappings that a preset may set), held near the values that they start from.
+The quality is computed as in a run: log quality = sum of weight * log scalar over the sum of weights, scalar = 100 *
+sigmoid. So a lower measure never increases the quality, and the fitted values form a preset. There are few parameters
+(one weight per measure, and x0 and w of the mappings that a preset may set), regularised towards their initial values.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from streamgate.frames import Array
 from streamgate.labels import BAD, GOOD, USABLE
 
 _ACROSS = 0.3
-"""Pairs of a good and a bad face of different tracks weigh so much beside those of one track."""
+"""Weight of pairs of a good and a bad face from different tracks, relative to pairs within a track."""
 _ACROSS_PAIRS = 20_000
 RIDGE = 0.2
 _SHARPNESS = 1.5
 _STEPS = 250
 _RATE = 0.05
 _FURTHEST = 2.0
-"""A place moves by at most so many of its widths, a width by a factor of two."""
+"""Maximum change of x0 in multiples of w; w changes by a factor of two at most."""
 
 
 @dataclass(frozen=True)
 class FitData:
-    """Faces that people judged.
+    """Labelled faces.
 
     Attributes:
-        values: float (N, K): what each measure's mapping takes (`MeasureSpec.compared`), turned so that larger is
-            better: the raw value, its negative where low ones are good, the negative of its size near zero.
+        values: float (N, K): the input of each measure's mapping (`MeasureSpec.compared`), transformed so that larger
+            is better: the raw value, its negative if lower is better, or minus its absolute value if near zero is best.
         grades: int (N,): GOOD, USABLE or BAD.
-        tracks, clips: (N,): which track and clip each face is of.
+        tracks, clips: (N,): the track and clip of each face.
     """
 
     values: Array
@@ -43,13 +43,13 @@ class FitData:
     clips: Array
 
     def of(self, rows: Array) -> FitData:
-        """Those of the rows (indexes or a mask)."""
+        """The faces in `rows` (indexes or a mask)."""
         return FitData(self.values[rows], self.grades[rows], self.tracks[rows], self.clips[rows])
 
 
 @dataclass(frozen=True)
 class Fusion:
-    """What a preset says of K measures: float (K,) each; `movable` says whose place and width may be fitted."""
+    """The settings of K measures in a preset: float (K,) each. `movable` marks those whose x0 and w may be fitted."""
 
     weight: Array
     x0: Array
@@ -63,14 +63,14 @@ class Fusion:
 
 
 def fit(judged: FitData, start: Fusion, *, seed: int = 0, ridge: float = RIDGE) -> Fusion:
-    """The fusion under which good faces rank above usable ones and these above bad ones, in each track and across.
+    """Fit a fusion that ranks good faces above usable ones and these above bad ones, within and across tracks.
 
-    Projected gradient (Adam) on the logistic loss of pairs; every track counts alike. Deterministic by `seed`. `ridge`:
-    how strongly it is held near `start`.
+    Projected gradient (Adam) on the logistic loss of pairs; every track has the same weight. Deterministic for a given
+    `seed`. `ridge` is the strength of the regularisation towards `start`.
     """
     better, worse, share = _pairs(judged, np.random.default_rng(seed))
     count = len(start.weight)
-    # Logarithms of the weights, then the moves of places and widths, all 0 at the start.
+    # Logarithms of the weights, then the changes of x0 and w; all 0 at the start.
     moves = np.zeros(3 * count)
     frozen = np.concatenate([np.zeros(count, bool), ~start.movable, ~start.movable])
     first, second = np.zeros_like(moves), np.zeros_like(moves)
@@ -83,7 +83,7 @@ def fit(judged: FitData, start: Fusion, *, seed: int = 0, ridge: float = RIDGE) 
 
 
 def out_of_clip(judged: FitData, start: Fusion, *, folds: int = 8, seed: int = 0) -> Array:
-    """Log quality of every face by a fit that saw nothing of its clip, float (N,)."""
+    """Log quality of every face from a fit without its clip, float (N,)."""
     clips = np.random.default_rng(seed).permutation(np.unique(judged.clips))
     fold = {clip: index % folds for index, clip in enumerate(clips)}
     here = np.array([fold[clip] for clip in judged.clips])
@@ -115,10 +115,10 @@ def _moved(start: Fusion, moves: Array) -> Fusion:
 
 
 def _slope(values: Array, better: Array, worse: Array, share: Array, start: Fusion, moves: Array) -> Array:
-    """Gradient of the loss in `moves`.
+    """Gradient of the loss with respect to `moves`.
 
-    The loss takes the weighted sum of log scalars, not the mean: how surely pairs are told apart is for the weights to
-    say.
+    The loss uses the weighted sum of log scalars, not the mean, so that the weights also determine how confidently
+    pairs are separated.
     """
     fusion = _moved(start, moves)
     scaled = (values - fusion.x0) / fusion.w
@@ -128,7 +128,7 @@ def _slope(values: Array, better: Array, worse: Array, share: Array, start: Fusi
     pull = np.zeros(len(values))
     np.add.at(pull, better, -_SHARPNESS * share * wrong)
     np.add.at(pull, worse, _SHARPNESS * share * wrong)
-    rising = fusion.weight / (1.0 + np.exp(np.clip(scaled, -30.0, 30.0)))  # of the total, by `scaled`
+    rising = fusion.weight / (1.0 + np.exp(np.clip(scaled, -30.0, 30.0)))  # derivative of the total by `scaled`
     _, centre, width = np.split(moves, 3)
     by_weight = (pull @ scalars) * fusion.weight
     by_place = -(pull @ rising) / fusion.w * _FURTHEST * start.w / np.cosh(centre) ** 2
@@ -137,7 +137,7 @@ def _slope(values: Array, better: Array, worse: Array, share: Array, start: Fusi
 
 
 def _pairs(judged: FitData, rng: np.random.Generator) -> tuple[Array, Array, Array]:
-    """(better, worse, weight) of pairs; the weights of all pairs of one kind sum up to the same for every track."""
+    """(better, worse, weight) of pairs; for each kind of pair the weights have the same sum in every track."""
     found: list[tuple[Array, Array, Array]] = []
     for rows in _by_track(judged):
         for high, low, weight in ((GOOD, USABLE, 1.0), (GOOD, BAD, 1.0), (USABLE, BAD, 0.3)):
@@ -156,6 +156,6 @@ def _pairs(judged: FitData, rng: np.random.Generator) -> tuple[Array, Array, Arr
         drawn = [rng.choice(len(chance), _ACROSS_PAIRS, p=one / one.sum()) for one in (good, bad)]
         found.append((drawn[0], drawn[1], np.full(_ACROSS_PAIRS, _ACROSS / _ACROSS_PAIRS)))
     if not found:
-        raise ValueError("nothing to learn from: no track has faces of two grades")
+        raise ValueError("nothing to learn from: no track has faces with two grades")
     better, worse, share = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return better, worse, share

@@ -1,4 +1,4 @@
-"""A second look at the footage: frames found again by their time, faces in them scored in full and cut out."""
+"""Reading footage again: finds frames by their time, and fully scores and crops faces in them."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from streamgate.weights.catalog import ROLES
 from streamgate.weights.store import resolve
 
 _READ_ON_S = 2.0
-"""A frame that lies so little ahead is read on to; for one further on the source is entered anew."""
+"""Frames at most this far ahead are reached by reading on; for later frames the source is seeked."""
 
 
 class FootageScorer:
-    """Opens sources and networks when the first face asks for them.
+    """Scores faces in the footage. Sources and networks are opened when they are first needed.
 
     Args:
-        folders: where to look for sources, besides where the run found them.
-        models: weights; None for those of the run, by their sha256.
+        folders: additional folders in which to search for sources.
+        models: weights; None for those of the run, found by their sha256.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class FootageScorer:
         device: str = "auto",
     ) -> None:
         self.looked = 0
-        """Faces that were looked at."""
+        """Number of faces scored."""
         self._tuning = tuning
         self._finder = FootageFinder(out, folders)
         self._models = models
@@ -53,17 +53,17 @@ class FootageScorer:
         self._scorer: FaceScorer | None = None
 
     def open(self, record: Record, sequence_fps: float | None = None) -> Source:
-        """The source of which `record` tells how it went; a folder of pictures that was read as a sequence at its rate.
+        """Open the source of `record`; `sequence_fps` is the rate of a folder of pictures that was read as a sequence.
 
-        Raises SourceError when it is not there any more or has changed.
+        Raises SourceError if the source is missing or has changed.
         """
         return self._finder.open(record, sequence_fps)
 
     def score(self, source: Source, faces: Iterable[Candidate]) -> None:
-        """Score faces in full, in place; one that passes gets its crop.
+        """Fully score faces, in place; faces that pass get their crop.
 
-        Faces whose frame is not found stay as they are. Raises SourceError when the source cannot be read, WeightsError
-        when the run's networks are not at hand.
+        Faces whose frame is not found are unchanged. Raises SourceError if the source cannot be read, WeightsError if
+        the networks of the run are not available.
         """
         scorer = self._opened()
         for frame, candidates in at_their_times(source, faces):
@@ -76,11 +76,11 @@ class FootageScorer:
                 self.looked += 1
 
     def finish(self, source: Source, ended: TrackEnd) -> TrackEnd:
-        """`ended` with all the pictures of its shots that the run writes, as it encodes them."""
+        """`ended` with all pictures of its shots, encoded as in the run."""
         return CropFinalizer(self._opened().context, source).finish(ended)
 
     def close(self) -> None:
-        """Let go of the networks."""
+        """Release the networks."""
         if self._engine is not None:
             self._engine.close()
             self._engine = None
@@ -90,13 +90,15 @@ class FootageScorer:
             self._engine = Engine(self._tuning.after, models=self._right_models(), device=self._device)
             context = self._engine.context(self._tuning.after, "tune")
             if context.evaluator.calibration_id != self._tuning.evaluator.calibration_id:
-                raise WeightsError("the networks at hand are calibrated otherwise than those of the run; give --models")
+                raise WeightsError(
+                    "the available networks have another calibration than those of the run; give the right --models"
+                )
             self._scorer = FullScorer(context)
         return self._scorer
 
     def _right_models(self) -> str:
-        """Which weights are those of the run. Raises WeightsError."""
-        # Measures of the preset name their own files.
+        """The weights that match those of the run. Raises WeightsError."""
+        # Measures that the preset defines have their own files.
         weights = [one for one in self._tuning.run.weights if str(one["role"]) in ROLES]
         wanted = {str(one["role"]): str(one["sha256"]) for one in weights}
         tiers = [str(one.get("tier")) for one in weights]
@@ -109,18 +111,19 @@ class FootageScorer:
             if {role: weights.sha256 for role, weights in found.items()} == wanted:
                 return models
         raise WeightsError(
-            "a look at the footage takes the networks of the run, and other ones are here; give theirs with --models"
+            "the footage must be scored with the networks of the run, but other networks are installed; give those of "
+            "the run with --models"
         )
 
     def _region(self, frame: Frame, candidate: Candidate) -> Picture:
-        """What a run would have held of the frame: a copied square around the face."""
+        """The part of the frame that a run would have kept: a copied square around the face."""
         config = self._tuning.after
         kept = face_region(candidate.face.box, config.advanced.region_margin, cards_in_use(config), frame.picture)
         return frame.region(kept)
 
 
 def at_their_times(source: Source, faces: Iterable[Candidate]) -> Iterator[tuple[Frame, list[Candidate]]]:
-    """Each frame that shows some of `faces`, once, in order of time."""
+    """Yield each frame that shows some of `faces` once, in order of time, with these faces."""
     by_time: dict[float, list[Candidate]] = {}
     for face in faces:
         by_time.setdefault(face.pts_seconds, []).append(face)

@@ -1,4 +1,4 @@
-"""Faces with all their evidence as a fit takes them, and presets as fusions."""
+"""Converts evidence and presets into the values that a fit uses."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from streamgate.tuning.fitting import Fusion
 
 
 def value_of(spec: MeasureSpec, evidence: Evidence, calibration: Calibration) -> float | None:
-    """What a fit takes of a measure, larger is better; None where there is no raw value."""
+    """The value of a measure for a fit (larger is better); None if there is no raw value."""
     raw = spec.raw_of(evidence)
     if raw is None or spec.name in evidence.failed:
         return None
     if spec.name not in calibration.mappings:
-        # A fixed mapping: taken as its logit, with place 0 and width 1.
+        # A fixed mapping: use the logit of its scalar, with x0 = 0 and w = 1.
         return logit(calibration.scale_of(spec)(raw))
     return spec.upward(spec.compared(raw, evidence))
 
 
 def logit(scalar: float) -> float:
-    """Where a scalar 0..100 lies on the axis that the sigmoid takes."""
+    """The input of the sigmoid for which it gives the scalar (0..100)."""
     share = min(0.999, max(0.001, scalar / 100))
     return float(np.log(share / (1 - share)))
 
@@ -33,7 +33,7 @@ def logit(scalar: float) -> float:
 def fusion_of(
     weights: Sequence[float], specs: Sequence[MeasureSpec], calibration: Calibration, movable: Sequence[bool]
 ) -> Fusion:
-    """Weights and the calibration's mappings of some measures, in `value_of`'s terms."""
+    """Weights and calibrated mappings of some measures, in terms of `value_of`."""
     mappings = [calibration.mappings.get(spec.name) for spec in specs]
     indexes = [
         0.0 if mapping is None else mapping.x0 if spec.better == "higher" else -mapping.x0
@@ -44,7 +44,7 @@ def fusion_of(
 
 
 def of_preset(config: Config, specs: Sequence[MeasureSpec], calibration: Calibration) -> Fusion:
-    """What a configuration says; movable is what it may set."""
+    """The fusion of a configuration; mappings that the configuration may set are movable."""
     tables = [config.measures[spec.name] for spec in specs]
     return fusion_of(
         [table.weight for table in tables], specs, calibration, [table.mapping is not None for table in tables]

@@ -1,4 +1,4 @@
-"""Labelled faces of one or several runs, found again among their stored faces, with all that a fit takes."""
+"""Finds labelled faces of one or more runs among their stored faces, with all values that a fit needs."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ Report = Callable[[str], None]
 
 @dataclass(slots=True)
 class LabelledFaces:
-    """The labelled faces that can be used, and in words why others cannot.
+    """The labelled faces that can be used, and the reasons why others cannot.
 
     Attributes:
-        tuning: the (first) run: its configuration and calibration.
+        tuning: the first run: its configuration and calibration.
         specs: the measures of its set, the columns of `judged.values`.
-        barred: bool (N,): faces that a limit rejects which no fit moves (too small, a damaged picture).
-        unused: why labels are not used, words -> their number.
+        barred: bool (N,): faces rejected by a limit that is not fitted (too small, a damaged picture).
+        unused: reason -> number of labels that are not used for it.
     """
 
     tuning: Tuning
@@ -54,17 +54,17 @@ def labelled_faces(
     device: str = "auto",
     report: Report = lambda words: None,
 ) -> LabelledFaces:
-    """Find the labelled faces in the results; what was not scored in full is scored in its footage.
+    """Find the labelled faces in the results; faces that were not fully scored are scored in their footage.
 
-    Raises UsageError for runs with different networks or measures, ResultsError for a folder that holds no results.
+    Raises UsageError for runs with different networks or measures, ResultsError for a folder without results.
     """
     runs = [(RunFolder(out), tuning_of(RunFolder(out).summary, [], {})) for out in outs]
     first = runs[0][1]
     for folder, tuning in runs[1:]:
         if _networks(tuning) != _networks(first):
             raise UsageError(
-                f"{display(folder.out)} and {display(outs[0])} were made with different networks or measures, whose "
-                "values do not compare; fit them apart"
+                f"{display(folder.out)} and {display(outs[0])} were made with different networks or measures, so their "
+                "values cannot be compared; fit them separately"
             )
     specs = [spec for spec in recorded_measures(first.before) if spec.name in first.evaluator.names]
     unused: Counter[str] = Counter()
@@ -116,8 +116,8 @@ def _of_source(
             with footage.open(folder.source(source_id)) as source:
                 footage.score(source, unscored)
         except (SourceError, WeightsError) as error:
-            # What is scored already is enough to go on with.
-            unused[f"not scored in full by the run, and {error}"] += len(unscored)
+            # Continue with the faces that are already scored.
+            unused[f"not fully scored by the run, and {error}"] += len(unscored)
             missing = {id(face) for face in unscored}
             found = [(key, face) for key, face in found if id(face) not in missing]
     return found

@@ -1,4 +1,4 @@
-"""Limits of the gate as thresholds on the values that a fit takes, and their fit to labels."""
+"""Limits of the gate as thresholds on the values of a fit, and fitting them to labels."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from streamgate.tuning.fitting import FitData, Fusion
 from streamgate.tuning.fusion import logit
 
 _COST = {GOOD: 2.0, USABLE: 0.5, BAD: -1.0}
-"""What rejecting all faces of a grade costs. To reject bad ones is a gain, and the smaller one: they also rank low."""
+"""Cost of rejecting all faces of a grade. Rejecting bad faces is a smaller gain, because they also rank low."""
 _PRIOR = 0.01
-"""A limit moves by one width when that improves so large a share of the faces."""
+"""Share of the faces that must improve for a limit to move by one width."""
 _FURTHEST = 2.0
-"""Widths that it moves at most."""
+"""Maximum move of a limit, in widths."""
 _SWEEPS = 2
 _FOLDS = 8
 _PAYS = 0.002
-"""A limit moves where faces it did not see gain so large a share by it."""
+"""Minimum gain on unseen faces for which a limit is moved."""
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A limit of column `column`: values below `value` are rejected; `width`: how far a move is far."""
+    """A limit on column `column`: values below `value` are rejected. `width` is the scale of its moves."""
 
     column: int
     spec: MeasureSpec
@@ -44,14 +44,14 @@ class Threshold:
 
 
 def is_movable(spec: MeasureSpec, limit: Limit) -> bool:
-    """Whether a limit is one on the values that a fit takes."""
+    """Whether a limit is a threshold on the values of a fit."""
     if limit.of == "scalar":
         return limit.key == "min"
     return limit.of == "raw" and (limit.key == "min") == (spec.better == "higher") and spec.reference is None
 
 
 def thresholds_of(config: Config, specs: Sequence[MeasureSpec], fusion: Fusion) -> list[Threshold]:
-    """The limits that can be moved, in the values' terms under the fusion's mappings."""
+    """The movable limits, in terms of the values under the mappings of the fusion."""
     found = []
     for column, spec in enumerate(specs):
         for limit in spec.limits:
@@ -72,9 +72,9 @@ def passing(thresholds: Sequence[Threshold], values: Array, barred: Array) -> Ar
 
 
 def fit_limits(thresholds: Sequence[Threshold], judged: FitData, barred: Array) -> list[Threshold]:
-    """Move each limit to where it rejects bad faces and spares good ones, given the others; held near its place.
+    """Move each limit so that it rejects bad faces and keeps good ones, given the others, but not far from its value.
 
-    One that would not have paid on sources (or tracks, of one source) that it had not seen stays where it is.
+    A limit whose move would not have helped on unseen sources (or tracks, if there is one source) is not moved.
     """
     moved = _moved(thresholds, judged, barred, range(len(thresholds)))
     paid = np.zeros(len(thresholds))
@@ -92,7 +92,8 @@ def fit_limits(thresholds: Sequence[Threshold], judged: FitData, barred: Array) 
 
 
 def parted(judged: FitData) -> list[Array]:
-    """Parts of the faces, bool (N,) each, that share no source, or no track where all are of one; none of one track."""
+    """Disjoint parts of the faces as masks, bool (N,) each, without a common source, or without a common track if there
+    is only one source. Empty if there is only one track."""
     units = judged.clips if len(np.unique(judged.clips)) > 1 else judged.tracks
     names = np.random.default_rng(0).permutation(np.unique(units))
     if len(names) < 2:
@@ -103,7 +104,8 @@ def parted(judged: FitData) -> list[Array]:
 
 
 def _costs(judged: FitData) -> Array:
-    """What rejecting each face costs; tracks count the same, and so do grades, however many faces have them."""
+    """Cost of rejecting each face. All tracks have the same weight, and the cost of a grade does not depend on the
+    number of its faces."""
     _, index, sizes = np.unique(judged.tracks, return_inverse=True, return_counts=True)
     cost = 1.0 / sizes[index]
     for grade, all_of_it in _COST.items():
@@ -114,7 +116,7 @@ def _costs(judged: FitData) -> Array:
 def _moved(
     thresholds: Sequence[Threshold], judged: FitData, barred: Array, which: Iterable[int]
 ) -> list[Threshold]:
-    """All limits, those of `which` moved."""
+    """All limits, with those of `which` moved."""
     cost = _costs(judged)
     prior = _PRIOR * max(1.0, 30 / len(np.unique(judged.tracks)))
     found, which = list(thresholds), list(which)
@@ -131,17 +133,17 @@ def _best(values: Array, cost: Array, start: Threshold, prior: float) -> float:
     order = np.argsort(values)
     values, cost = values[order], cost[order]
     near = np.abs(values - start.value) <= _FURTHEST * start.width
-    # Between two neighbours, so that no face stands on the limit.
+    # Between two neighbouring values, so that no face is exactly at the limit.
     tried = np.concatenate([[start.value], ((values[1:] + values[:-1]) / 2)[near[1:] & near[:-1]]])
     below = np.concatenate([[0.0], np.cumsum(cost)])[np.searchsorted(values, tried)]
     total = below + prior * ((tried - start.value) / start.width) ** 2
     best = int(np.argmin(total))
-    # The first is where it stands: nothing moves for nothing.
+    # The first is the current value: a limit is only moved if that improves the result.
     return float(tried[best] if total[best] < total[0] - 1e-9 else start.value)
 
 
 def as_settings(thresholds: Sequence[Threshold], fusion: Fusion) -> Mapping[str, float]:
-    """Keys of the configuration with the limits' values, within their bounds, under the fusion's mappings."""
+    """The limits as keys and values of the configuration, within their bounds, under the mappings of the fusion."""
     found = {}
     for one in thresholds:
         if one.limit.of == "scalar":

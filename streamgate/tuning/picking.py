@@ -1,4 +1,4 @@
-"""A track's best shots among stored faces, and the faces that need a look at the footage before one can tell."""
+"""Selects best shots of a track among stored faces, and the faces that must first be scored in the footage."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from streamgate.sources.picture import picture_of_rgb
 from streamgate.tracks import Candidate
 
 LOOKS = 12
-"""Faces of a track, beyond the neighbours of picks, that are looked at again at most. A run looks at one each
-`advanced.window_s`; here the most promising ones have to do."""
+"""Maximum number of faces per track to score again, besides the neighbours of picks. A run scores one per
+`advanced.window_s`; here only the most promising ones are scored."""
 
 _NO_PICTURE = picture_of_rgb(np.zeros((8, 8, 3), np.uint8))
 
 
 class TrackFaces:
-    """The judged faces of one track, by time.
+    """The evaluated faces of one track, by time.
 
     Args:
-        promise: the quality that a face not scored in full could have at best.
-        settle: judges a face that may be kept by what its whole track showed.
-        trusted: times of the picks there were: a run has seen to it that they are no lucky frames.
-        open_to: faces never scored in full that may be worth it now; the run has skipped the others for good.
+        potential: upper bound of the quality of a face that was not fully scored.
+        settle: evaluates a face that may be kept with the reference values of its whole track.
+        trusted: times of the earlier picks, whose neighbours were scored by the run.
+        open_to: faces that were never fully scored and may be worth it now; the run had reason to skip the others.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class TrackFaces:
         self._looks = 0
 
     def ranked(self, *, only: frozenset[float] | None = None) -> list[Ranked]:
-        """The picks; with `only`, among the faces at these times."""
+        """The picks; with `only`, restricted to the faces at these times."""
         return self._picked([face for face in self.faces if self._confirmed(face)], only)
 
     def wanted(self) -> list[Candidate]:
-        """Faces to be scored in full before `ranked` can be trusted, each asked for once.
+        """Faces that must be fully scored before `ranked` can be trusted; each is returned once.
 
-        The neighbours of what would be picked, then the most promising of those that were never scored because an
-        earlier pick, or an earlier limit, made them hopeless.
+        First the neighbours of the likely picks, then the most promising faces that were never scored because of an
+        earlier pick or limit.
         """
         beside: list[Candidate] = []
         for pick in self._picked(self.faces, None):
@@ -82,7 +82,7 @@ class TrackFaces:
             if face.quality is not None or face.gate.reasons or id(face) in self._looked:
                 continue
             if _nearest(scored, face.pts_seconds) <= stretch:
-                continue  # its moment has a face that says how good it is
+                continue  # a scored face nearby already shows how good this moment is
             potential = self._potential(face)
             index = int(face.pts_seconds // stretch)
             if potential > best.get(index, (0.0, face))[0]:
@@ -100,7 +100,7 @@ class TrackFaces:
         return keeper.finish()
 
     def _keeper(self, faces: Sequence[Candidate], only: frozenset[float] | None) -> Keeper:
-        # Pictures are no matter here: what a face has it keeps.
+        # Pictures do not matter here: a face keeps the one it has.
         keeper = Keeper(self._config.keep, self._config.smoothing, lambda face, picture: cast(Array, face.image))
         for face in self.faces:
             keeper.note(face)
@@ -110,7 +110,7 @@ class TrackFaces:
         return keeper
 
     def _confirmed(self, face: Candidate) -> bool:
-        """Whether its neighbours in time have been scored, so that it is known to be no lucky frame."""
+        """Whether its neighbours in time were scored, so that its quality is not just that of a single lucky frame."""
         if face.pts_seconds in self._trusted:
             return True
         return all(one.quality is not None or id(one) in self._looked for one in self._neighbours(face))

@@ -1,9 +1,9 @@
-"""Pictures of kept faces that need no footage: those that lie in the folder, and those put aside by earlier tunings.
+"""Pictures of kept faces that need no footage: those in the results, and spares saved by earlier tunings.
 
-OUT/.streamgate/spares/<source_id>/track_0001/3.033333.json    a face that was kept once: its record and note
-OUT/.streamgate/spares/<source_id>/track_0001/3.033333.png     its picture; further ones as `3.033333.arcface.png`
+OUT/.streamgate/spares/<source_id>/track_0001/3.033333.json    a formerly kept face: its record and note
+OUT/.streamgate/spares/<source_id>/track_0001/3.033333.png     its picture; others as `3.033333.arcface.png`
 
-So a limit that is turned back gives back what was there, footage or not.
+So resetting a limit restores the earlier faces even without the footage.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from streamgate.store.schemas import mismatch
 
 @dataclass(frozen=True, slots=True)
 class KeptFace:
-    """A face with pictures: its line of faces.jsonl, its entry in the notes, and its files (relative to OUT) by what
-    follows the rank in their names (".png", ".arcface.png")."""
+    """A face with pictures: its record in faces.jsonl, its entry in the notes, and its files (relative to OUT) by the
+    part of their names that follows the rank (".png", ".arcface.png")."""
 
     record: Record
     note: Record
@@ -39,7 +39,7 @@ class KeptFace:
 
 
 def kept_face(folder: RunFolder, record: Record, note: Record | None) -> KeptFace | None:
-    """The face of a line of faces.jsonl; None when one of its pictures is not there."""
+    """The face of a record in faces.jsonl; None if one of its pictures is missing."""
     names = {_ending(name, record["rank"]): name for name in _image_names(record)}
     if not all(map(folder.has, names.values())):
         return None
@@ -47,7 +47,7 @@ def kept_face(folder: RunFolder, record: Record, note: Record | None) -> KeptFac
 
 
 def ranked_record(face: KeptFace, rank: int) -> Record:
-    """Its record under another rank: ids and file names follow."""
+    """Its record with another rank, and with ids and file names changed accordingly."""
     record, old = dict(face.record), face.record["rank"]
     head, _, tail = str(record["id"]).rpartition(f"/final/{old}/")
     record["rank"], record["id"] = rank, f"{head}/final/{rank}/{tail}"
@@ -61,7 +61,7 @@ def ranked_record(face: KeptFace, rank: int) -> Record:
 
 
 def read_spares(folder: RunFolder, source_id: str) -> list[KeptFace]:
-    """Faces of a source that were kept once, those that are complete; what is damaged is skipped."""
+    """Formerly kept faces of a source that are complete; damaged ones are skipped."""
     out, found = folder.out, []
     for path in sorted((out / _spares(source_id)).glob("track_*/*.json")):
         name = path.relative_to(out).as_posix()
@@ -77,7 +77,7 @@ def read_spares(folder: RunFolder, source_id: str) -> list[KeptFace]:
 
 
 def put_spare(folder: RunFolder, source_id: str, face: KeptFace) -> None:
-    """Put a face aside; its files stay where they are too. Raises OSError."""
+    """Save a face as a spare; its files also stay in place. Raises OSError."""
     out = folder.out
     stem = f"{_spares(source_id)}/track_{face.track_id:04d}/{face.pts_seconds:.6f}"
     for ending, name in face.files.items():

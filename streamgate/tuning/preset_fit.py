@@ -1,4 +1,4 @@
-"""A preset fitted to labels: its values, how well it agrees with them on sources it did not see, and what changed."""
+"""Fits a preset to labels, and reports its agreement with them on unseen sources and what changed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from streamgate.tuning.labelled import LabelledFaces
 from streamgate.tuning.limits import Threshold, as_settings, fit_limits, parted, passing, thresholds_of
 
 MIN_LABELS = 12
-"""Labels below which nothing is fitted."""
+"""Minimum number of labels for a fit."""
 ENOUGH = 150
 ENOUGH_TRACKS = 12
-"""Labels, and tracks with two grades, below which a fit is not to be relied on."""
+"""Numbers of labels, and of tracks with two grades, from which on a fit is reliable."""
 _WORSE = 0.01
 _MORE, _LESS = 1.2, 1 / 1.2
 
@@ -31,12 +31,12 @@ class LabelAgreement:
     """How well a preset agrees with labels.
 
     Attributes:
-        ordered: share of pairs of one track, of two grades, that the quality puts in order; mean over tracks; NaN
-            without such tracks.
-        auc: probability that a good face has a higher quality than a bad one; NaN without both.
-        good, usable, bad: tracks with a good face whose pick, the best of those that pass, is that.
-        none: such tracks of which no face passes.
-        passed: share of the good, the usable and the bad faces that pass; NaN for none of them.
+        ordered: share of pairs within a track, with different grades, that the quality orders correctly; mean over
+            tracks; NaN without such tracks.
+        auc: probability that a good face has a higher quality than a bad one; NaN if either grade is missing.
+        good, usable, bad: number of tracks with a good face whose pick (the best face that passes) has this grade.
+        none: number of tracks with a good face of which no face passes.
+        passed: shares of the good, usable and bad faces that pass; NaN for a grade without faces.
     """
 
     ordered: float
@@ -52,9 +52,9 @@ class LabelAgreement:
 class FittedPreset:
     """A fitted preset.
 
-    `before`, `after`: agreement on labels; `after` by fits that saw nothing of the source they are judged on (of the
-    track, where there is one source only), None where that cannot be had. `limits`: those that moved, by key, and
-    whether they reject more now; others only read differently under a new mapping.
+    `before`, `after`: agreement with the labels. `after` is from fits without the source that they are evaluated on (or
+    without the track, if there is only one source); None if that is impossible. `limits`: the moved limits by key, and
+    whether they are stricter now; other limits only have another value because of a new mapping.
     """
 
     config: Config
@@ -68,17 +68,17 @@ class FittedPreset:
 
 
 def fit_preset(labelled: LabelledFaces) -> FittedPreset:
-    """Fit weights, mappings and limits, held near those of the run.
+    """Fit weights, mappings and limits, regularised towards those of the run.
 
-    Raises UsageError where there is nothing to learn from.
+    Raises UsageError if there is nothing to learn from.
     """
     judged, barred = labelled.judged, labelled.barred
     count = len(judged.grades)
     if count < MIN_LABELS:
-        raise UsageError(f"{_labels(count)} can be used, and a fit takes at least {MIN_LABELS}; label more faces")
+        raise UsageError(f"{_labels(count)} can be used, but a fit needs at least {MIN_LABELS}; label more faces")
     if len(np.unique(judged.grades)) < 2:
         word = {GOOD: "good", USABLE: "usable", BAD: "bad"}[int(judged.grades[0])]
-        raise UsageError(f"all labels say {word}: a fit learns from the difference between good and bad faces")
+        raise UsageError(f"all labels are {word}: a fit learns from the difference between good and bad faces")
     config = labelled.tuning.before
     start = of_preset(config, labelled.specs, labelled.tuning.evaluator.calibration)
     limits = thresholds_of(config, labelled.specs, start)
@@ -87,7 +87,7 @@ def fit_preset(labelled: LabelledFaces) -> FittedPreset:
         fusion = fit(judged, start, ridge=ridge)
     except ValueError:
         raise UsageError(
-            "no track has faces of two grades, and no faces are good while others are bad: nothing to learn from"
+            "no track has faces with two grades, and there are not both good and bad faces: nothing to learn from"
         ) from None
     fitted = fit_limits(limits, judged, barred)
     settings = {f"measures.{spec.name}.{key}": value for spec, key, value in _fused(labelled, fusion)}
@@ -97,8 +97,8 @@ def fit_preset(labelled: LabelledFaces) -> FittedPreset:
     warnings = list(_warnings(judged))
     if after is not None and (after.ordered < before.ordered - _WORSE or after.auc < before.auc - _WORSE):
         warnings.append(
-            "fits agree less with what they did not see than the settings as they were: keep those, or label more "
-            "sources"
+            "on unseen sources, fits agree less with the labels than the original settings do: keep the original "
+            "settings, or label more sources"
         )
     stricter = {
         now.key: now.value > was.value for was, now in zip(limits, fitted, strict=True) if now.value != was.value
@@ -109,7 +109,7 @@ def fit_preset(labelled: LabelledFaces) -> FittedPreset:
 
 
 def _telling(judged: FitData) -> int:
-    """Tracks whose labels differ, at least 1."""
+    """Number of tracks with different labels, at least 1."""
     tracks = [judged.grades[judged.tracks == track] for track in np.unique(judged.tracks)]
     return max(1, sum(len(np.unique(grades)) > 1 for grades in tracks))
 
@@ -126,7 +126,7 @@ def _fused(labelled: LabelledFaces, fusion: Fusion) -> Iterator[tuple[Any, str, 
 def _unseen(
     judged: FitData, barred: Array, start: Fusion, limits: list[Threshold], ridge: float
 ) -> LabelAgreement | None:
-    """Agreement of fits with what they did not see."""
+    """Agreement of fits with labels that they did not see."""
     parts = parted(judged)
     if not parts:
         return None
@@ -181,18 +181,18 @@ def _warnings(judged: FitData) -> Iterator[str]:
     count, tracks = len(judged.grades), _telling(judged)
     if count < ENOUGH or tracks < ENOUGH_TRACKS:
         yield (
-            f"few labels: {count} of {tracks} track{'' if tracks == 1 else 's'} with faces of two grades; with "
-            f"{ENOUGH} of {ENOUGH_TRACKS} tracks or more a fit can be relied on"
+            f"few labels: {count}, and {tracks} track{'' if tracks == 1 else 's'} with faces of two grades; a reliable "
+            f"fit needs {ENOUGH} labels and {ENOUGH_TRACKS} such tracks"
         )
     for word, grade in (("good", GOOD), ("bad", BAD)):
         if not (judged.grades == grade).any():
-            yield f"no face is labelled {word}: limits cannot be told from that"
+            yield f"no face is labelled {word}: limits cannot be fitted well without such labels"
     if len(np.unique(judged.clips)) == 1:
-        yield "all labels are of one source: how the preset does on others was not found out"
+        yield "all labels are from one source: the agreement on other sources is unknown"
 
 
 def changes(labelled: LabelledFaces, fitted: FittedPreset) -> list[str]:
-    """What changed, in words; a line each, empty where nothing did."""
+    """Describe what changed, one line each; empty if nothing did."""
     lines = []
     before, after = (fusion.weight / fusion.weight.sum() for fusion in (fitted.start, fitted.fusion))
     for title, chosen in (("counts more", after >= before * _MORE), ("counts less", after <= before * _LESS)):
@@ -204,25 +204,25 @@ def changes(labelled: LabelledFaces, fitted: FittedPreset) -> list[str]:
         ]
         lines += [f"{title}: {', '.join(named)}"] if named else []
     moved = (fitted.fusion.x0 - fitted.start.x0) / fitted.start.w
-    for title, picked in (("judged more strictly", moved > 0.25), ("judged more mildly", moved < -0.25)):
+    for title, picked in (("mapped more strictly", moved > 0.25), ("mapped more leniently", moved < -0.25)):
         named = [spec.name for spec, one in zip(labelled.specs, picked, strict=True) if one]
         lines += [f"{title}: {', '.join(named)}"] if named else []
     was, now = (dict(leaves(one.model_dump(mode="json"))) for one in (fitted.run, fitted.config))
     for key, stricter in fitted.limits.items():
         name, _, end = key.rpartition(".")
-        lines.append(f"limit of {name.removeprefix('measures.')}: {end} {was[key]:g} becomes {now[key]:g}, "
-                     f"{'stricter' if stricter else 'milder'}")  # fmt: skip
+        lines.append(f"limit of {name.removeprefix('measures.')}: {end} changed from {was[key]:g} to {now[key]:g}, "
+                     f"{'stricter' if stricter else 'more lenient'}")  # fmt: skip
     return lines
 
 
 def toml_text(config: Config, notes: list[str]) -> str:
-    """A preset: all in which a configuration differs from studio, with notes above."""
+    """A preset with all differences of a configuration from studio, with notes as comments at the top."""
     tables: dict[str, list[str]] = {}
     studio = load_config("studio")
     values: Mapping[str, Any] = dict(leaves(config.model_dump(mode="json")))
     for key in differing_keys(config, studio):
         table, _, name = key.rpartition(".")
-        # Whose picture was looked for is no matter of taste.
+        # The person searched for in the run is not part of a preset.
         if key in values and not key.startswith("identity."):
             tables.setdefault(table, []).append(f"{name} = {_toml(values[key])}")
     lines = [*(f"# {note}" for note in notes), 'extends = "studio"', *tables.pop("", [])]
@@ -235,7 +235,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        # JSON's escapes are TOML's too.
+        # The escapes of JSON are valid in TOML too.
         import json
 
         return json.dumps(value)

@@ -1,4 +1,4 @@
-"""Stored faces under another configuration."""
+"""Evaluation of stored faces with another configuration."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from streamgate.tuning.settings import Tuning
 
 
 def reevaluate(candidate: Candidate, tuning: Tuning, size: tuple[int, int]) -> None:
-    """Judge a stored face again, in place; `size`: width and height of the frames of its source, pixels.
+    """Evaluate a stored face again, in place. `size`: width and height of the frames of its source in pixels.
 
-    What means the same stays as it was written, to the last digit.
+    Values whose meaning has not changed stay exactly as they were written.
     """
     if candidate.spoiled:
         return
@@ -23,7 +23,7 @@ def reevaluate(candidate: Candidate, tuning: Tuning, size: tuple[int, int]) -> N
     gate = evaluator.gate(candidate.face, candidate.evidence, candidate.measures, *size)
     before, after = (config.measures["size"].limit("min") for config in (tuning.before, tuning.after))
     if before == after and was_small != ("small" in gate.reasons):
-        # Pictures of a folder differ in size, and a share of theirs was the limit.
+        # Pictures in a folder differ in size, and the limit was a share of that.
         reasons = set(gate.reasons) ^ {"small"}
         gate = GateResult(
             not reasons and all(candidate.measures[name].status is Status.OK for name in evaluator.names),
@@ -34,13 +34,13 @@ def reevaluate(candidate: Candidate, tuning: Tuning, size: tuple[int, int]) -> N
 
 
 def settle(candidate: Candidate, tuning: Tuning, size: tuple[int, int]) -> None:
-    """Judge a face that may be kept by what its whole track showed to be usual, in place."""
+    """Evaluate a face that may be kept with the reference values of its whole track, in place."""
     if not tuning.evaluator.follows_reference(candidate):
         tuning.evaluator.evaluate(candidate, *size)
 
 
 def potential(candidate: Candidate, tuning: Tuning, size: tuple[int, int]) -> float:
-    """The quality that a face not scored in full could have at best, its turn guessed where it is not known."""
+    """Upper bound of the quality of a face that was not fully scored; an unknown pose is estimated."""
     evaluator, face, evidence = tuning.evaluator, candidate.face, candidate.evidence
     guessed = evaluator.guessed(face, evidence, candidate.measures)
     before = evaluator.gate(face, evidence, candidate.measures, *size).reasons

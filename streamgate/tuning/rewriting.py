@@ -1,4 +1,4 @@
-"""The new folder of a source that was tuned: its records, with the pictures that are there and those newly cut."""
+"""Writes the new folder of a tuned source: its records, with existing pictures and newly cut ones."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _NO_IMAGE = np.zeros((1, 1, 3), np.uint8)
 
 
 def write_source(source: SourceTuning, folder: Path, listed: Sequence[str]) -> list[str]:
-    """Write the new folder of a source that was picked again; returns the names of its files.
+    """Write the new folder of a tuned source; returns the names of its files.
 
-    `listed` are its files as they are. Raises OSError.
+    `listed` are its current files. Raises OSError.
     """
     ours = {CANDIDATES, FACES, TRACKS, SOURCE, NOTES}
     names = [_write_candidates(source, folder)]
@@ -83,7 +83,7 @@ def _write_candidates(source: SourceTuning, folder: Path) -> str:
 
 
 def _write_track(source: SourceTuning, folder: Path, track_id: int) -> tuple[list[Record], list[Record], list[str]]:
-    """Pictures of a track; returns its records, its notes' shots and the names of the files."""
+    """Write the pictures of a track; returns its records, the shots of its notes, and the names of the files."""
     records: list[Record] = []
     shots: list[Record] = []
     names: list[str] = []
@@ -119,16 +119,16 @@ def _write_track(source: SourceTuning, folder: Path, track_id: int) -> tuple[lis
         else:
             record, note = dict(olds[index]), {"rank": rank, "thumbnail": None, "heat": None}
         if one is not None:
-            record = {**record, **_figures(source, one, track_id, record)}
+            record = {**record, **_evaluated(source, one, track_id, record)}
         records.append(record)
         shots.append(note)
     return records, shots, names
 
 
-def _figures(source: SourceTuning, ranked: Ranked, track_id: int, before: Record) -> dict[str, Any]:
-    """What judging anew decides in a face's record.
+def _evaluated(source: SourceTuning, ranked: Ranked, track_id: int, before: Record) -> dict[str, Any]:
+    """The fields of a face's record that the new evaluation determines.
 
-    Means over stored qualities, which are rounded, differ in the last digit from a run's: its figure stays then.
+    Means over stored, rounded qualities may differ from those of a run in the last digit; then the old value is kept.
     """
     candidate = ranked.candidate
     shown = BestShot(
@@ -188,7 +188,7 @@ def _note(source: SourceTuning, track_id: int, shots: list[Record]) -> Record:
 
 
 def _misses(source: SourceTuning, track_id: int, faces: Sequence[Candidate]) -> list[Record]:
-    """The nearest misses, preferably those of which a small picture is at hand."""
+    """The nearest misses, preferably those with a small picture."""
     seen: dict[float, Record] = {
         float(miss["pts_seconds"]): miss for miss in source.notes.get(track_id, {}).get("misses", ())
     }

@@ -1,4 +1,4 @@
-"""What may be changed about results that are there, and the run as it would then have been."""
+"""The settings that may be changed for existing results, and the run as it would have been with them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from streamgate.store.jsonlines import Record
 from streamgate.store.run import RunInfo
 
 SECTIONS = ("measures", "keep", "smoothing")
-"""Sections of the configuration that judging and picking again can follow; all else decides what was looked at."""
+"""Sections of the configuration that can be applied to stored faces; all others affect what a run reads or writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """Results as they are and as they shall be.
+    """The old and the new configuration of results.
 
-    `same_meaning`: qualities mean what they meant (one calibration id), so those that are stored stand.
+    `same_meaning`: the meaning of qualities is unchanged (same calibration id), so stored ones are kept.
     """
 
     before: Config
@@ -35,10 +35,10 @@ class Tuning:
 def tuning_of(
     summary: Mapping[str, Any], settings: Iterable[str], flags: Mapping[str, Any], preset: str | None = None
 ) -> Tuning:
-    """Read a run's configuration from summary.json and lay the changes over it: what a preset says of them first.
+    """Read the configuration of a run from summary.json and apply the changes: first the preset, then the settings.
 
-    Raises UsageError for a key or value that cannot be, or that takes another run; ResultsError for a summary without
-    what judging again takes.
+    Raises UsageError for an invalid key or value, or one that needs another run; ResultsError for a summary without
+    the data that is needed to evaluate again.
     """
     try:
         before = stored_config(summary["config"])
@@ -46,20 +46,20 @@ def tuning_of(
         Evaluator(before, calibration)
     except (UsageError, KeyError, TypeError, ValueError) as error:
         raise ResultsError(
-            f"summary.json lacks what judging again takes or is of another version ({error}); run the sources again"
+            f"summary.json is incomplete or was written by another version ({error}); run the sources again"
         ) from error
     after = with_settings(before if preset is None else _under_preset(before, preset), settings, flags)
     changed = tuple(differing_keys(after, before))
     for key in changed:
         if key.partition(".")[0] not in SECTIONS:
             raise UsageError(
-                f"{key} decides what is looked at or written, so it takes a run: `streamgate run ... --set {key}=...`; "
-                f"tune changes {', '.join(SECTIONS)}"
+                f"{key} affects what is read or written, so it needs a new run: `streamgate run ... --set {key}=...`; "
+                f"tune changes only {', '.join(SECTIONS)}"
             )
     calibration = calibration.under(after)
     evaluator = Evaluator(after, calibration)
     if not evaluator.can_rank:
-        raise UsageError("none of the measures in use that have a weight was to be had in this run")
+        raise UsageError("none of the used measures with a weight was available in this run")
     run = RunInfo(
         config=after.model_dump(mode="json"),
         measure_set=evaluator.names,
@@ -74,17 +74,19 @@ def tuning_of(
 
 
 def _under_preset(before: Config, preset: str) -> Config:
-    """A run's configuration with the sections of a preset that can be tuned. Raises UsageError."""
+    """The configuration of a run with the tunable sections of a preset. Raises UsageError."""
     given = load_config(preset).model_dump(mode="json")
     known = set(before.measures.recorded)
     tables = {name: given[name] for name in SECTIONS}
-    # A measure that is not used and was unknown to the run stays so.
+    # Measures that were unknown to the run and are not used are left out.
     tables["measures"] = {name: table for name, table in given["measures"].items() if name in known or table["use"]}
     if new := sorted(tables["measures"].keys() - set(before.measures.names)):
-        raise UsageError(f"the run knew no measure {', '.join(new)}: `streamgate run ... --preset` measures it")
+        raise UsageError(
+            f"the run did not have the measure {', '.join(new)}: use `streamgate run ... --preset` to compute it"
+        )
     return with_settings(before, [], dict(leaves(tables)))
 
 
 def tuned_totals(record: Record, rejected: Mapping[str, int], *, kept: int, scored: int) -> Record:
-    """A source.json with other counts."""
+    """The record of a source.json with new counts."""
     return {**record, "kept": kept, "rejected": dict(sorted(rejected.items())), "faces_scored": scored}

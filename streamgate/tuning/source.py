@@ -1,4 +1,4 @@
-"""One source under another configuration: judged and picked, with a second look at the footage where needed."""
+"""One source with another configuration: evaluated and selected again, reading the footage where needed."""
 
 from __future__ import annotations
 
@@ -24,43 +24,43 @@ from streamgate.tuning.reevaluation import potential, reevaluate, settle
 from streamgate.tuning.settings import Tuning
 
 ROUNDS = 6
-"""Times that a source is gone through for faces to look at; each round follows from what the one before showed."""
+"""Maximum number of rounds in which faces are scored in the footage; each round depends on the results of the last."""
 
 
 @dataclass(slots=True)
 class SourceOutcome:
-    """What became of a source's tracks and faces."""
+    """Counts of the tracks and faces of a source."""
 
     kept: int = 0
     tracks_without: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     gained: int = 0
-    """Tracks that keep a face now and kept none."""
+    """Tracks that keep a face now and kept none before."""
     lost: int = 0
-    """Tracks that kept a face and keep none now."""
+    """Tracks that kept a face before and keep none now."""
     other: int = 0
-    """Tracks with other faces, or another number of them."""
+    """Tracks that keep other faces, or another number of faces."""
     looked: int = 0
-    """Faces for which the footage was needed."""
+    """Faces that were scored in the footage."""
 
 
 class SourceTuning:
     """The tuning of one source.
 
-    With `dry` the same is found out, but pictures are not made and nothing can be written. With `pictured` only faces
-    whose pictures are at hand are picked: the footage is left alone. Raises ResultsError for a source of which the
-    whole results could not be derived.
+    With `dry` the outcome is the same, but no pictures are made and nothing can be written. With `pictured` only faces
+    with existing pictures are picked, and the footage is not read. Raises ResultsError for a source with incomplete
+    results.
 
     Attributes:
         record: its source.json.
         tracks: records of its tracks, by track id.
         picks: records of the faces kept so far, by track id, best first.
         faces: every evaluated face, by track id.
-        notes: what the report shows of its tracks, by track id.
-        kept: faces whose pictures are at hand, by track id and time.
-        ranked: the picks of tracks that were picked again, by track id.
-        shots: picks whose pictures were cut anew, by track id and time.
-        unwanted: ids of tracks that would keep a face if they had ever moved.
+        notes: the notes of its tracks for the report, by track id.
+        kept: faces with existing pictures, by track id and time.
+        ranked: the new picks, by track id, for tracks that were selected again.
+        shots: picks with newly cut pictures, by track id and time.
+        unwanted: ids of tracks that would keep a face but never moved.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class SourceTuning:
         return str(self.record["source"])
 
     def before(self) -> SourceOutcome:
-        """What the results say as they are."""
+        """The outcome of the current results."""
         found = SourceOutcome()
         for track in self.tracks.values():
             found.kept += track["kept"]
@@ -100,7 +100,7 @@ class SourceTuning:
         return found
 
     def read(self) -> None:
-        """Read the stored faces. Raises ResultsError for missing, torn or other ones: none may be left out."""
+        """Read the stored faces. Raises ResultsError for missing, damaged or duplicate ones: all are needed."""
         name = f"{self.source_id}/{CANDIDATES}"
         seen: set[tuple[int, float]] = set()
         known = self.tuning.before.measures.names
@@ -123,7 +123,7 @@ class SourceTuning:
         self._scored_before = {track_id: _scored(faces) for track_id, faces in self.faces.items()}
 
     def pick(self, footage: FootageScorer) -> None:
-        """Judge and pick again. Raises SourceError when footage is needed that is not there."""
+        """Evaluate and select again. Raises SourceError if footage is needed but missing."""
         size = (self.record["width"] or 0, self.record["height"] or 0)
         at_best = partial(potential, tuning=self.tuning, size=size)
         settled = partial(settle, tuning=self.tuning, size=size)
@@ -159,7 +159,7 @@ class SourceTuning:
         self._conclude()
 
     def put_aside(self) -> None:
-        """Keep the pictures of faces that are not picked any more, for the day the limits are turned back."""
+        """Save the pictures of faces that are no longer picked, in case the limits are reset."""
         picked = {(track_id, one.candidate.pts_seconds) for track_id, found in self.ranked.items() for one in found}
         for key, face in self.kept.items():
             if key[0] in self.ranked and key not in picked:
@@ -168,10 +168,10 @@ class SourceTuning:
     def _open_to(
         self, faces: Sequence[Candidate], before: Sequence[tuple[Any, ...]], old: frozenset[float], *, still: bool
     ) -> list[Candidate]:
-        """Faces that the run did not score in full and that may win now.
+        """Faces that the run did not fully score and that may be picked now.
 
-        All of them where a pick was lost, more are wanted, or quality means something else: the run left them out
-        because of what it had. Else those whose limit was loosened.
+        All of them if a pick was lost, more picks are requested, or the meaning of quality has changed: the run skipped
+        them because of its picks. Otherwise those whose limit was relaxed.
         """
         was, now = self.tuning.before.keep, self.tuning.after.keep
         fewer = {"keep.per"} if still and now.stills else {"keep.per", "keep.stills"}
@@ -201,7 +201,7 @@ class SourceTuning:
         return found
 
     def _know_again(self, faces: Sequence[Candidate]) -> None:
-        """What faces with pictures look like: near-duplicates of them are told by that."""
+        """Restore the perceptual hashes of faces with pictures, by which near-duplicates are detected."""
         for face in faces:
             known = self.kept.get((face.track_id, face.pts_seconds))
             text = known.record.get("phash") if known is not None else None
@@ -221,7 +221,7 @@ class SourceTuning:
             self._read(footage, wanted)
 
     def _new(self) -> list[tuple[int, Ranked]]:
-        """Picks without pictures in the folder, with their tracks."""
+        """Picks without existing pictures, with their track ids."""
         return [
             (track_id, one)
             for track_id, found in self.ranked.items()
@@ -230,9 +230,9 @@ class SourceTuning:
         ]
 
     def _cut(self, tracks: dict[int, TrackFaces], footage: FootageScorer) -> None:
-        """Pictures of picks that have none yet.
+        """Cut the pictures of picks that have none yet.
 
-        Only with the picture one knows what a face looks like, so one may prove to be the like of a better one.
+        Only the picture gives the perceptual hash, so a pick may turn out to be a near-duplicate of a better one.
         """
         if not self._new():
             return
@@ -242,8 +242,8 @@ class SourceTuning:
                 footage.score(source, missing)
                 if lost := [face for face in missing if face.image is None and face.gate.passed]:
                     raise SourceError(
-                        f"{self.location}: the frame at {lost[0].pts_seconds:.3f} s is not found again; run the source "
-                        "again",
+                        f"{self.location}: the frame at {lost[0].pts_seconds:.3f} s cannot be found again; run the "
+                        "source again",
                         self.location,
                     )
                 self._rank(tracks)
@@ -254,7 +254,7 @@ class SourceTuning:
         self.changed = True
 
     def _sequence_fps(self) -> float | None:
-        """The rate at which a folder of pictures was read, by the times of its frames; None for anything else."""
+        """The rate at which a folder of pictures was read, from the times of its frames; None for other sources."""
         last = max(
             (face for faces in self.faces.values() for face in faces if face.name is not None),
             key=lambda face: face.pts_seconds,
@@ -263,7 +263,7 @@ class SourceTuning:
         if last is None or last.frame_index is None or not last.pts_seconds > 0:
             return None
         fps = last.frame_index / last.pts_seconds
-        # Unrelated pictures are a second apart.
+        # Unrelated pictures are one second apart.
         return fps if abs(fps - 1.0) > 1e-6 else None
 
     def _read(self, footage: FootageScorer, faces: Sequence[Candidate]) -> None:
@@ -299,9 +299,9 @@ class SourceTuning:
         )
 
     def info(self, track_id: int) -> TrackInfo:
-        """The track as records of its picks tell it now."""
+        """The track for the records of its picks."""
         record = self.tracks[track_id]
-        # A run counts some faces twice; what has been scored since is added to its count.
+        # A run counts some faces twice, so newly scored faces are added to its count.
         more = _scored(self.faces.get(track_id, ())) - self._scored_before.get(track_id, 0)
         scored = int(record["frames_scored"]) + max(0, more)
         return TrackInfo(
@@ -314,5 +314,5 @@ def _scored(faces: Sequence[Candidate]) -> int:
 
 
 def verdict(face: Candidate) -> tuple[Any, ...]:
-    """What is compared to see whether a face is judged otherwise now."""
+    """The values that are compared to see whether the evaluation of a face has changed."""
     return (face.gate.passed, face.gate.reasons, face.quality)

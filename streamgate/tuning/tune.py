@@ -1,4 +1,4 @@
-"""Judge and pick again over a whole output folder."""
+"""Evaluates and selects again for a whole output folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from streamgate.tuning.source import SourceOutcome, SourceTuning
 
 @dataclass(slots=True)
 class TuneResult:
-    """What came of it: figures as they were and as they are now."""
+    """The counts before and after a tuning."""
 
     before: SourceOutcome
     after: SourceOutcome
@@ -38,11 +38,11 @@ class TuneResult:
     sources: int = 0
     """Sources whose records changed."""
     same_meaning: bool = True
-    """Qualities compare with those from before."""
+    """Whether qualities can be compared with those from before."""
     left_out: list[str] = field(default_factory=list)
-    """Sources that stayed as they were because what is stored of them is damaged, a line each."""
+    """Sources that are unchanged because their stored results are damaged, one message each."""
     problems: list[str] = field(default_factory=list)
-    """What else could not be read, a line each."""
+    """Other results that could not be read, one message each."""
 
 
 Report = Callable[[int, int], None]
@@ -61,23 +61,23 @@ def tune(
     pictured: bool = False,
     report: Report = lambda done, total: None,
 ) -> TuneResult:
-    """Judge all stored faces under changed settings, pick again, and write what changes.
+    """Evaluate all stored faces with changed settings, select again, and write what has changed.
 
-    Nothing of the results is touched before everything is known and written aside, so an error changes nothing.
+    The results are only modified after everything was computed and staged, so an error changes nothing.
 
     Args:
-        settings, flags: as `run` takes them.
-        preset: of this preset the sections measures, keep and smoothing come first.
-        folders: where to look for moved sources.
-        dry: find out the same, and change nothing.
-        pictured: leave the footage alone and pick among faces whose pictures are at hand.
-        told: hears how many of how many sources are done.
+        settings, flags: as for `run`.
+        preset: a preset whose sections measures, keep and smoothing are applied before `settings` and `flags`.
+        folders: folders in which to search for moved sources.
+        dry: compute the same result, but change nothing.
+        pictured: do not read the footage, and pick only among faces with existing pictures.
+        report: called with the number of completed sources and of all sources.
 
     Raises:
-        UsageError: a setting that cannot be, or takes a run.
-        ResultsError: `out` holds no results, or not what judging them again takes.
-        SourceError: footage is needed and not there.
-        WeightsError: footage is needed, and the networks of the run are not here.
+        UsageError: a setting is invalid or needs a new run.
+        ResultsError: `out` has no results, or they are not sufficient to evaluate again.
+        SourceError: footage is needed but missing.
+        WeightsError: footage is needed, but the networks of the run are not available.
         SinkError: the folder is in use or not writable.
     """
     with RunFolder(out).lock():
@@ -90,7 +90,7 @@ def tune(
 
 
 def finish_pending(out: Path) -> bool:
-    """Finish a tuning that was complete and broke off while it was put in place; the caller holds the lock.
+    """Finish a staged tuning that was interrupted while it was put in place. The caller holds the lock.
 
     Returns whether there was one. Raises SinkError.
     """
@@ -121,7 +121,7 @@ def _tune(
         for index, source_id in enumerate(folder.source_ids):
             report(index, len(folder.source_ids))
             source = SourceTuning(folder, source_id, tuning, dry=dry, pictured=pictured)
-            load_identity(out, source_id)  # what is derived at the end takes all of these
+            load_identity(out, source_id)  # needed at the end: fail now if it is damaged
             _add(result.before, source.before())
             try:
                 source.read()
@@ -131,7 +131,7 @@ def _tune(
                 _add(result.after, source.before())
                 continue
             except SourceError as error:
-                # The others are gone through, so that all that is missing can be named at once.
+                # Continue with the others, so that the error lists all missing footage.
                 failed.append(str(error))
                 continue
             _add(result.after, source.outcome)
@@ -146,8 +146,8 @@ def _tune(
         if failed:
             more = f" ({len(failed) - 5} more)" if len(failed) > 5 else ""
             raise SourceError(
-                f"better faces lie in footage that cannot be read, and nothing was changed: {'; '.join(failed[:5])}"
-                f"{more}. --pictured picks among the faces whose pictures are here"
+                f"better faces are in footage that cannot be read, so nothing was changed: {'; '.join(failed[:5])}"
+                f"{more}. --pictured selects among the faces with existing pictures"
             )
         if not dry:
             _put_in_place(folder, tuning, staging, names)
@@ -173,7 +173,7 @@ def _put_in_place(folder: RunFolder, tuning: Tuning, staging: Staging, names: Ma
             "device": tuning.run.device,
             "calibration": dict(tuning.run.calibration),
         },
-        # Sources that gave nothing stand in the summary alone.
+        # Sources without results are only in the summary.
         "failed": [one for one in summary["sources"] if one["source_id"] not in set(folder.source_ids)],
         "timing": summary["timing"]["run"],
         "complete": summary["complete"],
@@ -184,10 +184,10 @@ def _put_in_place(folder: RunFolder, tuning: Tuning, staging: Staging, names: Ma
 
 
 def _derive(out: Path, manifest: Manifest, report: Mapping[str, Any]) -> None:
-    """faces.jsonl, persons.jsonl and summary.json from the sources as they are now. Raises SinkError."""
+    """Derive faces.jsonl, persons.jsonl and summary.json from the current sources. Raises SinkError."""
     info = report["info"]
-    # Persons stay who they are. A track that keeps a face only now is a person of its own: nothing of its embedding was
-    # stored, and unsure stays split.
+    # Existing persons stay. A track that only now keeps a face becomes a new person: its embedding was not stored, and
+    # uncertain tracks are not merged.
     threshold = 1.0 if has_people(out) else None
     run = RunInfo(
         **{**info, "measure_set": tuple(info["measure_set"]), "weights": tuple(info["weights"])},

@@ -58,7 +58,7 @@ def test_a_few_bad_frames_pass_and_many_or_long_ones_do_not() -> None:
 
 
 def test_other_faces_small_faces_and_wild_heads_are_no_clips() -> None:
-    assert why(frames(faces=2)) == "other faces beside it"
+    assert why(frames(faces=2)) == "other faces in the picture"
     assert why(frames(), min_face_px=150.0) == "small"
     assert why(frames(way=200.0), min_movement=80.0) == "movement"
     assert why(frames(yaw=8.0), min_rotation=80.0) is None

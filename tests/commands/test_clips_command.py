@@ -68,7 +68,7 @@ def test_every_frame_of_a_clip_passes_the_gate(cut: str, per: str, work: Path, t
 def test_tracks_without_such_seconds_are_told(work: Path) -> None:
     done = streamgate("clips", work, "--seconds", 2.5, "--max-bad", "5%")
     assert done.code == 0 and lines(work / "clips" / "clips.jsonl") == []
-    assert "1 track without 2.5 s that are good enough: speaker-" in done.err
+    assert "1 track without a good enough clip of 2.5 s: speaker-" in done.err
 
 
 def test_a_clip_to_train_on_has_its_crop_rate_sound_and_table(work: Path, tmp_path: Path) -> None:
@@ -143,9 +143,9 @@ def test_presets_after_public_recipes_make_what_these_ask_for(work: Path, tmp_pa
     [
         (("--preset", "talkvids"), "did you mean talkvid?"),
         (("--set", "clip.blink=1"), "clip.blink"),
-        (("--set", "detection.interval_s=1"), "no key of a clip preset"),
-        (("--max-bad", "120%"), "no share"),
-        (("--seconds", 3, "--min-seconds", 2), "--seconds is the length"),
+        (("--set", "detection.interval_s=1"), "not a key of a clip preset"),
+        (("--max-bad", "120%"), "not a share"),
+        (("--seconds", 3, "--min-seconds", 2), "--seconds sets the length"),
         (("--cut", "keyframes", "--crop", "face"), "--cut keyframes copies"),
         (("--set", "measures.yaw.maximum=3"), "measures.yaw"),
     ],
@@ -161,7 +161,7 @@ def test_sources_of_pictures_are_told_to_have_no_clips(tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / "scene" / f"{index:04d}.png"), frame[..., ::-1])
     assert streamgate("run", tmp_path / "scene", "-o", tmp_path / "out", "--sequence", 25, "--quiet").code == 0
     done = streamgate("clips", tmp_path / "out", "--seconds", 0.4)
-    assert done.code == 0 and "1 source(s) of pictures skipped" in done.err and "without" not in done.err
+    assert done.code == 0 and "1 image source(s) skipped" in done.err and "without" not in done.err
 
 
 def test_earlier_clips_are_replaced_only_when_asked(work: Path) -> None:

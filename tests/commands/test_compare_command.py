@@ -100,12 +100,12 @@ def test_faces_of_a_run_are_looked_up(tmp_path: Path) -> None:
     ("head", "rows", "measures", "words"),
     [
         (["image", "human"], [["a.png", 1]] * 5, "ifqa", "5 rows"),
-        (["image", "human"], [["a.png", 2]] * 20, "ifqa", "the same of every row"),
+        (["image", "human"], [["a.png", 2]] * 20, "ifqa", "the same human judgement"),
         (["image", "human"], [["a.png", "nice"]] * 20, "ifqa", "'nice' is not"),
-        (["image", "note"], [["a.png", 1]] * 20, "ifqa", "no column with what people said"),
+        (["image", "note"], [["a.png", 1]] * 20, "ifqa", "no column with human judgements"),
         (["image", "human"], [["a.png", n] for n in range(20)], "ifka", "no measure and no column 'ifka'"),
         (["image", "human"], [["a.png", n] for n in range(20)], "psnr", "--reference"),
-        (["image", "human"], [["a.png", n] for n in range(20)], ",", "names none"),
+        (["image", "human"], [["a.png", n] for n in range(20)], ",", "is empty"),
         (["name", "human"], [["a.png", n] for n in range(20)], "ifqa", "no column with pictures"),
     ],
 )
@@ -121,7 +121,7 @@ def test_what_cannot_be_compared_is_refused_in_words(
     [
         (b"", "is empty"),
         (b"image,human\n", "no rows"),
-        (b"\xff\xfe\x00a", "no UTF-8"),
+        (b"\xff\xfe\x00a", "not UTF-8"),
         (b"image,human\na.png\n", "1 cells under 2 columns"),
         (b"human,human\n1,2\n", "two columns"),
         (b"PAR1 and nothing more", "Parquet"),

@@ -90,7 +90,7 @@ def test_a_source_that_kills_the_worker_twice_is_crashed_and_the_rest_complete(
     assert statuses(out) == {"clip0": "done", "clip1": "done", "deadly": "crashed"}
     told = [line for line in err.splitlines() if line.startswith("streamgate:") and "warning" not in line]
     assert len(told) == 1 and "deadly.mp4" in told[0] and number.name in told[0], err
-    assert sum("it is started again" in line for line in err.splitlines()) == 1
+    assert sum("a new worker takes over" in line for line in err.splitlines()) == 1
     folders = {path.name for path in out.iterdir() if path.is_dir()}
     for record in lines(undisturbed / "faces.jsonl"):
         assert record["source_id"] in folders
@@ -98,7 +98,7 @@ def test_a_source_that_kills_the_worker_twice_is_crashed_and_the_rest_complete(
         assert (out / name).read_bytes() == (undisturbed / name).read_bytes()
     # It may have been the machine's fault: resuming tries it again.
     code, _, err = Running([clips[0], deadly, clips[1], "-o", out, "--resume"]).end()
-    assert code == 0 and "2 of 3 sources are done already" in err, err
+    assert code == 0 and "2 of 3 sources are already done" in err, err
     assert set(statuses(out).values()) == {"done"}
 
 

@@ -80,14 +80,14 @@ def test_what_people_go_by_counts_more_and_run_and_tune_take_the_preset(
     before = json.loads((results / "summary.json").read_text())
     dry = inside("tune", results, "--preset", tmp_path / "mine.toml", "--dry-run")
     assert dry.code == 0, dry.err
-    assert "measures." in dry.out and "Quality is computed in another way now" in dry.out
+    assert "measures." in dry.out and "Quality is now computed differently" in dry.out
     assert json.loads((results / "summary.json").read_text()) == before
 
 
 def test_agreement_grows_on_what_the_fit_did_not_see(results: Path, labels: Path, tmp_path: Path) -> None:
     done = fit(results, labels, tmp_path / "mine.toml")
     assert done.code == 0, done.err
-    (line,) = [one for one in done.out.splitlines() if one.startswith("pairs of one track in the right order")]
+    (line,) = [one for one in done.out.splitlines() if one.startswith("pairs within a track in the right order")]
     before, after = (int(word) for word in line.split() if word.isdigit())
     assert after >= before and after > 80
     assert fit(results, labels, tmp_path / "mine.toml").code == 2  # it exists now
@@ -110,7 +110,7 @@ def test_labels_that_cannot_be_used_are_named_and_the_others_count(
     assert done.code == 0, done.err
     for words in (
         "source nobody-12345678 is not in these results", "two different labels", "has that track and time",
-        "is no number", "'lovely' is none of good, usable, bad",
+        "is not a number", "'lovely' is not one of good, usable, bad",
     ):  # fmt: skip
         assert words in done.err, words
 
@@ -118,8 +118,8 @@ def test_labels_that_cannot_be_used_are_named_and_the_others_count(
 @pytest.mark.parametrize(
     ("change", "code", "words"),
     [
-        (lambda text: "\n".join(text.splitlines()[:8]), 2, "a fit takes at least"),
-        (lambda text: text.replace(",bad", ",good").replace(",usable", ",good"), 2, "all labels say good"),
+        (lambda text: "\n".join(text.splitlines()[:8]), 2, "a fit needs at least"),
+        (lambda text: text.replace(",bad", ",good").replace(",usable", ",good"), 2, "all labels are good"),
         (lambda text: text.replace("label", "mark", 1), 3, "no column label"),
     ],
 )

@@ -152,7 +152,7 @@ def test_footage_on_its_side_is_turned_for_every_command(shared_case: Case, tmp_
     (face,) = lines(out / "faces.jsonl")
     assert face["crops"]["frame"]["size"] == [960, 540] and abs(face["pose"]["roll"]) < 15
     again = streamgate("run", clip, "-o", out, "--crop", "frame", "--resume")
-    assert again.code == 0 and "done already" in again.err
+    assert again.code == 0 and "already done" in again.err
     tuned = streamgate("tune", out, "--top-k", 3, "--set", "keep.min_gap_seconds=0.2", "--set",
                        "keep.duplicate_cosine=1.5")  # fmt: skip
     assert tuned.code == 0, tuned.err

@@ -83,7 +83,7 @@ def test_what_the_card_does_not_decode_the_cpu_does_and_says_so(
 ) -> None:
     done = on_gpu("run", *clips, "-o", tmp_path, "--device", "cpu", "--decode", "cuda")
     assert done.code == 0, done.err
-    assert "2 source(s) were decoded on the CPU, not on the GPU" in done.err
+    assert "2 source(s) were decoded on the CPU instead of the GPU" in done.err
     sources = json.loads((tmp_path / "summary.json").read_text())["sources"]
     notes = {one["source"]: one["notes"] for one in sources}
     for path, codec in zip(clips, ("h264", "av1"), strict=True):

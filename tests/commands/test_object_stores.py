@@ -108,7 +108,7 @@ def test_a_folder_in_a_bucket_gives_what_the_local_one_gives(store: Store, local
             size = store.client.head_object(Bucket="footage", Key="set/day 2/large.mkv")["ContentLength"]
             assert count <= 2.1 * size, (key, count, size)
     again = run(store, "s3://footage/set", "-o", out, "--crop", "loose", "--resume")
-    assert again.code == 0 and "3 of 3 sources are done already" in again.err, again.err
+    assert again.code == 0 and "3 of 3 sources are already done" in again.err, again.err
 
 
 def test_patterns_single_files_and_the_web(store: Store, local: Path, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_exports_go_to_a_bucket(
     done = export("--to", "csv", "-o", "s3://no-such-bucket/faces.csv")
     assert done.code == 5 and "no such bucket" in done.err, done.err
     done = export("--to", "csv", "-o", "rtsp://camera/faces.csv")
-    assert done.code == 2 and "is no object store" in done.err, done.err
+    assert done.code == 2 and "not an object store" in done.err, done.err
 
 
 def test_results_stay_on_a_file_system(store: Store, footage: Path, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_what_is_damaged_is_named_and_the_rest_sent(tmp_path: Path, make: Make, 
     done = inside("replay", out, "--sink", server.url())
     assert done.code == 1 and len(server.entries()) == 7
     (told,) = [line for line in done.err.splitlines() if line.startswith("streamgate:")]
-    assert "1 of 4 finals cannot be sent: a-0a1b2c3d/track_0001/1.png is missing; run its source again" in told
+    assert "1 of 4 finals cannot be sent: a-0a1b2c3d/track_0001/1.png is missing; run the source again" in told
     assert "7 of 8 finals of 2 sources sent" in done.err
     quiet = inside("replay", out, "--sink", server.url(), "--quiet")
     assert quiet.code == 1 and quiet.err.splitlines() == [told]

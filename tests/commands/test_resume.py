@@ -78,7 +78,7 @@ def test_what_is_done_is_passed_over_and_what_is_new_is_added(
     assert run(clips[:1], out, "--resume").code == 0  # nothing there yet: a run like any other
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/source.json")}
     done = run(clips, out, "--resume", "--json")
-    assert done.code == 0 and "1 of 4 sources are done already" in done.err, done.err
+    assert done.code == 0 and "1 of 4 sources are already done" in done.err, done.err
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
     printed = {json.loads(line)["source_id"] for line in done.out.splitlines()}
     assert len(printed) == 3 and not printed & {path.parent.name for path in before}
@@ -171,7 +171,7 @@ def test_a_full_disk_at_resuming_costs_nothing(
     ]
     remount(disk, "size=50m")
     done = run(clips, out, "--resume")
-    assert done.code == 0 and "of 4 sources are done already" in done.err, done.err
+    assert done.code == 0 and "of 4 sources are already done" in done.err, done.err
     ids = [record["id"] for record in lines(out / "faces.jsonl")]
     assert ids == [record["id"] for record in lines(undisturbed / "faces.jsonl")]
 
@@ -207,11 +207,11 @@ def test_resuming_after_an_overwriting_was_cut_off(clips: list[Path], tmp_path: 
     done = run(clips, out, "--resume", "--top-k", 2)
     assert done.code == 2 and "keep.top_k (1, now 2)" in done.err
     done = run(clips, out, "--resume")
-    assert done.code == 0 and "1 of 2 sources are done already" in done.err
+    assert done.code == 0 and "1 of 2 sources are already done" in done.err
     assert tree(out) == before
     # The worker alone: the run begins anew, and nothing of the earlier one is taken for its own.
     code = DIE_WHILE_REMOVING.format(both=False, flag=str(tmp_path / "died again"))
     result, _, err = Running([*clips, "-o", out, "--overwrite", "--top-k", 2], code=code).end()
-    assert result == 0 and "started again" in err, err
+    assert result == 0 and "a new worker takes over" in err, err
     assert run(clips, other, "--top-k", 2).code == 0
     assert tree(out) == tree(other)

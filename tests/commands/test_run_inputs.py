@@ -68,10 +68,10 @@ def test_inputs_come_from_lists_and_from_standard_input(clip: Path, tmp_path: Pa
 
 def test_lists_are_read_as_find_writes_them(tmp_path: Path) -> None:
     assert expanded(["a.mp4", "-"], io.BytesIO(b"b c.mp4\0d\n.mp4\0")) == ("a.mp4", "b c.mp4", "d\n.mp4")
-    with pytest.raises(SourceError, match="lists nothing"):
+    with pytest.raises(SourceError, match="the list is empty"):
         expanded(["-"], io.BytesIO(b"\n"))
     for wrong in (b"x" * 5000, b"\0\0\0 ftypisom\0\0\2\0isomiso2"):
-        with pytest.raises(UsageError, match="no list of paths"):
+        with pytest.raises(UsageError, match="not a list of paths"):
             expanded(["-"], io.BytesIO(wrong))
     with pytest.raises(SourceError, match=r"nothing\.txt"):
         expanded([f"@{tmp_path}/nothing.txt"])

@@ -82,7 +82,7 @@ def test_a_stricter_limit_takes_a_face_away_and_says_why(out: Path) -> None:
     with gzip.open(out / gone["source_id"] / "candidates.jsonl.gz", "rt") as file:
         judged = [json.loads(line) for line in file]
     assert any(one["gate"]["reasons"] == ["small"] for one in judged if one["track_id"] == gone["track_id"])
-    assert "rejected: small" in done.out and "1 track lost theirs" in done.out
+    assert "rejected: small" in done.out and "1 track lost all faces" in done.out
     assert "small" in (out / "report.html").read_text()
     assert not (out / ".streamgate" / "tune").exists()
 
@@ -280,8 +280,8 @@ def test_profiles_kept_with_all_poses_stay_kept(clip: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (("--set", "detection.interval_s=0.5"), "takes a run"),
-        (("--set", "output.size=256"), "takes a run"),
+        (("--set", "detection.interval_s=0.5"), "needs a new run"),
+        (("--set", "output.size=256"), "needs a new run"),
         (("--set", "measures.yaw.ma=20"), "measures.yaw.max"),
         (("--max-yaw", "200"), "allowed"),
         (("--set", "measures.yaw.use=3"), "measures.yaw.use"),

@@ -222,8 +222,8 @@ def test_the_large_mobilefacenet_of_insightface_is_told_by_its_tensors(tmp_path:
 def test_published_constants_go_with_recognizers_alone(tmp_path: Path) -> None:
     torch.save({"D": randomised(IfqaPlus(SMALL)).state_dict()}, tmp_path / "ifqa.pth")
     for arguments, words in (
-        (["--alpha", "130"], "--alpha and --r go together"),
-        (["--dropout", "0.4"], "--alpha and --r go together"),
+        (["--alpha", "130"], "--alpha and --r must be given together"),
+        (["--dropout", "0.4"], "--alpha and --r must be given together"),
         (["--alpha", "nan", "--r", "0.5"], "positive number"),
         (["--alpha", "130", "--r", "0.88", "--calibrate", tmp_path], "choose one"),
         (["--alpha", "130", "--r", "0.88"], "only for recognizers"),

@@ -103,7 +103,7 @@ def test_without_a_calibration_raw_values_are_shown_and_nothing_changes(clip: Pa
     assert told["status"] == "uncalibrated" and told["raw"] > 0 and told["scalar"] is None
     assert plain == own
     done = inside("tune", tmp_path / "plain", "--preset", tmp_path / "mine.toml")
-    assert done.code == 2 and "the run knew no measure bright" in done.err
+    assert done.code == 2 and "the run did not have the measure bright" in done.err
     # Later it gets one, over what is stored.
     fitted = ("--set", "measures.bright.x0=0.4", "--set", "measures.bright.w=0.2")
     done = inside("tune", tmp_path / "own", *fitted, "--pictured")
@@ -191,7 +191,7 @@ def test_a_file_that_is_no_network_is_named(content: bytes | None, words: str, p
 @pytest.mark.parametrize(
     ("name", "rows", "words"),
     [
-        ("ifqa", (), "there is a measure of that name already"),
+        ("ifqa", (), "a measure with this name already exists"),
         ("Bright", (), "identifier in lower case"),
         ("bright", ("colour = 3",), "colour"),
         ("bright", ("sise = 64",), "sise"),
