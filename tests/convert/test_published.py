@@ -127,7 +127,7 @@ def test_discriminators_of_other_shapes_are_refused_by_their_shape(tmp_path: Pat
         return str(caught.value)
 
     # Little in the file, much if it were worked with.
-    assert "no IFQA++" in refused(state | {"pos_embed": torch.zeros(1).expand(1, 10**6 + 1, 32)})
+    assert "not IFQA++" in refused(state | {"pos_embed": torch.zeros(1).expand(1, 10**6 + 1, 32)})
     assert "layout" in refused({name: value for name, value in state.items() if name != "mask_token"})
     assert "float16" in refused(state | {"decoder_pred.weight": torch.full((196, 16), 1e6)})
     words = refused({"conv.weight": torch.zeros(3, 5), "conv.bias": torch.zeros(3)})
