@@ -144,11 +144,11 @@ def test_faces_are_searched_filtered_and_sorted(out: Path) -> None:
         assert len(found) == 5
         assert len(say(browser, search="ann mar", person="All persons")) == 5
         # By quality, source and order.
-        found = say(browser, search="", source="portraits.mp4", quality=80, order="Best first")
+        found = say(browser, search="", source="portraits.mp4", minimum=80, order="Best first")
         qualities = [int(one.rpartition("quality ")[2].split()[0]) for one in found]
         assert qualities == sorted(qualities, reverse=True) and qualities[0] == 84 and min(qualities) >= 80
         assert all("portraits" in one for one in found) and len(found) == 16
-        found = say(browser, source="All sources", quality="", order="Yaw")
+        found = say(browser, source="All sources", minimum="", order="Yaw")
         assert all(" 100 of a" in one or " 200 of a" in one for one in found[:4]), "least scalar first"
         # Sixty at a time, all in the end.
         assert len(found) == 60
@@ -178,6 +178,6 @@ def test_heat_maps_have_a_legend(out: Path) -> None:
     with chromium() as browser:
         show(browser, out)
         assert "unlike a clean photograph" in browser.text("#heats-legend") and browser.count("#heats-legend .scale")
-        assert say(browser, source="portraits.mp4", quality=80)
+        assert say(browser, source="portraits.mp4", minimum=80)
         browser.click("#heats")
         browser.wait(lambda: browser.count("#found img.heat") == browser.count("#found .tile"))
