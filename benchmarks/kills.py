@@ -72,7 +72,7 @@ class _Bench:
 
     def _resumed(self, out: Path, *options: object) -> tuple[str, int]:
         code, _, err = self._run(out, "--resume", *options).end()
-        done = [line.split(":")[0] for line in err.splitlines() if "are done already" in line]
+        done = [line.split(";")[0] for line in err.splitlines() if "are already done" in line]
         return f"resumed: {done[0] if done else 'none was done yet'}; {self._same(out)}", code
 
     def timed(self, scenario: Callable[..., Happened], *what: Any) -> Row:
@@ -99,7 +99,7 @@ class _Bench:
         committed = len(list(out.glob("*/source.json")))
         happened = f"{committed} of {len(self._clips)} sources committed; "
         if code == 0:
-            again = "started again, went on to the end" if "started again" in err else "was at its end"
+            again = "started again, went on to the end" if "a new worker takes over" in err else "was at its end"
             happened += f"{again}; {self._same(out)}"
         else:
             resumed, code = self._resumed(out, "--jobs", jobs)
@@ -132,7 +132,7 @@ class _Bench:
         if both:
             happened, code = self._resumed(out)
         else:
-            happened = f"{'started again; ' if 'started again' in err else ''}{self._same(out)}"
+            happened = f"{'started again; ' if 'a new worker takes over' in err else ''}{self._same(out)}"
         who = "parent and worker die" if both else "the worker dies"
         return f"{who} in a commit, {'after' if after else 'before'} its rename", happened, code
 
