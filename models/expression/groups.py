@@ -188,14 +188,14 @@ def tables(judged: Sequence[Judged], glasses: frozenset[str] | None) -> list[Sec
         "Rejected by group",
         ["group", "faces", "rejected", "beyond others as sharp, points", "reasons beyond 2 points"],
         note=f"The studio preset on {len(judged)} UTKFace pictures of people that this network was not trained on; "
-        "edge and small left out, as the pictures are cut closely, and IFQA, whose groups are on its own card. Beyond "
-        "others as sharp: the mean difference to the rate of all in the same decile of sharpness, 95 % intervals by "
-        "bootstrap. Reasons: those whose interval is beyond 2 points.",
+        "without edge and small, because the pictures are cropped tightly, and without IFQA, whose groups are on its own "
+        "card. Beyond others as sharp: the mean difference from the rate of all faces in the same decile of sharpness, "
+        "with 95 % bootstrap intervals. Reasons: those whose interval is beyond 2 points.",
     )
     each = Section(
         "By reason, beyond others as sharp, points",
         ["group", *reasons],
-        note="All: the rate. Intervals are left out here; with 400 faces most are +-1 to +-4 wide.",
+        note="Row all: the rate. Intervals are omitted; with 400 faces most are +-1 to +-4 points wide.",
     )
     any_one = np.array([bool(one.reasons) for one in judged], float)
     whole.rows.append(["all", str(len(judged)), _percent(float(any_one.mean())), "", ""])

@@ -79,7 +79,7 @@ def light(faces: Faces, networks: Networks) -> Section:
     section = Section(
         "Light that does not fit",
         ["light"] + [f"{n}: {what}" for n in networks for what in ("within a face", "mildest below the original")],
-        note="Within a face: Spearman of falling score with six severities.",
+        note="Within a face: Spearman correlation of falling score with six severities.",
     )
     levels = np.arange(mixtures.LEVELS)
     clean = {name: points(network, faces) for name, network in networks.items()}
@@ -144,7 +144,7 @@ def unreal(drawings: Faces, faces: Faces, networks: Networks, bound: float) -> S
     section = Section(
         "What no camera took",
         ["share below the bound", *networks],
-        note=f"{len(drawings)} drawings, renders, puppets and statues; bound: {bound:g} points (`ifqa_low`).",
+        note=f"{len(drawings)} drawings, renders, puppets and statues; limit: {bound:g} points (`ifqa_low`).",
     )
     for title, pictures in (("not real", drawings), ("real, clean", faces)):
         below = {n: mean_estimate((points(network, pictures) < bound).astype(float)) for n, network in networks.items()}

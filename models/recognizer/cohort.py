@@ -208,12 +208,12 @@ def similarities(vectors: np.ndarray, cohort: Cohort | None) -> np.ndarray:
 def section(aged: Faces, named: Faces, cohort: Cohort, threshold: float, card: dict) -> str:
     """Error rates with and without the cohort."""
     lines = [
-        f"{len(cohort.centroids)} centroids, the {cohort.nearest} nearest count. False match rates at the threshold of "
-        f"{threshold:.3f} by age: shares of pairs of UTKFace pictures that made no centroid. Each counts as another "
-        f"person; pairs from a cosine of {ALIKE} are taken for one picture published twice and left out, others of one "
-        "person are still among them, so the rates are upper bounds.",
+        f"{len(cohort.centroids)} centroids, the {cohort.nearest} nearest are used. False match rates at the threshold of "
+        f"{threshold:.3f} by age: shares of pairs of UTKFace pictures that are in no centroid. Each picture counts as a "
+        f"different person. Pairs with a cosine of {ALIKE} or more are taken for one picture published twice and left "
+        "out; other pairs of one person are still included, so the rates are upper bounds.",
         "",
-        "| years | pairs | of the cosine | of the normalised similarity |",
+        "| age in years | pairs | cosine | normalised similarity |",
         "| --- | ---: | ---: | ---: |",
     ]
     ages = aged.ages
