@@ -27,9 +27,9 @@ LIKE_A_GPU = Device("cpu", "used like a GPU", bound=True)
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folders of pictures, each with one face")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folders of pictures with one face")
     parser.add_argument("--count", type=int, default=500, help="number of faces")
-    parser.add_argument("--pages", type=Path, default=REPOSITORY / "models", help="folder that holds the folders of the cards")
+    parser.add_argument("--pages", type=Path, default=REPOSITORY / "models", help="folder of the cards")
     parser.add_argument("--role", action="append", help="only the network of this role; repeatable")
     given = parser.parse_args()
     try:

@@ -214,10 +214,10 @@ def report(outcome: Outcome, clips: Sequence[Path], options: argparse.Namespace)
             f"at most {MEMORY_LIMIT:g} MiB",
             late - middle <= MEMORY_LIMIT,
         ),
-        f"- CPU: serve {100 * used['serve']:.0f} % of one core ({1000 * used['serve'] / options.streams:.0f} core-ms a "
-        f"stream and second), cameras {100 * used['cameras']:.0f} %, Redis {100 * used['redis']:.0f} %",
+        f"- CPU: serve {100 * used['serve']:.0f} % of one core ({1000 * used['serve'] / options.streams:.0f} core-ms "
+        f"per stream and second), cameras {100 * used['cameras']:.0f} %, Redis {100 * used['redis']:.0f} %",
         f"- stages, mean: {stages(outcome.metrics)}",
-        f"- {outcome.improved} `improved` beside the finals; a stop took {outcome.stopped_in:.1f} s",
+        f"- {outcome.improved} `improved` in addition to the finals; stopping took {outcome.stopped_in:.1f} s",
     ]
 
 

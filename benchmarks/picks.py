@@ -1,4 +1,4 @@
-"""Are the kept faces the ones a person would choose? Judged with faces that were labelled by eye.
+"""Are the kept faces the ones a person would choose? Judged with faces that were labelled by hand.
 
     python benchmarks/picks.py [VIDEOS] [--labels picks.json] [--config NAME key=value...] [--sheets DIR]
     python benchmarks/picks.py --judged NAME=OUT=JUDGED.json...
@@ -140,7 +140,7 @@ def main() -> int:
             "good there", "usable there", "bad there", "flaws of the picks"]  # fmt: skip
     publish(given.results, "picks", [
         *heading("Picks", machine, facts, notes),
-        f"- {sum(len(track.faces) for track in tracks)} faces of {len(tracks)} tracks labelled by eye; {goods} tracks "
+        f"- {sum(len(track.faces) for track in tracks)} faces of {len(tracks)} tracks labelled by hand; {goods} tracks "
         "have a good one",
         "", table(head, rows), "",
         *(_targets(scores["default"], goods) if "default" in scores else []),
@@ -252,8 +252,8 @@ def _judged_one_by_one(given: Sequence[str]) -> list[str]:
         rows.append([name, str(len({face["source_id"] for face in kept})), picks, *shares, score.row(0)[-1]])
     head = ["version", "clips", "kept", "accepted", "usable", "rejected", "flaws"]
     return [
-        "## Fresh clips, judged by eye", "",
-        "Pictures of all versions mixed, judged by somebody who knew neither version nor scores, with the question of "
+        "## New clips, judged by a person", "",
+        "Pictures of all versions mixed, judged by a person who knew neither version nor scores, with the question of "
         "the labels: would I take this picture as the portrait of this person?", "", table(head, rows),
     ]  # fmt: skip
 

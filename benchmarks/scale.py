@@ -108,7 +108,7 @@ def main() -> int:
     if given.quick:
         lines.insert(1, "\n**A quick pass, to see that the script works: seconds instead of minutes, no measurement.**")
     if answers:
-        lines.append("- core-ms per second of video (of all files together), start-up apart; files share one process")
+        lines.append("- core-ms per second of video (all files together), start-up excluded; files share one process")
     for name, runs in answers.items():
         title, unit = QUESTIONS[name]
         head = [unit, "video s", "core-ms/s", "of that decoding", "beyond decoding", "x real time", "peak MiB",

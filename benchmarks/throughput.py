@@ -24,7 +24,7 @@ from contestants import Measured, Outcome
 from processes import child, describe
 
 FACELESS = frozenset({"intel_bottle", "moviepy_bbb"})
-"""Clips without a human face, by eye (the footage's index)."""
+"""Clips without a human face, according to the footage's index."""
 HD_LINES = 720
 RATIO_GOAL, RATIO_LIMIT = 1.0, 2.5
 """docs/design.md 9: wall over decoding alone, 720p/1080p clips with faces: in the median, and of each."""
@@ -263,10 +263,10 @@ def _plain(clips: Sequence[Clip], given: argparse.Namespace) -> list[str]:
         rows.append(row)
     own, official = given.plain_seconds
     lines = [
-        "Every frame made RGB, its faces detected (640 pixels on the longer side), each aligned, embedded, its SER-FIQ "
-        f"sampled with T = 100, and scored by IFQA; networks on all cores. One pass over the first {own:g} s with our "
-        f"own networks and {official:g} s with IFQA's official architecture (random weights, which take as long). "
-        "Wall and CPU are seconds for a second of video, start-up apart.",
+        "Every frame is converted to RGB and its faces are detected (640 pixels on the longer side); each face is "
+        "aligned, embedded, its SER-FIQ sampled with T = 100, and scored by IFQA; networks on all cores. One pass over "
+        f"the first {own:g} s with our own networks and {official:g} s with IFQA's official architecture (random "
+        "weights, which take as long). Wall and CPU are seconds per second of video, start-up excluded.",
         "", table(head, rows), "",
     ]  # fmt: skip
     if values := times["plain"]:

@@ -67,8 +67,9 @@ def afw(folder: Path, networks: Networks) -> Section:
     section = Section(
         "AFW",
         ["detector", "recall", "recall, \\|yaw\\| <= 45", "unmatched boxes", "found, by size of face"],
-        note=f"{len(photos)} photos, {len(yaws)} faces; long side {LONG_SIDE}, threshold {THRESHOLD}, IoU {MATCH_IOU}. "
-        "Unmatched boxes are mostly people without a label in AFW. Last column: faces below 24 px, of 24 to 64 px, and larger.",
+        note=f"{len(photos)} photos, {len(yaws)} faces; long side {LONG_SIDE}, threshold {THRESHOLD}, IoU "
+        f"{MATCH_IOU}. Unmatched boxes are mostly people without a label in AFW. Last column: faces below 24 px, of "
+        "24 to 64 px, and larger.",
     )
     counts = {}
     for name, network in networks.items():

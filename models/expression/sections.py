@@ -63,9 +63,9 @@ def picks(labelled: Labelled, table: dict[str, tuple[np.ndarray, np.ndarray]]) -
         "Picking faces",
         ["network", "fit and values", "good", "usable", "bad", "bad by own fault", "AUC of good"],
         note="Tracks that have a good face: the label of the pick with the highest output, on clips held out from the "
-        "fit (picks.py), mean over five splits. Values: absolute, minus the track's 20th percentile (relative), or both. "
-        "Measures of picture quality, occlusion and the frame's edge are not included: a face that is bad only for these "
-        "does not count as the network's own fault.",
+        "fit (picks.py), mean over five splits. Values: absolute, minus the track's 20th percentile (relative), or "
+        "both. Measures of picture quality, occlusion and the frame's edge are not included: a face that is bad only "
+        "for these does not count as the network's own fault.",
     )
     for name, (signals, angles) in table.items():
         for kind, figures in experiment(signals, angles, labelled).items():
@@ -84,8 +84,8 @@ def eyes(labelled: Labelled, networks: dict[str, Answers]) -> Section:
     section = Section(
         "Closed eyes",
         ["network", "threshold", "bad for the eyes alone, rejected", "good, rejected"],
-        note="Opening of the less open eye relative to its track's 90th percentile; the threshold loses 2 % of the good "
-        "faces.",
+        note="Opening of the less open eye relative to its track's 90th percentile; the threshold loses 2 % of the "
+        "good faces.",
     )
     for name, answers in networks.items():
         lids = np.minimum(answers.signal("lidsLeft"), answers.signal("lidsRight"))
@@ -108,8 +108,8 @@ def covers(labelled: Labelled, answers: Answers) -> Section:
     section = Section(
         "Covers",
         ["faces", "number", "rejected"],
-        note="Faces labelled covered (possibly among other flaws), and those labelled good or usable without that flaw; "
-        f"median visible share of the good {np.median(answers.visible[(labelled.label == 'g') & ~covered]):.3f}.",
+        note="Faces labelled covered (possibly among other flaws), and those labelled good or usable without that "
+        f"flaw; median visible share of the good {np.median(answers.visible[(labelled.label == 'g') & ~covered]):.3f}.",
     )
     groups = {"good": (labelled.label == "g") & ~covered, "usable": (labelled.label == "m") & ~covered}
     groups |= {f"covered, {clip}": covered & (labelled.clip == clip) for clip in np.unique(labelled.clip[covered])}

@@ -100,8 +100,8 @@ def by_label(faces: list[np.ndarray], labels: list[tuple[int, int, int]], scorer
             "median sharpness, percentile of all",
             "NIQE, percentile of all",
         ],
-        note="UTKFace crops are 200 px web pictures, upscaled here by about a quarter, and the groups differ in picture "
-        "quality. The fifth column compares each face with those of the same sharpness decile.",
+        note="UTKFace crops are 200 px web pictures, upscaled here by about a quarter, and the groups differ in "
+        "picture quality. The fifth column compares each face with those of the same sharpness decile.",
     )
     scored = scorers.score(faces)
     score, sharp = scored["IFQA"], np.array([sharpness(f) for f in faces])
