@@ -27,7 +27,7 @@ from support.redis_server import RedisServer, launch, spare_port
 
 CLIPS = 4
 RETRY_S = 4
-"""Less than the default of 30 s, so that the table is not a matter of hours."""
+"""Less than the default of 30 s, so that the table does not take hours."""
 _QUICK = "socket_timeout=2&socket_connect_timeout=2"
 
 
@@ -103,15 +103,15 @@ _ADDER = ("--user", "adder", "on", ">pw-of-adder", "~streamgate:*", "+xadd")
 _SAVED = ("--appendonly", "yes", "--appendfsync", "always")
 
 FAULTS = [
-    Fault("nothing, for comparison"),
-    Fault("a user who may only XADD", credentials="adder:pw-of-adder@", options=_ADDER),
-    Fault("away at the start", before=stop),
-    Fault("away at the start, there after 2 s", before=stop, after_s=2, mend=start),
-    Fault("goes away midway", during=stop),
-    Fault("is restarted midway, 2 s away", during=stop, after_s=2, mend=start, options=_SAVED),
+    Fault("no fault, for comparison"),
+    Fault("a user with permission for XADD only", credentials="adder:pw-of-adder@", options=_ADDER),
+    Fault("unavailable at the start", before=stop),
+    Fault("unavailable at the start, back after 2 s", before=stop, after_s=2, mend=start),
+    Fault("becomes unavailable midway", during=stop),
+    Fault("is restarted midway, unavailable for 2 s", during=stop, after_s=2, mend=start, options=_SAVED),
     Fault("hangs midway (SIGSTOP)", during=signalled(signal.SIGSTOP)),
     Fault("hangs midway for 3 s", during=signalled(signal.SIGSTOP), after_s=3, mend=signalled(signal.SIGCONT)),
-    Fault("a line of 30 kB/s", during=slow, on_the_line=True),
+    Fault("a connection of 30 kB/s", during=slow, on_the_line=True),
     Fault("connection reset in the middle of a pipeline", during=dropped, on_the_line=True),
     Fault("out of memory midway", during=config("maxmemory", "1")),
     Fault("out of memory for 2 s", during=config("maxmemory", "1"), after_s=2, mend=config("maxmemory", "0")),
@@ -313,7 +313,7 @@ def _replays(folder: Path) -> list[Row]:
         ("replay, a source's folder damaged", lambda out: (out / first / "source.json").unlink()),
         ("replay, the summary damaged", lambda out: cut(out / "summary.json")),
         ("replay of another schema", schema),
-        ("replay of a folder that is no output", empty),
+        ("replay of a folder that is not an output", empty),
     ]
     rows = []
     for number, (what, change) in enumerate(changes):
