@@ -39,7 +39,7 @@ EXHAUSTIVE = ("exhaustive", ("exhaustive=true",))
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One clip under one configuration beside the reference; `strays` are picks on no track of it."""
+    """One clip under one configuration, with the reference; `strays` are picks that are on none of its tracks."""
 
     found: Collected
     results: list[TrackResult]
@@ -48,7 +48,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A configuration with what came of it, by clip."""
+    """A configuration with its results by clip."""
 
     name: str
     settings: tuple[str, ...]
@@ -124,7 +124,7 @@ def _collect(
     given: argparse.Namespace,
     notes: list[str],
 ) -> tuple[dict[str, Collected], int]:
-    """What a configuration made of the clips, by name and in their order; and how many were kept from before."""
+    """The results of a configuration by clip name, in the order of the clips; and how many were reused from earlier."""
     name, settings = setup
     try:
         config = load_config(given.preset, [*settings, *given.settings]).model_dump(mode="json")

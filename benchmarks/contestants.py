@@ -1,4 +1,4 @@
-"""What `throughput.py` compares. Each contestant runs in a process of its own, which is this file:
+"""What `throughput.py` compares. Each contestant runs in a separate process, which is this file:
 
     python benchmarks/contestants.py NAME CLIP [--models embedded] [--limit SECONDS]
 

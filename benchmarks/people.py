@@ -137,7 +137,7 @@ def judge(what: str, threshold: float, out: Path) -> Verdict:
         if who is None:
             tracks.setdefault(track, None)
         elif tracks.get(track) not in (None, who):
-            raise SystemExit(f"{track[0]}, track {track[1]}: labelled {tracks[track]} and {who}; the track shows two people")
+            raise SystemExit(f"{track[0]}, track {track[1]}: labelled {tracks[track]} and {who}: two people")
         else:
             tracks[track] = who
         if track not in persons.setdefault(record["person_id"], []):

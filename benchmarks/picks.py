@@ -36,7 +36,7 @@ from streamgate.tracking.overlap import iou
 SAME_FACE = 0.3
 """Overlap (IoU) from which a kept face is a labelled one."""
 CLOSEST_S = 0.12
-"""A label speaks for kept faces this near in time, or nearer than three quarters of the labels' usual distance."""
+"""A label applies to kept faces within this time, or within three quarters of the usual distance between labels."""
 FLAWS = {
     "e": "eyes", "z": "gaze", "m": "mouth", "t": "turned", "q": "quality", "o": "covered", "c": "cut off",
     "u": "no label near", "d": "second of its track",
@@ -236,7 +236,7 @@ def _targets(score: Score, goods: int) -> list[str]:
 
 
 def _judged_one_by_one(given: Sequence[str]) -> list[str]:
-    """The section "judged". Raises SystemExit where a kept face was not judged."""
+    """The section "judged". Raises SystemExit if a kept face was not judged."""
     rows = []
     for text in given:
         name, out, file = text.split("=")

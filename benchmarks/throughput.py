@@ -40,7 +40,7 @@ PLAIN = {"plain": "own networks", "plain_official": "official IFQA"}
 
 @dataclass(slots=True)
 class Clip:
-    """One clip with what came of it.
+    """One clip with its results.
 
     `passes` has a list entry per round under each contestant's name, `plain` the plain loops' only pass.
     """
@@ -54,7 +54,7 @@ class Clip:
 
     @property
     def outcome(self) -> Outcome:
-        """What decoding told about the clip."""
+        """Properties of the clip as found by decoding."""
         return self.passes["decode"][0].outcome
 
     @property
@@ -200,7 +200,7 @@ def _row(clip: Clip, names: Sequence[str]) -> list[str]:
 
 
 def _budgets(clips: Sequence[Clip], name: str) -> list[str]:
-    """The values that docs/design.md 9 sets budgets for, and whether they are kept."""
+    """The values that have budgets in docs/design.md 9, and whether the budgets are met."""
     others = [clip for clip in clips if not clip.large_with_faces]
     large = [statistics.median(clip.ratios(name)) for clip in clips if clip.large_with_faces]
     beyond = {clip.name: statistics.median(clip.beyond(name)) for clip in others}
@@ -242,7 +242,7 @@ def _stages(clips: Sequence[Clip]) -> list[str]:
 
 
 def _plain(clips: Sequence[Clip], given: argparse.Namespace) -> list[str]:
-    """What a loop without this project takes for a second of video, and how many times faster a run is."""
+    """The time of a loop without this project per second of video, and how many times faster a run is."""
     columns = ("video s", "faces per frame", "wall s", "CPU s", "x real time", "times faster")
     head = ["clip", "a run: wall s", *(f"{what}: {column}" for what in PLAIN.values() for column in columns)]
     rows: list[list[str]] = []

@@ -1,4 +1,4 @@
-"""What does the main stream's face cost, and is it the right one?
+"""What does a face from the main stream cost, and is it the right one?
 
     python benchmarks/twostreams.py [FOLDER] [--seconds 60] [--cameras 8] [--clips NAME...] [--set KEY=VALUE...]
         [--results FILE]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure the detector beside the standard one on pictures it never saw and write the tables into card.md.
+"""Compare the detector with the standard one on pictures it was not trained on and write the tables into card.md.
 
     python models/detector/evaluate.py [--afw DIR] [--aligned DIR] [--empty VIDEO...] [--model DIR]
 

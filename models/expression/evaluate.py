@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure the expression network on faces it never saw and write the tables into card.md.
+"""Evaluate the expression network on faces it was not trained on and write the tables into card.md.
 
     python models/expression/evaluate.py --cut --work DIR --labels picks.json --videos DIR --afw DIR   # find the faces
     TEACHER/bin/python models/expression/teacher.py face_landmarker.task DIR/yardstick                 # label them

@@ -25,7 +25,7 @@ CROP_SCALE = 1.7
 
 CLIP_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".m4v", ".flv"})
 SMALLEST_EYES = 20.0
-"""Pixels between the eyes below which a face teaches nothing about eyes."""
+"""Distance between the eyes, in pixels, below which a face is useless for learning eyes."""
 _DETECT_SIDES = (160, 640)
 _BORDER = 0.25
 """Pictures are often cut close around the face: grey around them, as a share of their long side."""

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Whom does the gate reject oftener? Rates by skin tone, age, sex, origin and glasses, into card.md.
+"""Which groups does the gate reject more often? Writes rates by skin tone, age, sex, origin and glasses into card.md.
 
     python models/expression/groups.py UTKFACE --work DIR [--glasses NAMES.txt] [--per-age 1700]
 
@@ -178,7 +178,7 @@ def trained_people(index: dict, jpegs: Sequence[bytes], networks: Networks) -> n
 
 
 def tables(judged: Sequence[Judged], glasses: frozenset[str] | None) -> list[Section]:
-    """How often each group is rejected, and for which reason oftener or less often than others as sharp."""
+    """How often each group is rejected, and for which reasons more or less often than others of the same sharpness."""
     members = groups(judged, glasses)
     sharp = np.array([one.sharpness for one in judged])
     decile = np.searchsorted(np.quantile(sharp, np.arange(0.1, 1, 0.1)), sharp)

@@ -4,7 +4,7 @@
     TEACHER/bin/python models/expression/hands.py WORK/crops
 
 For every clips-NAME.json of the folder (faces.py) it writes clips-NAME.hands.npz: `faces` int64 [h], which crop each
-hand is on, and `points` float32 [h, 21, 2], its joints in pixels of the crop. What is there already is left alone.
+hand is on, and `points` float32 [h, 21, 2], its joints in pixels of the crop. Existing files are left unchanged.
 """
 
 from __future__ import annotations

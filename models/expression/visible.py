@@ -52,7 +52,7 @@ SMOKE = {
 }
 SEEN_NAME = "looked_at.toml"
 _BARE, _EACH_KIND = 256, 48
-"""Views of held-out faces that the log is told of: bare ones, and of every kind of cover."""
+"""Views of held-out faces for the log: uncovered ones, and of every kind of occluder."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -155,7 +155,7 @@ def held_out(
         crops: list[np.ndarray] = []
         while len(crops) < min(count, 4 * len(bare)):
             view = drawn.covered_view(int(rng.choice(bare)), rng, kind)
-            # What hides next to nothing is neither bare nor covered.
+            # A face of which almost nothing is hidden is neither uncovered nor covered.
             if not kind or view.covered > 0.05:
                 crops.append(view.crop)
         views[kind] = np.stack(crops)

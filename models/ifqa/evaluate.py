@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure the shipped IFQA on faces it never saw and write the tables into card.md.
+"""Evaluate the shipped IFQA on faces it was not trained on and write the tables into card.md.
 
     python models/ifqa/evaluate.py FACES... --work DIR --train-faces FACES... [--peers DIR]
         [--labelled UTKFACE --detector YUNET.onnx] [--glasses NAMES.txt] [--before FOLDER] [--unreal DRAWINGS...]

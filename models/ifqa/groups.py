@@ -1,4 +1,4 @@
-"""Does the score follow who a face is? Groups by UTKFace's labels, by measured skin tone and by glasses."""
+"""Does the score depend on the person? Groups by UTKFace's labels, by measured skin tone and by glasses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The project's own face network in torch: one backbone, identity and what else an aligned crop tells.
+"""The project's own face network in torch: one backbone for identity and other properties of an aligned crop.
 
 Graph: `face` uint8 (N, 112, 112, 3) RGB, ArcFace-aligned, in; out come
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the cohort that similarities are normalised by, and see to the identity threshold, for weights that are there.
+"""Make the cohort by which similarities are normalised, and update the identity threshold, for existing weights.
 
     python models/recognizer/cohort.py --aged UTKFACE --named LFW --leave-out-people PAIRS.txt --work DIR
 
@@ -44,7 +44,7 @@ CHILD, ADULT = 10, 16
 """Years up to which a face is a child's, and from which an adult's; those between have no part."""
 BANDS = ((0, 1), (2, 3), (4, 6), (7, CHILD))
 GROUP = 16
-"""People a centroid is the mean of, at least. Some pictures of such a collection show one person twice."""
+"""Minimum number of people in a centroid. Some pictures of such a collection show one person twice."""
 NEAREST = 20
 ADULTS = 3500
 """Adults that are looked at, and half of whom go into the cohort: about as many as there are children."""
@@ -110,8 +110,8 @@ def make(args: argparse.Namespace) -> None:
     usual = float(np.median([cohort.offset(vector) for vector in aged.where((ages >= ADULT) & measuring).vectors]))
     cohort = Cohort(cohort.centroids, NEAREST, round(usual, 4))
     fitted = round(identity_threshold(similarities(named.vectors, cohort)), 4)
-    # Nothing becomes more alike by the cohort: with the threshold that was right for cosines nobody is merged who was
-    # told apart before.
+    # The cohort never raises a similarity: with the threshold for cosines no two people are merged that were
+    # separate before.
     threshold = max(fitted, (card.get("identity") or {}).get("threshold", 0.0))
     part = args.model / f"{COHORT_NAME}.part"
     with part.open("wb") as out:

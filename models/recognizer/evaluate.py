@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure the recognizer on faces it never saw and write the tables into card.md.
+"""Evaluate the recognizer on faces it was not trained on and write the tables into card.md.
 
     python models/recognizer/evaluate.py [--lfw IMAGES PAIRS] [--masks DIR] [--afw DIR] [--lightqnet FILE]
         [--videos DIR] [--model DIR]

@@ -1,4 +1,4 @@
-"""The evaluation's questions on footage, put to the gate as users run it: blinks, and one face in four views."""
+"""The part of the evaluation on footage, with the gate as users run it: blinks, and one face in four views."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def dropout_ridge(features: np.ndarray, targets: np.ndarray, drop_rate: float) -
     x_mean, t_mean = features.mean(axis=0), targets.mean(axis=0)
     x, t = features - x_mean, targets - t_mean
     penalty = drop_rate / (1.0 - drop_rate) * np.square(features).mean(axis=0)
-    # A feature that is zero everywhere has neither covariance nor penalty; any weight does, zero is the calm one.
+    # A feature that is zero everywhere has neither covariance nor penalty; any weight works, so zero is used.
     penalty = np.where(penalty > 0, penalty, 1.0)
     weight = np.linalg.solve(x.T @ x / len(x) + np.diag(penalty), x.T @ t / len(x)).T
     return weight, t_mean - weight @ x_mean

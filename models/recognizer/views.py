@@ -1,4 +1,4 @@
-"""The evaluation's questions on pose, kinds of views and speed."""
+"""The part of the evaluation on pose, kinds of views and speed."""
 
 from __future__ import annotations
 
