@@ -26,7 +26,7 @@ from streamgate.sources import discover
 
 SAME_TIME_S = 0.02
 MARGIN = 0.8
-"""So much of the box's longer side is kept at each side."""
+"""Share of the box's longer side that is kept at each side."""
 SIDE = 256
 WORDS = {"g": "good", "m": "usable", "b": "bad"}
 

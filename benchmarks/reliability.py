@@ -42,7 +42,7 @@ COPIES = 200
 
 
 def outcome(ran: Ran, out: Path, folder: Path) -> str:
-    """What became of the one source of a run, from its summary."""
+    """The result of the only source of a run, from its summary."""
     left = leftovers(out)
     if left:
         return f"**left behind: {', '.join(left)}**"
@@ -59,7 +59,7 @@ def outcome(ran: Ran, out: Path, folder: Path) -> str:
 
 
 def alone(one: Hostile, folder: Path, **environment: str) -> Row:
-    """One input in a run of its own."""
+    """One input in a separate run."""
     path, out = one.put(folder / "in"), folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     ran = run(["run", path, "-o", out], **environment)
@@ -211,7 +211,7 @@ def weights(folder: Path) -> str:
         target = models or folder / f"models{len(rows)}"
         (target / "downloads").mkdir(parents=True, exist_ok=True)
         for other in (SHARED / "weights").iterdir():
-            # What else the tier needs is there already: the fault meets one file.
+            # The other files of the tier are present already, so that the fault affects a single file.
             if models is None and other.suffix in (".pt", ".onnx", ".pth") and other.name != name:
                 shutil.copy(other, target / "downloads")
         with faulty(content, answers) as server:

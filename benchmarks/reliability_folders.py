@@ -60,7 +60,7 @@ def _spoiled(one: Spoiled, results: Path, folder: Path, clip: Path, *, watched: 
 
 
 def _linked_day(what: str, part: str, folder: Path) -> Row:
-    """`serve` over a folder of which a part is a link."""
+    """`serve` with a folder in which one part is a link."""
     began = time.monotonic()
     old = live_folder(folder / "out", folder / "elsewhere", part)
     before = contents(folder / "elsewhere")

@@ -40,7 +40,7 @@ class Fault:
         during: done when the run has found the server and reads its first source.
         after_s: seconds after `during` (or the start) at which `mend` is done; None for a fault that stays.
         credentials: of the URL.
-        on_the_line: the server is reached over the line that the fault lies in.
+        on_the_line: the server is reached through the connection that has the fault.
     """
 
     what: str
@@ -126,7 +126,7 @@ FAULTS = [
 
 
 def redis_faults(folder: Path) -> str:
-    """Every fault in a run of its own; what was not delivered is replayed to a sound server afterwards."""
+    """Every fault in a separate run; events that were not delivered are replayed to a working server afterwards."""
     clips = folder / "in"
     clips.mkdir()
     for number in range(CLIPS):
@@ -144,7 +144,7 @@ def redis_faults(folder: Path) -> str:
 
 
 def _lied_to(lie: Lie, clips: Path, folder: Path) -> Row:
-    """A run whose server answers nonsense once the run has begun."""
+    """A run whose server sends invalid replies once the run has started."""
     folder.mkdir()
     out, done = folder / "out", threading.Event()
     with lying_redis(sound_adds=None) as server:
@@ -196,7 +196,7 @@ def _act(fault: Fault, server: RedisServer, line: Line, out: Path, done: threadi
 
 
 def _told(err: str, folder: Path) -> list[str]:
-    """The command's last word if it failed; how often it said that it waits or goes on; ports and folders left out."""
+    """The command's last message if it failed; how often it reported waiting or continuing; no ports or folders."""
     lines = [line.removeprefix("streamgate: ") for line in err.splitlines() if line.startswith("streamgate:")]
     waits = sum("trying again" in line for line in lines)
     told = [line for line in lines if not line.startswith("warning:")]
@@ -208,7 +208,7 @@ def _told(err: str, folder: Path) -> list[str]:
 
 
 def _arrived(server: RedisServer) -> list[str]:
-    """How many finals the server has, each counted once; nothing where it is away."""
+    """How many finals the server has, each counted once; nothing if it is unavailable."""
     if server.process.poll() is not None:
         return []
     os.kill(server.process.pid, signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""The section on `serve` in docs/reliability.md: the service as a process of its own, attacked while it runs."""
+"""The section on `serve` in docs/reliability.md: the service in a separate process, attacked while it runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from support.serve_process import Serving, serving
 
 
 def service_faults(folder: Path) -> str:
-    """Every kind of attack on a service of its own, a table a kind."""
+    """Every kind of attack, each on a separate service, one table per kind."""
     kinds: list[tuple[str, Callable[[Path], list[Row]]]] = [
         ("Reloading the streams file (SIGHUP)", _reloads),
         ("Contents of the spool at the start", _spools),
@@ -217,7 +217,7 @@ def _guesses(folder: Path) -> list[Row]:
 
 
 def _redirects(folder: Path) -> list[Row]:
-    """A camera with a password in its address that redirects to a place which asks for one."""
+    """A camera with a password in its address that redirects to a server that asks for a password."""
     rows = []
     for scheme, when in (("rtsp", "OPTIONS"), ("rtsp", "DESCRIBE"), ("http", "GET")):
         for after in (None, "basic", "digest"):
@@ -243,7 +243,7 @@ def _redirects(folder: Path) -> list[Row]:
 
 
 def camera_faults(folder: Path) -> str:
-    """Cameras with hostile pictures, each beside a sound one."""
+    """Cameras with hostile pictures, each together with a normal one."""
     with cameras() as start:
         camera = hostile_camera(start, folder)
         rows = [_shown(attack, camera, folder / f"camera{number}") for number, attack in enumerate(HOSTILE_CAMERAS)]
@@ -252,7 +252,7 @@ def camera_faults(folder: Path) -> str:
 
 
 def _shown(attack: HostileCamera, camera: CameraProcess, folder: Path) -> Row:
-    """Ten seconds with a hostile camera beside a sound one."""
+    """Ten seconds with a hostile camera and a normal one."""
     folder.mkdir()
     hostile = f"door={attack.url(camera, folder)}"
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""What is fuzzed: each target takes bytes and may raise nothing but the errors that it promises.
+"""What is fuzzed: each target takes bytes and may raise only its documented errors.
 
 A target is a function of bytes; `TARGETS` holds them by name. Nothing here needs atheris, so that tests run the corpus.
 """
@@ -32,7 +32,7 @@ from streamgate.weights.catalog import parse_catalog
 
 @lru_cache(maxsize=1)
 def _folder() -> Path:
-    """A folder in memory where there is one: every input is written to a file."""
+    """A folder in memory if available, because every input is written to a file."""
     memory = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="streamgate-fuzz-", dir=memory if memory.is_dir() else None))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -64,7 +64,7 @@ def setting(data: bytes) -> None:
     text = data.decode("utf-8", "surrogateescape")
     with suppress(UsageError):
         key, _ = config.parse_setting(text)
-        # The whole way is slow: it is gone for keys that there are.
+        # The full path is slow, so it is taken only for keys that exist.
         if key.partition(".")[0] in config.Config.model_fields:
             config.load_config("studio", [text])
 
@@ -176,7 +176,7 @@ def address(data: bytes) -> None:
     redact_url(text)
     scrub(text, text)
     user, _, host = text.partition("\0")
-    # A password of the fuzzer's choice, marked so that it can be told from everything around it.
+    # A password chosen by the fuzzer, marked so that it can be distinguished from the text around it.
     secret = (
         "S3" + "".join(sign for sign in user if sign not in "/?#\\ \t\n\r\"'<>\0" and sign.isprintable())[:40] + "S3"
     )

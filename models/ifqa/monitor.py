@@ -124,7 +124,7 @@ class Monitor:
 
 
 def table(figures: dict[str, float]) -> str:
-    """The figures in two lines for the log."""
+    """The values in two lines for the log."""
     kinds = [k.split(".")[1] for k in figures if k.startswith("within.")]
     first = " ".join(
         f"{k} {figures[f'within.{k}']:.3f}/{figures[f'across.{k}']:.3f}"

@@ -1,6 +1,6 @@
-"""The evaluation's questions, one function each: pictures in, rows of a Markdown table out.
+"""The parts of the evaluation, one function each: pictures in, rows of a Markdown table out.
 
-`faces` are clean uint8 [256, 256, 3] RGB; figures carry 95 % bootstrap intervals over faces.
+`faces` are clean uint8 [256, 256, 3] RGB; values have 95 % bootstrap intervals over faces.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def split_faces(cache: FaceCache, data: dict[str, Any], dropped: set[int]) -> Sp
 
 
 def unreal_faces(paths: list[Path], work: Path) -> np.ndarray:
-    """uint8 [n, 256, 256, 3]: what no camera took, decoded once."""
+    """uint8 [n, 256, 256, 3]: pictures that are not photographs, decoded once."""
     cache = build_cache(paths, work / "cache", SIDE)
     say(f"{len(cache.names)} drawings, renders, puppets and statues, {cache.skipped_small} too small")
     return cache.faces

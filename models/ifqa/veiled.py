@@ -1,4 +1,4 @@
-"""The evaluation's questions in points: is a bad face ever better under a veil, is light seen, do small faces pass?
+"""Evaluation in points: does a bad face score higher under a veil, is bad light detected, do small faces pass?
 
 Everything is in points of the scalar, 0..100, as users see it, for each network given: the one at hand first, others (a
 former one) beside it.
@@ -99,7 +99,7 @@ def light(faces: Faces, networks: Networks) -> Section:
 
 
 def forgiven(faces: Faces, networks: Networks) -> Section:
-    """What must not score low: clean faces, and clean faces with a mild grain."""
+    """Pictures that must not score low: clean faces, and clean faces with mild grain."""
     section = Section(
         "Clean faces stay high", ["points", *networks], note=f"Mild grain: {mixtures.MILD_GRAIN:g} levels, in luma."
     )
