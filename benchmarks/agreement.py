@@ -1,4 +1,4 @@
-"""Which measures agree with people, and with how far a picture was degraded? `streamgate compare` on both.
+"""Which measures agree with people, and with the strength of a degradation? `streamgate compare` on both.
 
     python benchmarks/agreement.py WORK [VIDEOS] [--labels picks.json] [--every 1] [--faces hq_val] [--most 40]
 

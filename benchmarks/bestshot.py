@@ -2,10 +2,10 @@
 
     python benchmarks/bestshot.py [VIDEOS] [--clips NAME...] [--config NAME key=value...] [--work DIR]
 
-The reference is exhaustive mode: every face of every frame scored. The preset comes first, then the configurations of
---config, exhaustive mode itself last. What each made of a clip is kept in the --work folder under clip, weights and
-configuration, and used again while the package's code is the same (--keep: even if it has changed). Writes its section
-of benchmarks/RESULTS.md. What is missing (a clip, the weights) is named, and the rest runs.
+The reference is exhaustive mode: every face of every frame scored. The preset comes first, then the configurations
+of --config, and exhaustive mode itself last. Results per clip are kept in the --work folder by clip, weights and
+configuration, and reused while the package's code is unchanged (--keep: even if it has changed). Writes its section
+of benchmarks/RESULTS.md. Missing parts (a clip, the weights) are named, and the rest runs.
 """
 
 from __future__ import annotations

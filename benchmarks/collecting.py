@@ -2,8 +2,8 @@
 
     python benchmarks/collecting.py CLIP FILE [--preset studio] [--models embedded] [--set key=value]
 
-Writes a `Collected` into FILE (JSON, gzip). CPU seconds are without start-up. Network runs are counted by kind where
-they are asked for; unlike CPU time they do not depend on what else the machine does.
+Writes a `Collected` into FILE (JSON, gzip). CPU seconds are without start-up. Network runs are counted by kind when
+they are requested; unlike CPU time they do not depend on the load of the machine.
 """
 
 from __future__ import annotations

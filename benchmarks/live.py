@@ -2,10 +2,10 @@
 
     python benchmarks/live.py [VIDEOS] [--seconds 600] [--streams 8] [--clips NAME...] [--set KEY=VALUE...]
 
-Real clips, made into what a 720p camera sends (1280x720, 25 fps, H.264 without B frames, about 3 Mbit/s), are served
-over RTSP by a process of their own, looped and staggered; a real redis-server takes the events. Where the machine
-has more than two cores, `serve` is held to two and the rest runs beside it; on two cores all share them, and what
-cameras and Redis took is reported apart. Writes its section of benchmarks/RESULTS.md.
+Real clips, encoded like the stream of a 720p camera (1280x720, 25 fps, H.264 without B frames, about 3 Mbit/s), are
+served over RTSP by a separate process, looped and staggered; a real redis-server takes the events. If the machine has
+more than two cores, `serve` is pinned to two and the rest runs on the others; with two cores all share them, and the
+CPU time of cameras and Redis is reported separately. Writes its section of benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations

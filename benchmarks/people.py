@@ -2,9 +2,9 @@
 
     python benchmarks/people.py [VIDEOS] [--clips NAME...] [--tiers embedded standard]
 
-Runs both tiers of weights and writes its section of benchmarks/RESULTS.md. Who is seen is written in people.toml: clips
-that show one person, and in the others points that are in a face at a time. Tracks that hold no such point are not
-judged, and counted. `streamgate report` shows who was found.
+Runs both tiers of weights and writes its section of benchmarks/RESULTS.md. people.toml says who is in the clips:
+clips that show one person, and for the others points inside a face at a given time. Tracks without such a point are
+not judged, but counted. `streamgate report` shows the persons that were found.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ labelled faces of its clip by time and box. One that matches none counts as bad,
 labelled track. Compared: the default, every face scored (`exhaustive`), each measure left out. `--sheets` writes a
 contact sheet of each configuration's picks. Writes its section of benchmarks/RESULTS.md.
 
-`--judged` is for fresh clips whose kept faces somebody judged one by one, not knowing which version kept a picture; it
-writes the section "judged". OUT is a folder that `streamgate run` wrote, JUDGED.json {image: [label, why]} with the
+`--judged` is for new clips whose kept faces a person judged one by one, without knowing which version kept a picture;
+it writes the section "judged". OUT is a folder that `streamgate run` wrote, JUDGED.json {image: [label, why]} with the
 `image` of faces.jsonl.
 """
 

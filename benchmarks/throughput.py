@@ -2,9 +2,9 @@
 
     python benchmarks/throughput.py [VIDEOS] [--seconds 60] [--rounds 3] [--clips NAME...] [--all]
 
-Every pass is a fresh process; start-up is measured apart. --archive and --plain add contestants (`contestants.py`),
---all adds both. The plain loops have one pass over a clip's first seconds. For the cost of exhaustive mode see
-`bestshot.py`. Writes its section of benchmarks/RESULTS.md. What is missing (a clip, the weights, torch) is named, and
+Every pass is a new process; start-up is measured separately. --archive and --plain add contestants (`contestants.py`),
+--all adds both. The plain loops make one pass over the first seconds of a clip. For the cost of exhaustive mode see
+`bestshot.py`. Writes its section of benchmarks/RESULTS.md. Missing parts (a clip, the weights, torch) are named, and
 the rest runs.
 """
 

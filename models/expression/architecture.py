@@ -5,12 +5,12 @@ Graph: `face` uint8 (N, 144, 128, 3) RGB in, aligned by the eye line (`networks.
     pose      (N, 3)     yaw, pitch, roll in degrees, signs of docs/design.md 5; roll as the crop shows it
     signals   (N, S)     what SIGNALS names, in that order
     points    (N, P, 2)  x, y of the mesh points POINTS in pixels of the crop
-    visible   (N,)       share of the face, forehead to chin, that nothing covers, 0..1; eyes and mouth count threefold
+    visible   (N,)       visible share of the face, forehead to chin, 0..1; eyes and mouth have threefold weight
 
 A trunk of plain 3x3 convolutions sees the whole crop; lids and irises are finer than its maps, so both eyes are read
-once more from patches of their own, the right one mirrored so that they share their weights. What covers the face is
-seen by a branch that takes the trunk's maps of four depths, the first of them for hard edges; it is trained on its own
-(visible.py) with all else frozen.
+again from separate patches, the right one mirrored so that they share their weights. Occlusion comes from a branch
+that takes the trunk's maps at four depths, the first of them for hard edges; it is trained separately (visible.py)
+with everything else frozen.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     TEACHER/bin/python models/expression/teacher.py face_landmarker.task DIR/yardstick                 # label them
     python models/expression/evaluate.py --work DIR --labels picks.json                                # measure
 
---labels, --videos: clips with faces labelled by eye; --afw: a folder with annotations.json.
+--labels, --videos: clips with faces labelled by hand; --afw: a folder with annotations.json.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Loose crops of faces with the five landmarks that the package's detector finds: what the teacher labels.
 
-A crop is the square of 1.7 times the face's box, 384 px, as the teacher wants it. The crops of one folder are in one
+A crop is a square of 1.7 times the face's box, 384 px, as the teacher requires. The crops of one folder are in one
 file of JPEGs, with a JSON index beside it: names, where each JPEG starts, landmarks in the crop, the distance between
 the eyes in the source, and the clip each face is from.
 """

@@ -3,11 +3,11 @@
 
     python models/expression/groups.py UTKFACE --work DIR [--glasses NAMES.txt] [--per-age 1700]
 
-UTKFACE: folders or tar files with pictures named AGE_SEX_RACE_*. DIR: train.py's, whose crops tell which pictures were
-trained on; these, and pictures like them (the recognizer's identity threshold), are left out. Ages are drawn evenly as
-far as they go, and within an age the origins. What was judged is kept in DIR/groups, so that a stopped run goes on.
-Reasons that tell of the picture's cut (edge, small) are not counted: UTKFace is cut closely. IFQA's groups are on its
-own card.
+UTKFACE: folders or tar files with pictures named AGE_SEX_RACE_*. DIR: the folder of train.py, whose crops show which
+pictures were trained on; these, and similar pictures (above the recognizer's identity threshold), are left out. Ages
+are sampled evenly where available, and within an age the origins. Results are kept in DIR/groups, so that a stopped
+run can continue. Reasons that depend on the crop of the picture (edge, small) are not counted, because UTKFace is
+cropped tightly. IFQA's groups are on its own card.
 """
 
 from __future__ import annotations

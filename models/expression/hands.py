@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Find hands on loose crops of clips with MediaPipe's hand model; runs in an environment of its own, like teacher.py.
+"""Find hands on loose crops of clips with MediaPipe's hand model; runs in a separate environment, like teacher.py.
 
     TEACHER/bin/python models/expression/hands.py WORK/crops
 

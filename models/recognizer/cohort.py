@@ -3,10 +3,10 @@
 
     python models/recognizer/cohort.py --aged UTKFACE --named LFW --leave-out-people PAIRS.txt --work DIR
 
---aged: pictures whose names begin with an age (`3_0_0_...jpg`), each taken for another person. One half of them, by the
-hashes of their names, is sorted into groups of people who look alike, children by themselves; the mean of each group is
-a centroid. The other half measures what the cohort is worth. --named: pictures called First_Last_0001, which the
-threshold is fitted on, one for each person; who appears in a list of --leave-out-people has no part in anything.
+--aged: pictures whose names begin with an age (`3_0_0_...jpg`), each taken for a different person. One half of them,
+chosen by the hashes of their names, is sorted into groups of similar-looking people, children separately; the mean of
+each group is a centroid. The other half is for evaluating the cohort. --named: pictures named First_Last_0001, on
+which the threshold is fitted, one per person; people in a list of --leave-out-people are not used at all.
 
 Writes cohort.npz, the `identity` of card.json and the section between the markers of card.md.
 """

@@ -4,7 +4,7 @@
     python models/recognizer/evaluate.py [--lfw IMAGES PAIRS] [--masks DIR] [--afw DIR] [--lightqnet FILE]
         [--videos DIR] [--model DIR]
 
-What is not given is named on the card as not measured. --masks: a folder with with_mask/ and without_mask/; --afw: a
+Parts without data are named on the card as not measured. --masks: a folder with with_mask/ and without_mask/; --afw: a
 folder with annotations.json; --videos: the folder with the clips of blinks.toml and a turning head.
 """
 
