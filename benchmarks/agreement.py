@@ -1,4 +1,4 @@
-"""Which measures agree with people, and with how far a picture was degraded? `streamgate compare` on both.
+"""Which measures agree with people, and with the strength of a degradation? `streamgate compare` on both.
 
     python benchmarks/agreement.py WORK [VIDEOS] [--labels picks.json] [--every 1] [--faces hq_val] [--most 40]
 
@@ -26,7 +26,7 @@ from streamgate.sources import discover
 
 SAME_TIME_S = 0.02
 MARGIN = 0.8
-"""So much of the box's longer side is kept at each side."""
+"""Share of the box's longer side that is kept at each side."""
 SIDE = 256
 WORDS = {"g": "good", "m": "usable", "b": "bad"}
 
@@ -55,8 +55,8 @@ def main() -> int:
         parts += ["", f"### {title}", "", note, "", _table(numbers)]
     publish(given.results, "agreement", [
         *heading("Agreement of measures with people", Machine.here()), "",
-        "95 % bootstrap intervals, drawn by track or by face. Positive is agreement. NIQE and BRISQUE are measures of "
-        "the package, LightQNet is an ONNX file that a preset defines.", *parts,
+        "95 % bootstrap intervals, resampled by track or by face. Positive values mean agreement. NIQE and BRISQUE are "
+        "measures of the package; LightQNet is an ONNX file that a preset defines.", *parts,
     ])  # fmt: skip
     return 0
 

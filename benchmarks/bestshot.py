@@ -2,10 +2,10 @@
 
     python benchmarks/bestshot.py [VIDEOS] [--clips NAME...] [--config NAME key=value...] [--work DIR]
 
-The reference is exhaustive mode: every face of every frame scored. The preset comes first, then the configurations of
---config, exhaustive mode itself last. What each made of a clip is kept in the --work folder under clip, weights and
-configuration, and used again while the package's code is the same (--keep: even if it has changed). Writes its section
-of benchmarks/RESULTS.md. What is missing (a clip, the weights) is named, and the rest runs.
+The reference is exhaustive mode: every face of every frame scored. The preset comes first, then the configurations
+of --config, and exhaustive mode itself last. Results per clip are kept in the --work folder by clip, weights and
+configuration, and reused while the package's code is unchanged (--keep: even if it has changed). Writes its section
+of benchmarks/RESULTS.md. Missing parts (a clip, the weights) are named, and the rest runs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ EXHAUSTIVE = ("exhaustive", ("exhaustive=true",))
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One clip under one configuration beside the reference; `strays` are picks on no track of it."""
+    """One clip under one configuration, with the reference; `strays` are picks that are on none of its tracks."""
 
     found: Collected
     results: list[TrackResult]
@@ -48,7 +48,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A configuration with what came of it, by clip."""
+    """A configuration with its results by clip."""
 
     name: str
     settings: tuple[str, ...]
@@ -124,7 +124,7 @@ def _collect(
     given: argparse.Namespace,
     notes: list[str],
 ) -> tuple[dict[str, Collected], int]:
-    """What a configuration made of the clips, by name and in their order; and how many were kept from before."""
+    """The results of a configuration by clip name, in the order of the clips; and how many were reused from earlier."""
     name, settings = setup
     try:
         config = load_config(given.preset, [*settings, *given.settings]).model_dump(mode="json")

@@ -1,9 +1,9 @@
-"""What one configuration makes of a clip: every face it scored, what it kept, what that cost. A child of `bestshot.py`.
+"""The results of one configuration on a clip: scored faces, kept faces, and the cost. A child of `bestshot.py`.
 
     python benchmarks/collecting.py CLIP FILE [--preset studio] [--models embedded] [--set key=value]
 
-Writes a `Collected` into FILE (JSON, gzip). CPU seconds are without start-up. Network runs are counted by kind where
-they are asked for; unlike CPU time they do not depend on what else the machine does.
+Writes a `Collected` into FILE (JSON, gzip). CPU seconds are without start-up. Network runs are counted by kind when
+they are requested; unlike CPU time they do not depend on the load of the machine.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def collect(clip: Path, preset: str, models: str, settings: Sequence[str]) -> Co
 
 @contextmanager
 def counted_runs() -> Iterator[Counts[str]]:
-    """Counts what is asked of the networks while it is open."""
+    """Counts the requests to the networks while it is open."""
     from streamgate.networks.batcher import Batcher, InferenceRequest
     from streamgate.scoring.faces import REFINE_SIDE
 

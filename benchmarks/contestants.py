@@ -1,9 +1,10 @@
-"""What `throughput.py` compares. Each contestant runs in a process of its own, which is this file:
+"""What `throughput.py` compares. Each contestant runs in a separate process, which is this file:
 
     python benchmarks/contestants.py NAME CLIP [--models embedded] [--limit SECONDS]
 
 It prints one JSON object, a `Measured`; NAME `describe` prints versions and weights. A contestant is a function
-(models, limit) -> (clip -> Outcome) in `CONTESTANTS`; what it imports and loads before it returns counts as start-up.
+(models, limit) -> (clip -> Outcome) in `CONTESTANTS`; everything it imports and loads before it returns counts as
+start-up.
 
 `plain` and `plain_official` are the loop that a user would write without this project: every frame becomes RGB and goes
 through the detector; each face found is aligned, embedded, its SER-FIQ sampled with T = 100, and scored by IFQA: by our

@@ -2,15 +2,16 @@
 
     python benchmarks/gpu.py [CLIP] [--device cuda] [--seconds 460] [--faces FOLDER] [--count 200] [--large]
 
-Each network in batches of 1 to 64, in fp32 and fp16: faces a second, share of what the card can do, largest deviation
-from the CPU on real faces. Then the whole way with 1, 4 and 16 files at once, decoded by the CPU and by the GPU, with
-the embedded and the large networks, and exhaustively: seconds of video a second, what limits it, memory. With `--large`
-(the default where there are a GPU and torch) official IFQA and ArcFace R100 run at full size with random weights.
+Each network in batches of 1 to 64, in fp32 and fp16: faces per second, share of the GPU's peak, largest deviation
+from the CPU on real faces. Then the whole pipeline with 1, 4 and 16 files at once, decoded by the CPU and by the GPU,
+with the embedded and the large networks, and in exhaustive mode: seconds of video per second, the bottleneck, memory.
+With `--large` (the default if there is a GPU and torch) official IFQA and ArcFace R100 run at full size with random
+weights.
 
-Every part is a process of its own with a time of its own, and says what it finds as it goes: what crashes or hangs is
-left out, and said. Without a card it says what is missing and exits with 6; `--device cpu` goes the same way with the
-CPU's provider, to try the script, and prints what it would write: only a card's results get into benchmarks/RESULTS.md,
-after every part anew.
+Every part runs in a separate process with a time limit and reports results as it goes; parts that crash or hang are
+left out and reported. Without a GPU the script names what is missing and exits with code 6. `--device cpu` takes the
+same path with the CPU provider, to test the script, and only prints the section: only results from a GPU are written
+to benchmarks/RESULTS.md, updated after every part.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def main() -> int:
         print(body)
     else:
         write_section(given.results, "gpu", body)
-    # Nothing measured: then it is the first part that says why.
+    # Nothing was measured: the first part gives the reason.
     return 0 if found.measured or found.ran else 1
 
 
@@ -209,22 +210,22 @@ def _body(found: Found) -> str:
         f"`{command_line('gpu.py', sys.argv[1:])}`",
         "",
         *found.machine.lines(),
-        f"- card: {card.words}",
+        f"- GPU: {card.words}",
         f"- ONNX Runtime {ort.__version__}, CUDA {ort.cuda_version or 'none'}; device: {device}",
-        *([] if device.index is not None else ["- **not run on a card: this is the CPU, used like a GPU**"]),
+        *([] if device.index is not None else ["- **not run on a GPU: this is the CPU, used like a GPU**"]),
         "",
-        "Faces a second by the pictures of a run, transfers included; share of the card's dense peak at the best one; "
+        "Faces per second by batch size, transfers included; share of the GPU's dense peak at the best batch size; "
         f"largest deviation from the CPU on {found.faces} real faces ({FACES_LARGE} for networks of more than "
-        f"{LARGE_BYTES >> 20} MiB, whose weights are random), of the value's own size where that is above 1.",
+        f"{LARGE_BYTES >> 20} MiB, whose weights are random), relative to values above 1 and absolute below.",
         "",
         table(["network", "precision", *(str(batch) for batch in BATCHES), "of peak", "deviation"], networks),
         "",
-        "The whole way, opening of networks apart: seconds of video a second of wall, its frames a second, and what "
-        "was at its limit.",
+        "The whole pipeline, without opening the networks: seconds of video per second of wall time, frames per "
+        "second, and the bottleneck.",
         "",
         table(
-            ["networks", "files at once", "decoding", "video s/s", "frames/s", "limit", "CPU", "GPU", "decoder",
-             "card GiB", "process GiB"],
+            ["networks", "files at once", "decoding", "video s/s", "frames/s", "bottleneck", "CPU", "GPU", "decoder",
+             "GPU GiB", "process GiB"],
             [one.row() for one in found.ran],
         ),
         "",
@@ -233,8 +234,8 @@ def _body(found: Found) -> str:
         within = max(full) <= TOLERANCE
         lines.append(target("largest deviation in fp32", f"{max(full):.1e}", f"{TOLERANCE:.0e}", within))
     if found.same is not None:
-        said = "the same" if found.same else "others"
-        lines.append(target("kept faces beside the CPU's", said, "the same", found.same))
+        said = "the same" if found.same else "different"
+        lines.append(target("kept faces compared with the CPU's", said, "the same", found.same))
     if found.clock.left_out:
         lines.append(f"- left out: {'; '.join(dict.fromkeys(found.clock.left_out))}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A card: what it is, what it can do, and how busy it is meanwhile."""
+"""A GPU: its name, its peak performance, and its utilisation over time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Card:
 
     @classmethod
     def here(cls, index: int | None) -> Card:
-        """The card of that number; None: there is none."""
+        """The GPU of that number; None if there is none."""
         if index is None:
             return cls(None, "none")
         address = _address(index)
@@ -50,7 +50,7 @@ class Busy:
 
 
 class Load:
-    """Asks a card about once a second how busy it is, while the block runs."""
+    """Polls the utilisation of a GPU about once per second while the block runs."""
 
     def __init__(self, address: str | None) -> None:
         self._address = address

@@ -1,4 +1,4 @@
-"""How much a network has to compute."""
+"""The number of operations of a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The large networks at full size with random weights, imported like real ones: good for speed, for nothing else."""
+"""The large networks at full size with random weights, imported like real ones: suitable only for measuring speed."""
 
 from __future__ import annotations
 

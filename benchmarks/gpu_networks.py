@@ -1,4 +1,4 @@
-"""Each network by itself: faces a second by the size of a batch, and how far it is off the CPU."""
+"""Each network by itself: faces per second by batch size, and its deviation from the CPU."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def ready(device: Device) -> None:
     if device.index is not None:
         choose_device(device.name)
     else:
-        # What is cheap on a card would take the CPU long.
+        # What is cheap on a GPU would take long on the CPU.
         io_binding.BATCH, io_binding._BATCHES = 2, {}
 
 

@@ -1,4 +1,4 @@
-"""Parts of a benchmark, each in a process of its own: what crashes, hangs or spoils a card costs that part alone."""
+"""Parts of a benchmark, each in a separate process: a crash, a hang or a broken GPU affects only that part."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Clock:
         return False
 
     def failed(self, what: str, error: BaseException) -> None:
-        """Note what failed: a card is rarely at hand, so all else goes on."""
+        """Note the failure and continue with the rest, because GPU time is scarce."""
         words = one_line(str(error), 200) or type(error).__name__
         say(f"{what}: {words}")
         self.left_out.append(f"{what} (failed: {words})")
@@ -72,7 +72,7 @@ class Running:
         """What it yields, as it comes; what it left out and why it ended early go to the clock."""
         try:
             while True:
-                # It stops by itself, but for what it is in the middle of.
+                # It stops by itself once its current step is finished.
                 if not self._results.poll(max(0.0, self._until - time.monotonic())):
                     raise RuntimeError(f"no end within {self._seconds:.0f} s")
                 kind, value = self._results.recv()
@@ -98,7 +98,7 @@ class Running:
 
 
 def results_of(name: str, part: Part, most_s: float, clock: Clock) -> Iterator[Any]:
-    """What a part yields that runs now; nothing where there is no time for it."""
+    """The results of a part that is run now; nothing if there is no time for it."""
     if clock.allows(name, 5.0):
         yield from Running(name, part, most_s, clock).results()
 

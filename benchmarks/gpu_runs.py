@@ -34,9 +34,9 @@ JOBS = (1, 4, 16)
 RUN_S, RUN_CPU_S = 8.0, 4.0
 """Of each run on a card; without one, where this tries the script."""
 PATIENCE = 4
-"""So many times as long a run goes on while no frame has come."""
+"""Factor by which a run is extended while no frame has arrived."""
 BUSY = 0.85
-"""From which share of its time on something counts as the limit."""
+"""Utilisation above which something counts as the bottleneck."""
 _COPIES = 200
 """Of the clip for each file at once: more than are read within `RUN_S`."""
 
@@ -58,7 +58,7 @@ class Ran:
 
     @property
     def limit(self) -> str:
-        """What was at its limit; waiting for one another where nothing was."""
+        """The bottleneck; waiting for one another if nothing was at its limit."""
         shares = {"CPU": self.cpu}
         if self.busy is not None:
             shares |= {"GPU": self.busy.gpu, "GPU decoder": self.busy.decoder}

@@ -1,9 +1,9 @@
-"""What does half precision change? Each embedded network in fp16 beside fp32, onto its card's page.
+"""What does half precision change? Compares each embedded network in fp16 with fp32 and writes the result to its card.
 
     python benchmarks/half.py FOLDER... [--count 500] [--role ifqa]
 
-The graph is the one that a GPU runs; here the CPU's provider runs it, which rounds every tensor between two operators
-to fp16, as a GPU does, and adds up in fp32, as tensor cores do. `benchmarks/gpu.py` measures it on a card.
+The graph is the one that a GPU runs; here the CPU provider runs it, which rounds every tensor between two operators
+to fp16, as a GPU does, and accumulates in fp32, as tensor cores do. `benchmarks/gpu.py` measures it on a GPU.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ LIKE_A_GPU = Device("cpu", "used like a GPU", bound=True)
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="pictures with a face each")
-    parser.add_argument("--count", type=int, default=500, help="faces")
-    parser.add_argument("--pages", type=Path, default=REPOSITORY / "models", help="where the cards' folders are")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folders of pictures with one face")
+    parser.add_argument("--count", type=int, default=500, help="number of faces")
+    parser.add_argument("--pages", type=Path, default=REPOSITORY / "models", help="folder of the cards")
     parser.add_argument("--role", action="append", help="only the network of this role; repeatable")
     given = parser.parse_args()
     try:
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def _rows(weights: Weights, pictures: Array) -> list[list[str]]:
-    """For each output its name, and the 50th, 99th and highest percentile of how far fp16 is off."""
+    """For each output its name, its largest value, and the 50th, 99th and 100th percentile of the deviation of fp16."""
     half, full = (Session(weights, LIKE_A_GPU, 2, which, 4).run_pictures(pictures) for which in ("fp16", "fp32"))
     rows = []
     for name, values in full.items():
@@ -70,9 +70,9 @@ def _body(count: int, rows: list[list[str]]) -> str:
         [
             "## Half precision",
             "",
-            "On a GPU this network runs in fp16 where `precision` of its role says so (`benchmarks/half.py`, "
-            f"{count} faces, the fp16 graph on the CPU's provider; **not yet run on a card**). How far it is off fp32: "
-            "the largest difference within each face, absolute.",
+            "On a GPU this network runs in fp16 if `precision` of its role is set to it (`benchmarks/half.py`, "
+            f"{count} faces, the fp16 graph on the CPU provider; **not yet run on a GPU**). Deviation from fp32: the "
+            "largest absolute difference within each face.",
             "",
             table(["output", "largest value", "median face", "99 % of faces", "worst face"], rows),
         ]

@@ -43,8 +43,8 @@ def crashes(folder: Path, mounted: Mounted) -> tuple[str, list[Row], list[Row]]:
         others.append(bench.timed(bench.full_disk, folder / "small", remount))
     text = (
         f"{len(clips)} real clips. A run is killed with signal 9 at a random (seeded) moment, then resumed with "
-        "`--resume`, and every byte below OUT is compared with an undisturbed run's; `timing` apart. Seconds are of "
-        "all runs of a row together."
+        "`--resume`, and every byte below OUT except `timing` is compared with that of an uninterrupted run. Seconds "
+        "are the total of all runs of a row."
     )
     return text, kills, others
 
@@ -99,7 +99,7 @@ class _Bench:
         committed = len(list(out.glob("*/source.json")))
         happened = f"{committed} of {len(self._clips)} sources committed; "
         if code == 0:
-            again = "started again, went on to the end" if "a new worker takes over" in err else "was at its end"
+            again = "started again, ran to the end" if "a new worker takes over" in err else "was at its end"
             happened += f"{again}; {self._same(out)}"
         else:
             resumed, code = self._resumed(out, "--jobs", jobs)

@@ -2,10 +2,10 @@
 
     python benchmarks/live.py [VIDEOS] [--seconds 600] [--streams 8] [--clips NAME...] [--set KEY=VALUE...]
 
-Real clips, made into what a 720p camera sends (1280x720, 25 fps, H.264 without B frames, about 3 Mbit/s), are served
-over RTSP by a process of their own, looped and staggered; a real redis-server takes the events. Where the machine
-has more than two cores, `serve` is held to two and the rest runs beside it; on two cores all share them, and what
-cameras and Redis took is reported apart. Writes its section of benchmarks/RESULTS.md.
+Real clips, encoded like the stream of a 720p camera (1280x720, 25 fps, H.264 without B frames, about 3 Mbit/s), are
+served over RTSP by a separate process, looped and staggered; a real redis-server takes the events. If the machine has
+more than two cores, `serve` is pinned to two and the rest runs on the others; with two cores all share them, and the
+CPU time of cameras and Redis is reported separately. Writes its section of benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -214,10 +214,10 @@ def report(outcome: Outcome, clips: Sequence[Path], options: argparse.Namespace)
             f"at most {MEMORY_LIMIT:g} MiB",
             late - middle <= MEMORY_LIMIT,
         ),
-        f"- CPU: serve {100 * used['serve']:.0f} % of one core ({1000 * used['serve'] / options.streams:.0f} core-ms a "
-        f"stream and second), cameras {100 * used['cameras']:.0f} %, Redis {100 * used['redis']:.0f} %",
+        f"- CPU: serve {100 * used['serve']:.0f} % of one core ({1000 * used['serve'] / options.streams:.0f} core-ms "
+        f"per stream and second), cameras {100 * used['cameras']:.0f} %, Redis {100 * used['redis']:.0f} %",
         f"- stages, mean: {stages(outcome.metrics)}",
-        f"- {outcome.improved} `improved` beside the finals; a stop took {outcome.stopped_in:.1f} s",
+        f"- {outcome.improved} `improved` in addition to the finals; stopping took {outcome.stopped_in:.1f} s",
     ]
 
 

@@ -2,11 +2,11 @@
 
     python benchmarks/many.py [--sources 2000 10000] [--shards 10] [--work FOLDER]
 
-The sources are synthetic: one tiny clip, made unlike all others by a counter behind its end. They are committed into
-shards with made-up faces (one or two tracks, a crop of 64 pixels, a random template a track), as machines of a job
-array would; nothing is decoded, so what is measured is all that grows with the number of sources. Then the commands
-run as users run them: merge, merge again, `run --resume` over everything, export. Each number of sources is done in a
-folder of its own; a figure that grows in proportion has the ratio of the numbers. Writes its section of RESULTS.md.
+The sources are synthetic: copies of one tiny clip, each made unique by a counter appended to it. They are committed
+into shards with made-up faces (one or two tracks, a crop of 64 pixels, a random template per track), as the machines
+of a job array would do; nothing is decoded, so only the cost that grows with the number of sources is measured. Then
+the commands run as users run them: merge, merge again, `run --resume` over everything, export. Each number of sources
+has a separate folder; a value that grows linearly has the ratio of the numbers. Writes its section of RESULTS.md.
 """
 
 from __future__ import annotations

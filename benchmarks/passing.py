@@ -22,7 +22,7 @@ SAMPLE_S = 10.0
 
 
 class Ignoring:
-    """Answers to what a run reports, for those who want only a part of it."""
+    """A base class for listeners to a run's progress that need only part of it."""
 
     def ignore(self, *what: Any) -> None:
         pass

@@ -1,10 +1,10 @@
-"""Are persons found right? The shared clips as one batch, against who is seen there by eye.
+"""Are persons found correctly? The shared clips as one batch, compared with hand labels of who is in them.
 
     python benchmarks/people.py [VIDEOS] [--clips NAME...] [--tiers embedded standard]
 
-Runs both tiers of weights and writes its section of benchmarks/RESULTS.md. Who is seen is written in people.toml: clips
-that show one person, and in the others points that are in a face at a time. Tracks that hold no such point are not
-judged, and counted. `streamgate report` shows who was found.
+Runs both tiers of weights and writes its section of benchmarks/RESULTS.md. people.toml says who is in the clips:
+clips that show one person, and for the others points inside a face at a given time. Tracks without such a point are
+not judged, but counted. `streamgate report` shows the persons that were found.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Track = tuple[str, int]
 class Verdict:
     """What came out for one tier.
 
-    `merged` are persons of several people by eye, `split` people by eye who came as several persons.
+    `merged` are persons that contain several people according to the labels, `split` people found as several persons.
     """
 
     what: str
@@ -89,7 +89,7 @@ class Verdict:
 
     @property
     def pairs(self) -> tuple[int, int, int]:
-        """Pairs of judged tracks of one person by eye: those found as one and all; and pairs of two people."""
+        """Pairs of labelled tracks of one person: those found as one, and all; and pairs of different people."""
         of = self.person_of
         together = same = different = 0
         for (one, who), (other, beside) in combinations(sorted(self.judged.items()), 2):
@@ -125,7 +125,7 @@ def main() -> None:
 
 
 def judge(what: str, threshold: float, out: Path) -> Verdict:
-    """Lay the persons of an output folder beside what is seen by eye."""
+    """Compare the persons of an output folder with the labels."""
     known = tomllib.loads((REPOSITORY / "benchmarks" / "people.toml").read_text(encoding="utf-8"))
     tracks: dict[Track, str | None] = {}
     persons: dict[str, list[Track]] = {}
@@ -137,7 +137,7 @@ def judge(what: str, threshold: float, out: Path) -> Verdict:
         if who is None:
             tracks.setdefault(track, None)
         elif tracks.get(track) not in (None, who):
-            raise SystemExit(f"{track[0]}, track {track[1]}: {tracks[track]} and {who} by eye; the track is two people")
+            raise SystemExit(f"{track[0]}, track {track[1]}: labelled {tracks[track]} and {who}: two people")
         else:
             tracks[track] = who
         if track not in persons.setdefault(record["person_id"], []):
@@ -146,7 +146,7 @@ def judge(what: str, threshold: float, out: Path) -> Verdict:
 
 
 def seen(record: dict[str, Any], clip: str, known: dict[str, Any]) -> str | None:
-    """Who a kept face shows by eye, None where nobody has looked."""
+    """The labelled person of a kept face, None if the face is not labelled."""
     if clip in known["alone"]:
         return str(known["alone"][clip])
     x1, y1, x2, y2 = record["box"]
@@ -169,14 +169,14 @@ def section(verdicts: Sequence[Verdict], machine: Machine) -> list[str]:
             f"{together} of {same}",
         ])  # fmt: skip
     head = (
-        "weights and clips", "threshold", "faces", "tracks (judged by eye)", "people by eye", "persons found",
+        "weights and clips", "threshold", "faces", "tracks (labelled by hand)", "people by hand", "persons found",
         "persons of several people", "pairs of tracks of one person found as one",
     )  # fmt: skip
     lines = [
         "## Persons",
         "",
         f"`{command_line('people.py', sys.argv[1:])}`: all clips as one batch, `run {' '.join(OPTIONS[:4])}`; then "
-        f"`{CROWD}` alone, `{' '.join(LENIENT)}`. Who is seen was looked at on contact sheets (`people.toml`).",
+        f"`{CROWD}` alone, `{' '.join(LENIENT)}`. People were identified by hand on contact sheets (`people.toml`).",
         "",
         *machine.lines()[1:2],
         "",
@@ -184,12 +184,12 @@ def section(verdicts: Sequence[Verdict], machine: Machine) -> list[str]:
         "",
     ]
     for one in verdicts:
-        lines.append(f"- {one.what}, merged: {'; '.join(one.merged) or 'nobody'}")
-        lines.append(f"- {one.what}, one by eye and several persons: {'; '.join(one.split) or 'nobody'}")
+        lines.append(f"- {one.what}, different people merged: {'; '.join(one.merged) or 'none'}")
+        lines.append(f"- {one.what}, one person split into several: {'; '.join(one.split) or 'none'}")
         across = sorted(
             {one.tracks[tracks[0]] or "?" for tracks in one.persons.values() if len({clip for clip, _ in tracks}) > 1}
         )
-        lines.append(f"- {one.what}, one person in several clips: {', '.join(across) or 'nobody'}")
+        lines.append(f"- {one.what}, one person in several clips: {', '.join(across) or 'none'}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Are the kept faces the ones a person would choose? Judged with faces that were labelled by eye.
+"""Are the kept faces the ones a person would choose? Judged with faces that were labelled by hand.
 
     python benchmarks/picks.py [VIDEOS] [--labels picks.json] [--config NAME key=value...] [--sheets DIR]
     python benchmarks/picks.py --judged NAME=OUT=JUDGED.json...
@@ -8,8 +8,8 @@ labelled faces of its clip by time and box. One that matches none counts as bad,
 labelled track. Compared: the default, every face scored (`exhaustive`), each measure left out. `--sheets` writes a
 contact sheet of each configuration's picks. Writes its section of benchmarks/RESULTS.md.
 
-`--judged` is for fresh clips whose kept faces somebody judged one by one, not knowing which version kept a picture; it
-writes the section "judged". OUT is a folder that `streamgate run` wrote, JUDGED.json {image: [label, why]} with the
+`--judged` is for new clips whose kept faces a person judged one by one, without knowing which version kept a picture;
+it writes the section "judged". OUT is a folder that `streamgate run` wrote, JUDGED.json {image: [label, why]} with the
 `image` of faces.jsonl.
 """
 
@@ -36,7 +36,7 @@ from streamgate.tracking.overlap import iou
 SAME_FACE = 0.3
 """Overlap (IoU) from which a kept face is a labelled one."""
 CLOSEST_S = 0.12
-"""A label speaks for kept faces this near in time, or nearer than three quarters of the labels' usual distance."""
+"""A label applies to kept faces within this time, or within three quarters of the usual distance between labels."""
 FLAWS = {
     "e": "eyes", "z": "gaze", "m": "mouth", "t": "turned", "q": "quality", "o": "covered", "c": "cut off",
     "u": "no label near", "d": "second of its track",
@@ -140,7 +140,7 @@ def main() -> int:
             "good there", "usable there", "bad there", "flaws of the picks"]  # fmt: skip
     publish(given.results, "picks", [
         *heading("Picks", machine, facts, notes),
-        f"- {sum(len(track.faces) for track in tracks)} faces of {len(tracks)} tracks labelled by eye; {goods} tracks "
+        f"- {sum(len(track.faces) for track in tracks)} faces of {len(tracks)} tracks labelled by hand; {goods} tracks "
         "have a good one",
         "", table(head, rows), "",
         *(_targets(scores["default"], goods) if "default" in scores else []),
@@ -236,7 +236,7 @@ def _targets(score: Score, goods: int) -> list[str]:
 
 
 def _judged_one_by_one(given: Sequence[str]) -> list[str]:
-    """The section "judged". Raises SystemExit where a kept face was not judged."""
+    """The section "judged". Raises SystemExit if a kept face was not judged."""
     rows = []
     for text in given:
         name, out, file = text.split("=")
@@ -252,8 +252,8 @@ def _judged_one_by_one(given: Sequence[str]) -> list[str]:
         rows.append([name, str(len({face["source_id"] for face in kept})), picks, *shares, score.row(0)[-1]])
     head = ["version", "clips", "kept", "accepted", "usable", "rejected", "flaws"]
     return [
-        "## Fresh clips, judged by eye", "",
-        "Pictures of all versions mixed, judged by somebody who knew neither version nor scores, with the question of "
+        "## New clips, judged by a person", "",
+        "Pictures of all versions mixed, judged by a person who knew neither version nor scores, with the question of "
         "the labels: would I take this picture as the portrait of this person?", "", table(head, rows),
     ]  # fmt: skip
 

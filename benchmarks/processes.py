@@ -1,4 +1,4 @@
-"""Child processes of the benchmarks, and what a process has used."""
+"""Child processes of the benchmarks, and the resources that a process has used."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def answer(function: Callable[[], object]) -> None:
         print(json.dumps(function()), flush=True)
     except Exception as error:
         sys.exit(f"{type(error).__name__}: {error}")
-    # Nothing that is left open may delay or fail a finished measurement.
+    # Open resources must not delay a finished measurement or make it fail.
     os._exit(0)
 
 

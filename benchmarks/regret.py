@@ -47,7 +47,7 @@ class Pick:
 
 @dataclass(frozen=True, slots=True)
 class TrackResult:
-    """What became of a reference track that has a face which passes.
+    """The result for a reference track with a passing face.
 
     Attributes:
         best: its face of highest quality among those that pass.

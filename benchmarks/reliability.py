@@ -42,7 +42,7 @@ COPIES = 200
 
 
 def outcome(ran: Ran, out: Path, folder: Path) -> str:
-    """What became of the one source of a run, from its summary."""
+    """The result of the only source of a run, from its summary."""
     left = leftovers(out)
     if left:
         return f"**left behind: {', '.join(left)}**"
@@ -59,7 +59,7 @@ def outcome(ran: Ran, out: Path, folder: Path) -> str:
 
 
 def alone(one: Hostile, folder: Path, **environment: str) -> Row:
-    """One input in a run of its own."""
+    """One input in a separate run."""
     path, out = one.put(folder / "in"), folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     ran = run(["run", path, "-o", out], **environment)
@@ -73,7 +73,7 @@ def inputs(folder: Path) -> str:
     groups = {
         "Damaged": hostile_videos.DAMAGED + hostile_pictures.BROKEN,
         "Out of the ordinary": hostile_videos.UNUSUAL + hostile_pictures.UNUSUAL,
-        "Lies about sizes": hostile_videos.LIES + hostile_giants.GIANTS + hostile_pictures.LIES,
+        "False sizes": hostile_videos.LIES + hostile_giants.GIANTS + hostile_pictures.LIES,
     }
     tables = {title: [alone(one, folder, STREAMGATE_STALL_S="10") for one in group] for title, group in groups.items()}
     elsewhere = folder / "elsewhere"
@@ -87,8 +87,8 @@ def inputs(folder: Path) -> str:
             server.asked.clear()
             rows.append(replace(row, happened=words))
     tables["Files that point at other files or addresses"] = rows
-    tables["What is no plain file, and names"] = [*_special(folder / "special"), _names(folder / "names")]
-    text = "Each input alone: exit code 3 says that nothing could be read."
+    tables["Special files and odd names"] = [*_special(folder / "special"), _names(folder / "names")]
+    text = "Each input in a separate run; exit code 3 means that nothing could be read."
     return sections("Hostile and odd inputs", text, tables)
 
 
@@ -130,7 +130,7 @@ def _names(folder: Path) -> Row:
 
 
 def flips(folder: Path) -> str:
-    """200 copies of real clips with random bytes changed, as one run."""
+    """200 copies of real clips with random bytes changed, in one run."""
     source = folder / "in"
     source.mkdir()
     clips = [SHARED / "videos" / name for name in SMALL_CLIPS]
@@ -147,7 +147,7 @@ def flips(folder: Path) -> str:
         counts = (len(mine), len(done), sum(one["decode_errors"] > 0 for one in done), len(mine) - len(done))
         rows.append([clip.name, *map(str, counts), f"{share:.1%}"])
     lost = COPIES - len(summary["sources"])
-    head = ["clip", "copies", "read", "with decode errors counted", "refused", "frames read, of those there are"]
+    head = ["clip", "copies", "read", "with decode errors counted", "refused", "frames read, of all"]
     return "\n".join([
         "## Random bytes changed in real clips", "",
         f"{COPIES} seeded copies, 2 in 100,000 bytes (at least 10) changed in each, in one run: exit code {ran.code}, "
@@ -180,17 +180,17 @@ def outputs(folder: Path) -> str:
 
     for size in ("40k", "300k"):
         with mounted(folder / f"disk{size}", f"size={size}"):
-            one(f"a disk of {size}B, full soon", folder / f"disk{size}" / "out")
+            one(f"a disk of {size}B that fills up", folder / f"disk{size}" / "out")
     with mounted(folder / "ro", "size=1m") as change:
         change("ro")
         one("a read-only disk", folder / "ro" / "out")
     (folder / "file").write_text("mine")
     one("a path that is a file", folder / "file")
-    one("a path that leads through a file", folder / "file" / "below")
+    one("a path below a file", folder / "file" / "below")
     one("a name of 300 bytes", folder / ("x" * 300))
     return sections(
         "Outputs that cannot be written",
-        "Sources under a final name are counted: each of them is complete.",
+        "Sources under a final name are counted; each of them is complete.",
         {"": rows},
     )
 
@@ -211,7 +211,7 @@ def weights(folder: Path) -> str:
         target = models or folder / f"models{len(rows)}"
         (target / "downloads").mkdir(parents=True, exist_ok=True)
         for other in (SHARED / "weights").iterdir():
-            # What else the tier needs is there already: the fault meets one file.
+            # The other files of the tier are present already, so that the fault affects a single file.
             if models is None and other.suffix in (".pt", ".onnx", ".pth") and other.name != name:
                 shutil.copy(other, target / "downloads")
         with faulty(content, answers) as server:
@@ -219,10 +219,10 @@ def weights(folder: Path) -> str:
         lines = ran.err.strip().splitlines()
         words = "; ".join(line.removeprefix("streamgate: ") for line in lines if "retinaface" in line)
         words = re.sub(r"http://127\.0\.0\.1:\d+", "http://mirror", words.replace(str(folder), ""))
-        half = "" if (target / "downloads" / name).exists() == (ran.code == 0) else "; **half a file is there**"
+        half = "" if (target / "downloads" / name).exists() == (ran.code == 0) else "; **half a file is left**"
         rows.append(Row.of(what, f"{words}; {len(server.requests)} requests{half}", ran))
 
-    pull("connection cut after 1 byte, then sound", [Answer(cut=1), Answer()])
+    pull("connection cut after 1 byte, then a good answer", [Answer(cut=1), Answer()])
     pull("connection cut five times", [*[Answer(cut=size // 6)] * 5, Answer()])
     pull("connection cut, server without ranges", [Answer(cut=size // 2), Answer(ranges=False)])
     kept = folder / "kept"
@@ -233,13 +233,13 @@ def weights(folder: Path) -> str:
     pull("... and the next pull", [Answer()], kept)
     pull("wrong hash", [Answer(body=bytes(size))])
     pull("one byte too many", [Answer(body=content + b"x")])
-    pull("one byte too few", [Answer(body=content[:-1])])
-    pull("10 GB, by the header", [Answer(says="10000000000")])
-    pull("a body without end and without a length", [Answer(body=content * 3, says="")])
+    pull("one byte missing", [Answer(body=content[:-1])])
+    pull("10 GB according to the header", [Answer(says="10000000000")])
+    pull("an endless body without a length", [Answer(body=content * 3, says="")])
     pull("404", [Answer(status=404)])
-    pull("503 twice, then sound", [Answer(status=503), Answer(status=503), Answer()])
+    pull("503 twice, then a good answer", [Answer(status=503), Answer(status=503), Answer()])
     pull("a server that drips a byte every 0.1 s", [Answer(drip=0.1)])
-    pull("a server that falls silent", [Answer(drip=500.0)])
+    pull("a server that stops answering", [Answer(drip=500.0)])
     with faulty(content, [Answer()]) as there:
         pull("redirect to another host", [Answer(redirect=f"{there.url}/x")])
     pull("redirect to a file", [Answer(redirect="file:///etc/hostname")])
@@ -271,7 +271,7 @@ def _imports(folder: Path) -> list[Row]:
 
     made: list[tuple[str, Callable[[Path], object]]] = [
         ("import of a pickle that runs code", lambda path: path.write_bytes(pickle.dumps({"D": Evil()}))),
-        ("import of a zip of 5 GB in 5 MB", bomb),
+        ("import of a 5 MB zip that expands to 5 GB", bomb),
         ("import of text", lambda path: path.write_text("weights\n" * 100)),
     ]
     rows = []

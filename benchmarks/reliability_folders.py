@@ -37,13 +37,13 @@ def folder_faults(folder: Path) -> str:
     links += [_linked_day(what, part, folder / f"live-{what}") for what, part in LINKED_DAYS.items()]
     stored = [_spoiled(one, results, folder / "spoiled", clips[0], watched=False) for one in STORED]
     text = (
-        "Exit code 3 says that the results in a folder cannot be read, whatever command meets them; 5 that it cannot "
+        "Exit code 3 means that the results in a folder cannot be read, with any command; 5 that the folder cannot "
         "be written."
     )
-    return sections("Output folders from others", text, {
+    return sections("Output folders from other people", text, {
         "Links inside": links,
         "Stored files": stored,
-        "Names, and addresses for paths": [*_names(folder / "names", results), *_paths(folder / "paths")],
+        "Names, and addresses given as paths": [*_names(folder / "names", results), *_paths(folder / "paths")],
         "Ends": [*_full(results, clips[0]), *_signals(folder / "signals", results)],
     })  # fmt: skip
 
@@ -60,7 +60,7 @@ def _spoiled(one: Spoiled, results: Path, folder: Path, clip: Path, *, watched: 
 
 
 def _linked_day(what: str, part: str, folder: Path) -> Row:
-    """`serve` over a folder of which a part is a link."""
+    """`serve` with a folder in which one part is a link."""
     began = time.monotonic()
     old = live_folder(folder / "out", folder / "elsewhere", part)
     before = contents(folder / "elsewhere")
@@ -99,11 +99,11 @@ def _names(folder: Path, results: Path) -> list[Row]:
         _row("`-o s3://bucket/faces`", ["run", "x.mp4", "-o", "s3://bucket/faces"], folder),
         _row("`-o file:///tmp/faces`", ["export", results, "--to", "csv", "-o", "file:///tmp/faces"], folder),
         _row("a name with escapes and a line break", ["report", "a\x1b[31mred\x07\nb"], folder),
-        _row("a person called like a formula, as CSV",
+        _row("a person named like a formula, as CSV",
              ["export", copy, "--to", "csv", "-o", folder / "faces.csv"], folder, cell),
         _row("a clip with U+2028 and U+0085 in its name", ["run", odd, "-o", folder / "odd", "--quiet"], folder,
              lambda: f"{(folder / 'odd' / 'faces.jsonl').read_bytes().count(b'}' + bytes([10]))} face"),
-        _row("LC_ALL=C, a person called Zoë", ["people", results, "name", "p0001", "Zoë"], folder, **plain),
+        _row("LC_ALL=C, a person named Zoë", ["people", results, "name", "p0001", "Zoë"], folder, **plain),
         _row("... and listed", ["people", results], folder, **plain),
     ]  # fmt: skip
 

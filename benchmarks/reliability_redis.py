@@ -27,7 +27,7 @@ from support.redis_server import RedisServer, launch, spare_port
 
 CLIPS = 4
 RETRY_S = 4
-"""Less than the default of 30 s, so that the table is not a matter of hours."""
+"""Less than the default of 30 s, so that the table does not take hours."""
 _QUICK = "socket_timeout=2&socket_connect_timeout=2"
 
 
@@ -40,7 +40,7 @@ class Fault:
         during: done when the run has found the server and reads its first source.
         after_s: seconds after `during` (or the start) at which `mend` is done; None for a fault that stays.
         credentials: of the URL.
-        on_the_line: the server is reached over the line that the fault lies in.
+        on_the_line: the server is reached through the connection that has the fault.
     """
 
     what: str
@@ -103,15 +103,15 @@ _ADDER = ("--user", "adder", "on", ">pw-of-adder", "~streamgate:*", "+xadd")
 _SAVED = ("--appendonly", "yes", "--appendfsync", "always")
 
 FAULTS = [
-    Fault("nothing, for comparison"),
-    Fault("a user who may only XADD", credentials="adder:pw-of-adder@", options=_ADDER),
-    Fault("away at the start", before=stop),
-    Fault("away at the start, there after 2 s", before=stop, after_s=2, mend=start),
-    Fault("goes away midway", during=stop),
-    Fault("is restarted midway, 2 s away", during=stop, after_s=2, mend=start, options=_SAVED),
+    Fault("no fault, for comparison"),
+    Fault("a user with permission for XADD only", credentials="adder:pw-of-adder@", options=_ADDER),
+    Fault("unavailable at the start", before=stop),
+    Fault("unavailable at the start, back after 2 s", before=stop, after_s=2, mend=start),
+    Fault("becomes unavailable midway", during=stop),
+    Fault("is restarted midway, unavailable for 2 s", during=stop, after_s=2, mend=start, options=_SAVED),
     Fault("hangs midway (SIGSTOP)", during=signalled(signal.SIGSTOP)),
     Fault("hangs midway for 3 s", during=signalled(signal.SIGSTOP), after_s=3, mend=signalled(signal.SIGCONT)),
-    Fault("a line of 30 kB/s", during=slow, on_the_line=True),
+    Fault("a connection of 30 kB/s", during=slow, on_the_line=True),
     Fault("connection reset in the middle of a pipeline", during=dropped, on_the_line=True),
     Fault("out of memory midway", during=config("maxmemory", "1")),
     Fault("out of memory for 2 s", during=config("maxmemory", "1"), after_s=2, mend=config("maxmemory", "0")),
@@ -126,7 +126,7 @@ FAULTS = [
 
 
 def redis_faults(folder: Path) -> str:
-    """Every fault in a run of its own; what was not delivered is replayed to a sound server afterwards."""
+    """Every fault in a separate run; events that were not delivered are replayed to a working server afterwards."""
     clips = folder / "in"
     clips.mkdir()
     for number in range(CLIPS):
@@ -144,7 +144,7 @@ def redis_faults(folder: Path) -> str:
 
 
 def _lied_to(lie: Lie, clips: Path, folder: Path) -> Row:
-    """A run whose server answers nonsense once the run has begun."""
+    """A run whose server sends invalid replies once the run has started."""
     folder.mkdir()
     out, done = folder / "out", threading.Event()
     with lying_redis(sound_adds=None) as server:
@@ -196,7 +196,7 @@ def _act(fault: Fault, server: RedisServer, line: Line, out: Path, done: threadi
 
 
 def _told(err: str, folder: Path) -> list[str]:
-    """The command's last word if it failed; how often it said that it waits or goes on; ports and folders left out."""
+    """The command's last message if it failed; how often it reported waiting or continuing; no ports or folders."""
     lines = [line.removeprefix("streamgate: ") for line in err.splitlines() if line.startswith("streamgate:")]
     waits = sum("retrying" in line for line in lines)
     told = [line for line in lines if not line.startswith("warning:")]
@@ -208,7 +208,7 @@ def _told(err: str, folder: Path) -> list[str]:
 
 
 def _arrived(server: RedisServer) -> list[str]:
-    """How many finals the server has, each counted once; nothing where it is away."""
+    """How many finals the server has, each counted once; nothing if it is unavailable."""
     if server.process.poll() is not None:
         return []
     os.kill(server.process.pid, signal.SIGCONT)
@@ -313,7 +313,7 @@ def _replays(folder: Path) -> list[Row]:
         ("replay, a source's folder damaged", lambda out: (out / first / "source.json").unlink()),
         ("replay, the summary damaged", lambda out: cut(out / "summary.json")),
         ("replay of another schema", schema),
-        ("replay of a folder that is no output", empty),
+        ("replay of a folder that is not an output", empty),
     ]
     rows = []
     for number, (what, change) in enumerate(changes):

@@ -1,4 +1,4 @@
-"""The section on `serve` in docs/reliability.md: the service as a process of its own, attacked while it runs."""
+"""The section on `serve` in docs/reliability.md: the service in a separate process, attacked while it runs."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from support.serve_process import Serving, serving
 
 
 def service_faults(folder: Path) -> str:
-    """Every kind of attack on a service of its own, a table a kind."""
+    """Every kind of attack, each on a separate service, one table per kind."""
     kinds: list[tuple[str, Callable[[Path], list[Row]]]] = [
-        ("The file of streams, read again (SIGHUP)", _reloads),
-        ("What lies in the spool at the start", _spools),
-        ("Peers of the page, at a limit of 256 open files", _crowds),
+        ("Reloading the streams file (SIGHUP)", _reloads),
+        ("Contents of the spool at the start", _spools),
+        ("Clients of the page, with a limit of 256 open files", _crowds),
         ("Tokens and forms", _guesses),
-        ("Cameras that send elsewhere", _redirects),
+        ("Cameras that redirect", _redirects),
     ]
     tables = {}
     for title, attack in kinds:
         path = folder / attack.__name__.strip("_")
         path.mkdir()
         tables[title] = attack(path)
-    return sections("The service under attack", "Seconds count until the service had dealt with it.", tables)
+    return sections("The service under attack", "Seconds are the time until the service had handled it.", tables)
 
 
 def _told(service: Serving, folder: Path) -> str:
@@ -71,7 +71,7 @@ def _reloads(folder: Path) -> list[Row]:
             reloaded(bad.what, lambda number=number: service.said().count("not taken") == number)
         remove(config)
         config.write_text(sound.replace("door", "hall"))
-        reloaded("a sound file after all of them", lambda: "1 new, 0 changed, 1 gone" in service.said())
+        reloaded("a valid file after all of them", lambda: "1 new, 0 changed, 1 gone" in service.said())
     return rows
 
 
@@ -92,9 +92,9 @@ def _spools(folder: Path) -> list[Row]:
         return lambda spool: (spool / "00000007.spool").write_bytes(content)
 
     sound: list[tuple[str, Callable[[Path], object]]] = [
-        ("a bit of the first event's mark flipped", flipped(0)),
-        ("a bit of its length flipped", flipped(7)),
-        ("a bit of its data flipped", flipped(HEAD + 3)),
+        ("a flipped bit in the first event's marker", flipped(0)),
+        ("a flipped bit in its length", flipped(7)),
+        ("a flipped bit in its data", flipped(HEAD + 3)),
         *((f"a foreign file: {what}", foreign(content)) for what, content in FOREIGN.items()),
     ]
     rows = [_damaged(what, put, folder / f"damaged{number}") for number, (what, put) in enumerate(sound)]
@@ -120,7 +120,7 @@ def _damaged(what: str, put: Callable[[Path], object], folder: Path) -> Row:
             mib = high_water(service.process.pid)
             service.end()
     kept = len(list((folder / "spool" / "damaged").iterdir()))
-    text = words[-1].partition(" ")[2].replace(f"{folder}/", "") if words else "**nothing was said**"
+    text = words[-1].partition(" ")[2].replace(f"{folder}/", "") if words else "**nothing was logged**"
     say(f"spool, {what}: {server.taken} of {EVENTS}")
     return Row(what, f"{server.taken} of {EVENTS} events arrived, {kept} files set aside; {text}",
                   time.monotonic() - began, mib)  # fmt: skip
@@ -172,7 +172,7 @@ def _crowded(peers: Peers, camera: CameraProcess, folder: Path) -> Row:
     ended = {
         why: float(value) for why, value in re.findall(r'streamgate_http_closed_total\{why="(\w+)"\} (\S+)', figures)
     }
-    words = f"/healthz answered {answered} of {ASKED} times, at most after {slowest:.2f} s; the camera came back; " \
+    words = f"/healthz answered {answered} of {ASKED} times, after at most {slowest:.2f} s; the camera came back; " \
             f"{lines} lines in the log; of {many.opened} connections were ended: " \
             + ", ".join(f"{count:.0f} {why}" for why, count in ended.items())  # fmt: skip
     say(f"{peers.what}: {words}")
@@ -195,7 +195,7 @@ def _guesses(folder: Path) -> list[Row]:
 
         def guessed() -> str:
             wrong = [client.get("/metrics", {"Authorization": f"Bearer {n}"}).status for n in range(7)]
-            return f"{wrong}; the right token then: {client.get('/metrics').status}"
+            return f"{wrong}; then the right token: {client.get('/metrics').status}"
 
         row("seven wrong tokens from the address of the right one", guessed)
         row("... and at the log-in", lambda: ", ".join([
@@ -217,7 +217,7 @@ def _guesses(folder: Path) -> list[Row]:
 
 
 def _redirects(folder: Path) -> list[Row]:
-    """A camera with a password in its address that redirects to a place which asks for one."""
+    """A camera with a password in its address that redirects to a server that asks for a password."""
     rows = []
     for scheme, when in (("rtsp", "OPTIONS"), ("rtsp", "DESCRIBE"), ("http", "GET")):
         for after in (None, "basic", "digest"):
@@ -236,23 +236,23 @@ def _redirects(folder: Path) -> list[Row]:
                 mib = high_water(service.process.pid)
                 service.end()
             asked = f", once it has the {after} password" if after else ""
-            words = "**the password went along**" if leaked else f"{other.connections} connections there, no password"
+            words = "**the password was sent**" if leaked else f"{other.connections} connections there, no password"
             rows.append(Row(f"{scheme}, redirected at {when}{asked}", words, time.monotonic() - began, mib))
             say(f"{rows[-1].what}: {words}")
     return rows
 
 
 def camera_faults(folder: Path) -> str:
-    """Cameras whose pictures are an attack, each beside a sound one."""
+    """Cameras with hostile pictures, each together with a normal one."""
     with cameras() as start:
         camera = hostile_camera(start, folder)
         rows = [_shown(attack, camera, folder / f"camera{number}") for number, attack in enumerate(HOSTILE_CAMERAS)]
-    text = "Each is watched by `serve` for ten seconds beside a sound camera of 320 x 240 px."
-    return sections("Cameras whose pictures are an attack", text, {"": rows})
+    text = "`serve` watches each for ten seconds together with a normal camera of 320 x 240 px."
+    return sections("Cameras with hostile pictures", text, {"": rows})
 
 
 def _shown(attack: HostileCamera, camera: CameraProcess, folder: Path) -> Row:
-    """Ten seconds with a hostile camera beside a sound one."""
+    """Ten seconds with a hostile camera and a normal one."""
     folder.mkdir()
     hostile = f"door={attack.url(camera, folder)}"
     began = time.monotonic()

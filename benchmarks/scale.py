@@ -6,9 +6,9 @@
 - faces: 1 to 16 tiles of real clips in one 1080p picture.
 - size: one clip at 360 to 2160 lines.
 - files: 1 to 8 files at once (`--jobs`).
-CPU seconds per second of video, those of decoding alone beside them, peak memory. --quick goes through all of it with
-seconds instead of minutes: a test of the script, not a measurement. Writes its section of benchmarks/RESULTS.md. What
-cannot be made or run is named, and the rest runs.
+Reports CPU seconds per second of video, those of decoding alone, and peak memory. --quick runs everything with
+seconds instead of minutes: a test of the script, not a measurement. Writes its section of benchmarks/RESULTS.md.
+Whatever cannot be made or run is named, and the rest runs.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def main() -> int:
     if given.quick:
         lines.insert(1, "\n**A quick pass, to see that the script works: seconds instead of minutes, no measurement.**")
     if answers:
-        lines.append("- core-ms per second of video (of all files together), start-up apart; files share one process")
+        lines.append("- core-ms per second of video (all files together), start-up excluded; files share one process")
     for name, runs in answers.items():
         title, unit = QUESTIONS[name]
         head = [unit, "video s", "core-ms/s", "of that decoding", "beyond decoding", "x real time", "peak MiB",

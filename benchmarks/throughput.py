@@ -2,9 +2,9 @@
 
     python benchmarks/throughput.py [VIDEOS] [--seconds 60] [--rounds 3] [--clips NAME...] [--all]
 
-Every pass is a fresh process; start-up is measured apart. --archive and --plain add contestants (`contestants.py`),
---all adds both. The plain loops have one pass over a clip's first seconds. For the cost of exhaustive mode see
-`bestshot.py`. Writes its section of benchmarks/RESULTS.md. What is missing (a clip, the weights, torch) is named, and
+Every pass is a new process; start-up is measured separately. --archive and --plain add contestants (`contestants.py`),
+--all adds both. The plain loops make one pass over the first seconds of a clip. For the cost of exhaustive mode see
+`bestshot.py`. Writes its section of benchmarks/RESULTS.md. Missing parts (a clip, the weights, torch) are named, and
 the rest runs.
 """
 
@@ -24,7 +24,7 @@ from contestants import Measured, Outcome
 from processes import child, describe
 
 FACELESS = frozenset({"intel_bottle", "moviepy_bbb"})
-"""Clips without a human face, by eye (the footage's index)."""
+"""Clips without a human face, according to the footage's index."""
 HD_LINES = 720
 RATIO_GOAL, RATIO_LIMIT = 1.0, 2.5
 """docs/design.md 9: wall over decoding alone, 720p/1080p clips with faces: in the median, and of each."""
@@ -40,7 +40,7 @@ PLAIN = {"plain": "own networks", "plain_official": "official IFQA"}
 
 @dataclass(slots=True)
 class Clip:
-    """One clip with what came of it.
+    """One clip with its results.
 
     `passes` has a list entry per round under each contestant's name, `plain` the plain loops' only pass.
     """
@@ -54,7 +54,7 @@ class Clip:
 
     @property
     def outcome(self) -> Outcome:
-        """What decoding told about the clip."""
+        """Properties of the clip as found by decoding."""
         return self.passes["decode"][0].outcome
 
     @property
@@ -200,7 +200,7 @@ def _row(clip: Clip, names: Sequence[str]) -> list[str]:
 
 
 def _budgets(clips: Sequence[Clip], name: str) -> list[str]:
-    """The values that docs/design.md 9 sets budgets for, and whether they are kept."""
+    """The values that have budgets in docs/design.md 9, and whether the budgets are met."""
     others = [clip for clip in clips if not clip.large_with_faces]
     large = [statistics.median(clip.ratios(name)) for clip in clips if clip.large_with_faces]
     beyond = {clip.name: statistics.median(clip.beyond(name)) for clip in others}
@@ -242,7 +242,7 @@ def _stages(clips: Sequence[Clip]) -> list[str]:
 
 
 def _plain(clips: Sequence[Clip], given: argparse.Namespace) -> list[str]:
-    """What a loop without this project takes for a second of video, and how many times faster a run is."""
+    """The time of a loop without this project per second of video, and how many times faster a run is."""
     columns = ("video s", "faces per frame", "wall s", "CPU s", "x real time", "times faster")
     head = ["clip", "a run: wall s", *(f"{what}: {column}" for what in PLAIN.values() for column in columns)]
     rows: list[list[str]] = []
@@ -263,10 +263,10 @@ def _plain(clips: Sequence[Clip], given: argparse.Namespace) -> list[str]:
         rows.append(row)
     own, official = given.plain_seconds
     lines = [
-        "Every frame made RGB, its faces detected (640 pixels on the longer side), each aligned, embedded, its SER-FIQ "
-        f"sampled with T = 100, and scored by IFQA; networks on all cores. One pass over the first {own:g} s with our "
-        f"own networks and {official:g} s with IFQA's official architecture (random weights, which take as long). "
-        "Wall and CPU are seconds for a second of video, start-up apart.",
+        "Every frame is converted to RGB and its faces are detected (640 pixels on the longer side); each face is "
+        "aligned, embedded, its SER-FIQ sampled with T = 100, and scored by IFQA; networks on all cores. One pass over "
+        f"the first {own:g} s with our own networks and {official:g} s with IFQA's official architecture (random "
+        "weights, which take as long). Wall and CPU are seconds per second of video, start-up excluded.",
         "", table(head, rows), "",
     ]  # fmt: skip
     if values := times["plain"]:

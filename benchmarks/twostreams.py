@@ -1,17 +1,17 @@
-"""What does the main stream's face cost, and is it the right one?
+"""What does a face from the main stream cost, and is it the right one?
 
     python benchmarks/twostreams.py [FOLDER] [--seconds 60] [--cameras 8] [--clips NAME...] [--set KEY=VALUE...]
         [--results FILE]
 
-Real clips, made into what a camera sends (main: 1920x1080, 4 Mbit/s; sub: 640x360, 0.5 Mbit/s; both H.264 at 25 fps
-without B frames), are served by processes of their own as cameras of one scene with two streams each: the main streams
-come 0 to 3 s later than the substreams, their clocks run 200 ppm faster or slower, their groups are 1 to 4 s long, and
-the cameras see the scene at different moments. `serve` watches first the eight substreams alone, then both streams.
-Only the CPU time of the process of `serve` counts.
+Real clips, encoded like the streams of a camera (main: 1920x1080, 4 Mbit/s; sub: 640x360, 0.5 Mbit/s; both H.264 at 25
+fps without B frames), are served by separate processes as cameras with two streams of one scene each: the main streams
+arrive 0 to 3 s later than the substreams, their clocks run 200 ppm faster or slower, their groups are 1 to 4 s long,
+and the cameras see the scene at different moments. `serve` watches first the eight substreams alone, then both
+streams. Only the CPU time of the process of `serve` counts.
 
-Whether a face is of the right instant is judged by its pixels: the crop is cut out of the clip's pictures near it,
-and the one that it equals tells which picture was decoded. Which one the substream showed at its time 0 is found in the
-same way, by an `improved` face of the substream.
+Whether a face is from the right moment is judged by its pixels: the crop is cut out of the clip's pictures near it,
+and the one that it equals shows which picture was decoded. The picture that the substream showed at its time 0 is
+found in the same way, with an `improved` face of the substream.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ pip install atheris
 python benchmarks/fuzz/fuzz.py --seconds 600            # all targets
 python benchmarks/fuzz/fuzz.py --target card            # one of them
 
-What it finds lies in --work as crash-...; add it to the corpus with the fix. The figures go to docs/reliability.md.
+Findings are in --work as crash-...; add them to the corpus with the fix. The results go to docs/reliability.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is fuzzed: each target takes bytes and may raise nothing but the errors that it promises.
+"""What is fuzzed: each target takes bytes and may raise only its documented errors.
 
 A target is a function of bytes; `TARGETS` holds them by name. Nothing here needs atheris, so that tests run the corpus.
 """
@@ -32,7 +32,7 @@ from streamgate.weights.catalog import parse_catalog
 
 @lru_cache(maxsize=1)
 def _folder() -> Path:
-    """A folder in memory where there is one: every input is written to a file."""
+    """A folder in memory if available, because every input is written to a file."""
     memory = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="streamgate-fuzz-", dir=memory if memory.is_dir() else None))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -48,29 +48,29 @@ def _file(name: str, data: bytes) -> Iterator[Path]:
 
 
 def image_header(data: bytes) -> None:
-    """Sizes told by picture files: any bytes give a pair or nothing."""
+    """Sizes in the headers of picture files: any bytes give a pair or nothing."""
     size = image_size(data)
     assert size is None or all(isinstance(one, int) for one in size)
 
 
 def preset(data: bytes) -> None:
-    """A preset in TOML, as `--preset FILE` takes it."""
+    """A preset in TOML, as read by `--preset FILE`."""
     with _file("preset.toml", data) as path, suppress(UsageError):
         config.load_config(str(path))
 
 
 def setting(data: bytes) -> None:
-    """The text behind `--set`."""
+    """The argument of `--set`."""
     text = data.decode("utf-8", "surrogateescape")
     with suppress(UsageError):
         key, _ = config.parse_setting(text)
-        # The whole way is slow: it is gone for keys that there are.
+        # The full path is slow, so it is taken only for keys that exist.
         if key.partition(".")[0] in config.Config.model_fields:
             config.load_config("studio", [text])
 
 
 def streams(data: bytes) -> None:
-    """streams.toml, as `serve --config FILE` takes it."""
+    """streams.toml, as read by `serve --config FILE`."""
     with _file("streams.toml", data) as path, suppress(UsageError):
         read_settings(config_file=path)
 
@@ -96,7 +96,7 @@ def receipt(data: bytes) -> None:
 
 
 def manifest(data: bytes) -> None:
-    """manifest.json and commits.jsonl of an output folder that somebody else may have written."""
+    """manifest.json and commits.jsonl of an output folder of unknown origin."""
     from streamgate.store.run import RunInfo
 
     first, _, second = data.partition(b"\n--\n")
@@ -114,7 +114,7 @@ def manifest(data: bytes) -> None:
 
 
 def source_json(data: bytes) -> None:
-    """source.json of a committed source, which summary.json is derived from."""
+    """source.json of a committed source, from which summary.json is derived."""
     from streamgate.store.run import RunInfo
 
     folder = _folder() / "derived" / "clip-00000000"
@@ -128,7 +128,7 @@ def source_json(data: bytes) -> None:
 
 
 def finished(data: bytes) -> None:
-    """What `replay` reads of an output folder: summary.json, source.json, tracks.jsonl, faces.jsonl, a crop."""
+    """What `replay` reads from an output folder: summary.json, source.json, tracks.jsonl, faces.jsonl, a crop."""
     from streamgate.sinks.replay_source import finished_sources
 
     parts = [*data.split(b"\n--\n"), b"", b"", b"", b"", b""]
@@ -143,11 +143,11 @@ def finished(data: bytes) -> None:
         for one in finished_sources(folder, lambda words: None):
             words: list[str] = []
             sent = sum(1 for _ in one.events(words.append))
-            assert sent >= one.finals or words, "a final is missing and nobody was told"
+            assert sent >= one.finals or words, "a final is missing and nothing was reported"
 
 
 def records(data: bytes) -> None:
-    """The files of lines in an output folder, as every reader of results takes them, raising or collecting."""
+    """The line-based files in an output folder, read in both ways: raising or collecting errors."""
     folder = _folder() / "records"
     source = folder / "clip-00000000"
     source.mkdir(parents=True, exist_ok=True)
@@ -171,12 +171,12 @@ def records(data: bytes) -> None:
 
 
 def address(data: bytes) -> None:
-    """Redaction: whatever the address, its password never comes out, and nothing is raised."""
+    """Redaction: the password of any address never appears, and nothing is raised."""
     text = data.decode("utf-8", "replace")
     redact_url(text)
     scrub(text, text)
     user, _, host = text.partition("\0")
-    # A password of the fuzzer's choice, marked so that it can be told from everything around it.
+    # A password chosen by the fuzzer, marked so that it can be distinguished from the text around it.
     secret = (
         "S3" + "".join(sign for sign in user if sign not in "/?#\\ \t\n\r\"'<>\0" and sign.isprintable())[:40] + "S3"
     )
@@ -186,7 +186,7 @@ def address(data: bytes) -> None:
 
 
 def name(data: bytes) -> None:
-    """File names as people and folders see them."""
+    """File names, as displayed and as used for folders."""
     text = data.decode("utf-8", "surrogateescape").replace("\0", "")
     assert display(text).isprintable()
     safe = slug(text)

@@ -1,4 +1,4 @@
-"""What goes wrong inside a camera: shake, a soft lens in front of a noisy sensor, and light that does not fit.
+"""Degradations inside a camera: shake, a soft lens in front of a noisy sensor, and bad light.
 
 Each is a function of a uint8 [H, W, 3] RGB picture and a severity t in 0..1; `shape` in 0..1 picks a variant and `seed`
 fixes what is random, as in degrade.py.
@@ -89,7 +89,7 @@ def light(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Pict
 
 
 def light_kind(shape: float) -> str:
-    """Which fault of the light a shape in 0..1 stands for: dark, bright, contrast, haze or backlight."""
+    """The fault of the light for a shape in 0..1: dark, bright, contrast, haze or backlight."""
     return ("dark", "bright", "contrast", "haze", "backlight")[min(4, int(shape * 5))]
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill at any moment: written aside, named by content, the last two kept."""
+"""Checkpoints that survive a kill at any moment: written to a temporary file, named by content, the last two kept."""
 
 from __future__ import annotations
 

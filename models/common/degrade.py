@@ -46,7 +46,7 @@ def blur(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Pictu
 ROUND_FACTORS = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 _LEAST_FACTOR, _MOST_FACTOR = 1.2, 10.0
 _SMALL_SHARE = 0.8
-"""A chain that goes on at the small size shrinks this much less: its noise and blocks are enlarged with it."""
+"""A chain that continues at the small size shrinks this much less: its noise and blocks are enlarged with it."""
 
 
 def lowres(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Picture:
@@ -237,7 +237,7 @@ def draw_chain(rng: np.random.Generator) -> Degradation:
 
 
 def tone(picture: Picture, rng: np.random.Generator, strength: float = 1.0) -> Picture:
-    """Random gain, gamma, colour cast and saturation: exposure and skin tone must not carry the score."""
+    """Random gain, gamma, colour cast and saturation: exposure and skin tone must not influence the score."""
     gamma = float(np.exp(rng.normal(0, 0.22 * strength)))
     cast = np.exp(rng.normal(0, 0.06 * strength, 3))
     gain = float(np.exp(rng.normal(-0.03, 0.12 * strength)))

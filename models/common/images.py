@@ -20,7 +20,7 @@ PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", 
 
 
 class DataError(Exception):
-    """The training data given cannot be used; the message is one line and says what to do."""
+    """The given training data cannot be used; the message is one line and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Source:
 
 
 def decode_rgb(data: bytes) -> np.ndarray | None:
-    """uint8 [H, W, 3] RGB, or None where the bytes are no readable picture."""
+    """uint8 [H, W, 3] RGB, or None if the bytes are not a readable picture."""
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     return None if picture is None else np.ascontiguousarray(picture[..., ::-1])
 
 
 def read_rgb(path: Path | str) -> np.ndarray:
-    """uint8 [H, W, 3] RGB of one file; DataError where it cannot be read."""
+    """uint8 [H, W, 3] RGB of one file; DataError if it cannot be read."""
     try:
         picture = decode_rgb(Path(path).read_bytes())
     except OSError as error:

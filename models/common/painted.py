@@ -1,4 +1,4 @@
-"""Photographs turned into paintings and drawings: faces that are sharp and clean, and that no camera took.
+"""Photographs turned into paintings and drawings: faces that are sharp and clean, and that are not photographs.
 
 uint8 [H, W, 3] RGB in and out.
 """
@@ -12,7 +12,7 @@ from models.common.severity import Picture
 
 
 def draw_painting(picture: Picture, rng: np.random.Generator) -> Picture:
-    """One of four hands, each with a random touch: soft brush, oil, cel, pencil."""
+    """One of four styles with random parameters: soft brush, oil, cel, pencil."""
     match int(rng.integers(4)):
         case 0:
             return cv2.stylization(picture, None, float(rng.uniform(8, 60)), float(rng.uniform(0.15, 0.5)))

@@ -1,4 +1,4 @@
-"""What an evaluation writes: tables with the goals they meet or miss, put between a card's markers."""
+"""The output of an evaluation: tables, and the goals that are met or missed, written between a card's markers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BEGIN, END = "<!-- evaluation: begin (written by evaluate.py) -->", "<!-- evalua
 
 @dataclass
 class Section:
-    """One table, and the goals it meets or misses."""
+    """One table, with the goals that are met or missed."""
 
     title: str
     header: list[str]
@@ -22,9 +22,9 @@ class Section:
     missed: list[str] = field(default_factory=list)
 
     def goal(self, name: str, value: float, wanted: float, at_most: bool = False, unit: str = "") -> None:
-        """Book a goal by the figure itself; how sure it is shows in the table's interval.
+        """Record a goal by the value itself; the table's interval shows its uncertainty.
 
-        unit: goes behind both figures; of " %" both are shares 0..1, shown times 100.
+        unit: appended to both values; with " %" both are shares 0..1, shown times 100.
         """
         scale = 100 if unit == " %" else 1
         bound = "at most" if at_most else "at least"
@@ -45,7 +45,7 @@ class Section:
 def write_card(
     page: Path, figures: Path, intro: str, sections: Sequence[Section], absent: Sequence[str], sha256: str
 ) -> tuple[int, int]:
-    """Put intro, goals and tables between the page's markers, and the goals into the JSON file `figures`.
+    """Write intro, goals and tables between the page's markers, and the goals to the JSON file `figures`.
 
     Returns how many goals are met and missed.
     """
@@ -66,7 +66,7 @@ def write_card(
 
 
 def put_between(page: Path, begin: str, end: str, text: str) -> None:
-    """Put text between two marker lines of a page; a page without them gets them at its end."""
+    """Write text between two marker lines of a page; if they are missing, they are appended."""
     old = page.read_text() if page.is_file() else f"# {page.parent.name}\n"
     if begin not in old:
         old += f"\n{begin}\n{end}\n"

@@ -1,4 +1,4 @@
-"""What every degradation shares: the form of a picture, and how strength grows with severity."""
+"""Shared by all degradations: the type of a picture, and how strength grows with severity."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % bootstrap interval."""
+    """A value with its 95 % bootstrap interval."""
 
     value: float
     low: float

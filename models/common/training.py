@@ -1,4 +1,4 @@
-"""What every recipe's training run does alike: where it works, how it resumes, the loop, the running average."""
+"""Shared by the training runs of all recipes: the work folder, resuming, the loop, the running average."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from models.common.images import DataError
 
 WORK_TREE = Path(__file__).resolve().parents[2]
 Sums = Mapping[str, list[float]]
-"""Loss terms by name, one figure a step since they were told last."""
+"""Loss terms by name, one value per step since they were last logged."""
 
 
 class Trains(Protocol):
@@ -29,7 +29,7 @@ class Trains(Protocol):
     device: torch.device
     steps_done: int
     settings: Any
-    """Its `steps` is where the run ends."""
+    """`steps` is the last step of the run."""
 
     def step(self, batch: Any) -> dict[str, float]: ...
 
@@ -89,7 +89,7 @@ def resume(trainer: Trains, checkpoints: Path, warm: Path | None) -> None:
 
 
 def terms(sums: Sums) -> str:
-    """The mean of each loss term since the last line."""
+    """The mean of each loss term since the last line of the log."""
     return " ".join(f"{name} {np.mean(values):.4f}" for name, values in sums.items())
 
 
@@ -113,7 +113,7 @@ def run(
         sampler=range(trainer.steps_done, last),
         num_workers=count,
         prefetch_factor=4 if count else None,
-        # A fork would inherit the locks of thread pools whose threads it does not have, and wait for ever.
+        # A fork would inherit the locks of thread pools without their threads, and wait forever.
         multiprocessing_context="spawn" if count else None,
         worker_init_fn=quiet_worker,
     )
@@ -147,7 +147,7 @@ def update_average(average: torch.nn.Module, network: torch.nn.Module, ema: floa
 
 
 def floats(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Committed weights, which are stored at half precision, as they are trained; whole numbers stay."""
+    """Committed weights, which are stored in half precision, in the precision of training; integers are unchanged."""
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
@@ -157,7 +157,7 @@ def quiet_worker(_: int) -> None:
 
 
 def workers(device: torch.device) -> int:
-    """Loader processes: one beside a CPU run that needs the cores itself, most of the cores beside a GPU."""
+    """Number of loader processes: one for a CPU run, which needs the cores itself, most of the cores with a GPU."""
     return 1 if device.type == "cpu" else max(1, (os.cpu_count() or 2) - 2)
 
 

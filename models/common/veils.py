@@ -1,7 +1,7 @@
-"""What lies over a bad picture and makes it look detailed again: grain, dither, sharpening, coding.
+"""Veils over a bad picture that make it look detailed again: grain, dither, sharpening, compression.
 
 A `Veil` is drawn once and then laid over every picture of a series, so that the series still differs in its degradation
-alone. A score of detail that rises under a veil has been fooled. uint8 [H, W, 3] RGB in and out.
+alone. A score that rises under a veil has been fooled by it. uint8 [H, W, 3] RGB in and out.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ VEILS: dict[str, Callable[[Picture, float, float, int], Picture]] = {
     "recompression": recompressed,
     "vignette": vignette,
 }
-# The ones that fool a score most come most often.
+# Those that fool a score most are drawn most often.
 _SHARES = {
     "grain": 0.25,
     "coded grain": 0.09,
@@ -180,7 +180,7 @@ def apply_veils(veils: list[Veil], picture: Picture) -> Picture:
 
 
 def mild_grain(picture: Picture, rng: np.random.Generator) -> Picture:
-    """Grain of 1.5..3.5 levels, white or in luma alone: what a good camera leaves and a good score forgives."""
+    """Grain of 1.5..3.5 levels, white or in luma alone: what a good camera leaves and a good score should tolerate."""
     sigma = float(rng.uniform(1.5, 3.5))
     field = rng.standard_normal((*picture.shape[:2], 1 if rng.random() < 0.4 else 3), dtype=np.float32)
     return np.clip(picture + sigma * field + 0.5, 0, 255).astype(np.uint8)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Replace the shipped weights by the mean of two runs' ends: what one forgot on the way the other still knows.
+"""Replace the shipped weights by the mean of the final weights of two runs, which combines what each has learned.
 
     python models/detector/average.py EARLIER LATER [--share 0.5] [--target DIR]
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Measure the detector beside the standard one on pictures it never saw and write the tables into card.md.
+"""Compare the detector with the standard one on pictures it was not trained on and write the tables into card.md.
 
     python models/detector/evaluate.py [--afw DIR] [--aligned DIR] [--empty VIDEO...] [--model DIR]
 
-What is not given is named on the card as not measured. --afw: a folder with annotations.json; --aligned: aligned faces
-of 256 px (landmarks and close-ups); --empty: videos without faces, the first of which must stay without boxes.
+Parts without data are named on the card as not measured. --afw: a folder with annotations.json; --aligned: aligned
+faces of 256 px (landmarks and close-ups); --empty: videos without faces, the first of which must stay without boxes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Faces in a picture as one array, whoever labelled them.
+"""Faces in a picture as one array, with labels from people or a detector.
 
 A row is [x1, y1, x2, y2, five landmarks x, y, has_landmarks, score]: pixels, edges at integers for boxes, landmarks
 in the order viewer's left eye, right eye, nose, left and right mouth corner. Score is 1 for a label made by people.
@@ -13,7 +13,7 @@ POINTS = slice(4, 14)
 HAS_POINTS, SCORE, COLUMNS = 14, 15, 16
 
 SURE = 0.8
-"""Labels of at least this score are faces; weaker ones are neither faces nor background and teach nothing."""
+"""Labels of at least this score are faces; weaker ones are neither faces nor background and are ignored in training."""
 
 
 def rows(count: int = 0) -> np.ndarray:

@@ -18,9 +18,9 @@ from streamgate.networks.priors import SHIFT_VARIANCE, SIZE_VARIANCE
 
 POSITIVE_IOU = 0.35
 LEAST_IOU = 0.15
-"""Below this not even a face's best prior is taken: it would have to reach too far."""
+"""Below this overlap even a face's best prior is not used: the offsets would be too large."""
 IGNORED_SHARE = 0.3
-"""A prior with this share of itself inside a face that teaches nothing teaches nothing either."""
+"""A prior with at least this share of its area inside an ignored face is ignored too."""
 _FACE = 0.5
 """Teacher's probability from which its boxes and landmarks are followed."""
 _NEAR = 0.1
@@ -84,7 +84,7 @@ def task(heads: Heads, targets: Targets, negatives: int) -> dict[str, Tensor]:
     loss = F.binary_cross_entropy_with_logits(z, positive.float(), reduction="none")
     background = torch.where(targets.kind == 0, loss, torch.zeros_like(loss))
     ranks = background.detach().argsort(dim=1, descending=True).argsort(dim=1)
-    # Scenes without faces teach too: at least so many negatives each.
+    # Scenes without faces contribute too: at least this many negatives each.
     wanted = (negatives * positive.sum(dim=1, keepdim=True)).clamp(min=30)
     hard = (ranks < wanted) & (targets.kind == 0)
     count = positive.sum().clamp(min=1)

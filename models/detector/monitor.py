@@ -1,4 +1,4 @@
-"""What the log says of held-out scenes while training: faces found, false alarms, landmarks; beside the teacher."""
+"""Held-out scenes in the training log: faces found, false alarms, landmarks; compared with the teacher."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streamgate.networks.priors import decode, priors, suppress
 MATCH_IOU = 0.35
 THRESHOLD = 0.5
 SIZES = ((0.0, 24.0), (24.0, 64.0), (64.0, 160.0), (160.0, 1e9))
-"""Sides of faces in pixels that the log tells apart."""
+"""Sizes of faces in pixels that the log distinguishes."""
 
 
 class Monitor:

@@ -33,7 +33,7 @@ LONGEST = 800
 LABEL_SIDES = (160, 320, 640)
 """Long sides at which the detector looks; none more than twice a picture's own."""
 CANDIDATE = 0.15
-"""Score from which the detector's guess makes a place no background any more."""
+"""Score above which a detection excludes a place from the background."""
 SAME_FACE = 0.4
 ECHO_SHARE = 0.6
 
@@ -44,7 +44,7 @@ USED, UNREADABLE, FACELESS, LEFT_OUT = "used", "unreadable", "without a sure fac
 
 @dataclass(frozen=True)
 class LeaveOut:
-    """What must not be trained on: LFW people, first digits of sha256 of files, pictures that look the same."""
+    """Exclusions from training: LFW people, first digits of sha256 of files, pictures that look the same."""
 
     people: frozenset[str] = frozenset()
     digests: frozenset[str] = frozenset()
@@ -159,7 +159,7 @@ def find_faces(picture: np.ndarray, detector: Detector) -> np.ndarray:
 
 
 def without_echoes(rows: np.ndarray) -> np.ndarray:
-    """Without unsure guesses that lie mostly inside a sure face: parts of it, where a second box would be wrong."""
+    """Without uncertain detections mostly inside a confident one: they are parts of it, no second face."""
     sure = rows[:, SCORE] >= SURE
     inside = rows_of.share_inside(rows[~sure], rows[sure]).max(axis=1, initial=0.0) >= ECHO_SHARE
     keep = sure.copy()

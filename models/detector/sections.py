@@ -66,9 +66,10 @@ def afw(folder: Path, networks: Networks) -> Section:
     near = np.abs(yaws) <= 45
     section = Section(
         "AFW",
-        ["detector", "recall", "recall, \\|yaw\\| <= 45", "unmatched boxes", "found in other sizes of face"],
-        note=f"{len(photos)} photos, {len(yaws)} faces; long side {LONG_SIDE}, threshold {THRESHOLD}, IoU {MATCH_IOU}. "
-        "Unmatched boxes: mostly people whom AFW does not label. Last column: faces under 24 px, 24 to 64, larger.",
+        ["detector", "recall", "recall, \\|yaw\\| <= 45", "unmatched boxes", "found, by size of face"],
+        note=f"{len(photos)} photos, {len(yaws)} faces; long side {LONG_SIDE}, threshold {THRESHOLD}, IoU "
+        f"{MATCH_IOU}. Unmatched boxes are mostly people without a label in AFW. Last column: faces below 24 px, of "
+        "24 to 64 px, and larger.",
     )
     counts = {}
     for name, network in networks.items():
@@ -111,8 +112,8 @@ def landmarks(folder: Path, networks: Networks) -> Section:
         raise DataError(f"{folder}: no face that both detectors find")
     table = np.stack(errors)
     section = Section(
-        "Landmarks", ["landmark", "distance to the standard's, of the eyes' distance", "95 % of faces below"],
-        note=f"{len(table)} aligned faces of {folder.name} at 256 px; {missed} were not found by this detector.",
+        "Landmarks", ["landmark", "distance to the standard's, relative to the eye distance", "95 % of faces below"],
+        note=f"{len(table)} aligned faces of {folder.name} at 256 px; {missed} were missed by this detector.",
     )  # fmt: skip
     names = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
     for i, name in enumerate(names):
@@ -175,7 +176,7 @@ def close_up(picture: np.ndarray, box: np.ndarray, fill: float) -> tuple[np.ndar
 
 def empty_footage(videos: Sequence[Path], networks: Networks) -> Section:
     """Boxes in every frame of videos without faces, as the pipeline sees them at long side 640."""
-    header = ["video", "frames", "detector", "boxes", "frames with one", "highest score"]
+    header = ["video", "frames", "detector", "boxes", "frames with a box", "highest score"]
     section = Section("Footage without faces", header)
     for video in videos:
         scores: dict[str, list[list[float]]] = {name: [] for name in networks}

@@ -7,11 +7,11 @@
     python models/detector/train.py --smoke                                            # under a minute
 
 PICTURES are folders or tar files; the standard detector (`streamgate models pull`) labels them. --backgrounds are
-everyday pictures: those in which it finds nothing become backgrounds and hard negatives. --labels takes files in the
+everyday pictures: those without any detection become backgrounds and hard negatives. --labels takes files in the
 form that RetinaFace published for WIDER FACE (models/detector/labels.py). --leave-out names evaluation pictures,
---leave-out-people LFW pair lists, --leave-out-digests folders whose files are called after the first digits of the
-sha256 of what must not be seen. A run is seeded and resumes from its newest intact checkpoint in DIR (default:
-$STREAMGATE_WORK/detector); the first start takes over the committed weights beside this file unless --fresh is given.
+--leave-out-people LFW pair lists, --leave-out-digests folders whose files are named by the first digits of the
+sha256 of pictures to exclude. A run is seeded and resumes from its newest intact checkpoint in DIR (default:
+$STREAMGATE_WORK/detector); the first start loads the committed weights next to this file unless --fresh is given.
 """
 
 from __future__ import annotations

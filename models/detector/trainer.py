@@ -1,11 +1,11 @@
 """One training run: distillation unit by unit, then end-to-end training, and what a checkpoint holds.
 
 Calibration: over the first batches, and without an update, norms take the statistics they keep from then on, and the
-coordinates of whitening.py are measured. Batch statistics would not do: the teacher's are fixed, and a student that
-normalises a dark scene by that scene's own statistics cannot give the same maps. Stage 1, alone: every unit of the
-student takes the teacher's map as its input and regresses the teacher's map behind it; all units learn at once, and
-every place of a map is a sample. Stage 2, joined: one network, gradients through all of it; now labels teach as well
-(class with hard negatives, box, landmarks), so that the student may leave its teacher.
+coordinates of whitening.py are measured. Batch statistics would not work: the teacher's are fixed, and a student that
+normalises a dark scene by that scene's own statistics cannot produce the same maps. Stage 1, alone: every unit of the
+student takes the teacher's map as its input and regresses the teacher's map at its output; all units learn in
+parallel, and every position of a map is a sample. Stage 2, joined: one network, gradients through all of it; labels
+are used as well (class with hard negatives, box, landmarks), so that the student may deviate from its teacher.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""RetinaFace cut into units that can learn side by side: the body's convolutions, laterals, merges, contexts, heads."""
+"""RetinaFace split into units that can be trained in parallel: convolutions of the body, laterals, merges, contexts,
+heads."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from streamgate.convert.retinaface import MEAN_RGB, ContextModule, MobileNetBody, RetinaFace
 
 Relay = Callable[[str, Tensor], Tensor]
-"""Given a unit's name and its output, what the units behind it take as input."""
+"""Maps a unit's name and its output to the input of the units after it."""
 
 BODY = 14
 """Blocks of the MobileNet body: six to stride 8, six to stride 16, two to stride 32."""
@@ -47,7 +48,7 @@ def blocks(network: RetinaFace) -> Iterator[tuple[str, nn.Module]]:
 
 
 def run(network: RetinaFace, planes: Tensor, relay: Relay) -> tuple[dict[str, Tensor], Heads]:
-    """Output of every unit, and of the heads; with a relay that changes nothing this is the network itself."""
+    """Output of every unit, and of the heads; with the identity as relay this is the network itself."""
     modules, made = dict(blocks(network)), {}
 
     def unit(name: str, x: Tensor) -> Tensor:
@@ -78,10 +79,10 @@ def same(_: str, output: Tensor) -> Tensor:
 
 @torch.no_grad()
 def set_scales(network: RetinaFace, maps: dict[str, Tensor]) -> None:
-    """Start each unit's last batch norms at the mean and deviation of the map that the unit is to make.
+    """Start each unit's last batch norms at the mean and standard deviation of the map that the unit should produce.
 
-    Statistics of the teacher's maps, none of its weights: without them the first hundreds of steps would only bring
-    each channel to its size.
+    Statistics of the teacher's maps, none of its weights: without them the first hundreds of steps would only adjust
+    the scale of each channel.
     """
     for name, module in blocks(network):
         out = maps[name].float()

@@ -1,7 +1,7 @@
 """Adam in coordinates in which a convolution's inputs are uncorrelated.
 
-Neighbouring pixels of a map are nearly equal, and channels are correlated: what a kernel does to their small
-differences, which is what detects edges, hardly moves a squared error, and gradient descent takes long to learn it. So
+Neighbouring pixels of a map are nearly equal, and channels are correlated: the response of a kernel to their small
+differences, which detects edges, hardly affects a squared error, and gradient descent learns it slowly. So
 every weight is written w = s u R with R = (A + damping)^(-1/2), A the covariance of the convolution's input patches and
 s a fixed size for each output channel, and Adam works on u. The inputs' mean is taken out as well: when a weight
 changes, the norm or bias behind it moves so that the mean output stays. This is the input-side half of K-FAC (Martens
@@ -151,7 +151,7 @@ class _Layer:
             self.conv.bias -= change  # type: ignore[operator]
 
     def state(self) -> dict[str, Tensor]:
-        """Coordinates and what they stand for."""
+        """The coordinates and the statistics behind them."""
         return {"u": self.u.detach(), "root": self._root, "mean": self._mean, "scale": self._scale}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:

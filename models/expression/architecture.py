@@ -5,12 +5,12 @@ Graph: `face` uint8 (N, 144, 128, 3) RGB in, aligned by the eye line (`networks.
     pose      (N, 3)     yaw, pitch, roll in degrees, signs of docs/design.md 5; roll as the crop shows it
     signals   (N, S)     what SIGNALS names, in that order
     points    (N, P, 2)  x, y of the mesh points POINTS in pixels of the crop
-    visible   (N,)       share of the face, forehead to chin, that nothing covers, 0..1; eyes and mouth count threefold
+    visible   (N,)       visible share of the face, forehead to chin, 0..1; eyes and mouth have threefold weight
 
 A trunk of plain 3x3 convolutions sees the whole crop; lids and irises are finer than its maps, so both eyes are read
-once more from patches of their own, the right one mirrored so that they share their weights. What covers the face is
-seen by a branch that takes the trunk's maps of four depths, the first of them for hard edges; it is trained on its own
-(visible.py) with all else frozen.
+again from separate patches, the right one mirrored so that they share their weights. Occlusion comes from a branch
+that takes the trunk's maps at four depths, the first of them for hard edges; it is trained separately (visible.py)
+with everything else frozen.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ BLENDSHAPES = words(
     "mouthShrugUpper mouthSmileLeft mouthSmileRight mouthStretchLeft mouthStretchRight mouthUpperUpLeft "
     "mouthUpperUpRight noseSneerLeft noseSneerRight"
 )
-"""The teacher's blendshapes but its first; Left and Right are the person's own sides."""
+"""The teacher's blendshapes without the first; Left and Right are the person's own sides."""
 MEASURED = words("lidsLeft lidsRight lipGap mouthWidth irisAcrossLeft irisAcrossRight irisAboveLeft irisAboveRight")
 """Lengths over the distance between the eyes, of the person's left and right eye: opening of the lids, of the inner
 lips, width of the mouth, and where the iris is: across from the middle of the eye's corners (towards larger x), above
@@ -73,8 +73,9 @@ SIGNALS = (*BLENDSHAPES, *MEASURED)
 
 LOOK_ACROSS = {"eyeLookOutLeft": 0.5, "eyeLookInLeft": -0.5, "eyeLookInRight": 0.5, "eyeLookOutRight": -0.5}
 LOOK_ABOVE = {"eyeLookUpLeft": 0.5, "eyeLookUpRight": 0.5, "eyeLookDownLeft": -0.5, "eyeLookDownRight": -0.5}
-"""The eyes' turn in the head, towards larger x and upwards, as sums of signals. While someone looks into the camera,
-yaw + EYES_TURN x LOOK_ACROSS is near 0 and pitch + EYES_TURN x LOOK_ABOVE near LEVEL (streamgate/measures/gaze.py)."""
+"""The rotation of the eyes in the head, towards larger x and upwards, as sums of signals. While a person looks into the
+camera, yaw + EYES_TURN x LOOK_ACROSS is near 0 and pitch + EYES_TURN x LOOK_ABOVE near LEVEL
+(streamgate/measures/gaze.py)."""
 
 _ROW = round(EXPRESSION_EYE_ROW + 0.5)
 EYE_ROWS = (_ROW - 16, _ROW + 16)
@@ -94,7 +95,7 @@ def _unit(inputs: int, outputs: int, stride: int = 1, side: int = 3) -> nn.Seque
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions beside a shortcut."""
+    """Two 3x3 convolutions with a shortcut."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -109,20 +110,20 @@ class Residual(nn.Module):
 
 
 class VisibleHead(nn.Module):
-    """What covers the face, from the trunk's maps: logits of the covered share of each cell, and of the extent.
+    """Occlusion from the trunk's maps: logits of the covered share of each cell, and of the extent.
 
     The extent is the square root of the covered share: a finger on the chin is 3 % of a face, and must count.
     """
 
     steps: Tensor
-    """How many it has been trained for: the trunk's count is another one."""
+    """Training steps of this head, counted separately from those of the trunk."""
 
     TAPS = (0, 1, 4, 6)
     """The trunk's units whose maps are taken: 24 x 72 x 64, 48 x 36 x 32, 64 x 18 x 16, 128 x 9 x 8."""
 
     def __init__(self) -> None:
         super().__init__()
-        # Multiples of 16 channels are joined without being laid out anew, which costs more than the sums saved.
+        # Multiples of 16 channels need no new memory layout to be joined; that would cost more than it saves.
         self.edges = _unit(24, 16, 2)
         self.parts = _unit(16 + 48, 48, 2)
         self.wholes = _unit(48 + 64, 64, 2)
@@ -145,14 +146,14 @@ class VisibleHead(nn.Module):
 
 
 def visible_share(extent: Tensor) -> Tensor:
-    """Share 0..1 that nothing covers, from the head's logit of the extent."""
+    """Visible share 0..1, from the head's logit of the extent."""
     return 1.0 - torch.sigmoid(extent) ** 2
 
 
 def _over_map(layer: nn.Module, maps: Tensor) -> Tensor:
     """A linear layer on maps (N, C, H, W), as (N, outputs, 1, 1)."""
     assert isinstance(layer, nn.Linear)
-    # Plain numbers: as parts of the exported graph sizes would be reckoned anew in every run.
+    # Plain numbers: in the exported graph sizes would be computed again in every run.
     sizes = [int(size) for size in maps.shape[1:]]
     return nn.functional.conv2d(maps, layer.weight.reshape(-1, *sizes), layer.bias)
 
@@ -261,6 +262,6 @@ def export_onnx(network: ExpressionNetwork, path: Path) -> None:
     """Write one ONNX file: batch open, checked against torch, large weights stored as float16."""
     size = (*EXPRESSION_SIZE, 3)
     model = export(ExpressionGraph(network), "face", OUTPUTS, noise(2, *size), noise(3, *size))
-    # Units and means stay float32: what they carry is read as it is.
+    # Units and means stay float32, because their values are output directly.
     exact = {name for node in model.graph.node if node.op_type in ("Add", "Mul", "Sub") for name in node.input}
     write_onnx(model, path, keep=exact, smallest=_SMALLEST_STORED_HALF)

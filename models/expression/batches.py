@@ -28,7 +28,7 @@ _SPREAD = words(
     "eyeLookDownLeft eyeLookUpLeft eyeLookInLeft eyeLookOutLeft irisAcrossLeft irisAboveLeft browDownLeft "
     "browInnerUp"
 )
-"""Signals that a run sees spread over their range instead of as often as they come."""
+"""Signals that are sampled evenly over their range instead of by frequency."""
 _BINS = 12
 _GAZE_SHARE = 4
 """Times that gaze counts among them."""

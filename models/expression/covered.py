@@ -22,19 +22,19 @@ CELLS = (EXPRESSION_SIZE[0] // CELL, EXPRESSION_SIZE[1] // CELL)
 _FINGERS = ((0, 1, 2, 3, 4), (5, 6, 7, 8), (9, 10, 11, 12), (13, 14, 15, 16), (17, 18, 19, 20))
 _PALM = (0, 1, 5, 9, 13, 17)
 _FRAMES = 12
-"""Frames of a clip count no more than so many stills."""
+"""All frames of a clip together are sampled as often as this many stills."""
 _FINGER_WIDTH = 0.24
 """Of a finger, over the length of the palm."""
 _HARD = 6.0
-"""How much oftener a bare face is drawn that the head once took for covered."""
+"""How much more often an uncovered face is sampled that the head once took for covered."""
 _SEEN_SHARE = 0.1
-"""What a face counts as covered by at least where a person only said that it is."""
+"""Least covered share of a face for which a person noted only that it is covered."""
 
 
 @dataclass(frozen=True)
 class Share:
     """config.toml, [covers]: shares of the crops, 0..1, that get one cover, a second one, that are frames with a real
-    hand, and faces that somebody saw to be covered; how often what is pasted throws a shadow."""
+    hand, and faces that a person found to be covered; how often pasted occluders cast a shadow."""
 
     covered: float
     twice: float
@@ -63,7 +63,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class View:
-    """A crop uint8 [144, 128, 3] with what its face is covered by.
+    """A crop uint8 [144, 128, 3] with the covered share of its face.
 
     covered: share, 0..1; at_least: it may be more, and where is not known (cells and their weight are 0).
     cells, weight: float32 [9, 8], covered share of each cell and how much face it has.
@@ -145,7 +145,7 @@ class CoveredBatches(Batches):
             raise DataError("every face has a hand before it or is covered: nothing to tell covers from")
         super().__init__(faces, bare, size, augmentation, seed)
         self.bare = bare
-        # Many people tell more of what is no cover (beards, glasses, shadows) than many frames of one.
+        # Many people show more of what is not an occluder (beards, glasses, shadows) than many frames of one person.
         sizes = Counter(faces.clips[i] for i in bare)
         often = np.array([min(1.0, _FRAMES / sizes[faces.clips[i]]) if faces.clips[i] else 1.0 for i in bare])
         often *= np.array([_HARD if keys[int(i)] in seen.bare else 1.0 for i in bare])

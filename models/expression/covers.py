@@ -1,8 +1,8 @@
-"""Covers of a face in the network's crop, with the part of the face that each hides.
+"""Occluders of a face in the network's crop, with the part of the face that each hides.
 
 A cover is a `Layer`: colours and opacity of the size of the crop. Shapes are drawn around a face's mesh points, since
 what matters is where on the face a cover lies; hands are photographs (cutouts.py). Everything here comes before a crop
-is re-toned, blurred and compressed: pasted afterwards, the seam alone would tell a cover.
+is re-toned, blurred and compressed: pasted afterwards, the seam alone would reveal an occluder.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _EYES = ([33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161
 _LIPS = [61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185]
 _BROWS, _CHIN, _JAW, _NOSE, _BRIDGE = [70, 63, 105, 107, 336, 334, 293, 300], 152, (172, 397), 4, 6
 _FEATURE_WEIGHT, _CHIN_WEIGHT, _FOREHEAD_WEIGHT = 3.0, 2.0, 0.4
-"""What a pixel of eyes and mouth counts, one below the lips (hands and microphones seldom reach higher), and one above
-the brows, where hair lies; any other counts 1."""
+"""Weight of a pixel of eyes and mouth, of one below the lips (hands and microphones seldom reach higher), and of one
+above the brows, where hair is; all others have weight 1."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """colour: float32 [144, 128, 3] RGB levels; alpha: float32 [144, 128], 1 where nothing shines through."""
+    """colour: float32 [144, 128, 3] RGB levels; alpha: float32 [144, 128], 1 where it is opaque."""
 
     colour: np.ndarray
     alpha: np.ndarray
@@ -54,7 +54,7 @@ def at(points: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
 
 
 def face_weights(points: np.ndarray) -> np.ndarray:
-    """float32 [144, 128]: what each pixel of a face counts (0 outside), from forehead to chin."""
+    """float32 [144, 128]: the weight of each pixel of a face (0 outside), from forehead to chin."""
     weights = filled(cv2.convexHull(points.astype(np.float32))[:, 0])
     brows = at(points, _BROWS)[:, 1].min()
     rows = np.arange(HEIGHT)[:, None]
@@ -78,7 +78,7 @@ def cell_means(values: np.ndarray) -> np.ndarray:
 
 
 def paste(crop: np.ndarray, layer: Layer, shadow: float = 0.0) -> np.ndarray:
-    """The crop under a cover, uint8; shadow: how much darker it makes what lies beside it."""
+    """The crop under a cover, uint8; shadow: how much it darkens the area next to it."""
     ground = crop.astype(np.float32)
     if shadow > 0:
         cast = cv2.GaussianBlur(np.roll(layer.alpha, (3, 2), (0, 1)), (0, 0), 5.0)
@@ -205,7 +205,7 @@ def thing(crop: np.ndarray, points: np.ndarray, rng: np.random.Generator, bank: 
 
 
 def hair(crop: np.ndarray, points: np.ndarray, rng: np.random.Generator, bank: Bank) -> Layer:
-    """Strands or a curtain that fall over eyes, cheek or mouth; of the forehead they hide nothing that counts."""
+    """Strands or a curtain that fall over eyes, cheek or mouth; on the forehead they hide only what has no weight."""
     alpha = np.zeros((HEIGHT, WIDTH), np.float32)
     start, sweep = rng.uniform(-10, WIDTH + 10), rng.normal(0, 30)
     spread, length = rng.uniform(6, 30), rng.uniform(55, 170)
@@ -240,7 +240,7 @@ def mask(crop: np.ndarray, points: np.ndarray, rng: np.random.Generator, bank: B
 
 
 def edge(crop: np.ndarray, points: np.ndarray, rng: np.random.Generator, bank: Bank) -> Layer:
-    """Somebody in front, a wall, the picture's end: everything beyond a line, straight or bent."""
+    """A person in front, a wall, the edge of the picture: everything beyond a straight or bent line."""
     angle = np.radians(rng.choice([0, 90, 180]) + rng.normal(0, 15))
     y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
     x, y = x - WIDTH / 2, y - HEIGHT / 2

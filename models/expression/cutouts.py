@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Collect photographs that cover faces while the head `visible` is trained: hands cut out of plain backgrounds, things.
+"""Collect photographs of occluders for training the head `visible`: hands cut out of plain backgrounds, and objects.
 
     python models/expression/cutouts.py --hands FOLDER --things FOLDER --out DIR/covers.npz
 
-Hands lie before white or grey paper, the arm coming from below (ardamavi/Sign-Language-Digits-Dataset does so); skin is
-what is redder than the paper. Things give textures only: any everyday pictures.
+Hands must be in front of white or grey paper, with the arm coming from below (as in
+ardamavi/Sign-Language-Digits-Dataset); pixels redder than the paper count as skin. Objects give only textures: any
+everyday pictures will do.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Training faces: aligned once with a margin around the network's picture, with the teacher's labels beside them.
+"""Training faces: aligned once with a margin around the network's picture, together with the teacher's labels.
 
 A canvas is uint8 [188, 172, 3] RGB at the scale of the network's picture, aligned by the detector's landmarks of the
 clean view. Labels are in canvas pixels; the teacher's answers do not change with the crop.

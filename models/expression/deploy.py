@@ -1,4 +1,4 @@
-"""What a run leaves for users: the ONNX file, its machine-readable card, and weights for the next run."""
+"""The deliverables of a run: the ONNX file, its machine-readable card, and weights for the next run."""
 
 from __future__ import annotations
 

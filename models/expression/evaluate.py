@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measure the expression network on faces it never saw and write the tables into card.md.
+"""Evaluate the expression network on faces it was not trained on and write the tables into card.md.
 
     python models/expression/evaluate.py --cut --work DIR --labels picks.json --videos DIR --afw DIR   # find the faces
     TEACHER/bin/python models/expression/teacher.py face_landmarker.task DIR/yardstick                 # label them
     python models/expression/evaluate.py --work DIR --labels picks.json                                # measure
 
---labels, --videos: clips with faces labelled by eye; --afw: a folder with annotations.json.
+--labels, --videos: clips with faces labelled by hand; --afw: a folder with annotations.json.
 """
 
 from __future__ import annotations

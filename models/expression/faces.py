@@ -1,6 +1,6 @@
 """Loose crops of faces with the five landmarks that the package's detector finds: what the teacher labels.
 
-A crop is the square of 1.7 times the face's box, 384 px, as the teacher wants it. The crops of one folder are in one
+A crop is a square of 1.7 times the face's box, 384 px, as the teacher requires. The crops of one folder are in one
 file of JPEGs, with a JSON index beside it: names, where each JPEG starts, landmarks in the crop, the distance between
 the eyes in the source, and the clip each face is from.
 """
@@ -25,7 +25,7 @@ CROP_SCALE = 1.7
 
 CLIP_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".m4v", ".flv"})
 SMALLEST_EYES = 20.0
-"""Pixels between the eyes below which a face teaches nothing about eyes."""
+"""Distance between the eyes, in pixels, below which a face is useless for learning eyes."""
 _DETECT_SIDES = (160, 640)
 _BORDER = 0.25
 """Pictures are often cut close around the face: grey around them, as a share of their long side."""

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Whom does the gate reject oftener? Rates by skin tone, age, sex and origin, into card.md (glasses: glasses.py).
+"""Which groups does the gate reject more often? Writes rates by skin tone, age, sex and origin into card.md
+(glasses: glasses.py).
 
     python models/expression/groups.py UTKFACE --work DIR [--per-age 1700]
 
-UTKFACE: folders or tar files with pictures named AGE_SEX_RACE_*. DIR: train.py's, whose crops tell which pictures were
-trained on; these, and pictures like them (the recognizer's identity threshold), are left out. Ages are drawn evenly as
-far as they go, and within an age the origins. What was judged is kept in DIR/groups, so that a stopped run goes on.
-Reasons that tell of the picture's cut (edge, small) are not counted: UTKFace is cut closely. IFQA's groups are on its
-own card.
+UTKFACE: folders or tar files with pictures named AGE_SEX_RACE_*. DIR: the folder of train.py, whose crops show which
+pictures were trained on; these, and similar pictures (above the recognizer's identity threshold), are left out. Ages
+are sampled evenly where available, and within an age the origins. Results are kept in DIR/groups, so that a stopped
+run can continue. Reasons that depend on the crop of the picture (edge, small) are not counted, because UTKFace is
+cropped tightly. IFQA's groups are on its own card.
 """
 
 from __future__ import annotations
@@ -184,9 +185,9 @@ def trained_people(index: dict, jpegs: Sequence[bytes], networks: Networks) -> n
 
 
 def tables(judged: Sequence[Judged], members: Mapping[str, np.ndarray], what: str) -> list[Section]:
-    """How often each group is rejected, and for which reason oftener or less often than others as sharp.
+    """How often each group is rejected, and for which reasons more or less often than others of the same sharpness.
 
-    members: bool [n] by the group's title; what: of whom the pictures are, the beginning of a sentence.
+    members: bool [n] by the group's title; what: describes the pictures, the beginning of a sentence.
     """
     sharp = np.array([one.sharpness for one in judged])
     decile = np.searchsorted(np.quantile(sharp, np.arange(0.1, 1, 0.1)), sharp)
@@ -195,14 +196,14 @@ def tables(judged: Sequence[Judged], members: Mapping[str, np.ndarray], what: st
     whole = Section(
         "Rejected by group",
         ["group", "faces", "rejected", "beyond others as sharp, points", "reasons beyond 2 points"],
-        note=f"{what}; edge and small left out, as the pictures are cut closely, and IFQA, whose groups are on its own "
-        "card. Beyond others as sharp: the mean difference to the rate of all in the same decile of sharpness, 95 % "
-        "intervals by bootstrap. Reasons: those whose interval is beyond 2 points.",
+        note=f"{what}; without edge and small, because the pictures are cropped tightly, and without IFQA, whose groups "
+        "are on its own card. Beyond others as sharp: the mean difference from the rate of all faces in the same decile "
+        "of sharpness, with 95 % bootstrap intervals. Reasons: those whose interval is beyond 2 points.",
     )
     each = Section(
         "By reason, beyond others as sharp, points",
         ["group", *reasons],
-        note="All: the rate. Intervals are left out here; with 400 faces most are +-1 to +-4 wide.",
+        note="Row all: the rate. Intervals are omitted; with 400 faces most are +-1 to +-4 points wide.",
     )
     any_one = np.array([bool(one.reasons) for one in judged], float)
     whole.rows.append(["all", str(len(judged)), _percent(float(any_one.mean())), "", ""])

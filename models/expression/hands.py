@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Find hands on loose crops of clips with MediaPipe's hand model; runs in an environment of its own, like teacher.py.
+"""Find hands on loose crops of clips with MediaPipe's hand model; runs in a separate environment, like teacher.py.
 
     TEACHER/bin/python models/expression/hands.py WORK/crops
 
 For every clips-NAME.json of the folder (faces.py) it writes clips-NAME.hands.npz: `faces` int64 [h], which crop each
-hand is on, and `points` float32 [h, 21, 2], its joints in pixels of the crop. What is there already is left alone.
+hand is on, and `points` float32 [h, 21, 2], its joints in pixels of the crop. Existing files are left unchanged.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Do the network's outputs pick better faces? Labelled faces, a fit on other clips than it is judged on.
+"""Do the network's outputs pick better faces? Labelled faces, with fits evaluated on held-out clips.
 
-Two fits of good against usable and bad: a logistic regression on all values, and a monotone one, where a value that
-gets worse never helps: the form that a fusion of measures has. The pick of a track is the face with the highest answer.
-Clips are split into folds; every face is judged by a fit that never saw its clip.
+Two fits of good against usable and bad: a logistic regression on all values, and a monotone one, where a worse value
+never helps, as in a fusion of measures. The pick of a track is the face with the highest answer.
+Clips are split into folds; every face is judged by a fit without its clip.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _WORSE = words(
     "jaw gap close pucker funnel smile frown stretch upper lower press yaw pitch roll squint down up wide look_aside "
     "gaze_across gaze_away smile_asymmetry brow_down brow_up blink_worse"
 )
-"""Values that a portrait has little of."""
+"""Values that are small in a portrait."""
 _OWN_FAULTS = "metz"
 """Reasons of the labels that are not the picture's: mouth, eyes, turn, gaze."""
 _KNOTS = (0.4, 0.75)

@@ -62,9 +62,10 @@ def picks(labelled: Labelled, table: dict[str, tuple[np.ndarray, np.ndarray]]) -
     section = Section(
         "Picking faces",
         ["network", "fit and values", "good", "usable", "bad", "bad by own fault", "AUC of good"],
-        note="Tracks that have a good face: what the highest answer picks, judged on clips that the fit (picks.py) did "
-        "not see, mean over five splits. Values: absolute, less the track's 20th percentile (relative), both. Measures "
-        "of picture quality, covers, the frame's edge take no part: what is bad for these alone is not its own fault.",
+        note="Tracks that have a good face: the label of the pick with the highest output, on clips held out from the "
+        "fit (picks.py), mean over five splits. Values: absolute, minus the track's 20th percentile (relative), or "
+        "both. Measures of picture quality, occlusion and the frame's edge are not included: a face that is bad only "
+        "for these does not count as the network's own fault.",
     )
     for name, (signals, angles) in table.items():
         for kind, figures in experiment(signals, angles, labelled).items():
@@ -83,7 +84,8 @@ def eyes(labelled: Labelled, networks: dict[str, Answers]) -> Section:
     section = Section(
         "Closed eyes",
         ["network", "threshold", "bad for the eyes alone, rejected", "good, rejected"],
-        note="Opening of the less open eye over its track's 90th percentile; the threshold loses 2 % of the good.",
+        note="Opening of the less open eye relative to its track's 90th percentile; the threshold loses 2 % of the "
+        "good faces.",
     )
     for name, answers in networks.items():
         lids = np.minimum(answers.signal("lidsLeft"), answers.signal("lidsRight"))
@@ -106,8 +108,8 @@ def covers(labelled: Labelled, answers: Answers) -> Section:
     section = Section(
         "Covers",
         ["faces", "number", "rejected"],
-        note="Faces labelled covered (among other flaws) and those labelled good or usable without that flaw; median "
-        f"visible share of the good {np.median(answers.visible[(labelled.label == 'g') & ~covered]):.3f}.",
+        note="Faces labelled covered (possibly among other flaws), and those labelled good or usable without that "
+        f"flaw; median visible share of the good {np.median(answers.visible[(labelled.label == 'g') & ~covered]):.3f}.",
     )
     groups = {"good": (labelled.label == "g") & ~covered, "usable": (labelled.label == "m") & ~covered}
     groups |= {f"covered, {clip}": covered & (labelled.clip == clip) for clip in np.unique(labelled.clip[covered])}
@@ -124,8 +126,8 @@ def measures(labelled: Labelled, table: dict[str, tuple[np.ndarray, np.ndarray]]
     section = Section(
         "One value at a time",
         ["network", "value", "faces bad for it", "AUC", "found at 2 % of good lost", "at 10 %"],
-        note="mouth: `lipGap` + `jawOpen` / 2; gaze: degrees that the eyes look past the camera (batches.gaze_of); "
-        "turn: the largest of |yaw|, |pitch|, |roll|.",
+        note="mouth: `lipGap` + `jawOpen` / 2; gaze: angle in degrees by which the eyes look past the camera "
+        "(batches.gaze_of); turn: the largest of |yaw|, |pitch|, |roll|.",
     )
     good = labelled.label == "g"
     for network, (signals, angles) in table.items():

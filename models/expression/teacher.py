@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Label loose crops with MediaPipe's Face Landmarker; runs in an environment of its own.
+"""Label loose crops with MediaPipe's Face Landmarker; runs in a separate environment.
 
     python3 -m venv TEACHER && TEACHER/bin/pip install mediapipe==0.10.21      # numpy below 2; needs libgl1, libegl1
     TEACHER/bin/python models/expression/teacher.py face_landmarker.task WORK/crops
 
 For every NAME.json of the folder (faces.py) it writes NAME.npz: `points` float32 [n, 478, 3] in pixels of the crop (z
-in the same unit; NaN where the teacher saw no face), `blendshapes` float32 [n, 52], `pose` float32 [n, 3] yaw, pitch,
-roll in degrees in the signs of docs/design.md 5. What is labelled already is left alone.
+in the same unit; NaN where the teacher found no face), `blendshapes` float32 [n, 52], `pose` float32 [n, 3] yaw, pitch,
+roll in degrees in the signs of docs/design.md 5. Existing labels are left unchanged.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
     python models/expression/train.py --smoke                            # under a minute: does it all run?
 
 A run is seeded and resumes from its newest intact checkpoint in DIR (default: $STREAMGATE_WORK/expression); the first
-start takes over the committed weights beside this file unless --fresh is given.
+start loads the committed weights next to this file unless --fresh is given.
 """
 
 from __future__ import annotations

@@ -34,10 +34,10 @@ _WEIGHTS = {
     5.0: "jawOpen mouthClose lipGap eyeLookInLeft eyeLookInRight eyeLookOutLeft eyeLookOutRight irisAcrossLeft "
     "irisAcrossRight",
 }
-"""Signals that decide which face is picked weigh more; those slow to learn the most."""
+"""Signals that decide which face is picked have more weight; those slow to learn have the most."""
 _POINT_BETA, _SIGNAL_BETA, _POSE_BETA = 0.05, 1.0, 0.5
-"""Errors (eye distances, deviations, POSE_UNIT) at which each loss turns from square to absolute: with an absolute loss
-alone what is rare would be answered with the median for long."""
+"""Errors (eye distances, deviations, POSE_UNIT) at which each loss turns from square to absolute: with an absolute
+loss alone, rare values would long be answered with the median."""
 _GAZE_UNIT = 8.0
 """Degrees of gaze that count as 1."""
 _LIDS, _LIPS_FROM, _LIPS_TO = 19, 24, 42
@@ -120,8 +120,8 @@ class Trainer:
         error = F.smooth_l1_loss(got[1], wanted, reduction="none", beta=_SIGNAL_BETA)
         signal = (error * self._signal_weight).mean()
         turn = F.smooth_l1_loss(got[0], pose / POSE_UNIT, beta=_POSE_BETA)
-        # Most people look into the camera, so the eyes' turn can be answered from the head's alone; the sum of both is
-        # what gaze is about.
+        # Most people look into the camera, so the rotation of the eyes can be inferred from the head's alone; gaze
+        # is the sum of both.
         eyes = (got[1] - wanted) * network.signal_scale @ self._turns
         missed = (eyes + (got[0] - pose / POSE_UNIT)[:, :2] * POSE_UNIT) / _GAZE_UNIT
         gaze = F.smooth_l1_loss(missed, torch.zeros_like(missed))

@@ -2,14 +2,14 @@
 """Train the expression network's head `visible` on covered faces; everything else of the network keeps its weights.
 
     python models/expression/cutouts.py --hands FOLDER --things FOLDER --out DIR/covers.npz   # its docstring
-    TEACHER/bin/python models/expression/hands.py DIR/crops    # frames on which a real hand lies before the face
+    TEACHER/bin/python models/expression/hands.py DIR/crops    # frames with a real hand in front of the face
     python models/expression/visible.py --work DIR             # train, or continue a stopped run
     python models/expression/visible.py --work DIR --export    # only write the deliverables
     python models/expression/visible.py --smoke                # under a minute: does it all run?
 
-DIR is train.py's: its crops and its newest checkpoint (none: the committed weights) are what the head learns on, so it
-is run again whenever the trunk has changed. The run's own checkpoints go into DIR/visible; the first start takes over
-the committed head unless --fresh is given.
+DIR is the folder of train.py: the head is trained on its crops and its newest checkpoint (if there is none, on the
+committed weights), so run it again whenever the trunk has changed. The run's own checkpoints go into DIR/visible; the
+first start loads the committed head unless --fresh is given.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ SMOKE = {
 }
 SEEN_NAME = "looked_at.toml"
 _BARE, _EACH_KIND = 256, 48
-"""Views of held-out faces that the log is told of: bare ones, and of every kind of cover."""
+"""Views of held-out faces for the log: uncovered ones, and of every kind of occluder."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -155,7 +155,7 @@ def held_out(
         crops: list[np.ndarray] = []
         while len(crops) < min(count, 4 * len(bare)):
             view = drawn.covered_view(int(rng.choice(bare)), rng, kind)
-            # What hides next to nothing is neither bare nor covered.
+            # A face of which almost nothing is hidden is neither uncovered nor covered.
             if not kind or view.covered > 0.05:
                 crops.append(view.crop)
         views[kind] = np.stack(crops)

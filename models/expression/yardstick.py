@@ -1,4 +1,4 @@
-"""Faces that judge the network and are never trained on: those labelled by eye, and AFW with its angles."""
+"""Faces for the evaluation that are never trained on: those labelled by hand, and AFW with its angles."""
 
 from __future__ import annotations
 

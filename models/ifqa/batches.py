@@ -114,8 +114,8 @@ class Batches:
             mask = draw_swap(rng, SIDE)
             low = degraded[k]
             if i % 2:
-                # One kind alone, noise most often: across a whole picture it is so easy to see that nothing else
-                # would teach the network to look for it in one place.
+                # One kind alone, noise most often: across a whole picture it is so easy to see that the network
+                # would not learn to look for it in one place.
                 kind = str(rng.choice(list(SWAP_KINDS), p=list(SWAP_KINDS.values())))
                 low = draw_single(rng, kind).apply(base[k], float(rng.uniform(0.35, 0.9)))
             # Two in three keep the clean face and degrade regions of it: rarer in the other branches.

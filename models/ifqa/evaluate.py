@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measure the shipped IFQA on faces it never saw and write the tables into card.md.
+"""Evaluate the shipped IFQA on faces it was not trained on and write the tables into card.md.
 
     python models/ifqa/evaluate.py FACES... --work DIR --train-faces FACES... [--peers DIR]
         [--labelled UTKFACE --detector YUNET.onnx] [--glasses NAMES.txt] [--before FOLDER] [--unreal DRAWINGS...]
 
-FACES: clean FFHQ-aligned faces of 256 px, for evaluation only. --train-faces: training faces, on which the
-restorer that IFQA never met is trained once. Peers whose weights are missing are named and skipped.
+FACES: clean FFHQ-aligned faces of 256 px, for evaluation only. --train-faces: training faces, on which a restorer
+unknown to IFQA is trained once. Peers whose weights are missing are named and skipped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The small restorers whose output the discriminator learns to see through."""
+"""The small restorers whose output the discriminator learns to detect."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Series of one face under one degradation of growing severity, bare and under a veil that hides it.
 
-What a score must do with them: fall along the bare series; fall along the veiled one too; and never be higher under the
-veil than without it.
+A score must fall along the bare series and along the veiled one, and must never be higher under the veil than
+without it.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ class Reach:
 
 
 REACHES = {
-    "footage": Reach(span=0.6),  # a face of small footage is small, not worthless: it must pass the gate
-    "light": Reach(across=False, line=False, span=0.45),  # what is dark on one face is another's skin
-    "sensor": Reach(line=False, span=0.7),  # its noise is there from the beginning
+    "footage": Reach(span=0.6),  # a face in small footage is small but usable: it must pass the gate
+    "light": Reach(across=False, line=False, span=0.45),  # a dark picture of one face may look like the skin of another
+    "sensor": Reach(line=False, span=0.7),  # its noise is present from the first level
     "smooth": Reach(across=False, line=False, span=0.5),
     "films": Reach(across=False, line=False, span=0.6),
     "regional": Reach(across=False, line=False, span=0.35),

@@ -1,4 +1,4 @@
-"""Does the score follow who a face is? Groups by UTKFace's labels, by measured skin tone and by glasses."""
+"""Does the score depend on the person? Groups by UTKFace's labels, by measured skin tone and by glasses."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def by_label(faces: list[np.ndarray], labels: list[tuple[int, int, int]], scorer
             "median sharpness, percentile of all",
             "NIQE, percentile of all",
         ],
-        note="UTKFace crops are 200 px web pictures, enlarged here by about a quarter: groups differ in how "
-        "clean their files are. The fifth column compares each face with those of the same sharpness decile.",
+        note="UTKFace crops are 200 px web pictures, upscaled here by about a quarter, and the groups differ in "
+        "picture quality. The fifth column compares each face with those of the same sharpness decile.",
     )
     scored = scorers.score(faces)
     score, sharp = scored["IFQA"], np.array([sharpness(f) for f in faces])

@@ -32,21 +32,22 @@ def rank_loss(better: Tensor, worse: Tensor, margin: Tensor | float) -> Tensor:
 def anchor_loss(score: Tensor, severity: Tensor, start: float, fall: float, weight: Tensor) -> Tensor:
     """Huber distance of score logits to a straight line: `start` at severity 0, `fall` lower at severity 1.
 
-    Ranking alone leaves every face a scale of its own; the line makes one severity mean one score on all faces,
-    and keeps bad apart from worse where LSGAN would press both to zero. weight: [N], 0 where the line says nothing.
+    Ranking alone lets every face have its own scale; the line makes one severity give the same score on all faces,
+    and keeps bad and worse faces apart where LSGAN would push both to zero. weight: [N], 0 where the line does not
+    apply.
     """
     distance = F.smooth_l1_loss(score, start - fall * severity, reduction="none")
     return (weight * distance).sum() / weight.sum().clamp_min(1.0)
 
 
 VEIL_FLOOR = -4.0
-"""Score logit (2 % of realness) below which a picture is so bad that a veil has nothing left to hide."""
+"""Score logit (2 % of realness) below which a picture is so bad that a veil cannot change anything."""
 
 
 def veil_loss(bare: Tensor, veiled: Tensor) -> Tensor:
     """How far score logits rise under a veil: softplus of the rise over pairs, near 0 where they fall.
 
-    The bare score is held fixed, else the cheapest way to be right would be to lift what is bad.
+    The bare score is held fixed; otherwise raising bad pictures would reduce the loss.
     """
     rise = veiled - bare.detach().clamp_min(VEIL_FLOOR)
     return F.softplus(4 * (rise + 0.15)).mean() / 4

@@ -1,4 +1,4 @@
-"""The evaluation's degradations A and the veils B over them, by physical strengths and apart from what training draws.
+"""The evaluation's degradations A and the veils B over them, in physical units, separate from those of training.
 
 Everything takes and gives uint8 [256, 256, 3] RGB, FFHQ-aligned; `seed` identifies the face.
 """

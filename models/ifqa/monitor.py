@@ -1,4 +1,4 @@
-"""Rank correlations on held-out training faces: what the log says about every kind of degradation."""
+"""Rank correlations on held-out training faces, logged for every kind of degradation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CHAINS: dict[str, tuple[str, ...]] = {
 VEILED_KINDS = ("blur", "motion", "lowres", "jpeg", "smooth")
 VEILED_FACES, VEILED_SEVERITIES, VEIL_STRENGTH = 10, (0.3, 0.6, 0.9), 0.5
 VEIL_SLACK = 0.02
-"""Rise of the score under a veil that is let pass."""
+"""Rise of the score under a veil that is tolerated."""
 MILD_GRAIN = 0.12
 """Severity of noise that has a standard deviation of 3 levels."""
 FEW = 24
@@ -124,7 +124,7 @@ class Monitor:
 
 
 def table(figures: dict[str, float]) -> str:
-    """The figures in two lines for the log."""
+    """The values in two lines for the log."""
     kinds = [k.split(".")[1] for k in figures if k.startswith("within.")]
     first = " ".join(
         f"{k} {figures[f'within.{k}']:.3f}/{figures[f'across.{k}']:.3f}"

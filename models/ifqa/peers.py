@@ -1,4 +1,4 @@
-"""The measures IFQA is compared with: uint8 [256, 256, 3] RGB, FFHQ-aligned -> a figure, higher is better."""
+"""The measures that IFQA is compared with: uint8 [256, 256, 3] RGB, FFHQ-aligned -> a value, higher is better."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RATIOS = gamma_function(2 / _SHAPES) ** 2 / (gamma_function(1 / _SHAPES) * gamm
 
 
 def load_peers(folder: Path | None) -> tuple[dict[str, Measure], list[str]]:
-    """The peers whose weights lie in `folder`, and for each absent one a line that names what is missing."""
+    """The peers whose weights are in `folder`, and for each absent one a line that names what is missing."""
     wanted = {
         "NIQE": (("niqe_pris_params.npz",), Niqe),
         "BRISQUE": (("brisque_model_live.yml", "brisque_range_live.yml"), Brisque),
@@ -122,7 +122,7 @@ class Brisque:
         index = decision.getNode("index")
         if not index.empty():
             self.vectors = self.vectors[[int(index.at(i).real()) for i in range(index.size())]]
-        # The storage owns what its nodes point to, so it needs a name while they are read.
+        # The storage owns the data of its nodes, so it must be kept alive while they are read.
         bounds = cv2.FileStorage(str(value_range), cv2.FILE_STORAGE_READ)
         self.low, self.high = bounds.getNode("range").mat()
 

@@ -1,4 +1,4 @@
-"""The evaluation's pictures, defined by physical strengths and apart from what training draws at random.
+"""The evaluation's pictures, defined by physical strengths and separate from the random draws of training.
 
 Everything takes and gives uint8 [256, 256, 3] RGB, FFHQ-aligned.
 """

@@ -1,4 +1,4 @@
-"""Scores of pictures by the shipped IFQA and its peers, remembered on disk."""
+"""Scores of pictures by the shipped IFQA and its peers, cached on disk."""
 
 from __future__ import annotations
 

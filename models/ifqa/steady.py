@@ -1,4 +1,4 @@
-"""One face of one frame cut out twice, as two detections would: what differs is chance and must not move the score."""
+"""One face of one frame cut out twice, as by two detections: the difference is random and must not change the score."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@
     python models/ifqa/train.py FACES... --work DIR --export   # only write ifqa.onnx, card.json, ...
     python models/ifqa/train.py --smoke                        # a minute on synthetic faces: does it all run?
 
-A run is seeded and resumes from its newest intact checkpoint in DIR (default: $STREAMGATE_WORK/ifqa). The
-first start takes over the committed weights beside this file unless --fresh is given; there, too, lies the large
-network of which the small one learns in its first steps.
+A run is seeded and resumes from its newest intact checkpoint in DIR (default: $STREAMGATE_WORK/ifqa). The first
+start loads the committed weights next to this file unless --fresh is given; the large network from which the small
+one learns in its first steps is there too.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def split_faces(cache: FaceCache, data: dict[str, Any], dropped: set[int]) -> Sp
 
 
 def unreal_faces(paths: list[Path], work: Path) -> np.ndarray:
-    """uint8 [n, 256, 256, 3]: what no camera took, decoded once."""
+    """uint8 [n, 256, 256, 3]: pictures that are not photographs, decoded once."""
     cache = build_cache(paths, work / "cache", SIDE)
     say(f"{len(cache.names)} drawings, renders, puppets and statues, {cache.skipped_small} too small")
     return cache.faces

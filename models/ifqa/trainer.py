@@ -86,7 +86,7 @@ def to_input(pictures: Any, device: torch.device) -> Tensor:
 
 
 UNREAL_DEPTH = 5.0
-"""Score logit below 0 that a picture no camera took should have at most: under 1 % of realness."""
+"""Highest score logit for a picture that is not a photograph: below 1 % of realness."""
 
 
 class Trainer:
@@ -294,7 +294,7 @@ class Trainer:
             levels = self.average.encode(restored)
             logits = self.average.decode(levels)[:, 0].float()
         pixel = torch.sqrt((restored.float() - hq) ** 2 + 1e-6).mean()
-        # In the place of VGG: activations of the averaged discriminator's encoder, each scaled by its size.
+        # Instead of VGG: activations of the averaged discriminator's encoder, each scaled by its size.
         feature = sum(
             (a.float() - b.float()).abs().mean() / b.float().abs().mean().clamp_min(1e-3)
             for a, b in zip(levels, wanted, strict=True)
@@ -384,7 +384,7 @@ class Trainer:
                 net.load_state_dict(state)
 
     def load_teacher(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Learn from the large network of `ifqa_teacher.pth`, and begin with the restorers that it fought."""
+        """Learn from the large network of `ifqa_teacher.pth`, starting with the restorers trained against it."""
         full = {n: {k: v.float() if v.is_floating_point() else v for k, v in w.items()} for n, w in weights.items()}
         teacher = Ifqa(SLIM)
         teacher.load_state_dict(full["D"])

@@ -1,4 +1,4 @@
-"""A restorer that the evaluated discriminator never met: other seed, other loss, other adversary.
+"""A restorer that the evaluated discriminator was not trained against: other seed, other loss, other adversary.
 
 It is trained here, on training faces, with L1 on picture and gradients plus a hinge-loss patch critic,
 while the recipe's restorers learn from Charbonnier, feature matching and IFQA itself, or squared error alone.
@@ -51,7 +51,7 @@ def train_unseen(faces: np.ndarray, path: Path, steps: int = 900, pairs: int = 8
             restored = network(lq)
             verdict = judge(restored).float()
         restored = restored.float()
-        # The critic's share rises late: first faces, then texture.
+        # The critic's weight rises late: first faces, then texture.
         weight = 0.03 * min(1.0, step / 300)
         loss = F.l1_loss(restored, hq) + 0.5 * _gradient_loss(restored, hq) - weight * verdict.mean()
         learn.zero_grad()

@@ -1,4 +1,4 @@
-"""The evaluation's questions in points: is a bad face ever better under a veil, is light seen, do small faces pass?
+"""Evaluation in points: does a bad face score higher under a veil, is bad light detected, do small faces pass?
 
 Everything is in points of the scalar, 0..100, as users see it, for each network given: the one at hand first, others (a
 former one) beside it.
@@ -79,7 +79,7 @@ def light(faces: Faces, networks: Networks) -> Section:
     section = Section(
         "Light that does not fit",
         ["light"] + [f"{n}: {what}" for n in networks for what in ("within a face", "mildest below the original")],
-        note="Within a face: Spearman of falling score with six severities.",
+        note="Within a face: Spearman correlation of falling score with six severities.",
     )
     levels = np.arange(mixtures.LEVELS)
     clean = {name: points(network, faces) for name, network in networks.items()}
@@ -99,7 +99,7 @@ def light(faces: Faces, networks: Networks) -> Section:
 
 
 def forgiven(faces: Faces, networks: Networks) -> Section:
-    """What must not score low: clean faces, and clean faces with a mild grain."""
+    """Pictures that must not score low: clean faces, and clean faces with mild grain."""
     section = Section(
         "Clean faces stay high", ["points", *networks], note=f"Mild grain: {mixtures.MILD_GRAIN:g} levels, in luma."
     )
@@ -144,7 +144,7 @@ def unreal(drawings: Faces, faces: Faces, networks: Networks, bound: float) -> S
     section = Section(
         "What no camera took",
         ["share below the bound", *networks],
-        note=f"{len(drawings)} drawings, renders, puppets and statues; bound: {bound:g} points (`ifqa_low`).",
+        note=f"{len(drawings)} drawings, renders, puppets and statues; limit: {bound:g} points (`ifqa_low`).",
     )
     for title, pictures in (("not real", drawings), ("real, clean", faces)):
         below = {n: mean_estimate((points(network, pictures) < bound).astype(float)) for n, network in networks.items()}

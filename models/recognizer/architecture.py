@@ -1,4 +1,4 @@
-"""The project's own face network in torch: one backbone, identity and what else an aligned crop tells.
+"""The project's own face network in torch: one backbone for identity and other properties of an aligned crop.
 
 Graph: `face` uint8 (N, 112, 112, 3) RGB, ArcFace-aligned, in; out come
 
@@ -6,11 +6,11 @@ Graph: `face` uint8 (N, 112, 112, 3) RGB, ArcFace-aligned, in; out come
     spread     (N,)      SER-FIQ's d by the closed form of docs/design.md 4.1, in float32
     features   (N, 512)  x of docs/design.md 4.1, what inverted dropout feeds into the last affine layer
     pose       (N, 3)    yaw, pitch, roll in degrees, signs of docs/design.md 5; roll as the aligned picture shows it
-    visible    (N,)      share of the face that nothing covers, 0..1
-    eyes       (N,)      probability that both eyes are open, 0..1; only where an eyes head was trained
+    visible    (N,)      share of the face that is not covered, 0..1
+    eyes       (N,)      probability that both eyes are open, 0..1; only if an eyes head was trained
 
 Backbone: MobileFaceNet (Chen et al. 2018, arXiv 1804.07573). The heads read two of its maps and cost less than 1 %;
-eyes are read from the picture, since an eyelid is finer than any map.
+eyes are read from the picture, because an eyelid is finer than any map.
 """
 
 from __future__ import annotations

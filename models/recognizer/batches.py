@@ -1,7 +1,7 @@
 """Training batches: a pure function of (seed, step), so that a run resumes where it stopped.
 
-The teacher looks at the very crop that the student sees, degraded or covered as it is: what blurs the teacher's
-judgement is to blur the student's, because SER-FIQ reads it.
+The teacher sees the same degraded or covered crop as the student: what makes the teacher's embedding uncertain
+should make the student's uncertain too, because SER-FIQ measures that.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Batches:
     """Map-style data set: `batches[step]` is a dict of arrays.
 
     face: uint8 [N, 112, 112, 3] RGB; pose: float32 [N, 3] degrees, in the aligned picture; visible: float32 [N], share
-    of the face that nothing covers.
+    of the face that is not covered.
     """
 
     def __init__(self, faces: FaceSet, indexes: np.ndarray, size: int, augmentation: Augmentation, seed: int) -> None:

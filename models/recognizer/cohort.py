@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Make the cohort that similarities are normalised by, and see to the identity threshold, for weights that are there.
+"""Make the cohort by which similarities are normalised, and update the identity threshold, for existing weights.
 
     python models/recognizer/cohort.py --aged UTKFACE --named LFW --leave-out-people PAIRS.txt --work DIR
 
---aged: pictures whose names begin with an age (`3_0_0_...jpg`), each taken for another person. One half of them, by the
-hashes of their names, is sorted into groups of people who look alike, children by themselves; the mean of each group is
-a centroid. The other half measures what the cohort is worth. --named: pictures called First_Last_0001, which the
-threshold is fitted on, one for each person; who appears in a list of --leave-out-people has no part in anything.
+--aged: pictures whose names begin with an age (`3_0_0_...jpg`), each taken for a different person. One half of them,
+chosen by the hashes of their names, is sorted into groups of similar-looking people, children separately; the mean of
+each group is a centroid. The other half is for evaluating the cohort. --named: pictures named First_Last_0001, on
+which the threshold is fitted, one per person; people in a list of --leave-out-people are not used at all.
 
 Writes cohort.npz, the `identity` of card.json and the section between the markers of card.md.
 """
@@ -44,7 +44,7 @@ CHILD, ADULT = 10, 16
 """Years up to which a face is a child's, and from which an adult's; those between have no part."""
 BANDS = ((0, 1), (2, 3), (4, 6), (7, CHILD))
 GROUP = 16
-"""People a centroid is the mean of, at least. Some pictures of such a collection show one person twice."""
+"""Minimum number of people in a centroid. Some pictures of such a collection show one person twice."""
 NEAREST = 20
 ADULTS = 3500
 """Adults that are looked at, and half of whom go into the cohort: about as many as there are children."""
@@ -110,8 +110,8 @@ def make(args: argparse.Namespace) -> None:
     usual = float(np.median([cohort.offset(vector) for vector in aged.where((ages >= ADULT) & measuring).vectors]))
     cohort = Cohort(cohort.centroids, NEAREST, round(usual, 4))
     fitted = round(identity_threshold(similarities(named.vectors, cohort)), 4)
-    # Nothing becomes more alike by the cohort: with the threshold that was right for cosines nobody is merged who was
-    # told apart before.
+    # The cohort never raises a similarity: with the threshold for cosines no two people are merged that were
+    # separate before.
     threshold = max(fitted, (card.get("identity") or {}).get("threshold", 0.0))
     part = args.model / f"{COHORT_NAME}.part"
     with part.open("wb") as out:
@@ -208,12 +208,12 @@ def similarities(vectors: np.ndarray, cohort: Cohort | None) -> np.ndarray:
 def section(aged: Faces, named: Faces, cohort: Cohort, threshold: float, card: dict) -> str:
     """Error rates with and without the cohort."""
     lines = [
-        f"{len(cohort.centroids)} centroids, the {cohort.nearest} nearest count. False match rates at the threshold of "
-        f"{threshold:.3f} by age: shares of pairs of UTKFace pictures that made no centroid. Each counts as another "
-        f"person; pairs from a cosine of {ALIKE} are taken for one picture published twice and left out, others of one "
-        "person are still among them, so the rates are upper bounds.",
+        f"{len(cohort.centroids)} centroids, the {cohort.nearest} nearest are used. False match rates at the "
+        f"threshold of {threshold:.3f} by age: shares of pairs of UTKFace pictures that are in no centroid. Each "
+        f"picture counts as a different person. Pairs with a cosine of {ALIKE} or more are taken for one picture "
+        "published twice and left out; other pairs of one person are still included, so the rates are upper bounds.",
         "",
-        "| years | pairs | of the cosine | of the normalised similarity |",
+        "| age in years | pairs | cosine | normalised similarity |",
         "| --- | ---: | ---: | ---: |",
     ]
     ages = aged.ages

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Measure the recognizer on faces it never saw and write the tables into card.md.
+"""Evaluate the recognizer on faces it was not trained on and write the tables into card.md.
 
     python models/recognizer/evaluate.py [--lfw IMAGES PAIRS] [--masks DIR] [--afw DIR] [--lightqnet FILE]
         [--videos DIR] [--model DIR]
 
-What is not given is named on the card as not measured. --masks: a folder with with_mask/ and without_mask/; --afw: a
+Parts without data are named on the card as not measured. --masks: a folder with with_mask/ and without_mask/; --afw: a
 folder with annotations.json; --videos: the folder with the clips of blinks.toml and a turning head.
 """
 

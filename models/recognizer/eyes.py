@@ -1,4 +1,4 @@
-"""Open and closed eyes: the eyes head's faces, its training, and what is kept of it.
+"""Open and closed eyes: the faces and the training of the eyes head, and the files it leaves.
 
 It reads pixels, not maps, so it needs neither the backbone nor the order in which they are trained.
 """
@@ -152,7 +152,7 @@ def _train(
         kinds.append((others, pool, rest, 1.0))
     batches = [Batches(faces, rows, size, how, seed + i) for i, (faces, rows, size, _) in enumerate(kinds)]
     wanted = torch.cat([torch.full((size,), label) for _, _, size, label in kinds])
-    # Of both eyes one label: a wink among the closed ones must not be learned by heart.
+    # One label for both eyes: a wink among the closed ones must not be memorised.
     wanted = (0.98 * wanted + 0.01).expand(2, -1)
     for step in range(settings.steps):
         faces = np.concatenate([drawn[step]["face"] for drawn in batches])

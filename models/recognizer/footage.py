@@ -1,4 +1,4 @@
-"""The evaluation's questions on footage, put to the gate as users run it: blinks, and one face in four views."""
+"""The part of the evaluation on footage, with the gate as users run it: blinks, and one face in four views."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def blinks(folder: Path, own: OwnNetwork) -> Section:
     section = Section(
         "Blinks",
         ["clip", "closed, rejected as eyes_closed", "open, rejected as eyes_closed", "between, rejected"],
-        note="Every frame of the clips in `blinks.toml`, marked by eye; the gate of preset studio. Frames with lids on "
-        "their way (between) count neither as open nor as closed. Intervals over all frames.",
+        note="Every frame of the clips in `blinks.toml`, labelled by hand; the gate of preset studio. Frames with "
+        "moving lids (between) count neither as open nor as closed. Intervals over all frames.",
     )
     hits: dict[str, list[bool]] = {"closed": [], "open": [], "between": []}
     if "eyes" not in own.measures:
@@ -70,8 +70,8 @@ def same_face(folder: Path, own: OwnNetwork, frontal: str = "fsgan_conan", turni
     section = Section(
         "One face, four views",
         ["view", "SER-FIQ", "IFQA", "occlusion", "eyes", "yaw, pitch, roll", "quality", "gate"],
-        note=f"Scalars 0..100 of the whole gate (preset studio) on single frames: `{frontal}`'s most frontal one, the "
-        f"same at a third of its size, the same with a drawn mask, and `{turning}`'s most turned one.",
+        note=f"Scalars 0..100 of the whole gate (preset studio) on single frames: the most frontal one of `{frontal}`, "
+        f"the same at a third of its size, the same with a drawn mask, and the most turned one of `{turning}`.",
     )
     with Gate(models=own.models, device="cpu") as gate:
         front = _extreme(gate, clip_in(folder, frontal), turned=False, every=6)

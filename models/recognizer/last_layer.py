@@ -6,16 +6,17 @@ embedding A x~ + c to a target t is therefore the plain one plus a variance:
 
     E |A x~ + c - t|^2 = |A x + c - t|^2 + p / (1 - p) sum_k x_k^2 |A_k|^2          A_k: k-th column of A
 
-Averaged over faces this is ridge regression with a penalty of its own for each column (Wager, Wang and Liang 2013,
+Averaged over faces this is ridge regression with a separate penalty for each column (Wager, Wang and Liang 2013,
 "Dropout training as adaptive regularization"). With C the covariance of features, B that of targets with features and
 D = p / (1 - p) diag(mean x_k^2):
 
     A = B (C + D)^-1,   c = mean(t) - A mean(x)
 
-Trained on degraded crops towards what the teacher says of those very crops, the layer learns to be as steady on bad
-faces as on good ones and SER-FIQ turns upside down. Here every face counts as it is and as degraded or covered copies,
-all of them towards the teacher's embedding of the face as it is. The regression then gives the mean of what a face may
-be: what cannot be told from a bad picture averages out, the embedding gets short, and dropout moves it far.
+If it is trained on degraded crops with the teacher's embeddings of the same crops as targets, the layer learns to be
+as stable on bad faces as on good ones, which inverts SER-FIQ. Here every face is used unchanged and as degraded or
+covered copies, all with the teacher's embedding of the unchanged face as the target. The regression then gives the
+mean over possible faces: information that a bad picture lacks averages out, so its embedding becomes short, and
+dropout moves it far.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def dropout_ridge(features: np.ndarray, targets: np.ndarray, drop_rate: float) -
     x_mean, t_mean = features.mean(axis=0), targets.mean(axis=0)
     x, t = features - x_mean, targets - t_mean
     penalty = drop_rate / (1.0 - drop_rate) * np.square(features).mean(axis=0)
-    # A feature that is zero everywhere has neither covariance nor penalty; any weight does, zero is the calm one.
+    # A feature that is zero everywhere has neither covariance nor penalty; any weight works, so zero is used.
     penalty = np.where(penalty > 0, penalty, 1.0)
     weight = np.linalg.solve(x.T @ x / len(x) + np.diag(penalty), x.T @ t / len(x)).T
     return weight, t_mean - weight @ x_mean

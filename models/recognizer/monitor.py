@@ -1,4 +1,4 @@
-"""What the log says of held-out faces while training: likeness to the teacher, pose, covers."""
+"""Held-out faces in the training log: similarity to the teacher, pose, occlusion."""
 
 from __future__ import annotations
 

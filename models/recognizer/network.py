@@ -78,7 +78,7 @@ class Output:
         return self.embedding / np.linalg.norm(self.embedding, axis=1, keepdims=True)
 
     def serfiq(self) -> np.ndarray:
-        """SER-FIQ's raw figure, 0..1."""
+        """SER-FIQ's raw value, 0..1."""
         return np.array([raw_from_spread(float(d)) for d in self.spread])
 
 
@@ -112,7 +112,7 @@ class OwnNetwork:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """Measures that this graph feeds and its card calibrates; what covers a face the expression network sees."""
+        """Measures that this graph feeds and its card calibrates; occlusion comes from the expression network."""
         fed = ("serfiq", "yaw", "pitch", "roll", "eyes")
         return tuple(name for name in fed if name not in self._calibration.absent)
 

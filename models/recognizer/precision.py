@@ -1,4 +1,4 @@
-"""Half precision where it pays: on the CPU only in 1x1 convolutions, on CUDA everywhere."""
+"""Half precision where it is faster: on the CPU only in 1x1 convolutions, on CUDA everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The evaluation's questions on identity and quality: aligned pictures in, tables out."""
+"""The part of the evaluation on identity and quality: aligned pictures in, tables out."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ NAME = "mobilefacenet-foamliu"
 def load_teacher(path: Path | None) -> FaceNetwork:
     """The teacher's checkpoint (default: where `streamgate models pull` keeps it) in eval mode, without gradients.
 
-    Only the backbone of the result means anything; its heads are untrained.
+    Only the backbone of the result is usable; its heads are untrained.
     """
     source = next(entry for entry in load_catalog() if entry.name == NAME).source[0]
     path = path or models_folder() / "downloads" / source.file

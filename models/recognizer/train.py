@@ -5,11 +5,11 @@
     python models/recognizer/train.py PICTURES... --work DIR --export            # only write the deliverables
     python models/recognizer/train.py --smoke                                    # under a minute: does it all run?
 
---leave-out names evaluation pictures (whoever looks like a face there is left out), --leave-out-people LFW pair lists,
---leave-out-digests folders whose files are called after the first digits of the sha256 of what must not be seen.
+--leave-out names evaluation pictures (people who look like one are left out), --leave-out-people LFW pair lists,
+--leave-out-digests folders whose files are named by the first digits of the sha256 of pictures to exclude.
 Faces are found and labelled by the standard weights (`streamgate models pull`). A run is seeded and resumes from its
-newest intact checkpoint in DIR (default: $STREAMGATE_WORK/recognizer); the first start takes over the committed weights
-beside this file unless --fresh is given.
+newest intact checkpoint in DIR (default: $STREAMGATE_WORK/recognizer); the first start loads the committed weights
+next to this file unless --fresh is given.
 """
 
 from __future__ import annotations

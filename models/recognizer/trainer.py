@@ -1,8 +1,8 @@
 """One training run: block-wise distillation that grows into end-to-end training, and what a checkpoint holds.
 
-Stage 1, blocks: every unit of the student takes the teacher's map as its input and regresses the teacher's map behind
-the same unit. All units learn at once, none waits for the ones before it. Stage 2, chain: a growing share of faces
-comes from the student's own unit before (without gradient): units learn to live with, and to mend, those errors.
+Stage 1, blocks: every unit of the student takes the teacher's map as its input and regresses the teacher's map at
+the output of the same unit. All units learn in parallel. Stage 2, chain: a growing share of inputs comes from the
+student's own preceding unit (without gradient): units learn to tolerate and correct its errors.
 Stage 3, joined: the student runs as one network, gradients flow through all of it. In every stage: cosine and pairwise
 similarities of embeddings, with dropout before the last layer, and the heads on maps without gradient.
 """

@@ -1,4 +1,4 @@
-"""The evaluation's questions on pose, kinds of views and speed."""
+"""The part of the evaluation on pose, kinds of views and speed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def yaw(faces: Sequence[Face], labels: np.ndarray, own: OwnNetwork) -> Section:
     section.goal("yaw error on AFW", error.value, 10, at_most=True, unit=" degrees")
     for name, column, sign in (("yaw", 0, -1), ("pitch", 1, 1), ("roll", 2, -1)):
         off = mean_estimate(np.abs(mirrored[:, column] - sign * pose[:, column]))
-        section.rows.append([f"{name} of the mirrored face, off by", off.text(1)])
+        section.rows.append([f"{name} of the mirrored face, deviation", off.text(1)])
     return section
 
 
@@ -87,7 +87,7 @@ def speed(own: OwnNetwork, runs: int = 200) -> Section:
             session.run(None, {session.get_inputs()[0].name: faces[name]})
             times[name].append(1000 * (time.process_time() - start))
     medians = {name: float(np.median(values)) for name, values in times.items()}
-    section = Section("Speed, one thread", ["graph", "ms a face"], [[n, f"{m:.2f}"] for n, m in medians.items()])
+    section = Section("Speed, one thread", ["graph", "ms per face"], [[n, f"{m:.2f}"] for n, m in medians.items()])
     if {"standard recognizer", "standard pose"} <= medians.keys():
         both = medians["standard recognizer"] + medians["standard pose"]
         section.rows.append(["standard recognizer and pose, what this one replaces", f"{both:.2f}"])
