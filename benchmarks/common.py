@@ -27,7 +27,7 @@ BUSY = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What results depend on besides the code. `load` is the 1-minute load average at construction."""
+    """The conditions that results depend on besides the code. `load` is the 1-minute load average at construction."""
 
     cpu: str
     cores: int

@@ -117,7 +117,7 @@ def _parts(given: argparse.Namespace, found: Found, folder: Path) -> Iterator[No
             yield
         for name, part in parts_of(networks, folder, device, card):
             yield from _measuring(found, name, part, NETWORK_S)
-        what = "kept faces beside the CPU's"
+        what = "kept faces compared with the CPU's"
         for found.same in results_of(what, partial(picks, clip, models, device), PICKS_S, clock):
             say(f"{what}: {'the same' if found.same else 'others'}")
             yield
@@ -177,7 +177,7 @@ def _large(given: argparse.Namespace, device: Device, clock: Clock, folder: Path
         return
     before, models = os.environ.get("STREAMGATE_MODELS"), folder / "models"
     if models_folder().is_dir():
-        # What is fetched stays to be had beside them.
+        # Fetched weights remain available next to them.
         shutil.copytree(models_folder(), models, ignore=shutil.ignore_patterns("downloads", IMPORTED))
     models.mkdir(exist_ok=True)
     os.environ["STREAMGATE_MODELS"] = str(models)

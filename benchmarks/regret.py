@@ -99,7 +99,7 @@ def evaluate(
 
 
 def locate(tracks: Mapping[int, Sequence[Scored]], pick: Pick) -> tuple[int, Scored] | None:
-    """The track and face at a pick's time and place; at its exact time before a little beside it."""
+    """The track and face at a pick's time and place; preferably at its exact time, else shortly before or after."""
     found: list[tuple[float, float, int, Scored]] = []
     for track_id, faces in tracks.items():
         for face in faces:

@@ -70,7 +70,7 @@ def _linked_day(what: str, part: str, folder: Path) -> Row:
         mib = high_water(service.process.pid)
         code = service.end()
     changed = contents(folder / "elsewhere") != before
-    words = f"the old face beside it is removed; {'**files elsewhere changed**' if changed else 'nothing elsewhere'}"
+    words = f"the old face next to it is removed; {'**files elsewhere changed**' if changed else 'nothing elsewhere'}"
     say(f"{what} is a link: {code}")
     return Row(f"{what} of a live face is a link: `serve --max-days`", words, time.monotonic() - began, mib, code)
 

@@ -135,12 +135,12 @@ def redis_faults(folder: Path) -> str:
     rows += [*_tls(clips, folder / "tls"), _killed(clips, folder / "killed"), *_replays(folder)]
     lies = [_lied_to(lie, clips, folder / f"lie{number}") for number, lie in enumerate(LIES)]
     text = (
-        f"`run` over {CLIPS} clips of a face each with `--sink` and `--sink-retry {RETRY_S}` (default 30), time-outs "
-        "of 2 s in the address, against a real redis-server. Results on disk are complete wherever the run began; what "
-        "had not arrived was then sent by `streamgate replay` to a sound server. A server that lies answers as Redis "
-        "does until the run has begun, and from then on everything with this."
+        f"`run` over {CLIPS} clips with one face each, with `--sink` and `--sink-retry {RETRY_S}` (default 30) and "
+        "timeouts of 2 s in the address, against a real redis-server. Results on disk are complete whenever the run "
+        "started; missing events were then sent by `streamgate replay` to a working server. A server with invalid "
+        "replies answers as Redis does until the run has started, and then answers everything with the given reply."
     )
-    return sections("Redis", text, {"": rows, "A server that lies": lies})
+    return sections("Redis", text, {"": rows, "A server with invalid replies": lies})
 
 
 def _lied_to(lie: Lie, clips: Path, folder: Path) -> Row:

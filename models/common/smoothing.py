@@ -38,7 +38,7 @@ def guided(picture: Picture, radius: int, spread: float) -> Picture:
 
 
 def frequency_separation(picture: Picture, fine: float, coarse: float, share: float) -> Picture:
-    """Takes `share` of what lies between two Gaussian blurs (sigma in pixels) out, away from strong edges.
+    """Removes `share` of the difference of two Gaussian blurs (sigma in pixels), away from strong edges.
 
     Pores and finest lines stay, blotches and wrinkles go: what retouchers do by hand.
     """

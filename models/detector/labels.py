@@ -34,7 +34,7 @@ class Labelled:
 
 
 def read_labels(file: Path) -> list[Labelled]:
-    """Pictures that a label file names, found in `images/` beside it or beside it.
+    """Pictures that a label file names, found in `images/` next to it, or next to the file itself.
 
     Raises DataError that names every faulty label by file and line (ten of them, and how many more there are).
     """

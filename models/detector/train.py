@@ -73,7 +73,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("data", nargs="*", type=Path, help="folders or tar files of pictures with faces")
     p.add_argument("--backgrounds", type=Path, nargs="*", default=[], help="the same of everyday pictures")
-    p.add_argument("--labels", type=Path, nargs="*", default=[], help="label files; pictures in images/ beside them")
+    p.add_argument("--labels", type=Path, nargs="*", default=[], help="label files; pictures in images/ next to them")
     p.add_argument("--work", type=Path, help="checkpoints and packed pictures (default: $STREAMGATE_WORK/detector)")
     p.add_argument("--config", type=Path, default=HERE / "config.toml")
     p.add_argument("--leave-out", type=Path, nargs="*", default=[], help="evaluation pictures")

@@ -286,7 +286,7 @@ def filled(outline: np.ndarray) -> np.ndarray:
 
 
 def _place_on(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Where a cover is put: mostly the lower face and its rim, else anywhere on it or just beside it."""
+    """Where a cover is put: mostly the lower face and its rim, else anywhere on it or just next to it."""
     low, high = points.min(axis=0), points.max(axis=0)
     chin, mouth = at(points, [_CHIN])[0], at(points, _LIPS).mean(axis=0)
     where = rng.random()

@@ -71,7 +71,7 @@ def deploy_network(network: ExpressionNetwork, steps: int, card: dict[str, Any],
     steps: that the trunk was trained for.
     """
     write_warm(network, steps, target)
-    # A card beside weights makes them count as shipped: it comes last.
+    # A card next to weights marks them as shipped, so it is written last.
     with tempfile.TemporaryDirectory(dir=target) as made:
         stage = Path(made)
         export_onnx(network, stage / ONNX_NAME)

@@ -31,7 +31,7 @@ class HeadSettings:
     weight_decay: float
     ema: float
     cells: float
-    """Weight of the map's loss beside the extent's."""
+    """Weight of the map's loss relative to the extent's."""
 
 
 class HeadTrainer:

@@ -103,7 +103,7 @@ def train(args: argparse.Namespace) -> int:
         raise DataError(f"only {len(faces)} labelled faces: at least {config['data']['minimum_faces']} are needed")
     chosen, held = split(faces, config["data"]["held_out_clips"], frozenset(config["data"]["leave_out"]))
     masks, seen = hand_masks(bases, faces), Seen.read(HERE / SEEN_NAME)
-    say(f"{len(chosen)} faces to train on, {len(held)} held out; {len(masks)} with a hand before them or beside")
+    say(f"{len(chosen)} faces to train on, {len(held)} held out; {len(masks)} with a hand in front or next to them")
     trainer = HeadTrainer(HeadSettings(**config["visible"]), config["seed"], device, args.precision == "bf16")
     base, _ = load_latest(work / "checkpoints")
     warm = torch.load(HERE / WARM_NAME, map_location="cpu", weights_only=True)

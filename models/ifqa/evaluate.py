@@ -55,7 +55,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--labelled", type=Path, nargs="*", default=[], help="faces named AGE_SEX_RACE_* (UTKFace)")
     p.add_argument("--detector", type=Path, help="YuNet ONNX, for the landmarks of --labelled")
     p.add_argument("--glasses", type=Path, help="names of those FACES that wear glasses, one a line")
-    p.add_argument("--before", type=Path, help="folder of a former ifqa.onnx and card.json, measured beside this one")
+    p.add_argument("--before", type=Path, help="folder of a former ifqa.onnx and card.json to compare with")
     p.add_argument("--unreal", type=Path, nargs="*", default=[], help="aligned drawings, renders, puppets, statues")
     p.add_argument("--mixed-faces", type=int, default=40, help="faces of the tables of mixtures, the slowest ones")
     p.add_argument(

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draw the shipped IFQA's maps of a picture that may be published: the astronaut portrait of scikit-image.
 
-python models/ifqa/heatmaps.py       # writes heatmaps.png beside the model
+python models/ifqa/heatmaps.py       # writes heatmaps.png next to the model
 """
 
 from __future__ import annotations

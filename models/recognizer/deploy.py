@@ -62,7 +62,7 @@ def deploy(
     _replace(target / WARM_NAME, lambda part: torch.save(warm, part))
     if warm_only:
         return f"{WARM_NAME} at step {trainer.steps_done}"
-    # A card beside weights makes them count as shipped: it comes last, and only if they could be calibrated.
+    # A card next to weights marks them as shipped: it is written last, and only after a calibration.
     with tempfile.TemporaryDirectory(dir=target) as made:
         stage = Path(made)
         card = _make(trainer, faces, clean, last_layer, calibration, eyes, data_names, stage)
@@ -137,7 +137,7 @@ def _calibration(
         "drop_rate": found.drop_rate,
         "alpha": round(found.alpha, 4),
         "r": round(found.r, 6),
-        "set": f"{len(indexes)} LFW faces, each of another person, nobody of them trained on",
+        "set": f"{len(indexes)} LFW faces, each of a different person, none of them trained on",
         "clean_median": round(fit.clean_median, 5),
         "worst": fit.worst,
         "worst_median": round(fit.worst_median, 5),
