@@ -12,7 +12,7 @@ _SAMPLES = 4
 _BLACK = 26
 """Highest luma of a bar's brightest pixels, including coding noise and ringing."""
 _SPREAD = 4.0
-"""Most standard deviation of luma along a line of a bar; a dark wall or a night sky has more or no straight edge."""
+"""Highest standard deviation of luma along a line of a bar; a dark wall or a night sky has more or no straight edge."""
 _STEP = 14.0
 """Least mean luma by which the picture next to a bar is brighter than the bar."""
 _MOST = 0.4
