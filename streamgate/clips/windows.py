@@ -33,6 +33,9 @@ class Window:
     quality: float = 0.0
 
 
+AT_ENDS_S = 0.25
+"""A face is taken to be where it was for this long before and after the faces that a run evaluated: its longest pause
+between two of a track."""
 _TRIES_APART = 8
 """The start of a window differs from starts that failed by at least its length divided by this."""
 _HEARSAY = 0.3
@@ -95,16 +98,20 @@ def _bounds(
 
 
 def face_at(seen: Sequence[SeenFace], pts_seconds: float) -> Face | None:
-    """The track's face at a time, linearly interpolated between the nearest known faces; None outside of them."""
+    """The track's face at a time, linearly interpolated between the nearest known faces.
+
+    Up to `AT_ENDS_S` before the first and after the last it is that one, beyond None: a track is seen a little longer
+    than its faces are evaluated.
+    """
     times = [one.pts_seconds for one in seen]
     index = bisect.bisect_left(times, pts_seconds - 1e-6)
     if index == len(times):
-        return None
+        return seen[-1].face if seen and pts_seconds <= times[-1] + AT_ENDS_S else None
     after = seen[index]
     if after.pts_seconds <= pts_seconds + 1e-6:
         return after.face
     if index == 0:
-        return None
+        return after.face if pts_seconds >= times[0] - AT_ENDS_S else None
     before = seen[index - 1]
     share = (pts_seconds - before.pts_seconds) / (after.pts_seconds - before.pts_seconds)
 

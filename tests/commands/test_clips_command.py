@@ -29,7 +29,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the footage and its results."""
     folder = tmp_path_factory.mktemp("clips")
     (folder / "footage").mkdir()
-    write_clip(folder / "footage" / "speaker.mp4", frames(), audio=True, options={"g": "5"})
+    write_clip(folder / "footage" / "speaker.mp4", frames(), audio=3.0, options={"g": "5"})
     done = streamgate("run", folder / "footage", "-o", folder / "out", "--set", "output.size=128")
     assert done.code == 0, done.err
     return folder

@@ -138,7 +138,7 @@ def test_a_run_that_is_killed_in_a_commit_is_resumed(
         # Power may go while the line is written, too.
         commits.write_bytes(commits.read_bytes()[:-10])
     result, _, err = Running([*clips, "-o", out, "--resume"]).end()
-    assert result == 0 and ("1 of 2 sources are done" in err) == after, err
+    assert result == 0 and ("1 of 2 sources are already done" in err) == after, err
     assert tree(out) == tree(undisturbed)
 
 

@@ -97,10 +97,7 @@ def test_what_the_card_decodes_gives_the_picks_of_the_cpu_and_no_note(
     done = on_gpu("run", *clips, "-o", tmp_path, "--device", "cpu", "--decode", "cuda", DECODES="1000000")
     assert done.code == 0 and "decoded on the CPU" not in done.err, done.err
     assert not any(one["notes"] for one in json.loads((tmp_path / "summary.json").read_text())["sources"])
-    ours = lines(tmp_path / "faces.jsonl")
-    assert [(one["id"], one["pts_seconds"]) for one in ours] == [(one["id"], one["pts_seconds"]) for one in on_cpu]
-    for one, other in zip(ours, on_cpu, strict=True):
-        assert one["quality"] == pytest.approx(other["quality"], abs=1)
+    same_picks(lines(tmp_path / "faces.jsonl"), on_cpu)
 
 
 def test_a_run_whose_decoder_is_lost_ends_and_keeps_no_file_that_was_cut_short(
@@ -113,7 +110,14 @@ def test_a_run_whose_decoder_is_lost_ends_and_keeps_no_file_that_was_cut_short(
     assert lost.code == 6 and "FFmpeg cannot open CUDA device 0: it is missing, lost" in lost.err, lost.err
     done = on_gpu(*run, DECODES="1000000")
     assert done.code == 0, done.err
-    assert [one["pts_seconds"] for one in lines(tmp_path / "faces.jsonl")] == [one["pts_seconds"] for one in on_cpu]
+    same_picks(lines(tmp_path / "faces.jsonl"), on_cpu)
+
+
+def same_picks(ours: list[dict[str, Any]], on_cpu: list[dict[str, Any]]) -> None:
+    """The faces of the same tracks. NV12 is sampled in another way, so of two frames as good the other may be taken."""
+    assert [one["id"] for one in ours] == [one["id"] for one in on_cpu]
+    for one, other in zip(ours, on_cpu, strict=True):
+        assert one["quality"] == pytest.approx(other["quality"], abs=1)
 
 
 SERVE = ("serve", "--http", "off", "--preset", "live")

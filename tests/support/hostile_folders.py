@@ -146,7 +146,7 @@ STORED = [
             "tune OUT --max-yaw 5 --pictured", 1, "two faces at one time"),
     Spoiled("candidates: a measure is a text", edited("SOURCE/candidates.jsonl.gz", _set("measures", "yaw", to="x")),
             "tune OUT --max-yaw 5 --dry-run --pictured", 1, "measures.yaw is not an object"),
-    Spoiled("persons: 60 MB of empty lists", replaced("persons.jsonl", _lists), "export OUT --to csv", 3, "no record"),
+    Spoiled("persons: 60 MB of empty lists", replaced("persons.jsonl", _lists), "export OUT --to csv", 3, "not a record"),
     Spoiled("faces: quality is a text", edited("faces.jsonl", _set("quality", to="good")), "export OUT --to csv", 3,
             "quality is not a number or null"),
     Spoiled("faces: NaN", edited("faces.jsonl", _set("quality", to=float("nan"))), "export OUT --to csv", 3, "line 1"),

@@ -87,5 +87,5 @@ def references(folder: Path, port: int) -> Sequence[Hostile]:
         ("reference-http.mp4", "MP4 with its data at an address", f"{web}/dref.mp4", b"url "),
     ):
         make = partial(external_mp4, target=target, kind=kind)
-        found.append(Hostile(name, what, make, "no picture", None))
+        found.append(Hostile(name, what, make, "no frame", None))
     return found

@@ -105,7 +105,7 @@ def write_clip(
     pts: Sequence[int] | None = None,
     time_base: Fraction | None = None,
     options: dict[str, str] | None = None,
-    audio: bool = False,
+    audio: float = 0.0,
     movflags: str | None = None,
     form: str | None = None,
 ) -> Path:
@@ -116,7 +116,7 @@ def write_clip(
         hflip, vflip: the display matrix mirrors.
         matrix: "bt601", "bt709", "bt2020"; None leaves the stream untagged (the samples are BT.601).
         pts: presentation times in `time_base` units, one a frame.
-        audio: add a second of silence.
+        audio: seconds of silence to add.
         movflags: of the MP4 writer, for example "faststart" for an index in front.
         form: FFmpeg's name of the container, where the suffix does not tell.
     """
@@ -172,7 +172,7 @@ def write_clip(
             raise ValueError("a clip needs at least one frame")
         container.mux(stream.encode())
         if sound is not None:
-            _add_silence(container, sound)
+            _add_silence(container, sound, audio)
     return path
 
 
@@ -183,8 +183,8 @@ def write_audio(path: Path | str) -> Path:
     return Path(path)
 
 
-def _add_silence(container: Any, stream: Any) -> None:
-    for index in range(46):
+def _add_silence(container: Any, stream: Any, seconds: float) -> None:
+    for index in range(int(seconds * 48000 / 1024)):
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         frame.sample_rate, frame.pts = 48000, index * 1024
         container.mux(stream.encode(frame))
