@@ -197,8 +197,8 @@ def tables(judged: Sequence[Judged], members: Mapping[str, np.ndarray], what: st
         "Rejected by group",
         ["group", "faces", "rejected", "beyond others as sharp, points", "reasons beyond 2 points"],
         note=f"{what}; without edge and small, because the pictures are cropped tightly, and without IFQA, whose "
-        "groups are on its own card. Beyond others as sharp: the mean difference from the rate of all faces in the same "
-        "decile of sharpness, with 95 % bootstrap intervals. Reasons: those whose interval is beyond 2 points.",
+        "groups are on its own card. Beyond others as sharp: the mean difference from the rate of all faces in the "
+        "same decile of sharpness, with 95 % bootstrap intervals. Reasons: those whose interval is beyond 2 points.",
     )
     each = Section(
         "By reason, beyond others as sharp, points",

@@ -133,7 +133,7 @@ def _warn(count: int, kind: str, where: str) -> None:
 
 
 def _cutter(out: Path, footage: Sequence[Path]) -> Cut:
-    """A function that writes some seconds of a source of the run as a video, also if the source was moved."""
+    """A function that writes some seconds of a source of the run as a video, even if the source was moved."""
     from streamgate.clips.cutting import encode_window
     from streamgate.clips.windows import Window
     from streamgate.sources.file import VideoFile

@@ -41,7 +41,7 @@ class Prescorer:
             if observation.pts_seconds - self._last_pts >= self._interval(observation) - 1e-6:
                 self._last_pts = observation.pts_seconds
                 chosen.append(observation)
-        # What a track's first face says of its landmarks serves all that follow, so it gets its second look at once.
+        # The landmark offset of a track's first face is used for all that follow, so its second run comes at once.
         first = [] if self._offsets else chosen[:1]
         seen = yield from self._prescore_faces(first)
         yield from self.run_expression([one for one in first if one.candidate is not None and one.candidate.unsettled])
