@@ -42,7 +42,7 @@ NAMES = {
 )
 @click.option(
     "-o", "--output", "target", metavar="DEST", type=PATH_OR_ADDRESS,
-    help="File or folder to write, may be in an object store (s3://...). [default: in OUT/exports]",
+    help="File or folder to write; may be in an object store (s3://...). [default: in OUT/exports]",
 )
 @click.option(
     "--images", is_flag=True, help="Include the pictures in the Parquet file, in the format that `datasets` reads."

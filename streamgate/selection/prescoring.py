@@ -51,7 +51,7 @@ class Prescorer:
         return chosen
 
     def beside(self, observation: Observation) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
-        """Prescore one face before and one after it, half way to the next evenly spaced ones; returns the new ones."""
+        """Prescore one face before and one after it, halfway to the next evenly spaced ones; returns the new ones."""
         reach = self._interval(observation) / 2 + 1e-6
         away = [(one.pts_seconds - observation.pts_seconds, one) for one in self._observed]
         before = [one for gap, one in away if -reach <= gap < 0][:1]

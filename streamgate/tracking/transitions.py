@@ -35,7 +35,7 @@ _MARGIN = 0.05
 _CORE = 0.2
 """Share of the change within which most of the change is still to come, or over."""
 _SETTLED_S, _SETTLED = 0.4, 0.1
-"""If the picture differs from a frame by no more than this after so many seconds, the frame is in no transition."""
+"""If the picture differs from a frame by no more than this after so many seconds, the frame is not in a transition."""
 
 
 @dataclass(slots=True)
