@@ -27,9 +27,9 @@ FACELESS = frozenset({"intel_bottle", "moviepy_bbb"})
 """Clips without a human face, according to the footage's index."""
 HD_LINES = 720
 RATIO_GOAL, RATIO_LIMIT = 1.0, 2.5
-"""docs/design.md 9: wall over decoding alone, 720p/1080p clips with faces: in the median, and of each."""
+"""docs/design.md 9: wall over decoding alone, 720p/1080p clips with faces: the median, and each clip."""
 BEYOND_GOAL, BEYOND_LIMIT = 40.0, 90.0
-"""docs/design.md 9: core-ms per second of video beyond decoding, other clips: in the median, and of each."""
+"""docs/design.md 9: core-ms per second of video beyond decoding, other clips: the median, and each clip."""
 ARCHIVE_LIMIT = 0.5
 """docs/design.md 9: wall of the preset `archive` over decoding everything, on clips with long faceless stretches."""
 STARTUP_LIMIT, MEMORY_LIMIT = 1.0, 700.0

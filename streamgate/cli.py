@@ -61,7 +61,7 @@ class _LazyGroup(Group):
 )
 @click.version_option(__version__, "-V", "--version", prog_name="streamgate")
 def cli() -> None:
-    """The best frontal, sharp face of every person-track in your footage, with the scores that explain it."""
+    """The best frontal, sharp face of every track in your footage, with the scores that explain it."""
 
 
 def main() -> None:

@@ -117,7 +117,7 @@ class Gate:
     ) -> Iterator[TrackEnd]:
         """Like `run`, but yields one ended track at a time, including tracks without kept faces.
 
-        A source that breaks off after its first frame yields what was found until then, and causes a warning.
+        A source that breaks off after its first frame yields what was found by then, and causes a warning.
         """
         inputs = _locations(source)
         relay = None if progress is None else _ProgressRelay(progress)

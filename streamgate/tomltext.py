@@ -16,7 +16,7 @@ from typing import Any
 from streamgate.errors import UsageError, one_line
 
 MAX_BYTES = 256 << 10
-"""Enough for 500 streams with 500 characters each; the longest preset has 8 kB. The parser may need seconds for a
+"""Enough for 500 streams with 500 characters each; the longest preset is 8 kB. The parser may need seconds for a
 megabyte, during which a service does not react to signals."""
 MAX_DEPTH = 16
 """Nested tables and arrays; a preset has three levels."""

@@ -102,7 +102,7 @@ class BestShot(ScoredFace):
         rank: from 1 within its track.
         quality_smoothed, quality_context: quality over time, 0..100 (design.md 4.5); None for a fallback shot without
             quality.
-        calibration_id: qualities compare only under the same one.
+        calibration_id: qualities are comparable only under the same one.
     """
 
     image: Array

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Does the gate reject people with glasses oftener? Rates with and without, into card.md.
+"""Does the gate reject people with glasses more often? Rates with and without, into card.md.
 
     python models/expression/glasses.py PICTURES...
 
 PICTURES: folders or tar files of pictures of people that nobody trained on: LFW's View 2, hq_val. Who wears glasses was
-seen by eye and is in glasses.txt: the first 12 digits of the sha256 of the file's name, and `glasses`, `tinted` (the
-eyes are not to be seen, or hardly) or `unsure` (left out). As in groups.py, reasons that tell of the picture's cut are
-not counted, and groups are compared within deciles of sharpness.
+determined by eye and is in glasses.txt: the first 12 digits of the sha256 of the file's name, and `glasses`, `tinted`
+(the eyes can hardly be seen, or not at all) or `unsure` (left out). As in groups.py, reasons that depend on how the
+picture was cropped are not counted, and groups are compared within deciles of sharpness.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def read_list(path: Path) -> dict[str, str]:
-    """What is worn by the first 12 digits of the sha256 of a file's name."""
+    """What is worn, by the first 12 digits of the sha256 of a file's name."""
     return dict(line.split() for line in path.read_text().splitlines())
 
 

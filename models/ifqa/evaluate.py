@@ -159,8 +159,8 @@ def tell(
     intro = (
         f"Weights sha256 `{card['sha256'][:16]}`, {card['training_steps']} training steps, {len(names)} "
         f"evaluation faces, 95 % bootstrap intervals. One face takes {milliseconds:.1f} ms on one CPU thread "
-        f"({card['gmac']} GMAC, {card['parameters'] / 1e6:.2f} M parameters). Clean faces score "
-        f"{np.median(clean):.3f} in the median (p10 {np.quantile(clean, 0.1):.3f})."
+        f"({card['gmac']} GMAC, {card['parameters'] / 1e6:.2f} M parameters). The median score "
+        f"of clean faces is {np.median(clean):.3f} (p10 {np.quantile(clean, 0.1):.3f})."
     )
     page = model / "card.md"
     met, missed = write_card(page, model / "evaluation.json", intro, done, absent, card["sha256"])

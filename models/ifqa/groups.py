@@ -138,7 +138,7 @@ def by_label(faces: list[np.ndarray], labels: list[tuple[int, int, int]], scorer
 def by_picture(faces: Sequence[np.ndarray], scorers: Scorers, glasses: np.ndarray | None, spread: float) -> Section:
     """On clean faces: correlation of the score with skin tone, brightness and sharpness; glasses."""
     section = Section(
-        "What the score of clean faces follows",
+        "What the score of clean faces depends on",
         ["property", "Spearman with the score", "the same, sharpness held fixed"],
         note="Skin tone: individual typology angle of the cheeks. Held fixed: partial rank correlation.",
     )

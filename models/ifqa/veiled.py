@@ -77,7 +77,7 @@ def veils(faces: Faces, networks: Networks) -> list[Section]:
 def light(faces: Faces, networks: Networks) -> Section:
     """Dark, bright, flat, hazy, lit from behind: order of six severities, and the mildest below the original."""
     section = Section(
-        "Light that does not fit",
+        "Unfavourable light",
         ["light"] + [f"{n}: {what}" for n in networks for what in ("within a face", "mildest below the original")],
         note="Within a face: Spearman correlation of falling score with six severities.",
     )
@@ -101,7 +101,9 @@ def light(faces: Faces, networks: Networks) -> Section:
 def forgiven(faces: Faces, networks: Networks) -> Section:
     """Pictures that must not score low: clean faces, and clean faces with mild grain."""
     section = Section(
-        "Clean faces stay high", ["points", *networks], note=f"Mild grain: {mixtures.MILD_GRAIN:g} levels, in luma."
+        "Clean faces keep a high score",
+        ["points", *networks],
+        note=f"Mild grain: {mixtures.MILD_GRAIN:g} levels, in luma.",
     )
     grainy = [mixtures.grained(face, mixtures.MILD_GRAIN, i) for i, face in enumerate(faces)]
     clean = {name: points(network, faces) for name, network in networks.items()}
@@ -142,7 +144,7 @@ def footage(faces: Faces, networks: Networks, bound: float) -> Section:
 def unreal(drawings: Faces, faces: Faces, networks: Networks, bound: float) -> Section:
     """Drawings, renders, puppets and statues against real faces: shares below `bound` points."""
     section = Section(
-        "What no camera took",
+        "Drawings, renders and figures",
         ["share below the bound", *networks],
         note=f"{len(drawings)} drawings, renders, puppets and statues; limit: {bound:g} points (`ifqa_low`).",
     )

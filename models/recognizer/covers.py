@@ -16,7 +16,7 @@ ELLIPSE = (56.0, 66.0, 38.0, 50.0)
 """The face in the aligned picture: centre x, y and half axes in pixels; forehead to chin of a frontal face."""
 
 REAL_MASK_VISIBLE = 0.5
-"""Visible share given to photographs of real masks: what the drawn masks leave in the median, rounded."""
+"""Visible share given to photographs of real masks: the median that the drawn masks leave, rounded."""
 
 Shape = np.ndarray
 """float32 [112, 112], 1 where the cover lies."""

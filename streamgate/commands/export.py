@@ -42,7 +42,7 @@ NAMES = {
 )
 @click.option(
     "-o", "--output", "target", metavar="DEST", type=PATH_OR_ADDRESS,
-    help="File or folder to write, may be in an object store (s3://...). [default: in OUT/exports]",
+    help="File or folder to write; may be in an object store (s3://...). [default: in OUT/exports]",
 )
 @click.option(
     "--images", is_flag=True, help="Include the pictures in the Parquet file, in the format that `datasets` reads."
@@ -133,7 +133,7 @@ def _warn(count: int, kind: str, where: str) -> None:
 
 
 def _cutter(out: Path, footage: Sequence[Path]) -> Cut:
-    """A function that writes some seconds of a source of the run as a video, also if the source was moved."""
+    """A function that writes some seconds of a source of the run as a video, even if the source was moved."""
     from streamgate.clips.cutting import encode_window
     from streamgate.clips.windows import Window
     from streamgate.sources.file import VideoFile

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RunMonitor:
-    """Records in the state of a run what its worker reports, and displays it.
+    """Updates the state of a run from the reports of its worker, and displays them.
 
     The worker sends a report as a call of one of these methods: `channel.send(partial(RunMonitor.opening, index=3))`.
 

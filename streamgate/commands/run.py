@@ -48,7 +48,7 @@ _work = section("Speed and sharing the work")
 @_input("--sequence", "sequence_fps", type=float, metavar="FPS", help="Read a folder's images as frames of a video.")
 @_input("--start", type=TIMECODE, metavar="TIME", help="Where to start in each video: seconds, M:S or H:M:S.")
 @_input("--end", type=TIMECODE, metavar="TIME", help="Where to end in each video.")
-@_faces("--top-k", type=int, metavar="N", help="Number of best faces to keep per track (or as --per).")
+@_faces("--top-k", type=int, metavar="N", help="Number of best faces to keep per track (or per person, with --per).")
 @_faces(
     "--per", type=click.Choice(["track", "person"]),
     help="Keep the best faces of each track, or of each person over all sources.",

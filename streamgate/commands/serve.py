@@ -202,7 +202,7 @@ def _http(settings: Settings, state: ServiceState) -> Iterator[str | None]:
 
 
 def _allow_open_files() -> None:
-    """Raise the limit of open files: 1024 are too few for many cameras and a page with many viewers."""
+    """Raise the limit of open files: 1024 is too few for many cameras and a page with many viewers."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

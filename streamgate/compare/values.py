@@ -29,7 +29,7 @@ LOWER = ":lower"
 
 @dataclass(slots=True)
 class MeasureValues:
-    """Values of each measure by row, float (N,), with the sign such that larger is better; NaN if missing.
+    """Values of each measure by row, float (N,), with the sign chosen so that larger is better; NaN if missing.
 
     `problems`: reasons why rows lack values -> number of rows; `first`: the first row with each reason.
     """

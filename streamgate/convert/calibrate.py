@@ -26,7 +26,7 @@ from streamgate.sources.picture import picture_of_rgb
 from streamgate.weights.catalog import LogisticCalibration, SerfiqCalibration
 
 MIN_FACES = 100
-"""Least number of faces; fewer do not give a reliable median."""
+"""Minimum number of faces; fewer do not give a reliable median."""
 
 IFQA_LIMIT = 120
 """Largest number of faces for IFQA: each is run six times, and the official network takes half a second per run."""

@@ -187,7 +187,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except (Exception, MemoryError) as error:  # damaged or hostile bytes make the unpickler fail in any way
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         if "weights_only" in reason:
-            # torch's own message advises to load it without the restriction.
+            # torch's own message advises loading it without the restriction.
             reason = "it is damaged or contains more than tensors; anything that could run code is never loaded"
         raise WeightsError(f"{path.name}: not a plain PyTorch state dict ({reason})") from error
     if not isinstance(content, dict):

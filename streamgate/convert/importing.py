@@ -36,10 +36,10 @@ from streamgate.weights.catalog import (
 from streamgate.weights.files import sha256_of
 
 MIN_FACES = 100
-"""Least number of faces for a calibration."""
+"""Minimum number of faces for a calibration."""
 
 MAX_BYTES = 4 << 30
-"""Largest size of a checkpoint, packed or unpacked; IFQA++ has 2.6 GB."""
+"""Largest size of a checkpoint, packed or unpacked; IFQA++ is 2.6 GB."""
 
 _IFQA_INPUT = InputSpec("float32", "RGB", (127.5,) * 3, (1 / 127.5,) * 3)
 _PLAIN_DROP_RATE = 0.5

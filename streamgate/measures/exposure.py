@@ -10,8 +10,8 @@ from streamgate.measures.faceview import FaceView, quantile
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 FULL = 90.0
-"""Luma levels between the dark and the bright parts of a face with good contrast, at least. Each stop less of light
-reduces them by a quarter."""
+"""Minimum number of luma levels between the dark and the bright parts of a face with good contrast. Each stop less of
+light reduces them by a quarter."""
 NOISE_WEIGHT = 6.0
 """Levels subtracted from the contrast for noise with a standard deviation of 1."""
 BURNT, BURNT_WEIGHT = 250, 1.5

@@ -44,7 +44,7 @@ class FaceView:
 
     @lazy_property
     def small(self) -> Array:
-        """`core` scaled down to 60 px between the eyes, so that faces of different sizes compare; never scaled up."""
+        """`core` scaled down to 60 px between the eyes, so that faces of any size can be compared; never scaled up."""
         return at_one_size(self.core, scale_of(self.face))
 
     @lazy_property
@@ -67,7 +67,7 @@ def face_core(face: Face) -> Array:
 
 
 def at_one_size(luma: Array, inter_eye: float) -> Array:
-    """Luma uint8 (h, w) scaled down to 60 px between the eyes, so that faces of different sizes compare.
+    """Luma uint8 (h, w) scaled down to 60 px between the eyes, so that faces of any size can be compared.
 
     Smaller faces are not scaled up.
     """

@@ -74,7 +74,7 @@ class ReferenceSpec:
         population: the reference where there is no track, or the track has too few faces.
         lowest: lower bound of a track's reference, so that eyes that never open are not taken for narrow ones.
         percentile: of the raw values of the track's evenly spaced faces.
-        faces: the least number of such faces.
+        faces: the minimum number of such faces.
     """
 
     evidence: str
@@ -108,7 +108,7 @@ class MeasureSpec:
         mapping: from the raw value to the scalar. A `Sigmoid` gives defaults that users may change; a function is
             fixed; with None the mapping is on the weights' card, and without one the measure is `uncalibrated`.
         version: incremented whenever the meaning of a raw value or a fixed mapping changes. Qualities from before and
-            after do not compare, and their `calibration_id` differs.
+            after are not comparable, and their `calibration_id` differs.
         limits: of the gate.
         weight: in the weighted geometric mean `quality`.
         use: whether it belongs to a run's set by default.

@@ -25,7 +25,7 @@ EXPRESSION_EYE_DISTANCE = 52
 EXPRESSION_EYE_ROW = 35.5
 """Row of the eye line in it; this leaves room for the brows above and for the chin of an open mouth below."""
 _NOSE_DEPTH = 1.7
-"""Factor for the nose's shift along the eye line, which compensates the eye distance for a turned head."""
+"""Factor for the nose's shift along the eye line, by which the eye distance of a turned head is corrected."""
 
 
 def umeyama(source: Array, target: Array) -> Array:

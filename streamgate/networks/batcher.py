@@ -85,7 +85,7 @@ class Batcher:
     ) -> Batcher:
         """A batcher over open networks; `threshold` is the detector's.
 
-        On the CPU each item is a separate run, and up to `workers` runs of a role execute at once (default: one per
+        On the CPU, each item is a separate run, and up to `workers` runs of a role execute at once (default: one per
         core, at most 8, because each holds its own activations); on a GPU batches are filled from all clients.
         """
         found = runners(networks, threshold)
@@ -109,7 +109,7 @@ class Batcher:
     def infer(self, requests: Sequence[InferenceRequest], client: str = "") -> list[Any]:
         """Results in the order of `requests`.
 
-        On a GPU all are queued before waiting for the first. On the CPU the calling thread runs the first one itself,
+        On a GPU, all are queued before waiting for the first. On the CPU, the calling thread runs the first one itself,
         and then each one that no worker has started yet: handing a run to another thread and back takes the
         interpreter lock three times, and in a busy service waiting for it takes longer than the run.
         """

@@ -18,7 +18,7 @@ STRIDE = 32
 
 NMS_OVERLAP = 0.4
 MAX_CANDIDATES = 2000
-"""Most locations above the threshold that are decoded, best first; a crowd of 300 faces has about that many."""
+"""Maximum number of decoded locations above the threshold, best first; a crowd of 300 faces has about that many."""
 
 _PAD = (123, 117, 104)
 """The networks' mean colour, so that padding looks like the zeros that their convolutions pad with."""

@@ -114,7 +114,7 @@ class BoundGraph:
         except Exception as error:  # onnxruntime raises its own, unrelated exception types
             if not is_full(error) or size == 1:
                 raise device_error(self._device, self._name, error) from error
-        # Outside the handler: the error's traceback keeps the buffers alive whose memory is needed here.
+        # Outside the handler: the error's traceback keeps alive the buffers whose memory is needed here.
         self._halve(size, call)
         return None
 

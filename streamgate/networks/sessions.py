@@ -28,7 +28,7 @@ class RowSession:
 
     On the CPU `run_rows` gives bit-identical results for a row whatever the other rows are, because each row is run
     separately (measured: batches of 2 to 8 are no faster for detector and recognizer, and change the last bits of
-    spread and pose). On a GPU rows are padded to fixed batch sizes. Thread-safe.
+    spread and pose). On a GPU, rows are padded to fixed batch sizes. Thread-safe.
     """
 
     def __init__(self, weights: Weights, device: Device, threads: int = 1) -> None:

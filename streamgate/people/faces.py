@@ -30,7 +30,7 @@ FaceKey = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True)
 class PersonFace:
-    """A kept face with the values that order the faces of a person; qualities are 0..100, None for a fallback without.
+    """A kept face with the values that order the faces of a person; qualities are 0..100, None for some fallbacks.
     """
 
     key: FaceKey

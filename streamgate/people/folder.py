@@ -19,7 +19,7 @@ from streamgate.store.lock import Lock
 
 @contextmanager
 def correcting(out: Path) -> Iterator[Ledger]:
-    """The ledger of `out` for recording decisions; runs are kept out of the folder meanwhile.
+    """The ledger of `out` for recording decisions; until the block ends, no run can use the folder.
 
     A decision is durable when the ledger's method returns. When the block ends, faces.jsonl, persons.jsonl and the
     number of persons in summary.json are updated; after a crash, the next decision or run does so.

@@ -99,7 +99,7 @@ def cause_of(error: Exception) -> str:
 
 
 def _check_reachable(address: str, shown: str) -> None:
-    """Check the address first, since Ray waits long for a missing cluster. Raises UsageError, DeviceError."""
+    """Check the address first, since Ray waits a long time for a missing cluster. Raises UsageError, DeviceError."""
     if address in ("local", "auto"):
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")

@@ -1,6 +1,6 @@
 """The reader: an actor that reads sources on a node of a Ray cluster, like the worker process of a local run.
 
-It commits its results to its own folder below OUT, from where the driver takes them over; see `cluster`.
+It commits its results to its own folder below OUT, from which the driver takes them over; see `cluster`.
 """
 
 from __future__ import annotations

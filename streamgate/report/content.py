@@ -258,7 +258,7 @@ class Content:
 
 
 def heat_table() -> Record:
-    """The colours of heatmaps for the page: signs of the levels, their colours (RGBA), and weight of cells (0..255)."""
+    """The colours of heatmaps for the page: characters of the levels, their colours (RGBA), cell weights (0..255)."""
     palette: Array = np.round(colours(np.arange(len(HEAT_SIGNS)) / (len(HEAT_SIGNS) - 1))).astype(int)
     mask = np.round(weight(HEAT_SIDE) * 255).astype(np.uint8)
     return {

@@ -10,7 +10,7 @@ from streamgate.frames import Array
 SIDE = 128
 """Side of the picture in pixels; the network computes its map at 64 x 64."""
 
-# The ellipse in which the embedded network's map counts (centre and half axes as shares of the side, as in
+# The ellipse in which the embedded network's map counts (centre and semi-axes as shares of the side, as in
 # convert/ifqa.py); outside it the colours are fainter but visible, since other weights may use the whole picture.
 _CENTRE = (0.5, 0.575)
 _HALF_AXES = (0.27, 0.345)

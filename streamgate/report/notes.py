@@ -6,8 +6,8 @@ One line per track in OUT/<source_id>/report.jsonl.gz:
     shots [{rank, thumbnail, heat}], misses [{pts_seconds, frame_index, name, box, pose, measures, quality, gate,
     thumbnail, heat}]
 
-A thumbnail is a JPEG of 128 x 128 px in base64. `heat` is IFQA's map, 32 x 32 cells row by row, one sign per cell: its
-index in `HEAT_SIGNS` is the cell's level, 0 (unlike a clean photograph) to 63; null if IFQA was not run.
+A thumbnail is a JPEG of 128 x 128 px in base64. `heat` is IFQA's map, 32 x 32 cells row by row, one character per
+cell: its index in `HEAT_SIGNS` is the cell's level, 0 (unlike a clean photograph) to 63; null if IFQA was not run.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def thumbnail(image: Array) -> str:
 
 
 def heat(ifqa_map: Array | None) -> str | None:
-    """A map (h, w) of 0..1 as text, one sign per cell."""
+    """A map (h, w) of 0..1 as text, one character per cell."""
     if ifqa_map is None:
         return None
     cells = cv2.resize(np.asarray(ifqa_map, np.float32), (HEAT_SIDE, HEAT_SIDE), interpolation=cv2.INTER_AREA)

@@ -31,7 +31,7 @@ MARGIN = 0.15
 """How much lower the scores of the other directions must be, averaged over the frames; the score of a direction is the
 lower one of both sizes."""
 OVERLAP = 0.3
-"""Least IoU of the boxes of one face found at both sizes."""
+"""Minimum IoU of the boxes of one face found at both sizes."""
 PROBES_S = (0.0, 1.6)
 """Seconds from the start at which a frame is checked while no face was found."""
 EVERY_S = 0.3

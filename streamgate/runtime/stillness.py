@@ -1,7 +1,7 @@
 """Faces that never move while another does: a framed portrait, a poster, a picture on a screen.
 
 While there are several faces, each is compared at intervals with its own first observation, by points in the face and
-around it. In a picture all these points move together, with the camera. With a person they never all do: heads sway in
+around it. In a picture all these points move together, with the camera. With a person they never do: heads sway in
 front of the background, turn, speak and blink. A face too small or too plain for that comparison can still be judged if
 the camera is static: the landmarks of a picture then stay in place to a few thousandths of the distance between its
 eyes, while those of a person sitting as still as possible move several times as much. Memory does not grow with time,
@@ -20,7 +20,7 @@ from streamgate.faces import Face
 from streamgate.frames import Array, Frame
 
 INTERVAL_S = 0.35
-"""Least time between two checks."""
+"""Minimum time between two checks."""
 LEAST_S = 3.0
 """How long a face has to be seen before it counts as still."""
 STILL = 0.007
@@ -36,7 +36,7 @@ APART = 0.007
 """Distance of a face from the position predicted by its surroundings up to which it is still, as a share of the
 distance between the eyes, root mean square over the checks."""
 MIN_POINTS = 8
-"""Least number of points in the face, and of points around it, for a comparison."""
+"""Minimum number of points in the face, and of points around it, for a comparison."""
 FACE_SHARE, AROUND_SHARE = 0.8, 0.5
 """Share of the points in and around a picture that move together. Somebody may pass in front of its edge."""
 MOVED = 3

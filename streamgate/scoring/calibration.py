@@ -1,4 +1,4 @@
-"""From raw values to scalars 0..100, and the id under which qualities compare."""
+"""From raw values to scalars 0..100, and the id under which qualities are comparable."""
 
 from __future__ import annotations
 

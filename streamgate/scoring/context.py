@@ -25,7 +25,7 @@ class ScoringContext:
         aligned_pose: the pose role takes the recognizer's crop.
         shared_pose: the recognizer's graph also returns the pose.
         sampled_head: features (K,) -> SER-FIQ's d by sampling; None where the graph's closed form is used.
-        identity_threshold: the least cosine of two faces of one person; None where the recognizer has no threshold.
+        identity_threshold: the minimum cosine of two faces of one person; None where the recognizer has no threshold.
         pictures: holds the kept pictures of all tracks.
         cohort: normalises similarities of the recognizer's embeddings; None where they are plain cosines.
     """

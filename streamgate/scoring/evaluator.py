@@ -31,7 +31,7 @@ class Evaluator:
 
     Attributes:
         names: the run's set: measures in use that have weights and calibration.
-        calibration_id: qualities compare only under the same one.
+        calibration_id: qualities are comparable only under the same one.
     """
 
     def __init__(self, config: Config, calibration: Calibration) -> None:

@@ -37,12 +37,12 @@ window fails and something is kept already."""
 MAX_NEIGHBOUR_STEPS = 3
 """Largest number of neighbours that the search moves on to."""
 TEMPLATE_FACES = 8
-"""Least number of faces in a kept track's template, if the end of the track has that many."""
+"""Minimum number of faces in a kept track's template, if the end of the track has that many."""
 LUCKY_MARGIN = 5.0
 """If its neighbours reduce the best face's quality by more points, it was a lucky frame, and faces skipped because of
 it are reconsidered."""
 SECOND_SCORE_GAIN = 6.0
-"""Points by which the potential of a face, or of one next to it, may rise at a closer look."""
+"""Points by which the potential of a face, or of one next to it, may rise on a closer look."""
 REGION_BYTES = 48 << 20
 """Limit for the regions of one track that wait for their window to fill; beyond it the window is scored early. Only a
 face that fills much of a 2160p picture reaches it."""
@@ -198,7 +198,7 @@ class TrackSelector:
 
     @property
     def contenders(self) -> list[Candidate]:
-        """Faces that may still be kept, the least bad of those that the cheap gate rejected included."""
+        """Faces that may still be kept, including the least bad of those that the cheap gate rejected."""
         found, fallback = self.keeper.contenders, self._fallback
         return found if fallback is None or fallback.candidate is None else [*found, fallback.candidate]
 
@@ -305,7 +305,7 @@ class TrackSelector:
                 closer.append(observation)
                 if observation.candidate.unsettled > MOVED:
                     yield from self._prescorer.run_expression([observation])
-                # Not next to neighbours that fail too: all neighbours of a face that stays at a limit would.
+                # Not for neighbours that fail too: if a face stays at a limit, the search would go on to all of them.
                 fails = observation.candidate.gate.failed_within(NARROWLY) and observation not in beside
                 if observation.potential > lead or fails:
                     lead = max(lead, observation.potential)

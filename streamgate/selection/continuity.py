@@ -43,7 +43,7 @@ class Continuity:
     The recognizer is run only where their appearance changes, and two consecutive faces must show another person.
 
     Args:
-        threshold: the least cosine of two faces of one person.
+        threshold: the minimum cosine of two faces of one person.
     """
 
     def __init__(self, scorer: FaceScorer, threshold: float) -> None:

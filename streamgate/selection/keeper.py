@@ -46,8 +46,8 @@ class Keeper:
 
     Memory does not grow with the track: a candidate is dropped as soon as enough better ones, apart in time, are
     known, and the history drops entries out of reach of every remembered candidate. The picture to keep is cut from
-    the region with `make_crop` at the end; from a large region already when a candidate has outlived its smoothing
-    window, which most never do.
+    the region with `make_crop` at the end; from a large region as soon as a candidate has outlived its
+    smoothing window, which most never do.
     """
 
     def __init__(self, keep: KeepConfig, smoothing: SmoothingConfig, make_crop: MakeCrop) -> None:

@@ -41,7 +41,7 @@ class Prescorer:
             if observation.pts_seconds - self._last_pts >= self._interval(observation) - 1e-6:
                 self._last_pts = observation.pts_seconds
                 chosen.append(observation)
-        # What a track's first face says of its landmarks serves all that follow, so it gets its second look at once.
+        # The landmark offset of a track's first face is used for all that follow, so its second run comes at once.
         first = [] if self._offsets else chosen[:1]
         seen = yield from self._prescore_faces(first)
         yield from self.run_expression([one for one in first if one.candidate is not None and one.candidate.unsettled])
@@ -51,7 +51,7 @@ class Prescorer:
         return chosen
 
     def beside(self, observation: Observation) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
-        """Prescore one face before and one after it, half way to the next evenly spaced ones; returns the new ones."""
+        """Prescore one face before and one after it, halfway to the next evenly spaced ones; returns the new ones."""
         reach = self._interval(observation) / 2 + 1e-6
         away = [(one.pts_seconds - observation.pts_seconds, one) for one in self._observed]
         before = [one for gap, one in away if -reach <= gap < 0][:1]

@@ -38,7 +38,7 @@ class TrackReference:
 
 
 def _percentile(seen: Counter[float], percent: float) -> float:
-    """The smallest value that at least `percent` per cent of all values do not exceed (nearest rank)."""
+    """The smallest value that at least `percent` % of all values do not exceed (nearest rank)."""
     wanted = percent / 100 * seen.total()
     below = 0
     for value in sorted(seen):

@@ -1,1 +1,1 @@
-"""`streamgate serve`: cameras for months."""
+"""`streamgate serve`: watches cameras for months."""

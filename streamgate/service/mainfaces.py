@@ -80,7 +80,7 @@ class MainFaces(Collector):
         yield from metrics_of(mains)
 
     def put(self, lookup: Lookup) -> None:
-        """Queue a lookup; its `done` is called soon after its `until` at the latest."""
+        """Queue a lookup; its `done` is called before its `until` or soon afterwards."""
         gone: list[tuple[Lookup, str | None]] = []
         with self._changed:
             if not lookup.final:

@@ -134,7 +134,7 @@ class RedisSink:
             if before is not None and now - before < self._retry_seconds:
                 self._book.note(source, SendResult(0, self._book.problem or "no connection"), len(events))
                 return
-            # Sources that commit meanwhile do not try as well.
+            # Other sources that commit in the meantime do not try again.
             self._asked = None if before is None else now
         outcome = self._sender.deliver(events.in_order(), patient=before is None)
         self._note(source, outcome, len(events))

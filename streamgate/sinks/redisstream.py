@@ -19,7 +19,7 @@ from streamgate.sinks.guardedsocket import GuardedSocket
 
 STREAM = "streamgate:faces"
 MAXLEN = 100_000
-"""Approximate number of events that the stream keeps; at 512 px and quality 92 an event has about 20 to 80 kB."""
+"""Approximate number of events that the stream keeps; at 512 px and quality 92 an event is about 20 to 80 kB."""
 
 _CONNECT_SECONDS = 3.0
 _ANSWER_SECONDS = 5.0

@@ -21,9 +21,9 @@ from av.video.codeccontext import VideoCodecContext
 from streamgate.sources.h264 import FrameNumbers
 
 _HELD_BACK = 32
-"""Most frames that a decoder holds back, for its threads and for reordering."""
+"""Maximum number of frames that a decoder holds back, for its threads and for reordering."""
 _REMEMBERED = 4096
-"""Most packets known to be torn whose frames have not come out yet."""
+"""Maximum number of packets known to be torn whose frames have not come out yet."""
 _KEYS = 16
 _STARTS_ANYWHERE = frozenset(
     {

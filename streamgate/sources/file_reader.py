@@ -115,7 +115,7 @@ class FileReader:
         self._silent = 0
         self._headless: bool | None = None
         self.interlaced = opening.interlaced
-        """Frames are rebuilt from their neighbours."""
+        """Whether frames are deinterlaced, that is, rebuilt from their neighbours."""
         self._deinterlacer = Deinterlacer(self._time_base, stats, interlaced=opening.interlaced)
         self._count = 0
         self._enters_at = 0

@@ -20,7 +20,7 @@ from streamgate.sources.sidedata import shown_turn, side_data
 
 CPU = "cpu"
 _OWN_DECODERS = {"libdav1d": "av1", "libaom-av1": "av1"}
-"""FFmpeg prefers these decoders, which have no GPU support, to its own one, which supports only GPUs."""
+"""FFmpeg prefers these decoders, which have no GPU support, to its own, which supports only GPUs."""
 _NVDEC = "libnvcuvid.so.1"
 _DEVICE_ERRORS = (av.error.ExternalError, av.error.UnknownError)
 """What FFmpeg raises when the card fails; on a working card damaged pictures can raise it too."""

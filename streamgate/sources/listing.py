@@ -58,7 +58,7 @@ def files_below(folder: Path, output: str | None = None, warnings: list[str] | N
 
     def unreadable_folder(error: OSError) -> None:
         if warnings is not None:
-            warnings.append(f"{display(error.filename or folder)}: this folder cannot be read; passed over")
+            warnings.append(f"{display(error.filename or folder)}: this folder cannot be read; skipped")
 
     visited: set[tuple[int, int]] = set()
     files: list[Path] = []

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 _START = b"\x00\x00\x00\x01"
 _LARGEST = 8 << 20
-"""Most bytes of one picture; more cannot be valid video."""
+"""Maximum number of bytes of one picture; more cannot be valid video."""
 _MAX_HEAD_BYTES = 1 << 16
 _WRAP = 1 << 32
 _H264_KEYS, _H264_OTHERS = frozenset({5}), frozenset({1, 2})

@@ -23,7 +23,7 @@ from urllib.request import parse_http_list, parse_keqv_list
 _PORTS = {"rtsp": 554, "rtsps": 322}
 _MAX_HEAD_BYTES = 1 << 16
 _MAX_OPEN = 64
-"""Most requests without a response; FFmpeg has one or two."""
+"""Maximum number of requests without a response; FFmpeg has one or two."""
 _SEND_S = 30.0
 _HASHES = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}
 _END = b"\r\n\r\n"
@@ -170,7 +170,7 @@ class _Open:
         self.lines = lines
         self.body = body
         self.answered: set[str] = set()
-        """Challenges that it was already sent with an answer to."""
+        """Challenges that were already answered by sending it again."""
         self.repeated = False
         """Whether it was sent again. After a wrong password most cameras send a new challenge with another nonce:
         answering each one would make thousands of failed attempts per second."""

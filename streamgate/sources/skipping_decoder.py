@@ -26,9 +26,9 @@ LAG = 36
 """Packets after which the hint about a frame takes effect: a decoder holds back at most 16 frames for its threads and
 16 for reordering, so by then the frame has come out."""
 AHEAD_BYTES = 32 << 20
-"""Most bytes of packets kept in memory to be decoded later, and as many again of those that may be decoded again."""
+"""Limit in bytes for packets kept in memory to be decoded later, and the same for those that may be decoded again."""
 _REORDERED = 16
-"""Most packets between a frame and an earlier frame that is stored after it."""
+"""Maximum number of packets between a frame and an earlier frame that is stored after it."""
 PATIENCE = 3
 """Consecutive key frames that cannot be decoded on their own after which no more are tried."""
 

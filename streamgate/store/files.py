@@ -196,7 +196,7 @@ def open_own(root: Path, name: str, flags: int) -> IO[bytes]:
 def make_folder(root: Path, name: str, mode: int = 0o777) -> Path:
     """Create the folder `name` below `root` and its parents if they are missing, with `mode`.
 
-    Raises OSError, also when a part of the path is a link.
+    Raises OSError, including when a part of the path is a link.
     """
     path, parts = _parts(root, name)
     with _folder(root, parts, make=mode):
@@ -231,7 +231,7 @@ def remove_listed(root: Path, names: Iterable[str]) -> None:
                 os.unlink(parts[-1], dir_fd=folder)
             folders.update(parts[:depth] for depth in range(1, len(parts)))
     for parts in sorted(folders, key=len, reverse=True):
-        # A folder that is not empty contains files of others and stays.
+        # A folder that is not empty contains other files and stays.
         with suppress(OSError), _folder(root, parts[:-1]) as folder:
             os.rmdir(parts[-1], dir_fd=folder)
 

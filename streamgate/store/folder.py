@@ -250,7 +250,7 @@ class RunFolder:
         source_id, _, rest = name.partition("/")
         remedy = "run the same command again with --resume, which rewrites it"
         if rest:
-            # Do not advise to remove a folder whose name comes from a damaged record.
+            # Do not advise removing a folder whose name comes from a damaged record.
             ours = rest == SOURCE or self.has(f"{source_id}/{SOURCE}")
             folder = f"remove the folder {display(self.out / source_id)} and " if ours else ""
             remedy = f"{folder}run its source again with --resume"

@@ -168,7 +168,7 @@ def _checked(value: Any, data: bytes) -> Record:
     if data.count(b"[") + data.count(b"{") > _MAX_DEPTH and _depth(value) > _MAX_DEPTH:
         raise ValueError("is nested too deeply")
     if b"\\u" in data and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
-        raise ValueError("has text that is no Unicode")
+        raise ValueError("has text that is not Unicode")
     return value
 
 

@@ -24,7 +24,7 @@ class SourceResult:
     """The result of a source, for `summary.json`; `timing` has everything that may vary from run to run.
 
     Attributes:
-        status: "done", "interrupted" (results until then are committed), "failed" (nothing committed), "crashed" (the
+        status: "done", "interrupted" (results up to then are committed), "failed" (nothing committed), "crashed" (the
             worker process died twice while reading it; nothing committed), "not_started" (the run ended before it) or
             "duplicate" (same name and content as an earlier input).
         error: one line for the user when it failed, or when reading stopped with an error after some frames.

@@ -71,7 +71,7 @@ class Staging:
             for name in ("new", "old"):
                 files.make_folder(self._out, f"{_TUNE}/{name}")
             manifest.run = ready["run"]
-            # Both sets of names are listed meanwhile, so that --overwrite knows all files that a crash may leave.
+            # Both sets of names are listed for now, so that --overwrite knows all files that a crash may leave.
             before = {key: manifest.sources.get(key, ()) for key in ready["sources"]}
             for key, names in ready["sources"].items():
                 manifest.sources[key] = tuple(sorted({*before[key], *names}))

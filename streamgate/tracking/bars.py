@@ -14,11 +14,11 @@ _BLACK = 26
 _SPREAD = 4.0
 """Highest standard deviation of luma along a line of a bar; a dark wall or a night sky has more or no straight edge."""
 _STEP = 14.0
-"""Least mean luma by which the picture next to a bar is brighter than the bar."""
+"""Minimum difference in mean luma between a bar and the brighter picture next to it."""
 _MOST = 0.4
 """Largest share of a side that one bar may take."""
 _LEAST = 2
-"""Fewest lines of a bar, since codecs leave a dark line or two at the edge."""
+"""Minimum number of lines of a bar, since codecs leave a dark line or two at the edge."""
 _EVERY = 4
 """Every n-th pixel of a line is examined."""
 

@@ -13,7 +13,7 @@ LONGEST_S = 1.5
 """Longest span that is compared; of a longer transition only a part that changes enough within this span is found."""
 _SPANS_S = (0.3, 0.6, 1.0, LONGEST_S)
 _STEP_S = 1 / 16
-"""Least interval in seconds between compared frames; closer ones are not compared."""
+"""Minimum interval in seconds between compared frames; closer ones are not compared."""
 _CHANGE = 0.5
 """Difference of a span's ends from which they may be two shots (relative to contrast, as for cuts)."""
 _DETOUR = 1.35
@@ -35,7 +35,7 @@ _MARGIN = 0.05
 _CORE = 0.2
 """Share of the change within which most of the change is still to come, or over."""
 _SETTLED_S, _SETTLED = 0.4, 0.1
-"""If the picture differs from a frame by no more than this after so many seconds, the frame is in no transition."""
+"""If the picture differs from a frame by no more than this after so many seconds, the frame is not in a transition."""
 
 
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ from streamgate.weights.catalog import ROLES
 from streamgate.weights.store import resolve
 
 _READ_ON_S = 2.0
-"""Frames at most this far ahead are reached by reading on; for later frames the source is seeked."""
+"""Frames at most this far ahead are reached by reading on, later ones by seeking."""
 
 
 class FootageScorer:

@@ -151,7 +151,7 @@ def parse_input(table: Mapping[str, Any], name: str) -> InputSpec:
     if spec.dtype not in ("uint8", "float32") or spec.colour not in ("RGB", "BGR"):
         raise WeightsError(f"{name}: input {spec.dtype} {spec.colour} is not one of uint8|float32, RGB|BGR")
     if spec.dtype == "uint8" and spec != InputSpec():
-        raise WeightsError(f"{name}: a uint8 input is RGB and is normalised inside the graph")
+        raise WeightsError(f"{name}: a uint8 input must be RGB without mean and scale, as the graph normalises it")
     return spec
 
 

@@ -101,7 +101,7 @@ def imported_folder() -> Path:
 
 
 def safe_name(text: str) -> str:
-    """`text` as a folder name: ASCII letters, digits, `.`, `_`, `-`, not starting with a sign; possibly empty."""
+    """`text` as a folder name: ASCII letters, digits, `.`, `_`, `-`, not starting with punctuation; possibly empty."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:64].strip("-._")
 
 

@@ -170,7 +170,7 @@ STORED = [
             edited("summary.json", _set("calibration", "mappings", "serfiq", to=[0, 0])),
             "tune OUT --max-yaw 5 --pictured", 3, "without width"),
     Spoiled("manifest: half a surrogate pair", edited(f"{STATE}/manifest.json", _set("files", to=["\ud800"])),
-            "report OUT", 3, "no Unicode"),
+            "report OUT", 3, "not Unicode"),
     Spoiled("manifest: NUL in a name",
             edited(f"{STATE}/manifest.json", lambda record: record["files"].extend(["a\0b", "../x", "/etc/x"])),
             "run CLIP -o OUT --overwrite", 0, ""),

@@ -41,7 +41,7 @@ function figures(summary) {
 }
 
 function problems(summary) {
-  const found = summary.complete ? [] : ["The run was interrupted; the report shows the faces found until then. Continue the run with --resume."];
+  const found = summary.complete ? [] : ["The run was interrupted; the report shows the faces found by then. Continue the run with --resume."];
   for (const source of summary.sources) {
     if (source.status === "failed" || source.status === "crashed") found.push(`${source.name}: ${source.error ?? source.status}`);
     else if (source.error && source.status === "done") found.push(source.error);
