@@ -285,7 +285,7 @@ class RunDisplay(Display):
         if len(unkept) > _MAX_LISTED:
             self._console.print(f"... and {len(unkept) - _MAX_LISTED} more, see `notes` in summary.json")
         listed = _lines(out / "faces.jsonl")
-        fewer = f", the best {listed} are listed in faces.jsonl" if listed is not None and listed < kept else ""
+        fewer = f"; faces.jsonl lists the best {listed}" if listed is not None and listed < kept else ""
         self._console.print(
             f"{kept} face{'' if kept == 1 else 's'} kept in {escape(display(out))}{fewer} ({seconds:.1f} s)"
         )

@@ -65,7 +65,7 @@ def test_the_best_of_each_person_are_counted_apart_from_what_is_kept(result: Pat
     done = streamgate("run", *clips, "-o", tmp_path / "out", "--per", "person", models=tmp_path)
     assert done.code == 0, done.err
     assert len(lines(tmp_path / "out" / "faces.jsonl")) == 1
-    assert "3 faces kept" in done.err and "the best 1 listed in faces.jsonl" in done.err
+    assert "3 faces kept" in done.err and "faces.jsonl lists the best 1" in done.err
 
 
 def test_merging_who_was_seen_together_is_done_with_a_warning_that_names_the_way_back(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 A page's blocks run in order in a folder of its own, with the package on PATH and files of the names that examples
 use: video.mp4, clip.mp4, talk.mp4, footage/, more/, frames/, portraits/, portrait.jpg, face.png, list.txt, judged.csv,
-and `faces`, the results of a run, unless the page makes them itself. What cannot run is a `console` block, or has
+and `faces`, the results of a run, unless the page makes them itself. What cannot run is a `bash` block, or has
 `<!-- not run: why -->` before it.
 """
 

@@ -74,7 +74,7 @@ def test_options_that_a_page_names_are_there(page: Path) -> None:
     if page.name == "reliability.md":
         pytest.skip("written by scripts that run the commands")
     ours = [text for text in inline(page) if text.startswith(("--", "streamgate"))]
-    lines = [line for block in blocks(page, "sh", "console") for line in block.text.splitlines()]
+    lines = [line for block in blocks(page, "sh", "bash") for line in block.text.splitlines()]
     ours += [line.partition("streamgate ")[2] for line in lines]
     named = {flag for text in ours for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)}
     assert named - options() - FOREIGN == set()
@@ -124,7 +124,7 @@ def test_shell_lines_have_settings_that_can_be() -> None:
 def test_commands_that_pages_name_are_there() -> None:
     known = {name for names in COMMANDS.values() for name in names}
     for page in PAGES:
-        lines = [line for block in blocks(page, "sh", "console") for line in block.text.splitlines()]
+        lines = [line for block in blocks(page, "sh", "bash") for line in block.text.splitlines()]
         lines += [text for text in inline(page) if text.startswith("streamgate ")]
         for line in lines:
             named = re.match(r"(?:\$ )?(?:timeout .*? |\S*/)?streamgate ([a-z]\w*)(?=\s|$)", line)
@@ -187,8 +187,8 @@ def test_what_is_not_run_is_little() -> None:
     idle = [
         f"{name_of(page)}, line {block.line}: {block.why or block.language}"
         for page in PAGES
-        for block in blocks(page, "sh", "console")
-        if (block.language == "console" or block.why) and re.search(r"^(\$ )?streamgate ", block.text, re.M)
+        for block in blocks(page, "sh", "bash")
+        if (block.language == "bash" or block.why) and re.search(r"^(\$ )?streamgate ", block.text, re.M)
     ]
     print(*idle, sep="\n")
     assert len(idle) <= NOT_RUN_LIMIT, idle
