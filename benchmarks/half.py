@@ -70,7 +70,7 @@ def _body(count: int, rows: list[list[str]]) -> str:
         [
             "## Half precision",
             "",
-            "On a GPU this network runs in fp16 if `precision` of its role is set to it (`benchmarks/half.py`, "
+            "On a GPU, this network runs in fp16 if `precision` of its role is set to it (`benchmarks/half.py`, "
             f"{count} faces, the fp16 graph on the CPU provider; **not yet run on a GPU**). Deviation from fp32: the "
             "largest absolute difference within each face.",
             "",

@@ -189,7 +189,7 @@ def report(outcome: Outcome, clips: Sequence[Path], options: argparse.Namespace)
     memory = [one.rss_mib for one in outcome.samples]
     parts = [(int(start * len(memory)), int(end * len(memory))) for start, end in (EARLY, MIDDLE, LATE)]
     early, middle, late = (statistics.median(memory[start : max(start + 1, end)]) for start, end in parts)
-    held = "held to two of them" if usable_cores() > CORES else "sharing them with cameras and Redis"
+    held = "held to two cores" if usable_cores() > CORES else "sharing all cores with cameras and Redis"
     rows = []
     for before, after in zip(first.streams, last.streams, strict=True):
         frames = after["frames_in"] - before["frames_in"]
@@ -208,9 +208,9 @@ def report(outcome: Outcome, clips: Sequence[Path], options: argparse.Namespace)
         target("frames dropped", f"{share:.2f} %", f"at most {DROP_LIMIT:g} %", share <= DROP_LIMIT),
         target("`final` in Redis after `ended_at`, p95", waits, f"at most {LATENCY_LIMIT:g} s", p95 <= LATENCY_LIMIT),
         target(
-            "memory of serve, last tenth minus the one in the middle",
+            "memory of serve, last tenth minus middle tenth",
             f"{late - middle:+.0f} MiB ({last.rss_mib:.0f} MiB at the end, {max(memory):.0f} at most; last minus "
-            f"second tenth, while the page's {LATEST_FACES} latest faces gather: {late - early:+.0f} MiB)",
+            f"second tenth, while the page's {LATEST_FACES} latest faces accumulate: {late - early:+.0f} MiB)",
             f"at most {MEMORY_LIMIT:g} MiB",
             late - middle <= MEMORY_LIMIT,
         ),

@@ -135,7 +135,7 @@ _URL = re.compile(r"://[^\s'\"<>]+")
 
 
 def redact_url(url: str) -> str:
-    """Return `url` without user, password or secret query values. Text that is not a URL is returned unchanged.
+    """Return `url` without user name, password or secret query values. Text that is not a URL is returned unchanged.
 
     The user part is removed too: camera addresses often have a token in its place.
     """
@@ -150,7 +150,7 @@ def redact_url(url: str) -> str:
         parts = urlsplit(text)
     except ValueError:
         return f"{scheme}://***"
-    # Some cameras accept user and password as pairs in the path.
+    # Some cameras accept user name and password as pairs in the path.
     path = _PAIR.sub(_redacted_pair, parts.path)
     if path == parts.path and not parts.query and not parts.fragment:
         return text

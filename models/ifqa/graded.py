@@ -61,7 +61,7 @@ class Reach:
 
 
 REACHES = {
-    "footage": Reach(span=0.6),  # a face in small footage is small but usable: it must pass the gate
+    "footage": Reach(span=0.6),  # a face in low-resolution footage is small but usable: it must pass the gate
     "light": Reach(across=False, line=False, span=0.45),  # a dark picture of one face may look like the skin of another
     "sensor": Reach(line=False, span=0.7),  # its noise is present from the first level
     "smooth": Reach(across=False, line=False, span=0.5),

@@ -124,7 +124,7 @@ def forgiven(faces: Faces, networks: Networks) -> Section:
 def footage(faces: Faces, networks: Networks, bound: float) -> Section:
     """The same face as 1080p and as 360p footage: both pass, and the larger one is the better one."""
     section = Section(
-        "Small footage passes and stays below large footage",
+        "Low-resolution footage passes but scores below high-resolution footage",
         ["share of faces", *networks],
         note=f"Passes: at least {bound:g} points (`ifqa_low`).",
     )

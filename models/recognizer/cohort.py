@@ -209,9 +209,10 @@ def section(aged: Faces, named: Faces, cohort: Cohort, threshold: float, card: d
     """Error rates with and without the cohort."""
     lines = [
         f"{len(cohort.centroids)} centroids, the {cohort.nearest} nearest are used. False match rates at the "
-        f"threshold of {threshold:.3f} by age: shares of pairs of UTKFace pictures that are in no centroid. Each "
-        f"picture counts as a different person. Pairs with a cosine of {ALIKE} or more are taken for one picture "
-        "published twice and left out; other pairs of one person are still included, so the rates are upper bounds.",
+        f"threshold of {threshold:.3f} by age: shares of pairs of UTKFace pictures that were not used for the "
+        f"centroids. Each picture counts as a different person. Pairs with a cosine of {ALIKE} or more are taken for "
+        "one picture published twice and left out; other pairs of one person are still included, so the rates are "
+        "upper bounds.",
         "",
         "| age in years | pairs | cosine | normalised similarity |",
         "| --- | ---: | ---: | ---: |",

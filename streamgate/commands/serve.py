@@ -77,7 +77,7 @@ _settings = section("Settings and networks")
     help="Where events wait for Redis. [default: in --out, or streamgate-spool]",
 )
 @_results("--spool-mb", type=int, metavar="N", help="Drop the oldest waiting events above this size. [default: 1024]")
-@_page("--http", metavar="HOST:PORT|off", help="Address of the web page, API, metrics. [default: 127.0.0.1:8080]")
+@_page("--http", metavar="HOST:PORT|off", help="Address of the web page, API and metrics. [default: 127.0.0.1:8080]")
 @_settings(
     "--preset", metavar="NAME|FILE", shell_complete=complete_presets, help="Settings to start from. [default: live]"
 )

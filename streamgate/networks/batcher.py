@@ -86,7 +86,7 @@ class Batcher:
         """A batcher over open networks; `threshold` is the detector's.
 
         On the CPU, each item is a separate run, and up to `workers` runs of a role execute at once (default: one per
-        core, at most 8, because each holds its own activations); on a GPU batches are filled from all clients.
+        core, at most 8, because each holds its own activations); on a GPU, batches are filled from all clients.
         """
         found = runners(networks, threshold)
         if not networks.bound:

@@ -1,6 +1,6 @@
 """Running a graph with inputs and outputs in device memory, in batches of a fixed size.
 
-This is the code path for GPUs. A `Device` with `bound` uses it on the CPU too, only with another provider.
+This is the code path for GPUs. A `Device` with `bound` takes it on the CPU too; only the provider differs.
 """
 
 from __future__ import annotations

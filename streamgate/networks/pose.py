@@ -25,7 +25,7 @@ def crop_box(box: Array) -> Array:
 def upright(angles: Array, matrix: Array) -> Array:
     """Convert angles (3,) measured in a crop to the source picture; `matrix` (2, 3) maps source to crop.
 
-    Alignment rotated the picture, and with it the head's roll, by atan2(b, a) of its linear part [[a, -b], [b, a]].
+    Alignment rotated the picture, which changed the head's roll by atan2(b, a) of its linear part [[a, -b], [b, a]].
     """
     turned = math.degrees(math.atan2(float(matrix[1, 0]), float(matrix[0, 0])))
     return np.asarray(angles, np.float64) - np.array([0.0, 0.0, turned])

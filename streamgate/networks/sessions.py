@@ -26,7 +26,7 @@ BATCH_SIZES = (1, 2, 4, 8, 16)
 class RowSession:
     """One unmodified ONNX file, verified against its hash, on one device, for rows prepared by the caller.
 
-    On the CPU `run_rows` gives bit-identical results for a row whatever the other rows are, because each row is run
+    On the CPU, `run_rows` gives bit-identical results for a row whatever the other rows are, because each row is run
     separately (measured: batches of 2 to 8 are no faster for detector and recognizer, and change the last bits of
     spread and pose). On a GPU, rows are padded to fixed batch sizes. Thread-safe.
     """
@@ -120,8 +120,8 @@ class RowSession:
 class Session:
     """The ONNX file of a role on one device, verified against the hash in its receipt or card.
 
-    On the CPU `run_pictures` gives bit-identical results for a picture whatever the other pictures are (`RowSession`);
-    on a GPU pictures are run in batches (`networks.io_binding`), with values within 1e-3. Thread-safe.
+    On the CPU, `run_pictures` gives bit-identical results for a picture whatever the other pictures are (`RowSession`);
+    on a GPU, pictures are run in batches (`networks.io_binding`), with differences of at most 1e-3. Thread-safe.
     """
 
     def __init__(

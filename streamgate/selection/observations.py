@@ -43,7 +43,7 @@ class Observation:
 
     @property
     def passed(self) -> bool:
-        """Whether it passed the gate; before all its measures are known it did not."""
+        """Whether it passed the gate; false until all its measures are known."""
         return self.candidate is not None and self.candidate.gate.passed
 
 

@@ -41,7 +41,8 @@ class Prescorer:
             if observation.pts_seconds - self._last_pts >= self._interval(observation) - 1e-6:
                 self._last_pts = observation.pts_seconds
                 chosen.append(observation)
-        # The landmark offset of a track's first face is used for all that follow, so its second run comes at once.
+        # The landmark offset of a track's first face is used for all later faces, so the expression network's second
+        # run on it is not postponed.
         first = [] if self._offsets else chosen[:1]
         seen = yield from self._prescore_faces(first)
         yield from self.run_expression([one for one in first if one.candidate is not None and one.candidate.unsettled])

@@ -25,7 +25,7 @@ class StreamState(StrEnum):
     WAITING = "waiting"
     """Waiting for the next attempt."""
     FAILED = "failed"
-    """Refused (wrong user or password); retried at long intervals, since cameras lock accounts."""
+    """Refused (wrong user name or password); retried at long intervals, since cameras lock accounts."""
 
 
 @dataclass(frozen=True, slots=True)

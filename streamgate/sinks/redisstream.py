@@ -39,8 +39,8 @@ _SPOKEN = (
 
 _NONSENSE = "the reply does not follow the Redis protocol; check the address"
 _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
-    (errors.AuthenticationError, "the server rejects the user or password; correct them in the URL"),
-    (errors.AuthorizationError, "the server rejects the user or password; correct them in the URL"),
+    (errors.AuthenticationError, "the server rejects the user name or password; correct them in the URL"),
+    (errors.AuthorizationError, "the server rejects the user name or password; correct them in the URL"),
     (errors.NoPermissionError, "this user lacks the permission; allow XADD on the stream (ACL SETUSER)"),
     (errors.OutOfMemoryError, "the server is out of memory; raise its maxmemory or trim the stream"),
     (errors.ReadOnlyError, "the server is a read-only replica; use the address of its primary"),
@@ -170,7 +170,7 @@ class RedisStream:
 
     def explain(self, error: Exception) -> str:
         """What went wrong and what to do, in one line."""
-        # The server's message may contain the decoded user and password.
+        # The server's message may contain the decoded user name and password.
         said = one_line(scrub(_said(error), self._url, unquote(self._url)), 200)
         said = said if said.strip("…") else f"an error without a message ({type(error).__name__})"
         remedy = next((remedy for words, remedy in _SPOKEN if words in said), None)

@@ -61,7 +61,7 @@ class FailureKind(StrEnum):
     """Why a stream delivers no pictures."""
 
     REFUSED = "refused"
-    """Wrong user or password, or access denied: further attempts may lock the account."""
+    """Wrong user name or password, or access denied: further attempts may lock the account."""
     MISSING = "missing"
     """The server exists, the stream does not."""
     UNREACHABLE = "unreachable"
@@ -226,7 +226,7 @@ class LiveConnection:
         try:
             address = self._url
             if has_login(self._url):
-                # FFmpeg would send user and password to any server that the camera redirects it to.
+                # FFmpeg would send user name and password to any server that the camera redirects it to.
                 self._relay = LoginRelay(self._url, self._options.connect_timeout_s)
                 address = self._relay.url
             container = av.open(
@@ -350,7 +350,7 @@ _FAILURES: tuple[tuple[Any, FailureKind, str], ...] = (
     (
         av.error.HTTPUnauthorizedError,
         FailureKind.REFUSED,
-        "the camera refuses user or password (401); correct them in its URL",
+        "the camera refuses the user name or password (401); correct them in its URL",
     ),
     (
         av.error.HTTPForbiddenError,

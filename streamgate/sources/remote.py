@@ -1,4 +1,4 @@
-"""Footage in object stores, through fsspec: read by ranges, never downloaded whole, always with a time limit."""
+"""Footage in object stores, through fsspec: read in ranges, never downloaded whole, always with a time limit."""
 
 from __future__ import annotations
 

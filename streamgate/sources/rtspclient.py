@@ -2,8 +2,8 @@
 
 FFmpeg reads every RTP packet separately and depacketizes it immediately. For a main stream, of which a picture is only
 needed now and then, that costs more than the entire analysis of its substream. This client sets up the session as
-FFmpeg does, and then reads the buffered data a few times per second. It follows no redirects: user and password are
-sent only to the server in the URL.
+FFmpeg does, and then reads the buffered data a few times per second. It follows no redirects: user name and password
+are sent only to the server in the URL.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ class RtspClient:
             return answer
         if answer.status == 401:
             raise self._error(
-                FailureKind.REFUSED, "the camera refuses user or password (401); correct them in its URL"
+                FailureKind.REFUSED, "the camera refuses the user name or password (401); correct them in its URL"
             )
         if answer.status == 403:
             raise self._error(

@@ -1,4 +1,4 @@
-"""Login at RTSP cameras that does not leak user and password to servers that a camera redirects to.
+"""Login at RTSP cameras that does not leak user name and password to servers that a camera redirects to.
 
 FFmpeg follows redirects by itself and sends the password to any host, in any form that the host asks for. So FFmpeg
 never gets the password: it connects to a relay on the loopback interface, which answers the camera's authentication
@@ -92,7 +92,7 @@ class LoginRelay:
     """Relays between FFmpeg and a camera, in its own thread, until `close`.
 
     Args:
-        url: rtsp:// or rtsps:// URL with user and password.
+        url: rtsp:// or rtsps:// URL with user name and password.
         timeout_s: timeout for connecting.
 
     Raises OSError if the camera cannot be reached.

@@ -34,7 +34,7 @@ MOST_FILES = 1_000_000
 
 WEB = frozenset({"http", "https"})
 _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "hf", "oci", "oss"})
-"""Stores whose URLs begin with a bucket, so a user or password in them is always a mistake."""
+"""Stores whose URLs begin with a bucket, so a user name or password in them is always a mistake."""
 
 
 class RemoteError(OSError):

@@ -59,7 +59,7 @@ def tuning_of(
     calibration = calibration.under(after)
     evaluator = Evaluator(after, calibration)
     if not evaluator.can_rank:
-        raise UsageError("none of the used measures with a weight was available in this run")
+        raise UsageError("none of the measures in use that have a weight was available in this run")
     run = RunInfo(
         config=after.model_dump(mode="json"),
         measure_set=evaluator.names,

@@ -50,7 +50,7 @@ def fetch(source: SourceFile, url: str, target: Path, what: str, progress: Calla
 
     Args:
         source: the pinned file.
-        url: http, https or file; a user and password in it are sent to its own host only.
+        url: http, https or file; a user name and password in it are sent to its own host only.
         what: the name of the weights, with which messages begin.
         progress: called with the number of bytes received so far, including resumed ones.
 

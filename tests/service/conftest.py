@@ -47,7 +47,7 @@ def state(real_faces: tuple[LatestFace, ...]) -> ServiceState:
             state=StreamState.RUNNING, fps=24.96, frames_in=1000, connects=1, width=640, height=480
         )
     state.add_stream("dock", "rtsp://***@10.0.0.8/main").update(
-        state=StreamState.FAILED, error="401: the camera refuses user or password"
+        state=StreamState.FAILED, error="401: the camera refuses the user name or password"
     )
     for face in real_faces:
         state.show(face)

@@ -176,7 +176,7 @@ def test_a_wrong_password_is_said_without_it_and_cured_by_the_server(
     with delivering(server.url("writer:pw12345@"), tmp_path / "spool", log=log) as (delivery, state):
         delivery.put(event_of(0))
         until(lambda: figure(state, "ok") is False)
-        assert "user or password" in str(figure(state, "error"))
+        assert "user name or password" in str(figure(state, "error"))
         with redis.Redis.from_url(server.url("writer:pw99999@")) as client:
             client.acl_setuser("writer", enabled=True, passwords=["+pw12345"], keys=["*"], categories=["+@all"])
         until(lambda: metric(state, "streamgate_events_total", kind="final") == 1)

@@ -60,7 +60,10 @@ def test_a_stream_that_is_removed_leaves_no_picture(state: ServiceState, serve: 
 def test_the_page_shows_pictures_whole_errors_and_each_track_once(
     screen: str, state: ServiceState, serve: Serve
 ) -> None:
-    error = "401: the camera refuses user or password; it is asked again in 15 minutes, since cameras lock accounts"
+    error = (
+        "401: the camera refuses the user name or password; "
+        "it is asked again in 15 minutes, since cameras lock accounts"
+    )
     state.add_stream("dock", "rtsp://***@10.0.0.8/main").update(state=StreamState.FAILED, error=error)
     state.add_stream("hall", "rtsp://***@10.0.0.7/hall").update(
         state=StreamState.RUNNING, fps=25.0, last_frame_at=datetime.now(UTC)

@@ -89,7 +89,7 @@ def test_a_wrong_password_is_named_without_being_shown_and_not_tried_again(
     server = start_redis("--requirepass", "r1ght-pass")
     said: list[str] = []
     with (
-        refused("rejects the user or password") as caught,
+        refused("rejects the user name or password") as caught,
         RedisSink(server.url(credentials), make.run(), warn=said.append),
     ):
         pass
@@ -431,7 +431,7 @@ def test_a_password_changed_midway_is_not_waited_for(make: Make, start_redis: St
             client.config_set("requirepass", "n3w-pass")
             client.client_kill_filter(_type="normal", skipme=True)
         make.send(sink, "b")
-        with pytest.raises(DeliveryError, match=r"4 of 8 finals.*rejects the user or password") as caught:
+        with pytest.raises(DeliveryError, match=r"4 of 8 finals.*rejects the user name or password") as caught:
             sink.finish([], {})
     assert not any(secret in whole_chain(caught.value) + "".join(said) for secret in ("0ld-pass", "n3w-pass"))
 

@@ -83,7 +83,7 @@ def test_a_camera_that_speaks_tls(clips: list[Path], tmp_path: Path):
 @pytest.mark.parametrize(
     ("path", "kind", "text"),
     [
-        ("closed", FailureKind.REFUSED, "refuses user or password"),
+        ("closed", FailureKind.REFUSED, "refuses the user name or password"),
         ("forbidden", FailureKind.REFUSED, "may not view"),
         ("missing", FailureKind.MISSING, "no such stream"),
         ("garbage", FailureKind.UNREADABLE, "not a video stream"),

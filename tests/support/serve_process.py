@@ -39,7 +39,7 @@ class Serving:
 
     @property
     def address(self) -> str:
-        return str(self.until(lambda: re.search(r"seen at (http://\S+)", self.said()), "the address")[1])
+        return str(self.until(lambda: re.search(r"web page at (http://\S+)", self.said()), "the address")[1])
 
     def get(self, path: str) -> str:
         with urllib.request.urlopen(self.address + path, timeout=60) as answer:
