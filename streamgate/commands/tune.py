@@ -135,8 +135,10 @@ def _settings(result: TuneResult) -> list[str]:
 
 def _is_stricter(result: TuneResult) -> bool:
     limits = {key: values for key, values in result.changed.items() if None not in values}
-    lower = any(now < was for key, (was, now) in limits.items() if key.endswith(".max"))
-    return lower or any(now > was for key, (was, now) in limits.items() if key.endswith(".min"))
+    lower = [key for key, (was, now) in limits.items() if key.endswith(".max") and now < was]
+    higher = [key for key, (was, now) in limits.items() if key.endswith(".min") and now > was]
+    # Where something else changed too, more faces may be kept for that reason.
+    return bool(lower or higher) and len(lower) + len(higher) == len(result.changed)
 
 
 def _table(result: TuneResult, words: Mapping[str, str]) -> Table:
