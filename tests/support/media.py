@@ -183,7 +183,7 @@ def write_audio(path: Path | str) -> Path:
     return Path(path)
 
 
-def _add_silence(container: Any, stream: Any, seconds: float) -> None:
+def _add_silence(container: Any, stream: Any, seconds: float = 1.0) -> None:
     for index in range(int(seconds * 48000 / 1024)):
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         frame.sample_rate, frame.pts = 48000, index * 1024
