@@ -118,11 +118,14 @@ def test_a_node_that_comes_gets_work_and_one_that_goes_costs_nothing(
     out = tmp_path / "out"
     running = start(cluster, out, *clips)
     assert running.until(lambda: readers(out))
-    (first,) = readers(out)
+    ((first, pid),) = readers(out).items()
+    # The first reader stands still meanwhile, so that there is work left however long a node takes to start.
+    os.kill(pid, signal.SIGSTOP)
     added = cluster.add_node(num_cpus=2, object_store_memory=100 << 20)
     try:
         assert running.until(lambda: set(readers(out, "clip*")) - {first}), "the new node reads nothing"
     finally:
+        os.kill(pid, signal.SIGCONT)
         cluster.remove_node(added)
     code, _, err = running.end()
     assert code == 0, err
