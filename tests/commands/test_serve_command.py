@@ -332,7 +332,7 @@ def test_a_spool_that_none_has_written_keeps_it_from_starting(put: Callable[[Pat
         (("--rtsp", "rtsp://h/1", "--http", "0.0.0.0:0"), 2, "STREAMGATE_TOKEN"),
         (("--rtsp", "rtsp://h/1", "--http", "off", "--out", "/proc/nowhere"), 5, "cannot write"),
         (("--config", "missing.toml"), 2, "no such file"),
-        (("--rtsp", "rtsp://h/1", "--redis", "localhost"), 2, "write redis://localhost:6379/0"),
+        (("--rtsp", "rtsp://h/1", "--redis", "localhost"), 2, "use redis://localhost:6379/0"),
         (("--rtsp", "rstp://ann:pw12345@h/1"), 2, "did you mean rtsp://?"),
         (("--rtsp", "rtsp:/h/1"), 2, "write rtsp://HOST/PATH"),
         (("--rtsp", "10.0.0.7/main"), 2, "rtsp://HOST/PATH"),
