@@ -24,7 +24,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from streamgate.config_sections import LiveConfig
 from streamgate.errors import redact_url, scrub
 from streamgate.sources.live import FailureKind, LiveError
-from streamgate.sources.rtsplogin import Login
+from streamgate.sources.rtsplogin import Login, camera_tls
 
 CODECS = {"H264": "h264", "H265": "hevc"}
 _PORTS = {"rtsp": 554, "rtsps": 322}
@@ -150,17 +150,7 @@ class RtspClient:
     def _connect(self, *, secure: bool) -> socket.socket:
         made = socket.create_connection(self._peer, self._options.connect_timeout_s)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER_BYTES)
-        if not secure:
-            return made
-        # As for other streams: cameras use self-signed certificates and outdated ciphers.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        context.set_ciphers("DEFAULT:@SECLEVEL=0")
-        try:
-            return context.wrap_socket(made, server_hostname=self._peer[0])
-        except BaseException:
-            made.close()
-            raise
+        return camera_tls(made, self._peer[0]) if secure else made
 
     def _begin(self) -> Media:
         until = time.monotonic() + self._options.connect_timeout_s

@@ -129,17 +129,7 @@ class LoginRelay:
 
     def _connect(self) -> socket.socket:
         made = socket.create_connection(self._peer, self._timeout_s)
-        if not self._tls:
-            return made
-        # As FFmpeg does by default: cameras use self-signed certificates and outdated ciphers.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        context.set_ciphers("DEFAULT:@SECLEVEL=0")
-        try:
-            return context.wrap_socket(made, server_hostname=self._peer[0])
-        except BaseException:
-            made.close()
-            raise
+        return camera_tls(made, self._peer[0]) if self._tls else made
 
     def _work(self, camera: socket.socket) -> None:
         first: socket.socket | None = camera
@@ -343,3 +333,16 @@ def _without(lines: list[str], name: str) -> list[str]:
 
 def _number(text: str | None) -> int:
     return int(text) if text and re.fullmatch(r"[0-9]{1,7}", text) else 0
+
+
+def camera_tls(connected: socket.socket, host: str) -> socket.socket:
+    """TLS over a connection to a camera, whose certificate is not verified. Closes the connection if that fails."""
+    # As FFmpeg does by default: cameras use self-signed certificates and outdated ciphers.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    try:
+        return context.wrap_socket(connected, server_hostname=host)
+    except BaseException:
+        connected.close()
+        raise
