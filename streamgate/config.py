@@ -9,15 +9,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from pydantic import (
-    BaseModel,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ValidationError, model_validator
 
 from streamgate.config_sections import (
     AdvancedConfig,
@@ -33,6 +30,7 @@ from streamgate.config_sections import (
     TrackingConfig,
 )
 from streamgate.errors import UsageError, one_line
+from streamgate.measures import MeasureSpec
 from streamgate.measures.size import smallest_px
 from streamgate.measuretables import MEASURE_TABLES, Section, defined_table, is_definition, measure_defaults
 from streamgate.tomltext import NotToml, parse_toml, read_toml
@@ -78,6 +76,23 @@ class Config(Section):
         if not any(self.measures[name].weight > 0 for name in self.measures.used):
             raise ValueError("no used measure has a weight above 0, so there is no quality to rank by")
         return self
+
+    @property
+    def measure_set(self) -> tuple[str, ...]:
+        """Names of the measures of the run's set, in order: those in use, without those that require a face at rest if
+        `keep.expression` = any.
+        """
+        at_rest = {spec.name for spec in self.measures.specs if spec.at_rest}
+        return tuple(name for name in self.measures.used if self.keep.expression != "any" or name not in at_rest)
+
+    @property
+    def specs(self) -> tuple[MeasureSpec, ...]:
+        """Specs of all measures, in the order of records, with this configuration's weights: 0 outside the set."""
+        counted = set(self.measure_set)
+        return tuple(
+            replace(spec, weight=self.measures[spec.name].weight if spec.name in counted else 0.0)
+            for spec in self.measures.specs
+        )
 
     def smallest_face_px(self, width: int, height: int) -> float:
         """The shorter side of the smallest box that may be kept, in pixels of an upright `width` x `height` frame."""

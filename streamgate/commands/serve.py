@@ -111,7 +111,7 @@ def serve(rtsp: tuple[str, ...], config_file: Path | None, settings: tuple[str, 
     wanted = read()
     settle_allocator()
     _allow_open_files()
-    state = ServiceState(wanted.config.measures.specs)
+    state = ServiceState(wanted.config.specs)
     if config_file is not None:
         state.note(config_read_at=datetime.now(UTC))
     with _signals() as signals, ExitStack() as stack:

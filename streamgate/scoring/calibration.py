@@ -114,13 +114,8 @@ def recorded_measures(config: Config) -> list[MeasureSpec]:
 
 
 def measure_set(config: Config, calibration: Calibration) -> tuple[str, ...]:
-    """The run's measures: those in use that have weights and calibration, in the order of records.
-
-    With `keep.expression` = any, those that require a face at rest are left out.
-    """
-    at_rest = {spec.name for spec in config.measures.specs if spec.at_rest}
-    left_out = at_rest if config.keep.expression == "any" else set()
-    return tuple(name for name in config.measures.used if name not in calibration.absent and name not in left_out)
+    """The run's measures: those of `Config.measure_set` that have weights and calibration, in the order of records."""
+    return tuple(name for name in config.measure_set if name not in calibration.absent)
 
 
 def calibration_id(config: Config, calibration: Calibration) -> str:

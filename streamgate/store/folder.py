@@ -102,7 +102,7 @@ class RunFolder:
 
     @cached_property
     def measures(self) -> tuple[MeasureSpec, ...]:
-        """The measures that records can contain, in their order, including those defined in the preset.
+        """The measures that records can contain, with their weights, in order; also those that the preset defines.
 
         If this version cannot read the configuration, all measures known here. Raises ResultsError like `summary`.
         """
@@ -111,7 +111,7 @@ class RunFolder:
         from streamgate.measures import known_measures
 
         try:
-            return stored_config(self.summary["config"]).measures.specs
+            return stored_config(self.summary["config"]).specs
         except UsageError:
             return known_measures()
 

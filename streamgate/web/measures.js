@@ -8,22 +8,23 @@ export function scoreLine({ quality }, shut) {
   return make("span", { class: "score" }, make("b", {}, words.whole(quality)), meter((quality ?? 0) / 100, shut));
 }
 
-// One row per measure; those for which the gate rejected the face are highlighted.
+// One row per measure; those for which the gate rejected the face are highlighted, those without a weight are muted.
 export function measureRows({ measures, gate }) {
   const failing = words.failing(gate);
   return words.measured(measures).map((spec) => row(spec, measures[spec.name], failing.has(spec.name)));
 }
 
-function row({ label, hint, unit }, measure, failing) {
-  const title = make("span", { title: hint }, label);
+function row({ label, hint, unit, counts }, measure, failing) {
+  const muted = !counts && !failing;
+  const title = make("span", { title: muted ? `${hint}; not part of the quality with these settings` : hint }, label);
   if (measure.status !== "ok") {
     return make("li", { class: "measure absent" }, title, make("span", { class: "why" }, words.status(measure)));
   }
   return make(
     "li",
-    { class: failing ? "measure failing" : "measure" },
+    { class: failing ? "measure failing" : muted ? "measure muted" : "measure" },
     title,
-    meter(measure.scalar / 100, failing),
+    muted ? make("span", { class: "why" }, "not counted") : meter(measure.scalar / 100, failing),
     make("span", { class: "scalar" }, words.whole(measure.scalar)),
     make("span", { class: "raw" }, words.raw(measure.raw, unit)),
   );

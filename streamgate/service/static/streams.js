@@ -38,7 +38,7 @@ export class Streams {
     say(entry.state, words.STATES[stream.state] ?? stream.state);
     say(entry.rate, running ? stream.fps.toFixed(stream.fps < 9.95 ? 1 : 0) : "");
     entry.unit.hidden = !running;
-    say(entry.count, stream.faces === 1 ? "1 face" : `${words.grouped(stream.faces)} faces`);
+    say(entry.count, words.count(stream.faces, "final face"));
     const more = running ? factsOf(stream) : problemOf(stream);
     say(entry.more, more || "\u00a0");
     entry.main.hidden = !stream.main;
