@@ -9,7 +9,7 @@ import numpy as np
 from av import VideoFrame
 
 from streamgate.frames import Array
-from streamgate.sources.layout import Kind, eight_bits, layouts, planes_of
+from streamgate.sources.layout import eight_bits, layouts, planes_of
 
 MIN_SHARE = 4e-4
 """Share of combed pixels from which a picture counts as combed. The sharpest progressive pictures have a tenth of it;
@@ -92,7 +92,7 @@ class CombDetector:
 def _some_lines(frame: VideoFrame) -> Array | None:
     """Luma uint8 of a frame's sampled bands, stacked; None if the frame cannot be combed."""
     layout = layouts().get(frame.format.name)
-    if frame.height not in _HEIGHTS or layout is None or layout.kind is Kind.PACKED:
+    if frame.height not in _HEIGHTS or layout is None or layout.kind == "packed":
         return None
     luma = planes_of(frame, layout)[0]
     count = frame.height // _EVERY

@@ -34,7 +34,7 @@ from streamgate.sources.container import open_video, over_limit, pixel_limit
 from streamgate.sources.damage import DamageTracker
 from streamgate.sources.deinterlace import Deinterlacer
 from streamgate.sources.hardware import CPU, DecoderHealth, accelerator, check_decoder, is_on_gpu
-from streamgate.sources.liveclock import Lateness, LiveClock, Pace
+from streamgate.sources.liveclock import LiveClock, lateness, pacing
 from streamgate.sources.picture import PictureMaker
 from streamgate.sources.pyav import METADATA_ERRORS
 from streamgate.sources.rtsplogin import LoginRelay, has_login
@@ -164,11 +164,11 @@ class LiveConnection:
         self._damage = DamageTracker(codec)
         self._health = DecoderHealth(decode)
         # A camera sends in real time; a file or a playlist would be read as fast as possible.
-        self._pace = None if scheme in ("rtsp", "rtsps") else Pace()
+        self._pace = None if scheme in ("rtsp", "rtsps") else pacing()
         self._damaged = 0
         self.left_out = 0
         """Packets not decoded because reading was far behind the camera."""
-        self._lateness = Lateness()
+        self._late_by = lateness()
         self._late = False
 
     def frames(self) -> Iterator[ArrivedFrame]:
@@ -298,11 +298,10 @@ class LiveConnection:
         base = decoded.time_base or self._time_base
         pts = None if decoded.pts is None else float(decoded.pts * base)
         if self._pace is not None:
-            arrived = self._pace.wait(pts)
+            arrived = self._pace(pts)
         seconds, estimated = self._clock.stamp(pts, arrived)
         if self._pace is None:
-            lateness = self._lateness.of(seconds, arrived)
-            self._late = lateness > (LATE_S / 2 if self._late else LATE_S)
+            self._late = self._late_by(seconds, arrived) > (LATE_S / 2 if self._late else LATE_S)
         self.stats.frames += 1
         self.stats.pts_estimated += estimated
         duration = float(decoded.duration * base) if decoded.duration else 0.0

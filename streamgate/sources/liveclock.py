@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 LEAP_S = 2.0
 """A step of the camera's clock that exceeds the local elapsed time by this much is a jump of its clock, not a pause."""
@@ -50,40 +51,43 @@ class LiveClock:
         return seconds, estimated
 
 
-class Lateness:
-    """How far reading is behind the camera, that is, how much data waits in network buffers.
+def lateness() -> Callable[[float, float], float]:
+    """A function that tells how far reading is behind the camera, that is, how much data waits in network buffers.
 
-    The camera's clock and the local one drift apart slowly, so the smallest delay of the last minute counts as zero.
+    It returns the seconds by which a frame with time `seconds` was late at `arrived` (`time.monotonic()`). The camera's
+    clock and the local one drift apart slowly, so the smallest delay of the last minute counts as zero.
     """
+    least: dict[int, float] = {}
 
-    def __init__(self) -> None:
-        self._least: dict[int, float] = {}
-
-    def of(self, seconds: float, arrived: float) -> float:
-        """Seconds by which a frame with time `seconds` was late at `arrived` (`time.monotonic()`)."""
+    def late_by(seconds: float, arrived: float) -> float:
         delay, half_minute = arrived - seconds, int(arrived // 30)
-        self._least[half_minute] = min(delay, self._least.get(half_minute, delay))
-        for old in [one for one in self._least if one < half_minute - 1]:
-            del self._least[old]
-        return delay - min(self._least.values())
+        least[half_minute] = min(delay, least.get(half_minute, delay))
+        for old in [one for one in least if one < half_minute - 1]:
+            del least[old]
+        return delay - min(least.values())
+
+    return late_by
 
 
-class Pace:
-    """Delays the frames of a source that is not real-time until they are due."""
+def pacing() -> Callable[[float | None], float]:
+    """A function that delays the frames of a source that is not real-time until they are due.
 
-    def __init__(self) -> None:
-        self._anchor: float | None = None
-        self._pts: float | None = None
+    It sleeps until a frame with the timestamp `pts` is due, and returns that time, `time.monotonic()`.
+    """
+    anchor: float | None = None
+    last: float | None = None
 
-    def wait(self, pts: float | None) -> float:
-        """Sleep until a frame with this timestamp is due; returns that time, `time.monotonic()`."""
+    def wait(pts: float | None) -> float:
+        nonlocal anchor, last
         now = time.monotonic()
-        pts = pts if pts is not None else (self._pts or 0.0) + _NOMINAL_S
-        leap = self._pts is None or not 0 <= pts - self._pts <= LEAP_S
-        self._pts = pts
-        if self._anchor is None or leap or now > self._anchor + pts:
+        pts = pts if pts is not None else (last or 0.0) + _NOMINAL_S
+        leap = last is None or not 0 <= pts - last <= LEAP_S
+        last = pts
+        if anchor is None or leap or now > anchor + pts:
             # Late, first, or after a jump of the clock: pacing restarts here.
-            self._anchor = now - pts
+            anchor = now - pts
             return now
-        time.sleep(self._anchor + pts - now)
+        time.sleep(anchor + pts - now)
         return time.monotonic()
+
+    return wait

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from streamgate.sources.liveclock import Lateness, LiveClock, Pace
+from streamgate.sources.liveclock import LiveClock, lateness, pacing
 
 
 def stamps(frames: list[tuple[float | None, float]]) -> list[tuple[float, bool]]:
@@ -53,19 +53,19 @@ def test_times_strictly_increase_under_anything():
 
 
 def test_pace_waits_for_a_frames_time_and_starts_anew_after_a_leap():
-    pace = Pace()
+    wait = pacing()
     began = time.monotonic()
-    moments = [pace.wait(pts) for pts in (5.0, 5.1, 500.0, 3.0, 3.1)]
+    moments = [wait(pts) for pts in (5.0, 5.1, 500.0, 3.0, 3.1)]
     steps = [after - before for before, after in zip([began, *moments], moments, strict=False)]
     assert steps[1] >= 0.09 and steps[4] >= 0.09
     assert time.monotonic() - began < 60
 
 
 def test_lateness_is_what_exceeds_the_least_delay_and_forgives_drift():
-    lateness = Lateness()
-    assert lateness.of(0.0, 100.0) == 0.0
-    assert lateness.of(1.0, 103.5) == 2.5
-    assert lateness.of(2.0, 102.0) == 0.0
+    late_by = lateness()
+    assert late_by(0.0, 100.0) == 0.0
+    assert late_by(1.0, 103.5) == 2.5
+    assert late_by(2.0, 102.0) == 0.0
     # A camera whose clock loses a second an hour is never late for that.
-    worst = max(lateness.of(2.0 + step * (1 - 1 / 3600), 102.0 + step) for step in range(86400))
+    worst = max(late_by(2.0 + step * (1 - 1 / 3600), 102.0 + step) for step in range(86400))
     assert worst < 0.1
