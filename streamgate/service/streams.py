@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from streamgate.errors import DeviceError, scrub
+from streamgate.frames import Frame
 from streamgate.scoring.context import ScoringContext
 from streamgate.service.alignment import ArrivalClock, small_picture
 from streamgate.service.delivery import LiveEvent
@@ -23,7 +24,7 @@ from streamgate.service.state import ServiceState, StreamState
 from streamgate.service.stream_session import StreamSession, new_epoch
 from streamgate.service.streamcounts import StreamCounts
 from streamgate.sources.hardware import CPU
-from streamgate.sources.live import ArrivedFrame, FailureKind, LiveConnection, LiveError
+from streamgate.sources.live import FailureKind, LiveConnection, LiveError
 from streamgate.store.images import encode_jpeg
 
 SNAPSHOT_S = 5.0
@@ -203,12 +204,13 @@ class Stream:
             )
 
     def _read(self, connection: LiveConnection) -> None:
-        queue = FrameQueue(self._live.queue_frames)
+        keep_s = self._live.max_track_s + self.spec.config.tracking.max_gap_s + 10.0
+        queue = FrameQueue(self._live.queue_frames, keep_s)
         counts, errors = self._counts, self._counts.errors
         self._due = 0.0
         self._queue, self._failure = queue, None
         try:
-            for arrived in connection.frames():
+            for frame, arrived in connection.frames():
                 if self._stop.is_set():
                     return
                 if self._failure is not None:
@@ -221,17 +223,17 @@ class Stream:
                 self._state.stages.labels("decode").observe(connection.decode_seconds)
                 connection.decode_seconds = 0.0
                 if self._watcher is None:
-                    self._begin(queue, arrived, connection)
-                self._snapshot(arrived)
-                self._compare(arrived)
-                if self._is_wanted(arrived.frame.pts_seconds):
-                    counts.dropped += queue.put(arrived)
+                    self._begin(queue, frame, connection)
+                self._snapshot(frame, arrived)
+                self._compare(frame, arrived)
+                if self._is_wanted(frame.pts_seconds):
+                    counts.dropped += queue.put(frame, arrived)
                 else:
                     counts.skipped += 1
-                self._last_frame = Timestamp(arrived.monotonic, arrived.frame.captured_at or datetime.now(UTC))
+                self._last_frame = Timestamp(arrived, frame.captured_at or datetime.now(UTC))
                 if self._meter.snapshot().state is not StreamState.RUNNING:
                     self._meter.update(state=StreamState.RUNNING, error=None)
-                del arrived
+                del frame
         finally:
             counts.errors = errors + connection.stats.decode_errors
             queue.close()
@@ -240,20 +242,20 @@ class Stream:
                 watcher.join(_FLUSH_S)
             self._watcher = None
 
-    def _compare(self, arrived: ArrivedFrame) -> None:
+    def _compare(self, frame: Frame, arrived: float) -> None:
         """Record small pictures and arrival times, by which the main stream is aligned."""
         if self.main is not None and self._main_clock is not None:
-            seconds = arrived.frame.pts_seconds
-            self._main_clock.note(seconds, arrived.monotonic)
+            seconds = frame.pts_seconds
+            self._main_clock.note(seconds, arrived)
             if seconds - self._compared_at >= _COMPARE_S:
                 self._compared_at = seconds
-                self.main.looks.note(seconds, small_picture(arrived.frame, 1))
+                self.main.looks.note(seconds, small_picture(frame, 1))
 
-    def _snapshot(self, arrived: ArrivedFrame) -> None:
+    def _snapshot(self, frame: Frame, arrived: float) -> None:
         """Update the snapshot on the page every `SNAPSHOT_S`."""
-        if arrived.monotonic >= self._snapshot_due:
-            self._snapshot_due = arrived.monotonic + SNAPSHOT_S
-            picture = arrived.frame.thumbnail(_SNAPSHOT_SIDE)
+        if arrived >= self._snapshot_due:
+            self._snapshot_due = arrived + SNAPSHOT_S
+            picture = frame.thumbnail(_SNAPSHOT_SIDE)
             self._state.show_snapshot(self.spec.name, encode_jpeg(picture, _SNAPSHOT_QUALITY))
 
     def _is_wanted(self, pts_seconds: float) -> bool:
@@ -267,12 +269,12 @@ class Stream:
         self._due = max(self._due, pts_seconds - spacing) + spacing
         return True
 
-    def _begin(self, queue: FrameQueue, first: ArrivedFrame, connection: LiveConnection) -> None:
+    def _begin(self, queue: FrameQueue, first: Frame, connection: LiveConnection) -> None:
         """Start an epoch with the first frame of a connection."""
         epoch = new_epoch()
         known = self._meter.snapshot()
         self._meter.count(connects=1, reconnects=int(known.connects > 0))
-        width, height = first.frame.width, first.frame.height
+        width, height = first.width, first.height
         if self.main is not None:
             self.main.size, self._main_clock = (width, height), self.main.connected()
             self._compared_at = float("-inf")
@@ -284,6 +286,7 @@ class Stream:
             self.spec.name,
             self.spec.location,
             epoch,
+            queue,
             self._context,
             self._state,
             self._counts,
@@ -301,7 +304,7 @@ class Stream:
 
     def _run_session(self, watch: StreamSession, queue: FrameQueue) -> None:
         try:
-            watch.run(queue, self._stop)
+            watch.run(self._stop)
         except BaseException as error:  # the reader raises it
             self._failure = error
             if os.environ.get("STREAMGATE_DEBUG"):

@@ -12,7 +12,6 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from fractions import Fraction
@@ -79,14 +78,6 @@ class LiveError(SourceError):
     def __init__(self, kind: FailureKind, message: str, location: str) -> None:
         super().__init__(message, location)
         self.kind = kind
-
-
-@dataclass(frozen=True, slots=True)
-class ArrivedFrame:
-    """A decoded frame with the time (`time.monotonic()`) at which its last packet arrived."""
-
-    frame: Frame
-    monotonic: float
 
 
 def check_address(url: str) -> str:
@@ -171,8 +162,10 @@ class LiveConnection:
         self._late_by = lateness()
         self._late = False
 
-    def frames(self) -> Iterator[ArrivedFrame]:
-        """Yield frames as they arrive. It only ends by raising a LiveError.
+    def frames(self) -> Iterator[tuple[Frame, float]]:
+        """Yield frames as they arrive, each with the time (`time.monotonic()`) at which its last packet arrived.
+
+        It only ends by raising a LiveError.
 
         `pts_seconds` counts from the first frame, `captured_at` is the wall-clock time of arrival.
         """
@@ -294,7 +287,7 @@ class LiveConnection:
         """A hint for messages: a decoder that rejected every size it was given reports none."""
         return "" if self._stream.codec_context.width else "; they may be larger than live.max_pixels"
 
-    def _timed(self, decoded: VideoFrame, torn: bool, index: int, arrived: float) -> ArrivedFrame:
+    def _timed(self, decoded: VideoFrame, torn: bool, index: int, arrived: float) -> tuple[Frame, float]:
         base = decoded.time_base or self._time_base
         pts = None if decoded.pts is None else float(decoded.pts * base)
         if self._pace is not None:
@@ -315,7 +308,7 @@ class LiveConnection:
             datetime.fromtimestamp(time.time() - (time.monotonic() - arrived), UTC),
             corrupt=torn,
         )
-        return ArrivedFrame(frame, arrived)
+        return frame, arrived
 
     def _explain(self, error: Exception, *, opening: bool) -> LiveError:
         """Turn an error of FFmpeg into a LiveError."""
