@@ -22,7 +22,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,14 +33,16 @@ from prometheus_client.registry import Collector
 from streamgate import __version__
 from streamgate.faces import ScoredFace
 from streamgate.measures import MeasureSpec, known_measures
-from streamgate.service.hub import EventHub, HubEvent, Subscription
+from streamgate.service.hub import EventHub
 from streamgate.service.metrics import SECONDS, SIZES, snapshot_metrics
 from streamgate.service.snapshots import LatestFace, Overview, StreamSnapshot, StreamState
 
 __all__ = [
-    "EventHub", "HubEvent", "LatestFace", "Overview", "ServiceState", "StreamMeter", "StreamSnapshot", "StreamState",
-    "Subscription",
+    "EventHub", "LatestFace", "Overview", "ServiceState", "StreamMeter", "StreamSnapshot", "StreamState",
 ]  # fmt: skip
+
+Scorer = Callable[[bytes, str | None], list[ScoredFace]]
+"""Returns the faces of a picture file, given its bytes and `aligned` as in `Gate.score`. Raises PictureError."""
 
 LATEST_FACES = 240
 """Faces that the wall can show; each includes its pictures, up to 250 kB."""
@@ -76,14 +78,6 @@ class StreamMeter:
         with self._mutex:
             grown = {name: getattr(self._snapshot, name) + amount for name, amount in amounts.items()}
             self._snapshot = replace(self._snapshot, **grown)
-
-
-@dataclass(frozen=True, slots=True)
-class Scorer:
-    """Scores single pictures: `score(image, aligned=...)` works like `Gate.score`, for at most `max_pixels` pixels."""
-
-    score: Callable[..., list[ScoredFace]]
-    max_pixels: int
 
 
 class ServiceState(Collector):

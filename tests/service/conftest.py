@@ -9,7 +9,7 @@ import pytest
 
 from streamgate.config import load_config
 from streamgate.engine import Engine
-from streamgate.service.http import serve_http
+from streamgate.service.http import serving
 from streamgate.service.state import LatestFace, ServiceState, StreamState
 from support.client import Client
 from support.live_wall import show_clips
@@ -61,8 +61,6 @@ def serve(state: ServiceState) -> Iterator[Serve]:
     with ExitStack() as running:
 
         def start(host: str = "127.0.0.1", token: str | None = None) -> Client:
-            service = serve_http(state, host, 0, token)
-            running.callback(service.stop)
-            return Client(service.url, token)
+            return Client(running.enter_context(serving(state, f"{host}:0", token or "")), token)
 
         yield start

@@ -155,20 +155,16 @@ def test_names_and_errors_are_text_and_never_markup(wide: Browser, serve: Serve,
 
 
 def test_it_comes_back_by_itself_when_the_service_does(wide: Browser, state: ServiceState) -> None:
-    from streamgate.service.http import serve_http
+    from streamgate.service.http import serving
 
-    service = serve_http(state, "127.0.0.1", 0, None)
-    wide.open(service.url)
-    wide.wait_for_faces(3)
-    service.stop()
+    with serving(state, "127.0.0.1:0", "") as url:
+        wide.open(url)
+        wide.wait_for_faces(3)
     wide.wait(lambda: "lost" in wide.text("#link"))
     state.show(replace(newest(state), key="hall/1/7/1", track_key="hall/1/7", id="hall/1/7/final/1/0"))
-    again = serve_http(state, "127.0.0.1", int(service.url.rpartition(":")[2]), None)
-    try:
+    with serving(state, url.removeprefix("http://"), ""):
         wide.wait_for_faces(4)
         assert wide.text("#link") == "Live"
-    finally:
-        again.stop()
     wide.driver.get_log("browser")  # refused connections were the point here
 
 

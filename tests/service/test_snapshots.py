@@ -25,25 +25,22 @@ Serve = Callable[..., Client]
 
 def test_a_running_camera_shows_what_it_sees(tmp_path: Path) -> None:
     pytest.importorskip("fastapi", reason="the HTTP side needs the serve extra")
-    from streamgate.service.http import serve_http
+    from streamgate.service.http import serving
 
     clip = write_clip(tmp_path / "empty.mp4", plain_frames(50, (640, 360), (200, 40, 40)), options={"g": "10"})
     table = ServiceTable(models="embedded", http="off", out=str(tmp_path / "out"))
-    with running(read_settings(rtsp=(f"door={clip}",), table=table)) as service:
-        http = serve_http(service.state, "127.0.0.1", 0, "a-token-of-some-length")
-        try:
-            client = Client(http.url, "a-token-of-some-length")
-            service.until(lambda: client.get("/api/streams/door/snapshot").status == 200, "a picture")
-            answer = client.get("/api/streams/door/snapshot")
-            assert answer.headers["content-type"] == "image/jpeg" and answer.headers["cache-control"] == "no-store"
-            picture = cv2.imdecode(np.frombuffer(answer.body, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-            assert picture.shape == (180, 320, 3)
-            assert np.abs(picture.reshape(-1, 3).mean(0) - (200, 40, 40)).max() < 8
-            assert client.get("/api/streams/hall/snapshot").status == 404
-            assert client.get("/api/streams/..%2f..%2fetc%2fpasswd/snapshot").status == 404
-            assert client.get("/api/streams/door/snapshot", {}).status == 401
-        finally:
-            http.stop()
+    settings = read_settings(rtsp=(f"door={clip}",), table=table)
+    with running(settings) as service, serving(service.state, "127.0.0.1:0", "a-token-of-some-length") as url:
+        client = Client(url, "a-token-of-some-length")
+        service.until(lambda: client.get("/api/streams/door/snapshot").status == 200, "a picture")
+        answer = client.get("/api/streams/door/snapshot")
+        assert answer.headers["content-type"] == "image/jpeg" and answer.headers["cache-control"] == "no-store"
+        picture = cv2.imdecode(np.frombuffer(answer.body, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        assert picture.shape == (180, 320, 3)
+        assert np.abs(picture.reshape(-1, 3).mean(0) - (200, 40, 40)).max() < 8
+        assert client.get("/api/streams/hall/snapshot").status == 404
+        assert client.get("/api/streams/..%2f..%2fetc%2fpasswd/snapshot").status == 404
+        assert client.get("/api/streams/door/snapshot", {}).status == 401
 
 
 def test_a_stream_that_is_removed_leaves_no_picture(state: ServiceState, serve: Serve) -> None:
