@@ -10,6 +10,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from streamgate.errors import DeviceError, scrub
 from streamgate.frames import Frame
@@ -76,7 +77,8 @@ class Stream:
         self._decode = decode
         self._context = context
         self._state = state
-        self._meter = state.add_stream(spec.name, spec.location)
+        state.add_stream(spec.name, spec.location)
+        self._update = partial(state.update_stream, spec.name)
         self._emit = emit
         self._log = log
         self._written = written
@@ -131,7 +133,7 @@ class Stream:
         ):
             value = getattr(counts, figure)
             if value != getattr(shown, figure):
-                self._meter.count(**{name: value - getattr(shown, figure)})
+                self._state.count(self.spec.name, **{name: value - getattr(shown, figure)})
                 setattr(shown, figure, value)
         if self._stop.is_set():
             # Its name may belong to a successor by now.
@@ -141,7 +143,7 @@ class Stream:
             self._rate.popleft()
         span = now - self._rate[0][0]
         last, queue = self._last_frame, self._queue
-        self._meter.update(
+        self._update(
             fps=(counts.frames - self._rate[0][1]) / span if span > 0 else 0.0,
             queue_depth=0 if queue is None else len(queue),
             tracks_open=counts.tracks_open,
@@ -149,9 +151,9 @@ class Stream:
         )
         if last is None:
             return
-        self._meter.update(last_frame_at=last.wall)
-        if self._meter.snapshot().state is StreamState.RUNNING and now - last.monotonic > self._live.stall_s:
-            self._meter.update(state=StreamState.STALLED, error=f"no frame for {self._live.stall_s:g} s")
+        self._update(last_frame_at=last.wall)
+        if self._is_shown_running() and now - last.monotonic > self._live.stall_s:
+            self._update(state=StreamState.STALLED, error=f"no frame for {self._live.stall_s:g} s")
             self._log_line("stalled: no frames arrive")
 
     def _work(self) -> None:
@@ -168,7 +170,7 @@ class Stream:
             failures += 1
             refused = kind is FailureKind.REFUSED
             self._state.faults.labels(str(kind) if kind else "internal").inc()
-            self._meter.update(
+            self._update(
                 state=StreamState.FAILED if refused else StreamState.WAITING,
                 error=error,
                 retry_at=datetime.now(UTC) + timedelta(seconds=pause),
@@ -179,7 +181,7 @@ class Stream:
 
     def _connect(self) -> tuple[FailureKind | None, str]:
         """Run one connection until it ends; returns the reason."""
-        self._meter.update(state=StreamState.CONNECTING, retry_at=None)
+        self._update(state=StreamState.CONNECTING, retry_at=None)
         reached = False
         try:
             with LiveConnection(self.spec.url, self._live, self._decode) as connection:
@@ -188,7 +190,7 @@ class Stream:
             return None, ""
         except LiveError as error:
             if not reached:
-                self._meter.count(attempts_failed=1)
+                self._state.count(self.spec.name, attempts_failed=1)
             # The location is already shown with the name everywhere.
             return error.kind, str(error).removeprefix(f"{error.location}: ")
         except DeviceError as error:
@@ -231,8 +233,8 @@ class Stream:
                 else:
                     counts.skipped += 1
                 self._last_frame = Timestamp(arrived, frame.captured_at or datetime.now(UTC))
-                if self._meter.snapshot().state is not StreamState.RUNNING:
-                    self._meter.update(state=StreamState.RUNNING, error=None)
+                if not self._is_shown_running():
+                    self._update(state=StreamState.RUNNING, error=None)
                 del frame
         finally:
             counts.errors = errors + connection.stats.decode_errors
@@ -272,13 +274,14 @@ class Stream:
     def _begin(self, queue: FrameQueue, first: Frame, connection: LiveConnection) -> None:
         """Start an epoch with the first frame of a connection."""
         epoch = new_epoch()
-        known = self._meter.snapshot()
-        self._meter.count(connects=1, reconnects=int(known.connects > 0))
+        known = self._state.stream(self.spec.name)
+        again = known is not None and known.connects > 0
+        self._state.count(self.spec.name, connects=1, reconnects=int(again))
         width, height = first.width, first.height
         if self.main is not None:
             self.main.size, self._main_clock = (width, height), self.main.connected()
             self._compared_at = float("-inf")
-        self._meter.update(state=StreamState.RUNNING, error=None, epoch=epoch, width=width, height=height)
+        self._update(state=StreamState.RUNNING, error=None, epoch=epoch, width=width, height=height)
         self._log_line(f"running, {width}x{height}")
         if connection.not_on_gpu:
             self._log_line(f"decoded on the CPU: the GPU does not decode this {connection.not_on_gpu} video")
@@ -310,6 +313,10 @@ class Stream:
             if os.environ.get("STREAMGATE_DEBUG"):
                 traceback.print_exc()
             queue.close()
+
+    def _is_shown_running(self) -> bool:
+        known = self._state.stream(self.spec.name)
+        return known is not None and known.state is StreamState.RUNNING
 
     def _pause(self, kind: FailureKind | None, failures: int) -> float:
         """Seconds until the next attempt: exponential backoff with jitter, so that cameras do not retry at once."""

@@ -43,12 +43,14 @@ def state(real_faces: tuple[LatestFace, ...]) -> ServiceState:
     state = ServiceState()
     state.note(models_loaded=True)
     for name in ("entrance", "hall"):
-        state.add_stream(name, f"rtsp://***@10.0.0.7/{name}").update(
-            state=StreamState.RUNNING, fps=24.96, frames_in=1000, connects=1, width=640, height=480
-        )
-    state.add_stream("dock", "rtsp://***@10.0.0.8/main").update(
-        state=StreamState.FAILED, error="401: the camera refuses the user name or password"
-    )
+        state.add_stream(
+            name, f"rtsp://***@10.0.0.7/{name}",
+            state=StreamState.RUNNING, fps=24.96, frames_in=1000, connects=1, width=640, height=480,
+        )  # fmt: skip
+    state.add_stream(
+        "dock", "rtsp://***@10.0.0.8/main",
+        state=StreamState.FAILED, error="401: the camera refuses the user name or password",
+    )  # fmt: skip
     for face in real_faces:
         state.show(face)
     return state

@@ -40,9 +40,9 @@ def test_it_is_ready_once_models_are_loaded_and_a_stream_runs() -> None:
         assert client.get("/healthz").json == {"healthy": True}
         assert client.get("/readyz").status == 503
         state.note(models_loaded=True)
-        meter = state.add_stream("entrance", "rtsp://cam/1")
+        state.add_stream("entrance", "rtsp://cam/1")
         assert client.get("/readyz").status == 503
-        meter.update(state=StreamState.RUNNING)
+        state.update_stream("entrance", state=StreamState.RUNNING)
         answer = client.get("/readyz")
         assert answer.status == 200 and answer.json["ready"] and answer.json["streams_running"] == 1
         state.note(stopping=True)
@@ -158,7 +158,7 @@ def test_events_come_as_they_happen_and_after_a_reconnect_from_where_one_was(ser
         state.show(state.faces()[0])
         first = next(events)
         assert first["event"] == "face"
-        state.add_stream("hall", "rtsp://***@10.0.0.7/hall").update(state=StreamState.STALLED)
+        state.update_stream("hall", state=StreamState.STALLED)
         assert next(events)["event"] == "stream"
     state.remove_stream("dock")
     with closing(client.listen(last_id=int(first["id"]))) as listener:

@@ -61,10 +61,11 @@ def test_the_page_shows_pictures_whole_errors_and_each_track_once(
         "401: the camera refuses the user name or password; "
         "it is asked again in 15 minutes, since cameras lock accounts"
     )
-    state.add_stream("dock", "rtsp://***@10.0.0.8/main").update(state=StreamState.FAILED, error=error)
-    state.add_stream("hall", "rtsp://***@10.0.0.7/hall").update(
-        state=StreamState.RUNNING, fps=25.0, last_frame_at=datetime.now(UTC)
-    )
+    state.add_stream("dock", "rtsp://***@10.0.0.8/main", state=StreamState.FAILED, error=error)
+    state.add_stream(
+        "hall", "rtsp://***@10.0.0.7/hall",
+        state=StreamState.RUNNING, fps=25.0, last_frame_at=datetime.now(UTC),
+    )  # fmt: skip
     state.show_snapshot("hall", encode_jpeg(np.full((180, 320, 3), (30, 90, 200), np.uint8), 80))
     newest, *_ = state.faces()
     # A second rank of its track, and another track that began an hour before: it comes later and stands last.
