@@ -33,7 +33,7 @@ from streamgate.sources.container import open_video, over_limit, pixel_limit
 from streamgate.sources.damage import DamageTracker
 from streamgate.sources.deinterlace import Deinterlacer
 from streamgate.sources.hardware import CPU, DecoderHealth, accelerator, check_decoder, is_on_gpu
-from streamgate.sources.liveclock import LiveClock, lateness, pacing
+from streamgate.sources.liveclock import lateness, live_clock, pacing
 from streamgate.sources.picture import PictureMaker
 from streamgate.sources.pyav import METADATA_ERRORS
 from streamgate.sources.rtsplogin import LoginRelay, has_login
@@ -151,7 +151,7 @@ class LiveConnection:
         codec.thread_count = 1
         self._time_base = self._stream.time_base or Fraction(1, 90_000)
         self._maker = PictureMaker(codec.name, self._stream.sample_aspect_ratio)
-        self._clock = LiveClock()
+        self._stamp = live_clock()
         self._damage = DamageTracker(codec)
         self._health = DecoderHealth(decode)
         # A camera sends in real time; a file or a playlist would be read as fast as possible.
@@ -292,7 +292,7 @@ class LiveConnection:
         pts = None if decoded.pts is None else float(decoded.pts * base)
         if self._pace is not None:
             arrived = self._pace(pts)
-        seconds, estimated = self._clock.stamp(pts, arrived)
+        seconds, estimated = self._stamp(pts, arrived)
         if self._pace is None:
             self._late = self._late_by(seconds, arrived) > (LATE_S / 2 if self._late else LATE_S)
         self.stats.frames += 1
@@ -338,31 +338,20 @@ class LiveConnection:
         self.close()
 
 
+REFUSALS = {
+    401: (FailureKind.REFUSED, "the camera refuses the user name or password (401); correct them in its URL"),
+    403: (FailureKind.REFUSED, "this user may not view the stream (403); allow it in the camera's settings"),
+    404: (FailureKind.MISSING, "there is no such stream (404); check the path in the URL"),
+}
+"""What the status of a response means."""
+CONNECTION_REFUSED = (
+    FailureKind.UNREACHABLE, "connection refused; check that the camera is on and that the port is right"
+)  # fmt: skip
 _FAILURES: tuple[tuple[Any, FailureKind, str], ...] = (
-    (
-        av.error.HTTPUnauthorizedError,
-        FailureKind.REFUSED,
-        "the camera refuses the user name or password (401); correct them in its URL",
-    ),
-    (
-        av.error.HTTPForbiddenError,
-        FailureKind.REFUSED,
-        "this user may not view the stream (403); allow it in the camera's settings",
-    ),
-    (
-        av.error.HTTPNotFoundError,
-        FailureKind.MISSING,
-        "there is no such stream (404); check the path in the URL",
-    ),
-    (
-        (av.error.HTTPError,),
-        FailureKind.UNREACHABLE,
-        "the server answers with an error; check the server",
-    ),
-    (
-        ConnectionRefusedError,
-        FailureKind.UNREACHABLE,
-        "connection refused; check that the camera is on and that the port is right",
-    ),
+    (av.error.HTTPUnauthorizedError, *REFUSALS[401]),
+    (av.error.HTTPForbiddenError, *REFUSALS[403]),
+    (av.error.HTTPNotFoundError, *REFUSALS[404]),
+    (av.error.HTTPError, FailureKind.UNREACHABLE, "the server answers with an error; check the server"),
+    (ConnectionRefusedError, *CONNECTION_REFUSED),
 )
 """Most specific first."""

@@ -11,44 +11,36 @@ _NOMINAL_S = 1 / 25
 _SAME_TIME = 1e-5  # smaller differences are lost in records, which store microseconds
 
 
-class LiveClock:
-    """Produces times that count from the first frame and strictly increase.
+def live_clock() -> Callable[[float | None, float], tuple[float, bool]]:
+    """A function that assigns times to frames, which count from the first frame and strictly increase.
 
-    The camera's timestamps are used. One that steps back, jumps ahead of the local elapsed time or is missing is
-    replaced by the time of arrival, and later ones continue from there.
+    It takes the camera's timestamp `pts` in seconds (None if it sent none) and the time of arrival
+    (`time.monotonic()`), and returns the seconds since the first frame and whether the time had to be estimated. The
+    camera's timestamps are used. One that steps back, jumps ahead of the local elapsed time or is missing is replaced
+    by the time of arrival, and later ones continue from there.
     """
+    base: float | None = None
+    before: float | None = None
+    seconds, spacing = 0.0, _NOMINAL_S
 
-    def __init__(self) -> None:
-        self._base: float | None = None
-        self._seconds = 0.0
-        self._arrived: float | None = None
-        self._step = _NOMINAL_S
-
-    def stamp(self, pts: float | None, arrived: float) -> tuple[float, bool]:
-        """Assign the time of the next frame.
-
-        Args:
-            pts: the camera's timestamp in seconds; None if it sent none.
-            arrived: `time.monotonic()` at arrival.
-
-        Returns:
-            Seconds since the first frame, and whether the time had to be estimated.
-        """
-        if self._arrived is None:
-            self._arrived, self._base = arrived, pts
+    def stamp(pts: float | None, arrived: float) -> tuple[float, bool]:
+        nonlocal base, before, seconds, spacing
+        if before is None:
+            before, base = arrived, pts
             return 0.0, pts is None
-        passed = max(0.0, arrived - self._arrived)
-        here = self._seconds + max(passed, self._step)
-        seconds, estimated = here, True
-        if pts is not None:
-            step = 0.0 if self._base is None else pts - self._base - self._seconds
-            if _SAME_TIME < step <= passed + LEAP_S:
-                seconds, estimated = self._seconds + step, False
-                self._step = min(step, 1.0)
-            else:
-                self._base = pts - here
-        self._arrived, self._seconds = arrived, seconds
+        passed = max(0.0, arrived - before)
+        here = seconds + max(passed, spacing)
+        step = 0.0 if pts is None or base is None else pts - base - seconds
+        estimated = not _SAME_TIME < step <= passed + LEAP_S
+        if not estimated:
+            here = seconds + step
+            spacing = min(step, 1.0)
+        elif pts is not None:
+            base = pts - here
+        before, seconds = arrived, here
         return seconds, estimated
+
+    return stamp
 
 
 def lateness() -> Callable[[float, float], float]:
