@@ -26,7 +26,6 @@ from streamgate.service.mainlookup import Lookup
 from streamgate.service.mainstream import MainStream
 from streamgate.service.pins import Pinned, Pins, release
 from streamgate.service.state import LatestFace, ServiceState
-from streamgate.service.streamcounts import StreamCounts
 from streamgate.store.images import JPEG_QUALITY, encode_jpeg
 from streamgate.store.jsonlines import Record
 from streamgate.store.records import face_record, missed_record, track_record, utc_text
@@ -38,6 +37,21 @@ _LEAST_WAIT_S = 0.3
 """Minimum wait for a face that the analysis delivers late."""
 _DECODING_S = 1.5
 """Time beyond `live.main_wait_s` within which all lookups in the main stream are answered."""
+
+
+@dataclass(slots=True)
+class StreamCounts:
+    """Counters of one stream, each written by a single thread; `Stream.tick` copies them to the state."""
+
+    frames_in: int = 0
+    frames_dropped: int = 0
+    frames_skipped: int = 0
+    frames_in_error: int = 0
+    frames: int = 0
+    """Frames analysed."""
+    tracks: int = 0
+    tracks_open: int = 0
+    faces: int = 0
 
 
 @dataclass(slots=True)

@@ -22,8 +22,7 @@ from streamgate.service.mainfaces import MainFaces
 from streamgate.service.mainstream import MainStream
 from streamgate.service.settings import StreamSpec
 from streamgate.service.state import ServiceState, StreamState
-from streamgate.service.stream_session import StreamSession, new_epoch
-from streamgate.service.streamcounts import StreamCounts
+from streamgate.service.stream_session import StreamCounts, StreamSession, new_epoch
 from streamgate.sources.hardware import CPU
 from streamgate.sources.live import FailureKind, LiveConnection, LiveError
 from streamgate.store.images import encode_jpeg
@@ -34,6 +33,7 @@ _SNAPSHOT_SIDE, _SNAPSHOT_QUALITY = 320, 70
 _STEADY_S = 10.0
 """A connection that delivered frames for this long resets the reconnect backoff."""
 _FPS_WINDOW_S = 10.0
+_COUNTERS = ("frames_in", "frames_dropped", "frames_skipped", "frames_in_error", "tracks", "faces")
 _COMPARE_S = 0.06
 """Interval between the small pictures that a main stream is aligned by; lags in between are interpolated."""
 _FLUSH_S = 30.0
@@ -84,7 +84,8 @@ class Stream:
         self._written = written
         self._live = spec.config.live
         self._counts = StreamCounts()
-        self._shown = StreamCounts()
+        self._shown = dict.fromkeys(_COUNTERS, 0)
+        """Values of the counters that the state knows."""
         self._rate: deque[tuple[float, int]] = deque()
         self._stop = threading.Event()
         self._queue: FrameQueue | None = None
@@ -122,19 +123,10 @@ class Stream:
 
     def tick(self) -> None:
         """Update counters and state; called about every half second."""
-        now, counts, shown = time.monotonic(), self._counts, self._shown
-        for name, figure in (
-            ("frames_in", "frames_in"),
-            ("frames_dropped", "dropped"),
-            ("frames_skipped", "skipped"),
-            ("frames_in_error", "errors"),
-            ("tracks", "tracks"),
-            ("faces", "faces"),
-        ):
-            value = getattr(counts, figure)
-            if value != getattr(shown, figure):
-                self._state.count(self.spec.name, **{name: value - getattr(shown, figure)})
-                setattr(shown, figure, value)
+        now, counts = time.monotonic(), self._counts
+        values = {name: getattr(counts, name) for name in _COUNTERS}
+        self._state.count(self.spec.name, **{name: values[name] - self._shown[name] for name in _COUNTERS})
+        self._shown = values
         if self._stop.is_set():
             # Its name may belong to a successor by now.
             return
@@ -208,7 +200,7 @@ class Stream:
     def _read(self, connection: LiveConnection) -> None:
         keep_s = self._live.max_track_s + self.spec.config.tracking.max_gap_s + 10.0
         queue = FrameQueue(self._live.queue_frames, keep_s)
-        counts, errors = self._counts, self._counts.errors
+        counts, errors = self._counts, self._counts.frames_in_error
         self._due = 0.0
         self._queue, self._failure = queue, None
         try:
@@ -220,8 +212,8 @@ class Stream:
                 # Frames skipped before decoding were delivered, and count as dropped.
                 left_out, connection.left_out = connection.left_out, 0
                 counts.frames_in += 1 + left_out
-                counts.dropped += left_out
-                counts.errors = errors + connection.stats.decode_errors
+                counts.frames_dropped += left_out
+                counts.frames_in_error = errors + connection.stats.decode_errors
                 self._state.stages.labels("decode").observe(connection.decode_seconds)
                 connection.decode_seconds = 0.0
                 if self._watcher is None:
@@ -229,15 +221,15 @@ class Stream:
                 self._snapshot(frame, arrived)
                 self._compare(frame, arrived)
                 if self._is_wanted(frame.pts_seconds):
-                    counts.dropped += queue.put(frame, arrived)
+                    counts.frames_dropped += queue.put(frame, arrived)
                 else:
-                    counts.skipped += 1
+                    counts.frames_skipped += 1
                 self._last_frame = Timestamp(arrived, frame.captured_at or datetime.now(UTC))
                 if not self._is_shown_running():
                     self._update(state=StreamState.RUNNING, error=None)
                 del frame
         finally:
-            counts.errors = errors + connection.stats.decode_errors
+            counts.frames_in_error = errors + connection.stats.decode_errors
             queue.close()
             watcher = self._watcher
             if watcher is not None:
