@@ -338,20 +338,31 @@ class LiveConnection:
         self.close()
 
 
-REFUSALS = {
-    401: (FailureKind.REFUSED, "the camera refuses the user name or password (401); correct them in its URL"),
-    403: (FailureKind.REFUSED, "this user may not view the stream (403); allow it in the camera's settings"),
-    404: (FailureKind.MISSING, "there is no such stream (404); check the path in the URL"),
-}
-"""What the status of a response means."""
-CONNECTION_REFUSED = (
-    FailureKind.UNREACHABLE, "connection refused; check that the camera is on and that the port is right"
-)  # fmt: skip
 _FAILURES: tuple[tuple[Any, FailureKind, str], ...] = (
-    (av.error.HTTPUnauthorizedError, *REFUSALS[401]),
-    (av.error.HTTPForbiddenError, *REFUSALS[403]),
-    (av.error.HTTPNotFoundError, *REFUSALS[404]),
-    (av.error.HTTPError, FailureKind.UNREACHABLE, "the server answers with an error; check the server"),
-    (ConnectionRefusedError, *CONNECTION_REFUSED),
+    (
+        av.error.HTTPUnauthorizedError,
+        FailureKind.REFUSED,
+        "the camera refuses the user name or password (401); correct them in its URL",
+    ),
+    (
+        av.error.HTTPForbiddenError,
+        FailureKind.REFUSED,
+        "this user may not view the stream (403); allow it in the camera's settings",
+    ),
+    (
+        av.error.HTTPNotFoundError,
+        FailureKind.MISSING,
+        "there is no such stream (404); check the path in the URL",
+    ),
+    (
+        (av.error.HTTPError,),
+        FailureKind.UNREACHABLE,
+        "the server answers with an error; check the server",
+    ),
+    (
+        ConnectionRefusedError,
+        FailureKind.UNREACHABLE,
+        "connection refused; check that the camera is on and that the port is right",
+    ),
 )
 """Most specific first."""

@@ -24,7 +24,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from streamgate.config_sections import LiveConfig
 from streamgate.errors import redact_url, scrub
-from streamgate.sources.live import CONNECTION_REFUSED, REFUSALS, FailureKind, LiveError
+from streamgate.sources.live import FailureKind, LiveError
 from streamgate.sources.rtsplogin import authorization, camera_tls, field_of, fields_of
 
 CODECS = {"H264": "h264", "H265": "hevc"}
@@ -197,8 +197,16 @@ class RtspClient:
             break
         if status == 200:
             return head, body
-        if status in REFUSALS:
-            raise self._error(*REFUSALS[status])
+        if status == 401:
+            raise self._error(
+                FailureKind.REFUSED, "the camera refuses the user name or password (401); correct them in its URL"
+            )
+        if status == 403:
+            raise self._error(
+                FailureKind.REFUSED, "this user may not view the stream (403); allow it in the camera's settings"
+            )
+        if status == 404:
+            raise self._error(FailureKind.MISSING, "there is no such stream (404); check the path in the URL")
         if method == "OPTIONS" and status in (405, 501):
             return head, body
         if status == 461:
@@ -243,7 +251,9 @@ class RtspClient:
                 return self._error(FailureKind.UNREACHABLE, f"no answer within {limit:g} s; check address and network")
             return self._error(FailureKind.SILENT, f"no data for {self._options.read_timeout_s:g} s")
         if isinstance(error, ConnectionRefusedError):
-            return self._error(*CONNECTION_REFUSED)
+            return self._error(
+                FailureKind.UNREACHABLE, "connection refused; check that the camera is on and that the port is right"
+            )
         said = scrub(str(getattr(error, "strerror", None) or type(error).__name__), self._secret)
         what = "cannot be reached" if opening else "the connection broke"
         return self._error(FailureKind.UNREACHABLE, f"{what} ({said}); check address and network")
