@@ -13,7 +13,6 @@ import resource
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import h11
@@ -35,37 +34,15 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _EXHAUSTED_PAUSE_S = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
-    """How many connections may be open.
+def connection_limits() -> tuple[int, int]:
+    """How many connections may be open, at most half of this process's limit of open files, and the last descriptor.
 
-    Attributes:
-        most: in total.
-        most_each: per IPv4 address or IPv6 /64 network.
-        last_descriptor: a connection with a higher descriptor number is one too many: the numbers above it are
-            reserved for cameras and files.
+    A connection with a higher descriptor number is one too many: the numbers above it, the last quarter, are reserved
+    for cameras and files.
     """
-
-    most: int
-    most_each: int
-    last_descriptor: int
-
-    @classmethod
-    def here(cls) -> ConnectionLimits:
-        """Limits derived from this process's limit of open files: at most half of it, and never its last quarter."""
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        files = 1 << 20 if soft == resource.RLIM_INFINITY else soft
-        most = max(8, min(MOST, files // 2))
-        return cls(most, most // 2, files - max(32, files // 4))
-
-
-@dataclass(slots=True)
-class _Peer:
-    network: str
-    since: float
-    """When the time for its current request started (monotonic)."""
-    behind: float | None = None
-    """Since when its send buffer has not been empty (monotonic)."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = 1 << 20 if soft == resource.RLIM_INFINITY else soft
+    return max(8, min(MOST, files // 2)), files - max(32, files // 4)
 
 
 class Connections:
@@ -78,32 +55,40 @@ class Connections:
     Args:
         state: takes the connection counts.
         log: called with a line whenever there are too many, without rate limit.
-        limits: derived from this process's limit of open files by default.
     """
 
-    def __init__(self, state: ServiceState, log: Callable[[str], None], limits: ConnectionLimits | None = None) -> None:
+    def __init__(self, state: ServiceState, log: Callable[[str], None]) -> None:
         self._closed = state.closed
         for why in ("late", "behind", "crowded"):
             self._closed.labels(why)
         state.connections.set_function(self.__len__)
-        self._limits = limits or ConnectionLimits.here()
+        self._most, self._last_descriptor = connection_limits()
+        self.most_each = self._most // 2
+        """Maximum number of connections per IPv4 address or IPv6 /64 network."""
         self._log = log
-        self._peers: dict[Any, _Peer] = {}
+        self._open: dict[Any, None] = {}
+        """The protocols of the open connections, oldest first."""
 
     def __len__(self) -> int:
-        return len(self._peers)
+        return len(self._open)
 
     def protocol(self) -> type[H11Protocol]:
         """The protocol class for uvicorn (`uvicorn.Config(http=...)`)."""
         connections = self
 
         class BoundedProtocol(H11Protocol):
+            network = ""
+            since = 0.0
+            """When the time for its current request started (monotonic)."""
+            behind: float | None = None
+            """Since when its send buffer has not been empty (monotonic)."""
+
             def connection_made(self, transport: Any) -> None:
                 super().connection_made(transport)
                 connections._enter(self)
 
             def connection_lost(self, exc: Exception | None) -> None:
-                connections._peers.pop(self, None)
+                connections._open.pop(self, None)
                 super().connection_lost(exc)
 
             def data_received(self, data: bytes) -> None:
@@ -114,9 +99,7 @@ class Connections:
                     self.cycle.keep_alive = False
 
             def on_response_complete(self) -> None:
-                peer = connections._peers.get(self)
-                if peer is not None:
-                    peer.since = time.monotonic()
+                self.since = time.monotonic()
                 super().on_response_complete()
 
         return BoundedProtocol
@@ -128,34 +111,35 @@ class Connections:
             self._sweep(time.monotonic())
 
     def _enter(self, protocol: Any) -> None:
-        network = network_of(protocol.client[0] if protocol.client else "")
-        of_it = [one for one, peer in self._peers.items() if peer.network == network]
+        protocol.network = network_of(protocol.client[0] if protocol.client else "")
+        protocol.since = time.monotonic()
+        of_it = [one for one in self._open if one.network == protocol.network]
         descriptor = protocol.transport.get_extra_info("socket").fileno()
-        self._peers[protocol] = _Peer(network, time.monotonic())
-        if len(of_it) >= self._limits.most_each:
+        self._open[protocol] = None
+        if len(of_it) >= self.most_each:
             self._make_room(of_it, protocol)
-        elif len(self._peers) > self._limits.most or descriptor > self._limits.last_descriptor:
-            self._make_room(list(self._peers), protocol)
+        elif len(self._open) > self._most or descriptor > self._last_descriptor:
+            self._make_room(list(self._open), protocol)
 
     def _make_room(self, among: list[Any], newest: Any) -> None:
         owing = (one for one in among if _owes(one))
-        lingering = (one for one in among if self._peers[one].behind is not None)
+        lingering = (one for one in among if one.behind is not None)
         self._end(next(owing, None) or next(lingering, newest), "crowded")
-        self._log(f"{len(self._peers)} connections are open, which is the limit")
+        self._log(f"{len(self._open)} connections are open, which is the limit")
 
     def _sweep(self, now: float) -> None:
-        for protocol, peer in list(self._peers.items()):
+        for protocol in list(self._open):
             if not protocol.transport.get_write_buffer_size():
-                peer.behind = None
-            elif peer.behind is None:
-                peer.behind = now
-            if peer.behind is not None and now - peer.behind > TAKEN_S:
+                protocol.behind = None
+            elif protocol.behind is None:
+                protocol.behind = now
+            if protocol.behind is not None and now - protocol.behind > TAKEN_S:
                 self._end(protocol, "behind")
-            elif _owes(protocol) and now - peer.since > REQUEST_S:
+            elif _owes(protocol) and now - protocol.since > REQUEST_S:
                 self._end(protocol, "late")
 
     def _end(self, protocol: Any, why: str) -> None:
-        self._peers.pop(protocol, None)
+        self._open.pop(protocol, None)
         self._closed.labels(why).inc()
         protocol.transport.abort()
 

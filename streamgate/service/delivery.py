@@ -207,19 +207,19 @@ class Delivery(Collector):
             if self._spool.wait(0.2):
                 self._sent = self._spool.peek(most, CHUNK_BYTES)
                 if self._sent:
-                    return [item.data for item in self._sent]
+                    return [data for _, data in self._sent]
             elif self._giving_up.is_set():
                 return []
 
     def _acknowledged(self, count: int) -> None:
         assert self._spool is not None
-        chunk = self._sent[:count]
-        self._spool.done(chunk[-1].number)
+        numbers = [number for number, _ in self._sent[:count]]
+        self._spool.done(numbers[-1])
         self._delivered += count
         with self._book:
-            found = [self._waiting.pop(item.number, None) for item in chunk]
+            found = [self._waiting.pop(number, None) for number in numbers]
             # Earlier ones were dropped because the spool was full.
-            while self._waiting and next(iter(self._waiting)) < chunk[0].number:
+            while self._waiting and next(iter(self._waiting)) < numbers[0]:
                 self._waiting.pop(next(iter(self._waiting)))
         for one in found:
             if one is not None:

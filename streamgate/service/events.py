@@ -91,7 +91,7 @@ class EventStreams:
         ends_at = loop.time() + _LIFETIME_S
         due = loop.time()
         try:
-            with self._hub.subscribe(limit=_WAITING_EVENTS, after=after, wake=wake) as subscription:
+            with self._hub.subscribe(limit=_WAITING_EVENTS, after=after, wake=wake) as take:
                 headers = [
                     (b"content-type", b"text/event-stream; charset=utf-8"),
                     (b"cache-control", b"no-store"),
@@ -102,9 +102,9 @@ class EventStreams:
                 last = after
                 while not self._stopping and not gone.done() and loop.time() < ends_at:
                     awake = False
-                    waiting = subscription.take()
+                    waiting = take()
                     body += b"".join(_with_gap(waiting, last))
-                    last = waiting[-1].number if waiting else last
+                    last = waiting[-1][0] if waiting else last
                     if loop.time() >= due:
                         body += self._streams_now(loop.time())
                         due = loop.time() + _STREAMS_EVERY_S
@@ -138,10 +138,10 @@ async def _until_gone(receive: Any, flag: asyncio.Event) -> None:
 
 def _with_gap(events: list[HubEvent], last: int | None) -> list[bytes]:
     lines = []
-    for event in events:
-        if last is not None and event.number != last + 1:
-            missed = event.number - last - 1 if event.number > last else None
+    for number, kind, data in events:
+        if last is not None and number != last + 1:
+            missed = number - last - 1 if number > last else None
             lines.append(f'event: gap\ndata: {{"missed":{"null" if missed is None else missed}}}\n\n'.encode())
-        lines.append(f"id: {event.number}\nevent: {event.kind}\ndata: {event.data}\n\n".encode())
-        last = event.number
+        lines.append(f"id: {number}\nevent: {kind}\ndata: {data}\n\n".encode())
+        last = number
     return lines

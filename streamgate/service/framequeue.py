@@ -1,4 +1,4 @@
-"""The queue between camera and analysis, which drops the oldest frames when it is full."""
+"""The queue between camera and analysis, which drops the oldest frames when it is full and knows when frames came."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from streamgate.frames import Frame
-from streamgate.sources.live import ArrivedFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,33 +26,43 @@ class Timestamp:
 
 
 class FrameQueue:
-    """Holds a bounded number of decoded frames; when full, a new frame replaces the oldest.
+    """The frames of one connection. Holds a bounded number of them; when full, a new frame replaces the oldest.
 
-    One thread puts, one takes; any thread may close.
+    One thread puts, one takes; any thread may close and ask for arrival times.
+
+    Args:
+        limit: number of frames held.
+        keep_s: range of time stamps in seconds for which the arrival times of taken frames are remembered.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, keep_s: float) -> None:
         self.taken = 0
         """Frames handed to the analysis."""
         self.waited = 0.0
         """Total seconds that the consumer has waited."""
         self.closed_at: Timestamp | None = None
         self._limit = limit
-        self._frames: deque[ArrivedFrame] = deque()
+        self._keep = keep_s
+        self._frames: deque[tuple[Frame, float]] = deque()
+        self._pts: list[float] = []
+        self._moments: list[Timestamp] = []
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
         return len(self._frames)
 
-    def put(self, arrived: ArrivedFrame) -> int:
-        """Add a frame; returns the number of frames dropped (the new frame itself once the queue is closed)."""
+    def put(self, frame: Frame, monotonic: float) -> int:
+        """Add a frame that arrived at `monotonic`; time stamps must ascend.
+
+        Returns the number of frames dropped (the new frame itself once the queue is closed).
+        """
         with self._changed:
             if self.closed_at is not None:
                 return 1
             dropped = len(self._frames) >= self._limit
             if dropped:
                 self._frames.popleft()
-            self._frames.append(arrived)
+            self._frames.append((frame, monotonic))
             self._changed.notify()
             return int(dropped)
 
@@ -64,8 +73,8 @@ class FrameQueue:
                 self.closed_at = Timestamp.now()
             self._changed.notify()
 
-    def frames(self, arrivals: ArrivalTimes) -> Iterator[Frame]:
-        """Yield frames as they arrive, oldest first, until the queue is closed and empty; notes their arrival times."""
+    def frames(self) -> Iterator[Frame]:
+        """Yield frames as they arrive, oldest first, until the queue is closed and empty."""
         while True:
             began = time.perf_counter()
             with self._changed:
@@ -73,45 +82,25 @@ class FrameQueue:
                 self.waited += time.perf_counter() - began
                 if not self._frames:
                     return
-                arrived = self._frames.popleft()
+                frame, monotonic = self._frames.popleft()
+                self._pts.append(frame.pts_seconds)
+                self._moments.append(Timestamp(monotonic, frame.captured_at or datetime.now(UTC)))
+                if len(self._pts) % 256 == 0:
+                    first = bisect.bisect_left(self._pts, frame.pts_seconds - self._keep)
+                    del self._pts[:first], self._moments[:first]
             self.taken += 1
-            frame = arrived.frame
-            arrivals.note(frame.pts_seconds, Timestamp(arrived.monotonic, frame.captured_at or datetime.now(UTC)))
             yield frame
             # Otherwise the loop would hold this frame's pixels while it waits for the next.
-            del frame, arrived
+            del frame
 
-
-class ArrivalTimes:
-    """Arrival times of one connection's frames by time stamp, over a limited range. Thread-safe.
-
-    Args:
-        keep_s: range of time stamps remembered, seconds.
-    """
-
-    def __init__(self, keep_s: float) -> None:
-        self._keep = keep_s
-        self._pts: list[float] = []
-        self._moments: list[Timestamp] = []
-        self._mutex = threading.Lock()
-
-    def note(self, pts_seconds: float, moment: Timestamp) -> None:
-        """Add a frame's arrival; time stamps must ascend."""
-        with self._mutex:
-            self._pts.append(pts_seconds)
-            self._moments.append(moment)
-            if len(self._pts) % 256 == 0:
-                first = bisect.bisect_left(self._pts, pts_seconds - self._keep)
-                del self._pts[:first], self._moments[:first]
-
-    def at(self, pts_seconds: float) -> Timestamp | None:
-        """Arrival of the first frame at or after a time stamp; None when there is none yet."""
-        with self._mutex:
+    def arrival_at(self, pts_seconds: float) -> Timestamp | None:
+        """Arrival of the first taken frame at or after a time stamp; None when there is none yet."""
+        with self._changed:
             return self._get(bisect.bisect_left(self._pts, pts_seconds))
 
-    def after(self, pts_seconds: float) -> Timestamp | None:
-        """Arrival of the first frame after a time stamp; None when there is none yet."""
-        with self._mutex:
+    def arrival_after(self, pts_seconds: float) -> Timestamp | None:
+        """Arrival of the first taken frame after a time stamp; None when there is none yet."""
+        with self._changed:
             return self._get(bisect.bisect_right(self._pts, pts_seconds))
 
     def _get(self, index: int) -> Timestamp | None:

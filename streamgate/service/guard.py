@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,8 +30,10 @@ SECURITY_HEADERS = {
 _HEADER_LINES = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 
-class Guard:
-    """ASGI middleware around the application.
+def guarded(
+    app: Any, *, access: Access | None, throttle: Throttle, loopback: bool, fault: Callable[[str], None]
+) -> Callable[[Any, Any, Any], Awaitable[None]]:
+    """The ASGI application `app` behind these checks.
 
     Args:
         app: the application.
@@ -41,21 +43,12 @@ class Guard:
         fault: called with a line when a request fails with an internal error.
     """
 
-    def __init__(
-        self, app: Any, *, access: Access | None, throttle: Throttle, loopback: bool, fault: Callable[[str], None]
-    ) -> None:
-        self._app = app
-        self._access = access
-        self._throttle = throttle
-        self._loopback = loopback
-        self._fault = fault
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
             else:
-                await self._app(scope, receive, send)
+                await app(scope, receive, send)
             return
         started = False
 
@@ -66,42 +59,47 @@ class Guard:
                 message = {**message, "headers": [*message.get("headers", []), *_HEADER_LINES]}
             await send(message)
 
-        refusal = self._refusal(scope)
+        refusal = _refusal(scope, access, throttle, loopback)
         if refusal is not None:
             await _answer(send_guarded, *refusal)
             return
         try:
-            await self._app(scope, receive, send_guarded)
+            await app(scope, receive, send_guarded)
         except Exception as error:
             # One line: a traceback is of no use to the operator of the service.
-            self._fault(f"a request failed ({type(error).__name__}): {scope['method']} {scope['path']}")
+            fault(f"a request failed ({type(error).__name__}): {scope['method']} {scope['path']}")
             if not started:
                 await _answer(send_guarded, 500, "internal error while answering; the service keeps running", {})
 
-    def _refusal(self, scope: Any) -> tuple[int, str, dict[str, str]] | None:
-        """Status, reason and headers of the response to a rejected request; None when the request is allowed."""
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        path = scope["path"]
-        host = headers.get("host", "")
-        if self._loopback and not host_allowed(host):
-            return 421, "this server accepts only localhost as Host; behind a proxy, have it send `Host: localhost`", {}
-        if _from_another_site(headers, host, reading=scope["method"] in ("GET", "HEAD")):
-            return 403, "requests from another site are refused", {}
-        if self._access is None or path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER):
+    return application
+
+
+def _refusal(
+    scope: Any, access: Access | None, throttle: Throttle, loopback: bool
+) -> tuple[int, str, dict[str, str]] | None:
+    """Status, reason and headers of the response to a rejected request; None when the request is allowed."""
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    path = scope["path"]
+    host = headers.get("host", "")
+    if loopback and not host_allowed(host):
+        return 421, "this server accepts only localhost as Host; behind a proxy, have it send `Host: localhost`", {}
+    if _from_another_site(headers, host, reading=scope["method"] in ("GET", "HEAD")):
+        return 403, "requests from another site are refused", {}
+    if access is None or path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER):
+        return None
+    if access.session_fits(_session_of(headers)):
+        return None
+    bearer = bearer_of(headers)
+    if bearer is not None:
+        # First: whoever has the token is not locked out by others who guess from the same address.
+        if access.token_fits(bearer):
             return None
-        if self._access.session_fits(_session_of(headers)):
-            return None
-        bearer = bearer_of(headers)
-        if bearer is not None:
-            # First: whoever has the token is not locked out by others who guess from the same address.
-            if self._access.token_fits(bearer):
-                return None
-            wait = self._throttle.failed(client_of(scope))
-            if wait > 0:
-                return 429, "too many wrong tokens; try again later", {"retry-after": str(int(wait) + 1)}
-        if path == "/" and bearer is None:
-            return 303, "", {"location": "/login"}
-        return 401, "log in, or send `Authorization: Bearer TOKEN`", {"www-authenticate": "Bearer"}
+        wait = throttle.failed(client_of(scope))
+        if wait > 0:
+            return 429, "too many wrong tokens; try again later", {"retry-after": str(int(wait) + 1)}
+    if path == "/" and bearer is None:
+        return 303, "", {"location": "/login"}
+    return 401, "log in, or send `Authorization: Bearer TOKEN`", {"www-authenticate": "Bearer"}
 
 
 def client_of(scope: Any) -> str:

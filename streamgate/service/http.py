@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamgate.errors import SinkError, UsageError
 from streamgate.service.auth import SHORT_TOKEN, TOKEN_VARIABLE, Access, Throttle, checked_token, is_loopback
-from streamgate.service.error_log import ErrorLog, print_line
+from streamgate.service.error_log import error_log, print_line
 from streamgate.service.state import ServiceState
 
 if TYPE_CHECKING:
@@ -35,27 +36,15 @@ _STALLED_MS = 60_000
 def serving(
     state: ServiceState, address: str, token: str | None = None, log: Callable[[str], None] = print_line
 ) -> Iterator[str]:
-    """Serve `state` at "HOST:PORT" while the block runs; yields the base URL ("http://127.0.0.1:8080").
+    """Serve `state` at "HOST:PORT" while the block runs; yields the base URL, with the real port, once it listens.
 
-    See `serve_http`; without `token` the environment variable STREAMGATE_TOKEN is used.
-    """
-    host, port = parse_address(address)
-    service = serve_http(state, host, port, os.environ.get(TOKEN_VARIABLE) if token is None else token, log)
-    try:
-        yield service.url
-    finally:
-        service.stop()
-
-
-def serve_http(
-    state: ServiceState, host: str, port: int, token: str | None, log: Callable[[str], None] = print_line
-) -> HttpService:
-    """Start the server and return as soon as it listens.
+    Leaving ends open event streams, finishes the responses in progress, and closes. The server takes no signals.
 
     Args:
-        host: name or address to listen on; any other than loopback requires a token.
-        port: 0 takes a free one.
-        token: what users and Prometheus must present; None or empty for no authentication.
+        address: name or address to listen on, and a port, 0 for a free one; any host other than loopback requires a
+            token.
+        token: what users and Prometheus must present, empty for no authentication; by default the environment variable
+            STREAMGATE_TOKEN.
         log: called with a line per problem, at most once a minute for each kind.
 
     Raises:
@@ -63,7 +52,8 @@ def serve_http(
             installed.
         SinkError: the port is in use, or listening on it is not permitted.
     """
-    token = checked_token(host, token)
+    host, port = parse_address(address)
+    token = checked_token(host, os.environ.get(TOKEN_VARIABLE) if token is None else token)
     try:
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401
@@ -74,7 +64,52 @@ def serve_http(
             f"{TOKEN_VARIABLE} has fewer than {SHORT_TOKEN} characters and could be guessed; use the output of "
             "`openssl rand -hex 24`"
         )
-    return HttpService(state, _listen(host, port), host, token, log)
+    listener = _listen(host, port)
+    name, port = listener.getsockname()[:2]
+    url = f"http://{f'[{name}]' if ':' in name else name}:{port}"
+    report = listener.log = error_log(state, log)
+    connections, events, server = _build(state, Access(token) if token else None, is_loopback(host), report)
+    loop: asyncio.AbstractEventLoop | None = None
+    started = threading.Event()
+
+    async def main() -> None:
+        nonlocal loop
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: _report_fault(context, report))
+        watching = asyncio.create_task(connections.watch())
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        started.set()
+        await serving
+        watching.cancel()
+
+    def run() -> None:
+        try:
+            asyncio.run(main())
+        finally:
+            started.set()
+
+    thread = threading.Thread(target=run, name="http", daemon=True)
+    thread.start()
+    try:
+        if not started.wait(_START_SECONDS) or not thread.is_alive():
+            raise SinkError(f"the server at {url} did not start")
+        yield url
+    finally:
+        if loop is not None and thread.is_alive():
+            with suppress(RuntimeError):  # the loop has just ended
+                loop.call_soon_threadsafe(events.stop)
+        server.should_exit = True
+        thread.join(_STOP_SECONDS + 3.0)
+        listener.close()
+
+
+def _report_fault(context: dict[str, Any], report: Callable[..., None]) -> None:
+    """asyncio's exception handler: one line instead of a traceback."""
+    error = context.get("exception")
+    if not isinstance(error, OSError):  # a peer that has left
+        report(f"internal error ({type(error).__name__}: {context.get('message')}); please report it", "internal")
 
 
 def parse_address(address: str) -> tuple[str, int]:
@@ -85,77 +120,24 @@ def parse_address(address: str) -> tuple[str, int]:
     raise UsageError(f"--http {address}: write it as HOST:PORT, for example 127.0.0.1:8080 or [::1]:8080")
 
 
-class HttpService:
-    """A server that runs until `stop`. It takes no signals."""
-
-    def __init__(
-        self, state: ServiceState, listener: Listener, host: str, token: str | None, log: Callable[[str], None]
-    ) -> None:
-        name, port = listener.getsockname()[:2]
-        self.url = f"http://{f'[{name}]' if ':' in name else name}:{port}"
-        """Base URL, with the real port."""
-        self._listener = listener
-        self._errors = ErrorLog(state, log)
-        listener.log = self._errors.log
-        self._connections, self._events, self._server = _build(
-            state, Access(token) if token else None, is_loopback(host), self._errors
-        )
-        self._loop: Any = None
-        self._started = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
-        self._thread.start()
-        if not self._started.wait(_START_SECONDS) or not self._thread.is_alive():
-            self.stop()
-            raise SinkError(f"the server at {self.url} did not start")
-
-    def stop(self) -> None:
-        """End open event streams, finish the responses in progress, and close; stopping twice is fine."""
-        if self._loop is not None and self._thread.is_alive():
-            with suppress(RuntimeError):  # the loop has just ended
-                self._loop.call_soon_threadsafe(self._events.stop)
-        self._server.should_exit = True
-        self._thread.join(_STOP_SECONDS + 3.0)
-        self._listener.close()
-
-    def _run(self) -> None:
-        import asyncio
-
-        async def main() -> None:
-            self._loop = asyncio.get_running_loop()
-            self._loop.set_exception_handler(lambda loop, context: self._errors.handle(context))
-            watching = asyncio.create_task(self._connections.watch())
-            serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
-            while not self._server.started and not serving.done():
-                await asyncio.sleep(0.01)
-            self._started.set()
-            await serving
-            watching.cancel()
-
-        try:
-            asyncio.run(main())
-        finally:
-            self._started.set()
-
-
 def _build(
-    state: ServiceState, access: Access | None, loopback: bool, errors: ErrorLog
+    state: ServiceState, access: Access | None, loopback: bool, report: Callable[..., None]
 ) -> tuple[Connections, EventStreams, uvicorn.Server]:
     import uvicorn
 
-    from streamgate.service.connections import BURST, ConnectionLimits, Connections
+    from streamgate.service.connections import BURST, Connections
     from streamgate.service.events import EventStreams
-    from streamgate.service.guard import Guard
+    from streamgate.service.guard import guarded
     from streamgate.service.web_app import build_application
 
-    limits = ConnectionLimits.here()
-    connections = Connections(state, errors.log, limits)
-    throttle, events = Throttle(), EventStreams(state, login=access is not None, most=limits.most_each)
-    app = Guard(
+    connections = Connections(state, report)
+    throttle, events = Throttle(), EventStreams(state, login=access is not None, most=connections.most_each)
+    app = guarded(
         build_application(state, access, throttle, events),
         access=access,
         throttle=throttle,
         loopback=loopback,
-        fault=errors.log,
+        fault=report,
     )
     config = uvicorn.Config(
         app, http=connections.protocol(), lifespan="off", ws="none", log_config=None, log_level="critical",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import numpy as np
 from fastapi import Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from streamgate.errors import DeviceError, StreamgateError
 from streamgate.service.state import Scorer, ServiceState
-from streamgate.sources.images import PictureError, rgb_of
+from streamgate.sources.images import PictureError
 from streamgate.store.jsonlines import dumps
 from streamgate.store.records import score_record
 
@@ -23,17 +23,16 @@ MAX_WAITING = 4
 _HEADERS = {"cache-control": "no-store"}
 
 
-class ScoreEndpoint:
-    """Scores pictures one at a time; requests beyond the queue are told to retry later."""
+def score_endpoint(state: ServiceState) -> Callable[[Request], Awaitable[Response]]:
+    """A function that responds with the faces in a request's body, a picture file, or with an error.
 
-    def __init__(self, state: ServiceState) -> None:
-        self._state = state
-        self._one = threading.Lock()
-        self._waiting = 0
+    Pictures are scored one at a time; requests beyond the queue are told to retry later.
+    """
+    one, waiting = threading.Lock(), 0
 
-    async def answer(self, request: Request) -> Response:
-        """Respond with the faces in the request's body, a picture file, or with an error."""
-        scorer = self._state.scorer
+    async def answer(request: Request) -> Response:
+        nonlocal waiting
+        scorer = state.scorer
         if scorer is None:
             return _refused("the networks are not loaded yet; try again later", 503, retry=True)
         aligned = request.query_params.get("aligned")
@@ -41,24 +40,23 @@ class ScoreEndpoint:
             return _refused("aligned must be arcface or ffhq", 400)
         if request.headers.get("content-type", "").lower().startswith("multipart/"):
             return _refused("send the picture itself as the body (curl --data-binary @face.jpg), not a form", 415)
-        if self._waiting >= MAX_WAITING:
+        if waiting >= MAX_WAITING:
             return _refused("too many pictures are waiting to be scored; try again later", 503, retry=True)
-        self._waiting += 1
+        waiting += 1
         try:
             body = await _body(request)
             if body is None:
                 return _refused(f"the picture is larger than {MAX_BYTES >> 20} MiB", 413)
-            return await run_in_threadpool(self._scored, scorer, body, aligned)
+            return await run_in_threadpool(scored, scorer, body, aligned)
         except ClientDisconnect:
             return Response(status_code=400)
         finally:
-            self._waiting -= 1
+            waiting -= 1
 
-    def _scored(self, scorer: Scorer, body: bytes, aligned: str | None) -> Response:
-        with self._one:
+    def scored(scorer: Scorer, body: bytes, aligned: str | None) -> Response:
+        with one:
             try:
-                image = rgb_of(np.frombuffer(body, np.uint8), scorer.max_pixels)
-                faces = scorer.score(image, aligned=aligned)
+                faces = scorer(body, aligned)
             except DeviceError as error:
                 return _refused(str(error), 503, retry=True)
             except (PictureError, StreamgateError) as error:
@@ -66,6 +64,8 @@ class ScoreEndpoint:
         record = score_record("", faces, embedding=False)
         record.pop("image", None)
         return Response(dumps(record).encode(), headers=dict(_HEADERS), media_type="application/json")
+
+    return answer
 
 
 def _refused(words: str, status: int, *, retry: bool = False) -> Response:

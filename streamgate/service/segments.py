@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from streamgate.errors import SinkError
+
 FRAME = struct.Struct(">4sIIQ")  # mark, length, CRC-32 of number and data, number
 MAX_ITEM_BYTES = 64 << 20
 """Bytes; the largest events are a few million."""
@@ -38,16 +40,8 @@ _FIRST_BLOCK = 4096
 """Most damaged stretches are short: reading a whole block for each would take quadratic time."""
 
 
-class NotASpoolError(Exception):
-    """Something in the folder was not written by a spool; the message says what, without the path."""
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One waiting item and its number; numbers keep growing across restarts."""
-
-    number: int
-    data: bytes
+Item = tuple[int, bytes]
+"""One waiting item: its number and its data; numbers keep growing across restarts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +55,14 @@ class ItemLocation:
     data: bytes | None = None
 
 
+def not_a_spool(folder: Path, problem: str) -> SinkError:
+    """The error for a folder that holds something else."""
+    return SinkError(
+        f"{folder}: {problem}; it was not written by `streamgate serve`: move it away, or choose another folder with "
+        "--spool"
+    )
+
+
 def segment_name(number: int) -> str:
     """File name of a segment."""
     return f"{number:08d}.spool"
@@ -69,24 +71,24 @@ def segment_name(number: int) -> str:
 def segments_in(folder: Path) -> list[int]:
     """Numbers of the segments in a folder, ascending.
 
-    Raises OSError, and NotASpoolError when another file is named `.spool` or `DAMAGED` is not a folder.
+    Raises OSError, and SinkError when another file is named `.spool` or `DAMAGED` is not a folder.
     """
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name == DAMAGED and not entry.is_dir(follow_symlinks=False):
                 # Files in it are removed, so it must not be a link.
-                raise NotASpoolError(f"{DAMAGED} is not a folder")
+                raise not_a_spool(folder, f"{DAMAGED} is not a folder")
             if not entry.name.endswith(".spool"):
                 continue
             if not _NAME.fullmatch(entry.name):
-                raise NotASpoolError(f"{entry.name!r} is not the name of a segment")
+                raise not_a_spool(folder, f"{entry.name!r} is not the name of a segment")
             status = entry.stat(follow_symlinks=False)
             if not stat.S_ISREG(status.st_mode):
-                raise NotASpoolError(f"{entry.name} is not a regular file")
+                raise not_a_spool(folder, f"{entry.name} is not a regular file")
             number = int(entry.name.partition(".")[0])
             if not 0 < number < _LAST or status.st_size > MAX_SEGMENT_BYTES:
-                raise NotASpoolError(f"{entry.name} has a number or a size that is too large for a segment")
+                raise not_a_spool(folder, f"{entry.name} has a number or a size that is too large for a segment")
             found.append(number)
     return sorted(found)
 
@@ -94,19 +96,20 @@ def segments_in(folder: Path) -> list[int]:
 def open_regular(path: Path) -> IO[bytes]:
     """Open a file of the spool, without following links and without blocking on a pipe.
 
-    Raises OSError, and NotASpoolError for anything but a regular file.
+    Raises OSError, and SinkError for anything but a regular file.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     file = os.fdopen(os.open(path, flags), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise NotASpoolError(f"{path.name} is not a regular file")
+        raise not_a_spool(path.parent, f"{path.name} is not a regular file")
     return file
 
 
 def framed(item: Item) -> bytes:
     """The bytes of an item in a segment."""
-    return FRAME.pack(_MARK, len(item.data), _checksum(item.number, item.data), item.number) + item.data
+    number, data = item
+    return FRAME.pack(_MARK, len(data), _checksum(number, data), number) + data
 
 
 def read_item(path: Path, location: ItemLocation) -> bytes | None:
@@ -114,7 +117,7 @@ def read_item(path: Path, location: ItemLocation) -> bytes | None:
     try:
         with open_regular(path) as file:
             found = _frame_at(file, location.offset - FRAME.size)
-    except (OSError, NotASpoolError):
+    except (OSError, SinkError):
         return None
     return found[1] if found is not None and found[0] == location.number else None
 
@@ -122,7 +125,7 @@ def read_item(path: Path, location: ItemLocation) -> bytes | None:
 def scan(path: Path, segment: int) -> tuple[list[ItemLocation], int]:
     """The intact items of a segment, and the number of damaged stretches between and after them.
 
-    Raises OSError, and NotASpoolError like `open_regular`.
+    Raises OSError, and SinkError like `open_regular`.
     """
     locations: list[ItemLocation] = []
     stretches = in_vain = offset = 0

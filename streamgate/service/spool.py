@@ -30,8 +30,8 @@ from streamgate.service.segments import (
     MAX_NUMBER,
     Item,
     ItemLocation,
-    NotASpoolError,
     framed,
+    not_a_spool,
     open_regular,
     read_item,
     scan,
@@ -116,12 +116,6 @@ class Spool:
         try:
             with files.sink_errors(self._folder):
                 self._scan()
-        except NotASpoolError as error:
-            self._lock.release()
-            raise SinkError(
-                f"{self._folder}: {error}; it was not written by `streamgate serve`: move it away, or choose another "
-                "folder with --spool"
-            ) from None
         except BaseException:
             self._lock.release()
             raise
@@ -135,7 +129,7 @@ class Spool:
             held = [location for location in self._locations if location.data is not None]
             with suppress(OSError):
                 if held:
-                    self._write([Item(location.number, location.data or b"") for location in held])
+                    self._write([(location.number, location.data or b"") for location in held])
             with suppress(OSError):
                 if self._acked is not None:
                     os.fsync(self._acked.fileno())
@@ -164,23 +158,23 @@ class Spool:
         never raised.
         """
         with self._changed:
-            numbered = [Item(self._number + index, data) for index, data in enumerate(items, 1)]
+            numbered = list(enumerate(items, self._number + 1))
             self._number += len(items)
             problem = None
             held = [location for location in self._locations if location.data is not None]
             try:
                 # Items that could not be written before come first.
-                locations = self._write([*(Item(one.number, one.data or b"") for one in held), *numbered])
+                locations = self._write([*((one.number, one.data or b"") for one in held), *numbered])
                 self._settle(locations[: len(held)])
             except OSError as error:
                 problem = files.sink_error(error, self._folder)
                 held = []
-                locations = [ItemLocation(item.number, len(item.data), 0, 0, item.data) for item in numbered]
+                locations = [ItemLocation(number, len(data), 0, 0, data) for number, data in numbered]
             for location in locations[len(held) :]:
                 self._add(location)
             self._keep_bounds()
             self._changed.notify_all()
-            return [item.number for item in numbered], problem
+            return [number for number, _ in numbered], problem
 
     def peek(self, max_items: int, max_bytes: int) -> list[Item]:
         """The oldest items, at least one if any are waiting; they stay in the spool until `done`."""
@@ -199,7 +193,7 @@ class Spool:
                         self._log(f"spool: {segment_name(location.segment)} was damaged while its events were waiting")
                     self._forget(location)
                     continue
-                found.append(Item(location.number, data))
+                found.append((location.number, data))
                 size += location.length
             return found
 
@@ -216,7 +210,7 @@ class Spool:
             self._note_acked(number)
 
     def _scan(self) -> None:
-        """Find the items that an earlier process left. Raises OSError and NotASpoolError."""
+        """Find the items that an earlier process left. Raises OSError and SinkError."""
         acked = self._read_acked()
         found: list[ItemLocation] = []
         segments, hurt = segments_in(self._folder), list[str]()
@@ -233,7 +227,7 @@ class Spool:
             self._number = max([self._number, *(location.number for location in locations)])
         self._number = max(self._number, acked)
         if self._number > MAX_NUMBER:
-            raise NotASpoolError(f"an event has the number {self._number}")
+            raise not_a_spool(self._folder, f"an event has the number {self._number}")
         self._segment = max(segments, default=0)
         for location in sorted(found, key=lambda one: one.number):
             self._add(location)
@@ -259,9 +253,9 @@ class Spool:
             files.sync_folder(self._folder)
         start = self._file.tell()
         locations, offset = [], start
-        for item in items:
-            locations.append(ItemLocation(item.number, len(item.data), self._segment, offset + FRAME.size))
-            offset += FRAME.size + len(item.data)
+        for number, item in items:
+            locations.append(ItemLocation(number, len(item), self._segment, offset + FRAME.size))
+            offset += FRAME.size + len(item)
         try:
             data = memoryview(b"".join(framed(item) for item in items))
             while data:
@@ -357,7 +351,7 @@ class Spool:
             os.pwrite(self._acked.fileno(), _ACKED.pack(number, zlib.crc32(raw)), 0)
 
     def _read_acked(self) -> int:
-        """The number of the last acknowledged item. Raises OSError and NotASpoolError."""
+        """The number of the last acknowledged item. Raises OSError and SinkError."""
         try:
             with open_regular(self._folder / "acked") as file:
                 data = file.read(_ACKED.size + 1)

@@ -22,7 +22,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,14 +33,16 @@ from prometheus_client.registry import Collector
 from streamgate import __version__
 from streamgate.faces import ScoredFace
 from streamgate.measures import MeasureSpec, known_measures
-from streamgate.service.hub import EventHub, HubEvent, Subscription
+from streamgate.service.hub import EventHub
 from streamgate.service.metrics import SECONDS, SIZES, snapshot_metrics
 from streamgate.service.snapshots import LatestFace, Overview, StreamSnapshot, StreamState
 
 __all__ = [
-    "EventHub", "HubEvent", "LatestFace", "Overview", "ServiceState", "StreamMeter", "StreamSnapshot", "StreamState",
-    "Subscription",
+    "EventHub", "LatestFace", "Overview", "ServiceState", "StreamSnapshot", "StreamState",
 ]  # fmt: skip
+
+Scorer = Callable[[bytes, str | None], list[ScoredFace]]
+"""Returns the faces of a picture file, given its bytes and `aligned` as in `Gate.score`. Raises PictureError."""
 
 LATEST_FACES = 240
 """Faces that the wall can show; each includes its pictures, up to 250 kB."""
@@ -48,46 +50,8 @@ HEARTBEAT_LIMIT_S = 15.0
 """The supervisor sends a heartbeat every half second; after this long without one, it counts as hanging."""
 
 
-class StreamMeter:
-    """Updates the snapshot and counters of one stream; used by the engine. Thread-safe."""
-
-    def __init__(self, state: ServiceState, name: str, url: str) -> None:
-        self._state = state
-        self._mutex = threading.Lock()
-        self._snapshot = StreamSnapshot(name, url, since=datetime.now(UTC))
-
-    def snapshot(self) -> StreamSnapshot:
-        with self._mutex:
-            return self._snapshot
-
-    def update(self, **changes: Any) -> None:
-        """Set attributes of the snapshot; a change of `state` sets `since` and is published to listeners."""
-        with self._mutex:
-            before = self._snapshot.state
-            if changes.get("state", before) != before:
-                changes.setdefault("since", datetime.now(UTC))
-            self._snapshot = replace(self._snapshot, **changes)
-            now = self._snapshot
-        if now.state != before:
-            self._state.hub.publish("stream", now.summary())
-
-    def count(self, **amounts: int) -> None:
-        """Add to counters."""
-        with self._mutex:
-            grown = {name: getattr(self._snapshot, name) + amount for name, amount in amounts.items()}
-            self._snapshot = replace(self._snapshot, **grown)
-
-
-@dataclass(frozen=True, slots=True)
-class Scorer:
-    """Scores single pictures: `score(image, aligned=...)` works like `Gate.score`, for at most `max_pixels` pixels."""
-
-    score: Callable[..., list[ScoredFace]]
-    max_pixels: int
-
-
 class ServiceState(Collector):
-    """See the module. The engine writes with `add_stream`, `note`, `show` and the meters below.
+    """See the module. The engine writes with the methods at the end.
 
     Attributes:
         registry: all metrics; other parts may register theirs.
@@ -135,7 +99,7 @@ class ServiceState(Collector):
         for kind in ("improved", "final"):  # created at the start, so that rates include the first event
             self.events.labels(kind)
         self._mutex = threading.Lock()
-        self._meters: dict[str, StreamMeter] = {}
+        self._streams: dict[str, StreamSnapshot] = {}
         self._faces: OrderedDict[str, LatestFace] = OrderedDict()
         self._ids: dict[str, str] = {}
         self._snapshots: dict[str, bytes] = {}
@@ -172,8 +136,12 @@ class ServiceState(Collector):
 
     def streams(self) -> tuple[StreamSnapshot, ...]:
         with self._mutex:
-            meters = list(self._meters.values())
-        return tuple(meter.snapshot() for meter in meters)
+            return tuple(self._streams.values())
+
+    def stream(self, name: str) -> StreamSnapshot | None:
+        """A stream; None when it is not configured any more."""
+        with self._mutex:
+            return self._streams.get(name)
 
     def faces(self, limit: int = LATEST_FACES, stream: str | None = None) -> tuple[LatestFace, ...]:
         """The latest faces, newest first; only those of `stream` if given."""
@@ -192,19 +160,39 @@ class ServiceState(Collector):
 
     # The methods below are for the engine.
 
-    def add_stream(self, name: str, url: str) -> StreamMeter:
+    def add_stream(self, name: str, url: str, **values: Any) -> None:
         """Add a configured stream; `url` is redacted. A stream that was changed keeps its place and its counters."""
         with self._mutex:
-            meter = self._meters.get(name)
-            if meter is None:
-                meter = self._meters[name] = StreamMeter(self, name, url)
-        meter.update(url=url)
-        return meter
+            if name not in self._streams:
+                self._streams[name] = StreamSnapshot(name, url, since=datetime.now(UTC))
+        self.update_stream(name, url=url, **values)
+
+    def update_stream(self, name: str, **values: Any) -> None:
+        """Set attributes of a stream, if it is still configured.
+
+        A change of `state` sets `since` and is published to listeners.
+        """
+        with self._mutex:
+            before = self._streams.get(name)
+            if before is None:
+                return
+            if values.get("state", before.state) != before.state:
+                values.setdefault("since", datetime.now(UTC))
+            now = self._streams[name] = replace(before, **values)
+        if now.state != before.state:
+            self.hub.publish("stream", now.summary())
+
+    def count(self, name: str, **amounts: int) -> None:
+        """Add to counters of a stream, if it is still configured."""
+        with self._mutex:
+            if (known := self._streams.get(name)) is not None:
+                grown = {key: getattr(known, key) + amount for key, amount in amounts.items()}
+                self._streams[name] = replace(known, **grown)
 
     def show_snapshot(self, name: str, jpeg: bytes) -> None:
         """Set the current small picture of a stream; it is held in memory only."""
         with self._mutex:
-            if name in self._meters:
+            if name in self._streams:
                 self._snapshots[name] = jpeg
 
     def snapshot_of(self, name: str) -> bytes | None:
@@ -215,7 +203,7 @@ class ServiceState(Collector):
     def remove_stream(self, name: str) -> None:
         """Remove a stream that is no longer configured; its faces stay on the wall."""
         with self._mutex:
-            known = self._meters.pop(name, None)
+            known = self._streams.pop(name, None)
             self._snapshots.pop(name, None)
         if known is not None:
             self.hub.publish("removed", {"name": name})

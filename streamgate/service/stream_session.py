@@ -19,14 +19,13 @@ from streamgate.runtime.tracking_stage import TrackedFrame, TrackingStage
 from streamgate.scoring.context import ScoringContext
 from streamgate.scoring.full_scorer import FullScorer
 from streamgate.service.delivery import LiveEvent
-from streamgate.service.framequeue import ArrivalTimes, FrameQueue, Timestamp
+from streamgate.service.framequeue import FrameQueue, Timestamp
 from streamgate.service.livefolder import LiveFolder
 from streamgate.service.mainfaces import MainFaces
 from streamgate.service.mainlookup import Lookup
 from streamgate.service.mainstream import MainStream
 from streamgate.service.pins import Pinned, Pins, release
 from streamgate.service.state import LatestFace, ServiceState
-from streamgate.service.streamcounts import StreamCounts
 from streamgate.store.images import JPEG_QUALITY, encode_jpeg
 from streamgate.store.jsonlines import Record
 from streamgate.store.records import face_record, missed_record, track_record, utc_text
@@ -38,6 +37,21 @@ _LEAST_WAIT_S = 0.3
 """Minimum wait for a face that the analysis delivers late."""
 _DECODING_S = 1.5
 """Time beyond `live.main_wait_s` within which all lookups in the main stream are answered."""
+
+
+@dataclass(slots=True)
+class StreamCounts:
+    """Counters of one stream, each written by a single thread; `Stream.tick` copies them to the state."""
+
+    frames_in: int = 0
+    frames_dropped: int = 0
+    frames_skipped: int = 0
+    frames_in_error: int = 0
+    frames: int = 0
+    """Frames analysed."""
+    tracks: int = 0
+    tracks_open: int = 0
+    faces: int = 0
 
 
 @dataclass(slots=True)
@@ -64,6 +78,7 @@ class StreamSession:
     Args:
         name: name of the stream; its `source_id`.
         location: its address without secrets.
+        queue: the frames.
         emit: called with each event.
         written: whether finals are also written to disk, so that the wall knows their paths.
         main: the main stream of a camera with two streams, in which `main_faces` finds faces.
@@ -74,6 +89,7 @@ class StreamSession:
         name: str,
         location: str,
         epoch: str,
+        queue: FrameQueue,
         context: ScoringContext,
         state: ServiceState,
         counts: StreamCounts,
@@ -86,6 +102,7 @@ class StreamSession:
         self._name = name
         self._location = location
         self._epoch = epoch
+        self._queue = queue
         self._context = context
         self._state = state
         self._counts = counts
@@ -98,19 +115,17 @@ class StreamSession:
         self._telling = threading.Condition()
         """Held while a face of a camera with two streams is sent, since some are sent from another thread."""
         self._outstanding = 0
-        live, tracking = context.config.live, context.config.tracking
-        self._arrivals = ArrivalTimes(live.max_track_s + tracking.max_gap_s + 10.0)
         self._sent: defaultdict[int, _Sent] = defaultdict(_Sent)
         self._series: defaultdict[int, list[Point]] = defaultdict(list)
         self._selection = SelectionStage(
             context, SourceInfo(location, name), self._evaluated, epoch=epoch
         )
 
-    def run(self, queue: FrameQueue, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event) -> None:
         """Process frames until the queue is closed and empty, or `stop` is set; then end all tracks."""
-        config = self._context.config
+        config, queue = self._context.config, self._queue
         tracking = TrackingStage(config, self._context.infer, max_track_s=config.live.max_track_s, live=True)
-        tracked_frames = self._timed(tracking.tracked_frames(queue.frames(self._arrivals)), queue)
+        tracked_frames = self._timed(tracking.tracked_frames(queue.frames()))
         with closing(prefetch(tracked_frames, config.live.queue_tracked)) as ahead:
             for tracked in ahead:
                 if stop.is_set():
@@ -135,8 +150,9 @@ class StreamSession:
         with self._telling:
             self._telling.wait_for(lambda: not self._outstanding, live.main_wait_s + _DECODING_S)
 
-    def _timed(self, tracked_frames: Iterator[TrackedFrame], queue: FrameQueue) -> Iterator[TrackedFrame]:
+    def _timed(self, tracked_frames: Iterator[TrackedFrame]) -> Iterator[TrackedFrame]:
         """Measure the time of tracking, without the wait for frames."""
+        queue = self._queue
         while True:
             began, waited = time.perf_counter(), queue.waited
             tracked = next(tracked_frames, None)
@@ -147,8 +163,8 @@ class StreamSession:
 
     def _end_of(self, ended: TrackEnd, tracked: TrackedFrame) -> Timestamp:
         """When a track ended: at the first frame where its gap was too long, else (cut, maximum age) at this frame."""
-        here = self._arrivals.at(tracked.pts_seconds) or Timestamp.now()
-        gap = self._arrivals.after(ended.track.last_pts + self._context.config.tracking.max_gap_s)
+        here = self._queue.arrival_at(tracked.pts_seconds) or Timestamp.now()
+        gap = self._queue.arrival_after(ended.track.last_pts + self._context.config.tracking.max_gap_s)
         return gap if gap is not None and gap.monotonic < here.monotonic else here
 
     def _evaluated(self, candidate: Candidate) -> None:
@@ -276,7 +292,7 @@ class StreamSession:
         began = time.perf_counter()
         jpeg = encode_jpeg(shot.image, JPEG_QUALITY)
         track_key = f"{self._name}/{self._epoch}/{shot.track.track_id}"
-        self._emit(LiveEvent(kind, record, jpeg, shot, self._arrivals.at(shot.pts_seconds), ended))
+        self._emit(LiveEvent(kind, record, jpeg, shot, self._queue.arrival_at(shot.pts_seconds), ended))
         image = LiveFolder.relative_path(shot) if self._written and kind == "final" else None
         self._state.show(
             LatestFace(

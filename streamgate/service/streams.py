@@ -10,8 +10,10 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from streamgate.errors import DeviceError, scrub
+from streamgate.frames import Frame
 from streamgate.scoring.context import ScoringContext
 from streamgate.service.alignment import ArrivalClock, small_picture
 from streamgate.service.delivery import LiveEvent
@@ -20,10 +22,9 @@ from streamgate.service.mainfaces import MainFaces
 from streamgate.service.mainstream import MainStream
 from streamgate.service.settings import StreamSpec
 from streamgate.service.state import ServiceState, StreamState
-from streamgate.service.stream_session import StreamSession, new_epoch
-from streamgate.service.streamcounts import StreamCounts
+from streamgate.service.stream_session import StreamCounts, StreamSession, new_epoch
 from streamgate.sources.hardware import CPU
-from streamgate.sources.live import ArrivedFrame, FailureKind, LiveConnection, LiveError
+from streamgate.sources.live import FailureKind, LiveConnection, LiveError
 from streamgate.store.images import encode_jpeg
 
 SNAPSHOT_S = 5.0
@@ -32,6 +33,7 @@ _SNAPSHOT_SIDE, _SNAPSHOT_QUALITY = 320, 70
 _STEADY_S = 10.0
 """A connection that delivered frames for this long resets the reconnect backoff."""
 _FPS_WINDOW_S = 10.0
+_COUNTERS = ("frames_in", "frames_dropped", "frames_skipped", "frames_in_error", "tracks", "faces")
 _COMPARE_S = 0.06
 """Interval between the small pictures that a main stream is aligned by; lags in between are interpolated."""
 _FLUSH_S = 30.0
@@ -75,13 +77,15 @@ class Stream:
         self._decode = decode
         self._context = context
         self._state = state
-        self._meter = state.add_stream(spec.name, spec.location)
+        state.add_stream(spec.name, spec.location)
+        self._update = partial(state.update_stream, spec.name)
         self._emit = emit
         self._log = log
         self._written = written
         self._live = spec.config.live
         self._counts = StreamCounts()
-        self._shown = StreamCounts()
+        self._shown = dict.fromkeys(_COUNTERS, 0)
+        """Values of the counters that the state knows."""
         self._rate: deque[tuple[float, int]] = deque()
         self._stop = threading.Event()
         self._queue: FrameQueue | None = None
@@ -119,19 +123,10 @@ class Stream:
 
     def tick(self) -> None:
         """Update counters and state; called about every half second."""
-        now, counts, shown = time.monotonic(), self._counts, self._shown
-        for name, figure in (
-            ("frames_in", "frames_in"),
-            ("frames_dropped", "dropped"),
-            ("frames_skipped", "skipped"),
-            ("frames_in_error", "errors"),
-            ("tracks", "tracks"),
-            ("faces", "faces"),
-        ):
-            value = getattr(counts, figure)
-            if value != getattr(shown, figure):
-                self._meter.count(**{name: value - getattr(shown, figure)})
-                setattr(shown, figure, value)
+        now, counts = time.monotonic(), self._counts
+        values = {name: getattr(counts, name) for name in _COUNTERS}
+        self._state.count(self.spec.name, **{name: values[name] - self._shown[name] for name in _COUNTERS})
+        self._shown = values
         if self._stop.is_set():
             # Its name may belong to a successor by now.
             return
@@ -140,7 +135,7 @@ class Stream:
             self._rate.popleft()
         span = now - self._rate[0][0]
         last, queue = self._last_frame, self._queue
-        self._meter.update(
+        self._update(
             fps=(counts.frames - self._rate[0][1]) / span if span > 0 else 0.0,
             queue_depth=0 if queue is None else len(queue),
             tracks_open=counts.tracks_open,
@@ -148,9 +143,9 @@ class Stream:
         )
         if last is None:
             return
-        self._meter.update(last_frame_at=last.wall)
-        if self._meter.snapshot().state is StreamState.RUNNING and now - last.monotonic > self._live.stall_s:
-            self._meter.update(state=StreamState.STALLED, error=f"no frame for {self._live.stall_s:g} s")
+        self._update(last_frame_at=last.wall)
+        if self._is_shown_running() and now - last.monotonic > self._live.stall_s:
+            self._update(state=StreamState.STALLED, error=f"no frame for {self._live.stall_s:g} s")
             self._log_line("stalled: no frames arrive")
 
     def _work(self) -> None:
@@ -167,7 +162,7 @@ class Stream:
             failures += 1
             refused = kind is FailureKind.REFUSED
             self._state.faults.labels(str(kind) if kind else "internal").inc()
-            self._meter.update(
+            self._update(
                 state=StreamState.FAILED if refused else StreamState.WAITING,
                 error=error,
                 retry_at=datetime.now(UTC) + timedelta(seconds=pause),
@@ -178,7 +173,7 @@ class Stream:
 
     def _connect(self) -> tuple[FailureKind | None, str]:
         """Run one connection until it ends; returns the reason."""
-        self._meter.update(state=StreamState.CONNECTING, retry_at=None)
+        self._update(state=StreamState.CONNECTING, retry_at=None)
         reached = False
         try:
             with LiveConnection(self.spec.url, self._live, self._decode) as connection:
@@ -187,7 +182,7 @@ class Stream:
             return None, ""
         except LiveError as error:
             if not reached:
-                self._meter.count(attempts_failed=1)
+                self._state.count(self.spec.name, attempts_failed=1)
             # The location is already shown with the name everywhere.
             return error.kind, str(error).removeprefix(f"{error.location}: ")
         except DeviceError as error:
@@ -203,12 +198,13 @@ class Stream:
             )
 
     def _read(self, connection: LiveConnection) -> None:
-        queue = FrameQueue(self._live.queue_frames)
-        counts, errors = self._counts, self._counts.errors
+        keep_s = self._live.max_track_s + self.spec.config.tracking.max_gap_s + 10.0
+        queue = FrameQueue(self._live.queue_frames, keep_s)
+        counts, errors = self._counts, self._counts.frames_in_error
         self._due = 0.0
         self._queue, self._failure = queue, None
         try:
-            for arrived in connection.frames():
+            for frame, arrived in connection.frames():
                 if self._stop.is_set():
                     return
                 if self._failure is not None:
@@ -216,44 +212,44 @@ class Stream:
                 # Frames skipped before decoding were delivered, and count as dropped.
                 left_out, connection.left_out = connection.left_out, 0
                 counts.frames_in += 1 + left_out
-                counts.dropped += left_out
-                counts.errors = errors + connection.stats.decode_errors
+                counts.frames_dropped += left_out
+                counts.frames_in_error = errors + connection.stats.decode_errors
                 self._state.stages.labels("decode").observe(connection.decode_seconds)
                 connection.decode_seconds = 0.0
                 if self._watcher is None:
-                    self._begin(queue, arrived, connection)
-                self._snapshot(arrived)
-                self._compare(arrived)
-                if self._is_wanted(arrived.frame.pts_seconds):
-                    counts.dropped += queue.put(arrived)
+                    self._begin(queue, frame, connection)
+                self._snapshot(frame, arrived)
+                self._compare(frame, arrived)
+                if self._is_wanted(frame.pts_seconds):
+                    counts.frames_dropped += queue.put(frame, arrived)
                 else:
-                    counts.skipped += 1
-                self._last_frame = Timestamp(arrived.monotonic, arrived.frame.captured_at or datetime.now(UTC))
-                if self._meter.snapshot().state is not StreamState.RUNNING:
-                    self._meter.update(state=StreamState.RUNNING, error=None)
-                del arrived
+                    counts.frames_skipped += 1
+                self._last_frame = Timestamp(arrived, frame.captured_at or datetime.now(UTC))
+                if not self._is_shown_running():
+                    self._update(state=StreamState.RUNNING, error=None)
+                del frame
         finally:
-            counts.errors = errors + connection.stats.decode_errors
+            counts.frames_in_error = errors + connection.stats.decode_errors
             queue.close()
             watcher = self._watcher
             if watcher is not None:
                 watcher.join(_FLUSH_S)
             self._watcher = None
 
-    def _compare(self, arrived: ArrivedFrame) -> None:
+    def _compare(self, frame: Frame, arrived: float) -> None:
         """Record small pictures and arrival times, by which the main stream is aligned."""
         if self.main is not None and self._main_clock is not None:
-            seconds = arrived.frame.pts_seconds
-            self._main_clock.note(seconds, arrived.monotonic)
+            seconds = frame.pts_seconds
+            self._main_clock.note(seconds, arrived)
             if seconds - self._compared_at >= _COMPARE_S:
                 self._compared_at = seconds
-                self.main.looks.note(seconds, small_picture(arrived.frame, 1))
+                self.main.looks.note(seconds, small_picture(frame, 1))
 
-    def _snapshot(self, arrived: ArrivedFrame) -> None:
+    def _snapshot(self, frame: Frame, arrived: float) -> None:
         """Update the snapshot on the page every `SNAPSHOT_S`."""
-        if arrived.monotonic >= self._snapshot_due:
-            self._snapshot_due = arrived.monotonic + SNAPSHOT_S
-            picture = arrived.frame.thumbnail(_SNAPSHOT_SIDE)
+        if arrived >= self._snapshot_due:
+            self._snapshot_due = arrived + SNAPSHOT_S
+            picture = frame.thumbnail(_SNAPSHOT_SIDE)
             self._state.show_snapshot(self.spec.name, encode_jpeg(picture, _SNAPSHOT_QUALITY))
 
     def _is_wanted(self, pts_seconds: float) -> bool:
@@ -267,16 +263,17 @@ class Stream:
         self._due = max(self._due, pts_seconds - spacing) + spacing
         return True
 
-    def _begin(self, queue: FrameQueue, first: ArrivedFrame, connection: LiveConnection) -> None:
+    def _begin(self, queue: FrameQueue, first: Frame, connection: LiveConnection) -> None:
         """Start an epoch with the first frame of a connection."""
         epoch = new_epoch()
-        known = self._meter.snapshot()
-        self._meter.count(connects=1, reconnects=int(known.connects > 0))
-        width, height = first.frame.width, first.frame.height
+        known = self._state.stream(self.spec.name)
+        again = known is not None and known.connects > 0
+        self._state.count(self.spec.name, connects=1, reconnects=int(again))
+        width, height = first.width, first.height
         if self.main is not None:
             self.main.size, self._main_clock = (width, height), self.main.connected()
             self._compared_at = float("-inf")
-        self._meter.update(state=StreamState.RUNNING, error=None, epoch=epoch, width=width, height=height)
+        self._update(state=StreamState.RUNNING, error=None, epoch=epoch, width=width, height=height)
         self._log_line(f"running, {width}x{height}")
         if connection.not_on_gpu:
             self._log_line(f"decoded on the CPU: the GPU does not decode this {connection.not_on_gpu} video")
@@ -284,6 +281,7 @@ class Stream:
             self.spec.name,
             self.spec.location,
             epoch,
+            queue,
             self._context,
             self._state,
             self._counts,
@@ -301,12 +299,16 @@ class Stream:
 
     def _run_session(self, watch: StreamSession, queue: FrameQueue) -> None:
         try:
-            watch.run(queue, self._stop)
+            watch.run(self._stop)
         except BaseException as error:  # the reader raises it
             self._failure = error
             if os.environ.get("STREAMGATE_DEBUG"):
                 traceback.print_exc()
             queue.close()
+
+    def _is_shown_running(self) -> bool:
+        known = self._state.stream(self.spec.name)
+        return known is not None and known.state is StreamState.RUNNING
 
     def _pause(self, kind: FailureKind | None, failures: int) -> float:
         """Seconds until the next attempt: exponential backoff with jitter, so that cameras do not retry at once."""

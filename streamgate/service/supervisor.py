@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
+
+import numpy as np
 
 from streamgate.config import Config
 from streamgate.engine import Engine
 from streamgate.errors import DeviceError, StreamgateError
 from streamgate.faces import ScoredFace
-from streamgate.frames import Array
 from streamgate.scoring.context import ScoringContext
 from streamgate.service.delivery import Delivery
 from streamgate.service.livefolder import LiveFolder
@@ -22,10 +24,11 @@ from streamgate.service.mainfaces import MainFaces
 from streamgate.service.memory import trim_memory
 from streamgate.service.settings import Settings, StreamSpec
 from streamgate.service.spool import Spool
-from streamgate.service.state import Scorer, ServiceState
+from streamgate.service.state import ServiceState
 from streamgate.service.streams import Stream
 from streamgate.sinks.redisstream import RedisStream
 from streamgate.sources.hardware import CPU, check_decoder, decoder_name
+from streamgate.sources.images import rgb_of
 
 TICK_S = 0.5
 TRIM_S = 30.0
@@ -80,7 +83,7 @@ class Service:
             )
             state.registry.register(self._main_faces)
             self._tell_notes()
-            state.scorer = Scorer(self._score, settings.config.decoding.max_pixels)
+            state.scorer = partial(self._score, settings.config.decoding.max_pixels)
             state.note(models_loaded=True)
             self._check(settings)
             for spec in settings.streams:
@@ -154,9 +157,10 @@ class Service:
         counts = [f"{len(names)} {what}" for names, what in ((added, "added"), (changed, "changed"), (gone, "removed"))]
         self._log(f"configuration read: streams: {', '.join(counts)}")
 
-    def _score(self, image: Array, **options: Any) -> list[ScoredFace]:
+    def _score(self, max_pixels: int, data: bytes, aligned: str | None) -> list[ScoredFace]:
+        image = rgb_of(np.frombuffer(data, np.uint8), max_pixels)
         try:
-            return self._engine.score(image, **options)
+            return self._engine.score(image, aligned=aligned)
         except DeviceError as error:
             self._device_error = error
             raise

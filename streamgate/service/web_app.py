@@ -19,7 +19,7 @@ from streamgate.service.auth import SESSION_COOKIE, SESSION_SECONDS, Access, Thr
 from streamgate.service.events import EventStreams, streams_record
 from streamgate.service.guard import client_of
 from streamgate.service.metrics import exposition
-from streamgate.service.scoring import ScoreEndpoint
+from streamgate.service.scoring import score_endpoint
 from streamgate.service.state import LATEST_FACES, LatestFace, ServiceState
 from streamgate.store.jsonlines import dumps
 from streamgate.web import TYPES, web_files
@@ -47,7 +47,7 @@ class _Listening(Response):
 def build_application(state: ServiceState, access: Access | None, throttle: Throttle, events: EventStreams) -> FastAPI:
     """The application without its guard (see guard.py), which checks every request first."""
     app = FastAPI(title="streamgate", docs_url=None, redoc_url=None, openapi_url=None)
-    scoring = ScoreEndpoint(state)
+    scored = score_endpoint(state)
     assets = _assets(state.measures)
     tags = {name: f'"{hashlib.sha256(body).hexdigest()[:20]}"' for name, body in assets.items()}
 
@@ -87,7 +87,7 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
 
     @app.post("/api/score")
     async def score(request: Request) -> Response:
-        return await scoring.answer(request)
+        return await scored(request)
 
     @app.get("/api/faces")
     def faces(limit: int = Query(60, ge=1, le=LATEST_FACES), stream: str | None = None) -> Response:

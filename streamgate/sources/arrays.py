@@ -5,19 +5,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Generator, Iterable, Iterator
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from streamgate.errors import SourceError, UsageError
 from streamgate.frames import Array, Frame
-from streamgate.sources.base import HintProvider, SourceStats
+from streamgate.sources.base import HintProvider, Source, SourceStats
 from streamgate.sources.naming import slug
 from streamgate.sources.picture import picture_of_rgb
 
 
-class ArrayFrames:
+class ArrayFrames(Source):
     """A `Source` over RGB arrays. They are consumed once, one at a time, so it cannot seek.
 
     Args:
@@ -77,24 +76,6 @@ class ArrayFrames:
             raise UsageError(f"frame {index} is empty")
         return float(pts), pixels
 
-    def frame_at(self, pts_seconds: float) -> Frame | None:
-        """Always None: frames are not kept after they are yielded."""
-        return None
-
     def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
         """Yields nothing: frames are not kept after they are yielded."""
         yield from ()
-
-    def read_as(self, *, turned: int = 0, combed: bool = False, restarts: bool | None = None) -> None:
-        """Does nothing: none of this applies to arrays; see `Source.read_as`."""
-
-    def close(self) -> None:
-        """Does nothing: no resource is held open."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -105,6 +105,8 @@ class HintProvider(Protocol):
 class Source(Protocol):
     """An opened input. Use it in a `with` block; `frames()` starts at the beginning each time.
 
+    What has a body here is for sources that hold nothing open and whose pictures are as stored.
+
     Attributes:
         location: the input as the user gave it, without secrets, for display and records.
         source_id: stable name, safe as a path component.
@@ -148,7 +150,7 @@ class Source(Protocol):
 
         Its picture stays valid, unlike those of `frames()`. Raises SourceError.
         """
-        ...
+        return first_at(self.frames_from(pts_seconds), pts_seconds)
 
     def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
         """Yield the frames of `frames()`, starting at the first one at or after that time; `frame_index` is None.
@@ -167,14 +169,16 @@ class Source(Protocol):
             combed: the source is interlaced but not flagged as such.
             restarts: whether its clock restarts within the file; None if unknown.
         """
-        ...
+        return
 
     def close(self) -> None:
         """Release the input; closing twice is fine."""
-        ...
+        return
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        self.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from typing import NamedTuple
 
 _FALLBACK_DURATION = 1 / 25
 _SAME_TIME = 1e-5  # smaller differences are lost in records, which store microseconds
@@ -21,16 +20,9 @@ class FrameTime:
     estimated: bool
 
 
-class ClockState(NamedTuple):
-    """What a clock needs to know about earlier frames to resume in the middle of a file.
-
-    `previous` and `duration` are the time and duration of the previous frame in seconds; `trusted` says whether packet
-    times have been reliable so far.
-    """
-
-    previous: float | None
-    duration: float
-    trusted: bool
+ClockState = tuple[float | None, float, bool]
+"""What a clock needs to know about earlier frames to resume in the middle of a file: time and duration of the previous
+frame in seconds, and whether packet times have been reliable so far."""
 
 
 class Clock:
@@ -68,7 +60,7 @@ class Clock:
     @property
     def state(self) -> ClockState:
         """The state to pass to `resume`."""
-        return ClockState(self._previous, self._previous_duration, self._trusted)
+        return self._previous, self._previous_duration, self._trusted
 
     def resume(self, state: ClockState) -> None:
         """Continue after the frames that `state` describes; ranks start from 0 again."""
@@ -158,13 +150,13 @@ class StorageOrderClock:
     @property
     def state(self) -> ClockState:
         """The state to pass to `resume`."""
-        return ClockState(self._previous, 0.0, False)
+        return self._previous, 0.0, False
 
     def resume(self, state: ClockState) -> None:
         """Continue after the frames that `state` describes; ranks start from 0 again."""
-        self._previous = state.previous
-        if state.previous is not None:
-            self._taken = state.previous + _SAME_TIME
+        self._previous = state[0]
+        if self._previous is not None:
+            self._taken = self._previous + _SAME_TIME
 
     def packet(self, pts: float | None, dts: float | None) -> None:
         """Register a packet in storage order, before it is decoded."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 from av import VideoFrame
 
 from streamgate.frames import Array
-from streamgate.sources.layout import Kind, eight_bits, layouts, planes_of
+from streamgate.sources.layout import eight_bits, layouts, planes_of
 
 MIN_SHARE = 4e-4
 """Share of combed pixels from which a picture counts as combed. The sharpest progressive pictures have a tenth of it;
@@ -50,49 +51,45 @@ def is_combed(luma: Array) -> bool:
     return cv2.countNonZero(combed(luma)) >= MIN_SHARE * luma.size
 
 
-class CombDetector:
-    """Samples the frames of a stream to detect interlaced video that is not flagged as such.
+def comb_detector(interlaced: bool = False) -> Callable[[VideoFrame], bool]:
+    """A function that tells whether a video that is not flagged as interlaced is, from a sample of its frames.
+
+    Call it once per frame, in order; it judges by this and earlier frames.
 
     Args:
         interlaced: whether an earlier pass found it to be interlaced.
     """
+    index, examine_next, clean_in_a_row = -1, 0, 0
+    before: Array | None = None
+    seen: deque[bool] = deque(maxlen=_AFTER_ONE)
 
-    def __init__(self, interlaced: bool = False) -> None:
-        self._frames = 0
-        self._examine_next = 0
-        self._before: Array | None = None
-        self._seen: deque[bool] = deque(maxlen=_AFTER_ONE)
-        self._clean_in_a_row = 0
-        self._interlaced = interlaced
-
-    def is_interlaced(self, frame: VideoFrame) -> bool:
-        """Whether the video is interlaced, judged by this and earlier frames; call once per frame, in order."""
-        index, self._frames = self._frames, self._frames + 1
-        self._examine_next = max(0, self._examine_next - 1)
-        if self._examine_next or index % (_OFTEN if index < _FIRST else _SELDOM) == 0:
-            self._look(frame)
-        return self._interlaced
-
-    def _look(self, frame: VideoFrame) -> None:
+    def is_interlaced(frame: VideoFrame) -> bool:
+        nonlocal interlaced, index, examine_next, clean_in_a_row, before
+        index, examine_next = index + 1, max(0, examine_next - 1)
+        if not examine_next and index % (_OFTEN if index < _FIRST else _SELDOM):
+            return interlaced
         lines = _some_lines(frame)
         if lines is None:
-            return
-        found, before = _within_bands(combed(lines)), self._before
+            return interlaced
+        found = _within_bands(combed(lines))
         # A pattern that stays in place belongs to the scene; combs appear with motion.
         new = 0 if before is None or before.shape != found.shape else int(np.count_nonzero(found > before))
-        self._before = found
-        self._seen.append(new >= MIN_SHARE * found.size)
-        if self._seen[-1]:
-            self._examine_next, self._clean_in_a_row = 0 if self._interlaced else _AFTER_ONE, 0
+        before = found
+        seen.append(new >= MIN_SHARE * found.size)
+        if seen[-1]:
+            examine_next, clean_in_a_row = 0 if interlaced else _AFTER_ONE, 0
         else:
-            self._clean_in_a_row += 1
-        self._interlaced = (self._interlaced and self._clean_in_a_row < _MAX_CLEAN) or sum(self._seen) >= _MIN_COMBED
+            clean_in_a_row += 1
+        interlaced = (interlaced and clean_in_a_row < _MAX_CLEAN) or sum(seen) >= _MIN_COMBED
+        return interlaced
+
+    return is_interlaced
 
 
 def _some_lines(frame: VideoFrame) -> Array | None:
     """Luma uint8 of a frame's sampled bands, stacked; None if the frame cannot be combed."""
     layout = layouts().get(frame.format.name)
-    if frame.height not in _HEIGHTS or layout is None or layout.kind is Kind.PACKED:
+    if frame.height not in _HEIGHTS or layout is None or layout.kind == "packed":
         return None
     luma = planes_of(frame, layout)[0]
     count = frame.height // _EVERY

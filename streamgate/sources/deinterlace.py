@@ -14,7 +14,7 @@ from av.error import FFmpegError
 from av.filter import Graph
 
 from streamgate.sources.base import SourceStats
-from streamgate.sources.combing import CombDetector
+from streamgate.sources.combing import comb_detector
 
 
 class Deinterlacer:
@@ -36,14 +36,14 @@ class Deinterlacer:
         self._stats = stats
         self._graph: Graph | None = None
         self._shape: tuple[int, int, str, bool] | None = None
-        self._watch = CombDetector(interlaced)
+        self._is_interlaced = comb_detector(interlaced)
         self.unflagged = 0
         """Frames that were deinterlaced although they are not flagged as interlaced."""
         self._torn: deque[bool] = deque()  # of the frames inside
 
     def feed(self, frame: VideoFrame, torn: bool) -> Iterator[tuple[VideoFrame, bool]]:
         """Yield the frames that are ready, in order."""
-        found = not frame.interlaced_frame and self._watch.is_interlaced(frame)
+        found = not frame.interlaced_frame and self._is_interlaced(frame)
         if self._graph is None and not frame.interlaced_frame and not found:
             yield frame, torn
             return

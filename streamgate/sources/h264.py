@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 Buffer = Any
@@ -18,15 +17,6 @@ _PROVEN = 8
 """Consecutive pictures with consecutive numbers required before a gap is trusted: some encoders number arbitrarily."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Counting:
-    """What a sequence parameter set says about frame numbers."""
-
-    bits: int
-    gaps_allowed: bool
-    separate_planes: bool
-
-
 class FrameNumbers:
     """Follows the packets of one stream in storage order. Data that cannot be parsed is ignored.
 
@@ -35,7 +25,8 @@ class FrameNumbers:
     """
 
     def __init__(self, extradata: bytes | None) -> None:
-        self._sequences: dict[int, _Counting] = {}
+        self._sequences: dict[int, tuple[int, bool, bool]] = {}
+        """By the set's id: bits of a frame number, whether gaps are allowed, whether colour planes are separate."""
         self._pictures: dict[int, int] = {}
         self._length_size = 0
         self._reference: int | None = None
@@ -95,17 +86,18 @@ class FrameNumbers:
                 break
             found = (value >> left & ((2 << zeros) - 1)) - 1
         counting = self._sequences.get(self._pictures.get(found, -1)) if left >= 0 else None
-        if counting is None or left < counting.bits + 2:
+        if counting is None or left < counting[0] + 2:
             self._reference = None
             return False
-        left -= counting.bits + 2 * counting.separate_planes
-        number = value >> left & ((1 << counting.bits) - 1)
+        bits, gaps_allowed, separate_planes = counting
+        left -= bits + 2 * separate_planes
+        number = value >> left & ((1 << bits) - 1)
         before = self._reference
         if importance:
             self._reference = number
-        if kind == _IDR or before is None or counting.gaps_allowed:
+        if kind == _IDR or before is None or gaps_allowed:
             return False
-        if number == before or number == (before + 1) & ((1 << counting.bits) - 1):
+        if number == before or number == (before + 1) & ((1 << bits) - 1):
             self._proven += 1
             return False
         believed, self._proven = self._proven >= _PROVEN, 0
@@ -162,8 +154,8 @@ class _Bits:
         return self.take(zeros + 1) - 1
 
 
-def _sequence(bits: _Bits) -> tuple[int, _Counting]:
-    """The id of a sequence parameter set (H.264 7.3.2.1.1), and how it numbers frames."""
+def _sequence(bits: _Bits) -> tuple[int, tuple[int, bool, bool]]:
+    """The id of a sequence parameter set (H.264 7.3.2.1.1), and how it numbers frames, as in `FrameNumbers`."""
     profile = bits.take(8)
     bits.take(16)  # constraints and level
     number = bits.unsigned()
@@ -189,7 +181,7 @@ def _sequence(bits: _Bits) -> tuple[int, _Counting]:
         for _ in range(min(bits.unsigned(), 255)):
             bits.unsigned()
     bits.unsigned()  # reference frames
-    return number, _Counting(size, bool(bits.take(1)), separate)
+    return number, (size, bool(bits.take(1)), separate)
 
 
 def _skip_scaling_list(bits: _Bits, size: int) -> None:

@@ -7,8 +7,6 @@ import os
 import stat
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import cv2
 import numpy as np
@@ -16,7 +14,7 @@ import numpy as np
 from streamgate.errors import SourceError, StreamgateError, UsageError
 from streamgate.frames import Array, Frame
 from streamgate.imagesize import image_size
-from streamgate.sources.base import MAX_PIXELS, SAME_TIME_S, WHOLE, HintProvider, SourceStats, TimeRange, first_at
+from streamgate.sources.base import MAX_PIXELS, SAME_TIME_S, WHOLE, HintProvider, Source, SourceStats, TimeRange
 from streamgate.sources.container import unreadable
 from streamgate.sources.heic import HEIC_REMEDY, decode_heic, is_heic
 from streamgate.sources.naming import folder_source_id, slug
@@ -34,7 +32,7 @@ class PictureError(StreamgateError):
     """A file cannot be read as a picture; the message says why, without the file's name."""
 
 
-class Images:
+class Images(Source):
     """A `Source` over image files.
 
     Unrelated pictures are one second apart, so that their times increase; `Frame.unrelated` is set.
@@ -92,16 +90,9 @@ class Images:
                 break
             yield frame
 
-    def frame_at(self, pts_seconds: float) -> Frame | None:
-        """The picture at that time; see `Source.frame_at`."""
-        return first_at(self.frames_from(pts_seconds), pts_seconds)
-
     def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
         """Yield the pictures from a time on; see `Source.frames_from`."""
         yield from self._frames(max(0, math.ceil((pts_seconds - SAME_TIME_S) / self._step)), SourceStats())
-
-    def read_as(self, *, turned: int = 0, combed: bool = False, restarts: bool | None = None) -> None:
-        """Does nothing: none of this applies to pictures; see `Source.read_as`."""
 
     @property
     def _step(self) -> float:
@@ -138,17 +129,6 @@ class Images:
         if alone:
             raise SourceError(f"{self.location}: {reason}")
         raise SourceError(f"{self.location}: none of its pictures can be decoded (the first {reason}); check the files")
-
-    def close(self) -> None:
-        """Does nothing: no resource is held open."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def pictures_name(paths: Sequence[AnyPath], location: str, root: AnyPath) -> str:

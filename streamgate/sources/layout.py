@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from av import VideoFrame
@@ -12,21 +12,13 @@ from av import VideoFrame
 from streamgate.frames import Array
 
 
-class Kind(StrEnum):
-    """Arrangement of the samples."""
-
-    PLANAR = "planar"  # Y, U, V (a further alpha plane is ignored)
-    SEMI = "semi"  # Y, UV interleaved
-    PACKED = "packed"  # RGB or BGR, possibly with a fourth channel
-    GRAY = "gray"
-
-
 @dataclass(frozen=True, slots=True)
 class Layout:
     """One pixel format that needs no conversion.
 
     Attributes:
-        kind: arrangement of the samples.
+        kind: arrangement of the samples: planar (Y, U, V; a further alpha plane is ignored), semi (Y, UV interleaved),
+            packed (RGB or BGR, possibly with a fourth channel) or gray.
         sub_x, sub_y: base-2 logarithm of the chroma subsampling.
         depth: significant bits per sample; samples of more than 8 bits are little-endian uint16.
         shift: zero bits below the significant ones.
@@ -35,7 +27,7 @@ class Layout:
         full_range: the format itself implies full range (the old yuvj family, gray, RGB).
     """
 
-    kind: Kind
+    kind: Literal["planar", "semi", "packed", "gray"]
     sub_x: int = 0
     sub_y: int = 0
     depth: int = 8
@@ -55,28 +47,28 @@ def layouts() -> dict[str, Layout]:
     table: dict[str, Layout] = {}
     subsampling = {"444": (0, 0), "422": (1, 0), "420": (1, 1), "440": (0, 1), "411": (2, 0), "410": (2, 2)}
     for name, (x, y) in subsampling.items():
-        table[f"yuv{name}p"] = Layout(Kind.PLANAR, x, y)
-        table[f"yuvj{name}p"] = Layout(Kind.PLANAR, x, y, full_range=True)
-        table[f"yuva{name}p"] = Layout(Kind.PLANAR, x, y)
+        table[f"yuv{name}p"] = Layout("planar", x, y)
+        table[f"yuvj{name}p"] = Layout("planar", x, y, full_range=True)
+        table[f"yuva{name}p"] = Layout("planar", x, y)
         for depth in (9, 10, 12, 14, 16):
-            table[f"yuv{name}p{depth}le"] = Layout(Kind.PLANAR, x, y, depth)
-            table[f"yuva{name}p{depth}le"] = Layout(Kind.PLANAR, x, y, depth)
+            table[f"yuv{name}p{depth}le"] = Layout("planar", x, y, depth)
+            table[f"yuva{name}p{depth}le"] = Layout("planar", x, y, depth)
     # FFmpeg writes and displays gray in full range, whatever its tag says.
-    table["gray"] = Layout(Kind.GRAY, full_range=True)
+    table["gray"] = Layout("gray", full_range=True)
     for depth in (9, 10, 12, 14, 16):
-        table[f"gray{depth}le"] = Layout(Kind.GRAY, depth=depth, full_range=True)
+        table[f"gray{depth}le"] = Layout("gray", depth=depth, full_range=True)
     for name, x, y, blue_first in (
         ("nv12", 1, 1, False), ("nv21", 1, 1, True), ("nv16", 1, 0, False), ("nv24", 0, 0, False),
     ):  # fmt: skip
-        table[name] = Layout(Kind.SEMI, x, y, blue_first=blue_first)
+        table[name] = Layout("semi", x, y, blue_first=blue_first)
     for name, x, y, depth, shift in (
         ("p010le", 1, 1, 10, 6), ("p012le", 1, 1, 12, 4), ("p016le", 1, 1, 16, 0),
         ("p210le", 1, 0, 10, 6), ("p410le", 0, 0, 10, 6),
     ):  # fmt: skip
-        table[name] = Layout(Kind.SEMI, x, y, depth, shift)
+        table[name] = Layout("semi", x, y, depth, shift)
     for name, channels in (("rgb24", 3), ("bgr24", 3), ("rgba", 4), ("bgra", 4), ("rgb0", 4), ("bgr0", 4)):
         table[name] = Layout(
-            Kind.PACKED, channels=channels, blue_first=name.startswith("b"), full_range=True
+            "packed", channels=channels, blue_first=name.startswith("b"), full_range=True
         )  # fmt: skip
     return table
 
@@ -98,14 +90,14 @@ def planes_of(frame: VideoFrame, layout: Layout) -> tuple[Array, ...]:
     """
     width, height = frame.width, frame.height
     planes = frame.planes
-    if layout.kind is Kind.PACKED:
+    if layout.kind == "packed":
         return (_view(planes[0], width, height, layout.channels, layout.dtype),)
     luma = _view(planes[0], width, height, 1, layout.dtype)
-    if layout.kind is Kind.GRAY:
+    if layout.kind == "gray":
         return (luma,)
     # Odd sizes round up.
     chroma_width, chroma_height = -(-width >> layout.sub_x), -(-height >> layout.sub_y)
-    if layout.kind is Kind.SEMI:
+    if layout.kind == "semi":
         return (luma, _view(planes[1], chroma_width, chroma_height, 2, layout.dtype))
     return (luma, *(_view(plane, chroma_width, chroma_height, 1, layout.dtype) for plane in planes[1:3]))
 

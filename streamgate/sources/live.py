@@ -12,7 +12,6 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from fractions import Fraction
@@ -34,7 +33,7 @@ from streamgate.sources.container import open_video, over_limit, pixel_limit
 from streamgate.sources.damage import DamageTracker
 from streamgate.sources.deinterlace import Deinterlacer
 from streamgate.sources.hardware import CPU, DecoderHealth, accelerator, check_decoder, is_on_gpu
-from streamgate.sources.liveclock import Lateness, LiveClock, Pace
+from streamgate.sources.liveclock import lateness, live_clock, pacing
 from streamgate.sources.picture import PictureMaker
 from streamgate.sources.pyav import METADATA_ERRORS
 from streamgate.sources.rtsplogin import LoginRelay, has_login
@@ -79,14 +78,6 @@ class LiveError(SourceError):
     def __init__(self, kind: FailureKind, message: str, location: str) -> None:
         super().__init__(message, location)
         self.kind = kind
-
-
-@dataclass(frozen=True, slots=True)
-class ArrivedFrame:
-    """A decoded frame with the time (`time.monotonic()`) at which its last packet arrived."""
-
-    frame: Frame
-    monotonic: float
 
 
 def check_address(url: str) -> str:
@@ -160,19 +151,21 @@ class LiveConnection:
         codec.thread_count = 1
         self._time_base = self._stream.time_base or Fraction(1, 90_000)
         self._maker = PictureMaker(codec.name, self._stream.sample_aspect_ratio)
-        self._clock = LiveClock()
+        self._stamp = live_clock()
         self._damage = DamageTracker(codec)
         self._health = DecoderHealth(decode)
         # A camera sends in real time; a file or a playlist would be read as fast as possible.
-        self._pace = None if scheme in ("rtsp", "rtsps") else Pace()
+        self._pace = None if scheme in ("rtsp", "rtsps") else pacing()
         self._damaged = 0
         self.left_out = 0
         """Packets not decoded because reading was far behind the camera."""
-        self._lateness = Lateness()
+        self._late_by = lateness()
         self._late = False
 
-    def frames(self) -> Iterator[ArrivedFrame]:
-        """Yield frames as they arrive. It only ends by raising a LiveError.
+    def frames(self) -> Iterator[tuple[Frame, float]]:
+        """Yield frames as they arrive, each with the time (`time.monotonic()`) at which its last packet arrived.
+
+        It only ends by raising a LiveError.
 
         `pts_seconds` counts from the first frame, `captured_at` is the wall-clock time of arrival.
         """
@@ -294,15 +287,14 @@ class LiveConnection:
         """A hint for messages: a decoder that rejected every size it was given reports none."""
         return "" if self._stream.codec_context.width else "; they may be larger than live.max_pixels"
 
-    def _timed(self, decoded: VideoFrame, torn: bool, index: int, arrived: float) -> ArrivedFrame:
+    def _timed(self, decoded: VideoFrame, torn: bool, index: int, arrived: float) -> tuple[Frame, float]:
         base = decoded.time_base or self._time_base
         pts = None if decoded.pts is None else float(decoded.pts * base)
         if self._pace is not None:
-            arrived = self._pace.wait(pts)
-        seconds, estimated = self._clock.stamp(pts, arrived)
+            arrived = self._pace(pts)
+        seconds, estimated = self._stamp(pts, arrived)
         if self._pace is None:
-            lateness = self._lateness.of(seconds, arrived)
-            self._late = lateness > (LATE_S / 2 if self._late else LATE_S)
+            self._late = self._late_by(seconds, arrived) > (LATE_S / 2 if self._late else LATE_S)
         self.stats.frames += 1
         self.stats.pts_estimated += estimated
         duration = float(decoded.duration * base) if decoded.duration else 0.0
@@ -316,7 +308,7 @@ class LiveConnection:
             datetime.fromtimestamp(time.time() - (time.monotonic() - arrived), UTC),
             corrupt=torn,
         )
-        return ArrivedFrame(frame, arrived)
+        return frame, arrived
 
     def _explain(self, error: Exception, *, opening: bool) -> LiveError:
         """Turn an error of FFmpeg into a LiveError."""

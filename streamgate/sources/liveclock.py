@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 LEAP_S = 2.0
 """A step of the camera's clock that exceeds the local elapsed time by this much is a jump of its clock, not a pause."""
@@ -10,80 +11,75 @@ _NOMINAL_S = 1 / 25
 _SAME_TIME = 1e-5  # smaller differences are lost in records, which store microseconds
 
 
-class LiveClock:
-    """Produces times that count from the first frame and strictly increase.
+def live_clock() -> Callable[[float | None, float], tuple[float, bool]]:
+    """A function that assigns times to frames, which count from the first frame and strictly increase.
 
-    The camera's timestamps are used. One that steps back, jumps ahead of the local elapsed time or is missing is
-    replaced by the time of arrival, and later ones continue from there.
+    It takes the camera's timestamp `pts` in seconds (None if it sent none) and the time of arrival
+    (`time.monotonic()`), and returns the seconds since the first frame and whether the time had to be estimated. The
+    camera's timestamps are used. One that steps back, jumps ahead of the local elapsed time or is missing is replaced
+    by the time of arrival, and later ones continue from there.
     """
+    base: float | None = None
+    before: float | None = None
+    seconds, spacing = 0.0, _NOMINAL_S
 
-    def __init__(self) -> None:
-        self._base: float | None = None
-        self._seconds = 0.0
-        self._arrived: float | None = None
-        self._step = _NOMINAL_S
-
-    def stamp(self, pts: float | None, arrived: float) -> tuple[float, bool]:
-        """Assign the time of the next frame.
-
-        Args:
-            pts: the camera's timestamp in seconds; None if it sent none.
-            arrived: `time.monotonic()` at arrival.
-
-        Returns:
-            Seconds since the first frame, and whether the time had to be estimated.
-        """
-        if self._arrived is None:
-            self._arrived, self._base = arrived, pts
+    def stamp(pts: float | None, arrived: float) -> tuple[float, bool]:
+        nonlocal base, before, seconds, spacing
+        if before is None:
+            before, base = arrived, pts
             return 0.0, pts is None
-        passed = max(0.0, arrived - self._arrived)
-        here = self._seconds + max(passed, self._step)
-        seconds, estimated = here, True
-        if pts is not None:
-            step = 0.0 if self._base is None else pts - self._base - self._seconds
-            if _SAME_TIME < step <= passed + LEAP_S:
-                seconds, estimated = self._seconds + step, False
-                self._step = min(step, 1.0)
-            else:
-                self._base = pts - here
-        self._arrived, self._seconds = arrived, seconds
+        passed = max(0.0, arrived - before)
+        here = seconds + max(passed, spacing)
+        step = 0.0 if pts is None or base is None else pts - base - seconds
+        estimated = not _SAME_TIME < step <= passed + LEAP_S
+        if not estimated:
+            here = seconds + step
+            spacing = min(step, 1.0)
+        elif pts is not None:
+            base = pts - here
+        before, seconds = arrived, here
         return seconds, estimated
 
+    return stamp
 
-class Lateness:
-    """How far reading is behind the camera, that is, how much data waits in network buffers.
 
-    The camera's clock and the local one drift apart slowly, so the smallest delay of the last minute counts as zero.
+def lateness() -> Callable[[float, float], float]:
+    """A function that tells how far reading is behind the camera, that is, how much data waits in network buffers.
+
+    It returns the seconds by which a frame with time `seconds` was late at `arrived` (`time.monotonic()`). The camera's
+    clock and the local one drift apart slowly, so the smallest delay of the last minute counts as zero.
     """
+    least: dict[int, float] = {}
 
-    def __init__(self) -> None:
-        self._least: dict[int, float] = {}
-
-    def of(self, seconds: float, arrived: float) -> float:
-        """Seconds by which a frame with time `seconds` was late at `arrived` (`time.monotonic()`)."""
+    def late_by(seconds: float, arrived: float) -> float:
         delay, half_minute = arrived - seconds, int(arrived // 30)
-        self._least[half_minute] = min(delay, self._least.get(half_minute, delay))
-        for old in [one for one in self._least if one < half_minute - 1]:
-            del self._least[old]
-        return delay - min(self._least.values())
+        least[half_minute] = min(delay, least.get(half_minute, delay))
+        for old in [one for one in least if one < half_minute - 1]:
+            del least[old]
+        return delay - min(least.values())
+
+    return late_by
 
 
-class Pace:
-    """Delays the frames of a source that is not real-time until they are due."""
+def pacing() -> Callable[[float | None], float]:
+    """A function that delays the frames of a source that is not real-time until they are due.
 
-    def __init__(self) -> None:
-        self._anchor: float | None = None
-        self._pts: float | None = None
+    It sleeps until a frame with the timestamp `pts` is due, and returns that time, `time.monotonic()`.
+    """
+    anchor: float | None = None
+    last: float | None = None
 
-    def wait(self, pts: float | None) -> float:
-        """Sleep until a frame with this timestamp is due; returns that time, `time.monotonic()`."""
+    def wait(pts: float | None) -> float:
+        nonlocal anchor, last
         now = time.monotonic()
-        pts = pts if pts is not None else (self._pts or 0.0) + _NOMINAL_S
-        leap = self._pts is None or not 0 <= pts - self._pts <= LEAP_S
-        self._pts = pts
-        if self._anchor is None or leap or now > self._anchor + pts:
+        pts = pts if pts is not None else (last or 0.0) + _NOMINAL_S
+        leap = last is None or not 0 <= pts - last <= LEAP_S
+        last = pts
+        if anchor is None or leap or now > anchor + pts:
             # Late, first, or after a jump of the clock: pacing restarts here.
-            self._anchor = now - pts
+            anchor = now - pts
             return now
-        time.sleep(self._anchor + pts - now)
+        time.sleep(anchor + pts - now)
         return time.monotonic()
+
+    return wait

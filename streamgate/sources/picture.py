@@ -16,10 +16,10 @@ from streamgate.frames import Array
 from streamgate.parallel import lazy_property
 from streamgate.sources.colour import HLG, PQ, Colour, full_range_luma, resolve_matrix, yuv_to_rgb
 from streamgate.sources.combing import is_combed
-from streamgate.sources.layout import Kind, Layout, eight_bits, layouts, plain_format, planes_of
+from streamgate.sources.layout import Layout, eight_bits, layouts, plain_format, planes_of
 from streamgate.sources.orientation import UNTURNED, Turn, Upright, turn_array, turned, upright
 from streamgate.sources.pyav import colour_of
-from streamgate.sources.resample import COARSE, EXACT, FINE, ResampleOptions, sample
+from streamgate.sources.resample import COARSE, EXACT, FINE, Care, sample
 from streamgate.sources.sidedata import Eye, shown_turn, used_eye
 
 _SWS_FLAGS = 4 | 0x40000 | 0x4000
@@ -35,24 +35,17 @@ _CENTRE_SITED = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Siting:
-    """Position of the first chroma sample, in luma pixels from the first luma sample."""
-
-    x: float
-    y: float
-
-
-@dataclass(frozen=True, slots=True)
 class StoredPicture:
     """The pixel data of a picture: planes, and how to interpret them.
 
-    `left` and `top` are the position of the planes' first luma sample in the stored picture (0 for a whole picture).
+    `siting` is the position (x, y) of the first chroma sample, in luma pixels from the first luma sample. `left` and
+    `top` are the position of the planes' first luma sample in the stored picture (0 for a whole picture).
     """
 
     planes: tuple[Array, ...]
     layout: Layout
     colour: Colour
-    siting: Siting
+    siting: tuple[float, float]
     upright: Upright
     left: int = 0
     top: int = 0
@@ -96,12 +89,12 @@ class PlanePicture:
         left, top, right, bottom = self._clip(box)
         if right <= left or bottom <= top:
             return np.zeros((max(0, bottom - top), max(0, right - left)), np.uint8)
-        if stored.layout.kind is Kind.PACKED or stored.colour.hdr:
+        if stored.layout.kind == "packed" or stored.colour.hdr:
             matrix = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]])
             rgb = self._rgb(matrix, (right - left, bottom - top), cv2.INTER_LINEAR)
             return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
         if stored.upright.stretched:
-            to_plane = _after_shift(self._to_plane(0, 0, Siting(0, 0)), left, top)
+            to_plane = _after_shift(self._to_plane(0, 0), left, top)
             size = (right - left, bottom - top)
             return full_range_luma(sample(stored.planes[0], to_plane, size, cv2.INTER_CUBIC), stored.colour)
         x1, y1, x2, y2 = np.rint(stored.upright.stored_box(np.array([left, top, right, bottom]))).astype(int)
@@ -115,7 +108,7 @@ class PlanePicture:
         the picture has fewer).
         """
         stored = self._stored
-        if stored.layout.kind is Kind.PACKED or stored.colour.hdr:
+        if stored.layout.kind == "packed" or stored.colour.hdr:
             return _on_grid(self.luma(), width, height)
         columns, rows = (height, width) if stored.upright.turn[0] == 0 else (width, height)
         samples = _on_grid(stored.planes[0], columns, rows)
@@ -124,7 +117,7 @@ class PlanePicture:
     def combed(self, box: Array) -> bool:
         """Whether `box` interleaves two moments line by line: interlaced video that was not deinterlaced."""
         stored = self._stored
-        if stored.layout.kind is Kind.PACKED:
+        if stored.layout.kind == "packed":
             return False
         edges = stored.upright.stored_box(np.asarray(box, np.float64)) - (stored.left, stored.top) * 2
         left, top, right, bottom = (max(0, round(edge)) for edge in edges.tolist())
@@ -191,28 +184,28 @@ class PlanePicture:
         top, bottom = (min(max(y, bounds[1]), bounds[3]) for y in (math.floor(first_y), math.ceil(last_y)))
         return left, top, right, bottom
 
-    def _to_plane(self, sub_x: int, sub_y: int, siting: Siting) -> Array:
+    def _to_plane(self, sub_x: int, sub_y: int, siting: tuple[float, float] = (0, 0)) -> Array:
         """(2, 3) map from upright pixel centres to sample centres of a plane with this subsampling and siting."""
         stored = self._stored
-        matrix = stored.upright.to_stored - [[0, 0, stored.left + siting.x], [0, 0, stored.top + siting.y]]
+        matrix = stored.upright.to_stored - [[0, 0, stored.left + siting[0]], [0, 0, stored.top + siting[1]]]
         return matrix / np.array([[1 << sub_x], [1 << sub_y]])
 
     def _rgb(
-        self, matrix: Array, size: tuple[int, int], interpolation: int, care: ResampleOptions = EXACT
+        self, matrix: Array, size: tuple[int, int], interpolation: int, care: Care = EXACT
     ) -> Array:
         stored = self._stored
         layout, planes = stored.layout, stored.planes
         back = cv2.invertAffineTransform(matrix)
 
-        to_luma = _compose(self._to_plane(0, 0, Siting(0, 0)), back)
+        to_luma = _compose(self._to_plane(0, 0), back)
         main = sample(planes[0], to_luma, size, interpolation, care)
-        if layout.kind is Kind.PACKED:
+        if layout.kind == "packed":
             return _packed_to_rgb(main, layout)
-        if layout.kind is Kind.GRAY:
+        if layout.kind == "gray":
             return cv2.cvtColor(full_range_luma(main, stored.colour), cv2.COLOR_GRAY2RGB)
         to_chroma = _compose(self._to_plane(layout.sub_x, layout.sub_y, stored.siting), back)
         chroma = [sample(plane, to_chroma, size, cv2.INTER_LINEAR, care) for plane in planes[1:]]
-        if layout.kind is Kind.SEMI:
+        if layout.kind == "semi":
             chroma = list(cv2.split(chroma[0]))
             if layout.blue_first:
                 chroma.reverse()
@@ -286,13 +279,13 @@ class PictureMaker:
             interpolation=_SWS_FLAGS,
         )
 
-    def _siting(self, layout: Layout, colour: Colour) -> Siting:
+    def _siting(self, layout: Layout, colour: Colour) -> tuple[float, float]:
         centre_x, centre_y = ((1 << sub) / 2 - 0.5 for sub in (layout.sub_x, layout.sub_y))
         if self._centre_sited:
-            return Siting(centre_x, centre_y)
+            return centre_x, centre_y
         if colour.transfer in (PQ, HLG):
-            return Siting(0.0, 0.0)  # BT.2100 aligns 4:2:0 chroma with the top left luma sample
-        return Siting(0.0, centre_y)
+            return 0.0, 0.0  # BT.2100 aligns 4:2:0 chroma with the top left luma sample
+        return 0.0, centre_y
 
 
 def picture_of_rgb(rgb: Array, turn: Turn = UNTURNED) -> PlanePicture:
@@ -301,7 +294,7 @@ def picture_of_rgb(rgb: Array, turn: Turn = UNTURNED) -> PlanePicture:
         raise ValueError(f"expected RGB uint8 (h, w, 3), got {rgb.dtype} {rgb.shape}")
     height, width = rgb.shape[:2]
     layout = layouts()["rgb24"]
-    stored = StoredPicture((rgb,), layout, Colour(full_range=True), Siting(0, 0), upright(width, height, turn))
+    stored = StoredPicture((rgb,), layout, Colour(full_range=True), (0, 0), upright(width, height, turn))
     return PlanePicture(lambda: stored)
 
 

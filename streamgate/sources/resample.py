@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -13,33 +12,23 @@ from streamgate.frames import Array
 _MARGIN = 4  # pixels around the covered part, so that cubic interpolation has its neighbours
 
 
-class ResampleOptions(NamedTuple):
-    """How exact to be.
+Care = tuple[float, float, bool]
+"""How exact to be: a displacement of up to this many result pixels may be ignored to save work; plane pixels per result
+pixel from which area averaging precedes interpolation; whether to downscale with a windowed sinc (Lanczos) instead of
+area averaging, which is sharper, with less aliasing, and several times the work."""
 
-    Attributes:
-        slack: a displacement of up to this many result pixels may be ignored to save work.
-        shrink_from: plane pixels per result pixel from which area averaging precedes interpolation.
-        lanczos: downscale with a windowed sinc instead of area averaging: sharper, less aliasing, several times the
-            work.
-    """
-
-    slack: float
-    shrink_from: float
-    lanczos: bool = False
-
-
-EXACT = ResampleOptions(0.02, 1.2)
+EXACT: Care = (0.02, 1.2, False)
 """For crops: below 1.2 the aliasing of plain interpolation is not visible."""
 
-FINE = ResampleOptions(0.02, 1.1, lanczos=True)
+FINE: Care = (0.02, 1.1, True)
 """For pictures that are kept."""
 
-COARSE = ResampleOptions(0.6, 2.0)
+COARSE: Care = (0.6, 2.0, False)
 """For thumbnails, where a detector is not affected: halving by area averaging, the rest by interpolation."""
 
 
 def sample(
-    plane: Array, to_plane: Array, size: tuple[int, int], interpolation: int, care: ResampleOptions = EXACT
+    plane: Array, to_plane: Array, size: tuple[int, int], interpolation: int, care: Care = EXACT
 ) -> Array:
     """Resample `plane` (h, w[, c]) into a picture of `size` (width, height), same type.
 
@@ -51,19 +40,20 @@ def sample(
         care: how exact to be.
 
     Outside the plane its edge is repeated. When downscaling, the covered part is first averaged down by area to the
-    result's scale, or (`care.lanczos`) filtered on a finer grid.
+    result's scale, or (Lanczos) filtered on a finer grid.
     """
+    slack, shrink_from, lanczos = care
     matrix = np.array(to_plane, np.float64)
     part, left, top = _covered(plane, matrix, size)
     matrix[:, 2] -= (left, top)
     shrink_x, shrink_y = (max(1.0, math.hypot(across, down)) for across, down, _ in matrix.tolist())
-    if care.lanczos and max(shrink_x, shrink_y) > care.shrink_from:
+    if lanczos and max(shrink_x, shrink_y) > shrink_from:
         return _lanczos(part, matrix, size, interpolation, (shrink_x, shrink_y))
-    if max(shrink_x, shrink_y) > care.shrink_from:
-        part, matrix = _shrink(part, matrix, shrink_x, shrink_y, care.shrink_from)
+    if max(shrink_x, shrink_y) > shrink_from:
+        part, matrix = _shrink(part, matrix, shrink_x, shrink_y, shrink_from)
     width, height = size
     rows, columns = part.shape[:2]
-    if _is_resize(matrix, columns / width, rows / height, size, care.slack):
+    if _is_resize(matrix, columns / width, rows / height, size, slack):
         if (columns, rows) == size:
             return part.copy() if part.base is not None else part
         return cv2.resize(part, size, interpolation=interpolation)

@@ -17,6 +17,7 @@ import ssl
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urljoin, urlsplit
@@ -24,7 +25,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from streamgate.config_sections import LiveConfig
 from streamgate.errors import redact_url, scrub
 from streamgate.sources.live import FailureKind, LiveError
-from streamgate.sources.rtsplogin import Login, camera_tls
+from streamgate.sources.rtsplogin import authorization, camera_tls, field_of, fields_of
 
 CODECS = {"H264": "h264", "H265": "hevc"}
 _PORTS = {"rtsp": 554, "rtsps": 322}
@@ -54,19 +55,6 @@ class Media:
     parameter_sets: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    lines: list[str]
-    body: bytes
-
-    def fields(self, name: str) -> list[str]:
-        return [line.partition(":")[2].strip() for line in self.lines if line.partition(":")[0].strip().lower() == name]
-
-    def field(self, name: str) -> str:
-        return next(iter(self.fields(name)), "")
-
-
 class RtspClient:
     """One playing session. A context manager.
 
@@ -80,7 +68,7 @@ class RtspClient:
         self._options = options
         self._login = None
         if parts.username is not None:
-            self._login = Login(unquote(parts.username), unquote(parts.password or ""))
+            self._login = partial(authorization, unquote(parts.username), unquote(parts.password or ""))
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         scheme = parts.scheme.lower()
         self._base = f"{scheme}://{host}{f':{parts.port}' if parts.port else ''}"
@@ -154,10 +142,11 @@ class RtspClient:
 
     def _begin(self) -> Media:
         until = time.monotonic() + self._options.connect_timeout_s
-        options = self._answer("OPTIONS", self._url, until)
-        described = self._answer("DESCRIBE", self._url, until, "Accept: application/sdp")
-        base = described.field("content-base") or described.field("content-location") or self._url
-        media = media_of(described.body.decode(*_TEXT))
+        options, _ = self._answer("OPTIONS", self._url, until)
+        described, body = self._answer("DESCRIBE", self._url, until, "Accept: application/sdp")
+        content_base = field_of(described, "content-base")
+        base = content_base or field_of(described, "content-location") or self._url
+        media = media_of(body.decode(*_TEXT))
         if media is None:
             raise self._error(
                 FailureKind.UNREADABLE,
@@ -167,15 +156,16 @@ class RtspClient:
         control = urljoin(base if base.endswith("/") else f"{base}/", media.control) if media.control != "*" else base
         if urlsplit(control).hostname != self._peer[0]:
             control = f"{self._base}{urlsplit(control).path}"
-        made = self._answer("SETUP", control, until, "Transport: RTP/AVP/TCP;unicast;interleaved=0-1")
-        session, _, rest = made.field("session").partition(";")
+        made, _ = self._answer("SETUP", control, until, "Transport: RTP/AVP/TCP;unicast;interleaved=0-1")
+        session, _, rest = field_of(made, "session").partition(";")
         self._session = session.strip()
         found = re.search(r"timeout=([0-9]{1,5})", rest)
         self._alive_s = max(1.0, (float(found[1]) if found else 60.0) / 2)
-        self._alive_method = "GET_PARAMETER" if "GET_PARAMETER" in options.field("public").upper() else "OPTIONS"
-        channel = re.search(r"interleaved=([0-9]{1,3})", made.field("transport"))
+        public = field_of(options, "public").upper()
+        self._alive_method = "GET_PARAMETER" if "GET_PARAMETER" in public else "OPTIONS"
+        channel = re.search(r"interleaved=([0-9]{1,3})", field_of(made, "transport"))
         self.channel = int(channel[1]) if channel else 0
-        self._answer("PLAY", base if described.field("content-base") else self._url, until, "Range: npt=0.000-")
+        self._answer("PLAY", base if content_base else self._url, until, "Range: npt=0.000-")
         self._alive_due = time.monotonic() + self._alive_s
         self._socket.settimeout(self._options.read_timeout_s)
         return media
@@ -186,65 +176,63 @@ class RtspClient:
         if self._session:
             head.append(f"Session: {self._session}")
         if self._challenges and self._login is not None:
-            answer = self._login.answer(self._challenges, method, url)
+            answer = self._login(self._challenges, method, url)
             if answer is not None:
                 head.append(f"Authorization: {answer}")
         self._socket.sendall(("\r\n".join(head) + "\r\n\r\n").encode(*_TEXT))
 
-    def _answer(self, method: str, url: str, until: float, *lines: str) -> _Answer:
-        """Send a request, repeat it once with a login if required, and wait for the response.
+    def _answer(self, method: str, url: str, until: float, *lines: str) -> tuple[list[str], bytes]:
+        """Send a request, repeat it once with a login if required, and wait for the response: its head and its body.
 
         Raises OSError, LiveError, ValueError.
         """
         for again in (True, False):
             self._ask(method, url, *lines)
-            answer = self._receive(until)
-            challenges = answer.fields("www-authenticate")
-            if answer.status == 401 and again and self._login and challenges and challenges != self._challenges:
+            head, body = self._receive(until)
+            status = int(head[0].split(" ")[1][:3])
+            challenges = fields_of(head, "www-authenticate")
+            if status == 401 and again and self._login and challenges and challenges != self._challenges:
                 self._challenges = challenges
                 continue
             break
-        if answer.status == 200:
-            return answer
-        if answer.status == 401:
+        if status == 200:
+            return head, body
+        if status == 401:
             raise self._error(
                 FailureKind.REFUSED, "the camera refuses the user name or password (401); correct them in its URL"
             )
-        if answer.status == 403:
+        if status == 403:
             raise self._error(
                 FailureKind.REFUSED, "this user may not view the stream (403); allow it in the camera's settings"
             )
-        if answer.status == 404:
+        if status == 404:
             raise self._error(FailureKind.MISSING, "there is no such stream (404); check the path in the URL")
-        if method == "OPTIONS" and answer.status in (405, 501):
-            return answer
-        if answer.status == 461:
+        if method == "OPTIONS" and status in (405, 501):
+            return head, body
+        if status == 461:
             raise self._error(
                 FailureKind.UNREADABLE, "the camera refuses RTSP over TCP (461); allow it in the camera's settings"
             )
         raise self._error(
-            FailureKind.UNREACHABLE, f"the server answers with an error ({answer.status}); check the server"
+            FailureKind.UNREACHABLE, f"the server answers with an error ({status}); check the server"
         )
 
-    def _receive(self, until: float) -> _Answer:
+    def _receive(self, until: float) -> tuple[list[str], bytes]:
+        """The lines of the next response's head, and its body. Raises OSError, LiveError."""
         buffer = self._rest
         while True:
             while buffer[:1] == b"$" and len(buffer) >= 4 + int.from_bytes(buffer[2:4]):
                 buffer = buffer[4 + int.from_bytes(buffer[2:4]) :]
             end = buffer.find(b"\r\n\r\n") if buffer[:1] != b"$" else -1
             if end >= 0:
-                first, *lines = buffer[:end].decode(*_TEXT).split("\r\n")
-                found = re.match(r"RTSP/[0-9.]+ ([0-9]{3})", first)
-                answer = _Answer(int(found[1]) if found else 0, lines, b"")
-                if found is None:
-                    raise self._error(FailureKind.UNREADABLE, "the response is not RTSP; check the address")
-                length = answer.field("content-length")
+                head = buffer[:end].decode(*_TEXT).split("\r\n")
+                length = field_of(head, "content-length")
                 size = int(length) if re.fullmatch("[0-9]{1,7}", length) else 0
-                if size > _MAX_BODY_BYTES:
+                if not re.match(r"RTSP/[0-9.]+ [0-9]{3}", head[0]) or size > _MAX_BODY_BYTES:
                     raise self._error(FailureKind.UNREADABLE, "the response is not RTSP; check the address")
                 if len(buffer) >= end + 4 + size:
                     self._rest = buffer[end + 4 + size :]
-                    return _Answer(answer.status, lines, buffer[end + 4 : end + 4 + size])
+                    return head, buffer[end + 4 : end + 4 + size]
             if len(buffer) > _MAX_HEAD_BYTES + _MAX_BODY_BYTES or (buffer and buffer[:1] not in b"R$"):
                 raise self._error(FailureKind.UNREADABLE, "the response is not RTSP; check the address")
             left = until - time.monotonic()

@@ -15,8 +15,9 @@ import selectors
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from urllib.parse import unquote, urlsplit
 from urllib.request import parse_http_list, parse_keqv_list
 
@@ -37,55 +38,52 @@ def has_login(url: str) -> bool:
     return parts.scheme.lower() in _PORTS and parts.username is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Login:
-    """User and password, and the answers to authentication challenges (RFC 7616, RFC 7617)."""
+def authorization(user: str, password: str, challenges: list[str], method: str, url: str) -> str | None:
+    """The Authorization header's value for the strongest authentication challenge (RFC 7616, RFC 7617).
 
-    user: str
-    password: str
+    None if no challenge is supported.
+    """
+    basic = None
+    for challenge in challenges:
+        kind, _, rest = challenge.strip().partition(" ")
+        if kind.lower() == "digest" and (answer := _digest(user, password, rest, method, url)) is not None:
+            return answer
+        if kind.lower() == "basic":
+            basic = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return None if basic is None else f"Basic {basic}"
 
-    def answer(self, challenges: list[str], method: str, url: str) -> str | None:
-        """The Authorization header's value for the strongest challenge; None if no challenge is supported."""
-        basic = None
-        for challenge in challenges:
-            kind, _, rest = challenge.strip().partition(" ")
-            if kind.lower() == "digest" and (answer := self._digest(rest, method, url)) is not None:
-                return answer
-            if kind.lower() == "basic":
-                basic = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
-        return None if basic is None else f"Basic {basic}"
 
-    def _digest(self, challenge: str, method: str, url: str) -> str | None:
-        try:
-            given = parse_keqv_list(parse_http_list(challenge))
-        except (ValueError, IndexError):
-            return None
-        name = given.get("algorithm", "MD5")
-        make = _HASHES.get(name.upper().removesuffix("-SESS"))
-        if make is None or "realm" not in given or "nonce" not in given:
-            return None
+def _digest(user: str, password: str, challenge: str, method: str, url: str) -> str | None:
+    try:
+        given = parse_keqv_list(parse_http_list(challenge))
+    except (ValueError, IndexError):
+        return None
+    name = given.get("algorithm", "MD5")
+    make = _HASHES.get(name.upper().removesuffix("-SESS"))
+    if make is None or "realm" not in given or "nonce" not in given:
+        return None
 
-        def hashed(*parts: str) -> str:
-            return make(":".join(parts).encode(*_TEXT)).hexdigest()
+    def hashed(*parts: str) -> str:
+        return make(":".join(parts).encode(*_TEXT)).hexdigest()
 
-        count, own = "00000001", secrets.token_hex(8)
-        first = hashed(self.user, given["realm"], self.password)
-        if name.upper().endswith("-SESS"):
-            first = hashed(first, given["nonce"], own)
-        second = hashed(method, url)
-        fields = {"username": self.user, "realm": given["realm"], "nonce": given["nonce"], "uri": url}
-        tail = f", algorithm={name}" if "algorithm" in given else ""
-        if "auth" in [one.strip() for one in given.get("qop", "").split(",")]:
-            fields["response"] = hashed(first, given["nonce"], count, own, "auth", second)
-            fields["cnonce"] = own
-            tail += f", qop=auth, nc={count}"
-        else:
-            fields["response"] = hashed(first, given["nonce"], second)
-        if "opaque" in given:
-            fields["opaque"] = given["opaque"]
-        if any(set(text) & set('"\r\n') for text in fields.values()):
-            return None  # such characters would end a field or a line
-        return "Digest " + ", ".join(f'{key}="{text}"' for key, text in fields.items()) + tail
+    count, own = "00000001", secrets.token_hex(8)
+    first = hashed(user, given["realm"], password)
+    if name.upper().endswith("-SESS"):
+        first = hashed(first, given["nonce"], own)
+    second = hashed(method, url)
+    fields = {"username": user, "realm": given["realm"], "nonce": given["nonce"], "uri": url}
+    tail = f", algorithm={name}" if "algorithm" in given else ""
+    if "auth" in [one.strip() for one in given.get("qop", "").split(",")]:
+        fields["response"] = hashed(first, given["nonce"], count, own, "auth", second)
+        fields["cnonce"] = own
+        tail += f", qop=auth, nc={count}"
+    else:
+        fields["response"] = hashed(first, given["nonce"], second)
+    if "opaque" in given:
+        fields["opaque"] = given["opaque"]
+    if any(set(text) & set('"\r\n') for text in fields.values()):
+        return None  # such characters would end a field or a line
+    return "Digest " + ", ".join(f'{key}="{text}"' for key, text in fields.items()) + tail
 
 
 class LoginRelay:
@@ -101,7 +99,7 @@ class LoginRelay:
     def __init__(self, url: str, timeout_s: float) -> None:
         parts = urlsplit(url)
         scheme = parts.scheme.lower()
-        self._login = Login(unquote(parts.username or ""), unquote(parts.password or ""))
+        self._login = partial(authorization, unquote(parts.username or ""), unquote(parts.password or ""))
         self._tls = scheme == "rtsps"
         self._timeout_s = timeout_s
         self._peer = (parts.hostname or "", parts.port or _PORTS[scheme])
@@ -170,7 +168,13 @@ class _Session:
     """One connection from FFmpeg and one to the camera."""
 
     def __init__(
-        self, ours: socket.socket, theirs: socket.socket, login: Login, base: str, camera: str, peer: tuple[str, int]
+        self,
+        ours: socket.socket,
+        theirs: socket.socket,
+        login: Callable[[list[str], str, str], str | None],
+        base: str,
+        camera: str,
+        peer: tuple[str, int],
     ) -> None:
         self._ours, self._theirs = ours, theirs
         self._login, self._base, self._camera, self._peer = login, base, camera, peer
@@ -225,7 +229,7 @@ class _Session:
                 self._passing[from_us] = min(found, default=len(buffer))
                 continue
             lines = buffer[:end].decode(*_TEXT).split("\r\n")
-            length = _number(_field(lines, "content-length"))
+            length = _number(field_of(lines, "content-length"))
             if from_us:
                 if len(buffer) < end + 4 + length:
                     break
@@ -254,7 +258,7 @@ class _Session:
             raise ValueError("not FFmpeg")
         self._known = True
         lines = [lines[0].replace(self._base, self._camera, 1), *_without(lines[1:], "authorization")]
-        request = _Open(_field(lines, "cseq") or "", lines, body)
+        request = _Open(field_of(lines, "cseq"), lines, body)
         return self._with_sequence_number(request)
 
     def _with_sequence_number(self, request: _Open) -> bytes:
@@ -264,7 +268,7 @@ class _Session:
         self._waiting[str(self._number)] = request
         method, _, rest = request.lines[0].partition(" ")
         lines = [request.lines[0], f"CSeq: {self._number}", *_without(request.lines[1:], "cseq")]
-        answer = self._login.answer(self._challenges, method, rest.rpartition(" ")[0]) if self._challenges else None
+        answer = self._login(self._challenges, method, rest.rpartition(" ")[0]) if self._challenges else None
         if answer is not None:
             request.answered.update(self._challenges)
             lines.append(f"Authorization: {answer}")
@@ -272,14 +276,14 @@ class _Session:
 
     def _on_response(self, lines: list[str]) -> tuple[bytes, bytes]:
         """Handle a response of the camera: returns the request to repeat with a login, or the response for FFmpeg."""
-        number = _field(lines, "cseq") or ""
+        number = field_of(lines, "cseq")
         request = self._waiting.pop(number, None)
         status = lines[0].split(" ")[1:2]
-        challenges = [line.partition(":")[2].strip() for line in lines[1:] if _is(line, "www-authenticate")]
+        challenges = fields_of(lines, "www-authenticate")
         if status == ["401"] and request and not request.repeated and set(challenges) - request.answered:
             self._challenges = challenges
             request.repeated = True
-            if self._login.answer(challenges, "OPTIONS", "*") is not None:
+            if self._login(challenges, "OPTIONS", "*") is not None:
                 return self._with_sequence_number(request), b""
         shown = [self._shown(line, status) for line in lines]
         if request is not None:
@@ -323,16 +327,22 @@ def _is(line: str, name: str) -> bool:
     return line.partition(":")[0].strip().lower() == name
 
 
-def _field(lines: list[str], name: str) -> str | None:
-    return next((line.partition(":")[2].strip() for line in lines[1:] if _is(line, name)), None)
+def field_of(lines: list[str], name: str) -> str:
+    """Value of the first header field of that name (lower case), empty without one."""
+    return next(iter(fields_of(lines, name)), "")
+
+
+def fields_of(lines: list[str], name: str) -> list[str]:
+    """Values of all header fields of that name (lower case); the first line is not a field."""
+    return [line.partition(":")[2].strip() for line in lines[1:] if _is(line, name)]
 
 
 def _without(lines: list[str], name: str) -> list[str]:
     return [line for line in lines if not _is(line, name)]
 
 
-def _number(text: str | None) -> int:
-    return int(text) if text and re.fullmatch(r"[0-9]{1,7}", text) else 0
+def _number(text: str) -> int:
+    return int(text) if re.fullmatch(r"[0-9]{1,7}", text) else 0
 
 
 def camera_tls(connected: socket.socket, host: str) -> socket.socket:

@@ -9,7 +9,7 @@ import pytest
 
 from streamgate.config import load_config
 from streamgate.engine import Engine
-from streamgate.service.http import serve_http
+from streamgate.service.http import serving
 from streamgate.service.state import LatestFace, ServiceState, StreamState
 from support.client import Client
 from support.live_wall import show_clips
@@ -43,12 +43,14 @@ def state(real_faces: tuple[LatestFace, ...]) -> ServiceState:
     state = ServiceState()
     state.note(models_loaded=True)
     for name in ("entrance", "hall"):
-        state.add_stream(name, f"rtsp://***@10.0.0.7/{name}").update(
-            state=StreamState.RUNNING, fps=24.96, frames_in=1000, connects=1, width=640, height=480
-        )
-    state.add_stream("dock", "rtsp://***@10.0.0.8/main").update(
-        state=StreamState.FAILED, error="401: the camera refuses the user name or password"
-    )
+        state.add_stream(
+            name, f"rtsp://***@10.0.0.7/{name}",
+            state=StreamState.RUNNING, fps=24.96, frames_in=1000, connects=1, width=640, height=480,
+        )  # fmt: skip
+    state.add_stream(
+        "dock", "rtsp://***@10.0.0.8/main",
+        state=StreamState.FAILED, error="401: the camera refuses the user name or password",
+    )  # fmt: skip
     for face in real_faces:
         state.show(face)
     return state
@@ -61,8 +63,6 @@ def serve(state: ServiceState) -> Iterator[Serve]:
     with ExitStack() as running:
 
         def start(host: str = "127.0.0.1", token: str | None = None) -> Client:
-            service = serve_http(state, host, 0, token)
-            running.callback(service.stop)
-            return Client(service.url, token)
+            return Client(running.enter_context(serving(state, f"{host}:0", token or "")), token)
 
         yield start

@@ -8,14 +8,14 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from urllib.parse import quote, urlencode
 
 import pytest
 
 from streamgate.errors import SinkError, StreamgateError, UsageError
 from streamgate.service.auth import SESSION_COOKIE
-from streamgate.service.http import parse_address, serve_http, serving
+from streamgate.service.http import parse_address, serving
 from streamgate.service.state import ServiceState, StreamState
 from support.client import Client
 from support.metric import metric
@@ -40,9 +40,9 @@ def test_it_is_ready_once_models_are_loaded_and_a_stream_runs() -> None:
         assert client.get("/healthz").json == {"healthy": True}
         assert client.get("/readyz").status == 503
         state.note(models_loaded=True)
-        meter = state.add_stream("entrance", "rtsp://cam/1")
+        state.add_stream("entrance", "rtsp://cam/1")
         assert client.get("/readyz").status == 503
-        meter.update(state=StreamState.RUNNING)
+        state.update_stream("entrance", state=StreamState.RUNNING)
         answer = client.get("/readyz")
         assert answer.status == 200 and answer.json["ready"] and answer.json["streams_running"] == 1
         state.note(stopping=True)
@@ -158,7 +158,7 @@ def test_events_come_as_they_happen_and_after_a_reconnect_from_where_one_was(ser
         state.show(state.faces()[0])
         first = next(events)
         assert first["event"] == "face"
-        state.add_stream("hall", "rtsp://***@10.0.0.7/hall").update(state=StreamState.STALLED)
+        state.update_stream("hall", state=StreamState.STALLED)
         assert next(events)["event"] == "stream"
     state.remove_stream("dock")
     with closing(client.listen(last_id=int(first["id"]))) as listener:
@@ -204,14 +204,14 @@ def test_listeners_that_leave_are_forgotten(serve: Serve, state: ServiceState) -
 
 
 def test_stopping_ends_open_streams(state: ServiceState) -> None:
-    service = serve_http(state, "127.0.0.1", 0, None)
-    with closing(Client(service.url).listen()) as listener:
+    server = ExitStack()
+    url = server.enter_context(serving(state, "127.0.0.1:0", ""))
+    with closing(Client(url).listen()) as listener:
         wait_for_listeners(state, 1)
-        service.stop()
+        server.close()
         assert list(listener.events()) == []
     with pytest.raises(OSError):
-        socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), 2)
-    service.stop()
+        socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), 2)
 
 
 # Who may
@@ -320,8 +320,8 @@ def test_a_log_in_body_that_is_too_long_is_refused(serve: Serve) -> None:
 
 
 def test_on_another_host_than_loopback_a_token_is_needed(state: ServiceState, serve: Serve) -> None:
-    with pytest.raises(UsageError, match="STREAMGATE_TOKEN") as raised:
-        serve_http(state, "0.0.0.0", 0, None)
+    with pytest.raises(UsageError, match="STREAMGATE_TOKEN") as raised, serving(state, "0.0.0.0:0", ""):
+        pass
     assert raised.value.exit_code == 2
     client = serve("0.0.0.0", TOKEN)
     assert client.get("/api/faces", {"Host": "cams.example"}).status == 401
@@ -331,7 +331,8 @@ def test_on_another_host_than_loopback_a_token_is_needed(state: ServiceState, se
 @pytest.mark.parametrize(("token", "warned"), [("a" * 15, 1), ("a" * 16, 0), ("  short   ", 1)])
 def test_a_token_that_may_be_guessed_is_warned_of(state: ServiceState, token: str, warned: int) -> None:
     said: list[str] = []
-    serve_http(state, "127.0.0.1", 0, token, said.append).stop()
+    with serving(state, "127.0.0.1:0", token, said.append):
+        pass
     assert len(said) == warned and all("openssl rand" in line and token.strip() not in line for line in said)
 
 
@@ -454,27 +455,24 @@ def test_addresses_that_are_none(address: str) -> None:
 
 def test_a_port_in_use_is_told_so(state: ServiceState, serve: Serve) -> None:
     taken = serve().port
-    with pytest.raises(SinkError, match=f"{taken}.*another port") as raised:
-        serve_http(state, "127.0.0.1", taken, None)
+    with pytest.raises(SinkError, match=f"{taken}.*another port") as raised, serving(state, f"127.0.0.1:{taken}", ""):
+        pass
     assert raised.value.exit_code == 5
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
 def test_an_address_of_another_machine_is_told_so(state: ServiceState, host: str) -> None:
-    with pytest.raises(StreamgateError) as raised:
-        serve_http(state, host, 0, TOKEN)
+    with pytest.raises(StreamgateError) as raised, serving(state, f"{host}:0", TOKEN):
+        pass
     assert raised.value.exit_code == 2 and host in str(raised.value)
 
 
 def test_it_listens_on_ipv6_too(state: ServiceState) -> None:
     try:
-        service = serve_http(state, "::1", 0, None)
+        with serving(state, "[::1]:0", "") as url:
+            assert url.startswith("http://[::1]:")
     except StreamgateError:
         pytest.skip("this machine has no IPv6 loopback")
-    try:
-        assert service.url.startswith("http://[::1]:")
-    finally:
-        service.stop()
 
 
 def wait_for_listeners(state: ServiceState, count: int) -> None:

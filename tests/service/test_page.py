@@ -129,9 +129,9 @@ def test_a_stream_filters_the_wall_and_its_state_is_live(wide: Browser, serve: S
     assert wide.count(".tile") == 1 and wide.text(".tile .where span") == "hall"
     wide.click(".streams li:nth-child(2) button")
     assert wide.count(".tile") == 3
-    state.add_stream("hall", "rtsp://***@10.0.0.7/hall").update(state=StreamState.STALLED)
+    state.update_stream("hall", state=StreamState.STALLED)
     wide.wait(lambda: "Stalled" in wide.text(".streams li:nth-child(2)"))
-    state.add_stream("hall", "rtsp://***@10.0.0.7/hall").update(state=StreamState.RUNNING, fps=3.14, tracks_open=2)
+    state.update_stream("hall", state=StreamState.RUNNING, fps=3.14, tracks_open=2)
     wide.wait(lambda: "3.1 fps" in wide.text(".streams li:nth-child(2)"))
     wide.wait(lambda: "2 in view · 640 × 480" in wide.text(".streams li:nth-child(2)"))
     state.remove_stream("dock")
@@ -140,7 +140,7 @@ def test_a_stream_filters_the_wall_and_its_state_is_live(wide: Browser, serve: S
 
 def test_names_and_errors_are_text_and_never_markup(wide: Browser, serve: Serve, state: ServiceState) -> None:
     nasty = "<img src=x onerror=alert(1)>"
-    state.add_stream(nasty, nasty).update(state=StreamState.WAITING, error=nasty)
+    state.add_stream(nasty, nasty, state=StreamState.WAITING, error=nasty)
     state.show(replace(
         newest(state), key=f"{nasty}/0/1/1", track_key=f"{nasty}/0/1", id=f"{nasty}/0/1/final/1/0", stream=nasty
     ))
@@ -155,20 +155,16 @@ def test_names_and_errors_are_text_and_never_markup(wide: Browser, serve: Serve,
 
 
 def test_it_comes_back_by_itself_when_the_service_does(wide: Browser, state: ServiceState) -> None:
-    from streamgate.service.http import serve_http
+    from streamgate.service.http import serving
 
-    service = serve_http(state, "127.0.0.1", 0, None)
-    wide.open(service.url)
-    wide.wait_for_faces(3)
-    service.stop()
+    with serving(state, "127.0.0.1:0", "") as url:
+        wide.open(url)
+        wide.wait_for_faces(3)
     wide.wait(lambda: "lost" in wide.text("#link"))
     state.show(replace(newest(state), key="hall/1/7/1", track_key="hall/1/7", id="hall/1/7/final/1/0"))
-    again = serve_http(state, "127.0.0.1", int(service.url.rpartition(":")[2]), None)
-    try:
+    with serving(state, url.removeprefix("http://"), ""):
         wide.wait_for_faces(4)
         assert wide.text("#link") == "Live"
-    finally:
-        again.stop()
     wide.driver.get_log("browser")  # refused connections were the point here
 
 

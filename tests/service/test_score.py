@@ -6,7 +6,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import cv2
@@ -16,14 +16,15 @@ import pytest
 from streamgate.config import load_config
 from streamgate.engine import Engine
 from streamgate.service.scoring import MAX_BYTES, MAX_WAITING
-from streamgate.service.state import Scorer, ServiceState
+from streamgate.service.state import ServiceState
+from streamgate.sources.images import rgb_of
 from streamgate.store.records import score_record
 from support.client import Answer, Client
 from support.media import astronaut
 from support.metric import metric
 
 pytest.importorskip("fastapi", reason="the HTTP side needs the serve extra")
-from streamgate.service.http import serve_http
+from streamgate.service.http import serving
 
 TOKEN = "correct horse battery staple"
 
@@ -37,21 +38,16 @@ def engine() -> Iterator[Engine]:
 @pytest.fixture
 def state(engine: Engine) -> ServiceState:
     state = ServiceState()
-    state.scorer = Scorer(engine.score, engine.config.decoding.max_pixels)
+    state.scorer = lambda data, aligned: engine.score(
+        rgb_of(np.frombuffer(data, np.uint8), engine.config.decoding.max_pixels), aligned=aligned
+    )
     return state
 
 
 @pytest.fixture
 def serve(state: ServiceState) -> Iterator[Callable[..., Client]]:
-    running = []
-
-    def start(token: str | None = None) -> Client:
-        running.append(serve_http(state, "127.0.0.1", 0, token))
-        return Client(running[-1].url, token)
-
-    yield start
-    for service in running:
-        service.stop()
+    with ExitStack() as running:
+        yield lambda token=None: Client(running.enter_context(serving(state, "127.0.0.1:0", token or "")), token)
 
 
 def encoded(rgb: np.ndarray, suffix: str = ".png") -> bytes:
@@ -128,11 +124,11 @@ def test_only_who_may_look_may_score(serve: Callable[..., Client]) -> None:
 def test_when_too_many_wait_others_are_told_to_come_back(state: ServiceState, serve: Callable[..., Client]) -> None:
     go_on, refused = threading.Event(), threading.Event()
 
-    def slow(image: np.ndarray, **options: Any) -> list[Any]:
+    def slow(data: bytes, aligned: str | None) -> list[Any]:
         assert go_on.wait(60)
         return []
 
-    state.scorer = Scorer(slow, 10**8)
+    state.scorer = slow
     client = serve()
     body = encoded(np.zeros((8, 8, 3), np.uint8))
     found: list[Answer] = []

@@ -25,25 +25,22 @@ Serve = Callable[..., Client]
 
 def test_a_running_camera_shows_what_it_sees(tmp_path: Path) -> None:
     pytest.importorskip("fastapi", reason="the HTTP side needs the serve extra")
-    from streamgate.service.http import serve_http
+    from streamgate.service.http import serving
 
     clip = write_clip(tmp_path / "empty.mp4", plain_frames(50, (640, 360), (200, 40, 40)), options={"g": "10"})
     table = ServiceTable(models="embedded", http="off", out=str(tmp_path / "out"))
-    with running(read_settings(rtsp=(f"door={clip}",), table=table)) as service:
-        http = serve_http(service.state, "127.0.0.1", 0, "a-token-of-some-length")
-        try:
-            client = Client(http.url, "a-token-of-some-length")
-            service.until(lambda: client.get("/api/streams/door/snapshot").status == 200, "a picture")
-            answer = client.get("/api/streams/door/snapshot")
-            assert answer.headers["content-type"] == "image/jpeg" and answer.headers["cache-control"] == "no-store"
-            picture = cv2.imdecode(np.frombuffer(answer.body, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-            assert picture.shape == (180, 320, 3)
-            assert np.abs(picture.reshape(-1, 3).mean(0) - (200, 40, 40)).max() < 8
-            assert client.get("/api/streams/hall/snapshot").status == 404
-            assert client.get("/api/streams/..%2f..%2fetc%2fpasswd/snapshot").status == 404
-            assert client.get("/api/streams/door/snapshot", {}).status == 401
-        finally:
-            http.stop()
+    settings = read_settings(rtsp=(f"door={clip}",), table=table)
+    with running(settings) as service, serving(service.state, "127.0.0.1:0", "a-token-of-some-length") as url:
+        client = Client(url, "a-token-of-some-length")
+        service.until(lambda: client.get("/api/streams/door/snapshot").status == 200, "a picture")
+        answer = client.get("/api/streams/door/snapshot")
+        assert answer.headers["content-type"] == "image/jpeg" and answer.headers["cache-control"] == "no-store"
+        picture = cv2.imdecode(np.frombuffer(answer.body, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        assert picture.shape == (180, 320, 3)
+        assert np.abs(picture.reshape(-1, 3).mean(0) - (200, 40, 40)).max() < 8
+        assert client.get("/api/streams/hall/snapshot").status == 404
+        assert client.get("/api/streams/..%2f..%2fetc%2fpasswd/snapshot").status == 404
+        assert client.get("/api/streams/door/snapshot", {}).status == 401
 
 
 def test_a_stream_that_is_removed_leaves_no_picture(state: ServiceState, serve: Serve) -> None:
@@ -64,10 +61,11 @@ def test_the_page_shows_pictures_whole_errors_and_each_track_once(
         "401: the camera refuses the user name or password; "
         "it is asked again in 15 minutes, since cameras lock accounts"
     )
-    state.add_stream("dock", "rtsp://***@10.0.0.8/main").update(state=StreamState.FAILED, error=error)
-    state.add_stream("hall", "rtsp://***@10.0.0.7/hall").update(
-        state=StreamState.RUNNING, fps=25.0, last_frame_at=datetime.now(UTC)
-    )
+    state.add_stream("dock", "rtsp://***@10.0.0.8/main", state=StreamState.FAILED, error=error)
+    state.add_stream(
+        "hall", "rtsp://***@10.0.0.7/hall",
+        state=StreamState.RUNNING, fps=25.0, last_frame_at=datetime.now(UTC),
+    )  # fmt: skip
     state.show_snapshot("hall", encode_jpeg(np.full((180, 320, 3), (30, 90, 200), np.uint8), 80))
     newest, *_ = state.faces()
     # A second rank of its track, and another track that began an hour before: it comes later and stands last.

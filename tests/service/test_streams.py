@@ -118,9 +118,9 @@ def test_better_faces_are_told_while_the_track_lives_and_the_final_replaces_them
     blurred = [cv2.GaussianBlur(frame, (0, 0), max(0.1, 6.0 - index * 0.12)) for index, frame in enumerate(sharp)]
     clip = write_clip(tmp_path / "focus.mp4", [*blurred, *plain_frames(40, (640, 480))])
     settings = settings_of({"focus": str(clip)}, "live.improved_interval_s=0.4", out=str(tmp_path / "out"))
-    with running(settings) as service, service.state.hub.subscribe(limit=1000) as subscription:
+    with running(settings) as service, service.state.hub.subscribe(limit=1000) as take:
         service.until(lambda: service.stream("focus").faces >= 1, "a final face")
-        seen = [json.loads(event.data) for event in subscription.take() if event.kind == "face"]
+        seen = [json.loads(data) for _, kind, data in take() if kind == "face"]
     first_track = [face for face in seen if face["key"] == seen[0]["key"]]
     kinds = [face["kind"] for face in first_track]
     assert kinds[0] == "improved" and kinds[-1] == "final" and kinds.count("final") == 1

@@ -96,8 +96,8 @@ def test_a_live_stream_is_watched_too(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "tv.mp4", woven(astronaut_frames(60, SIZE, step=4.0)), options={"crf": "8"})
     shares = []
     with LiveConnection(f"file://{path}", load_config("live").live) as connection, pytest.raises(LiveError):
-        for arrived in connection.frames():
-            shares.append(share(arrived.frame.luma()))
+        for frame, _ in connection.frames():
+            shares.append(share(frame.luma()))
     assert len(shares) > 25 and max(shares[8:]) < 1e-4
 
 

@@ -129,8 +129,8 @@ def test_a_live_stream_marks_them_too(tmp_path: Path) -> None:
     marks = []
     options = load_config("live").live
     with LiveConnection(f"file://{lossy}", options) as connection, pytest.raises(LiveError):
-        for arrived in connection.frames():
-            marks.append(arrived.frame.corrupt)
+        for frame, _ in connection.frames():
+            marks.append(frame.corrupt)
     # Without the frames that only the end of a file brings out.
     assert any(marks) and marks == expected[: len(marks)] and len(marks) > 40
 

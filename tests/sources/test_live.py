@@ -53,9 +53,8 @@ def camera(clips: list[Path]) -> Iterator[CameraProcess]:
 def test_frames_come_with_times_from_zero_and_the_moment_of_arrival(camera: CameraProcess):
     with LiveConnection(camera.url(), options()) as connection:
         got = []
-        for arrived in islice(connection.frames(), 12):
-            frame = arrived.frame
-            got.append((frame.pts_seconds, arrived.monotonic, frame.captured_at, frame.frame_index))
+        for frame, arrived in islice(connection.frames(), 12):
+            got.append((frame.pts_seconds, arrived, frame.captured_at, frame.frame_index))
             size = frame.width, frame.height
     times = [one[0] for one in got]
     assert times[0] == 0.0 and size == (320, 240)
@@ -104,7 +103,7 @@ def test_troubles_are_told_apart_without_secrets(camera: CameraProcess, path: st
 def test_user_and_password_open_the_camera(start_camera: Callable[..., CameraProcess], clips: list[Path]):
     camera = start_camera(*clips, options=("--user", "ann", "--password", "pw12345"))
     with LiveConnection(camera.url(credentials="ann:pw12345@"), options()) as connection:
-        assert next(iter(connection.frames())).frame.width == 320
+        assert next(iter(connection.frames()))[0].width == 320
     with pytest.raises(LiveError) as caught:
         LiveConnection(camera.url(credentials="ann:wrongpw@"), options())
     assert caught.value.kind is FailureKind.REFUSED and "wrongpw" not in str(caught.value)
@@ -119,10 +118,10 @@ def test_nobody_there_is_unreachable():
 def test_another_resolution_goes_on_in_the_same_connection(camera: CameraProcess):
     sizes, times = [], []
     with LiveConnection(camera.url("change"), options()) as connection:
-        for arrived in islice(connection.frames(), 70):
-            sizes.append((arrived.frame.width, arrived.frame.height))
-            times.append(arrived.frame.pts_seconds)
-            pixels = arrived.frame.luma()
+        for frame, _ in islice(connection.frames(), 70):
+            sizes.append((frame.width, frame.height))
+            times.append(frame.pts_seconds)
+            pixels = frame.luma()
             assert pixels.shape == sizes[-1][::-1]
     assert {(320, 240), (640, 360)} <= set(sizes)
     assert times == sorted(set(times))
@@ -130,7 +129,7 @@ def test_another_resolution_goes_on_in_the_same_connection(camera: CameraProcess
 
 def test_a_jumping_clock_does_not_reach_the_frames(camera: CameraProcess):
     with LiveConnection(camera.url("jump"), options()) as connection:
-        times = [arrived.frame.pts_seconds for arrived in islice(connection.frames(), 75)]
+        times = [frame.pts_seconds for frame, _ in islice(connection.frames(), 75)]
     assert times == sorted(set(times))
     assert times[-1] < 600, "the camera's leap of an hour came through"
 
@@ -140,8 +139,8 @@ def test_a_file_plays_at_its_own_pace_and_its_end_is_a_disconnect(clips: list[Pa
     began = time.monotonic()
     pixels = []
     with pytest.raises(LiveError) as caught, LiveConnection(url, options()) as connection:
-        for arrived in connection.frames():
-            pixels.append(arrived.frame.luma(np.array([0, 0, 16, 16])).copy())
+        for frame, _ in connection.frames():
+            pixels.append(frame.luma(np.array([0, 0, 16, 16])).copy())
     assert caught.value.kind is FailureKind.ENDED
     assert time.monotonic() - began >= 29 * 0.04 * 0.95
     with VideoFile(clips[0]) as file:
@@ -165,10 +164,10 @@ def test_a_reader_that_falls_behind_catches_up_by_key_frames(camera: CameraProce
     monkeypatch.setattr("streamgate.sources.live.LATE_S", 1.0)
     with LiveConnection(camera.url(), options()) as connection:
         delays, began = [], None
-        for arrived in islice(connection.frames(), 100):
+        for frame, arrived in islice(connection.frames(), 100):
             time.sleep(0.1)  # a frame comes every 0.04 s, a key frame every 0.6 s
-            began = arrived.monotonic - arrived.frame.pts_seconds if began is None else began
-            delays.append(arrived.monotonic - arrived.frame.pts_seconds - began)
+            began = arrived - frame.pts_seconds if began is None else began
+            delays.append(arrived - frame.pts_seconds - began)
     assert max(delays) > 0.5, "it never was behind"
     assert connection.left_out > 20
     # Without it the delay would grow by 0.06 s a frame, to 6 s.
@@ -177,7 +176,7 @@ def test_a_reader_that_falls_behind_catches_up_by_key_frames(camera: CameraProce
 
 def test_pictures_come_over_udp_too(camera: CameraProcess):
     with LiveConnection(camera.url(), options(transport="udp")) as connection:
-        frames = [(one.frame.width, one.frame.pts_seconds) for one in islice(connection.frames(), 20)]
+        frames = [(frame.width, frame.pts_seconds) for frame, _ in islice(connection.frames(), 20)]
     assert {width for width, _ in frames} == {320}
 
 
@@ -190,9 +189,9 @@ def test_pictures_beyond_the_limit_are_refused_at_the_start(camera: CameraProces
 def test_pictures_that_outgrow_the_limit_are_counted_and_the_others_go_on(camera: CameraProcess):
     with LiveConnection(camera.url("change"), options(max_pixels=320 * 240, read_timeout_s=5.0)) as connection:
         sizes, times = set(), []
-        for arrived in connection.frames():
-            sizes.add((arrived.frame.width, arrived.frame.height))
-            times.append(arrived.frame.pts_seconds)
+        for frame, _ in connection.frames():
+            sizes.add((frame.width, frame.height))
+            times.append(frame.pts_seconds)
             if len(times) == 45:
                 break
     # 30 small ones, 30 large ones of which none comes, small ones again.
@@ -201,15 +200,15 @@ def test_pictures_that_outgrow_the_limit_are_counted_and_the_others_go_on(camera
 
 def test_noise_on_the_line_is_counted_and_pictures_go_on(camera: CameraProcess):
     with LiveConnection(camera.url("noise"), options(read_timeout_s=8.0)) as connection:
-        for arrived in islice(connection.frames(), 40):
-            arrived.frame.luma()
+        for frame, _ in islice(connection.frames(), 40):
+            frame.luma()
         assert connection.stats.decode_errors > 0
 
 
 def test_rubbish_for_pictures_is_a_stream_that_cannot_be_read(camera: CameraProcess):
     with pytest.raises(LiveError), LiveConnection(camera.url("rubbish"), options()) as connection:
-        for arrived in connection.frames():
-            arrived.frame.luma()
+        for frame, _ in connection.frames():
+            frame.luma()
 
 
 def test_pictures_that_cannot_be_deinterlaced_are_counted(tmp_path: Path):
@@ -268,7 +267,7 @@ def test_a_playlist_is_watched_at_its_own_pace(clips: list[Path], web: tuple[Pat
     as_hls(clips[0], folder / "live.m3u8")
     began = time.monotonic()
     with pytest.raises(LiveError) as caught, LiveConnection(f"{address}/live.m3u8", options()) as connection:
-        times = [arrived.frame.pts_seconds for arrived in connection.frames()]
+        times = [frame.pts_seconds for frame, _ in connection.frames()]
         assert times
     assert caught.value.kind is FailureKind.ENDED
     assert time.monotonic() - began >= 20 * 0.04, "the playlist came as fast as it could be read"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from streamgate.sources.liveclock import Lateness, LiveClock, Pace
+from streamgate.sources.liveclock import lateness, live_clock, pacing
 
 
 def stamps(frames: list[tuple[float | None, float]]) -> list[tuple[float, bool]]:
-    clock = LiveClock()
-    return [(round(seconds, 3), estimated) for seconds, estimated in (clock.stamp(*frame) for frame in frames)]
+    stamp = live_clock()
+    return [(round(seconds, 3), estimated) for seconds, estimated in (stamp(*frame) for frame in frames)]
 
 
 def test_time_counts_from_the_first_frame():
@@ -43,29 +43,29 @@ def test_missing_times_come_from_arrival_and_increase():
 def test_times_strictly_increase_under_anything():
     import random
 
-    clock, rng, arrived, before = LiveClock(), random.Random(3), 0.0, -1.0
+    stamp, rng, arrived, before = live_clock(), random.Random(3), 0.0, -1.0
     for _ in range(3000):
         arrived += rng.choice([0.0, 0.001, 0.04, 1.0])
         pts = rng.choice([None, rng.uniform(-5, 5), rng.uniform(0, 1e6), arrived])
-        seconds, _ = clock.stamp(pts, arrived)
+        seconds, _ = stamp(pts, arrived)
         assert seconds > before
         before = seconds
 
 
 def test_pace_waits_for_a_frames_time_and_starts_anew_after_a_leap():
-    pace = Pace()
+    wait = pacing()
     began = time.monotonic()
-    moments = [pace.wait(pts) for pts in (5.0, 5.1, 500.0, 3.0, 3.1)]
+    moments = [wait(pts) for pts in (5.0, 5.1, 500.0, 3.0, 3.1)]
     steps = [after - before for before, after in zip([began, *moments], moments, strict=False)]
     assert steps[1] >= 0.09 and steps[4] >= 0.09
     assert time.monotonic() - began < 60
 
 
 def test_lateness_is_what_exceeds_the_least_delay_and_forgives_drift():
-    lateness = Lateness()
-    assert lateness.of(0.0, 100.0) == 0.0
-    assert lateness.of(1.0, 103.5) == 2.5
-    assert lateness.of(2.0, 102.0) == 0.0
+    late_by = lateness()
+    assert late_by(0.0, 100.0) == 0.0
+    assert late_by(1.0, 103.5) == 2.5
+    assert late_by(2.0, 102.0) == 0.0
     # A camera whose clock loses a second an hour is never late for that.
-    worst = max(lateness.of(2.0 + step * (1 - 1 / 3600), 102.0 + step) for step in range(86400))
+    worst = max(late_by(2.0 + step * (1 - 1 / 3600), 102.0 + step) for step in range(86400))
     assert worst < 0.1

@@ -87,7 +87,7 @@ def test_the_camera_itself_gets_it(
 ) -> None:
     camera = start_camera(clip, options=("--user", USER, "--password", PASSWORD, *digest))
     with LiveConnection(camera.url(path, LOGIN), options(transport=transport)) as connection:
-        assert {one.frame.width for one in islice(connection.frames(), 20)} == {320}
+        assert {frame.width for frame, _ in islice(connection.frames(), 20)} == {320}
     with pytest.raises(LiveError) as caught:
         LiveConnection(camera.url(path, "ann77:wr0ng@"), options(transport=transport))
     assert caught.value.kind is FailureKind.REFUSED and "wr0ng" not in str(caught.value)
@@ -99,7 +99,7 @@ def test_a_name_in_any_letters_is_sent_as_utf_8(
 ) -> None:
     camera = start_camera(clip, options=("--user", "Łukasz 山", "--password", "päß", *digest))
     with LiveConnection(camera.url("stream", "%C5%81ukasz%20%E5%B1%B1:p%C3%A4%C3%9F@"), options()) as connection:
-        assert next(connection.frames()).frame.width == 320
+        assert next(connection.frames())[0].width == 320
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any, Self
 from streamgate.engine import Engine
 from streamgate.report.heatmap import heatmap_png
 from streamgate.report.notes import Point
-from streamgate.service.state import LatestFace, ServiceState, StreamMeter, StreamState
+from streamgate.service.state import LatestFace, ServiceState, StreamState
 from streamgate.sources import discover
 from streamgate.store.images import encode_jpeg
 from streamgate.store.records import face_record, utc_text
@@ -23,17 +23,16 @@ def show_clips(state: ServiceState, clips: Iterable[Path], engine: Engine) -> No
     """Show the kept faces of `clips`, each as if it were a camera of its stem's name."""
     state.note(models_loaded=True)
     for clip in clips:
-        meter = state.add_stream(clip.stem, f"file://{clip.name}")
-        meter.update(state=StreamState.CONNECTING)
-        sink = _WallSink(state, meter)
+        state.add_stream(clip.stem, f"file://{clip.name}", state=StreamState.CONNECTING)
+        sink = _WallSink(state, clip.stem)
         engine.run([spec.open for spec in discover([str(clip)]).sources], sink)
-        meter.update(state=StreamState.RUNNING, fps=25.0, connects=1)
+        state.update_stream(clip.stem, state=StreamState.RUNNING, fps=25.0, connects=1)
 
 
 class _WallSink:
-    def __init__(self, state: ServiceState, meter: StreamMeter) -> None:
+    def __init__(self, state: ServiceState, name: str) -> None:
         self._state = state
-        self._meter = meter
+        self._name = name
 
     def __enter__(self) -> Self:
         return self
@@ -44,16 +43,16 @@ class _WallSink:
         """Nothing is held."""
 
     def open_source(self, source: SourceInfo) -> _WallWriter:
-        return _WallWriter(self._state, self._meter)
+        return _WallWriter(self._state, self._name)
 
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
         """Nothing covers the whole run here."""
 
 
 class _WallWriter:
-    def __init__(self, state: ServiceState, meter: StreamMeter) -> None:
+    def __init__(self, state: ServiceState, name: str) -> None:
         self._state = state
-        self._meter = meter
+        self._name = name
         self._candidates: dict[int, list[Candidate]] = {}
         self._maps: dict[tuple[int, float], Any] = {}
         self._start = datetime.now(UTC) - timedelta(minutes=1)
@@ -65,14 +64,13 @@ class _WallWriter:
     def track(self, ended: TrackEnd) -> None:
         points = sorted(self._candidates.get(ended.track.track_id, []), key=lambda one: one.pts_seconds)
         series = tuple(Point.of(one) for one in points)
-        self._meter.count(tracks=1)
+        self._state.count(self._name, tracks=1)
         for shot in ended.shots:
             self._state.show(self._face(shot, series))
-            self._meter.count(faces=1)
+            self._state.count(self._name, faces=1)
 
     def _face(self, shot: BestShot, series: tuple[Point, ...]) -> LatestFace:
-        stream = self._meter.snapshot().name
-        track_key = f"{stream}/0/{shot.track.track_id}"
+        track_key = f"{self._name}/0/{shot.track.track_id}"
         record = face_record(shot, None)
         record["captured_at"] = utc_text(self._start + timedelta(seconds=shot.pts_seconds))
         record["ended_at"] = record["captured_at"]
@@ -82,7 +80,7 @@ class _WallWriter:
             id=f"{track_key}/final/{shot.rank}/0",
             kind="final",
             track_key=track_key,
-            stream=stream,
+            stream=self._name,
             record=record,
             jpeg=encode_jpeg(shot.image, 92),
             heatmap=None if ifqa_map is None else heatmap_png(ifqa_map),
@@ -90,7 +88,8 @@ class _WallWriter:
         )
 
     def commit(self, result: SourceResult) -> None:
-        self._meter.update(
+        self._state.update_stream(
+            self._name,
             frames_in=result.frames, width=result.width, height=result.height,
             last_frame_at=datetime.now(UTC),
         )  # fmt: skip
