@@ -106,7 +106,7 @@ class RemotePath:
     @property
     def trouble(self) -> RemoteError | None:
         """The last error in reading it since it was found; None if there was none."""
-        return _troubles.get(self.url)
+        return _cache.trouble.get(self.url)
 
 
 AnyPath = Path | RemotePath
@@ -149,11 +149,11 @@ class RemoteReader(io.RawIOBase):
         self._at = 0
         self._last = -2
         self.name = path.name  # FFmpeg uses it to guess the format
-        _count_readers(1)
+        _cache.opened(1)
 
     def close(self) -> None:
         if not self.closed:
-            _count_readers(-1)
+            _cache.opened(-1)
         super().close()
 
     def readable(self) -> bool:
@@ -183,7 +183,7 @@ class RemoteReader(io.RawIOBase):
         while self._at < end and not self._broken:
             number, offset = divmod(self._at, BLOCK)
             try:
-                piece = self._read_block(number)[offset : offset + end - self._at]
+                piece = self._block(number)[offset : offset + end - self._at]
             except RemoteError:
                 if not self._ends:
                     raise
@@ -193,61 +193,72 @@ class RemoteReader(io.RawIOBase):
             self._at += len(piece)
         return b"".join(pieces)
 
-    def _read_block(self, number: int) -> bytes:
-        data = _block(self._path, number)
+    def _block(self, number: int) -> bytes:
+        data = _cache.block(self._path, number)
         if number == self._last + 1:
             for following in range(number + 1, number + 1 + AHEAD):
                 if following * BLOCK < self._size:
-                    _prepare(self._path, following)
+                    _cache.prepare(self._path, following)
         self._last = number
         return data
 
 
-# A cache of blocks, the least recently used of which are dropped, for all readers and threads.
-_mutex = threading.Lock()
-_blocks: OrderedDict[tuple[RemotePath, int], Future[bytes]] = OrderedDict()
-_open_readers = 0
-_troubles: dict[str, RemoteError] = {}
-_fetching = ThreadPoolExecutor(32, thread_name_prefix="streamgate-fetch")
+class _Cache:
+    """Least-recently-used cache of blocks of files in stores. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.trouble: dict[str, RemoteError] = {}
+        self.requested = 0
+        """Bytes requested so far, for tests and benchmarks."""
+        self._blocks: OrderedDict[tuple[RemotePath, int], Future[bytes]] = OrderedDict()
+        self._readers = 0
+        self._mutex = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def opened(self, change: int) -> None:
+        with self._mutex:
+            self._readers += change
+
+    def prepare(self, path: RemotePath, number: int) -> Future[bytes]:
+        """Request a block, unless it is cached or already requested."""
+        key = (path, number)
+        with self._mutex:
+            found = self._blocks.get(key)
+            if found is not None:
+                self._blocks.move_to_end(key)
+                return found
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(32, thread_name_prefix="streamgate-fetch")
+            start, end = number * BLOCK, min((number + 1) * BLOCK, path.size or 0)
+            self.requested += end - start
+            future = self._pool.submit(fetched, path.url, start, end)
+            self._blocks[key] = future
+            most = _BLOCKS + _BLOCKS_A_READER * self._readers
+            while len(self._blocks) > most:
+                self._blocks.popitem(last=False)
+            return future
+
+    def block(self, path: RemotePath, number: int) -> bytes:
+        """A block of a file; a read that failed before is tried again. Raises RemoteError."""
+        if (trouble := self.trouble.get(path.url)) is not None and trouble.final:
+            raise trouble
+        future = self.prepare(path, number)
+        try:
+            data = future.result(patience_s())
+        except TookTooLong:
+            error = slow()
+        except RemoteError as failed:
+            error = failed
+        else:
+            return data
+        with self._mutex:
+            if self._blocks.get((path, number)) is future:
+                del self._blocks[path, number]
+        self.trouble[path.url] = error
+        raise error
 
 
-def _count_readers(change: int) -> None:
-    global _open_readers
-    with _mutex:
-        _open_readers += change
-
-
-def _prepare(path: RemotePath, number: int) -> Future[bytes]:
-    """Request a block, unless it is cached or already requested."""
-    key = (path, number)
-    with _mutex:
-        found = _blocks.get(key)
-        if found is not None:
-            _blocks.move_to_end(key)
-            return found
-        start, end = number * BLOCK, min((number + 1) * BLOCK, path.size or 0)
-        future = _blocks[key] = _fetching.submit(fetched, path.url, start, end)
-        while len(_blocks) > _BLOCKS + _BLOCKS_A_READER * _open_readers:
-            _blocks.popitem(last=False)
-        return future
-
-
-def _block(path: RemotePath, number: int) -> bytes:
-    """A block of a file; a read that failed before is tried again. Raises RemoteError."""
-    if (trouble := _troubles.get(path.url)) is not None and trouble.final:
-        raise trouble
-    future = _prepare(path, number)
-    try:
-        return future.result(patience_s())
-    except TookTooLong:
-        error = slow()
-    except RemoteError as failed:
-        error = failed
-    with _mutex:
-        if _blocks.get((path, number)) is future:
-            del _blocks[path, number]
-    _troubles[path.url] = error
-    raise error
+_cache = _Cache()
 
 
 def remote_path(url: str) -> RemotePath:
@@ -271,7 +282,7 @@ def remote_files(url: str, *, pattern: bool = False) -> list[RemotePath]:
 
 
 def _file(url: str, info: dict[str, Any]) -> RemotePath:
-    _troubles.pop(url, None)
+    _cache.trouble.pop(url, None)
     size = info.get("size")
     if not isinstance(size, int):
         raise RemoteError(
