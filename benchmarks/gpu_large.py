@@ -22,12 +22,12 @@ def put_large(models: Path, say: Callable[[str], None]) -> None:
     import torch
 
     from streamgate.convert.ifqa import OFFICIAL, Ifqa
-    from streamgate.convert.iresnet import DEPTHS, IResNet
+    from streamgate.convert.iresnet import DEPTHS, iresnet
 
     torch.manual_seed(0)
     blocks = next(blocks for blocks, depth in DEPTHS.items() if depth == 100)
     checkpoints: dict[str, Any] = {
-        "iresnet": IResNet(blocks).state_dict(),
+        "iresnet": iresnet(blocks).state_dict(),
         "ifqa": {"D": Ifqa(OFFICIAL).state_dict()},
     }
     for name, state in checkpoints.items():

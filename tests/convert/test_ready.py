@@ -188,7 +188,7 @@ def test_scrfd_without_a_batch_axis_is_decoded(tmp_path: Path, models: Path) -> 
 
 def test_a_retinaface_of_one_size_and_with_logits_is_opened(tmp_path: Path, models: Path) -> None:
     torch.manual_seed(0)
-    network = retinaface.RetinaFace(retinaface.MobileNetBody(), channels=64).eval()
+    network = retinaface.RetinaFace("mobilenet025").eval()
     file = saved(network, tmp_path / "retina.onnx", (1, 3, 64, 64))
     made = imported(file, models, role="detector", layout="retinaface",
                     input={"colour": "BGR", "mean": [104, 117, 123], "scale": [1, 1, 1]})  # fmt: skip
