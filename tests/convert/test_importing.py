@@ -124,16 +124,16 @@ def test_the_closed_form_sits_in_the_imported_graph(checkpoint: Path, models: Pa
     with Networks.open("imported,embedded", device="cpu") as networks:
         crops = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
         found = networks.recognizer.run(crops)
-        layer = networks.recognizer.last_affine()
+        weight, bias = networks.recognizer.last_affine()
     assert made.calibration is None and found.embedding.shape == (2, 512) and found.features.shape == (2, 25088)
     # The last layer is fc with the batch norm behind it: docs/design.md 4.1's A x + c.
     gain = state["features.weight"] / torch.sqrt(state["features.running_var"] + 1e-5)
-    assert np.allclose(layer.weight, (gain[:, None] * state["fc.weight"]).numpy(), atol=1e-5)
+    assert np.allclose(weight, (gain[:, None] * state["fc.weight"]).numpy(), atol=1e-5)
     for x, embedding, spread in zip(found.features, found.embedding, found.spread, strict=True):
-        mu = layer.weight.astype(np.float64) @ x + layer.bias
-        along = layer.weight.T.astype(np.float64) @ mu
+        mu = weight.astype(np.float64) @ x + bias
+        along = weight.T.astype(np.float64) @ mu
         trace = np.sum(
-            x.astype(np.float64) ** 2 * ((layer.weight.astype(np.float64) ** 2).sum(0) - along**2 / (mu @ mu))
+            x.astype(np.float64) ** 2 * ((weight.astype(np.float64) ** 2).sum(0) - along**2 / (mu @ mu))
         )
         assert np.allclose(embedding, mu, atol=1e-3 * np.abs(mu).max())
         assert spread == pytest.approx(np.sqrt(2 * trace / (mu @ mu + trace)), rel=1e-3)
