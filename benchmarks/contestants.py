@@ -120,7 +120,7 @@ def open_plain(models: str, limit: float, official: bool = False) -> Run:
     from streamgate.weights import SerfiqCalibration
 
     networks = Networks.open(models, "cpu", usable_cores())
-    layer = networks.recognizer.last_affine()
+    weight, bias = networks.recognizer.last_affine()
     card = networks.calibration("recognizer")
     rate = card.drop_rate if isinstance(card, SerfiqCalibration) else 0.5
     ifqa = _official_ifqa() if official else lambda face: float(networks.ifqa.run(face[None]).score[0])
@@ -128,7 +128,7 @@ def open_plain(models: str, limit: float, official: bool = False) -> Run:
     def score(rgb: Any, landmarks: Any) -> tuple[float, float]:
         aligned = cv2.warpAffine(rgb, arcface_matrix(landmarks), (ARCFACE_SIDE, ARCFACE_SIDE))
         features = networks.recognizer.run(aligned[None]).features[0]
-        spread = sampled_spread(sample_embeddings(layer.weight, features, layer.bias, rate, SAMPLES))
+        spread = sampled_spread(sample_embeddings(weight, features, bias, rate, SAMPLES))
         return spread, ifqa(cv2.warpAffine(rgb, ffhq_matrix(landmarks, IFQA_SIDE), (IFQA_SIDE, IFQA_SIDE)))
 
     def run(clip: Path) -> Outcome:

@@ -18,19 +18,20 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from common import RESULTS, SHARED, Machine, command_line, say, table, target, write_section
 from gpu_card import Card
-from gpu_large import IMPORTED, put_large
 from gpu_networks import BATCHES, FACES_LARGE, LARGE_BYTES, Measured, crops, parts_of
 from gpu_parts import Clock, Running, results_of
 from gpu_runs import JOBS, Ran, picks, runs
@@ -46,6 +47,12 @@ CROPS_S, PICKS_S, LARGE_S = 60.0, 60.0, 150.0
 NETWORK_S, LARGE_NETWORK_S = 40.0, 60.0
 RUNS_S, EXHAUSTIVE_S = 100.0, 50.0
 LARGE_ROLES = ("recognizer", "ifqa")
+IMPORTED = "imported"
+CALIBRATIONS = {
+    "iresnet": {"id": "random", "drop_rate": 0.5, "alpha": 130.0, "r": 0.88},
+    "ifqa": {"id": "random", "x0": 0.5, "w": 0.1},
+}
+"""Of the large networks, whose weights are random. Any will do: what has none is left out of a run."""
 HALF = ("precision.ifqa=fp16", "precision.recognizer=fp16")
 EXHAUSTIVE = ("exhaustive=true",)
 TOLERANCE = 1e-3
@@ -122,7 +129,7 @@ def _parts(given: argparse.Namespace, found: Found, folder: Path) -> Iterator[No
             say(f"{what}: {'the same' if found.same else 'others'}")
             yield
         yield from _running(found, "embedded" if models == "embedded" else models, models, (), JOBS, clip, RUNS_S)
-        if large is not None and (wide := large.ready()) is not None:
+        if (wide := large()) is not None:
             roles = {role: weights for role, weights in resolve(wide).items() if role in LARGE_ROLES}
             for name, part in parts_of(roles, folder, device, card):
                 yield from _measuring(found, name, part, LARGE_NETWORK_S)
@@ -150,30 +157,43 @@ def _running(
         yield
 
 
-class _Large:
-    """The large networks, which are put into a folder of weights meanwhile."""
+def _put_large(models: Path, clock: Clock) -> Iterator[bool]:
+    """Put official IFQA and ArcFace R100 into the models folder (which $STREAMGATE_MODELS must name)."""
+    import torch
 
-    def __init__(self, models: str, folder: Path, clock: Clock) -> None:
-        self._models = f"{IMPORTED},{models}"
-        self._running = Running("large networks", partial(_put, folder), LARGE_S, clock)
+    from streamgate.convert import import_weights
+    from streamgate.convert.ifqa import OFFICIAL, Ifqa
+    from streamgate.convert.iresnet import DEPTHS, iresnet
 
-    def ready(self) -> str | None:
-        """What `--models` takes for them; None where they could not be made."""
-        return self._models if list(self._running.results()) else None
-
-
-def _put(folder: Path, clock: Clock) -> Iterator[bool]:
-    put_large(folder, say)
+    torch.manual_seed(0)
+    blocks = next(blocks for blocks, depth in DEPTHS.items() if depth == 100)
+    checkpoints: dict[str, Any] = {
+        "iresnet": iresnet(blocks).state_dict(),
+        "ifqa": {"D": Ifqa(OFFICIAL).state_dict()},
+    }
+    for name, state in checkpoints.items():
+        say(f"{name} at full size with random weights")
+        file = models / f"{name}.pth"
+        torch.save(state, file)
+        made = import_weights(file, name=name)
+        file.unlink()
+        receipt = made.path.parent / "receipt.json"
+        receipt.write_text(json.dumps(json.loads(receipt.read_text()) | {"calibration": CALIBRATIONS[name]}))
     yield True
 
 
 @contextmanager
-def _large(given: argparse.Namespace, device: Device, clock: Clock, folder: Path) -> Iterator[_Large | None]:
-    """The large networks, for as long as the block runs; None without them."""
+def _large(
+    given: argparse.Namespace, device: Device, clock: Clock, folder: Path
+) -> Iterator[Callable[[], str | None]]:
+    """Make the large networks in another process while the block runs.
+
+    The function waits for them and returns what `--models` takes for them; None where they are not made.
+    """
     wanted = given.large if given.large is not None else device.index is not None
     if not wanted or importlib.util.find_spec("torch") is None:
         clock.left_out.append("large networks (torch is not installed)" if wanted else "large networks (--no-large)")
-        yield None
+        yield lambda: None
         return
     before, models = os.environ.get("STREAMGATE_MODELS"), folder / "models"
     if models_folder().is_dir():
@@ -181,11 +201,11 @@ def _large(given: argparse.Namespace, device: Device, clock: Clock, folder: Path
         shutil.copytree(models_folder(), models, ignore=shutil.ignore_patterns("downloads", IMPORTED))
     models.mkdir(exist_ok=True)
     os.environ["STREAMGATE_MODELS"] = str(models)
-    large = _Large(given.models, models, clock)
+    running = Running("large networks", partial(_put_large, models), LARGE_S, clock)
     try:
-        yield large
+        yield lambda: f"{IMPORTED},{given.models}" if list(running.results()) else None
     finally:
-        large._running.stop()
+        running.stop()
         os.environ.pop("STREAMGATE_MODELS")
         if before is not None:
             os.environ["STREAMGATE_MODELS"] = before

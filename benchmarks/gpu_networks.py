@@ -1,22 +1,26 @@
-"""Each network by itself: faces per second by batch size, and its deviation from the CPU."""
+"""Each network by itself on crops of real faces: faces per second by batch size, and its deviation from the CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from math import prod
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
+import cv2
 import numpy as np
 from common import say, usable_cores
 from gpu_card import Card
-from gpu_cost import multiplications
-from gpu_faces import crops_of
 from gpu_parts import Clock
 
+from streamgate.errors import StreamgateError
 from streamgate.frames import Array
 from streamgate.networks import io_binding, sessions
+from streamgate.networks.alignment import EXPRESSION_SIZE, arcface_matrix, box_matrix, expression_matrix, ffhq_matrix
+from streamgate.networks.detector import Detector
 from streamgate.networks.device import Device, choose_device
 from streamgate.networks.graphs import PRECISIONS
 from streamgate.networks.sessions import Session
@@ -32,6 +36,8 @@ FACES_LARGE = 16
 LARGE_BYTES = 50 << 20
 TRIAL_S = 0.4
 """For which each network, precision and batch size is run."""
+SCENE = (384, 640)
+"""Size of the detector's pictures (H, W)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,40 @@ def ready(device: Device) -> None:
     else:
         # What is cheap on a GPU would take long on the CPU.
         io_binding.BATCH, io_binding._BATCHES = 2, {}
+
+
+def crops_of(
+    folders: Sequence[Path], networks: Mapping[str, Weights], most: int, clock: Clock | None = None
+) -> dict[str, Array]:
+    """Up to `most` rows RGB uint8 for each role, cut from the pictures of `folders` in half of the time there is."""
+    until = -1.0 if clock is None else clock.left / 2
+    detector = Detector(Session(networks["detector"], "cpu"))
+    rows: dict[str, list[Array]] = {role: [] for role in networks}
+    for path in (path for folder in folders for path in sorted(folder.glob("*"))):
+        if len(rows["detector"]) == most or (clock is not None and rows["detector"] and clock.left < until):
+            break
+        picture = cv2.imread(str(path))
+        if picture is None:
+            continue
+        picture = np.ascontiguousarray(picture[..., ::-1])
+        if not (found := detector.detect([picture])[0]):
+            continue
+        face = found[0]
+        scale = SCENE[0] / max(picture.shape[:2])
+        aligned = (arcface_matrix(face.landmarks), (112, 112))
+        views = {
+            "detector": (np.array([[scale, 0, 0], [0, scale, 0]]), SCENE[::-1]),
+            "recognizer": aligned,
+            "pose": aligned if "recognizer" in networks["pose"].roles else (box_matrix(face.box, 64), (64, 64)),
+            "expression": (expression_matrix(face.landmarks), EXPRESSION_SIZE[::-1]),
+            "ifqa": (ffhq_matrix(face.landmarks, 256), (256, 256)),
+        }
+        for role in rows:
+            matrix, size = views[role]
+            rows[role].append(cv2.warpAffine(picture, matrix, size))
+    if not rows["detector"]:
+        raise StreamgateError(f"no faces in {', '.join(map(str, folders))}; name folders of pictures")
+    return {role: np.stack(pictures) for role, pictures in rows.items()}
 
 
 def crops(folder: Path, count: int, networks: Mapping[str, Weights], into: Path, clock: Clock) -> Iterator[int]:
@@ -140,3 +180,32 @@ def parts_of(
     once = {weights.path: (weights, role) for role, weights in reversed(list(networks.items()))}
     for weights, role in once.values():
         yield weights.name, partial(measure, weights, folder / f"{role}.npy", device, card)
+
+
+def multiplications(content: bytes, size: tuple[int, ...]) -> int:
+    """Multiplications of convolutions and matrix products for one picture of `size` (H, W, 3)."""
+    import onnx
+
+    model = onnx.load_model_from_string(content)
+    stored = {one.name: tuple(one.dims) for one in model.graph.initializer}
+    (given,) = [one for one in model.graph.input if one.name not in stored]
+    dims = given.type.tensor_type.shape.dim
+    wanted = (1, *size) if dims[-1].dim_value == 3 else (1, 3, *size[:2])
+    for dim, value in zip(dims, wanted, strict=True):
+        dim.dim_value = value
+    del model.graph.value_info[:]
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes = {one.name: _shape(one) for one in (*inferred.value_info, *inferred.output, *inferred.input)} | stored
+    total = 0
+    for node in inferred.node:
+        made = prod(shapes.get(node.output[0]) or (0,))
+        if node.op_type == "Conv":
+            total += made * prod((shapes.get(node.input[1]) or (0, 0))[1:])
+        elif node.op_type in ("Gemm", "MatMul"):
+            total += made * (shapes.get(node.input[0]) or (0,))[-1]
+    return total
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    # The batch is the only axis that may be left open here.
+    return tuple(dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from common import REPOSITORY, say, table, write_section
-from gpu_faces import crops_of
+from gpu_networks import crops_of
 
 from streamgate.errors import StreamgateError
 from streamgate.frames import Array

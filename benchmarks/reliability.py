@@ -2,7 +2,7 @@
 
 python benchmarks/reliability.py                    # everything, some ten minutes
 python benchmarks/reliability.py --only inputs      # one section: inputs, flips, outputs, folders, crashes,
-                                                    # weights, redis, service, cameras
+                                                    # weights
 
 Needs the weights (STREAMGATE_MODELS or ../shared/weights), for `flips` and `weights` the files of ../shared as well;
 `crashes` too; `outputs` and a row of `weights` and of `crashes` need root, to mount small file systems.
@@ -25,9 +25,7 @@ from pathlib import Path
 from common import REPOSITORY, SHARED, Machine, arguments, table, write_section
 from kills import crashes
 from reliability_folders import folder_faults
-from reliability_redis import redis_faults
 from reliability_rows import Row, run, sections, told
-from reliability_service import camera_faults, service_faults
 
 from clips import count_frames
 from support import hostile_giants, hostile_pictures, hostile_videos
@@ -290,9 +288,6 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "folders": folder_faults,
     "crashes": killed,
     "weights": weights,
-    "redis": redis_faults,
-    "service": service_faults,
-    "cameras": camera_faults,
 }
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamgate.convert.retinaface import MEAN_RGB, ContextModule, MobileNetBody, RetinaFace
+from streamgate.convert.retinaface import MEAN_RGB, ContextModule, RetinaFace
 
 Relay = Callable[[str, Tensor], Tensor]
 """Maps a unit's name and its output to the input of the units after it."""
@@ -29,7 +29,7 @@ Heads = tuple[Tensor, Tensor, Tensor]
 
 def new_network() -> RetinaFace:
     """A network with random weights."""
-    return RetinaFace(MobileNetBody(), channels=64)
+    return RetinaFace("mobilenet025")
 
 
 def normalise(image: Tensor) -> Tensor:

@@ -72,6 +72,3 @@ def fold(backbone: MobileFaceNet) -> None:
                 first, second = module[i], module[i + 1]
                 if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
                     module[i], module[i + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
-    d = backbone.dw_conv
-    d.depthwise, d.bn1 = fuse_conv_bn_eval(d.depthwise, d.bn1), nn.Identity()
-    d.pointwise, d.bn2 = fuse_conv_bn_eval(d.pointwise, d.bn2), nn.Identity()

@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streamgate.convert.blocks import named
+
 CROP_SIDE = 256
 """Side of the crop that all IFQA networks take, and of their map."""
 HEADS = 16
@@ -45,49 +47,23 @@ class VitSpec:
 OFFICIAL = VitSpec(224, 14, 1280, 32, 512, 8)
 
 
-class _Attention(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        count, tokens, width = x.shape
-        q, k, v = self.qkv(x).reshape(count, tokens, 3, HEADS, width // HEADS).permute(2, 0, 3, 1, 4).unbind(0)
-        weights = torch.softmax((q * (width // HEADS) ** -0.5) @ k.transpose(-2, -1), dim=-1)
-        return self.proj((weights @ v).transpose(1, 2).reshape(count, tokens, width))
-
-
-class _Mlp(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
 class _Block(nn.Module):
+    """Attention and a perceptron, each after a layer norm and with a shortcut."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.attn = _Attention(width)
+        self.attn = nn.ModuleDict({"qkv": nn.Linear(width, 3 * width), "proj": nn.Linear(width, width)})
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = _Mlp(width)
+        self.mlp = named(fc1=nn.Linear(width, 4 * width), gelu=nn.GELU(), fc2=nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
+        count, tokens, width = x.shape
+        joined = self.attn["qkv"](self.norm1(x)).reshape(count, tokens, 3, HEADS, width // HEADS)
+        q, k, v = joined.permute(2, 0, 3, 1, 4).unbind(0)
+        weights = torch.softmax((q * (width // HEADS) ** -0.5) @ k.transpose(-2, -1), dim=-1)
+        x = x + self.attn["proj"]((weights @ v).transpose(1, 2).reshape(count, tokens, width))
         return x + self.mlp(self.norm2(x))
-
-
-class _Patches(nn.Module):
-    def __init__(self, patch: int, width: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, width, patch, patch)
-
-    def forward(self, face: Tensor) -> Tensor:
-        return self.proj(face).flatten(2).transpose(1, 2)
 
 
 class IfqaPlus(nn.Module):
@@ -97,7 +73,7 @@ class IfqaPlus(nn.Module):
         super().__init__()
         self.spec = spec
         positions = (spec.side // spec.patch) ** 2 + 1
-        self.patch_embed = _Patches(spec.patch, spec.width)
+        self.patch_embed = named(proj=nn.Conv2d(3, spec.width, spec.patch, spec.patch))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, spec.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, positions, spec.width))
         self.blocks = nn.ModuleList(_Block(spec.width) for _ in range(spec.depth))
@@ -111,7 +87,7 @@ class IfqaPlus(nn.Module):
         self.decoder_pred = nn.Linear(spec.decoder_width, spec.patch**2)
 
     def forward(self, face: Tensor) -> Tensor:
-        patches = self.patch_embed(face) + self.pos_embed[:, 1:]
+        patches = self.patch_embed(face).flatten(2).transpose(1, 2) + self.pos_embed[:, 1:]
         first = (self.cls_token + self.pos_embed[:, :1]).expand(face.shape[0], -1, -1)
         x = torch.cat([first, patches], dim=1)
         for block in self.blocks:

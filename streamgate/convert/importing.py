@@ -47,9 +47,7 @@ _PLAIN_DROP_RATE = 0.5
 
 
 def _kind(converter: str, title: str, role: str, training_data: str, described: InputSpec | None = None) -> Entry:
-    return Entry(
-        converter, title, (role,), store.IMPORTED, "", training_data, converter, (), described or InputSpec()
-    )
+    return Entry(converter, title, (role,), store.IMPORTED, "", training_data, converter, (), described or InputSpec())
 
 
 KINDS = (
@@ -173,10 +171,8 @@ def _of_card(path: Path) -> tuple[Entry, str]:
 
     if not path.is_file():
         raise UsageError(f"--card {path}: no such file")
-    card = read_card(path)
-    kind = _kind(f"onnx-{card.role}", f"{card.role} in ONNX", card.role, card.training_data, card.input)
-    output = {"layout": card.layout} if card.layout else {}
-    return replace(kind, options=card.options, output=output, identity=card.identity), kind.title
+    kind = read_card(path)
+    return kind, kind.title
 
 
 def _recognise(checkpoint: Path) -> tuple[Entry, str]:

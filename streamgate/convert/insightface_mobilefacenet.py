@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from streamgate.convert.blocks import Residual, conv_norm, fold, named
 from streamgate.convert.mobilefacenet import RecognizerGraph
 
 _FEATURES = 512
@@ -22,59 +20,40 @@ _LEVELS = 127.5
 """The networks were trained on (RGB - 127.5) / 127.5."""
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Blocks in the four stages, 64 times `scale` channels in the first, length of the embedding."""
-
-    blocks: tuple[int, int, int, int]
-    scale: int
-    embedding: int
-
-
-def _layers(*parts: nn.Module) -> nn.Module:
+def _layers(*parts: nn.Module) -> nn.Sequential:
     """A module whose parts are named `layers.0`, `layers.1` ..., as in the checkpoints."""
-    holder = nn.Sequential()
-    holder.add_module("layers", nn.Sequential(*parts))
-    return holder
+    return named(layers=nn.Sequential(*parts))
 
 
-def _linear(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Module:
-    padding = kernel // 2 if kernel == 3 else 0
+def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    return _layers(*conv_norm(inputs, outputs, kernel, stride, groups), nn.PReLU(outputs))
+
+
+def _depthwise(inputs: int, outputs: int, inner: int, stride: int) -> nn.Sequential:
     return _layers(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False), nn.BatchNorm2d(outputs)
+        _unit(inputs, inner, 1),
+        _unit(inner, inner, 3, stride, groups=inner),
+        _layers(*conv_norm(inner, outputs, 1)),
     )
 
 
-def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Module:
-    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return _layers(convolution, nn.BatchNorm2d(outputs), nn.PReLU(outputs))
+def _residual(channels: int, count: int, inner: int) -> nn.Sequential:
+    blocks = (_depthwise(channels, channels, inner, 1) for _ in range(count))
+    return _layers(*(Residual(dict(block.named_children())) for block in blocks))
 
 
-def _depthwise(inputs: int, outputs: int, inner: int, stride: int) -> nn.Module:
-    return _layers(_unit(inputs, inner, 1), _unit(inner, inner, 3, stride, groups=inner), _linear(inner, outputs, 1))
+def mobilefacenet(blocks: tuple[int, int, int, int], scale: int, embedding: int) -> nn.Sequential:
+    """Normalised face (N, 3, 112, 112) to the embedding.
 
-
-class _Shortcut(nn.Module):
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.layers = inner.get_submodule("layers")
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
-
-
-def _residual(channels: int, count: int, inner: int) -> nn.Module:
-    return _layers(*(_Shortcut(_depthwise(channels, channels, inner, 1)) for _ in range(count)))
-
-
-class MobileFaceNet(nn.Module):
-    """Normalised face (N, 3, 112, 112) to the 512 features before the last affine layer."""
-
-    def __init__(self, sizes: Sizes) -> None:
-        super().__init__()
-        first, second, third, fourth = sizes.blocks
-        narrow, wide = 64 * sizes.scale, 128 * sizes.scale
-        self.layers = nn.Sequential(
+    Args:
+        blocks: number of blocks in the four stages.
+        scale: the first stage has 64 times as many channels.
+        embedding: length of the embedding.
+    """
+    first, second, third, fourth = blocks
+    narrow, wide = 64 * scale, 128 * scale
+    return named(
+        layers=nn.Sequential(
             _unit(3, narrow, 3, 2),
             _unit(narrow, narrow, 3, 1, groups=64) if first == 1 else _residual(narrow, first, 128),
             _depthwise(narrow, narrow, 128, 2),
@@ -83,27 +62,15 @@ class MobileFaceNet(nn.Module):
             _residual(wide, third, 256),
             _depthwise(wide, wide, 512, 2),
             _residual(wide, fourth, 256),
-        )
-        self.conv_sep = _unit(wide, _FEATURES, 1)
-        self.features = _layers(
-            _linear(_FEATURES, _FEATURES, 7, groups=_FEATURES),
+        ),
+        conv_sep=_unit(wide, _FEATURES, 1),
+        features=_layers(
+            _layers(*conv_norm(_FEATURES, _FEATURES, 7, groups=_FEATURES, padding=0)),
             nn.Flatten(),
-            nn.Linear(_FEATURES, sizes.embedding, bias=False),
-            nn.BatchNorm1d(sizes.embedding),
-        )
-
-    def forward(self, face: Tensor) -> Tensor:
-        pooling: Any = self.features.get_submodule("layers")
-        return pooling[1](pooling[0](self.conv_sep(self.layers(face))))
-
-    def last_affine(self) -> tuple[Tensor, Tensor]:
-        """The last layer with the following batch norm folded in: A (D, 512) and c (D,)."""
-        parts: Any = self.features.get_submodule("layers")
-        layer, norm = parts[2], parts[3]
-        gain = (norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)).detach()
-        weight = gain[:, None] * layer.weight.detach().double()
-        bias = norm.bias.detach().double() - gain * norm.running_mean.double()
-        return weight.float(), bias.float()
+            nn.Linear(_FEATURES, embedding, bias=False),
+            nn.BatchNorm1d(embedding),
+        ),
+    )
 
 
 def is_mobilefacenet(keys: Iterable[str]) -> bool:
@@ -111,23 +78,21 @@ def is_mobilefacenet(keys: Iterable[str]) -> bool:
     return {"layers.0.layers.0.weight", "conv_sep.layers.0.weight", "features.layers.2.weight"} <= set(keys)
 
 
-def sizes_of(state: Mapping[str, Tensor]) -> Sizes:
-    """The sizes of the checkpoint with these tensors. Raises KeyError when they belong to another network."""
-    plain = "layers.1.layers.1.running_var" in state
-    blocks = (1 if plain else _count(state, 1), _count(state, 3), _count(state, 5), _count(state, 7))
-    return Sizes(blocks, len(state["layers.0.layers.0.weight"]) // 64, len(state["features.layers.2.weight"]))
-
-
 def graph(state: Mapping[str, Tensor], drop_rate: float) -> RecognizerGraph:
     """The graph of a checkpoint's state dict. Raises RuntimeError or KeyError when it has another layout."""
-    sizes = sizes_of(state)
-    if sizes.scale not in range(1, 9) or max(sizes.blocks) > 64 or sizes.embedding > 2048:
+    plain = "layers.1.layers.1.running_var" in state
+    blocks = (1 if plain else _count(state, 1), _count(state, 3), _count(state, 5), _count(state, 7))
+    scale, embedding = len(state["layers.0.layers.0.weight"]) // 64, len(state["features.layers.2.weight"])
+    if scale not in range(1, 9) or max(blocks) > 64 or embedding > 2048:
         raise KeyError("not an InsightFace MobileFaceNet")
-    network = MobileFaceNet(sizes)
+    network = mobilefacenet(blocks, scale, embedding)
     network.load_state_dict(dict(state))
     network.eval()
-    weight, bias = network.last_affine()
-    return RecognizerGraph(network, weight, bias, drop_rate, [_LEVELS] * 3, [_LEVELS] * 3).eval()
+    layers, conv_sep, features = network
+    *pooling, layer, norm = features.get_submodule("layers").children()
+    assert isinstance(layer, nn.Linear) and isinstance(norm, nn.BatchNorm1d)
+    backbone = nn.Sequential(layers, conv_sep, *pooling)
+    return RecognizerGraph(backbone, *fold(layer, norm), drop_rate, [_LEVELS] * 3, [_LEVELS] * 3).eval()
 
 
 def _count(keys: Iterable[str], index: int) -> int:

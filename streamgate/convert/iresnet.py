@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-import torch
 from torch import Tensor, nn
 
+from streamgate.convert.blocks import Residual, conv_norm, fold, named
 from streamgate.convert.mobilefacenet import RecognizerGraph
 
 DEPTHS: Mapping[tuple[int, int, int, int], int] = {
@@ -31,59 +31,34 @@ _LEVELS = 127.5
 """The networks were trained on (RGB - 127.5) / 127.5."""
 
 
-class _Block(nn.Module):
+def iresnet(blocks: Iterable[int]) -> nn.Sequential:
+    """Normalised face (N, 3, 112, 112) to the embedding; the last two layers are affine and take 25,088 features."""
+    inputs = 64
+    network = named(conv1=nn.Conv2d(3, inputs, 3, padding=1, bias=False), bn1=nn.BatchNorm2d(inputs),
+                    prelu=nn.PReLU(inputs))  # fmt: skip
+    for number, (width, count) in enumerate(zip(_WIDTHS, blocks, strict=True), 1):
+        stage = [_block(inputs, width, 2), *(_block(width, width, 1) for _ in range(count - 1))]
+        network.add_module(f"layer{number}", nn.Sequential(*stage))
+        inputs = width
+    network.add_module("bn2", nn.BatchNorm2d(inputs))
+    network.add_module("flatten", nn.Flatten())
+    network.add_module("fc", nn.Linear(inputs * _MAP_SIDE**2, EMBEDDING))
+    network.add_module("features", nn.BatchNorm1d(EMBEDDING))
+    return network
+
+
+def _block(inputs: int, outputs: int, stride: int) -> Residual:
     """Batch norm, 3x3, batch norm, PReLU, 3x3 with the stride, batch norm; with a shortcut."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.bn1 = nn.BatchNorm2d(inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.prelu = nn.PReLU(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(outputs)
-        self.downsample: nn.Module | None = None
-        if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        y = self.prelu(self.bn2(self.conv1(self.bn1(x))))
-        return self.bn3(self.conv2(y)) + shortcut
-
-
-class IResNet(nn.Module):
-    """Normalised face (N, 3, 112, 112) to the 25,088 features before the last affine layer."""
-
-    def __init__(self, blocks: Iterable[int]) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.prelu = nn.PReLU(64)
-        inputs = 64
-        for number, (width, count) in enumerate(zip(_WIDTHS, blocks, strict=True), 1):
-            stage = [_Block(inputs, width, 2), *(_Block(width, width, 1) for _ in range(count - 1))]
-            self.add_module(f"layer{number}", nn.Sequential(*stage))
-            inputs = width
-        self.bn2 = nn.BatchNorm2d(inputs)
-        self.fc = nn.Linear(inputs * _MAP_SIDE**2, EMBEDDING)
-        self.features = nn.BatchNorm1d(EMBEDDING)
-
-    def forward(self, face: Tensor) -> Tensor:
-        x = self.prelu(self.bn1(self.conv1(face)))
-        for number in range(1, 5):
-            x = getattr(self, f"layer{number}")(x)
-        return self.bn2(x).flatten(1)
-
-    def last_affine(self) -> tuple[Tensor, Tensor]:
-        """`fc` with the following batch norm folded in: A (512, 25088) and c (512,)."""
-        norm = self.features
-        mean, variance = norm.running_mean, norm.running_var
-        assert mean is not None and variance is not None
-        gain = (norm.weight.double() / torch.sqrt(variance.double() + norm.eps)).detach()
-        weight = gain[:, None] * self.fc.weight.detach().double()
-        bias = gain * (self.fc.bias.detach().double() - mean.double()) + norm.bias.detach().double()
-        return weight.float(), bias.float()
+    layers = {
+        "bn1": nn.BatchNorm2d(inputs),
+        "conv1": nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        "bn2": nn.BatchNorm2d(outputs),
+        "prelu": nn.PReLU(outputs),
+        "conv2": nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False),
+        "bn3": nn.BatchNorm2d(outputs),
+    }
+    plain = stride == 1 and inputs == outputs
+    return Residual(layers, None if plain else nn.Sequential(*conv_norm(inputs, outputs, 1, stride)))
 
 
 def blocks_of(keys: Iterable[str]) -> tuple[int, int, int, int] | None:
@@ -105,8 +80,9 @@ def graph(state: Mapping[str, Tensor], drop_rate: float) -> RecognizerGraph:
     blocks = blocks_of(state)
     if blocks is None or blocks not in DEPTHS:
         raise KeyError("not an iresnet of 18, 34, 50, 100 or 200 layers")
-    network = IResNet(blocks)
+    network = iresnet(blocks)
     network.load_state_dict(dict(state))
     network.eval()
-    weight, bias = network.last_affine()
-    return RecognizerGraph(network, weight, bias, drop_rate, [_LEVELS] * 3, [_LEVELS] * 3).eval()
+    *_, layer, norm = network
+    assert isinstance(layer, nn.Linear) and isinstance(norm, nn.BatchNorm1d)
+    return RecognizerGraph(network[:-2], *fold(layer, norm), drop_rate, [_LEVELS] * 3, [_LEVELS] * 3).eval()

@@ -6,10 +6,12 @@ opposed to a face on a screen or a print. Loaded lazily, only to convert.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+
+from streamgate.convert.blocks import Residual, conv_norm, named
 
 CROP_SIDE = 80
 LIVE = 1
@@ -20,41 +22,24 @@ _FEATURES = 512
 _EMBEDDING = 128
 
 
-def _named(convolution: nn.Conv2d, *, active: bool) -> nn.Sequential:
-    found = nn.Sequential()
-    found.add_module("conv", convolution)
-    found.add_module("bn", nn.BatchNorm2d(convolution.out_channels))
-    if active:
-        found.add_module("prelu", nn.PReLU(convolution.out_channels))
-    return found
-
-
 def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    return _named(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False), active=True)
+    convolution, norm = conv_norm(inputs, outputs, kernel, stride, groups)
+    return named(conv=convolution, bn=norm, prelu=nn.PReLU(outputs))
 
 
-class _Depthwise(nn.Module):
-    """Expand 1x1, depthwise 3x3, project 1x1 without activation."""
-
-    def __init__(self, inputs: int, inner: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv = _unit(inputs, inner, 1)
-        self.conv_dw = _unit(inner, inner, 3, stride, groups=inner)
-        self.project = _named(nn.Conv2d(inner, outputs, 1, bias=False), active=False)
-        self.shortcut = stride == 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.project(self.conv_dw(self.conv(x)))
-        return x + y if self.shortcut else y
+def _linear(inputs: int, outputs: int, kernel: int, groups: int = 1) -> nn.Sequential:
+    convolution, norm = conv_norm(inputs, outputs, kernel, groups=groups, padding=0)
+    return named(conv=convolution, bn=norm)
 
 
-class _Stage(nn.Module):
-    def __init__(self, channels: int, inner: Sequence[int]) -> None:
-        super().__init__()
-        self.model = nn.Sequential(*(_Depthwise(channels, one, channels, 1) for one in inner))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
+def _depthwise(inputs: int, inner: int, outputs: int, stride: int) -> nn.Module:
+    """Expand 1x1, depthwise 3x3, project 1x1 without activation; a shortcut with stride 1."""
+    layers = {
+        "conv": _unit(inputs, inner, 1),
+        "conv_dw": _unit(inner, inner, 3, stride, groups=inner),
+        "project": _linear(inner, outputs, 1),
+    }
+    return Residual(layers) if stride == 1 else named(**layers)
 
 
 class MiniFASNetV2(nn.Module):
@@ -65,12 +50,13 @@ class MiniFASNetV2(nn.Module):
         self.conv1 = _unit(3, 32, 3, 2)
         self.conv2_dw = _unit(32, 32, 3, groups=32)
         channels = 32
-        for (outputs, first, inner), name in zip(_STAGES, ("3", "4", "5"), strict=True):
-            self.add_module(f"conv_{int(name) - 1}{name}", _Depthwise(channels, first, outputs, 2))
-            self.add_module(f"conv_{name}", _Stage(outputs, inner))
+        for number, (outputs, first, inner) in enumerate(_STAGES, 3):
+            stage = nn.Sequential(*(_depthwise(outputs, one, outputs, 1) for one in inner))
+            self.add_module(f"conv_{number - 1}{number}", _depthwise(channels, first, outputs, 2))
+            self.add_module(f"conv_{number}", named(model=stage))
             channels = outputs
         self.conv_6_sep = _unit(channels, _FEATURES, 1)
-        self.conv_6_dw = _named(nn.Conv2d(_FEATURES, _FEATURES, 5, groups=_FEATURES, bias=False), active=False)
+        self.conv_6_dw = _linear(_FEATURES, _FEATURES, 5, groups=_FEATURES)
         self.linear = nn.Linear(_FEATURES, _EMBEDDING, bias=False)
         self.bn = nn.BatchNorm1d(_EMBEDDING)
         self.prob = nn.Linear(_EMBEDDING, 3, bias=False)

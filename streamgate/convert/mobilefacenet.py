@@ -7,58 +7,34 @@ the vector that inverted dropout would feed into the last affine layer A x + c.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import torch
 from torch import Tensor, nn
+
+from streamgate.convert.blocks import Residual, conv_norm, fold, named
 
 _BLOCKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 """Expansion, output channels, repetitions and first stride of the inverted residual stages."""
 
 
 def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU6())
+    return nn.Sequential(*conv_norm(inputs, outputs, kernel, stride, groups), nn.ReLU6())
 
 
-class _InvertedResidual(nn.Module):
+def _inverted_residual(inputs: int, outputs: int, stride: int, expansion: int) -> nn.Module:
     """Expand 1x1, depthwise 3x3, project 1x1 without activation; a shortcut where the shape allows."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        hidden = inputs * expansion
-        self.shortcut = stride == 1 and inputs == outputs
-        self.conv = nn.Sequential(
-            _unit(inputs, hidden, 1),
-            _unit(hidden, hidden, 3, stride, groups=hidden),
-            nn.Conv2d(hidden, outputs, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.shortcut else self.conv(x)
+    hidden = inputs * expansion
+    conv = nn.Sequential(
+        _unit(inputs, hidden, 1), _unit(hidden, hidden, 3, stride, groups=hidden), *conv_norm(hidden, outputs, 1)
+    )
+    return Residual({"conv": conv}) if stride == 1 and inputs == outputs else named(conv=conv)
 
 
-class _SeparableConvolution(nn.Module):
+def _separable(channels: int) -> nn.Sequential:
     """Depthwise 3x3 and pointwise 1x1, a plain ReLU after each."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
-        self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.bn2 = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.bn2(self.pointwise(torch.relu(self.bn1(self.depthwise(x))))))
-
-
-def _global_depthwise(channels: int) -> nn.Sequential:
-    """A depthwise 7x7 over the whole 7x7 map: a learned weighted average for each channel."""
-    return nn.Sequential(OrderedDict([
-        ("depthwise", nn.Conv2d(channels, channels, 7, groups=channels, bias=False)),
-        ("bn", nn.BatchNorm2d(channels)),
-    ]))  # fmt: skip
+    depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+    pointwise = nn.Conv2d(channels, channels, 1, bias=False)
+    return named(depthwise=depthwise, bn1=nn.BatchNorm2d(channels), relu1=nn.ReLU(),
+                 pointwise=pointwise, bn2=nn.BatchNorm2d(channels), relu2=nn.ReLU())  # fmt: skip
 
 
 class MobileFaceNet(nn.Module):
@@ -67,16 +43,17 @@ class MobileFaceNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = _unit(3, 64, 3, 2)
-        self.dw_conv = _SeparableConvolution(64)
+        self.dw_conv = _separable(64)
         blocks: list[nn.Module] = []
         channels = 64
         for expansion, outputs, count, first_stride in _BLOCKS:
             for index in range(count):
-                blocks.append(_InvertedResidual(channels, outputs, first_stride if index == 0 else 1, expansion))
+                blocks.append(_inverted_residual(channels, outputs, first_stride if index == 0 else 1, expansion))
                 channels = outputs
         self.features = nn.Sequential(*blocks)
         self.conv2 = _unit(channels, 512, 1)
-        self.gdconv = _global_depthwise(512)
+        # A depthwise 7x7 over the whole 7x7 map: a learned weighted average for each channel.
+        self.gdconv = named(depthwise=nn.Conv2d(512, 512, 7, groups=512, bias=False), bn=nn.BatchNorm2d(512))
         self.conv3 = nn.Conv2d(512, 128, 1)
         self.bn = nn.BatchNorm2d(128)
 
@@ -86,12 +63,7 @@ class MobileFaceNet(nn.Module):
 
     def last_affine(self) -> tuple[Tensor, Tensor]:
         """The last convolution with its eval-mode batch norm folded in: A (128, 512) and c (128,)."""
-        mean, variance = self.bn.running_mean, self.bn.running_var
-        assert mean is not None and variance is not None and self.conv3.bias is not None
-        gain = (self.bn.weight.double() / torch.sqrt(variance.double() + self.bn.eps)).detach()
-        weight = gain[:, None] * self.conv3.weight.detach().double().flatten(1)
-        bias = gain * (self.conv3.bias.detach().double() - mean.double()) + self.bn.bias.detach().double()
-        return weight.float(), bias.float()
+        return fold(self.conv3, self.bn)
 
 
 class RecognizerGraph(nn.Module):
@@ -143,7 +115,6 @@ def foamliu(state: dict[str, Tensor], drop_rate: float) -> RecognizerGraph:
     network = MobileFaceNet()
     network.load_state_dict(state)
     network.eval()
-    weight, bias = network.last_affine()
     mean = [255.0 * value for value in (0.485, 0.456, 0.406)]
     deviation = [255.0 * value for value in (0.229, 0.224, 0.225)]
-    return RecognizerGraph(network, weight, bias, drop_rate, mean, deviation).eval()
+    return RecognizerGraph(network, *network.last_affine(), drop_rate, mean, deviation).eval()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from streamgate.errors import WeightsError, one_line
 from streamgate.networks.layouts import LAYOUTS
-from streamgate.weights.catalog import InputSpec, parse_identity, parse_input
+from streamgate.weights.catalog import Entry, parse_identity, parse_input
+from streamgate.weights.store import IMPORTED
 
 MAX_BYTES = 1 << 20
 _KEYS = ("identity", "input", "layout", "outputs", "role", "training_data")
@@ -18,34 +17,12 @@ _INPUT = {"colour": "RGB", "mean": [127.5] * 3, "scale": [1 / 127.5] * 3}
 """The input of InsightFace's recognizers and detectors."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelCard:
-    """One card.
+def read_card(path: Path) -> Entry:
+    """Read a card in JSON, as a catalog entry without files.
 
-    Attributes:
-        role: "recognizer" or "detector".
-        layout: layout of a detector, see `networks.layouts`; empty for a recognizer.
-        input: the input format, float32 NCHW.
-        outputs: maps the names used by the role or layout to those in the graph; empty where they are the same.
-        training_data: a text for lists.
-        identity: {threshold, fmr} of a recognizer, as on other cards.
-    """
-
-    role: str
-    layout: str
-    input: InputSpec
-    outputs: Mapping[str, str]
-    training_data: str
-    identity: Mapping[str, Any] | None
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The converter's options."""
-        return {"layout": self.layout, "outputs": dict(self.outputs), "input": asdict(self.input)}
-
-
-def read_card(path: Path) -> ModelCard:
-    """Read a card in JSON.
+    The card's keys are `role` ("recognizer" or "detector"), `layout` (of a detector, see `networks.layouts`), `input`
+    (float32 NCHW), `outputs` (maps the names used by the role or layout to those in the graph; empty where they are the
+    same), `training_data` (a text for lists) and `identity` ({threshold, fmr} of a recognizer, as on other cards).
 
     Raises:
         WeightsError: it is not readable, or a key or value is not valid.
@@ -74,4 +51,17 @@ def read_card(path: Path) -> ModelCard:
     spec = parse_input({**_INPUT, **described, "dtype": "float32"}, what)
     parse_identity(identity, what)
     words = one_line(str(table.get("training_data", "unknown (not in the file)")), 200)
-    return ModelCard(role, layout, spec, outputs, words, identity)
+    return Entry(
+        name=f"onnx-{role}",
+        title=f"{role} in ONNX",
+        roles=(role,),
+        tier=IMPORTED,
+        licence="",
+        training_data=words,
+        converter=f"onnx-{role}",
+        source=(),
+        input=spec,
+        options={"layout": layout, "outputs": dict(outputs), "input": asdict(spec)},
+        output={"layout": layout} if layout else {},
+        identity=identity,
+    )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from streamgate.convert.blocks import Residual, conv_norm, named
 from streamgate.convert.export import export, noise
 
 ANCHORS = 2
@@ -33,106 +34,51 @@ def _unit(
     inputs: int, outputs: int, kernel: int, stride: int = 1, slope: float | None = 0.0, groups: int = 1
 ) -> list[nn.Module]:
     """Convolution, batch norm and (unless `slope` is None) a leaky ReLU, as a list for `nn.Sequential`."""
-    layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs),
-    ]
-    if slope is not None:
-        layers.append(nn.LeakyReLU(slope))
-    return layers
+    return [*conv_norm(inputs, outputs, kernel, stride, groups), *([] if slope is None else [nn.LeakyReLU(slope)])]
 
 
-class MobileNetBody(nn.Module):
-    """MobileNet v1 at a quarter of its width; features at strides 8, 16, 32 with 64, 128, 256 channels."""
+def _separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(*_unit(inputs, inputs, 3, stride, 0.1, inputs), *_unit(inputs, outputs, 1, 1, 0.1))
 
-    widths = (64, 128, 256)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.stage1 = nn.Sequential(
+def _mobilenet025() -> nn.Sequential:
+    """MobileNet v1 at a quarter of its width; its last three children have strides 8, 16 and 32."""
+    return named(
+        stage1=nn.Sequential(
             nn.Sequential(*_unit(3, 8, 3, 2, 0.1)),
-            self._separable(8, 16), self._separable(16, 32, 2), self._separable(32, 32),
-            self._separable(32, 64, 2), self._separable(64, 64),
-        )  # fmt: skip
-        self.stage2 = nn.Sequential(self._separable(64, 128, 2), *[self._separable(128, 128) for _ in range(5)])
-        self.stage3 = nn.Sequential(self._separable(128, 256, 2), self._separable(256, 256))
-
-    @staticmethod
-    def _separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-        depthwise = _unit(inputs, inputs, 3, stride, 0.1, groups=inputs)
-        return nn.Sequential(*depthwise, *_unit(inputs, outputs, 1, 1, 0.1))
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        first = self.stage1(image)
-        second = self.stage2(first)
-        return [first, second, self.stage3(second)]
+            _separable(8, 16), _separable(16, 32, 2), _separable(32, 32), _separable(32, 64, 2), _separable(64, 64),
+        ),
+        stage2=nn.Sequential(_separable(64, 128, 2), *[_separable(128, 128) for _ in range(5)]),
+        stage3=nn.Sequential(_separable(128, 256, 2), _separable(256, 256)),
+    )  # fmt: skip
 
 
-class _Bottleneck(nn.Module):
+def _bottleneck(inputs: int, width: int, stride: int) -> Residual:
     """ResNet's 1x1, 3x3, 1x1 residual block with the stride on the 3x3 (He et al., the v1.5 variant)."""
-
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
-        super().__init__()
-        outputs = 4 * width
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(outputs)
-        self.downsample: nn.Module | None = None
-        if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(*_unit(inputs, outputs, 1, stride, None))
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = F.relu(self.bn2(self.conv2(y)))
-        return F.relu(self.bn3(self.conv3(y)) + shortcut)
+    layers: dict[str, nn.Module] = {}
+    for number, (before, after, kernel, step) in enumerate(
+        [(inputs, width, 1, 1), (width, width, 3, stride), (width, 4 * width, 1, 1)], 1
+    ):
+        layers[f"conv{number}"], layers[f"bn{number}"] = conv_norm(before, after, kernel, step)
+        if number < 3:
+            layers[f"relu{number}"] = nn.ReLU()
+    plain = stride == 1 and inputs == 4 * width
+    return Residual(layers, None if plain else nn.Sequential(*conv_norm(inputs, 4 * width, 1, stride)), nn.ReLU())
 
 
-class ResNet50Body(nn.Module):
-    """ResNet-50 without its classifier; features at strides 8, 16, 32 with 512, 1024, 2048 channels."""
+def _resnet50() -> nn.Sequential:
+    """ResNet-50 without its classifier; its last three children have strides 8, 16 and 32."""
 
-    widths = (512, 1024, 2048)
+    def stage(inputs: int, width: int, blocks: int, stride: int) -> nn.Sequential:
+        rest = [_bottleneck(4 * width, width, 1) for _ in range(blocks - 1)]
+        return nn.Sequential(_bottleneck(inputs, width, stride), *rest)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = self._stage(64, 64, 3, 1)
-        self.layer2 = self._stage(256, 128, 4, 2)
-        self.layer3 = self._stage(512, 256, 6, 2)
-        self.layer4 = self._stage(1024, 512, 3, 2)
-
-    @staticmethod
-    def _stage(inputs: int, width: int, blocks: int, stride: int) -> nn.Sequential:
-        first = _Bottleneck(inputs, width, stride)
-        return nn.Sequential(first, *[_Bottleneck(4 * width, width, 1) for _ in range(blocks - 1)])
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(image))), 3, 2, 1)
-        first = self.layer2(self.layer1(x))
-        second = self.layer3(first)
-        return [first, second, self.layer4(second)]
-
-
-class _FeaturePyramid(nn.Module):
-    """Lateral 1x1 convolutions, top-down sums, and a 3x3 on the two finer levels."""
-
-    def __init__(self, widths: Sequence[int], channels: int, slope: float) -> None:
-        super().__init__()
-        self.output1, self.output2, self.output3 = (
-            nn.Sequential(*_unit(width, channels, 1, 1, slope)) for width in widths
-        )
-        self.merge1 = nn.Sequential(*_unit(channels, channels, 3, 1, slope))
-        self.merge2 = nn.Sequential(*_unit(channels, channels, 3, 1, slope))
-
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
-        fine, middle, coarse = self.output1(features[0]), self.output2(features[1]), self.output3(features[2])
-        middle = self.merge2(middle + F.interpolate(coarse, scale_factor=2.0, mode="nearest"))
-        fine = self.merge1(fine + F.interpolate(middle, scale_factor=2.0, mode="nearest"))
-        return [fine, middle, coarse]
+    convolution, norm = conv_norm(3, 64, 7, 2)
+    return named(
+        conv1=convolution, bn1=norm, relu=nn.ReLU(), maxpool=nn.MaxPool2d(3, 2, 1),
+        layer1=stage(64, 64, 3, 1), layer2=stage(256, 128, 4, 2), layer3=stage(512, 256, 6, 2),
+        layer4=stage(1024, 512, 3, 2),
+    )  # fmt: skip
 
 
 class ContextModule(nn.Module):
@@ -166,13 +112,20 @@ class _PriorHead(nn.Module):
 
 
 class RetinaFace(nn.Module):
-    """The network as trained: normalised picture (N, 3, H, W) in, loc, class logits and landmarks out."""
+    """The network as trained: normalised picture (N, 3, H, W) in, loc, class logits and landmarks out.
 
-    def __init__(self, body: MobileNetBody | ResNet50Body, channels: int) -> None:
+    `body` is "mobilenet025" or "resnet50".
+    """
+
+    def __init__(self, body: str = "mobilenet025") -> None:
         super().__init__()
-        slope = 0.1 if channels <= 64 else 0.0
-        self.body = body
-        self.fpn = _FeaturePyramid(body.widths, channels, slope)
+        build, widths, channels, slope = _BODIES[body]
+        self.body = build()
+        # Lateral 1x1 convolutions, and a 3x3 on the two finer levels.
+        self.fpn: Any = nn.ModuleDict({
+            **{f"output{i}": nn.Sequential(*_unit(width, channels, 1, 1, slope)) for i, width in enumerate(widths, 1)},
+            **{f"merge{i}": nn.Sequential(*_unit(channels, channels, 3, 1, slope)) for i in (1, 2)},
+        })  # fmt: skip
         self.ssh1 = ContextModule(channels, slope)
         self.ssh2 = ContextModule(channels, slope)
         self.ssh3 = ContextModule(channels, slope)
@@ -181,13 +134,25 @@ class RetinaFace(nn.Module):
         self.LandmarkHead = nn.ModuleList(_PriorHead(channels, 10) for _ in range(3))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        levels = self.fpn(self.body(image))
-        context = [self.ssh1(levels[0]), self.ssh2(levels[1]), self.ssh3(levels[2])]
+        maps = [image]
+        for stage in self.body:
+            maps.append(stage(maps[-1]))
+        fine, middle, coarse = (self.fpn[f"output{i}"](maps[i - 4]) for i in (1, 2, 3))
+        middle = self.fpn.merge2(middle + F.interpolate(coarse, scale_factor=2.0, mode="nearest"))
+        fine = self.fpn.merge1(fine + F.interpolate(middle, scale_factor=2.0, mode="nearest"))
+        context = [self.ssh1(fine), self.ssh2(middle), self.ssh3(coarse)]
         loc, logits, landmarks = (
             torch.cat([head(level) for head, level in zip(heads, context, strict=True)], dim=1)
             for heads in (self.BboxHead, self.ClassHead, self.LandmarkHead)
         )
         return loc, logits, landmarks
+
+
+_BODIES = {
+    "mobilenet025": (_mobilenet025, (64, 128, 256), 64, 0.1),
+    "resnet50": (_resnet50, (512, 1024, 2048), 256, 0.0),
+}
+"""Builder of a body, channels of its three maps, channels of the pyramid, slope of the leaky ReLU."""
 
 
 class DetectorGraph(nn.Module):
@@ -216,14 +181,14 @@ def mobilenet025(state: dict[str, Tensor]) -> DetectorGraph:
     """
     reordered = dict(state)
     reordered[_FIRST] = state[_FIRST].flip(1)
-    network = RetinaFace(MobileNetBody(), channels=64)
+    network = RetinaFace("mobilenet025")
     network.load_state_dict(reordered)
     return DetectorGraph(network.eval(), MEAN_RGB, (1.0, 1.0, 1.0))
 
 
 def resnet50(state: dict[str, Tensor]) -> DetectorGraph:
     """The retinaface-pytorch ResNet-50 layout (456 keys): RGB, ImageNet mean and standard deviation."""
-    network = RetinaFace(ResNet50Body(), channels=256)
+    network = RetinaFace("resnet50")
     network.load_state_dict(state)
     mean = [255.0 * value for value in (0.485, 0.456, 0.406)]
     scale = [1.0 / (255.0 * value) for value in (0.229, 0.224, 0.225)]

@@ -12,7 +12,7 @@ from streamgate.networks.expression import ExpressionNetwork, ExpressionOutput
 from streamgate.networks.ifqa import IfqaNetwork, IfqaOutput
 from streamgate.networks.network_set import Networks
 from streamgate.networks.pose import PoseNetwork
-from streamgate.networks.recognizer import LastAffine, Recognizer, RecognizerOutput
+from streamgate.networks.recognizer import Recognizer, RecognizerOutput
 
 __all__ = [
     "Batcher",
@@ -21,7 +21,6 @@ __all__ = [
     "ExpressionOutput",
     "IfqaNetwork",
     "IfqaOutput",
-    "LastAffine",
     "Networks",
     "PoseNetwork",
     "Recognizer",

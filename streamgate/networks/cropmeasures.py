@@ -17,7 +17,7 @@ from streamgate.frames import Array
 from streamgate.measures import CropCard, MeasureSpec
 from streamgate.networks.device import Device
 from streamgate.networks.io_binding import device_error, is_fault
-from streamgate.networks.natural_statistics import Brisque, Niqe
+from streamgate.networks.natural_statistics import brisque, niqe
 from streamgate.networks.sessions import RowSession
 from streamgate.weights.catalog import InputSpec
 from streamgate.weights.parameters import identity_of, parameters_of
@@ -99,7 +99,7 @@ def open_measure(spec: MeasureSpec, device: Device, threads: int) -> CropMeasure
         return _of_pyiqa(spec, card, device)
     parameters = parameters_of(card.engine)
     try:
-        single = Niqe(*parameters) if card.engine == "niqe" else Brisque(*parameters)
+        single = niqe(*parameters) if card.engine == "niqe" else brisque(*parameters)
     except (ValueError, KeyError, OSError) as error:
         raise WeightsError(f"{spec.name}: its parameters cannot be read ({one_line(str(error))})") from None
     return CropMeasure(spec.name, card, lambda crops: (np.array([single(one) for one in crops]), None),

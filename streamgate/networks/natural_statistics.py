@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from functools import cache
 
 import cv2
@@ -40,29 +41,26 @@ def _fitted(values: Array) -> tuple[Array, Array, Array, Array, Array]:
     return shapes[index], left, right, means[index], scales[index]
 
 
-class Niqe:
+def niqe(parameters: bytes) -> Callable[[Array], float]:
     """Distance of a picture's statistics from those of undistorted photographs; 0 means no difference.
 
     `parameters`: the bytes of a NumPy archive with mu_pris_param, cov_pris_param and gaussian_window. Raises ValueError
-    for other content.
+    for other content. Returns a function of RGB uint8 (H, W, 3), at least 192 pixels on each side.
     """
+    with np.load(io.BytesIO(parameters), allow_pickle=False) as stored:
+        usual, covariance = stored["mu_pris_param"].ravel(), stored["cov_pris_param"]
+        window = stored["gaussian_window"]
+    if usual.shape != (36,) or covariance.shape != (36, 36) or window.ndim != 2:
+        raise ValueError("not NIQE parameters")
 
-    def __init__(self, parameters: bytes) -> None:
-        with np.load(io.BytesIO(parameters), allow_pickle=False) as stored:
-            self._mean, self._covariance = stored["mu_pris_param"].ravel(), stored["cov_pris_param"]
-            self._window = stored["gaussian_window"]
-        if self._mean.shape != (36,) or self._covariance.shape != (36, 36) or self._window.ndim != 2:
-            raise ValueError("not NIQE parameters")
-
-    def __call__(self, picture: Array) -> float:
-        """NIQE of RGB uint8 (H, W, 3), at least 192 pixels on each side."""
+    def rate(picture: Array) -> float:
         # BT.601 luma in 16..235, which the parameters were fitted on.
         luma = np.round(16 + picture.astype(np.float64) / 255 @ np.array([65.481, 128.553, 24.966]))
         luma = luma[: luma.shape[0] // _SIDE * _SIDE, : luma.shape[1] // _SIDE * _SIDE]
         features = []
         for block in (_SIDE, _SIDE // 2):
             mean, square = (
-                cv2.filter2D(pixels, -1, self._window, borderType=cv2.BORDER_REPLICATE) for pixels in (luma, luma**2)
+                cv2.filter2D(pixels, -1, window, borderType=cv2.BORDER_REPLICATE) for pixels in (luma, luma**2)
             )
             normal = (luma - mean) / (np.sqrt(np.abs(square - mean**2)) + 1)
             rows, columns = normal.shape[0] // block, normal.shape[1] // block
@@ -70,9 +68,11 @@ class Niqe:
             features.append(_niqe_features(blocks))
             luma = _halved(luma)
         found = np.concatenate(features, axis=1)
-        offset = self._mean - found.mean(0)
-        spread = (self._covariance + np.cov(found, rowvar=False)) / 2
+        offset = usual - found.mean(0)
+        spread = (covariance + np.cov(found, rowvar=False)) / 2
         return float(np.sqrt(offset @ np.linalg.pinv(spread) @ offset))
+
+    return rate
 
 
 def _niqe_features(blocks: Array) -> Array:
@@ -97,38 +97,38 @@ def _halved(luma: Array) -> Array:
     return np.asarray(cv2.sepFilter2D(wide, -1, taps, taps, anchor=(3, 3))[3:-4:2, 3:-4:2])
 
 
-class Brisque:
+def brisque(model: bytes, ranges: bytes) -> Callable[[Array], float]:
     """Distortion of a picture, about 0 (none) to 100, with the support vectors published by OpenCV.
 
     `model`, `ranges`: OpenCV's brisque_model_live.yml and brisque_range_live.yml. Raises ValueError for other content.
+    Returns a function of RGB uint8 (H, W, 3).
     """
+    storage, bounds = (
+        cv2.FileStorage(text.decode(), cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY) for text in (model, ranges)
+    )
+    svm = storage.getNode("opencv_ml_svm")
+    rows, decision = svm.getNode("support_vectors"), svm.getNode("decision_functions").at(0)
+    weights, index = decision.getNode("alpha"), decision.getNode("index")
+    range_node = bounds.getNode("range")
+    if rows.empty() or weights.empty() or range_node.empty():
+        raise ValueError("not a BRISQUE model")
+    gamma = svm.getNode("kernel").getNode("gamma").real()
+    vectors = np.array([[rows.at(i).at(j).real() for j in range(36)] for i in range(rows.size())])
+    rho = decision.getNode("rho").real()
+    alpha = np.array([weights.at(i).real() for i in range(weights.size())])
+    if not index.empty():
+        vectors = vectors[[int(index.at(i).real()) for i in range(index.size())]]
+    low, high = range_node.mat()
 
-    def __init__(self, model: bytes, ranges: bytes) -> None:
-        storage, bounds = (
-            cv2.FileStorage(text.decode(), cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY) for text in (model, ranges)
-        )
-        svm = storage.getNode("opencv_ml_svm")
-        rows, decision = svm.getNode("support_vectors"), svm.getNode("decision_functions").at(0)
-        alpha, index = decision.getNode("alpha"), decision.getNode("index")
-        range_node = bounds.getNode("range")
-        if rows.empty() or alpha.empty() or range_node.empty():
-            raise ValueError("not a BRISQUE model")
-        self._gamma = svm.getNode("kernel").getNode("gamma").real()
-        self._vectors = np.array([[rows.at(i).at(j).real() for j in range(36)] for i in range(rows.size())])
-        self._rho = decision.getNode("rho").real()
-        self._alpha = np.array([alpha.at(i).real() for i in range(alpha.size())])
-        if not index.empty():
-            self._vectors = self._vectors[[int(index.at(i).real()) for i in range(index.size())]]
-        self._low, self._high = range_node.mat()
-
-    def __call__(self, picture: Array) -> float:
-        """BRISQUE of RGB uint8 (H, W, 3)."""
+    def rate(picture: Array) -> float:
         luma = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
         smaller = cv2.resize(luma, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_CUBIC)
         features = np.array(_brisque_features(luma) + _brisque_features(smaller))
-        scaled = -1 + 2 * (features - self._low) / (self._high - self._low)
-        kernel = np.exp(-self._gamma * ((self._vectors - scaled) ** 2).sum(1))
-        return float(self._alpha @ kernel - self._rho)
+        scaled = -1 + 2 * (features - low) / (high - low)
+        kernel = np.exp(-gamma * ((vectors - scaled) ** 2).sum(1))
+        return float(alpha @ kernel - rho)
+
+    return rate
 
 
 def _brisque_features(luma: Array) -> list[float]:

@@ -48,14 +48,6 @@ class RecognizerOutput:
         return RecognizerOutput(self.embedding[index], self.spread[index], self.features[index], *extras)
 
 
-@dataclass(frozen=True, slots=True)
-class LastAffine:
-    """The last layer A x + c with its batch norm folded in: `weight` (D, K), `bias` (D,), float32."""
-
-    weight: Array
-    bias: Array
-
-
 class Recognizer:
     """Embeddings of ArcFace-aligned crops. Thread-safe."""
 
@@ -72,8 +64,10 @@ class Recognizer:
         spread = np.where(defined, spread, np.float32(np.nan))
         return RecognizerOutput(embedding, spread, outputs["features"], *(outputs.get(name) for name in EXTRAS))
 
-    def last_affine(self) -> LastAffine:
-        """A and c, read from a file next to the ONNX file.
+    def last_affine(self) -> tuple[Array, Array]:
+        """The last layer A x + c with its batch norm folded in, from a file next to the ONNX file.
+
+        A is float32 (D, K), c float32 (D,).
 
         Raises:
             WeightsError: these weights have no such file, or it changed.
@@ -84,4 +78,4 @@ class Recognizer:
         if not weights.affine.is_file() or sha256_of(weights.affine) != weights.affine_sha256:
             raise WeightsError(f"{weights.name}: {weights.affine} is missing or changed; run `streamgate models pull`")
         with np.load(weights.affine, allow_pickle=False) as arrays:
-            return LastAffine(arrays["weight"], arrays["bias"])
+            return arrays["weight"], arrays["bias"]

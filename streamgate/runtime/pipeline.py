@@ -68,20 +68,6 @@ class Progress:
         """The result of the source, whether it succeeded or not."""
 
 
-class _Provisional:
-    """Results of a source while it is undecided whether it must be rotated; a rotation would make them invalid."""
-
-    def __init__(self) -> None:
-        self.ends: list[TrackEnd] = []
-        self.candidates: list[Candidate] = []
-
-    def let_go(self, emit_candidate: Callable[[Candidate], None]) -> Iterator[TrackEnd]:
-        """The source stays as it is: emit the candidates, yield the ended tracks."""
-        for candidate in self.candidates:
-            emit_candidate(candidate)
-        yield from self.ends
-
-
 class Pipeline:
     """Runs sources with one scoring context."""
 
@@ -161,13 +147,21 @@ class Pipeline:
         """
         config = self._context.config
         begin = config.decoding.start_s if source.fps else 0.0
-        held = _Provisional() if may_turn else None
+        # Results while it is undecided whether the source must be rotated: a rotation would make them invalid.
+        provisional, candidates, ends = may_turn, list[Candidate](), list[TrackEnd]()
 
         def emit(candidate: Candidate) -> None:
-            if held is not None:
-                held.candidates.append(candidate)
+            if provisional:
+                candidates.append(candidate)
             else:
                 emit_candidate(candidate)
+
+        def emit_provisional() -> Iterator[TrackEnd]:
+            nonlocal provisional
+            provisional = False
+            for candidate in candidates:
+                emit_candidate(candidate)
+            yield from _finalized(iter(ends), finalizer)
 
         selection = SelectionStage(
             self._context,
@@ -202,11 +196,10 @@ class Pipeline:
                         result.pictures = True
                     else:
                         result.duration_seconds = round(max(0.0, tracked.until - begin), 6)
-                    if held is not None and tracked.turn is not None:
-                        ready, held = held, None
-                        yield from _finalized(ready.let_go(emit_candidate), finalizer)
-                    if held is not None:
-                        held.ends += selection.take(tracked)
+                    if provisional and tracked.turn is not None:
+                        yield from emit_provisional()
+                    if provisional:
+                        ends += selection.take(tracked)
                     else:
                         yield from _finalized(selection.take(tracked), finalizer)
                     progress.advanced(source, selection.counts.frames, tracked.pts_seconds, selection.counts.kept)
@@ -221,9 +214,8 @@ class Pipeline:
             result.error = str(error)
         if tracking.turn:
             return selection.counts, tracking.turn
-        if held is not None:
-            ready, held = held, None
-            yield from _finalized(ready.let_go(emit_candidate), finalizer)
+        if provisional:
+            yield from emit_provisional()
         yield from _finalized(selection.finish(), finalizer)
         return selection.counts, 0
 

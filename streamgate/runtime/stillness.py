@@ -11,7 +11,6 @@ and most live faces are no longer checked after two seconds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -60,7 +59,7 @@ class StillnessDetector:
         moving = [track_id for track_id in faces if track_id in self._motions and self._motions[track_id].moves]
         for track_id, (frame, face) in faces.items():
             if track_id not in self._motions:
-                self._motions[track_id] = _Motion(pts_seconds, _FacePatch(frame, face))
+                self._motions[track_id] = _Motion(pts_seconds, frame, face)
             motion = self._motions[track_id]
             if not motion.moves:
                 motion.look(pts_seconds, frame, face)
@@ -79,63 +78,19 @@ class StillnessDetector:
             self._next = -np.inf
 
 
-@dataclass(slots=True)
 class _Motion:
-    """The motion of one face: how often it was seen to move, and statistics of its landmarks' positions."""
+    """The motion of one face: how often it was seen to move, and statistics of its landmarks' positions.
 
-    first_pts: float
-    first: _FacePatch
-    last_pts: float = 0.0
-    looks: int = 0
-    compared: int = 0
-    moved: int = 0
-    placed: int = 0
-    apart: float = 0.0
-    company: int = 0
-    mean: Array = field(default_factory=lambda: np.zeros((5, 2)))
-    squares: float = 0.0
+    It keeps the first observation: a grey picture of twice the face's box, and corner points in the face and around it.
+    """
 
-    def look(self, pts_seconds: float, frame: Frame, face: Face) -> None:
-        self.last_pts = pts_seconds
-        self.looks += 1
-        before = face.landmarks.astype(np.float64) - self.mean
-        self.mean = self.mean + before / self.looks
-        self.squares += float((before * (face.landmarks - self.mean)).sum())
-        if self.looks > 1 and (found := self.first.compare(frame, face)) is not None:
-            same, apart = found
-            self.compared += 1
-            self.moved += not same
-            if apart is not None:
-                self.placed += 1
-                self.apart += apart**2
-
-    @property
-    def deviation(self) -> float:
-        """Deviation of the landmarks in the picture, as a share of the distance between the eyes."""
-        eyes = float(np.hypot(*(self.mean[1] - self.mean[0])))
-        return float(np.sqrt(self.squares / (5 * self.looks))) / max(eyes, 1e-6)
-
-    @property
-    def moves(self) -> bool:
-        """Whether it is a live face: no longer checked, and a moving companion for faces that are still."""
-        return self.moved >= MOVED and self.moved > CHANCE * self.looks
-
-    @property
-    def still(self) -> bool:
-        # A track lasts a little longer than the time between its first and its last check.
-        if self.last_pts - self.first_pts < LEAST_S - 2 * INTERVAL_S:
-            return False
-        if self.moved > CHANCE * self.compared:
-            return False
-        return self.deviation <= STILL or (
-            self.placed >= 0.6 * (self.looks - 1) and float(np.sqrt(self.apart / self.placed)) <= APART
-        )
-
-
-class _FacePatch:
-    """The first observation of a face: a grey picture of twice its box, and corner points in the face and around it."""
-
-    def __init__(self, frame: Frame, face: Face) -> None:
+    def __init__(self, first_pts: float, frame: Frame, face: Face) -> None:
+        self.company = 0
+        """Number of checks together with a moving face."""
+        self._first_pts = self._last_pts = first_pts
+        self._looks = self._compared = self._moved = self._placed = 0
+        self._apart = self._squares = 0.0
+        self._mean = np.zeros((5, 2))
         box = face.box.astype(np.float64)
         whole = 2 * float(max(box[2] - box[0], box[3] - box[1]))
         self._side = int(np.clip(whole, 16, PATCH_SIDE))
@@ -162,8 +117,45 @@ class _FacePatch:
         self._landmarks = (face.landmarks.astype(np.float64) - self._centre) * self._scale + middle
         self._eyes = max(face.inter_eye * self._scale, 1e-6)
 
-    def compare(self, frame: Frame, face: Face) -> tuple[bool, float | None] | None:
-        """Whether the face only changed its position, and its distance from where its surroundings predict it.
+    def look(self, pts_seconds: float, frame: Frame, face: Face) -> None:
+        self._last_pts = pts_seconds
+        self._looks += 1
+        before = face.landmarks.astype(np.float64) - self._mean
+        self._mean = self._mean + before / self._looks
+        self._squares += float((before * (face.landmarks - self._mean)).sum())
+        if self._looks > 1 and (found := self._compare(frame, face)) is not None:
+            same, apart = found
+            self._compared += 1
+            self._moved += not same
+            if apart is not None:
+                self._placed += 1
+                self._apart += apart**2
+
+    @property
+    def deviation(self) -> float:
+        """Deviation of the landmarks in the picture, as a share of the distance between the eyes."""
+        eyes = float(np.hypot(*(self._mean[1] - self._mean[0])))
+        return float(np.sqrt(self._squares / (5 * self._looks))) / max(eyes, 1e-6)
+
+    @property
+    def moves(self) -> bool:
+        """Whether it is a live face: no longer checked, and a moving companion for faces that are still."""
+        return self._moved >= MOVED and self._moved > CHANCE * self._looks
+
+    @property
+    def still(self) -> bool:
+        # A track lasts a little longer than the time between its first and its last check.
+        if self._last_pts - self._first_pts < LEAST_S - 2 * INTERVAL_S:
+            return False
+        if self._moved > CHANCE * self._compared:
+            return False
+        return self.deviation <= STILL or (
+            self._placed >= 0.6 * (self._looks - 1) and float(np.sqrt(self._apart / self._placed)) <= APART
+        )
+
+    def _compare(self, frame: Frame, face: Face) -> tuple[bool, float | None] | None:
+        """Whether the face only changed its position since the first look, and its distance from where its surroundings
+        predict it.
 
         The distance is a share of that between the eyes, None where the surroundings do not allow a prediction. Returns
         None for a face with too few points.
@@ -171,16 +163,16 @@ class _FacePatch:
         if len(self._in_face) < MIN_POINTS:
             return None
         now = self._cut(frame, _centre(face))
-        own = self._moved(self._in_face, now, FACE_SHARE)
+        own = self._moved_points(self._in_face, now, FACE_SHARE)
         if own is None:
             return False, None
-        around = self._moved(self._around, now, AROUND_SHARE)
+        around = self._moved_points(self._around, now, AROUND_SHARE)
         if around is None:
             return True, None
         apart = self._landmarks @ (own - around)[:, :2].T + (own - around)[:, 2]
         return True, float(np.sqrt((apart**2).sum(axis=1).mean())) / self._eyes
 
-    def _moved(self, points: Array, now: Array, share: float) -> Array | None:
+    def _moved_points(self, points: Array, now: Array, share: float) -> Array | None:
         """How points of the first observation have moved, (2, 3); None unless `share` of them move together."""
         if len(points) < MIN_POINTS:
             return None

@@ -161,11 +161,11 @@ def sampled_head(networks: Networks, config: Config) -> Callable[[Array], float]
     card = networks.calibration("recognizer", "serfiq")
     if not isinstance(card, SerfiqCalibration):
         raise WeightsError("serfiq.method=sampled needs a recognizer with a drop rate, and this recognizer has none")
-    layer = networks.recognizer.last_affine()
+    weight, bias = networks.recognizer.last_affine()
     samples, seed = config.serfiq.samples, config.serfiq.seed
 
     def head(features: Array) -> float:
-        drawn = sample_embeddings(layer.weight, features, layer.bias, card.drop_rate, samples, seed)
+        drawn = sample_embeddings(weight, features, bias, card.drop_rate, samples, seed)
         return sampled_spread(drawn)
 
     return head

@@ -16,19 +16,16 @@ import numpy as np
 
 from streamgate.config import Config
 from streamgate.faces import Face
-from streamgate.frames import Frame, Picture
+from streamgate.frames import Frame
 from streamgate.measures.yaw import yaw_proxy
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.faces import MOVED, NARROWLY, FaceScorer
-from streamgate.scoring.lockstep import Floor, Steps, in_lockstep, no_floor
+from streamgate.scoring.lockstep import Floor, Steps, no_floor
 from streamgate.selection.continuity import Continuity
-from streamgate.selection.keeper import Keeper
-from streamgate.selection.nearmisses import NearMisses
-from streamgate.selection.observations import Observation, ObservationBuffer
+from streamgate.selection.observations import Observation
 from streamgate.selection.poses import yaw_bin
 from streamgate.selection.prescoring import Prescorer
-from streamgate.selection.reference import TrackReference
-from streamgate.selection.template import TemplateSum
+from streamgate.selection.scoredtrack import ScoredTrack
 from streamgate.tracks import Candidate
 
 RETRIES = 3
@@ -48,39 +45,24 @@ REGION_BYTES = 48 << 20
 face that fills much of a 2160p picture reaches it."""
 
 
-class TrackSelector:
-    """Chooses and scores the faces of one track, and keeps its best."""
+class TrackSelector(ScoredTrack):
+    """Chooses the faces of one track that are scored."""
 
     def __init__(self, track_id: int, config: Config, scorer: FaceScorer, *, near_misses: int = 0) -> None:
         """`near_misses` is how many faces that nearly passed are remembered with a small picture."""
-        self.track_id = track_id
-        self.keeper = Keeper(config.keep, config.smoothing, scorer.crop)
-        self.near_misses = NearMisses(near_misses, lambda candidate, picture: scorer.thumbnail(candidate, picture))
-        self.reference = TrackReference()
-        self.template = TemplateSum() if config.identity.store != "none" or config.identity.only else None
+        super().__init__(track_id, config, scorer, near_misses=near_misses)
         self.strangers: list[Observation] = []
         """Faces that turned out to show another person: they belong to a new track, and this one has ended."""
-        self.frames_scored = 0
-        self.observed = ObservationBuffer(config.advanced.lookback_s, self._candidate)
         self._prescorer = Prescorer(self.observed, self.reference, scorer, config.advanced)
-        self._binned = config.keep.poses == "all"
         # For faces that need not be at rest, looking at neighbouring frames gains little.
         self._scores_twice = scorer.sees_expressions and config.keep.expression == "neutral"
-        self._config = config
-        self._scorer = scorer
         threshold = scorer.identity_threshold
         self._continuity = Continuity(scorer, threshold) if threshold is not None else None
         self._window_start: float | None = None
-        self._fallback: Observation | None = None
-        self._done: list[Candidate] = []
-        self._ceilings: dict[str, float] = {}
         self._scored_pts = -np.inf
-        self._record = 0.0
         self._failures = 0
         self._leader: Observation | None = None
-        self._finalists: list[Candidate] = []
         self._frame_size = (0, 0)
-        self._ended = False
         self._confirms_late = not self._binned and config.keep.top_k == 1
 
     def detected(self, frame: Frame, face: Face) -> list[Candidate]:
@@ -195,23 +177,6 @@ class TrackSelector:
             self._window_start = later[0] if later else float(np.nextafter(end, np.inf))
             if not later or not window:
                 return
-
-    @property
-    def contenders(self) -> list[Candidate]:
-        """Faces that may still be kept, including the least bad of those that the cheap gate rejected."""
-        found, fallback = self.keeper.contenders, self._fallback
-        return found if fallback is None or fallback.candidate is None else [*found, fallback.candidate]
-
-    def drain(self) -> list[Candidate]:
-        """Evaluated faces that will not change any more, each returned once.
-
-        They are in order of time, except that faces which may still be kept come late: they are evaluated again when
-        the track has ended.
-        """
-        left = [one for one in self._finalists if self._ended or not self.keeper.holds(one)]
-        self._finalists = [one for one in self._finalists if one not in left]
-        done, self._done = self._done + left, []
-        return done
 
     def _score_all(self, final: bool) -> Steps:
         """Exhaustive mode: score every face fully; a face is offered when its following neighbour has been scored."""
@@ -405,113 +370,9 @@ class TrackSelector:
         """Seconds on each side within which a neighbour counts."""
         return self._config.smoothing.short_s / 2 + 1e-9
 
-    def _score(self, observation: Observation, floor: Floor, *, full: bool) -> Steps:
-        assert observation.candidate is not None
-        yield from self._scorer.score(observation.candidate, observation.frame.picture, floor, full=full)
-        self._scored(observation, full=full)
-
-    def _score_fully(self, observations: Sequence[Observation]) -> Steps:
-        """Score those that are not scored yet, with all networks; they share batches."""
-        left = [one for one in observations if not one.scored and one.candidate is not None]
-        yield from in_lockstep(
-            self._scorer.score(observation.candidate, observation.frame.picture, no_floor, full=True)
-            for observation in left
-            if observation.candidate is not None
-        )
-        for observation in left:
-            self._scored(observation, full=True)
-
-    def _scored(self, observation: Observation, *, full: bool) -> None:
-        """Update the track's state after a face went through the networks, as far as it got."""
-        candidate = observation.candidate
-        assert candidate is not None
-        observation.prescored = True
-        if self.template is not None and not observation.recognised and candidate.evidence.embedding is not None:
-            self.template.add(candidate)
-            observation.recognised = True
-        if candidate.quality is not None or full:
-            observation.scored = True
-            # From here on it is ordered by its own quality.
-            observation.potential = observation.quality
-        if candidate.quality is not None:
-            self.frames_scored += 1
-            self._learn(candidate)
-            self.keeper.note(candidate)
-
     def _cooldown_s(self) -> float:
         """Seconds after a scored face during which others are only prescored; longer for longer tracks."""
         return self._config.advanced.cooldown_ratio * (self.observed.last_pts - self.observed.first_pts)
-
-    def _is_record(self, observation: Observation) -> bool:
-        """Whether it looks better than every scored face did, judged without the expensive networks."""
-        return observation.candidate is not None and observation.candidate.bound > self._record
-
-    def _learn(self, candidate: Candidate) -> None:
-        """Update the ceilings of this track's scalars and the best bound of a scored face.
-
-        One pose tells nothing about another, so with pose bins nothing is updated.
-        """
-        if self._binned:
-            return
-        margin = self._config.advanced.network_margin
-        for name, measure in candidate.measures.items():
-            if measure.scalar is not None:
-                self._ceilings[name] = max(self._ceilings.get(name, 0.0), min(100.0, measure.scalar + margin))
-        self._record = max(self._record, candidate.bound)
-
-    def _offer(self, observation: Observation) -> None:
-        observation.offered = True
-        if observation.candidate is not None and observation.candidate.quality is not None:
-            if observation.candidate.gate.passed and observation.candidate.phash is None:
-                observation.candidate.phash = self._scorer.fingerprint(observation.candidate, observation.frame.picture)
-            self.keeper.offer(observation.candidate, observation.frame.picture)
-
-    def _remember_fallback(self, window: list[Observation]) -> None:
-        """Remember the least bad of the faces that the cheap gate rejected, in case no better one follows."""
-
-        def badness(observation: Observation) -> tuple[int, float, float]:
-            assert observation.candidate is not None
-            return (len(observation.candidate.gate.reasons), -observation.candidate.bound, observation.pts_seconds)
-
-        best = min(window, key=badness)
-        if self._fallback is None or badness(best) < badness(self._fallback):
-            before, self._fallback = self._fallback, best
-            if before is not None and before not in self.observed and before.candidate is not None:
-                self._done.append(before.candidate)
-
-    def _let_go(self, before: float) -> None:
-        """Drop evaluated faces earlier than `before`; later ones may be neighbours of faces in the next window."""
-        settled: list[tuple[Candidate, Picture]] = []
-        for observation in self.observed.let_go(before):
-            # The fallback's values are not final until the track has ended.
-            if observation.candidate is not None and observation.prescored and observation is not self._fallback:
-                if self.keeper.holds(observation.candidate):
-                    self._finalists.append(observation.candidate)
-                else:
-                    self._done.append(observation.candidate)
-                settled.append((observation.candidate, observation.frame.picture))
-        self.near_misses.offer(settled)
-        if before == np.inf and self._fallback is not None and self._fallback.candidate is not None:
-            self._done.append(self._fallback.candidate)
-            self._fallback = None
-
-    def _candidate(self, frame: Frame, face: Face, like: Candidate | None = None) -> Candidate:
-        """Make a candidate; `like` is an earlier candidate of the same face."""
-        return Candidate(
-            face,
-            track_id=self.track_id,
-            pts_seconds=frame.pts_seconds,
-            interpolated=like is not None and like.interpolated,
-            refined=like is not None and like.refined,
-            frame_index=frame.frame_index,
-            pts_estimated=frame.pts_estimated,
-            captured_at=frame.captured_at,
-            name=frame.name,
-            spoiled=frame.spoiled,
-            shown=frame.shown,
-            ceilings=self._ceilings,
-            usual=self.reference.usual,
-        )
 
 
 def _until_recognised(candidate: Candidate) -> float:

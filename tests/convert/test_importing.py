@@ -17,7 +17,7 @@ pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from streamgate.convert import calibrate, checkpoints, import_weights, importing, retinaface  # noqa: E402
-from streamgate.convert.iresnet import DEPTHS, IResNet, blocks_of  # noqa: E402
+from streamgate.convert.iresnet import DEPTHS, blocks_of, iresnet  # noqa: E402
 from streamgate.errors import UsageError, WeightsError  # noqa: E402
 from streamgate.measures.serfiq import raw_from_spread  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
@@ -36,7 +36,7 @@ def free_memory_gib() -> float:
 
 def iresnet_state(depth: int) -> dict[str, torch.Tensor]:
     torch.manual_seed(depth)
-    network = IResNet(next(blocks for blocks, number in DEPTHS.items() if number == depth))
+    network = iresnet(next(blocks for blocks, number in DEPTHS.items() if number == depth))
     return network.state_dict()
 
 
@@ -63,7 +63,7 @@ def test_the_iresnet_layouts_have_the_keys_of_their_public_checkpoints() -> None
     ):  # fmt: skip
         (blocks,) = (blocks for blocks, number in DEPTHS.items() if number == depth)
         with torch.device("meta"):
-            state = IResNet(blocks).state_dict()
+            state = iresnet(blocks).state_dict()
         assert len(state) == keys and blocks_of(state) == blocks
         learned = [name for name in state if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
         assert sum(state[name].numel() for name in learned) == parameters
@@ -124,16 +124,16 @@ def test_the_closed_form_sits_in_the_imported_graph(checkpoint: Path, models: Pa
     with Networks.open("imported,embedded", device="cpu") as networks:
         crops = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
         found = networks.recognizer.run(crops)
-        layer = networks.recognizer.last_affine()
+        weight, bias = networks.recognizer.last_affine()
     assert made.calibration is None and found.embedding.shape == (2, 512) and found.features.shape == (2, 25088)
     # The last layer is fc with the batch norm behind it: docs/design.md 4.1's A x + c.
     gain = state["features.weight"] / torch.sqrt(state["features.running_var"] + 1e-5)
-    assert np.allclose(layer.weight, (gain[:, None] * state["fc.weight"]).numpy(), atol=1e-5)
+    assert np.allclose(weight, (gain[:, None] * state["fc.weight"]).numpy(), atol=1e-5)
     for x, embedding, spread in zip(found.features, found.embedding, found.spread, strict=True):
-        mu = layer.weight.astype(np.float64) @ x + layer.bias
-        along = layer.weight.T.astype(np.float64) @ mu
+        mu = weight.astype(np.float64) @ x + bias
+        along = weight.T.astype(np.float64) @ mu
         trace = np.sum(
-            x.astype(np.float64) ** 2 * ((layer.weight.astype(np.float64) ** 2).sum(0) - along**2 / (mu @ mu))
+            x.astype(np.float64) ** 2 * ((weight.astype(np.float64) ** 2).sum(0) - along**2 / (mu @ mu))
         )
         assert np.allclose(embedding, mu, atol=1e-3 * np.abs(mu).max())
         assert spread == pytest.approx(np.sqrt(2 * trace / (mu @ mu + trace)), rel=1e-3)
@@ -141,7 +141,7 @@ def test_the_closed_form_sits_in_the_imported_graph(checkpoint: Path, models: Pa
 
 def test_a_detector_may_come_in_its_published_zip(models: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = retinaface.RetinaFace(retinaface.ResNet50Body(), channels=256)
+    network = retinaface.RetinaFace("resnet50")
     inner = tmp_path / "retinaface_resnet50_2020-07-20.pth"
     torch.save(network.state_dict(), inner)
     with zipfile.ZipFile(tmp_path / "retinaface.zip", "w", zipfile.ZIP_DEFLATED) as archive:

@@ -194,10 +194,10 @@ def check_recognizer(weights: store.Weights | None, network: nn.Module, drop_rat
     with torch.no_grad():
         want = network(planes).numpy()
     recognizer = Recognizer(Session(weights, "cpu"))
-    found, layer = recognizer.run(faces), recognizer.last_affine()
+    found, (weight, bias) = recognizer.run(faces), recognizer.last_affine()
     assert np.abs(found.embedding - want).max() < 1e-4 * np.abs(want).max()
     for x, spread in zip(found.features, found.spread, strict=True):
-        assert spread == pytest.approx(closed_form_spread(layer.weight, x, layer.bias, drop_rate), rel=1e-3)
+        assert spread == pytest.approx(closed_form_spread(weight, x, bias, drop_rate), rel=1e-3)
 
 
 def test_mobilefacenet_of_insightface_comes_with_published_constants(tmp_path: Path, models: Path) -> None:

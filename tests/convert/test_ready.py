@@ -92,14 +92,14 @@ def test_a_ready_recognizer_gets_serfiqs_head(ending: str, tmp_path: Path, model
     assert (made.roles, made.name, made.identity_threshold) == (("recognizer",), "w600k", 0.4)
     faces = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
     recognizer = Recognizer(Session(made, "cpu"))
-    found, layer = recognizer.run(faces), recognizer.last_affine()
+    found, (weight, bias) = recognizer.run(faces), recognizer.last_affine()
     planes = (faces[..., ::-1].transpose(0, 3, 1, 2) - np.float32([10, 20, 30])[:, None, None]) * np.float32(0.01)
     with torch.no_grad():
         want = network(torch.from_numpy(np.ascontiguousarray(planes, np.float32))).numpy()
     unit = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in (found.embedding, want)]
     assert np.abs(unit[0] - unit[1]).max() < 1e-4
     for x, spread in zip(found.features, found.spread, strict=True):
-        assert spread == pytest.approx(closed_form_spread(layer.weight, x, layer.bias, 0.5), rel=1e-3)
+        assert spread == pytest.approx(closed_form_spread(weight, x, bias, 0.5), rel=1e-3)
     # Its batch axis was fixed at one.
     assert RowSession(made, Device("cpu", "as requested")).run(planes.astype(np.float32))["embedding"].shape == (3, 16)
 
@@ -188,7 +188,7 @@ def test_scrfd_without_a_batch_axis_is_decoded(tmp_path: Path, models: Path) -> 
 
 def test_a_retinaface_of_one_size_and_with_logits_is_opened(tmp_path: Path, models: Path) -> None:
     torch.manual_seed(0)
-    network = retinaface.RetinaFace(retinaface.MobileNetBody(), channels=64).eval()
+    network = retinaface.RetinaFace("mobilenet025").eval()
     file = saved(network, tmp_path / "retina.onnx", (1, 3, 64, 64))
     made = imported(file, models, role="detector", layout="retinaface",
                     input={"colour": "BGR", "mean": [104, 117, 123], "scale": [1, 1, 1]})  # fmt: skip

@@ -21,7 +21,7 @@ from streamgate.weights.store import Weights  # noqa: E402
 
 def resnet_state():
     torch.manual_seed(0)
-    return retinaface.RetinaFace(retinaface.ResNet50Body(), channels=256).state_dict()
+    return retinaface.RetinaFace("resnet50").state_dict()
 
 
 def test_the_resnet_layout_has_the_keys_of_its_public_checkpoint():

@@ -47,13 +47,14 @@ def test_values_are_those_of_the_recipes(models: Path) -> None:
     pytest.importorskip("scipy")
     from models.ifqa.peers import Brisque as TheirBrisque
     from models.ifqa.peers import Niqe as TheirNiqe
-    from streamgate.networks.natural_statistics import Brisque, Niqe
+    from streamgate.networks.natural_statistics import brisque as our_brisque
+    from streamgate.networks.natural_statistics import niqe as our_niqe
 
     niqe, model, ranges = (
         shared_part(f"weights/{name}")
         for name in ("niqe_pris_params.npz", "brisque_model_live.yml", "brisque_range_live.yml")
     )
-    ours = Niqe(niqe.read_bytes()), Brisque(model.read_bytes(), ranges.read_bytes())
+    ours = our_niqe(niqe.read_bytes()), our_brisque(model.read_bytes(), ranges.read_bytes())
     theirs = TheirNiqe(niqe), TheirBrisque(model, ranges)
     for path in sorted(shared_part("faces/hq_val").iterdir())[:3]:
         picture = np.ascontiguousarray(cv2.resize(cv2.imread(str(path)), (256, 256), interpolation=cv2.INTER_AREA))

@@ -134,12 +134,12 @@ def test_both_forms_agree_on_real_faces(networks, hq_faces, monkeypatch):  # noq
     crops = clean + [degrade(crop) for degrade in DEGRADATIONS.values() for crop in clean]
     assert len(crops) == 240
     output = networks.recognizer.run(np.stack(crops))
-    layer = networks.recognizer.last_affine()
+    weight, bias = networks.recognizer.last_affine()
     drop_rate = networks.calibration("recognizer").drop_rate
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     # Fresh processes with one BLAS thread each: threads in these small products cost more than they bring.
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        run = functools.partial(sampled_runs, layer.weight, layer.bias, drop_rate)
+        run = functools.partial(sampled_runs, weight, bias, drop_rate)
         sampled = np.array(list(pool.map(run, output.features, range(len(crops)), chunksize=10))).T
     closed = np.array([raw_from_spread(float(d)) for d in output.spread])
     mean = sampled.mean(axis=0)
@@ -155,11 +155,11 @@ def test_a_hundred_passes_say_about_the_same_with_any_seed(networks, hq_faces): 
     clean = [aligned(networks, face) for face in hq_faces[:20]]
     crops = clean + [cv2.GaussianBlur(crop, (0, 0), 2.0) for crop in clean]
     output = networks.recognizer.run(np.stack(crops))
-    layer, card = networks.recognizer.last_affine(), networks.calibration("recognizer")
+    (weight, bias), card = networks.recognizer.last_affine(), networks.calibration("recognizer")
     scalar = Sigmoid(card.r, 1 / card.alpha).scalar
 
     def points(features, seed):
-        drawn = sample_embeddings(layer.weight, features, layer.bias, card.drop_rate, 100, seed)
+        drawn = sample_embeddings(weight, features, bias, card.drop_rate, 100, seed)
         return scalar(raw_from_spread(sampled_spread(drawn)))
 
     runs = np.array([[points(features, seed) for features in output.features] for seed in (0, 1)])

@@ -73,8 +73,8 @@ def test_the_package_finds_it_as_a_recognizer(card: dict[str, Any], crop: np.nda
     assert set(weights.measures) == {"occlusion", "eyes"}
     recognizer = Recognizer(Session(weights, "cpu"))
     output = recognizer.run(crop[None])
-    affine = recognizer.last_affine()
-    assert affine.weight @ output.features[0] + affine.bias == pytest.approx(output.embedding[0], abs=1e-3)
+    weight, bias = recognizer.last_affine()
+    assert weight @ output.features[0] + bias == pytest.approx(output.embedding[0], abs=1e-3)
 
 
 def test_mirroring_keeps_who_it_is_and_negates_yaw(own: OwnNetwork, crop: np.ndarray) -> None:

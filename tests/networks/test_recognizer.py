@@ -24,11 +24,11 @@ def test_same_and_different_people_of_lfw(networks, lfw):
 
 def test_the_graph_computes_the_closed_form(networks, hq_faces):
     output = networks.recognizer.run(np.stack([aligned(networks, face) for face in hq_faces[:8]]))
-    layer = networks.recognizer.last_affine()
+    weight, bias = networks.recognizer.last_affine()
     drop_rate = networks.calibration("recognizer").drop_rate
     for features, embedding, spread in zip(output.features, output.embedding, output.spread, strict=True):
-        assert np.allclose(layer.weight @ features + layer.bias, embedding, atol=1e-3)
-        assert spread == pytest.approx(closed_form_spread(layer.weight, features, layer.bias, drop_rate), abs=1e-5)
+        assert np.allclose(weight @ features + bias, embedding, atol=1e-3)
+        assert spread == pytest.approx(closed_form_spread(weight, features, bias, drop_rate), abs=1e-5)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 8, 17])
