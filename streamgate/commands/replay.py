@@ -20,7 +20,7 @@ from streamgate.errors import DeliveryError, SinkError, SourceError, display
 from streamgate.store.folder import DamageLog
 
 if TYPE_CHECKING:
-    from streamgate.commands.progress import ReplayDisplay
+    from streamgate.commands.progress import Display
     from streamgate.sinks.redisstream import RedisStream
     from streamgate.sinks.replay_source import FinishedSource
 
@@ -41,13 +41,13 @@ def replay(out: Path, url: str, sink_retry: float, quiet: bool) -> int:
     The events have the same ids as before, so that consumers can recognize duplicates. Unreadable results are reported,
     and the rest is sent.
     """
-    from streamgate.commands.progress import ReplayDisplay
+    from streamgate.commands.progress import Display
     from streamgate.sinks.redisstream import MAXLEN, RedisStream
     from streamgate.sinks.replay_source import finished_sources
     from streamgate.store.lock import unchanged
 
     stream = RedisStream(url)
-    with ReplayDisplay("error" if quiet else "info") as shown, unchanged(out):
+    with Display("error" if quiet else "info") as shown, unchanged(out):
         problems: list[str] = []
         sources = finished_sources(out, problems.append)
         for problem in problems:
@@ -78,9 +78,10 @@ def _interruptible(stopping: threading.Event) -> Iterator[None]:
 
 
 def _send(
-    sources: Sequence[FinishedSource], stream: RedisStream, retry_seconds: float, shown: ReplayDisplay, *, whole: bool
+    sources: Sequence[FinishedSource], stream: RedisStream, retry_seconds: float, shown: Display, *, whole: bool
 ) -> int:
     """Send everything; returns the exit code. Raises SinkError, DeliveryError."""
+    from streamgate.commands.progress import replay_bar
     from streamgate.sinks.retrying_sender import deliver, reach
 
     problem = reach(stream, retry_seconds=retry_seconds, warn=shown.warn)
@@ -90,11 +91,19 @@ def _send(
         raise SinkError(f"cannot use {stream.location}: {problem}; nothing was sent")
     began = time.perf_counter()
     sent, total = 0, sum(source.finals for source in sources)
-    shown.start(total)
+    taken, show = 0, replay_bar(shown, total)
+
+    def counted(events: Iterator[bytes]) -> Iterator[bytes]:
+        nonlocal taken
+        for item in events:
+            yield item
+            taken += 1
+            show(taken)
+
     try:
         for number, source in enumerate(sources, 1):
             damages = DamageLog(_NAMED)
-            events = shown.counted(source.events(damages.add))
+            events = counted(source.events(damages.add))
             here, problem = deliver(stream, events, retry_seconds=retry_seconds, warn=shown.warn)
             sent += here
             if stream.stopping.is_set():
@@ -110,7 +119,7 @@ def _send(
                 whole = False
                 shown.error(_lost(damages, source, here))
     except KeyboardInterrupt:
-        shown.error(f"interrupted: about {shown.taken} of {total} finals were sent to {stream.location}")
+        shown.error(f"interrupted: about {taken} of {total} finals were sent to {stream.location}")
         return INTERRUPTED
     shown.line(
         f"{sent} of {total} finals of {len(sources)} sources sent to {stream.location} "

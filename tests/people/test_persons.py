@@ -87,7 +87,7 @@ def sources() -> dict:
 
 def people_of(out: Path, names: str, *, settle: bool) -> dict[str, str | None]:
     found = find_people(out, [f"{name}-0a1b2c3d" for name in names], THRESHOLD, settle=settle)
-    return {f"{one.source_id[0]}/{one.track_id}": found.person_of(one.key) for one in found.tracks}
+    return {f"{track[0][0]}/{track[1]}": found.person_of(track) for track in found.spans}
 
 
 def test_ids_never_change_when_sources_come_later(out: Out) -> None:
