@@ -155,7 +155,7 @@ def _best(faces: Iterable[PersonFace], keep: KeepConfig) -> list[PersonFace]:
 
 def _faces(folder: RunFolder, source_id: str, people: Ledger, *, compared: bool) -> Iterator[PersonFace]:
     """The kept faces of a source that belong to a person; with `compared`, including their embeddings."""
-    embeddings = load_identity(folder.out, source_id).faces if compared else {}
+    _, embeddings = load_identity(folder.out, source_id) if compared else ({}, {})
     for record in folder.faces(source_id):
         person = people.person_of((source_id, record["track_id"]))
         if person is None:

@@ -34,7 +34,7 @@ def find_people(out: Path, source_ids: Iterable[str], threshold: float, *, settl
     templates: list[Template | None] = []
     spans: dict[TrackKey, tuple[float, float]] = {}
     for source_id in sorted(set(source_ids)):
-        known = load_identity(out, source_id).templates
+        known, _ = load_identity(out, source_id)
         found = _kept_tracks(folder, source_id)
         templates += [known.get(track_id) for _, track_id in found]
         spans |= found

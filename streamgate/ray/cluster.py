@@ -20,7 +20,6 @@ from streamgate.ray.reader import PROBE, Advanced, Finished, Reader, ReaderOptio
 from streamgate.sinks.disk import DiskSink
 from streamgate.sources import SourceSpec
 from streamgate.store import files
-from streamgate.store.identity import load_identity
 from streamgate.store.layout import STATE_DIR
 from streamgate.store.manifest import differences, run_record
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult
@@ -323,7 +322,7 @@ class Cluster:
                 result = SourceResult(result.source, status="failed")
                 result.error = f"{result.source.location}: given twice (same name and content); the first one counts"
             elif not (result.status == "interrupted" and disk.has_more(source_id, result.frames)):
-                disk.adopt(folder / source_id, names, load_identity(folder, source_id))
+                disk.adopt(folder / source_id, names)
                 self._taken.add(source_id)
             files.remove_tree(self._out, f"{self._session}/{hand.name}/{source_id}")
         if result.status != "not_started":

@@ -17,7 +17,7 @@ from streamgate.sinks.derive import derive
 from streamgate.sinks.diskwriter import DiskWriter
 from streamgate.store import files
 from streamgate.store.folder import RunFolder
-from streamgate.store.identity import SourceIdentity, remove_identity, save_identity
+from streamgate.store.identity import Embeddings, Templates, load_identity, remove_identity, save_identity
 from streamgate.store.layout import DERIVED, FACES, REPORT, SOURCE, STATE_DIR, may_be_named
 from streamgate.store.lock import Lock
 from streamgate.store.manifest import Manifest, differences, run_record
@@ -179,13 +179,14 @@ class DiskSink:
             self._open[source_id] = writer
             return writer
 
-    def adopt(self, folder: Path, names: Iterable[str], identity: SourceIdentity) -> bool:
+    def adopt(self, folder: Path, names: Iterable[str]) -> bool:
         """Take over a source that was committed in another folder; returns False when it is already here unchanged.
 
         `names` are its files relative to `folder`. They are hard-linked if the file system supports it, else copied,
-        and `folder` is not changed. An existing source that differs is replaced. Raises SinkError.
+        and `folder` is not changed. An existing source that differs is replaced. Raises SinkError, ResultsError.
         """
         source_id = folder.name
+        templates, faces = load_identity(folder.parent, source_id)
         _check_name(source_id)
         with self._mutex:
             self._begin()
@@ -198,7 +199,7 @@ class DiskSink:
         with files.sink_errors(folder):
             for name in names:
                 files.link_or_copy(folder, name, staging / name)
-        self.publish(source_id, staging, tuple(sorted(names)), identity)
+        self.publish(source_id, staging, tuple(sorted(names)), templates, faces)
         return True
 
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
@@ -274,7 +275,7 @@ class DiskSink:
         return earlier is not None and earlier.frames >= frames
 
     def publish(
-        self, source_id: str, folder: Path, names: tuple[str, ...], identity: SourceIdentity
+        self, source_id: str, folder: Path, names: tuple[str, ...], templates: Templates, faces: Embeddings
     ) -> None:
         """Give a complete staging folder its final name. Thread-safe."""
         final = self._out / source_id
@@ -285,7 +286,7 @@ class DiskSink:
                 # Interrupted earlier; its earlier results were kept until here.
                 files.remove_listed(self._out, self._manifest.source_paths(source_id))
                 remove_identity(self._out, source_id)
-            save_identity(self._out, source_id, identity)
+            save_identity(self._out, source_id, templates, faces)
             # Listed first, so that a crash right after the rename leaves no files that --overwrite does not know.
             self._manifest.add(source_id, names)
             files.rename_folder(self._out, f"{_STAGING}/{source_id}", source_id)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from streamgate.people.faces import keep_of
 from streamgate.report.notes import Point, Series, track_note
 from streamgate.store import files
-from streamgate.store.identity import SourceIdentity
+from streamgate.store.identity import Embeddings, Templates
 from streamgate.store.images import encode
 from streamgate.store.jsonlines import dumps, new_gzip
 from streamgate.store.layout import CANDIDATES, FACES, NOTES, SOURCE, TRACKS
@@ -34,7 +34,8 @@ class DiskWriter:
         self._source = source
         self._folder = folder
         self._names: list[str] = []
-        self._identity = SourceIdentity()
+        self._templates: Templates = {}
+        self._embeddings: Embeddings = {}
         keep = keep_of(sink.run.config)
         self._compares = keep is not None and keep.per == "person"
         self._ended = False
@@ -77,10 +78,10 @@ class DiskWriter:
         # Tracks without a kept face belong to no person, so no biometric data is kept of them.
         if ended.shots and self._sink.run.identity.wanted:
             if ended.template is not None:
-                self._identity.templates[track_id] = ended.template
+                self._templates[track_id] = ended.template
             if self._compares:
                 embeddings = {(track_id, shot.rank): shot.embedding for shot in ended.shots}
-                self._identity.faces.update({key: one for key, one in embeddings.items() if one is not None})
+                self._embeddings.update({key: one for key, one in embeddings.items() if one is not None})
 
     def commit(self, result: SourceResult) -> None:
         if result.status == "interrupted" and self._sink.has_more(self._source.source_id, result.frames):
@@ -94,7 +95,9 @@ class DiskWriter:
             if self._report:
                 self._write_notes()
             self._write(SOURCE, (dumps(source_record(result), pretty=True) + "\n").encode())
-        self._sink.publish(self._source.source_id, self._folder, tuple(sorted(self._names)), self._identity)
+        self._sink.publish(
+            self._source.source_id, self._folder, tuple(sorted(self._names)), self._templates, self._embeddings
+        )
         self._end()
 
     def discard(self) -> None:
