@@ -105,11 +105,13 @@ class Cluster:
         self._specs: Mapping[int, SourceSpec] = {}
         self._disk: DiskSink | None = None
         self._waiting: deque[int] = deque()
-        """Indexes of the sources that no reader has yet, and below those that are read alone."""
+        """Indexes of the sources that no reader has yet."""
         self._alone: set[int] = set()
+        """Indexes of sources that a reader reads alone."""
         self._deaths: Counter[int] = Counter()
-        """How often each source lost its reader, and below its node."""
+        """How often the reader of a source died."""
         self._losses: Counter[int] = Counter()
+        """How often the node of its reader was lost."""
         self._taken: set[str] = set()
 
     def run_info(self) -> RunInfo:
