@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -29,18 +28,6 @@ _FACE = (225.0, 118.0)  # middle of the face in the portrait's 512 x 512 pixels
 _FOCAL = 1100.0  # focal length of the virtual camera in pixels, so that turns show perspective
 _FEATHER = 48  # pixels over which the portrait's border fades into the background
 _THREADS = 2  # fixed, since the bytes from x264 depend on it
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    """The pose of the portrait: position of the face in the frame, scale, and rotations in degrees."""
-
-    x: float
-    y: float
-    scale: float
-    turn: float
-    roll: float = 0.0
-    mirrored: bool = False
 
 
 def write_demo_clip(path: Path, portrait: Array, *, seconds: float | None = None) -> None:
@@ -79,8 +66,8 @@ def demo_frames(portrait: Array) -> Iterator[Array]:
     for index in range(SECONDS * FPS):
         time = index / FPS
         frame = rooms[time >= CUT_S].copy()
-        for view in _views(time):
-            _lay_over(frame, mirrored if view.mirrored else card, _homography(view))
+        for homography, is_copy in _heads(time):
+            _lay_over(frame, mirrored if is_copy else card, homography)
         sigma = 6.0 * _bump(time, 1.4, 3.0)
         if sigma > 0.3:
             frame = cv2.GaussianBlur(frame, (0, 0), sigma)
@@ -88,30 +75,38 @@ def demo_frames(portrait: Array) -> Iterator[Array]:
         yield np.clip(frame * light, 0, 255).astype(np.uint8)
 
 
-def _views(time: float) -> list[_View]:
-    """The heads visible at `time`, farthest first."""
+def _heads(time: float) -> list[tuple[Array, bool]]:
+    """The heads visible at `time`, farthest first: where the portrait is, and whether it is the mirrored copy."""
     if time >= CUT_S:
         since = time - CUT_S
         away = max(0.0, since - 4.0) ** 2 * 260.0
         turn = 50.0 * _bump(since, 1.8, 4.2)
-        return [_View(640 + 40 * math.sin(1.3 * since) + away, 330, 2.5 + 0.1 * since, turn, 3 * math.sin(2 * since))]
+        x, roll = 640 + 40 * math.sin(1.3 * since) + away, 3 * math.sin(2 * since)
+        return [(_homography(x, 330, 2.5 + 0.1 * since, turn, roll), False)]
     swing = math.sin(2 * math.pi * time / 6.0)
-    views = [_View(420 + 90 * swing, 320 + 14 * math.sin(2.1 * time), 1.9, 38 * math.sin(1.1 * time), 7 * swing)]
+    y, turn = 320 + 14 * math.sin(2.1 * time), 38 * math.sin(1.1 * time)
+    heads = [(_homography(420 + 90 * swing, y, 1.9, turn, 7 * swing), False)]
     if time >= COPY_S:
         near = min(1.0, (time - COPY_S) / 1.0)
-        views.append(_View(1420 - 480 * near, 330, 1.7, 12 * math.sin(1.7 * time), -5 * swing, mirrored=True))
-    return views
+        turn = 12 * math.sin(1.7 * time)
+        heads.append((_homography(1420 - 480 * near, 330, 1.7, turn, -5 * swing, mirrored=True), True))
+    return heads
 
 
-def _homography(view: _View) -> Array:
-    """(3, 3) from pixels of the portrait to pixels of the frame: a flat picture in front of a pinhole camera."""
-    face_x = 511.0 - _FACE[0] if view.mirrored else _FACE[0]
-    turn, roll = math.radians(view.turn), math.radians(view.roll)
+def _homography(
+    x: float, y: float, scale: float, turn_degrees: float, roll_degrees: float, *, mirrored: bool = False
+) -> Array:
+    """(3, 3) from pixels of the portrait to pixels of the frame: a flat picture in front of a pinhole camera.
+
+    The face is at `x`, `y` in the frame.
+    """
+    face_x = 511.0 - _FACE[0] if mirrored else _FACE[0]
+    turn, roll = math.radians(turn_degrees), math.radians(roll_degrees)
     about_y = np.array([[math.cos(turn), 0, math.sin(turn)], [0, 1, 0], [-math.sin(turn), 0, math.cos(turn)]])
     about_z = np.array([[math.cos(roll), -math.sin(roll), 0], [math.sin(roll), math.cos(roll), 0], [0, 0, 1]])
     axes = (about_y @ about_z)[:, :2]
-    pose = np.column_stack([axes, [0.0, 0.0, _FOCAL / view.scale]])
-    camera = np.array([[_FOCAL, 0, view.x], [0, _FOCAL, view.y], [0, 0, 1]])
+    pose = np.column_stack([axes, [0.0, 0.0, _FOCAL / scale]])
+    camera = np.array([[_FOCAL, 0, x], [0, _FOCAL, y], [0, 0, 1]])
     to_middle = np.array([[1, 0, -face_x], [0, 1, -_FACE[1]], [0, 0, 1]])
     return np.asarray(camera @ pose @ to_middle, np.float64)
 

@@ -124,7 +124,6 @@ def encode_window(source: VideoFile, target: Path, window: Window, *, sound: boo
         audio = audio_of(container) if sound else None
         audio_out = out.add_stream_from_template(audio) if audio else None
         video_out: Any = None
-        geometry = _DisplayGeometry(stream, source.turned)
         reformatter = VideoReformatter()
         count = 0
         silent = False
@@ -132,9 +131,13 @@ def encode_window(source: VideoFile, target: Path, window: Window, *, sound: boo
             for time, frame in frames:
                 if time.pts_seconds >= window.end - 1e-9:
                     break
-                frame = geometry.of_one_eye(frame)
                 if video_out is None:
-                    video_out, silent = _encoder(out, stream, frame, geometry), time.estimated
+                    turn, eye = turned(shown_turn(frame), source.turned), used_eye(frame, stream.sample_aspect_ratio)
+                    graph = None if eye is None else _cutting_out(frame, eye)
+                    video_out, silent = _encoder(out, stream, frame, turn, eye), time.estimated
+                if graph is not None:
+                    graph.vpush(frame)
+                    frame = graph.vpull()
                 form = video_out.codec_context.format.name
                 if frame.format.name != form or (frame.width, frame.height) != (video_out.width, video_out.height):
                     frame = reformatter.reformat(frame, width=video_out.width, height=video_out.height, format=form)
@@ -161,38 +164,18 @@ def finish(out: Any, source: VideoFile, window: Window, video_out: Any, audio_ou
         out.mux(packet)
 
 
-class _DisplayGeometry:
-    """How to show the frames of a stream, determined from the first frame."""
-
-    def __init__(self, stream: VideoStream, quarters: int) -> None:
-        self.aspect = stream.sample_aspect_ratio
-        self.turn = UNTURNED
-        self._quarters = quarters
-        self._eye: Eye | None = None
-        self._graph: Graph | None = None
-
-    def of_one_eye(self, frame: VideoFrame) -> VideoFrame:
-        """The frame, or the used half of a stereo pair."""
-        if self._graph is None:
-            self.turn, self._eye = turned(shown_turn(frame), self._quarters), used_eye(frame, self.aspect)
-            self.aspect = self.aspect if self._eye is None else self._eye.aspect(self.aspect)
-            self._graph = self._cut(frame)
-        if self._eye is None:
-            return frame
-        self._graph.vpush(frame)
-        return self._graph.vpull()
-
-    def _cut(self, frame: VideoFrame) -> Graph:
-        graph = Graph()
-        last = graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or TICKS
-        )
-        width, height = (frame.width, frame.height) if self._eye is None else self._eye.size(frame.width, frame.height)
-        for each in (graph.add("crop", f"{width}:{height}:0:0:exact=1"), graph.add("buffersink")):
-            last.link_to(each)
-            last = each
-        graph.configure()
-        return graph
+def _cutting_out(frame: VideoFrame, eye: Eye) -> Graph:
+    """A filter that cuts the used half out of frames like this one, which show a stereo pair."""
+    graph = Graph()
+    last = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or TICKS
+    )
+    width, height = eye.size(frame.width, frame.height)
+    for each in (graph.add("crop", f"{width}:{height}:0:0:exact=1"), graph.add("buffersink")):
+        last.link_to(each)
+        last = each
+    graph.configure()
+    return graph
 
 
 def packets_of(source: VideoFile, window: Window, *, video: bool, sound: bool = True) -> Iterator[Any]:
@@ -245,24 +228,27 @@ def opened(source: VideoFile) -> tuple[InputContainer, VideoStream]:
     return open_video(source.path, source.location, 1)
 
 
-def _encoder(out: OutputContainer, stream: VideoStream, frame: VideoFrame, geometry: _DisplayGeometry) -> Any:
+def _encoder(out: OutputContainer, stream: VideoStream, frame: VideoFrame, turn: Turn, eye: Eye | None) -> Any:
+    """The output stream for frames like this one, or for one `eye` of them."""
     made: Any = out.add_stream(
         "libx264", rate=stream.average_rate or stream.guessed_rate or 25, options=ENCODER
     )
+    width, height = (frame.width, frame.height) if eye is None else eye.size(frame.width, frame.height)
     even = frame.format.name in _ENCODABLE and "444" in frame.format.name
-    made.width = frame.width if even else frame.width // 2 * 2
-    made.height = frame.height if even else frame.height // 2 * 2
+    made.width = width if even else width // 2 * 2
+    made.height = height if even else height // 2 * 2
     made.pix_fmt = frame.format.name if frame.format.name in _ENCODABLE else "yuv420p"
     context, stored = made.codec_context, stream.codec_context
     context.time_base = TICKS
     context.thread_count = THREADS
-    if geometry.aspect:
-        context.sample_aspect_ratio = geometry.aspect
+    aspect = stream.sample_aspect_ratio if eye is None else eye.aspect(stream.sample_aspect_ratio)
+    if aspect:
+        context.sample_aspect_ratio = aspect
     if not frame.format.is_rgb:
         context.colorspace, context.color_range = stored.colorspace, stored.color_range
         context.color_primaries, context.color_trc = stored.color_primaries, stored.color_trc
-    if geometry.turn != UNTURNED:
-        _show_turned(made, geometry.turn)
+    if turn != UNTURNED:
+        _show_turned(made, turn)
     return made
 
 

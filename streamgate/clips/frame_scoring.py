@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import cv2
@@ -81,17 +81,17 @@ def score_frames(
     while batch := list(islice(frames, _TOGETHER)):
         candidates = [
             Candidate(
-                entry.face,
+                one.face,
                 track_id=0,
-                pts_seconds=entry.frame.pts_seconds,
+                pts_seconds=one.pts_seconds,
                 interpolated=True,
-                spoiled=entry.frame.spoiled,
+                spoiled=frame.spoiled,
                 usual=usual,
             )
-            for entry in batch
-            if entry.face is not None
+            for frame, one in batch
+            if one.face is not None
         ]
-        pictures = [entry.frame.picture for entry in batch if entry.face is not None]
+        pictures = [frame.picture for frame, one in batch if one.face is not None]
         run_in_lockstep(
             [
                 scorer.score(candidate, picture, no_floor, full=True)
@@ -100,34 +100,27 @@ def score_frames(
             scorer.context.infer,
         )
         scored = {candidate.pts_seconds: candidate for candidate in candidates}
-        for entry in batch:
-            yield _concluded(entry, scored.get(entry.frame.pts_seconds))
+        for _, one in batch:
+            candidate = scored.get(one.pts_seconds)
+            yield one if candidate is None else _concluded(one, candidate)
 
 
-@dataclass(slots=True)
-class _FrameFaces:
-    frame: Frame
-    face: Face | None
-    faces: int
-    shift: tuple[float, float]
-
-
-def _concluded(entry: _FrameFaces, candidate: Candidate | None) -> ScoredFrame:
-    pts = entry.frame.pts_seconds
-    if candidate is None:
-        return ScoredFrame(pts, None, (NO_FACE,), faces=entry.faces, shift=entry.shift)
+def _concluded(one: ScoredFrame, candidate: Candidate) -> ScoredFrame:
     gate = candidate.gate
-    reasons = gate.reasons or (() if gate.passed else (NO_FACE,))
-    return ScoredFrame(
-        pts, candidate.face, reasons, candidate.quality, candidate.evidence.pose, candidate.measures, entry.faces,
-        entry.shift,
-    )  # fmt: skip
+    return replace(
+        one,
+        face=candidate.face,
+        reasons=gate.reasons or (() if gate.passed else (NO_FACE,)),
+        quality=candidate.quality,
+        pose=candidate.evidence.pose,
+        measures=candidate.measures,
+    )
 
 
 def _frames_with_faces(
     scorer: FaceScorer, source: Source, seen: Sequence[SeenFace], window: Window
-) -> Iterator[_FrameFaces]:
-    """The frames of the window in order, each with its face, the region around it, and the number of faces."""
+) -> Iterator[tuple[Frame, ScoredFrame]]:
+    """The frames of the window in order, cut to the region around the face; with the face, which is not scored yet."""
     before: Array | None = None
     counted = -np.inf
     others: list[Face] = []
@@ -150,7 +143,8 @@ def _frames_with_faces(
             around = _around(thumbnail, frame, others)
             shift = (0.0, 0.0) if before is None else _shift(before, around)
             before = around
-            yield _FrameFaces(Frame(frame.region(box), frame.pts_seconds, corrupt=frame.corrupt), face, faces, shift)
+            around_face = Frame(frame.region(box), frame.pts_seconds, corrupt=frame.corrupt)
+            yield around_face, ScoredFrame(frame.pts_seconds, face, (NO_FACE,), faces=faces, shift=shift)
             del frame
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from streamgate.clips.cutting import copy_window, copyable_windows, encode_window, suffix_for
 from streamgate.clips.frame_scoring import ScoredFrame, merged, score_frames
 from streamgate.clips.recipe import Recipe
-from streamgate.clips.rendering import FaceSquare, RenderedFrame, render, write_wav
+from streamgate.clips.rendering import RenderedFrame, face_square, render, write_wav
 from streamgate.clips.rules import bad_frames, clip_statistics, fault, main_reason
 from streamgate.clips.table import has_pyarrow, write_table
 from streamgate.clips.windows import SeenFace, Window, best_window
@@ -49,15 +49,6 @@ class _Track:
     seen: list[SeenFace] = field(default_factory=list)
     usual: Mapping[str, float] = field(default_factory=dict)
     taken: list[Window] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _CheckedWindow:
-    """A window with all its frames scored, and which of them are bad."""
-
-    window: Window
-    frames: list[ScoredFrame]
-    bad: list[bool]
 
 
 class ClipMaker:
@@ -180,25 +171,25 @@ class ClipMaker:
                     self._faults["it is too short" if too_short else self._known_fault(track)] += 1
                 return
             tried.append(window.start)
-            checked = self._checked(track, source, window)
-            if checked is None:
+            frames = self._checked(track, source, window)
+            if frames is None:
                 continue
             if windows is None:
-                checked = self._grown(track, source, checked)
-            record = self._written(track, source, checked, (*key, str(rank + 1)))
+                window, frames = self._grown(track, source, window, frames)
+            record = self._written(track, source, window, frames, (*key, str(rank + 1)))
             if record is None:
                 continue
             tried.pop()
             rank += 1
-            track.taken.append(checked.window)
+            track.taken.append(window)
             yield record
 
     def _known_fault(self, track: _Track) -> str:
         """The reason why the faces scored in the run allow no window."""
         return "too few good frames in a row" if any(not one.failed for one in track.seen) else "all frames fail"
 
-    def _checked(self, track: _Track, source: VideoFile, window: Window) -> _CheckedWindow | None:
-        """The window with all its frames scored, or None if it is not a clip; updates what is known of the track."""
+    def _checked(self, track: _Track, source: VideoFile, window: Window) -> list[ScoredFrame] | None:
+        """All frames of the window, scored, or None if it is not a clip; updates what is known of the track."""
         frames: list[ScoredFrame] = []
         worst = self._rules.max_bad * (window.end - window.start) * (source.fps or 25.0) + 1
         whole = True
@@ -218,25 +209,25 @@ class ClipMaker:
         if why is not None:
             self._faults[why] += 1
             return None
-        return _CheckedWindow(window, frames, bad)
+        return frames
 
-    def _grown(self, track: _Track, source: VideoFile, checked: _CheckedWindow) -> _CheckedWindow:
-        """The window, extended at its end and then at its beginning as far as it remains a clip."""
+    def _grown(
+        self, track: _Track, source: VideoFile, window: Window, frames: list[ScoredFrame]
+    ) -> tuple[Window, list[ScoredFrame]]:
+        """The window, extended at its end and then at its beginning as far as it remains a clip; and its frames."""
         for forward in (True, False):
-            while (longer := self._longer(track, checked.window, forward=forward)) is not None:
-                beside = (
-                    Window(checked.window.end, longer.end) if forward else Window(longer.start, checked.window.start)
-                )
+            while (longer := self._longer(track, window, forward=forward)) is not None:
+                beside = Window(window.end, longer.end) if forward else Window(longer.start, window.start)
                 found = list(score_frames(self._scorer, source, track.seen, beside, track.usual))
                 if not found:
                     break
-                frames = [*checked.frames, *found] if forward else [*found, *checked.frames]
-                bad = bad_frames(frames, self._rules)
-                track.seen = merged(track.seen, frames, bad)
-                if fault(frames, bad, clip_statistics(frames), self._rules) is not None:
+                more = [*frames, *found] if forward else [*found, *frames]
+                bad = bad_frames(more, self._rules)
+                track.seen = merged(track.seen, more, bad)
+                if fault(more, bad, clip_statistics(more), self._rules) is not None:
                     break
-                checked = _CheckedWindow(longer, frames, bad)
-        return checked
+                window, frames = longer, more
+        return window, frames
 
     def _longer(self, track: _Track, window: Window, *, forward: bool) -> Window | None:
         """The window extended by one step; None if it has its maximum length, or there is no room."""
@@ -252,10 +243,10 @@ class ClipMaker:
         return Window(max(window.start - step, begin), window.end) if window.start - begin > 0.1 else None
 
     def _written(
-        self, track: _Track, source: VideoFile, checked: _CheckedWindow, key: tuple[str, ...]
+        self, track: _Track, source: VideoFile, window: Window, frames: Sequence[ScoredFrame], key: tuple[str, ...]
     ) -> Record | None:
         """Write the clip, its sound and its table; returns its record, or None if the written clip fails."""
-        picture, copying, window = self._recipe.picture, self._cut == "keyframes", checked.window
+        picture, copying = self._recipe.picture, self._cut == "keyframes"
         # If the clock of the source restarts, the sound cannot be matched with the frames.
         sound = picture.audio != "none" and not self._records[track.source_id]["pts_estimated"]
         stem = "/".join(key)
@@ -265,37 +256,37 @@ class ClipMaker:
         if picture.rendered:
             square = None
             if picture.crop == "face":
-                square = FaceSquare(checked.frames, picture.margin, source.width, source.height)
+                square = face_square(frames, picture.margin, source.width, source.height)
             shown = render(source, target, window, picture, square, sound=sound)
         else:
             count = (copy_window if copying else encode_window)(source, target, window, sound=sound)
             whole = np.array([0.0, 0.0, source.width, source.height])
-            shown = [RenderedFrame(one.pts_seconds - window.start, one.pts_seconds, whole) for one in checked.frames]
+            shown = [RenderedFrame(one.pts_seconds - window.start, one.pts_seconds, whole) for one in frames]
             # Encoding changes pixels slightly: if no frame may fail, the written clip must also pass.
             strict = self._rules.max_bad == 0
-            if not copying and (count != len(shown) or (strict and not self._passes(target, track, checked))):
+            if not copying and (count != len(shown) or (strict and not self._passes(target, track, window, frames))):
                 target.unlink()
                 return None
         audio = None
         if picture.audio == "wav16k" and sound and write_wav(source, self._staging / f"{stem}.wav", window):
             audio = f"{stem}.wav"
-        record = self._record(track, source, checked, name, audio, shown)
+        record = self._record(track, source, window, frames, name, audio, shown)
         if self._tables:
             size = picture.size if picture.crop == "face" else None
-            write_table(self._staging / record["table"], record, checked.frames, checked.bad, shown, size)
+            write_table(self._staging / record["table"], record, frames, bad_frames(frames, self._rules), shown, size)
         return record
 
     def _record(
         self,
         track: _Track,
         source: VideoFile,
-        checked: _CheckedWindow,
+        window: Window,
+        frames: Sequence[ScoredFrame],
         name: str,
         audio: str | None,
         shown: Sequence[RenderedFrame],
     ) -> Record:
-        qualities = [one.quality for one in checked.frames if one.quality is not None]
-        window = checked.window
+        qualities = [one.quality for one in frames if one.quality is not None]
         return {
             "schema": SCHEMA, "clip": name, "audio": audio,
             "table": f"{name.rpartition('.')[0]}.parquet" if self._tables else None, "source": source.location,
@@ -304,21 +295,20 @@ class ClipMaker:
             "cut": self._cut, "crop": self._recipe.picture.crop, "fps": self._recipe.picture.fps or None,
             "quality_mean": round(float(np.mean(qualities)), 4) if qualities else None,
             "quality_min": round(float(np.min(qualities)), 4) if qualities else None,
-            "bad_frames": sum(checked.bad), **clip_statistics(checked.frames).record(),
+            "bad_frames": sum(bad_frames(frames, self._rules)), **clip_statistics(frames).record(),
         }  # fmt: skip
 
-    def _passes(self, clip: Path, track: _Track, checked: _CheckedWindow) -> bool:
+    def _passes(self, clip: Path, track: _Track, window: Window, frames: Sequence[ScoredFrame]) -> bool:
         """Whether every frame of a written clip passes; failing frames are recorded in the track."""
-        start = checked.window.start
-        moved = [SeenFace(one.pts_seconds - start, one.face, one.failed, one.quality) for one in track.seen]
+        moved = [SeenFace(one.pts_seconds - window.start, one.face, one.failed, one.quality) for one in track.seen]
         with VideoFile(clip) as written:
-            window = Window(0.0, checked.window.end - start)
-            again = list(score_frames(self._scorer, written, moved, window, track.usual))
+            whole = Window(0.0, window.end - window.start)
+            again = list(score_frames(self._scorer, written, moved, whole, track.usual))
         bad = bad_frames(again, self._rules)
-        if not any(bad) and len(again) == len(checked.frames):
+        if not any(bad) and len(again) == len(frames):
             return True
-        fails = bad if len(again) == len(checked.frames) else [True] + [False] * (len(checked.frames) - 1)
-        track.seen = merged(track.seen, checked.frames, fails)
+        fails = bad if len(again) == len(frames) else [True] + [False] * (len(frames) - 1)
+        track.seen = merged(track.seen, frames, fails)
         return False
 
     def _read_seen(

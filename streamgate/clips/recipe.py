@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from streamgate.config import Config, leaves, parse_setting, presets_folder, with_settings
 from streamgate.errors import UsageError, one_line
+from streamgate.measuretables import Section
 from streamgate.tomltext import read_toml
 
 DEFAULT_RECIPE = "talking"
@@ -20,11 +21,7 @@ _Seconds = Annotated[float, Field(ge=0.2, le=600)]
 _NotNegative = Annotated[float, Field(ge=0, le=1e6)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ClipRules(_Section):
+class ClipRules(Section):
     """Requirements for a clip."""
 
     min_seconds: _Seconds
@@ -48,7 +45,7 @@ class ClipRules(_Section):
         return self
 
 
-class ClipPicture(_Section):
+class ClipPicture(Section):
     """How a clip is written."""
 
     crop: Literal["none", "face"]
@@ -63,7 +60,7 @@ class ClipPicture(_Section):
         return self.crop != "none" or self.fps > 0
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """A clip preset; `measures` overrides settings of the run, by dotted key."""
 
     clip: ClipRules

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -39,26 +39,25 @@ class RenderedFrame:
     box: Array
 
 
-class FaceSquare:
+Square = Callable[[float], Array]
+"""The part [x1, y1, x2, y2] of the source to show at a time, in pixels."""
+
+
+def face_square(frames: Sequence[ScoredFrame], margin: float, width: int, height: int) -> Square:
     """A square that smoothly follows the face of scored frames, inside the picture if there is room."""
-
-    def __init__(self, frames: Sequence[ScoredFrame], margin: float, width: int, height: int) -> None:
-        there = [one for one in frames if one.face is not None]
-        if not there:
-            raise SourceError("no frame of the clip shows the face")
-        self._times = np.array([one.pts_seconds for one in there])
-        boxes = np.stack([one.face.box for one in there if one.face is not None]).astype(np.float64)
-        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) * (1 + 2 * margin)
-        side = np.minimum(_smooth(self._times, sides, _SIDE_S), min(width, height))
-        position = _smooth(self._times, centres, _POSITION_S)
-        half = side[:, None] / 2
-        position = np.clip(position, half, np.maximum(half, np.array([width, height]) - half))
-        self._values = np.column_stack([position - half, position + half])
-
-    def at(self, pts_seconds: float) -> Array:
-        """[x1, y1, x2, y2] at a time, in source pixels."""
-        return np.array([np.interp(pts_seconds, self._times, column) for column in self._values.T])
+    there = [one for one in frames if one.face is not None]
+    if not there:
+        raise SourceError("no frame of the clip shows the face")
+    times = np.array([one.pts_seconds for one in there])
+    boxes = np.stack([one.face.box for one in there if one.face is not None]).astype(np.float64)
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) * (1 + 2 * margin)
+    side = np.minimum(_smooth(times, sides, _SIDE_S), min(width, height))
+    position = _smooth(times, centres, _POSITION_S)
+    half = side[:, None] / 2
+    position = np.clip(position, half, np.maximum(half, np.array([width, height]) - half))
+    columns = np.column_stack([position - half, position + half]).T
+    return lambda pts_seconds: np.array([np.interp(pts_seconds, times, column) for column in columns])
 
 
 def _smooth(times: Array, values: Array, sigma: float) -> Array:
@@ -72,7 +71,7 @@ def render(
     target: Path,
     window: Window,
     picture: ClipPicture,
-    square: FaceSquare | None,
+    square: Square | None,
     *,
     sound: bool = True,
 ) -> list[RenderedFrame]:
@@ -108,7 +107,7 @@ def render(
 
 
 def _cut(
-    source: VideoFile, window: Window, picture: ClipPicture, square: FaceSquare | None
+    source: VideoFile, window: Window, picture: ClipPicture, square: Square | None
 ) -> Iterator[tuple[float, Array, Array]]:
     """For each frame its source time, the box shown, and the RGB pixels of that box."""
     with closing(source.frames_from(window.start)) as frames:
@@ -119,12 +118,12 @@ def _cut(
             del frame
 
 
-def _pixels(frame: Frame, picture: ClipPicture, square: FaceSquare | None) -> tuple[Array, Array]:
+def _pixels(frame: Frame, picture: ClipPicture, square: Square | None) -> tuple[Array, Array]:
     if square is None:
         width, height = frame.width // 2 * 2, frame.height // 2 * 2
         whole = np.array([[1.0, 0, 0], [0, 1.0, 0]])
         return np.array([0.0, 0.0, width, height]), frame.warp(whole, (width, height))
-    box = square.at(frame.pts_seconds)
+    box = square(frame.pts_seconds)
     return box, frame.warp(square_matrix(box, picture.size), picture.size, fine=True)
 
 

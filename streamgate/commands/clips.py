@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -32,19 +33,13 @@ _which = section("Which clips")
 _picture = section("What is written")
 
 
-class _Percent(click.ParamType):
+def _share(text: str) -> float:
     """A share, such as 0.05 or 5%."""
-
-    name = "share"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        found = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,9})?)(%?)", str(value).replace(" ", ""))
-        share = float(found[1]) / (100 if found[2] else 1) if found else 2.0
-        if share > 1:
-            self.fail(f"{value!r} is not a share; write for example 5% or 0.05", param, ctx)
-        return share
+    found = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,9})?)(%?)", text.replace(" ", ""))
+    share = float(found[1]) / (100 if found[2] else 1) if found else 2.0
+    if share > 1:
+        raise click.BadParameter(f"{text!r} is not a share; write for example 5% or 0.05")
+    return share
 
 
 @click.command(
@@ -67,7 +62,7 @@ class _Percent(click.ParamType):
 @_which("--seconds", type=click.FloatRange(0.2, 600), metavar="S", help="Length of all clips.")
 @_which("--min-seconds", type=click.FloatRange(0.2, 600), metavar="S", help="Minimum length.")
 @_which("--max-seconds", type=click.FloatRange(0.2, 600), metavar="S", help="Maximum length.")
-@_which("--max-bad", type=_Percent(), metavar="SHARE", help="Share of frames that may fail, such as 5% or 0.05.")
+@_which("--max-bad", type=_share, metavar="SHARE", help="Share of frames that may fail, such as 5% or 0.05.")
 @_which(
     "--per", type=click.Choice(["track", "person"]), default="track", show_default=True,
     help="Make clips of each track, or of each person.",
@@ -187,7 +182,7 @@ def _make(
     from streamgate.clips.frame_scoring import frame_scorer
     from streamgate.clips.maker import ClipMaker
     from streamgate.clips.table import has_pyarrow
-    from streamgate.commands.progress import ClipsDisplay
+    from streamgate.commands.progress import Display, show_track
     from streamgate.engine import Engine
     from streamgate.exports.targets import adopt, new_folder
     from streamgate.store import files
@@ -198,7 +193,7 @@ def _make(
     folder = RunFolder(out, damages.add)
     problems = count = 0
     seconds = 0.0
-    with ClipsDisplay("error" if quiet else "info") as shown:
+    with Display("error" if quiet else "info") as shown:
 
         def problem(text: str) -> None:
             nonlocal problems
@@ -214,7 +209,7 @@ def _make(
             _refuse_other_weights(folder, engine)
             maker = ClipMaker(
                 folder, frame_scorer(engine, recipe.over(config)), recipe, top_k=top_k, per=per, cut=cut,
-                footage=footage, staging=staging, problem=problem, report=shown.track,
+                footage=footage, staging=staging, problem=problem, report=partial(show_track, shown),
             )  # fmt: skip
             with open(staging / "clips.jsonl", "xb") as lines:
                 for record in maker.clips():

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from streamgate.compare.results import AgreementRow, HumanScores
-    from streamgate.compare.values import MeasureValues
+    from streamgate.compare.values import Problems
+    from streamgate.frames import Array
     from streamgate.tables import Table
 
 _columns = section("Columns of the table")
@@ -108,7 +109,8 @@ def compare(
     if reference is not None:
         rows.need(reference, "--reference")
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    values = _values(rows, wanted, results, image, aligned, reference, (preset, settings, models, device), errors)
+    scoring = (preset, settings, models, device)
+    values, problems = _values(rows, wanted, results, image, aligned, reference, scoring, errors)
     lines = compared(said, values, groups, clusters)
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
@@ -116,7 +118,7 @@ def compare(
     note = _note(rows, said)
     console.print(note, markup=False)
     _print(console, lines)
-    _report_errors(errors, values, len(rows.rows))
+    _report_errors(errors, problems, len(rows.rows))
     title = f"Measures against people: {table.name}"
     for file, text in (
         (csv_file, lambda: csv_text(lines)),
@@ -125,7 +127,7 @@ def compare(
         if file is not None:
             _write(file, text())
             console.print(f"wrote {display(file)}", markup=False)
-    return 1 if all(line.agreement is None for line in lines) else 0
+    return 0 if any(line.figures for line in lines) else 1
 
 
 def _values(
@@ -137,16 +139,9 @@ def _values(
     reference: str | None,
     scoring: tuple[str, tuple[str, ...], str, str],
     errors: Console,
-) -> MeasureValues:
-    """The values of each measure: read from a column, looked up in the results, or scored."""
-    from streamgate.compare.values import (
-        LOWER,
-        MeasureValues,
-        check_names,
-        column_values,
-        recorded_values,
-        scored_values,
-    )
+) -> tuple[dict[str, Array], Problems]:
+    """The values of each measure: read from a column, looked up in the results, or scored; and the problems."""
+    from streamgate.compare.values import LOWER, check_names, column_values, recorded_values, scored_values
     from streamgate.config import load_config
     from streamgate.engine import Engine
     from streamgate.measures import built_in_measures
@@ -158,21 +153,21 @@ def _values(
     check_names(names, table, measures, has_reference=reference is not None)
     given = {name: column_values(table, name) for name in names if name.removesuffix(LOWER) in table.columns}
     left = [name for name in names if name not in given]
-    found = MeasureValues({})
+    found: dict[str, Array] = {}
+    problems: Problems = {}
     if left and folder is not None:
-        found = recorded_values(table, left, folder)
+        found, problems = recorded_values(table, left, folder)
     elif left:
         column = _image_column(table, image)
         others = {spec.name for spec in measures} - {spec.name for spec in built_in_measures()}
         used = [f"measures.{name}.use=true" for name in left if name in others]
         config = load_config(preset, [*settings, *used])
         with Engine(config, models=models, device=device) as engine, errors.status("") as status:
-            found = scored_values(
+            found, problems = scored_values(
                 table, left, engine, image=column, aligned=aligned, reference=reference, workers=4,
                 done=lambda count: status.update(f"{count} of {len(table.rows)} pictures"),
             )  # fmt: skip
-    found.by_measure = {name: given.get(name, found.by_measure.get(name)) for name in names}  # type: ignore[misc]
-    return found
+    return {name: given[name] if name in given else found[name] for name in names}, problems
 
 
 def _image_column(table: Table, given: str | None) -> str:
@@ -197,7 +192,7 @@ def _note(table: Table, human: HumanScores) -> str:
 def _print(console: Console, lines: list[AgreementRow]) -> None:
     from rich.table import Table as Grid
 
-    from streamgate.compare.results import EVERYTHING, estimate_text
+    from streamgate.compare.results import EVERYTHING, FIGURES, estimate_text
 
     for group in dict.fromkeys(line.group for line in lines):
         grid = Grid(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -205,18 +200,18 @@ def _print(console: Console, lines: list[AgreementRow]) -> None:
         for index, name in enumerate(heads):
             grid.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
         for line in (one for one in lines if one.group == group):
-            said = line.agreement
-            cells = [line.why, "", "", ""] if said is None else [
-                estimate_text(one) for one in (said.srcc, said.krcc, said.plcc, said.auc)
-            ]  # fmt: skip
+            cells = [line.why, "", "", ""]
+            if line.figures:
+                cells = [estimate_text(line.figures.get(name)) for name in FIGURES]
             grid.add_row(escaped(line.measure), str(line.count), *cells)
         console.print()
         console.print(grid, soft_wrap=False)
 
 
-def _report_errors(errors: Console, values: MeasureValues, rows: int) -> None:
-    for words, count in values.problems.items():
-        which = f"{values.first[words]}" if count == 1 else f"{count} of {rows} rows, first {values.first[words]}"
+def _report_errors(errors: Console, problems: Problems, rows: int) -> None:
+    for words, which_rows in problems.items():
+        first, count = which_rows[0], len(which_rows)
+        which = first if count == 1 else f"{count} of {rows} rows, first {first}"
         errors.print(f"streamgate: warning: {escaped(which)}: {escaped(words)}", markup=False)
 
 

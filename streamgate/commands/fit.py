@@ -75,17 +75,16 @@ def fit(
         console = Console(highlight=False, soft_wrap=True, width=160)
     labels = _labels(labels_files)
     with errors.status("") as status:
-        labelled = labelled_faces(
+        tuning, specs, judged, unused = labelled_faces(
             outs, labels, folders=footage, models=models, device=device,
             report=lambda words: status.update(f"reading {escaped(words)}"),
         )  # fmt: skip
-        for words, count in labelled.unused.items():
+        for words, count in unused.items():
             errors.print(f"streamgate: warning: {_count(count, 'label')} not used: {escaped(words)}", markup=False)
         status.update("fitting")
-        fitted = fit_preset(labelled)
+        fitted = fit_preset(tuning, specs, judged)
     for words in fitted.warnings:
         errors.print(f"streamgate: warning: {words}", markup=False)
-    judged = labelled.judged
     counts = [int((judged.grades == grade).sum()) for grade in (GOOD, USABLE, BAD)]
     faces = (
         f"{_count(len(judged.grades), 'labelled face')} of {_count(len(set(judged.tracks)), 'track')} in "
@@ -93,7 +92,7 @@ def fit(
     )
     console.print(faces)
     console.print(_table(fitted), soft_wrap=False)
-    report = changes(labelled, fitted) or ["nothing: no settings nearby agree better with the labels"]
+    report = changes(specs, fitted) or ["nothing: no settings nearby agree better with the labels"]
     console.print("\nchanges")
     for line in report:
         console.print(f"  {line}", markup=False)

@@ -42,14 +42,15 @@ def label(out: Path, target: Path | None, port: int, browser: bool, each: int, f
     from rich.console import Console
 
     from streamgate.labelling.sampling import sampled_faces
-    from streamgate.labelling.server import LabelFile, LabelServer
+    from streamgate.labelling.server import LabelServer, stored_labels
     from streamgate.people.ledger import Ledger
     from streamgate.report.content import Content
     from streamgate.store.folder import RunFolder
 
     folder = RunFolder(out)
     folder.check()
-    labels = LabelFile(target or out / "labels.csv")
+    target = target or out / "labels.csv"
+    labels = stored_labels(target)
     content = Content(out, Ledger.read(out).names, {})
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     with errors.status("") as status:
@@ -60,16 +61,16 @@ def label(out: Path, target: Path | None, port: int, browser: bool, each: int, f
     for words in problems:
         errors.print(f"streamgate: warning: {escaped(words)}", markup=False)
     try:
-        server = LabelServer(content, labels, port)
+        server = LabelServer(content, labels, target, port)
     except OSError as error:
         raise SinkError(f"port {port} cannot be used ({error.strerror}); choose another one with --port") from None
     with server:
         click.echo(f"label the faces at {server.address} (1 good, 2 usable, 3 bad; Ctrl-C ends it)")
-        click.echo(f"labels are saved in {display(labels.path)}; it has {len(labels)}")
+        click.echo(f"labels are saved in {display(target)}; it has {len(labels)}")
         if browser:
             webbrowser.open(server.address)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            click.echo(f"{len(labels)} labels in {display(labels.path)}")
+            click.echo(f"{len(server.labels)} labels in {display(target)}")
     return 0

@@ -8,7 +8,7 @@ import click
 
 from streamgate.commands.help import Command
 from streamgate.commands.options import quiet_option, results_argument
-from streamgate.errors import display, escaped
+from streamgate.errors import escaped
 
 
 @click.command(
@@ -29,13 +29,9 @@ def merge(out: Path, overwrite: bool, quiet: bool) -> int:
     """
     from streamgate.sinks.merging import merge as merge_shards
 
-    merged = merge_shards(out, overwrite=overwrite)
-    for problem in merged.unfinished:
+    done, unfinished = merge_shards(out, overwrite=overwrite)
+    for problem in unfinished:
         click.echo(f"streamgate: {escaped(problem)}", err=True)
     if not quiet:
-        click.echo(
-            f"{merged.kept} face{'' if merged.kept == 1 else 's'} of {merged.sources} source(s) from {merged.shards} "
-            f"shard(s) in {display(out)} ({merged.new} new)",
-            err=True,
-        )
-    return 1 if merged.unfinished else 0
+        click.echo(done, err=True)
+    return 1 if unfinished else 0

@@ -16,48 +16,37 @@ from streamgate.store.layout import not_local
 
 
 class _LocalPath(click.Path):
-    """A local file or folder: not empty, and not an address."""
+    """A local file or folder, not empty; with `or_address` also an address in an object store, as text."""
+
+    def __init__(self, *, or_address: bool = False, path_type: type | None = None) -> None:
+        # The command reports unreadable files itself, with the right exit code.
+        super().__init__(readable=False, path_type=path_type)
+        self._or_address = or_address
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if problem := not_local(os.fsdecode(value)):
+        text = os.fsdecode(value)
+        is_address = re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) and not text.lower().startswith(("file://", "http"))
+        if self._or_address and is_address:
+            return text
+        if problem := not_local(text):
             self.fail(problem, param, ctx)
         return super().convert(value, param, ctx)
 
 
-class _AnyPlace(_LocalPath):
-    """A local file or folder as a path, or an address in an object store as text."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        text = os.fsdecode(value)
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) and not text.lower().startswith(("file://", "http")):
-            return text
-        return super().convert(value, param, ctx)
-
-
-class _Timecode(click.ParamType):
-    """A time in a video: seconds, M:S or H:M:S, such as 90, 1:30 or 1:02:03.5."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        parts = str(value).split(":")
-        numbers = [part for part in parts if re.fullmatch(r"[0-9]{1,7}", part)]
-        if len(parts) > 3 or len(numbers) < len(parts) - 1 or not re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,9})?", parts[-1]):
-            self.fail(
-                f"{value!r} is not a time; write seconds, M:S or H:M:S, such as 90, 1:30 or 1:02:03.5", param, ctx
-            )
-        return sum(float(part) * 60.0**power for power, part in enumerate(reversed(parts)))
+def timecode(text: str) -> float:
+    """The seconds of a time in a video: seconds, M:S or H:M:S, such as 90, 1:30 or 1:02:03.5."""
+    parts = text.split(":")
+    numbers = [part for part in parts if re.fullmatch(r"[0-9]{1,7}", part)]
+    if len(parts) > 3 or len(numbers) < len(parts) - 1 or not re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,9})?", parts[-1]):
+        raise click.BadParameter(f"{text!r} is not a time; write seconds, M:S or H:M:S, such as 90, 1:30 or 1:02:03.5")
+    return sum(float(part) * 60.0**power for power, part in enumerate(reversed(parts)))
 
 
-TIMECODE = _Timecode()
-# `readable=False`: the command reports unreadable files itself, with the right exit code.
 TEXT_PATH = click.Path(readable=False)
 """A path or pattern as it was typed; shells complete it like a path."""
-PATH = _LocalPath(readable=False, path_type=Path)
-PATH_OR_ADDRESS = _AnyPlace(readable=False, path_type=Path)
-LOCAL_TEXT = _LocalPath(readable=False)
+PATH = _LocalPath(path_type=Path)
+PATH_OR_ADDRESS = _LocalPath(or_address=True, path_type=Path)
+LOCAL_TEXT = _LocalPath()
 """A local path as text."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -96,8 +96,8 @@ class Display:
     def error(self, text: str) -> None:
         self._console.print(f"[red]streamgate:[/red] {escape(escaped(text))}")
 
-    def _start_bar(self, *columns: ProgressColumn, auto_refresh: bool) -> Progress | None:
-        """A bar on a terminal, None elsewhere."""
+    def bar(self, *columns: ProgressColumn, auto_refresh: bool = True) -> Progress | None:
+        """A bar on a terminal, which starts with the first call; None elsewhere."""
         if self._bar is None and self._shows("info") and self._console.is_terminal:
             self._bar = Progress(*columns, console=self._console, transient=True, auto_refresh=auto_refresh)
             self._bar.start()
@@ -224,7 +224,7 @@ class RunDisplay(Display):
         )
 
     def _bars(self) -> Progress | None:
-        return self._start_bar(
+        return self.bar(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
@@ -302,56 +302,37 @@ def _lines(path: Path) -> int | None:
         return None
 
 
-class ReplayDisplay(Display):
-    """Progress of a replay."""
-
-    def __init__(self, level: str = "info") -> None:
-        super().__init__(level)
-        self.taken = 0
-        """Number of events taken for sending."""
-
-    def start(self, total: int) -> None:
-        """Start the bar with the total number of events."""
-        bar = self._start_bar(
-            TextColumn("sending"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f} of {task.total:.0f} finals"),
-            TimeRemainingColumn(),
-            auto_refresh=True,
-        )
-        if bar is not None:
-            bar.add_task("", total=total)
-
-    def counted(self, events: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield the events; each is counted once it was taken."""
-        for item in events:
-            yield item
-            self.taken += 1
-            if self._bar is not None:
-                self._bar.update(self._bar.task_ids[0], completed=self.taken)
+def replay_bar(display: Display, total: int) -> Callable[[int], None]:
+    """Start the bar of a replay of `total` events; call the result with the number of events taken so far."""
+    bar = display.bar(
+        TextColumn("sending"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} of {task.total:.0f} finals"),
+        TimeRemainingColumn(),
+    )
+    if bar is None:
+        return lambda taken: None
+    task = bar.add_task("", total=total)
+    return lambda taken: bar.update(task, completed=taken)
 
 
-class ClipsDisplay(Display):
-    """Progress of making clips: a bar on a terminal, otherwise one line per track."""
-
-    def track(self, index: int, count: int, name: str, clips: int) -> None:
-        """Track `index` of `count` is about to be searched; `clips` is the number of clips so far."""
-        bar = self._start_bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f} of {task.total:.0f} tracks"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[clips]}"),
-            auto_refresh=True,
-        )
-        text = _count(clips, "clip")
-        if bar is not None:
-            if not bar.tasks:
-                bar.add_task("", total=count, clips="")
-            shown = escape(name if len(name) <= 40 else name[:37] + "...")
-            bar.update(bar.task_ids[0], description=shown, completed=index, clips=text)
-        elif index < count:
-            self.note(f"[{index + 1}/{count}] {name}, {text} so far")
+def show_track(display: Display, index: int, count: int, name: str, clips: int) -> None:
+    """Track `index` of `count` is about to be searched for clips; `clips` is the number of clips so far."""
+    bar = display.bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} of {task.total:.0f} tracks"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[clips]}"),
+    )
+    text = _count(clips, "clip")
+    if bar is not None:
+        if not bar.tasks:
+            bar.add_task("", total=count, clips="")
+        shown = escape(name if len(name) <= 40 else name[:37] + "...")
+        bar.update(bar.task_ids[0], description=shown, completed=index, clips=text)
+    elif index < count:
+        display.note(f"[{index + 1}/{count}] {name}, {text} so far")
 
 
 def _count(number: int, noun: str) -> str:

@@ -20,10 +20,9 @@ from streamgate.errors import DeliveryError, SinkError, SourceError, display
 from streamgate.store.folder import DamageLog
 
 if TYPE_CHECKING:
-    from streamgate.commands.progress import ReplayDisplay
+    from streamgate.commands.progress import Display
     from streamgate.sinks.redisstream import RedisStream
     from streamgate.sinks.replay_source import FinishedSource
-    from streamgate.sinks.retrying_sender import RetryingSender
 
 _NAMED = 5
 """Maximum number of damages listed per source; the rest is counted."""
@@ -42,14 +41,13 @@ def replay(out: Path, url: str, sink_retry: float, quiet: bool) -> int:
     The events have the same ids as before, so that consumers can recognize duplicates. Unreadable results are reported,
     and the rest is sent.
     """
-    from streamgate.commands.progress import ReplayDisplay
+    from streamgate.commands.progress import Display
     from streamgate.sinks.redisstream import MAXLEN, RedisStream
     from streamgate.sinks.replay_source import finished_sources
-    from streamgate.sinks.retrying_sender import RetryingSender
     from streamgate.store.lock import unchanged
 
     stream = RedisStream(url)
-    with ReplayDisplay("error" if quiet else "info") as shown, unchanged(out):
+    with Display("error" if quiet else "info") as shown, unchanged(out):
         problems: list[str] = []
         sources = finished_sources(out, problems.append)
         for problem in problems:
@@ -60,10 +58,9 @@ def replay(out: Path, url: str, sink_retry: float, quiet: bool) -> int:
                 f"{total} finals: the stream keeps about {MAXLEN}, so the first are lost unless a consumer reads them "
                 "in time"
             )
-        sender = RetryingSender(stream, retry_seconds=sink_retry, warn=shown.warn)
         try:
             with _interruptible(stream.stopping):
-                return _send(sources, stream, sender, shown, whole=not problems)
+                return _send(sources, stream, sink_retry, shown, whole=not problems)
         finally:
             stream.close()
 
@@ -81,36 +78,48 @@ def _interruptible(stopping: threading.Event) -> Iterator[None]:
 
 
 def _send(
-    sources: Sequence[FinishedSource], stream: RedisStream, sender: RetryingSender, shown: ReplayDisplay, *, whole: bool
+    sources: Sequence[FinishedSource], stream: RedisStream, retry_seconds: float, shown: Display, *, whole: bool
 ) -> int:
     """Send everything; returns the exit code. Raises SinkError, DeliveryError."""
-    problem = sender.reach()
+    from streamgate.commands.progress import replay_bar
+    from streamgate.sinks.retrying_sender import deliver, reach
+
+    problem = reach(stream, retry_seconds=retry_seconds, warn=shown.warn)
     if stream.stopping.is_set():
         raise KeyboardInterrupt
     if problem:
         raise SinkError(f"cannot use {stream.location}: {problem}; nothing was sent")
     began = time.perf_counter()
     sent, total = 0, sum(source.finals for source in sources)
-    shown.start(total)
+    taken, show = 0, replay_bar(shown, total)
+
+    def counted(events: Iterator[bytes]) -> Iterator[bytes]:
+        nonlocal taken
+        for item in events:
+            yield item
+            taken += 1
+            show(taken)
+
     try:
         for number, source in enumerate(sources, 1):
             damages = DamageLog(_NAMED)
-            outcome = sender.deliver(shown.counted(source.events(damages.add)))
-            sent += outcome.sent
+            events = counted(source.events(damages.add))
+            here, problem = deliver(stream, events, retry_seconds=retry_seconds, warn=shown.warn)
+            sent += here
             if stream.stopping.is_set():
                 raise KeyboardInterrupt
-            if outcome.problem is not None:
+            if problem is not None:
                 raise DeliveryError(
-                    f"{stream.location}: {sent} of {total} finals delivered, up to {outcome.sent} of "
-                    f"{source.finals} of {source.location}; the rest was not: {outcome.problem}. The same command "
+                    f"{stream.location}: {sent} of {total} finals delivered, up to {here} of "
+                    f"{source.finals} of {source.location}; the rest was not: {problem}. The same command "
                     "sends all of them again"
                 )
-            shown.line(f"[{number}/{len(sources)}] {source.location}: {outcome.sent} finals sent")
+            shown.line(f"[{number}/{len(sources)}] {source.location}: {here} finals sent")
             if damages.count:
                 whole = False
-                shown.error(_lost(damages, source, outcome.sent))
+                shown.error(_lost(damages, source, here))
     except KeyboardInterrupt:
-        shown.error(f"interrupted: about {shown.taken} of {total} finals were sent to {stream.location}")
+        shown.error(f"interrupted: about {taken} of {total} finals were sent to {stream.location}")
         return INTERRUPTED
     shown.line(
         f"{sent} of {total} finals of {len(sources)} sources sent to {stream.location} "

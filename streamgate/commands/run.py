@@ -11,7 +11,6 @@ from streamgate.commands.help import Command, section
 from streamgate.commands.options import (
     PATH,
     TEXT_PATH,
-    TIMECODE,
     complete_folders,
     device_option,
     max_yaw_option,
@@ -20,6 +19,7 @@ from streamgate.commands.options import (
     preset_option,
     set_option,
     sink_retry_option,
+    timecode,
 )
 from streamgate.errors import UsageError
 
@@ -46,8 +46,8 @@ _work = section("Speed and sharing the work")
 )
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=TEXT_PATH)
 @_input("--sequence", "sequence_fps", type=float, metavar="FPS", help="Read a folder's images as frames of a video.")
-@_input("--start", type=TIMECODE, metavar="TIME", help="Where to start in each video: seconds, M:S or H:M:S.")
-@_input("--end", type=TIMECODE, metavar="TIME", help="Where to end in each video.")
+@_input("--start", type=timecode, metavar="TIME", help="Where to start in each video: seconds, M:S or H:M:S.")
+@_input("--end", type=timecode, metavar="TIME", help="Where to end in each video.")
 @_faces("--top-k", type=int, metavar="N", help="Number of best faces to keep per track (or per person, with --per).")
 @_faces(
     "--per", type=click.Choice(["track", "person"]),

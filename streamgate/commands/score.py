@@ -68,6 +68,8 @@ def score(
     settings: Sequence[str],
 ) -> int:
     """Score the faces in images: one JSON line per image on stdout, or one table of all with -o."""
+    from rich.console import Console
+
     from streamgate.config import load_config
     from streamgate.engine import Engine
     from streamgate.exports.scores import score_file
@@ -100,9 +102,15 @@ def score(
                 return None, [], str(error)
 
         at_once = jobs or (16 if engine.on_gpu else os.cpu_count() or 1)
-        progress = stack.enter_context(_Progress(shown=target is not None))
-        for path, (image, faces, error) in in_order(scored, _paths(images), at_once):
-            progress.next(len(faces))
+        began, count = time.perf_counter(), 0
+        console = Console(stderr=True)
+        shown = target is not None and console.is_terminal
+        status = stack.enter_context(console.status("")) if shown else None
+        for number, (path, (image, faces, error)) in enumerate(in_order(scored, _paths(images), at_once), 1):
+            count += len(faces)
+            if status is not None:
+                rate = number / max(time.perf_counter() - began, 1e-3)
+                status.update(f"{number} images, {rate:.0f} a second")
             if error:
                 failed += 1
                 click.echo(f"streamgate: {escaped(error)}", err=True)
@@ -116,42 +124,11 @@ def score(
             elif not error:
                 click.echo(dumps(record).encode())
     if target is not None:
-        click.echo(f"{progress.faces} faces of {done} images in {display(target)} ({progress.seconds:.1f} s)", err=True)
+        seconds = time.perf_counter() - began
+        click.echo(f"{count} faces of {done} images in {display(target)} ({seconds:.1f} s)", err=True)
     if not failed:
         return 0
     return 1 if done else SourceError.exit_code
-
-
-class _Progress:
-    """Counts images and faces; on a terminal shows the images done and the rate per second."""
-
-    def __init__(self, *, shown: bool) -> None:
-        from rich.console import Console
-
-        self.faces = self._images = 0
-        self._began = time.perf_counter()
-        console = Console(stderr=True)
-        self._status = console.status("") if shown and console.is_terminal else None
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._began
-
-    def next(self, faces: int) -> None:
-        """Another image is done."""
-        self.faces += faces
-        self._images += 1
-        if self._status is not None:
-            self._status.update(f"{self._images} images, {self._images / max(self.seconds, 1e-3):.0f} a second")
-
-    def __enter__(self) -> _Progress:
-        if self._status is not None:
-            self._status.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._status is not None:
-            self._status.stop()
 
 
 def _paths(images: Sequence[str]) -> Iterator[Path]:

@@ -114,16 +114,17 @@ def serve(rtsp: tuple[str, ...], config_file: Path | None, settings: tuple[str, 
     state = ServiceState(wanted.config.specs)
     if config_file is not None:
         state.note(config_read_at=datetime.now(UTC))
-    with _signals() as signals, ExitStack() as stack:
+    with _signals() as (stop, reload, stopped_by), ExitStack() as stack:
         address = stack.enter_context(_http(wanted, state))
         service = stack.enter_context(Service(wanted, state, log))
         where = f", web page at {address}" if address else ""
         log(f"watching {len(wanted.streams)} stream(s){where}")
-        service.run(signals.stop, signals.reload, read if config_file else _nothing_to_read)
+        service.run(stop, reload, read if config_file else _nothing_to_read)
         log("stopping: writing the last faces")
     log("stopped")
-    _leave_hanging_readers(signals.code)
-    return signals.code
+    code = INTERRUPTED if signal.SIGINT in stopped_by else 0
+    _leave_hanging_readers(code)
+    return code
 
 
 def log(text: str) -> None:
@@ -136,48 +137,36 @@ def log(text: str) -> None:
         sys.stderr.flush()
 
 
-class _Signals:
-    """What signals have requested of the service.
+@contextmanager
+def _signals() -> Iterator[tuple[threading.Event, threading.Event, list[int]]]:
+    """Handle signals: gives the events `stop` and `reload` that they set, and the numbers of those that ask to stop.
 
     A handler runs between any two steps of the main thread, even while that holds the lock inside `stop` or `reload`,
     so setting one of them there may deadlock. A thread does it instead, notified through a lock-free queue.
     """
+    stop, reload = threading.Event(), threading.Event()
+    stopped_by: list[int] = []
+    requests: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
 
-    def __init__(self) -> None:
-        self.stop = threading.Event()
-        self.reload = threading.Event()
-        self.code = 0
-        self._requests: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
-        self._stopping = False
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
-            self._requests.put(self.reload)
-        elif self._stopping:
+            requests.put(reload)
+        elif stopped_by:
             raise KeyboardInterrupt
         else:
-            self._stopping = True
-            self.code = INTERRUPTED if number == signal.SIGINT else 0
-            self._requests.put(self.stop)
+            stopped_by.append(number)
+            requests.put(stop)
 
-    def pass_on(self) -> None:
-        """Set the requested events, until `end`."""
-        while (event := self._requests.get()) is not None:
+    def pass_on() -> None:
+        while (event := requests.get()) is not None:
             event.set()
 
-    def end(self) -> None:
-        self._requests.put(None)
-
-
-@contextmanager
-def _signals() -> Iterator[_Signals]:
-    signals = _Signals()
-    threading.Thread(target=signals.pass_on, name="streamgate-signals", daemon=True).start()
+    threading.Thread(target=pass_on, name="streamgate-signals", daemon=True).start()
     try:
-        with handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signals.handle):
-            yield signals
+        with handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), handle):
+            yield stop, reload, stopped_by
     finally:
-        signals.end()
+        requests.put(None)
 
 
 def _nothing_to_read() -> Settings:

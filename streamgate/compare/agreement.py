@@ -5,8 +5,6 @@ Everything is computed from counts per row (how often it was drawn), so that a b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from streamgate.frames import Array
@@ -22,55 +20,37 @@ _MIN_DRAWS = 40
 _BLOCK = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value with its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """Agreement of a measure with human judgements over `count` rows.
-
-    Attributes:
-        srcc, krcc: Spearman's and Kendall's (tau-b) rank correlation, -1..1.
-        plcc: Pearson's correlation after a monotone (logistic) curve was fitted to the measure.
-        auc: probability that a good row has a higher value than a bad one; None without good and bad rows.
-    """
-
-    count: int
-    srcc: Estimate
-    krcc: Estimate
-    plcc: Estimate
-    auc: Estimate | None
+Estimate = tuple[float, float, float]
+"""A value, and the low and high end of its 95 % bootstrap interval."""
 
 
 def agreement(
     values: Array, human: Array, good: Array, bad: Array, *, clusters: Array | None = None, seed: int = 0
-) -> Agreement | None:
-    """Compare a measure with human judgements; both (N,) float, higher is better. None if either is constant.
+) -> dict[str, Estimate]:
+    """Compare a measure with human judgements; both (N,) float, higher is better. Empty if either is constant.
+
+    The figures are `srcc` and `krcc`, Spearman's and Kendall's (tau-b) rank correlation, -1..1; `plcc`, Pearson's
+    correlation after a monotone (logistic) curve was fitted to the measure; and with good and bad rows `auc`, the
+    probability that a good row has a higher value than a bad one.
 
     Args:
         good, bad: bool (N,): rows between which the AUC is computed.
         clusters: (N,): rows with the same value are drawn together, because they are not independent.
     """
     if len(np.unique(values)) < 2 or len(np.unique(human)) < 2:
-        return None
+        return {}
     counts = _draws(len(values), clusters, seed)
     few = max(_MIN_DRAWS, int(DRAWS * min(1.0, (_FULL_DRAWS / len(values)) ** 2)))
     ranks = _ranks(values, counts), _ranks(human, counts)
     curve = _monotone(values, human)
-    enough = min(good.sum(), bad.sum()) >= MIN_PER_CLASS
-    return Agreement(
-        len(values),
-        _estimate(_correlation(*ranks, counts)),
-        _estimate(_kendall(values, human, counts[: few + 1])),
-        _estimate(_correlation(curve[None], human[None], counts)),
-        _estimate(_auc(values, good, bad, counts)) if enough else None,
-    )
+    figures = {
+        "srcc": _correlation(*ranks, counts),
+        "krcc": _kendall(values, human, counts[: few + 1]),
+        "plcc": _correlation(curve[None], human[None], counts),
+    }
+    if min(good.sum(), bad.sum()) >= MIN_PER_CLASS:
+        figures["auc"] = _auc(values, good, bad, counts)
+    return {name: _estimate(drawn) for name, drawn in figures.items()}
 
 
 def _draws(count: int, clusters: Array | None, seed: int) -> Array:
@@ -84,7 +64,7 @@ def _draws(count: int, clusters: Array | None, seed: int) -> Array:
 
 def _estimate(drawn: Array) -> Estimate:
     low, high = np.nanquantile(drawn[1:], (0.025, 0.975)) if np.isfinite(drawn[1:]).any() else (np.nan, np.nan)
-    return Estimate(float(drawn[0]), float(low), float(high))
+    return float(drawn[0]), float(low), float(high)
 
 
 def _tied(values: Array) -> tuple[Array, Array, Array]:

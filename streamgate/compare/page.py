@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from streamgate.compare.results import EVERYTHING, AgreementRow, HumanScores, estimate_text
-from streamgate.compare.values import MeasureValues
+from streamgate.compare.results import EVERYTHING, FIGURES, AgreementRow, HumanScores, estimate_text
 from streamgate.errors import escaped
 from streamgate.frames import Array
 
@@ -35,7 +34,7 @@ def page_text(
     note: str,
     lines: Sequence[AgreementRow],
     human: HumanScores,
-    values: MeasureValues,
+    values: Mapping[str, Array],
     groups: Array | None,
 ) -> str:
     """The page; all external text is escaped."""
@@ -44,7 +43,7 @@ def page_text(
         parts.append(f"<h2>{_text(group)}</h2>" if group != EVERYTHING else "")
         parts.append(_table([line for line in lines if line.group == group]))
     parts.append("<h2>Row by row</h2>" + _legend(groups))
-    plots = [_plot(name, found, human, groups) for name, found in values.by_measure.items()]
+    plots = [_plot(name, found, human, groups) for name, found in values.items()]
     parts.append(f'<div class="plots">{"".join(plots)}</div>')
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -62,11 +61,10 @@ def _table(lines: Sequence[AgreementRow]) -> str:
     rows = []
     for line in lines:
         cells = [_text(line.measure), str(line.count)]
-        if line.agreement is None:
+        if not line.figures:
             rows.append(f"<tr><td>{cells[0]}</td><td>{cells[1]}</td><td colspan=4>{_text(line.why)}</td></tr>")
             continue
-        said = line.agreement
-        cells += [estimate_text(one) for one in (said.srcc, said.krcc, said.plcc, said.auc)]
+        cells += [estimate_text(line.figures.get(name)) for name in FIGURES]
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     return f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from streamgate.compare.agreement import MIN_ROWS, Agreement, Estimate, agreement
-from streamgate.compare.values import MeasureValues
+from streamgate.compare.agreement import MIN_ROWS, Estimate, agreement
 from streamgate.errors import UsageError, display, one_line
 from streamgate.frames import Array
 from streamgate.labels import BAD, GOOD, grade_of
@@ -38,12 +37,12 @@ class HumanScores:
 
 @dataclass(frozen=True, slots=True)
 class AgreementRow:
-    """A measure in a group; `agreement` is None if it cannot be computed, for the reason `why`."""
+    """The figures of a measure in a group (`agreement`), empty if they cannot be computed, for the reason `why`."""
 
     measure: str
     group: str
     count: int
-    agreement: Agreement | None
+    figures: Mapping[str, Estimate]
     why: str = ""
 
 
@@ -88,7 +87,7 @@ def human_values(table: Table, column: str, *, ranked: bool) -> HumanScores:
 
 
 def compare(
-    human: HumanScores, values: MeasureValues, groups: Array | None, clusters: Array | None, seed: int = 0
+    human: HumanScores, values: Mapping[str, Array], groups: Array | None, clusters: Array | None, seed: int = 0
 ) -> list[AgreementRow]:
     """Each measure over all rows, then in each group, in the order of the measures."""
     names = [EVERYTHING, *(np.unique(groups) if groups is not None else ())]
@@ -96,7 +95,7 @@ def compare(
         _line(measure, str(group), human, found, here, clusters, seed)
         for group in names
         for here in [np.full(len(human.values), True) if group == EVERYTHING else groups == group]
-        for measure, found in values.by_measure.items()
+        for measure, found in values.items()
     ]
 
 
@@ -106,15 +105,15 @@ def _line(
     rows = here & np.isfinite(found) & np.isfinite(human.values)
     count = int(rows.sum())
     if count < MIN_ROWS:
-        return AgreementRow(measure, group, count, None, f"too few rows: at least {MIN_ROWS} are needed")
-    found_agreement = agreement(
+        return AgreementRow(measure, group, count, {}, f"too few rows: at least {MIN_ROWS} are needed")
+    figures = agreement(
         found[rows], human.values[rows], human.good[rows], human.bad[rows],
         clusters=None if clusters is None else clusters[rows], seed=seed,
     )  # fmt: skip
-    if found_agreement is None:
+    if not figures:
         which = "the human judgement" if len(np.unique(human.values[rows])) < 2 else "the measure"
-        return AgreementRow(measure, group, count, None, f"{which} is the same in all rows")
-    return AgreementRow(measure, group, count, found_agreement)
+        return AgreementRow(measure, group, count, {}, f"{which} is the same in all rows")
+    return AgreementRow(measure, group, count, figures)
 
 
 FIGURES = ("srcc", "krcc", "plcc", "auc")
@@ -129,16 +128,18 @@ def csv_text(lines: Sequence[AgreementRow]) -> str:
     for line in lines:
         cells = [line.measure, line.group, line.count]
         for name in FIGURES:
-            estimate: Estimate | None = None if line.agreement is None else getattr(line.agreement, name)
-            found = (None,) * 3 if estimate is None else (estimate.value, estimate.low, estimate.high)
-            cells += ["" if value is None or not np.isfinite(value) else f"{value:.4f}" for value in found]
+            found = line.figures.get(name, (np.nan,) * 3)
+            cells += [f"{value:.4f}" if np.isfinite(value) else "" for value in found]
         writer.writerow(cells)
     return file.getvalue()
 
 
 def estimate_text(estimate: Estimate | None) -> str:
     """For example `0.810 (0.78 to 0.84)`; empty for None."""
-    return "" if estimate is None else f"{estimate.value:.3f} ({estimate.low:.2f} to {estimate.high:.2f})"
+    if estimate is None:
+        return ""
+    value, low, high = estimate
+    return f"{value:.3f} ({low:.2f} to {high:.2f})"
 
 
 def _number(text: str) -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +26,8 @@ LOWER = ":lower"
 """Suffix of a column name: lower values are better."""
 
 
-@dataclass(slots=True)
-class MeasureValues:
-    """Values of each measure by row, float (N,), with the sign chosen so that larger is better; NaN if missing.
-
-    `problems`: reasons why rows lack values -> number of rows; `first`: the first row with each reason.
-    """
-
-    by_measure: dict[str, Array]
-    problems: dict[str, int] = field(default_factory=dict)
-    first: dict[str, str] = field(default_factory=dict)
-
-    def report_problems(self, words: str, row: str) -> None:
-        """Record a problem with a row."""
-        self.problems[words] = self.problems.get(words, 0) + 1
-        self.first.setdefault(words, row)
+Problems = dict[str, list[str]]
+"""Reasons why rows lack values -> these rows."""
 
 
 def check_names(
@@ -77,13 +63,15 @@ def scored_values(
     reference: str | None,
     workers: int,
     done: Callable[[int], None],
-) -> MeasureValues:
+) -> tuple[dict[str, Array], Problems]:
     """Score the picture of each row, using the largest face in it.
 
-    A row whose picture cannot be read or has no face gets no values; the other rows are still scored.
+    Returns the values of each measure by row, float (N,), with the sign chosen so that larger is better, NaN if
+    missing; and why. A row whose picture cannot be read or has no face gets no values; the other rows are still scored.
     """
     specs = {spec.name: spec for spec in engine.config.measures.specs}
-    found = MeasureValues({name: np.full(len(table.rows), np.nan) for name in names})
+    found = {name: np.full(len(table.rows), np.nan) for name in names}
+    problems: Problems = {}
     wants_face = any(name not in FULL_REFERENCE for name in names)
     most = engine.config.decoding.max_pixels
 
@@ -103,22 +91,27 @@ def scored_values(
         done(number + 1)
         if problem:
             # Without the file name, so that the same problem in a thousand rows is reported once, with the first row.
-            found.report_problems(problem.removeprefix(f"{display(_path(table.path, row[image]))}: "), row[image])
+            problem = problem.removeprefix(f"{display(_path(table.path, row[image]))}: ")
+            problems.setdefault(problem, []).append(row[image])
         for name in names:
             value: float | str | None = against.get(name)
             if value is None and face is not None:
                 value = _value(specs.get(name), face.quality, face.measures.get(name), aligned)
             if isinstance(value, str):
-                found.report_problems(f"{name} {value}", row[image])
+                problems.setdefault(f"{name} {value}", []).append(row[image])
             elif value is not None:
-                found.by_measure[name][number] = value
-    return found
+                found[name][number] = value
+    return found, problems
 
 
-def recorded_values(table: Table, names: Sequence[str], folder: RunFolder) -> MeasureValues:
-    """Look up the faces of the rows in the results of a run; rows have the columns of labels.csv, or `id`."""
+def recorded_values(table: Table, names: Sequence[str], folder: RunFolder) -> tuple[dict[str, Array], Problems]:
+    """Look up the faces of the rows in the results of a run; rows have the columns of labels.csv, or `id`.
+
+    Returns the same as `scored_values`.
+    """
     specs = {spec.name: spec for spec in folder.measures}
-    found = MeasureValues({name: np.full(len(table.rows), np.nan) for name in names})
+    found = {name: np.full(len(table.rows), np.nan) for name in names}
+    problems: Problems = {}
     records = dict(_records(table, folder))
     by_id = "id" in table.columns and not set(COLUMNS[:3]) <= set(table.columns)
     for number, row in enumerate(table.rows):
@@ -126,7 +119,7 @@ def recorded_values(table: Table, names: Sequence[str], folder: RunFolder) -> Me
         label = str(key) if key is not None else f"row {number + 1}"
         record = records.get(key) if key is not None else None
         if record is None:
-            found.report_problems("no such face in these results", label)
+            problems.setdefault("no such face in these results", []).append(label)
             continue
         for name in names:
             listed = record["measures"].get(name)
@@ -135,10 +128,10 @@ def recorded_values(table: Table, names: Sequence[str], folder: RunFolder) -> Me
             if isinstance(value, str):
                 unscored = measure is not None and measure.status is Status.NOT_SCORED
                 hint = " in this run; a run with --set exhaustive=true scores every face" if unscored else ""
-                found.report_problems(f"{name} {value}{hint}", label)
+                problems.setdefault(f"{name} {value}{hint}", []).append(label)
             elif value is not None:
-                found.by_measure[name][number] = value
-    return found
+                found[name][number] = value
+    return found, problems
 
 
 def _records(table: Table, folder: RunFolder) -> Iterator[tuple[FaceKey | str, Mapping[str, Any]]]:

@@ -7,6 +7,7 @@ import io
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -179,15 +180,27 @@ def write_webdataset(
     `arcface.png`. A shard has at most `shard_bytes`, unless a single sample is larger. Returns the number of samples.
     Raises UsageError, ResultsError, SinkError.
     """
-    count = 0
-    with new_folder(target, "webdataset", overwrite=overwrite) as staging, files.sink_errors(target):
-        shards = _Shards(staging, shard_bytes)
-        try:
-            for record in _records(folder):
-                shards.add(_sample(folder, record))
-                count += 1
-        finally:
-            shards.close()
+    count = shards = 0
+    tar: tarfile.TarFile | None = None
+    with (
+        new_folder(target, "webdataset", overwrite=overwrite) as staging,
+        files.sink_errors(target),
+        ExitStack() as opened,
+    ):
+        for record in _records(folder):
+            sample = _sample(folder, record)
+            size = sum(tarfile.BLOCKSIZE + -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE for _, data in sample)
+            if tar is None or (tar.offset and tar.offset + size + tarfile.RECORDSIZE > shard_bytes):
+                opened.close()
+                file = opened.enter_context(open(staging / f"faces-{shards:06d}.tar", "xb"))
+                tar = opened.enter_context(tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT))
+                shards += 1
+            for name, data in sample:
+                # Without time and owner, so that the bytes depend only on the samples.
+                member = tarfile.TarInfo(name)
+                member.size, member.mode = len(data), 0o644
+                tar.addfile(member, io.BytesIO(data))
+            count += 1
     return count
 
 
@@ -220,41 +233,6 @@ def _pictures(record: Record) -> dict[str, str]:
     row = row_of(record, _CROP_COLUMNS)
     further = {name: row[f"image_{name}"] for name in FURTHER_CROPS}
     return {"ffhq": record["image"], **{name: path for name, path in further.items() if path is not None}}
-
-
-class _Shards:
-    """Tar files of bounded size whose bytes depend only on the samples: without times and owners."""
-
-    def __init__(self, folder: Path, limit: int) -> None:
-        self._folder = folder
-        self._limit = limit
-        self._count = 0
-        self._file: IO[bytes] | None = None
-        self._tar: tarfile.TarFile | None = None
-
-    def add(self, sample: list[tuple[str, bytes]]) -> None:
-        """Write one sample, in a new shard if it does not fit into the current one. Raises OSError."""
-        size = sum(tarfile.BLOCKSIZE + -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE for _, data in sample)
-        if self._tar is None or (self._tar.offset and self._tar.offset + size + tarfile.RECORDSIZE > self._limit):
-            self.close()
-            self._file = open(self._folder / f"faces-{self._count:06d}.tar", "xb")  # noqa: SIM115 - see close()
-            self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
-            self._count += 1
-        for name, data in sample:
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = len(data), 0o644
-            self._tar.addfile(member, io.BytesIO(data))
-
-    def close(self) -> None:
-        """Finish the current shard; closing twice is harmless. Raises OSError."""
-        tar, file = self._tar, self._file
-        self._tar = self._file = None
-        try:
-            if tar is not None:
-                tar.close()
-        finally:
-            if file is not None:
-                file.close()
 
 
 def picture_of(folder: RunFolder, name: str) -> bytes:

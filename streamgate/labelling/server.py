@@ -24,52 +24,28 @@ _MAX_BYTES = 4096
 _TIMEOUT_S = 30.0
 
 
-class LabelFile:
-    """Labels in a CSV file, which is rewritten with each change. Thread-safe.
-
-    Raises SourceError if the file exists and is not a table of labels.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.problems: list[str] = []
-        self._lock = threading.Lock()
-        self._labels: dict[FaceKey, int] = {}
-        if path.exists():
-            self._labels, self.problems = read_labels(path)
-            if self.problems:
-                # Writing the file would drop the rows that could not be read.
-                raise SourceError(f"{path}: {self.problems[0]}; correct the file, or choose another with --labels")
-
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    def as_json(self) -> dict[str, str]:
-        """Labels by the page's key of a face: [source_id, track_id, pts_seconds] as JavaScript writes it."""
-        with self._lock:
-            return {_page_key(key): _NAMES[grade] for key, grade in self._labels.items()}
-
-    def set(self, key: FaceKey, grade: int | None) -> None:
-        """Change one label and write the file. Raises SinkError, in which case nothing has changed."""
-        with self._lock:
-            labels = {one: value for one, value in self._labels.items() if one != key}
-            if grade is not None:
-                labels[key] = grade
-            with sink_errors(self.path):
-                write_text(self.path.parent, self.path.name, labels_text(labels.items()))
-            self._labels = labels
+def stored_labels(path: Path) -> dict[FaceKey, int]:
+    """The labels in a CSV file; empty if it does not exist. Raises SourceError if it is not a table of labels."""
+    labels, problems = read_labels(path) if path.exists() else ({}, [])
+    if problems:
+        # Writing the file would drop the rows that could not be read.
+        raise SourceError(f"{path}: {problems[0]}; correct the file, or choose another with --labels")
+    return labels
 
 
 class LabelServer(ThreadingHTTPServer):
     """Serves the pages of `content` and accepts labels. `port` 0 selects any free port.
 
-    Raises OSError if the port cannot be used.
+    `labels` are those in the file `target`, which is rewritten with each change. Raises OSError if the port cannot be
+    used.
     """
 
     daemon_threads = True
 
-    def __init__(self, content: Content, labels: LabelFile, port: int) -> None:
+    def __init__(self, content: Content, labels: dict[FaceKey, int], target: Path, port: int) -> None:
         self.content, self.labels = content, labels
+        self._target = target
+        self._writing = threading.Lock()
         self.pages = plan(content)
         self.reading = threading.Lock()
         self.pictures = {record["image"] for _, record in content.folder.faces_with_offsets()}
@@ -79,6 +55,16 @@ class LabelServer(ThreadingHTTPServer):
     def address(self) -> str:
         """The address for the browser."""
         return f"http://{HOST}:{self.server_port}/"
+
+    def set_label(self, key: FaceKey, grade: int | None) -> None:
+        """Change one label and write the file. Raises SinkError, in which case nothing has changed."""
+        with self._writing:
+            labels = {one: value for one, value in self.labels.items() if one != key}
+            if grade is not None:
+                labels[key] = grade
+            with sink_errors(self._target):
+                write_text(self._target.parent, self._target.name, labels_text(labels.items()))
+            self.labels = labels
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Do not report browsers that close the connection."""
@@ -94,7 +80,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         name = unquote(urlsplit(self.path).path).lstrip("/") or REPORT
         if name == "labels":
-            self._answer(json.dumps(self.server.labels.as_json()).encode(), "application/json")
+            labels = {_page_key(key): _NAMES[grade] for key, grade in self.server.labels.items()}
+            self._answer(json.dumps(labels).encode(), "application/json")
         elif name in self.server.pages:
             try:
                 # `Content` is not thread-safe.
@@ -136,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.BAD_REQUEST, "there is no such source in these results")
             return
         try:
-            self.server.labels.set(key, grade)
+            self.server.set_label(key, grade)
         except SinkError as error:
             self._refuse(HTTPStatus.INSUFFICIENT_STORAGE, str(error))
             return
@@ -179,5 +166,6 @@ def _label_of(given: Mapping[str, Any]) -> tuple[FaceKey, int | None]:
 
 
 def _page_key(key: FaceKey) -> str:
+    """The page's key of a face: [source_id, track_id, pts_seconds] as JavaScript writes it."""
     pts = int(key.pts_seconds) if key.pts_seconds.is_integer() else key.pts_seconds
     return json.dumps([key.source_id, key.track_id, pts], separators=(",", ":"), ensure_ascii=False)

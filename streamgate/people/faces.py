@@ -98,16 +98,16 @@ def person_records(people: Ledger, faces: dict[str, list[PersonFace]]) -> Iterat
     for kept in faces.values():
         for face in kept:
             counts[face.key[:2]] = counts.get(face.key[:2], 0) + 1
-    for track in people.tracks:
-        person = people.person_of(track.key)
+    for track, (first_pts, last_pts) in people.spans.items():
+        person = people.person_of(track)
         if person is not None:
             members.setdefault(person, []).append(
                 {
-                    "source_id": track.source_id,
-                    "track_id": track.track_id,
-                    "first_pts": round(track.first_pts, 6),
-                    "last_pts": round(track.last_pts, 6),
-                    "faces": counts.get(track.key, 0),
+                    "source_id": track[0],
+                    "track_id": track[1],
+                    "first_pts": round(first_pts, 6),
+                    "last_pts": round(last_pts, 6),
+                    "faces": counts.get(track, 0),
                 }
             )
     for person, tracks in sorted(members.items(), key=lambda item: int(item[0][1:])):
@@ -155,7 +155,7 @@ def _best(faces: Iterable[PersonFace], keep: KeepConfig) -> list[PersonFace]:
 
 def _faces(folder: RunFolder, source_id: str, people: Ledger, *, compared: bool) -> Iterator[PersonFace]:
     """The kept faces of a source that belong to a person; with `compared`, including their embeddings."""
-    embeddings = load_identity(folder.out, source_id).faces if compared else {}
+    _, embeddings = load_identity(folder.out, source_id) if compared else ({}, {})
     for record in folder.faces(source_id):
         person = people.person_of((source_id, record["track_id"]))
         if person is None:

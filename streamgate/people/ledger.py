@@ -32,20 +32,6 @@ _TRACK = re.compile(r"(?:track_)?([0-9]{1,9})")
 _ID = re.compile(r"p([0-9]{4,9})")
 
 
-@dataclass(frozen=True, slots=True)
-class KeptTrack:
-    """A track that keeps faces: its source, and when it was seen (pts in seconds)."""
-
-    source_id: str
-    track_id: int
-    first_pts: float
-    last_pts: float
-
-    @property
-    def key(self) -> TrackKey:
-        return (self.source_id, self.track_id)
-
-
 @dataclass(slots=True)
 class Ledger:
     """The persons of one output folder.
@@ -57,7 +43,8 @@ class Ledger:
         persons: group -> id of the person that it is part of; a group that is missing here is its own person.
         names: person -> name given by the user.
         last: the highest number ever used in an id.
-        tracks: those that keep faces, by source and track, once they have been read (`people.persons`).
+        spans: first and last pts in seconds of the tracks that keep faces, by source and track, once they have been
+            read (`people.persons`).
         unknown: number of earlier persons that new tracks could not be compared with, as their embeddings are gone.
     """
 
@@ -67,7 +54,7 @@ class Ledger:
     persons: dict[str, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     last: int = 0
-    tracks: tuple[KeptTrack, ...] = ()
+    spans: Mapping[TrackKey, tuple[float, float]] = field(default_factory=dict)
     unknown: int = 0
 
     @classmethod

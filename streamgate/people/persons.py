@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from streamgate.errors import ResultsError
-from streamgate.people.ledger import KeptTrack, Ledger
+from streamgate.people.ledger import Ledger, TrackKey
 from streamgate.people.linkage import link
 from streamgate.selection.template import is_sure
 from streamgate.store import files
@@ -31,15 +31,15 @@ def find_people(out: Path, source_ids: Iterable[str], threshold: float, *, settl
     ledger = Ledger.read(out)
     if not ledger.settled:
         ledger = Ledger(out)
-    tracks: list[KeptTrack] = []
     templates: list[Template | None] = []
+    spans: dict[TrackKey, tuple[float, float]] = {}
     for source_id in sorted(set(source_ids)):
-        known = load_identity(out, source_id).templates
-        for track in _kept_tracks(folder, source_id):
-            tracks.append(track)
-            templates.append(known.get(track.track_id))
-    ledger.tracks, ledger.unknown = tuple(tracks), _without_template(ledger, tracks, templates)
-    _link_new(ledger, tracks, templates, threshold)
+        known, _ = load_identity(out, source_id)
+        found = _kept_tracks(folder, source_id)
+        templates += [known.get(track_id) for _, track_id in found]
+        spans |= found
+    ledger.spans, ledger.unknown = spans, _without_template(ledger, spans, templates)
+    _link_new(ledger, templates, threshold)
     ledger.settled = ledger.settled or settle
     with files.sink_errors(out):
         ledger.write()
@@ -50,25 +50,24 @@ def known_people(out: Path, source_ids: Iterable[str]) -> Ledger:
     """The persons according to the last derivation and the decisions since then. Raises ResultsError."""
     folder = RunFolder(out)
     ledger = Ledger.read(out)
-    ledger.tracks = tuple(track for one in sorted(set(source_ids)) for track in _kept_tracks(folder, one))
+    ledger.spans = {track: span for one in sorted(set(source_ids)) for track, span in _kept_tracks(folder, one).items()}
     return ledger
 
 
-def _kept_tracks(folder: RunFolder, source_id: str) -> list[KeptTrack]:
-    """The tracks of a committed source that keep a face, sorted by id."""
-    found = [
-        KeptTrack(source_id, track["track_id"], float(track["first_pts"]), float(track["last_pts"]))
+def _kept_tracks(folder: RunFolder, source_id: str) -> dict[TrackKey, tuple[float, float]]:
+    """First and last pts of the tracks of a committed source that keep a face, sorted by id."""
+    found = {
+        (source_id, int(track["track_id"])): (float(track["first_pts"]), float(track["last_pts"]))
         for track in folder.tracks(source_id)
         if track["kept"]
-    ]
-    return sorted(found, key=lambda track: track.track_id)
+    }
+    return dict(sorted(found.items()))
 
 
-def _link_new(
-    ledger: Ledger, tracks: Sequence[KeptTrack], templates: Sequence[Template | None], threshold: float
-) -> None:
-    """Assign a group to every track without one."""
-    if all(track.key in ledger.groups for track in tracks):
+def _link_new(ledger: Ledger, templates: Sequence[Template | None], threshold: float) -> None:
+    """Assign a group to every track without one; `templates` are in the order of the tracks."""
+    tracks = list(ledger.spans)
+    if all(track in ledger.groups for track in tracks):
         return
     size = next((len(one.vector) for one in templates if one is not None), 1)
     vectors = np.zeros((len(tracks), size), np.float32)
@@ -78,26 +77,26 @@ def _link_new(
             if len(template.vector) != size:
                 raise ResultsError("this folder has templates of several recognizers; choose another folder with -o")
             vectors[index], offsets[index] = template.vector, template.offset
-    ids = sorted({ledger.groups[track.key] for track in tracks if track.key in ledger.groups})
+    ids = sorted({ledger.groups[track] for track in tracks if track in ledger.groups})
     number = {group: index for index, group in enumerate(ids)}
-    sources = {source_id: index for index, source_id in enumerate(dict.fromkeys(track.source_id for track in tracks))}
+    sources = {source_id: index for index, source_id in enumerate(dict.fromkeys(source_id for source_id, _ in tracks))}
     owners = _owners(ids, ledger)
-    spans = np.array([[sources[track.source_id], track.first_pts, track.last_pts] for track in tracks])
-    groups = [number.get(ledger.groups.get(track.key, "")) for track in tracks]
+    spans = np.array([[sources[source_id], *span] for (source_id, _), span in ledger.spans.items()])
+    groups = [number.get(ledger.groups.get(track, "")) for track in tracks]
     for track, index in zip(tracks, link(vectors, offsets, spans, groups, threshold, owners), strict=True):
         while index >= len(ids):
             ids.append(ledger.new_id())
-        ledger.groups.setdefault(track.key, ids[index])
+        ledger.groups.setdefault(track, ids[index])
 
 
-def _without_template(ledger: Ledger, tracks: Sequence[KeptTrack], templates: Sequence[Template | None]) -> int:
+def _without_template(ledger: Ledger, tracks: Iterable[TrackKey], templates: Sequence[Template | None]) -> int:
     """Number of known persons without a template, if the folder has new tracks with one; else 0."""
     known, seen, new = set(), set(), False
     for track, template in zip(tracks, templates, strict=True):
-        if track.key not in ledger.groups:
+        if track not in ledger.groups:
             new = new or template is not None
             continue
-        person = ledger.person_of(track.key)
+        person = ledger.person_of(track)
         known.add(person)
         if template is not None:
             seen.add(person)

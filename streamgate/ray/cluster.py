@@ -6,7 +6,7 @@ import os
 import secrets
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -15,12 +15,11 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from streamgate.errors import SinkError, StreamgateError, UsageError
-from streamgate.ray.connection import Share, cause_of, connect, share_of
-from streamgate.ray.reader import PROBE, Advanced, Finished, Opened, Reader, ReaderOptions
+from streamgate.ray.connection import cause_of, connect, share_of
+from streamgate.ray.reader import PROBE, Advanced, Finished, Reader, ReaderOptions
 from streamgate.sinks.disk import DiskSink
 from streamgate.sources import SourceSpec
 from streamgate.store import files
-from streamgate.store.identity import load_identity
 from streamgate.store.layout import STATE_DIR
 from streamgate.store.manifest import differences, run_record
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult
@@ -99,30 +98,36 @@ class Cluster:
         self._why = ""
         self._look_at = 0.0
         self._fits = 1
-        self._share = Share(1, False)
-        self._opened: Opened | None = None
+        self._cores, self._with_gpu = 1, False
+        self._info: RunInfo | None = None
+        self._host = ""
         self.notes: list[str] = []
+        self._specs: Mapping[int, SourceSpec] = {}
+        self._disk: DiskSink | None = None
+        self._waiting: deque[int] = deque()
+        """Indexes of the sources that no reader has yet."""
+        self._alone: set[int] = set()
+        """Indexes of sources that a reader reads alone."""
+        self._deaths: Counter[int] = Counter()
+        """How often the reader of a source died."""
+        self._losses: Counter[int] = Counter()
+        """How often the node of its reader was lost."""
+        self._taken: set[str] = set()
 
     def run_info(self) -> RunInfo:
         """The run info of the first reader; readers with another one are rejected."""
-        assert self._opened is not None
-        return self._opened.info
-
-    @property
-    def words(self) -> Mapping[str, str]:
-        """The wording of each reason."""
-        assert self._opened is not None
-        return self._opened.words
+        assert self._info is not None
+        return self._info
 
     def __enter__(self) -> Self:
         try:
             self._ray = connect(self._address, quiet=self._quiet)
             nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
             asked = self._options.device
-            self._share = share_of(nodes, asked, self._jobs)
+            self._cores, self._with_gpu = share_of(nodes, asked, self._jobs)
             # An actor sees only the GPU that Ray has assigned to it, or none.
             device = "cuda" if asked.startswith("cuda") else asked
-            self._options = replace(self._options, device=device, threads=max(1, self._share.cores // self._jobs))
+            self._options = replace(self._options, device=device, threads=max(1, self._cores // self._jobs))
             self._begin_session()
             self._wait_for_the_first()
         except BaseException:
@@ -165,9 +170,8 @@ class Cluster:
             self._hear([*self._opening])
             if not reported and time.monotonic() - since > 30:
                 reported = True
-                self._report.note(
-                    f"waiting until the Ray cluster has {self._share} free; `ray status` shows its resources"
-                )
+                share = f"{self._cores} CPU core(s){' and a GPU' if self._with_gpu else ''}"
+                self._report.note(f"waiting until the Ray cluster has {share} free; `ray status` shows its resources")
 
     def clean(self) -> None:
         """Remove files left by drivers that were killed. The caller holds the lock of the output folder."""
@@ -183,8 +187,8 @@ class Cluster:
 
         Raises StreamgateError if the run cannot continue.
         """
-        waiting = deque([*(index for index in specs if index not in last), *last])
-        work = _Sources(specs, waiting, set(last), disk)
+        self._specs, self._disk, self._alone = specs, disk, set(last)
+        self._waiting = waiting = deque([*(index for index in specs if index not in last), *last])
         until = None
         while waiting or any(hand.reading for hand in self._hands):
             if self._stop.is_set():
@@ -197,12 +201,12 @@ class Cluster:
                     self._report.warn("readers did not answer in time; the sources they were reading are not written")
                     return
             self._grow(len(waiting))
-            self._hand_out(work)
+            self._hand_out()
             polls = [hand.polled for hand in self._hands if hand.polled is not None]
             refs = [*self._opening, *(ref for hand in self._hands for ref in hand.reading), *polls]
             if not refs:
                 raise StreamgateError(f"no reader is left on the Ray cluster ({self._why})")
-            self._hear(refs, work)
+            self._hear(refs)
             self._poll()
 
     def _grow(self, waiting: int) -> None:
@@ -217,7 +221,7 @@ class Cluster:
         if now >= self._look_at:
             self._look_at = now + _LOOK_S
             whole = self._ray.cluster_resources()
-            most = whole.get("GPU", 0) if self._share.gpu else whole.get("CPU", 0) // self._share.cores
+            most = whole.get("GPU", 0) if self._with_gpu else whole.get("CPU", 0) // self._cores
             self._fits = max(1, int(most))
         room = self._fits - len(self._hands) + (1 if self._hands else 0)
         while len(self._opening) < min(wanted, max(1, room)):
@@ -226,23 +230,23 @@ class Cluster:
             actor = (
                 self._ray.remote(Reader)
                 .options(
-                    num_cpus=self._share.cores, num_gpus=int(self._share.gpu), max_concurrency=self._jobs + 2,
+                    num_cpus=self._cores, num_gpus=int(self._with_gpu), max_concurrency=self._jobs + 2,
                     max_restarts=0, max_task_retries=0,
                 )
                 .remote(name, self._options)
             )  # fmt: skip
             self._opening[actor.open.remote()] = _Hand(name, actor)
 
-    def _hand_out(self, work: _Sources) -> None:
+    def _hand_out(self) -> None:
         for hand in self._hands:
-            while work.waiting and not hand.alone and len(hand.reading) < self._jobs:
-                index = work.waiting[0]
-                if index in work.alone:
+            while self._waiting and not hand.alone and len(hand.reading) < self._jobs:
+                index = self._waiting[0]
+                if index in self._alone:
                     if hand.reading:
                         break
                     hand.alone = True
-                work.waiting.popleft()
-                hand.reading[hand.actor.read.remote(index, work.specs[index])] = index
+                self._waiting.popleft()
+                hand.reading[hand.actor.read.remote(index, self._specs[index])] = index
 
     def _poll(self) -> None:
         now = time.monotonic()
@@ -251,7 +255,7 @@ class Cluster:
                 hand.poll_at = now + _POLL_S
                 hand.polled = hand.actor.progress.remote()
 
-    def _hear(self, refs: list[Any], work: _Sources | None = None) -> None:
+    def _hear(self, refs: list[Any]) -> None:
         if not refs:
             raise StreamgateError(f"no reader could be started on the Ray cluster ({self._why})")
         done, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0.0)
@@ -262,15 +266,17 @@ class Cluster:
                 self._is_open(self._opening.pop(ref), ref)
                 continue
             hand = next((one for one in self._hands if ref in one.reading or ref == one.polled), None)
-            if hand is None or work is None:
+            if hand is None:
                 continue  # of a reader that has died
             try:
                 value = self._ray.get(ref)
             except Exception as error:
-                self._died(hand, error, work)
+                self._died(hand, error)
                 continue
-            if isinstance(value, Finished):
-                self._finished(hand, hand.reading.pop(ref), value, work)
+            if isinstance(value, StreamgateError):
+                raise value
+            if ref in hand.reading:
+                self._finished(hand, hand.reading.pop(ref), value)
             else:
                 hand.polled = None
                 self._advanced(hand, value)
@@ -280,13 +286,11 @@ class Cluster:
             opened = self._ray.get(ref)
         except Exception as error:
             opened = StreamgateError(f"a reader could not be started on the Ray cluster ({cause_of(error)})")
-        if isinstance(opened, Opened) and self._opened is not None:
-            found = differences(run_record(self._opened.info), run_record(opened.info))
-            if found:
-                opened = UsageError(
-                    f"{opened.host} is not used, because it differs from {self._opened.host}: {found[0]}"
-                )
-        if not isinstance(opened, Opened):
+        if isinstance(opened, tuple) and self._info is not None:
+            info, _, host = opened
+            if found := differences(run_record(self._info), run_record(info)):
+                opened = UsageError(f"{host} is not used, because it differs from {self._host}: {found[0]}")
+        if isinstance(opened, StreamgateError):
             self._failed += 1
             self._why = str(opened)
             self._kill(hand)
@@ -294,9 +298,9 @@ class Cluster:
                 raise opened
             self._report.warn(str(opened))
             return
-        if self._opened is None:
-            self._opened, self.notes = opened, list(opened.notes)
-        hand.host = opened.host
+        info, notes, hand.host = opened
+        if self._info is None:
+            self._info, self.notes, self._host = info, notes, hand.host
         self._hands.append(hand)
 
     def _advanced(self, hand: _Hand, advanced: list[Advanced]) -> None:
@@ -308,27 +312,25 @@ class Cluster:
                 self._report.started(one.index, SourceInfo("", one.source_id), one.estimated_frames)
             self._report.advanced(one.index, one.frames, one.kept)
 
-    def _finished(self, hand: _Hand, index: int, finished: Finished, work: _Sources) -> None:
+    def _finished(self, hand: _Hand, index: int, finished: Finished) -> None:
+        disk, (result, names, notes) = self._disk, finished
+        assert disk is not None
         hand.alone = False
-        if finished.error is not None:
-            raise finished.error
-        result = finished.result
-        assert result is not None
-        self.notes = list(dict.fromkeys([*self.notes, *finished.notes]))
+        self.notes = list(dict.fromkeys([*self.notes, *notes]))
         source_id = result.source.source_id
-        if finished.names:
+        if names:
             folder = self._out / self._session / hand.name
-            if source_id in work.taken or work.disk.done(source_id) is not None:
+            if source_id in self._taken or disk.done(source_id) is not None:
                 result = SourceResult(result.source, status="failed")
                 result.error = f"{result.source.location}: given twice (same name and content); the first one counts"
-            elif not (result.status == "interrupted" and work.disk.has_more(source_id, result.frames)):
-                work.disk.adopt(folder / source_id, finished.names, load_identity(folder, source_id))
-                work.taken.add(source_id)
+            elif not (result.status == "interrupted" and disk.has_more(source_id, result.frames)):
+                disk.adopt(folder / source_id, names)
+                self._taken.add(source_id)
             files.remove_tree(self._out, f"{self._session}/{hand.name}/{source_id}")
         if result.status != "not_started":
             self._report.finished(index, result)
 
-    def _died(self, hand: _Hand, error: Exception, work: _Sources) -> None:
+    def _died(self, hand: _Hand, error: Exception) -> None:
         """Handle the death of a reader: its sources are read again, last and alone, unless they caused two deaths."""
         self._hands.remove(hand)
         self._kill(hand)
@@ -341,10 +343,10 @@ class Cluster:
         by_node = "node" in cause
         again = []
         for index in lost:
-            deaths = work.losses if by_node and work.losses.get(index, 0) < _LOSSES else work.deaths
-            deaths[index] = deaths.get(index, 0) + 1
-            location = work.specs[index].location
-            if work.deaths.get(index, 0) >= _DEATHS:
+            deaths = self._losses if by_node and self._losses[index] < _LOSSES else self._deaths
+            deaths[index] += 1
+            location = self._specs[index].location
+            if self._deaths[index] >= _DEATHS:
                 result = SourceResult(SourceInfo(location, ""), status="crashed")
                 result.error = (
                     f"{location}: the reader died {_DEATHS} times while it read this source ({cause}); "
@@ -354,10 +356,10 @@ class Cluster:
                 continue
             again.append(location)
             if by_node:
-                work.waiting.appendleft(index)
+                self._waiting.appendleft(index)
             else:
-                work.waiting.append(index)
-                work.alone.add(index)
+                self._waiting.append(index)
+                self._alone.add(index)
         if again:
             how = "will be read again" if by_node else "will be read again, last and one at a time"
             self._report.warn(
@@ -369,19 +371,6 @@ class Cluster:
     def _kill(self, hand: _Hand) -> None:
         with suppress(Exception):
             self._ray.kill(hand.actor, no_restart=True)
-
-
-@dataclass(eq=False, slots=True)
-class _Sources:
-    """The sources of a run: which are waiting, which are read alone, and how often each lost its reader or node."""
-
-    specs: Mapping[int, SourceSpec]
-    waiting: deque[int]
-    alone: set[int]
-    disk: DiskSink
-    deaths: dict[int, int] = field(default_factory=dict)
-    losses: dict[int, int] = field(default_factory=dict)
-    taken: set[str] = field(default_factory=set)
 
 
 def absolute(spec: SourceSpec) -> SourceSpec:

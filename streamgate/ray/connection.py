@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import threading
-from dataclasses import dataclass
 from typing import Any
 
 from streamgate.errors import DeviceError, UsageError, one_line, redact_url
@@ -15,17 +14,6 @@ MISSING = "--ray needs Ray: pip install 'streamgate[ray]'"
 _CORES = 2
 """CPU cores of a reader per source that it reads at once: decoding and scoring run in parallel."""
 _CONNECT_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Resources of a reader: some cores, or a GPU with its share of the node's cores."""
-
-    cores: int
-    gpu: bool
-
-    def __str__(self) -> str:
-        return f"{self.cores} CPU core(s){' and a GPU' if self.gpu else ''}"
 
 
 def connect(address: str, *, quiet: bool) -> Any:
@@ -70,8 +58,9 @@ def connect(address: str, *, quiet: bool) -> Any:
     return ray
 
 
-def share_of(nodes: list[dict[str, Any]], device: str, jobs: int) -> Share:
-    """Resources for a reader that reads `jobs` sources at once. `nodes` are the resources of the cluster's nodes.
+def share_of(nodes: list[dict[str, Any]], device: str, jobs: int) -> tuple[int, bool]:
+    """CPU cores of a reader that reads `jobs` sources at once, and whether it takes a GPU, with its share of the node's
+    cores. `nodes` are the resources of the cluster's nodes.
 
     Raises DeviceError if a GPU is requested and the cluster has none.
     """
@@ -79,9 +68,9 @@ def share_of(nodes: list[dict[str, Any]], device: str, jobs: int) -> Share:
     if device.startswith("cuda") and not with_gpu:
         raise DeviceError(f"--device {device}: no node of the Ray cluster has a GPU")
     if device != "cpu" and with_gpu:
-        return Share(max(1, min(int(one.get("CPU", 1) // one["GPU"]) for one in with_gpu)), True)
+        return max(1, min(int(one.get("CPU", 1) // one["GPU"]) for one in with_gpu)), True
     most = max((int(one.get("CPU", 0)) for one in nodes), default=1)
-    return Share(max(1, min(_CORES * jobs, most)), False)
+    return max(1, min(_CORES * jobs, most)), False
 
 
 def cause_of(error: Exception) -> str:

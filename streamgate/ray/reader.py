@@ -18,7 +18,6 @@ from typing import Any
 from streamgate import __version__
 from streamgate.engine import Engine
 from streamgate.errors import DeviceError, SinkError, StreamgateError, UsageError, unexpected
-from streamgate.measures.vocabulary import reason_words
 from streamgate.runtime.pipeline import Progress
 from streamgate.sinks.disk import DiskSink
 from streamgate.sources import Source, SourceSpec
@@ -51,16 +50,6 @@ class ReaderOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """Reported by a reader that is ready."""
-
-    info: RunInfo
-    notes: tuple[str, ...]
-    words: Mapping[str, str]
-    host: str
-
-
-@dataclass(frozen=True, slots=True)
 class Advanced:
     """The progress of a reader in a source."""
 
@@ -71,14 +60,10 @@ class Advanced:
     kept: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A source that a reader has finished: its result and the committed files, or an error that ends the run."""
-
-    result: SourceResult | None
-    names: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    error: StreamgateError | None = None
+Opened = tuple[RunInfo, list[str], str]
+"""What a reader reports that is ready: the run as it would make it, its notes, and its host."""
+Finished = tuple[SourceResult, list[str], list[str]]
+"""What it reports of a source: the result, the names of the committed files, and its notes."""
 
 
 class Reader:
@@ -135,18 +120,17 @@ class Reader:
             self._folder, info, candidates=config.output.candidates, report=config.output.report, part=True
         )
         self._sink.__enter__()
-        words = reason_words(config.measures.specs)
-        return Opened(info, tuple(self._engine.notes), words, self._host)
+        return info, self._engine.notes, self._host
 
-    def read(self, index: int, spec: SourceSpec) -> Finished:
-        """Read a source and commit it."""
+    def read(self, index: int, spec: SourceSpec) -> Finished | StreamgateError:
+        """Read a source and commit it. An error that ends the run is returned, as by `open`."""
         if gone := next((path for path in spec.paths if isinstance(path, Path) and not path.exists()), None):
             result = SourceResult(SourceInfo(spec.location, ""), status="failed")
             result.error = (
                 f"{spec.location}: {gone} does not exist on {self._host}; with --ray footage must be on a file system "
                 "that all nodes share, or in an object store"
             )
-            return Finished(result)
+            return result, [], []
         decoding = self._engine.config.decoding
         opened = partial(
             spec.open, threads=self._options.threads, decode=self._decode, max_pixels=decoding.max_pixels,
@@ -158,13 +142,13 @@ class Reader:
                 [opened], self._sink, stop=self._stop, progress=progress, labels=[spec.location]
             )
         except (SinkError, DeviceError) as error:
-            return Finished(None, error=error)
+            return error
         finally:
             self._progress.pop(index, None)
         folder = self._folder / result.source.source_id
-        names = tuple(sorted(one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file()))
+        names = sorted(one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file())
         committed = result.status in ("done", "interrupted")
-        return Finished(result, names if committed else (), tuple(self._engine.notes))
+        return result, names if committed else [], self._engine.notes
 
     def progress(self) -> list[Advanced]:
         """The progress in the sources that are being read."""

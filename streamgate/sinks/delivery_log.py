@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,43 +17,19 @@ def remove_delivery_log(out: Path) -> None:
     files.remove_listed(out, [f"{STATE_DIR}/{_NAME}"])
 
 
-class DeliveryLog:
-    """Ids of the sources delivered to one destination. Thread-safe.
+def read_delivery_log(out: Path, destination: str) -> set[str]:
+    """Ids of the sources that earlier processes of this run delivered to a destination (its redacted address).
 
-    Lines are appended to OUT/.streamgate/delivered.jsonl, which all destinations of a run share. A failed write is not
-    an error: the source is sent again, and its events have the same ids.
-
-    Args:
-        out: the output folder; None keeps the log in memory.
-        destination: the redacted address.
+    All destinations of a run share OUT/.streamgate/delivered.jsonl. A log that cannot be read counts as empty: the
+    sources are sent again, and their events have the same ids.
     """
+    with suppress(OSError):
+        entries = jsonlines.read_log(out, f"{STATE_DIR}/{_NAME}")
+        return {str(one.get("source_id")) for one in entries if one.get("sink") == destination}
+    return set()
 
-    def __init__(self, out: Path | None, destination: str) -> None:
-        self._out = out
-        self._destination = destination
-        self._mutex = threading.Lock()
-        self._delivered: set[str] = set()
 
-    def open(self, *, keep: bool) -> None:
-        """Start the log: with `keep`, continue that of an earlier process of the same run; else start empty."""
-        if self._out is None:
-            return
-        with suppress(OSError):
-            if not keep:
-                remove_delivery_log(self._out)
-                return
-            entries = jsonlines.read_log(self._out, f"{STATE_DIR}/{_NAME}")
-            self._delivered.update(str(one.get("source_id")) for one in entries if one.get("sink") == self._destination)
-
-    def __contains__(self, source_id: object) -> bool:
-        with self._mutex:
-            return source_id in self._delivered
-
-    def note(self, source_id: str) -> None:
-        """Record that the destination has everything of this source. Never raises."""
-        with self._mutex:
-            self._delivered.add(source_id)
-            if self._out is not None:
-                line = dumps({"sink": self._destination, "source_id": source_id})
-                with suppress(OSError):
-                    files.append_line(self._out, f"{STATE_DIR}/{_NAME}", line)
+def log_delivery(out: Path, destination: str, source_id: str) -> None:
+    """Record that the destination has everything of this source. A failed write is not an error, see above."""
+    with suppress(OSError):
+        files.append_line(out, f"{STATE_DIR}/{_NAME}", dumps({"sink": destination, "source_id": source_id}))

@@ -5,43 +5,24 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from gzip import GzipFile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from streamgate.errors import ResultsError, SinkError, SourceError, UsageError
-from streamgate.people.faces import keep_of
 from streamgate.people.ledger import Ledger, remove_ledger
-from streamgate.report.notes import Point, Series, track_note
 from streamgate.sinks.delivery_log import remove_delivery_log
 from streamgate.sinks.derive import derive
+from streamgate.sinks.diskwriter import DiskWriter
 from streamgate.store import files
 from streamgate.store.folder import RunFolder
-from streamgate.store.identity import SourceIdentity, remove_identity, save_identity
-from streamgate.store.images import encode
-from streamgate.store.jsonlines import dumps, new_gzip
-from streamgate.store.layout import (
-    CANDIDATES,
-    DERIVED,
-    FACES,
-    NOTES,
-    REPORT,
-    SOURCE,
-    STATE_DIR,
-    TRACKS,
-    may_be_named,
-)
+from streamgate.store.identity import Embeddings, Templates, load_identity, remove_identity, save_identity
+from streamgate.store.layout import DERIVED, FACES, REPORT, SOURCE, STATE_DIR, may_be_named
 from streamgate.store.lock import Lock
 from streamgate.store.manifest import Manifest, differences, run_record
-from streamgate.store.records import candidate_record, face_record, image_path, track_record
-from streamgate.store.run import RunInfo, SourceInfo, SourceResult, source_record
-from streamgate.store.sorter import KeyedSorter
+from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 from streamgate.store.staging import Staging
-from streamgate.tracks import Candidate, TrackEnd
 
 _STAGING = f"{STATE_DIR}/staging"
 _DIFFERENCES = 5
@@ -87,7 +68,7 @@ class DiskSink:
         self.unfinished: frozenset[str] = frozenset()
         self.unknown_persons = 0
         self._out = Path(out)
-        self._run = run
+        self.run = run
         self._overwrite = overwrite
         self._resume = resume
         self._candidates = candidates
@@ -97,7 +78,7 @@ class DiskSink:
         self._lock = lock or Lock(self._out)
         self._manifest = Manifest(self._out)
         self._mutex = threading.Lock()
-        self._open: dict[str, _DiskWriter] = {}
+        self._open: dict[str, DiskWriter] = {}
         self._written: set[str] = set()
         self._tell_begun = begun
         self._begun = False
@@ -143,7 +124,7 @@ class DiskSink:
             )
 
     def _refuse_to_mix(self) -> None:
-        differing = differences(self._manifest.run, run_record(self._run)) if self._manifest.run else []
+        differing = differences(self._manifest.run, run_record(self.run)) if self._manifest.run else []
         if differing:
             named = "; ".join(differing[:_DIFFERENCES])
             more = f" and {len(differing) - _DIFFERENCES} more" if len(differing) > _DIFFERENCES else ""
@@ -174,7 +155,7 @@ class DiskSink:
         result = RunFolder(self._out).result(source_id)
         return result if result is not None and result.status == "done" else None
 
-    def open_source(self, source: SourceInfo) -> _DiskWriter:
+    def open_source(self, source: SourceInfo) -> DiskWriter:
         """Start a source in staging. Raises SinkError, and SourceError for one that this run already has.
 
         When resuming, a source that was interrupted is replaced when it commits again.
@@ -192,19 +173,20 @@ class DiskSink:
                     f"{self._out / source_id} exists and does not belong to this run; "
                     "move it or choose another folder with -o"
                 )
-            writer = _DiskWriter(
+            writer = DiskWriter(
                 self, source, self._staging / source_id, candidates=self._candidates, report=self._report
             )
             self._open[source_id] = writer
             return writer
 
-    def adopt(self, folder: Path, names: Iterable[str], identity: SourceIdentity) -> bool:
+    def adopt(self, folder: Path, names: Iterable[str]) -> bool:
         """Take over a source that was committed in another folder; returns False when it is already here unchanged.
 
         `names` are its files relative to `folder`. They are hard-linked if the file system supports it, else copied,
-        and `folder` is not changed. An existing source that differs is replaced. Raises SinkError.
+        and `folder` is not changed. An existing source that differs is replaced. Raises SinkError, ResultsError.
         """
         source_id = folder.name
+        templates, faces = load_identity(folder.parent, source_id)
         _check_name(source_id)
         with self._mutex:
             self._begin()
@@ -217,7 +199,7 @@ class DiskSink:
         with files.sink_errors(folder):
             for name in names:
                 files.link_or_copy(folder, name, staging / name)
-        self._publish(source_id, staging, tuple(sorted(names)), identity)
+        self.publish(source_id, staging, tuple(sorted(names)), templates, faces)
         return True
 
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
@@ -270,14 +252,14 @@ class DiskSink:
                 remove_ledger(self._out)
                 remove_delivery_log(self._out)
             owned = tuple(sorted({*DERIVED, *(self._manifest.owned if self._resume else ())}))
-            self._manifest = Manifest(self._out, run_record(self._run), owned, kept)
+            self._manifest = Manifest(self._out, run_record(self.run), owned, kept)
             self._manifest.write()
         self._begun = True
         self._tell_begun()
 
     def _derive(self, results: list[SourceResult], timing: Mapping[str, float], *, complete: bool) -> None:
         self.unknown_persons = derive(
-            self._out, self._manifest.present(), self._run, results, timing,
+            self._out, self._manifest.present(), self.run, results, timing,
             complete=complete, keep_templates=self._part,
         )  # fmt: skip
         if self._report:
@@ -292,8 +274,8 @@ class DiskSink:
         earlier = RunFolder(self._out).result(source_id) if source_id in self._manifest.sources else None
         return earlier is not None and earlier.frames >= frames
 
-    def _publish(
-        self, source_id: str, folder: Path, names: tuple[str, ...], identity: SourceIdentity
+    def publish(
+        self, source_id: str, folder: Path, names: tuple[str, ...], templates: Templates, faces: Embeddings
     ) -> None:
         """Give a complete staging folder its final name. Thread-safe."""
         final = self._out / source_id
@@ -304,117 +286,15 @@ class DiskSink:
                 # Interrupted earlier; its earlier results were kept until here.
                 files.remove_listed(self._out, self._manifest.source_paths(source_id))
                 remove_identity(self._out, source_id)
-            save_identity(self._out, source_id, identity)
+            save_identity(self._out, source_id, templates, faces)
             # Listed first, so that a crash right after the rename leaves no files that --overwrite does not know.
             self._manifest.add(source_id, names)
             files.rename_folder(self._out, f"{_STAGING}/{source_id}", source_id)
             self._written.add(source_id)
 
-    def _closed(self, source_id: str) -> None:
+    def closed(self, source_id: str) -> None:
         with self._mutex:
             self._open.pop(source_id, None)
-
-
-class _DiskWriter:
-    """Writes one source to its staging folder. For one thread at a time."""
-
-    def __init__(
-        self, sink: DiskSink, source: SourceInfo, folder: Path, *, candidates: bool, report: bool
-    ) -> None:
-        self._sink = sink
-        self._source = source
-        self._folder = folder
-        self._names: list[str] = []
-        self._identity = SourceIdentity()
-        keep = keep_of(sink._run.config)
-        self._compares = keep is not None and keep.per == "person"
-        self._ended = False
-        self._candidates: GzipFile | None = None
-        self._report = report
-        self._series: defaultdict[int, Series] = defaultdict(Series)
-        with files.sink_errors(folder):
-            folder.mkdir()
-            self._faces = KeyedSorter(folder.parent)
-            self._tracks = KeyedSorter(folder.parent)
-            self._noted = KeyedSorter(folder.parent)
-            if candidates:
-                self._names.append(CANDIDATES)
-                self._candidates = new_gzip(folder / CANDIDATES)
-
-    def evaluated(self, candidate: Candidate) -> None:
-        """Append the candidate to candidates.jsonl.gz; the caller's order must be deterministic."""
-        if self._report:
-            self._series[candidate.track_id].add(Point.of(candidate))
-        if self._candidates is not None:
-            line = dumps(candidate_record(candidate, self._source.source_id)).encode() + b"\n"
-            with files.sink_errors(self._folder):
-                self._candidates.write(line)
-
-    def track(self, ended: TrackEnd) -> None:
-        """Write the crops; the records are collected and sorted at the commit."""
-        track_id = ended.track.track_id
-        with files.sink_errors(self._folder):
-            for shot in ended.shots:
-                path = image_path(shot)
-                self._write(path.partition("/")[2], encode(shot.image, shot.encoding))
-                for crop, further in shot.crops.items():
-                    name = image_path(shot, crop).partition("/")[2]
-                    self._write(name, encode(further.image, further.encoding))
-                self._faces.put((track_id, shot.rank), dumps(face_record(shot, path)).encode() + b"\n")
-            self._tracks.put((track_id, 0), dumps(track_record(ended)).encode() + b"\n")
-            if self._report:
-                note = track_note(ended, self._series.pop(track_id, Series()))
-                self._noted.put((track_id, 0), dumps(note).encode() + b"\n")
-        # Tracks without a kept face belong to no person, so no biometric data is kept of them.
-        if ended.shots and self._sink._run.identity.wanted:
-            if ended.template is not None:
-                self._identity.templates[track_id] = ended.template
-            if self._compares:
-                embeddings = {(track_id, shot.rank): shot.embedding for shot in ended.shots}
-                self._identity.faces.update({key: one for key, one in embeddings.items() if one is not None})
-
-    def commit(self, result: SourceResult) -> None:
-        if result.status == "interrupted" and self._sink.has_more(self._source.source_id, result.frames):
-            self.discard()
-            return
-        with files.sink_errors(self._folder):
-            if self._candidates is not None:
-                self._candidates.close()
-            self._write(FACES, self._faces)
-            self._write(TRACKS, self._tracks)
-            if self._report:
-                self._write_notes()
-            self._write(SOURCE, (dumps(source_record(result), pretty=True) + "\n").encode())
-        self._sink._publish(self._source.source_id, self._folder, tuple(sorted(self._names)), self._identity)
-        self._end()
-
-    def discard(self) -> None:
-        """Remove the staging folder; nothing happens after a commit."""
-        if not self._ended:
-            self._end()
-            files.remove_tree(self._folder.parent, self._folder.name)
-
-    def _write(self, name: str, data: bytes | KeyedSorter) -> None:
-        path = self._folder / name
-        path.parent.mkdir(exist_ok=True)
-        with open(path, "xb") as file:
-            for piece in [data] if isinstance(data, bytes) else data.in_order():
-                file.write(piece)
-        self._names.append(name)
-
-    def _write_notes(self) -> None:
-        with new_gzip(self._folder / NOTES) as target:
-            for line in self._noted.in_order():
-                target.write(line)
-        self._names.append(NOTES)
-
-    def _end(self) -> None:
-        self._ended = True
-        for part in (self._candidates, self._faces, self._tracks, self._noted):
-            with suppress(OSError):  # a full disk fails again while closing
-                if part is not None:
-                    part.close()
-        self._sink._closed(self._source.source_id)
 
 
 def _is_same(mine: Path, other: Path) -> bool:

@@ -26,17 +26,6 @@ _UNCOMMITTED = ("failed", "crashed", "duplicate", "not_started")
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
-    """Result of a merge; `unfinished` has one line for each reason why it is not complete."""
-
-    shards: int
-    sources: int
-    new: int
-    kept: int
-    unfinished: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Part:
     """A shard and its results."""
 
@@ -69,8 +58,10 @@ def write_part(folder: Path, shard: Shard, run: RunInfo) -> None:
         files.write_text(folder, f"{STATE_DIR}/{_PART}", dumps(record, pretty=True) + "\n")
 
 
-def merge(out: Path, *, overwrite: bool = False) -> Merged:
+def merge(out: Path, *, overwrite: bool = False) -> tuple[str, list[str]]:
     """Add the results of the shards in `out` to `out` itself, and derive everything that covers the whole run.
+
+    Returns what was merged, as one line, and one line for each reason why the result is not complete.
 
     Sources that are already there unchanged are not touched, so merging can be repeated as shards finish. The shards'
     folders are kept, except for the templates stored for merging, which are removed when the merge is complete.
@@ -95,14 +86,18 @@ def merge(out: Path, *, overwrite: bool = False) -> Merged:
         with DiskSink(out, run, overwrite=overwrite, resume=not overwrite, report=report) as disk:
             for part in parts:
                 for source_id in part.folder.source_ids:
-                    identity = load_identity(part.out, source_id)
-                    new += disk.adopt(part.out / source_id, part.folder.manifest.sources[source_id], identity)
+                    new += disk.adopt(part.out / source_id, part.folder.manifest.sources[source_id])
             disk.finish(results, {"seconds": sum(_seconds(part) for part in parts)})
         if not unfinished and run.identity.store == "session":
             for part in parts:
                 remove_identity(part.out)
     committed = [result for result in results if result.status in ("done", "interrupted")]
-    return Merged(len(parts), len(committed), new, sum(one.kept for one in committed), tuple(unfinished))
+    kept = sum(one.kept for one in committed)
+    done = (
+        f"{kept} face{'' if kept == 1 else 's'} of {len(committed)} source(s) from {len(parts)} shard(s) in "
+        f"{display(out)} ({new} new)"
+    )
+    return done, unfinished
 
 
 def _folders(out: Path) -> list[Path]:
@@ -166,7 +161,7 @@ def _refuse_strangers(parts: Sequence[_Part]) -> None:
 def _refuse_to_forget(out: Path, parts: Sequence[_Part]) -> None:
     """Refuse to start over when an earlier merge removed the templates: all persons would be split into tracks."""
     wanted = parts[0].run.identity.wanted and has_people(out)
-    known = (load_identity(part.out, one).templates for part in parts for one in part.folder.source_ids)
+    known = (load_identity(part.out, one)[0] for part in parts for one in part.folder.source_ids)
     if wanted and not any(known):
         raise UsageError(
             f"--overwrite: the persons of {display(out)} could not be found again: with identity.store=session their "

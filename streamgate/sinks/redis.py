@@ -7,16 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from streamgate.errors import DeliveryError, SinkError
-from streamgate.sinks.delivery_log import DeliveryLog
+from streamgate.sinks.delivery_log import log_delivery, read_delivery_log, remove_delivery_log
 from streamgate.sinks.redisstream import MAXLEN, STREAM, RedisStream, pack
 from streamgate.sinks.replay_source import FinishedSource, undelivered
-from streamgate.sinks.retrying_sender import RETRY_SECONDS, RetryingSender, SendResult
+from streamgate.sinks.retrying_sender import RETRY_SECONDS, deliver, reach
 from streamgate.store.images import JPEG_QUALITY, encode_jpeg
 from streamgate.store.records import event, face_record, missed_record, track_record
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult
@@ -74,27 +73,35 @@ class RedisSink:
     ) -> None:
         self._stopping = stopping or threading.Event()
         self._stream = RedisStream(url, stream=stream, maxlen=maxlen, stopping=self._stopping)
-        self._sender = RetryingSender(self._stream, retry_seconds=retry_seconds, warn=warn)
         self._retry_seconds = retry_seconds
         self._run = run
         self._jpeg_quality = jpeg_quality
         self._results = results
         self._resumed = resumed
         self._probe = probe
-        self._delivered = DeliveryLog(results, self._stream.location)
+        self._delivered: set[str] = set()
         self._warn = warn
-        self._book = _Book()
         self._mutex = threading.Lock()
+        self._sources = self._finals = 0
+        """Number of sources delivered completely, and of their finals."""
+        self._missing: dict[str, tuple[str, int, int]] = {}
+        """By id of a source: its location, the number of its finals delivered, and their total number."""
+        self._problem: str | None = None
+        """Why the last of these is missing."""
         self._asked: float | None = None
         """When the server last failed to take a source's events (monotonic); None while it takes them."""
 
     def __enter__(self) -> Self:
-        if self._probe and (problem := self._sender.reach()):
+        if self._probe and (problem := reach(self._stream, retry_seconds=self._retry_seconds, warn=self._warn)):
             self._stream.close()
             if self._stopping.is_set():
                 raise KeyboardInterrupt
             raise SinkError(f"cannot use {self._stream.location}: {problem}")
-        self._delivered.open(keep=self._resumed)
+        if self._results is not None and self._resumed:
+            self._delivered = read_delivery_log(self._results, self._stream.location)
+        elif self._results is not None:
+            with suppress(OSError):
+                remove_delivery_log(self._results)
         return self
 
     def __exit__(
@@ -109,7 +116,7 @@ class RedisSink:
 
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
         """Send the missing events. Raises DeliveryError when the server does not take them."""
-        if self._results is not None and (self._resumed or self._book.missing):
+        if self._results is not None and (self._resumed or self._missing):
             self._catch_up(undelivered(self._results, self._delivered))
         self._raise_missing()
 
@@ -118,13 +125,11 @@ class RedisSink:
         problem = None
         for source in sources:
             damages: list[str] = []
-            outcome = SendResult(0, problem)
+            sent, lost = 0, problem
             if problem is None:
-                outcome = self._sender.deliver(source.events(damages.append))
-                problem = outcome.problem
-            if outcome.problem is None and damages:
-                outcome = SendResult(outcome.sent, f"the results are damaged ({damages[0]})")
-            self._note(SourceInfo(source.location, source.source_id), outcome, source.finals)
+                sent, problem = self._deliver(source.events(damages.append))
+                lost = f"the results are damaged ({damages[0]})" if problem is None and damages else problem
+            self._note(SourceInfo(source.location, source.source_id), sent, source.finals, lost)
 
     def _send(self, events: KeyedSorter, source: SourceInfo) -> None:
         """Deliver a source's events in order and record those that were not taken."""
@@ -132,39 +137,56 @@ class RedisSink:
             now = time.monotonic()
             before = self._asked
             if before is not None and now - before < self._retry_seconds:
-                self._book.note(source, SendResult(0, self._book.problem or "no connection"), len(events))
+                self._count(source, 0, len(events), self._problem or "no connection")
                 return
             # Other sources that commit in the meantime do not try again.
             self._asked = None if before is None else now
-        outcome = self._sender.deliver(events.in_order(), patient=before is None)
-        self._note(source, outcome, len(events))
+        sent, problem = self._deliver(events.in_order(), patient=before is None)
+        self._note(source, sent, len(events), problem)
         with self._mutex:
             away = self._asked is not None
-            self._asked = None if outcome.problem is None else time.monotonic()
-        if outcome.problem is not None and not away:
+            self._asked = None if problem is None else time.monotonic()
+        if problem is not None and not away:
             self._warn(
-                f"{self._stream.location}: {outcome.sent} of {len(events)} finals of {source.location} delivered: "
-                f"{outcome.problem}; the run continues, and the missing ones are sent at its end if possible"
+                f"{self._stream.location}: {sent} of {len(events)} finals of {source.location} delivered: "
+                f"{problem}; the run continues, and the missing ones are sent at its end if possible"
             )
-        elif outcome.problem is None and away:
+        elif problem is None and away:
             self._warn(f"{self._stream.location}: finals are delivered again")
 
-    def _note(self, source: SourceInfo, outcome: SendResult, total: int) -> None:
+    def _deliver(self, events: Iterable[bytes], *, patient: bool = True) -> tuple[int, str | None]:
+        seconds = self._retry_seconds if patient else 0.0
+        return deliver(self._stream, events, retry_seconds=seconds, warn=self._warn)
+
+    def _note(self, source: SourceInfo, sent: int, total: int, problem: str | None) -> None:
+        """Record that `sent` of a source's events were delivered, and why not all of them."""
         with self._mutex:
-            self._book.note(source, outcome, total)
-        if outcome.problem is None:
-            self._delivered.note(source.source_id)
+            self._count(source, sent, total, problem)
+            if problem is None:
+                self._delivered.add(source.source_id)
+                if self._results is not None:
+                    log_delivery(self._results, self._stream.location, source.source_id)
+
+    def _count(self, source: SourceInfo, sent: int, total: int, problem: str | None) -> None:
+        self._missing.pop(source.source_id, None)
+        if problem is None:
+            self._sources += 1
+            self._finals += total
+        else:
+            self._problem = problem
+            self._missing[source.source_id] = (source.location, sent, total)
 
     def _lost(self, source: SourceInfo, problem: str, total: int) -> None:
         """Record a source whose events could not be stored until they were sent."""
         with self._mutex:
-            self._book.note(source, SendResult(0, problem), total)
+            self._count(source, 0, total, problem)
         self._warn(f"{source.location}: {problem}; its {total} finals are not sent to {self._stream.location}")
 
     def _raise_missing(self) -> None:
         with self._mutex:
-            text, self._book = self._book.text(), _Book()
-        if text is None:
+            text = self._missing_text()
+            self._missing.clear()
+        if not text:
             return
         again = ""
         if self._results is not None:
@@ -174,41 +196,18 @@ class RedisSink:
             )
         raise DeliveryError(f"{self._stream.location}: {text}{again}")
 
-
-@dataclass(slots=True)
-class _Book:
-    """Counts of delivered and missing events, by source; for one thread at a time."""
-
-    sources: int = 0
-    """Number of sources delivered completely."""
-    finals: int = 0
-    """Number of their finals."""
-    problem: str | None = None
-    """The last problem."""
-    missing: dict[str, tuple[str, int, int]] = field(default_factory=dict)
-    """By source: its location, the number of its finals delivered, and their total number."""
-
-    def note(self, source: SourceInfo, outcome: SendResult, total: int) -> None:
-        self.missing.pop(source.source_id, None)
-        if outcome.problem is None:
-            self.sources += 1
-            self.finals += total
-        else:
-            self.problem = outcome.problem
-            self.missing[source.source_id] = (source.location, outcome.sent, total)
-
-    def text(self) -> str | None:
-        """One line about missing events; None when everything was delivered."""
-        if not self.missing:
-            return None
-        some = list(self.missing.values())
-        sent = self.finals + sum(arrived for _, arrived, _ in some)
-        total = self.finals + sum(count for _, _, count in some)
+    def _missing_text(self) -> str:
+        """One line about missing events; empty when everything was delivered."""
+        if not self._missing:
+            return ""
+        some = list(self._missing.values())
+        sent = self._finals + sum(arrived for _, arrived, _ in some)
+        total = self._finals + sum(count for _, _, count in some)
         named = ", ".join(f"{location} ({arrived} of {count})" for location, arrived, count in some[:_NAMED])
         more = f" and {len(some) - _NAMED} more" if len(some) > _NAMED else ""
         return (
             f"{sent} of {total} finals delivered, {total - sent} not: those of {len(some)} of "
-            f"{self.sources + len(some)} sources, {named}{more}: {self.problem}"
+            f"{self._sources + len(some)} sources, {named}{more}: {self._problem}"
         )
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 
 from streamgate.sinks.redisstream import RedisStream, may_pass
 
@@ -54,95 +53,59 @@ def pause(stopping: threading.Event, failures: int, longest: float = float("inf"
     stopping.wait(min(_PAUSES[min(failures, len(_PAUSES) - 1)], longest))
 
 
-@dataclass(frozen=True, slots=True)
-class SendResult:
-    """How many events a server took, and why not all of them; `problem` is None when all were delivered."""
+def reach(
+    stream: RedisStream, *, retry_seconds: float = RETRY_SECONDS, warn: Callable[[str], None] = lambda line: None
+) -> str | None:
+    """Wait until events can be sent, see `deliver`; returns None, or the reason in one line when they cannot."""
+    delivery, failures = _Delivery(stream, (), retry_seconds, warn), 0
+    while (error := stream.probe()) is not None:
+        if not delivery.retry(error, failures):
+            return stream.explain(error)
+        failures += 1
+    return None
 
-    sent: int
-    problem: str | None
 
+def deliver(
+    stream: RedisStream,
+    events: Iterable[bytes],
+    *,
+    retry_seconds: float = RETRY_SECONDS,
+    warn: Callable[[str], None] = lambda line: None,
+) -> tuple[int, str | None]:
+    """Send packed events in order, at least once, since a reply may be lost. Thread-safe.
 
-class RetryingSender:
-    """Sends packed events to `stream`, at least once, since a reply may be lost. Thread-safe.
-
-    Once `stream.stopping` is set there are no retries: events that the server does not take at once stay undelivered.
+    Returns how many events the server took, and why not all of them; None when all were delivered. An error while
+    reading the events (OSError) also ends the delivery. Once `stream.stopping` is set there are no retries: events that
+    the server does not take at once stay undelivered.
 
     Args:
         retry_seconds: transient errors are retried until nothing was taken for this long, plus the timeouts of the
-            connection itself.
+            connection itself; 0 tries once.
         warn: called with a line when retrying starts.
+    """
+    delivery = _Delivery(stream, events, retry_seconds, warn)
+    error = send_in_order(stream, delivery.peek, delivery.drop, delivery.retry)
+    return delivery.sent, delivery.problem if error is None else stream.explain(error)
+
+
+class _Delivery:
+    """Buffers the next events of an iterator up to one chunk; events that were not taken stay at the front.
+
+    Pauses between failed attempts, until nothing was taken for `retry_seconds`.
     """
 
     def __init__(
-        self,
-        stream: RedisStream,
-        *,
-        retry_seconds: float = RETRY_SECONDS,
-        warn: Callable[[str], None] = lambda line: None,
+        self, stream: RedisStream, events: Iterable[bytes], retry_seconds: float, warn: Callable[[str], None]
     ) -> None:
-        self._stream = stream
-        self._retry_seconds = retry_seconds
-        self._warn = warn
-
-    def reach(self) -> str | None:
-        """Wait until events can be sent; returns None, or the reason in one line when they cannot."""
-        patience, failures = _Backoff(self._stream, self._retry_seconds, self._warn), 0
-        while (error := self._stream.probe()) is not None:
-            if not patience.retry(error, failures):
-                return self._stream.explain(error)
-            failures += 1
-        return None
-
-    def deliver(self, events: Iterable[bytes], *, patient: bool = True) -> SendResult:
-        """Send `events` in order; without `patient` errors are not retried.
-
-        An error while reading them (OSError) also ends the delivery.
-        """
-        patience = _Backoff(self._stream, self._retry_seconds if patient else 0.0, self._warn)
-        waiting = _Waiting(iter(events))
-
-        def done(count: int) -> None:
-            waiting.drop(count)
-            patience.start_over()
-
-        error = send_in_order(self._stream, waiting.peek, done, patience.retry)
-        return SendResult(waiting.dropped, waiting.problem if error is None else self._stream.explain(error))
-
-
-class _Backoff:
-    """Pauses between attempts, until nothing was taken for too long."""
-
-    def __init__(self, stream: RedisStream, seconds: float, warn: Callable[[str], None]) -> None:
-        self._stream = stream
-        self._seconds = seconds
-        self._warn = warn
-        self._said = False
-        self.start_over()
-
-    def start_over(self) -> None:
-        self._since = time.monotonic()
-
-    def retry(self, error: Exception, failures: int) -> bool:
-        """Wait after a failed attempt; returns False when another attempt is of no use."""
-        left = self._since + self._seconds - time.monotonic()
-        if left <= 0 or not may_pass(error) or self._stream.stopping.is_set():
-            return False
-        if not self._said:
-            self._said = True
-            why = self._stream.explain(error)
-            self._warn(f"{self._stream.location}: {why}; retrying for up to {self._seconds:g} s")
-        pause(self._stream.stopping, failures, left)
-        return True
-
-
-class _Waiting:
-    """Buffers the next events of an iterator up to one chunk; events that were not taken stay at the front."""
-
-    def __init__(self, events: Iterator[bytes]) -> None:
-        self.dropped = 0
+        self.sent = 0
         self.problem: str | None = None
         """Why the rest cannot be read."""
-        self._events = events
+        self._stream = stream
+        self._events = iter(events)
+        self._retry_seconds = retry_seconds
+        self._warn = warn
+        self._said = False
+        self._since = time.monotonic()
         self._waiting: list[bytes] = []
         self._left_over: bytes | None = None
 
@@ -156,7 +119,20 @@ class _Waiting:
 
     def drop(self, count: int) -> None:
         del self._waiting[:count]
-        self.dropped += count
+        self.sent += count
+        self._since = time.monotonic()
+
+    def retry(self, error: Exception, failures: int) -> bool:
+        """Wait after a failed attempt; returns False when another attempt is of no use."""
+        left = self._since + self._retry_seconds - time.monotonic()
+        if left <= 0 or not may_pass(error) or self._stream.stopping.is_set():
+            return False
+        if not self._said:
+            self._said = True
+            why = self._stream.explain(error)
+            self._warn(f"{self._stream.location}: {why}; retrying for up to {self._retry_seconds:g} s")
+        pause(self._stream.stopping, failures, left)
+        return True
 
     def _fill(self) -> None:
         size = sum(map(len, self._waiting))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -28,34 +27,27 @@ FaceKey = tuple[int, int]
 """Track id and rank of a kept face; rank 0 is the track as a whole."""
 
 
-@dataclass(slots=True)
-class SourceIdentity:
-    """Templates and embeddings of the kept tracks of one source.
-
-    Attributes:
-        templates: by track id.
-        faces: embeddings of kept faces, float32 (D,), not normalised, by (track id, rank); for detecting
-            near-duplicates among the faces of a person, empty if faces are kept per track.
-    """
-
-    templates: dict[int, Template] = field(default_factory=dict)
-    faces: dict[FaceKey, Array] = field(default_factory=dict)
+Templates = dict[int, Template]
+"""The templates of a source's kept tracks, by track id."""
+Embeddings = dict[FaceKey, Array]
+"""Embeddings of its kept faces, float32 (D,), not normalised; for detecting near-duplicates among the faces of a
+person, empty if faces are kept per track."""
 
 
-def save_identity(out: Path, source_id: str, found: SourceIdentity) -> None:
-    """Write a source's file atomically, or no file if `found` is empty. Raises OSError, ResultsError.
+def save_identity(out: Path, source_id: str, templates: Templates, faces: Embeddings) -> None:
+    """Write a source's file atomically, or no file if there is nothing to write. Raises OSError, ResultsError.
 
     The bytes depend only on the values.
     """
-    keys = sorted([*((track_id, 0) for track_id in found.templates), *found.faces])
+    keys = sorted([*((track_id, 0) for track_id in templates), *faces])
     if not keys:
         return
-    vectors = [found.faces[key] if key[1] else found.templates[key[0]].vector for key in keys]
+    vectors = [faces[key] if key[1] else templates[key[0]].vector for key in keys]
     rows = np.zeros(len(keys), _layout(len(vectors[0])))
     for row, (track_id, rank), vector in zip(rows, keys, vectors, strict=True):
         row["track_id"], row["rank"], row["vector"] = track_id, rank, vector
         if rank == 0:
-            one = found.templates[track_id]
+            one = templates[track_id]
             row["faces"], row["weight"] = one.faces, one.weight
             row["agreement"], row["inter_eye"] = one.agreement, one.inter_eye
             row["offset"] = one.offset
@@ -65,30 +57,31 @@ def save_identity(out: Path, source_id: str, found: SourceIdentity) -> None:
     files.write_bytes(out, f"{_FOLDER}/{source_id}.npy", buffer.getvalue())
 
 
-def load_identity(out: Path, source_id: str) -> SourceIdentity:
-    """Read a source's file; empty when there is none. Raises ResultsError for a damaged one."""
+def load_identity(out: Path, source_id: str) -> tuple[Templates, Embeddings]:
+    """Read a source's file; both empty when there is none. Raises ResultsError for a damaged one."""
     name = f"{_FOLDER}/{source_id}.npy"
     path = display(out / name)
     try:
         with files.open_below(out, name) as file:
             rows = _read_rows(file)
     except FileNotFoundError:
-        return SourceIdentity()
+        return {}, {}
     except OSError as error:
         raise ResultsError(f"{path} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise ResultsError(
             f"{path} is damaged; remove it (its tracks then remain separate persons), or run its source again"
         ) from error
-    found = SourceIdentity()
+    templates: Templates = {}
+    faces: Embeddings = {}
     for row in rows:
         track_id, rank, vector = int(row["track_id"]), int(row["rank"]), np.array(row["vector"])
         if rank:
-            found.faces[(track_id, rank)] = vector
+            faces[(track_id, rank)] = vector
             continue
         figures = (float(row[name]) for name in _FIGURES)
-        found.templates[track_id] = Template(vector, int(row["faces"]), *figures)
-    return found
+        templates[track_id] = Template(vector, int(row["faces"]), *figures)
+    return templates, faces
 
 
 def remove_identity(out: Path, source_id: str | None = None) -> None:

@@ -35,16 +35,18 @@ class FitData:
             is better: the raw value, its negative if lower is better, or minus its absolute value if near zero is best.
         grades: int (N,): GOOD, USABLE or BAD.
         tracks, clips: (N,): the track and clip of each face.
+        barred: bool (N,): faces rejected by a limit that is not fitted (too small, a damaged picture).
     """
 
     values: Array
     grades: Array
     tracks: Array
     clips: Array
+    barred: Array
 
     def of(self, rows: Array) -> FitData:
         """The faces in `rows` (indexes or a mask)."""
-        return FitData(self.values[rows], self.grades[rows], self.tracks[rows], self.clips[rows])
+        return FitData(*(part[rows] for part in (self.values, self.grades, self.tracks, self.clips, self.barred)))
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from streamgate.errors import SourceError, UsageError, WeightsError, display
-from streamgate.frames import Array
 from streamgate.labels import FaceKey
 from streamgate.measures import MeasureSpec
 from streamgate.scoring.calibration import recorded_measures
@@ -27,24 +25,6 @@ from streamgate.tuning.settings import Tuning, tuning_of
 Report = Callable[[str], None]
 
 
-@dataclass(slots=True)
-class LabelledFaces:
-    """The labelled faces that can be used, and the reasons why others cannot.
-
-    Attributes:
-        tuning: the first run: its configuration and calibration.
-        specs: the measures of its set, the columns of `judged.values`.
-        barred: bool (N,): faces rejected by a limit that is not fitted (too small, a damaged picture).
-        unused: reason -> number of labels that are not used for it.
-    """
-
-    tuning: Tuning
-    specs: list[MeasureSpec]
-    judged: FitData
-    barred: Array
-    unused: Counter[str] = field(default_factory=Counter)
-
-
 def labelled_faces(
     outs: Sequence[Path],
     labels: Mapping[FaceKey, int],
@@ -53,9 +33,11 @@ def labelled_faces(
     models: str | None = None,
     device: str = "auto",
     report: Report = lambda words: None,
-) -> LabelledFaces:
+) -> tuple[Tuning, list[MeasureSpec], FitData, dict[str, int]]:
     """Find the labelled faces in the results; faces that were not fully scored are scored in their footage.
 
+    Returns the configuration and calibration of the first run, the measures of its set (the columns of
+    `FitData.values`), the faces, and how many labels are not used, by reason.
     Raises UsageError for runs with different networks or measures, ResultsError for a folder without results.
     """
     runs = [(RunFolder(out), tuning_of(RunFolder(out).summary, [], {})) for out in outs]
@@ -79,7 +61,8 @@ def labelled_faces(
             for source_id in (one for one in folder.source_ids if one in wanted):
                 report(source_id)
                 found += _of_source(folder, source_id, tuning, labels, footage, unused)
-    return _joined(first, specs, found, labels, unused)
+    judged = _joined(first, specs, found, labels, unused)
+    return first, specs, judged, {words: count for words, count in unused.items() if count}
 
 
 def _networks(tuning: Tuning) -> tuple[object, ...]:
@@ -129,7 +112,7 @@ def _joined(
     found: Sequence[tuple[FaceKey, Candidate]],
     labels: Mapping[FaceKey, int],
     unused: Counter[str],
-) -> LabelledFaces:
+) -> FitData:
     moved = {name for spec in specs for limit in spec.limits if is_movable(spec, limit) for name in limit.reasons}
     values, grades, tracks, clips, barred = [], [], [], [], []
     for key, face in found:
@@ -142,8 +125,7 @@ def _joined(
         tracks.append(f"{key.source_id}/{key.track_id}")
         clips.append(key.source_id)
         barred.append(bool(set(face.gate.reasons) - moved))
-    judged = FitData(
+    return FitData(
         np.array(values, float).reshape(len(values), len(specs)), np.array(grades, int), np.array(tracks),
-        np.array(clips),
+        np.array(clips), np.array(barred, bool),
     )  # fmt: skip
-    return LabelledFaces(tuning, specs, judged, np.array(barred, bool), Counter({k: n for k, n in unused.items() if n}))

@@ -63,32 +63,32 @@ def thresholds_of(config: Config, specs: Sequence[MeasureSpec], fusion: Fusion) 
     return found
 
 
-def passing(thresholds: Sequence[Threshold], values: Array, barred: Array) -> Array:
+def passing(thresholds: Sequence[Threshold], judged: FitData) -> Array:
     """Which faces are within all limits, bool (N,)."""
-    passed = ~barred
+    passed = ~judged.barred
     for one in thresholds:
-        passed = passed & (values[:, one.column] >= one.value)
+        passed = passed & (judged.values[:, one.column] >= one.value)
     return passed
 
 
-def fit_limits(thresholds: Sequence[Threshold], judged: FitData, barred: Array) -> list[Threshold]:
+def fit_limits(thresholds: Sequence[Threshold], judged: FitData) -> list[Threshold]:
     """Move each limit so that it rejects bad faces and keeps good ones, given the others, but not far from its value.
 
     A limit whose move would not have helped on unseen sources (or tracks, if there is one source) is not moved.
     """
-    moved = _moved(thresholds, judged, barred, range(len(thresholds)))
+    moved = _moved(thresholds, judged, range(len(thresholds)))
     paid = np.zeros(len(thresholds))
     for test in parted(judged):
-        rest = _moved(thresholds, judged.of(~test), barred[~test], range(len(thresholds)))
+        rest = _moved(thresholds, judged.of(~test), range(len(thresholds)))
         cost = _costs(judged)[test]
         for number, one in enumerate(rest):
-            others = passing([*thresholds[:number], *thresholds[number + 1 :]], judged.values[test], barred[test])
+            others = passing([*thresholds[:number], *thresholds[number + 1 :]], judged.of(test))
             values = judged.values[test, one.column]
             before, after = (others & (values < at) for at in (thresholds[number].value, one.value))
             paid[number] += cost[before].sum() - cost[after].sum()
     if not (paid > _PAYS).any():
         return list(thresholds)
-    return _moved(thresholds, judged, barred, np.nonzero(paid > _PAYS)[0]) if (paid <= _PAYS).any() else moved
+    return _moved(thresholds, judged, np.nonzero(paid > _PAYS)[0]) if (paid <= _PAYS).any() else moved
 
 
 def parted(judged: FitData) -> list[Array]:
@@ -113,9 +113,7 @@ def _costs(judged: FitData) -> Array:
     return np.asarray(cost)
 
 
-def _moved(
-    thresholds: Sequence[Threshold], judged: FitData, barred: Array, which: Iterable[int]
-) -> list[Threshold]:
+def _moved(thresholds: Sequence[Threshold], judged: FitData, which: Iterable[int]) -> list[Threshold]:
     """All limits, with those of `which` moved."""
     cost = _costs(judged)
     prior = _PRIOR * max(1.0, 30 / len(np.unique(judged.tracks)))
@@ -123,7 +121,7 @@ def _moved(
     for _ in range(_SWEEPS):
         for number in which:
             one = found[number]
-            others = passing(found[:number] + found[number + 1 :], judged.values, barred)
+            others = passing(found[:number] + found[number + 1 :], judged)
             moved = _best(judged.values[others, one.column], cost[others], thresholds[number], prior)
             found[number] = Threshold(one.column, one.spec, one.limit, moved, one.width)
     return found

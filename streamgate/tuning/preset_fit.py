@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,11 @@ from streamgate.config import Config, differing_keys, leaves, load_config, with_
 from streamgate.errors import UsageError
 from streamgate.frames import Array
 from streamgate.labels import BAD, GOOD, USABLE
+from streamgate.measures import MeasureSpec
 from streamgate.tuning.fitting import RIDGE, FitData, Fusion, fit, picks
 from streamgate.tuning.fusion import of_preset
-from streamgate.tuning.labelled import LabelledFaces
 from streamgate.tuning.limits import Threshold, as_settings, fit_limits, parted, passing, thresholds_of
+from streamgate.tuning.settings import Tuning
 
 MIN_LABELS = 12
 """Minimum number of labels for a fit."""
@@ -67,21 +68,20 @@ class FittedPreset:
     warnings: tuple[str, ...]
 
 
-def fit_preset(labelled: LabelledFaces) -> FittedPreset:
-    """Fit weights, mappings and limits, regularised towards those of the run.
+def fit_preset(tuning: Tuning, specs: Sequence[MeasureSpec], judged: FitData) -> FittedPreset:
+    """Fit weights, mappings and limits, regularised towards those of the run; see `labelled_faces`.
 
     Raises UsageError if there is nothing to learn from.
     """
-    judged, barred = labelled.judged, labelled.barred
     count = len(judged.grades)
     if count < MIN_LABELS:
         raise UsageError(f"{_labels(count)} can be used, but a fit needs at least {MIN_LABELS}; label more faces")
     if len(np.unique(judged.grades)) < 2:
         word = {GOOD: "good", USABLE: "usable", BAD: "bad"}[int(judged.grades[0])]
         raise UsageError(f"all labels are {word}: a fit learns from the difference between good and bad faces")
-    config = labelled.tuning.before
-    start = of_preset(config, labelled.specs, labelled.tuning.evaluator.calibration)
-    limits = thresholds_of(config, labelled.specs, start)
+    config = tuning.before
+    start = of_preset(config, specs, tuning.evaluator.calibration)
+    limits = thresholds_of(config, specs, start)
     ridge = RIDGE * max(1.0, 30 / _telling(judged))
     try:
         fusion = fit(judged, start, ridge=ridge)
@@ -89,11 +89,11 @@ def fit_preset(labelled: LabelledFaces) -> FittedPreset:
         raise UsageError(
             "no track has faces with two grades, and there are not both good and bad faces: nothing to learn from"
         ) from None
-    fitted = fit_limits(limits, judged, barred)
-    settings = {f"measures.{spec.name}.{key}": value for spec, key, value in _fused(labelled, fusion)}
+    fitted = fit_limits(limits, judged)
+    settings = {f"measures.{spec.name}.{key}": value for spec, key, value in _fused(specs, fusion)}
     settings |= as_settings(fitted, fusion)
-    before = _agreement(judged, start.log_quality(judged.values), passing(limits, judged.values, barred))
-    after = _unseen(judged, barred, start, limits, ridge)
+    before = _agreement(judged, start.log_quality(judged.values), passing(limits, judged))
+    after = _unseen(judged, start, limits, ridge)
     warnings = list(_warnings(judged))
     if after is not None and (after.ordered < before.ordered - _WORSE or after.auc < before.auc - _WORSE):
         warnings.append(
@@ -114,8 +114,8 @@ def _telling(judged: FitData) -> int:
     return max(1, sum(len(np.unique(grades)) > 1 for grades in tracks))
 
 
-def _fused(labelled: LabelledFaces, fusion: Fusion) -> Iterator[tuple[Any, str, float]]:
-    for column, spec in enumerate(labelled.specs):
+def _fused(specs: Sequence[MeasureSpec], fusion: Fusion) -> Iterator[tuple[MeasureSpec, str, float]]:
+    for column, spec in enumerate(specs):
         yield spec, "weight", float(f"{min(100.0, fusion.weight[column]):.3g}")
         if fusion.movable[column]:
             x0 = fusion.x0[column] if spec.better == "higher" else -fusion.x0[column]
@@ -123,23 +123,21 @@ def _fused(labelled: LabelledFaces, fusion: Fusion) -> Iterator[tuple[Any, str, 
             yield spec, "w", float(f"{fusion.w[column]:.4g}")
 
 
-def _unseen(
-    judged: FitData, barred: Array, start: Fusion, limits: list[Threshold], ridge: float
-) -> LabelAgreement | None:
+def _unseen(judged: FitData, start: Fusion, limits: list[Threshold], ridge: float) -> LabelAgreement | None:
     """Agreement of fits with labels that they did not see."""
     parts = parted(judged)
     if not parts:
         return None
-    quality, passed = np.empty(len(barred)), np.empty(len(barred), bool)
+    quality, passed = np.empty(len(judged.grades)), np.empty(len(judged.grades), bool)
     for test in parts:
         rest = judged.of(~test)
         try:
             fusion = fit(rest, start, ridge=ridge)
         except ValueError:
             fusion = start
-        found = fit_limits(limits, rest, barred[~test]) if len(rest.grades) else limits
+        found = fit_limits(limits, rest) if len(rest.grades) else limits
         quality[test] = fusion.log_quality(judged.values[test])
-        passed[test] = passing(found, judged.values[test], barred[test])
+        passed[test] = passing(found, judged.of(test))
     return _agreement(judged, quality, passed)
 
 
@@ -191,21 +189,21 @@ def _warnings(judged: FitData) -> Iterator[str]:
         yield "all labels are from one source: the agreement on other sources is unknown"
 
 
-def changes(labelled: LabelledFaces, fitted: FittedPreset) -> list[str]:
+def changes(specs: Sequence[MeasureSpec], fitted: FittedPreset) -> list[str]:
     """Describe what changed, one line each; empty if nothing did."""
     lines = []
     before, after = (fusion.weight / fusion.weight.sum() for fusion in (fitted.start, fitted.fusion))
     for title, chosen in (("counts more", after >= before * _MORE), ("counts less", after <= before * _LESS)):
         order = np.argsort(-np.abs(np.log((after + 1e-9) / (before + 1e-9))))
         named = [
-            f"{labelled.specs[k].name} ({100 * before[k]:.0f} to {100 * after[k]:.0f} % of the quality)"
+            f"{specs[k].name} ({100 * before[k]:.0f} to {100 * after[k]:.0f} % of the quality)"
             for k in order
             if chosen[k] and before[k] > 0
         ]
         lines += [f"{title}: {', '.join(named)}"] if named else []
     moved = (fitted.fusion.x0 - fitted.start.x0) / fitted.start.w
     for title, picked in (("mapped more strictly", moved > 0.25), ("mapped more leniently", moved < -0.25)):
-        named = [spec.name for spec, one in zip(labelled.specs, picked, strict=True) if one]
+        named = [spec.name for spec, one in zip(specs, picked, strict=True) if one]
         lines += [f"{title}: {', '.join(named)}"] if named else []
     was, now = (dict(leaves(one.model_dump(mode="json"))) for one in (fitted.run, fitted.config))
     for key, stricter in fitted.limits.items():

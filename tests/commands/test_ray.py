@@ -212,12 +212,12 @@ def test_without_ray_the_extra_is_named(clips: list[Path], tmp_path: Path) -> No
 
 
 def test_a_reader_takes_cores_or_a_gpu_with_its_share_of_them() -> None:
-    from streamgate.ray.connection import Share, share_of
+    from streamgate.ray.connection import share_of
 
     nodes: list[dict[str, Any]] = [{"CPU": 16.0}, {"CPU": 32.0, "GPU": 4.0}, {}]
-    assert share_of(nodes, "auto", 1) == Share(8, True) and share_of(nodes, "cuda", 8) == Share(8, True)
-    assert share_of(nodes, "cpu", 1) == Share(2, False) and share_of(nodes, "cpu", 64) == Share(32, False)
-    assert share_of([{"CPU": 1.0}], "auto", 1) == Share(1, False) and share_of([{}], "auto", 1) == Share(1, False)
+    assert share_of(nodes, "auto", 1) == (8, True) and share_of(nodes, "cuda", 8) == (8, True)
+    assert share_of(nodes, "cpu", 1) == (2, False) and share_of(nodes, "cpu", 64) == (32, False)
+    assert share_of([{"CPU": 1.0}], "auto", 1) == (1, False) and share_of([{}], "auto", 1) == (1, False)
     with pytest.raises(DeviceError, match="no node of the Ray cluster has a GPU"):
         share_of(nodes[:1], "cuda", 1)
 

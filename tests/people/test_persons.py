@@ -68,7 +68,7 @@ def test_without_identity_nobody_has_a_name_and_nothing_biometric_is_written(out
 @pytest.mark.parametrize(("store", "left"), [("session", False), ("disk", True)])
 def test_embeddings_stay_only_where_that_was_asked_for(out: Out, store: str, left: bool) -> None:
     out.run({"a": {1: (0, 1, person(ANN)), 2: (3, 4, person(BOB))}}, store=store)
-    assert bool(load_identity(out.path, "a-0a1b2c3d").templates) is left
+    assert bool(load_identity(out.path, "a-0a1b2c3d")[0]) is left
     raw = person(ANN).vector.tobytes()
     for path in out.path.rglob("*"):
         if path.is_file() and "identity" not in path.parts:
@@ -87,7 +87,7 @@ def sources() -> dict:
 
 def people_of(out: Path, names: str, *, settle: bool) -> dict[str, str | None]:
     found = find_people(out, [f"{name}-0a1b2c3d" for name in names], THRESHOLD, settle=settle)
-    return {f"{one.source_id[0]}/{one.track_id}": found.person_of(one.key) for one in found.tracks}
+    return {f"{track[0][0]}/{track[1]}": found.person_of(track) for track in found.spans}
 
 
 def test_ids_never_change_when_sources_come_later(out: Out) -> None:
@@ -162,7 +162,7 @@ def test_overwriting_forgets_persons_with_the_results(out: Out) -> None:
     out.run({"a": {1: (0, 1, person(ANN))}})
     assert who(out.path) == {"a/1": "p0001"}
     assert not (out.path / ".streamgate" / DECISIONS_NAME).exists()
-    assert load_identity(out.path, "b-0a1b2c3d").templates == {}
+    assert load_identity(out.path, "b-0a1b2c3d")[0] == {}
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_faces_that_look_the_same_by_hash_alone_are_told_apart_by_embedding(out:
     assert faces_of(out.path) == [("a/1", 1, "p0001", 1)]
     # A run that keeps faces per track writes no embeddings of single faces.
     out.keep(per="track", top_k=2).run(shots)
-    assert load_identity(out.path, "b-0a1b2c3d").faces == {} and len(faces_of(out.path)) == 2
+    assert load_identity(out.path, "b-0a1b2c3d")[1] == {} and len(faces_of(out.path)) == 2
 
 
 def test_the_best_of_each_person_need_persons(monkeypatch: pytest.MonkeyPatch) -> None:

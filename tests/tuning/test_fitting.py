@@ -18,7 +18,7 @@ def faces(tracks: int = 12, each: int = 40, seed: int = 0) -> FitData:
     values = np.stack([first, rng.normal(0, 2, tracks * each), -first + rng.normal(0, 1, tracks * each)], axis=1)
     grades = np.where(first > 1, GOOD, np.where(first < -1, BAD, USABLE))
     number = np.repeat(np.arange(tracks), each)
-    return FitData(values, grades, number, number // 2)
+    return FitData(values, grades, number, number // 2, np.zeros(len(grades), bool))
 
 
 def test_what_people_go_by_gets_the_weight() -> None:
