@@ -24,20 +24,23 @@ def warp_padded(picture: Picture, matrix: Array, side: int, pad: Pad) -> Array:
     ends = np.array([[0, 0, 1], [side - 1, 0, 1], [0, side - 1, 1], [side - 1, side - 1, 1]], np.float64) @ back.T
     if (ends >= -0.5).all() and (ends <= (right + 0.5, bottom + 0.5)).all():
         return crop  # all corners are inside, so the whole square is
-    columns, rows = np.meshgrid(np.arange(side, dtype=np.float64), np.arange(side, dtype=np.float64))
+    columns, rows = np.arange(side, dtype=np.float64)[None], np.arange(side, dtype=np.float64)[:, None]
     x = back[0, 0] * columns + back[0, 1] * rows + back[0, 2]
     y = back[1, 0] * columns + back[1, 1] * rows + back[1, 2]
     outside = (x < -0.5) | (x > right + 0.5) | (y < -0.5) | (y > bottom + 0.5)
     if pad == "black":
         crop[outside] = 0
         return crop
-    mirrored_x, mirrored_y = _mirrored(x, right), _mirrored(y, bottom)
+    # Only the part that has pixels outside is computed: usually that is a strip along one side.
+    part = tuple(slice(found[0], found[-1] + 1) for found in (np.flatnonzero(outside.any(axis)) for axis in (1, 0)))
+    mirrored_x, mirrored_y = _mirrored(x[part], right), _mirrored(y[part], bottom)
     into = np.asarray(matrix, np.float64)
     # Mirrored pixels come from the crop itself; beyond it (half the face outside) its edge is mirrored once more.
     map_x = (into[0, 0] * mirrored_x + into[0, 1] * mirrored_y + into[0, 2]).astype(np.float32)
     map_y = (into[1, 0] * mirrored_x + into[1, 1] * mirrored_y + into[1, 2]).astype(np.float32)
     mirrored = cv2.remap(crop, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    filled = np.where(outside[..., None], mirrored, crop)
+    filled = crop.copy()
+    np.copyto(filled[part], mirrored, where=outside[part][..., None])
     if pad == "reflect":
         return filled
     sigma = _BLUR * side

@@ -73,6 +73,8 @@ def sample(
 
 
 _LOBES = 3
+_BLOCK_BYTES = 1 << 17
+"""Size of the arrays that the filter computes with, so that they stay in the processor's cache."""
 _MAX_STEPS = 16
 
 
@@ -98,8 +100,8 @@ def _lanczos(
         part, to_plane, (width, height), flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
     )
     reduced = _reduce(_reduce(fine, 0, size[1], steps[1]), 1, size[0], steps[0])
-    limit = np.iinfo(part.dtype).max
-    return np.clip(np.rint(reduced), 0, limit).astype(part.dtype)
+    np.rint(reduced, out=reduced)
+    return np.clip(reduced, 0, np.iinfo(part.dtype).max, out=reduced).astype(part.dtype)
 
 
 def _reduce(fine: Array, axis: int, count: int, step: int) -> Array:
@@ -114,9 +116,20 @@ def _reduce(fine: Array, axis: int, count: int, step: int) -> Array:
     shape = list(fine.shape)
     shape[axis] = count
     total = np.zeros(shape, np.float32)
-    for index, weight in zip(indexes.tolist(), weights, strict=True):
-        span = slice(index, index + (count - 1) * step + 1, step)
-        total += weight * (fine[span] if axis == 0 else fine[:, span])
+    # A few rows at a time: a service returns each large temporary array to the system, and getting new memory takes
+    # several times as long as the computation.
+    rows = max(1, _BLOCK_BYTES * shape[0] // total.nbytes)
+    room = np.empty((min(rows, shape[0]), *shape[1:]), np.float32)
+    for top in range(0, shape[0], rows):
+        part = total[top : top + rows]
+        product = room[: len(part)]
+        for index, weight in zip(indexes.tolist(), weights, strict=True):
+            if axis == 0:
+                first = top * step + index
+                samples = fine[first : first + (len(part) - 1) * step + 1 : step]
+            else:
+                samples = fine[top : top + len(part), index : index + (count - 1) * step + 1 : step]
+            part += np.multiply(samples, weight, out=product)
     return total
 
 
