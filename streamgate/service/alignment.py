@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import median
 
 import cv2
 import numpy as np
@@ -46,6 +47,10 @@ _LEAST_MOTION = 1.0
 _RISE = 0.35
 """Minimum increase of the difference two pictures away from the best lag, relative to the best, for a sure result."""
 _CONTRADICTED = 3
+_ENOUGH = 3
+"""Comparisons after which an offset is only checked now and then."""
+_CHECK_S = 30.0
+"""Interval between checks: meanwhile clocks drift by less than half a picture, which their arrival times show too."""
 _RIVAL = 0.15
 """The same for all other lags further away."""
 
@@ -239,9 +244,9 @@ class Alignment:
             return arrival + delay
         now = time.monotonic()
         # Arrival times follow the drift of the clocks. Larger changes come from network jitter: no clock is that bad.
-        return float(np.median([
+        return median(
             one.offset + min(max(arrival - one.arrival, one.worst(now, -1)), one.worst(now, 1)) for one in found
-        ]))  # fmt: skip
+        )
 
     def _arrival(self) -> float | None:
         """The offset according to arrival times alone."""
@@ -266,6 +271,16 @@ class Alignment:
         """Whether the offset was found in pictures of the current connections."""
         return self._doubt < _AFTER_CONNECT_S
 
+    @property
+    def due(self) -> bool:
+        """Whether the offset is to be checked against pictures, as far as these are decoded anyway."""
+        return len(self._found) < _ENOUGH or time.monotonic() - self._since > _CHECK_S
+
+    def suspect(self) -> None:
+        """A face was not the expected one: check the offset with the next."""
+        with self._mutex:
+            self._since = min(self._since, time.monotonic() - _CHECK_S)
+
     def learn(self, result: Match, spacing: float) -> None:
         """Update the offset with the result of a comparison based on the current offset."""
         self.confidence = result.confidence
@@ -278,7 +293,7 @@ class Alignment:
             self._contradicted = 0
             # A single comparison may be off by one picture if a coarsely coded substream repeats pictures.
             self._found.append(_Found(now, offset + result.lag, arrival))
-            self._delay = float(np.median([one.offset - one.arrival for one in list(self._found)[-_MEDIAN:]]))
+            self._delay = median(one.offset - one.arrival for one in list(self._found)[-_MEDIAN:])
             self._doubt, self._since = min(1.5 * spacing, 0.1), now
             self.drift = _drift(list(self._found))
 
@@ -299,15 +314,7 @@ def _drift(found: Sequence[_Found]) -> float | None:
     if len(found) < 4 or found[-1].at - found[0].at < _DRIFT_S:
         return None
     pairs = [(a, b) for a, b in combinations(found, 2) if b.at - a.at > _DRIFT_S / 2]
-    return 1e6 * float(np.median([(b.offset - a.offset) / (b.at - a.at) for a, b in pairs]))
-
-
-def nearest(times: Sequence[float], wanted: float) -> int:
-    """Index of the time nearest to `wanted` in ascending times."""
-    index = bisect_left(times, wanted)
-    if index == len(times) or (index and wanted - times[index - 1] <= times[index] - wanted):
-        return index - 1
-    return index
+    return 1e6 * median((b.offset - a.offset) / (b.at - a.at) for a, b in pairs)
 
 
 def around(looks: Sequence[Look], start: float, end: float) -> list[Look]:

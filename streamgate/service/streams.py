@@ -245,7 +245,7 @@ class Stream:
         if self.main is not None and self._main_clock is not None:
             seconds = arrived.frame.pts_seconds
             self._main_clock.note(seconds, arrived.monotonic)
-            if seconds - self._compared_at >= _COMPARE_S:
+            if seconds - self._compared_at >= _COMPARE_S and self.main.alignment.due:
                 self._compared_at = seconds
                 self.main.looks.note(seconds, small_picture(arrived.frame, 1))
 
