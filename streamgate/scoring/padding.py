@@ -55,5 +55,7 @@ def _mirrored(position: Array, last: int) -> Array:
     """Positions outside 0..last, mirrored back into that range."""
     if last < 1:
         return np.zeros_like(position)
-    folded = np.abs(position) % (2 * last)
+    folded = np.abs(position)
+    if folded.max() >= 2 * last:  # seldom, and a remainder takes longer than all the rest
+        folded %= 2 * last
     return np.where(folded > last, 2 * last - folded, folded)

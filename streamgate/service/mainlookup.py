@@ -102,13 +102,15 @@ def look_up(lookup: Lookup) -> BestShot:
     if newest < wanted - spacing / 2:
         raise Fallback("late")
     reach = min(max(alignment.doubt, 1.5 * spacing), _REACH_S)
-    units = playing.ring.units(wanted - 0.5 * spacing, wanted + reach)
     theirs = _looks_around(lookup) if alignment.due else []
+    # A key frame nearest to the instant needs nothing before it, unless the comparison may move the instant.
+    start = wanted + (-1.5 if theirs else 0.49) * spacing
+    units = playing.ring.units(start, wanted + reach)
     if theirs and units:
         # Just after a key frame there would be too little to compare.
         least = units[0].time / playing.media.clock_rate + (_LEAST_COMPARED + 0.5) * spacing
         if least > wanted + reach:
-            units = playing.ring.units(wanted - 0.5 * spacing, least) or units
+            units = playing.ring.units(start, least) or units
     if not units:
         raise Fallback("dropped")
     maker = PictureMaker(playing.media.codec, None)
