@@ -13,7 +13,7 @@ import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
@@ -25,8 +25,10 @@ from streamgate.frames import Array, Frame, Picture
 
 SIDE = (160, 90)
 """Size of the small pictures for any aspect ratio of the frames: both streams show the same part of the scene."""
-KEPT_S = 10.0
-"""How long small pictures of the substream are kept."""
+LOOK_S = 0.06
+"""Interval between the small pictures of the substream; lags in between are interpolated."""
+LOOKS_KEPT = 170
+"""Number of small pictures of the substream that are kept: ten seconds."""
 FURTHEST_S = 4.0
 """Maximum difference between the delays of the two streams."""
 _AFTER_CONNECT_S = 0.3
@@ -68,24 +70,6 @@ class Look:
 
     seconds: float
     luma: Array
-
-
-class Looks:
-    """Small pictures of the last seconds of a substream. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._looks: deque[Look] = deque()
-        self._mutex = threading.Lock()
-
-    def note(self, seconds: float, luma: Array) -> None:
-        with self._mutex:
-            self._looks.append(Look(seconds, luma))
-            while seconds - self._looks[0].seconds > KEPT_S:
-                self._looks.popleft()
-
-    def between(self, start: float, end: float) -> list[Look]:
-        with self._mutex:
-            return [look for look in self._looks if start <= look.seconds <= end]
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +258,7 @@ class Alignment:
     @property
     def due(self) -> bool:
         """Whether the offset is to be checked against pictures, as far as these are decoded anyway."""
-        return len(self._found) < _ENOUGH or time.monotonic() - self._since > _CHECK_S
+        return len(self._found) < _ENOUGH or time.monotonic() - self._since >= _CHECK_S
 
     def suspect(self) -> None:
         """A face was not the expected one: check the offset with the next."""
@@ -317,7 +301,8 @@ def _drift(found: Sequence[_Found]) -> float | None:
     return 1e6 * median((b.offset - a.offset) / (b.at - a.at) for a, b in pairs)
 
 
-def around(looks: Sequence[Look], start: float, end: float) -> list[Look]:
-    """Those from `start` to `end`, of looks in order of time."""
+def around(looks: Iterable[Look], start: float, end: float) -> list[Look]:
+    """Those from `start` to `end`, of looks in order of time, to which another thread may append."""
+    looks = list(looks)
     times = [look.seconds for look in looks]
-    return list(looks[bisect_left(times, start) : bisect_right(times, end)])
+    return looks[bisect_left(times, start) : bisect_right(times, end)]

@@ -20,7 +20,7 @@ from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.faces import enlargement
 from streamgate.scoring.full_scorer import FullScorer
 from streamgate.scoring.lockstep import no_floor, run_in_lockstep
-from streamgate.service.alignment import FURTHEST_S, Look, Match, match, small_picture
+from streamgate.service.alignment import FURTHEST_S, Look, Match, around, match, small_picture
 from streamgate.service.mainstream import MainStream, Playing
 from streamgate.service.pins import Pinned
 from streamgate.sources.container import pixel_limit
@@ -143,7 +143,7 @@ def _looks_around(lookup: Lookup) -> list[Look]:
     """Small pictures of the substream around the face, in order of time."""
     pts = lookup.shot.pts_seconds
     found = {look.seconds: look for look in (lookup.pinned.looks if lookup.pinned else ())}
-    found |= {look.seconds: look for look in lookup.main.looks.between(pts - 1.0, pts + 1.0)}
+    found |= {look.seconds: look for look in around(lookup.main.looks, pts - 1.0, pts + 1.0)}
     return [found[key] for key in sorted(found)]
 
 
@@ -171,7 +171,7 @@ def align(main: MainStream, give_up: Callable[[], bool]) -> Match | None:
     units = playing.ring.units(newest - _ALIGN_PICTURES * spacing, newest)[:_ALIGN_PICTURES]
     if len(units) < _ALIGN_PICTURES // 2:
         return None
-    theirs = main.looks.between(-1e9, 1e9)
+    theirs = list(main.looks)
     maker = PictureMaker(playing.media.codec, None)
     ours = [
         Look(seconds - offset, small_picture(maker.picture(frame), _MAIN_SAMPLES))

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from streamgate.config_sections import LiveConfig
 from streamgate.errors import redact_url, scrub
-from streamgate.service.alignment import Alignment, ArrivalClock, Looks
+from streamgate.service.alignment import LOOKS_KEPT, Alignment, ArrivalClock, Look
 from streamgate.service.state import StreamState
 from streamgate.sources.live import FailureKind, LiveError
 from streamgate.sources.packetring import PacketRing
@@ -76,7 +76,7 @@ class MainStream:
         self.name = name
         self.location = redact_url(url)
         self.alignment = Alignment()
-        self.looks = Looks()
+        self.looks: deque[Look] = deque(maxlen=LOOKS_KEPT)
         self.playing: Playing | None = None
         self.wake: Callable[[], None] = lambda: None
         self.live = live
@@ -106,7 +106,7 @@ class MainStream:
     def connected(self) -> ArrivalClock:
         """The substream has a new connection, whose times start over. Returns the clock for its arrival times."""
         clock = ArrivalClock()
-        self.looks = Looks()
+        self.looks = deque(maxlen=LOOKS_KEPT)
         self.alignment.connected(sub=clock)
         return clock
 

@@ -12,7 +12,7 @@ from av import VideoFrame
 
 from streamgate.config import load_config
 from streamgate.service import mainlookup
-from streamgate.service.alignment import ArrivalClock, Match
+from streamgate.service.alignment import LOOK_S, ArrivalClock, Look, Match
 from streamgate.service.mainlookup import Fallback, Lookup, look_up
 from streamgate.service.mainstream import MainStream, Playing
 from streamgate.sources.picture import PictureMaker
@@ -89,18 +89,18 @@ def test_only_what_leads_up_to_the_picture_is_decoded(main: MainStream, decoded:
     assert len(decoded) <= number % GROUP + 1 + 4
 
 
-def test_once_it_is_known_the_alignment_is_checked_now_and_then(main: MainStream, decoded: list[int]):
-    seen: list[float] = []
+def test_once_it_is_known_the_alignment_is_checked_now_and_then(
+    main: MainStream, decoded: list[int], monkeypatch: pytest.MonkeyPatch
+):
     lookup = asked(main, 30)
-    main.looks.note(lookup.shot.pts_seconds, mainlookup.small_picture(_grey(), 1))
-    assert not main.alignment.due
-    looked, main.looks.between = main.looks.between, lambda a, b: seen.append(a) or looked(a, b)  # type: ignore
-    look_up(lookup)
-    assert not seen
+    begin = lookup.shot.pts_seconds - 1.0
+    main.looks.extend(Look(begin + n * LOOK_S, mainlookup.small_picture(_grey(), 1)) for n in range(33))
+    compared: list[int] = []
+    monkeypatch.setattr(mainlookup, "match", lambda ours, theirs, *more: compared.append(len(ours)))
+    assert look_up(lookup) is not None and not compared
     main.alignment.suspect()
-    assert main.alignment.due
-    look_up(lookup)
-    assert seen
+    # Just after a key frame more is decoded, so that there is enough to compare.
+    assert look_up(lookup) is not None and compared == [mainlookup._LEAST_COMPARED]
 
 
 def test_a_picture_that_is_none_of_those_kept_is_no_other(main: MainStream, decoded: list[int]):
