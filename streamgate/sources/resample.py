@@ -63,21 +63,26 @@ def sample(
 
 
 _LOBES = 3
+_GRID = 0.88
+"""Least fineness of the filter's grid, in grid pixels per plane pixel."""
+_BLOCK_BYTES = 1 << 17
+"""Size of the arrays that the filter computes with, so that they stay in the processor's cache."""
 _MAX_STEPS = 16
 
 
 def _lanczos(
     part: Array, matrix: Array, size: tuple[int, int], interpolation: int, shrink: tuple[float, float]
 ) -> Array:
-    """Interpolate on a grid at least as fine as the plane, then reduce it by integer steps with a Lanczos-3 filter.
+    """Interpolate on a grid about as fine as the plane, then reduce it by integer steps with a Lanczos-3 filter.
 
-    The filter runs along the result's axes, so that a rotated picture is filtered as well as an upright one.
+    What a slightly coarser grid aliases has frequencies that the filter removes. The filter runs along the result's
+    axes, so that a rotated picture is filtered as well as an upright one.
     """
     while max(shrink) > _MAX_STEPS:
         # The artefacts of this coarse reduction are removed by the filter that follows.
         part, matrix = _shrink(part, matrix, 2.0, 2.0, 1.0)
         shrink = (shrink[0] / 2, shrink[1] / 2)
-    steps = [max(1, int(np.ceil(one - 1e-6))) for one in shrink]
+    steps = [max(1, int(np.ceil(one * _GRID))) for one in shrink]
     # Result pixels around the picture, for the filter at its border.
     room = [_LOBES if step > 1 else 0 for step in steps]
     finer = np.array([[1 / steps[0], 0.0, 0.5 / steps[0] - 0.5 - room[0]],
@@ -88,8 +93,8 @@ def _lanczos(
         part, to_plane, (width, height), flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
     )
     reduced = _reduce(_reduce(fine, 0, size[1], steps[1]), 1, size[0], steps[0])
-    limit = np.iinfo(part.dtype).max
-    return np.clip(np.rint(reduced), 0, limit).astype(part.dtype)
+    np.rint(reduced, out=reduced)
+    return np.clip(reduced, 0, np.iinfo(part.dtype).max, out=reduced).astype(part.dtype)
 
 
 def _reduce(fine: Array, axis: int, count: int, step: int) -> Array:
@@ -104,9 +109,20 @@ def _reduce(fine: Array, axis: int, count: int, step: int) -> Array:
     shape = list(fine.shape)
     shape[axis] = count
     total = np.zeros(shape, np.float32)
-    for index, weight in zip(indexes.tolist(), weights, strict=True):
-        span = slice(index, index + (count - 1) * step + 1, step)
-        total += weight * (fine[span] if axis == 0 else fine[:, span])
+    # A few rows at a time: a service returns each large temporary array to the system, and getting new memory takes
+    # several times as long as the computation.
+    rows = max(1, _BLOCK_BYTES * shape[0] // total.nbytes)
+    room = np.empty((min(rows, shape[0]), *shape[1:]), np.float32)
+    for top in range(0, shape[0], rows):
+        part = total[top : top + rows]
+        product = room[: len(part)]
+        for index, weight in zip(indexes.tolist(), weights, strict=True):
+            if axis == 0:
+                first = top * step + index
+                samples = fine[first : first + (len(part) - 1) * step + 1 : step]
+            else:
+                samples = fine[top : top + len(part), index : index + (count - 1) * step + 1 : step]
+            part += np.multiply(samples, weight, out=product)
     return total
 
 
