@@ -63,8 +63,6 @@ def sample(
 
 
 _LOBES = 3
-_GRID = 0.88
-"""Least fineness of the filter's grid, in grid pixels per plane pixel."""
 _BLOCK_BYTES = 1 << 17
 """Size of the arrays that the filter computes with, so that they stay in the processor's cache."""
 _MAX_STEPS = 16
@@ -73,16 +71,15 @@ _MAX_STEPS = 16
 def _lanczos(
     part: Array, matrix: Array, size: tuple[int, int], interpolation: int, shrink: tuple[float, float]
 ) -> Array:
-    """Interpolate on a grid about as fine as the plane, then reduce it by integer steps with a Lanczos-3 filter.
+    """Interpolate on a grid at least as fine as the plane, then reduce it by integer steps with a Lanczos-3 filter.
 
-    What a slightly coarser grid aliases has frequencies that the filter removes. The filter runs along the result's
-    axes, so that a rotated picture is filtered as well as an upright one.
+    The filter runs along the result's axes, so that a rotated picture is filtered as well as an upright one.
     """
     while max(shrink) > _MAX_STEPS:
         # The artefacts of this coarse reduction are removed by the filter that follows.
         part, matrix = _shrink(part, matrix, 2.0, 2.0, 1.0)
         shrink = (shrink[0] / 2, shrink[1] / 2)
-    steps = [max(1, int(np.ceil(one * _GRID))) for one in shrink]
+    steps = [max(1, int(np.ceil(one - 1e-6))) for one in shrink]
     # Result pixels around the picture, for the filter at its border.
     room = [_LOBES if step > 1 else 0 for step in steps]
     finer = np.array([[1 / steps[0], 0.0, 0.5 / steps[0] - 0.5 - room[0]],
