@@ -86,7 +86,8 @@ def canvases_of(picture: np.ndarray, networks: Networks, border: float) -> list[
         landmarks = (face.landmarks.astype(np.float64) + 0.5) / scale - 0.5
         if np.hypot(*(landmarks[1] - landmarks[0])) >= _SMALLEST_EYES:
             shift = np.array([[0.0, 0.0, MARGIN], [0.0, 0.0, MARGIN]])
-            found.append(align(picture, expression_matrix(refined(picture, landmarks, networks)) + shift))
+            matrix = expression_matrix(refined(picture, landmarks, networks)) + shift
+            found.append(align(picture, matrix, CANVAS))
     return found
 
 
