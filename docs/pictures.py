@@ -25,6 +25,7 @@ from skimage import data
 
 from streamgate import Gate
 from streamgate.cli import call
+from streamgate.config import load_config
 from streamgate.demo import write_demo_clip
 from streamgate.measures import built_in_measures
 
@@ -178,7 +179,7 @@ def save(path: Path, picture: Any, quality: int = 84) -> None:
 def write_examples(gate: Gate) -> None:
     """images/measures/NAME.jpg of the bad examples, good.jpg, and the table in measures.md."""
     (IMAGES / "measures").mkdir(parents=True, exist_ok=True)
-    limits = gate.config.measures
+    limits = load_config("studio").measures
     rows = ["| measure | good | bad | what it asks |", "| --- | --- | --- | --- |"]
     found = examples()
     for spec in built_in_measures():
