@@ -8,7 +8,7 @@ PICTURES are folders or tar files. Written, a row for each face, the largest of 
 
     sha256   of the picture's file
     points   float32 [n, 5, 2]  viewer's left and right eye, nose, left and right mouth corner, in its pixels
-    box      float32 [n, 4]     x1, y1, x2, y2, as face detectors place it: from above the brows to the chin
+    box      float32 [n, 4]     x1, y1, x2, y2, as face detectors place it: from the hairline to the chin
     pose     float32 [n, 3]     yaw, pitch, roll in degrees, signs of docs/design.md 5
     shapes   float32 [n, 52]    blendshapes; `shape_names` has their names
     mesh     float32 [n, 478, 2]
@@ -39,16 +39,14 @@ FACES = 4
 PUPILS, NOSE, MOUTH = (468, 473), 4, (61, 291)
 """Points of the mesh that are the five landmarks."""
 _POINTS = (*PUPILS, NOSE, *MOUTH)
-_SIDES, _ABOVE, _BELOW = 0.02, 0.06, 0.02
-"""What boxes of detectors have more than the mesh, as shares of its width and height."""
+ABOVE = 0.15
+"""Share of the mesh's height by which boxes of detectors begin above it: the mesh ends below the hairline."""
 
 
 def box_of(mesh: np.ndarray) -> np.ndarray:
-    """float32 [4] around the mesh [478, 2], which ends a little below the hairline."""
+    """float32 [4] around the mesh [478, 2]: x1, y1, x2, y2."""
     low, high = mesh.min(axis=0), mesh.max(axis=0)
-    width, height = high - low
-    return np.array([low[0] - _SIDES * width, low[1] + _ABOVE * height, high[0] + _SIDES * width,
-                     high[1] + _BELOW * height], np.float32)  # fmt: skip
+    return np.array([low[0], low[1] - ABOVE * (high[1] - low[1]), high[0], high[1]], np.float32)
 
 
 def main() -> int:
