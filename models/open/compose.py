@@ -8,8 +8,10 @@ DIR/images and DIR/label.txt in the format of `models/detector/labels.py`, for
 
     python models/detector/train.py --config models/open/detector/config.toml --labels DIR/label.txt --work WORK
 
-Pictures without faces are also cut from the portraits, below the chin (clothes, hands, desks), and drawn: a dead-leaves
-collage (Lee, Mumford and Huang 2001) of cuttings from all of them has edges and textures at every scale, as scenery.
+Hardly a portrait shows a profile: of heads that are a little turned a copy is written with the far half of the face
+squeezed, which looks as if the head were turned further. Pictures without faces are also cut from the portraits, below
+the chin and beside the head (clothes, hands, flags, shelves), and drawn: a dead-leaves collage (Lee, Mumford and Huang
+2001) of cuttings from all of them has edges and textures at every scale, as scenery.
 """
 
 from __future__ import annotations
@@ -31,11 +33,15 @@ from models.open.label import box_of  # noqa: E402
 LONGEST = 800
 SMALLEST = 20.0
 """Pixels of a face's box, as packed, below which its picture is not used."""
-BELOW = 0.25
-"""Cuttings without a face begin this share of the face's height below the chin."""
-LEAST = 120
+BELOW, BESIDE = 0.25, 0.45
+"""Cuttings without a face begin this share of the face's height below the chin, and of its width beside it: hair."""
+LEAST = 80
 """Pixels that a cutting has at least on each side."""
 DRAWN = (480, 640)
+TURNED = 0.1
+"""The nose is off the face's middle by this share of its width: enough of a turn to be taken further."""
+SQUEEZED = (0.3, 0.65)
+"""Widths of the far half of the face in the copies, relative to what it was."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,7 +66,9 @@ def compose(args: argparse.Namespace) -> str:
     rows = read_rows(args.labels)
     images = args.out / "images"
     images.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
     lines: list[str] = []
+    turned = 0
     empty: list[np.ndarray] = []
     faces = 0
     for source in list_sources(args.pictures):
@@ -76,23 +84,27 @@ def compose(args: argparse.Namespace) -> str:
         write(images / name, picture)
         lines += [f"# {name}", *told]
         faces += 1
-        cutting = below(picture, [mesh * scale for mesh in meshes])
-        if cutting is not None:
-            empty.append(cutting)
+        scaled = [mesh * scale for mesh in meshes]
+        empty += cuttings(picture, scaled)
+        further = turned_further(rng, picture, scaled[0]) if len(scaled) == 1 else None
+        if further is not None and (line := line_of(further[1], further[0].shape)):
+            write(images / f"turned-{name}", further[0])
+            lines += [f"# turned-{name}", line]
+            turned += 1
     if not faces:
         raise DataError(f"{args.labels}: labels no face of {', '.join(map(str, args.pictures))}")
     for source in list_sources(args.empty):
         picture = decode_rgb(source.data)
         if picture is not None and min(picture.shape[:2]) >= LEAST:
             empty.append(bounded(picture)[0])
-    rng = np.random.default_rng(0)
     drawn = [collage(rng, empty) for _ in range(args.drawn)]
     for number, picture in enumerate([*empty, *drawn]):
         name = f"empty{number:05d}.jpg"
         write(images / name, picture)
         lines.append(f"# {name}")
     (args.out / "label.txt").write_text("\n".join(lines) + "\n")
-    return f"{args.out}: {faces} portraits, {len(empty)} pictures without faces, {len(drawn)} collages"
+    made = f"{faces} portraits, {turned} turned further, {len(empty)} pictures without faces, {len(drawn)} collages"
+    return f"{args.out}: {made}"
 
 
 def read_rows(file: Path) -> dict[str, list[np.ndarray]]:
@@ -121,21 +133,51 @@ def line_of(mesh: np.ndarray, shape: tuple[int, ...]) -> str:
     return f"{x1:.2f} {y1:.2f} {x2 - x1:.2f} {y2 - y1:.2f} {marks}"
 
 
-def below(picture: np.ndarray, meshes: list[np.ndarray]) -> np.ndarray | None:
-    """What lies below the lowest face of a picture; None where that is too little."""
-    lowest = max(meshes, key=lambda mesh: float(mesh[:, 1].max()))
-    chin, height = float(lowest[:, 1].max()), float(np.ptp(lowest[:, 1]))
-    cutting = picture[max(0, int(chin + BELOW * height)) :]
-    return np.ascontiguousarray(cutting) if min(cutting.shape[:2]) >= LEAST else None
+def cuttings(picture: np.ndarray, meshes: list[np.ndarray]) -> list[np.ndarray]:
+    """What lies below and beside all faces of a picture, where that is enough."""
+    boxes = np.array([box_of(mesh) for mesh in meshes])
+    width, height = (boxes[:, 2] - boxes[:, 0]).max(), (boxes[:, 3] - boxes[:, 1]).max()
+    parts = (
+        picture[int(boxes[:, 3].max() + BELOW * height) :],
+        picture[:, : max(0, int(boxes[:, 0].min() - BESIDE * width))],
+        picture[:, int(boxes[:, 2].max() + BESIDE * width) :],
+    )
+    return [np.ascontiguousarray(part) for part in parts if min(part.shape[:2]) >= LEAST]
+
+
+def turned_further(
+    rng: np.random.Generator, picture: np.ndarray, mesh: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The picture and its mesh with the far half of the face squeezed; None: the head looks ahead."""
+    low, high, nose = float(mesh[:, 0].min()), float(mesh[:, 0].max()), float(mesh[4, 0])
+    off = (nose - (low + high) / 2) / (high - low)
+    width = picture.shape[1]
+    if abs(off) < TURNED or not 1 < low < nose - 1 < nose + 1 < high < width - 1:
+        return None
+    # Lines of x, and where they come to lie: the far half becomes narrower, and what is behind it follows.
+    gain = float(rng.uniform(*SQUEEZED))
+    far = gain * (nose - low) if off < 0 else gain * (high - nose)
+    before = np.array([0, low, nose, high, width - 1], np.float64)
+    after = before.copy()
+    if off < 0:
+        after[:2] += (nose - low) - far
+    else:
+        after[3:] -= (high - nose) - far
+    after -= after[0]
+    places = np.interp(np.arange(round(after[-1]) + 1), after, before).astype(np.float32)
+    rows = np.arange(picture.shape[0], dtype=np.float32)
+    x, y = np.meshgrid(places, rows)
+    moved = mesh.copy()
+    moved[:, 0] = np.interp(mesh[:, 0], before, after)
+    return cv2.remap(picture, x, y, cv2.INTER_LINEAR), moved
 
 
 def collage(rng: np.random.Generator, pictures: list[np.ndarray]) -> np.ndarray:
     """uint8 [480, 640, 3] RGB: shapes of all sizes over one another, plain, shaded, or filled from the pictures."""
     height, width = DRAWN
     canvas = np.full((height, width, 3), rng.integers(0, 256, 3), np.uint8)
-    for _ in range(int(rng.integers(60, 220))):
-        # Sizes follow r^-3, which makes the collage look alike at every scale.
-        radius = 8.0 / np.sqrt(rng.uniform(8.0**2 / 220.0**2, 1.0))
+    for _ in range(int(rng.integers(40, 160))):
+        radius = float(np.exp(rng.uniform(np.log(10), np.log(260))))
         middle = rng.uniform((0, 0), (width, height))
         low = np.maximum(middle - radius, 0).astype(int)
         high = np.minimum(middle + radius, (width, height)).astype(int)

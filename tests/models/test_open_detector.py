@@ -109,11 +109,37 @@ def test_composed_pictures_are_what_the_recipe_reads(tmp_path: Path, portraits: 
     folder, labels = portraits
     assert run(folder, "--labels", labels, "--drawn", "3", "--out", tmp_path / "made") == 0
     found = read_labels(tmp_path / "made/label.txt")
-    assert [len(one.faces) for one in found] == [1, 0, 0, 0, 0]
+    assert [len(one.faces) for one in found] == [1, 0, 0, 0, 0, 0]
     assert found[0].faces[0, :4] == pytest.approx([100, 42, 220, 180], abs=0.1)
-    cutting = read_rgb(found[1].path)
-    assert cutting.shape[:2] == (400 - int(180 + 0.25 * 120), 420)
-    assert all(read_rgb(one.path).shape == (480, 640, 3) for one in found[2:])
+    below, beside = (read_rgb(one.path) for one in found[1:3])
+    assert below.shape[:2] == (400 - int(180 + 0.25 * 138), 420)
+    assert beside.shape[:2] == (400, 420 - int(220 + 0.45 * 120))
+    assert all(read_rgb(one.path).shape == (480, 640, 3) for one in found[3:])
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_turned_head_is_turned_further(mirrored: bool) -> None:
+    points = mesh(100, 60, 120)
+    points[4] = (145, 120)  # the nose, off the middle to the viewer's left: the left half is the far one
+    ramp = np.zeros((300, 400, 3), np.uint8)
+    ramp[:] = (np.arange(400) * 0.6).astype(np.uint8)[None, :, None]
+    if mirrored:
+        points[:, 0] = 399 - points[:, 0]
+        ramp = np.ascontiguousarray(ramp[:, ::-1])
+    made = compose.turned_further(np.random.default_rng(0), ramp, points)
+    assert made is not None
+    picture, moved = made
+    whole = np.ptp(moved[:, 0])
+    far = abs(moved[4, 0] - (moved[:, 0].max() if mirrored else moved[:, 0].min()))
+    assert 0.3 <= far / 45 <= 0.65 and whole == pytest.approx(75 + far)
+    # What was at a point of the mesh still is.
+    for before, after in zip(points[:20], moved[:20], strict=True):
+        assert abs(int(picture[100, round(after[0]), 0]) - int(ramp[100, round(before[0]), 0])) <= 2
+
+
+def test_a_head_that_looks_ahead_is_left_as_it_is() -> None:
+    ramp = np.zeros((300, 400, 3), np.uint8)
+    assert compose.turned_further(np.random.default_rng(0), ramp, mesh(100, 60, 120)) is None
 
 
 def test_the_same_pictures_give_the_same_files(tmp_path: Path, portraits: tuple[Path, Path]) -> None:
