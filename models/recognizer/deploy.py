@@ -50,8 +50,8 @@ class Terms:
     research_only: bool
     people: str
     """Who the calibration faces are, as "LFW faces"."""
-    one_each: bool
-    """Every face is another person's; otherwise LFW's file names say whose it is."""
+    one_each: str
+    """Start of the names of pictures that show another person each; empty: LFW's file names say whom."""
     distilled_from: list[str]
 
 
@@ -210,7 +210,8 @@ def _identity(recognizer: Recognizer, faces: FaceSet, terms: Terms) -> dict[str,
             one_each.setdefault(person, index)
     chosen = list(one_each.values())
     if terms.one_each:
-        chosen = list(range(0, len(faces.names), -(-len(faces.names) // MOST_PEOPLE)))
+        chosen = [index for index, name in enumerate(faces.names) if name.startswith(terms.one_each)]
+        chosen = chosen[:: -(-len(chosen) // MOST_PEOPLE) or 1]
     if len(chosen) < 200:
         return None
     crops = [centre(faces.faces[index]) for index in chosen]
@@ -220,7 +221,7 @@ def _identity(recognizer: Recognizer, faces: FaceSet, terms: Terms) -> dict[str,
     similarities = (embeddings @ embeddings.T)[np.triu_indices(len(embeddings), 1)]
     said = f"{len(one_each)} LFW people, none of View 2, most of them trained on without labels"
     if terms.one_each:
-        # Two sets may show one person, and one picture may be in both.
+        # Whoever changed the party is listed twice, with one picture.
         similarities = similarities[similarities < SAME_PICTURE]
         said = f"{len(chosen)} {terms.people}; pairs with a cosine of {SAME_PICTURE} and more count as one picture"
     return {
