@@ -14,6 +14,8 @@ import pytest
 pytest.importorskip("onnxruntime")
 
 from streamgate import Gate
+from streamgate.config import load_config
+from streamgate.engine import Engine
 from streamgate.weights.store import resolve
 
 FOLDER = Path(__file__).resolve().parents[2] / "models/open"
@@ -60,10 +62,18 @@ def test_the_set_fills_what_a_run_needs_and_nothing_from_the_default_one() -> No
     assert found["recognizer"].calibration is not None and found["recognizer"].identity_threshold is not None
 
 
-def test_a_gate_opens_with_it_and_says_which_measures_are_left_out() -> None:
+def test_a_run_with_it_says_which_measures_are_left_out() -> None:
+    card("detector"), card("recognizer")
+    with Engine(load_config(), models="open", device="cpu") as engine:
+        absent = engine.run_info().absent_measures
+    assert {"occlusion", "eyes", "ifqa"} <= set(absent)
+    assert not {"serfiq", "yaw", "pitch", "sharpness"} & set(absent)
+
+
+def test_it_finds_and_scores_the_portrait() -> None:
+    data = pytest.importorskip("skimage.data")
     card("detector"), card("recognizer")
     with Gate(models="open", device="cpu") as gate:
-        absent = gate.run_info().absent_measures
-        assert {"occlusion", "eyes", "ifqa"} <= set(absent)
-        assert not {"serfiq", "yaw", "pitch", "sharpness"} & set(absent)
+        (found,) = gate.score(np.ascontiguousarray(data.astronaut()))
         assert gate.score(np.zeros((240, 320, 3), np.uint8)) == []
+    assert found.face.score > 0.5
