@@ -186,8 +186,14 @@ def test_nothing_but_labels_is_taken_without_a_teacher(tmp_path: Path) -> None:
 def test_a_short_run_leaves_every_deliverable(tmp_path: Path, portraits: tuple[Path, Path]) -> None:
     folder, labels = portraits
     assert run(folder, "--labels", labels, "--drawn", "6", "--out", tmp_path / "made") == 0
+    # A second portrait, to be held out.
+    file = tmp_path / "made/label.txt"
+    lines = file.read_text().splitlines()
+    picture = read_rgb(tmp_path / "made/images" / lines[0][2:])
+    write_rgb(tmp_path / "made/images/other.png", picture)
+    file.write_text("\n".join([*lines, "# other.png", lines[1]]))
     text = CONFIG.read_text().replace("minimum_pictures = 200", "minimum_pictures = 1")
-    text = text.replace("held_out = 200", "held_out = 0").replace("held_out_scenes = 64", "held_out_scenes = 1")
+    text = text.replace("held_out = 200", "held_out = 1").replace("held_out_scenes = 64", "held_out_scenes = 1")
     config = tmp_path / "config.toml"
     config.write_text(text)
     given = ["--labels", tmp_path / "made/label.txt", "--work", tmp_path / "work", "--threads", "1", "--steps", "1"]
