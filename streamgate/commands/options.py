@@ -56,7 +56,8 @@ def complete_folders(context: click.Context, parameter: click.Parameter, incompl
 
 
 def complete_models(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return _words(incomplete, "embedded", "standard", "imported") or complete_folders(context, parameter, incomplete)
+    known = _words(incomplete, "embedded", "open", "standard", "imported")
+    return known or complete_folders(context, parameter, incomplete)
 
 
 def complete_presets(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -79,7 +80,7 @@ _settings = section("Settings and networks")
 models_option = _settings(
     "--models", default=DEFAULT_MODELS, show_default=True, metavar="SET[,SET]",
     shell_complete=complete_models,
-    help="Weights to use: embedded, standard, imported, or a folder. Several are searched in order for each role.",
+    help="Weights to use: embedded, open, standard, imported, or a folder. Several are searched in turn for each role.",
 )  # fmt: skip
 preset_option = _settings(
     "--preset", default="studio", show_default=True, metavar="NAME|FILE", shell_complete=complete_presets,
