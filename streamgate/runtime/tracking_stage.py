@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -116,13 +117,14 @@ class TrackingStage:
 
     def tracked_frames(self, frames: Iterable[Frame]) -> Iterator[TrackedFrame]:
         """Yield one tracked frame per frame, in order; tracks still open at the end are not reported as ended."""
-        for frame in frames:
+        coming = Peekable(frames)
+        for frame in coming:
             until = frame.pts_seconds + frame.duration_seconds
             tracked = TrackedFrame(frame.pts_seconds, until, frame.width, frame.height, unrelated=frame.unrelated)
             # Boxes from a frame of another size are meaningless in this one.
             resized = self._size not in (None, (frame.width, frame.height))
             self._size = frame.width, frame.height
-            change = Change.CUT if frame.unrelated else self._cuts.look(frame)
+            change = Change.CUT if frame.unrelated else self._cuts.look(frame, partial(self._following, frame, coming))
             new_shot = change is not Change.NONE or resized
             frame.shown = self._bars.shown(frame, new_shot=new_shot)
             self._change_shots(change, tracked, for_good=frame.unrelated or resized)
@@ -133,13 +135,21 @@ class TrackingStage:
             else:
                 self._interpolate(frame, tracked)
             tracked.turn = self.turn
-            if self.hints is not None:
+            if self.hints is not None and not coming.peeked:
                 self.hints.note(frame.pts_seconds, self._interest)
             yield from self._settled(tracked, new_shot, unrelated=frame.unrelated)
         if self._transitions is not None:
             yield from self._release(self._transitions.finish())
         if self._sideways is not None:
             self._sideways.conclude()
+
+    def _following(self, frame: Frame, coming: Peekable) -> Frame | None:
+        """The frame after `frame`, whose hint is given first, because the source may wait for it; None for a stream."""
+        if self._transitions is None:
+            return None
+        if self.hints is not None:
+            self.hints.note(frame.pts_seconds, Interest.LIVELY)
+        return coming.peek()
 
     def _change_shots(self, change: Change, tracked: TrackedFrame, *, for_good: bool) -> None:
         """End the tracks of a shot that is over; after a cut, only once that shot can no longer return."""
@@ -254,3 +264,29 @@ class TrackingStage:
         if not self._tracker.tracks:
             return self._config.advanced.empty_interval_s
         return self._config.advanced.dense_interval_s if lively else self._config.detection.interval_s
+
+
+class Peekable:
+    """Frames, of which the next one can be looked at ahead of its turn."""
+
+    def __init__(self, frames: Iterable[Frame]) -> None:
+        self._frames = iter(frames)
+        self._next: Frame | None = None
+        self.peeked = False
+        """Whether the frame after the current one was looked at."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        while True:
+            self.peeked = False
+            frame, self._next = self._next or next(self._frames, None), None
+            if frame is None:
+                return
+            yield frame
+            del frame
+
+    def peek(self) -> Frame | None:
+        """The next frame; None at the end."""
+        self.peeked = True
+        if self._next is None:
+            self._next = next(self._frames, None)
+        return self._next
