@@ -44,7 +44,7 @@ class TrackedFrame:
 
     Tracks are referred to by their ids. The frames in it carry the frame's time and a copied region around one face,
     never the whole picture. Tracks in `ended` ended before everything else in it. `people` are the tracks that have
-    proved to be more than noise; it is empty when no detection ran. `until` is the end of the frame's display time.
+    proved to be more than noise; it is empty when no detection ran. `left_out`: see `Frame`. `until` is the end of the frame's display time.
     `turn` is the number of clockwise quarter turns by which the source must be rotated and read again; None while
     undecided. With `transition` the frame is between two shots; no track continues past the last such frame.
     `unrelated`: see `Frame`.
@@ -63,6 +63,7 @@ class TrackedFrame:
     turn: int | None = 0
     transition: bool = False
     unrelated: bool = False
+    left_out: int = 0
 
     @property
     def regions(self) -> list[Frame]:
@@ -120,7 +121,9 @@ class TrackingStage:
         coming = Peekable(frames)
         for frame in coming:
             until = frame.pts_seconds + frame.duration_seconds
-            tracked = TrackedFrame(frame.pts_seconds, until, frame.width, frame.height, unrelated=frame.unrelated)
+            tracked = TrackedFrame(
+                frame.pts_seconds, until, frame.width, frame.height, unrelated=frame.unrelated, left_out=frame.left_out
+            )
             # Boxes from a frame of another size are meaningless in this one.
             resized = self._size not in (None, (frame.width, frame.height))
             self._size = frame.width, frame.height

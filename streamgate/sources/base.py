@@ -48,6 +48,7 @@ class SourceStats:
 
     Attributes:
         frames: frames yielded.
+        left_out_at_end: frames after the last one yielded that were not decoded because they were not needed.
         decode_errors: packets or pictures that could not be decoded or came out damaged.
         pts_estimated: frames whose time was missing or stepped backwards and was replaced.
         combed: frames that were deinterlaced although they are not flagged as interlaced.
@@ -55,6 +56,7 @@ class SourceStats:
     """
 
     frames: int = 0
+    left_out_at_end: int = 0
     decode_errors: int = 0
     pts_estimated: int = 0
     combed: int = 0

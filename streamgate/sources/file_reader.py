@@ -222,9 +222,13 @@ class FileReader:
         )
 
     def _timed(self) -> Generator[Frame, None, None]:
-        for time, frame, torn in self.decoded():
-            yield self.frame(time, frame, torn)
-            del frame
+        for time, decoded, torn in self.decoded():
+            frame = self.frame(time, decoded, torn)
+            # Frames that are deinterlaced have other times than their packets, but then nothing more is left out.
+            frame.left_out = self._skipping.left_out(None if self.interlaced else decoded.pts)
+            yield frame
+            del decoded, frame
+        self._stats.left_out_at_end = self._skipping.left_out()
 
     def decoded(self) -> Generator[tuple[FrameTime, VideoFrame, bool], None, None]:
         """The decoder's frames with their corrected times, and whether they are torn."""

@@ -83,6 +83,7 @@ class SkippingDecoder:
         self._latest: float | None = None
         self._stops_at = 1 << 62  # a packet's number
         self._skip_until = -(1 << 62)  # frames up to this pts were already yielded
+        self._spared: set[int] = set()  # times of frames that may not come out
 
     def begin(self, hints: HintProvider | None) -> None:
         """Use `hints` from here on; with None decode everything."""
@@ -105,6 +106,15 @@ class SkippingDecoder:
         if self._hints is not None:
             self._shown.append((rank, pts_seconds))
 
+    def left_out(self, until: int | None = None) -> int:
+        """Number of frames that were left out since the last call and are earlier than the yielded frame at `until`.
+
+        None stands for the end.
+        """
+        past = {pts for pts in self._spared if until is None or pts <= until}
+        self._spared -= past
+        return len(past - {until})
+
     def frames(self) -> Iterator[VideoFrame]:
         """Yield the frames in presentation order. Raises SourceError after everything that could be read."""
         while (item := self._take()) is not None:
@@ -119,11 +129,18 @@ class SkippingDecoder:
                     continue
                 self._codec_skips(word in self._hints.discards)
                 self._thins = word is Interest.EMPTY and word in self._hints.discards
+                if word in self._hints.discards:
+                    self._spare(packet, self._skip_until)
             self._remember(item)
             yield from self._send(item)
         yield from self._fresh(self._decode(None, True))
         if self._failure is not None:
             raise self._failure
+
+    def _spare(self, packet: Packet, after: int = -(1 << 62), before: int = 1 << 62) -> None:
+        """Note that the packet's frame may be left out, if it is shown between these times."""
+        if packet.pts is not None and not packet.is_discard and after < packet.pts < before:
+            self._spared.add(packet.pts)
 
     def _take(self) -> Numbered | None:
         return self._waiting.popleft() if self._waiting else self._read()
@@ -157,6 +174,8 @@ class SkippingDecoder:
         for frame in frames:
             if frame.pts is None or (frame.pts > self._skip_until and (not self._thins or self._due(frame.pts))):
                 yield frame
+            elif frame.pts > self._skip_until:
+                self._spared.add(frame.pts)
 
     def _due(self, pts: int) -> bool:
         """Whether a frame is due for detection, or the last examined frame was not EMPTY."""
@@ -202,6 +221,8 @@ class SkippingDecoder:
         picture = None if index is None else self._probe(hints, index)
         if index is None or picture is None:
             return
+        for _, packet in self._waiting:
+            self._spare(packet, before=self._sent_pts)
         yield from self._fresh(self._decode(None, True))
         self._codec.flush_buffers()
         if self._hints is None or self._latest is None or hints.interest(self._latest) is not Interest.EMPTY:
@@ -211,11 +232,13 @@ class SkippingDecoder:
             return
         while index is not None and picture is not None:
             for _ in range(index):
-                self._waiting.popleft()
+                self._spare(self._waiting.popleft()[1], self._sent_pts)
             start = self._waiting[0][1].pts
             assert start is not None
             self._skip_until = self._sent_pts = start
             self._read_past(start)
+            for _, packet in self._waiting:
+                self._spare(packet, before=start)
             yield picture
             if self._hints is None:
                 break

@@ -56,7 +56,7 @@ class CutDetector:
         """The grid of the last frame, see `grid_of`."""
         self._recent: deque[tuple[float, float]] = deque()
         """Times and differences per frame interval."""
-        self._before = 0.0, 0.0
+        self._last_pts = 0.0
         self._left: _LastShot | None = None
 
     def look(self, frame: Frame, following: Callable[[], Frame | None] | None = None) -> Change:
@@ -66,12 +66,12 @@ class CutDetector:
         """
         now = grid_of(frame)
         before, self.grid = self.grid, now
-        (last_pts, interval), self._before = self._before, (frame.pts_seconds, frame.duration_seconds)
+        last_pts, self._last_pts = self._last_pts, frame.pts_seconds
         if before is None:
             return Change.NONE
         if self._has_returned(frame.pts_seconds, now):
             return Change.RETURN
-        difference, missing = grid_difference(before, now), _missing(last_pts, interval, frame.pts_seconds)
+        difference, missing = grid_difference(before, now), _missing(last_pts, frame)
         while self._recent and frame.pts_seconds - self._recent[0][0] > 1.0:
             self._recent.popleft()
         usual = self._usual()
@@ -85,13 +85,13 @@ class CutDetector:
         self._recent.append((frame.pts_seconds, difference / (1 + missing)))
         return Change.NONE
 
-    def _is_cut(self, difference: float, missing: float, motion: float, usual: float) -> bool:
+    def _is_cut(self, difference: float, missing: int, motion: float, usual: float) -> bool:
         """Whether a difference is that of a cut, without `motion` in each of the `missing` frame intervals."""
         sudden = difference - missing * motion
         return sudden >= self._config.cut_difference and sudden >= self._config.cut_ratio * usual
 
     def _moves_on(
-        self, before: Array, frame: Frame, difference: float, missing: float, following: Frame | None
+        self, before: Array, frame: Frame, difference: float, missing: int, following: Frame | None
     ) -> bool:
         """Whether the motion after `frame` explains its difference: the beginning of a pan, for example."""
         if following is None or following.unrelated or self.grid is None:
@@ -99,8 +99,7 @@ class CutDetector:
         after = grid_of(following)
         if grid_difference(before, after) < _ALIKE * self._config.cut_difference:
             return False  # the previous shot returns
-        left_out = _missing(frame.pts_seconds, frame.duration_seconds, following.pts_seconds)
-        motion = grid_difference(self.grid, after) / (1 + left_out)
+        motion = grid_difference(self.grid, after) / (1 + _missing(frame.pts_seconds, following))
         return not self._is_cut(difference, missing, motion, self._usual())
 
     def _has_returned(self, pts_seconds: float, now: Array) -> bool:
@@ -120,10 +119,9 @@ class CutDetector:
         return float(np.median([value for _, value in self._recent])) if self._recent else 0.0
 
 
-def _missing(pts_seconds: float, interval: float, next_pts: float) -> float:
-    """Number of frames of the video between a frame with that display time and the next decoded one."""
-    gap = next_pts - pts_seconds
-    return max(0.0, gap / interval - 1) if interval > 0 and gap < _LONG_GAP_S else 0.0
+def _missing(last_pts: float, frame: Frame) -> int:
+    """Number of frames of the video between the last decoded one and `frame`; 0 if these are far apart."""
+    return frame.left_out if frame.pts_seconds - last_pts < _LONG_GAP_S else 0
 
 
 def grid_of(frame: Frame) -> Array:

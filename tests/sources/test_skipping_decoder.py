@@ -55,8 +55,10 @@ Shown = dict[float, tuple[float, int | None, str]]
 def shown(path: Path, hints: Witness | None = None, threads: int = 2) -> tuple[Shown, Any]:
     """What a reading gives by time: duration, rank, and the luma's digest; and its counters."""
     with open_source(path, threads=threads) as source:
-        found = {}
+        found, left_out = {}, 0
         for frame in source.frames(hints):
+            left_out += frame.left_out
+            assert frame.frame_index is None or frame.frame_index == len(found) + left_out
             digest = hashlib.sha256(frame.luma().tobytes()).hexdigest()
             found[frame.pts_seconds] = (frame.duration_seconds, frame.frame_index, digest)
         return found, source.stats
@@ -70,6 +72,8 @@ def same_where_given(path: Path, hints: Witness, threads: int = 2) -> tuple[Show
     assert all(some[time] == whole[time] for time in some)
     assert (stats.decode_errors, stats.pts_estimated) == (everything.decode_errors, everything.pts_estimated)
     assert stats.frames == len(some)
+    last = max(one[1] or 0 for one in whole.values())
+    assert stats.left_out_at_end == last - max(one[1] or 0 for one in some.values())
     return whole, some
 
 
