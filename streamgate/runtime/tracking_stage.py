@@ -44,10 +44,10 @@ class TrackedFrame:
 
     Tracks are referred to by their ids. The frames in it carry the frame's time and a copied region around one face,
     never the whole picture. Tracks in `ended` ended before everything else in it. `people` are the tracks that have
-    proved to be more than noise; it is empty when no detection ran. `left_out`: see `Frame`. `until` is the end of the frame's display time.
+    proved to be more than noise; it is empty when no detection ran. `until` is the end of the frame's display time.
     `turn` is the number of clockwise quarter turns by which the source must be rotated and read again; None while
     undecided. With `transition` the frame is between two shots; no track continues past the last such frame.
-    `unrelated`: see `Frame`.
+    `unrelated` and `left_out`: see `Frame`.
     """
 
     pts_seconds: float

@@ -162,7 +162,8 @@ def panned(step: float, skip: int) -> list[int]:
     frames = []
     for index in range(0, 60, skip):
         left = int(step * index) % 2048
-        frames.append(Frame(picture_of_rgb(np.ascontiguousarray(wide[:, left : left + 512])), index / 25, left_out=skip - 1))
+        picture = picture_of_rgb(np.ascontiguousarray(wide[:, left : left + 512]))
+        frames.append(Frame(picture, index / 25, left_out=skip - 1))
     detector, found = CutDetector(load_config().advanced), []
     for frame, following in zip(frames, [*frames[1:], None], strict=True):
         if detector.look(frame, lambda following=following: following) is Change.CUT:
