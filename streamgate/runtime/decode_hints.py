@@ -36,6 +36,7 @@ class DecodeHints:
 
     def __init__(self, config: Config, detect: Callable[[Frame], Sequence[Face]]) -> None:
         self.discards = DISCARDS[config.decoding.discard]
+        self.max_gap_s = config.smoothing.short_s / 2
         self.max_skip_s = config.decoding.max_skip_s
         self.probe_interval_s = config.advanced.empty_interval_s
         self._detect = detect

@@ -105,7 +105,7 @@ class TrackingStage:
         self._interest = Interest.LIVELY
         self.hints: DecodeHints | None = None
         """For the source; None where every frame is needed."""
-        if not config.exhaustive and (config.decoding.discard != "none" or config.decoding.max_skip_s > 0):
+        if not live and not config.exhaustive and (config.decoding.discard != "none" or config.decoding.max_skip_s > 0):
             self.hints = DecodeHints(config, self._faces)
         self._sideways: SidewaysDetector | None = None
         if may_turn:

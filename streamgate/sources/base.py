@@ -87,11 +87,14 @@ class HintProvider(Protocol):
     Attributes:
         discards: after frames of these interests, non-reference frames may be skipped; after EMPTY frames, all frames
             that are not due for detection.
+        max_gap_s: no frame is skipped if without it two frames would be more than this many seconds apart, except after
+            EMPTY frames. So each face keeps its neighbours in time.
         max_skip_s: longest span without a face, in seconds, that may be skipped at once; 0 disables skipping.
         probe_interval_s: seconds between two frames that are examined while there is no face.
     """
 
     discards: frozenset[Interest]
+    max_gap_s: float
     max_skip_s: float
     probe_interval_s: float
 

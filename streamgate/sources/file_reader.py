@@ -22,6 +22,7 @@ from streamgate.sources.deinterlace import Deinterlacer
 from streamgate.sources.encryption import ENCRYPTED, is_scrambled
 from streamgate.sources.hardware import CPU, DecoderHealth, decoder, is_on_gpu, no_gpu
 from streamgate.sources.picture import PictureMaker
+from streamgate.sources.references import reference_test
 from streamgate.sources.remote import AnyPath, trouble_of
 from streamgate.sources.skipping_decoder import SkippingDecoder
 from streamgate.sources.truncation import is_truncated
@@ -127,8 +128,9 @@ class FileReader:
         self._cut_off = is_truncated(path)
         self._damage = DamageTracker(self._codec)
         self._skipping = SkippingDecoder(
-            self._packets(), self._codec, self._decode, self._scouting, self._sees_face, self._time_base
-        )
+            self._packets(), self._codec, self._decode, self._scouting, reference_test(self._codec), self._sees_face,
+            self._time_base,
+        )  # fmt: skip
         self._frames = self._timed()
         self._first: Frame | None = None
 

@@ -21,6 +21,7 @@ from av.video.codeccontext import VideoCodecContext
 
 from streamgate.errors import SourceError
 from streamgate.sources.base import HintProvider, Interest
+from streamgate.sources.references import IsReference
 
 LAG = 36
 """Packets after which the hint about a frame takes effect: a decoder holds back at most 16 frames for its threads and
@@ -46,6 +47,7 @@ class SkippingDecoder:
         codec: the stream's decoder; its `skip_frame` is set here.
         decode: decodes a packet, or flushes the decoder for None; its second argument says whether to count damage.
         scout: returns a second, unthreaded decoder of the stream, for single key frames.
+        is_reference: tells whether other frames are predicted from a packet's frame.
         sees_face: asks the hint provider about a picture ahead of its turn.
         time_base: time base of the packets.
     """
@@ -56,6 +58,7 @@ class SkippingDecoder:
         codec: VideoCodecContext,
         decode: Callable[[Packet | None, bool], list[VideoFrame]],
         scout: Callable[[], VideoCodecContext],
+        is_reference: IsReference,
         sees_face: Callable[[HintProvider, VideoFrame], bool],
         time_base: Fraction,
     ) -> None:
@@ -64,6 +67,7 @@ class SkippingDecoder:
         self._codec = codec
         self._decode = decode
         self._scout = scout
+        self._is_reference = is_reference
         self._sees_face = sees_face
         self._base = time_base
         self._failure: SourceError | None = None
@@ -83,6 +87,7 @@ class SkippingDecoder:
         self._latest: float | None = None
         self._stops_at = 1 << 62  # a packet's number
         self._skip_until = -(1 << 62)  # frames up to this pts were already yielded
+        self._bridges: deque[int] = deque(maxlen=_REORDERED)  # times of the last frames that surely come out
         self._spared: set[int] = set()  # times of frames that may not come out
 
     def begin(self, hints: HintProvider | None) -> None:
@@ -127,15 +132,32 @@ class SkippingDecoder:
                     self._waiting.appendleft(item)
                     yield from self._skip(self._hints)
                     continue
-                self._codec_skips(word in self._hints.discards)
-                self._thins = word is Interest.EMPTY and word in self._hints.discards
-                if word in self._hints.discards:
+                discards = word in self._hints.discards
+                self._thins = discards and word is Interest.EMPTY
+                spares = self._thins or (discards and not self._is_needed(packet, self._hints.max_gap_s))
+                self._codec_skips(spares)
+                if spares:
                     self._spare(packet, self._skip_until)
+                elif packet.pts is not None:
+                    self._bridges.append(packet.pts)
             self._remember(item)
             yield from self._send(item)
         yield from self._fresh(self._decode(None, True))
         if self._failure is not None:
             raise self._failure
+
+    def _is_needed(self, packet: Packet, max_gap_s: float) -> bool:
+        """Whether others depend on the packet's frame, or the gap between two frames would be too long without it."""
+        if self._is_reference(packet):
+            return True
+        pts, limit = packet.pts, max_gap_s * self._base.denominator / self._base.numerator * (1 + 1e-9)
+        assert pts is not None
+        before = max((one for one in self._bridges if one < pts), default=None)
+        after = min((one for one in self._bridges if one > pts), default=None)
+        if before is None or (after is not None and after - before <= limit):
+            return before is None
+        # The frame after it may still be close enough.
+        return pts + (packet.duration or 0) - before > limit
 
     def _spare(self, packet: Packet, after: int = -(1 << 62), before: int = 1 << 62) -> None:
         """Note that the packet's frame may be left out, if it is shown between these times."""

@@ -29,6 +29,7 @@ class Witness:
     faces: Sequence[tuple[float, float]] = ()
     discard: str = "none"
     max_skip_s: float = 0.0
+    max_gap_s: float = 0.1
     probe_interval_s: float = 0.5
     looks: list[float] = field(default_factory=list)
 
@@ -105,6 +106,25 @@ def test_frames_no_other_builds_on_are_left_out(clip: Path) -> None:
     assert 0.4 * len(whole) < len(some) < 0.75 * len(whole)
     # None is left out before the word on the first frame counts.
     assert list(some)[: LAG - 4] == list(whole)[: LAG - 4]
+
+
+@pytest.mark.parametrize("codec, options", [
+    ("libx264", {"bf": "3", "x264-params": "b-pyramid=none:scenecut=0:b-adapt=0"}),
+    ("libx264", {"bf": "3", "x264-params": "b-pyramid=normal:scenecut=0:b-adapt=0"}),
+    ("libx265", {"x265-params": "bframes=3:b-pyramid=0:scenecut=0:b-adapt=0:log-level=error"}),
+    ("mpeg4", {"bf": "2"}),
+])  # fmt: skip
+@pytest.mark.parametrize("suffix", [".mp4", ".ts"])
+def test_each_frame_keeps_neighbours_close_in_time(
+    tmp_path: Path, codec: str, options: dict[str, str], suffix: str
+) -> None:
+    path = long_clip(tmp_path / f"b{suffix}", 6, codec=codec, options={"g": "50", **options})
+    whole, some = same_where_given(path, Witness(discard="steady", max_gap_s=0.1))
+    assert max(after - before for before, after in pairwise(some)) < 0.1
+    assert 0.4 * len(whole) < len(some) < 0.8 * len(whole)
+    # Without a limit, only frames that are no references differ.
+    _, least = same_where_given(path, Witness(discard="steady", max_gap_s=9.0))
+    assert set(least) <= set(some)
 
 
 def test_discarding_begins_and_ends_with_the_faces(clip: Path) -> None:

@@ -40,6 +40,7 @@ class Always:
 
     always: Interest
     max_skip_s: float = 0.0
+    max_gap_s: float = 9.0
     probe_interval_s: float = 0.4
 
     @property
