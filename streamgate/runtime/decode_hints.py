@@ -21,8 +21,8 @@ _CHANGES = 256
 DISCARDS: dict[str, frozenset[Interest]] = {
     "none": frozenset(),
     "empty": frozenset({Interest.EMPTY}),
-    "followed": frozenset({Interest.STEADY}),
-    "steady": frozenset({Interest.EMPTY, Interest.STEADY}),
+    "followed": frozenset({Interest.STEADY, Interest.KNOWN}),
+    "steady": frozenset({Interest.EMPTY, Interest.STEADY, Interest.KNOWN}),
 }
 """Interests whose frames are discarded, by `decoding.discard`."""
 

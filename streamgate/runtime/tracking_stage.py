@@ -34,6 +34,10 @@ YOUNG_S = 0.5
 """A track is watched closely for this long after its birth."""
 FAST = 1.0
 """Speed in face widths per second from which a track is watched closely."""
+WATCHED_SHARE = 0.12
+"""Share of a track's age that is watched at least before it is KNOWN."""
+GROWN = 1.15
+"""Growth of the distance between the eyes that makes a track worth watching again: it comes closer, or turns here."""
 HELD_BYTES = 20 << 20
 """Limit for the regions of tracked frames that wait until it is known whether they are part of a transition."""
 
@@ -71,6 +75,15 @@ class TrackedFrame:
         return [region for _, region in self.between] + [region for _, region, _ in self.seen]
 
 
+@dataclass(slots=True)
+class _Watched:
+    """How long a track was watched, not only looked at in single key frames, and its face's largest eye distance."""
+
+    last_pts: float
+    seconds: float = 0.0
+    inter_eye: float = 0.0
+
+
 class TrackingStage:
     """Tracks the faces of one source.
 
@@ -100,6 +113,7 @@ class TrackingStage:
         self._left_until = -np.inf
         self._bars = BarDetector()
         self._next_detection = -np.inf
+        self._watched: dict[int, _Watched] = {}
         self._max_track_s = max_track_s
         self._size: tuple[int, int] | None = None
         self._interest = Interest.LIVELY
@@ -224,19 +238,33 @@ class TrackingStage:
         # While the previous shot may still return, new tracks do not count yet.
         tracked.people = [track.track_id for track in self._tracker.tracks if track.confident and not self._left]
         smallest = self._smallest(frame)
+        # A face too small to be kept need not be watched closely.
+        tracks = [track for track in self._tracker.tracks if shorter_side(track.face.box) >= smallest]
         lively = any(
             track.track_id not in seen or track.last_pts - track.first_pts < YOUNG_S or track.motion.speed > FAST
-            for track in self._tracker.tracks
-            # A face too small to be kept need not be watched closely.
-            if shorter_side(track.face.box) >= smallest
+            for track in tracks
         )
+        self._watched = {one.track_id: self._watched.get(one.track_id) or _Watched(frame.pts_seconds) for one in tracks}
+        known = [self._is_known(track, self._watched[track.track_id], frame.pts_seconds) for track in tracks]
         self._next_detection = frame.pts_seconds + self._interval(lively) - 1e-6
         # A face with too low a score to start a track may start one soon.
         nothing = not self._tracker.tracks and not tracked.faces_detected
         steady = bool(self._tracker.tracks) and not lively
         if self._sideways is not None and self._sideways.suspects:
             nothing = steady = False
-        self._interest = Interest.EMPTY if nothing else Interest.STEADY if steady else Interest.LIVELY
+        followed = Interest.KNOWN if all(known) and self._config.advanced.watch_s else Interest.STEADY
+        self._interest = Interest.EMPTY if nothing else followed if steady else Interest.LIVELY
+
+    def _is_known(self, track: Track, watched: _Watched, pts_seconds: float) -> bool:
+        """Whether a track was watched long enough, and this face is not much larger than those that were watched."""
+        gap, watched.last_pts = pts_seconds - watched.last_pts, pts_seconds
+        if gap <= 1.5 * self._config.detection.interval_s:
+            watched.seconds += gap
+            watched.inter_eye = max(watched.inter_eye, track.face.inter_eye)
+        elif track.face.inter_eye > GROWN * watched.inter_eye:
+            return False
+        needed = max(self._config.advanced.watch_s, WATCHED_SHARE * (pts_seconds - track.first_pts))
+        return watched.seconds >= needed
 
     def _interpolate(self, frame: Frame, tracked: TrackedFrame) -> None:
         """Keep the regions of large enough faces until the next detection gives their exact positions."""

@@ -77,6 +77,8 @@ class Interest(Enum):
     """No track is alive, and the last detection found no face."""
     STEADY = "steady"
     """All faces are tracked and move slowly."""
+    KNOWN = "known"
+    """As STEADY, and each face has been watched long enough: only key frames are needed until something changes."""
     LIVELY = "lively"
     """Anything else: every frame may matter."""
 
@@ -89,7 +91,8 @@ class HintProvider(Protocol):
             that are not due for detection.
         max_gap_s: no frame is skipped if without it two frames would be more than this many seconds apart, except after
             EMPTY frames. So each face keeps its neighbours in time.
-        max_skip_s: longest span without a face, in seconds, that may be skipped at once; 0 disables skipping.
+        max_skip_s: longest span between two key frames, in seconds, that may be skipped at once after EMPTY and KNOWN
+            frames; 0 disables skipping.
         probe_interval_s: seconds between two frames that are examined while there is no face.
     """
 

@@ -33,6 +33,9 @@ _REORDERED = 16
 PATIENCE = 3
 """Consecutive key frames that cannot be decoded on their own after which no more are tried."""
 
+_IDLE = (Interest.EMPTY, Interest.KNOWN)
+"""Interests after which spans between key frames may be skipped."""
+
 Numbered = tuple[int, Packet]
 
 
@@ -128,9 +131,9 @@ class SkippingDecoder:
                 self.begin(None)
             if self._hints is not None:
                 word = self._interest(self._hints, number)
-                if word is Interest.EMPTY and self._may_skip(self._hints, number):
+                if word in _IDLE and self._may_skip(self._hints, number):
                     self._waiting.appendleft(item)
-                    yield from self._skip(self._hints)
+                    yield from self._skip(self._hints, word)
                     continue
                 discards = word in self._hints.discards
                 self._thins = discards and word is Interest.EMPTY
@@ -232,22 +235,23 @@ class SkippingDecoder:
         # If a face appears in frames still inside the decoder, decoding restarts at the last key frame.
         return hints.max_skip_s > 0 and number > self._held and self._failures < PATIENCE and self._group is not None
 
-    def _skip(self, hints: HintProvider) -> Iterator[VideoFrame]:
-        """Skip to a key frame without a face, then to the next one, and so on.
+    def _skip(self, hints: HintProvider, word: Interest) -> Iterator[VideoFrame]:
+        """Skip to a key frame, then to the next one, and so on, as long as these are not interesting.
 
-        If there is no such key frame nothing is lost: the packets read ahead are decoded later.
+        While there is no face (EMPTY), up to the last key frame without one: nothing is lost, because the packets read
+        ahead are decoded later. While all faces are known, decoding continues from the first key frame that differs.
         """
         assert self._group is not None
         group = self._group
         index = self._next_face(hints, self._sent_pts)
-        picture = None if index is None else self._probe(hints, index)
+        picture = None if index is None else self._probe(hints, index, word)
         if index is None or picture is None:
             return
         for _, packet in self._waiting:
             self._spare(packet, before=self._sent_pts)
         yield from self._fresh(self._decode(None, True))
         self._codec.flush_buffers()
-        if self._hints is None or self._latest is None or hints.interest(self._latest) is not Interest.EMPTY:
+        if self._hints is None or self._latest is None or hints.interest(self._latest) not in _IDLE:
             self._held = self._waiting[index][0] + LAG
             self._waiting.extendleft(reversed(group))
             self._skip_until = self._sent_pts
@@ -264,8 +268,11 @@ class SkippingDecoder:
             yield picture
             if self._hints is None:
                 break
+            if word is Interest.KNOWN and (word := hints.interest(self._latest)) not in _IDLE:
+                self._held = self._waiting[0][0] + LAG
+                break
             index = self._next_face(hints, start, 1)
-            picture = None if index is None else self._probe(hints, index)
+            picture = None if index is None else self._probe(hints, index, word)
         # Frames shown before the key frame depend on skipped packets.
         key, *rest = self._waiting
         self._waiting = deque([key, *(one for one in rest if one[1].pts is None or one[1].pts >= self._skip_until)])
@@ -318,15 +325,15 @@ class SkippingDecoder:
     def _after(self, since: int, seconds: float) -> int:
         return since + int(seconds * self._base.denominator / self._base.numerator)
 
-    def _probe(self, hints: HintProvider, index: int) -> VideoFrame | None:
-        """The decoded key frame at an index of `_waiting` if it has no face.
+    def _probe(self, hints: HintProvider, index: int, word: Interest) -> VideoFrame | None:
+        """The decoded key frame at an index of `_waiting`, after EMPTY frames only if it has no face.
 
         Else None, and no skip starts until that frame was examined in its turn.
         """
         number, packet = self._waiting[index]
         picture = self._alone(packet)
         self._failures = 0 if picture is not None else self._failures + 1
-        if picture is None or self._sees_face(hints, picture):
+        if picture is None or (word is Interest.EMPTY and self._sees_face(hints, picture)):
             self._held = number + LAG
             return None
         return picture
