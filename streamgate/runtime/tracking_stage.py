@@ -245,14 +245,14 @@ class TrackingStage:
             for track in tracks
         )
         self._watched = {one.track_id: self._watched.get(one.track_id) or _Watched(frame.pts_seconds) for one in tracks}
-        known = [self._is_known(track, self._watched[track.track_id], frame.pts_seconds) for track in tracks]
+        well_known = [self._is_known(track, self._watched[track.track_id], frame.pts_seconds) for track in tracks]
         self._next_detection = frame.pts_seconds + self._interval(lively) - 1e-6
         # A face with too low a score to start a track may start one soon.
         nothing = not self._tracker.tracks and not tracked.faces_detected
         steady = bool(self._tracker.tracks) and not lively
         if self._sideways is not None and self._sideways.suspects:
             nothing = steady = False
-        followed = Interest.KNOWN if all(known) and self._config.advanced.watch_s else Interest.STEADY
+        followed = Interest.KNOWN if all(well_known) and self._config.advanced.watch_s else Interest.STEADY
         self._interest = Interest.EMPTY if nothing else followed if steady else Interest.LIVELY
 
     def _is_known(self, track: Track, watched: _Watched, pts_seconds: float) -> bool:
