@@ -62,6 +62,27 @@ def test_results_do_not_depend_on_what_runs_beside_it(clip: Path, tmp_path: Path
     assert found[0] == found[1] == found[2] and found[0].count(b"\n") == 4
 
 
+@pytest.fixture(scope="module")
+def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A face for twenty seconds, with a key frame every two."""
+    frames = astronaut_frames(500, SIZE, step=0.1, zoom=1.6)
+    return write_clip(
+        tmp_path_factory.mktemp("clips") / "talk.mp4", frames, options={"g": "50", "bf": "2", "preset": "veryfast"}
+    )
+
+
+def test_archive_decodes_a_part_of_what_shows_a_known_face(talk: Path, tmp_path: Path) -> None:
+    second = tmp_path / "other.mp4"
+    second.write_bytes(talk.read_bytes() + b"\0")
+    found, sources = run(talk, tmp_path / "one", further=(second,))
+    assert [one["frames"] for one in sources] == [500, 500] and sources[0]["frames_decoded"] < 250
+    assert sources[0]["tracks"] == sources[0]["kept"] == 1
+    track = found[0]["track"]
+    assert track["first_pts"] == 0 and track["last_pts"] > 17
+    run(talk, tmp_path / "two", jobs=2, further=(second,))
+    assert (tmp_path / "one" / "faces.jsonl").read_bytes() == (tmp_path / "two" / "faces.jsonl").read_bytes()
+
+
 def test_stopping_early_lets_go_of_a_source_that_waits(clip: Path) -> None:
     with Gate("archive") as gate:
         shots = gate.run(clip)

@@ -31,6 +31,7 @@ class Witness:
     max_skip_s: float = 0.0
     max_gap_s: float = 0.1
     probe_interval_s: float = 0.5
+    known: bool = False
     looks: list[float] = field(default_factory=list)
 
     @property
@@ -40,6 +41,8 @@ class Witness:
     def interest(self, pts_seconds: float) -> Interest:
         if self._there(pts_seconds):
             return Interest.LIVELY
+        if self.known:
+            return Interest.KNOWN
         return Interest.STEADY if self.discard == "steady" else Interest.EMPTY
 
     def sees_face(self, frame: Frame) -> bool:
@@ -170,6 +173,29 @@ def test_a_file_without_faces_is_mostly_passed_over(clip: Path) -> None:
     assert hints.looks == [2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0]
     assert len(some) == pytest.approx(LAG + len(hints.looks) + GROUP, abs=8)
     assert [time for time in some if 2.5 < time < 14.0] == [4.0, 6.0, 8.0, 10.0, 12.0]
+
+
+@pytest.mark.parametrize("kind", ["clip", "open_groups"])
+def test_with_known_faces_only_key_frames_are_given_until_one_differs(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    path = request.getfixturevalue(kind)
+    start = min(shown(path)[0])
+    hints = Witness([(start + 5.9, start + 7.0)], max_skip_s=3.0, known=True)
+    whole, some = same_where_given(path, hints)
+    assert hints.looks == []
+    early = [time for time in some if start + 2.0 < time < start + 6.0]
+    assert early == [pytest.approx(start + 4.0)]
+    # From the key frame that differs on, all is given, until the hints count which say that all is known again.
+    assert all(time in some for time in whole if start + 6.0 <= time < start + 7.0)
+    late = [time for time in some if start + 7.0 + (LAG + 8) / 25 < time < start + 13.9]
+    assert late == [pytest.approx(start + 10.0), pytest.approx(start + 12.0)]
+
+
+@pytest.mark.parametrize("threads", [1, 9])
+def test_known_faces_and_decoder_threads(open_groups: Path, threads: int) -> None:
+    hints = Witness([(5.0, 6.5), (11.9, 12.1)], discard="steady", max_skip_s=3.0, known=True)
+    assert shown(open_groups, hints, threads)[0] == shown(open_groups, hints, 2)[0]
 
 
 def test_no_leap_is_longer_than_allowed(clip: Path) -> None:
