@@ -186,11 +186,12 @@ class FileReader:
             )
         return self._first
 
-    def frames(self, hints: HintProvider | None) -> Iterator[Frame]:
+    def frames(self, hints: HintProvider | None, until: float = 0.0) -> Iterator[Frame]:
+        """Yield all frames; `hints` apply to those before `until` seconds, 0.0: to the end."""
         frame: Frame | None = self._first or self.first()
         self._first = None
         assert frame is not None
-        self._skipping.begin(hints if self._clock.trusted and not self.interlaced else None)
+        self._skipping.begin(hints if self._clock.trusted and not self.interlaced else None, until)
         self._skipping.shown(frame.frame_index or 0, frame.pts_seconds)
         while frame is not None:
             self._stats.frames += 1

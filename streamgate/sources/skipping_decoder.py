@@ -89,12 +89,14 @@ class SkippingDecoder:
         self._settled: float | None = None
         self._latest: float | None = None
         self._stops_at = 1 << 62  # a packet's number
+        self._hints_end = 1 << 62  # a packet's time
         self._skip_until = -(1 << 62)  # frames up to this pts were already yielded
         self._bridges: deque[int] = deque(maxlen=_REORDERED)  # times of the last frames that surely come out
         self._spared: set[int] = set()  # times of frames that may not come out
 
-    def begin(self, hints: HintProvider | None) -> None:
-        """Use `hints` from here on; with None decode everything."""
+    def begin(self, hints: HintProvider | None, until: float = 0.0) -> None:
+        """Use `hints` from here on, up to frames at `until` seconds (0.0: the end); with None decode everything."""
+        self._hints_end = self._after(0, until) if until else 1 << 62
         self._hints = hints
         self._keeps_group = hints is not None and hints.max_skip_s > 0
         if not self._keeps_group:
@@ -127,7 +129,9 @@ class SkippingDecoder:
         """Yield the frames in presentation order. Raises SourceError after everything that could be read."""
         while (item := self._take()) is not None:
             number, packet = item
-            if self._hints is not None and (packet.pts is None or number > self._stops_at):
+            if self._hints is not None and (
+                packet.pts is None or number > self._stops_at or packet.pts >= self._hints_end
+            ):
                 self.begin(None)
             if self._hints is not None:
                 word = self._interest(self._hints, number)
@@ -284,7 +288,8 @@ class SkippingDecoder:
         That is the first key frame that is due for detection, else the last one within the longest skip. None if there
         is none; then no skip starts until the packets read ahead are decoded.
         """
-        due, limit = self._after(since, hints.probe_interval_s), self._after(since, hints.max_skip_s)
+        due = self._after(since, hints.probe_interval_s)
+        limit = min(self._after(since, hints.max_skip_s), self._hints_end)
         found, index, size = None, first, sum(packet.size for _, packet in self._waiting)
         while True:
             if index == len(self._waiting):

@@ -15,7 +15,8 @@ import pytest
 
 from streamgate.frames import Frame
 from streamgate.sources import open_source
-from streamgate.sources.base import Interest
+from streamgate.sources.base import Interest, TimeRange
+from streamgate.sources.file import VideoFile
 from streamgate.sources.skipping_decoder import LAG
 from support.media import astronaut_frames, plain_frames, write_clip
 
@@ -190,6 +191,16 @@ def test_with_known_faces_only_key_frames_are_given_until_one_differs(
     assert all(time in some for time in whole if start + 6.0 <= time < start + 7.0)
     late = [time for time in some if start + 7.0 + (LAG + 8) / 25 < time < start + 13.9]
     assert late == [pytest.approx(start + 10.0), pytest.approx(start + 12.0)]
+
+
+@pytest.mark.parametrize("end", [0.5, 3.3, 7.9])
+def test_a_range_keeps_its_last_frames(clip: Path, end: float) -> None:
+    hints = Witness(discard="steady", max_skip_s=10.0, known=True)
+    with VideoFile(clip, time_range=TimeRange(0.0, end)) as source:
+        frames = [(frame.pts_seconds, frame.left_out) for frame in source.frames(hints)]
+        assert source.stats.left_out_at_end == 0
+    assert len(frames) + sum(left_out for _, left_out in frames) == round(25 * end + 0.49)
+    assert frames[-1][0] == pytest.approx(end, abs=0.041)
 
 
 @pytest.mark.parametrize("threads", [1, 9])
