@@ -114,6 +114,8 @@ class TrackingStage:
         self._bars = BarDetector()
         self._next_detection = -np.inf
         self._watched: dict[int, _Watched] = {}
+        # Best shots of all poses may be anywhere, and more best shots take more time to find.
+        self._watch_s = 0.0 if config.keep.poses == "all" else config.advanced.watch_s * config.keep.top_k
         self._max_track_s = max_track_s
         self._size: tuple[int, int] | None = None
         self._interest = Interest.LIVELY
@@ -252,7 +254,7 @@ class TrackingStage:
         steady = bool(self._tracker.tracks) and not lively
         if self._sideways is not None and self._sideways.suspects:
             nothing = steady = False
-        followed = Interest.KNOWN if all(well_known) and self._config.advanced.watch_s else Interest.STEADY
+        followed = Interest.KNOWN if all(well_known) and self._watch_s else Interest.STEADY
         self._interest = Interest.EMPTY if nothing else followed if steady else Interest.LIVELY
 
     def _is_known(self, track: Track, watched: _Watched, pts_seconds: float) -> bool:
@@ -263,7 +265,7 @@ class TrackingStage:
             watched.inter_eye = max(watched.inter_eye, track.face.inter_eye)
         elif track.face.inter_eye > GROWN * watched.inter_eye:
             return False
-        needed = max(self._config.advanced.watch_s, WATCHED_SHARE * (pts_seconds - track.first_pts))
+        needed = max(self._watch_s, WATCHED_SHARE * (pts_seconds - track.first_pts))
         return watched.seconds >= needed
 
     def _interpolate(self, frame: Frame, tracked: TrackedFrame) -> None:
