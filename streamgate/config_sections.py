@@ -69,7 +69,7 @@ class AdvancedConfig(Section):
     confirm_delay_s: Annotated[float, Field(ge=0, le=10)]
     network_margin: Annotated[float, Field(ge=0, le=100)]
     region_margin: Annotated[float, Field(ge=0, le=2)]
-    watch_s: Annotated[float, Field(ge=0)]
+    watch_s: Annotated[float, Field(ge=0, le=3600)]
     lookback_s: Seconds
     refine: bool
 
