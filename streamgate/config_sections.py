@@ -19,7 +19,7 @@ class DecodingConfig(Section):
 
     start_s: Annotated[float, Field(ge=0, le=1e7)]
     end_s: Annotated[float, Field(ge=0, le=1e7)]
-    discard: Literal["none", "empty", "followed", "steady"]
+    discard: Literal["none", "empty", "followed", "steady", "all"]
     max_skip_s: Annotated[float, Field(ge=0, le=60)]
     max_pixels: Pixels
 

@@ -23,6 +23,7 @@ DISCARDS: dict[str, frozenset[Interest]] = {
     "empty": frozenset({Interest.EMPTY}),
     "followed": frozenset({Interest.STEADY, Interest.KNOWN}),
     "steady": frozenset({Interest.EMPTY, Interest.STEADY, Interest.KNOWN}),
+    "all": frozenset(Interest),
 }
 """Interests whose frames are discarded, by `decoding.discard`."""
 
