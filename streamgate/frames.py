@@ -82,6 +82,7 @@ class Frame:
         captured_at: wall-clock time (UTC) of arrival, live sources only.
         unrelated: not connected with the previous picture (a folder of single images).
         corrupt: damaged, or predicted from frames that are damaged or missing; none of its faces may be kept.
+        left_out: frames of the video directly before it that were not decoded, because they were not needed.
         transition: part of a dissolve, fade or wipe between two shots; none of its faces may be kept.
     """
 
@@ -95,6 +96,7 @@ class Frame:
     name: str | None = None
     """File name of an image source's picture."""
     corrupt: bool = False
+    left_out: int = 0
     transition: bool = False
     shown: Array | None = None
     """The picture area without black bars, [x1, y1, x2, y2]; None if there are none or it is not known."""

@@ -114,7 +114,8 @@ class Pipeline:
             result.notes.append(f"{NOT_ON_GPU}: the GPU does not decode this {source.stats.not_on_gpu} video")
         if source.stats.combed:
             result.notes.append(f"{source.stats.combed} interlaced frame(s) not flagged as such: deinterlaced")
-        result.frames = counts.frames
+        result.frames = counts.frames + source.stats.left_out_at_end
+        result.frames_decoded = counts.frames_decoded
         result.decode_errors = source.stats.decode_errors
         result.pts_estimated = source.stats.pts_estimated
         result.combed = source.stats.combed

@@ -356,6 +356,9 @@ class TrackSelector(ScoredTrack):
             if self.observed.has_lost_neighbour(observation, self._reach()):
                 # The frame before it has been dropped, so it cannot be confirmed.
                 return
+            if self.observed.is_isolated(observation, self._reach()):
+                # Its neighbours were not decoded, so it cannot be confirmed either.
+                return
             near = self.observed.neighbours(observation, self._reach())
             for neighbour in near:
                 self._prescorer.prescore(neighbour)
