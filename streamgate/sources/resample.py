@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -12,23 +13,33 @@ from streamgate.frames import Array
 _MARGIN = 4  # pixels around the covered part, so that cubic interpolation has its neighbours
 
 
-Care = tuple[float, float, bool]
-"""How exact to be: a displacement of up to this many result pixels may be ignored to save work; plane pixels per result
-pixel from which area averaging precedes interpolation; whether to downscale with a windowed sinc (Lanczos) instead of
-area averaging, which is sharper, with less aliasing, and several times the work."""
+class ResampleOptions(NamedTuple):
+    """How exact to be.
 
-EXACT: Care = (0.02, 1.2, False)
+    Attributes:
+        slack: a displacement of up to this many result pixels may be ignored to save work.
+        shrink_from: plane pixels per result pixel from which area averaging precedes interpolation.
+        lanczos: downscale with a windowed sinc instead of area averaging: sharper, less aliasing, several times the
+            work.
+    """
+
+    slack: float
+    shrink_from: float
+    lanczos: bool = False
+
+
+EXACT = ResampleOptions(0.02, 1.2)
 """For crops: below 1.2 the aliasing of plain interpolation is not visible."""
 
-FINE: Care = (0.02, 1.1, True)
+FINE = ResampleOptions(0.02, 1.1, lanczos=True)
 """For pictures that are kept."""
 
-COARSE: Care = (0.6, 2.0, False)
+COARSE = ResampleOptions(0.6, 2.0)
 """For thumbnails, where a detector is not affected: halving by area averaging, the rest by interpolation."""
 
 
 def sample(
-    plane: Array, to_plane: Array, size: tuple[int, int], interpolation: int, care: Care = EXACT
+    plane: Array, to_plane: Array, size: tuple[int, int], interpolation: int, care: ResampleOptions = EXACT
 ) -> Array:
     """Resample `plane` (h, w[, c]) into a picture of `size` (width, height), same type.
 
