@@ -34,6 +34,21 @@ class _AnyPlace(_LocalPath):
         return super().convert(value, param, ctx)
 
 
+class _Jobs(click.ParamType):
+    """A number of sources from 1 to 64, or auto, which becomes 0."""
+
+    name = "jobs"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        if (text := str(value)) == "auto":
+            return 0
+        if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= 64:
+            self.fail(f"{value!r} is not a number from 1 to 64, nor auto", param, ctx)
+        return int(text)
+
+
 class _Timecode(click.ParamType):
     """A time in a video: seconds, M:S or H:M:S, such as 90, 1:30 or 1:02:03.5."""
 
@@ -52,6 +67,7 @@ class _Timecode(click.ParamType):
 
 
 TIMECODE = _Timecode()
+JOBS = _Jobs()
 # `readable=False`: the command reports unreadable files itself, with the right exit code.
 TEXT_PATH = click.Path(readable=False)
 """A path or pattern as it was typed; shells complete it like a path."""
