@@ -62,7 +62,10 @@ class TrackSelector:
         """Faces that turned out to show another person: they belong to a new track, and this one has ended."""
         self.frames_scored = 0
         self.observed = ObservationBuffer(config.advanced.lookback_s, self._candidate)
-        self._prescorer = Prescorer(self.observed, self.reference, scorer, config.advanced)
+        # Where the least bad face may be kept, rejected ones are looked at as closely as others.
+        self._prescorer = Prescorer(
+            self.observed, self.reference, scorer, config.advanced, thins=config.keep.fallback != "best"
+        )
         self._binned = config.keep.poses == "all"
         # For faces that need not be at rest, looking at neighbouring frames gains little.
         self._scores_twice = scorer.sees_expressions and config.keep.expression == "neutral"
