@@ -42,6 +42,15 @@ def timecode(text: str) -> float:
     return sum(float(part) * 60.0**power for power, part in enumerate(reversed(parts)))
 
 
+def job_count(text: str) -> int:
+    """A number of sources from 1 to 64, or auto, which becomes 0."""
+    if text == "auto":
+        return 0
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= 64:
+        raise click.BadParameter(f"{text!r} is not a number from 1 to 64, nor auto")
+    return int(text)
+
+
 TEXT_PATH = click.Path(readable=False)
 """A path or pattern as it was typed; shells complete it like a path."""
 PATH = _LocalPath(path_type=Path)

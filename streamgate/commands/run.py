@@ -13,6 +13,7 @@ from streamgate.commands.options import (
     TEXT_PATH,
     complete_folders,
     device_option,
+    job_count,
     max_yaw_option,
     min_size_option,
     models_option,
@@ -33,7 +34,7 @@ _work = section("Speed and sharing the work")
 @click.command(
     cls=Command,
     epilog="""
-    streamgate run footage/ *.mov -o faces --jobs 2   # all videos below a folder
+    streamgate run footage/ *.mov -o faces --jobs auto  # all videos below a folder
     streamgate run @list.txt --start 1:30 --end 5:00  # a part of each video
     streamgate run clip.mp4 --top-k 5 --max-yaw 15    # more faces, nearly frontal
     streamgate run footage/ --per person              # the best face per person
@@ -82,7 +83,10 @@ _work = section("Speed and sharing the work")
     help="Also send events to redis://HOST:PORT/DB, rediss://... (TLS) or unix://PATH. Repeatable.",
 )
 @sink_retry_option
-@_work("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, metavar="N", help="Sources read at once.")
+@_work(
+    "--jobs", type=job_count, default="1", show_default=True, metavar="N|auto",
+    help="Sources read at once. auto: one per core (GPU: 16), as far as memory allows; with --ray 1.",
+)
 @_work(
     "--decode", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
     help="Where video is decoded: auto is the CPU, cuda the GPU of --device.",
