@@ -18,6 +18,8 @@ RETURN_S = 0.3
 """Seconds after a cut within which the previous shot may return, as after a flash or a few frames of something else."""
 _LONG_GAP_S = 0.3
 """Seconds between two frames from which the usual motion says nothing about their difference."""
+_SAME_PICTURE = 0.9
+"""Correlation of two grids from which they show the same picture under more or less light."""
 _ALIKE = 0.5
 """A frame shows the previous shot if its difference is below this share of a cut's difference."""
 
@@ -43,8 +45,9 @@ class CutDetector:
     """Compares each frame with the previous one on a grid of luma samples.
 
     The difference is relative to the pictures' contrast, so a cut in a dark hall counts as much as one in daylight. A
-    uniform change of brightness is removed first, so a fade is not a cut. A cut must also stand out from the motion of
-    the last second, so a shaking camera is not a cut either.
+    uniform change of brightness is removed first, and a picture that only becomes darker or brighter is the same one, so
+    neither a fade nor a light that is switched off is a cut. A cut must also stand out from the motion of the last
+    second, so a shaking camera is not a cut either.
 
     Decoding may leave out frames. A cut is one change between two frames of the video; where frames between them are
     missing, the usual motion of these intervals is not part of it, so a fast pan over fewer frames is not a cut.
@@ -75,8 +78,12 @@ class CutDetector:
         while self._recent and frame.pts_seconds - self._recent[0][0] > 1.0:
             self._recent.popleft()
         usual = self._usual()
-        if self._is_cut(difference, missing, usual, usual) and not (
-            missing and following is not None and self._moves_on(before, frame, difference, missing, following())
+        if (
+            self._is_cut(difference, missing, usual, usual)
+            and not _same_picture(before, now)
+            and not (
+                missing and following is not None and self._moves_on(before, frame, difference, missing, following())
+            )
         ):
             if self._left is None:
                 self._left = _LastShot(frame.pts_seconds, before, self._recent)
@@ -143,6 +150,13 @@ def grid_difference(before: Array, now: Array) -> float:
     median = float(parts[middle - 1] + parts[middle]) / 2
     # The constant prevents the noise of an almost empty picture (black, a wall) from counting as a change.
     return cv2.norm(change, np.full_like(change, median), cv2.NORM_L1) / change.size / (contrast + 0.02)
+
+
+def _same_picture(before: Array, now: Array) -> bool:
+    """Whether two grids differ mainly in their brightness and contrast."""
+    if min(_deviation(before), _deviation(now)) < 1e-3:
+        return False
+    return float(np.corrcoef(before.ravel(), now.ravel())[0, 1]) >= _SAME_PICTURE
 
 
 def _deviation(grid: Array) -> float:

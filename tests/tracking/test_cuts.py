@@ -131,6 +131,15 @@ def test_a_flash_a_fade_and_noise_are_no_cuts() -> None:
     assert detect([one.astype(np.uint8) for one in [*still, *flash, *still, *fade]]) == []
 
 
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_light_that_goes_off_and_on_is_no_cut(steps: int) -> None:
+    image = astronaut().astype(np.float32)
+    random = np.random.default_rng(0)
+    levels = [1.0] * 10 + list(np.linspace(1, 0.1, steps + 1)[1:]) + [0.1] * 10 + [1.0] * 10
+    lit = [np.clip(level * image + random.normal(0, 2, image.shape), 0, 255).astype(np.uint8) for level in levels]
+    assert detect(lit) == []
+
+
 def test_black_noise_is_no_cut_and_a_new_picture_after_it_is() -> None:
     random = np.random.default_rng(0)
     black = [random.integers(0, 4, (120, 160, 3), dtype=np.uint8) for _ in range(10)]
