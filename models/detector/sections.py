@@ -113,7 +113,7 @@ def landmarks(folder: Path, networks: Networks) -> Section:
     table = np.stack(errors)
     section = Section(
         "Landmarks", ["landmark", "distance to the standard's, relative to the eye distance", "95 % of faces below"],
-        note=f"{len(table)} aligned faces of {folder.name} at 256 px; {missed} were missed by this detector.",
+        note=f"{len(table)} aligned faces of {folder.name} at 256 px; this detector missed {missed} of them.",
     )  # fmt: skip
     names = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
     for i, name in enumerate(names):

@@ -198,12 +198,13 @@ def tables(judged: Sequence[Judged], members: Mapping[str, np.ndarray], what: st
         ["group", "faces", "rejected", "beyond others as sharp, points", "reasons beyond 2 points"],
         note=f"{what}; without edge and small, because the pictures are cropped tightly, and without IFQA, whose "
         "groups are on its own card. Beyond others as sharp: the mean difference from the rate of all faces in the "
-        "same decile of sharpness, with 95 % bootstrap intervals. Reasons: those whose interval is beyond 2 points.",
+        "same decile of sharpness, with 95 % bootstrap intervals. A reason is listed if its interval lies "
+        "beyond 2 points.",
     )
     each = Section(
         "By reason, beyond others as sharp, points",
         ["group", *reasons],
-        note="Row all: the rate. Intervals are omitted; with 400 faces most are +-1 to +-4 points wide.",
+        note="Row *all* shows the rate itself. Intervals are omitted; with 400 faces most are +-1 to +-4 points wide.",
     )
     any_one = np.array([bool(one.reasons) for one in judged], float)
     whole.rows.append(["all", str(len(judged)), _percent(float(any_one.mean())), "", ""])

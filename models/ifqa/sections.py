@@ -90,7 +90,8 @@ def local_maps(faces: Faces, scorers: Scorers) -> Section:
     section = Section(
         "Does the map find the degraded part?",
         ["degraded part", "pixel AUC of 1 - map", "AUC of the fall from the clean face's map"],
-        note="Pixels of the part against the rest of the face ellipse; the second value needs the clean original.",
+        note="The pixels of the part are compared with the rest of the face ellipse; the last column needs the clean "
+        "original.",
     )
     side = faces[0].shape[0]
     inside = face_ellipse(side) > 0.5

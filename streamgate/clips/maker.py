@@ -27,7 +27,7 @@ from streamgate.store.layout import CANDIDATES
 from streamgate.store.records import candidate_of
 
 TRIES = 12
-"""Number of windows of a track that are scored without success before the track is given up."""
+"""Number of windows of a track that are scored without success before the next track is tried."""
 _GROW_S = 0.5
 """Step by which a good window is extended."""
 
@@ -43,7 +43,7 @@ class _Track:
     last_pts: float
     quality: float
     pictures: bool
-    """Whether its source is pictures, not video."""
+    """Whether the source consists of pictures rather than video."""
     width: int = 0
     height: int = 0
     seen: list[SeenFace] = field(default_factory=list)
@@ -65,7 +65,7 @@ class ClipMaker:
         report: called before each track with its index, the number of tracks, its name and the number of clips so far.
 
     Attributes:
-        pictures: sources that are pictures, not video, so that there is nothing to cut.
+        pictures: sources that consist of pictures, from which no clips can be cut.
         without: tracks or persons whose footage was searched without finding a clip, with the most common reason, if
             any.
     """

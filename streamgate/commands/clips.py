@@ -154,7 +154,7 @@ def clips(
 def _lengths(
     preset: str, settings: tuple[str, ...], least: float | None, most: float | None
 ) -> dict[str, float | None]:
-    """The lengths given by options. If only one is given and contradicts the preset's other one, that one follows."""
+    """The lengths given by options. If one is given and contradicts the preset's other length, both are set to it."""
     from streamgate.clips.recipe import load_recipe
 
     clip = load_recipe(preset, settings).clip
@@ -282,5 +282,5 @@ def _refuse_other_weights(folder: RunFolder, engine: Engine) -> None:
         roles = before.keys() | now.keys()
         differing = ", ".join(sorted(str(role) for role in roles if before.get(role) != now.get(role)))
         raise UsageError(
-            f"{display(folder.out)} was made with other weights ({differing}); give the --models of that run"
+            f"{display(folder.out)} was made with other weights ({differing}); name the same weights with --models"
         )

@@ -140,7 +140,7 @@ def _values(
     scoring: tuple[str, tuple[str, ...], str, str],
     errors: Console,
 ) -> tuple[dict[str, Array], Problems]:
-    """The values of each measure: read from a column, looked up in the results, or scored; and the problems."""
+    """The values of each measure: read from a column, looked up in the results, or scored; and the problems found."""
     from streamgate.compare.values import LOWER, check_names, column_values, recorded_values, scored_values
     from streamgate.config import load_config
     from streamgate.engine import Engine

@@ -92,7 +92,7 @@ def fit(
     )
     console.print(faces)
     console.print(_table(fitted), soft_wrap=False)
-    report = changes(specs, fitted) or ["nothing: no settings nearby agree better with the labels"]
+    report = changes(specs, fitted) or ["none: no similar settings agree better with the labels"]
     console.print("\nchanges")
     for line in report:
         console.print(f"  {line}", markup=False)
@@ -148,7 +148,7 @@ def _table(fitted: FittedPreset) -> Table:
     row("pairs within a track in the right order", *both(lambda one: _percent(one.ordered)))
     row("good above bad, over all tracks", *both(lambda one: _percent(one.auc)))
     total = before.good + before.usable + before.bad + before.none
-    row(f"{total} tracks with a good face: keep a good one", *both(lambda one: str(one.good)))
+    row(f"{total} tracks with a good face: a good one kept", *both(lambda one: str(one.good)))
     row("  a usable one", *both(lambda one: str(one.usable)))
     row("  a bad one", *both(lambda one: str(one.bad)))
     row("  none", *both(lambda one: str(one.none)))
