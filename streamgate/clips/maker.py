@@ -116,7 +116,7 @@ class ClipMaker:
         for key in sorted(groups):
             rank = 0
             self._faults.clear()
-            # The track with the best kept face first: it is likely to be good for longer.
+            # The track with the best kept face comes first, because it is likely to be good for longer.
             for track in sorted(groups[key], key=lambda one: (-one.quality, one.source_id, one.track_id)):
                 self._report(index, count, f"{track.source_id}/{track.track_id}", clips)
                 index += 1
@@ -189,7 +189,7 @@ class ClipMaker:
         return "too few good frames in a row" if any(not one.failed for one in track.seen) else "all frames fail"
 
     def _checked(self, track: _Track, source: VideoFile, window: Window) -> list[ScoredFrame] | None:
-        """All frames of the window, scored, or None if it is not a clip; updates what is known of the track."""
+        """All frames of the window, scored; None if the window is not a clip. Updates what is known of the track."""
         frames: list[ScoredFrame] = []
         worst = self._rules.max_bad * (window.end - window.start) * (source.fps or 25.0) + 1
         whole = True

@@ -14,7 +14,7 @@ from streamgate.frames import Array
 class SeenFace:
     """The result for a track's face at one time: whether it `failed` its limits, and its `quality` (None: not scored).
 
-    `checked`: it is from scoring every frame for a clip, not from the few frames that a run scores.
+    `checked`: the result comes from scoring every frame for a clip, not from the few frames that a run scores.
     """
 
     pts_seconds: float

@@ -83,12 +83,12 @@ def _share(text: str) -> float:
     "-o", "--output", "target", metavar="DIR", type=PATH, shell_complete=complete_folders,
     help="Folder to write. [default: OUT/clips]",
 )
-@_picture("--overwrite", is_flag=True, help="Replace earlier clips in that folder.")
+@_picture("--overwrite", is_flag=True, help="Replace earlier clips in the output folder.")
 @_picture(
     "--crop", type=click.Choice(["none", "face"]), help="face: an upright square that follows the face smoothly."
 )
-@_picture("--size", type=click.IntRange(64, 2048), metavar="PX", help="Side of that square in the clip.")
-@_picture("--fps", type=click.FloatRange(1, 120), metavar="FPS", help="Frame rate. [default: that of the source]")
+@_picture("--size", type=click.IntRange(64, 2048), metavar="PX", help="Side of the square of --crop face in the clip.")
+@_picture("--fps", type=click.FloatRange(1, 120), metavar="FPS", help="Frame rate. [default: as in the source]")
 @_picture(
     "--audio", type=click.Choice(["copy", "wav16k", "none"]),
     help="wav16k: also write the sound next to each clip, as mono 16 kHz WAV.",

@@ -55,7 +55,7 @@ NAMES = {
     "--footage", multiple=True, metavar="DIR", type=PATH,
     help="Folder to search for moved sources, for pairs. Repeatable.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an earlier export at that place.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier export at the same path.")
 @click.option(
     "--shard-mb", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, metavar="N",
     help="Size of a WebDataset shard in MB.",
