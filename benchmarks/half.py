@@ -70,9 +70,9 @@ def _body(count: int, rows: list[list[str]]) -> str:
         [
             "## Half precision",
             "",
-            "On a GPU, this network runs in fp16 if `precision` of its role is set to it (`benchmarks/half.py`, "
-            f"{count} faces, the fp16 graph on the CPU provider; **not yet run on a GPU**). Deviation from fp32: the "
-            "largest absolute difference within each face.",
+            "On a GPU, this network runs in fp16 if `precision` of its role is set to `fp16`. It was **not yet run on "
+            f"a GPU**: `benchmarks/half.py` measured the fp16 graph on the CPU provider, with {count} faces. The "
+            "deviation from fp32 is the largest absolute difference within each face.",
             "",
             table(["output", "largest value", "median face", "99 % of faces", "worst face"], rows),
         ]

@@ -253,8 +253,9 @@ def _judged_one_by_one(given: Sequence[str]) -> list[str]:
     head = ["version", "clips", "kept", "accepted", "usable", "rejected", "flaws"]
     return [
         "## New clips, judged by a person", "",
-        "Pictures of all versions mixed, judged by a person who knew neither version nor scores, with the question of "
-        "the labels: would I take this picture as the portrait of this person?", "", table(head, rows),
+        "The pictures of all versions were mixed and judged by a person who knew neither the version nor the scores. "
+        "The question was that of the labels: would I take this picture as the portrait of this person?", "",
+        table(head, rows),
     ]  # fmt: skip
 
 

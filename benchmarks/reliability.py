@@ -86,7 +86,7 @@ def inputs(folder: Path) -> str:
             rows.append(replace(row, happened=words))
     tables["Files that point at other files or addresses"] = rows
     tables["Special files and odd names"] = [*_special(folder / "special"), _names(folder / "names")]
-    text = "Each input in a separate run; exit code 3 means that nothing could be read."
+    text = "Each input was read in a separate run; exit code 3 means that nothing could be read."
     return sections("Hostile and odd inputs", text, tables)
 
 

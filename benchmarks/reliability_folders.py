@@ -37,8 +37,8 @@ def folder_faults(folder: Path) -> str:
     links += [_linked_day(what, part, folder / f"live-{what}") for what, part in LINKED_DAYS.items()]
     stored = [_spoiled(one, results, folder / "spoiled", clips[0], watched=False) for one in STORED]
     text = (
-        "Exit code 3 means that the results in a folder cannot be read, with any command; 5 that the folder cannot "
-        "be written."
+        "With every command, exit code 3 means that the results in a folder cannot be read, and 5 that it cannot be "
+        "written."
     )
     return sections("Output folders from other people", text, {
         "Links inside": links,

@@ -265,8 +265,9 @@ def _plain(clips: Sequence[Clip], given: argparse.Namespace) -> list[str]:
     lines = [
         "Every frame is converted to RGB and its faces are detected (640 pixels on the longer side); each face is "
         "aligned, embedded, its SER-FIQ sampled with T = 100, and scored by IFQA; networks on all cores. One pass over "
-        f"the first {own:g} s with our own networks and {official:g} s with IFQA's official architecture (random "
-        "weights, which take as long). Wall and CPU are seconds per second of video, start-up excluded.",
+        f"the first {own:g} s with our own networks and {official:g} s with IFQA's official architecture (with "
+        "random weights, which do not change its speed). Wall and CPU are seconds per second of video, start-up "
+        "excluded.",
         "", table(head, rows), "",
     ]  # fmt: skip
     if values := times["plain"]:

@@ -293,7 +293,7 @@ def report(
         ),
         f"- memory of serve at the end: {last.rss_mib:.0f} MiB, alone {alone.outcome.samples[-1].rss_mib:.0f} MiB; "
         f"main streams in memory {ring:.0f} MiB",
-        f"- a face of the main stream took {took} (wall time, what it waited for the networks included)",
+        f"- a face of the main stream took {took} (wall time, including the wait for the networks)",
         f"- frames dropped: alone {dropped_share(alone.outcome):.1f} %, both {dropped_share(both.outcome):.1f} %",
     ]  # fmt: skip
     return "\n".join(lines)

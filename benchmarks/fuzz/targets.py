@@ -48,7 +48,7 @@ def _file(name: str, data: bytes) -> Iterator[Path]:
 
 
 def image_header(data: bytes) -> None:
-    """Sizes in the headers of picture files: any bytes give a pair or nothing."""
+    """Sizes in the headers of picture files: any bytes give a pair of integers or None."""
     size = image_size(data)
     assert size is None or all(isinstance(one, int) for one in size)
 
@@ -171,7 +171,7 @@ def records(data: bytes) -> None:
 
 
 def address(data: bytes) -> None:
-    """Redaction: the password of any address never appears, and nothing is raised."""
+    """Redaction of addresses: a password never appears in the result, and no exception is raised."""
     text = data.decode("utf-8", "replace")
     redact_url(text)
     scrub(text, text)

@@ -54,10 +54,9 @@ def write_card(
         intro,
         "",
         *(f"Not measured: {line}\n" for line in absent),
-        f"**Goals met: {len(met)} of {len(met) + len(missed)}.** Missed:",
+        f"**Goals met: {len(met)} of {len(met) + len(missed)}.**" + (" Missed goals:" if missed else ""),
         "",
-        *([f"* {goal}" for goal in missed] or ["* none"]),
-        "",
+        *(["\n".join(f"* {goal}" for goal in missed), ""] if missed else []),
         *(section.markdown() for section in sections),
     ]
     put_between(page, BEGIN, END, "\n".join(lines))

@@ -68,8 +68,8 @@ def afw(folder: Path, networks: Networks) -> Section:
         "AFW",
         ["detector", "recall", "recall, \\|yaw\\| <= 45", "unmatched boxes", "found, by size of face"],
         note=f"{len(photos)} photos, {len(yaws)} faces; long side {LONG_SIDE}, threshold {THRESHOLD}, IoU "
-        f"{MATCH_IOU}. Unmatched boxes are mostly people without a label in AFW. Last column: faces below 24 px, of "
-        "24 to 64 px, and larger.",
+        f"{MATCH_IOU}. Unmatched boxes are mostly people without a label in AFW. The last column has faces below "
+        "24 px, of 24 to 64 px, and larger.",
     )
     counts = {}
     for name, network in networks.items():
@@ -113,7 +113,7 @@ def landmarks(folder: Path, networks: Networks) -> Section:
     table = np.stack(errors)
     section = Section(
         "Landmarks", ["landmark", "distance to the standard's, relative to the eye distance", "95 % of faces below"],
-        note=f"{len(table)} aligned faces of {folder.name} at 256 px; {missed} were missed by this detector.",
+        note=f"{len(table)} aligned faces of {folder.name} at 256 px; this detector missed {missed} of them.",
     )  # fmt: skip
     names = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
     for i, name in enumerate(names):
@@ -146,8 +146,8 @@ def close_ups(folder: Path, networks: Networks) -> Section:
                     several.setdefault((name, side), []).append(len(boxes) > 1)
     section = Section(
         "Close-ups", ["detector", "long side", *(f"{100 * fill:.0f} %" for fill in FILLS), "all", "several boxes"],
-        note=f"Faces of {folder.name} enlarged so that the face's box is this share of the height of a "
-        f"{FRAME[0]}x{FRAME[1]} picture, over a blurred copy; share found, and share with several boxes.",
+        note=f"Faces of {folder.name}, enlarged so that the box has the given share of the height of a "
+        f"{FRAME[0]}x{FRAME[1]} picture, over a blurred copy: share of faces found, and share with several boxes.",
     )  # fmt: skip
     for name in networks:
         for side in (640, 1280):

@@ -86,7 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
         sections = tables(
             judged,
             groups(judged),
-            f"The studio preset on {len(judged)} UTKFace pictures of people that this network was not trained on",
+            f"Rejections by the studio preset on {len(judged)} UTKFace pictures of people that this network was not "
+            "trained on",
         )
         put_between(HERE / "card.md", BEGIN, END, "\n".join(section.markdown() for section in sections))
     except (DataError, StreamgateError, OSError) as error:
@@ -187,7 +188,7 @@ def trained_people(index: dict, jpegs: Sequence[bytes], networks: Networks) -> n
 def tables(judged: Sequence[Judged], members: Mapping[str, np.ndarray], what: str) -> list[Section]:
     """How often each group is rejected, and for which reasons more or less often than others of the same sharpness.
 
-    members: bool [n] by the group's title; what: describes the pictures, the beginning of a sentence.
+    members: bool [n] by the group's title; what: describes the pictures, as the beginning of a caption.
     """
     sharp = np.array([one.sharpness for one in judged])
     decile = np.searchsorted(np.quantile(sharp, np.arange(0.1, 1, 0.1)), sharp)
@@ -196,14 +197,15 @@ def tables(judged: Sequence[Judged], members: Mapping[str, np.ndarray], what: st
     whole = Section(
         "Rejected by group",
         ["group", "faces", "rejected", "beyond others as sharp, points", "reasons beyond 2 points"],
-        note=f"{what}; without edge and small, because the pictures are cropped tightly, and without IFQA, whose "
-        "groups are on its own card. Beyond others as sharp: the mean difference from the rate of all faces in the "
-        "same decile of sharpness, with 95 % bootstrap intervals. Reasons: those whose interval is beyond 2 points.",
+        note=f"{what}. The reasons edge and small are left out because the pictures are cropped tightly, and IFQA "
+        "because its groups are on its own card. *Beyond others as sharp* is the mean difference from the rate of all "
+        "faces in the same decile of sharpness, with 95 % bootstrap intervals. A reason is listed if its interval lies "
+        "beyond 2 points.",
     )
     each = Section(
         "By reason, beyond others as sharp, points",
         ["group", *reasons],
-        note="Row all: the rate. Intervals are omitted; with 400 faces most are +-1 to +-4 points wide.",
+        note="Row *all* shows the rate itself. Intervals are omitted; with 400 faces most are +-1 to +-4 points wide.",
     )
     any_one = np.array([bool(one.reasons) for one in judged], float)
     whole.rows.append(["all", str(len(judged)), _percent(float(any_one.mean())), "", ""])

@@ -31,7 +31,7 @@ def agreement(own: OwnNetwork, faces: FaceSet, answers: Answers) -> Section:
     section = Section(
         "Agreement with the teacher",
         ["output", "held-out faces", "labelled clips"],
-        note=f"Pearson correlation; {len(faces)} labelled faces, not degraded.",
+        note=f"Pearson correlation, for the labelled clips on {len(faces)} faces that were not degraded.",
     )
     found = correlations({"signals": answers.signals, "pose": answers.pose}, faces.signals, faces.pose)
     for name in _SHOWN:
@@ -45,8 +45,8 @@ def pose(labels: np.ndarray, answers: dict[str, np.ndarray]) -> Section:
     section = Section(
         "Pose",
         ["network", "yaw", "pitch", "roll", "yaw of all faces"],
-        note=f"Degrees, mean absolute error, 95 % intervals; AFW's {int(near.sum())} faces with |yaw| <= {LARGEST_YAW} "
-        f"of {len(labels)} (labels are steps of 15 degrees).",
+        note=f"Mean absolute error in degrees, with 95 % intervals, on the {int(near.sum())} of AFW's {len(labels)} "
+        f"faces with |yaw| <= {LARGEST_YAW} (labels are steps of 15 degrees).",
     )
     for name, got in answers.items():
         errors = np.abs(got - labels)
@@ -62,10 +62,10 @@ def picks(labelled: Labelled, table: dict[str, tuple[np.ndarray, np.ndarray]]) -
     section = Section(
         "Picking faces",
         ["network", "fit and values", "good", "usable", "bad", "bad by own fault", "AUC of good"],
-        note="Tracks that have a good face: the label of the pick with the highest output, on clips held out from the "
-        "fit (picks.py), mean over five splits. Values: absolute, minus the track's 20th percentile (relative), or "
-        "both. Measures of picture quality, occlusion and the frame's edge are not included: a face that is bad only "
-        "for these does not count as the network's own fault.",
+        note="For tracks that have a good face: the label of the face with the highest output, on clips held out from "
+        "the fit (picks.py), as the mean over five splits. Values are absolute, relative to the track's 20th "
+        "percentile, or both. Measures of picture quality, occlusion and the frame's edge are not included: a face "
+        "that is bad only for these does not count as the network's own fault.",
     )
     for name, (signals, angles) in table.items():
         for kind, figures in experiment(signals, angles, labelled).items():
@@ -84,8 +84,8 @@ def eyes(labelled: Labelled, networks: dict[str, Answers]) -> Section:
     section = Section(
         "Closed eyes",
         ["network", "threshold", "bad for the eyes alone, rejected", "good, rejected"],
-        note="Opening of the less open eye relative to its track's 90th percentile; the threshold loses 2 % of the "
-        "good faces.",
+        note="The value is the opening of the less open eye relative to its track's 90th percentile; the threshold "
+        "rejects 2 % of the good faces.",
     )
     for name, answers in networks.items():
         lids = np.minimum(answers.signal("lidsLeft"), answers.signal("lidsRight"))
@@ -108,8 +108,9 @@ def covers(labelled: Labelled, answers: Answers) -> Section:
     section = Section(
         "Covers",
         ["faces", "number", "rejected"],
-        note="Faces labelled covered (possibly among other flaws), and those labelled good or usable without that "
-        f"flaw; median visible share of the good {np.median(answers.visible[(labelled.label == 'g') & ~covered]):.3f}.",
+        note="Faces labelled as covered (possibly with other flaws too), and faces labelled good or usable without "
+        "that flaw. The median visible share of the good faces is "
+        f"{np.median(answers.visible[(labelled.label == 'g') & ~covered]):.3f}.",
     )
     groups = {"good": (labelled.label == "g") & ~covered, "usable": (labelled.label == "m") & ~covered}
     groups |= {f"covered, {clip}": covered & (labelled.clip == clip) for clip in np.unique(labelled.clip[covered])}

@@ -140,7 +140,8 @@ def by_picture(faces: Sequence[np.ndarray], scorers: Scorers, glasses: np.ndarra
     section = Section(
         "What the score of clean faces depends on",
         ["property", "Spearman with the score", "the same, sharpness held fixed"],
-        note="Skin tone: individual typology angle of the cheeks. Held fixed: partial rank correlation.",
+        note="Skin tone is the individual typology angle of the cheeks; the last column is the partial rank "
+        "correlation.",
     )
     score = scorers.shipped.scores(faces)
     sharp = np.array([sharpness(f) for f in faces])

@@ -34,7 +34,7 @@ def severities(faces: Faces, scorers: Scorers) -> tuple[Section, np.ndarray]:
     section = Section(
         "Order of six severities",
         ["degradation", *(f"{n} within / across" for n in scorers.names)],
-        note="Spearman correlation of falling score with severity: mean within a face / over all faces and levels.",
+        note="Spearman correlation of falling score with severity: mean within a face, and over all faces and levels.",
     )
     levels = np.arange(protocol.LEVELS)
     kept = []
@@ -90,7 +90,8 @@ def local_maps(faces: Faces, scorers: Scorers) -> Section:
     section = Section(
         "Does the map find the degraded part?",
         ["degraded part", "pixel AUC of 1 - map", "AUC of the fall from the clean face's map"],
-        note="Pixels of the part against the rest of the face ellipse; the second value needs the clean original.",
+        note="The pixels of the part are compared with the rest of the face ellipse; the last column needs the clean "
+        "original.",
     )
     side = faces[0].shape[0]
     inside = face_ellipse(side) > 0.5
@@ -112,7 +113,7 @@ def retouched(faces: Faces, scorers: Scorers, restore: Callable[[list[np.ndarray
     section = Section(
         "Restored, denoised, over-sharpened faces below their originals",
         ["what was done", *scorers.names],
-        note="Restored: a mixture of that level, restored by a network with a separate seed, loss and adversary.",
+        note="*Restored* faces had a mixture of that level and were restored by a network with another seed and loss.",
     )
     restored = {
         f"restored from mixture level {level + 1}": restore(
@@ -133,7 +134,7 @@ def footage(faces: Faces, scorers: Scorers) -> Section:
     section = Section(
         "The same face as 1080p, 720p, 480p and 360p footage",
         ["pairs of heights", *scorers.names],
-        note="Share of faces whose larger footage scores higher; last row: all four in the right order.",
+        note="Share of faces whose larger footage scores higher; in the last row, all four are in the right order.",
     )
     films = protocol.footage(faces)
     scores = {h: scorers.score(pictures) for h, pictures in films.items()}

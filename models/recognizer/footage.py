@@ -32,7 +32,7 @@ def blinks(folder: Path, own: OwnNetwork) -> Section:
         "Blinks",
         ["clip", "closed, rejected as eyes_closed", "open, rejected as eyes_closed", "between, rejected"],
         note="Every frame of the clips in `blinks.toml`, labelled by hand; the gate of preset studio. Frames in "
-        "which the lids move (between) count as neither open nor closed. Intervals over all frames.",
+        "which the lids move (between) count as neither open nor closed. Intervals are over all frames.",
     )
     hits: dict[str, list[bool]] = {"closed": [], "open": [], "between": []}
     if "eyes" not in own.measures:

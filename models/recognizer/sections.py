@@ -191,7 +191,7 @@ def masks(folder: Path, profiles: Sequence[Face], own: OwnNetwork, networks: Net
         "Masks",
         ["figure", "value"],
         note=f"{len(masked.spread)} masked faces found in {all_masked} pictures, {len(bare.spread)} bare ones in "
-        f"{all_bare}. The gate: preset studio on {', '.join(own.measures)}.",
+        f"{all_bare}. The gate is that of the preset studio on {', '.join(own.measures)}.",
     )
     for name, goal, wearing, not_wearing in (
         ("occlusion AUC", 0.97, -masked.visible, -bare.visible),

@@ -120,7 +120,7 @@ def _concluded(one: ScoredFrame, candidate: Candidate) -> ScoredFrame:
 def _frames_with_faces(
     scorer: FaceScorer, source: Source, seen: Sequence[SeenFace], window: Window
 ) -> Iterator[tuple[Frame, ScoredFrame]]:
-    """The frames of the window in order, cut to the region around the face; with the face, which is not scored yet."""
+    """The frames of the window in order, cut to the region around the face, each with its face, not scored yet."""
     before: Array | None = None
     counted = -np.inf
     others: list[Face] = []
@@ -156,7 +156,7 @@ def _side(frame: Frame, face: Face | None) -> int:
 
 
 def _around(thumbnail: Array, frame: Frame, faces: Sequence[Face]) -> Array:
-    """The picture with the faces masked, small and grey, float32."""
+    """The picture as a small grey one, float32, with the faces masked."""
     grey = cv2.cvtColor(thumbnail, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (_SHIFT_SIDE, _SHIFT_SIDE), interpolation=cv2.INTER_AREA)
     around = np.asarray(small, np.float32)
@@ -169,7 +169,7 @@ def _around(thumbnail: Array, frame: Frame, faces: Sequence[Face]) -> Array:
 
 
 def _shift(before: Array, now: Array) -> tuple[float, float]:
-    """How far a picture moved, as shares of its width and height; zero if it cannot be determined."""
+    """How far the background moved from `before` to `now`, as shares of width and height; zero if that is unknown."""
     (x, y), response = cv2.phaseCorrelate(before, now, _HANNING)
     if not np.isfinite([x, y]).all() or response < 0.05:
         return 0.0, 0.0
@@ -177,7 +177,7 @@ def _shift(before: Array, now: Array) -> tuple[float, float]:
 
 
 def merged(seen: Sequence[SeenFace], checked: Sequence[ScoredFrame], bad: Sequence[bool]) -> list[SeenFace]:
-    """`seen`, updated by time with the frames that were checked; `bad` marks the bad ones among them."""
+    """`seen` with the checked frames added, or replacing those of the same time; `bad` marks the frames that fail."""
     by_time = {round(one.pts_seconds, 6): one for one in seen}
     known = [one.face for one in seen]
     for one, fails in zip(checked, bad, strict=True):

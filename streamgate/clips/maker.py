@@ -27,7 +27,7 @@ from streamgate.store.layout import CANDIDATES
 from streamgate.store.records import candidate_of
 
 TRIES = 12
-"""Number of windows of a track that are scored without success before the track is given up."""
+"""Number of windows of a track that are scored without success before the next track is tried."""
 _GROW_S = 0.5
 """Step by which a good window is extended."""
 
@@ -43,7 +43,7 @@ class _Track:
     last_pts: float
     quality: float
     pictures: bool
-    """Whether its source is pictures, not video."""
+    """Whether the source consists of pictures rather than video."""
     width: int = 0
     height: int = 0
     seen: list[SeenFace] = field(default_factory=list)
@@ -65,7 +65,7 @@ class ClipMaker:
         report: called before each track with its index, the number of tracks, its name and the number of clips so far.
 
     Attributes:
-        pictures: sources that are pictures, not video, so that there is nothing to cut.
+        pictures: sources that consist of pictures, from which no clips can be cut.
         without: tracks or persons whose footage was searched without finding a clip, with the most common reason, if
             any.
     """
@@ -116,7 +116,7 @@ class ClipMaker:
         for key in sorted(groups):
             rank = 0
             self._faults.clear()
-            # The track with the best kept face first: it is likely to be good for longer.
+            # The track with the best kept face comes first, because it is likely to be good for longer.
             for track in sorted(groups[key], key=lambda one: (-one.quality, one.source_id, one.track_id)):
                 self._report(index, count, f"{track.source_id}/{track.track_id}", clips)
                 index += 1
@@ -189,7 +189,7 @@ class ClipMaker:
         return "too few good frames in a row" if any(not one.failed for one in track.seen) else "all frames fail"
 
     def _checked(self, track: _Track, source: VideoFile, window: Window) -> list[ScoredFrame] | None:
-        """All frames of the window, scored, or None if it is not a clip; updates what is known of the track."""
+        """All frames of the window, scored; None if the window is not a clip. Updates what is known of the track."""
         frames: list[ScoredFrame] = []
         worst = self._rules.max_bad * (window.end - window.start) * (source.fps or 25.0) + 1
         whole = True

@@ -56,7 +56,7 @@ class ClipPicture(Section):
 
     @property
     def rendered(self) -> bool:
-        """Whether its frames differ from those of the source."""
+        """Whether the frames of the clip differ from those of the source."""
         return self.crop != "none" or self.fps > 0
 
 
@@ -112,7 +112,7 @@ def _read(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     """The dotted keys and values of a preset and of those that it extends."""
     path = Path(preset) if preset.endswith(".toml") or "/" in preset else presets_folder() / "clips" / f"{preset}.toml"
     if str(path) in seen or len(seen) > _MAX_CHAIN:
-        raise UsageError(f"clip preset {one_line(preset)}: it extends itself, or too many others")
+        raise UsageError(f"clip preset {one_line(preset)}: it extends itself, or too long a chain of other presets")
     try:
         own = read_toml(path, f"clip preset {one_line(str(path))}")
     except FileNotFoundError:

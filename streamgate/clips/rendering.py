@@ -146,7 +146,7 @@ def _timed(
     before: tuple[float, Array, Array] | None = None
     count = 0
     for now in frames:
-        # While the previous frame is nearer to the output time.
+        # The previous frame is used while it is nearer to the output time.
         while before is not None and (before[0] + now[0]) / 2 - window.start > count / fps:
             yield count / fps, before[:2], before[2]
             count += 1
@@ -187,7 +187,7 @@ def write_wav(source: VideoFile, target: Path, window: Window) -> bool:
                     count += piece.samples
                     _insert(samples, begin, piece.to_ndarray().reshape(-1))
         except (av.error.FFmpegError, OSError):
-            pass  # the rest stays silent
+            pass  # samples without sound stay zero
     with wave.open(str(target), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)

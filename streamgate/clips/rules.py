@@ -145,7 +145,7 @@ def _range(values: Array) -> float:
 
 
 def _runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
-    """The runs [first, behind) of true flags."""
+    """The index ranges [first, behind) of consecutive true flags."""
     found = []
     first: int | None = None
     for index, flag in enumerate([*flags, False]):

@@ -14,7 +14,7 @@ from streamgate.frames import Array
 class SeenFace:
     """The result for a track's face at one time: whether it `failed` its limits, and its `quality` (None: not scored).
 
-    `checked`: it is from scoring every frame for a clip, not from the few frames that a run scores.
+    `checked`: the result comes from scoring every frame for a clip, not from the few frames that a run scores.
     """
 
     pts_seconds: float
@@ -34,10 +34,10 @@ class Window:
 
 
 AT_ENDS_S = 0.25
-"""A face is taken to be where it was for this long before and after the faces that a run evaluated: its longest pause
-between two of a track."""
+"""A face is assumed to stay in place for this long before the first and after the last face of its track that the run
+evaluated. It is the longest time between two faces of a track that a run evaluates."""
 _TRIES_APART = 8
-"""The start of a window differs from starts that failed by at least its length divided by this."""
+"""The start of a window differs from the starts of failed windows by at least the window's length divided by this."""
 _HEARSAY = 0.3
 """Weight of a failure in a frame that was not checked for a clip: frames around it may be good."""
 
@@ -54,10 +54,10 @@ def best_window(
 ) -> Window | None:
     """The window of `seconds` with the best mean quality in which at most a share of `max_bad` of the faces fails.
 
-    `seen` is sorted by time. A window begins at one of its times or at the end of a `taken` window, or is one of
-    `windows`. It is inside the track, whose last frame is at `last_pts`, does not overlap `taken` windows, and does not
-    begin near a start that was `tried`. It needs at least one scored face; with `max_bad` a face that is not scored is
-    enough, but such a window ranks last. Of equal windows the earliest wins.
+    `seen` is sorted by time. A window begins at the time of one of these faces or at the end of a `taken` window, or is
+    one of `windows`. It is inside the track, whose last frame is at `last_pts`, does not overlap `taken` windows, and
+    does not begin near a start that was `tried`. It needs at least one scored face; with `max_bad` a face that is not
+    scored is enough, but such a window ranks last. Of windows with the same quality the earliest wins.
     """
     if not seen:
         return None
@@ -100,8 +100,8 @@ def _bounds(
 def face_at(seen: Sequence[SeenFace], pts_seconds: float) -> Face | None:
     """The track's face at a time, linearly interpolated between the nearest known faces.
 
-    Up to `AT_ENDS_S` before the first and after the last it is that one, beyond None: a track is seen a little longer
-    than its faces are evaluated.
+    For up to `AT_ENDS_S` before the first and after the last known face, that face is returned, and None beyond that: a
+    track lasts a little longer than its evaluated faces show.
     """
     times = [one.pts_seconds for one in seen]
     index = bisect.bisect_left(times, pts_seconds - 1e-6)

@@ -83,12 +83,12 @@ def _share(text: str) -> float:
     "-o", "--output", "target", metavar="DIR", type=PATH, shell_complete=complete_folders,
     help="Folder to write. [default: OUT/clips]",
 )
-@_picture("--overwrite", is_flag=True, help="Replace earlier clips in that folder.")
+@_picture("--overwrite", is_flag=True, help="Replace earlier clips in the output folder.")
 @_picture(
     "--crop", type=click.Choice(["none", "face"]), help="face: an upright square that follows the face smoothly."
 )
-@_picture("--size", type=click.IntRange(64, 2048), metavar="PX", help="Side of that square in the clip.")
-@_picture("--fps", type=click.FloatRange(1, 120), metavar="FPS", help="Frame rate. [default: that of the source]")
+@_picture("--size", type=click.IntRange(64, 2048), metavar="PX", help="Side of the square of --crop face in the clip.")
+@_picture("--fps", type=click.FloatRange(1, 120), metavar="FPS", help="Frame rate. [default: as in the source]")
 @_picture(
     "--audio", type=click.Choice(["copy", "wav16k", "none"]),
     help="wav16k: also write the sound next to each clip, as mono 16 kHz WAV.",
@@ -154,7 +154,7 @@ def clips(
 def _lengths(
     preset: str, settings: tuple[str, ...], least: float | None, most: float | None
 ) -> dict[str, float | None]:
-    """The lengths given by options. If only one is given and contradicts the preset's other one, that one follows."""
+    """The lengths given by options. If one is given and contradicts the preset's other length, both are set to it."""
     from streamgate.clips.recipe import load_recipe
 
     clip = load_recipe(preset, settings).clip
@@ -282,5 +282,5 @@ def _refuse_other_weights(folder: RunFolder, engine: Engine) -> None:
         roles = before.keys() | now.keys()
         differing = ", ".join(sorted(str(role) for role in roles if before.get(role) != now.get(role)))
         raise UsageError(
-            f"{display(folder.out)} was made with other weights ({differing}); give the --models of that run"
+            f"{display(folder.out)} was made with other weights ({differing}); name the same weights with --models"
         )

@@ -45,18 +45,18 @@ _output = section("Output")
 )
 @click.option(
     "--results", metavar="OUT", type=PATH, shell_complete=complete_folders,
-    help="The rows are faces of this run (columns source_id, track_id, pts_seconds; or id), not pictures.",
+    help="The rows are faces of this run, not pictures: columns source_id, track_id and pts_seconds, or id.",
 )
-@click.option("--aligned", type=click.Choice(["arcface", "ffhq"]), help="The images are crops aligned in this way.")
-@_columns("--image", metavar="COLUMN", help="Picture, relative to TABLE. [default: image, path or file]")
-@_columns("--human", metavar="COLUMN", help="Score; or good, usable, bad. [default: human, mos, label, ...]")
+@click.option("--aligned", type=click.Choice(["arcface", "ffhq"]), help="The pictures are crops with this alignment.")
+@_columns("--image", metavar="COLUMN", help="Paths of the pictures, relative to TABLE. [default: image, path or file]")
+@_columns("--human", metavar="COLUMN", help="Human scores, or good, usable, bad. [default: human, mos, label, ...]")
 @_columns("--ranked", is_flag=True, help="The human column holds ranks: low numbers are best.")
 @_columns("--group", metavar="COLUMN", help="Also compare within each value of this column.")
 @_columns(
     "--cluster", metavar="COLUMN",
     help="Rows with the same value are resampled together. [default with --results: tracks]",
 )
-@_columns("--reference", metavar="COLUMN", help="Reference picture, for psnr and ssim.")
+@_columns("--reference", metavar="COLUMN", help="Paths of the reference pictures, for psnr and ssim.")
 @_output("--csv", "csv_file", metavar="FILE", type=PATH, help="Write the results as CSV.")
 @_output("--html", "html_file", metavar="FILE", type=PATH, help="Write a page with scatter plots.")
 @preset_option
@@ -140,7 +140,7 @@ def _values(
     scoring: tuple[str, tuple[str, ...], str, str],
     errors: Console,
 ) -> tuple[dict[str, Array], Problems]:
-    """The values of each measure: read from a column, looked up in the results, or scored; and the problems."""
+    """The values of each measure: read from a column, looked up in the results, or scored; and the problems found."""
     from streamgate.compare.values import LOWER, check_names, column_values, recorded_values, scored_values
     from streamgate.config import load_config
     from streamgate.engine import Engine

@@ -55,7 +55,7 @@ NAMES = {
     "--footage", multiple=True, metavar="DIR", type=PATH,
     help="Folder to search for moved sources, for pairs. Repeatable.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an earlier export at that place.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier export at the same path.")
 @click.option(
     "--shard-mb", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, metavar="N",
     help="Size of a WebDataset shard in MB.",
@@ -102,7 +102,7 @@ def export(
         _upload(folder, target, formats[0], writers[formats[0]], overwrite=overwrite, quiet=quiet)
         return 0
     if target is None or _is_inside(out, target):
-        # The export will be listed in the manifest of the results: refuse another schema now, not after writing.
+        # The export will be listed in the manifest of the results, so refuse another schema before anything is written.
         Manifest.read(out)
     for kind in dict.fromkeys(formats):
         path = target if target is not None else out / EXPORTS / NAMES[kind]

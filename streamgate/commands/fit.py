@@ -34,7 +34,7 @@ _networks = section("Networks")
 @click.argument("outs", metavar="OUT...", nargs=-1, required=True, type=PATH, shell_complete=complete_folders)
 @click.option("--labels", "labels_files", multiple=True, required=True, metavar="FILE", type=PATH,
               help="Labels, from `streamgate label` or the report. Repeatable.")  # fmt: skip
-@click.option("-o", "--output", "target", required=True, metavar="FILE", type=PATH, help="The preset to write, .toml.")
+@click.option("-o", "--output", "target", required=True, metavar="FILE", type=PATH, help="New preset file (*.toml).")
 @click.option("--overwrite", is_flag=True, help="Replace FILE.")
 @_footage(
     "--footage", multiple=True, metavar="DIR", type=PATH, shell_complete=complete_folders,
@@ -66,7 +66,7 @@ def fit(
     from streamgate.tuning.preset_fit import changes, fit_preset, toml_text
 
     if target.suffix != ".toml":
-        raise UsageError(f"{display(target)}: the file of a preset must be named *.toml")
+        raise UsageError(f"{display(target)}: the name of a preset file must end with .toml")
     if target.exists() and not overwrite:
         raise UsageError(f"{display(target)} exists; choose another name, or give --overwrite")
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -92,7 +92,7 @@ def fit(
     )
     console.print(faces)
     console.print(_table(fitted), soft_wrap=False)
-    report = changes(specs, fitted) or ["nothing: no settings nearby agree better with the labels"]
+    report = changes(specs, fitted) or ["none: no similar settings agree better with the labels"]
     console.print("\nchanges")
     for line in report:
         console.print(f"  {line}", markup=False)
@@ -148,7 +148,7 @@ def _table(fitted: FittedPreset) -> Table:
     row("pairs within a track in the right order", *both(lambda one: _percent(one.ordered)))
     row("good above bad, over all tracks", *both(lambda one: _percent(one.auc)))
     total = before.good + before.usable + before.bad + before.none
-    row(f"{total} tracks with a good face: keep a good one", *both(lambda one: str(one.good)))
+    row(f"{total} tracks with a good face: a good one kept", *both(lambda one: str(one.good)))
     row("  a usable one", *both(lambda one: str(one.usable)))
     row("  a bad one", *both(lambda one: str(one.bad)))
     row("  none", *both(lambda one: str(one.none)))

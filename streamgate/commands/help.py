@@ -62,7 +62,7 @@ def write_sections(formatter: click.HelpFormatter, sections: Mapping[str, Sequen
 
 
 class Group(Command, click.Group):
-    """A group of such commands, with its own examples."""
+    """A group of commands with examples, which itself has examples."""
 
     command_class = Command
 

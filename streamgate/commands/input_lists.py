@@ -11,7 +11,7 @@ from typing import BinaryIO
 from streamgate.errors import SourceError, UsageError, display
 
 MAX_LIST_BYTES = 64 << 20
-"""Bytes of a list: half a million long paths."""
+"""Maximum size of a list in bytes, enough for half a million long paths."""
 _MAX_PATH_BYTES = 4096
 _BINARY = re.compile(rb"[\x01-\x08\x0e-\x1f]")
 """Bytes that are common in binary files and do not occur in paths that people write into a list."""
@@ -71,7 +71,7 @@ def _paths(data: bytes, name: str) -> list[str]:
         lines = [line for line in lines if not line.startswith(b"#")]
     paths = [os.fsdecode(line) for line in lines if line]
     if _BINARY.search(data) or any(len(line) > _MAX_PATH_BYTES for line in lines):
-        raise UsageError(f"{name}: not a list of paths; give one path per line (a video itself must be in a file)")
+        raise UsageError(f"{name}: not a list of paths; give one path per line (to read a video, give its path)")
     if not paths:
         raise SourceError(f"{name}: the list is empty; give one path per line")
     return paths

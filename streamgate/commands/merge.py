@@ -25,7 +25,7 @@ from streamgate.errors import escaped
 def merge(out: Path, overwrite: bool, quiet: bool) -> int:
     """Merge the parts that `run --shard` wrote in OUT into one result.
 
-    Run it again when more shards are done. The exit code is 1 while shards are missing or unfinished.
+    Run `merge` again when more shards are done. The exit code is 1 while shards are missing or unfinished.
     """
     from streamgate.sinks.merging import merge as merge_shards
 

@@ -108,7 +108,7 @@ class InputsFound:
     warnings: tuple[str, ...]
     duplicates: tuple[tuple[str, str], ...]
     skipped: str
-    """What was skipped, in words."""
+    """Descriptions of what was skipped."""
     sizes: tuple[int, ...] = ()
     """Bytes of each source."""
     elsewhere: int = 0

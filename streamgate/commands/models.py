@@ -72,7 +72,9 @@ def _use(state: ModelState) -> str:
 
 @models.command()
 @click.argument("tier", default="standard")
-@click.option("--mirror", metavar="URL|DIR", help="Take files from here, by file name. [env: STREAMGATE_MIRROR]")
+@click.option(
+    "--mirror", metavar="URL|DIR", help="Server or folder with the files under their names. [env: STREAMGATE_MIRROR]"
+)
 @quiet_option
 def pull(tier: str, mirror: str | None, quiet: bool) -> int:
     """Download, verify and convert the weights of TIER.
@@ -90,7 +92,7 @@ def pull(tier: str, mirror: str | None, quiet: bool) -> int:
         DownloadColumn(),
         console=console,
         transient=True,
-        # Without a terminal it would only leave an empty line.
+        # Without a terminal the progress bar would only leave an empty line.
         disable=quiet or not console.is_terminal,
     ) as bar:
         tasks: dict[str, TaskID] = {}
@@ -110,8 +112,8 @@ def pull(tier: str, mirror: str | None, quiet: bool) -> int:
 
 @models.command("import")
 @click.argument("file", metavar="FILE", type=PATH)
-@click.option("--name", metavar="NAME", help="Name in lists and records. [default: the kind of checkpoint]")
-@click.option("--card", metavar="CARD", type=PATH, help="For an ONNX file: JSON that describes it.")
+@click.option("--name", metavar="NAME", help="Name of these weights in records. [default: the kind of checkpoint]")
+@click.option("--card", metavar="CARD", type=PATH, help="JSON file that describes an ONNX file.")
 @click.option(
     "--calibrate", metavar="FOLDER", type=PATH, shell_complete=complete_folders,
     help="Fit the mapping to 0..100 on the faces in this folder.",
@@ -123,7 +125,7 @@ def pull(tier: str, mirror: str | None, quiet: bool) -> int:
     help="Drop rate that --alpha and --r belong to. [default: 0.5]",
 )
 @device_option
-@click.option("--licence", metavar="TEXT", help="Shown by `models list`.")
+@click.option("--licence", metavar="TEXT", help="Licence, as shown by `models list`.")
 @quiet_option
 def import_(
     file: Path,

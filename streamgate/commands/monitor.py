@@ -70,7 +70,7 @@ class RunMonitor:
         self._state.lock = Lock.held(self._request.out, self._files.pop(0))
 
     def known(self, done: Mapping[int, SourceResult], unfinished: frozenset[int]) -> None:
-        """A resumed run: its completed sources, and those that were being read when it died, by index."""
+        """The run is resumed: `done` are its completed sources; `unfinished` were being read when it ended."""
         self._state.results.update(done)
         self._state.last |= unfinished
         if done:

@@ -45,8 +45,8 @@ class CutDetector:
     """Compares each frame with the previous one on a grid of luma samples.
 
     The difference is relative to the pictures' contrast, so a cut in a dark hall counts as much as one in daylight. A
-    uniform change of brightness is removed first, and a picture that only becomes darker or brighter is the same one, so
-    neither a fade nor a light that is switched off is a cut. A cut must also stand out from the motion of the last
+    uniform change of brightness is removed first, and a picture that only becomes darker or brighter is the same one,
+    so neither a fade nor a light that is switched off is a cut. A cut must also stand out from the motion of the last
     second, so a shaking camera is not a cut either.
 
     Decoding may leave out frames. A cut is one change between two frames of the video; where frames between them are

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from streamgate.sinks.disk import DiskSink
 from support.command import inside, lines, streamgate
 from support.faulty_line import line_to
@@ -145,6 +147,33 @@ def test_what_is_damaged_is_named_and_the_rest_sent(tmp_path: Path, make: Make, 
     assert "7 of 8 finals of 2 sources sent" in done.err
     quiet = inside("replay", out, "--sink", server.url(), "--quiet")
     assert quiet.code == 1 and quiet.err.splitlines() == [told]
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def to_another_schema(path: Path) -> None:
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 7', 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "sent", "words"),
+    [
+        ("summary.json", cut_off, 8, "summary.json is damaged"),
+        ("summary.json", to_another_schema, 8, "another version (schema 7"),
+        ("a-0a1b2c3d/faces.jsonl", cut_off, 7, "faces.jsonl is damaged"),
+        ("a-0a1b2c3d/source.json", Path.unlink, 4, "source.json is missing"),
+    ],
+)
+def test_a_damaged_file_of_the_run_is_named_and_the_rest_sent(
+    tmp_path: Path, make: Make, start_redis: Start, name: str, damage: Callable[[Path], object], sent: int, words: str
+) -> None:
+    out, server = finished(make, tmp_path / "out"), start_redis()
+    damage(out / name)
+    done = inside("replay", out, "--sink", server.url())
+    assert done.code == 1 and words in done.err, done.err
+    assert len(server.entries()) == sent
 
 
 def test_many_damages_of_a_source_are_one_line(tmp_path: Path, make: Make, start_redis: Start) -> None:

@@ -374,6 +374,19 @@ def test_a_server_that_hangs_is_given_up(make: Make, start_redis: Start) -> None
             os.kill(server.process.pid, signal.SIGCONT)
 
 
+def test_a_server_that_hangs_for_a_while_gets_everything(make: Make, start_redis: Start) -> None:
+    server = start_redis()
+    with RedisSink(f"{server.url()}?socket_timeout=0.3", make.run()) as sink:
+        os.kill(server.process.pid, signal.SIGSTOP)
+        wakes = threading.Timer(1.0, os.kill, [server.process.pid, signal.SIGCONT])
+        wakes.start()
+        make.send(sink, "a")
+        wakes.join()
+        sink.finish([], {})
+    # What was sent before the server stopped may come twice.
+    assert len({entry["id"] for entry in server.entries()}) == 4
+
+
 def test_an_address_that_never_answers_is_given_up(make: Make) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         url = f"redis://127.0.0.1:{deaf.getsockname()[1]}/0?socket_timeout=0.3"
@@ -395,7 +408,7 @@ def test_out_of_memory_delivers_what_fits_in_order(make: Make, start_redis: Star
     assert f"{len(delivered)} of 100 finals delivered, {100 - len(delivered)} not" in str(caught.value)
 
 
-@pytest.mark.parametrize(
+faults = pytest.mark.parametrize(
     ("broken", "mended"),
     [
         (lambda client: client.config_set("maxmemory", "1"), lambda client: client.config_set("maxmemory", "0")),
@@ -405,6 +418,27 @@ def test_out_of_memory_delivers_what_fits_in_order(make: Make, start_redis: Star
     ],
     ids=["memory", "read-only", "replicas"],
 )  # fmt: skip
+
+
+@faults
+def test_a_fault_that_lasts_is_counted_and_replayed(
+    make: Make, start_redis: Start, tmp_path: Path, broken: Callable, mended: Callable
+) -> None:
+    server = start_redis()
+    with server.client() as client:
+        with SinkGroup([DiskSink(tmp_path, make.run()), recovering(server, make, tmp_path)]) as sink:
+            make.send(sink, "a")
+            broken(client)
+            make.send(sink, "b")
+            with pytest.raises(DeliveryError, match=r"4 of 8 finals delivered, 4 not: those of 1 of 2 sources"):
+                sink.finish([make.result(name) for name in "ab"], {})
+        mended(client)
+    with recovering(server, make, tmp_path, resumed=True) as again:
+        again.finish([], {})
+    assert [entry["id"].decode()[0] for entry in server.entries()] == list("aaaabbbb")
+
+
+@faults
 def test_a_fault_that_passes_costs_nothing(
     make: Make, start_redis: Start, broken: Callable, mended: Callable
 ) -> None:

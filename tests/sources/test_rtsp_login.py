@@ -51,7 +51,7 @@ def test_a_redirect_of_rtsp_takes_no_password_along(when: str, after: str | None
 
 
 @pytest.mark.parametrize("then", ["basic", "digest"])
-@pytest.mark.parametrize("after", [None, "basic"])
+@pytest.mark.parametrize("after", [None, "basic", "digest"])
 def test_a_redirect_of_http_takes_no_password_along(after: str | None, then: str) -> None:
     with (
         listening(asks(then)) as other,
