@@ -20,7 +20,7 @@ class RunMonitor:
     The worker sends a report as a call of one of these methods: `channel.send(partial(RunMonitor.opening, index=3))`.
 
     Args:
-        files: file descriptors that come with reports; the first is the one of the lock.
+        files: file descriptors received with the reports; the first is that of the lock file.
     """
 
     def __init__(self, request: RunRequest, state: RunState, display: RunDisplay, files: list[int]) -> None:
@@ -40,7 +40,7 @@ class RunMonitor:
         for warning in found.warnings:
             self.display.warn(warning)
         if found.elsewhere:
-            self.display.note(f"{found.elsewhere} source(s) belong to other shards")
+            self.display.note(f"{found.elsewhere} source(s) belong to other shards and are not read")
         if found.skipped:
             self.display.note(found.skipped)
         for copy, first in found.duplicates:
@@ -70,7 +70,7 @@ class RunMonitor:
         self._state.lock = Lock.held(self._request.out, self._files.pop(0))
 
     def known(self, done: Mapping[int, SourceResult], unfinished: frozenset[int]) -> None:
-        """A resumed run: its completed sources, and those that were being read when it died, by index."""
+        """The run is resumed: `done` are its completed sources, `unfinished` the interrupted ones, by index."""
         self._state.results.update(done)
         self._state.last |= unfinished
         if done:
@@ -80,7 +80,7 @@ class RunMonitor:
             self.display.note(f"{len(done)} of {count} sources are already done; they are skipped")
 
     def begun(self) -> None:
-        """The folder has been taken over."""
+        """The output folder now belongs to this run."""
         self._state.begun = True
 
     def opening(self, index: int) -> None:
