@@ -38,8 +38,8 @@ _NAMED = 5
 def replay(out: Path, url: str, sink_retry: float, quiet: bool) -> int:
     """Send the events of a finished run again.
 
-    The events have the same ids as before, so that consumers can recognize duplicates. Results that cannot be
-    read are reported; all others are sent.
+    The events have the same ids as before, so that consumers can recognize duplicates. Results that cannot be read
+    are reported; all others are sent.
     """
     from streamgate.commands.progress import Display
     from streamgate.sinks.redisstream import MAXLEN, RedisStream
