@@ -65,7 +65,7 @@ def write_pairs(
         if record["person_id"] is not None:
             faces.setdefault(record["person_id"], []).append(record)
     if not faces:
-        raise UsageError("pairs need persons, but this run has none: repeat it with --set identity.store=session or disk")
+        raise UsageError("pairs need persons, but this run has none: run with --set identity.store=session or disk")
     names, sources = folder.person_names(), {one["source_id"]: one for one in folder.summary["sources"]}
     best = _driving(folder, faces, seconds)
     count = 0
