@@ -1,4 +1,4 @@
-"""The typed configuration: a preset, overridden by `--set key=value`, overridden by named flags.
+"""The typed configuration: a preset, overridden first by `--set key=value` and then by named flags.
 
 The values are in `pipelines/*.toml`; `studio.toml` has all keys. The code has no defaults, so these files show exactly
 what a run uses. An unknown key is an error that names the most similar known key.
@@ -120,7 +120,7 @@ def load_config(
 
     Args:
         preset: a name of `preset_names()` or the path of a TOML file. The file may be partial: missing keys are taken
-            from the preset in its `extends`, "studio" by default.
+            from the preset that `extends` names, "studio" by default.
         settings: `key=value` strings with dotted keys and TOML values (`keep.fallback=best` needs no quotes).
         flags: dotted key -> value of named flags, which take precedence; None values are ignored.
 
@@ -307,7 +307,7 @@ _MAX_SHOWN = 5
 
 
 def _allowed(key: str) -> str:
-    """The allowed range of a numeric key as text, from the model."""
+    """The allowed range of a numeric key as text; empty if there is none."""
     *sections, name = key.split(".")
     model: Any = Config
     for section in sections:

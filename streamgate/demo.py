@@ -136,7 +136,7 @@ def _lay_over(frame: Array, card: Array, homography: Array) -> None:
 
 
 def _held(time: float, begin: float, end: float) -> float:
-    """1 from `begin` to `end` and 0 outside, with short ramps, like a lamp that is switched."""
+    """1 from `begin` to `end` and 0 outside, with short ramps, like a lamp that is switched on and off."""
     return min(1.0, max(0.0, min(time - begin, end - time) / 0.12 + 0.5))
 
 

@@ -131,7 +131,7 @@ _SHORT = 6
 _LONG = 8192
 """An address with more letters than this is not shown at all."""
 _URL = re.compile(r"://[^\s'\"<>]+")
-"""Does not match the scheme, because trying that at every letter takes quadratic time."""
+"""The pattern omits the scheme, because searching for one at every letter takes quadratic time."""
 
 
 def redact_url(url: str) -> str:

@@ -20,7 +20,7 @@ STILL = "still"
 """The reason for rejecting a track that has faces to keep but never moved, such as a face on a poster."""
 
 _SIDE = 192
-"""Longer side of a picture in a notebook."""
+"""Maximum length of the longer side of a picture in a notebook, in pixels."""
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -103,8 +103,8 @@ class Evidence:
 class GateResult:
     """Pass or fail, with the reasons in the order of docs/design.md 4.4.
 
-    `shortfall` is the distance of the worst rejected measure from its limit, as a share of the possible range: 0 at the
-    limit, 1 at the worst possible value. It orders near misses and is not recorded.
+    `shortfall` is how far the worst measure is beyond its limit, as a share of the possible range: 0 at the limit, 1 at
+    the worst possible value. It orders near misses and is not recorded.
     """
 
     passed: bool

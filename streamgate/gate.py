@@ -162,7 +162,7 @@ class Gate:
             yield from ended.shots
 
     def people(self, tracks: Iterable[TrackEnd]) -> dict[str, list[BestShot]]:
-        """Group the shots of tracks by person: person id -> its shots, best first, with `person_id` set.
+        """Group the shots of tracks by person; returns the shots of each person id, best first, with `person_id` set.
 
         Pass the tracks from `tracks`, of any number of sources: `gate.people(gate.tracks("footage"))`. Raises
         UsageError if `identity.store` is none or the recognizer in use has no identity threshold.

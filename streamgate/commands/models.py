@@ -179,7 +179,7 @@ def import_(
 
 @models.command()
 def verify() -> int:
-    """Compare the hashes of all weights with the expected ones; the exit code is 4 if any differs."""
+    """Compare the hashes of all weights with the expected ones; the exit code is 4 if any of them differs."""
     from streamgate.weights import verify as verify_all
 
     results = verify_all()

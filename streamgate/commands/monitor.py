@@ -30,7 +30,7 @@ class RunMonitor:
         self._files = files
 
     def probing(self, path: str) -> None:
-        """A file whose name does not tell its type is about to be opened."""
+        """A file whose type is not evident from its name is about to be opened."""
         self._state.probing = path
 
     def found(self, found: InputsFound) -> None:
@@ -65,7 +65,7 @@ class RunMonitor:
         self.display.writing()
 
     def locked(self, info: RunInfo, config: Mapping[str, Any], words: Mapping[str, str]) -> None:
-        """The networks are open and the folder is locked. `words` is the wording of each reason."""
+        """The networks are open and the folder is locked. `words` gives the wording of each reason."""
         self._state.info, self._state.config, self._state.words = info, config, words
         self._state.lock = Lock.held(self._request.out, self._files.pop(0))
 

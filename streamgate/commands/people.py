@@ -106,7 +106,7 @@ def merge(out: Path, person: str, others: Sequence[str]) -> int:
 
 
 def _seen_together(people: Sequence[Record]) -> Iterator[tuple[str, str]]:
-    """Yield two tracks that overlap in time in one source, at most once for every two persons."""
+    """Yield tracks of two persons that overlap in time in one source, at most once for any two persons."""
     for one, other in itertools.combinations(people, 2):
         for here, there in itertools.product(one["members"], other["members"]):
             together = max(here["first_pts"], there["first_pts"]) <= min(here["last_pts"], there["last_pts"])
@@ -120,7 +120,7 @@ def _seen_together(people: Sequence[Record]) -> Iterator[tuple[str, str]]:
 @click.argument("tracks", nargs=-1, required=True, metavar="SOURCE/TRACK...")
 @click.pass_obj
 def split(out: Path, person: str, tracks: Sequence[str]) -> int:
-    """Move some tracks of PERSON to a new person; prints the new id."""
+    """Move some tracks of PERSON to a new person, and print its id."""
     from streamgate.people.folder import correcting
     from streamgate.people.ledger import track_of
 

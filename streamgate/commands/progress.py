@@ -1,4 +1,4 @@
-"""Progress output of a run or a replay: a bar on a terminal, otherwise one line per source; then a table."""
+"""Progress output of a run or a replay: a bar on a terminal, otherwise one line per source, followed by a table."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Display:
         self._console.print(f"[red]streamgate:[/red] {escape(escaped(text))}")
 
     def bar(self, *columns: ProgressColumn, auto_refresh: bool = True) -> Progress | None:
-        """The bar, started by the first call; None unless stderr is a terminal and the level shows it."""
+        """The bar, started by the first call; None unless stderr is a terminal and the log level allows it."""
         if self._bar is None and self._shows("info") and self._console.is_terminal:
             self._bar = Progress(*columns, console=self._console, transient=True, auto_refresh=auto_refresh)
             self._bar.start()
@@ -135,7 +135,7 @@ class RunDisplay(Display):
         return None if self._bar is None else REFRESH_S
 
     def refresh(self) -> None:
-        """Redraw the bar, unless that was done less than `REFRESH_S` ago."""
+        """Redraw the bar unless it was redrawn less than `REFRESH_S` ago."""
         now = time.monotonic()
         if self._bar is not None and now - self._drawn >= REFRESH_S:
             self._drawn = now

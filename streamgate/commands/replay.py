@@ -80,7 +80,7 @@ def _interruptible(stopping: threading.Event) -> Iterator[None]:
 def _send(
     sources: Sequence[FinishedSource], stream: RedisStream, retry_seconds: float, shown: Display, *, whole: bool
 ) -> int:
-    """Send everything; returns the exit code. Raises SinkError, DeliveryError."""
+    """Send all events and return the exit code. Raises SinkError, DeliveryError."""
     from streamgate.commands.progress import replay_bar
     from streamgate.sinks.retrying_sender import deliver, reach
 
@@ -110,8 +110,9 @@ def _send(
                 raise KeyboardInterrupt
             if problem is not None:
                 raise DeliveryError(
-                    f"{stream.location}: only {sent} of {total} finals were delivered, the last ones {here} of "
-                    f"{source.finals} of {source.location}: {problem}. Run the same command again to send all of them"
+                    f"{stream.location}: only {sent} of {total} finals were delivered, because sending "
+                    f"{source.location} failed after {here} of {source.finals}: {problem}. Run the same command "
+                    "again to send all of them"
                 )
             shown.line(f"[{number}/{len(sources)}] {source.location}: {here} finals sent")
             if damages.count:

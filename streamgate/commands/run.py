@@ -27,7 +27,7 @@ _input = section("Input")
 _faces = section("Which faces are kept")
 _output = section("Output")
 _events = section("Events")
-_work = section("Speed and sharing the work")
+_work = section("Speed and distribution")
 
 
 @click.command(
@@ -91,11 +91,11 @@ _work = section("Speed and sharing the work")
 )
 @_work(
     "--decode", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
-    help="Where video is decoded: auto is the CPU, cuda the GPU of --device.",
+    help="Where video is decoded: auto means the CPU, cuda means the GPU of --device.",
 )
 @_work(
     "--shard", metavar="I/N",
-    help="Read only part I of N of the sources, into OUT/shards/I; `streamgate merge` combines the parts.",
+    help="Read only part I of N parts of the sources, into OUT/shards/I; `streamgate merge` combines the parts.",
 )
 @_work(
     "--ray", metavar="ADDRESS",
@@ -132,8 +132,8 @@ def run(
 ) -> int:
     """Keep the best face of every track in the inputs.
 
-    INPUT is a video file, a folder, an image or a pattern, also in an object store. @FILE reads a list of inputs from
-    a file, one per line; - reads the list from standard input.
+    INPUT is a video file, a folder, an image or a pattern, local or in an object store. @FILE reads a list of inputs
+    from a file, one per line; - reads the list from standard input.
 
     Pictures, records, a summary and an HTML report are written to the folder given by --out.
     """

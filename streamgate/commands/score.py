@@ -133,7 +133,7 @@ def score(
 
 
 def _paths(images: Sequence[str]) -> Iterator[Path]:
-    """The image files of the arguments, in order: files as given, folders and patterns expanded."""
+    """Yield the image files of the arguments in order, with folders and patterns expanded."""
     from streamgate.sources import discover
 
     for given in images:

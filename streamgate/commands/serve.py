@@ -99,7 +99,7 @@ _settings = section("Settings and networks")
 )
 @_settings(
     "--decode", type=click.Choice(["auto", "cpu", "cuda"]),
-    help="Where video is decoded: auto is the CPU, cuda the GPU of --device. [default: auto]",
+    help="Where video is decoded: auto means the CPU, cuda means the GPU of --device. [default: auto]",
 )
 def serve(rtsp: tuple[str, ...], config_file: Path | None, settings: tuple[str, ...], **flags: Any) -> int:
     """Watch cameras continuously: the best faces go to Redis, to disk and to a web page.

@@ -1,4 +1,4 @@
-"""Standard output and error for commands: they work with any encoding and if the reader of a pipe exits."""
+"""Standard output and error of commands, made robust against any encoding and against readers that exit."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def take_over() -> None:
 
 
 def _text(stream: TextIO, *, needed: bool) -> TextIO:
-    # None: the parent process closed it. Not a TextIOWrapper: it may have no descriptor.
+    # The stream is None if the parent process closed it; other replacements may have no descriptor.
     if stream is None or not isinstance(stream, io.TextIOWrapper):
         return stream
     raw = _Descriptor(stream.fileno(), needed=needed)

@@ -122,7 +122,8 @@ def tune(
     if dry:
         console.print(f"these would be the results if {made}; nothing was changed (--dry-run)")
     else:
-        console.print(f"{escape(display(out))} is now as if {made} ({time.perf_counter() - began:.1f} s)")
+        seconds = time.perf_counter() - began
+        console.print(f"the results in {escape(display(out))} are now as if {made} ({seconds:.1f} s)")
         if (out / REPORT).is_file():
             console.print(f"report: {escape(display(out / REPORT))}")
     return 1 if result.left_out else 0

@@ -16,14 +16,14 @@ from streamgate.labels import BAD, GOOD, grade_of
 from streamgate.tables import Table
 
 HUMAN_COLUMNS = ("human", "mos", "dmos", "label", "grade", "score", "rank")
-"""Columns with human judgements if `--human` is not given; the first existing one is used."""
+"""Columns that may contain human judgements if `--human` is not given; the first that exists is used."""
 EVERYTHING = ""
-"""The group of all rows."""
+"""Name of the group that contains all rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class HumanScores:
-    """Human judgements by row: float (N,), higher is better, NaN for rows without one.
+    """Human judgements by row: float (N,), higher is better, NaN for rows without a judgement.
 
     `good`, `bad`: bool (N,), the rows that the AUC compares; all False if the judgements do not form two classes.
     """
@@ -37,7 +37,7 @@ class HumanScores:
 
 @dataclass(frozen=True, slots=True)
 class AgreementRow:
-    """The agreement of a measure in a group; if it cannot be computed, `figures` is empty and `why` says why not."""
+    """The agreement of a measure in a group; if it cannot be computed, `why` gives the reason."""
 
     measure: str
     group: str

@@ -23,7 +23,7 @@ from streamgate.tables import Row, Table
 QUALITY = "quality"
 """The fused quality, which can be compared like a measure."""
 LOWER = ":lower"
-"""Suffix of a column name: lower values are better."""
+"""Suffix of a column name, which states that lower values are better."""
 
 
 Problems = dict[str, list[str]]

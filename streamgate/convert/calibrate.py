@@ -1,4 +1,4 @@
-"""Fits a measure's mapping to 0..100 to a folder of faces that are not used for evaluation (docs/design.md 4).
+"""Fits the mapping of a measure to 0..100, using faces that are not used for evaluation (docs/design.md 4).
 
 The median of clean faces maps to 90, and the median of the degradation that lowers the value most maps to 10. Used for
 the weights in the catalog, by the recipes in `models/` and by `models import --calibrate`.
@@ -40,7 +40,7 @@ _LOGIT_90 = math.log(9.0)
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """scalar = 100 sigmoid((raw - x0) / w), with the medians that it was fitted to."""
+    """The mapping scalar = 100 sigmoid((raw - x0) / w), and the medians to which it was fitted."""
 
     x0: float
     w: float

@@ -99,7 +99,7 @@ def insightface_mobilefacenet(sources: list[Path], options: Mapping[str, Any]) -
 
 
 def ifqa_official(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
-    """The official IFQA checkpoint, key "D": `face` float32 (N, 3, 256, 256) in, `score` and `map` out."""
+    """The official IFQA checkpoint, key "D", as a graph from `face`, float32 (N, 3, 256, 256), to `score` and `map`."""
     state = discriminator_of(load_checkpoint(sources[0]), sources[0])
     from streamgate.convert.ifqa import OFFICIAL, OUTPUTS, Ifqa, IfqaScorer
 
@@ -126,7 +126,7 @@ def ifqaplus_official(sources: list[Path], options: Mapping[str, Any]) -> tuple[
 
 
 def minifasnet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
-    """MiniFASNetV2 of Silent-Face-Anti-Spoofing: `face` uint8 (N, 80, 80, 3) RGB in, `live` (N,) out."""
+    """MiniFASNetV2 of Silent-Face-Anti-Spoofing, from `face`, uint8 (N, 80, 80, 3) RGB, to `live` (N,)."""
     state = load_state(sources[0])
     from streamgate.convert.minifasnet import CROP_SIDE, graph
 
@@ -187,7 +187,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except (Exception, MemoryError) as error:  # damaged or hostile bytes make the unpickler fail in any way
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         if "weights_only" in reason:
-            # torch's own message advises loading it without the restriction.
+            # torch's own message, which is replaced, advises loading the file without the restriction.
             reason = "it is damaged or contains more than tensors; anything that could run code is never loaded"
         raise WeightsError(f"{path.name}: not a plain PyTorch state dict ({reason})") from error
     if not isinstance(content, dict):

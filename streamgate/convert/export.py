@@ -23,7 +23,7 @@ Values = npt.NDArray[Any]
 
 
 def noise(*shape: int) -> npt.NDArray[np.uint8]:
-    """Random pictures, the same at every call."""
+    """Random pictures, which are the same in every call."""
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
@@ -115,7 +115,7 @@ def export_half(
 
 
 def _fill(model: Any, tensors: Mapping[str, Any], name: str) -> None:
-    """Turn all inputs of a ModelProto except `name` into stored tensors, matrices as float16, in place.
+    """Replace all inputs of a ModelProto except `name` by stored tensors, in place; matrices become float16.
 
     A matrix that is only used transposed is stored transposed; otherwise the runtime would keep both forms in memory.
     """

@@ -37,7 +37,7 @@ def input_sides(model: Any, name: str) -> tuple[int | None, int | None]:
     kind = inputs[0].type.tensor_type if len(inputs) == 1 else None
     dims = [] if kind is None else [one.dim_value or None for one in kind.shape.dim]
     if kind is None or len(dims) != 4 or dims[1] not in (3, None) or kind.elem_type != 1:
-        raise WeightsError(f"{name}: must have exactly one input, float32 pictures (N, 3, H, W)")
+        raise WeightsError(f"{name}: must have exactly one input, which takes float32 pictures (N, 3, H, W)")
     return dims[2], dims[3]
 
 

@@ -34,7 +34,7 @@ class IfqaSpec:
     Attributes:
         widths: channels after the stem and after each encoder, which halves the resolution.
         unshuffle: side of the pixel blocks that the stem folds into channels; 1 if there is no stem, so that widths[0]
-            are the 3 input channels.
+            is 3, the number of input channels.
         bottleneck: number of residual blocks at the lowest resolution.
         norm: "instance" or "batch".
         light_decoder: decoders convolve to the new width before they double the resolution (a quarter of the cost),
@@ -55,7 +55,7 @@ class IfqaSpec:
 
 
 OFFICIAL = IfqaSpec((3, 64, 128, 256, 512, 1024), unshuffle=1, bottleneck=4, norm="instance", light_decoder=False)
-# LSGAN pushes all degraded faces to zero; the temperature keeps bad and worse faces apart.
+# LSGAN training pushes the scores of all degraded faces to zero; the temperature keeps bad and worse faces apart.
 SLIM = IfqaSpec((64, 96, 128, 192), unshuffle=4, bottleneck=2, norm="batch", light_decoder=True, temperature=3.0)
 # Distilled from SLIM; it has half the width and less than a quarter of the cost.
 SMALL = IfqaSpec(

@@ -67,7 +67,7 @@ class _Block(nn.Module):
 
 
 class IfqaPlus(nn.Module):
-    """Face (N, 3, S, S) to its realness map (N, S, S) in 0..1. Attribute names follow the official checkpoint."""
+    """From a face (N, 3, S, S) to its realness map (N, S, S), 0..1. Attribute names follow the official checkpoint."""
 
     def __init__(self, spec: VitSpec = OFFICIAL) -> None:
         super().__init__()

@@ -90,7 +90,7 @@ def import_weights(
         file: the checkpoint (.pth, .pt), a zip that contains only the checkpoint, or an ONNX file.
         name: name of the folder for the weights, by default their kind. An import with the same name is replaced.
         card: card of an ONNX file, required for ONNX files and not allowed for checkpoints; see `convert.model_card`.
-        calibrate: a folder with faces to fit the mapping to 0..100 to; not for detectors.
+        calibrate: a folder with faces for fitting the mapping to 0..100; not for detectors.
         published: constants to use instead of a calibration; only for recognizers.
         device: where the networks of a calibration run: auto, cpu, cuda or cuda:N.
         licence: text for `models list`.
@@ -107,7 +107,7 @@ def import_weights(
     if calibrate is not None and not calibrate.is_dir():
         raise UsageError(f"--calibrate {calibrate}: no such folder")
     if calibrate is not None and published is not None:
-        raise UsageError("--calibrate fits the values of --alpha, --r and --dropout; give either it or these options")
+        raise UsageError("--calibrate fits the values of --alpha, --r and --dropout; give either --calibrate or these")
     if (card is None) != (file.suffix.lower() != ".onnx"):
         raise UsageError("--card CARD is required for an ONNX file and not allowed for a checkpoint")
     chosen_device = choose_device(device) if calibrate is not None else None

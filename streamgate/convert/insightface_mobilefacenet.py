@@ -48,7 +48,7 @@ def mobilefacenet(blocks: tuple[int, int, int, int], scale: int, embedding: int)
 
     Args:
         blocks: number of blocks in the four stages.
-        scale: a 64th of the number of channels of the first stage.
+        scale: number of channels of the first stage, divided by 64.
         embedding: length of the embedding.
     """
     first, second, third, fourth = blocks
@@ -75,7 +75,7 @@ def mobilefacenet(blocks: tuple[int, int, int, int], scale: int, embedding: int)
 
 
 def is_mobilefacenet(keys: Iterable[str]) -> bool:
-    """Whether these are the tensor names of such a checkpoint."""
+    """Whether the keys are the tensor names of an InsightFace MobileFaceNet."""
     return {"layers.0.layers.0.weight", "conv_sep.layers.0.weight", "features.layers.2.weight"} <= set(keys)
 
 

@@ -49,7 +49,7 @@ def iresnet(blocks: Iterable[int]) -> nn.Sequential:
 
 
 def _block(inputs: int, outputs: int, stride: int) -> Residual:
-    """Batch norm, 3x3 convolution, batch norm, PReLU, 3x3 convolution with the stride, batch norm; a shortcut."""
+    """A residual block: batch norm, 3x3 convolution, batch norm, PReLU, strided 3x3 convolution, batch norm."""
     layers = {
         "bn1": nn.BatchNorm2d(inputs),
         "conv1": nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),

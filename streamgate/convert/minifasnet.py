@@ -69,7 +69,7 @@ class MiniFASNetV2(nn.Module):
 
 
 class LivenessGraph(nn.Module):
-    """The exported module: RGB bytes to the probability of a live face."""
+    """The exported module, from RGB bytes to the probability of a live face."""
 
     def __init__(self, network: MiniFASNetV2) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ def check_self_contained(model: Any, name: str) -> None:
     does not load. `name` is the file's name in messages.
 
     Raises:
-        WeightsError: with the first offending tensor or operator.
+        WeightsError: the model has such a tensor or operator; the message names the first one.
     """
     for imported in model.opset_import:
         if imported.domain not in _STANDARD_DOMAINS:

@@ -46,7 +46,7 @@ def pull(
         progress: called during a download with the file's name, the number of bytes received and the file's size.
 
     Returns:
-        For each name of weights what was done: "present" (nothing), "converted" (from earlier downloads) or "pulled".
+        What was done, by the name of the weights: "present" (nothing), "converted" (earlier downloads) or "pulled".
 
     Raises:
         UsageError: unknown tier or mirror scheme.

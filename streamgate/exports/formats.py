@@ -115,7 +115,7 @@ def write_parquet(
 
 
 def parquet_schema(columns: Iterable[Column], *, images: bool = False) -> Any:
-    """The schema of a Parquet file with these columns, with `images` including the pictures themselves.
+    """The schema of a Parquet file with these columns; with `images`, it includes the pictures themselves.
 
     Raises UsageError without pyarrow.
     """
@@ -224,7 +224,7 @@ def _sample(folder: RunFolder, record: Record) -> list[tuple[str, bytes]]:
 
 
 def _of_no_split(path: str) -> str:
-    """`path` with all words capitalised that `datasets` would read as the name of a split; it is case-sensitive."""
+    """`path`, with words capitalised if `datasets` (which is case-sensitive) would read them as the name of a split."""
     return _SPLIT_WORD.sub(lambda word: word[0].capitalize(), path)
 
 

@@ -56,7 +56,7 @@ def _put_folder(url: str, local: Path, before: frozenset[str]) -> None:
 
 
 def _there(url: str, kind: str, shown: str, *, overwrite: bool) -> frozenset[str]:
-    """The files of an earlier export at `url`. Raises UsageError for anything else, RemoteError."""
+    """The files of an earlier export at `url`. Raises UsageError if anything else is there, RemoteError."""
     try:
         found = remote_path(url)
     except RemoteError as error:
@@ -88,7 +88,7 @@ def _there(url: str, kind: str, shown: str, *, overwrite: bool) -> frozenset[str
             f"{shown}/{display(strange[0])} was not written by `streamgate export`; move it away or choose another "
             "path with -o"
         )
-    return listed & names.keys()  # only files below `url` may be removed: the receipt may be edited
+    return listed & names.keys()  # the receipt may have been edited, so list only files that exist below `url`
 
 
 def _receipt(path: RemotePath | None) -> dict[str, Any] | None:
