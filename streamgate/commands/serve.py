@@ -174,7 +174,7 @@ def _signals() -> Iterator[tuple[threading.Event, threading.Event, list[int]]]:
 
 
 def _nothing_to_read() -> Settings:
-    raise UsageError("SIGHUP reloads nothing: the service was started without --config")
+    raise UsageError("no file can be reloaded, because the service was started without --config")
 
 
 @contextmanager
